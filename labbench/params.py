@@ -1,0 +1,66 @@
+"""What can be set in a config: one `Param` each, and those that every task understands.
+
+Kept free of torch so that a grid is checked, hashed and queued without waiting for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+ParamType: TypeAlias = Literal["int", "float", "bool", "str", "ints", "floats", "strs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter of a task: its type, default, range or choices, and one line of help.
+
+    `ints`, `floats` and `strs` are lists. `low` and `high` are allowed values; `above` and `below` are not.
+    For a list, range and choices hold for each item. A default of None allows None (TOML has no null: leave the key out).
+    """
+
+    type: ParamType
+    default: Any
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[Any, ...] = ()
+
+
+Params: TypeAlias = Mapping[str, Param]
+
+TRAINING: dict[str, Param] = {
+    "epochs": Param("int", 10, "passes over the training data", low=1),
+    "batch_size": Param("int", 64, "samples per optimizer step; the last batch of an epoch may be smaller", low=1),
+    "seed": Param("int", 0, "decides weights, order of data and dropout masks", low=0, high=2**31 - 1),
+    "optimizer": Param("str", "sgd", "update rule", choices=("sgd", "adam", "adamw", "rmsprop", "adagrad")),
+    "lr": Param("float", 0.01, "learning rate", low=0.0),
+    "momentum": Param("float", 0.0, "momentum of sgd and rmsprop", low=0.0, below=1.0),
+    "nesterov": Param("bool", False, "Nesterov's form of momentum (sgd)"),
+    "weight_decay": Param("float", 0.0, "L2 penalty; decoupled for adamw", low=0.0),
+    "beta1": Param("float", 0.9, "decay of the first moment (adam, adamw)", low=0.0, below=1.0),
+    "beta2": Param("float", 0.999, "decay of the second moment (adam, adamw)", low=0.0, below=1.0),
+    "alpha": Param("float", 0.99, "decay of the squared gradient (rmsprop)", low=0.0, below=1.0),
+    "eps": Param("float", 1e-8, "added to the denominator (adam, adamw, rmsprop, adagrad)", above=0.0),
+}
+"""Parameters of the training loop, the same for every task."""
+
+BUILTIN: dict[str, dict[str, Param]] = {
+    "digits": {
+        "model": Param("str", "mlp", "network", choices=("mlp", "cnn")),
+        "hidden": Param("ints", [128, 64], "widths of the hidden layers (mlp)", low=1),
+        "channels": Param("ints", [8, 16], "channels of the convolutions (cnn)", low=1),
+        "kernel": Param("int", 3, "side of the convolution kernels (cnn)", low=1, high=8),
+        "pooling": Param("str", "max", "2x2 pooling after each convolution (cnn)", choices=("max", "avg", "none")),
+        "activation": Param("str", "relu", "activation function", choices=("relu", "gelu", "tanh", "sigmoid")),
+        "dropout": Param("float", 0.0, "probability of dropping a unit", low=0.0, below=1.0),
+        "batchnorm": Param("bool", False, "batch normalisation before each activation"),
+    },
+}
+"""Parameters of the built-in tasks, by task."""
+
+TASK_VERSIONS: dict[str, int] = {"digits": 1}
+"""Part of a run's identity: raised when the task's results change."""
