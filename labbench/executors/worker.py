@@ -1,0 +1,49 @@
+"""What runs inside a worker process: take a stack, train it, send its events; until the driver hangs up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from labbench.executors.attempt import attempt
+from labbench.records import Event, Stack
+
+
+def work(connection: Connection, device: str, output: Path) -> None:
+    """Serve the driver at the other end of `connection`: stacks and lists of leaving runs come in, events go out.
+
+    A None says that the stack is done. Everything printed goes to the file `output`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal: only the driver answers it
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    redirect_output(output)
+    try:
+        while isinstance(stack := connection.recv(), Stack):
+            for event in events_of(stack, device, connection):
+                connection.send(event)
+            sys.stdout.flush()
+            connection.send(None)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the driver is gone: nobody is left to tell
+
+
+def events_of(stack: Stack, device: str, connection: Connection) -> Iterator[Event]:
+    """The events of the stack, while runs that the driver names are let go."""
+    leaving: set[str] = set()
+    for event in attempt(stack, device, leaving):
+        yield event
+        while connection.poll():
+            leaving.update(connection.recv())
+
+
+def redirect_output(output: Path) -> None:
+    """Send stdout and stderr of this process, those of native code included, to a file."""
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

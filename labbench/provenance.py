@@ -1,0 +1,51 @@
+"""Where a result comes from: the code's commit and diff, the versions of what ran it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from labbench import __version__
+
+DIFF_LIMIT = 1_000_000
+"""Characters of `git diff` that are kept: past that it is generated files, not a change somebody made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """The state of the code in a folder, and the versions of the libraries."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    git_diff: str
+    versions: dict[str, str]
+
+
+def provenance(folder: Path) -> Provenance:
+    """What git knows of `folder` (nothing where it is no repository, or git is missing), and library versions."""
+    commit = git(folder, "rev-parse", "HEAD")
+    diff = git(folder, "diff", "HEAD") if commit else ""
+    return Provenance(commit or None, bool(diff) if commit else None, diff[:DIFF_LIMIT], versions())
+
+
+def git(folder: Path, *words: str) -> str:
+    """What a git command prints, or "" where it cannot be run or fails."""
+    try:
+        result = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace", timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, labbench and, where they are installed, of the libraries that train."""
+    found = {"python": platform.python_version(), "labbench": __version__}
+    for name in ("torch", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
