@@ -1,0 +1,165 @@
+"""Text for people: harmless, aligned, short."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labbench import text
+
+
+@given(st.text(st.characters()))
+def test_cleaned_text_holds_nothing_that_a_terminal_obeys(raw: str) -> None:
+    cleaned = text.clean(raw)
+    cleaned.encode()  # no lone surrogates
+    assert not any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in cleaned)
+    assert not set(cleaned) & set(
+        "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029"
+    )
+    assert text.clean(cleaned) == cleaned
+
+
+def test_clean_shows_what_was_there() -> None:
+    assert text.clean("a\x1b]52;c;AAAA\x07b\n") == "a␛]52;c;AAAA␇b␊"
+    assert text.clean("\x9b31m \x7f") == "\\x9b31m ␡"
+    assert text.clean("safe\u202eexe.txt") == "safe\\u202eexe.txt"
+    assert text.clean("\ud800") == "\\ud800"
+
+
+@pytest.mark.parametrize("harmless", ["", "adam lr=0.01", "[/nope]", "学習率", "é👍", "a  b"])
+def test_clean_leaves_ordinary_text_alone(harmless: str) -> None:
+    assert text.clean(harmless) == harmless
+
+
+@given(st.text(st.characters()).map(text.clean), st.integers(0, 40), st.booleans())
+def test_fitted_text_takes_exactly_the_cells_it_is_given(cleaned: str, cells: int, right: bool) -> None:
+    fitted = text.fit(cleaned, cells, right=right)
+    assert text.width(fitted) == cells
+
+
+def test_fit_pads_and_cuts() -> None:
+    assert text.fit("adam", 6) == "adam  "
+    assert text.fit("adam", 6, right=True) == "  adam"
+    assert text.fit("adam lr=0.01", 6) == "adam …"
+    assert text.fit("学習率", 4) == "学… "
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""),
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1.0, "1"),
+        (25140.0, "25140"),
+        (0.0812345, "0.0812"),
+        (0.978351, "0.9784"),
+        (0.99996, "1.0000"),
+        (2.302585, "2.303"),
+        (-2.302585, "-2.303"),
+        (9.99951, "10.00"),
+        (12.3456, "12.35"),
+        (123.456, "123.5"),
+        (4321.5, "4322"),
+        (123456.7, "123457"),
+        (12345678.9, "12.35e6"),
+        (0.00123, "1.230e-3"),
+        (0.0000123456, "12.35e-6"),
+        (1e30, "1.000e30"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+    ],
+)
+def test_numbers_have_three_or_four_significant_digits(value: float | None, shown: str) -> None:
+    assert text.number(value) == shown
+
+
+@given(st.floats(min_value=-1.7e308, max_value=1.7e308))
+def test_a_shown_number_is_within_a_rounding_of_the_value(value: float) -> None:
+    shown = text.number(value)
+    assert math.isclose(float(shown), value, rel_tol=5.1e-3)
+    assert len(shown) <= 12
+
+
+@given(st.floats(min_value=-1e300, max_value=1e300).filter(lambda value: value == 0 or abs(value) > 1e-300))
+def test_engineering_exponents_are_multiples_of_three(value: float) -> None:
+    mantissa, _, exponent = text.engineering(value).partition("e")
+    assert int(exponent or 0) % 3 == 0
+    assert value == 0 or 1 <= abs(float(mantissa)) < 1000
+    assert math.isclose(float(text.engineering(value)), value, rel_tol=5.1e-4)
+
+
+def test_numbers_of_a_column_align_at_the_point() -> None:
+    assert text.align_points(["0.0812", "12.35", "nan", "123457", "1.230e-3", "", "-2.303"]) == [
+        "     0.0812  ",
+        "    12.35    ",
+        "   nan       ",
+        "123457       ",
+        "     1.230e-3",
+        "             ",
+        "    -2.303   ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.001, "0.001"),
+        (1e-5, "1e-5"),
+        (1e16, "1e16"),
+        (64, "64"),
+        (True, "true"),
+        (None, "none"),
+        ([128, 64], "128-64"),
+        ("a\x1bb", "a␛b"),
+        (1.0, "1"),
+    ],
+)
+def test_settings_read_as_a_person_writes_them(value: object, shown: str) -> None:
+    assert text.setting(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, ""),
+        (0.42, "0.4s"),
+        (9.96, "10s"),
+        (59.7, "1m00s"),
+        (125, "2m05s"),
+        (3600, "1h00m"),
+        (3840, "1h04m"),
+        (86400 * 3 + 7 * 3600, "3d07h"),
+        (-1, "0.0s"),
+    ],
+)
+def test_durations_have_at_most_two_units(seconds: float | None, shown: str) -> None:
+    assert text.duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, ""),
+        (0, "now"),
+        (-5, "now"),
+        (12, "12s"),
+        (300, "5m"),
+        (7200, "2h"),
+        (86400 * 3, "3d"),
+        (86400 * 21, "3w"),
+        (4e7, "1y"),
+    ],
+)
+def test_ages_have_one_unit(seconds: float | None, shown: str) -> None:
+    assert text.age(seconds) == shown
+
+
+def test_a_bar_is_full_only_when_all_is_done() -> None:
+    assert text.bar(0, 4) == "    "
+    assert text.bar(0.5, 4) == "██  "
+    assert text.bar(0.9999, 4) == "███▉"
+    assert text.bar(1, 4) == "████"
+    assert {len(text.bar(step / 100, 7)) for step in range(-10, 120)} == {7}
