@@ -1,0 +1,161 @@
+"""What a person sees on stderr while a grid trains: one line that moves, or a plain line every few seconds in a log."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO
+
+from labbench.grid import Grid
+from labbench.records import Event, Failed, Finished, Goal, Points, RunRecord, Started, default_goal
+from labbench.text import bar, clean, duration, fit, number
+
+DRAW_SECONDS = 0.1
+LINE_SECONDS = 5.0
+RATE_SECONDS = 5.0
+"""The window over which run-steps a second are measured."""
+
+
+class Journal:
+    """What is known of a grid that trains, gathered from its events: no clock and no terminal in here."""
+
+    def __init__(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
+        self.total = len(due)
+        self.before = len(runs) - len(due)
+        """Runs of the grid that need no training now."""
+        self.running: set[str] = set()
+        self.done: dict[str, int] = {}
+        """How many runs ended, by status."""
+        self.steps = 0
+        self.best: tuple[float, str] | None = None
+        """Value and run of the best value so far of `metric`."""
+        self.metric: str | None = next(iter(grid.metrics), grid.stop.metric if grid.stop else None)
+        self._goals: dict[str, Goal] = {**({grid.stop.metric: grid.stop.goal} if grid.stop else {}), **grid.metrics}
+        self.names = {run.key: run.name for run in due}
+        self._epochs = {run.key: run.config.get("epochs") for run in due}
+        self._step = dict.fromkeys(self.names, 0)
+        self._share = dict.fromkeys(self.names, 0.0)
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Started(run=run):
+                self.running.add(run)
+                self._step[run] = 0
+            case Points(run=run):
+                self._measure(event)
+            case Finished(run=run, status=status):
+                self._end(run, status)
+            case Failed(run=run):
+                self._end(run, "failed")
+
+    def _end(self, run: str, status: str) -> None:
+        self.running.discard(run)
+        self.done[status] = self.done.get(status, 0) + 1
+        self._share[run] = 1.0
+
+    def _measure(self, points: Points) -> None:
+        last = max(points.steps, default=0)
+        self.steps += max(0, last - self._step[points.run])
+        self._step[points.run] = max(last, self._step[points.run])
+        if points.metric == "epoch" and (epochs := self._epochs[points.run]):
+            self._share[points.run] = min(1.0, points.values[-1] / epochs)
+        if self.metric is None and points.metric.startswith("val/"):
+            self.metric = points.metric
+        if points.metric == self.metric:
+            self._compare(points.run, points.values)
+
+    def _compare(self, run: str, values: Iterable[float]) -> None:
+        assert self.metric is not None
+        pick = max if self._goal(self.metric) == "max" else min
+        finite = [value for value in values if math.isfinite(value)]
+        if finite and (self.best is None or pick(self.best[0], best := pick(finite)) != self.best[0]):
+            self.best = pick(finite), self.names[run]
+
+    def _goal(self, metric: str) -> Goal:
+        return self._goals.get(metric) or default_goal(metric)
+
+    @property
+    def ended(self) -> int:
+        return sum(self.done.values())
+
+    @property
+    def share(self) -> float:
+        """The part of this call's work that is done, 0 to 1, counting epochs of unfinished runs."""
+        return sum(self._share.values()) / max(1, self.total)
+
+
+def sentence(journal: Journal, *, rate: float, left: float | None) -> str:
+    """How it goes, in one line: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`."""
+    parts = [f"{journal.ended}/{journal.total} runs", f"{len(journal.running)} running"]
+    parts += [f"{journal.done[status]} {status}" for status in ("failed", "diverged") if journal.done.get(status)]
+    parts.append(f"{rate:,.0f} run-steps/s")
+    if left is not None:
+        parts.append(f"{duration(left)} left")
+    if journal.best is not None and journal.metric is not None:
+        value, name = journal.best
+        parts.append(f"best {clean(journal.metric)} {number(value)} ({clean(name)})")
+    return " · ".join(parts)
+
+
+class TerminalProgress:
+    """Draws the journal of a grid on stderr."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self._drawn = 0.0
+        self._began = time.monotonic()
+        self._rates: deque[tuple[float, int]] = deque()
+        self.journal: Journal | None = None
+
+    def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
+        self.journal = Journal(grid, runs, due)
+        before = f", {self.journal.before} done before" if self.journal.before else ""
+        self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")
+
+    def take(self, event: Event) -> None:
+        assert self.journal is not None
+        self.journal.take(event)
+        if isinstance(event, Failed):
+            name = self.journal.names[event.run]
+            self._write(f"{self._erase()}failed: {clean(name)} ({event.run}): {clean(event.message)}\n")
+
+    def tick(self) -> None:
+        """Draw again if it is time."""
+        now = time.monotonic()
+        if now - self._drawn >= (DRAW_SECONDS if self.stream.isatty() else LINE_SECONDS):
+            self._drawn = now
+            self._draw(now)
+
+    def end(self) -> None:
+        self._draw(time.monotonic())
+        if self.stream.isatty():
+            self._write("\n\a")  # whoever went for a coffee hears it
+
+    def _draw(self, now: float) -> None:
+        assert self.journal is not None
+        self._rates.append((now, self.journal.steps))
+        while now - self._rates[0][0] > RATE_SECONDS and len(self._rates) > 2:
+            self._rates.popleft()
+        (then, steps), share = self._rates[0], self.journal.share
+        rate = (self.journal.steps - steps) / (now - then) if now > then else 0.0
+        left = (now - self._began) * (1 - share) / share if 0.005 < share < 1 else None
+        line = sentence(self.journal, rate=rate, left=left)
+        if self.stream.isatty():
+            self._write(f"{self._erase()}{fit(f'{bar(share, 12)} {line}', os.get_terminal_size(self.stream.fileno()).columns - 1).rstrip()}")
+        else:
+            self._write(f"{line}\n")
+
+    def _erase(self) -> str:
+        return "\r\x1b[K" if self.stream.isatty() else ""
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except OSError:  # the terminal is gone (a lost connection): the training is not
+            self.stream = Path(os.devnull).open("w")
