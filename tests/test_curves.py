@@ -1,0 +1,237 @@
+"""The arithmetic of curves, against slow and plain references."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from labbench import curves
+
+finite = st.floats(-1e6, 1e6, width=32)
+gappy = st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf]))
+
+
+def array(values: list[float]) -> curves.Floats:
+    return np.array(values, dtype=np.float64)
+
+
+# Smoothing
+
+
+def plain_ema(values: list[float], weight: float) -> list[float]:
+    smoothed, total, seen = [], 0.0, 0
+    for value in values:
+        if not math.isfinite(value):
+            smoothed.append(value)
+            continue
+        total, seen = weight * total + (1 - weight) * value, seen + 1
+        smoothed.append(total / (1 - weight**seen))
+    return smoothed
+
+
+@given(st.lists(gappy, max_size=300), st.sampled_from([0.0, 0.3, 0.6, 0.97, 0.999]))
+def test_ema_equals_the_recursion_and_passes_over_gaps(values: list[float], weight: float) -> None:
+    np.testing.assert_allclose(curves.ema(array(values), weight), plain_ema(values, weight), rtol=1e-9, atol=1e-6)
+
+
+def test_ema_of_a_long_series_equals_the_recursion() -> None:
+    values = np.random.default_rng(0).normal(size=20_000).cumsum()
+    np.testing.assert_allclose(curves.ema(values, 0.99), plain_ema(values.tolist(), 0.99), rtol=1e-10)
+
+
+def test_a_constant_stays_itself_under_any_smoothing() -> None:
+    np.testing.assert_allclose(curves.ema(np.full(1000, 7.0), 0.95), 7.0, rtol=1e-13)
+
+
+def test_an_impossible_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight"):
+        curves.ema(array([1.0]), 1.0)
+
+
+# Decimation
+
+
+def plain_spans(x: list[float], y: list[float], left: float, right: float, columns: int) -> list[tuple[float, float]]:
+    """The extent of every line between neighbours, clipped to each column; and of every point."""
+    edges = np.linspace(left, right, columns + 1)
+    found: list[list[float]] = [[] for _ in range(columns)]
+    for here, value in zip(x, y, strict=True):
+        if left <= here <= right and math.isfinite(value):
+            found[min(columns - 1, int(np.searchsorted(edges, here, side="right")) - 1)].append(value)
+    for (x0, y0), (x1, y1) in pairwise(zip(x, y, strict=True)):
+        if math.isfinite(y0) and math.isfinite(y1) and x1 > x0:
+            for column in range(columns):
+                a, b = max(x0, edges[column]), min(x1, edges[column + 1])
+                if a < b:
+                    found[column] += [y0 + (y1 - y0) * (at - x0) / (x1 - x0) for at in (a, b)]
+    return [(min(values), max(values)) if values else (math.nan, math.nan) for values in found]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.one_of(st.floats(-100, 100, width=32), st.just(math.nan))), max_size=40),
+    st.sampled_from([(0.0, 60.0), (10.0, 30.5), (-20.0, 90.0), (25.0, 26.0)]),
+    st.integers(1, 25),
+)
+def test_spans_are_the_exact_extent_of_the_line_in_each_column(points, window, columns: int) -> None:
+    by_step = sorted(dict(points).items())
+    x, y = [float(step) + 0.01 for step, _ in by_step], [value for _, value in by_step]
+    low, high = curves.spans(array(x), array(y), *window, columns)
+    expected = plain_spans(x, y, *window, columns)
+    np.testing.assert_allclose(low, [pair[0] for pair in expected], rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(high, [pair[1] for pair in expected], rtol=1e-6, atol=1e-4)
+
+
+@given(st.lists(finite, min_size=1, max_size=2000), st.integers(1, 50))
+def test_spans_keep_the_extremes(values: list[float], columns: int) -> None:
+    y = array(values)
+    low, high = curves.spans(np.arange(len(y), dtype=float), y, 0, max(1, len(y) - 1), columns)
+    np.testing.assert_allclose([np.nanmin(low), np.nanmax(high)], [y.min(), y.max()], rtol=1e-12)
+
+
+def test_no_line_crosses_a_gap() -> None:
+    x, y = np.arange(30.0), np.ones(30)
+    y[10:20] = [math.nan, math.inf, *[math.nan] * 8]
+    low, _ = curves.spans(x, y, 0, 30, 30)
+    assert np.isnan(low[10:20]).all()
+    assert np.isfinite(low[:9]).all()
+    assert np.isfinite(low[20:29]).all()
+
+
+def test_two_points_at_one_x_are_a_vertical_line() -> None:
+    low, high = curves.spans(array([1, 1]), array([0, 5]), 0, 2, 4)
+    assert low[2] == 0
+    assert high[2] == 5
+    assert np.isnan(low[[0, 1, 3]]).all()
+
+
+@given(st.lists(finite, max_size=3000), st.integers(4, 300))
+def test_thinning_keeps_the_ends_and_the_extremes_within_its_budget(values: list[float], points: int) -> None:
+    y = array(values)
+    x = np.arange(len(y), dtype=float)
+    thin_x, thin_y = curves.thin(x, y, points)
+    assert len(thin_x) <= max(points, 0)
+    assert (np.diff(thin_x) > 0).all()
+    assert (y[thin_x.astype(int)] == thin_y).all()
+    if len(y):
+        assert {y[0], y[-1], y.min(), y.max()} <= set(thin_y)
+
+
+@given(st.lists(gappy, max_size=50))
+def test_pieces_are_finite_and_together_hold_every_finite_point(values: list[float]) -> None:
+    y = array(values)
+    pieces = curves.finite_pieces(np.arange(len(y), dtype=float), y)
+    assert all(len(piece_y) and np.isfinite(piece_y).all() for _, piece_y in pieces)
+    rejoined = [int(step) for piece_x, _ in pieces for step in piece_x]
+    assert rejoined == np.flatnonzero(np.isfinite(y)).tolist()
+    assert all(before[0][-1] + 1 < behind[0][0] for before, behind in pairwise(pieces))
+
+
+# Joins and bands
+
+
+def test_a_join_is_linear_between_the_logged_points_and_goes_on_beyond_them() -> None:
+    epochs = curves.join(np.array([0, 10, 15, 20, 25]), np.array([10, 20]), array([1.0, 2.0]))
+    np.testing.assert_allclose(epochs, [0, 1, 1.5, 2, 2.5])
+
+
+def test_a_join_with_one_point_is_in_proportion_and_with_none_is_nan() -> None:
+    np.testing.assert_allclose(curves.join(np.array([0, 5]), np.array([10]), array([1.0])), [0, 0.5])
+    assert np.isnan(curves.join(np.array([0, 5]), np.array([], dtype=np.int64), array([]))).all()
+    assert np.isnan(curves.join(np.array([0, 5]), np.array([3]), array([math.nan]))).all()
+    np.testing.assert_allclose(curves.join(np.array([0, 1]), np.array([0]), array([4.0])), [0, 4])
+
+
+def test_a_band_is_the_mean_and_spread_of_the_runs_that_are_there() -> None:
+    x = np.arange(4.0)
+    runs = [(x, array([1, 2, 3, 4])), (x[:3], array([3, 4, math.nan])), (x[:2], array([2, 6]))]
+    band = curves.band(runs, x)
+    np.testing.assert_array_equal(band.n, [3, 3, 1, 1])
+    np.testing.assert_allclose(band.mean, [2, 4, 3, 4])
+    np.testing.assert_allclose(band.deviation, [1, 2, 0, 0])
+    np.testing.assert_allclose(band.low, [1, 2, 3, 4])
+    np.testing.assert_allclose(band.high, [3, 6, 3, 4])
+
+
+def test_a_band_of_nothing_is_all_nan() -> None:
+    band = curves.band([], np.arange(3.0))
+    assert np.isnan(band.mean).all()
+    assert (band.n == 0).all()
+
+
+# Ranges and ticks
+
+
+def test_ranges_see_finite_values_only_and_positive_ones_on_a_logarithmic_axis() -> None:
+    arrays = [array([math.nan, -1, 5]), array([math.inf, 0.01]), array([])]
+    assert curves.value_range(arrays) == (-1, 5)
+    assert curves.value_range(arrays, log=True) == (0.01, 5)
+    assert curves.value_range([array([math.nan])]) is None
+    assert curves.value_range([array([-2.0, 0.0])], log=True) is None
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-9, 1e9), st.integers(2, 12), st.booleans())
+def test_linear_ticks_are_few_round_and_inside(low: float, extent: float, most: int, whole: bool) -> None:
+    assume(extent > 1e-9 * abs(low))
+    ticks = curves.linear_ticks(low, low + extent, most, whole=whole)
+    slack = 1e-6 * max(abs(low), extent)
+    assert len(ticks.values) == len(ticks.labels) <= most
+    assert all(low - slack <= value <= low + extent + slack for value in ticks.values)
+    assert all(np.diff(ticks.values) > 0)
+    if whole:
+        assert all(value == round(value) for value in ticks.values)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "labels"),
+    [
+        (0, 20, 5, ["0", "5", "10", "15", "20"]),
+        (0, 0.97, 6, ["0", "0.2", "0.4", "0.6", "0.8"]),
+        (0, 1500, 4, ["0", "500", "1000", "1500"]),
+        (0, 25140, 6, ["0", "5k", "10k", "15k", "20k", "25k"]),
+        (0, 1.1e6, 4, ["0", "0.5M", "1.0M"]),
+        (0, 0.0021, 5, ["0", "0.5e-3", "1.0e-3", "1.5e-3", "2.0e-3"]),
+        (-1, 1, 3, ["-1", "0", "1"]),
+        (0.9781, 0.9783, 3, ["0.9781", "0.9782", "0.9783"]),
+        (3, 3, 5, ["3"]),
+    ],
+)
+def test_linear_ticks_read_well(low: float, high: float, most: int, labels: list[str]) -> None:
+    assert list(curves.linear_ticks(low, high, most).labels) == labels
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "labels"),
+    [
+        (0.01, 100, 5, ["0.01", "0.1", "1", "10", "100"]),
+        (0.08, 2.3, 6, ["0.1", "0.2", "0.5", "1", "2"]),
+        (1e-6, 1e6, 7, ["1e-6", "0.0001", "0.01", "1", "100", "10k", "1M"]),
+        (0.31, 0.39, 5, ["0.32", "0.34", "0.36", "0.38"]),
+        (1, 1e5, 6, ["1", "10", "100", "1000", "10k", "100k"]),
+    ],
+)
+def test_logarithmic_ticks_read_well(low: float, high: float, most: int, labels: list[str]) -> None:
+    assert list(curves.log_ticks(low, high, most).labels) == labels
+
+
+@given(st.floats(1e-12, 1e12), st.floats(1.0, 1e12), st.integers(2, 12))
+def test_logarithmic_ticks_are_few_and_inside(low: float, ratio: float, most: int) -> None:
+    ticks = curves.log_ticks(low, low * ratio, most)
+    assert len(ticks.values) == len(ticks.labels) <= most
+    assert all(low * 0.999 <= value <= low * ratio * 1.001 for value in ticks.values)
+
+
+@pytest.mark.parametrize(
+    ("high", "most", "labels"),
+    [
+        (2, 5, ["0", "0.5s", "1.0s", "1.5s", "2.0s"]),
+        (47, 6, ["0", "10s", "20s", "30s", "40s"]),
+        (130, 6, ["0", "30s", "1m", "1m30s", "2m"]),
+        (3 * 3600, 4, ["0", "1h", "2h", "3h"]),
+        (20 * 86400, 5, ["0", "5d", "10d", "15d", "20d"]),
+    ],
+)
+def test_time_ticks_fall_on_the_clock(high: float, most: int, labels: list[str]) -> None:
+    assert list(curves.time_ticks(0, high, most).labels) == labels
