@@ -1,0 +1,179 @@
+"""Opens a database for writing or for reading, and says in plain words why one cannot be opened.
+
+A refused open changes nothing: what a file is, is found out by reading alone before anything is set on it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from labbench.errors import InputError, LabbenchError, StoreError
+from labbench.store import schema
+from labbench.store.liveness import is_lost
+from labbench.store.mounts import network_file_system
+
+BUSY_SECONDS = 10.0
+"""How long to wait for another process's transaction; labbench's own take milliseconds."""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode to an up-to-date database, which is created if it is not there.
+
+    Raises InputError for a file that is not (or not yet) a labbench database or cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, not a database")
+    if path.exists():
+        open_for_reading(path, empty_is_fine=True).close()
+    with explained(path, opening=True):
+        connection = _connect(path, "mode=rwc")
+        try:
+            _set_journal(connection, path)
+            _make_current(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_for_reading(path: Path, *, live: bool = False, empty_is_fine: bool = False) -> sqlite3.Connection:
+    """A connection that cannot write. Raises InputError where there is no labbench database of this version or older.
+
+    While no `-wal` file says that somebody writes, the file is opened as immutable, which leaves no files beside it
+    but sees no later change: the caller watches for those. `live` asks for a connection that sees every commit.
+    """
+    if not path.is_file():
+        what = "this is no file" if path.exists() else "no such database"
+        raise InputError(f"{path}: {what}; `labbench run GRID.toml` makes one, `labbench demo` shows an example")
+    with explained(path, opening=True):
+        connection = _connect_live(path) if live or is_live(path) else _connect(path, "mode=ro&immutable=1")
+        try:
+            _refuse_others(schema.state(connection), path, empty_is_fine=empty_is_fine)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def is_live(path: Path) -> bool:
+    """Whether the file must be read with locks: somebody is, or was when they died, in the middle of writing it."""
+    return beside(path, "-wal").exists() or beside(path, "-journal").exists() or bool(network_file_system(path))
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The path with something appended to the file's whole name, as SQLite names its side files."""
+    return path.with_name(path.name + suffix)
+
+
+@contextmanager
+def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
+    """Turn SQLite's errors into ours; while opening, what is wrong with the file is the caller's bad input."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # a mistake of ours, not of the file
+    except sqlite3.DatabaseError as error:
+        kind: type[LabbenchError] = InputError if opening else StoreError
+        raise kind(f"{path}: {_explanation(error, path)}") from error
+
+
+def _explanation(error: sqlite3.DatabaseError, path: Path) -> str:
+    text = str(error)
+    if "not a database" in text:
+        return "this is not an SQLite database"
+    if "malformed" in text:
+        return "the database is damaged; `sqlite3 DB .recover` saves what can be read"
+    if "readonly" in text:
+        return "the database or its folder is read-only; copy it to where you may write, or pass another --db"
+    if "locked" in text:
+        return (
+            f"another process has locked the database for over {BUSY_SECONDS:g} s; is a long query or a copy going on?"
+        )
+    if "unable to open" in text:
+        return f"the database cannot be opened; may you read and write in {path.parent}?"
+    if "full" in text:
+        return "the disk is full"
+    return f"SQLite says: {text}"
+
+
+def _connect(path: Path, options: str) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?{options}"
+    # isolation_level None: transactions are begun and ended where the code says so. Readers lend a connection
+    # to several threads under a lock, which Python would otherwise refuse.
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    connection.create_function("is_lost", 3, is_lost)
+    return connection
+
+
+def _connect_live(path: Path) -> sqlite3.Connection:
+    """See every commit. Opened with write access where there is, so that the last to leave removes the `-wal` file."""
+    connection = _connect(path, "mode=rw")
+    try:
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        connection = _connect(path, "mode=ro")
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:  # a read-only folder, where not even the shared memory can be made
+            connection.close()
+            return _connect(path, "mode=ro&immutable=1")
+    return connection
+
+
+def _refuse_others(state: schema.State, path: Path, *, empty_is_fine: bool) -> None:
+    if state == "foreign":
+        raise InputError(f"{path}: an SQLite database, but of another program; pass another --db")
+    if state == "newer":
+        raise InputError(f"{path}: written by a newer labbench; upgrade with `pip install -U labbench-ml`")
+    if state == "empty" and not empty_is_fine:
+        raise InputError(f"{path}: an empty database; `labbench run GRID.toml` fills one")
+
+
+def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
+    network = network_file_system(path)
+    if network:
+        warnings.warn(
+            f"{path} is on a network file system ({network}): writing is slower there, and only safe from one machine "
+            "at a time; a database on a local disk is better",
+            stacklevel=4,
+        )
+    mode = "delete" if network else "wal"
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode = {mode}")
+            break
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait by itself when several processes switch one new file to WAL
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+    connection.execute("PRAGMA synchronous = NORMAL" if mode == "wal" else "PRAGMA synchronous = FULL")
+
+
+def _make_current(connection: sqlite3.Connection) -> None:
+    if schema.state(connection) == "current":
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        state = schema.state(connection)  # another process may have been quicker
+        if state == "empty":
+            schema.create(connection)
+        elif state == "older":
+            schema.upgrade(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,92 @@
+"""How runs come into a database: their keys, their experiment, and the texts that they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Literal
+
+from labbench.records import NewRun, Stop
+from labbench.store.rows import THESE, as_json_list, config_json
+
+# no 0, 1, i, l, o to misread; a letter first, so that no key reads as a number
+_LETTERS = "abcdefghjkmnpqrstuvwxyz"
+_ALPHABET = _LETTERS + "23456789"
+
+
+def insert_missing(
+    connection: sqlite3.Connection,
+    experiment_id: int,
+    runs: Sequence[NewRun],
+    *,
+    origin: Literal["grid", "rerun"],
+    task: str,
+    stop: Stop | None,
+) -> list[int]:
+    """The ids of the runs, in order; those whose identity the experiment lacks are inserted, reruns always."""
+    known = {} if origin == "rerun" else _by_identity(connection, experiment_id)
+    stop_json = None if stop is None else json.dumps(asdict(stop))
+    now = time.time()
+    ids = []
+    for run in runs:
+        run_id = known.get(run.identity)
+        if run_id is None:
+            run_id = connection.execute(
+                """
+                INSERT INTO runs (key, experiment_id, name, origin, identity, task, config, stop, status, created)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)
+                """,
+                (_new_key(connection), experiment_id, run.name, origin, run.identity, task, config_json(run.config),
+                 stop_json, now),
+            ).lastrowid  # fmt: skip
+            assert run_id is not None
+            if origin != "rerun":
+                known[run.identity] = run_id
+        ids.append(run_id)
+    return ids
+
+
+def experiment_id_of(connection: sqlite3.Connection, name: str) -> int:
+    """The id of an experiment, which is made if it is not there."""
+    query = "INSERT OR IGNORE INTO experiments (name, created) VALUES (?, ?)"
+    connection.execute(query, (name, time.time()))
+    row: tuple[int] = connection.execute("SELECT id FROM experiments WHERE name = ?", (name,)).fetchone()
+    return row[0]
+
+
+def link_sources(connection: sqlite3.Connection, ids: Sequence[int], sources: Mapping[str, str]) -> None:
+    """Note from which texts, by kind, those of the runs will be made that have not begun."""
+    for kind, text in sources.items():
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        connection.execute("INSERT OR IGNORE INTO sources (sha256, text) VALUES (?, ?)", (digest, text))
+        connection.execute(
+            f"""
+            INSERT OR REPLACE INTO run_sources (run_id, kind, source_id)
+            SELECT runs.id, ?, sources.id FROM runs, sources
+            WHERE runs.id {THESE} AND runs.heartbeat IS NULL AND sources.sha256 = ?
+            """,
+            (kind, as_json_list(ids), digest),
+        )
+
+
+def _by_identity(connection: sqlite3.Connection, experiment_id: int) -> dict[str, int]:
+    """The runs of a grid, and reruns whose original is gone: one result serves both."""
+    query = "SELECT identity, id FROM runs WHERE experiment_id = ? AND origin IN ('grid', 'rerun') ORDER BY origin DESC"
+    return dict(connection.execute(query, (experiment_id,)).fetchall())  # a grid's come last: they win
+
+
+def _new_key(connection: sqlite3.Connection) -> str:
+    while True:
+        number = secrets.randbits(64)
+        number, digit = divmod(number, len(_LETTERS))
+        key = _LETTERS[digit]
+        for _ in range(7):
+            number, digit = divmod(number, len(_ALPHABET))
+            key += _ALPHABET[digit]
+        if connection.execute("SELECT 1 FROM runs WHERE key = ?", (key,)).fetchone() is None:
+            return key

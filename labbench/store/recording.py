@@ -1,0 +1,81 @@
+"""How a run's events become rows: points with their summary, boundaries, logs, and the end."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable
+
+from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
+from labbench.store.summary import add_points
+
+
+def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
+    """Record events; those of a run that is gone, or not in that attempt any more, are dropped.
+
+    The caller holds a transaction.
+    """
+    running: dict[str, tuple[int, int] | None] = {}
+    series: dict[tuple[int, str], Points] = {}
+    others: list[tuple[int, Event]] = []
+    for event in events:
+        if event.run not in running:
+            query = "SELECT id, attempt FROM runs WHERE key = ? AND status = 'running'"
+            running[event.run] = connection.execute(query, (event.run,)).fetchone()
+        run = running[event.run]
+        if run is None or run[1] != event.attempt:
+            continue
+        if isinstance(event, Points):
+            before = series.get((run[0], event.metric))
+            series[run[0], event.metric] = event if before is None else _joined(before, event)
+        else:
+            others.append((run[0], event))
+    # points first: a boundary holds only with all points before it
+    metric_ids = {metric: _metric_id(connection, metric) for metric in {metric for _, metric in series}}
+    for (run_id, metric), points in series.items():
+        add_points(connection, run_id, metric_ids[metric], points.steps, points.times, points.values)
+    for run_id, event in others:
+        _record(connection, run_id, event)
+
+
+def end_run(connection: sqlite3.Connection, run_id: int, status: str, reason: str | None) -> None:
+    """Set how a run ended, at this moment; `queued` is not an end, so it leaves the time open."""
+    finished = None if status == "queued" else time.time()
+    query = "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ?"
+    connection.execute(query, (status, reason, finished, run_id))
+
+
+def _record(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
+    match event:
+        case Started():
+            # `started` stays when a run goes on from its boundary; host and pid are those of the driver
+            query = "UPDATE runs SET started = coalesce(started, ?), device = ?, way = ? WHERE id = ?"
+            connection.execute(query, (time.time(), event.device, event.way, run_id))
+        case Boundary():
+            connection.execute("UPDATE runs SET boundary = ? WHERE id = ?", (event.step, run_id))
+        case Log():
+            query = "INSERT INTO logs (run_id, attempt, time, text) VALUES (?, ?, ?, ?)"
+            connection.execute(query, (run_id, event.attempt, time.time(), event.text))
+        case Finished():
+            end_run(connection, run_id, event.status, event.reason)
+        case Failed():
+            end_run(connection, run_id, "failed", None)
+            query = "UPDATE runs SET error_kind = ?, error = ?, traceback = ? WHERE id = ?"
+            connection.execute(query, (event.kind, event.message, event.traceback or None, run_id))
+
+
+def _joined(first: Points, second: Points) -> Points:
+    return Points(
+        first.run,
+        first.attempt,
+        first.metric,
+        [*first.steps, *second.steps],
+        [*first.times, *second.times],
+        [*first.values, *second.values],
+    )
+
+
+def _metric_id(connection: sqlite3.Connection, name: str) -> int:
+    connection.execute("INSERT OR IGNORE INTO metrics (name) VALUES (?)", (name,))
+    row: tuple[int] = connection.execute("SELECT id FROM metrics WHERE name = ?", (name,)).fetchone()
+    return row[0]

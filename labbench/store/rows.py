@@ -1,0 +1,102 @@
+"""Between rows and records: a run's columns become a `RunRecord`, its config JSON that SQL can look into."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from labbench.records import MetricSummary, RunRecord
+
+_IS_LOST = "runs.status = 'running' AND is_lost(runs.heartbeat, runs.host, runs.pid)"
+STATUS = f"CASE WHEN {_IS_LOST} THEN 'lost' ELSE runs.status END"
+"""The status as a reader sees it; `is_lost` is registered on every connection of ours."""
+
+THESE = "IN (SELECT value FROM json_each(?))"
+"""Membership in many values behind one parameter, `as_json_list`: SQLite limits how many parameters there may be."""
+
+FROM_RUNS = "FROM runs JOIN experiments ON experiments.id = runs.experiment_id"
+
+_FIELDS = tuple(field.name for field in fields(RunRecord) if field.name not in ("tags", "summary"))
+_EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS}
+_COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
+
+
+def read_records(
+    connection: sqlite3.Connection, ids: Sequence[int], *, summaries: bool | Collection[str] = False
+) -> list[RunRecord]:
+    """The runs with these ids, in this order; ids that are gone are left out. `summaries`: all, none, or of metrics."""
+    wanted = as_json_list(ids)
+    query = f"SELECT {_COLUMNS} {FROM_RUNS} WHERE runs.id {THESE}"
+    rows = {row[0]: row for row in connection.execute(query, (wanted,))}
+    tags = _tags(connection, wanted)
+    summary = {} if summaries is False else _summaries(connection, wanted, summaries)
+    return [_record(rows[run_id], tags.get(run_id, ()), summary.get(run_id, {})) for run_id in ids if run_id in rows]
+
+
+def as_json_list(values: Iterable[int | str]) -> str:
+    """What is bound to the parameter of `THESE`."""
+    return json.dumps(list(values))
+
+
+def config_json(config: Mapping[str, Any]) -> str:
+    """A config as JSON that SQLite can read too: an infinity is a number that overflows, and NaN, which JSON cannot
+    say, the string "nan"."""
+    try:
+        return json.dumps(dict(config), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        marked = json.dumps(_with_marks(dict(config)), ensure_ascii=False)
+        return marked.replace(json.dumps(_INFINITY), "9e999").replace(json.dumps(_MINUS_INFINITY), "-9e999")
+
+
+_INFINITY, _MINUS_INFINITY = "\0+inf", "\0-inf"
+
+
+def _with_marks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_marks(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_marks(item) for item in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else _INFINITY if value > 0 else _MINUS_INFINITY
+
+
+def _record(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, MetricSummary]) -> RunRecord:
+    columns = dict(zip(_FIELDS, row, strict=True))
+    dirty = columns["git_dirty"]
+    columns |= {
+        "config": json.loads(columns["config"]),
+        "git_dirty": None if dirty is None else bool(dirty),
+        "versions": json.loads(columns["versions"]),
+        "archived": bool(columns["archived"]),
+    }
+    return RunRecord(**columns, tags=tags, summary=summary)
+
+
+def _tags(connection: sqlite3.Connection, ids: str) -> dict[int, tuple[str, ...]]:
+    query = f"SELECT run_id, tag FROM tags WHERE run_id {THESE} ORDER BY run_id, tag"
+    tags: dict[int, tuple[str, ...]] = {}
+    for run_id, tag in connection.execute(query, (ids,)):
+        tags[run_id] = (*tags.get(run_id, ()), tag)
+    return tags
+
+
+def _summaries(
+    connection: sqlite3.Connection, ids: str, metrics: bool | Collection[str]
+) -> dict[int, dict[str, MetricSummary]]:
+    names = dict(connection.execute("SELECT id, name FROM metrics ORDER BY id"))
+    if not isinstance(metrics, bool):
+        names = {metric_id: name for metric_id, name in names.items() if name in metrics}
+    query = f"""
+        SELECT run_id, metric_id, n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step
+        FROM summary WHERE run_id {THESE} AND metric_id {THESE}
+    """
+    found: dict[int, dict[str, MetricSummary]] = {}
+    for run_id, metric_id, n, n_nonfinite, first, last, *rest in connection.execute(query, (ids, as_json_list(names))):
+        value = math.nan if last is None else last
+        found.setdefault(run_id, {})[names[metric_id]] = MetricSummary(n, n_nonfinite, first, value, *rest)
+    return found

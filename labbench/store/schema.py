@@ -1,0 +1,244 @@
+"""What is in a labbench database: one DDL text, and the record that sqlite-utils keeps of it.
+
+A new file gets the DDL through the standard library, with the `_sqlite_migrations` rows that sqlite-utils would have
+written. An older file is upgraded by sqlite-utils itself, which is imported only then: it costs 60 ms and more.
+The SQL here keeps to SQLite 3.34, which long-lived clusters still have: no STRICT, no RETURNING, no `->>`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+DDL = """
+CREATE TABLE experiments (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL
+);
+
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,                 -- 8 characters, random, public
+    experiment_id INTEGER NOT NULL REFERENCES experiments (id),
+    name TEXT NOT NULL,
+    origin TEXT NOT NULL,                     -- who made it: grid, rerun, script or import
+    identity TEXT NOT NULL DEFAULT '',        -- SHA-256: equal exactly when one result serves both runs
+    task TEXT NOT NULL DEFAULT '',
+    config TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(config)),
+    stop TEXT CHECK (stop IS NULL OR json_valid(stop)), -- the [stop] of its grid
+    status TEXT NOT NULL,                     -- a run whose process is gone still says running: see runs_named
+    reason TEXT,                              -- why it ended
+    attempt INTEGER NOT NULL DEFAULT 1,
+    boundary INTEGER NOT NULL DEFAULT 0,      -- the last step from which it can go on; 0: from the start
+    created REAL NOT NULL,                    -- Unix time in seconds, as the next three
+    started REAL,
+    finished REAL,
+    heartbeat REAL,                           -- NULL until it is first claimed
+    host TEXT,                                -- the process that drives it and writes here
+    pid INTEGER,
+    device TEXT,
+    way TEXT,                                 -- how it was stepped: loop, stacked or vmap
+    error_kind TEXT,
+    error TEXT,
+    traceback TEXT,
+    git_commit TEXT,
+    git_dirty INTEGER,
+    versions TEXT NOT NULL DEFAULT '{}',
+    note TEXT,
+    archived INTEGER NOT NULL DEFAULT 0
+);
+
+CREATE UNIQUE INDEX runs_identity ON runs (experiment_id, identity) WHERE origin IN ('grid', 'import');
+
+CREATE TABLE sources (
+    id INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL UNIQUE,
+    text TEXT NOT NULL
+);
+
+CREATE TABLE run_sources (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    kind TEXT NOT NULL,                       -- grid, task, diff
+    source_id INTEGER NOT NULL REFERENCES sources (id),
+    PRIMARY KEY (run_id, kind)
+) WITHOUT ROWID;
+
+CREATE TABLE metrics (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    goal TEXT                                 -- min or max as somebody declared it; NULL: by the name
+);
+
+CREATE TABLE points (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    metric_id INTEGER NOT NULL REFERENCES metrics (id),
+    step INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,                 -- since the start of the run
+    value REAL,                               -- NULL is NaN
+    PRIMARY KEY (run_id, metric_id, step)
+) WITHOUT ROWID;
+
+CREATE TABLE summary (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    metric_id INTEGER NOT NULL REFERENCES metrics (id),
+    n INTEGER NOT NULL,                       -- NaN included
+    n_nonfinite INTEGER NOT NULL,
+    first_nonfinite_step INTEGER,
+    last REAL,                                -- NULL is NaN
+    last_step INTEGER NOT NULL,
+    min REAL,                                 -- of the finite values, as max; NULL: there are none
+    min_step INTEGER,
+    max REAL,
+    max_step INTEGER,
+    PRIMARY KEY (run_id, metric_id)
+) WITHOUT ROWID;
+
+CREATE TABLE rollup (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    metric_id INTEGER NOT NULL REFERENCES metrics (id),
+    level INTEGER NOT NULL,                   -- 1 is the finest
+    chunk INTEGER NOT NULL,                   -- counts from 0 along the series
+    first_step INTEGER NOT NULL,
+    last_step INTEGER NOT NULL,
+    n INTEGER NOT NULL,                       -- points in it
+    buckets BLOB NOT NULL,                    -- arrays, one after another: derived from the points
+    PRIMARY KEY (run_id, metric_id, level, chunk)
+);
+
+CREATE TABLE tags (
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    tag TEXT NOT NULL,
+    PRIMARY KEY (run_id, tag)
+) WITHOUT ROWID;
+
+CREATE TABLE logs (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    attempt INTEGER NOT NULL,
+    time REAL NOT NULL,                       -- Unix time in seconds
+    stream TEXT,                              -- stdout or stderr where it was captured from there
+    text TEXT NOT NULL
+);
+
+CREATE INDEX logs_run ON logs (run_id);
+
+CREATE TABLE artifacts (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    name TEXT NOT NULL,
+    path TEXT NOT NULL,                       -- where it lies; relative: within DATABASE.files/KEY/
+    size INTEGER NOT NULL,                    -- bytes
+    sha256 TEXT NOT NULL,
+    created REAL NOT NULL,
+    UNIQUE (run_id, name)
+);
+
+CREATE TABLE requests (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES runs (id),
+    action TEXT NOT NULL,                     -- stop or retry
+    created REAL NOT NULL,
+    UNIQUE (run_id, action)
+);
+
+CREATE VIEW runs_named AS
+SELECT runs.key, runs.name, experiments.name AS experiment,
+    CASE WHEN runs.status = 'running' AND (julianday('now') - 2440587.5) * 86400.0 - runs.heartbeat > 15
+        THEN 'lost' ELSE runs.status END AS status,
+    runs.reason, runs.config,
+    (SELECT group_concat(tag, ', ') FROM tags WHERE run_id = runs.id) AS tags,
+    datetime(runs.started, 'unixepoch') AS started,
+    datetime(runs.finished, 'unixepoch') AS finished,
+    round(coalesce(runs.finished, runs.heartbeat) - runs.started, 3) AS seconds,
+    runs.attempt, runs.host, runs.device, runs.error, runs.note, runs.archived
+FROM runs JOIN experiments ON experiments.id = runs.experiment_id;
+
+CREATE VIEW points_named AS
+SELECT runs.key AS run, runs.name, experiments.name AS experiment, metrics.name AS metric,
+    points.step, points.time_ms / 1000.0 AS time, points.value
+FROM points
+JOIN runs ON runs.id = points.run_id
+JOIN experiments ON experiments.id = runs.experiment_id
+JOIN metrics ON metrics.id = points.metric_id;
+"""
+
+MIGRATION_SET = "labbench"
+
+Migration: TypeAlias = "Callable[[Database], None]"
+
+
+def _initial(db: Database) -> None:
+    for statement in statements(DDL):
+        db.execute(statement)
+
+
+MIGRATIONS: dict[str, Migration] = {"initial": _initial}
+"""Append only, oldest first. The DDL above is always what all of them together make."""
+
+# As sqlite-utils 4 creates it.
+_RECORD_DDL = """
+CREATE TABLE "_sqlite_migrations" (
+   "id" INTEGER PRIMARY KEY,
+   "migration_set" TEXT,
+   "name" TEXT,
+   "applied_at" TEXT
+);
+
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
+    ON "_sqlite_migrations" ("migration_set", "name");
+"""
+
+State: TypeAlias = Literal["empty", "foreign", "newer", "older", "current"]
+
+
+def state(connection: sqlite3.Connection) -> State:
+    """What a file is to this version of labbench; `foreign` is an SQLite database of another program."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        return "empty"
+    if not {"runs", "points", "_sqlite_migrations"} <= tables:
+        return "foreign"
+    query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"
+    applied = {name for (name,) in connection.execute(query, (MIGRATION_SET,))}
+    if not applied:
+        return "foreign"
+    if applied - MIGRATIONS.keys():
+        return "newer"
+    return "current" if applied == MIGRATIONS.keys() else "older"
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables in an empty database; the caller holds a transaction."""
+    for statement in statements(_RECORD_DDL + DDL):
+        connection.execute(statement)
+    applied_at = str(datetime.now(UTC))
+    connection.executemany(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)",
+        [(MIGRATION_SET, name, applied_at) for name in MIGRATIONS],
+    )
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring an older database up to date; the caller holds a transaction."""
+    from sqlite_utils import Database, Migrations  # not at the top: see the module's docstring
+
+    migrations = Migrations(MIGRATION_SET)
+    for name, function in MIGRATIONS.items():
+        migrations(name=name)(function)
+    migrations.apply(Database(connection))
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of an SQL text, one by one: `executescript` would commit the transaction around them."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement.strip()
+            statement = ""
