@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from labbench.records import Config
+
 ParamType: TypeAlias = Literal["int", "float", "bool", "str", "ints", "floats", "strs"]
 
 
@@ -17,7 +19,8 @@ class Param:
     """One parameter of a task: its type, default, range or choices, and one line of help.
 
     `ints`, `floats` and `strs` are lists. `low` and `high` are allowed values; `above` and `below` are not.
-    For a list, range and choices hold for each item. A default of None allows None (TOML has no null: leave the key out).
+    For a list, range and choices hold for each item. A default of None allows None (TOML has no null: leave the key
+    out).
     """
 
     type: ParamType
@@ -34,7 +37,7 @@ Params: TypeAlias = Mapping[str, Param]
 
 TRAINING: dict[str, Param] = {
     "epochs": Param("int", 10, "passes over the training data", low=1),
-    "batch_size": Param("int", 64, "samples per optimizer step; the last batch of an epoch may be smaller", low=1),
+    "batch_size": Param("int", 64, "samples per optimizer step; an epoch's last batch may be smaller", low=1),
     "seed": Param("int", 0, "decides weights, order of data and dropout masks", low=0, high=2**31 - 1),
     "optimizer": Param("str", "sgd", "update rule", choices=("sgd", "adam", "adamw", "rmsprop", "adagrad")),
     "lr": Param("float", 0.01, "learning rate", low=0.0),
@@ -64,3 +67,9 @@ BUILTIN: dict[str, dict[str, Param]] = {
 
 TASK_VERSIONS: dict[str, int] = {"digits": 1}
 """Part of a run's identity: raised when the task's results change."""
+
+
+def with_defaults(config: Config, params: Params) -> dict[str, Any]:
+    """The config with the default of every parameter that it lacks or leaves None; further keys stay."""
+    given = {key: value for key, value in config.items() if value is not None}
+    return {**{key: param.default for key, param in params.items()}, **given}

@@ -1,0 +1,83 @@
+"""What a task trains on: three pairs of tensors. Here too are the digits that labbench ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labbench.errors import InputError
+from labbench.train.random import Purpose, keys, words
+
+Split: TypeAlias = tuple[Tensor, Tensor]
+"""(inputs (N, ...), targets (N, ...))"""
+
+DIGITS = Path(__file__).with_name("digits.npz")
+DIGITS_SPLIT_SEED = 1998
+"""Decides which digits are trained on; part of `digits@1`."""
+DIGITS_HELD_OUT = 270
+"""Samples for validation, and as many for the test; the other 1,257 are trained on."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """CPU tensors: `train` and `val`, and `test` where there is one. Classes are integers."""
+
+    train: Split
+    val: Split
+    test: Split | None = None
+
+    def __post_init__(self) -> None:
+        for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
+            if split is not None:
+                _check(name, split)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Data:
+        """The same on `device`, floating-point numbers as `dtype`; integers stay what they are."""
+
+        def moved(split: Split) -> Split:
+            inputs, targets = (x.to(device, dtype if x.is_floating_point() else x.dtype).contiguous() for x in split)
+            return inputs, targets
+
+        return Data(moved(self.train), moved(self.val), None if self.test is None else moved(self.test))
+
+
+def _check(name: str, split: Split) -> None:
+    if not (isinstance(split, tuple | list) and len(split) == 2 and all(isinstance(x, Tensor) for x in split)):
+        raise InputError(f"data: `{name}` must be a pair of tensors (inputs, targets)")
+    inputs, targets = split
+    if inputs.dim() == 0 or targets.dim() == 0 or not len(inputs) == len(targets) > 0:
+        shapes = f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+        raise InputError(f"data: inputs and targets of `{name}` must have one length, at least 1; they are {shapes}")
+
+
+@cache
+def digits() -> Data:
+    """The UCI digits: inputs float32 (N, 1, 8, 8) from 0 to 1, classes 0-9; 1,257 / 270 / 270 samples."""
+    with np.load(DIGITS) as file:
+        inputs = torch.from_numpy(file["images"]).unsqueeze(1).to(torch.float32) / 16
+        targets = torch.from_numpy(file["targets"]).to(torch.int64)
+    train, val, test = stratified(targets, DIGITS_HELD_OUT, seed=DIGITS_SPLIT_SEED)
+    return Data((inputs[train], targets[train]), (inputs[val], targets[val]), (inputs[test], targets[test]))
+
+
+def stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ascending indices of train, val and test: `held_out` samples each for the last two, every class in proportion.
+
+    Each class is shuffled; a sample's place in its class, as a share of the class, orders all samples, and
+    neighbours in that order are spread evenly over the classes.
+    """
+    shuffled = words(keys([seed], Purpose.SPLIT, steps=[0], device=targets.device)[0, 0], len(targets))
+    by_class = shuffled.argsort(stable=True)
+    by_class = by_class[targets[by_class].argsort(stable=True)]  # grouped by class, shuffled within
+    sizes = targets.bincount()
+    place = torch.arange(len(targets)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    share = (2 * place + 1).to(torch.float64) / sizes.repeat_interleave(sizes)
+    order = by_class[share.argsort(stable=True)]
+    val, test, train = order.split([held_out, held_out, len(targets) - 2 * held_out])
+    return train.sort().values, val.sort().values, test.sort().values

@@ -1,0 +1,108 @@
+"""Random numbers as a pure function of (seed, purpose, layer, step): the same alone, stacked, resumed, on every device.
+
+A key of two 32-bit words names a stream. Its words are murmur3's finaliser over a Weyl sequence that starts at the
+first word of the key and goes on by the second, which is odd (a SplitMix of 32 bits). int32 arithmetic in torch wraps
+around exactly, so a word does not depend on device, thread or shape. What comes out is pinned by tests and part of
+every recorded curve: it never changes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Purpose(IntEnum):
+    """What a stream is for. The numbers are part of the streams: add, never renumber."""
+
+    WEIGHTS = 0
+    ORDER = 1
+    DROPOUT = 2
+    GENERATOR = 3
+    """torch's own generator during an epoch, for a forward that draws from it."""
+    DATA = 4
+    """The generators while a task makes its data: the same for every seed."""
+    SPLIT = 5
+
+
+START = (0x243F6A88, -0x7A5CF72D)
+"""Where the two words of a key begin: the digits of pi, 0x243F6A88 and 0x85A308D3."""
+GOLDEN = -0x61C88647
+"""0x9E3779B9 as int32, so that zeros fold to something."""
+
+
+def keys(
+    seeds: Sequence[int], purpose: Purpose, *, layer: int = 0, steps: Sequence[int], device: torch.device
+) -> Tensor:
+    """The keys of the streams of S seeds at T steps: int32 (S, T, 2), the second word odd."""
+    words = torch.tensor(START, dtype=torch.int32, device=device)
+    words = _fold(words, torch.tensor(seeds, dtype=torch.int32, device=device)[:, None])  # (S, 2)
+    words = _fold(_fold(words, int(purpose)), layer)
+    at = torch.tensor(steps, dtype=torch.int32, device=device)[:, None]  # (T, 1)
+    words = _fold(words[:, None], at)  # (S, T, 2)
+    words[..., 1] |= 1
+    return words
+
+
+def words(keys: Tensor, count: int) -> Tensor:
+    """The first `count` words of each stream: int32 (..., 2) -> (..., count). Fewer words are a prefix of more."""
+    sequence = torch.arange(count, dtype=torch.int32, device=keys.device) * keys[..., 1:]
+    sequence += keys[..., :1]
+    return _mix_(sequence)
+
+
+def permutations(seeds: Sequence[int], epoch: int, size: int, device: torch.device) -> Tensor:
+    """The order of data in an epoch, one row a seed: int64 (S, size). Equal hashes keep their order."""
+    drawn = words(keys(seeds, Purpose.ORDER, steps=[epoch], device=device)[:, 0], size)
+    return drawn.argsort(dim=1, stable=True)
+
+
+def generator_seed(seed: int, purpose: Purpose, step: int = 0) -> int:
+    """A seed of 64 bits for a generator that is not ours."""
+    high: int
+    low: int
+    high, low = keys([seed], purpose, steps=[step], device=torch.device("cpu"))[0, 0].tolist()
+    return (high & 0xFFFFFFFF) << 32 | (low & 0xFFFFFFFF)
+
+
+@contextmanager
+def torch_generator(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's generators (of the CPU and of `device`) seeded inside, as they were afterwards."""
+    accelerators = [] if device.type == "cpu" else [device.index or 0]
+    with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def all_generators(seed: int) -> Iterator[None]:
+    """The generators of torch (CPU), numpy and Python seeded inside, as they were afterwards: for a user's code."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch_generator(seed, torch.device("cpu")):
+            np.random.seed(seed & 0xFFFFFFFF)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def _fold(words: Tensor, value: Tensor | int) -> Tensor:
+    return _mix_((words + GOLDEN) ^ value)
+
+
+def _mix_(words: Tensor) -> Tensor:
+    """murmur3's finaliser, in place. `>>` copies the sign of an int32, hence the masks."""
+    words ^= (words >> 16) & 0xFFFF
+    words *= -0x7A143595  # 0x85EBCA6B
+    words ^= (words >> 13) & 0x7FFFF
+    words *= -0x3D4D51CB  # 0xC2B2AE35
+    words ^= (words >> 16) & 0xFFFF
+    return words

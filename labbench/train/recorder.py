@@ -1,0 +1,139 @@
+"""What one run has measured: collected on its device, copied in blocks, thinned, handed over as events."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labbench.records import Points, RunRecord
+from labbench.train.clock import Clock
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+FLUSH_SECONDS = 0.25
+EVERY_STEP_UP_TO = 4000
+"""Steps of a run of which each is logged; a longer one keeps the extremes of each of `WINDOWS` windows."""
+WINDOWS = EVERY_STEP_UP_TO // 2
+
+
+class Recorder:
+    """The points of one run between two flushes. No training loss after the first non-finite one is kept."""
+
+    def __init__(self, run: RunRecord, clock: Clock, log_every: int | Literal["auto"], total_steps: int) -> None:
+        self.run, self.clock = run, clock
+        self.diverged_at: int | None = None
+        """The step of the first non-finite training loss, once it was collected."""
+        self._log_every = log_every
+        self._window = window_of(log_every, total_steps)
+        self._on_device: list[Tensor] = []  # losses not copied yet, each ()
+        self._losses: list[float] = []  # not thinned yet
+        self._times: list[int] = []  # of both
+        self._epoch_losses: list[float] = []
+        self._points: dict[str, tuple[list[int], list[int], list[float]]] = {}  # steps, times and values by metric
+        self._start = self._flushed = time.perf_counter()
+        self._waited = 0.0
+
+    def update(self, loss: Tensor) -> None:
+        """The training loss () of the weights that this step's update has changed; the clock goes on after it."""
+        self._on_device.append(loss.detach())
+        self._times.append(self._milliseconds())
+
+    def collect(self) -> None:
+        """Copy the losses of the updates since the last time from the device."""
+        if not self._on_device:
+            return
+        losses: list[float] = torch.stack(self._on_device).tolist()  # the one copy from device to host
+        self._on_device.clear()
+        self._losses += losses
+        self._epoch_losses += losses
+        if self.diverged_at is None:
+            first = self.clock.step - len(losses)
+            self.diverged_at = next((first + i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+
+    def epoch_loss(self) -> float:
+        """The mean of the training losses collected since the last call."""
+        losses, self._epoch_losses = self._epoch_losses, []
+        return math.fsum(losses) / len(losses)
+
+    def measure(self, values: Mapping[str, float]) -> None:
+        """Values measured now, by metric."""
+        now = self._milliseconds()
+        for metric, value in values.items():
+            self._add(metric, [self.clock.step], [now], [float(value)])
+
+    def seconds(self) -> float:
+        """Seconds of computing since the start: without the time that the receiver of the points took."""
+        return time.perf_counter() - self._start - self._waited
+
+    def due(self) -> bool:
+        """Is it time to flush? Asked at every step, so cheap."""
+        return time.perf_counter() - self._flushed > FLUSH_SECONDS
+
+    def flush(self, *, ended: bool = False) -> Iterator[Points]:
+        """Hand over what was measured; when the run has `ended`, the incomplete window of losses too."""
+        self.collect()
+        self._thin(ended=ended or self.diverged_at is not None)
+        points, self._points = self._points, {}
+        handed = time.perf_counter()
+        for metric, (steps, times, values) in points.items():
+            yield Points(self.run.key, self.run.attempt, metric, steps, times, values)
+        self._flushed = time.perf_counter()
+        self._waited += self._flushed - handed
+
+    def _thin(self, *, ended: bool) -> None:
+        """Move the losses of complete windows, at the end all of them, to the points."""
+        first = self.clock.step - len(self._losses)
+        end = self.clock.step if self.diverged_at is None else max(first, self.diverged_at + 1)
+        count = end - first if ended else (end - first) // self._window * self._window
+        if count == 0:
+            return
+        steps, losses = np.arange(first, first + count), np.array(self._losses[:count])
+        keep = self._worth_keeping(steps, losses, ended=ended)
+        times = np.array(self._times[:count])
+        self._add("train/loss", steps[keep].tolist(), times[keep].tolist(), losses[keep].tolist())
+        del self._losses[:count], self._times[:count]
+
+    def _worth_keeping(self, steps: NDArray[np.int64], losses: NDArray[np.float64], *, ended: bool) -> Mask:
+        """A truth value a step. The first step and, if the run has ended, its last one always are."""
+        body = len(steps) - ended  # the last loss of a diverged run has no place among extremes
+        keep = np.full(len(steps), True)
+        if self._log_every == "auto":
+            keep[:body] = extremes(losses[:body], self._window)
+        else:
+            keep[:body] = steps[:body] % self._log_every == 0
+        keep[steps == 0] = True
+        return keep
+
+    def _add(self, metric: str, steps: list[int], times: list[int], values: list[float]) -> None:
+        kept = self._points.setdefault(metric, ([], [], []))
+        kept[0].extend(steps)
+        kept[1].extend(times)
+        kept[2].extend(values)
+
+    def _milliseconds(self) -> int:
+        return int((time.perf_counter() - self._start) * 1000)
+
+
+def window_of(log_every: int | Literal["auto"], total_steps: int) -> int:
+    """Steps in a window of losses, of which `auto` keeps the extremes: a function of the run's length alone."""
+    return 1 if log_every != "auto" or total_steps <= EVERY_STEP_UP_TO else math.ceil(total_steps / WINDOWS)
+
+
+def extremes(values: NDArray[np.float64], window: int) -> Mask:
+    """Which values are the smallest or the largest of their window (the first of equals); the last may be shorter."""
+    keep = np.zeros(len(values), dtype=bool)
+    whole = len(values) // window
+    for start, rows, width in ((0, whole, window), (whole * window, 1, len(values) - whole * window)):
+        if rows * width:
+            block = values[start : start + rows * width].reshape(rows, width)
+            starts = start + width * np.arange(rows)
+            keep[starts + block.argmin(axis=1)] = True
+            keep[starts + block.argmax(axis=1)] = True
+    return keep

@@ -1,0 +1,171 @@
+"""What is trained: the Task protocol, the built-in tasks, and tasks from a user's own file.
+
+A user's class needs `params`, `data` and `model`, inherits from nothing, and is made without arguments. It may leave
+out `loss` (then cross-entropy) and `metrics` (then accuracy where targets are classes).
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import isclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from labbench.errors import InputError
+from labbench.params import BUILTIN, Param
+from labbench.records import Config
+from labbench.train.data import Data, digits
+from labbench.train.models import cnn, mlp
+
+
+class Task(Protocol):
+    """Model, data and loss, as functions of a config."""
+
+    @property
+    def params(self) -> Mapping[str, Param]:
+        """What can be set, besides what the training loop takes (`labbench.params.TRAINING`)."""
+
+    def data(self, config: Config, /) -> Data:
+        """The data, on the CPU. Generators are seeded alike for every run: all see the same data."""
+
+    def model(self, config: Config, /) -> nn.Module:
+        """A new model, on the CPU. Generators are seeded with the run's own seed."""
+
+    def loss(self, outputs: Any, targets: Tensor, /) -> Tensor:
+        """One number a sample: (N,)."""
+
+    def metrics(self, outputs: Any, targets: Tensor, /) -> Mapping[str, Tensor]:
+        """Further measures, by name, each one number (or truth value) a sample: (N,)."""
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Per sample, of scores (N, C) and classes (N,) or probabilities (N, C)."""
+    if targets.is_floating_point() and targets.dim() == 1:
+        raise InputError("targets are numbers, not classes (integers): the task must have a loss(outputs, targets)")
+    return F.cross_entropy(outputs, targets, reduction="none")
+
+
+def accuracy(outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+    """Per sample, of scores (N, C) and classes (N,); nothing for other targets."""
+    if targets.is_floating_point() or targets.dim() != 1 or not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        return {}
+    return {"accuracy": outputs.argmax(dim=1) == targets}
+
+
+class Digits:
+    """Handwritten digits of 8x8 pixels, ten classes."""
+
+    params = BUILTIN["digits"]
+
+    def data(self, config: Config) -> Data:
+        return digits()
+
+    def model(self, config: Config) -> nn.Module:
+        chosen = {key: config[key] for key in ("activation", "dropout", "batchnorm")}
+        if config["model"] == "mlp":
+            return mlp(64, config["hidden"], 10, **chosen)
+        return cnn(8, config["channels"], 10, kernel=config["kernel"], pooling=config["pooling"], **chosen)
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
+TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
+"""The built-in tasks."""
+
+
+@dataclass(frozen=True)
+class FileTask:
+    """A task of a user's own, with what it leaves out filled in."""
+
+    params: Mapping[str, Param]
+    data: Callable[[Config], Data]
+    model: Callable[[Config], nn.Module]
+    loss: Callable[[Any, Tensor], Tensor]
+    metrics: Callable[[Any, Tensor], Mapping[str, Tensor]]
+
+
+def load_task(name: str) -> Task:
+    """The task called `name`: a built-in one, or `/path/file.py:Class`.
+
+    Raises InputError, which says what is missing or where the file fails.
+    """
+    if name in TASKS:
+        return TASKS[name]()
+    path, colon, class_name = name.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        if name.endswith(".py"):
+            raise InputError(f"task {name}: say which class in it, {Path(name).name}:CLASS")
+        nearest = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"built in: {', '.join(TASKS)}; or FILE.py:CLASS"
+        raise InputError(f"no task {name!r}; {hint}")
+    return _task_from(_import(Path(path)), class_name, Path(path))
+
+
+def _import(file: Path) -> ModuleType:
+    """Run the file as a module, with its folder on the path as Python has it for a script."""
+    if not file.is_file():
+        raise InputError(f"no such task file: {file}")
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    spec = spec_from_file_location(f"labbench_task_{file.stem}", file)
+    assert spec is not None  # as for any .py file
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up here
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a user's file may raise anything
+        raise InputError(f"cannot import {_where(error, file)}") from error
+    return module
+
+
+def _task_from(module: ModuleType, name: str, file: Path) -> Task:
+    """The task that the class `name` of the user's module makes, checked for its parts."""
+    found: Any = getattr(module, name, None)
+    if not isclass(found):
+        own = [key for key, value in vars(module).items() if isclass(value) and value.__module__ == module.__name__]
+        raise InputError(f"{file} has no class {name!r}; it has {', '.join(own) or 'none'}")
+    try:
+        given: Any = found()
+    except Exception as error:  # the same
+        raise InputError(f"cannot make {name}(): {_where(error, file)}") from error
+    lacking = [part for part, there in _required_parts(given).items() if not there]
+    if lacking:
+        raise InputError(f"{name} in {file} lacks {' and '.join(lacking)}")
+    for key, value in given.params.items():
+        if not isinstance(value, Param):
+            raise InputError(f"{name}.params[{key!r}] in {file} must be a labbench.params.Param, not {value!r}")
+    loss, metrics = getattr(given, "loss", cross_entropy), getattr(given, "metrics", accuracy)
+    return FileTask(given.params, given.data, given.model, loss, metrics)
+
+
+def _required_parts(given: object) -> dict[str, bool]:
+    return {
+        "params (a dict of labbench.params.Param)": isinstance(getattr(given, "params", None), Mapping),
+        "data(self, config)": callable(getattr(given, "data", None)),
+        "model(self, config)": callable(getattr(given, "model", None)),
+    }
+
+
+def _where(error: Exception, file: Path) -> str:
+    """`file:line: Error: message`, then that line: the deepest one in the user's own file."""
+    summary = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SyntaxError):
+        line, text = error.lineno, error.text or ""
+        path = error.filename or str(file)
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+        if not frames:
+            return f"{file}: {summary}"
+        path, line, text = str(file), frames[-1].lineno, frames[-1].line or ""
+    return f"{path}:{line}: {summary}\n    {text.strip()}"
