@@ -1,11 +1,11 @@
 """The errors that a caller may want to tell apart; each message says what happened, where, and what to do next.
 
-    LabbenchError            anything labbench can explain; the CLI exits 1
-    ├── InputError           wrong usage or bad input, nothing was changed; the CLI exits 2
-    │   ├── GridError        a grid.toml that cannot be used, with its file, line and column
-    │   ├── FilterError      a filter expression that does not parse, with the position
-    │   └── RunNotFound      a word that names no run, or several
-    └── StoreError           a database that cannot be opened, read or written
+LabbenchError            anything labbench can explain; the CLI exits 1
+├── InputError           wrong usage or bad input, nothing was changed; the CLI exits 2
+│   ├── GridError        a grid.toml that cannot be used, with its file, line and column
+│   ├── FilterError      a filter expression that does not parse, with the position
+│   └── RunNotFound      a word that names no run, or several
+└── StoreError           a database that cannot be opened, read or written
 """
 
 

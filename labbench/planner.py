@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from labbench.records import RunRecord, Runtime, Stack, Stop
 
 
-def plan(runs: Iterable[RunRecord], *, task: str, stop: Stop | None = None, runtime: Runtime | None = None) -> list[Stack]:
+def plan(
+    runs: Iterable[RunRecord], *, task: str, stop: Stop | None = None, runtime: Runtime | None = None
+) -> list[Stack]:
     """Every run in exactly one stack, in the order given. For now each run is a stack of its own."""
     return [stack_of([run], task=task, stop=stop, runtime=runtime or Runtime()) for run in runs]
 
@@ -17,7 +19,9 @@ def stack_of(runs: Iterable[RunRecord], *, task: str, stop: Stop | None, runtime
     members = tuple(runs)
     first = members[0].config
     shared = {key: value for key, value in first.items() if all(_has(run, key, value) for run in members)}
-    columns = {key: [run.config.get(key) for run in members] for run in members for key in run.config if key not in shared}
+    columns = {
+        key: [run.config.get(key) for run in members] for run in members for key in run.config if key not in shared
+    }
     return Stack(members, shared, columns, task, stop, runtime)
 
 

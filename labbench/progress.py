@@ -146,7 +146,9 @@ class TerminalProgress:
         left = (now - self._began) * (1 - share) / share if 0.005 < share < 1 else None
         line = sentence(self.journal, rate=rate, left=left)
         if self.stream.isatty():
-            self._write(f"{self._erase()}{fit(f'{bar(share, 12)} {line}', os.get_terminal_size(self.stream.fileno()).columns - 1).rstrip()}")
+            self._write(
+                f"{self._erase()}{fit(f'{bar(share, 12)} {line}', os.get_terminal_size(self.stream.fileno()).columns - 1).rstrip()}"
+            )
         else:
             self._write(f"{line}\n")
 

@@ -34,7 +34,9 @@ def provenance(folder: Path) -> Provenance:
 def git(folder: Path, *words: str) -> str:
     """What a git command prints, or "" where it cannot be run or fails."""
     try:
-        result = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace", timeout=10)
+        result = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace", timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""

@@ -69,7 +69,14 @@ class Progress(Protocol):
     def end(self) -> None: ...
 
 
-def read_asked(path: Path, *, overrides: Sequence[str] = (), only: Filter | None = None, limit: int | None = None, yes: bool = False) -> Asked:
+def read_asked(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    only: Filter | None = None,
+    limit: int | None = None,
+    yes: bool = False,
+) -> Asked:
     """Read, check and expand a grid file. `only` keeps the runs whose config it matches, `limit` the first ones."""
     grid = read_grid(path, overrides=overrides)
     params = task_params(grid)
@@ -94,7 +101,9 @@ def task_params(grid: Grid) -> Params:
 
 def require_torch() -> None:
     if find_spec("torch") is None:
-        raise InputError("training needs PyTorch, which is not installed: pip install -e \".[train]\" in labbench's checkout")
+        raise InputError(
+            'training needs PyTorch, which is not installed: pip install -e ".[train]" in labbench\'s checkout'
+        )
 
 
 def run_grid(
@@ -117,7 +126,13 @@ def run_grid(
     source = provenance(grid.path.parent)
     with Writer(db) as writer:
         runs = writer.queue(
-            grid.name, asked.runs, task=grid.task, metrics=grid.metrics, stop=grid.stop, rerun=rerun, sources=sources(grid, source)
+            grid.name,
+            asked.runs,
+            task=grid.task,
+            metrics=grid.metrics,
+            stop=grid.stop,
+            rerun=rerun,
+            sources=sources(grid, source),
         )
         trainable: set[Status] = {"queued", "lost"} | ({"failed"} if retry_failed else set())
         due = [run for run in runs if run.status in trainable]
@@ -141,7 +156,7 @@ def run_grid(
 
 def sources(grid: Grid, source: Provenance) -> dict[str, str]:
     """The texts from which the grid's results could be made again."""
-    texts = {"grid": grid.text, "git diff": source.git_diff}
+    texts = {"grid": grid.source.text, "diff": source.git_diff}
     file, _, _ = grid.task.rpartition(":")
     if file:
         texts["task"] = Path(file).read_text(errors="replace")

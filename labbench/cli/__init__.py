@@ -1,0 +1,82 @@
+"""The command line: each command is one call into the library, results on stdout, talk on stderr.
+
+Exit status: 0 done (a diverged run is a result), 1 a run failed or something could not be done, 2 wrong usage or bad
+input, 130 interrupted. Only click is imported up here, so that `labbench --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from labbench import __version__
+from labbench.cli import browse, edit, take, train
+from labbench.cli.options import database
+from labbench.errors import GridError, InputError, LabbenchError
+from labbench.text import clean
+
+
+class Labbench(click.Group):
+    """The group of all commands; the one place where an error becomes a message and an exit status."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except LabbenchError as error:
+            raise Problem(error) from error
+        except KeyboardInterrupt:
+            context.exit(130)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order in which a newcomer meets them."""
+        return list(self.commands)
+
+
+class Problem(click.ClickException):
+    """A LabbenchError on its way to stderr."""
+
+    def __init__(self, error: LabbenchError) -> None:
+        lines = "\n".join(clean(line) for line in str(error).splitlines())
+        super().__init__(lines if isinstance(error, GridError) else f"labbench: {lines}")
+        self.exit_code = 2 if isinstance(error, InputError) else 1
+
+    def show(self, file: object = None) -> None:
+        click.echo(self.message, err=True)
+
+
+@click.group(cls=Labbench, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="labbench")
+@database
+@click.pass_context
+def main(context: click.Context, db: Path) -> None:
+    """Train grids of PyTorch experiments, and understand them in the terminal.
+
+    Without a command: the TUI (on a pipe: the table of runs).
+    """
+    if context.invoked_subcommand is None:
+        if sys.stdout.isatty():
+            context.invoke(browse.tui, db=db)
+        else:
+            context.invoke(browse.ls, db=db)
+
+
+for command in (
+    train.run,
+    browse.tui,
+    browse.ls,
+    browse.show,
+    browse.compare,
+    browse.plot,
+    take.export,
+    edit.tag,
+    edit.note,
+    edit.archive,
+    edit.rm,
+    edit.stop,
+    edit.retry,
+    train.tasks,
+    browse.demo,
+):
+    main.add_command(command)

@@ -1,0 +1,195 @@
+"""Commands that look: `tui ls show compare plot demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labbench.cli.options import as_json, database, filters, runs
+from labbench.errors import LabbenchError
+from labbench.text import clean, duration, setting
+
+if TYPE_CHECKING:
+    from labbench.records import RunRecord
+
+
+@click.command()
+@click.argument("path", required=False, metavar="[DB]", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--view", metavar="NAME", help="Open a saved view.")
+@database
+def tui(db: Path, path: Path | None = None, view: str | None = None) -> None:
+    """Browse, compare and understand the runs, live (the same as labbench alone)."""
+    from labbench.tui import run_app
+
+    run_app(path or db, view=view)
+
+
+@click.command()
+@filters
+@click.option("--sort", metavar="COLUMN", help="A config key, a metric, best(METRIC), or a word such as started.")
+@click.option("--columns", metavar="A,B", help="The config keys and metrics to show.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many.")
+@as_json
+@database
+def ls(
+    db: Path,
+    filters: Sequence[str] = (),
+    sort: str | None = None,
+    columns: str | None = None,
+    limit: int | None = None,
+    as_json: bool = False,
+) -> None:
+    """The table of runs: what differs in their configs, and their metrics."""
+    from labbench.cli.tables import print_table, run_columns
+    from labbench.filters import parse
+    from labbench.store.reader import Reader
+
+    with Reader(db) as reader:
+        wanted = parse(filters)
+        records = reader.runs(wanted, sort=sort, limit=limit)
+        total, goals = reader.count(wanted), reader.metrics()
+    if as_json:
+        click.echo(json.dumps(documents(records)))
+    elif records:
+        names = [name.strip() for name in columns.split(",")] if columns else None
+        print_table(run_columns(records, goals, names=names))
+        if total > len(records):
+            click.echo(f"{len(records)} of {total} runs", err=True)
+    else:
+        click.echo("no run matches" if wanted else "no runs yet: labbench run experiments/quickstart.toml", err=True)
+
+
+def documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """The runs as JSON shows them."""
+    from labbench.documents import as_document
+
+    return [as_document(record) for record in records]
+
+
+@click.command()
+@click.argument("run")
+@as_json
+@database
+def show(db: Path, run: str, as_json: bool) -> None:
+    """Everything about one RUN: a key, the beginning of one, or a name."""
+    from labbench.store.reader import Reader
+
+    with Reader(db) as reader:
+        record = reader.find(run)
+        goals, printed = reader.metrics(), reader.logs(record.key)
+    if as_json:
+        click.echo(json.dumps(documents([record])[0]))
+        return
+    from labbench.cli.tables import Column, print_table, summary_columns
+
+    facts = facts_of(record)
+    print_table([Column("", list(facts)), Column("", list(facts.values()))])
+    if record.summary:
+        click.echo()
+        print_table(summary_columns(record.summary, goals))
+    for text in (record.traceback, "".join(printed)):
+        if text:
+            click.echo("\n" + "\n".join(clean(line) for line in text.splitlines()))
+
+
+def facts_of(record: RunRecord) -> dict[str, str]:
+    """What there is to say of a run besides its numbers."""
+    from datetime import datetime
+
+    ended = record.status if record.reason is None else f"{record.status}: {record.reason}"
+    facts = {
+        "run": f"{record.key}  {record.name}",
+        "experiment": record.experiment,
+        "status": ended if record.error is None else f"{ended}: {record.error}",
+        "started": "" if record.started is None else f"{datetime.fromtimestamp(record.started):%Y-%m-%d %H:%M:%S}",
+        "took": duration(record.seconds),
+        "where": " ".join(filter(None, (record.host, record.device, record.way))),
+        "attempt": str(record.attempt),
+        "code": ""
+        if record.git_commit is None
+        else record.git_commit[:12] + (" with changes" if record.git_dirty else ""),
+        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        "tags": ", ".join(record.tags),
+        "note": record.note or "",
+        **{f"  {key}": setting(value) for key, value in record.config.items()},
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+@click.command()
+@runs
+@as_json
+@database
+def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
+    """What differs between runs, and how far each is from the first."""
+    from labbench.cli.tables import comparison_columns, print_table
+    from labbench.store.reader import Reader
+
+    with Reader(db) as reader:
+        records, goals = reader.find_many(runs), reader.metrics()
+    if as_json:
+        click.echo(json.dumps(documents(records)))
+    else:
+        print_table(comparison_columns(records, goals))
+
+
+@click.command()
+@click.argument("metric")
+@filters
+@click.option("--x", "axis", default="step", show_default=True, help="step, time, epoch, samples, or a metric.")
+@click.option("--smooth", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Weight of the moving average.")
+@click.option("--log", is_flag=True, help="Logarithmic y axis.")
+@click.option("--group", metavar="KEY", help="One curve a value of this config key: the mean of its runs.")
+@database
+def plot(db: Path, metric: str, filters: Sequence[str], axis: str, smooth: float, log: bool, group: str | None) -> None:
+    """Draw METRIC of the runs that match."""
+    from labbench.cli.figure import draw_metric
+    from labbench.filters import parse
+    from labbench.store.reader import Reader
+
+    columns, rows = shutil.get_terminal_size()
+    with Reader(db) as reader:
+        text = draw_metric(
+            reader,
+            metric,
+            parse(filters),
+            axis=axis,
+            smooth=smooth,
+            log=log,
+            group=group,
+            size=(columns, max(10, rows - 2)),
+            colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
+        )
+    click.echo(text)
+
+
+@click.command()
+@click.argument("command", type=click.Choice(["tui", "ls"]), default="tui")
+@click.pass_context
+def demo(context: click.Context, command: str) -> None:
+    """The example database: real runs, in the TUI or as a table."""
+    with example() as path:
+        context.invoke(tui if command == "tui" and sys.stdout.isatty() else ls, db=path)
+
+
+@contextmanager
+def example() -> Iterator[Path]:
+    """The example database: inside the installed package, or at the top of a checkout."""
+    packaged = files("labbench") / "runs.db.example"
+    checkout = Path(__file__).parents[2] / "runs.db.example"
+    if packaged.is_file():
+        with as_file(packaged) as path:
+            yield path
+    elif checkout.is_file():
+        yield checkout
+    else:
+        raise LabbenchError("the example database is not there: reinstall labbench")

@@ -1,0 +1,81 @@
+"""From runs in a database to the curves that `labbench plot` draws."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from labbench.curves import Floats, band, ema, join
+from labbench.errors import InputError
+from labbench.filters import Filter
+from labbench.plot import Curve, draw
+from labbench.records import RunRecord, default_goal
+from labbench.store.reader import Reader
+from labbench.text import setting
+
+MOST = 30
+"""Curves in one picture; above that, groups tell more."""
+
+
+def draw_metric(
+    reader: Reader,
+    metric: str,
+    wanted: Filter | None,
+    *,
+    axis: str,
+    smooth: float,
+    log: bool,
+    group: str | None,
+    size: tuple[int, int],
+    colour: bool,
+) -> str:
+    """The curves of a metric over `axis`, as text of `size` (columns, rows).
+
+    Raises InputError where no run has the metric, and where there are more curves than one can tell apart.
+    """
+    goals = reader.metrics()
+    if metric not in goals:
+        raise InputError(f"no metric {metric}; there are {', '.join(goals)}" if goals else "no run has logged a metric")
+    records = [record for record in reader.runs(wanted) if metric in record.summary]
+    curves = [curve_of(reader, record, metric, axis, smooth) for record in records]
+    if group is not None:
+        curves = group_means(records, curves, group)
+    if not curves:
+        raise InputError(f"no run that matches has {metric}")
+    if len(curves) > MOST:
+        raise InputError(f"{len(curves)} curves are too many to tell apart: filter the runs, or --group KEY")
+    goal = goals.get(metric) or default_goal(metric)
+    title = metric + (f"  (ema {smooth:g})" if smooth else "")
+    columns, rows = size
+    return draw(
+        curves, title=title, x_label=axis, columns=columns, rows=rows, log=log, falling=goal == "min", colour=colour
+    )
+
+
+def curve_of(reader: Reader, record: RunRecord, metric: str, axis: str, smooth: float) -> Curve:
+    """One run's metric over steps, seconds (`time`), or another metric joined by step."""
+    steps, values = reader.series(record.key, metric)
+    x = steps.astype(np.float64)
+    if axis == "time":
+        x = reader.times(record.key, metric) / 1000.0
+    elif axis != "step":
+        x = join(steps, *reader.series(record.key, axis))
+    return Curve(record.name, x, ema(values, smooth) if smooth else values)
+
+
+def group_means(records: Sequence[RunRecord], curves: Sequence[Curve], key: str) -> list[Curve]:
+    """One curve a value of the config key: the mean of its runs where they are, named with how many those are."""
+    groups: Mapping[str, list[Curve]] = defaultdict(list)
+    for record, curve in zip(records, curves, strict=True):
+        if key in record.config:
+            groups[setting(record.config[key])].append(curve)
+    if not groups:
+        raise InputError(f"--group {key}: no run that matches has this config key")
+    return [mean_curve(f"{key}={value} (n={len(members)})", members) for value, members in groups.items()]
+
+
+def mean_curve(name: str, members: Sequence[Curve]) -> Curve:
+    x: Floats = np.unique(np.concatenate([curve.x for curve in members]))
+    return Curve(name, x, band([(curve.x, curve.y) for curve in members], x).mean)

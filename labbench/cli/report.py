@@ -1,0 +1,60 @@
+"""What `labbench run` says at the end: how the grid came out, its best runs, and what to type next."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from labbench.cli.tables import leading_metrics, print_table, run_columns
+from labbench.documents import as_document
+from labbench.records import Goal, RunRecord
+from labbench.runner import Asked, Outcome
+from labbench.store.reader import Reader
+from labbench.text import clean, duration
+
+BEST = 5
+"""How many of the best runs are shown."""
+
+
+def report(asked: Asked, outcome: Outcome, db: Path, *, as_json: bool) -> None:
+    """Counts on stderr, the best runs (or all, as JSON) on stdout, and the next command to type."""
+    say_outcome(clean(asked.grid.name), outcome)
+    keys = {run.key for run in outcome.runs}
+    with Reader(db) as reader:
+        runs = [run for run in reader.runs() if run.key in keys]
+        goals = reader.metrics()
+    if as_json:
+        click.echo(json.dumps([as_document(run) for run in runs]))
+        return
+    metric = next((name for name in (*asked.grid.metrics, *leading_metrics(goals)) if name in goals), None)
+    if metric is not None:
+        print_table(run_columns(best_first(runs, metric, goals[metric])[:BEST], goals, metrics=[metric]))
+        base = "labbench" if db == Path("runs.db") else f"labbench --db {db}"
+        click.echo(f"next: {base}  (the TUI), or {base} plot {metric} --group KEY", err=True)
+
+
+def say_outcome(name: str, outcome: Outcome) -> None:
+    """How many runs ended how, in words on stderr."""
+    if outcome.trained:
+        counts = ", ".join(f"{number} {status}" for status, number in outcome.ended.items())
+        click.echo(f"{name}: {counts} in {duration(outcome.seconds)}", err=True)
+    elif not outcome.elsewhere and not outcome.interrupted:
+        counts = Counter(run.status for run in outcome.runs)
+        click.echo(f"{name}: nothing to do: {', '.join(f'{n} {status}' for status, n in counts.items())}", err=True)
+        if counts["failed"]:
+            click.echo("train the failed ones again: --retry-failed", err=True)
+    if outcome.elsewhere:
+        click.echo(f"{name}: {outcome.elsewhere} runs are being trained by another process", err=True)
+    if outcome.interrupted:
+        click.echo("interrupted: the same command goes on with what is missing", err=True)
+
+
+def best_first(runs: list[RunRecord], metric: str, goal: Goal) -> list[RunRecord]:
+    """The runs that have a best value of the metric, best first."""
+    bests = {run.key: run.summary[metric].best(goal)[0] for run in runs if metric in run.summary}
+    sign = -1.0 if goal == "max" else 1.0
+    ranked = [(sign * best, index, run) for index, run in enumerate(runs) if (best := bests.get(run.key)) is not None]
+    return [run for *_, run in sorted(ranked, key=lambda row: row[:2])]

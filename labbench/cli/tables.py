@@ -1,0 +1,152 @@
+"""Tables on stdout: as wide as the terminal, or as their text on a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from labbench.records import Goal, MetricSummary, RunRecord, default_goal
+from labbench.text import align_points, clean, number, setting
+
+STATUS_STYLES = {
+    "queued": "dim",
+    "running": "cyan",
+    "finished": "green",
+    "diverged": "magenta",
+    "failed": "red",
+    "stopped": "yellow",
+    "lost": "red",
+}
+
+ENOUGH = 10_000
+"""Cells of a line on a pipe: nothing is cut there."""
+
+LEADING = 2
+"""How many metrics a table of runs shows when nobody says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A named column of plain text."""
+
+    name: str
+    cells: Sequence[str]
+    right: bool = False
+
+
+def print_table(columns: Sequence[Column]) -> None:
+    """Print columns side by side; control characters in names and cells are made visible."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        justify = "right" if column.right else "left"
+        table.add_column(Text(clean(column.name)), justify=justify, overflow="ellipsis", no_wrap=True)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(clean(cell), style=STATUS_STYLES.get(cell, "")) for cell in row))
+    Console(width=None if sys.stdout.isatty() else ENOUGH).print(table)
+
+
+def run_columns(
+    records: Sequence[RunRecord],
+    goals: Mapping[str, Goal],
+    *,
+    names: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+) -> list[Column]:
+    """Status, key and name of runs; config keys and metrics: those of `names`, else what differs and what leads."""
+    if names is not None:
+        keys, metrics = [name for name in names if name not in goals], [name for name in names if name in goals]
+    else:
+        keys, metrics = differing_keys(records), leading_metrics(goals) if metrics is None else metrics
+    columns = [
+        Column("status", [record.status for record in records]),
+        Column("key", [record.key for record in records]),
+        Column("name", [record.name for record in records]),
+    ]
+    for key in keys:
+        cells = [setting(record.config[key]) if key in record.config else "" for record in records]
+        columns.append(Column(key, cells, right=True))
+    for metric in metrics:
+        columns += metric_columns(records, metric, goals.get(metric) or default_goal(metric))
+    return columns
+
+
+def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> list[Column]:
+    """Last value, best value and the step of the best."""
+    summaries = [record.summary.get(metric) for record in records]
+    bests = [(None, None) if summary is None else summary.best(goal) for summary in summaries]
+    return [
+        Column(metric, align_points(["" if summary is None else number(summary.last) for summary in summaries]), True),
+        Column("best", align_points([number(value) for value, _ in bests]), True),
+        Column("at step", ["" if step is None else str(step) for _, step in bests], True),
+    ]
+
+
+def differing_keys(records: Sequence[RunRecord]) -> list[str]:
+    """The config keys that do not have one value in all of the runs, in the order in which configs have them."""
+    keys = dict.fromkeys(key for record in records for key in record.config)
+    values = {
+        key: {json.dumps(record.config[key]) if key in record.config else None for record in records} for key in keys
+    }
+    return [key for key in keys if len(values[key]) > 1]
+
+
+def leading_metrics(goals: Mapping[str, Goal]) -> list[str]:
+    """The metrics to show when nobody says which: of validation first, then of tests; never clocks and counters."""
+    telling = [name for name in goals if name.partition("/")[0] not in ("epoch", "samples", "time", "system")]
+    order = {"val": 0, "test": 1}
+    return sorted(telling, key=lambda name: (order.get(name.partition("/")[0], 2), goals[name] == "min", name))[
+        :LEADING
+    ]
+
+
+def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[Column]:
+    """Every metric of one run: how often it was measured, its last and its best value."""
+    bests = [summary[name].best(goals.get(name) or default_goal(name)) for name in summary]
+    return [
+        Column("metric", list(summary)),
+        Column("n", [str(one.n) for one in summary.values()], True),
+        Column("not finite", [str(one.n_nonfinite or "") for one in summary.values()], True),
+        Column("last", align_points([number(one.last) for one in summary.values()]), True),
+        Column("best", align_points([number(value) for value, _ in bests]), True),
+        Column("at step", ["" if step is None else str(step) for _, step in bests], True),
+    ]
+
+
+def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) -> list[Column]:
+    """A row for each config key that differs and each metric's best, a column a run, `=` where it is as the first.
+
+    A metric's cell ends with how far it is from the first run's, and whether that is better (▲) or worse (▼).
+    """
+    keys = differing_keys(records)
+    metrics = [name for name in goals if any(name in record.summary for record in records)]
+    columns = [Column("", [*keys, *(f"best {name}" for name in metrics)])]
+    first = records[0]
+    for record in records:
+        settings = [
+            "=" if record is not first and _setting(record, key) == _setting(first, key) else _setting(record, key)
+            for key in keys
+        ]
+        bests = [_compared(record, first, name, goals[name]) for name in metrics]
+        columns.append(Column(f"{record.name} ({record.key})", [*settings, *bests], True))
+    return columns
+
+
+def _setting(record: RunRecord, key: str) -> str:
+    return setting(record.config[key]) if key in record.config else "-"
+
+
+def _compared(record: RunRecord, first: RunRecord, metric: str, goal: Goal) -> str:
+    value, base = (run.summary[metric].best(goal)[0] if metric in run.summary else None for run in (record, first))
+    if value is None:
+        return "-"
+    if record is first or base is None or value == base:
+        return number(value)
+    better = (value < base) == (goal == "min")
+    return f"{number(value)} {'▲' if better else '▼'} {'+' if value > base else '−'}{number(abs(value - base))}"

@@ -1,0 +1,175 @@
+"""`labbench run` and `labbench tasks`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labbench.cli.options import as_json, database
+
+if TYPE_CHECKING:
+    from labbench.params import Param, Params
+    from labbench.records import NewRun
+    from labbench.runner import Asked
+
+
+@click.command()
+@click.argument("grid", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a parameter, or pin an axis.")
+@click.option("--only", metavar="FILTER", help="Only the runs whose config matches.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many runs.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained, and how long it may take.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes; 0: this one.  [one per core, or per GPU]")
+@click.option("--rerun", is_flag=True, help="Make new runs beside those that are done.")
+@click.option("--retry-failed", is_flag=True, help="Train failed runs again.")
+@click.option("--detach", is_flag=True, help="Go on after the terminal is gone.")
+@click.option("--yes", is_flag=True, help="Do not refuse a very large grid.")
+@as_json
+@database
+@click.pass_context
+def run(
+    context: click.Context, grid: Path, db: Path, as_json: bool, dry_run: bool, detach: bool, **options: Any
+) -> None:
+    """Train every run of GRID that is not done, recording everything."""
+    from labbench.filters import parse
+    from labbench.progress import TerminalProgress
+    from labbench.runner import read_asked, run_grid
+
+    only = parse(options.pop("only") or "")
+    asked = read_asked(
+        grid,
+        overrides=options.pop("overrides"),
+        only=only,
+        limit=options.pop("limit"),
+        yes=options.pop("yes"),
+    )
+    for warning in asked.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if dry_run:
+        preview(asked, db, workers=options["workers"], as_json=as_json)
+        return
+    if detach:
+        go_on_alone(db)
+        return
+    outcome = run_grid(asked, db, TerminalProgress(), **options)
+    from labbench.cli.report import report
+
+    report(asked, outcome, db, as_json=as_json)
+    context.exit(130 if outcome.interrupted else 1 if outcome.ended.get("failed") else 0)
+
+
+def preview(asked: Asked, db: Path, *, workers: int | None, as_json: bool) -> None:
+    """What a run of the grid would train: the runs, how many, how they group, and about how long."""
+    from labbench.estimate import estimate_seconds
+    from labbench.executors.cores import usable_cores
+    from labbench.text import clean, duration
+
+    due = missing_runs(asked, db)
+    if as_json:
+        click.echo(json.dumps([{"name": run.name, "config": run.config, "identity": run.identity} for run in due]))
+        return
+    for run in due:
+        click.echo(clean(run.name))
+    click.echo(f"{len(due)} runs to train of {len(asked.runs)}", err=True)
+    if due:
+        width = usable_cores() if workers is None else max(1, workers)
+        seconds = estimate_seconds(asked.grid, due, workers=width)
+        about = "no estimate: the sample did not train" if seconds is None else f"about {duration(seconds)}"
+        click.echo(f"{about} on {width} CPU workers (from the first epoch of up to 3 runs)", err=True)
+
+
+def missing_runs(asked: Asked, db: Path) -> list[NewRun]:
+    """The runs of the grid that the database does not hold as done."""
+    from labbench.store.reader import Reader
+
+    if not db.exists():
+        return asked.runs
+    with Reader(db) as reader:
+        done = reader.identities(asked.grid.name, statuses=("finished", "diverged", "running", "failed", "stopped"))
+    return [run for run in asked.runs if run.identity not in done]
+
+
+def go_on_alone(db: Path) -> None:
+    """Start the same command again in a session of its own, which the end of this terminal does not reach."""
+    folder = Path(f"{db}.files")
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    words = [word for word in sys.argv[1:] if word != "--detach"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "labbench", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    click.echo(f"training in process {process.pid}; its progress: tail -f {log}", err=True)
+
+
+@click.command()
+@click.argument("name", required=False)
+@as_json
+def tasks(name: str | None, as_json: bool) -> None:
+    """What can be trained, and the parameters of the task NAME (built in, or FILE.py:CLASS)."""
+    from labbench.params import BUILTIN, TRAINING
+
+    if name is None:
+        if as_json:
+            click.echo(json.dumps(list(BUILTIN)))
+            return
+        for task in BUILTIN:
+            click.echo(task)
+        click.echo("parameters: labbench tasks NAME; a task of your own: labbench tasks my_task.py:Task", err=True)
+        return
+    params = {**own_params(name), **TRAINING}
+    if as_json:
+        click.echo(json.dumps({key: asdict(param) for key, param in params.items()}))
+    else:
+        print_params(params)
+
+
+def own_params(name: str) -> Params:
+    """The parameters of a task beside those of the training loop."""
+    from labbench.errors import InputError
+    from labbench.params import BUILTIN
+
+    if name in BUILTIN:
+        return BUILTIN[name]
+    if ":" not in name:
+        raise InputError(f"no task {name}; built in: {', '.join(BUILTIN)}; of your own: FILE.py:CLASS")
+    from labbench.train.tasks import load_task  # a file of the user's own, which imports torch
+
+    file, _, part = name.rpartition(":")
+    return load_task(f"{Path(file).resolve()}:{part}").params
+
+
+def print_params(params: Params) -> None:
+    """A table of parameters: name, type, default, what is allowed, what it does."""
+    from labbench.cli.tables import Column, print_table
+
+    print_table(
+        [
+            Column("parameter", list(params)),
+            Column("type", [param.type for param in params.values()]),
+            Column("default", [json.dumps(param.default) for param in params.values()]),
+            Column("allowed", [allowed(param) for param in params.values()]),
+            Column("", [param.help for param in params.values()]),
+        ]
+    )
+
+
+def allowed(param: Param) -> str:
+    """The range or the choices of a parameter, as a person writes them: `0 <= x < 1`, `sgd, adam`."""
+    if param.choices:
+        return ", ".join(str(choice) for choice in param.choices)
+    below = f"{param.low:g} <= " if param.low is not None else f"{param.above:g} < " if param.above is not None else ""
+    over = f" <= {param.high:g}" if param.high is not None else f" < {param.below:g}" if param.below is not None else ""
+    return f"{below}x{over}" if below or over else ""

@@ -1,0 +1,116 @@
+"""Static curves for `labbench plot`: the one place that calls plotext.
+
+plotext aborts the whole process on a NaN and cannot hold long series: curves arrive here thinned and split at what is
+not finite. Its own logarithmic axis misplaces ticks, so the values are logarithms already and the ticks are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotext
+
+from labbench.curves import Floats, Ticks, finite_pieces, linear_ticks, log_ticks, thin, value_range
+from labbench.text import clean, fit
+
+POINTS = 300
+"""At most so many points a curve: beyond that plotext only gets slower."""
+
+LEGEND = 10
+"""Curves that are named; more names would hide the curves."""
+
+LEGEND_CELLS = 40
+COLOURS = (33, 208, 35, 170, 178, 39, 203, 107, 99, 244)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A named series: `x` ascending, `y` alongside, any float."""
+
+    name: str
+    x: Floats
+    y: Floats
+
+
+def draw(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str,
+    columns: int,
+    rows: int,
+    log: bool = False,
+    falling: bool = True,
+    colour: bool = True,
+) -> str:
+    """The curves as `rows` lines of `columns` cells; values that are not positive have no place on a log axis.
+
+    `falling` curves leave room for the legend in the upper right corner, others in the lower. Without colour each
+    curve is drawn in a letter of its own.
+    """
+    pieces = [(index, x, y) for index, curve in enumerate(curves) for x, y in _pieces(curve, log=log)]
+    x_range = value_range([x for _, x, _ in pieces])
+    y_range = value_range([y for _, _, y in pieces])
+    if x_range is None or y_range is None:
+        return f"{clean(title)}: nothing to draw, no value is finite{' and positive' if log else ''}"
+    x_range, y_range = _widened(x_range), _widened(y_range)
+    plotext.terminal.limit(False, False)
+    figure = plotext.figure
+    figure.clear()
+    figure.plot_size(columns, rows)
+    figure.theme("simple")
+    figure.title(clean(title))
+    figure.label(clean(x_label), "x")
+    named: set[int] = set()
+    for index, x, y in pieces:
+        signal = figure.signal(x.tolist(), y.tolist(), marker=_marker(index, colour=colour)).lines()
+        if index not in named and index < LEGEND:
+            signal.label(fit(clean(curves[index].name), LEGEND_CELLS).rstrip())
+            named.add(index)
+        figure.draw(signal)
+    if len(curves) > 1:
+        corner = (y_range[1], "top") if falling else (y_range[0], "bottom")
+        figure.legend(x=x_range[1], y=corner[0], ha="right", va=corner[1], relative=True)
+    _set_axis("x", x_range, linear_ticks(*x_range, max(2, columns // 14)))
+    _set_axis("y", y_range, _ticks_of_logarithms(y_range, rows // 4) if log else linear_ticks(*y_range, rows // 4))
+    text: str = figure.build().string(colorless=not colour)
+    return text.rstrip("\n")
+
+
+def _pieces(curve: Curve, *, log: bool) -> list[tuple[Floats, Floats]]:
+    """What can be drawn of a curve, in about POINTS points at most."""
+    y = curve.y
+    if log:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            y = np.log10(y)
+    pieces = finite_pieces(curve.x, y)
+    each = max(4, POINTS // max(1, len(pieces)))
+    return [thin(x, y, each) for x, y in pieces]
+
+
+def _widened(extent: tuple[float, float]) -> tuple[float, float]:
+    """The range itself, or one around a single value."""
+    low, high = extent
+    return extent if high > low else (low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5)
+
+
+def _ticks_of_logarithms(extent: tuple[float, float], most: int) -> Ticks:
+    """Round values as labels, at their logarithms."""
+    ticks = log_ticks(10.0 ** extent[0], 10.0 ** extent[1], max(2, most))
+    return Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
+
+
+def _set_axis(axis: str, extent: tuple[float, float], ticks: Ticks) -> None:
+    ruler = plotext.figure.ruler(axis)
+    ruler.lim(*extent)
+    ruler.ticks(list(ticks.values), list(ticks.labels))
+
+
+def _marker(index: int, *, colour: bool) -> object:
+    if colour:
+        return plotext.marker("braille", COLOURS[index % len(COLOURS)])
+    return LETTERS[index % len(LETTERS)]

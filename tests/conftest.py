@@ -1,0 +1,47 @@
+"""What several test files need: small grids, and a run of the command line in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from labbench.cli import main
+
+TINY = """
+name = "tiny"
+task = "digits"
+
+[params]
+epochs = 2
+hidden = [16]
+
+[grid]
+optimizer = ["sgd", "adam"]
+lr = [0.1, 0.01]
+
+[metrics]
+"val/accuracy" = "max"
+"""
+
+
+@pytest.fixture
+def tiny_grid(tmp_path: Path) -> Path:
+    """A grid of four runs of two epochs, a fraction of a second each."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def labbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs the command line in an empty folder: `labbench("ls", "--json").stdout`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LABBENCH_DB", raising=False)
+
+    def invoke(*words: str | Path, **options: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words], prog_name="labbench", **options)
+
+    return invoke

@@ -1,0 +1,171 @@
+"""Executors: a worker that dies, hangs or prints takes nothing else with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from labbench.executors import Executor
+from labbench.executors.cores import cgroup_quota
+from labbench.executors.inprocess import InProcessExecutor
+from labbench.executors.workers import WorkerExecutor, cause_of_death
+from labbench.planner import plan
+from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Stack, Started
+
+pytest.importorskip("torch")
+
+UNRULY = """
+import ctypes, os, time
+import torch
+from labbench.params import Param
+from labbench.train.data import Data
+
+class Task:
+    params = {"behaviour": Param("str", "good")}
+
+    def data(self, config):
+        inputs = torch.randn(64, 4)
+        targets = (inputs.sum(dim=1) > 0).long()
+        return Data(train=(inputs, targets), val=(inputs, targets))
+
+    def model(self, config):
+        match config["behaviour"]:
+            case "raise":
+                raise ValueError("no such layer")
+            case "exit":
+                print("leaving now", flush=True)
+                os._exit(3)
+            case "crash":
+                ctypes.string_at(0)
+            case "hang":
+                time.sleep(60)
+            case "print":
+                print("hello from the model")
+        return torch.nn.Linear(4, 2)
+"""
+
+
+def stacks_of(tmp_path: Path, *behaviours: str, epochs: int = 1) -> list[Stack]:
+    """One stack a behaviour, of the unruly task."""
+    file = tmp_path / "unruly.py"
+    file.write_text(UNRULY)
+    runs = [
+        RunRecord(i, f"run{i}", behaviour, "unruly", "running", {"behaviour": behaviour, "epochs": epochs})
+        for i, behaviour in enumerate(behaviours)
+    ]
+    return plan(runs, task=f"{file}:Task")
+
+
+def ends(events: list[Event | None]) -> dict[str, Finished | Failed]:
+    """The last word on each run, and that there is one only."""
+    last: dict[str, Finished | Failed] = {}
+    for event in events:
+        if isinstance(event, Finished | Failed):
+            assert event.run not in last, f"{event.run} ended twice"
+            last[event.run] = event
+    return last
+
+
+@pytest.fixture(params=["this process", "two workers"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    made = InProcessExecutor("cpu") if request.param == "this process" else WorkerExecutor(["cpu", "cpu"])
+    with closing(made) as executor:
+        yield executor
+
+
+def test_every_run_ends_once_and_a_task_that_raises_fails_alone(executor: Executor, tmp_path: Path) -> None:
+    events = list(executor.execute(stacks_of(tmp_path, "good", "raise", "good")))
+    last = ends(events)
+    assert {run: type(event) for run, event in last.items()} == {"run0": Finished, "run1": Failed, "run2": Finished}
+    failure = last["run1"]
+    assert isinstance(failure, Failed)
+    assert (failure.kind, failure.message) == ("user", "ValueError: no such layer")
+    assert "in model" in failure.traceback
+
+
+def test_both_executors_measure_the_same(tmp_path: Path) -> None:
+    def losses(executor: Executor) -> list[float]:
+        with closing(executor):
+            events = list(executor.execute(stacks_of(tmp_path, "good")))
+        return [
+            value for event in events if isinstance(event, Points) and "loss" in event.metric for value in event.values
+        ]
+
+    assert losses(InProcessExecutor("cpu")) == losses(WorkerExecutor(["cpu"]))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [("exit", "exit status 3"), ("crash", "killed by SIGSEGV")],
+)
+def test_a_worker_that_dies_fails_its_run_with_the_reason_and_its_last_lines(
+    tmp_path: Path, behaviour: str, message: str
+) -> None:
+    with closing(WorkerExecutor(["cpu"])) as executor:
+        last = ends(list(executor.execute(stacks_of(tmp_path, "good", behaviour, "good"))))
+    assert isinstance(last["run0"], Finished)
+    assert isinstance(last["run2"], Finished)
+    failure = last["run1"]
+    assert isinstance(failure, Failed)
+    assert failure.kind == "crash"
+    assert message in failure.message
+    assert behaviour != "exit" or "leaving now" in failure.traceback
+
+
+def test_a_run_that_hangs_is_ended_at_its_timeout(tmp_path: Path) -> None:
+    with closing(WorkerExecutor(["cpu"], timeout=3.0)) as executor:
+        last = ends(list(executor.execute(stacks_of(tmp_path, "hang", "good"))))
+    failure = last["run0"]
+    assert isinstance(failure, Failed)
+    assert failure.kind == "timeout"
+    assert "3 s" in failure.message
+    assert isinstance(last["run1"], Finished)
+
+
+def test_what_a_worker_prints_is_an_event_and_stays_off_stdout(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with closing(WorkerExecutor(["cpu"])) as executor:
+        events = list(executor.execute(stacks_of(tmp_path, "print")))
+    assert "hello from the model\n" in "".join(event.text for event in events if isinstance(event, Log))
+    assert capfd.readouterr().out == ""
+
+
+def test_an_interrupt_lets_runs_leave_at_their_boundary_and_takes_no_more(executor: Executor, tmp_path: Path) -> None:
+    last: dict[str, Finished | Failed] = {}
+    for event in executor.execute(stacks_of(tmp_path, *["good"] * 5, epochs=100_000)):
+        if isinstance(event, Started):
+            executor.interrupt()
+        if isinstance(event, Finished | Failed):
+            last[event.run] = event
+    assert 1 <= len(last) <= 2  # those that trained, no others
+    assert {event.status for event in last.values() if isinstance(event, Finished)} == {"queued"}
+
+
+def test_one_run_is_stopped_and_the_others_go_on(executor: Executor, tmp_path: Path) -> None:
+    last: dict[str, Finished | Failed] = {}
+    for event in executor.execute([*stacks_of(tmp_path, "good", epochs=100_000), *stacks_of(tmp_path, "x", "y")[1:]]):
+        if isinstance(event, Started) and event.run == "run0":
+            executor.stop("run0")
+        if isinstance(event, Finished | Failed):
+            last[event.run] = event
+    assert {run: event.status for run, event in last.items() if isinstance(event, Finished)} == {
+        "run0": "queued",
+        "run1": "finished",
+    }
+
+
+def test_a_quota_of_the_control_group_limits_the_cores(tmp_path: Path) -> None:
+    assert cgroup_quota(tmp_path) is None
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cgroup_quota(tmp_path) is None
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert cgroup_quota(tmp_path) == 1.5
+
+
+def test_death_is_told_in_words() -> None:
+    assert cause_of_death(-9) == "the worker process was killed by SIGKILL; the system may have run out of memory"
+    assert cause_of_death(1) == "the worker process ended with exit status 1"
