@@ -1,0 +1,119 @@
+"""`[random]`: points drawn from distributions, the same on every machine and in every release.
+
+Each key draws from a stream of its own, so that neither another key nor a larger `samples` moves a value. Values are
+kept to six significant digits: names stay readable, and the last bits of a machine's `exp` make no other run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labbench.grid.source import Setting, Source, Table
+from labbench.grid.toml_positions import Path
+from labbench.grid.values import nearest, shown
+from labbench.params import Param
+
+KINDS = ("uniform", "loguniform", "int", "choice")
+_FORMS = "{ uniform = [low, high] }, loguniform, int or choice"
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What one key is drawn from: `[low, high]` (both included for `int`), or the values of a `choice`."""
+
+    key: str
+    kind: str
+    arguments: Sequence[Any]
+    path: Path
+
+    def ends(self) -> list[Setting]:
+        """The values between which all draws lie, so that they are checked once."""
+        return [Setting(self.key, value, (*self.path, index)) for index, value in enumerate(self.arguments)]
+
+    def draw(self, samples: int, seed: int) -> list[Any]:
+        """The first so many values of the key's stream."""
+        return [self._value(_position(f"{seed} {self.key} {index}")) for index in range(samples)]
+
+    def _value(self, position: float) -> Any:
+        """The value at a position from 0 to 1 (exclusive) of the distribution."""
+        if self.kind == "choice":
+            return self.arguments[int(position * len(self.arguments))]
+        low, high = self.arguments
+        if self.kind == "int":
+            return int(low) + int(position * (int(high) - int(low) + 1))
+        if self.kind == "loguniform":
+            value = math.exp(math.log(low) + position * (math.log(high) - math.log(low)))
+        else:
+            value = low + position * (high - low)
+        return min(max(float(f"{value:.6g}"), low), high)
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The axis of `[random]`: so many points, each with a value for every key."""
+
+    samples: int
+    seed: int
+    distributions: tuple[Distribution, ...]
+
+
+def read_draws(source: Source) -> Draws | None:
+    """The `[random]` of a grid file, None without one."""
+    table = source.table("random")
+    if not table:
+        return None
+    if "samples" not in table:
+        raise source.error("[random] needs `samples`, the number of draws", ("random",), at="key")
+    samples = source.read(Param("int", None, low=1), table["samples"], "samples", ("random", "samples"))
+    seed = source.read(Param("int", None, low=0), table.get("seed", 0), "seed", ("random", "seed"))
+    keys = {name: value for name, value in table.items() if name not in ("samples", "seed")}
+    distributions = _distributions(source, keys, ("random",), "")
+    if not distributions:
+        raise source.error(f"[random] draws nothing: give a key a distribution ({_FORMS})", ("random",), at="key")
+    return Draws(samples, seed, tuple(distributions))
+
+
+def _distributions(source: Source, table: Table, path: Path, prefix: str) -> list[Distribution]:
+    found = []
+    for name, value in table.items():
+        key, where = prefix + name, (*path, name)
+        if not isinstance(value, dict):
+            hint = nearest(name, KINDS) if prefix else ""
+            raise source.error(f"`{key}` is drawn at random, from {_FORMS}, not {shown(value)}{hint}", where)
+        kinds = [kind for kind in KINDS if kind in value]
+        if not kinds:
+            found += _distributions(source, value, where, f"{key}.")
+        elif len(value) > 1:
+            raise source.error(f"`{key}` takes one distribution", where)
+        else:
+            arguments = value[kinds[0]]
+            if problem := _problem(kinds[0], arguments):
+                raise source.error(f"`{key}`: {problem}", (*where, kinds[0]))
+            source.settings(value, where)  # all JSON
+            found.append(Distribution(key, kinds[0], arguments, (*where, kinds[0])))
+    return found
+
+
+def _position(counter: str) -> float:
+    """A number from 0 to 1 (exclusive), decided by the text alone."""
+    return (int.from_bytes(hashlib.sha256(counter.encode()).digest()[:8], "big") >> 11) / 2**53
+
+
+def _problem(kind: str, arguments: Any) -> str | None:
+    if not isinstance(arguments, list) or not arguments:
+        return f"`{kind}` takes a list, not {shown(arguments)}"
+    if kind == "choice":
+        return None
+    numbers = [value for value in arguments if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(arguments) != 2 or len(numbers) != 2:
+        return f"`{kind}` takes two numbers, [low, high], not {shown(arguments)}"
+    low, high = numbers
+    if kind == "int" and not (float(low).is_integer() and float(high).is_integer()):
+        return f"`int` takes two whole numbers, not {shown(arguments)}"
+    if kind == "loguniform" and low <= 0:
+        return f"`loguniform` takes numbers above 0, not {shown(low)}"
+    return None if low < high else f"the first number must be below the second, not {shown(arguments)}"

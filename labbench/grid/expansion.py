@@ -1,0 +1,223 @@
+"""A grid to the configs of its runs, in the order that the manual gives, each value checked and in its declared type.
+
+Order: the axes of `[grid]`, `[[zip]]` and `[random]`, minus `[[exclude]]`; plus `[[include]]`; then `[[set]]` on
+all of them; then the seeds; what is then there twice is kept once. `--set` decides over all of these.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from labbench.errors import GridError, InputError
+from labbench.grid.file import Axis, Grid, Rule
+from labbench.grid.identity import canonical
+from labbench.grid.source import Setting
+from labbench.grid.toml_positions import Path
+from labbench.grid.values import BadValueError, nearest, typed
+from labbench.params import Param, Params
+
+Values: TypeAlias = dict[str, Any]
+
+Condition: TypeAlias = dict[str, tuple[Any, ...]]
+"""What a config must have: for each key one of these values."""
+
+LIMIT = 100_000
+"""More runs than anybody asks for on purpose."""
+
+_PLACEHOLDER = re.compile(r"(?<![${])\{([A-Za-z_][\w.-]*)\}(?!\})")
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """The configs of a grid's runs, and what is probably not as it was meant."""
+
+    configs: list[Values]
+    """Complete: a parameter that the grid does not mention has its default."""
+    warnings: list[str]
+
+
+def expand(grid: Grid, params: Params, *, limit_without_yes: int = LIMIT, yes: bool = False) -> Expansion:
+    """The configs of a grid. `params` are all that its task understands; a command takes any key and value.
+
+    Raises GridError for a value that its parameter forbids, and for more runs than the limit unless `yes`.
+    """
+    if not yes:
+        _require_at_most(limit_without_yes, grid)
+    checker = _Checker(grid, params)
+    rules = _Rules(grid, checker)
+    base = {**_defaults(params), **checker.values(grid.params)}
+    pinned = checker.values(grid.pinned)
+    axes = [checker.axis(axis) for axis in grid.axes] + checker.draws()
+    includes = [{**checker.values(include), **pinned} for include in grid.includes]
+
+    own = [_merged(points) | pinned for points in itertools.product(*axes)] if axes or not includes else []
+    runs = [(values, {**base, **values}) for values in own]
+    runs = [(values, config) for values, config in runs if not rules.exclude(config)]
+    runs += [(values, {**base, **values}) for values in includes]
+    if not runs:
+        raise grid.source.error(f"[[exclude]] leaves none of the {len(own)} runs", ("exclude", 0), at="key")
+    configs = [rules.complete(config, values.keys()) for values, config in runs]
+    if grid.seeds and "seed" not in pinned:
+        configs = [{**config, "seed": seed.value} for config in configs for seed in grid.seeds]
+    _require_placeholders(grid, configs)
+    once: dict[str, Values] = {}
+    for config in configs:
+        once.setdefault(canonical(config), config)
+    return Expansion(list(once.values()), rules.warnings())
+
+
+def count_runs(grid: Grid) -> int:
+    """How many runs the grid has before `[[exclude]]`, without expanding it."""
+    axes = [1 if axis.keys_in(grid.pinned) else len(axis.points) for axis in grid.axes]
+    axes += [grid.draws.samples] if grid.draws else []
+    product = math.prod(axes) if axes or not grid.includes else 0
+    seeds = 1 if "seed" in grid.pinned else max(1, len(grid.seeds))
+    return (product + len(grid.includes)) * seeds
+
+
+def _require_at_most(limit: int, grid: Grid) -> None:
+    count = count_runs(grid)
+    if count > limit:
+        when = " (before [[exclude]])" if grid.excludes else ""
+        message = f"{count:,} runs{when}, more than {limit:,}: --set KEY=VALUE pins an axis, --yes asks for all of them"
+        raise GridError(message, file=grid.source.file)
+
+
+class _Checker:
+    """Turns what the file says into values of the declared types."""
+
+    def __init__(self, grid: Grid, params: Params) -> None:
+        self.grid, self.params = grid, params
+
+    def param(self, setting: Setting) -> Param | None:
+        """The parameter that a setting is for, None where a command takes any."""
+        param = self.params.get(setting.key)
+        if param is None and not self.grid.command:
+            hint = nearest(setting.key, tuple(self.params)) or f" (there are {', '.join(self.params)})"
+            path = setting.path
+            while len(path) > 1 and isinstance(path[-1], int):
+                path = path[:-1]
+            raise self.grid.source.error(f"unknown parameter `{setting.key}`{hint}", path, at="key")
+        return param
+
+    def value(self, setting: Setting) -> Any:
+        param = self.param(setting)
+        return (
+            setting.value if param is None else self.grid.source.read(param, setting.value, setting.key, setting.path)
+        )
+
+    def values(self, settings: Mapping[str, Setting]) -> Values:
+        return {key: self.value(setting) for key, setting in settings.items()}
+
+    def axis(self, axis: Axis) -> list[Values]:
+        """The points of an axis; one where `--set` has decided."""
+        for setting in axis.points[0]:
+            param = self.param(setting)
+            if param and param.type in ("ints", "floats", "strs") and not isinstance(setting.value, list):
+                message = f"`{setting.key}` is a list, so its axis is a list of lists: {setting.key} = [[...], [...]]"
+                raise self.grid.source.error(message, setting.path[:-1])
+        points = [{setting.key: self.value(setting) for setting in point} for point in axis.points]
+        return points[:1] if axis.keys_in(self.grid.pinned) else points
+
+    def draws(self) -> list[list[Values]]:
+        """The axis of `[random]`, if there is one."""
+        draws = self.grid.draws
+        if draws is None:
+            return []
+        for distribution in draws.distributions:
+            for end in distribution.ends():
+                self.value(end)
+        columns = [
+            [self.value(Setting(each.key, value, each.path)) for value in each.draw(draws.samples, draws.seed)]
+            for each in draws.distributions
+        ]
+        keys = [each.key for each in draws.distributions]
+        return [[dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]]
+
+    def condition(self, settings: Mapping[str, Setting]) -> Condition:
+        return {key: self.alternatives(setting) for key, setting in settings.items()}
+
+    def alternatives(self, setting: Setting) -> tuple[Any, ...]:
+        """The values that fit a condition: a list means any of its items (for a list: any of its lists)."""
+        value, param = setting.value, self.param(setting)
+        is_list = param is not None and param.type in ("ints", "floats", "strs")
+        if not isinstance(value, list) or (is_list and not (value and all(isinstance(item, list) for item in value))):
+            return (self.value(setting),)
+        items = tuple(self.value(Setting(setting.key, item, (*setting.path, i))) for i, item in enumerate(value))
+        return (*items, value) if param is None else items
+
+
+class _Rules:
+    """`[[exclude]]` and `[[set]]`, and which of them have matched a run."""
+
+    def __init__(self, grid: Grid, checker: _Checker) -> None:
+        self.grid = grid
+        self.excludes = [(rule, checker.condition(rule.when)) for rule in grid.excludes]
+        self.sets = [(rule, checker.condition(rule.when), checker.values(rule.then)) for rule in grid.sets]
+        self.matched: set[Path] = set()
+
+    def exclude(self, config: Values) -> bool:
+        """Whether a run is dropped. Every rule is asked, to know which ones match nothing."""
+        matching = [rule.path for rule, condition in self.excludes if _fits(condition, config)]
+        self.matched.update(matching)
+        return bool(matching)
+
+    def complete(self, config: Values, own: Iterable[str]) -> Values:
+        """The config with what `[[set]]` adds; the keys that the run sets itself stay."""
+        for rule, condition, then in self.sets:
+            if _fits(condition, config):
+                self.matched.add(rule.path)
+                config = {**config, **{key: value for key, value in then.items() if key not in own}}
+        return config
+
+    def warnings(self) -> list[str]:
+        """The rules that matched no run, apart from those about what `--set` has decided."""
+        idle = [rule for rule in (*self.grid.excludes, *self.grid.sets) if rule.path not in self.matched]
+        return [self._warning(rule) for rule in idle if not rule.when.keys() & self.grid.pinned.keys()]
+
+    def _warning(self, rule: Rule) -> str:
+        if rule.then:
+            return str(self.grid.source.error("this `when` matches no run", (*rule.path, "when"), at="key"))
+        return str(self.grid.source.error("this [[exclude]] matches no run", rule.path, at="key"))
+
+
+def _fits(condition: Condition, config: Values) -> bool:
+    return all(
+        key in config and any(_same(config[key], value) for value in values) for key, values in condition.items()
+    )
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equality that tells true from 1."""
+    return bool(left == right) and isinstance(left, bool) is isinstance(right, bool)
+
+
+def _merged(points: Iterable[Values]) -> Values:
+    return {key: value for point in points for key, value in point.items()}
+
+
+def _defaults(params: Params) -> Values:
+    defaults = {}
+    for key, param in params.items():
+        default = list(param.default) if isinstance(param.default, tuple) else param.default
+        try:
+            defaults[key] = None if default is None else typed(param, default)
+        except BadValueError as problem:
+            raise InputError(f"the task declares `{key}` with a default that {problem}") from None
+    return defaults
+
+
+def _require_placeholders(grid: Grid, configs: list[Values]) -> None:
+    """Refuse a `{key}` in the command that some run has no value for."""
+    common = set(configs[0]).intersection(*configs)
+    for index, word in enumerate(grid.command):
+        for name in _PLACEHOLDER.findall(word):
+            if name not in common:
+                who = "not every run has" if any(name in config for config in configs) else "no run has"
+                message = f"the command asks for `{name}`, which {who}{nearest(name, tuple(common))}"
+                raise grid.source.error(message, ("command", index))

@@ -1,0 +1,287 @@
+"""Reads a grid.toml: the shape of every table is checked here, its values against the task's parameters later.
+
+The tables are described in the user's manual; a `Grid` holds them in the order in which they are applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labbench.grid.draws import Draws, read_draws
+from labbench.grid.options import read_metrics, read_resources, read_runtime, read_stop
+from labbench.grid.source import Setting, Source, Table, override_settings, read_source
+from labbench.grid.toml_positions import Path as TomlPath
+from labbench.grid.values import nearest, shown
+from labbench.params import BUILTIN, TRAINING
+from labbench.records import Goal, Resources, Runtime, Stop
+
+TABLES = (
+    "params",
+    "grid",
+    "zip",
+    "random",
+    "repeat",
+    "exclude",
+    "include",
+    "set",
+    "metrics",
+    "stop",
+    "runtime",
+    "resources",
+)
+KEYS = ("name", "task", "command")
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One factor of the product: a key of `[grid]`, or the keys of a `[[zip]]` that move together."""
+
+    keys: tuple[str, ...]
+    points: tuple[tuple[Setting, ...], ...]
+    """One setting a key, for each point."""
+
+    def keys_in(self, settings: Mapping[str, Setting]) -> bool:
+        """Whether all of the axis is decided by these settings."""
+        return settings.keys() >= set(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A condition on a config, and what follows: `[[exclude]]` drops the run, `[[set]]` sets `then`."""
+
+    when: Mapping[str, Setting]
+    then: Mapping[str, Setting]
+    path: TomlPath
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A grid file that has the right shape."""
+
+    path: Path
+    name: str
+    """The experiment's; the file's own name where it gives none."""
+    task: str
+    """A built-in task's name, `/absolute/file.py:Class`, or "" for a command."""
+    command: tuple[str, ...]
+    metrics: Mapping[str, Goal]
+    stop: Stop | None
+    runtime: Runtime
+    resources: Resources
+    source: Source
+    params: Mapping[str, Setting]
+    axes: tuple[Axis, ...]
+    draws: Draws | None
+    includes: tuple[Mapping[str, Setting], ...]
+    excludes: tuple[Rule, ...]
+    sets: tuple[Rule, ...]
+    seeds: tuple[Setting, ...]
+    """Of `[repeat]`; empty without one."""
+    pinned: Mapping[str, Setting]
+    """What `--set` decides for every run."""
+
+    @property
+    def text(self) -> str:
+        """The file."""
+        return self.source.text
+
+    @property
+    def axis_keys(self) -> list[str]:
+        """The keys that vary by design, in the file's order."""
+        keys = [key for axis in self.axes for key in axis.keys]
+        return keys + ([each.key for each in self.draws.distributions] if self.draws else [])
+
+    @property
+    def implied_keys(self) -> set[str]:
+        """The keys that only `[[set]]` sets, so that they follow from the other keys of a config."""
+        implied = {key for rule in self.sets for key in rule.then}
+        return implied.difference(self.axis_keys, *self.includes)
+
+
+def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
+    """Read a grid file and check its shape; `overrides` are the `key=value` of `--set`.
+
+    Raises GridError, pointing at the key or value that cannot be.
+    """
+    source = read_source(path, overrides)
+    _require_known_tables(source)
+    metrics = read_metrics(source)
+    pinned = override_settings(source)
+    task, command = _task(source, path.parent)
+    grid = Grid(
+        path=path,
+        name=_name(source, path),
+        task=task,
+        command=command,
+        metrics=metrics,
+        stop=read_stop(source, metrics),
+        runtime=read_runtime(source),
+        resources=read_resources(source),
+        source=source,
+        params=source.settings(source.table("params"), ("params",)),
+        axes=_axes(source),
+        draws=read_draws(source),
+        includes=tuple(_include(source, table, path) for path, table in source.tables("include")),
+        excludes=tuple(_exclude(source, table, path) for path, table in source.tables("exclude")),
+        sets=tuple(_set(source, table, path) for path, table in source.tables("set")),
+        seeds=_seeds(source),
+        pinned=pinned,
+    )
+    _require_one_axis_a_key(grid)
+    if grid.seeds:
+        _require_no_other_seed(grid)
+    return grid
+
+
+def _require_known_tables(source: Source) -> None:
+    for name, value in source.document.items():
+        if name in TABLES or name in KEYS:
+            continue
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            hint = nearest(name, TABLES) or f" (there are {', '.join(TABLES)})"
+            raise source.error(f"unknown table [{name}]{hint}", (name,), at="key")
+        hint = nearest(name, (*KEYS, *TABLES)) or "; a parameter stands under [params] or [grid]"
+        raise source.error(f"unknown key `{name}` at the top of the file{hint}", (name,), at="key")
+
+
+def _name(source: Source, path: Path) -> str:
+    name = source.document.get("name", path.stem)
+    if not isinstance(name, str) or not name.strip():
+        raise source.error(f"name must be a string that is not empty, not {shown(name)}", ("name",))
+    return name
+
+
+def _task(source: Source, folder: Path) -> tuple[str, tuple[str, ...]]:
+    """What trains a run: (task, command), one of them empty."""
+    document = source.document
+    if ("task" in document) == ("command" in document):
+        which = (
+            "task and command cannot both be given"
+            if "task" in document
+            else 'give a `task` (task = "digits") or a `command`'
+        )
+        raise source.error(f"{which}: one of them trains the runs", ("command",), at="key")
+    if "command" in document:
+        command = document["command"]
+        if not isinstance(command, list) or not command:
+            raise source.error('command must be a list of words, ["python", "train.py"]', ("command",))
+        for index, word in enumerate(command):
+            if not isinstance(word, str):
+                raise source.error(f"a word of command must be a string, not {shown(word)}", ("command", index))
+        return "", tuple(command)
+    task = document["task"]
+    if not isinstance(task, str):
+        raise source.error(f"task must be a string, not {shown(task)}", ("task",))
+    if task in BUILTIN:
+        return task, ()
+    file, colon, name = task.rpartition(":")
+    if not colon and not task.endswith(".py"):
+        hint = nearest(task, tuple(BUILTIN)) or f' (there are {", ".join(BUILTIN)}, and "file.py:Class" of your own)'
+        raise source.error(f"no task is called `{task}`{hint}", ("task",))
+    if not file or not name.isidentifier():
+        raise source.error(f'say which class of the file is the task: "{task.partition(":")[0]}:Task"', ("task",))
+    absolute = (folder / Path(file).expanduser()).resolve()
+    if not absolute.is_file():
+        raise source.error(f"there is no file {absolute}", ("task",))
+    return f"{absolute}:{name}", ()
+
+
+def _axes(source: Source) -> tuple[Axis, ...]:
+    """The axes of `[grid]` and of each `[[zip]]`, in the file's order."""
+    if "grid" in source.document and not source.table("grid"):
+        raise source.error("[grid] is empty: give it an axis, such as lr = [0.1, 0.01]", ("grid",), at="key")
+    axes = [_axis(source, [setting]) for setting in source.settings(source.table("grid"), ("grid",)).values()]
+    for path, table in source.tables("zip"):
+        settings = list(source.settings(table, path).values())
+        if not settings:
+            raise source.error("this [[zip]] is empty: give it the keys that move together", path, at="key")
+        axes.append(_axis(source, settings))
+    return tuple(axes)
+
+
+def _axis(source: Source, settings: Sequence[Setting]) -> Axis:
+    for setting in settings:
+        if not isinstance(setting.value, list):
+            value = shown(setting.value)
+            raise source.error(
+                f"an axis is a list: {setting.key} = [{value}] (what never varies stands in [params])", setting.path
+            )
+        if not setting.value:
+            raise source.error(f"the axis `{setting.key}` is empty: there would be no run", setting.path)
+        if len(setting.value) != len(settings[0].value):
+            first = settings[0]
+            raise source.error(
+                f"the lists of a [[zip]] are equally long: `{setting.key}` has {len(setting.value)} values, "
+                f"`{first.key}` has {len(first.value)}",
+                setting.path,
+            )
+    points = zip(
+        *([Setting(s.key, value, (*s.path, i)) for i, value in enumerate(s.value)] for s in settings), strict=True
+    )
+    return Axis(tuple(setting.key for setting in settings), tuple(points))
+
+
+def _seeds(source: Source) -> tuple[Setting, ...]:
+    if "repeat" not in source.document:
+        return ()
+    table = source.table("repeat")
+    source.require_known(table, ("repeat",), ("seeds",))
+    seeds = table.get("seeds")
+    if not isinstance(seeds, list) or not seeds:
+        raise source.error("[repeat] needs a list of seeds: seeds = [0, 1, 2]", ("repeat", "seeds"))
+    return tuple(
+        Setting(
+            "seed",
+            source.read(TRAINING["seed"], seed, "a seed", ("repeat", "seeds", index)),
+            ("repeat", "seeds", index),
+        )
+        for index, seed in enumerate(seeds)
+    )
+
+
+def _include(source: Source, table: Table, path: TomlPath) -> Mapping[str, Setting]:
+    settings = source.settings(table, path)
+    if not settings:
+        raise source.error("this [[include]] is empty: give it what the extra run sets", path, at="key")
+    return settings
+
+
+def _exclude(source: Source, table: Table, path: TomlPath) -> Rule:
+    when = source.settings(table, path)
+    if not when:
+        raise source.error("this [[exclude]] is empty: it would drop every run", path, at="key")
+    return Rule(when, {}, path)
+
+
+def _set(source: Source, table: Table, path: TomlPath) -> Rule:
+    condition = table.get("when")
+    if not isinstance(condition, dict) or not condition:
+        raise source.error('[[set]] needs a condition: when = { optimizer = "sgd" }', (*path, "when"))
+    then = source.settings({key: value for key, value in table.items() if key != "when"}, path)
+    if not then:
+        raise source.error("this [[set]] sets nothing: give it a key beside `when`", path, at="key")
+    return Rule(source.settings(condition, (*path, "when")), then, path)
+
+
+def _require_one_axis_a_key(grid: Grid) -> None:
+    axes = [(setting.key, setting.path[:-1]) for axis in grid.axes for setting in axis.points[0]]
+    draws = [(draw.key, draw.path[:-1]) for draw in grid.draws.distributions] if grid.draws else []
+    first: dict[str, TomlPath] = {}
+    for key, path in axes + draws:
+        if key in first:
+            raise grid.source.error(f"`{key}` has an axis already, in [{first[key][0]}]", path, at="key")
+        first[key] = path
+
+
+def _require_no_other_seed(grid: Grid) -> None:
+    tables = [grid.params, *grid.includes, *(rule.when for rule in grid.excludes)]
+    tables += [settings for rule in grid.sets for settings in (rule.when, rule.then)]
+    paths = [table["seed"].path for table in tables if "seed" in table]
+    paths += [setting.path[:-1] for axis in grid.axes for setting in axis.points[0] if setting.key == "seed"]
+    paths += [draw.path[:-1] for draw in grid.draws.distributions if draw.key == "seed"] if grid.draws else []
+    for path in paths:
+        raise grid.source.error(
+            "the seeds come from [repeat], after everything else: leave `seed` out here", path, at="key"
+        )

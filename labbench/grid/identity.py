@@ -1,0 +1,82 @@
+"""When two runs are the same: equal identities mean that one result serves both.
+
+A parameter at its default is left out, so that a later release can add one without orphaning what was trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from labbench.errors import InputError
+from labbench.grid.file import Grid
+from labbench.params import TASK_VERSIONS, Param, Params
+from labbench.records import Config, Stop
+
+
+def task_identity(grid: Grid) -> str:
+    """What trains the grid's runs, by content: `digits@1`, or a hash of a file or of a command with its script.
+
+    Raises InputError when the file cannot be read.
+    """
+    if grid.task in TASK_VERSIONS:
+        return f"{grid.task}@{TASK_VERSIONS[grid.task]}"
+    if grid.command:
+        script = find_script(grid.command, grid.path.parent)
+        content = _read(script) if script else b""
+        return f"command:{_hash(canonical(list(grid.command)).encode() + content)}"
+    file, _, name = grid.task.rpartition(":")
+    return f"file:{_hash(_read(Path(file)))}:{name}"
+
+
+def find_script(command: Sequence[str], folder: Path) -> Path | None:
+    """The file that a command runs: its first word if that is a script, else the first other word that is a file.
+
+    `python train.py` runs train.py and `./train.sh data.csv` runs train.sh; an interpreter's own path is no script.
+    """
+    program = folder / command[0]
+    if "/" in command[0] and program.is_file() and (not Path(command[0]).is_absolute() or _read(program)[:2] == b"#!"):
+        return program
+    return next((folder / word for word in command[1:] if (folder / word).is_file()), None)
+
+
+def identity(task: str, config: Config, params: Params, stop: Stop | None) -> str:
+    """SHA-256, hexadecimal, of the task's identity and of all in a config that its result depends on."""
+    told = {key: value for key, value in config.items() if key not in params or not _is_default(params[key], value)}
+    rule = {f.name: value for f in fields(stop) if (value := getattr(stop, f.name)) != f.default} if stop else None
+    return _hash("\n".join(("v1", task, canonical(told), canonical(rule))).encode())
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling for equal values: keys sorted, no spaces, 1 for 1.0."""
+    return _ENCODER.encode(_plain(value))
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+def _is_default(param: Param, value: Any) -> bool:
+    return bool(value == (list(param.default) if isinstance(param.default, tuple) else param.default))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None

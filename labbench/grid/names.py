@@ -1,0 +1,122 @@
+"""Short names for the runs of a grid: what tells each from the others, `adam lr=0.01 bn s0`, and nothing else.
+
+What is off is left out: false, or a number at its default of zero (`dropout`). A flag or a string stands alone while
+no other key could have said it, so two configs that differ never share a name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from labbench.params import Params
+from labbench.records import Config
+
+SHORT = {"batchnorm": "bn", "batch_size": "bs", "dropout": "drop", "weight_decay": "wd"}
+"""What people call these; other keys go by the last part of their name."""
+
+_ABSENT = object()
+_NEVER = object()
+
+
+def make_names(
+    configs: Sequence[Config], params: Params, *, axes: Sequence[str], implied: Collection[str] = (), same: str
+) -> list[str]:
+    """A name for each config, with the keys of `axes` first and in their order; `same` where nothing differs.
+
+    `implied` are keys that follow from the others, which the names need not say.
+    """
+    keys = [key for key in _differing(configs) if key not in implied]
+    if not keys:
+        return [same for _ in configs]
+    keys.sort(key=lambda key: (key == "seed", axes.index(key) if key in axes else len(axes)))
+    labels = _labels(keys)
+    columns = [[config.get(key, _ABSENT) for config in configs] for key in keys]
+    offs = [_off(key, values, params, is_axis=key in axes) for key, values in zip(keys, columns, strict=True)]
+    spellings = [
+        _spelled(values, off, _alone(key, label, values))
+        for key, label, values, off in zip(keys, labels, columns, offs, strict=True)
+    ]
+    shared = Counter(word for words in spellings for word in set(words) if word)
+    for index, words in enumerate(spellings):
+        if any(shared[word] > 1 for word in words):
+            spellings[index] = _spelled(columns[index], offs[index], _pair(labels[index]))
+    names = [" ".join(filter(None, words)) for words in zip(*spellings, strict=True)]
+    return [name or _all_off(labels[0], offs[0]) for name in names]
+
+
+def _differing(configs: Sequence[Config]) -> list[str]:
+    """The keys that have more than one value, in the configs' order."""
+    first = configs[0] if configs else {}
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [
+        key for key in keys if any(_differ(config.get(key, _ABSENT), first.get(key, _ABSENT)) for config in configs)
+    ]
+
+
+def _differ(left: Any, right: Any) -> bool:
+    return bool(left != right) or isinstance(left, bool) is not isinstance(right, bool)
+
+
+def _labels(keys: Sequence[str]) -> list[str]:
+    """A short name for each key, its whole name where that is another's too."""
+    last = [key.rpartition(".")[2] for key in keys]
+    short = [SHORT.get(word, word) for word in last]
+    return [label if short.count(label) == 1 else key for key, label in zip(keys, short, strict=True)]
+
+
+def _off(key: str, values: Sequence[Any], params: Params, *, is_axis: bool) -> Any:
+    """The one value of a key that its names leave out, `_NEVER` where there is none."""
+    if any(value is _ABSENT for value in values):
+        return _ABSENT
+    if all(isinstance(value, bool) for value in values):
+        return False
+    if key == "seed" or key not in params:
+        return _NEVER
+    default = params[key].default
+    return default if default is None or default == 0 or not is_axis else _NEVER
+
+
+def _spelled(values: Sequence[Any], off: Any, word: Callable[[Any], str]) -> list[str]:
+    """The word for each value, "" for the one that is off. Values repeat a lot: each is spelled once."""
+    known: dict[str, str] = {}
+    words = []
+    for value in values:
+        text = repr(value)
+        if text not in known:
+            known[text] = "" if value is off or not _differ(value, off) else word(value)
+        words.append(known[text])
+    return words
+
+
+def _all_off(label: str, off: Any) -> str:
+    """The name of the one run for which everything is off: what is off first."""
+    return f"no {label}" if off is _ABSENT else _pair(label)(off)
+
+
+def _alone(key: str, label: str, values: Sequence[Any]) -> Callable[[Any], str]:
+    """How values are spelled where the value says enough."""
+    told = [value for value in values if value is not _ABSENT]
+    if all(isinstance(value, bool) for value in values):
+        return lambda value: label
+    if key == "seed" and all(isinstance(value, int) for value in told):
+        return lambda value: f"s{value}"
+    if all(isinstance(value, str) and value and not any(c.isspace() or c in "=\"'" for c in value) for value in told):
+        return str
+    return _pair(label)
+
+
+def _pair(label: str) -> Callable[[Any], str]:
+    """`lr=0.01`; strings in quotes only where they would read as something else."""
+
+    def spell(value: Any) -> str:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        if isinstance(value, float):
+            text = text.removesuffix(".0").replace("e-0", "e-")
+        elif isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
+            text = value
+        return f"{label}={text}"
+
+    return spell

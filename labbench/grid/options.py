@@ -1,0 +1,97 @@
+"""The tables of a grid file that are not about configs: `[metrics]`, `[stop]`, `[runtime]` and `[resources]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from labbench.grid.source import Reader, Source
+from labbench.grid.values import BadValueError, shown, typed
+from labbench.params import Param
+from labbench.records import Goal, Resources, Runtime, Stop, default_goal
+
+
+def _steps(value: Any) -> Any:
+    """`log_every`: a number of steps, or "auto"."""
+    if isinstance(value, str) and value != "auto":
+        raise BadValueError(f'must be a number of steps or "auto", not {shown(value)}')
+    return value if value == "auto" else typed(Param("int", None, low=1), value)
+
+
+def _seconds(value: Any) -> Any:
+    """A duration: "2h", "90m", "1h30m", "30s", or a number of seconds."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", value):
+            raise BadValueError(f'must be a time such as "2h", "90m" or "30s", not {shown(value)}')
+        value = sum(float(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"[\d.]+[dhms]", value))
+    return typed(Param("float", None, above=0), value)
+
+
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+_GOAL = Param("str", None, choices=("min", "max"))
+
+_STOP: dict[str, Reader] = {
+    "metric": Param("str", None),
+    "goal": _GOAL,
+    "patience": Param("int", None, low=1),
+    "target": Param("float", None),
+    "min_delta": Param("float", None, low=0),
+}
+
+_RUNTIME: dict[str, Reader] = {
+    "log_every": _steps,
+    "keep": Param("str", None, choices=("none", "last", "best")),
+    "precision": Param("str", None, choices=("float32", "float64", "bf16")),
+}
+
+_RESOURCES: dict[str, Reader] = {
+    "gpus": Param("int", None, low=0),
+    "retries": Param("int", None, low=0),
+    "timeout": _seconds,
+}
+
+
+def read_metrics(source: Source) -> dict[str, Goal]:
+    goals: dict[str, Goal] = {}
+    for name, goal in source.table("metrics").items():
+        if isinstance(goal, dict):
+            raise source.error(
+                f'put quotes around a metric\'s name that has a dot: "{name}.…" = "max"', ("metrics", name), at="key"
+            )
+        goals[name] = source.read(_GOAL, goal, f"the goal of {name}", ("metrics", name))
+    return goals
+
+
+def read_stop(source: Source, metrics: Mapping[str, Goal]) -> Stop | None:
+    if "stop" not in source.document:
+        return None
+    options = _options(source, "stop", _STOP)
+    if "metric" not in options:
+        raise source.error("[stop] needs a `metric`", ("stop",), at="key")
+    if ("patience" in options) == ("target" in options):
+        path = ("stop", "target") if "target" in options else ("stop",)
+        raise source.error(
+            "[stop] takes one of `patience` (epochs without a better value) and `target`", path, at="key"
+        )
+    metric = options["metric"]
+    goal = metrics.get(metric) or options.get("goal") or default_goal(metric)
+    if options.get("goal", goal) != goal:
+        raise source.error(f'[metrics] says that the goal of {metric} is "{goal}"', ("stop", "goal"))
+    return Stop(**{**options, "goal": goal})
+
+
+def read_runtime(source: Source) -> Runtime:
+    return Runtime(**_options(source, "runtime", _RUNTIME))
+
+
+def read_resources(source: Source) -> Resources:
+    return Resources(**_options(source, "resources", _RESOURCES))
+
+
+def _options(source: Source, name: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
+    """The keys of a table of fixed keys, those that the file gives."""
+    table = source.table(name)
+    source.require_known(table, (name,), readers)
+    return {key: source.read(readers[key], value, key, (name, key)) for key, value in table.items()}

@@ -1,0 +1,120 @@
+"""A value against the parameter that it is for: the value in the declared type, or why it cannot be."""
+
+from __future__ import annotations
+
+import json
+import math
+from difflib import get_close_matches
+from typing import Any
+
+from labbench.params import Param
+
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a string",
+    "ints": "a list of whole numbers",
+    "floats": "a list of numbers",
+    "strs": "a list of strings",
+}
+_ITEM_TYPES = {"ints": "int", "floats": "float", "strs": "str"}
+
+
+class BadValueError(ValueError):
+    """Why a value does not fit, to be read behind the parameter's name: `must be at least 0, not -1`."""
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        """`index` is that of the item which does not fit, where the value is a list."""
+        self.index = index
+        super().__init__(message)
+
+
+def typed(param: Param, value: Any) -> Any:
+    """The value as the parameter's type: 1 for a float is 1.0, 1.0 for an int is 1.
+
+    Raises BadValueError when type, range or choices forbid it.
+    """
+    item_type = _ITEM_TYPES.get(param.type)
+    if item_type is None:
+        return _checked(param, param.type, value)
+    if not isinstance(value, list):
+        raise BadValueError(f"must be {_WORDS[param.type]}, not {shown(value)}")
+    items = []
+    for index, item in enumerate(value):
+        try:
+            items.append(_checked(param, item_type, item))
+        except BadValueError as problem:
+            raise BadValueError(str(problem), index=index) from None
+    return items
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def nearest(word: str, words: list[str] | tuple[str, ...]) -> str:
+    """The end of a message about an unknown word: the one that was probably meant, or nothing."""
+    near = get_close_matches(word, words, n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _converted(kind: str, value: Any) -> Any:
+    """The value in a scalar type."""
+    if kind == "bool":
+        if isinstance(value, bool):
+            return value
+    elif kind == "str":
+        if isinstance(value, str):
+            return value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if kind == "float":
+            return _finite(value)
+        if isinstance(value, int) or value.is_integer():
+            return int(value)
+    raise BadValueError(f"must be {_WORDS[kind]}, not {shown(value)}{_quotes_hint(kind, value)}")
+
+
+def _finite(value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise BadValueError(f"must be a finite number, not {shown(value)}")
+    return number
+
+
+def _quotes_hint(kind: str, value: Any) -> str:
+    if kind in ("int", "float", "bool") and isinstance(value, str):
+        try:
+            unquoted = json.loads(value.lower())
+        except ValueError:
+            return ""
+        return " (leave the quotes out)" if isinstance(unquoted, int | float) else ""
+    return ""
+
+
+def _checked(param: Param, kind: str, written: Any) -> Any:
+    """One value in a scalar type, if range and choices allow it."""
+    value = _converted(kind, written)
+    if param.choices and value not in param.choices:
+        choices = ", ".join(map(str, param.choices))
+        hint = nearest(value, param.choices) if isinstance(value, str) else ""
+        raise BadValueError(f"must be one of {choices}, not {shown(written)}{hint}")
+    limits = [
+        (param.low is None or value >= param.low, "at least", param.low),
+        (param.above is None or value > param.above, "above", param.above),
+        (param.high is None or value <= param.high, "at most", param.high),
+        (param.below is None or value < param.below, "below", param.below),
+    ]
+    if not all(holds for holds, _, _ in limits):
+        rules = " and ".join(f"{words} {_plain(limit)}" for _, words, limit in limits if limit is not None)
+        raise BadValueError(f"must be {rules}, not {shown(written)}")
+    return value
+
+
+def _plain(number: float) -> str:
+    return repr(number).removesuffix(".0")
