@@ -19,13 +19,14 @@ from labbench.params import TRAINING, with_defaults
 from labbench.records import Config, Event, Finished, Points, RunRecord, Runtime, Stack, Started, Stop
 from labbench.train.clock import Clock
 from labbench.train.data import Split
+from labbench.train.devices import resolve
 from labbench.train.dropout import swap_dropout
 from labbench.train.measures import Means, losses_of, metrics_of
 from labbench.train.optim import make_optimizer
-from labbench.train.random import Purpose, all_generators, generator_seed, permutations, torch_generator
+from labbench.train.random import Purpose, generator_seed, permutations, torch_generator
 from labbench.train.recorder import Recorder
 from labbench.train.stopping import Judge
-from labbench.train.tasks import Task
+from labbench.train.tasks import Task, make_data, make_model
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 EVALUATION_BATCH = 512
@@ -36,9 +37,10 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
     """Train every run of the stack on `device` ("cpu", "cuda:0"): Started, Points, Finished of one after another.
 
     A run whose key is in `leaving`, which the caller may add to meanwhile, ends with its epoch and goes back to the
-    queue. Points come about every quarter of a second. Errors of the task travel to the caller.
+    queue. Points come about every quarter of a second. Raises InputError where the device is not there or the task
+    gives what cannot be trained; other errors of the task's travel to the caller as they are.
     """
-    exact_arithmetic()
+    device = prepare(device)
     for index, run in enumerate(stack.runs):
         if run.key in leaving:
             yield Finished(run.key, run.attempt, "queued", "interrupted")
@@ -48,11 +50,15 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
         yield from Training(run, config, task, torch.device(device), stack.runtime).events(stack.stop, leaving)
 
 
-def exact_arithmetic() -> None:
-    """Let float32 mean float32 on a GPU too, and the same seed give the same curve."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
+def prepare(device: str) -> str:
+    """The name of a device that is there, with float32 meaning float32, and the same seed giving the same curve."""
+    name = resolve(device)[0]
+    if name.startswith("cuda"):
+        torch.cuda.set_device(name)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+    return name
 
 
 class Training:
@@ -64,14 +70,13 @@ class Training:
         self.run, self.task, self.device = run, task, device
         self.seed, self.epochs, self.batch_size = config["seed"], config["epochs"], config["batch_size"]
         dtype = PRECISIONS[runtime.precision]
-        with all_generators(generator_seed(0, Purpose.DATA)):
-            self.data = task.data(config).to(device, dtype)
-        with all_generators(generator_seed(self.seed, Purpose.WEIGHTS)):
-            self.model = task.model(config)
+        self.data = make_data(task, config).to(device, dtype)
+        self.model = make_model(task, config)
         self.clock = Clock()
         swap_dropout(self.model, self.seed, self.clock)
         self.model.to(device, dtype)
-        self.optimizer = make_optimizer(config, self.model.parameters(), device)
+        self.parameters = list(self.model.parameters())
+        self.optimizer = make_optimizer(config, self.parameters, device)
         self.samples_per_epoch = usable_samples(len(self.data.train[0]), self.batch_size)
         steps = self.epochs * math.ceil(self.samples_per_epoch / self.batch_size)
         self.recorder = Recorder(run, self.clock, runtime.log_every, total_steps=steps)
@@ -99,20 +104,22 @@ class Training:
 
     def epoch(self, epoch: int) -> Generator[Points, None, dict[str, float]]:
         """One pass over the training data, then the validation; returns what is measured at its end, by metric."""
-        inputs, targets = self.data.train
-        order = permutations([self.seed], epoch, len(inputs), self.device)[0, : self.samples_per_epoch]
+        all_inputs, all_targets = self.data.train
+        order = permutations([self.seed], epoch, len(all_inputs), self.device)[0, : self.samples_per_epoch]
         running = Means()
         with torch_generator(generator_seed(self.seed, Purpose.GENERATOR, epoch), self.device):
             self.model.train()
             for batch in order.split(self.batch_size):
-                outputs = self.model(inputs[batch])
-                loss = losses_of(self.task, outputs, targets[batch]).mean()
-                self.optimizer.zero_grad()
-                loss.backward()
+                inputs, targets = all_inputs.index_select(0, batch), all_targets.index_select(0, batch)
+                outputs = self.model(inputs)
+                losses = losses_of(self.task, outputs, targets)  # (N,)
+                for parameter in self.parameters:
+                    parameter.grad = None
+                losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of their mean
                 self.optimizer.step()
-                self.recorder.update(loss)
+                self.recorder.update(losses)
                 self.clock.step += 1
-                running.add(metrics_of(self.task, outputs, targets[batch]))
+                running.add(metrics_of(self.task, outputs, targets))
                 if self.recorder.due():
                     yield from self.recorder.flush()
                     if self.recorder.diverged_at is not None:

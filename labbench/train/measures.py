@@ -19,38 +19,41 @@ def losses_of(task: Task, outputs: Any, targets: Tensor) -> Tensor:
 
 def metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
     """The task's metrics of each sample: (N,) each. Raises InputError where one is anything else."""
-    metrics = task.metrics(outputs, targets)
+    with torch.no_grad():
+        metrics = task.metrics(outputs, targets)
+    if "loss" in metrics:
+        raise InputError("the task's metrics have one called 'loss': that is what its loss() gives, name it otherwise")
     return {name: _checked(f"metric {name!r}", values, len(targets)) for name, values in metrics.items()}
 
 
-def _checked(what: str, values: Tensor, samples: int) -> Tensor:
-    if values.shape != (samples,):
-        shape = tuple(values.shape)
-        raise InputError(
-            f"the task's {what} must give one number a sample, shape ({samples},), not {shape}; "
-            "in torch's own losses that is reduction='none', then a mean over the other dimensions"
-        )
-    return values
+def _checked(what: str, values: Any, samples: int) -> Tensor:
+    if isinstance(values, Tensor) and values.shape == (samples,):
+        return values
+    given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
+    raise InputError(
+        f"the task's {what} must be a tensor of one number a sample, shape ({samples},), not {given}; "
+        "torch's own losses give that with reduction='none' and a mean over any further dimensions"
+    )
 
 
 class Means:
-    """Running means, kept on the device until they are read."""
+    """Values a sample, kept on the device until their means are read."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._samples = 0
+        self._values: dict[str, list[Tensor]] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Values of some more samples, each (N,): the same names every time."""
+        """Values of some more samples, each (N,)."""
         for name, value in values.items():
-            wide = torch.float32 if value.device.type == "mps" else torch.float64  # Metal has no float64
-            total = value.detach().sum(dtype=wide)
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
-        self._samples += len(next(iter(values.values()), ()))
+            self._values.setdefault(name, []).append(value)
 
     def read(self, prefix: str) -> dict[str, float]:
         """The means by name, `prefix` before it."""
-        if not self._sums:
+        if not self._values:
             return {}
-        sums = torch.stack(list(self._sums.values())).tolist()  # the one copy from device to host
-        return {prefix + name: total / self._samples for name, total in zip(self._sums, sums, strict=True)}
+        means = torch.stack([_mean(torch.cat(values)) for values in self._values.values()])
+        return dict(zip([prefix + name for name in self._values], means.tolist(), strict=True))  # one copy to the host
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(dtype=torch.float32 if values.device.type == "mps" else torch.float64)  # Metal has no float64

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch._dynamo  # every optimizer imports it at its first use, a second's work that forked workers shall find done
 from torch import nn, optim
 
 from labbench.records import Config

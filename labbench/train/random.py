@@ -1,9 +1,9 @@
 """Random numbers as a pure function of (seed, purpose, layer, step): the same alone, stacked, resumed, on every device.
 
 A key of two 32-bit words names a stream. Its words are murmur3's finaliser over a Weyl sequence that starts at the
-first word of the key and goes on by the second, which is odd (a SplitMix of 32 bits). int32 arithmetic in torch wraps
-around exactly, so a word does not depend on device, thread or shape. What comes out is pinned by tests and part of
-every recorded curve: it never changes.
+first word of the key and goes on by the second, which is odd (a SplitMix of 32 bits). int32 arithmetic wraps around
+exactly, in numpy (for the few keys) as in torch (for the many words), so a word does not depend on device, thread or
+shape. What comes out is pinned by tests and part of every recorded curve: it never changes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Int32s: TypeAlias = NDArray[np.int32]
+Words = TypeVar("Words", Tensor, Int32s)
 
 
 class Purpose(IntEnum):
@@ -41,13 +46,11 @@ def keys(
     seeds: Sequence[int], purpose: Purpose, *, layer: int = 0, steps: Sequence[int], device: torch.device
 ) -> Tensor:
     """The keys of the streams of S seeds at T steps: int32 (S, T, 2), the second word odd."""
-    words = torch.tensor(START, dtype=torch.int32, device=device)
-    words = _fold(words, torch.tensor(seeds, dtype=torch.int32, device=device)[:, None])  # (S, 2)
+    words = _fold(np.array(START, dtype=np.int32), np.array(seeds, dtype=np.int32)[:, None])  # (S, 2)
     words = _fold(_fold(words, int(purpose)), layer)
-    at = torch.tensor(steps, dtype=torch.int32, device=device)[:, None]  # (T, 1)
-    words = _fold(words[:, None], at)  # (S, T, 2)
+    words = _fold(words[:, None], np.array(steps, dtype=np.int32)[:, None])  # (S, T, 2)
     words[..., 1] |= 1
-    return words
+    return torch.from_numpy(words).to(device)
 
 
 def words(keys: Tensor, count: int) -> Tensor:
@@ -73,10 +76,12 @@ def generator_seed(seed: int, purpose: Purpose, step: int = 0) -> int:
 
 @contextmanager
 def torch_generator(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators (of the CPU and of `device`) seeded inside, as they were afterwards."""
-    accelerators = [] if device.type == "cpu" else [device.index or 0]
+    """torch's generators (of the CPU and of `device`, the current one) seeded inside, as they were afterwards."""
+    accelerators = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues a call for CUDA, for ever
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(seed)
         yield
 
 
@@ -94,11 +99,11 @@ def all_generators(seed: int) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def _fold(words: Tensor, value: Tensor | int) -> Tensor:
-    return _mix_((words + GOLDEN) ^ value)
+def _fold(words: Int32s, value: Int32s | int) -> Int32s:
+    return _mix_((words + np.int32(GOLDEN)) ^ value)
 
 
-def _mix_(words: Tensor) -> Tensor:
+def _mix_(words: Words) -> Words:
     """murmur3's finaliser, in place. `>>` copies the sign of an int32, hence the masks."""
     words ^= (words >> 16) & 0xFFFF
     words *= -0x7A143595  # 0x85EBCA6B

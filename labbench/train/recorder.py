@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -32,7 +33,7 @@ class Recorder:
         """The step of the first non-finite training loss, once it was collected."""
         self._log_every = log_every
         self._window = window_of(log_every, total_steps)
-        self._on_device: list[Tensor] = []  # losses not copied yet, each ()
+        self._on_device: list[Tensor] = []  # losses not copied yet, each (N,)
         self._losses: list[float] = []  # not thinned yet
         self._times: list[int] = []  # of both
         self._epoch_losses: list[float] = []
@@ -40,16 +41,17 @@ class Recorder:
         self._start = self._flushed = time.perf_counter()
         self._waited = 0.0
 
-    def update(self, loss: Tensor) -> None:
-        """The training loss () of the weights that this step's update has changed; the clock goes on after it."""
-        self._on_device.append(loss.detach())
+    def update(self, losses: Tensor) -> None:
+        """The losses of a batch (N,) under the weights that this step's update has changed; the clock goes on after."""
+        self._on_device.append(losses.detach())
         self._times.append(self._milliseconds())
 
     def collect(self) -> None:
         """Copy the losses of the updates since the last time from the device."""
         if not self._on_device:
             return
-        losses: list[float] = torch.stack(self._on_device).tolist()  # the one copy from device to host
+        means = [torch.stack(list(batches)).mean(dim=1) for _, batches in groupby(self._on_device, len)]
+        losses: list[float] = torch.cat(means).tolist()  # the one copy from device to host
         self._on_device.clear()
         self._losses += losses
         self._epoch_losses += losses

@@ -25,6 +25,7 @@ from labbench.params import BUILTIN, Param
 from labbench.records import Config
 from labbench.train.data import Data, digits
 from labbench.train.models import cnn, mlp
+from labbench.train.random import Purpose, all_generators, generator_seed
 
 
 class Task(Protocol):
@@ -79,6 +80,24 @@ class Digits:
     metrics = staticmethod(accuracy)
 
 
+def make_data(task: Task, config: Config) -> Data:
+    """The task's data, with every generator in the same state whatever the run."""
+    with all_generators(generator_seed(0, Purpose.DATA)):
+        data: Any = task.data(config)
+    if not isinstance(data, Data):
+        raise InputError(f"the task's data(config) must return a labbench.train.data.Data, not {type(data).__name__}")
+    return data
+
+
+def make_model(task: Task, config: Config) -> nn.Module:
+    """A new model of the task, its weights drawn under the run's own seed."""
+    with all_generators(generator_seed(config["seed"], Purpose.WEIGHTS)):
+        model: Any = task.model(config)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the task's model(config) must return a torch.nn.Module, not {type(model).__name__}")
+    return model
+
+
 TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 """The built-in tasks."""
 
@@ -124,7 +143,7 @@ def _import(file: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up here
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's file may raise anything
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise InputError(f"cannot import {_where(error, file)}") from error
     return module
 
@@ -157,7 +176,7 @@ def _required_parts(given: object) -> dict[str, bool]:
     }
 
 
-def _where(error: Exception, file: Path) -> str:
+def _where(error: BaseException, file: Path) -> str:
     """`file:line: Error: message`, then that line: the deepest one in the user's own file."""
     summary = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError):
