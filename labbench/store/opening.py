@@ -65,7 +65,12 @@ def open_for_reading(path: Path, *, live: bool = False, empty_is_fine: bool = Fa
 
 def is_live(path: Path) -> bool:
     """Whether the file must be read with locks: somebody is, or was when they died, in the middle of writing it."""
-    return beside(path, "-wal").exists() or beside(path, "-journal").exists() or bool(network_file_system(path))
+    return has_side_files(path) or network_file_system(path) is not None
+
+
+def has_side_files(path: Path) -> bool:
+    """Whether SQLite keeps something beside the file: a transaction, or commits that are not in the file yet."""
+    return beside(path, "-wal").exists() or beside(path, "-journal").exists()
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -112,24 +117,28 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
         uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     connection.create_function("is_lost", 3, is_lost)
+    connection.create_function("has_part", 2, _has_part)
     return connection
+
+
+def _has_part(text: str, part: str) -> bool:
+    return part.lower() in text.lower()  # SQLite's own lower() knows ASCII alone
 
 
 def _connect_live(path: Path) -> sqlite3.Connection:
-    """See every commit. Opened with write access where there is, so that the last to leave removes the `-wal` file."""
-    connection = _connect(path, "mode=rw")
-    try:
-        connection.execute("PRAGMA query_only = 1")
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        connection.close()
-        connection = _connect(path, "mode=ro")
+    """See every commit. With write access where there is any, so that the last to leave can remove the `-wal` file."""
+    ways = ["mode=rw", "mode=ro"] + ([] if has_side_files(path) else ["mode=ro&immutable=1"])
+    while True:
+        connection = _connect(path, ways.pop(0))
         try:
+            connection.execute("PRAGMA query_only = 1")
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:  # a read-only folder, where not even the shared memory can be made
+        except sqlite3.OperationalError:  # the file or its folder may be read-only
             connection.close()
-            return _connect(path, "mode=ro&immutable=1")
-    return connection
+            if not ways:
+                raise
+        else:
+            return connection
 
 
 def _refuse_others(state: schema.State, path: Path, *, empty_is_fine: bool) -> None:

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from typing import Literal
 
 from labbench.records import NewRun, Stop
-from labbench.store.rows import THESE, as_json_list, config_json
+from labbench.store.configs import config_json
+from labbench.store.rows import THESE, as_json_list, storable
 
 # no 0, 1, i, l, o to misread; a letter first, so that no key reads as a number
 _LETTERS = "abcdefghjkmnpqrstuvwxyz"
@@ -61,8 +62,9 @@ def experiment_id_of(connection: sqlite3.Connection, name: str) -> int:
 
 def link_sources(connection: sqlite3.Connection, ids: Sequence[int], sources: Mapping[str, str]) -> None:
     """Note from which texts, by kind, those of the runs will be made that have not begun."""
-    for kind, text in sources.items():
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    for kind, source in sources.items():
+        text = storable(source)
+        digest = hashlib.sha256(text.encode()).hexdigest()
         connection.execute("INSERT OR IGNORE INTO sources (sha256, text) VALUES (?, ?)", (digest, text))
         connection.execute(
             f"""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 
 from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
+from labbench.store.rows import storable
 from labbench.store.summary import add_points
 
 
@@ -31,7 +32,7 @@ def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> No
         else:
             others.append((run[0], event))
     # points first: a boundary holds only with all points before it
-    metric_ids = {metric: _metric_id(connection, metric) for metric in {metric for _, metric in series}}
+    metric_ids = {metric: _metric_id(connection, metric) for metric in dict.fromkeys(metric for _, metric in series)}
     for (run_id, metric), points in series.items():
         add_points(connection, run_id, metric_ids[metric], points.steps, points.times, points.values)
     for run_id, event in others:
@@ -55,13 +56,13 @@ def _record(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
             connection.execute("UPDATE runs SET boundary = ? WHERE id = ?", (event.step, run_id))
         case Log():
             query = "INSERT INTO logs (run_id, attempt, time, text) VALUES (?, ?, ?, ?)"
-            connection.execute(query, (run_id, event.attempt, time.time(), event.text))
+            connection.execute(query, (run_id, event.attempt, time.time(), storable(event.text)))
         case Finished():
             end_run(connection, run_id, event.status, event.reason)
         case Failed():
             end_run(connection, run_id, "failed", None)
             query = "UPDATE runs SET error_kind = ?, error = ?, traceback = ? WHERE id = ?"
-            connection.execute(query, (event.kind, event.message, event.traceback or None, run_id))
+            connection.execute(query, (event.kind, storable(event.message), storable(event.traceback) or None, run_id))
 
 
 def _joined(first: Points, second: Points) -> Points:

@@ -42,27 +42,9 @@ def as_json_list(values: Iterable[int | str]) -> str:
     return json.dumps(list(values))
 
 
-def config_json(config: Mapping[str, Any]) -> str:
-    """A config as JSON that SQLite can read too: an infinity is a number that overflows, and NaN, which JSON cannot
-    say, the string "nan"."""
-    try:
-        return json.dumps(dict(config), ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        marked = json.dumps(_with_marks(dict(config)), ensure_ascii=False)
-        return marked.replace(json.dumps(_INFINITY), "9e999").replace(json.dumps(_MINUS_INFINITY), "-9e999")
-
-
-_INFINITY, _MINUS_INFINITY = "\0+inf", "\0-inf"
-
-
-def _with_marks(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_marks(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_marks(item) for item in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "nan" if math.isnan(value) else _INFINITY if value > 0 else _MINUS_INFINITY
+def storable(text: str) -> str:
+    """Text that SQLite takes: half a surrogate pair, as in the name of an odd file, becomes a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _record(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, MetricSummary]) -> RunRecord:

@@ -56,6 +56,8 @@ CREATE TABLE runs (
 
 CREATE UNIQUE INDEX runs_identity ON runs (experiment_id, identity) WHERE origin IN ('grid', 'import');
 
+CREATE INDEX runs_running ON runs (status) WHERE status = 'running';
+
 CREATE TABLE sources (
     id INTEGER PRIMARY KEY,
     sha256 TEXT NOT NULL UNIQUE,

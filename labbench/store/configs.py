@@ -1,0 +1,52 @@
+"""Configs in the database: JSON that SQL can look into, and which of their keys tell runs apart."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from labbench.store.rows import storable
+
+# stand for the infinities while a config is written: no text that a person would set
+_INFINITY, _MINUS_INFINITY = "\0+inf", "\0-inf"
+
+
+def config_json(config: Mapping[str, Any]) -> str:
+    """A config as JSON that SQLite can read too.
+
+    JSON has no infinities, but a number that overflows is one; NaN, which it cannot say, becomes the string "nan".
+    """
+    try:
+        text = json.dumps(dict(config), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_with_marks(dict(config)), ensure_ascii=False)
+        text = text.replace(json.dumps(_INFINITY), "9e999").replace(json.dumps(_MINUS_INFINITY), "-9e999")
+    return storable(text)
+
+
+def split_keys(configs: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """The keys with several values among configs, not having it being one, and those with one value, with it."""
+    keys: dict[str, None] = {}
+    constant: dict[str, Any] | None = None
+    for text in configs:
+        config = json.loads(text)
+        if constant is None:
+            constant = config
+        else:
+            constant = {key: value for key, value in constant.items() if key in config and config[key] == value}
+        if not config.keys() <= keys.keys():
+            keys |= dict.fromkeys(config)
+    constant = constant or {}
+    return [key for key in keys if key not in constant], constant
+
+
+def _with_marks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_marks(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_marks(item) for item in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else _INFINITY if value > 0 else _MINUS_INFINITY

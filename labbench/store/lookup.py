@@ -1,0 +1,55 @@
+"""Finds the run that a word on the command line means: a key, the beginning of one, or a name."""
+
+from __future__ import annotations
+
+import sqlite3
+from difflib import get_close_matches
+
+from labbench.errors import RunNotFound
+from labbench.records import RunRecord
+from labbench.store.rows import read_records
+
+_SHOWN = 10
+_COMPARED = 2000  # names that are looked through for one alike: more would be felt
+
+
+def find(connection: sqlite3.Connection, word: str) -> RunRecord:
+    """The run that the word means; a key beats the beginning of one, which beats a name."""
+    by_key = _rows(connection, "key = ?", word)
+    # a range instead of LIKE, whose % and _ would mean something
+    by_prefix = by_key or (_rows(connection, "key >= ? AND key < ?", word, word + "\U0010ffff") if word else [])
+    by_name = [] if len(by_prefix) == 1 else _rows(connection, "name = ?", word)
+    for found in (by_prefix, by_name):
+        if len(found) == 1:
+            [record] = read_records(connection, [found[0][0]], summaries=True)
+            return record
+    candidates = [f"{key}  {name}" for _, key, name in by_prefix + by_name]
+    if candidates:
+        raise RunNotFound(
+            _message(f"`{word}` could be any of {len(candidates)} runs", candidates), candidates=tuple(candidates)
+        )
+    near = _alike(connection, word)
+    what = f"no run has the key or the name `{word}`"
+    raise RunNotFound(
+        _message(f"{what}; did you mean", near) if near else f"{what}; `labbench ls` lists them", candidates=tuple(near)
+    )
+
+
+def _rows(connection: sqlite3.Connection, condition: str, *values: str) -> list[tuple[int, str, str]]:
+    return connection.execute(f"SELECT id, key, name FROM runs WHERE {condition} ORDER BY id", values).fetchall()
+
+
+def _alike(connection: sqlite3.Connection, word: str) -> list[str]:
+    part = connection.execute(
+        "SELECT key, name FROM runs WHERE has_part(name, ?) ORDER BY id LIMIT ?", (word, _SHOWN)
+    ).fetchall()
+    if not part:
+        newest = connection.execute("SELECT key, name FROM runs ORDER BY id DESC LIMIT ?", (_COMPARED,)).fetchall()
+        near = get_close_matches(word, {text for pair in newest for text in pair}, n=3)
+        part = [pair for pair in newest if near and (pair[0] in near or pair[1] in near)][:_SHOWN]
+    return [f"{key}  {name}" for key, name in part]
+
+
+def _message(what: str, candidates: list[str]) -> str:
+    more = [f"... and {len(candidates) - _SHOWN} more"] if len(candidates) > _SHOWN else []
+    return "\n    ".join([f"{what}:", *candidates[:_SHOWN], *more])

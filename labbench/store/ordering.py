@@ -1,0 +1,64 @@
+"""What runs are sorted by: the value that a run has under a heading, as SQL."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+from labbench.errors import InputError
+from labbench.filter_scanner import nearest
+from labbench.filters import FUNCTIONS, Function
+from labbench.store.configs import split_keys
+from labbench.store.query import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
+
+_COLUMNS = {
+    **TEXT_COLUMNS,
+    "tag": "(SELECT min(tag) FROM tags WHERE run_id = runs.id)",
+    "archived": "runs.archived",
+    "created": "runs.created",
+    "started": "runs.started",
+    "finished": "runs.finished",
+    "seconds": "coalesce(runs.finished, runs.heartbeat) - runs.started",
+}
+
+
+def order(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
+    """What stands behind ORDER BY: NULL and NaN come last either way, and equal runs as they were queued."""
+    if sort is None:
+        return Sql("runs.id DESC" if descending else "runs.id")
+    value = value_under(sort, metrics)
+    return Sql(f"{value.text} {'DESC' if descending else 'ASC'} NULLS LAST, runs.id", value.parameters)
+
+
+def value_under(heading: str, metrics: Metrics) -> Sql:
+    """The value of a run under a heading: a word of its own, a config key, a metric's last or a function of one."""
+    if heading in _COLUMNS:
+        return Sql(_COLUMNS[heading])
+    metric, function = _split(heading)
+    if function is not None:
+        return metric_value(metric, function, metrics)
+    config, last = ConfigValue.of(heading), metric_value(heading, "last", metrics)
+    return Sql(f"coalesce({config.value}, {last.text})", (*config.parameters, *last.parameters))
+
+
+def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metrics) -> None:
+    """Raise InputError where no run can have a value under a heading: most likely it is misspelt."""
+    metric, function = _split(heading)
+    if metric in metrics or (function is None and heading in _COLUMNS):
+        return
+    config = ConfigValue.of(metric)
+    has_key = f"SELECT 1 FROM runs WHERE {config.type} IS NOT NULL"
+    if function is None and connection.execute(f"{has_key} LIMIT 1", config.parameters).fetchone():
+        return
+    configs = [text for (text,) in connection.execute("SELECT config FROM runs")]
+    if configs:  # before there are runs, nothing is misspelt
+        differing, constant = split_keys(configs)
+        headings = [*metrics] if function is not None else [*_COLUMNS, *differing, *constant, *metrics]
+        raise InputError(f"there is nothing called `{metric}` to sort by{nearest(metric, headings)}")
+
+
+def _split(heading: str) -> tuple[str, Function | None]:
+    for function in FUNCTIONS:
+        if found := re.fullmatch(rf"{function}\((.+)\)", heading):
+            return found[1], function
+    return heading, None

@@ -1,0 +1,231 @@
+"""Reads a database while others write it: pages of runs, summaries, curves, and whether anything changed.
+
+A cleanly closed file is read as immutable, which leaves no files beside it, until somebody writes: then it is opened
+again. One Reader may be used by several threads, one call at a time; give each its own where they should not wait.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from labbench.errors import RunNotFound
+from labbench.filters import Filter, parse
+from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal
+from labbench.store.configs import split_keys
+from labbench.store.lookup import find
+from labbench.store.ordering import order, require_heading
+from labbench.store.query import read_metrics, where
+from labbench.store.rows import FROM_RUNS, STATUS, THESE, as_json_list, read_records
+from labbench.store.series import Curve, read_curve, read_series
+from labbench.store.streaming import PointRow, StepRow, stream_points, stream_steps
+from labbench.store.watching import FreshConnection
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Wanted: TypeAlias = Filter | str | None
+"""A filter, parsed or as text; None is every run that is not archived."""
+
+
+class Reader:
+    """Reads one database; close it, or use it in a `with`. `labbench.open(path)` makes one.
+
+    Raises InputError where there is no labbench database of this version or older, StoreError when reading fails.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._connection = FreshConnection(self.path)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # Runs.
+
+    def runs(
+        self,
+        wanted: Wanted = None,
+        *,
+        sort: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
+        summaries: bool | Collection[str] = True,
+    ) -> list[RunRecord]:
+        """A page of the runs that fit, in the order they were queued or by a column; without a value, they come last.
+
+        `sort` is a reserved word, `created`, `finished`, `seconds`, a config key, a metric (its last value) or a
+        function of one, `best(val/loss)`. `summaries` loads those of all metrics, of none, or of some.
+        """
+
+        def read(connection: sqlite3.Connection) -> list[RunRecord]:
+            metrics = read_metrics(connection)
+            condition = where(_tree(wanted), metrics)
+            if sort is not None:
+                require_heading(connection, sort, metrics)
+            by = order(sort, descending=descending, metrics=metrics)
+            query = f"SELECT runs.id {FROM_RUNS} WHERE {condition.text} ORDER BY {by.text} LIMIT ? OFFSET ?"
+            page = (-1 if limit is None else limit, offset)
+            ids = [run_id for (run_id,) in connection.execute(query, (*condition.parameters, *by.parameters, *page))]
+            return read_records(connection, ids, summaries=summaries)
+
+        return self._connection.read(read)
+
+    def count(self, wanted: Wanted = None) -> int:
+        """How many runs fit."""
+        return sum(self.status_counts(wanted).values())
+
+    def status_counts(self, wanted: Wanted = None) -> dict[Status, int]:
+        """How many of the runs that fit are in each status that any is in, in the order of `STATUSES`."""
+        counts = dict(self._select(f"{STATUS} AS status, count(*)", wanted, "GROUP BY 1"))
+        return {status: counts[status] for status in STATUSES if status in counts}
+
+    def experiments(self, wanted: Wanted = None) -> list[str]:
+        """The experiments of the runs that fit, oldest first."""
+        return [name for (name,) in self._select("DISTINCT experiments.name", wanted, "ORDER BY experiments.id")]
+
+    def find(self, word: str) -> RunRecord:
+        """The run with this key, the only one whose key begins so, or the only one of this name.
+
+        Raises RunNotFound, with what it may have meant, where there is none or are several. Archived runs are found.
+        """
+        return self._connection.read(lambda connection: find(connection, word))
+
+    def find_many(self, words: Sequence[str]) -> list[RunRecord]:
+        """The runs that the words name, each once, in order."""
+        found = [self.find(word) for word in words]
+        return list({record.id: record for record in found}.values())
+
+    def identities(self, experiment: str, *, statuses: Collection[Status] = STATUSES) -> set[str]:
+        """The identities of the runs of an experiment, archived ones too, that are in one of these statuses."""
+        query = f"SELECT runs.identity {FROM_RUNS} WHERE experiments.name = ? AND {STATUS} {THESE}"
+        rows = self._connection.read(
+            lambda connection: connection.execute(query, (experiment, as_json_list(statuses))).fetchall()
+        )
+        return {identity for (identity,) in rows}
+
+    def metrics(self, wanted: Wanted = None) -> dict[str, Goal]:
+        """The metrics that any of the runs that fit has logged, with their goals, in the order they first came."""
+
+        def read(connection: sqlite3.Connection) -> dict[str, Goal]:
+            metrics = read_metrics(connection)
+            condition = where(_tree(wanted), metrics)
+            logged = f"""
+                SELECT m.name FROM metrics AS m WHERE EXISTS (
+                    SELECT 1 {FROM_RUNS} CROSS JOIN summary AS s ON s.run_id = runs.id AND s.metric_id = m.id
+                    WHERE {condition.text}
+                ) ORDER BY m.id
+            """
+            return {name: metrics[name][1] for (name,) in connection.execute(logged, condition.parameters)}
+
+        return self._connection.read(read)
+
+    def goal(self, metric: str) -> Goal:
+        """The goal of a metric: as declared, else by its name."""
+        metrics = self._connection.read(read_metrics)
+        return metrics[metric][1] if metric in metrics else default_goal(metric)
+
+    def differing(self, wanted: Wanted = None) -> list[str]:
+        """The config keys with more than one value among the runs that fit; not having the key counts as one."""
+        return split_keys(text for (text,) in self._select("runs.config", wanted))[0]
+
+    def constant(self, wanted: Wanted = None) -> dict[str, Any]:
+        """The config keys with one value, the same in every run that fits, and that value."""
+        return split_keys(text for (text,) in self._select("runs.config", wanted))[1]
+
+    def logs(self, key: str) -> list[str]:
+        """What a run wrote, of all its attempts, in the order it came."""
+        query = "SELECT text FROM logs WHERE run_id = ? ORDER BY id"
+        rows = self._connection.read(
+            lambda connection: connection.execute(query, (_run_id(connection, key),)).fetchall()
+        )
+        return [text for (text,) in rows]
+
+    def sources(self, key: str) -> dict[str, str]:
+        """The texts that a run was made from, by kind: grid, task, diff."""
+        query = "SELECT kind, text FROM run_sources JOIN sources ON sources.id = source_id WHERE run_id = ?"
+        return self._connection.read(
+            lambda connection: dict(connection.execute(query, (_run_id(connection, key),)).fetchall())
+        )
+
+    # Series.
+
+    def series(self, key: str, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(steps, values) of a metric of a run, in the order of the steps; empty where it has not logged it."""
+        steps, _, values = self._series(key, metric)
+        return steps, values
+
+    def times(self, key: str, metric: str) -> NDArray[np.int64]:
+        """Milliseconds since the run's start, for each of the steps of `series`."""
+        return self._series(key, metric)[1]
+
+    def curves(self, run_ids: Sequence[int], metric: str, columns: int) -> dict[int, Curve]:
+        """The metric of each run that has logged it, by the run's id, in at most `columns` buckets."""
+
+        def read(connection: sqlite3.Connection) -> dict[int, Curve]:
+            metrics = read_metrics(connection)
+            if metric not in metrics:
+                return {}
+            found = ((run_id, read_curve(connection, run_id, metrics[metric][0], columns)) for run_id in run_ids)
+            return {run_id: curve for run_id, curve in found if curve is not None}
+
+        return self._connection.read(read)
+
+    def points(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[PointRow]:
+        """Every logged value of the runs that fit, run by run, metric by metric, step by step.
+
+        Streams as of one moment, over a connection of its own. `metrics` leaves the others out.
+        """
+        return stream_points(self.path, _tree(wanted), metrics)
+
+    def steps(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
+        """What `points` gives, put together by step."""
+        return stream_steps(self.path, _tree(wanted), metrics)
+
+    # Changes.
+
+    def data_version(self) -> int:
+        """Cheap; another number when another connection has committed, or when a run's process has vanished."""
+        return self._connection.version()
+
+    def _select(self, columns: str, wanted: Wanted, rest: str = "") -> list[tuple[Any, ...]]:
+        """Columns of the runs that fit."""
+
+        def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            condition = where(_tree(wanted), read_metrics(connection))
+            query = f"SELECT {columns} {FROM_RUNS} WHERE {condition.text} {rest}"
+            return connection.execute(query, condition.parameters).fetchall()
+
+        return self._connection.read(read)
+
+    def _series(self, key: str, metric: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        def read(
+            connection: sqlite3.Connection,
+        ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+            run_id = _run_id(connection, key)
+            metric_id, _ = read_metrics(connection).get(metric, (-1, None))
+            return read_series(connection, run_id, metric_id)
+
+        return self._connection.read(read)
+
+
+def _tree(wanted: Wanted) -> Filter | None:
+    return parse(wanted) if isinstance(wanted, str) else wanted
+
+
+def _run_id(connection: sqlite3.Connection, key: str) -> int:
+    row = connection.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        raise RunNotFound(f"no run has the key `{key}`")
+    return int(row[0])

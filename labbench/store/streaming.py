@@ -1,0 +1,99 @@
+"""Every logged value of many runs, one after another: memory holds a row of them, whatever there are.
+
+A stream has a connection of its own and sees one moment, however long it takes.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from labbench.errors import InputError
+from labbench.filter_scanner import nearest
+from labbench.filters import Filter
+from labbench.store.opening import explained, open_for_reading
+from labbench.store.query import read_metrics, where
+from labbench.store.rows import FROM_RUNS, THESE, as_json_list
+
+
+class PointRow(NamedTuple):
+    """One logged value."""
+
+    run: str
+    """The run's key."""
+    name: str
+    experiment: str
+    metric: str
+    step: int
+    time: float
+    """Seconds since the run's start."""
+    value: float
+
+
+class StepRow(NamedTuple):
+    """What a run logged for one step."""
+
+    run: str
+    name: str
+    experiment: str
+    step: int
+    time: float
+    """Seconds since the run's start, of the first of the values."""
+    values: dict[str, float]
+
+
+def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[PointRow]:
+    """The runs that fit as they were queued, metric by metric, step by step."""
+    with closing(open_for_reading(path, live=True)) as connection, explained(path):
+        names, runs = _begin(connection, tree, metrics)
+        query = f"""
+            SELECT metric_id, step, time_ms / 1000.0, value FROM points
+            WHERE run_id = ? AND metric_id {THESE} ORDER BY metric_id, step
+        """
+        wanted = as_json_list(names)
+        for run_id, key, name, experiment in runs:
+            for metric_id, step, time, value in connection.execute(query, (run_id, wanted)):
+                number = math.nan if value is None else value
+                yield PointRow(key, name, experiment, names[metric_id], step, time, number)
+
+
+def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[StepRow]:
+    """The runs that fit as they were queued, step by step, each with all that was logged for it."""
+    with closing(open_for_reading(path, live=True)) as connection, explained(path):
+        names, runs = _begin(connection, tree, metrics)
+        query = f"""
+            SELECT step, metric_id, time_ms / 1000.0, value FROM points
+            WHERE run_id = ? AND metric_id {THESE} ORDER BY step, metric_id
+        """
+        wanted = as_json_list(names)
+        for run_id, key, name, experiment in runs:
+            row: StepRow | None = None
+            for step, metric_id, time, value in connection.execute(query, (run_id, wanted)):
+                if row is None or row.step != step:
+                    if row is not None:
+                        yield row
+                    row = StepRow(key, name, experiment, step, time, {})
+                row.values[names[metric_id]] = math.nan if value is None else value
+            if row is not None:
+                yield row
+
+
+def _begin(
+    connection: sqlite3.Connection, tree: Filter | None, metrics: Collection[str] | None
+) -> tuple[dict[int, str], list[tuple[int, str, str, str]]]:
+    """Fix the moment that is seen; the names of the metrics by id, and (id, key, name, experiment) of the runs."""
+    connection.execute("BEGIN")
+    known = read_metrics(connection)
+    for metric in metrics or ():
+        if metric not in known:
+            raise InputError(f"no run has logged the metric `{metric}`{nearest(metric, list(known))}")
+    names = {metric_id: name for name, (metric_id, _) in known.items() if metrics is None or name in metrics}
+    condition = where(tree, known)
+    query = f"""
+        SELECT runs.id, runs.key, runs.name, experiments.name {FROM_RUNS} WHERE {condition.text} ORDER BY runs.id
+    """
+    return names, connection.execute(query, condition.parameters).fetchall()
