@@ -33,36 +33,39 @@ def _visible(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def width(text: str) -> int:
-    """Terminal cells that cleaned text takes: 2 for wide East Asian characters and emoji, 0 for combining marks."""
-    if text.isascii():
-        return len(text)
-    return sum(_cells(character) for character in text)
+def cells(text: str) -> list[int]:
+    """Terminal cells of each character: 2 for wide East Asian ones and emoji, 0 for combining marks."""
+    return [1] * len(text) if text.isascii() else [_cells(character) for character in text]
 
 
 def _cells(character: str) -> int:
-    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def fit(text: str, cells: int, *, right: bool = False) -> str:
-    """Cleaned text in exactly `cells` terminal cells: padded (on the left if `right`), or cut with an ellipsis."""
+def width(text: str) -> int:
+    """Terminal cells that cleaned text takes."""
+    return sum(cells(text))
+
+
+def fit(text: str, room: int, *, right: bool = False) -> str:
+    """Cleaned text in exactly `room` terminal cells: padded (on the left if `right`), or cut with an ellipsis."""
     taken = width(text)
-    if taken > cells:
-        text, taken = _cut(text, cells)
-    padding = " " * (cells - taken)
+    if taken > room:
+        text, taken = _cut(text, room)
+    padding = " " * (room - taken)
     return padding + text if right else text + padding
 
 
-def _cut(text: str, cells: int) -> tuple[str, int]:
-    if cells <= 0:
+def _cut(text: str, room: int) -> tuple[str, int]:
+    if room <= 0:
         return "", 0
     taken = 0
-    for index, character in enumerate(text):
-        if taken + _cells(character) > cells - 1:
+    for index, wide in enumerate(cells(text)):
+        if taken + wide > room - 1:
             return text[:index] + "…", taken + 1
-        taken += _cells(character)
+        taken += wide
     return text, taken
 
 
@@ -111,13 +114,13 @@ def setting(value: Any) -> str:
 
 def align_points(numbers: Sequence[str]) -> list[str]:
     """Numbers of a column padded so that their decimal points stand under one another and all are equally wide."""
-    split = [_split_at_point(text) for text in numbers]
+    split = [split_at_point(text) for text in numbers]
     left = max((len(whole) for whole, _ in split), default=0)
     right = max((len(rest) for _, rest in split), default=0)
     return [whole.rjust(left) + rest.ljust(right) for whole, rest in split]
 
 
-def _split_at_point(number: str) -> tuple[str, str]:
+def split_at_point(number: str) -> tuple[str, str]:
     """(up to the point, the point and what follows); a whole number, `nan` and a bare exponent have no second part."""
     match = re.search(r"[.e]", number) if number[:1] in "-0123456789" else None
     return (number[: match.start()], number[match.start() :]) if match else (number, "")
@@ -149,8 +152,8 @@ def age(seconds: float | None) -> str:
     return f"{int(seconds)}s"
 
 
-def bar(fraction: float, cells: int) -> str:
-    """A progress bar in eighths of a cell; full only when all is done."""
-    eighths = max(0, min(8 * cells, int(fraction * 8 * cells)))
+def bar(fraction: float, room: int) -> str:
+    """A progress bar of `room` cells in eighths; full only when all is done."""
+    eighths = max(0, min(8 * room, int(fraction * 8 * room)))
     full, rest = divmod(eighths, 8)
-    return ("█" * full + (_BLOCKS[rest] if full < cells else "")).ljust(cells)
+    return ("█" * full + (_BLOCKS[rest] if full < room else "")).ljust(room)

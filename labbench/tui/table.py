@@ -1,0 +1,336 @@
+"""A virtual table of runs: it knows all keys in order, and asks for the records of the rows it shows.
+
+The cursor belongs to a run, not to a row: when the order changes under it, the run stays highlighted and stays on its
+line of the screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.color import Color
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from labbench import text
+from labbench.records import RunRecord
+from labbench.tui.columns import Column
+from labbench.tui.looks import GLYPHS, MOVING, STATUS_LOOKS, series_colours
+
+_MARGIN = 40
+"""Rows asked for beyond those on the screen, so that a step finds them there."""
+_GAP = "  "
+
+
+class RunsTable(ScrollView, can_focus=True):
+    """Runs, one a row: mark, status and name stay in view, the other columns scroll sideways."""
+
+    DEFAULT_CSS = """
+    RunsTable { border: round $border; border-title-color: $foreground; border-subtitle-color: $text-muted;
+                scrollbar-size-vertical: 1; scrollbar-size-horizontal: 1; }
+    RunsTable:focus { border: round $primary 60%; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("pagedown,ctrl+f,ctrl+d", "page(1)", "Page down", show=False),
+        Binding("pageup,ctrl+b,ctrl+u", "page(-1)", "Page up", show=False),
+        Binding("home,g", "edge(0)", "First", show=False),
+        Binding("end,G", "edge(-1)", "Last", show=False),
+        Binding("right", "sideways(8)", "Right", show=False),
+        Binding("left", "sideways(-8)", "Left", show=False),
+    ]
+
+    class RunHighlighted(Message):
+        """The cursor went to another run."""
+
+        def __init__(self, key: str) -> None:
+            self.key = key
+            super().__init__()
+
+    class RunOpened(Message):
+        """A run was double-clicked."""
+
+    class RowsNeeded(Message):
+        """Rows came into view whose records are not there yet."""
+
+        def __init__(self, keys: Sequence[str]) -> None:
+            self.keys = keys
+            super().__init__()
+
+    class HeadingClicked(Message):
+        """A column's title was clicked."""
+
+        def __init__(self, column: Column) -> None:
+            self.column = column
+            super().__init__()
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.keys: Sequence[str] = ()
+        """All runs, in order."""
+        self.cursor: str | None = None
+        """The key of the highlighted run."""
+        self.columns: Sequence[Column] = ()
+        self.sorted_by: tuple[str | None, bool] = (None, False)
+        self.marks: Mapping[str, int] = {}
+        """Marked runs and the slot of each one's colour."""
+        self.starred: str | None = None
+        """The best run of all."""
+        self.empty = ""
+        """What is said in place of rows when there are none."""
+        self.turn = 0
+        """Counts up while something trains: the running glyph moves with it."""
+        self._records: dict[str, RunRecord] = {}
+        self._row_of: dict[str, int] = {}
+        self._asked: set[str] = set()
+        self._strips: dict[tuple[str, bool], Strip] = {}
+
+    # What is shown
+
+    def show_runs(self, keys: Sequence[str], records: Sequence[RunRecord], columns: Sequence[Column]) -> None:
+        """Show these runs in this order; `records` are those at hand, the others are asked for when they are needed."""
+        line = self._row_of.get(self.cursor or "", 0) - self.scroll_offset.y
+        before = self._row_of.get(self.cursor or "", 0)
+        self.keys, self._row_of = keys, {key: row for row, key in enumerate(keys)}
+        self._records = {record.key: record for record in records}
+        self._asked.clear()
+        self._take_columns(columns)
+        if self.cursor not in self._row_of:  # it is gone: the one that took its place
+            self.cursor = keys[min(before, len(keys) - 1)] if keys else None
+            self._announce()
+        self._relayout()
+        if self.cursor is not None:
+            self._scroll_to_row(self._row_of[self.cursor] - line)
+
+    def _take_columns(self, columns: Sequence[Column]) -> None:
+        """Columns that were there before stay as wide as they were."""
+        known = {(column.title, column.sort): column for column in self.columns}
+        self.columns = [known.get((column.title, column.sort), column) for column in columns]
+
+    def add_records(self, records: Sequence[RunRecord]) -> None:
+        """Fill in rows that were asked for."""
+        self._records.update((record.key, record) for record in records)
+        self._asked.difference_update(record.key for record in records)
+        self._relayout()
+
+    def record(self, key: str) -> RunRecord | None:
+        """The record of a run, if it is at hand."""
+        return self._records.get(key)
+
+    def redraw(self) -> None:
+        """Draw all rows anew: marks, sort or theme have changed."""
+        self._strips.clear()
+        self.refresh()
+
+    def turn_running(self) -> None:
+        """Move the glyph of what is training on by one."""
+        self.turn += 1
+        for line, key in enumerate(self._visible_keys(), start=1 + self.scroll_offset.y):
+            record = self._records.get(key)
+            if record is not None and record.status == "running":
+                self.refresh_line(line)
+
+    def wanted_keys(self) -> Sequence[str]:
+        """The runs on the screen and some around them."""
+        top = self.scroll_offset.y
+        return self.keys[max(0, top - _MARGIN) : top + self._page + _MARGIN]
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._strips.clear()
+
+    # Moving
+
+    def action_move(self, rows: int) -> None:
+        self._go(self._cursor_row + rows)
+
+    def action_page(self, pages: int) -> None:
+        self._go(self._cursor_row + pages * max(1, self._page - 1))
+
+    def action_edge(self, row: int) -> None:
+        self._go(row % max(1, len(self.keys)))
+
+    def action_sideways(self, cells: int) -> None:
+        self.scroll_to(x=self.scroll_offset.x + cells, animate=False, force=True)
+
+    @property
+    def _cursor_row(self) -> int:
+        return self._row_of.get(self.cursor or "", 0)
+
+    @property
+    def _page(self) -> int:
+        return max(1, self.scrollable_content_region.height - 1)
+
+    def _go(self, row: int) -> None:
+        if not self.keys:
+            return
+        row, before = max(0, min(row, len(self.keys) - 1)), self._cursor_row
+        if row == before:
+            return
+        self.cursor = self.keys[row]
+        self.refresh_line(before + 1)
+        self.refresh_line(row + 1)
+        top = self.scroll_offset.y
+        self._scroll_to_row(min(max(top, row - self._page + 1), row))
+        self._announce()
+
+    def _scroll_to_row(self, top: int) -> None:
+        if top != self.scroll_offset.y:
+            self.scroll_to(y=max(0, top), animate=False, force=True, immediate=True)
+
+    def _announce(self) -> None:
+        if self.cursor is not None:
+            self.post_message(self.RunHighlighted(self.cursor))
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        if offset.y == 0:
+            column = event.style.meta.get("column")
+            if column is not None:
+                self.post_message(self.HeadingClicked(self.columns[column]))
+        else:
+            self._go(self.scroll_offset.y + offset.y - 1)
+            if event.chain == 2:
+                self.post_message(self.RunOpened())
+
+    # Layout
+
+    def on_resize(self) -> None:
+        self._relayout()
+
+    def _relayout(self) -> None:
+        for column in self.columns:
+            column.learn(self._records.values())
+        width = self._frozen_width + sum(len(_GAP) + column.width for column in self.columns[1:])
+        self.virtual_size = Size(width, len(self.keys) + 1)
+        self._show_position()
+        self.redraw()
+
+    @property
+    def _name_width(self) -> int:
+        """The name may take half of the table."""
+        return min(self.columns[0].width, max(12, self.scrollable_content_region.width // 2)) if self.columns else 0
+
+    @property
+    def _frozen_width(self) -> int:
+        return 5 + self._name_width
+
+    def _visible_keys(self) -> Sequence[str]:
+        top = self.scroll_offset.y
+        return self.keys[top : top + self._page]
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._show_position()
+
+    def _show_position(self) -> None:
+        top, rows = self.scroll_offset.y, len(self._visible_keys())
+        position = f"{top + 1}–{top + rows} of {len(self.keys)}" if self.keys else ""
+        if position != (self.border_subtitle or ""):
+            self.border_subtitle = position
+
+    # Drawing
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        if y == 0:
+            return self._in_view(self._heading(), width)
+        row = self.scroll_offset.y + y - 1
+        if not self.keys:
+            return self._empty_line(y, width)
+        if row >= len(self.keys):
+            return Strip.blank(width, self.rich_style)
+        key = self.keys[row]
+        record = self._records.get(key)
+        if record is None:
+            self._ask()
+            return Strip([Segment(" " * 5 + "…".ljust(width - 5), self._style("secondary"))], width)
+        if record.status == "running":
+            return self._in_view(self._row(record), width)
+        cached = (key, key == self.cursor)
+        if cached not in self._strips:
+            self._strips[cached] = self._row(record)
+        return self._in_view(self._strips[cached], width)
+
+    def _empty_line(self, y: int, width: int) -> Strip:
+        lines = self.empty.splitlines()
+        index = y - max(1, (self._page - len(lines)) // 2)
+        said = lines[index] if 0 <= index < len(lines) else ""
+        is_command = said.startswith("labbench ")
+        style = self._style("primary" if is_command else "secondary", bold=is_command)
+        return Strip([Segment(said.center(width), style)]).adjust_cell_length(width, self.rich_style)
+
+    def _ask(self) -> None:
+        missing = [key for key in self.wanted_keys() if key not in self._records and key not in self._asked]
+        if missing:
+            self._asked.update(missing)
+            self.post_message(self.RowsNeeded(missing))
+
+    def _in_view(self, strip: Strip, width: int) -> Strip:
+        """The part of a row on the screen: what is frozen, then as much of the rest as scrolling has brought here."""
+        frozen = self._frozen_width
+        start = frozen + self.scroll_offset.x
+        rest = strip.crop(start, start + max(0, width - frozen))
+        return Strip.join([strip.crop(0, frozen), rest]).adjust_cell_length(width, strip._segments[-1].style)
+
+    def _heading(self) -> Strip:
+        segments = [Segment(" " * 5, self.rich_style)]
+        sort, descending = self.sorted_by
+        arrow = "▼" if descending else "▲"
+        for index, column in enumerate(self.columns):
+            is_sorted = sort is not None and column.sort == sort
+            style = self._style("primary" if is_sorted else "secondary", bold=True) + Style.from_meta({"column": index})
+            title = text.fit(column.title, self._name_width) if index == 0 else column.heading()
+            segments += [Segment(title, style), Segment((arrow if is_sorted else " ") + " ", style)]
+        return Strip([*segments, Segment("", self.rich_style)])
+
+    def _row(self, record: RunRecord) -> Strip:
+        highlighted = record.key == self.cursor
+        plain = self._style("foreground", highlighted=highlighted)
+        look = STATUS_LOOKS[record.status]
+        glyph = MOVING[self.turn % len(MOVING)] if record.status == "running" else look.glyph
+        segments = [
+            *self._mark(record.key, highlighted, plain),
+            Segment(glyph, self._style(look.colour, highlighted=highlighted)),
+            Segment(" ", plain),
+            Segment(
+                text.fit(self.columns[0].cell(record), self._name_width),
+                self._style("foreground", bold=highlighted, highlighted=highlighted),
+            ),
+        ]
+        for column in self.columns[1:]:
+            cell = column.fitted(record)
+            star = record.key == self.starred and column.title == "best"
+            style = self._style("warning", highlighted=highlighted) if cell.strip() in ("nan", "inf", "-inf") else plain
+            segments += [
+                Segment(" ", plain),
+                Segment("★" if star else " ", self._style("accent", highlighted=highlighted)),
+                Segment(cell, style),
+            ]
+        return Strip([*segments, Segment(" ", plain)])
+
+    def _mark(self, key: str, highlighted: bool, plain: Style) -> list[Segment]:
+        slot = self.marks.get(key)
+        if slot is None:
+            return [Segment("   ", plain)]
+        colour = Style(color=Color.parse(series_colours(self.app)[slot]).rich_color)
+        return [Segment(" ", plain), Segment(GLYPHS[slot], plain + colour), Segment(" ", plain)]
+
+    def _style(self, colour: str, *, bold: bool = False, highlighted: bool = False) -> Style:
+        """The theme's colour of that name on the table's background, or on the cursor's."""
+        variables = self.app.theme_variables
+        background = self.background_colors[1]
+        if highlighted:
+            background = background.blend(Color.parse(variables["primary"]), 0.22 if self.has_focus else 0.12)
+        return Style(color=Color.parse(variables[colour]).rich_color, bgcolor=background.rich_color, bold=bold)
