@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.errors import FilterError
@@ -212,6 +212,7 @@ def test_absurd_nesting_is_an_ordinary_error(text: str) -> None:
 pieces = st.sampled_from([*"ab=1,.<>!~()[]'\"\\ \n", " or ", " not ", "best(", "status="])
 
 
+@settings(deadline=None)
 @given(st.lists(pieces, max_size=20).map("".join))
 def test_any_text_parses_or_is_a_filter_error_within_it(text: str) -> None:
     position = 0
@@ -310,16 +311,19 @@ def written(tree: Filter) -> str:
     return "(" + (" " if isinstance(tree, And) else " or ").join(map(written, tree.terms)) + ")"
 
 
+@settings(deadline=None)
 @given(trees)
 def test_a_written_tree_parses_to_itself(tree: Filter) -> None:
     assert parse(written(tree)) == tree
 
 
+@settings(deadline=None)
 @given(trees, st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 3)))
 def test_filters_are_two_valued(tree: Filter, config: dict[str, int]) -> None:
     assert matches_config(Not(tree), config) is not matches_config(tree, config)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers() | st.text(max_size=3), max_size=4))
 def test_any_list_of_a_config_can_be_written(items: list[object]) -> None:
     assert matches_config(parse(f"x={json.dumps(items)}"), {"x": items})

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import date, datetime, time
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labbench.grid.toml_positions import Path, Positions, find_positions
@@ -137,6 +137,7 @@ def at(document: Any, path: Path) -> Any:
     return document
 
 
+@settings(deadline=None)
 @given(texts())
 @example(
     'a = [1, [2, "]"], {x = 3}] # ]\n[t."x.y"]\nb.c = """\n"a""""\n[[z]]\n[z.y]\nq = 1979-05-27 07:32:00Z\n[[z]]\n'

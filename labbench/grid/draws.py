@@ -60,6 +60,10 @@ class Draws:
     seed: int
     distributions: tuple[Distribution, ...]
 
+    @property
+    def keys(self) -> list[str]:
+        return [distribution.key for distribution in self.distributions]
+
 
 def read_draws(source: Source) -> Draws | None:
     """The `[random]` of a grid file, None without one."""

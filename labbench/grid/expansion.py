@@ -73,8 +73,8 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = LIMIT, yes: b
 
 def count_runs(grid: Grid) -> int:
     """How many runs the grid has before `[[exclude]]`, without expanding it."""
-    axes = [1 if axis.keys_in(grid.pinned) else len(axis.points) for axis in grid.axes]
-    axes += [grid.draws.samples] if grid.draws else []
+    axes = [1 if grid.pins(axis.keys) else len(axis.points) for axis in grid.axes]
+    axes += [1 if grid.pins(grid.draws.keys) else grid.draws.samples] if grid.draws else []
     product = math.prod(axes) if axes or not grid.includes else 0
     seeds = 1 if "seed" in grid.pinned else max(1, len(grid.seeds))
     return (product + len(grid.includes)) * seeds
@@ -122,22 +122,23 @@ class _Checker:
                 message = f"`{setting.key}` is a list, so its axis is a list of lists: {setting.key} = [[...], [...]]"
                 raise self.grid.source.error(message, setting.path[:-1])
         points = [{setting.key: self.value(setting) for setting in point} for point in axis.points]
-        return points[:1] if axis.keys_in(self.grid.pinned) else points
+        return points[:1] if self.grid.pins(axis.keys) else points
 
     def draws(self) -> list[list[Values]]:
         """The axis of `[random]`, if there is one."""
         draws = self.grid.draws
         if draws is None:
             return []
-        for distribution in draws.distributions:
-            for end in distribution.ends():
+        samples = 1 if self.grid.pins(draws.keys) else draws.samples
+        columns = []
+        for each in draws.distributions:
+            self.param(Setting(each.key, None, each.path[:-1]))
+            for end in each.ends():
                 self.value(end)
-        columns = [
-            [self.value(Setting(each.key, value, each.path)) for value in each.draw(draws.samples, draws.seed)]
-            for each in draws.distributions
-        ]
-        keys = [each.key for each in draws.distributions]
-        return [[dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]]
+            columns.append(
+                [self.value(Setting(each.key, value, each.path)) for value in each.draw(samples, draws.seed)]
+            )
+        return [[dict(zip(draws.keys, row, strict=True)) for row in zip(*columns, strict=True)]]
 
     def condition(self, settings: Mapping[str, Setting]) -> Condition:
         return {key: self.alternatives(setting) for key, setting in settings.items()}

@@ -5,7 +5,7 @@ The tables are described in the user's manual; a `Grid` holds them in the order 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,6 @@ class Axis:
     keys: tuple[str, ...]
     points: tuple[tuple[Setting, ...], ...]
     """One setting a key, for each point."""
-
-    def keys_in(self, settings: Mapping[str, Setting]) -> bool:
-        """Whether all of the axis is decided by these settings."""
-        return settings.keys() >= set(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,11 @@ class Grid:
     def axis_keys(self) -> list[str]:
         """The keys that vary by design, in the file's order."""
         keys = [key for axis in self.axes for key in axis.keys]
-        return keys + ([each.key for each in self.draws.distributions] if self.draws else [])
+        return keys + (self.draws.keys if self.draws else [])
+
+    def pins(self, keys: Iterable[str]) -> bool:
+        """Whether `--set` has decided all of these keys, so that their axis has one point."""
+        return self.pinned.keys() >= set(keys)
 
     @property
     def implied_keys(self) -> set[str]:
@@ -155,37 +155,40 @@ def _name(source: Source, path: Path) -> str:
 
 def _task(source: Source, folder: Path) -> tuple[str, tuple[str, ...]]:
     """What trains a run: (task, command), one of them empty."""
-    document = source.document
-    if ("task" in document) == ("command" in document):
-        which = (
-            "task and command cannot both be given"
-            if "task" in document
-            else 'give a `task` (task = "digits") or a `command`'
-        )
-        raise source.error(f"{which}: one of them trains the runs", ("command",), at="key")
-    if "command" in document:
-        command = document["command"]
-        if not isinstance(command, list) or not command:
-            raise source.error('command must be a list of words, ["python", "train.py"]', ("command",))
-        for index, word in enumerate(command):
-            if not isinstance(word, str):
-                raise source.error(f"a word of command must be a string, not {shown(word)}", ("command", index))
-        return "", tuple(command)
-    task = document["task"]
+    given = [key for key in ("task", "command") if key in source.document]
+    if not given:
+        raise source.error('a grid needs a task: task = "digits", or command = ["python", "train.py"]', ())
+    if len(given) == 2:
+        raise source.error("task and command are both given: one of them trains the runs", ("command",), at="key")
+    value = source.document[given[0]]
+    return ("", _command(source, value)) if given == ["command"] else (_task_name(source, value, folder), ())
+
+
+def _command(source: Source, words: object) -> tuple[str, ...]:
+    if not isinstance(words, list) or not words:
+        raise source.error('command must be a list of words, ["python", "train.py"]', ("command",))
+    for index, word in enumerate(words):
+        if not isinstance(word, str):
+            raise source.error(f"a word of command must be a string, not {shown(word)}", ("command", index))
+    return tuple(words)
+
+
+def _task_name(source: Source, task: object, folder: Path) -> str:
+    """A built-in task's name, or `/absolute/file.py:Class`; the file is there, whatever is in it."""
     if not isinstance(task, str):
         raise source.error(f"task must be a string, not {shown(task)}", ("task",))
     if task in BUILTIN:
-        return task, ()
+        return task
     file, colon, name = task.rpartition(":")
     if not colon and not task.endswith(".py"):
         hint = nearest(task, tuple(BUILTIN)) or f' (there are {", ".join(BUILTIN)}, and "file.py:Class" of your own)'
         raise source.error(f"no task is called `{task}`{hint}", ("task",))
     if not file or not name.isidentifier():
-        raise source.error(f'say which class of the file is the task: "{task.partition(":")[0]}:Task"', ("task",))
+        raise source.error(f'say which class is the task: "{task.rstrip(":")}:MyTask"', ("task",))
     absolute = (folder / Path(file).expanduser()).resolve()
     if not absolute.is_file():
         raise source.error(f"there is no file {absolute}", ("task",))
-    return f"{absolute}:{name}", ()
+    return f"{absolute}:{name}"
 
 
 def _axes(source: Source) -> tuple[Axis, ...]:

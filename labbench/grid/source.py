@@ -31,7 +31,7 @@ class Setting:
     """Flat: nested tables are joined with `.`."""
     value: Any
     path: TomlPath
-    """Keys and indices in the file; `(i,)` for the i-th override of the command line."""
+    """Keys and indices in the file; a path that begins with `i` is in the i-th override of the command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,7 @@ def override_settings(source: Source) -> dict[str, Setting]:
         except (ValueError, RecursionError):
             document = {"value": written}
         value = document["value"] if document.keys() == {"value"} else written
-        for setting in source.settings({key: value}, ()).values():
-            found[setting.key] = Setting(setting.key, setting.value, (index,))
+        found |= source.settings({key: value}, (index,))
     return found
 
 

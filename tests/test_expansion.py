@@ -1,0 +1,398 @@
+"""A grid's configs and the names of its runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from labbench.errors import GridError
+from labbench.grid import count_runs, expand, new_runs, read_grid
+from labbench.grid.identity import canonical
+from labbench.grid.names import make_names
+from labbench.params import BUILTIN, TRAINING
+from labbench.records import NewRun
+
+DIGITS = {**TRAINING, **BUILTIN["digits"]}
+DEFAULTS = {key: param.default for key, param in DIGITS.items()}
+
+Expand = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Callable[..., list[NewRun]]:
+    """The runs that the text of a grid asks for."""
+
+    def asked(text: str, *overrides: str) -> list[NewRun]:
+        path = tmp_path / "grid.toml"
+        path.write_text(text if text.lstrip().startswith("command") else f'task = "digits"\n{text}')
+        grid = read_grid(path, overrides=overrides)
+        params = {} if grid.command else DIGITS
+        return new_runs(grid, expand(grid, params).configs, params)
+
+    return asked
+
+
+@pytest.fixture
+def configs(asked: Callable[..., list[NewRun]]) -> Expand:
+    """The configs, without what is at its default."""
+
+    def configs(text: str, *overrides: str) -> list[dict[str, Any]]:
+        return [told(run.config) for run in asked(text, *overrides)]
+
+    return configs
+
+
+@pytest.fixture
+def names(asked: Callable[..., list[NewRun]]) -> Callable[..., list[str]]:
+    return lambda text, *overrides: [run.name for run in asked(text, *overrides)]
+
+
+def told(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in DEFAULTS or value != DEFAULTS[key]}
+
+
+EXAMPLE = """
+name = "optimizers"
+task = "digits"
+[params]
+epochs = 20
+model = "mlp"
+hidden = [128, 64]
+[grid]
+optimizer = ["sgd", "adam"]
+lr        = [0.1, 0.01, 0.001]
+dropout   = [0.0, 0.5]
+batchnorm = [false, true]
+[[zip]]
+batch_size = [32, 128]
+weight_decay = [0.0, 1e-4]
+[repeat]
+seeds = [0, 1, 2]
+[[exclude]]
+optimizer = "sgd"
+lr = [0.001]
+[[set]]
+when = { optimizer = "sgd" }
+momentum = 0.9
+[[include]]
+optimizer = "adam"
+lr = 0.003
+[metrics]
+"val/accuracy" = "max"
+[stop]
+metric = "val/loss"
+patience = 5
+"""
+
+
+def test_the_example_of_the_manual_has_123_runs(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text(EXAMPLE)
+    grid = read_grid(tmp_path / "grid.toml")
+    expansion = expand(grid, DIGITS)
+    runs = new_runs(grid, expansion.configs, DIGITS)
+    assert expansion.warnings == []
+    assert len(runs) == len({run.name for run in runs}) == len({run.identity for run in runs}) == 123
+    assert runs[0].name == "sgd lr=0.1 bs=32 s0"
+    assert runs[3 * 7].name == "sgd lr=0.1 drop=0.5 bn bs=128 wd=0.0001 s0"
+    assert runs[-1].name == "adam lr=0.003 bs=64 s2"
+    for run in runs:
+        assert list(run.config) == list(DIGITS)
+        assert run.config["momentum"] == (0.9 if run.config["optimizer"] == "sgd" else 0.0)
+        assert (run.config["epochs"], run.config["beta1"]) == (20, 0.9)
+
+
+def test_the_last_axis_varies_first_and_seeds_before_it(configs: Expand) -> None:
+    found = configs("[grid]\nlr = [1, 2]\nmomentum = [0.1, 0.2]\n[repeat]\nseeds = [4, 3]")
+    assert [(c["lr"], c["momentum"], c["seed"]) for c in found] == [
+        (lr, momentum, seed) for lr in (1, 2) for momentum in (0.1, 0.2) for seed in (4, 3)
+    ]
+
+
+def test_values_have_their_declared_types(configs: Expand) -> None:
+    [config] = configs("[params]\nlr = 1\nepochs = 3.0\nhidden = [8.0, 4]")
+    assert (config["lr"], type(config["lr"])) == (1.0, float)
+    assert (config["epochs"], type(config["epochs"])) == (3, int)
+    assert [type(width) for width in config["hidden"]] == [int, int]
+
+
+def test_a_grid_without_axes_is_one_run_or_its_includes(configs: Expand) -> None:
+    assert configs("") == [{}]
+    assert configs("[params]\nlr = 0.5") == [{"lr": 0.5}]
+    assert configs("[params]\nepochs = 2\n[[include]]\nlr = 0.5\n[[include]]\nlr = 0.6") == [
+        {"epochs": 2, "lr": 0.5},
+        {"epochs": 2, "lr": 0.6},
+    ]
+
+
+def test_an_axis_of_lists_has_lists_for_values(configs: Expand) -> None:
+    assert configs("[grid]\nhidden = [[32], [64, 16]]") == [{"hidden": [32]}, {"hidden": [64, 16]}]
+
+
+def test_an_axis_goes_over_a_param_and_an_include_starts_from_the_params(configs: Expand) -> None:
+    text = "[params]\nlr = 0.5\n[grid]\nlr = [0.1]\n[[include]]\nmomentum = 0.9"
+    assert configs(text) == [{"lr": 0.1}, {"lr": 0.5, "momentum": 0.9}]
+
+
+def test_an_exclude_needs_all_of_its_keys_and_any_of_its_values(configs: Expand) -> None:
+    grid = '[grid]\noptimizer = ["adam", "adamw"]\nlr = [1, 2, 3]\n'
+    left = configs(grid + '[[exclude]]\noptimizer = "adam"\nlr = [1, 3.0]\n[[exclude]]\nlr = 2')
+    assert [(c["optimizer"], c["lr"]) for c in left] == [("adamw", 1.0), ("adamw", 3.0)]
+
+
+def test_an_exclude_of_a_list_means_that_list_or_any_of_several(configs: Expand) -> None:
+    grid = "[grid]\nhidden = [[1], [2], [3, 4]]\n[[exclude]]\nhidden = "
+    assert configs(grid + "[3, 4]") == [{"hidden": [1]}, {"hidden": [2]}]
+    assert configs(grid + "[[1], [3, 4]]") == [{"hidden": [2]}]
+
+
+def test_conditions_see_defaults_and_params(configs: Expand) -> None:
+    text = "[params]\nepochs = 5\n[grid]\nlr = [1, 2]\n[[set]]\nwhen = { epochs = 5, dropout = 0 }\nbatchnorm = true"
+    assert [c["batchnorm"] for c in configs(text)] == [True, True]
+
+
+def test_excludes_do_not_touch_includes(configs: Expand) -> None:
+    assert configs("[grid]\nlr = [1, 2]\n[[exclude]]\nlr = 2\n[[include]]\nlr = 2\nepochs = 3") == [
+        {"lr": 1.0},
+        {"lr": 2.0, "epochs": 3},
+    ]
+
+
+def test_a_set_goes_over_params_but_not_over_what_a_run_sets_itself(configs: Expand) -> None:
+    rule = '[[set]]\nwhen = { model = "mlp" }\nmomentum = 0.9\n'
+    assert configs(f"[params]\nmomentum = 0.5\n{rule}") == [{"momentum": 0.9}]
+    assert configs(f"[grid]\nmomentum = [0.5]\n{rule}") == [{"momentum": 0.5}]
+    assert configs(f"[[include]]\nmomentum = 0.5\n{rule}") == [{"momentum": 0.5}]
+    assert configs(rule, "momentum=0.5") == [{"momentum": 0.5}]
+
+
+def test_sets_apply_in_the_file_s_order_and_see_those_before(configs: Expand) -> None:
+    first = "[[set]]\nwhen = { lr = 0.01 }\nmomentum = 0.9\nbeta1 = 0.5\n"
+    second = "[[set]]\nwhen = { momentum = 0.9 }\nnesterov = true\nbeta1 = 0.6\n"
+    assert configs(first + second) == [{"momentum": 0.9, "nesterov": True, "beta1": 0.6}]
+    assert configs(second + first) == [{"momentum": 0.9, "beta1": 0.5}]
+
+
+def test_what_is_there_twice_is_kept_once_where_it_came_first(configs: Expand) -> None:
+    found = configs("[grid]\nlr = [1, 2, 1.0]\n[[include]]\nlr = 2\n[[include]]\nlr = 3\n[repeat]\nseeds = [1, 1]")
+    assert [c["lr"] for c in found] == [1, 2, 3]
+
+
+def test_an_override_replaces_a_param_and_pins_an_axis(configs: Expand) -> None:
+    text = """[params]\nepochs = 5\n[grid]\nlr = [1, 2]\n[[zip]]\nbatch_size = [1, 2]\nmomentum = [0.1, 0.2]
+              [[include]]\nlr = 9\n[repeat]\nseeds = [1, 2]"""
+    assert {c["epochs"] for c in configs(text, "epochs=7")} == {7}
+    assert [c["lr"] for c in configs(text, "lr=3")] == [3] * 6
+    assert {(c.get("batch_size"), c["momentum"]) for c in configs(text, "momentum=0.5", "lr=1")} == {
+        (1, 0.5),
+        (2, 0.5),
+        (None, 0.5),
+    }
+    assert {c["seed"] for c in configs(text, "seed=7")} == {7}
+    assert configs("", "optimizer=adam", "lr=1", "lr=2", "hidden=[8]") == [
+        {"optimizer": "adam", "lr": 2.0, "hidden": [8]},
+    ]
+    assert configs("command = ['a']\n[grid]\nopt.lr = [1, 2]", "opt={lr=3, name='x'}", "s=1e-3x") == [
+        {"opt.lr": 3, "opt.name": "x", "s": "1e-3x"},
+    ]
+
+
+RANDOM = """
+[random]
+samples = %d
+seed = 1
+lr = { loguniform = [1e-4, 1e-1] }
+dropout = { uniform = [0.0, 0.5] }
+epochs = { int = [1, 3] }
+hidden = { choice = [[16], [32, 32]] }
+"""
+
+
+def test_random_draws_stay_within_their_distributions(configs: Expand) -> None:
+    found = configs(RANDOM % 200)
+    assert len(found) == 200
+    lrs = sorted(c["lr"] for c in found)
+    assert 1e-4 <= lrs[0] < 2e-4
+    assert 5e-2 < lrs[-1] <= 1e-1
+    assert math.log10(lrs[100]) == pytest.approx(-2.5, abs=0.4)
+    assert all(0 <= c.get("dropout", 0) <= 0.5 for c in found)
+    assert {c["epochs"] for c in found} == {1, 2, 3}
+    assert {tuple(c["hidden"]) for c in found} == {(16,), (32, 32)}
+    assert all(len(f"{c['lr']:g}") >= len(repr(c["lr"]).lstrip("0.")) for c in found)
+
+
+def test_random_draws_follow_from_the_file_alone(configs: Expand) -> None:
+    """These very numbers: a release that drew others would train a person's grid again."""
+    random.seed(3)
+    [first, second] = configs(RANDOM % 2)
+    assert (first["lr"], first["dropout"], first["epochs"], first["hidden"]) == FIRST_DRAW
+    assert configs(RANDOM % 9)[:2] == [first, second]
+    assert [c["lr"] for c in configs(RANDOM % 2, "dropout=0.1")] == [first["lr"], second["lr"]]
+    assert configs((RANDOM % 2).replace("seed = 1", "seed = 2"))[0]["lr"] != first["lr"]
+    alone = configs("[random]\nsamples = 1\nseed = 1\nlr = { loguniform = [1e-4, 1e-1] }")
+    assert alone[0]["lr"] == first["lr"]
+
+
+FIRST_DRAW = (0.000395131, 0.227214, 1, [32, 32])
+
+
+def test_random_draws_are_one_axis_beside_the_others(configs: Expand) -> None:
+    found = configs(RANDOM % 3 + "[grid]\nmomentum = [0.1, 0.2]")
+    assert [c["momentum"] for c in found] == [0.1] * 3 + [0.2] * 3
+    assert [c["lr"] for c in found[:3]] == [c["lr"] for c in found[3:]]
+
+
+def test_a_grid_that_is_too_large_is_refused_before_it_is_expanded(tmp_path: Path) -> None:
+    axes = "\n".join(f"{key} = [{', '.join(map(str, range(1, 101)))}]" for key in ("lr", "epochs", "batch_size"))
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        f'task = "digits"\n[grid]\n{axes}\n[random]\nsamples = 1000000000\ndropout = {{ uniform = [0, 0.5] }}'
+    )
+    grid = read_grid(path)
+    began = time.perf_counter()
+    with pytest.raises(GridError, match=r"1,000,000,000,000,000 runs, more than 100,000.*--yes"):
+        expand(grid, DIGITS)
+    assert time.perf_counter() - began < 0.1
+    small = read_grid(path, overrides=["dropout=0.5", "lr=1", "epochs=1"])
+    assert count_runs(small) == 100
+    with pytest.raises(GridError, match="100 runs, more than 99"):
+        expand(small, DIGITS, limit_without_yes=99)
+    assert len(expand(small, DIGITS, limit_without_yes=99, yes=True).configs) == 100
+
+
+def test_ten_thousand_runs_are_expanded_hashed_and_named_in_a_second_or_so(asked: Callable[..., list[NewRun]]) -> None:
+    began = time.perf_counter()
+    runs = asked(
+        f"""
+        [grid]
+        optimizer = ["sgd", "adam"]
+        lr = {[n / 1000 for n in range(1, 26)]}
+        dropout = [0.0, 0.1, 0.2, 0.3, 0.5]
+        batchnorm = [false, true]
+        [[zip]]
+        batch_size = [32, 64]
+        weight_decay = [0.0, 0.1]
+        [[set]]
+        when = {{ optimizer = "sgd" }}
+        momentum = 0.9
+        [repeat]
+        seeds = {list(range(10))}
+        """
+    )
+    seconds = time.perf_counter() - began
+    assert len(runs) == len({run.name for run in runs}) == len({run.identity for run in runs}) == 10_000
+    assert seconds < 4  # about 0.5 on an idle core
+
+
+axis_values = {
+    "optimizer": st.sampled_from(["sgd", "adam", "adamw"]),
+    "lr": st.floats(0, 1) | st.integers(0, 3),
+    "batch_size": st.integers(1, 512),
+    "dropout": st.floats(0, 0.9),
+    "batchnorm": st.booleans(),
+    "nesterov": st.booleans(),
+    "hidden": st.lists(st.integers(1, 9), max_size=2),
+    "activation": st.sampled_from(["relu", "tanh"]),
+    "momentum": st.floats(0, 0.9),
+}
+
+
+def spelled(value: Any) -> str:
+    """JSON that is the same for 1 and 1.0."""
+    return json.dumps(value, sort_keys=True).removesuffix(".0")
+
+
+def distinct(values: st.SearchStrategy[Any], size: int | None = None) -> st.SearchStrategy[list[Any]]:
+    return st.lists(
+        values, min_size=size or 1, max_size=size or 3, unique_by=lambda value: json.dumps(value).removesuffix(".0")
+    )
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> tuple[str, int]:
+    """A grid of distinct values, and how many runs that makes."""
+    keys = draw(st.lists(st.sampled_from(sorted(axis_values)), min_size=1, max_size=4, unique=True))
+    split = draw(st.integers(0, len(keys)))
+    lines, count = ["[grid]"] if split else [], 1
+    for key in keys[:split]:
+        values = draw(distinct(axis_values[key]))
+        lines.append(f"{key} = {json.dumps(values)}")
+        count *= len(values)
+    if keys[split:]:
+        lines.append("[[zip]]")
+        lines += [f"{key} = {json.dumps(draw(distinct(axis_values[key], 2)))}" for key in keys[split:]]
+        count *= 2
+    seeds = draw(st.lists(st.integers(0, 99), max_size=3, unique=True))
+    if seeds:
+        lines.append(f"[repeat]\nseeds = {seeds}")
+    return "\n".join(lines), count * max(1, len(seeds))
+
+
+one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@one_folder
+@given(grids())
+def test_a_grid_has_as_many_runs_as_the_product_of_its_axes(
+    asked: Callable[..., list[NewRun]], grid: tuple[str, int]
+) -> None:
+    text, count = grid
+    runs = asked(text)
+    assert len(runs) == count
+    assert len({run.name for run in runs}) == count
+    assert len({run.identity for run in runs}) == count
+    assert asked(text) == runs
+
+
+words = st.sampled_from(["a", "a b", "bn", "s1", "lr=1", "true", ""])
+free_values = st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-1, 1) | words
+free_keys = st.sampled_from(["lr", "x.lr", "bn", "batchnorm", "seed", "opt", "a"])
+free_configs = st.lists(
+    st.dictionaries(free_keys, free_values, max_size=5), min_size=1, max_size=6, unique_by=canonical
+)
+
+
+@settings(deadline=None)
+@given(free_configs, st.booleans())
+def test_configs_that_differ_never_share_a_name(found: list[dict[str, Any]], are_axes: bool) -> None:
+    names = make_names(found, {}, axes=["opt", "lr"] if are_axes else [], same="grid")
+    assert all(names)
+    assert len(set(names)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["grid"]),
+        ("[grid]\nbatchnorm = [true, false]", ["bn", "bn=false"]),
+        ("[grid]\ndropout = [0, 0.5]", ["drop=0", "drop=0.5"]),
+        ("[grid]\nlr = [1e-5, 1]", ["lr=1e-5", "lr=1"]),
+        ("[grid]\nlr = [0.01, 0.02]", ["lr=0.01", "lr=0.02"]),
+        ("[grid]\nhidden = [[8], [8, 4]]", ["hidden=[8]", "hidden=[8,4]"]),
+        ("[grid]\nactivation = ['relu', 'tanh']\nmodel = ['mlp']", ["relu", "tanh"]),
+        ("[repeat]\nseeds = [0, 5]", ["s0", "s5"]),
+        ("[params]\nlr = 0.1\n[[include]]\noptimizer = 'adam'\n[[include]]\nnesterov = true", ["adam", "nesterov"]),
+        ("[grid]\nlr = [0.1]\n[[include]]\nlr = 0.2\nbeta1 = 0.8", ["lr=0.1", "lr=0.2 beta1=0.8"]),
+        ("command = ['x']\n[grid]\na = ['p', 'q']\nb = ['p', 'r']", ["a=p b=p", "a=p b=r", "a=q b=p", "a=q b=r"]),
+        (
+            "command = ['x']\n[grid]\na.lr = [1, 2]\nb.lr = [3, 4]",
+            ["a.lr=1 b.lr=3", "a.lr=1 b.lr=4", "a.lr=2 b.lr=3", "a.lr=2 b.lr=4"],
+        ),
+        ("command = ['x']\n[grid]\nnet.width = [1, 2.5]", ["width=1", "width=2.5"]),
+        ("command = ['x']\n[grid]\na = ['x y', 'z']", ['a="x y"', "a=z"]),
+        ("command = ['x']\n[grid]\na = [true, 'true', 1]", ["a=true", 'a="true"', "a=1"]),
+        ("command = ['x']\n[grid]\na = [0, 1]\n[[include]]\nb = 2", ["a=0", "a=1", "b=2"]),
+        ("command = ['x']\n[[include]]\nb = 2\n[[include]]\nc = 1", ["b=2", "c=1"]),
+        ("command = ['x']\n[params]\na = 1\n[[include]]\na = 1\n[[include]]\nb = 2", ["no b", "b=2"]),
+    ],
+)
+def test_names_say_what_differs_and_what_is_on(names: Callable[..., list[str]], text: str, expected: list[str]) -> None:
+    assert names(text) == expected

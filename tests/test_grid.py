@@ -1,0 +1,316 @@
+"""Reading a grid file: what every table means, and errors that point at the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labbench.errors import GridError
+from labbench.grid import Expansion, Grid, expand, new_runs, read_grid
+from labbench.params import BUILTIN, TRAINING
+from labbench.records import Resources, Runtime, Stop
+
+DIGITS = {**TRAINING, **BUILTIN["digits"]}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(text: str, name: str = "grid.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, newline="")
+        return path
+
+    return write
+
+
+def expanded(path: Path, *overrides: str) -> tuple[Grid, Expansion]:
+    grid = read_grid(path, overrides=overrides)
+    return grid, expand(grid, {} if grid.command else DIGITS)
+
+
+def test_what_is_not_about_configs_is_read_with_its_types(write: Any) -> None:
+    grid = read_grid(
+        write(
+            """
+            name = "nets"
+            task = "digits"
+            [metrics]
+            "val/accuracy" = "max"
+            time = "min"
+            [stop]
+            metric = "val/accuracy"
+            patience = 5
+            min_delta = 1
+            [runtime]
+            log_every = 10
+            keep = "best"
+            precision = "float64"
+            [resources]
+            gpus = 1
+            retries = 2
+            timeout = "1.5h"
+            """
+        )
+    )
+    assert (grid.name, grid.task, grid.command) == ("nets", "digits", ())
+    assert grid.metrics == {"val/accuracy": "max", "time": "min"}
+    assert grid.stop == Stop("val/accuracy", "max", patience=5, min_delta=1.0)
+    assert grid.runtime == Runtime(10, "best", "float64")
+    assert grid.resources == Resources(1, 2, 5400.0)
+    assert "[resources]" in grid.text
+
+
+def test_a_grid_is_named_after_its_file_and_has_defaults(write: Any) -> None:
+    grid = read_grid(write('task = "digits"', "widths.toml"))
+    assert (grid.name, grid.stop, grid.runtime, grid.resources) == ("widths", None, Runtime(), Resources())
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [('"2h"', 7200), ('"90m"', 5400), ('"30s"', 30), ('"1h30m"', 5400), ('"1d"', 86_400), ("45", 45), ("0.5", 0.5)],
+)
+def test_a_timeout_is_a_duration_or_seconds(write: Any, written: str, seconds: float) -> None:
+    assert read_grid(write(f'task = "digits"\n[resources]\ntimeout = {written}')).resources.timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("metrics", "goal", "expected"),
+    [('"a/loss" = "max"', "", "max"), ("", 'goal = "max"', "max"), ("", "", "min"), ('x = "max"', "", "min")],
+)
+def test_the_goal_of_a_stop_is_declared_or_follows_from_the_name(
+    write: Any, metrics: str, goal: str, expected: str
+) -> None:
+    text = f'task = "digits"\n[metrics]\n{metrics}\n[stop]\nmetric = "a/loss"\ntarget = 0.1\n{goal}'
+    stop = read_grid(write(text)).stop
+    assert stop == Stop("a/loss", expected, target=0.1)  # type: ignore[arg-type]
+
+
+def test_a_task_of_one_s_own_is_found_beside_the_grid(write: Any, tmp_path: Path) -> None:
+    write("class Task: ...", "my_task.py")
+    grid = read_grid(write('task = "my_task.py:Task"'))
+    assert grid.task == f"{tmp_path.resolve() / 'my_task.py'}:Task"
+
+
+def test_a_command_takes_any_key_of_any_json_type(write: Any) -> None:
+    path = write(
+        """
+        command = ["python", "train.py", "--lr={opt.lr}", "${HOME}", "{{literal}}", "{seed}"]
+        [params]
+        data = { name = "mnist", sizes = [1, [2, "x"]], flip = true }
+        [grid]
+        opt.lr = [1, 0.5]
+        [repeat]
+        seeds = [7]
+        """
+    )
+    grid, expansion = expanded(path)
+    assert grid.command[0] == "python"
+    common = {"data.name": "mnist", "data.sizes": [1, [2, "x"]], "data.flip": True, "seed": 7}
+    assert expansion.configs == [{**common, "opt.lr": 1}, {**common, "opt.lr": 0.5}]
+    assert [run.name for run in new_runs(grid, expansion.configs, {})] == ["lr=1", "lr=0.5"]
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_read(write: Any) -> None:
+    path = write('\ufefftask = "digits"\r\n[grid]\r\nlr = [0.1,\r\n  "x"]\r\n')
+    with pytest.raises(GridError) as caught:
+        expanded(path)
+    assert (caught.value.line, caught.value.column, caught.value.text) == (4, 3, '  "x"]')
+
+
+BAD: list[tuple[str, str]] = [
+    # a grid (of digits, unless it says otherwise), ▸ before the place that the error points at; a part of the message
+    ("[grid]\nlr = [0.1, ▸-1]", "lr must be at least 0, not -1"),
+    ("[params]\ndropout = ▸1.5", "dropout must be at least 0 and below 1, not 1.5"),
+    ("[params]\nbatch_size = ▸0", "batch_size must be at least 1, not 0"),
+    ("[params]\nbatch_size = ▸1.5", "batch_size must be a whole number, not 1.5"),
+    ("[params]\neps = ▸0", "eps must be above 0"),
+    ("[params]\nkernel = ▸9", "kernel must be at least 1 and at most 8"),
+    ('[params]\nlr = ▸"0.1"', 'lr must be a number, not "0.1" (leave the quotes out)'),
+    ("[params]\nlr = ▸true", "lr must be a number, not true"),
+    ("[params]\nepochs = ▸false", "epochs must be a whole number, not false"),
+    ("[params]\nbatchnorm = ▸1", "batchnorm must be true or false, not 1"),
+    ('[params]\nbatchnorm = ▸"true"', "true or false"),
+    ("[params]\nmodel = ▸1", "model must be a string, not 1"),
+    ('[params]\nmodel = ▸"mpl"', 'must be one of mlp, cnn, not "mpl"; did you mean `mlp`?'),
+    ("[params]\nhidden = ▸64", "hidden must be a list of whole numbers, not 64"),
+    ("[params]\nhidden = [64,\n  # too narrow\n  ▸0]", "each item of hidden must be at least 1, not 0"),
+    ("[params]\nlr = ▸nan", "lr must be a finite number"),
+    ("[params]\nlr = ▸inf", "lr must be a finite number"),
+    (f"[params]\nlr = ▸{'9' * 400}", "finite number"),
+    ("[params]\nlr = ▸1979-05-27 07:32:00", "cannot be a date"),
+    ("[params]\n▸optimzer = 1", "unknown parameter `optimzer`; did you mean `optimizer`?"),
+    ("[params]\nopt = { ▸lr = 1 }", "unknown parameter `opt.lr`"),
+    ("[params.opt]\n▸lr = 1", "unknown parameter `opt.lr`"),
+    ("[params]\na.b = 1\n▸'a.b' = 1", "`a.b` is set twice"),
+    ("[grid]\n▸zzz = [1]", "(there are epochs, batch_size"),
+    ("[▸grids]\nlr = [1]", "unknown table [grids]; did you mean `grid`?"),
+    ("[▸qq]", "there are params, grid"),
+    ("▸lr = 1", "a parameter stands under [params] or [grid]"),
+    ("▸nmae = 'x'", "did you mean `name`?"),
+    ("name = ▸' '", "name must be a string that is not empty"),
+    ("name = ▸1", "name must be a string"),
+    ("[▸zip]\nlr = [1]", "write [[zip]]"),
+    ("[[▸grid]]\nlr = [1]", "write [grid]"),
+    ("▸params = 1", "[params] is a table"),
+    ("[▸grid]", "[grid] is empty"),
+    ("[grid]\nlr = ▸[]", "the axis `lr` is empty"),
+    ("[grid]\nlr = ▸0.1", "an axis is a list: lr = [0.1]"),
+    ("[grid]\nhidden = ▸[64, 32]", "its axis is a list of lists"),
+    ("[grid]\nhidden = [[64], ▸32]", "hidden must be a list"),
+    ("▸[[zip]]", "this [[zip]] is empty"),
+    ("[[zip]]\nlr = [1, 2]\nmomentum = ▸[0.1]", "`momentum` has 1 values, `lr` has 2"),
+    ("[grid]\nlr = [1]\n[[zip]]\n▸lr = [1]", "`lr` has an axis already, in [grid]"),
+    ("[grid]\nlr = [1]\n[random]\nsamples = 1\n▸lr = { uniform = [0, 1] }", "an axis already"),
+    ("[▸random]\nlr = { uniform = [0, 1] }", "needs `samples`"),
+    ("[▸random]\nsamples = 3", "draws nothing"),
+    ("[random]\nsamples = ▸0\nlr = { uniform = [0, 1] }", "samples must be at least 1"),
+    ("[random]\nsamples = 1\nlr = ▸[0, 1]", "`lr` is drawn at random, from { uniform"),
+    ("[random]\nsamples = 1\nlr = { unifrom = ▸[0, 1] }", "did you mean `uniform`?"),
+    ("[random]\nsamples = 1\nlr = { uniform = ▸[1, 0] }", "must be below the second"),
+    ("[random]\nsamples = 1\nlr = { uniform = ▸[1] }", "two numbers"),
+    ("[random]\nsamples = 1\nlr = { uniform = [0, ▸inf] }", "finite"),
+    ("[random]\nsamples = 1\nlr = { choice = ▸{ a = 1 } }", "takes a list"),
+    ("[random]\nsamples = 1\nlr = { loguniform = ▸[0, 1] }", "above 0"),
+    ("[random]\nsamples = 1\nlr = ▸{ uniform = [0, 1], choice = [1] }", "one distribution"),
+    ("[random]\nsamples = 1\nepochs = { int = ▸[1.5, 3] }", "two whole numbers"),
+    ("[random]\nsamples = 1\nepochs = { uniform = ▸[1, 30] }", "epochs must be a whole number"),
+    ("[random]\nsamples = 1\nepochs = { int = [▸0, 3] }", "epochs must be at least 1"),
+    ('[random]\nsamples = 1\nmodel = { choice = ["mlp", ▸"cn"] }', "did you mean `cnn`?"),
+    ("[random]\nsamples = 1\noptim.▸lr = { uniform = [0, 1] }", "unknown parameter `optim.lr`"),
+    ("[▸repeat]", "needs a list of seeds"),
+    ("[repeat]\nseeds = ▸3", "seeds = [0, 1, 2]"),
+    ("[repeat]\nseeds = ▸[]", "needs a list of seeds"),
+    ("[repeat]\nseeds = [0, ▸-1]", "a seed must be at least 0"),
+    ("[repeat]\n▸seed = [1]", "unknown key `seed` in [repeat]; did you mean `seeds`?"),
+    ("[repeat]\nseeds = [1]\n[params]\n▸seed = 1", "the seeds come from [repeat]"),
+    ("[repeat]\nseeds = [1]\n[grid]\n▸seed = [1]", "the seeds come from [repeat]"),
+    ("[repeat]\nseeds = [1]\n[[exclude]]\n▸seed = 1", "the seeds come from [repeat]"),
+    ("▸[[exclude]]", "it would drop every run"),
+    ("[[exclude]]\n▸lrr = 1", "unknown parameter `lrr`"),
+    ("[[exclude]]\nlr = [0.1, ▸'x']", "lr must be a number"),
+    ("▸[[exclude]]\nlr = 0.01", "leaves none of the 1 runs"),
+    ("▸[[include]]", "this [[include]] is empty"),
+    ("[[include]]\nlr = ▸-1", "lr must be at least 0"),
+    ("▸[[set]]\nlr = 0.1", "[[set]] needs a condition"),
+    ("[[set]]\nwhen = ▸'sgd'\nlr = 0.1", "[[set]] needs a condition"),
+    ("▸[[set]]\nwhen = { lr = 0.01 }", "this [[set]] sets nothing"),
+    ("[[set]]\nwhen = { optimizer = ▸'sdg' }\nlr = 0.1", "did you mean `sgd`?"),
+    ("[[set]]\nwhen = { ▸optimiser = 'sgd' }\nlr = 0.1", "did you mean `optimizer`?"),
+    ("[[set]]\nwhen = { optimizer = 'sgd' }\nlr = ▸-0.1", "at least 0"),
+    ("[metrics]\nloss = ▸'minimum'", "the goal of loss must be one of min, max"),
+    ("[metrics]\n▸val.loss = 'min'", "put quotes around"),
+    ("[▸stop]\npatience = 1", "needs a `metric`"),
+    ("[▸stop]\nmetric = 'a'", "one of `patience`"),
+    ("[stop]\nmetric = 'a'\npatience = 1\n▸target = 1", "one of `patience`"),
+    ("[stop]\nmetric = 'a'\npatience = ▸0", "patience must be at least 1"),
+    ("[stop]\nmetric = 'a'\ntarget = ▸nan", "finite"),
+    ("[stop]\nmetric = 'a'\n▸patiens = 1", "did you mean `patience`?"),
+    ("[metrics]\na = 'max'\n[stop]\nmetric = 'a'\npatience = 1\ngoal = ▸'min'", 'the goal of a is "max"'),
+    ("[runtime]\nlog_every = ▸'often'", '"auto"'),
+    ("[runtime]\nlog_every = ▸0", "at least 1"),
+    ("[runtime]\nkeep = ▸'lst'", "did you mean `last`?"),
+    ("[runtime]\nprecision = ▸'fp32'", "must be one of float32"),
+    ("[resources]\ngpus = ▸-1", "at least 0"),
+    ("[resources]\ntimeout = ▸'2 hours'", '"2h"'),
+    ("[resources]\ntimeout = ▸0", "above 0"),
+    ("[resources]\n▸gpu = 1", "did you mean `gpus`?"),
+    ("task = 'digits'\n▸command = ['a']", "both given"),
+    ("[params]\nlr = ▸= 1", "TOML: invalid value"),
+    ("[grid]\nlr = [1▸", "unclosed array"),
+    ("task = ▸'digit'", "did you mean `digits`?"),
+    ("task = ▸'qq'", '"file.py:Class"'),
+    ("task = ▸1", "task must be a string"),
+    ("task = ▸'absent.py:Task'", "there is no file /"),
+    ("task = ▸'absent.py'", '"absent.py:MyTask"'),
+    ("task = ▸'absent.py:'", '"absent.py:MyTask"'),
+    ("command = ▸'python train.py'", "list of words"),
+    ("command = ▸[]", "list of words"),
+    ("command = ['a', ▸1]", "a word of command"),
+    ("command = ['a',\n ▸'{lr}']\n[params]\nlrr = 1", "`lr`, which no run has; did you mean `lrr`?"),
+    ("command = [▸'{b}']\n[grid]\na = [1]\n[[include]]\nb = 1", "`b`, which not every run has"),
+    ("command = ['a']\n[params]\nx = [1, { y = ▸07:32:00 }]", "x cannot be a date or a time"),
+]
+
+
+@pytest.mark.parametrize(("marked", "message"), BAD, ids=[marked.replace("\n", " ")[:60] for marked, _ in BAD])
+def test_a_mistake_is_an_error_that_points_at_it(write: Any, marked: str, message: str) -> None:
+    head = "" if marked.startswith(("task", "command")) else 'task = "digits"\n'
+    before, _, after = (head + marked).partition("▸")
+    path = write(before + after)
+    with pytest.raises(GridError) as caught:
+        expanded(path)
+    error = caught.value
+    assert message in error.message
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n") - 1
+    assert (error.file, error.line, error.column) == (str(path), line, column + 1)
+    assert str(error).split("\n") == [
+        f"{path}:{line}:{column + 1}: {error.message}",
+        "    " + (before + after).split("\n")[line - 1],
+        "    " + " " * column + "^",
+    ]
+
+
+def test_a_grid_without_a_task_is_an_error(write: Any) -> None:
+    with pytest.raises(GridError, match="a grid needs a task"):
+        read_grid(write(""))
+
+
+def test_a_file_that_cannot_be_read_is_an_error(write: Any, tmp_path: Path) -> None:
+    write('task = "digits"', "widths.toml")
+    with pytest.raises(GridError, match=r"no such grid file; did you mean .*widths\.toml"):
+        read_grid(tmp_path / "width.toml")
+    with pytest.raises(GridError, match="cannot be read: Is a directory"):
+        read_grid(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b'task = "\xff"')
+    with pytest.raises(GridError, match="not UTF-8 text"):
+        read_grid(tmp_path / "binary.toml")
+    for absurd in ("[" * 5000 + "]" * 5000, "9" * 5000):
+        with pytest.raises(GridError, match=r"nested|thousands"):
+            read_grid(write(f"a = {absurd}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lr=-1", "--set lr=-1: lr must be at least 0, not -1"),
+        ("lr=x", 'lr must be a number, not "x"'),
+        ("lr=[0.1]", "lr must be a number"),
+        ("hidden=[64, 0]", "each item of hidden must be at least 1"),
+        ("lrr=1", "did you mean `lr`?"),
+        ("optimizer=adm", "did you mean `adam`?"),
+        ("epochs=1979-05-27", "cannot be a date"),
+        ("epochs=1\nlr=2", "epochs must be a whole number"),
+        ("seed=-1", "seed must be at least 0"),
+        ("lr", "write it as key=value"),
+        ("=1", "write it as key=value"),
+        ("lr=", "write it as key=value"),
+    ],
+)
+def test_a_mistake_in_an_override_is_an_error_that_quotes_it(write: Any, override: str, message: str) -> None:
+    path = write('task = "digits"\n[grid]\nlr = [0.1, 0.2]\n[repeat]\nseeds = [0, 1]')
+    with pytest.raises(GridError) as caught:
+        expanded(path, "momentum=0.5", override)
+    assert str(caught.value).startswith(f"--set {override}: ")
+    assert message in str(caught.value)
+
+
+def test_rules_that_match_no_run_are_warnings(write: Any) -> None:
+    path = write(
+        """task = "digits"
+[[exclude]]
+optimizer = "adam"
+[[set]]
+when = { optimizer = "adam" }
+lr = 0.1
+[[set]]
+when = { optimizer = "sgd" }
+momentum = 0.9
+"""
+    )
+    expansion = expanded(path)[1]
+    assert [warning.split(": ")[0] for warning in expansion.warnings] == [f"{path}:2:1", f"{path}:5:1"]
+    assert "this [[exclude]] matches no run" in expansion.warnings[0]
+    assert "this `when` matches no run" in expansion.warnings[1]
+    assert expanded(path, "optimizer=sgd")[1].warnings == []

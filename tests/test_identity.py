@@ -1,0 +1,194 @@
+"""Identities: equal for two runs exactly when one result serves both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labbench.errors import InputError
+from labbench.grid import expand, identity, new_runs, read_grid, task_identity
+from labbench.grid.identity import canonical, find_script
+from labbench.params import BUILTIN, TRAINING, Param
+from labbench.records import Stop
+
+DIGITS = {**TRAINING, **BUILTIN["digits"]}
+
+Identities = Callable[..., list[str]]
+
+
+@pytest.fixture
+def identities(tmp_path: Path) -> Identities:
+    """The identities of a grid's runs."""
+
+    def identities(text: str, task: str = 'task = "digits"') -> list[str]:
+        (tmp_path / "grid.toml").write_text(f"{task}\n{text}")
+        grid = read_grid(tmp_path / "grid.toml")
+        params = {} if grid.command else DIGITS
+        return [run.identity for run in new_runs(grid, expand(grid, params).configs, params)]
+
+    return identities
+
+
+def test_an_identity_is_the_hash_of_what_the_manual_says(identities: Identities) -> None:
+    """A release that hashed anything else would train every grid again."""
+    config = '{"hidden":[8],"lr":0.1}'
+    stop = '{"goal":"min","metric":"val/loss","patience":3}'
+    text = "[params]\nlr = 0.1\nhidden = [8.0]\nbeta1 = 0.9\n"
+    assert identities(text) == [sha256(f"v1\ndigits@1\n{config}\nnull".encode()).hexdigest()]
+    assert identities(f"{text}[stop]\nmetric = 'val/loss'\npatience = 3") == [
+        sha256(f"v1\ndigits@1\n{config}\n{stop}".encode()).hexdigest()
+    ]
+
+
+def test_what_does_not_change_a_result_does_not_change_the_identity(identities: Identities) -> None:
+    [same] = identities("[params]\nlr = 1\nmomentum = 0.5\nepochs = 3")
+    for text in (
+        "[params]\nepochs = 3\nmomentum = 0.5\nlr = 1.0",
+        "[params]\nepochs = 3.0\nmomentum = 0.5\nlr = 1\nbeta1 = 0.9\nhidden = [128, 64]",
+        "[params]\nepochs = 3\nmomentum = 0.5\n[grid]\nlr = [1]\n[repeat]\nseeds = [0]",
+        "name = 'other'\n[metrics]\nx = 'min'\n[runtime]\nkeep = 'best'\n[resources]\nretries = 3\n"
+        "[params]\nlr = 1\nmomentum = 0.5\nepochs = 3",
+    ):
+        assert identities(text) == [same]
+
+
+def test_what_changes_a_result_changes_the_identity(identities: Identities) -> None:
+    stop = "[stop]\nmetric = 'val/loss'\n"
+    texts = [
+        "",
+        "[params]\nlr = 0.1",
+        "[params]\nhidden = [8, 4]",
+        "[params]\nhidden = [4, 8]",
+        "[params]\nseed = 1",
+        stop + "patience = 3",
+        stop + "patience = 4",
+        stop + "target = 0",
+        stop + "target = 0.1",
+        stop + "patience = 3\nmin_delta = 0.1",
+        stop + "patience = 3\ngoal = 'max'",
+        "[stop]\nmetric = 'val/accuracy'\npatience = 3",
+    ]
+    assert len({identities(text)[0] for text in texts}) == len(texts)
+
+
+def test_a_task_is_known_by_what_is_in_its_file(identities: Identities, tmp_path: Path) -> None:
+    def told(name: str, content: str) -> str:
+        (tmp_path / name.partition(":")[0]).write_text(content)
+        (tmp_path / "grid.toml").write_text(f'task = "{name}"')
+        return task_identity(read_grid(tmp_path / "grid.toml"))
+
+    first = told("a.py:Task", "x = 1")
+    assert told("b.py:Task", "x = 1") == first
+    assert told("a.py:Other", "x = 1") != first
+    assert told("a.py:Task", "x = 2") != first
+    grid = read_grid(tmp_path / "grid.toml")
+    (tmp_path / "a.py").unlink()
+    with pytest.raises(InputError, match=r"a\.py cannot be read: No such file"):
+        task_identity(grid)
+
+
+def test_a_built_in_task_is_known_by_its_version(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text('task = "digits"')
+    assert task_identity(read_grid(tmp_path / "grid.toml")) == "digits@1"
+
+
+def test_a_command_is_known_by_its_words_and_its_script(identities: Identities, tmp_path: Path) -> None:
+    def told(*words: str) -> str:
+        return identities("[params]\nx = 1", f"command = {list(words)}")[0]
+
+    (tmp_path / "train.py").write_text("1")
+    first = told("python", "train.py")
+    assert told("python", "train.py", "-v") != first
+    (tmp_path / "data.csv").write_text("1")
+    assert told("python", "train.py") == first
+    (tmp_path / "train.py").write_text("2")
+    assert told("python", "train.py") != first
+
+
+def test_the_script_of_a_command_is_what_it_runs(tmp_path: Path) -> None:
+    def script(*words: str) -> str | None:
+        found = find_script(words, tmp_path)
+        return found and found.name
+
+    for name, content in {"train.py": b"", "data.csv": b"", "go.sh": b"#!/bin/sh", "program": b"\x7fELF"}.items():
+        (tmp_path / name).write_bytes(content)
+    assert script("python", "-u", "train.py", "data.csv") == "train.py"
+    assert script("./go.sh", "data.csv") == "go.sh"
+    assert script(str(tmp_path / "go.sh"), "data.csv") == "go.sh"
+    assert script(str(tmp_path / "program"), "train.py") == "train.py"
+    assert script("./program", "train.py") == "program"
+    assert script("train.py") is None
+    assert script("python", "-m", "package") is None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+typed_configs = st.fixed_dictionaries(
+    {},
+    optional={
+        "lr": st.floats(0, 1),
+        "epochs": st.integers(1, 99),
+        "optimizer": st.sampled_from(["sgd", "adam"]),
+        "batchnorm": st.booleans(),
+        "hidden": st.lists(st.integers(1, 3), max_size=2),
+    },
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=3), json_values, max_size=4), st.randoms())
+def test_the_order_of_keys_never_matters(config: dict[str, Any], chance: Any) -> None:
+    shuffled = list(config.items())
+    chance.shuffle(shuffled)
+    assert identity("t", dict(shuffled), {}, None) == identity("t", config, {}, None)
+
+
+@settings(deadline=None)
+@given(st.integers(-(10**15), 10**15))
+def test_one_and_one_point_zero_are_the_same(number: int) -> None:
+    assert identity("t", {"x": [number]}, {}, None) == identity("t", {"x": [float(number)]}, {}, None)
+    assert identity("t", {"x": True}, {}, None) != identity("t", {"x": 1}, {}, None)
+
+
+@settings(deadline=None)
+@given(typed_configs, typed_configs)
+def test_a_parameter_that_a_release_adds_leaves_what_was_trained_alone(
+    config: dict[str, Any], other: dict[str, Any]
+) -> None:
+    stop = Stop("x", "min", target=0.0)
+    defaults = {key: param.default for key, param in DIGITS.items()}
+    told = identity("digits@1", {**defaults, **config}, DIGITS, stop)
+    later = {**DIGITS, "warmup": Param("int", 0), "widths": Param("ints", (4, 2))}
+    assert identity("digits@1", {**defaults, **config, "warmup": 0, "widths": [4, 2]}, later, stop) == told
+    assert identity("digits@1", config, DIGITS, stop) == told
+    other_told = identity("digits@1", {**defaults, **other}, DIGITS, stop)
+    assert (other_told == told) == ({**defaults, **other} == {**defaults, **config})
+
+
+@settings(deadline=None)
+@given(json_values, json_values)
+def test_canonical_text_is_equal_exactly_for_equal_values(left: Any, right: Any) -> None:
+    assert (canonical(left) == canonical(right)) == same(left, right)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality that tells true from 1, within lists too."""
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right) and isinstance(left, bool) is isinstance(right, bool)
+
+
+def test_the_fields_of_a_stop_that_are_left_out_are_those_at_their_default() -> None:
+    stop = Stop("x", "min", patience=3)
+    assert identity("t", {}, {}, stop) == identity("t", {}, {}, replace(stop, min_delta=0.0))
+    assert identity("t", {}, {}, stop) != identity("t", {}, {}, None)
