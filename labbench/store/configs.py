@@ -26,8 +26,11 @@ def config_json(config: Mapping[str, Any]) -> str:
     return storable(text)
 
 
-def split_keys(configs: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """The keys with several values among configs, not having it being one, and those with one value, with it."""
+def config_keys(configs: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """The keys of configs (JSON) in the order they first come, and those that have one value in all, with it.
+
+    Not having a key counts as a value of it.
+    """
     keys: dict[str, None] = {}
     constant: dict[str, Any] | None = None
     for text in configs:
@@ -38,8 +41,7 @@ def split_keys(configs: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
             constant = {key: value for key, value in constant.items() if key in config and config[key] == value}
         if not config.keys() <= keys.keys():
             keys |= dict.fromkeys(config)
-    constant = constant or {}
-    return [key for key in keys if key not in constant], constant
+    return list(keys), constant or {}
 
 
 def _with_marks(value: Any) -> Any:

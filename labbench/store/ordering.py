@@ -8,7 +8,7 @@ import sqlite3
 from labbench.errors import InputError
 from labbench.filter_scanner import nearest
 from labbench.filters import FUNCTIONS, Function
-from labbench.store.configs import split_keys
+from labbench.store.configs import config_keys
 from labbench.store.query import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
 
 _COLUMNS = {
@@ -52,8 +52,8 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
         return
     configs = [text for (text,) in connection.execute("SELECT config FROM runs")]
     if configs:  # before there are runs, nothing is misspelt
-        differing, constant = split_keys(configs)
-        headings = [*metrics] if function is not None else [*_COLUMNS, *differing, *constant, *metrics]
+        keys, _ = config_keys(configs)
+        headings = [*metrics] if function is not None else [*_COLUMNS, *keys, *metrics]
         raise InputError(f"there is nothing called `{metric}` to sort by{nearest(metric, headings)}")
 
 

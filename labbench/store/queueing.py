@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 from labbench.records import NewRun, Stop
 from labbench.store.configs import config_json
@@ -31,21 +30,18 @@ def insert_missing(
 ) -> list[int]:
     """The ids of the runs, in order; those whose identity the experiment lacks are inserted, reruns always."""
     known = {} if origin == "rerun" else _by_identity(connection, experiment_id)
-    stop_json = None if stop is None else json.dumps(asdict(stop))
-    now = time.time()
+    columns = {
+        "experiment_id": experiment_id,
+        "origin": origin,
+        "task": storable(task),
+        "stop": None if stop is None else config_json(asdict(stop)),
+        "created": time.time(),
+    }
     ids = []
     for run in runs:
         run_id = known.get(run.identity)
         if run_id is None:
-            run_id = connection.execute(
-                """
-                INSERT INTO runs (key, experiment_id, name, origin, identity, task, config, stop, status, created)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)
-                """,
-                (_new_key(connection), experiment_id, run.name, origin, run.identity, task, config_json(run.config),
-                 stop_json, now),
-            ).lastrowid  # fmt: skip
-            assert run_id is not None
+            run_id = _insert(connection, run, columns)
             if origin != "rerun":
                 known[run.identity] = run_id
         ids.append(run_id)
@@ -54,6 +50,7 @@ def insert_missing(
 
 def experiment_id_of(connection: sqlite3.Connection, name: str) -> int:
     """The id of an experiment, which is made if it is not there."""
+    name = storable(name)
     query = "INSERT OR IGNORE INTO experiments (name, created) VALUES (?, ?)"
     connection.execute(query, (name, time.time()))
     row: tuple[int] = connection.execute("SELECT id FROM experiments WHERE name = ?", (name,)).fetchone()
@@ -80,6 +77,17 @@ def _by_identity(connection: sqlite3.Connection, experiment_id: int) -> dict[str
     """The runs of a grid, and reruns whose original is gone: one result serves both."""
     query = "SELECT identity, id FROM runs WHERE experiment_id = ? AND origin IN ('grid', 'rerun') ORDER BY origin DESC"
     return dict(connection.execute(query, (experiment_id,)).fetchall())  # a grid's come last: they win
+
+
+def _insert(connection: sqlite3.Connection, run: NewRun, columns: Mapping[str, Any]) -> int:
+    query = """
+        INSERT INTO runs (key, experiment_id, name, origin, identity, task, config, stop, status, created) VALUES
+            (:key, :experiment_id, :name, :origin, :identity, :task, :config, :stop, 'queued', :created)
+    """
+    own = {"key": _new_key(connection), "name": storable(run.name), "identity": run.identity}
+    run_id = connection.execute(query, {**columns, **own, "config": config_json(run.config)}).lastrowid
+    assert run_id is not None  # an INSERT has one
+    return run_id
 
 
 def _new_key(connection: sqlite3.Connection) -> str:

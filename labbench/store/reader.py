@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from labbench.errors import RunNotFound
 from labbench.filters import Filter, parse
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal
-from labbench.store.configs import split_keys
+from labbench.store.configs import config_keys
 from labbench.store.lookup import find
 from labbench.store.ordering import order, require_heading
 from labbench.store.query import read_metrics, where
 from labbench.store.rows import FROM_RUNS, STATUS, THESE, as_json_list, read_records
 from labbench.store.series import Curve, read_curve, read_series
-from labbench.store.streaming import PointRow, StepRow, stream_points, stream_steps
+from labbench.store.streaming import PointRow, StepRow, stream_points, stream_runs, stream_steps
 from labbench.store.watching import FreshConnection
 
 if TYPE_CHECKING:
@@ -70,17 +70,18 @@ class Reader:
         """
 
         def read(connection: sqlite3.Connection) -> list[RunRecord]:
-            metrics = read_metrics(connection)
-            condition = where(_tree(wanted), metrics)
-            if sort is not None:
-                require_heading(connection, sort, metrics)
-            by = order(sort, descending=descending, metrics=metrics)
-            query = f"SELECT runs.id {FROM_RUNS} WHERE {condition.text} ORDER BY {by.text} LIMIT ? OFFSET ?"
-            page = (-1 if limit is None else limit, offset)
-            ids = [run_id for (run_id,) in connection.execute(query, (*condition.parameters, *by.parameters, *page))]
+            ids = _sorted(connection, "runs.id", wanted, sort, descending, limit, offset)
             return read_records(connection, ids, summaries=summaries)
 
         return self._connection.read(read)
+
+    def each_run(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
+        """The runs that fit as they were queued, a stream for any number of them; `metrics` as in `points`."""
+        return stream_runs(self.path, _tree(wanted), metrics)
+
+    def keys(self, wanted: Wanted = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
+        """The keys of all runs that fit, in the order of `runs`: a tenth of the work where nothing else is shown."""
+        return self._connection.read(lambda connection: _sorted(connection, "runs.key", wanted, sort, descending))
 
     def count(self, wanted: Wanted = None) -> int:
         """How many runs fit."""
@@ -136,13 +137,18 @@ class Reader:
         metrics = self._connection.read(read_metrics)
         return metrics[metric][1] if metric in metrics else default_goal(metric)
 
+    def config_keys(self, wanted: Wanted = None) -> list[str]:
+        """The config keys of the runs that fit, in the order they first come."""
+        return self._config_keys(wanted)[0]
+
     def differing(self, wanted: Wanted = None) -> list[str]:
         """The config keys with more than one value among the runs that fit; not having the key counts as one."""
-        return split_keys(text for (text,) in self._select("runs.config", wanted))[0]
+        keys, constant = self._config_keys(wanted)
+        return [key for key in keys if key not in constant]
 
     def constant(self, wanted: Wanted = None) -> dict[str, Any]:
         """The config keys with one value, the same in every run that fits, and that value."""
-        return split_keys(text for (text,) in self._select("runs.config", wanted))[1]
+        return self._config_keys(wanted)[1]
 
     def logs(self, key: str) -> list[str]:
         """What a run wrote, of all its attempts, in the order it came."""
@@ -199,6 +205,9 @@ class Reader:
         """Cheap; another number when another connection has committed, or when a run's process has vanished."""
         return self._connection.version()
 
+    def _config_keys(self, wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
+        return config_keys(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id"))
+
     def _select(self, columns: str, wanted: Wanted, rest: str = "") -> list[tuple[Any, ...]]:
         """Columns of the runs that fit."""
 
@@ -222,6 +231,26 @@ class Reader:
 
 def _tree(wanted: Wanted) -> Filter | None:
     return parse(wanted) if isinstance(wanted, str) else wanted
+
+
+def _sorted(
+    connection: sqlite3.Connection,
+    column: str,
+    wanted: Wanted,
+    sort: str | None,
+    descending: bool,
+    limit: int | None = None,
+    offset: int = 0,
+) -> list[Any]:
+    """A column of the runs that fit, in order."""
+    metrics = read_metrics(connection)
+    condition = where(_tree(wanted), metrics)
+    if sort is not None:
+        require_heading(connection, sort, metrics)
+    by = order(sort, descending=descending, metrics=metrics)
+    query = f"SELECT {column} {FROM_RUNS} WHERE {condition.text} ORDER BY {by.text} LIMIT ? OFFSET ?"
+    page = (-1 if limit is None else limit, offset)
+    return [value for (value,) in connection.execute(query, (*condition.parameters, *by.parameters, *page))]
 
 
 def _run_id(connection: sqlite3.Connection, key: str) -> int:

@@ -32,7 +32,7 @@ def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> No
         else:
             others.append((run[0], event))
     # points first: a boundary holds only with all points before it
-    metric_ids = {metric: _metric_id(connection, metric) for metric in dict.fromkeys(metric for _, metric in series)}
+    metric_ids = {metric: metric_id_of(connection, metric) for metric in dict.fromkeys(metric for _, metric in series)}
     for (run_id, metric), points in series.items():
         add_points(connection, run_id, metric_ids[metric], points.steps, points.times, points.values)
     for run_id, event in others:
@@ -43,7 +43,7 @@ def end_run(connection: sqlite3.Connection, run_id: int, status: str, reason: st
     """Set how a run ended, at this moment; `queued` is not an end, so it leaves the time open."""
     finished = None if status == "queued" else time.time()
     query = "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ?"
-    connection.execute(query, (status, reason, finished, run_id))
+    connection.execute(query, (status, reason and storable(reason), finished, run_id))
 
 
 def _record(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
@@ -76,7 +76,9 @@ def _joined(first: Points, second: Points) -> Points:
     )
 
 
-def _metric_id(connection: sqlite3.Connection, name: str) -> int:
+def metric_id_of(connection: sqlite3.Connection, name: str) -> int:
+    """The id of a metric, which is made if it is not there."""
+    name = storable(name)
     connection.execute("INSERT OR IGNORE INTO metrics (name) VALUES (?)", (name,))
     row: tuple[int] = connection.execute("SELECT id FROM metrics WHERE name = ?", (name,)).fetchone()
     return row[0]

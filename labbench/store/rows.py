@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -26,7 +26,7 @@ _COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
 
 
 def read_records(
-    connection: sqlite3.Connection, ids: Sequence[int], *, summaries: bool | Collection[str] = False
+    connection: sqlite3.Connection, ids: Sequence[int], *, summaries: bool | Iterable[str] = False
 ) -> list[RunRecord]:
     """The runs with these ids, in this order; ids that are gone are left out. `summaries`: all, none, or of metrics."""
     wanted = as_json_list(ids)
@@ -68,11 +68,12 @@ def _tags(connection: sqlite3.Connection, ids: str) -> dict[int, tuple[str, ...]
 
 
 def _summaries(
-    connection: sqlite3.Connection, ids: str, metrics: bool | Collection[str]
+    connection: sqlite3.Connection, ids: str, metrics: bool | Iterable[str]
 ) -> dict[int, dict[str, MetricSummary]]:
     names = dict(connection.execute("SELECT id, name FROM metrics ORDER BY id"))
     if not isinstance(metrics, bool):
-        names = {metric_id: name for metric_id, name in names.items() if name in metrics}
+        chosen = set(metrics)
+        names = {metric_id: name for metric_id, name in names.items() if name in chosen}
     query = f"""
         SELECT run_id, metric_id, n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step
         FROM summary WHERE run_id {THESE} AND metric_id {THESE}

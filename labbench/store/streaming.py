@@ -15,9 +15,12 @@ from typing import NamedTuple
 from labbench.errors import InputError
 from labbench.filter_scanner import nearest
 from labbench.filters import Filter
+from labbench.records import RunRecord
 from labbench.store.opening import explained, open_for_reading
 from labbench.store.query import read_metrics, where
-from labbench.store.rows import FROM_RUNS, THESE, as_json_list
+from labbench.store.rows import FROM_RUNS, THESE, as_json_list, read_records
+
+_RUNS_AT_ONCE = 200
 
 
 class PointRow(NamedTuple):
@@ -80,6 +83,15 @@ def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | Non
                 row.values[names[metric_id]] = math.nan if value is None else value
             if row is not None:
                 yield row
+
+
+def stream_runs(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[RunRecord]:
+    """The runs that fit as they were queued, with their summaries."""
+    with closing(open_for_reading(path, live=True)) as connection, explained(path):
+        names, runs = _begin(connection, tree, metrics)
+        ids = [run_id for run_id, *_ in runs]
+        for start in range(0, len(ids), _RUNS_AT_ONCE):
+            yield from read_records(connection, ids[start : start + _RUNS_AT_ONCE], summaries=names.values())
 
 
 def _begin(

@@ -22,7 +22,7 @@ from labbench.store.liveness import HOST
 from labbench.store.opening import beside, explained, open_for_writing
 from labbench.store.queueing import experiment_id_of, insert_missing, link_sources
 from labbench.store.recording import end_run, record_events
-from labbench.store.rows import STATUS, THESE, as_json_list, read_records
+from labbench.store.rows import STATUS, THESE, as_json_list, read_records, storable
 from labbench.store.summary import forget_points
 
 Action: TypeAlias = Literal["stop", "retry"]
@@ -197,15 +197,15 @@ class Writer:
         """Put tags on runs and take others off."""
         with self._transaction() as connection:
             ids = _ids(connection, keys)
-            put = [(run_id, tag) for run_id in ids for tag in add]
-            off = [(run_id, tag) for run_id in ids for tag in remove]
+            put = [(run_id, storable(tag)) for tag in add for run_id in ids]
+            off = [(run_id, storable(tag)) for tag in remove for run_id in ids]
             connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", put)
             connection.executemany("DELETE FROM tags WHERE run_id = ? AND tag = ?", off)
 
     def note(self, key: str, text: str) -> None:
         """Set the note of a run; an empty text takes it away."""
         with self._transaction() as connection:
-            connection.execute("UPDATE runs SET note = ? WHERE key = ?", (text or None, key))
+            connection.execute("UPDATE runs SET note = ? WHERE key = ?", (storable(text) or None, key))
 
     def archive(self, keys: Sequence[str], archived: bool = True) -> None:
         """Hide runs from every list that does not ask for archived ones, or show them again."""
@@ -248,7 +248,7 @@ class Writer:
 def _declare(connection: sqlite3.Connection, metric: str, goal: Goal, *, unless_declared: bool = False) -> None:
     new = "coalesce(goal, excluded.goal)" if unless_declared else "excluded.goal"
     query = f"INSERT INTO metrics (name, goal) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET goal = {new}"
-    connection.execute(query, (metric, goal))
+    connection.execute(query, (storable(metric), goal))
 
 
 def _ids(connection: sqlite3.Connection, keys: Sequence[str]) -> list[int]:

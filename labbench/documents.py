@@ -1,0 +1,60 @@
+"""Runs as the JSON that `--json` prints: one shape for every command."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from labbench.records import MetricSummary, RunRecord
+
+
+def as_document(record: RunRecord) -> dict[str, Any]:
+    """A run as JSON shows it: times in ISO 8601 UTC, and non-finite numbers as "nan", "inf" and "-inf"."""
+    return {
+        "key": record.key,
+        "name": record.name,
+        "experiment": record.experiment,
+        "status": record.status,
+        "config": plain(record.config),
+        "tags": list(record.tags),
+        "started": iso_time(record.started),
+        "finished": iso_time(record.finished),
+        "seconds": record.seconds,
+        "reason": record.reason,
+        "error": record.error,
+        "attempt": record.attempt,
+        "device": record.device,
+        "note": record.note,
+        "archived": record.archived,
+        "summary": {metric: _summary(summary) for metric, summary in record.summary.items()},
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON can say: what is not finite becomes a string."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def iso_time(seconds: float | None) -> str | None:
+    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _summary(summary: MetricSummary) -> dict[str, Any]:
+    return {
+        "n": summary.n,
+        "n_nonfinite": summary.n_nonfinite,
+        "first_nonfinite_step": summary.first_nonfinite_step,
+        "last": plain(summary.last),
+        "last_step": summary.last_step,
+        "min": summary.min,
+        "min_step": summary.min_step,
+        "max": summary.max,
+        "max_step": summary.max_step,
+    }

@@ -1,0 +1,165 @@
+"""Takes the numbers elsewhere: CSV, JSON lines and Parquet, streamed, so that memory does not grow with the rows.
+
+Three shapes: `long` has a row for each point, `wide` one for each step of a run, `summary` one for each run.
+Every number can be read back exactly.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
+
+from labbench.documents import as_document, iso_time, plain
+from labbench.errors import InputError
+from labbench.records import RunRecord
+from labbench.store.reader import Reader, Wanted
+from labbench.store.streaming import PointRow, StepRow
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Shape: TypeAlias = Literal["long", "wide", "summary"]
+
+_LONG = PointRow._fields
+_WIDE = StepRow._fields[:-1]
+_RUN = ("run", "name", "experiment", "status", "started", "seconds")
+_OF_METRIC = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
+
+_NEUTRALISED = tuple("=+-@\t\r\n'")
+"""What begins a formula in a spreadsheet; and the `'` that keeps it from being one, so that this can be undone."""
+
+_PARQUET_ROWS = 65_536
+
+
+def write_csv(
+    reader: Reader, wanted: Wanted, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
+) -> None:
+    """Write the runs that fit as CSV, to a file that was opened with `newline=""`; `metrics` leaves the others out.
+
+    Non-finite numbers are `nan`, `inf` and `-inf`; an empty cell is a value that there is not. Texts are neutralised.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    if shape == "long":
+        writer.writerow(_LONG)
+        writer.writerows(
+            (neutral(run), neutral(name), neutral(experiment), neutral(metric), step, time, value)
+            for run, name, experiment, metric, step, time, value in reader.points(wanted, metrics)
+        )
+        return
+    headings, rows = _table(reader, wanted, shape, metrics)
+    writer.writerow([neutral(heading) for heading in headings])
+    writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def write_jsonl(
+    reader: Reader, wanted: Wanted, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
+) -> None:
+    """Write the runs that fit, one JSON document a line: points, steps with their `values`, or runs as in `ls --json`."""
+    documents: Iterable[dict[str, Any]]
+    if shape == "long":
+        points = reader.points(wanted, metrics)
+        documents = (dict(zip(_LONG, (*row[:-1], plain(row.value)), strict=True)) for row in points)
+    elif shape == "wide":
+        steps = reader.steps(wanted, metrics)
+        documents = (dict(zip(StepRow._fields, (*row[:-1], plain(row.values)), strict=True)) for row in steps)
+    else:
+        documents = (as_document(run) for run in reader.each_run(wanted, metrics))
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    file.writelines(encode(document) + "\n" for document in documents)
+
+
+def write_parquet(
+    reader: Reader, wanted: Wanted, path: Path, *, shape: Shape = "long", metrics: Collection[str] | None = None
+) -> None:
+    """Write the runs that fit as a Parquet file with the columns of the CSV; a NaN is a NaN, what is not there null.
+
+    Raises InputError where pyarrow, the extra `parquet`, is not installed.
+    """
+    try:
+        import pyarrow  # a large package that nothing else needs
+        from pyarrow import parquet
+    except ImportError:
+        raise InputError('Parquet needs pyarrow: pip install -e ".[parquet]" in labbench\'s checkout') from None
+    headings, rows = _table(reader, wanted, shape, metrics)
+    if shape == "summary":
+        columns = list(zip(*rows, strict=True)) or [()] * len(headings)
+        arrays = [_inferred(column) for column in columns]
+        parquet.write_table(pyarrow.Table.from_arrays(arrays, names=headings), path)
+        return
+    kinds = {"step": pyarrow.int64(), **dict.fromkeys(("run", "name", "experiment", "metric"), pyarrow.string())}
+    schema = pyarrow.schema([(heading, kinds.get(heading, pyarrow.float64())) for heading in headings])
+    with parquet.ParquetWriter(path, schema) as writer:
+        while chunk := list(islice(rows, _PARQUET_ROWS)):
+            columns = list(zip(*chunk, strict=True))
+            arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+@lru_cache(maxsize=4096)  # a run's name stands in each of its rows
+def neutral(text: str) -> str:
+    """A text that no spreadsheet runs: where it would begin a formula, with a leading `'` that `restored` takes off."""
+    return "'" + text if text.startswith(_NEUTRALISED) else text
+
+
+def restored(text: str) -> str:
+    """What `neutral` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_NEUTRALISED) else text
+
+
+def _table(
+    reader: Reader, wanted: Wanted, shape: Shape, metrics: Collection[str] | None
+) -> tuple[list[str], Iterator[Sequence[Any]]]:
+    """Headings and rows of plain values, None for what is not there."""
+    if shape == "long":
+        return [*_LONG], reader.points(wanted, metrics)
+    names = [name for name in reader.metrics(wanted) if metrics is None or name in metrics]
+    if shape == "wide":
+        headings = _unlike([*_WIDE], names, prefix="metric.")
+        rows = ((*row[:-1], *(row.values.get(name) for name in names)) for row in reader.steps(wanted, metrics))
+        return headings, rows
+    keys = reader.config_keys(wanted)
+    headings = _unlike([*_RUN], keys, prefix="config.")
+    headings += [f"{name}:{field}" for name in names for field in _OF_METRIC]
+    return headings, (_summary_row(run, keys, names) for run in reader.each_run(wanted, metrics))
+
+
+def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) -> list[Any]:
+    row = [run.key, run.name, run.experiment, run.status, iso_time(run.started), run.seconds]
+    row += [run.config.get(key) for key in keys]
+    for metric in metrics:
+        summary = run.summary.get(metric)
+        row += [getattr(summary, field, None) for field in _OF_METRIC]
+    return row
+
+
+def _unlike(headings: list[str], names: Sequence[str], *, prefix: str) -> list[str]:
+    """The headings and the names, those with a prefix that would stand there twice."""
+    for name in names:
+        while name in headings:
+            name = prefix + name
+        headings.append(name)
+    return headings
+
+
+def _cell(value: Any) -> Any:
+    """A value as the csv module shall have it; floats it writes with every digit by itself."""
+    if isinstance(value, str):
+        return neutral(value)
+    if isinstance(value, bool | list | dict):
+        return json.dumps(plain(value), ensure_ascii=False)
+    return value
+
+
+def _inferred(column: Sequence[Any]) -> pyarrow.Array:
+    """A column of one type, or of JSON texts where runs disagree about it."""
+    import pyarrow
+
+    try:
+        return pyarrow.array(column)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):
+        return pyarrow.array([None if value is None else json.dumps(plain(value)) for value in column])
