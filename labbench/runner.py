@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -29,6 +29,7 @@ from labbench.planner import plan, stack_of
 from labbench.provenance import Provenance, provenance
 from labbench.records import Event, Failed, Finished, NewRun, RunRecord, Stack, Status
 from labbench.store.writer import Writer
+from labbench.train.devices import resolve
 
 FLUSH_SECONDS = 0.05
 BEAT_SECONDS = 2.0
@@ -123,6 +124,7 @@ def run_grid(
     began = time.monotonic()
     grid = asked.grid
     require_torch()
+    devices = resolve(device)  # before anything is queued: a device that is not there changes nothing
     source = provenance(grid.path.parent)
     with Writer(db) as writer:
         runs = writer.queue(
@@ -134,13 +136,13 @@ def run_grid(
             rerun=rerun,
             sources=sources(grid, source),
         )
-        trainable: set[Status] = {"queued", "lost"} | ({"failed"} if retry_failed else set())
+        trainable: tuple[Status, ...] = ("queued", "lost", "failed") if retry_failed else ("queued", "lost")
         due = [run for run in runs if run.status in trainable]
         elsewhere = sum(run.status == "running" for run in runs)
         if not due:
             return Outcome(runs, 0, {}, elsewhere, False, time.monotonic() - began)
         with (
-            closing(open_executor(device, workers, len(due), timeout=grid.resources.timeout)) as executor,
+            closing(open_executor(devices, workers, len(due), timeout=grid.resources.timeout)) as executor,
             Interruption() as interruption,
         ):
             progress.begin(grid, runs, due)
@@ -163,11 +165,8 @@ def sources(grid: Grid, source: Provenance) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def open_executor(device: str, workers: int | None, stacks: int, *, timeout: float | None) -> Executor:
-    """The executor that `--device` and `--workers` mean, no wider than there are stacks."""
-    from labbench.train.devices import resolve
-
-    devices = resolve(device)
+def open_executor(devices: Sequence[str], workers: int | None, stacks: int, *, timeout: float | None) -> Executor:
+    """The executor that `--workers` means on these devices, no wider than there are stacks."""
     if workers == 0:
         return InProcessExecutor(devices[0], timeout=timeout)
     if workers is None:
@@ -196,7 +195,7 @@ class Driver:
     _beaten: float = 0.0
     _asked: float = 0.0
 
-    def train(self, due: Sequence[RunRecord], statuses: set[Status]) -> None:
+    def train(self, due: Sequence[RunRecord], statuses: Collection[Status]) -> None:
         """Train the runs that are due, and once more those that failed and may be tried again."""
         try:
             while due and not self.interruption.asked:
@@ -205,14 +204,14 @@ class Driver:
                 for event in self.executor.execute(self._claimed(stacks, statuses)):
                     self._take(event)
                 self._flush()
-                due, statuses = self._again, {"queued", "lost", "failed"}
+                due, statuses = self._again, ("queued", "lost", "failed")
         except KeyboardInterrupt:  # asked twice: at once
             self.executor.close()
         finally:
             self._flush()
             self.writer.requeue(list(self._held))
 
-    def _claimed(self, stacks: Sequence[Stack], statuses: set[Status]) -> Iterator[Stack]:
+    def _claimed(self, stacks: Sequence[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
         """The stacks, each with those of its runs that no other process took, as the executor asks for them."""
         for stack in stacks:
             if self.interruption.asked:

@@ -25,7 +25,7 @@ class Labbench(click.Group):
         try:
             return super().invoke(context)
         except LabbenchError as error:
-            raise Problem(error) from error
+            raise (BadInput if isinstance(error, InputError) else Problem)(error) from error
         except KeyboardInterrupt:
             context.exit(130)
 
@@ -40,10 +40,15 @@ class Problem(click.ClickException):
     def __init__(self, error: LabbenchError) -> None:
         lines = "\n".join(clean(line) for line in str(error).splitlines())
         super().__init__(lines if isinstance(error, GridError) else f"labbench: {lines}")
-        self.exit_code = 2 if isinstance(error, InputError) else 1
 
     def show(self, file: object = None) -> None:
         click.echo(self.message, err=True)
+
+
+class BadInput(Problem):
+    """Wrong usage or bad input: nothing was changed."""
+
+    exit_code = 2
 
 
 @click.group(cls=Labbench, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

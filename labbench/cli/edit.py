@@ -49,7 +49,7 @@ def note(db: Path, run: str, text: str) -> None:
 
     [record] = found(db, [run])
     with Writer(db) as writer:
-        writer.note(record.key, text or None)
+        writer.note(record.key, text)
 
 
 @click.command()

@@ -42,9 +42,9 @@ def say_outcome(name: str, outcome: Outcome) -> None:
         counts = ", ".join(f"{number} {status}" for status, number in outcome.ended.items())
         click.echo(f"{name}: {counts} in {duration(outcome.seconds)}", err=True)
     elif not outcome.elsewhere and not outcome.interrupted:
-        counts = Counter(run.status for run in outcome.runs)
-        click.echo(f"{name}: nothing to do: {', '.join(f'{n} {status}' for status, n in counts.items())}", err=True)
-        if counts["failed"]:
+        stand = Counter(run.status for run in outcome.runs)
+        click.echo(f"{name}: nothing to do: {', '.join(f'{n} {status}' for status, n in stand.items())}", err=True)
+        if stand["failed"]:
             click.echo("train the failed ones again: --retry-failed", err=True)
     if outcome.elsewhere:
         click.echo(f"{name}: {outcome.elsewhere} runs are being trained by another process", err=True)

@@ -23,6 +23,9 @@ STATUS_STYLES = {
 ENOUGH = 10_000
 """Cells of a line on a pipe: nothing is cut there."""
 
+SECONDS = "time/compute_s"
+"""A run's own share of its stack's seconds: what runs can be compared by."""
+
 LEADING = 2
 """How many metrics a table of runs shows when nobody says which."""
 
@@ -45,8 +48,9 @@ def print_table(columns: Sequence[Column]) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        justify = "right" if column.right else "left"
-        table.add_column(Text(clean(column.name)), justify=justify, overflow="ellipsis", no_wrap=True)
+        table.add_column(
+            Text(clean(column.name)), justify="right" if column.right else "left", overflow="ellipsis", no_wrap=True
+        )
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*(Text(clean(cell), style=STATUS_STYLES.get(cell, "")) for cell in row))
     Console(width=None if sys.stdout.isatty() else ENOUGH).print(table)
@@ -99,11 +103,16 @@ def differing_keys(records: Sequence[RunRecord]) -> list[str]:
 
 def leading_metrics(goals: Mapping[str, Goal]) -> list[str]:
     """The metrics to show when nobody says which: of validation first, then of tests; never clocks and counters."""
-    telling = [name for name in goals if name.partition("/")[0] not in ("epoch", "samples", "time", "system")]
     order = {"val": 0, "test": 1}
+    telling = telling_metrics(goals)
     return sorted(telling, key=lambda name: (order.get(name.partition("/")[0], 2), goals[name] == "min", name))[
         :LEADING
     ]
+
+
+def telling_metrics(goals: Mapping[str, Goal]) -> list[str]:
+    """The metrics that say how good a run is: no clocks and no counters."""
+    return [name for name in goals if name.partition("/")[0] not in ("epoch", "samples", "time", "system")]
 
 
 def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[Column]:
@@ -125,16 +134,20 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
     A metric's cell ends with how far it is from the first run's, and whether that is better (▲) or worse (▼).
     """
     keys = differing_keys(records)
-    metrics = [name for name in goals if any(name in record.summary for record in records)]
-    columns = [Column("", [*keys, *(f"best {name}" for name in metrics)])]
+    metrics = [name for name in telling_metrics(goals) if any(name in record.summary for record in records)]
+    rows = [*keys, *(f"best {name}" for name in metrics), SECONDS]
+    columns = [Column("", rows)]
     first = records[0]
     for record in records:
         settings = [
             "=" if record is not first and _setting(record, key) == _setting(first, key) else _setting(record, key)
             for key in keys
         ]
-        bests = [_compared(record, first, name, goals[name]) for name in metrics]
-        columns.append(Column(f"{record.name} ({record.key})", [*settings, *bests], True))
+        bests = [
+            _compared(*(_best(run, name, goals[name]) for run in (record, first)), goals[name]) for name in metrics
+        ]
+        seconds = _compared(_last(record, SECONDS), _last(first, SECONDS), "min")
+        columns.append(Column(f"{record.name} ({record.key})", [*settings, *bests, seconds], True))
     return columns
 
 
@@ -142,11 +155,19 @@ def _setting(record: RunRecord, key: str) -> str:
     return setting(record.config[key]) if key in record.config else "-"
 
 
-def _compared(record: RunRecord, first: RunRecord, metric: str, goal: Goal) -> str:
-    value, base = (run.summary[metric].best(goal)[0] if metric in run.summary else None for run in (record, first))
+def _best(record: RunRecord, metric: str, goal: Goal) -> float | None:
+    return record.summary[metric].best(goal)[0] if metric in record.summary else None
+
+
+def _last(record: RunRecord, metric: str) -> float | None:
+    return record.summary[metric].last if metric in record.summary else None
+
+
+def _compared(value: float | None, first: float | None, goal: Goal) -> str:
+    """A value, and how far it is from the first run's."""
     if value is None:
         return "-"
-    if record is first or base is None or value == base:
+    if first is None or value == first:
         return number(value)
-    better = (value < base) == (goal == "min")
-    return f"{number(value)} {'▲' if better else '▼'} {'+' if value > base else '−'}{number(abs(value - base))}"
+    better = (value < first) == (goal == "min")
+    return f"{number(value)} {'▲' if better else '▼'} {'+' if value > first else '−'}{number(abs(value - first))}"

@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from labbench.cli.options import as_json, database
+from labbench.text import clean
 
 if TYPE_CHECKING:
     from labbench.params import Param, Params
@@ -34,43 +36,48 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Do not refuse a very large grid.")
 @as_json
 @database
-@click.pass_context
 def run(
-    context: click.Context, grid: Path, db: Path, as_json: bool, dry_run: bool, detach: bool, **options: Any
+    grid: Path,
+    db: Path,
+    *,
+    overrides: Sequence[str],
+    only: str | None,
+    limit: int | None,
+    dry_run: bool,
+    device: str,
+    workers: int | None,
+    rerun: bool,
+    retry_failed: bool,
+    detach: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Train every run of GRID that is not done, recording everything."""
     from labbench.filters import parse
-    from labbench.progress import TerminalProgress
     from labbench.runner import read_asked, run_grid
 
-    only = parse(options.pop("only") or "")
-    asked = read_asked(
-        grid,
-        overrides=options.pop("overrides"),
-        only=only,
-        limit=options.pop("limit"),
-        yes=options.pop("yes"),
-    )
+    asked = read_asked(grid, overrides=overrides, only=parse(only or ""), limit=limit, yes=yes)
     for warning in asked.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
     if dry_run:
-        preview(asked, db, workers=options["workers"], as_json=as_json)
-        return
-    if detach:
+        preview(asked, db, workers=workers, as_json=as_json)
+    elif detach:
         go_on_alone(db)
-        return
-    outcome = run_grid(asked, db, TerminalProgress(), **options)
-    from labbench.cli.report import report
+    else:
+        from labbench.cli.report import report
+        from labbench.progress import TerminalProgress
 
-    report(asked, outcome, db, as_json=as_json)
-    context.exit(130 if outcome.interrupted else 1 if outcome.ended.get("failed") else 0)
+        progress = TerminalProgress()
+        outcome = run_grid(asked, db, progress, device=device, workers=workers, rerun=rerun, retry_failed=retry_failed)
+        report(asked, outcome, db, as_json=as_json)
+        click.get_current_context().exit(130 if outcome.interrupted else 1 if outcome.ended.get("failed") else 0)
 
 
 def preview(asked: Asked, db: Path, *, workers: int | None, as_json: bool) -> None:
     """What a run of the grid would train: the runs, how many, how they group, and about how long."""
     from labbench.estimate import estimate_seconds
     from labbench.executors.cores import usable_cores
-    from labbench.text import clean, duration
+    from labbench.text import duration
 
     due = missing_runs(asked, db)
     if as_json:
