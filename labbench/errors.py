@@ -8,6 +8,8 @@ LabbenchError            anything labbench can explain; the CLI exits 1
 └── StoreError           a database that cannot be opened, read or written
 """
 
+from collections.abc import Iterable
+
 
 class LabbenchError(Exception):
     """Something that labbench can explain to a person in its message."""
@@ -46,6 +48,14 @@ class RunNotFound(InputError):
 
 class StoreError(LabbenchError):
     """A database that cannot be opened, read or written."""
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the one that was probably meant, or nothing."""
+    from difflib import get_close_matches  # costs 2 ms, and most runs have no error
+
+    near = get_close_matches(word, list(words), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
 
 
 def caret_under(text: str, column: int) -> str:

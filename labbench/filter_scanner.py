@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias
 
 from labbench.errors import FilterError
@@ -141,12 +139,6 @@ def typed(word: str) -> Value:
 def compact_json(value: Any) -> str:
     """JSON without spaces: how a list is compared."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """The end of a message about a word that is none of these: what was probably meant, or all there are."""
-    near = get_close_matches(word, words, n=1)
-    return f"; did you mean `{near[0]}`?" if near else f": there are {', '.join(words)}"
 
 
 def _json_or_text(item: str) -> Any:

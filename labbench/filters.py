@@ -15,11 +15,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias
 
-from labbench.errors import FilterError
-from labbench.filter_scanner import KEY, Operator, Scanner, Value, compact_json, nearest
+from labbench.errors import FilterError, did_you_mean
+from labbench.filter_scanner import KEY, Operator, Scanner, Value, compact_json
 from labbench.records import STATUSES
 
 RESERVED: frozenset[str] = frozenset({"status", "name", "key", "experiment", "tag", "started", "archived"})
@@ -115,8 +114,8 @@ def require_config_keys(tree: Filter, expression: str | Sequence[str], keys: Col
         if compare.function is None and compare.key in keys:
             continue
         name = compare.key if compare.function is None else f"{compare.function}({compare.key})"
-        near = get_close_matches(compare.key, keys, n=1) if compare.function is None else []
-        hint = f"; did you mean `{near[0]}`?" if near else ", and these runs can only be chosen by their configs"
+        near = did_you_mean(compare.key, keys) if compare.function is None else ""
+        hint = near or ", and these runs can only be chosen by their configs"
         raise FilterError(f"no config has `{name}`{hint}", expression=joined(expression), position=compare.position)
 
 
@@ -248,7 +247,8 @@ def _key(scanner: Scanner) -> tuple[str, Function | None]:
         return word, None
     function = next((name for name in FUNCTIONS if name == word), None)
     if function is None:
-        raise scanner.error(f"no function is called `{word}`{nearest(word, FUNCTIONS)}", start)
+        hint = did_you_mean(word, FUNCTIONS) or f": there are {', '.join(FUNCTIONS)}"
+        raise scanner.error(f"no function is called `{word}`{hint}", start)
     scanner.at += 1
     scanner.skip_space()
     metric, _ = scanner.text(KEY)
@@ -267,7 +267,8 @@ def _problem(key: str, function: str | None, operator: Operator, value: Value, t
     if function is not None or operator == "~":
         return None
     if key == "status" and text not in STATUSES:
-        return f"no status is called `{text}`{nearest(text, STATUSES)}"
+        hint = did_you_mean(text, STATUSES) or f": there are {', '.join(STATUSES)}"
+        return f"no status is called `{text}`{hint}"
     if key == "archived" and not isinstance(value, bool):
         return f"archived is true or false, not `{text}`"
     if key == "started" and value is not None:

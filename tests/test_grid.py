@@ -259,7 +259,7 @@ def test_a_grid_without_a_task_is_an_error(write: Any) -> None:
 
 def test_a_file_that_cannot_be_read_is_an_error(write: Any, tmp_path: Path) -> None:
     write('task = "digits"', "widths.toml")
-    with pytest.raises(GridError, match=r"no such grid file; did you mean .*widths\.toml"):
+    with pytest.raises(GridError, match=r"no such grid file; did you mean `widths`\?"):
         read_grid(tmp_path / "width.toml")
     with pytest.raises(GridError, match="cannot be read: Is a directory"):
         read_grid(tmp_path)
@@ -310,7 +310,8 @@ momentum = 0.9
 """
     )
     expansion = expanded(path)[1]
-    assert [warning.split(": ")[0] for warning in expansion.warnings] == [f"{path}:2:1", f"{path}:5:1"]
-    assert "this [[exclude]] matches no run" in expansion.warnings[0]
-    assert "this `when` matches no run" in expansion.warnings[1]
+    assert expansion.warnings == [
+        f"{path}:2:1: this [[exclude]] matches no run",
+        f"{path}:5:1: this `when` matches no run",
+    ]
     assert expanded(path, "optimizer=sgd")[1].warnings == []

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labbench.errors import did_you_mean
 from labbench.grid.source import Setting, Source, Table
 from labbench.grid.toml_positions import Path
-from labbench.grid.values import nearest, shown
+from labbench.grid.values import shown
 from labbench.params import Param
 
 KINDS = ("uniform", "loguniform", "int", "choice")
@@ -86,7 +87,7 @@ def _distributions(source: Source, table: Table, path: Path, prefix: str) -> lis
     for name, value in table.items():
         key, where = prefix + name, (*path, name)
         if not isinstance(value, dict):
-            hint = nearest(name, KINDS) if prefix else ""
+            hint = did_you_mean(name, KINDS) if prefix else ""
             raise source.error(f"`{key}` is drawn at random, from {_FORMS}, not {shown(value)}{hint}", where)
         kinds = [kind for kind in KINDS if kind in value]
         if not kinds:

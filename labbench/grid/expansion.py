@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from labbench.errors import GridError, InputError
+from labbench.errors import GridError, InputError, did_you_mean
 from labbench.grid.file import Axis, Grid, Rule
 from labbench.grid.identity import canonical
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
-from labbench.grid.values import BadValueError, nearest, typed
+from labbench.grid.values import BadValueError, typed
 from labbench.params import Param, Params
 
 Values: TypeAlias = dict[str, Any]
@@ -39,6 +39,7 @@ class Expansion:
     configs: list[Values]
     """Complete: a parameter that the grid does not mention has its default."""
     warnings: list[str]
+    """One line each, `file:line:col: message`."""
 
 
 def expand(grid: Grid, params: Params, *, limit_without_yes: int = LIMIT, yes: bool = False) -> Expansion:
@@ -98,7 +99,7 @@ class _Checker:
         """The parameter that a setting is for, None where a command takes any."""
         param = self.params.get(setting.key)
         if param is None and not self.grid.command:
-            hint = nearest(setting.key, tuple(self.params)) or f" (there are {', '.join(self.params)})"
+            hint = did_you_mean(setting.key, self.params) or f" (there are {', '.join(self.params)})"
             path = setting.path
             while len(path) > 1 and isinstance(path[-1], int):
                 path = path[:-1]
@@ -182,9 +183,8 @@ class _Rules:
         return [self._warning(rule) for rule in idle if not rule.when.keys() & self.grid.pinned.keys()]
 
     def _warning(self, rule: Rule) -> str:
-        if rule.then:
-            return str(self.grid.source.error("this `when` matches no run", (*rule.path, "when"), at="key"))
-        return str(self.grid.source.error("this [[exclude]] matches no run", rule.path, at="key"))
+        what, path = ("`when`", (*rule.path, "when")) if rule.then else ("[[exclude]]", rule.path)
+        return str(self.grid.source.error(f"this {what} matches no run", path, at="key")).partition("\n")[0]
 
 
 def _fits(condition: Condition, config: Values) -> bool:
@@ -220,5 +220,5 @@ def _require_placeholders(grid: Grid, configs: list[Values]) -> None:
         for name in _PLACEHOLDER.findall(word):
             if name not in common:
                 who = "not every run has" if any(name in config for config in configs) else "no run has"
-                message = f"the command asks for `{name}`, which {who}{nearest(name, tuple(common))}"
+                message = f"the command asks for `{name}`, which {who}{did_you_mean(name, sorted(common))}"
                 raise grid.source.error(message, ("command", index))

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labbench.errors import did_you_mean
 from labbench.grid.draws import Draws, read_draws
 from labbench.grid.options import read_metrics, read_resources, read_runtime, read_stop
 from labbench.grid.source import Setting, Source, Table, override_settings, read_source
 from labbench.grid.toml_positions import Path as TomlPath
-from labbench.grid.values import nearest, shown
+from labbench.grid.values import shown
 from labbench.params import BUILTIN, TRAINING
 from labbench.records import Goal, Resources, Runtime, Stop
 
@@ -140,9 +141,9 @@ def _require_known_tables(source: Source) -> None:
         if name in TABLES or name in KEYS:
             continue
         if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
-            hint = nearest(name, TABLES) or f" (there are {', '.join(TABLES)})"
+            hint = did_you_mean(name, TABLES) or f" (there are {', '.join(TABLES)})"
             raise source.error(f"unknown table [{name}]{hint}", (name,), at="key")
-        hint = nearest(name, (*KEYS, *TABLES)) or "; a parameter stands under [params] or [grid]"
+        hint = did_you_mean(name, (*KEYS, *TABLES)) or "; a parameter stands under [params] or [grid]"
         raise source.error(f"unknown key `{name}` at the top of the file{hint}", (name,), at="key")
 
 
@@ -181,7 +182,7 @@ def _task_name(source: Source, task: object, folder: Path) -> str:
         return task
     file, colon, name = task.rpartition(":")
     if not colon and not task.endswith(".py"):
-        hint = nearest(task, tuple(BUILTIN)) or f' (there are {", ".join(BUILTIN)}, and "file.py:Class" of your own)'
+        hint = did_you_mean(task, BUILTIN) or f' (there are {", ".join(BUILTIN)}, and "file.py:Class" of your own)'
         raise source.error(f"no task is called `{task}`{hint}", ("task",))
     if not file or not name.isidentifier():
         raise source.error(f'say which class is the task: "{task.rstrip(":")}:MyTask"', ("task",))

@@ -7,14 +7,13 @@ import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from labbench.errors import GridError
+from labbench.errors import GridError, did_you_mean
 from labbench.grid.toml_positions import Path as TomlPath
 from labbench.grid.toml_positions import Positions, find_positions
-from labbench.grid.values import BadValueError, nearest, typed
+from labbench.grid.values import BadValueError, typed
 from labbench.params import Param
 
 Table: TypeAlias = Mapping[str, Any]
@@ -83,7 +82,7 @@ class Source:
         """Refuse a key of a table that has fixed ones."""
         for key in table:
             if key not in known:
-                hint = nearest(key, tuple(known)) or f" (there are {', '.join(known)})"
+                hint = did_you_mean(key, known) or f" (there are {', '.join(known)})"
                 raise self.error(f"unknown key `{key}` in [{path[0]}]{hint}", (*path, key), at="key")
 
     def table(self, name: str) -> Table:
@@ -126,8 +125,7 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
-        near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.toml")], n=1)
-        hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
+        hint = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.toml")])
         raise GridError(f"there is no such grid file{hint}", file=file) from None
     except OSError as error:
         raise GridError(f"cannot be read: {error.strerror}", file=file) from None

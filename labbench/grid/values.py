@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from difflib import get_close_matches
 from typing import Any
 
+from labbench.errors import did_you_mean
 from labbench.params import Param
 
 _WORDS = {
@@ -55,12 +55,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def nearest(word: str, words: list[str] | tuple[str, ...]) -> str:
-    """The end of a message about an unknown word: the one that was probably meant, or nothing."""
-    near = get_close_matches(word, words, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
-
-
 def _converted(kind: str, value: Any) -> Any:
     """The value in a scalar type."""
     if kind == "bool":
@@ -102,7 +96,7 @@ def _checked(param: Param, kind: str, written: Any) -> Any:
     value = _converted(kind, written)
     if param.choices and value not in param.choices:
         choices = ", ".join(map(str, param.choices))
-        hint = nearest(value, param.choices) if isinstance(value, str) else ""
+        hint = did_you_mean(value, param.choices) if isinstance(value, str) else ""
         raise BadValueError(f"must be one of {choices}, not {shown(written)}{hint}")
     limits = [
         (param.low is None or value >= param.low, "at least", param.low),
