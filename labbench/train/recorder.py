@@ -31,8 +31,8 @@ class Recorder:
         self.run, self.clock = run, clock
         self.diverged_at: int | None = None
         """The step of the first non-finite training loss, once it was collected."""
-        self._log_every = log_every
-        self._window = window_of(log_every, total_steps)
+        self._every = 1 if log_every == "auto" else log_every
+        self._window = window_of(total_steps) if log_every == "auto" else 1
         self._on_device: list[Tensor] = []  # losses not copied yet, each (N,)
         self._losses: list[float] = []  # not thinned yet
         self._times: list[int] = []  # of both
@@ -93,8 +93,10 @@ class Recorder:
         """Move the losses of complete windows, at the end all of them, to the points."""
         first = self.clock.step - len(self._losses)
         end = self.clock.step if self.diverged_at is None else max(first, self.diverged_at + 1)
-        count = end - first if ended else (end - first) // self._window * self._window
-        if count == 0:
+        count = end - first
+        if not ended and (self._window > 1 or self._every > 1):
+            count = (count - 1) // self._window * self._window  # the newest may turn out to be the last
+        if count <= 0:
             return
         steps, losses = np.arange(first, first + count), np.array(self._losses[:count])
         keep = self._worth_keeping(steps, losses, ended=ended)
@@ -106,10 +108,7 @@ class Recorder:
         """A truth value a step. The first step and, if the run has ended, its last one always are."""
         body = len(steps) - ended  # the last loss of a diverged run has no place among extremes
         keep = np.full(len(steps), True)
-        if self._log_every == "auto":
-            keep[:body] = extremes(losses[:body], self._window)
-        else:
-            keep[:body] = steps[:body] % self._log_every == 0
+        keep[:body] = (steps[:body] % self._every == 0) & extremes(losses[:body], self._window)
         keep[steps == 0] = True
         return keep
 
@@ -123,9 +122,9 @@ class Recorder:
         return int((time.perf_counter() - self._start) * 1000)
 
 
-def window_of(log_every: int | Literal["auto"], total_steps: int) -> int:
+def window_of(total_steps: int) -> int:
     """Steps in a window of losses, of which `auto` keeps the extremes: a function of the run's length alone."""
-    return 1 if log_every != "auto" or total_steps <= EVERY_STEP_UP_TO else math.ceil(total_steps / WINDOWS)
+    return 1 if total_steps <= EVERY_STEP_UP_TO else math.ceil(total_steps / WINDOWS)
 
 
 def extremes(values: NDArray[np.float64], window: int) -> Mask:

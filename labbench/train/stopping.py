@@ -14,7 +14,7 @@ class Judge:
 
     def __init__(self, stop: Stop | None) -> None:
         self.stop = stop
-        self._best = math.nan
+        self._best = -math.inf
         self._epochs_without_better = 0
 
     def verdict(self, measured: Mapping[str, float]) -> str | None:
@@ -30,7 +30,7 @@ class Judge:
         value = sign * measured[self.stop.metric]  # the larger, the better
         if self.stop.target is not None and value >= sign * self.stop.target:
             return "target reached"
-        if math.isnan(self._best) or value > self._best + self.stop.min_delta:
+        if value > self._best + self.stop.min_delta:
             self._best, self._epochs_without_better = value, 0
         else:
             self._epochs_without_better += 1

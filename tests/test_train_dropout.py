@@ -1,0 +1,134 @@
+"""Dropout by hash: the same masks alone, stacked and resumed, and the right share of them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn
+
+from labbench.train.clock import Clock
+from labbench.train.dropout import Dropout, Masks, swap_dropout
+
+LIKE = torch.zeros((), dtype=torch.float32)
+
+
+def mask_at(step: int, count: int, *, seed: int = 0, layer: int = 0, p: float = 0.5) -> torch.Tensor:
+    """The mask of one layer at one step, asked for alone."""
+    clock = Clock()
+    clock.step = step
+    return Masks([seed], [p], layer, clock).draw(count, LIKE)[0]
+
+
+def test_masks_are_what_they_always_were() -> None:
+    kept = torch.stack([mask_at(step, 1001, seed=3, layer=1, p=0.3) > 0 for step in (0, 1, 500)])
+    assert (
+        hashlib.sha256(kept.numpy().tobytes()).hexdigest()
+        == "2eb59ed27442333aea15d1bc46a0184001089e13df365ec617b51548989b9ff5"
+    )
+
+
+def test_masks_do_not_depend_on_which_steps_are_asked_for() -> None:
+    """Masks are made for many steps at once; a resumed run begins anywhere."""
+    clock = Clock()
+    masks = Masks([0], [0.5], 0, clock)
+    for step in [*range(100), 1000, 3, 4]:
+        clock.step = step
+        count = 2048 if step % 20 else 990  # the last batch of an epoch is smaller
+        assert torch.equal(masks.draw(count, LIKE)[0], mask_at(step, count))
+
+
+def test_a_run_has_the_same_masks_alone_and_in_a_stack() -> None:
+    seeds, probabilities = [4, 0, 4, 9], [0.5, 0.2, 0.0, 0.9]
+    clock = Clock()
+    layer = Dropout(Masks(seeds, probabilities, 2, clock))
+    inputs = torch.randn(4, 33, 17)
+    for step in range(5):
+        clock.step = step
+        stacked = layer(inputs)
+        for row, (seed, p) in enumerate(zip(seeds, probabilities, strict=True)):
+            alone = Dropout(Masks([seed], [p], 2, clock))
+            assert torch.equal(stacked[row], alone(inputs[row]))
+
+
+def test_a_sample_keeps_its_mask_in_a_smaller_batch() -> None:
+    clock = Clock()
+    layer = Dropout(Masks([0], [0.5], 0, clock))
+    inputs = torch.randn(64, 31)
+    assert torch.equal(layer(inputs)[:50], Dropout(Masks([0], [0.5], 0, clock))(inputs[:50]))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_the_share_of_dropped_values_is_p_and_the_mean_is_kept(p: float) -> None:
+    clock = Clock()
+    masks = Masks(range(50), [p] * 50, 0, clock).draw(10_000, LIKE).flatten()
+    assert abs((masks == 0).double().mean().item() - p) < 5 * (p * (1 - p) / len(masks)) ** 0.5
+    assert masks.double().mean().item() == pytest.approx(1, abs=5 * (p / (1 - p) / len(masks)) ** 0.5)
+    assert masks.max().item() == pytest.approx(1 / (1 - p), rel=1e-4)
+
+
+def test_masks_differ_between_steps_layers_and_seeds() -> None:
+    masks = [mask_at(0, 64), mask_at(1, 64), mask_at(0, 64, layer=1), mask_at(0, 64, seed=1)]
+    assert len({tuple(mask.tolist()) for mask in masks}) == 4
+
+
+def test_a_layer_called_twice_in_a_step_has_two_masks() -> None:
+    clock = Clock()
+    layer = Dropout(Masks([0], [0.5], 0, clock))
+    inputs = torch.ones(8, 32)
+    calls = [[layer(inputs), layer(inputs)] for clock.step in range(3)]
+    assert len({tuple(mask.flatten().tolist()) for step in calls for mask in step}) == 6
+    clock.step = 1
+    again = Dropout(Masks([0], [0.5], 0, clock))
+    assert torch.equal(again(inputs), calls[1][0])
+    assert torch.equal(again(inputs), calls[1][1])
+
+
+def test_gradients_pass_where_values_do() -> None:
+    inputs = torch.randn(16, 16, requires_grad=True)
+    outputs = Dropout(Masks([0], [0.5], 0, Clock()))(inputs)
+    outputs.sum().backward()
+    assert torch.equal(inputs.grad, outputs.detach() / inputs.detach())
+
+
+def test_dropout_of_everything_and_of_nothing() -> None:
+    inputs = torch.randn(16, 16)
+    assert torch.equal(Dropout(Masks([0], [1.0], 0, Clock()))(inputs), torch.zeros(16, 16))
+    assert Dropout(Masks([0], [0.0], 0, Clock()))(inputs) is inputs
+    assert Dropout(Masks([0], [0.5], 0, Clock())).eval()(inputs) is inputs
+
+
+class Odd(nn.Module):
+    """A network with dropout in every place: nested, shared, of channels, and a kind that is not swapped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Dropout(0.5, inplace=True)
+        self.inner = nn.Sequential(nn.Linear(4, 4), self.shared, nn.Sequential(nn.Dropout2d(0.25)))
+        self.alpha = nn.AlphaDropout(0.5)
+
+
+def test_every_dropout_of_a_model_is_swapped_where_it_is() -> None:
+    model, clock = Odd(), Clock()
+    swap_dropout(model, 7, clock)
+    channels = model.inner[2][0]
+    assert isinstance(model.shared, Dropout)
+    assert model.inner[1] is model.shared
+    assert isinstance(channels, Dropout)
+    assert (channels.spatial, channels.masks.layer, model.shared.masks.layer) == (2, 1, 0)
+    assert (channels.masks.seeds, channels.masks.clock) == ([7], clock)
+    assert isinstance(model.alpha, nn.AlphaDropout)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(nn.Dropout1d, (5, 8)), (nn.Dropout2d, (5, 8, 3)), (nn.Dropout3d, (5, 8, 3, 2))]
+)
+def test_channel_dropout_drops_whole_channels(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
+    model = nn.Sequential(kind(0.5))
+    swap_dropout(model, 0, Clock())
+    outputs = model(torch.ones(*shape, 7)).flatten(2)
+    assert set(outputs.unique().tolist()) == {0, 2}
+    assert torch.equal(outputs, outputs[..., :1].expand_as(outputs))

@@ -1,0 +1,64 @@
+"""What the tests of training share: a stack from a config, and the events of training it, put in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from labbench.planner import stack_of
+from labbench.records import Event, Finished, Points, RunRecord, Runtime, Started, Stop
+from labbench.train.loop import train
+from labbench.train.tasks import Task, load_task
+
+torch.set_num_threads(1)  # the steps are too small to share, and the cores may be busy
+
+CPU = torch.device("cpu")
+
+
+def run_of(config: dict[str, Any], key: str = "run00000") -> RunRecord:
+    return RunRecord(1, key, "a run", "an experiment", "running", config)
+
+
+@dataclass
+class History:
+    """What a run said while it trained."""
+
+    started: Started | None = None
+    finished: Finished | None = None
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    """By metric: value by step, in the order of logging."""
+
+    def last(self, metric: str) -> float:
+        return list(self.curves[metric].values())[-1]
+
+
+def histories(events: Iterable[Event]) -> dict[str, History]:
+    """The events sorted by run; no step of a metric comes twice."""
+    result: dict[str, History] = {}
+    for event in events:
+        history = result.setdefault(event.run, History())
+        if isinstance(event, Started):
+            history.started = event
+        elif isinstance(event, Finished):
+            history.finished = event
+        elif isinstance(event, Points):
+            assert len(event.steps) == len(event.times) == len(event.values)
+            curve = history.curves.setdefault(event.metric, {})
+            assert not curve.keys() & set(event.steps)
+            curve.update(zip(event.steps, event.values, strict=True))
+    return result
+
+
+def trained(
+    config: dict[str, Any],
+    *,
+    task: Task | None = None,
+    stop: Stop | None = None,
+    runtime: Runtime | None = None,
+) -> History:
+    """One run of the config, trained alone on the CPU: the digits unless another task is given."""
+    stack = stack_of([run_of(config)], task="digits", stop=stop, runtime=runtime or Runtime())
+    return histories(train(stack, task or load_task("digits"), "cpu"))["run00000"]
