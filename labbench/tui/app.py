@@ -17,8 +17,8 @@ class LabbenchApp(App[None]):
     """Browse the runs of one database."""
 
     TITLE = "labbench"
-    ENABLE_COMMAND_PALETTE = True
     CSS_PATH = "app.tcss"
+    COMMAND_PALETTE_DISPLAY = "^p"
 
     def __init__(self, path: Path, *, view: str = "runs") -> None:
         super().__init__()
@@ -33,14 +33,11 @@ class LabbenchApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action of the screen under the words of its help, then the application's own."""
-        seen = set()
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if binding.tooltip and binding.action not in seen:
-                seen.add(binding.action)
-                key = self.get_key_display(binding)
-                yield SystemCommand(f"{binding.tooltip} ({key})", "", _runner(self, binding.action, active.node))
-        yield SystemCommand("Change the theme: dark, light and others", "", self.action_change_theme)
+        for active in {active.binding.action: active for active in screen.active_bindings.values()}.values():
+            if active.node is screen and active.binding.tooltip:
+                title = f"{active.binding.tooltip} ({self.get_key_display(active.binding)})"
+                yield SystemCommand(title, "", _runner(self, active.binding.action, screen))
+        yield SystemCommand("Theme: dark, light and others", "", self.action_change_theme)
         yield SystemCommand("Save the screen as an SVG picture", "", self.action_screenshot)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from rich.highlighter import Highlighter
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.style import Style
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
@@ -41,7 +42,7 @@ class TopLine(Widget):
     def render(self) -> Content:
         width = self.size.width
         right = self._bar()
-        left = Content.assemble(("labbench", "bold $primary"), ("  " + text.clean(self._path.name), "$text-muted"))
+        left = Content.assemble(("labbench", "bold $primary"), ("  " + text.clean(self._path.name), "$secondary"))
         for middle in (self._counts(long=True), self._counts(long=False), Content("")):
             room = width - left.cell_length - middle.cell_length - right.cell_length
             if room >= 4:
@@ -74,20 +75,22 @@ class TopLine(Widget):
         return Content.assemble(
             (text.bar(progress.share, 12), "$primary on $border"),
             f" {int(100 * progress.share)} %",
-            (left, "$text-muted"),
+            (left, "$secondary"),
         )
 
 
 class FilterBar(Horizontal):
-    """The filter, its error with the place, and how much of everything it lets through."""
+    """The filter, its error under the place where it is, and the order of the runs."""
 
     DEFAULT_CSS = """
     FilterBar { height: 1; padding: 0 1; background: $surface; }
     FilterBar #filter-label { width: auto; color: $secondary; }
     FilterBar Input { width: 1fr; border: none; padding: 0; height: 1; background: $surface; }
     FilterBar Input:focus { background: $panel; }
-    FilterBar #filter-said { width: auto; padding-left: 2; color: $secondary; }
-    FilterBar.-wrong #filter-said { color: $error; }
+    FilterBar #filter-found { width: auto; padding-left: 2; color: $secondary; }
+    FilterBar #filter-error { display: none; overlay: screen; width: auto; height: 1; padding: 0 1;
+                              background: $error; color: $background; }
+    FilterBar.-wrong #filter-error { display: block; }
     """
 
     class Changed(Message):
@@ -103,8 +106,7 @@ class FilterBar(Horizontal):
     def __init__(self) -> None:
         super().__init__()
         self._marker = _ErrorMarker()
-        self._kept = ""
-        self._found = ""
+        self._before = ""
 
     def compose(self) -> ComposeResult:
         yield Static("filter  ", id="filter-label", markup=False)
@@ -114,23 +116,22 @@ class FilterBar(Horizontal):
             select_on_focus=False,
             compact=True,
         )
-        yield Static(id="filter-said", markup=False)
+        yield Static(id="filter-found", markup=False)
+        yield Static(id="filter-error", markup=False)
 
     def begin(self) -> None:
         """Give the keyboard to the filter."""
-        self._kept = self.input.value
+        self._before = self.input.value
         self.input.focus()
 
     def cancel(self) -> None:
         """Go back to the expression that was there."""
-        self.input.value = self._kept
+        self.input.value = self._before
         self.post_message(self.Left())
 
     def say(self, found: str) -> None:
-        """Say what the filter lets through, unless there is an error to say."""
-        self._found = found
-        if not self.has_class("-wrong"):
-            self.query_one("#filter-said", Static).update(Content(found))
+        """Say what the filter lets through, and in which order."""
+        self.query_one("#filter-found", Static).update(Content(found))
 
     @property
     def input(self) -> Input:
@@ -138,19 +139,25 @@ class FilterBar(Horizontal):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        said = self.query_one("#filter-said", Static)
         try:
             filters.parse(event.value)
         except FilterError as error:
-            self._marker.position = error.position
-            self.add_class("-wrong")
-            said.update(Content(f"column {error.position + 1}: {text.clean(error.message)}"))
+            self._point_at(error)
         else:
             self._marker.position = None
             self.remove_class("-wrong")
-            said.update(Content(self._found))
             self.post_message(self.Changed(event.value))
         self.input.refresh()
+
+    def _point_at(self, error: FilterError) -> None:
+        """Say the error on the line below, beginning under the place that cannot be read where there is room."""
+        self._marker.position = error.position
+        said = text.fit(text.clean(error.message), min(text.width(error.message), self.size.width - 2))
+        place = self.query_one("#filter-label").outer_size.width + error.position - round(self.input.scroll_x)
+        box = self.query_one("#filter-error", Static)
+        box.update(Content(said))
+        box.styles.offset = (max(0, min(place, self.size.width - text.width(said) - 2)), 1)
+        self.add_class("-wrong")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -189,25 +196,44 @@ class KeyLine(Widget):
     KeyLine { height: 1; padding: 0 1; background: $panel; }
     """
 
-    def render(self) -> Content:
-        shown, width = Content(""), self.size.width
-        last = self._entry("?", "help", "help")
-        for active in self.screen.active_bindings.values():
-            binding = active.binding
-            if not binding.show or not active.enabled or binding.action == "help":
-                continue
-            entry = self._entry(self.app.get_key_display(binding), binding.description, binding.action)
-            if shown.cell_length + entry.cell_length + last.cell_length > width:
-                break
-            shown += entry
-        return shown + last
+    def __init__(self) -> None:
+        super().__init__()
+        self._actions: list[tuple[range, str]] = []
 
-    def _entry(self, key: str, description: str, action: str) -> Content:
-        entry = Content.assemble((key, "bold $primary"), (f" {description}", "$text-muted"))
-        return entry.stylize(Style.from_meta({"@click": f"screen.{action}"})) + "  "
+    def render(self) -> Content:
+        entries = {
+            active.binding.action: self._entry(active.binding)
+            for active in reversed(self.screen.active_bindings.values())
+            if active.enabled and (active.binding.show or active.binding.action == "command_palette")
+        }
+        last = entries.pop("help", Content(""))
+        line = Content("")
+        self._actions = []
+        for action, entry in [*reversed(entries.items()), ("help", last)]:
+            if action == "help" or line.cell_length + entry.cell_length + last.cell_length <= self.size.width:
+                self._actions.append((range(line.cell_length, line.cell_length + entry.cell_length), action))
+                line += entry
+        return line
+
+    def _entry(self, binding: Binding) -> Content:
+        key = self.app.get_key_display(binding)
+        return Content.assemble((key, "bold $primary"), (f" {binding.description}   ", "$secondary"))
+
+    async def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        for cells, action in self._actions:
+            if offset is not None and offset.x in cells:
+                await self.screen.run_action(action)
+
+
+def reads(sort: str) -> str:
+    """What is sorted by, in words: `best val/loss`."""
+    if sort == "created":
+        return "when they were queued"
+    return text.clean(sort.replace("(", " ", 1).removesuffix(")") if sort.endswith(")") else sort)
 
 
 def describe(query: Query, shown: int, total: int) -> str:
     """How much a query lets through and in which order, in words."""
-    order = f"sorted by {text.clean(query.sort)} {'▼' if query.descending else '▲'}" if query.sort else "as queued"
-    return f"{shown} of {total}   {order}" if query.expression.strip() else f"{total} run{'s' * (total != 1)}   {order}"
+    order = f"sorted by {reads(query.sort)} {'▼' if query.descending else '▲'}" if query.sort else ""
+    return f"{shown} of {total}   {order}" if query.expression.strip() else order

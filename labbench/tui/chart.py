@@ -23,7 +23,7 @@ class Chart(Widget):
     """One metric of several runs over steps, epochs or time."""
 
     DEFAULT_CSS = """
-    Chart { border: round $border; border-title-color: $foreground; border-subtitle-color: $text-muted; }
+    Chart { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -39,7 +39,7 @@ class Chart(Widget):
         self._lines, self._view = lines, view
         smoothing = f"ema {view.smoothing:g}" if view.smoothing else ""
         ways = " · ".join(filter(None, ["log y" if view.log else "", smoothing, f"by {view.x_axis}"]))
-        self.border_title = Content.assemble((text.clean(metric), "bold"), (f"  {ways}", "$text-muted"))
+        self.border_title = Content.assemble((text.clean(metric), "bold"), (f"  {ways}", "$secondary"))
         self._redraw()
 
     def on_resize(self) -> None:

@@ -27,6 +27,8 @@ class Column:
     cell: Callable[[RunRecord], str]
     numeric: bool = True
     """Aligned at the decimal point, title to the right; otherwise both to the left."""
+    words: bool = False
+    """What it holds is known only when it is seen: a cell that is no number makes it a column of text."""
     descending_first: bool = False
     """Sorted for the first time, the largest value comes first."""
     widest: int = _WIDEST
@@ -39,6 +41,8 @@ class Column:
         known = (self.before_point, self.behind_point, self.longest)
         for run in runs:
             cell = self.cell(run)
+            if self.words and cell and cell[0] not in "-0123456789":
+                self.numeric = False
             if self.numeric:
                 whole, rest = text.split_at_point(cell)
                 self.before_point = max(self.before_point, len(whole))
@@ -130,7 +134,7 @@ def _setting_column(key: str) -> Column:
     def cell(run: RunRecord) -> str:
         return show_setting(run.config[key]) if key in run.config else ""
 
-    return Column(text.clean(key), key, cell)
+    return Column(text.clean(key), key, cell, words=True)
 
 
 def show_setting(value: Any) -> str:

@@ -29,7 +29,15 @@ DARK = Theme(
     surface="#151a23",
     panel="#1e2530",
     dark=True,
-    variables={"border": "#2c3644", "border-blurred": "#2c3644", "input-cursor-background": "#6cb6ff"},
+    variables={
+        "border": "#2c3644",
+        "scrollbar": "#2c3644",
+        "scrollbar-hover": "#3d4a5c",
+        "scrollbar-active": "#6cb6ff",
+        "scrollbar-background": "#10141b",
+        "scrollbar-background-hover": "#10141b",
+        "scrollbar-background-active": "#10141b",
+    },
 )
 LIGHT = Theme(
     name="labbench-light",
@@ -44,7 +52,15 @@ LIGHT = Theme(
     surface="#f4f4f1",
     panel="#e6e7e4",
     dark=False,
-    variables={"border": "#c6cad0", "border-blurred": "#c6cad0", "input-cursor-background": "#0b62b8"},
+    variables={
+        "border": "#c6cad0",
+        "scrollbar": "#c6cad0",
+        "scrollbar-hover": "#a9b0b9",
+        "scrollbar-active": "#0b62b8",
+        "scrollbar-background": "#fcfcfa",
+        "scrollbar-background-hover": "#fcfcfa",
+        "scrollbar-background-active": "#fcfcfa",
+    },
 )
 THEMES = (DARK, LIGHT)
 
@@ -72,7 +88,7 @@ class Look:
 
 
 STATUS_LOOKS: dict[Status, Look] = {
-    "queued": Look("·", "secondary"),
+    "queued": Look("○", "secondary"),
     "running": Look("◐", "primary"),
     "finished": Look("✓", "success"),
     "diverged": Look("✗", "warning"),

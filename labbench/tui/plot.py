@@ -209,8 +209,7 @@ def _draw_axes(canvas: Canvas, frame: _Frame, y_ticks: Ticks, view: View) -> Non
         canvas.put(line, row, "┤", AXIS)
         canvas.put(line - 1 - len(label), row, label, LABEL)
     canvas.put(line, frame.height, "└" + "─" * frame.width, AXIS)
-    room = frame.width - len(view.x_axis) - 2  # the axis's name stands at its end
-    most = max(2, room // 10)
+    most = max(2, frame.width // 10)
     if view.x_axis == "time":
         ticks = curves.time_ticks(frame.left, frame.right, most)
     else:
@@ -218,10 +217,8 @@ def _draw_axes(canvas: Canvas, frame: _Frame, y_ticks: Ticks, view: View) -> Non
     for value, label in zip(ticks.values, ticks.labels, strict=True):
         column = frame.cell(value, frame.low)[0]
         canvas.put(column, frame.height, "┬", AXIS)
-        start = max(0, column - (len(label) - 1) // 2)
-        if start + len(label) - frame.column <= room:
-            canvas.put(start, frame.height + 1, label, LABEL)
-    canvas.put(canvas.width - len(view.x_axis), frame.height + 1, view.x_axis, LABEL)
+        start = min(column - (len(label) - 1) // 2, canvas.width - len(label))
+        canvas.put(start, frame.height + 1, label, LABEL)
 
 
 def _draw_marks(canvas: Canvas, frame: _Frame, line: Line, scaled: Floats, view: View) -> None:

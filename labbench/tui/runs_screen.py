@@ -26,10 +26,10 @@ from labbench import text
 from labbench.errors import LabbenchError
 from labbench.records import RunRecord
 from labbench.tui import source
-from labbench.tui.bars import ConstantLine, FilterBar, KeyLine, TopLine, describe
+from labbench.tui.bars import ConstantLine, FilterBar, KeyLine, TopLine, describe, reads
 from labbench.tui.chart import Chart
 from labbench.tui.choice import Choice
-from labbench.tui.columns import Column, is_axis, metric_rank, run_columns
+from labbench.tui.columns import is_axis, metric_rank, run_columns
 from labbench.tui.help import Help
 from labbench.tui.overlay import Overlay
 from labbench.tui.source import Query, Snapshot
@@ -51,24 +51,23 @@ class RunsScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  # Textual declares no ClassVar
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "space", "mark", "mark", key_display="␣", tooltip="Mark or unmark the run: marked runs are drawn together"
-        ),
-        Binding("f,slash", "filter", "filter", tooltip="Filter the runs"),
+        Binding("space", "mark", "mark", key_display="␣", tooltip="Mark or unmark: marked runs are drawn together"),
+        Binding("u", "unmark", "unmark all", show=False, tooltip="Take all marks away"),
+        Binding("f", "filter", "filter", tooltip="Filter the runs"),
+        Binding("slash", "filter", "filter", show=False, tooltip="Filter the runs"),
         Binding("o", "sort", "sort", tooltip="Sort by a column"),
         Binding("O", "reverse", "reverse", show=False, tooltip="Reverse the order"),
-        Binding("m", "metric(1)", "metric", tooltip="Show the next metric"),
-        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Show the metric before"),
+        Binding("m", "metric(1)", "metric", tooltip="Next metric"),
+        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
         Binding("y", "log", "log y", tooltip="Logarithmic or linear y axis"),
-        Binding("s", "smooth(1)", "smooth", tooltip="Smooth the curves more"),
+        Binding("s", "smooth(1)", "smooth", tooltip="Smooth the curves more, from strong back to none"),
         Binding("S", "smooth(-1)", "smooth less", show=False, tooltip="Smooth the curves less"),
         Binding("x", "axis", "x axis", tooltip="x axis by step, epoch or time"),
-        Binding("enter,v", "chart", "chart", key_display="⏎", tooltip="Chart alone, or beside the table again"),
-        Binding("u", "unmark", "unmark all", show=False, tooltip="Take all marks away"),
-        Binding("q", "app.quit", "quit", tooltip="Leave; what is training goes on"),
-        Binding("ctrl+p", "app.command_palette", "all", key_display="^p", tooltip="Find any action by its words"),
-        Binding("question_mark", "help", "help", key_display="?", tooltip="This help"),
+        Binding("enter", "chart", "chart", key_display="⏎", tooltip="Chart alone, or beside the table again"),
+        Binding("v", "chart", "chart", show=False, tooltip="Chart alone, or beside the table again"),
         Binding("escape", "back", "back", show=False, tooltip="One step back"),
+        Binding("q", "app.quit", "quit", tooltip="Quit; what is training goes on"),
+        Binding("question_mark", "help", "help", key_display="?", tooltip="Help"),
     ]
 
     class SnapshotRead(Message):
@@ -293,8 +292,8 @@ class RunsScreen(Screen[None]):
     def action_sort(self) -> None:
         if self._snapshot is None:
             return
-        choices = [(column.sort, _reads(column)) for column in self._table.columns if column.sort is not None]
-        choices.append(("created", "as queued"))
+        columns = [column.sort for column in self._table.columns if column.sort is not None]
+        choices = [(sort, reads(sort)) for sort in [*columns, "created"]]
         self.app.push_screen(Choice("sort by", choices, chosen=self._snapshot.query.sort), self._sort_by)
 
     def _sort_by(self, sort: str | None) -> None:
@@ -346,12 +345,6 @@ class RunsScreen(Screen[None]):
 
     def action_help(self) -> None:
         self.app.push_screen(Help(self))
-
-
-def _reads(column: Column) -> str:
-    """A column in the list of columns to sort by."""
-    sort = column.sort or ""
-    return text.clean(sort.replace("(", " ").replace(")", "")) if "(" in sort else column.title
 
 
 def _empty(query: Query, total: int) -> str:

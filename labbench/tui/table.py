@@ -33,20 +33,20 @@ class RunsTable(ScrollView, can_focus=True):
     """Runs, one a row: mark, status and name stay in view, the other columns scroll sideways."""
 
     DEFAULT_CSS = """
-    RunsTable { border: round $border; border-title-color: $foreground; border-subtitle-color: $text-muted;
-                scrollbar-size-vertical: 1; scrollbar-size-horizontal: 1; }
+    RunsTable { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
+                scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
     RunsTable:focus { border: round $primary 60%; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("pagedown,ctrl+f,ctrl+d", "page(1)", "Page down", show=False),
-        Binding("pageup,ctrl+b,ctrl+u", "page(-1)", "Page up", show=False),
-        Binding("home,g", "edge(0)", "First", show=False),
-        Binding("end,G", "edge(-1)", "Last", show=False),
-        Binding("right", "sideways(8)", "Right", show=False),
-        Binding("left", "sideways(-8)", "Left", show=False),
+        Binding("j,down", "move(1)", show=False, tooltip="Down"),
+        Binding("k,up", "move(-1)", show=False, tooltip="Up"),
+        Binding("ctrl+f,pagedown", "page(1)", show=False, tooltip="A page down"),
+        Binding("ctrl+b,pageup", "page(-1)", show=False, tooltip="A page up"),
+        Binding("g,home", "edge(0)", show=False, tooltip="First run"),
+        Binding("G,end", "edge(-1)", show=False, tooltip="Last run"),
+        Binding("right", "sideways(8)", show=False, tooltip="Columns farther right"),
+        Binding("left", "sideways(-8)", show=False, tooltip="Columns farther left"),
     ]
 
     class RunHighlighted(Message):
