@@ -59,7 +59,7 @@ def write_csv(
 def write_jsonl(
     reader: Reader, wanted: Wanted, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
 ) -> None:
-    """Write the runs that fit, one JSON document a line: points, steps with their `values`, or runs as in `ls --json`."""
+    """Write the runs that fit, one JSON document a line: points, steps with their `values`, or runs as `ls` does."""
     documents: Iterable[dict[str, Any]]
     if shape == "long":
         points = reader.points(wanted, metrics)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from difflib import get_close_matches
 
 from labbench.errors import RunNotFound
 from labbench.records import RunRecord
@@ -44,6 +43,8 @@ def _alike(connection: sqlite3.Connection, word: str) -> list[str]:
         "SELECT key, name FROM runs WHERE has_part(name, ?) ORDER BY id LIMIT ?", (word, _SHOWN)
     ).fetchall()
     if not part:
+        from difflib import get_close_matches  # 2 ms that only a mistake costs
+
         newest = connection.execute("SELECT key, name FROM runs ORDER BY id DESC LIMIT ?", (_COMPARED,)).fetchall()
         near = get_close_matches(word, {text for pair in newest for text in pair}, n=3)
         part = [pair for pair in newest if near and (pair[0] in near or pair[1] in near)][:_SHOWN]

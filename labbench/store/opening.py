@@ -18,6 +18,8 @@ from labbench.store import schema
 from labbench.store.liveness import is_lost
 from labbench.store.mounts import network_file_system
 
+_IMMUTABLE = "mode=ro&immutable=1"
+
 BUSY_SECONDS = 10.0
 """How long to wait for another process's transaction; labbench's own take milliseconds."""
 
@@ -32,7 +34,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     if path.is_dir():
         raise InputError(f"{path}: this is a folder, not a database")
     if path.exists():
-        open_for_reading(path, empty_is_fine=True).close()
+        open_for_reading(path, live=True, empty_is_fine=True).close()
     with explained(path, opening=True):
         connection = _connect(path, "mode=rwc")
         try:
@@ -54,13 +56,12 @@ def open_for_reading(path: Path, *, live: bool = False, empty_is_fine: bool = Fa
         what = "this is no file" if path.exists() else "no such database"
         raise InputError(f"{path}: {what}; `labbench run GRID.toml` makes one, `labbench demo` shows an example")
     with explained(path, opening=True):
-        connection = _connect_live(path) if live or is_live(path) else _connect(path, "mode=ro&immutable=1")
-        try:
-            _refuse_others(schema.state(connection), path, empty_is_fine=empty_is_fine)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        if not live and not is_live(path):
+            try:
+                return _checked(_connect(path, _IMMUTABLE), path, empty_is_fine=empty_is_fine)
+            except sqlite3.DatabaseError:
+                pass  # perhaps caught in the middle of a write: look again with locks
+        return _checked(_connect_live(path), path, empty_is_fine=empty_is_fine)
 
 
 def is_live(path: Path) -> bool:
@@ -113,9 +114,7 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     uri = f"file:{quote(str(path.absolute()))}?{options}"
     # isolation_level None: transactions are begun and ended where the code says so. Readers lend a connection
     # to several threads under a lock, which Python would otherwise refuse.
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
-    )
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.create_function("is_lost", 3, is_lost)
     connection.create_function("has_part", 2, _has_part)
     return connection
@@ -127,27 +126,35 @@ def _has_part(text: str, part: str) -> bool:
 
 def _connect_live(path: Path) -> sqlite3.Connection:
     """See every commit. With write access where there is any, so that the last to leave can remove the `-wal` file."""
-    ways = ["mode=rw", "mode=ro"] + ([] if has_side_files(path) else ["mode=ro&immutable=1"])
+    ways = ["mode=rw", "mode=ro"] + ([] if has_side_files(path) else [_IMMUTABLE])
     while True:
         connection = _connect(path, ways.pop(0))
         try:
             connection.execute("PRAGMA query_only = 1")
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:  # the file or its folder may be read-only
+        except sqlite3.DatabaseError as error:
             connection.close()
-            if not ways:
+            if not ways or not isinstance(error, sqlite3.OperationalError):
                 raise
+            # otherwise the file or its folder may be read-only
         else:
             return connection
 
 
-def _refuse_others(state: schema.State, path: Path, *, empty_is_fine: bool) -> None:
-    if state == "foreign":
-        raise InputError(f"{path}: an SQLite database, but of another program; pass another --db")
-    if state == "newer":
-        raise InputError(f"{path}: written by a newer labbench; upgrade with `pip install -U labbench-ml`")
-    if state == "empty" and not empty_is_fine:
-        raise InputError(f"{path}: an empty database; `labbench run GRID.toml` fills one")
+def _checked(connection: sqlite3.Connection, path: Path, *, empty_is_fine: bool) -> sqlite3.Connection:
+    """The connection, if what it is connected to is ours; closed if not."""
+    try:
+        state = schema.state(connection)
+        if state == "foreign":
+            raise InputError(f"{path}: an SQLite database, but of another program; pass another --db")
+        if state == "newer":
+            raise InputError(f"{path}: written by a newer labbench; upgrade with `pip install -U labbench-ml`")
+        if state == "empty" and not empty_is_fine:
+            raise InputError(f"{path}: an empty database; `labbench run GRID.toml` fills one")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
@@ -173,11 +180,10 @@ def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _make_current(connection: sqlite3.Connection) -> None:
-    if schema.state(connection) == "current":
-        return
+    """Create or upgrade the tables. Begins to write even where nothing is to be done: so it is known that it can."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        state = schema.state(connection)  # another process may have been quicker
+        state = schema.state(connection)  # in the transaction: another process may have been quicker
         if state == "empty":
             schema.create(connection)
         elif state == "older":

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 
-from labbench.errors import InputError
-from labbench.filter_scanner import nearest
+from labbench.errors import InputError, did_you_mean
 from labbench.filters import FUNCTIONS, Function
 from labbench.store.configs import config_keys
 from labbench.store.query import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
@@ -54,7 +53,7 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
     if configs:  # before there are runs, nothing is misspelt
         keys, _ = config_keys(configs)
         headings = [*metrics] if function is not None else [*_COLUMNS, *keys, *metrics]
-        raise InputError(f"there is nothing called `{metric}` to sort by{nearest(metric, headings)}")
+        raise InputError(f"there is nothing called `{metric}` to sort by{did_you_mean(metric, headings)}")
 
 
 def _split(heading: str) -> tuple[str, Function | None]:

@@ -39,8 +39,8 @@ class Reader:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self._connection = FreshConnection(self.path)
+        self._connection = FreshConnection(Path(path))
+        self.path = self._connection.path
 
     def __enter__(self) -> Reader:
         return self

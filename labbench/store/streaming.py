@@ -12,8 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from labbench.errors import InputError
-from labbench.filter_scanner import nearest
+from labbench.errors import InputError, did_you_mean
 from labbench.filters import Filter
 from labbench.records import RunRecord
 from labbench.store.opening import explained, open_for_reading
@@ -102,7 +101,7 @@ def _begin(
     known = read_metrics(connection)
     for metric in metrics or ():
         if metric not in known:
-            raise InputError(f"no run has logged the metric `{metric}`{nearest(metric, list(known))}")
+            raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, known)}")
     names = {metric_id: name for name, (metric_id, _) in known.items() if metrics is None or name in metrics}
     condition = where(tree, known)
     query = f"""

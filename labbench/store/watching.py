@@ -24,7 +24,7 @@ class FreshConnection:
     """For any number of threads, which take turns."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.resolve()  # SQLite puts its side files beside what a link points to
         self._lock = threading.RLock()
         self._openings = 0
         self._open()

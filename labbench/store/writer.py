@@ -34,8 +34,8 @@ class Writer:
     Raises InputError when the database cannot be opened, StoreError when it cannot be written later on.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).resolve()
         self._connection = open_for_writing(self.path)
         self._closed = False
 
