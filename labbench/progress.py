@@ -73,7 +73,7 @@ class Journal:
         assert self.metric is not None
         pick = max if self._goal(self.metric) == "max" else min
         finite = [value for value in values if math.isfinite(value)]
-        if finite and (self.best is None or pick(self.best[0], best := pick(finite)) != self.best[0]):
+        if finite and (self.best is None or pick(*finite, self.best[0]) != self.best[0]):
             self.best = pick(finite), self.names[run]
 
     def _goal(self, metric: str) -> Goal:
@@ -146,9 +146,8 @@ class TerminalProgress:
         left = (now - self._began) * (1 - share) / share if 0.005 < share < 1 else None
         line = sentence(self.journal, rate=rate, left=left)
         if self.stream.isatty():
-            self._write(
-                f"{self._erase()}{fit(f'{bar(share, 12)} {line}', os.get_terminal_size(self.stream.fileno()).columns - 1).rstrip()}"
-            )
+            cells = os.get_terminal_size(self.stream.fileno()).columns - 1
+            self._write(f"{self._erase()}{fit(f'{bar(share, 12)} {line}', cells).rstrip()}")
         else:
             self._write(f"{line}\n")
 
@@ -160,4 +159,4 @@ class TerminalProgress:
             self.stream.write(text)
             self.stream.flush()
         except OSError:  # the terminal is gone (a lost connection): the training is not
-            self.stream = Path(os.devnull).open("w")
+            self.stream = Path(os.devnull).open("w")  # noqa: SIM115 (until the process ends)

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterator, Set
 
-from labbench.records import Event, Failed, Finished, Stack
+from labbench.records import Event, Failed, FailureKind, Finished, Stack
 
 
 def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
@@ -25,7 +25,9 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
                 attempts.pop(event.run, None)
             yield event
     except Exception as error:  # a user's code may raise anything, and the other runs go on
-        kind = "oom" if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" else "user"
+        kind: FailureKind = (
+            "oom" if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" else "user"
+        )
         message = traceback.format_exception_only(error)[-1].strip()
         story = traceback.format_exc()
         for run, number in attempts.items():

@@ -1,0 +1,269 @@
+"""The command line as a person uses it: what is printed where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import Result
+
+from labbench.cli import main
+from labbench.records import Finished, NewRun, Points, Started
+from labbench.store.writer import Writer
+
+Labbench = Callable[..., Result]
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """Three runs with curves, one of them with a name that would rewrite the terminal, and one that diverged."""
+    path = tmp_path / "runs.db"
+    configs = [{"optimizer": "sgd", "lr": 0.1}, {"optimizer": "adam", "lr": 0.1}, {"optimizer": "adam", "lr": 1.0}]
+    names = ["sgd lr=0.1", "adam lr=0.1", "x [/nope]\x1b]52;c;aGk=\x07"]
+    runs = [NewRun(name, config, f"id{i}") for i, (name, config) in enumerate(zip(names, configs, strict=True))]
+    curves = [[0.5, 0.25, 0.125], [0.4, 0.1, 0.2], [0.4, float("inf"), float("nan")]]
+    with Writer(path) as writer:
+        keys = [run.key for run in writer.queue("demo", runs, task="digits", metrics={"val/loss": "min"})]
+        writer.claim(keys)
+        for key, values in zip(keys, curves, strict=True):
+            status = "finished" if values[-1] < 1 else "diverged"
+            writer.write(
+                [
+                    Started(key, 1, "here", 1, "cpu"),
+                    Points(key, 1, "val/loss", [10, 20, 30], [100, 200, 300], values),
+                    Finished(key, 1, status, "all epochs"),
+                ]
+            )
+    return path
+
+
+def test_every_command_has_help_that_says_what_it_does(labbench: Labbench) -> None:
+    for name, command in main.commands.items():
+        result = labbench(name, "-h")
+        assert result.exit_code == 0
+        assert isinstance(command, click.Command)
+        assert command.help
+        assert " ".join(command.help.split()) in " ".join(result.stdout.split())
+
+
+def test_the_database_is_named_before_or_after_the_command_or_in_the_environment(
+    labbench: Labbench, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = db.with_name("elsewhere.db")
+    db.rename(elsewhere)
+    assert labbench("ls").exit_code == 2
+    assert "sgd lr=0.1" in labbench("--db", elsewhere, "ls").stdout
+    assert "sgd lr=0.1" in labbench("ls", "--db", elsewhere).stdout
+    monkeypatch.setenv("LABBENCH_DB", str(elsewhere))
+    assert "sgd lr=0.1" in labbench("ls").stdout
+    assert labbench("--db", "nowhere.db", "ls").exit_code == 2
+
+
+def test_labbench_alone_on_a_pipe_is_the_table_of_runs(labbench: Labbench, db: Path) -> None:
+    assert labbench().stdout == labbench("ls").stdout
+    assert "adam lr=0.1" in labbench().stdout
+
+
+def test_ls_shows_what_differs_and_the_best_values(labbench: Labbench, db: Path) -> None:
+    header, _, first, *_ = labbench("ls").stdout.splitlines()
+    assert header.split() == ["status", "key", "name", "optimizer", "lr", "val/loss", "best", "at", "step"]
+    assert first.split()[-3:] == ["0.1250", "0.1250", "30"]
+    same = labbench("ls", "optimizer=adam").stdout.splitlines()[0]
+    assert "optimizer" not in same
+    assert labbench("ls", "--columns", "lr").stdout.splitlines()[0].split() == ["status", "key", "name", "lr"]
+    ranked = labbench("ls", "status=finished", "--sort", "best(val/loss)").stdout.splitlines()
+    assert "adam lr=0.1" in ranked[2]
+
+
+def test_ls_json_is_one_document_with_non_finite_numbers_as_strings(labbench: Labbench, db: Path) -> None:
+    document = json.loads(labbench("ls", "--json").stdout)
+    assert [run["config"]["lr"] for run in document] == [0.1, 0.1, 1.0]
+    summary = document[2]["summary"]["val/loss"]
+    assert (summary["n"], summary["n_nonfinite"], summary["last"], summary["min"]) == (3, 2, "nan", 0.4)
+
+
+@pytest.mark.parametrize(
+    "command", [["ls"], ["show"], ["compare"], ["plot", "val/loss"], ["export"], ["export", "--wide"]]
+)
+def test_no_escape_sequence_of_a_name_reaches_the_terminal(labbench: Labbench, db: Path, command: list[str]) -> None:
+    if command[0] in ("show", "compare"):
+        command = [*command, json.loads(labbench("ls", "lr=1", "--json").stdout)[0]["key"]]
+    result = labbench(*command)
+    assert result.exit_code == 0, result.output
+    if command[0] != "export":  # a file keeps the name as it is
+        assert "\x1b]52" not in result.stdout
+        assert "[/nope]" in result.stdout
+
+
+def test_compare_tells_differences_and_their_direction(labbench: Labbench, db: Path) -> None:
+    lines = labbench("compare", "sgd lr=0.1", "adam lr=0.1").stdout.splitlines()
+    table = {line[: len("best val/loss")].strip(): line.split() for line in lines}
+    assert "lr" not in table
+    assert table["optimizer"] == ["optimizer", "sgd", "adam"]
+    assert table["best val/loss"][2:] == ["0.1250", "0.1000", "▲", "−0.0250"]
+
+
+def test_plot_draws_every_run_and_names_it(labbench: Labbench, db: Path) -> None:
+    drawn = labbench("plot", "val/loss", "status=finished").stdout
+    assert "sgd lr=0.1" in drawn
+    assert "adam lr=0.1" in drawn
+    assert "\x1b" not in drawn  # no colours on a pipe
+    grouped = labbench("plot", "val/loss", "--group", "optimizer", "--log", "--smooth", "0.5", "--x", "time").stdout
+    assert "optimizer=adam (n=2)" in grouped
+
+
+def test_export_goes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None:
+    text = labbench("export", "optimizer=sgd").stdout
+    assert text.splitlines()[0] == "run,name,experiment,metric,step,time,value"
+    assert text.splitlines()[1].endswith(",val/loss,10,0.1,0.5")
+    assert labbench("export", "optimizer=sgd", "-o", "out.csv").stdout == ""
+    assert Path("out.csv").read_text() == text
+
+
+def test_edits_are_seen_by_filters(labbench: Labbench, db: Path) -> None:
+    def names(*filters: str) -> list[str]:
+        return [run["name"] for run in json.loads(labbench("ls", "--json", *filters).stdout)]
+
+    assert labbench("tag", "sgd lr=0.1", "--add", "best").exit_code == 0
+    assert names("tag=best") == ["sgd lr=0.1"]
+    assert labbench("tag", "sgd lr=0.1", "--remove", "best").exit_code == 0
+    assert names("tag=best") == []
+    assert labbench("note", "sgd lr=0.1", "a look at it").exit_code == 0
+    assert "a look at it" in labbench("show", "sgd lr=0.1").stdout
+    assert labbench("archive", "sgd lr=0.1").exit_code == 0
+    assert "sgd lr=0.1" not in names()
+    assert names("archived=true") == ["sgd lr=0.1"]
+    assert labbench("archive", "--undo", "sgd lr=0.1").exit_code == 0
+    assert "sgd lr=0.1" in names()
+
+
+def test_rm_asks_first_and_leaves_no_number_behind(labbench: Labbench, db: Path) -> None:
+    assert labbench("rm", "sgd lr=0.1", input="n\n").exit_code == 1
+    assert len(json.loads(labbench("ls", "--json").stdout)) == 3
+    assert labbench("rm", "sgd lr=0.1", "--yes").exit_code == 0
+    assert len(json.loads(labbench("ls", "--json").stdout)) == 2
+    connection = sqlite3.connect(db)
+    assert connection.execute("SELECT count(DISTINCT run_id) FROM points").fetchone() == (2,)
+    connection.close()
+
+
+def test_tasks_shows_parameters_with_their_ranges(labbench: Labbench) -> None:
+    assert "digits" in labbench("tasks").stdout.splitlines()
+    table = labbench("tasks", "digits").stdout
+    assert "0 <= x < 1" in next(line for line in table.splitlines() if line.startswith("dropout"))
+    assert json.loads(labbench("tasks", "digits", "--json").stdout)["lr"]["type"] == "float"
+
+
+def grid(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    return path
+
+
+GOOD = 'task = "digits"\n[params]\nepochs = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('task = "digits"\n[params\n', "grid.toml:2:8: "),
+        ('task = "digits"\n[parms]\n', "did you mean `params`?"),
+        ('task = "digits"\n[grid]\noptimzer = ["sgd"]\n', "grid.toml:3:1: unknown parameter `optimzer`"),
+        ('task = "digits"\n[grid]\nlr = [0.1, -0.5]\n', "grid.toml:3:12: lr must be at least 0"),
+        ('task = "digits"\n[params]\ndropout = 1.5\n', "grid.toml:3:11: dropout must"),
+        ('task = "digits"\n[params]\nbatch_size = 0\n', "grid.toml:3:14: batch_size must"),
+        ('task = "digits"\n[params]\nepochs = "many"\n', "grid.toml:3:10: epochs"),
+        ('task = "digits"\n[grid]\nlr = []\n', "empty"),
+        ('task = "digits"\n[[zip]]\nlr = [0.1, 0.2]\nbatch_size = [1]\n', "equally long"),
+        ('task = "nope.py:Task"\n', "there is no file"),
+        ('task = "broken.py:Task"\n', "No module named 'nonexistent'"),
+        ('task = "lacking.py:Task"\n', "lacks data(self, config)"),
+        ('task = "digits"\n[grid]\nseed = {a=1}\n', "grid.toml:3:"),
+    ],
+)
+def test_a_bad_grid_is_explained_where_it_is_bad(labbench: Labbench, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "broken.py").write_text("import nonexistent\n")
+    (tmp_path / "lacking.py").write_text("class Task:\n    params = {}\n")
+    result = labbench("run", grid(tmp_path, text))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not Path("runs.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nope.toml"], "no such grid file"),
+        (["run", "grid.toml", "--set", "lr"], "lr"),
+        (["run", "grid.toml", "--set", "rl=1"], "unknown parameter `rl`"),
+        (["run", "grid.toml", "--only", "lr=<1"], "did you mean `<=`"),
+        (["run", "grid.toml", "--only", "lr=77"], "--only matches none"),
+        (["run", "grid.toml", "--device", "cuda:77"], "cuda"),
+        (["run", "grid.toml", "--device", "tpu"], "no such device"),
+        (["ls", "lr=<1"], "did you mean `<=`"),
+        (["ls", "--sort", "nope"], "nope"),
+        (["show", "nope"], "no run has the key or the name `nope`"),
+        (["plot", "nope"], "no metric nope"),
+        (["tasks", "nope"], "no task nope"),
+        (["tag", "sgd lr=0.1"], "--add TAG"),
+        (["export", "--format", "parquet"], "-o FILE"),
+    ],
+)
+def test_a_wrong_word_is_explained_and_changes_nothing(
+    labbench: Labbench, db: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    grid(tmp_path, GOOD)
+    before = db.read_bytes()
+    result = labbench(*words)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert db.read_bytes() == before
+
+
+def test_an_ambiguous_word_is_answered_with_what_it_could_mean(labbench: Labbench, tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        runs = [NewRun("twin", {"seed": i}, f"id{i}") for i in range(2)]
+        keys = [run.key for run in writer.queue("twins", runs, task="digits", metrics={})]
+    result = labbench("show", "twin")
+    assert result.exit_code == 2
+    assert all(key in result.stderr for key in keys)
+
+
+@pytest.mark.parametrize("command", [["ls"], ["run", "grid.toml"], ["tag", "a", "--add", "b"]])
+def test_a_database_that_is_none_is_refused_and_left_alone(
+    labbench: Labbench, tmp_path: Path, command: list[str]
+) -> None:
+    grid(tmp_path, GOOD)
+    text = tmp_path / "runs.db"
+    text.write_text("not a database, but somebody's text\n" * 40)
+    result = labbench(*command)
+    assert result.exit_code == 2
+    assert "not an SQLite database" in result.stderr
+    assert text.read_text().startswith("not a database")
+
+
+def test_a_grid_that_is_too_large_is_refused_with_its_count(labbench: Labbench, tmp_path: Path) -> None:
+    seeds = ", ".join(str(seed) for seed in range(1000))
+    text = (
+        f'task = "digits"\n[grid]\nlr = [{", ".join(f"0.{i}" for i in range(1, 200))}]\n[repeat]\nseeds = [{seeds}]\n'
+    )
+    result = labbench("run", grid(tmp_path, text))
+    assert result.exit_code == 2
+    assert "runs" in result.stderr
+    assert "--yes" in result.stderr
+
+
+def test_a_missing_torch_is_answered_with_the_extra_to_install(
+    labbench: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labbench.runner.find_spec", lambda name: None)
+    result = labbench("run", grid(tmp_path, GOOD))
+    assert result.exit_code == 2
+    assert '".[train]"' in result.stderr
+    assert not Path("runs.db").exists()
