@@ -157,11 +157,9 @@ def _fits(actual: Any, operator: Operator, value: Value, text: str) -> bool:
     if operator == "=":
         if isinstance(actual, str):
             return actual == text
-        return (
-            actual is value
-            if isinstance(actual, bool) or actual is None
-            else _is_number(value) and bool(actual == value)
-        )
+        if isinstance(actual, bool) or actual is None:
+            return actual is value
+        return _is_number(value) and bool(actual == value)
     comparable = (isinstance(actual, str) and isinstance(value, str)) or (_is_number(actual) and _is_number(value))
     return comparable and _ordered(actual, operator, value)
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labbench.errors import GridError
+from labbench.errors import GridError, InputError
 from labbench.grid import count_runs, expand, new_runs, read_grid
 from labbench.grid.identity import canonical
 from labbench.grid.names import make_names
-from labbench.params import BUILTIN, TRAINING
+from labbench.params import BUILTIN, TRAINING, Param
 from labbench.records import NewRun
 
 DIGITS = {**TRAINING, **BUILTIN["digits"]}
@@ -122,6 +122,12 @@ def test_values_have_their_declared_types(configs: Expand) -> None:
     assert (config["lr"], type(config["lr"])) == (1.0, float)
     assert (config["epochs"], type(config["epochs"])) == (3, int)
     assert [type(width) for width in config["hidden"]] == [int, int]
+
+
+def test_a_default_that_a_task_itself_forbids_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text('task = "digits"')
+    with pytest.raises(InputError, match="declares `width` with a default that must be at least 1, not 0"):
+        expand(read_grid(tmp_path / "grid.toml"), {"width": Param("int", 0, low=1)})
 
 
 def test_a_grid_without_axes_is_one_run_or_its_includes(configs: Expand) -> None:

@@ -329,6 +329,10 @@ def test_any_list_of_a_config_can_be_written(items: list[object]) -> None:
     assert matches_config(parse(f"x={json.dumps(items)}"), {"x": items})
 
 
+def test_no_filter_matches_everything() -> None:
+    assert matches_config(parse(""), CONFIG)
+
+
 def test_mentions_knows_keys_but_not_the_metrics_of_functions() -> None:
     assert mentions(parse("lr<1 or not (archived=true)"), "archived")
     assert not mentions(parse("best(archived)<1"), "archived")

@@ -1,4 +1,4 @@
-"""A grid to the configs of its runs, in the order that the manual gives, each value checked and in its declared type.
+"""A grid to the configs of its runs, each value checked and in its declared type.
 
 Order: the axes of `[grid]`, `[[zip]]` and `[random]`, minus `[[exclude]]`; plus `[[include]]`; then `[[set]]` on
 all of them; then the seeds; what is then there twice is kept once. `--set` decides over all of these.
@@ -30,6 +30,7 @@ LIMIT = 100_000
 """More runs than anybody asks for on purpose."""
 
 _PLACEHOLDER = re.compile(r"(?<![${])\{([A-Za-z_][\w.-]*)\}(?!\})")
+"""`{lr}` in a word of a command; `${HOME}` and `{{this}}` are the command's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,9 @@ class _Checker:
 
     def value(self, setting: Setting) -> Any:
         param = self.param(setting)
-        return (
-            setting.value if param is None else self.grid.source.read(param, setting.value, setting.key, setting.path)
-        )
+        if param is None:
+            return setting.value
+        return self.grid.source.read(param, setting.value, setting.key, setting.path)
 
     def values(self, settings: Mapping[str, Setting]) -> Values:
         return {key: self.value(setting) for key, setting in settings.items()}
@@ -136,9 +137,8 @@ class _Checker:
             self.param(Setting(each.key, None, each.path[:-1]))
             for end in each.ends():
                 self.value(end)
-            columns.append(
-                [self.value(Setting(each.key, value, each.path)) for value in each.draw(samples, draws.seed)]
-            )
+            drawn = [Setting(each.key, value, each.path) for value in each.draw(samples, draws.seed)]
+            columns.append([self.value(setting) for setting in drawn])
         return [[dict(zip(draws.keys, row, strict=True)) for row in zip(*columns, strict=True)]]
 
     def condition(self, settings: Mapping[str, Setting]) -> Condition:

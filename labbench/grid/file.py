@@ -1,6 +1,6 @@
 """Reads a grid.toml: the shape of every table is checked here, its values against the task's parameters later.
 
-The tables are described in the user's manual; a `Grid` holds them in the order in which they are applied.
+docs/design.md describes the tables, and `expansion` in which order they are applied.
 """
 
 from __future__ import annotations

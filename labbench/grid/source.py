@@ -52,12 +52,10 @@ class Source:
         while path:
             if span := first.get(path) or second.get(path):
                 line, column = self.positions.line_and_column(span[0])
-                return self.error_at(message, line, column)
+                text = self.text.split("\n")[line - 1]
+                return GridError(message, file=self.file, line=line, column=column, text=text)
             path = path[:-1]
         return GridError(message, file=self.file)
-
-    def error_at(self, message: str, line: int, column: int) -> GridError:
-        return GridError(message, file=self.file, line=line, column=column, text=self.text.split("\n")[line - 1])
 
     def read(self, reader: Reader, value: Any, name: str, path: TomlPath) -> Any:
         """A value as it is used, or an error that calls it by its name."""
