@@ -144,7 +144,8 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
             for key in keys
         ]
         bests = [
-            _compared(*(_best(run, name, goals[name]) for run in (record, first)), goals[name]) for name in metrics
+            _compared(_best(record, name, goals[name]), _best(first, name, goals[name]), goals[name])
+            for name in metrics
         ]
         seconds = _compared(_last(record, SECONDS), _last(first, SECONDS), "min")
         columns.append(Column(f"{record.name} ({record.key})", [*settings, *bests, seconds], True))
