@@ -8,7 +8,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import IO
 
 from labbench.grid import Grid
@@ -107,6 +106,7 @@ class TerminalProgress:
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self.stream = stream or sys.stderr
+        self._gone = False
         self._drawn = 0.0
         self._began = time.monotonic()
         self._rates: deque[tuple[float, int]] = deque()
@@ -155,8 +155,10 @@ class TerminalProgress:
         return "\r\x1b[K" if self.stream.isatty() else ""
 
     def _write(self, text: str) -> None:
+        if self._gone:
+            return
         try:
             self.stream.write(text)
             self.stream.flush()
         except OSError:  # the terminal is gone (a lost connection): the training is not
-            self.stream = Path(os.devnull).open("w")  # noqa: SIM115 (until the process ends)
+            self._gone = True

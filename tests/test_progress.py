@@ -1,0 +1,73 @@
+"""What a person is told while a grid trains: from events alone."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from labbench.grid import Grid, expand, read_grid
+from labbench.params import BUILTIN, TRAINING
+from labbench.progress import Journal, TerminalProgress, sentence
+from labbench.records import Failed, Finished, Points, RunRecord, Started
+
+
+@pytest.fixture
+def grid(tiny_grid: Path) -> Grid:
+    return read_grid(tiny_grid)
+
+
+@pytest.fixture
+def runs(grid: Grid) -> list[RunRecord]:
+    configs = expand(grid, {**TRAINING, **BUILTIN["digits"]}).configs
+    return [RunRecord(i, f"k{i}", f"run {i}", grid.name, "queued", config) for i, config in enumerate(configs)]
+
+
+def test_the_journal_counts_ends_steps_and_epochs(grid: Grid, runs: list[RunRecord]) -> None:
+    journal = Journal(grid, runs, runs)
+    for event in (
+        Started("k0", 1, "here", 1, "cpu"),
+        Points("k0", 1, "train/loss", range(20), range(20), [1.0] * 20),
+        Points("k0", 1, "epoch", [0, 20], [0, 9], [0.0, 1.0]),
+        Started("k1", 1, "here", 1, "cpu"),
+        Failed("k1", 1, "user", "ValueError: no"),
+        Started("k2", 1, "here", 1, "cpu"),
+        Finished("k2", 1, "diverged", "non-finite train/loss at step 3"),
+    ):
+        journal.take(event)
+    assert (journal.ended, journal.running, journal.steps) == (2, {"k0"}, 20)
+    assert journal.share == pytest.approx((0.5 + 1 + 1) / 4)
+    line = sentence(journal, rate=1234.0, left=65.0)
+    assert line == "2/4 runs · 1 running · 1 failed · 1 diverged · 1,234 run-steps/s · 1m05s left"
+
+
+def test_the_best_so_far_follows_the_goal_and_ignores_nan(grid: Grid, runs: list[RunRecord]) -> None:
+    journal = Journal(grid, runs, runs)
+    for run, values in (("k0", [0.5, 0.9]), ("k1", [float("nan")]), ("k2", [0.8])):
+        journal.take(Points(run, 1, "val/accuracy", range(len(values)), range(len(values)), values))
+    assert "best val/accuracy 0.9000 (run 0)" in sentence(journal, rate=0.0, left=None)
+
+
+def test_a_log_gets_plain_lines_and_failures_with_harmless_names(grid: Grid, runs: list[RunRecord]) -> None:
+    stream = io.StringIO()
+    progress = TerminalProgress(stream)
+    progress.begin(grid, runs, runs)
+    progress.take(Failed("k1", 1, "user", "ValueError: \x1b]52;c;aGk=\x07"))
+    progress.end()
+    text = stream.getvalue()
+    assert "\x1b" not in text
+    assert text.splitlines()[0] == "tiny: 4 runs to train"
+    assert text.splitlines()[1].startswith("failed: run 1 (k1): ValueError")
+    assert text.splitlines()[2].startswith("1/4 runs")
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_training(grid: Grid, runs: list[RunRecord]) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError("Input/output error")
+
+    progress = TerminalProgress(Gone())
+    progress.begin(grid, runs, runs)
+    progress.tick()
+    progress.end()
