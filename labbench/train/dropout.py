@@ -57,9 +57,9 @@ class Masks:
         streams = keys(self.seeds, Purpose.DROPOUT, layer=layer, steps=range(step, step + several), device=like.device)
         draws = words(streams, (count + 1) // 2).view(torch.int16)  # (S, K, count or one more)
         kept = torch.tensor(self.kept, device=like.device)[:, None, None]
-        keep = draws <= (kept - 32769).clamp(min=-32768).to(torch.int16)
+        draws.le_((kept - 32769).clamp(min=-32768).to(torch.int16))  # in place, because making booleans is slow on CPUs
         scale = (65536 / kept).where(kept > 0, 0).to(like.dtype)
-        return keep * scale
+        return draws.to(like.dtype).mul_(scale)
 
 
 class Dropout(nn.Module):

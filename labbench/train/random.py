@@ -76,11 +76,11 @@ def generator_seed(seed: int, purpose: Purpose, step: int = 0) -> int:
 
 @contextmanager
 def torch_generator(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators (of the CPU and of `device`, the current one) seeded inside, as they were afterwards."""
-    accelerators = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
+    """torch's generators, of the CPU and of the current `device`, seeded inside; afterwards as they were."""
+    on_cpu = device.type == "cpu"
+    with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues a call for CUDA, for ever
-        if device.type != "cpu":
+        if not on_cpu:
             torch.get_device_module(device).manual_seed(seed)
         yield
 
