@@ -1,0 +1,207 @@
+"""The best set-up against the others, honestly: it was chosen for its numbers, and chosen numbers flatter.
+
+- The comparison with the runner-up needs no correction: that the best is better than the runner-up is the hardest of
+  all its comparisons, and the plain two-sided test of it keeps its level after selection (Gutmann & Maymin 1987;
+  Hung & Fithian 2019, doi:10.1214/18-AOS1696).
+- The interval of the best mean does: its lower side (the flattered one) holds for the best of as many set-ups as
+  could have won, the upper side is the plain one.
+- What to expect of new seeds is measured, not modelled: choose with all seeds but one, look at the one left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labbench.analysis.intervals import PRIOR_DEGREES, Interval, Noise, Spread, learn_prior, mix
+from labbench.analysis.quantiles import t_quantile, t_tail
+from labbench.analysis.setups import Floats, Ints, Table
+from labbench.records import Goal
+
+NEIGHBOURS = 60
+"""How many of the best set-ups lend each other the spread of their paired differences."""
+POWER = 0.8
+"""Chance to tell a difference, at the number of seeds that is called enough."""
+MOST_SEEDS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Best minus runner-up, in the metric's own unit (negative is better where the goal is min)."""
+
+    interval: Interval
+    pairs: int
+    """Seeds that both were trained with and that the difference was judged on; 0 where it was not paired."""
+    probability: float | None
+    """That a new run of the best beats a new run of the runner-up; None where nothing tells of the spread."""
+    seeds_needed: int | None
+    """Seeds for each that would tell a difference of this size (80 % of the time); None where unknown or over 200."""
+
+    @property
+    def clear(self) -> bool:
+        """The interval leaves 0 out."""
+        return self.interval.excludes(0.0)
+
+
+def best_first(table: Table, goal: Goal) -> Ints:
+    """Indices of set-ups from best to worst mean; those of which a run diverged come after all others."""
+    unsafe = np.array([setup.diverged > 0 for setup in table.setups])
+    return np.lexsort((oriented(table.means, goal) * -1.0, unsafe)).astype(np.int64)
+
+
+def oriented(values: Floats, goal: Goal) -> Floats:
+    """Values whose greater is better."""
+    return values if goal == "max" else -values
+
+
+def compare(table: Table, noise: Noise | None, first: int, second: int, order: Ints, goal: Goal) -> Difference:
+    """The set-ups at two indices; `order` lists the set-ups, neighbours in quality first."""
+    if noise is None:
+        return Difference(Interval(float(table.means[first] - table.means[second])), 0, None, None)
+    values = _by_seed(table, [first, second, *(int(i) for i in order if i not in (first, second))][:NEIGHBOURS])
+    pairs = int((~np.isnan(values[:2])).all(axis=0).sum())
+    if pairs >= 2 and pairs >= 0.75 * max(table.counts[first], table.counts[second]):
+        differences = values[0] - values[1]
+        centre = float(np.nanmean(differences))
+        spread = _paired_spread(values)
+        mean_spread = Spread(spread.variance / pairs, spread.df)
+        needed = _seeds_needed(centre, spread, pairs)
+    else:
+        pairs = 0
+        centre = float(table.means[first] - table.means[second])
+        weights = np.zeros(len(table.setups))
+        weights[first], weights[second] = 1.0, -1.0
+        mean_spread = noise.of_combination(weights)
+        both = float(noise.variance[first] + noise.variance[second])
+        needed = _seeds_needed(centre, Spread(both, mean_spread.df), int(min(table.counts[[first, second]])))
+    probability = _probability(centre, mean_spread, float(noise.variance[first] + noise.variance[second]), goal)
+    return Difference(mean_spread.interval(centre), pairs, probability, needed)
+
+
+def _by_seed(table: Table, chosen: list[int]) -> Floats:
+    """(set-ups, seeds): the value of each chosen set-up with each seed that one of the first two has; NaN for none."""
+    seeds = [[seed for seed in table.setups[i].seeds if seed is not None] for i in chosen]
+    columns = {seed: column for column, seed in enumerate(dict.fromkeys(seeds[0] + seeds[1]))}
+    values = np.full((len(chosen), len(columns)), np.nan)
+    for row, i in enumerate(chosen):
+        for seed, value in zip(table.setups[i].seeds, table.setups[i].values, strict=True):
+            if seed in columns:
+                values[row, columns[seed]] = value
+    return values
+
+
+def _paired_spread(values: Floats) -> Spread:
+    """Variance of one pair's difference between the first two rows, moderated by that of all other pairs of rows."""
+    rows = len(values)
+    difference = values[:, None, :] - values[None, :, :]
+    n = (~np.isnan(difference)).sum(axis=2)
+    filled = np.nan_to_num(difference)
+    centred = np.where(np.isnan(difference), 0.0, filled - (filled.sum(axis=2) / np.maximum(n, 1))[:, :, None])
+    variances = (centred**2).sum(axis=2) / np.maximum(n - 1, 1)
+    known = np.triu(n > 1, k=1)
+    df = (n[known] - 1).astype(np.float64)
+    # r rows make r (r - 1) / 2 pairs, of which r - 1 are independent
+    prior = learn_prior(variances[known], df, trust=min(1.0, 2.0 / rows))
+    own_df = float(n[0, 1] - 1)
+    moderated = prior.moderate(variances[0, 1:2], np.array([own_df]))
+    cap = max(own_df, float(df.sum()) * min(1.0, 2.0 / rows))
+    variance, mixed = mix(prior, moderated, np.minimum(PRIOR_DEGREES[:, None] + own_df, cap))
+    return Spread(float(variance[0]), max(own_df, float(mixed[0])))
+
+
+def _probability(centre: float, spread: Spread, single_runs: float, goal: Goal) -> float:
+    """Of a new run beating a new run, with the doubt about the means in it; a tie counts half."""
+    scale = math.sqrt(spread.variance + single_runs)
+    ahead = centre if goal == "max" else -centre
+    if scale == 0.0:
+        return 0.5 if ahead == 0 else float(ahead > 0)
+    return 1.0 - t_tail(ahead / scale, spread.df)
+
+
+def _seeds_needed(centre: float, spread: Spread, seeds: int) -> int | None:
+    """The number of seeds with which a difference of this size would show; `spread` is that of one pair."""
+    if centre == 0.0:
+        return None
+    for n in range(max(2, seeds), MOST_SEEDS + 1):
+        df = spread.df * (n - 1) / (seeds - 1) if seeds > 1 else n - 1.0
+        reach = (t_quantile(0.975, df) + t_quantile(POWER, df)) * math.sqrt(spread.variance / n)
+        if reach <= abs(centre):
+            return n
+    return None
+
+
+def contenders(table: Table, noise: Noise | None, best: int, goal: Goal) -> NDArray[np.bool_]:
+    """(set-ups,): those whose mean is not clearly below the best one's; the best itself is one of them.
+
+    The level is 99 %, and not adjusted for the number of set-ups: to count one too many does no harm.
+    """
+    behind = oriented(table.means, goal)[best] - oriented(table.means, goal)
+    if noise is None:
+        return np.ones(len(table.setups), dtype=np.bool_)
+    variance, df = noise.of_means()
+    reach = (1.0 - noise.shared) * (variance + variance[best])
+    threshold = _at_each(lambda each: t_quantile(0.995, each), np.minimum(df, df[best]))
+    return np.asarray(behind <= threshold * np.sqrt(reach), dtype=np.bool_)
+
+
+def _at_each(function: Callable[[float], float], values: Floats) -> Floats:
+    """Apply a function of one number, once for each distinct value (to three digits: quantiles need no more)."""
+    distinct, index = np.unique([float(f"{value:.3g}") for value in values], return_inverse=True)
+    return np.array([function(float(value)) for value in distinct])[index]
+
+
+def mean_intervals(table: Table, noise: Noise | None) -> list[Interval]:
+    """Mean and 95 % interval of each set-up, as if it had been named beforehand."""
+    if noise is None:
+        return [Interval(float(mean)) for mean in table.means]
+    variance, df = noise.of_means()
+    half = _at_each(lambda each: t_quantile(0.975, each), df) * np.sqrt(variance)
+    return [Interval(float(m), float(m - h), float(m + h)) for m, h in zip(table.means, half, strict=True)]
+
+
+def winner_interval(table: Table, noise: Noise | None, best: int, rivals: int, goal: Goal) -> Interval:
+    """Mean and interval of the set-up that was chosen because its mean is best, out of `rivals` that could be.
+
+    Had k equal set-ups competed, the greatest of k errors must stay below the flattered side, so that side is at
+    level 0.025 / k. The other side needs nothing: to be chosen in spite of an unlucky mean is rarer than unlucky.
+    """
+    mean = float(table.means[best])
+    if noise is None:
+        return Interval(mean)
+    variance, df = noise.of_means()
+    scale, degrees = math.sqrt(float(variance[best])), float(df[best])
+    flattered = t_quantile(1.0 - 0.025 / max(1, rivals), degrees) * scale
+    plain = t_quantile(0.975, degrees) * scale
+    return (
+        Interval(mean, mean - flattered, mean + plain)
+        if goal == "max"
+        else Interval(mean, mean - plain, mean + flattered)
+    )
+
+
+def held_out(table: Table, goal: Goal) -> float | None:
+    """The mean value of the winner on a seed that had no say in choosing it; None where set-ups share no two seeds.
+
+    It is the fair forecast for "train the best one again with a new seed", slightly low, as one seed was held back.
+    """
+    eligible = [setup for setup in table.setups if not setup.diverged]
+    seeds = [seed for seed in {seed for setup in eligible for seed in setup.seeds} if seed is not None]
+    forecasts = []
+    for seed in sorted(seeds):
+        candidates = [_split(setup.values, setup.seeds, seed) for setup in eligible if seed in setup.seeds]
+        chosen = [(others, left_out) for others, left_out in candidates if others is not None]
+        if len(chosen) >= max(2, len(eligible) / 2):
+            ranked = max(chosen, key=lambda pair: pair[0] if goal == "max" else -pair[0])
+            forecasts.append(ranked[1])
+    return float(np.mean(forecasts)) if len(forecasts) > 1 else None
+
+
+def _split(values: tuple[float, ...], seeds: tuple[int | None, ...], seed: int) -> tuple[float | None, float]:
+    """(mean of the values with other seeds, value with this seed)."""
+    place = seeds.index(seed)
+    others = values[:place] + values[place + 1 :]
+    return (float(np.mean(others)) if others else None), values[place]

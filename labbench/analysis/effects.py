@@ -1,0 +1,289 @@
+"""What each parameter does: its average effect with the others varied, and two-way tables.
+
+Values are compared like with like: within settings of the other parameters in which both were tried, so that a run
+missing here or there (excluded, failed, diverged) does not pass for an effect. A full grid gives the plain averages.
+Where settings hardly repeat, as in a random search, an additive model of all parameters takes that place, and the
+intervals come from how far set-ups lie from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labbench.analysis.intervals import Interval, Noise, Spread
+from labbench.analysis.quantiles import f_tail
+from labbench.analysis.setups import Floats, Ints, Parameter, Table
+from labbench.records import Goal
+
+Basis: TypeAlias = Literal["seeds", "settings", "none"]
+"""What an interval measures an effect against: runs that differ by their seed alone; settings that the effect should
+be the same in and is not quite (wider: interactions count as noise); nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One value of a parameter: the average over the settings of the others."""
+
+    value: Any
+    interval: Interval
+    """NaN without an interval where no run with this value has a result."""
+    n: int
+    """Runs with a result."""
+    diverged: int
+    span: tuple[float, float] | None = None
+    """Smallest and largest value, where `value` stands for a bin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The value that is best on average, against the next best: best minus next, in the metric's own unit."""
+
+    value: Any
+    against: Any
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Marginal:
+    """The effects of one parameter."""
+
+    name: str
+    effects: tuple[Effect, ...]
+    contrast: Contrast | None
+    """None where fewer than two values have a result."""
+    p_value: float | None
+    """Of finding differences as large between the values if there were none (F test); None where nothing tells."""
+    basis: Basis
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a two-way table: mean over its set-ups; NaN where none has a result."""
+
+    interval: Interval
+    n: int
+    diverged: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class TwoWay:
+    """A metric by two parameters, averaged over the others: the data of a heat map."""
+
+    rows: tuple[Any, ...]
+    columns: tuple[Any, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    """By row, then column."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelMeans:
+    """Means of a parameter's levels as weights over the set-ups: `weights @ table.means`."""
+
+    levels: Ints
+    """(k,): the levels that have a result."""
+    weights: Floats
+    """(k, set-ups)."""
+    residual: Spread | None
+    """Variance of one set-up's mean around the model; None where no degree of freedom is left."""
+    matched: bool
+    """Compared within settings of the other parameters, not by an additive model."""
+
+
+def level_means(table: Table, parameter: Parameter) -> LevelMeans:
+    """Least squares with one free height per setting of the others where settings repeat, else the additive model."""
+    rows = np.flatnonzero(parameter.present()) if parameter.parent else np.arange(len(table.setups))
+    levels, codes = np.unique(parameter.codes[rows], return_inverse=True)
+    one_hot = np.eye(len(levels))[codes]
+    settings = _settings(table, parameter, rows)
+    tried = np.bincount(settings, minlength=settings.max() + 1)
+    repeated = np.bincount(settings, weights=_first_of_pairs(settings, codes)) > 1
+    matched = bool(tried[repeated].sum() >= 0.5 * len(rows))
+    if matched:
+        solved = _solve(one_hot, _GroupMeans(settings), table.means[rows], averaged_over=settings)
+    else:
+        solved = _solve(one_hot, _Columns(_additive(table, parameter, rows)), table.means[rows])
+    if solved is None:  # too little data for the others to be taken into account: plain averages
+        matched = False
+        solved = _solve(one_hot, _GroupMeans(np.zeros(len(rows), dtype=np.int64)), table.means[rows])
+        assert solved is not None, "plain averages always exist"
+    weights = np.zeros((len(levels), len(table.setups)))
+    weights[:, rows] = solved[0]
+    return LevelMeans(levels, weights, solved[1], matched)
+
+
+def _settings(table: Table, parameter: Parameter, rows: Ints) -> Ints:
+    """(rows,): number of the setting of all other parameters, leaving out those that exist under this one alone."""
+    others = [p.codes[rows] for p in table.judged if p is not parameter and p.parent != parameter.name]
+    if not others:
+        return np.zeros(len(rows), dtype=np.int64)
+    return np.unique(np.stack(others), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _first_of_pairs(settings: Ints, codes: NDArray[np.int64]) -> Floats:
+    """1 at the first occurrence of each (setting, level), else 0."""
+    first = np.unique(np.stack([settings, codes]), axis=1, return_index=True)[1]
+    marks = np.zeros(len(settings))
+    marks[first] = 1.0
+    return marks
+
+
+def _additive(table: Table, parameter: Parameter, rows: Ints) -> Floats:
+    """(rows, columns): an intercept and the levels of the other parameters."""
+    others = [p for p in table.judged if p is not parameter]
+    return np.column_stack([np.ones(len(rows)), *(indicator(p, rows) for p in others)])
+
+
+def indicator(parameter: Parameter, rows: Ints) -> Floats:
+    """(rows, levels) of 0 and 1; of a parameter that exists in part only, centred there and 0 elsewhere."""
+    levels, codes = np.unique(parameter.codes[rows], return_inverse=True)
+    columns = np.eye(len(levels))[codes]
+    if parameter.parent is None:
+        return columns
+    present = parameter.present()[rows]
+    columns = columns[:, [parameter.levels[level] is not None for level in levels]]
+    return np.where(present[:, None], columns - columns[present].mean(axis=0), 0.0) if present.any() else columns
+
+
+class _GroupMeans:
+    """Projects out one free height per group of rows."""
+
+    def __init__(self, groups: Ints) -> None:
+        self.groups, self.rank = groups, int(groups.max()) + 1
+
+    def clear(self, columns: Floats) -> Floats:
+        sums = np.zeros((self.rank, columns.shape[1]))
+        np.add.at(sums, self.groups, columns)
+        return columns - (sums / np.bincount(self.groups)[:, None])[self.groups]
+
+
+class _Columns:
+    """Projects out the space that columns span."""
+
+    def __init__(self, columns: Floats) -> None:
+        u, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+        self.basis = u[:, sizes > 1e-9 * sizes[0]]
+        self.rank = self.basis.shape[1]
+
+    def clear(self, columns: Floats) -> Floats:
+        return np.asarray(columns - self.basis @ (self.basis.T @ columns))
+
+
+def _solve(
+    one_hot: Floats, others: _GroupMeans | _Columns, y: Floats, *, averaged_over: Ints | None = None
+) -> tuple[Floats, Spread | None] | None:
+    """Weights (levels, rows) of the levels' means and the residual spread; None where they cannot be told apart.
+
+    The others are projected out (Frisch-Waugh), then put back at their average over settings, or over set-ups.
+    """
+    n, k = one_hot.shape
+    cleared = others.clear(one_hot)
+    information = cleared.T @ cleared
+    if np.linalg.matrix_rank(information, tol=1e-8 * n) < k - 1 or (averaged_over is None and n < others.rank + k):
+        return None
+    slopes = np.linalg.pinv(information, rcond=1e-10, hermitian=True) @ cleared.T
+    groups = np.arange(n) if averaged_over is None else averaged_over
+    average = 1.0 / (np.bincount(groups)[groups] * (groups.max() + 1))
+    weights = slopes + average - np.outer(np.ones(k), (average @ one_hot) @ slopes)
+    left = others.clear((y - one_hot @ (slopes @ y))[:, None])[:, 0]
+    df = n - others.rank - (k - 1)
+    return weights, Spread(float(left @ left) / df, float(df)) if df > 0 else None
+
+
+def marginal(everything: Table, parameter: Parameter, noise: Noise | None, goal: Goal) -> Marginal:
+    """The effects of one parameter of `everything`; `noise` is that of `everything.measured()`."""
+    table = everything.measured()
+    measured = table.parameter(parameter.name)
+    assert measured is not None, "measured() keeps the parameters"
+    means = level_means(table, measured)
+    centre = means.weights @ table.means
+    by_seeds = noise is not None and means.matched
+    basis: Basis = "seeds" if by_seeds else "settings" if means.residual else "none"
+    known = noise if by_seeds else means.residual
+    effects = [_missing_effect(everything, parameter, level) for level in range(len(parameter.levels))]
+    for level, mean, weights in zip(means.levels, centre, means.weights, strict=True):
+        n = int(table.counts[measured.codes == level].sum())
+        effects[level] = _effect(effects[level], n, _interval(float(mean), weights, known))
+    shown = tuple(e for e in effects if not (parameter.parent and e.value is None))
+    contrast = _contrast(parameter, means, centre, known, goal)
+    return Marginal(parameter.name, shown, contrast, _p_value(means, centre, known), basis)
+
+
+def _missing_effect(everything: Table, parameter: Parameter, level: int) -> Effect:
+    diverged = sum(everything.setups[i].diverged for i in np.flatnonzero(parameter.codes == level))
+    span = parameter.spans[level] if parameter.spans else None
+    return Effect(parameter.levels[level], Interval(math.nan), 0, diverged, span)
+
+
+def _effect(empty: Effect, n: int, interval: Interval) -> Effect:
+    return Effect(empty.value, interval, n, empty.diverged, empty.span)
+
+
+def _interval(centre: float, weights: Floats, known: Noise | Spread | None) -> Interval:
+    """The interval of `weights @ means`, from the noise of each set-up or from one variance for all."""
+    spread = _spread(weights, known)
+    return spread.interval(centre) if spread else Interval(centre)
+
+
+def _spread(weights: Floats, known: Noise | Spread | None) -> Spread | None:
+    if isinstance(known, Noise):
+        return known.of_combination(weights)
+    return Spread(known.variance * float(weights @ weights), known.df) if known else None
+
+
+def _contrast(
+    parameter: Parameter, means: LevelMeans, centre: Floats, known: Noise | Spread | None, goal: Goal
+) -> Contrast | None:
+    if len(centre) < 2:
+        return None
+    first, second = (int(i) for i in np.argsort(-centre if goal == "max" else centre, kind="stable")[:2])
+    interval = _interval(float(centre[first] - centre[second]), means.weights[first] - means.weights[second], known)
+    value, against = (parameter.levels[means.levels[i]] for i in (first, second))
+    return Contrast(value, against, interval)
+
+
+def _p_value(means: LevelMeans, centre: Floats, known: Noise | Spread | None) -> float | None:
+    """F test of all levels being equal, on successive differences."""
+    k = len(centre)
+    if known is None or k < 2:
+        return None
+    steps = np.diff(np.eye(k), axis=0)
+    differences = steps @ centre
+    if isinstance(known, Noise):
+        covariance = known.covariance(steps @ means.weights)
+        against_rest = means.weights - means.weights.mean(axis=0)
+        df = min(known.of_combination(weights).df for weights in against_rest)
+    else:
+        covariance, df = known.variance * steps @ means.weights @ means.weights.T @ steps.T, known.df
+    if not np.trace(covariance) > 0:
+        return 0.0 if differences.any() else 1.0
+    f = float(differences @ np.linalg.pinv(covariance, rcond=1e-10, hermitian=True) @ differences) / (k - 1)
+    return f_tail(f, k - 1.0, df)
+
+
+def two_way(everything: Table, row: Parameter, column: Parameter, noise: Noise | None) -> TwoWay:
+    """The table of two parameters; each cell is the plain mean over its set-ups."""
+    table = everything.measured()
+    kept = np.flatnonzero(everything.counts > 0)
+    cells = []
+    for i in range(len(row.levels)):
+        here = [(row.codes == i) & (column.codes == j) for j in range(len(column.levels))]
+        cells.append(tuple(_cell(everything, table, inside, inside[kept], noise) for inside in here))
+    return TwoWay(row.levels, column.levels, tuple(cells))
+
+
+def _cell(
+    everything: Table, table: Table, inside: NDArray[np.bool_], measured: NDArray[np.bool_], noise: Noise | None
+) -> Cell:
+    setups = [everything.setups[i] for i in np.flatnonzero(inside)]
+    interval = Interval(math.nan)
+    if measured.any():
+        weights = measured / measured.sum()
+        interval = _interval(float(weights @ table.means), weights, noise)
+    n, diverged = sum(len(setup.values) for setup in setups), sum(setup.diverged for setup in setups)
+    return Cell(interval, n, diverged, sum(setup.runs for setup in setups))

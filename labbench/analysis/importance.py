@@ -1,0 +1,132 @@
+"""Functional ANOVA: which share of the variance each parameter explains, alone and in pairs, and what seeds leave.
+
+On a full factorial the decomposition is exact (Hooker 2007; Hutter, Hoos & Leyton-Brown 2014), whatever the number of
+seeds per cell: every cell counts the same. The noise of the means would pass for variance of every term; its expected
+part is taken off. A grid with holes is reduced to the values that were tried with everything else. Where that leaves
+less than half, as in a random search, an additive model of all parameters is used: what it cannot say (interactions)
+counts as unexplained.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from labbench.analysis.effects import indicator
+from labbench.analysis.intervals import Interval, Noise
+from labbench.analysis.setups import Floats, Ints, Parameter, Table
+
+DRAWS = 400
+"""Simulated repetitions behind the intervals; their random numbers are fixed."""
+MOST_CELLS = 4
+"""A grid of more cells than this times its set-ups is no factorial."""
+
+Term: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """Shares of the variance of a single run, when every value of every parameter counts the same."""
+
+    method: Literal["full factorial", "part of the grid", "additive model"]
+    alone: dict[str, Interval]
+    """By parameter: its own share, averaged over the others."""
+    pairs: dict[tuple[str, str], Interval]
+    """By pair: what the two do together beyond the sum of each; empty for an additive model."""
+    rest: float
+    """Interactions of three and more; for an additive model all that it leaves unexplained."""
+    seeds: float | None
+    """What is left between runs that differ by their seed alone; None where no set-up has two."""
+    setups: int
+    """How many set-ups it was computed from."""
+    left_out: tuple[tuple[str, Any], ...] = ()
+    """Values (parameter, value) that were not tried with everything else."""
+
+
+def importance(table: Table, noise: Noise | None) -> Importance | None:
+    """Decompose the variance of a table whose set-ups all have values; None where nothing varies."""
+    free = [p for p in table.judged if p.parent is None and len(np.unique(p.codes)) > 1]
+    if not free or not float(np.ptp(table.means)) > 0:
+        return None
+    rows, left_out = _full_part(free, len(table.setups))
+    if 2 * len(rows) >= len(table.setups):
+        return _exact(table, noise, free, rows, left_out)
+    return _additive(table, noise)
+
+
+def _full_part(parameters: list[Parameter], setups: int) -> tuple[Ints, tuple[tuple[str, Any], ...]]:
+    """The set-ups that remain once the values that miss most partners are dropped, until none misses any."""
+    shape = tuple(len(p.levels) for p in parameters)
+    if math.prod(shape) > MOST_CELLS * setups:
+        return np.zeros(0, dtype=np.int64), ()
+    filled = np.zeros(shape, dtype=np.bool_)
+    filled[tuple(p.codes for p in parameters)] = True
+    kept = [np.arange(size) for size in shape]
+    dropped: list[tuple[str, Any]] = []
+    while not filled[np.ix_(*kept)].all():
+        part = filled[np.ix_(*kept)]
+        empty = [1.0 - part.mean(axis=tuple(a for a in range(part.ndim) if a != axis)) for axis in range(part.ndim)]
+        # a parameter keeps two values as long as another one can give way
+        axis = max(range(part.ndim), key=lambda a: (len(kept[a]) > 2, float(empty[a].max())))
+        if len(kept[axis]) <= 2:
+            return np.zeros(0, dtype=np.int64), ()
+        worst = int(empty[axis].argmax())
+        dropped.append((parameters[axis].name, parameters[axis].levels[kept[axis][worst]]))
+        kept[axis] = np.delete(kept[axis], worst)
+    inside = np.all([np.isin(p.codes, levels) for p, levels in zip(parameters, kept, strict=True)], axis=0)
+    rows = np.flatnonzero(inside)
+    tried = [(p.name, p.levels[code]) for p in parameters for code in np.unique(p.codes)]
+    return rows, tuple(entry for entry in dropped if entry in tried)
+
+
+def _exact(
+    table: Table, noise: Noise | None, free: list[Parameter], rows: Ints, left_out: tuple[tuple[str, Any], ...]
+) -> Importance:
+    coded = [np.unique(p.codes[rows], return_inverse=True)[1] for p in free]
+    shape = tuple(int(codes.max()) + 1 for codes in coded)
+    cell = np.ravel_multi_index(tuple(coded), shape)
+    members = np.bincount(cell)
+    cells = np.bincount(cell, weights=table.means[rows]) / members
+    names = [p.name for p in free]
+    terms: list[Term] = [(name,) for name in names] + list(combinations(names, 2))
+    axes = [tuple(names.index(name) for name in term) for term in terms]
+    children = _children(table, noise, rows, cell)
+    runs, of_means, df = _noise_of(noise, rows)
+    of_cells = np.bincount(cell, weights=of_means) / members**2
+
+    def parts(heights: Floats, noise_level: float) -> Floats:
+        """(draws, terms + 1): variance of each term, then the total, for (draws, cells) heights."""
+        found = _decompose(heights.reshape(-1, *shape), axes)
+        degrees = [math.prod(shape[a] - 1 for a in term) for term in axes]
+        expected = np.array([*degrees, len(cells) - 1.0]) * (noise_level / len(cells))
+        return found - expected
+
+    level = float(of_cells.mean())
+    found = parts(cells[None], level)[0]
+    total = max(float(found[-1]), float(found[:-1].clip(0).sum())) + sum(children.values()) + runs
+    simulated = None
+    if noise is not None and level > 0:
+        generator = np.random.default_rng(0)
+        scale = np.sqrt(df / generator.chisquare(df, size=(DRAWS, 1)))
+        draws = cells + generator.standard_normal((DRAWS, len(cells))) * np.sqrt(of_cells) * scale
+        pieces = parts(draws, 2.0 * level)  # the noise of the grid and that of the draw
+        totals = np.maximum(pieces[:, -1:], 0.0) + sum(children.values()) + runs * scale**2
+        simulated = pieces[:, :-1] / totals
+    shares = [_share(float(v) / total, None if simulated is None else simulated[:, i]) for i, v in enumerate(found[:-1])]
+    alone = dict(zip(names, shares, strict=False)) | {name: Interval(v / total) for name, v in children.items()}
+    pairs = {(term[0], term[1]): share for term, share in zip(terms[len(names) :], shares[len(names) :], strict=True)}
+    told = sum(share.mean for share in (*alone.values(), *pairs.values())) + runs / total
+    whole = len(rows) == len(table.setups)
+    return Importance(
+        method="full factorial" if whole else "part of the grid",
+        alone=alone,
+        pairs=pairs,
+        rest=max(0.0, 1.0 - told),
+        seeds=None if noise is None else runs / total,
+        setups=len(rows),
+        left_out=left_out,
+    )
