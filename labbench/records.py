@@ -106,11 +106,12 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """`[stop]`: end a run early, judged at epoch ends. One of `patience` (epochs without a better value) and `target`."""
+    """`[stop]`: end a run early, judged at epoch ends, by `patience` or by `target`."""
 
     metric: str
     goal: Goal
     patience: int | None = None
+    """Epochs without a better value."""
     target: float | None = None
     min_delta: float = 0.0
 

@@ -22,7 +22,7 @@ from labbench.executors import Executor
 from labbench.executors.cores import usable_cores
 from labbench.executors.inprocess import InProcessExecutor
 from labbench.executors.workers import WorkerExecutor
-from labbench.filters import Filter, matches_config
+from labbench.filters import matches_config, parse, require_config_keys
 from labbench.grid import Grid, expand, new_runs, read_grid
 from labbench.params import BUILTIN, TRAINING, Params
 from labbench.planner import plan, stack_of
@@ -74,17 +74,19 @@ def read_asked(
     path: Path,
     *,
     overrides: Sequence[str] = (),
-    only: Filter | None = None,
+    only: str = "",
     limit: int | None = None,
     yes: bool = False,
 ) -> Asked:
-    """Read, check and expand a grid file. `only` keeps the runs whose config it matches, `limit` the first ones."""
+    """Read, check and expand a grid file. `only` is a filter that keeps runs by their configs, `limit` keeps the first ones."""
+    wanted = parse(only)
     grid = read_grid(path, overrides=overrides)
     params = task_params(grid)
     expansion = expand(grid, params, yes=yes)
     runs = new_runs(grid, expansion.configs, params)
-    if only is not None:
-        runs = [run for run in runs if matches_config(only, run.config)]
+    if wanted is not None:
+        require_config_keys(wanted, only, expansion.configs[0].keys())
+        runs = [run for run in runs if matches_config(wanted, run.config)]
         if not runs:
             raise InputError(f"--only matches none of the {len(expansion.configs)} runs of {path}")
     return Asked(grid, runs[:limit], expansion.warnings)
@@ -92,6 +94,8 @@ def read_asked(
 
 def task_params(grid: Grid) -> Params:
     """The parameters that the grid's task understands; those of a command are whatever the grid says."""
+    if grid.command:
+        return {}
     if grid.task in BUILTIN:
         return {**TRAINING, **BUILTIN[grid.task]}
     require_torch()

@@ -129,7 +129,9 @@ def test_a_run_that_fails_is_told_and_the_others_finish(labbench: Labbench, tmp_
 
 def test_retries_are_tried_at_once_and_counted(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(
-        "class Task:\n    params = {}\n    def data(self, config): raise OSError('no disk')\n    def model(self, config): ...\n"
+        "class Task:\n    params = {}\n"
+        "    def data(self, config): raise OSError('no disk')\n"
+        "    def model(self, config): ...\n"
     )
     grid = tmp_path / "grid.toml"
     grid.write_text('name = "x"\ntask = "task.py:Task"\n[resources]\nretries = 2\n')

@@ -53,10 +53,9 @@ def run(
     as_json: bool,
 ) -> None:
     """Train every run of GRID that is not done, recording everything."""
-    from labbench.filters import parse
     from labbench.runner import read_asked, run_grid
 
-    asked = read_asked(grid, overrides=overrides, only=parse(only or ""), limit=limit, yes=yes)
+    asked = read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes)
     for warning in asked.warnings:
         click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
     if dry_run:
