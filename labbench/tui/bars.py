@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.highlighter import Highlighter
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
@@ -88,8 +88,8 @@ class FilterBar(Horizontal):
     FilterBar Input { width: 1fr; border: none; padding: 0; height: 1; background: $surface; }
     FilterBar Input:focus { background: $panel; }
     FilterBar #filter-found { width: auto; padding-left: 2; color: $secondary; }
-    FilterBar #filter-error { display: none; overlay: screen; width: auto; height: 1; padding: 0 1;
-                              background: $error; color: $background; }
+    FilterBar #filter-error { display: none; position: absolute; overlay: screen; width: auto; height: 1; padding: 0 1;
+                              background: $panel; color: $error; }
     FilterBar.-wrong #filter-error { display: block; }
     """
 
@@ -119,12 +119,22 @@ class FilterBar(Horizontal):
         yield Static(id="filter-found", markup=False)
         yield Static(id="filter-error", markup=False)
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,down", "leave", "to the runs", key_display="⏎", priority=True),
+        Binding("escape", "cancel", "as it was", key_display="esc"),
+    ]
+
     def begin(self) -> None:
         """Give the keyboard to the filter."""
         self._before = self.input.value
         self.input.focus()
 
-    def cancel(self) -> None:
+    def action_leave(self) -> None:
+        """Go back to the runs, unless there is an error to mend."""
+        if not self.has_class("-wrong"):
+            self.post_message(self.Left())
+
+    def action_cancel(self) -> None:
         """Go back to the expression that was there."""
         self.input.value = self._before
         self.post_message(self.Left())
@@ -158,11 +168,6 @@ class FilterBar(Horizontal):
         box.update(Content(said))
         box.styles.offset = (max(0, min(place, self.size.width - text.width(said) - 2)), 1)
         self.add_class("-wrong")
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        if not self.has_class("-wrong"):
-            self.post_message(self.Left())
 
 
 class _ErrorMarker(Highlighter):
@@ -199,6 +204,9 @@ class KeyLine(Widget):
     def __init__(self) -> None:
         super().__init__()
         self._actions: list[tuple[range, str]] = []
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
 
     def render(self) -> Content:
         entries = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labbench import text
@@ -31,6 +31,8 @@ class Column:
     """What it holds is known only when it is seen: a cell that is no number makes it a column of text."""
     descending_first: bool = False
     """Sorted for the first time, the largest value comes first."""
+    is_best: bool = False
+    """It holds the best values of the metric on the chart."""
     widest: int = _WIDEST
     before_point: int = 0
     behind_point: int = 0
@@ -100,7 +102,7 @@ def metric_rank(metric: str) -> tuple[int, bool, str]:
 def _metric_columns(metric: str, goal: Goal) -> list[Column]:
     return [
         Column(text.clean(metric), f"last({metric})", _last_of(metric), descending_first=goal == "max"),
-        _best_column(metric, goal, title="best"),
+        replace(_best_column(metric, goal, title="best"), is_best=True),
         Column("@", None, _best_step_of(metric, goal)),
     ]
 

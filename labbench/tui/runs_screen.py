@@ -335,10 +335,8 @@ class RunsScreen(Screen[None]):
         self.toggle_class("-chart-only")
 
     def action_back(self) -> None:
-        """Undo the last thing that was opened: the filter, an error, the chart alone."""
-        if self.query_one(FilterBar).input.has_focus:
-            self.query_one(FilterBar).cancel()
-        elif self.query_one("#error").has_class("-said"):
+        """Close what is open: an error, the chart alone."""
+        if self.query_one("#error").has_class("-said"):
             self._say("")
         else:
             self.remove_class("-chart-only")

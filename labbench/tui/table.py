@@ -10,23 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.color import Color
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from labbench import text
 from labbench.records import RunRecord
 from labbench.tui.columns import Column
-from labbench.tui.looks import GLYPHS, MOVING, STATUS_LOOKS, series_colours
+from labbench.tui.rows import LEAD, RowPainter, RowState
 
 _MARGIN = 40
 """Rows asked for beyond those on the screen, so that a step finds them there."""
-_GAP = "  "
+_GAP = 2
 
 
 class RunsTable(ScrollView, can_focus=True):
@@ -93,6 +90,7 @@ class RunsTable(ScrollView, can_focus=True):
         self._row_of: dict[str, int] = {}
         self._asked: set[str] = set()
         self._strips: dict[tuple[str, bool], Strip] = {}
+        self._painter = RowPainter(self)
 
     # What is shown
 
@@ -212,7 +210,7 @@ class RunsTable(ScrollView, can_focus=True):
     def _relayout(self) -> None:
         for column in self.columns:
             column.learn(self._records.values())
-        width = self._frozen_width + sum(len(_GAP) + column.width for column in self.columns[1:])
+        width = self._frozen_width + sum(_GAP + column.width for column in self.columns[1:])
         self.virtual_size = Size(width, len(self.keys) + 1)
         self._show_position()
         self.redraw()
@@ -224,7 +222,7 @@ class RunsTable(ScrollView, can_focus=True):
 
     @property
     def _frozen_width(self) -> int:
-        return 5 + self._name_width
+        return LEAD + self._name_width
 
     def _visible_keys(self) -> Sequence[str]:
         top = self.scroll_offset.y
@@ -244,32 +242,37 @@ class RunsTable(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
-        if y == 0:
-            return self._in_view(self._heading(), width)
-        row = self.scroll_offset.y + y - 1
         if not self.keys:
             return self._empty_line(y, width)
+        if y == 0:
+            sort, descending = self.sorted_by
+            return self._in_view(
+                self._painter.heading(self.columns, self._name_width, sort, descending=descending), width
+            )
+        row = self.scroll_offset.y + y - 1
         if row >= len(self.keys):
-            return Strip.blank(width, self.rich_style)
-        key = self.keys[row]
-        record = self._records.get(key)
+            return Strip.blank(width, self._painter.style("foreground"))
+        record = self._records.get(self.keys[row])
         if record is None:
             self._ask()
-            return Strip([Segment(" " * 5 + "…".ljust(width - 5), self._style("secondary"))], width)
-        if record.status == "running":
-            return self._in_view(self._row(record), width)
-        cached = (key, key == self.cursor)
-        if cached not in self._strips:
-            self._strips[cached] = self._row(record)
-        return self._in_view(self._strips[cached], width)
+            return Strip([Segment((" " * LEAD + "…").ljust(width), self._painter.style("secondary"))], width)
+        return self._in_view(self._row(record), width, highlighted=record.key == self.cursor)
+
+    def _row(self, record: RunRecord) -> Strip:
+        key, highlighted = record.key, record.key == self.cursor
+        strip = self._strips.get((key, highlighted))
+        if strip is None or record.status == "running":  # that one moves
+            state = RowState(highlighted, self.marks.get(key), key == self.starred, self.turn)
+            strip = self._strips[key, highlighted] = self._painter.row(record, self.columns, self._name_width, state)
+        return strip
 
     def _empty_line(self, y: int, width: int) -> Strip:
         lines = self.empty.splitlines()
         index = y - max(1, (self._page - len(lines)) // 2)
         said = lines[index] if 0 <= index < len(lines) else ""
         is_command = said.startswith("labbench ")
-        style = self._style("primary" if is_command else "secondary", bold=is_command)
-        return Strip([Segment(said.center(width), style)]).adjust_cell_length(width, self.rich_style)
+        style = self._painter.style("primary" if is_command else "secondary", bold=is_command)
+        return Strip([Segment(said.center(width)[:width], style)], width)
 
     def _ask(self) -> None:
         missing = [key for key in self.wanted_keys() if key not in self._records and key not in self._asked]
@@ -277,60 +280,10 @@ class RunsTable(ScrollView, can_focus=True):
             self._asked.update(missing)
             self.post_message(self.RowsNeeded(missing))
 
-    def _in_view(self, strip: Strip, width: int) -> Strip:
+    def _in_view(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
         """The part of a row on the screen: what is frozen, then as much of the rest as scrolling has brought here."""
         frozen = self._frozen_width
         start = frozen + self.scroll_offset.x
         rest = strip.crop(start, start + max(0, width - frozen))
-        return Strip.join([strip.crop(0, frozen), rest]).adjust_cell_length(width, strip._segments[-1].style)
-
-    def _heading(self) -> Strip:
-        segments = [Segment(" " * 5, self.rich_style)]
-        sort, descending = self.sorted_by
-        arrow = "▼" if descending else "▲"
-        for index, column in enumerate(self.columns):
-            is_sorted = sort is not None and column.sort == sort
-            style = self._style("primary" if is_sorted else "secondary", bold=True) + Style.from_meta({"column": index})
-            title = text.fit(column.title, self._name_width) if index == 0 else column.heading()
-            segments += [Segment(title, style), Segment((arrow if is_sorted else " ") + " ", style)]
-        return Strip([*segments, Segment("", self.rich_style)])
-
-    def _row(self, record: RunRecord) -> Strip:
-        highlighted = record.key == self.cursor
-        plain = self._style("foreground", highlighted=highlighted)
-        look = STATUS_LOOKS[record.status]
-        glyph = MOVING[self.turn % len(MOVING)] if record.status == "running" else look.glyph
-        segments = [
-            *self._mark(record.key, highlighted, plain),
-            Segment(glyph, self._style(look.colour, highlighted=highlighted)),
-            Segment(" ", plain),
-            Segment(
-                text.fit(self.columns[0].cell(record), self._name_width),
-                self._style("foreground", bold=highlighted, highlighted=highlighted),
-            ),
-        ]
-        for column in self.columns[1:]:
-            cell = column.fitted(record)
-            star = record.key == self.starred and column.title == "best"
-            style = self._style("warning", highlighted=highlighted) if cell.strip() in ("nan", "inf", "-inf") else plain
-            segments += [
-                Segment(" ", plain),
-                Segment("★" if star else " ", self._style("accent", highlighted=highlighted)),
-                Segment(cell, style),
-            ]
-        return Strip([*segments, Segment(" ", plain)])
-
-    def _mark(self, key: str, highlighted: bool, plain: Style) -> list[Segment]:
-        slot = self.marks.get(key)
-        if slot is None:
-            return [Segment("   ", plain)]
-        colour = Style(color=Color.parse(series_colours(self.app)[slot]).rich_color)
-        return [Segment(" ", plain), Segment(GLYPHS[slot], plain + colour), Segment(" ", plain)]
-
-    def _style(self, colour: str, *, bold: bool = False, highlighted: bool = False) -> Style:
-        """The theme's colour of that name on the table's background, or on the cursor's."""
-        variables = self.app.theme_variables
-        background = self.background_colors[1]
-        if highlighted:
-            background = background.blend(Color.parse(variables["primary"]), 0.22 if self.has_focus else 0.12)
-        return Style(color=Color.parse(variables[colour]).rich_color, bgcolor=background.rich_color, bold=bold)
+        end = self._painter.style("foreground", highlighted=highlighted)
+        return Strip.join([strip.crop(0, frozen), rest]).adjust_cell_length(width, end)
