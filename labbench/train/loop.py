@@ -58,6 +58,8 @@ def prepare(device: str) -> str:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
+    elif name == "cpu":
+        torch.set_num_threads(1)  # several add up in another order: a result must not depend on the executor
     return name
 
 
