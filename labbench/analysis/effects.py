@@ -103,11 +103,14 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
     settings = _settings(table, parameter, rows)
     tried = np.bincount(settings, minlength=settings.max() + 1)
     repeated = np.bincount(settings, weights=_first_of_pairs(settings, codes)) > 1
-    matched = bool(tried[repeated].sum() >= 0.5 * len(rows))
+    # set-ups of one bin are not alike, so bins make no settings
+    binned = any(p.spans for p in table.judged)
+    matched = not binned and bool(tried[repeated].sum() >= 0.5 * len(rows))
     if matched:
         solved = _solve(one_hot, _GroupMeans(settings), table.means[rows], averaged_over=settings)
     else:
-        solved = _solve(one_hot, _Columns(_additive(table, parameter, rows)), table.means[rows])
+        others = _additive(table, parameter, rows)
+        solved = _solve(one_hot, _Columns(others), table.means[rows]) if enough_for_all(table) else None
     if solved is None:  # too little data for the others to be taken into account: plain averages
         matched = False
         solved = _solve(one_hot, _GroupMeans(np.zeros(len(rows), dtype=np.int64)), table.means[rows])
@@ -115,6 +118,11 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
     weights = np.zeros((len(levels), len(table.setups)))
     weights[:, rows] = solved[0]
     return LevelMeans(levels, weights, solved[1], matched)
+
+
+def enough_for_all(table: Table) -> bool:
+    """There are two set-ups for each number that an additive model of all parameters has to find."""
+    return len(table.setups) >= 2 * (1 + sum(len(np.unique(p.codes)) - 1 for p in table.judged))
 
 
 def _settings(table: Table, parameter: Parameter, rows: Ints) -> Ints:
@@ -216,7 +224,7 @@ def marginal(everything: Table, parameter: Parameter, noise: Noise | None, goal:
 
 def _missing_effect(everything: Table, parameter: Parameter, level: int) -> Effect:
     diverged = sum(everything.setups[i].diverged for i in np.flatnonzero(parameter.codes == level))
-    span = parameter.spans[level] if parameter.spans else None
+    span = parameter.spans[level] if parameter.spans and parameter.levels[level] is not None else None
     return Effect(parameter.levels[level], Interval(math.nan), 0, diverged, span)
 
 

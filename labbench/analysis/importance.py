@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from labbench.analysis.effects import indicator
+from labbench.analysis.effects import enough_for_all, indicator, level_means
 from labbench.analysis.intervals import Interval, Noise
 from labbench.analysis.setups import Floats, Ints, Parameter, Table
 
@@ -94,9 +94,9 @@ def _exact(
     names = [p.name for p in free]
     terms: list[Term] = [(name,) for name in names] + list(combinations(names, 2))
     axes = [tuple(names.index(name) for name in term) for term in terms]
-    children = _children(table, noise, rows, cell)
-    runs, of_means, df = _noise_of(noise, rows)
-    of_cells = np.bincount(cell, weights=of_means) / members**2
+    children = {p.name: _child_variance(table, noise, p) for p in table.judged if p.parent is not None}
+    runs = 0.0 if noise is None else float(noise.raw[rows].mean())
+    of_cells = np.bincount(cell, weights=_variance_of_means(table, noise)[rows]) / members**2
 
     def parts(heights: Floats, noise_level: float) -> Floats:
         """(draws, terms + 1): variance of each term, then the total, for (draws, cells) heights."""
@@ -111,12 +111,14 @@ def _exact(
     simulated = None
     if noise is not None and level > 0:
         generator = np.random.default_rng(0)
-        scale = np.sqrt(df / generator.chisquare(df, size=(DRAWS, 1)))
+        scale = np.sqrt(noise.pooled_df / generator.chisquare(noise.pooled_df, size=(DRAWS, 1)))
         draws = cells + generator.standard_normal((DRAWS, len(cells))) * np.sqrt(of_cells) * scale
         pieces = parts(draws, 2.0 * level)  # the noise of the grid and that of the draw
         totals = np.maximum(pieces[:, -1:], 0.0) + sum(children.values()) + runs * scale**2
         simulated = pieces[:, :-1] / totals
-    shares = [_share(float(v) / total, None if simulated is None else simulated[:, i]) for i, v in enumerate(found[:-1])]
+    shares = [
+        _share(float(v) / total, None if simulated is None else simulated[:, i]) for i, v in enumerate(found[:-1])
+    ]
     alone = dict(zip(names, shares, strict=False)) | {name: Interval(v / total) for name, v in children.items()}
     pairs = {(term[0], term[1]): share for term, share in zip(terms[len(names) :], shares[len(names) :], strict=True)}
     told = sum(share.mean for share in (*alone.values(), *pairs.values())) + runs / total
@@ -125,8 +127,85 @@ def _exact(
         method="full factorial" if whole else "part of the grid",
         alone=alone,
         pairs=pairs,
-        rest=max(0.0, 1.0 - told),
+        rest=float(max(0.0, 1.0 - told)),
         seeds=None if noise is None else runs / total,
         setups=len(rows),
         left_out=left_out,
     )
+
+
+def _decompose(heights: Floats, terms: list[tuple[int, ...]]) -> Floats:
+    """(draws, terms + 1) variances: of each main effect and each pair's interaction, and of everything.
+
+    `heights` is (draws, levels of the first parameter, levels of the second, ...); a term names one or two of these.
+    """
+    centred = heights - heights.mean(axis=tuple(range(1, heights.ndim)), keepdims=True)
+    mains = [
+        centred.mean(axis=tuple(a for a in range(1, heights.ndim) if a != axis), keepdims=True)
+        for axis in range(1, heights.ndim)
+    ]
+    effects = []
+    for term in terms:
+        others = tuple(a for a in range(1, heights.ndim) if a - 1 not in term)
+        effect = mains[term[0]] if len(term) == 1 else centred.mean(axis=others, keepdims=True)
+        effects.append(effect - mains[term[0]] - mains[term[1]] if len(term) == 2 else effect)
+    return np.stack([(each**2).reshape(len(heights), -1).mean(axis=1) for each in (*effects, centred)], axis=1)
+
+
+def _variance_of_means(table: Table, noise: Noise | None) -> Floats:
+    """(set-ups,): the noise that differs between set-ups; what a seed does to all of them alike cancels."""
+    return np.zeros(len(table.setups)) if noise is None else (1.0 - noise.shared) * noise.raw / noise.counts
+
+
+def _child_variance(table: Table, noise: Noise | None, child: Parameter) -> float:
+    """Variance that a parameter which exists in part of the grid adds to the whole of it."""
+    means = level_means(table, child)
+    weights = means.weights - means.weights.mean(axis=0)
+    found = float(((weights @ table.means) ** 2).mean())
+    expected = 0.0 if noise is None else float(np.trace(noise.covariance(weights))) / len(weights)
+    return float(child.present().mean()) * max(0.0, found - expected)
+
+
+def _share(share: float, simulated: Floats | None) -> Interval:
+    """A share between 0 and 1, and the middle 95 % of the simulated ones."""
+    clipped = float(min(max(share, 0.0), 1.0))
+    if simulated is None:
+        return Interval(clipped)
+    low, high = np.quantile(simulated, [0.025, 0.975]).clip(0.0, 1.0)
+    return Interval(clipped, min(float(low), clipped), max(float(high), clipped))
+
+
+def _additive(table: Table, noise: Noise | None) -> Importance:
+    """Each parameter's part of an additive least-squares fit; one parameter at a time where data are too few."""
+    rows = np.arange(len(table.setups))
+    blocks = {p.name: indicator(p, rows) for p in table.judged}
+    runs = 0.0 if noise is None else float(noise.raw.mean())
+    of_means = float(_variance_of_means(table, noise).mean())
+    total = max(float(table.means.var(ddof=1)) - of_means, 0.0) + runs
+    alone = {}
+    for name, block in blocks.items():
+        others = [other for key, other in blocks.items() if key != name] if enough_for_all(table) else []
+        alone[name] = _fitted_share(block, others, table.means, total)
+    told = sum(share.mean for share in alone.values()) + runs / total
+    seeds = None if noise is None else runs / total
+    return Importance("additive model", alone, {}, float(max(0.0, 1.0 - told)), seeds, len(rows))
+
+
+def _fitted_share(block: Floats, others: list[Floats], y: Floats, total: float) -> Interval:
+    """Share of `total` that a block of columns explains in a fit beside the others."""
+    n = len(y)
+    design = np.column_stack([block, np.ones(n), *others])
+    solution = np.linalg.pinv(design, rcond=1e-10)
+    fit = block @ solution[: block.shape[1]]  # y -> the block's part of the fit
+    fit -= fit.mean(axis=0)
+    df = n - np.linalg.matrix_rank(design)
+    if df < 1:
+        return Interval(math.nan)
+    left = y - design @ (solution @ y)
+    variance = float(left @ left) / df
+    expected = variance * float((fit**2).sum()) / n
+    generator = np.random.default_rng(0)
+    scale = np.sqrt(df / generator.chisquare(df, size=(DRAWS, 1)))
+    drawn = fit @ y + math.sqrt(variance) * scale * (generator.standard_normal((DRAWS, n)) @ fit.T)
+    simulated = ((drawn**2).mean(axis=1) - 2.0 * expected) / total
+    return _share((float(((fit @ y) ** 2).mean()) - expected) / total, simulated)

@@ -22,7 +22,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 MANY_LEVELS = 6
-"""A number with more levels than this, each seen in few set-ups, is judged in bins."""
+"""Outside of a full grid, a number with more levels than this, each seen in few set-ups, is judged in bins."""
 BINS = 5
 
 
@@ -171,8 +171,11 @@ def tabulate(observations: Iterable[Observation]) -> Table:
     setups = tuple(_setup(group) for group in groups.values())
     names = dict.fromkeys(name for setup in setups for name in setup.config)
     found = [_parameter(name, [setup.config.get(name) for setup in setups]) for name in names]
-    varying = [parameter for parameter in found if len(parameter.levels) > 1]
-    return Table(setups, tuple(_with_parents(_with_followers(varying))))
+    varying = _with_parents(_with_followers([parameter for parameter in found if len(parameter.levels) > 1]))
+    cells = math.prod(len(p.levels) for p in varying if p.follows is None and p.parent is None)
+    if cells > 1.5 * len(setups):  # not a grid: a number rarely has the same value twice
+        varying = [_binned(parameter) if _has_many_levels(parameter) else parameter for parameter in varying]
+    return Table(setups, tuple(varying))
 
 
 def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,24 +233,25 @@ def _parameter(name: str, values: Sequence[Any]) -> Parameter:
     levels = sorted(distinct.values(), key=_order)
     index = {freeze(level): code for code, level in enumerate(levels)}
     codes = np.array([index[freeze(value)] for value in values], dtype=np.int64)
-    numeric = all(is_number(level) for level in levels if level is not None)
-    if numeric and len(levels) > MANY_LEVELS and len(values) < 3 * len(levels):
-        return _binned(name, levels, codes)
-    return Parameter(name, tuple(levels), codes, numeric)
+    return Parameter(name, tuple(levels), codes, all(is_number(level) for level in levels if level is not None))
 
 
-def _binned(name: str, levels: Sequence[Any], codes: Ints) -> Parameter:
+def _has_many_levels(parameter: Parameter) -> bool:
+    levels = len(parameter.levels)
+    return parameter.numeric and levels > MANY_LEVELS and len(parameter.codes) < 3 * levels
+
+
+def _binned(parameter: Parameter) -> Parameter:
     """Bins with about the same number of set-ups each, as random searches need; a missing key is a bin of its own."""
-    absent = 1 if levels[0] is None else 0
-    values = np.array([math.nan if level is None else float(level) for level in levels])[codes]
-    present = values[codes >= absent]
-    edges = np.unique(np.quantile(present, np.linspace(0, 1, BINS + 1)[1:-1]))
-    bins = np.where(codes >= absent, np.searchsorted(edges, values, side="left") + absent, 0)
-    kept, bins = np.unique(bins, return_inverse=True)
-    members = [values[bins == code] for code in range(len(kept))]
-    bin_levels = tuple(None if np.isnan(group).all() else float(np.median(group)) for group in members)
+    present = parameter.present()
+    values = np.array([math.nan if level is None else float(level) for level in parameter.levels])[parameter.codes]
+    edges = np.unique(np.quantile(values[present], np.linspace(0, 1, BINS + 1)[1:-1]))
+    bins = np.where(present, np.searchsorted(edges, values, side="left") + 1, 0)
+    kept, codes = np.unique(bins, return_inverse=True)
+    members = [values[codes == code] for code in range(len(kept))]
+    levels = tuple(float(np.median(group)) if number else None for number, group in zip(kept, members, strict=True))
     spans = tuple((float(group.min()), float(group.max())) for group in members)
-    return Parameter(name, bin_levels, bins.astype(np.int64), True, spans)
+    return replace(parameter, levels=levels, codes=codes.astype(np.int64), spans=spans)
 
 
 def _with_followers(parameters: Sequence[Parameter]) -> list[Parameter]:
@@ -284,7 +288,7 @@ def _is_function_of(codes: Ints, given: Ints) -> bool:
 
 
 def _same_ranks(one: Parameter, other: Parameter) -> bool:
-    if len(one.levels) != len(other.levels) or one.spans or other.spans or len(one.codes) < 3:
+    if len(one.levels) != len(other.levels) or len(one.codes) < 3:
         return False
     return bool((one.codes == other.codes).all() or (one.codes == len(one.levels) - 1 - other.codes).all())
 
