@@ -45,10 +45,11 @@ def write_csv(
     """
     writer = csv.writer(file, lineterminator="\n")
     if shape == "long":
+        points = reader.points(wanted, metrics)
         writer.writerow(_LONG)
         writer.writerows(
             (neutral(run), neutral(name), neutral(experiment), neutral(metric), step, time, value)
-            for run, name, experiment, metric, step, time, value in reader.points(wanted, metrics)
+            for run, name, experiment, metric, step, time, value in points
         )
         return
     headings, rows = _table(reader, wanted, shape, metrics)
@@ -120,12 +121,13 @@ def _table(
     names = [name for name in reader.metrics(wanted) if metrics is None or name in metrics]
     if shape == "wide":
         headings = _unlike([*_WIDE], names, prefix="metric.")
-        rows = ((*row[:-1], *(row.values.get(name) for name in names)) for row in reader.steps(wanted, metrics))
-        return headings, rows
+        steps = reader.steps(wanted, metrics)
+        return headings, ((*step[:-1], *(step.values.get(name) for name in names)) for step in steps)
     keys = reader.config_keys(wanted)
     headings = _unlike([*_RUN], keys, prefix="config.")
     headings += [f"{name}:{field}" for name in names for field in _OF_METRIC]
-    return headings, (_summary_row(run, keys, names) for run in reader.each_run(wanted, metrics))
+    runs = reader.each_run(wanted, metrics)
+    return headings, (_summary_row(run, keys, names) for run in runs)
 
 
 def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) -> list[Any]:

@@ -6,7 +6,7 @@ import sqlite3
 
 from labbench.errors import RunNotFound
 from labbench.records import RunRecord
-from labbench.store.rows import read_records
+from labbench.store.rows import read_records, storable
 
 _SHOWN = 10
 _COMPARED = 2000  # names that are looked through for one alike: more would be felt
@@ -14,6 +14,7 @@ _COMPARED = 2000  # names that are looked through for one alike: more would be f
 
 def find(connection: sqlite3.Connection, word: str) -> RunRecord:
     """The run that the word means; a key beats the beginning of one, which beats a name."""
+    word = storable(word)  # as it came from a command line
     by_key = _rows(connection, "key = ?", word)
     # a range instead of LIKE, whose % and _ would mean something
     by_prefix = by_key or (_rows(connection, "key >= ? AND key < ?", word, word + "\U0010ffff") if word else [])
@@ -39,16 +40,15 @@ def _rows(connection: sqlite3.Connection, condition: str, *values: str) -> list[
 
 
 def _alike(connection: sqlite3.Connection, word: str) -> list[str]:
-    part = connection.execute(
-        "SELECT key, name FROM runs WHERE has_part(name, ?) ORDER BY id LIMIT ?", (word, _SHOWN)
-    ).fetchall()
-    if not part:
+    part = "SELECT key, name FROM runs WHERE has_part(name, ?) ORDER BY id LIMIT ?"
+    found = connection.execute(part, (word, _SHOWN)).fetchall()
+    if not found:
         from difflib import get_close_matches  # 2 ms that only a mistake costs
 
         newest = connection.execute("SELECT key, name FROM runs ORDER BY id DESC LIMIT ?", (_COMPARED,)).fetchall()
         near = get_close_matches(word, {text for pair in newest for text in pair}, n=3)
-        part = [pair for pair in newest if near and (pair[0] in near or pair[1] in near)][:_SHOWN]
-    return [f"{key}  {name}" for key, name in part]
+        found = [pair for text in near for pair in newest if text in pair][:_SHOWN]
+    return [f"{key}  {name}" for key, name in found]
 
 
 def _message(what: str, candidates: list[str]) -> str:

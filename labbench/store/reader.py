@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from labbench.errors import RunNotFound
+from labbench.errors import InputError, RunNotFound, did_you_mean
 from labbench.filters import Filter, parse
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal
 from labbench.store.configs import config_keys
@@ -77,7 +77,7 @@ class Reader:
 
     def each_run(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
         """The runs that fit as they were queued, a stream for any number of them; `metrics` as in `points`."""
-        return stream_runs(self.path, _tree(wanted), metrics)
+        return stream_runs(self.path, _tree(wanted), self._known(metrics))
 
     def keys(self, wanted: Wanted = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
         """The keys of all runs that fit, in the order of `runs`: a tenth of the work where nothing else is shown."""
@@ -191,13 +191,14 @@ class Reader:
     def points(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[PointRow]:
         """Every logged value of the runs that fit, run by run, metric by metric, step by step.
 
-        Streams as of one moment, over a connection of its own. `metrics` leaves the others out.
+        Streams as of one moment, over a connection of its own. `metrics` leaves the others out; an unknown one is an
+        InputError.
         """
-        return stream_points(self.path, _tree(wanted), metrics)
+        return stream_points(self.path, _tree(wanted), self._known(metrics))
 
     def steps(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
         """What `points` gives, put together by step."""
-        return stream_steps(self.path, _tree(wanted), metrics)
+        return stream_steps(self.path, _tree(wanted), self._known(metrics))
 
     # Changes.
 
@@ -207,6 +208,14 @@ class Reader:
 
     def _config_keys(self, wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
         return config_keys(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id"))
+
+    def _known(self, metrics: Collection[str] | None) -> Collection[str] | None:
+        """The metrics, before anything is streamed: a misspelt one would only be missing."""
+        known = self._connection.read(read_metrics)
+        for metric in metrics or ():
+            if metric not in known:
+                raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, known)}")
+        return metrics
 
     def _select(self, columns: str, wanted: Wanted, rest: str = "") -> list[tuple[Any, ...]]:
         """Columns of the runs that fit."""

@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from labbench.errors import InputError, did_you_mean
 from labbench.filters import Filter
 from labbench.records import RunRecord
 from labbench.store.opening import explained, open_for_reading
@@ -99,9 +98,6 @@ def _begin(
     """Fix the moment that is seen; the names of the metrics by id, and (id, key, name, experiment) of the runs."""
     connection.execute("BEGIN")
     known = read_metrics(connection)
-    for metric in metrics or ():
-        if metric not in known:
-            raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, known)}")
     names = {metric_id: name for name, (metric_id, _) in known.items() if metrics is None or name in metrics}
     condition = where(tree, known)
     query = f"""
