@@ -123,6 +123,8 @@ class Runtime:
     log_every: int | Literal["auto"] = "auto"
     keep: Literal["none", "last", "best"] = "none"
     precision: Literal["float32", "float64", "bf16"] = "float32"
+    snapshot_every: float = 30.0
+    """Seconds between two snapshots of a run at the least; from the last one an interrupted run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class Stack:
     """A built-in task's name, or `/absolute/path.py:Class`."""
     stop: Stop | None = None
     runtime: Runtime = Runtime()
+    files: str | None = None
+    """The folder of the database's files, where snapshots and models go; None: none are kept."""
 
     def config(self, index: int) -> dict[str, Any]:
         """The whole config of `runs[index]`."""

@@ -22,6 +22,7 @@ from labbench.executors import Executor
 from labbench.executors.cores import usable_cores
 from labbench.executors.inprocess import InProcessExecutor
 from labbench.executors.workers import WorkerExecutor
+from labbench.files import discard_snapshots, files_folder
 from labbench.filters import matches_config, parse, require_config_keys
 from labbench.grid import Grid, expand, new_runs, read_grid
 from labbench.params import BUILTIN, TRAINING, Params
@@ -150,7 +151,7 @@ def run_grid(
             Interruption() as interruption,
         ):
             progress.begin(grid, runs, due)
-            driver = Driver(grid, writer, executor, progress, interruption, source)
+            driver = Driver(grid, writer, executor, progress, interruption, source, files_folder(db))
             try:
                 driver.train(due, trainable)
             finally:
@@ -188,6 +189,7 @@ class Driver:
     progress: Progress
     interruption: Interruption
     source: Provenance
+    files: Path
     ended: dict[Status, int] = field(default_factory=dict)
     _held: dict[str, RunRecord] = field(default_factory=dict)
     """The runs that were claimed and have not ended, by key."""
@@ -204,7 +206,8 @@ class Driver:
         try:
             while due and not self.interruption.asked:
                 self._again = []
-                stacks = plan(due, task=self.grid.task, stop=self.grid.stop, runtime=self.grid.runtime)
+                grid = self.grid
+                stacks = plan(due, task=grid.task, stop=grid.stop, runtime=grid.runtime, files=str(self.files))
                 for event in self.executor.execute(self._claimed(stacks, statuses)):
                     self._take(event)
                 self._flush()
@@ -229,7 +232,7 @@ class Driver:
             )
             if runs:
                 self._held.update({run.key: run for run in runs})
-                yield stack_of(runs, task=stack.task, stop=stack.stop, runtime=stack.runtime)
+                yield stack_of(runs, task=stack.task, stop=stack.stop, runtime=stack.runtime, files=stack.files)
 
     def _take(self, event: Event | None) -> None:
         """One event, or a moment without any: record it, and see to what else is due."""
@@ -276,6 +279,9 @@ class Driver:
         events, self._unwritten = self._unwritten, []
         if events:
             self.writer.write(events)
+        for event in events:  # only now does nobody need its snapshots any more
+            if isinstance(event, Finished) and event.status in ("finished", "diverged"):
+                discard_snapshots(self.files, event.run)
         self._flushed = time.monotonic()
 
 

@@ -44,6 +44,7 @@ _RUNTIME: dict[str, Reader] = {
     "log_every": _steps,
     "keep": Param("str", None, choices=("none", "last", "best")),
     "precision": Param("str", None, choices=("float32", "float64", "bf16")),
+    "snapshot_every": _seconds,
 }
 
 _RESOURCES: dict[str, Reader] = {

@@ -1,0 +1,29 @@
+"""Where the files of runs lie: `<database>.files/KEY/`, one folder a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MODEL = "model.safetensors"
+SNAPSHOTS = "snapshot-*.safetensors"
+
+
+def files_folder(database: Path) -> Path:
+    """The folder of a database's files; it is made when there is something to put there."""
+    return database.with_name(database.name + ".files")
+
+
+def snapshot_file(files: Path, run: str, step: int) -> Path:
+    """The state of a run after so many steps."""
+    return files / run / f"snapshot-{step}.safetensors"
+
+
+def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset()) -> None:
+    """Delete a run's snapshots but those at the steps in `keep`, and its folder when nothing else is left there."""
+    kept = {snapshot_file(files, run, step) for step in keep}
+    for snapshot in (files / run).glob(SNAPSHOTS):
+        if snapshot not in kept:
+            snapshot.unlink()
+    for folder in (files / run, files):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

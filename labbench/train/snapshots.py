@@ -1,0 +1,70 @@
+"""What a run leaves on disk: snapshots from which it goes on after an interruption, and the model it is asked to keep.
+
+Each is one safetensors file with JSON in its header, written beside its place and moved there, so that a file is
+whole or not there. A snapshot counts only once the database's boundary names its step: until then the one before does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from labbench.errors import LabbenchError
+from labbench.files import MODEL, SNAPSHOTS, discard_snapshots, snapshot_file
+from labbench.records import RunRecord
+
+Tensors = Mapping[str, Tensor]
+State = Mapping[str, Any]
+"""Values that JSON can say; non-finite numbers too."""
+
+
+def save(files: Path, run: RunRecord, step: int, tensors: Tensors, state: State) -> None:
+    """Write the run's snapshot at `step`. The one before stays, since the database may not know of this one yet."""
+    write(snapshot_file(files, run.key, step), tensors, state)
+    steps = sorted(int(file.stem.rpartition("-")[2]) for file in (files / run.key).glob(SNAPSHOTS))
+    discard_snapshots(files, run.key, keep=frozenset(steps[-2:]))
+
+
+def load(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of the run at its boundary. Raises LabbenchError where the snapshot is not there or torn."""
+    path = snapshot_file(files, run.key, run.boundary)
+    try:
+        return read(path, device)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise LabbenchError(
+            f"{run.name} ({run.key}) cannot go on from step {run.boundary}, its snapshot {path} cannot be read "
+            f"({error}): labbench retry {run.key} --from-start"
+        ) from error
+
+
+def save_model(files: Path, run: RunRecord, weights: Tensors, info: State) -> None:
+    """Keep a model's weights; `info` says at which step they were taken, and why."""
+    write(files / run.key / MODEL, weights, info)
+
+
+def write(path: Path, tensors: Tensors, state: State) -> None:
+    """Tensors and state in one file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, {"state": json.dumps(state)})
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write` wrote."""
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        metadata = file.metadata() or {}
+    state: dict[str, Any] = json.loads(metadata.get("state", "{}"))
+    return tensors, state
