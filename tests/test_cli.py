@@ -77,6 +77,8 @@ def test_ls_shows_what_differs_and_the_best_values(labbench: Labbench, db: Path)
     assert labbench("ls", "--columns", "lr").stdout.splitlines()[0].split() == ["status", "key", "name", "lr"]
     ranked = labbench("ls", "status=finished", "--sort", "best(val/loss)").stdout.splitlines()
     assert "adam lr=0.1" in ranked[2]
+    reversed_ = labbench("ls", "status=finished", "--sort", "-best(val/loss)").stdout.splitlines()
+    assert "sgd lr=0.1" in reversed_[2]
 
 
 def test_ls_json_is_one_document_with_non_finite_numbers_as_strings(labbench: Labbench, db: Path) -> None:

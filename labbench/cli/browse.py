@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from labbench.errors import LabbenchError
 from labbench.text import clean, duration, setting
 
 if TYPE_CHECKING:
-    from labbench.records import RunRecord
+    from labbench.records import Goal, RunRecord
 
 
 @click.command()
@@ -34,7 +34,11 @@ def tui(db: Path, path: Path | None = None, view: str | None = None) -> None:
 
 @click.command()
 @filters
-@click.option("--sort", metavar="COLUMN", help="A config key, a metric, best(METRIC), or a word such as started.")
+@click.option(
+    "--sort",
+    metavar="COLUMN",
+    help="A config key, a word such as started, a metric or best(METRIC), best first; -COLUMN reverses.",
+)
 @click.option("--columns", metavar="A,B", help="The config keys and metrics to show.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many.")
 @as_json
@@ -54,8 +58,9 @@ def ls(
 
     with Reader(db) as reader:
         wanted = parse(filters)
-        records = reader.runs(wanted, sort=sort, limit=limit)
         total, goals = reader.count(wanted), reader.metrics()
+        column, descending = sort_order(sort, goals)
+        records = reader.runs(wanted, sort=column, descending=descending, limit=limit)
     if as_json:
         click.echo(json.dumps(documents(records)))
     elif records:
@@ -65,6 +70,15 @@ def ls(
             click.echo(f"{len(records)} of {total} runs", err=True)
     else:
         click.echo("no run matches" if wanted else "no runs yet: labbench run experiments/quickstart.toml", err=True)
+
+
+def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None, bool]:
+    """The column to sort by, and whether it descends: a metric has its best values first, `-` turns that round."""
+    if sort is None:
+        return None, False
+    column = sort.removeprefix("-")
+    metric = column.removesuffix(")").partition("(")[2] or column
+    return column, (goals.get(metric) == "max") != sort.startswith("-")
 
 
 def documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
