@@ -279,7 +279,7 @@ MOUNTS = """\
     [("/data/runs.db", "ext4"), ("/home/ann/runs.db", "nfs4"), ("/home/a b/runs.db", "tmpfs"), ("/homes/x", "ext4")],
 )
 def test_the_innermost_mount_says_which_file_system_a_path_is_on(path: str, kind: str) -> None:
-    assert mounts.file_system(Path(path), MOUNTS) == kind
+    assert mounts.file_system(path, MOUNTS) == kind
 
 
 def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(

@@ -158,7 +158,7 @@ keys = {keys!r}
 with Writer({str(path)!r}) as writer:
     sys.stdin.read(1)
     for key in keys:
-        for run in writer.claim([key]):
+        for run in writer.claim([key], statuses=["queued"]):  # what a process held that has ended is lost
             print(run.key)
 """
     paths = (

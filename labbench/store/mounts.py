@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 _NETWORK = {
@@ -17,21 +18,25 @@ def network_file_system(path: Path) -> str | None:
 
     It is known on Linux alone: other systems tell it only through programs that are slow to start.
     """
-    try:
-        mounts = _MOUNTS.read_text(errors="surrogateescape")
-    except OSError:
-        return None
-    kind = file_system(path.resolve(), mounts)
+    kind = _file_system_of_folder(str(path.resolve().parent))
     return kind if kind in _NETWORK else None
 
 
-def file_system(path: Path, mounts: str) -> str | None:
+@lru_cache(maxsize=64)  # a screen opens its database several times a second
+def _file_system_of_folder(folder: str) -> str | None:
+    try:
+        return file_system(folder, _MOUNTS.read_text(errors="surrogateescape"))
+    except OSError:
+        return None
+
+
+def file_system(path: str, mounts: str) -> str | None:
     """The type of the innermost mount above an absolute path, from the text of Linux's mountinfo."""
-    kind, depth = None, 0
+    kind, longest = None, 0
     for line in mounts.splitlines():
         fields, _, source = line.partition(" - ")
         # the kernel writes a space in a path as \040, and tabs, line feeds and backslashes likewise
-        mount = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]))
-        if len(mount.parts) >= depth and path.is_relative_to(mount):  # of two on one folder the later one is seen
-            kind, depth = source.split()[0], len(mount.parts)
+        mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]).rstrip("/") + "/"
+        if len(mount) >= longest and f"{path}/".startswith(mount):  # of two on one folder the later one is seen
+            kind, longest = source.split()[0], len(mount)
     return kind

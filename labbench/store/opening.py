@@ -46,17 +46,17 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         return connection
 
 
-def open_for_reading(path: Path, *, live: bool = False, empty_is_fine: bool = False) -> sqlite3.Connection:
+def open_for_reading(path: Path, *, live: bool, empty_is_fine: bool = False) -> sqlite3.Connection:
     """A connection that cannot write. Raises InputError where there is no labbench database of this version or older.
 
-    While no `-wal` file says that somebody writes, the file is opened as immutable, which leaves no files beside it
-    but sees no later change: the caller watches for those. `live` asks for a connection that sees every commit.
+    A `live` one sees every commit, but may have files beside the database until it is closed. The other opens the
+    file as immutable: it leaves nothing, sees no later change, and must not be asked for while somebody writes.
     """
     if not path.is_file():
         what = "this is no file" if path.exists() else "no such database"
         raise InputError(f"{path}: {what}; `labbench run GRID.toml` makes one, `labbench demo` shows an example")
     with explained(path, opening=True):
-        if not live and not is_live(path):
+        if not live:
             try:
                 return _checked(_connect(path, _IMMUTABLE), path, empty_is_fine=empty_is_fine)
             except sqlite3.DatabaseError:

@@ -32,16 +32,13 @@ class Curve:
     mean: NDArray[np.float64]
 
 
-_OF_SERIES = "run_id = ? AND metric_id = ?"
-
-
 def read_series(
     connection: sqlite3.Connection, run_id: int, metric_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Steps, milliseconds since the run's start, and values, (N,) each, in the order of the steps."""
     import numpy as np  # 0.1 s, which listing runs need not pay
 
-    query = f"SELECT step, time_ms, value FROM points WHERE {_OF_SERIES} ORDER BY step"
+    query = "SELECT step, time_ms, value FROM points WHERE run_id = ? AND metric_id = ? ORDER BY step"
     columns = np.dtype([("step", np.int64), ("time", np.int64), ("value", np.float64)])
     rows = np.fromiter(connection.execute(query, (run_id, metric_id)), columns)  # numpy reads None as NaN
     return rows["step"].copy(), rows["time"].copy(), rows["value"].copy()
@@ -51,20 +48,28 @@ def read_curve(connection: sqlite3.Connection, run_id: int, metric_id: int, colu
     """A series in at most `columns` buckets, None where the run has no point of it."""
     import numpy as np
 
-    bounds = f"SELECT n, last_step, (SELECT min(step) FROM points WHERE {_OF_SERIES}) FROM summary WHERE {_OF_SERIES}"
-    row = connection.execute(bounds, (run_id, metric_id) * 2).fetchone()
-    if row is None:
+    steps, times, values = read_series(connection, run_id, metric_id)  # (N,) each
+    if not len(steps):
         return None
-    n, last, first = row
-    bucket = "step" if n <= columns else f"(step - {first:d}) * {columns:d} / {last - first + 1:d}"
-    query = f"""
-        SELECT min(step), max(step), min(time_ms), max(time_ms), count(*), count(*) - count(finite),
-            min(finite), max(finite), avg(finite)
-        FROM (SELECT step, time_ms, CASE WHEN abs(value) < 9e999 THEN value END AS finite
-            FROM points WHERE {_OF_SERIES})
-        GROUP BY {bucket} ORDER BY 1
-    """
-    names = ("first_step", "last_step", "first_time", "last_time", "n", "n_nonfinite", "low", "high", "mean")
-    kinds = [(name, np.float64 if name in ("low", "high", "mean") else np.int64) for name in names]
-    rows = np.fromiter(connection.execute(query, (run_id, metric_id)), np.dtype(kinds))
-    return Curve(run_id, *(rows[name].copy() for name in names))
+    starts = np.arange(len(steps))  # (B,): the first point of each bucket
+    if len(steps) > columns:
+        position = (steps - steps[0]) / (float(steps[-1] - steps[0]) + 1.0)  # within [0, 1)
+        starts = np.flatnonzero(np.diff((position * columns).astype(np.int64), prepend=-1))
+    ends = np.append(starts[1:], len(steps))
+    finite = np.isfinite(values)
+    n_finite = np.add.reduceat(finite, starts, dtype=np.int64)
+    kept = np.where(finite, values, np.nan)
+    # divided before they are added, for a sum of finite values may overflow
+    parts = np.where(finite, values, 0.0) / np.repeat(np.maximum(n_finite, 1), ends - starts)
+    return Curve(
+        run_id,
+        first_step=steps[starts],
+        last_step=steps[ends - 1],
+        first_time=np.minimum.reduceat(times, starts),
+        last_time=np.maximum.reduceat(times, starts),
+        n=ends - starts,
+        n_nonfinite=ends - starts - n_finite,
+        low=np.fmin.reduceat(kept, starts),
+        high=np.fmax.reduceat(kept, starts),
+        mean=np.where(n_finite > 0, np.add.reduceat(parts, starts), np.nan),
+    )
