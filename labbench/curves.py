@@ -259,12 +259,11 @@ def _log_label(value: float) -> str:
 
 def time_ticks(low: float, high: float, most: int) -> Ticks:
     """Ticks of an axis in seconds, at round seconds, minutes, hours or days: `30s`, `1m30s`, `2h`."""
-    least = (high - low) / max(1, most - 1)
-    if least <= 0.5:
+    if high - low <= most / 2:
         plain = linear_ticks(low, high, most)
         return Ticks(plain.values, tuple(label if label == "0" else f"{label}s" for label in plain.labels))
-    days = 86400 * _round_step(least / 86400, whole=True)
-    step = next((step for step in _TIME_STEPS if step >= least and len(_multiples(low, high, step)) <= most), days)
+    days = 86400 * _round_step((high - low) / max(1, most - 1) / 86400, whole=True)
+    step = next((step for step in _TIME_STEPS if len(_multiples(low, high, step)) <= most), days)
     values = _multiples(low, high, step)
     return Ticks(tuple(values), tuple(_clock(round(value)) for value in values))
 

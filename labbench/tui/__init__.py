@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from labbench.errors import InputError
@@ -21,6 +22,8 @@ def run_app(path: Path, *, view: str | None = None) -> None:
         from labbench.store.reader import Reader
 
         Reader(path).close()
+    # numpy's linear algebra would start a thread per core and reserve memory for each; nothing here uses it
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from labbench.tui.app import LabbenchApp  # Textual: 0.2 s that other commands do not pay
 
     LabbenchApp(path, view=view or "runs").run()

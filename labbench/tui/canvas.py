@@ -12,11 +12,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from labbench.tui.inks import BLANK
+
 Run: TypeAlias = tuple[str, int]
 """Text in one ink: neighbouring cells of a row."""
-
-BLANK = 0
-"""The ink of cells that nothing was drawn into."""
 
 _LEFT_DOTS = (0x01, 0x02, 0x04, 0x40)  # of a braille cell, from the top; U+2800 is the empty one
 _RIGHT_DOTS = (0x08, 0x10, 0x20, 0x80)

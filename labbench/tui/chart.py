@@ -13,10 +13,16 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from labbench import text
+from labbench.tui import inks
 from labbench.tui.looks import series_colours
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.tui.plot import Line, Plot, View
+
+
+_FADED = {inks.BAND: 0.62, inks.LINE: 0.18, inks.BRIGHT: 0.0}
+"""How far a line's colour goes towards the background."""
+_THEME_COLOURS = {inks.AXIS: "border", inks.LABEL: "secondary", inks.TEXT: "foreground", inks.BEST: "accent"}
 
 
 class Chart(Widget):
@@ -60,8 +66,9 @@ class Chart(Widget):
 
     def _draw(self) -> list[Strip]:
         width, height = self.size
-        if self._view is None or not width or not height:
-            return []
+        if self._view is None:
+            hint = Strip([Segment("the curves of marked runs".center(width)[:width], self._style(inks.LABEL))], width)
+            return [hint if y == height // 2 else Strip.blank(width, self.rich_style) for y in range(height)]
         from labbench.tui.plot import Plot  # numpy, 0.1 s: loaded by now, for the lines are made of it
 
         if self._plot is None:
@@ -76,16 +83,12 @@ class Chart(Widget):
         return self._styles[key]
 
     def _ink(self, ink: int) -> Style:
-        from labbench.tui import plot
-
-        background = self.background_colors[1]
-        line = plot.slot_and_way(ink)
+        line = inks.slot_and_way(ink)
         if line is not None:
-            colour = Color.parse(series_colours(self.app)[line[0]])
-            faded = {plot.BAND: 0.62, plot.LINE: 0.18, plot.BRIGHT: 0.0}[line[1]]
-            return Style(color=colour.blend(background, faded).rich_color, bold=line[1] == plot.BRIGHT)
-        variables = self.app.theme_variables
-        named = {plot.AXIS: "border", plot.LABEL: "secondary", plot.TEXT: "foreground", plot.BEST: "accent"}
-        if ink not in named:
+            slot, way = line
+            colour = Color.parse(series_colours(self.app)[slot]).blend(self.background_colors[1], _FADED[way])
+            return Style(color=colour.rich_color, bold=way == inks.BRIGHT)
+        if ink not in _THEME_COLOURS:
             return Style()
-        return Style(color=Color.parse(variables[named[ink]]).rich_color, bold=ink in (plot.TEXT, plot.BEST))
+        colour = Color.parse(self.app.theme_variables[_THEME_COLOURS[ink]])
+        return Style(color=colour.rich_color, bold=ink in (inks.TEXT, inks.BEST))

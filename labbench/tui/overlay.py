@@ -81,7 +81,7 @@ def _version(run: RunRecord, metric: str) -> object:
 def labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     """A short text for each run, by key: its name without the words that all names share.
 
-    Names say what differs within a grid, so what is left is what differs among these. Equal names get the key.
+    Names say what differs within a grid, so what is left is what differs among these. Empty and equal ones get the key.
     """
     words = {run.key: text.clean(run.name).split() for run in runs}
     shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
@@ -89,4 +89,6 @@ def labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     if not all(short.values()):
         short = {key: " ".join(name) for key, name in words.items()}
     seen = list(short.values())
-    return {key: label if seen.count(label) == 1 else f"{label} {key}".strip() for key, label in short.items()}
+    return {
+        key: label if label and seen.count(label) == 1 else f"{label} {key}".strip() for key, label in short.items()
+    }

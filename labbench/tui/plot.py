@@ -17,24 +17,9 @@ from labbench import curves, text
 from labbench.curves import Floats, Ticks
 from labbench.records import Goal
 from labbench.tui.canvas import Canvas, Run
+from labbench.tui.inks import AXIS, BAND, BEST, BRIGHT, LABEL, LINE, TEXT, line_ink
 
 XAxis: TypeAlias = Literal["step", "epoch", "time"]
-
-AXIS, LABEL, TEXT, BEST = 1, 2, 3, 4
-"""Inks of everything that is no line."""
-_FIRST_LINE_INK = 8
-BAND, LINE, BRIGHT = 0, 1, 2
-"""Ways to draw a line of one colour."""
-
-
-def line_ink(slot: int, way: int) -> int:
-    """The ink of a line of that slot, drawn as `BAND`, `LINE` or `BRIGHT`."""
-    return _FIRST_LINE_INK + 3 * slot + way
-
-
-def slot_and_way(ink: int) -> tuple[int, int] | None:
-    """What is behind a line's ink; None for the other inks."""
-    return divmod(ink - _FIRST_LINE_INK, 3) if ink >= _FIRST_LINE_INK else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,12 +223,13 @@ def _draw_marks(canvas: Canvas, frame: _Frame, line: Line, scaled: Floats, view:
 def _draw_legend(canvas: Canvas, frame: _Frame, lines: Sequence[Line], view: View) -> None:
     """Label and last value of each line, best first, in the emptiest corner."""
     entries = sorted(((line, *_ending(line, view.goal)) for line in lines), key=lambda entry: entry[1])
-    most = max(1, frame.height // 2 - 1)
+    most = max(2, frame.height // 2 - 1)
     hidden = len(entries) - most if len(entries) > most else 0
     entries = entries[: most - 1] if hidden else entries
     values = text.align_points([shown for _, _, shown in entries])
     room = max(8, frame.width * 2 // 3 - len(values[0]) - 6)
-    label_width = min(room, max(text.width(line.label) for line, _, _ in entries))
+    more = f"and {hidden + 1} more" if hidden else ""
+    label_width = min(room, max(len(more), *(text.width(line.label) for line, _, _ in entries)))
     rows = len(entries) + bool(hidden)
     width = min(frame.width, label_width + len(values[0]) + 5)
     column, row = _emptiest_corner(canvas, frame, width, rows)
@@ -255,7 +241,7 @@ def _draw_legend(canvas: Canvas, frame: _Frame, lines: Sequence[Line], view: Vie
         canvas.put(column + 3, row + offset, label, ink, widths=text.cells(label))
         canvas.put(column + 3 + label_width, row + offset, f" {value} ", ink)
     if hidden:
-        canvas.put(column, row + rows - 1, text.fit(f"   and {hidden + 1} more", width), LABEL)
+        canvas.put(column, row + rows - 1, text.fit(f"   {more}", width), LABEL)
 
 
 def _ending(line: Line, goal: Goal) -> tuple[float, str]:

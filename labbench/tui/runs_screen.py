@@ -20,7 +20,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Static
-from textual.worker import get_current_worker
+from textual.worker import Worker, get_current_worker
 
 from labbench import text
 from labbench.errors import LabbenchError
@@ -106,6 +106,8 @@ class RunsScreen(Screen[None]):
         self._path = path
         self._query = Query()
         self._snapshot: Snapshot | None = None
+        self._reading: Worker[None] | None = None
+        self._outdated = False
         self._overlay = Overlay()
         self._axis: XAxis | None = None
         self._log_metrics: set[str] = set()
@@ -138,7 +140,8 @@ class RunsScreen(Screen[None]):
 
     def _read(self) -> None:
         shown = self._overlay.shown(self._table.cursor)
-        self._read_snapshot(self._query, {*shown, *self._table.wanted_keys()})
+        self._outdated = False
+        self._reading = self._read_snapshot(self._query, {*shown, *self._table.wanted_keys()})
 
     @work(thread=True, exclusive=True, group="snapshot")
     def _read_snapshot(self, query: Query, wanted: set[str]) -> None:
@@ -175,7 +178,11 @@ class RunsScreen(Screen[None]):
 
     @on(DatabaseChanged)
     def _reread(self) -> None:
-        self._read()
+        """Read again; a reading that is under way is not given up, or a busy large database would never be shown."""
+        if self._reading is not None and self._reading.is_running:
+            self._outdated = True
+        else:
+            self._read()
 
     @on(ReadingFailed)
     def _say_error(self, event: ReadingFailed) -> None:
@@ -206,6 +213,8 @@ class RunsScreen(Screen[None]):
             snapshot.keys, snapshot.records, run_columns(snapshot.differing, query.metric, snapshot.metrics)
         )
         self._show_chart()
+        if self._outdated:
+            self._read()
 
     @on(RunsTable.RowsNeeded)
     def _load_rows(self, event: RunsTable.RowsNeeded) -> None:
@@ -227,7 +236,7 @@ class RunsScreen(Screen[None]):
         missing = self._overlay.missing(runs, metric, self._axis)
         if missing:
             self._read_curves(missing, metric, self._axis)
-        if len(missing) < len(runs):
+        if len(missing) < len(runs) or not runs:
             self._draw(runs, metric, self._axis)
 
     @on(CurvesRead)

@@ -1,0 +1,49 @@
+"""Draw the picture of the terminal interface that the README shows: the app exports its own screen as SVG.
+
+    python docs/screenshot.py runs.db.example docs/tui.svg
+    python docs/screenshot.py runs.db docs/tui.svg --size 200x50 --light --keys "space j space y"
+
+Needs no terminal. The keys are Textual's names (`space`, `j`, `enter`), pressed one after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from labbench.tui.app import LabbenchApp
+from labbench.tui.looks import DARK, LIGHT
+
+SHOWN = "space j j j space y"
+"""Two runs marked, a logarithmic axis."""
+
+
+async def draw(database: Path, picture: Path, *, size: tuple[int, int], theme: str, keys: list[str]) -> None:
+    """Open the database in a terminal of that size, press the keys, and write what is seen."""
+    app = LabbenchApp(database)
+    async with app.run_test(size=size) as pilot:
+        app.theme = theme
+        for key in ["", *keys]:
+            if key:
+                await pilot.press(key)
+            await pilot.pause(0.3)  # for the reading in a thread
+        picture.write_text(app.export_screenshot(title="labbench", simplify=True), encoding="utf-8")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--size", default="140x38", metavar="COLUMNSxROWS")
+    parser.add_argument("--light", action="store_true", help="the light theme")
+    parser.add_argument("--keys", default=SHOWN)
+    options = parser.parse_args()
+    columns, rows = map(int, options.size.split("x"))
+    theme = (LIGHT if options.light else DARK).name
+    asyncio.run(draw(options.database, options.picture, size=(columns, rows), theme=theme, keys=options.keys.split()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""What a cell of a chart is drawn in: small numbers, which `Chart` turns into the theme's colours."""
+
+from __future__ import annotations
+
+BLANK = 0
+"""Nothing was drawn into the cell."""
+AXIS, LABEL, TEXT, BEST = 1, 2, 3, 4
+"""Everything that is no line."""
+_FIRST_OF_LINES = 8
+BAND, LINE, BRIGHT = 0, 1, 2
+"""Ways to draw a line of one colour."""
+
+
+def line_ink(slot: int, way: int) -> int:
+    """The ink of a line of that slot, drawn as `BAND`, `LINE` or `BRIGHT`."""
+    return _FIRST_OF_LINES + 3 * slot + way
+
+
+def slot_and_way(ink: int) -> tuple[int, int] | None:
+    """What is behind a line's ink; None for the other inks."""
+    return divmod(ink - _FIRST_OF_LINES, 3) if ink >= _FIRST_OF_LINES else None

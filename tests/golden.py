@@ -1,0 +1,89 @@
+"""The terminal interface under test: opened on a database, pressed as a person would, compared with golden screens.
+
+A golden screen is the plain text of the terminal, kept in tests/golden/NAME.txt. After a change that is meant,
+
+    LABBENCH_UPDATE_GOLDEN=1 python -m pytest tests/test_tui_golden.py
+
+writes them anew: look at the difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from labbench.tui.app import LabbenchApp
+
+FOLDER = Path(__file__).parent / "golden"
+
+SMALL, LARGE = (80, 24), (200, 50)
+"""Terminals to design for: columns and rows."""
+
+
+def use(
+    path: Path, script: Callable[[Pilot[None]], Awaitable[None]], *, size: tuple[int, int] = LARGE, view: str = "runs"
+) -> None:
+    """Open the database in a terminal of that size and run the script against it."""
+
+    async def run() -> None:
+        async with LabbenchApp(path, view=view).run_test(size=size) as pilot:
+            await settled(pilot)
+            await script(pilot)
+
+    asyncio.run(run())
+
+
+async def press(pilot: Pilot[None], *keys: str) -> str:
+    """Press keys, wait until everything they caused is on the screen, and return the screen."""
+    await pilot.press(*keys)
+    await settled(pilot)
+    return screen(pilot)
+
+
+async def type_in(pilot: Pilot[None], words: str) -> str:
+    """Type text, one key after another."""
+    names = {" ": "space", "=": "equals_sign", "<": "less_than_sign", ".": "full_stop", "/": "slash"}
+    return await press(pilot, *(names.get(character, character) for character in words))
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    """Wait for the readings in thread workers, and for what they cause; the watch for changes never ends."""
+    while True:
+        await pilot.pause()
+        reading = [worker for worker in pilot.app.workers if worker.group != "watch" and not worker.is_finished]
+        if not reading:
+            return
+        await asyncio.wait([worker._task for worker in reading if worker._task is not None])
+        await pilot.pause()
+
+
+async def shown(pilot: Pilot[None], words: str, *, seconds: float = 10.0) -> str:
+    """Wait until the words are on the screen, without a key; returns the screen, whatever it is after that long."""
+    for _ in range(int(seconds / 0.05)):
+        if words in screen(pilot):
+            break
+        await pilot.pause(0.05)
+    return screen(pilot)
+
+
+def screen(pilot: Pilot[None]) -> str:
+    """What the terminal shows, as plain text."""
+    return "\n".join(strip.text.rstrip() for strip in pilot.app.screen._compositor.render_strips())
+
+
+def row_of(screen: str, words: str) -> str:
+    """The first line of the table with these words."""
+    return next(line for line in (line.split("││")[0] for line in screen.splitlines()) if words in line)
+
+
+def compare(name: str, screen: str) -> None:
+    """Assert that the screen is the golden one of that name; writes it if the environment says so."""
+    file = FOLDER / f"{name}.txt"
+    if os.environ.get("LABBENCH_UPDATE_GOLDEN"):
+        file.write_text(screen + "\n", encoding="utf-8")
+    assert file.exists(), f"no golden screen {file.name}: LABBENCH_UPDATE_GOLDEN=1 writes it"
+    assert screen + "\n" == file.read_text(encoding="utf-8")

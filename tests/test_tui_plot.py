@@ -1,0 +1,122 @@
+"""Charts as text: where lines, ticks, marks and the legend are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labbench.tui.inks import BAND, BEST, BRIGHT, LINE, slot_and_way
+from labbench.tui.plot import Line, Plot, Series, View
+
+WIDTH, HEIGHT = 60, 16
+
+
+def line(key: str, y: list[float], *, x: list[float] | None = None, slot: int = 1, broken: bool = False) -> Line:
+    steps = np.arange(len(y), dtype=float) if x is None else np.array(x, dtype=float)
+    return Line(key, key, Series(steps, np.array(y, dtype=float)), slot, "▸●◆■"[slot], broken)
+
+
+def rows(lines: list[Line], view: View = View(), *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> list[str]:  # noqa: B008
+    return ["".join(part for part, _ in row) for row in Plot().draw(lines, view, *size)]
+
+
+def inks(lines: list[Line], view: View) -> set[int]:
+    return {ink for row in Plot().draw(lines, view, WIDTH, HEIGHT) for _, ink in row}
+
+
+def test_a_falling_line_goes_from_the_upper_left_to_the_lower_right() -> None:
+    drawn = rows([line("a", [10.0, 0.0])])
+    columns = [max(i for i, c in enumerate(row) if "⠀" < c <= "⣿") for row in drawn[: HEIGHT - 2]]
+    assert columns == sorted(columns)
+    assert drawn[HEIGHT - 3].endswith("●")
+    assert [row.split("┤")[0].strip() for row in drawn if "┤" in row] == ["10", "5", "0"]
+    assert drawn[-1].split() == ["0", "0.5", "1.0"]
+
+
+def test_every_row_is_exactly_as_wide_as_asked() -> None:
+    for size in ((12, 5), (38, 9), (200, 50)):
+        drawn = rows([line(name, [3.0, 1.0, 2.0]) for name in "abcdef"], size=size)
+        assert len(drawn) == size[1]
+        assert {len(row) for row in drawn} == {size[0]}
+
+
+def test_the_legend_lists_the_best_last_value_first_and_broken_runs_last() -> None:
+    lines = [line("worse", [3, 2]), line("broken", [3, np.nan], slot=2, broken=True), line("better", [3, 1], slot=3)]
+
+    def order(view: View) -> list[str]:
+        text = "\n".join(rows(lines, view))
+        return sorted(("worse", "broken", "better"), key=text.index)
+
+    assert order(View(goal="min")) == ["better", "worse", "broken"]
+    assert order(View(goal="max")) == ["worse", "better", "broken"]
+
+
+def test_a_legend_that_is_too_long_says_how_many_it_leaves_out() -> None:
+    drawn = "\n".join(rows([line(f"run{number}", [1.0, number]) for number in range(40)]))
+    assert "run0" in drawn
+    assert "and 35 more" in drawn
+
+
+def test_the_highlighted_line_is_bright_on_top_and_has_a_star_at_its_best() -> None:
+    lines = [line("same", [2.0, 1.0, 2.0]), line("other", [2.0, 1.0, 2.0], slot=2)]
+    used = inks(lines, View(highlighted="same"))
+    assert BEST in used
+    assert (1, BRIGHT) in {slot_and_way(ink) for ink in used}
+    drawn = Plot().draw(lines, View(highlighted="same"), WIDTH, HEIGHT)
+    braille = {slot_and_way(ink) for row in drawn for part, ink in row if any("⠀" < c <= "⣿" for c in part)}
+    assert braille == {(1, BRIGHT)}, "it covers the other one wholly"
+
+
+def test_smoothing_draws_a_bright_line_over_the_dim_raw_values() -> None:
+    noisy = [1.0, 5.0] * 50
+    assert {slot_and_way(ink) for ink in inks([line("a", noisy), line("b", noisy, slot=2)], View())} >= {(1, LINE)}
+    ways = {slot_and_way(ink) for ink in inks([line("a", noisy)], View(smoothing=0.9))}
+    assert {(1, BAND), (1, BRIGHT)} <= ways
+
+
+def test_a_run_that_blew_up_does_not_flatten_the_others() -> None:
+    calm = line("calm", [1.0, 0.5, 0.4])
+    alone = rows([calm])
+    together = rows([calm, line("wild", [1.0, 1e9, np.nan], slot=2, broken=True)])
+    labels = [row.split("┤")[0] for row in alone if "┤" in row]
+    assert [row.split("┤")[0] for row in together if "┤" in row] == labels
+    assert any("✗" in row for row in together)
+
+
+def test_a_logarithmic_axis_has_gaps_where_nothing_is_positive() -> None:
+    drawn = rows([line("a", [100.0, 10.0, 1.0, 0.0, -5.0])], View(log=True))
+    labels = [row.split("┤")[0].strip() for row in drawn if "┤" in row]
+    assert labels == ["100", "10", "1"]
+    assert "nothing is positive" in "\n".join(rows([line("a", [0.0, -1.0])], View(log=True)))
+
+
+@pytest.mark.parametrize("lines", [[], [line("a", [])], [line("a", [np.nan, np.inf])]])
+def test_nothing_to_draw_is_said(lines: list[Line]) -> None:
+    assert "no values yet" in "\n".join(rows(lines))
+
+
+def test_one_point_and_equal_values_are_drawn() -> None:
+    assert "●" in "\n".join(rows([line("a", [0.5])]))
+    assert "●" in "\n".join(rows([line("a", [0.0, 0.0, 0.0])]))
+
+
+def test_the_time_axis_has_ticks_of_the_clock() -> None:
+    drawn = rows([line("a", [3.0, 2.0, 1.0], x=[0.0, 60.0, 125.0])], View(x_axis="time"))
+    assert drawn[-1].split() == ["0", "30s", "1m", "1m30s", "2m"]
+
+
+def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moving the highlight costs the dots alone."""
+    from labbench import curves
+
+    calls = []
+    monkeypatch.setattr(
+        curves, "ema", lambda values, weight, ema=curves.ema: calls.append("ema") or ema(values, weight)
+    )
+    monkeypatch.setattr(curves, "spans", lambda *args, spans=curves.spans: calls.append("spans") or spans(*args))
+    lines = [line("a", [3.0, 1.0]), line("b", [2.0, 1.0], slot=2)]
+    plot = Plot()
+    plot.draw(lines, View(smoothing=0.6, highlighted="a"), WIDTH, HEIGHT)
+    assert sorted(calls) == ["ema"] * 2 + ["spans"] * 4
+    plot.draw(lines, View(smoothing=0.6, highlighted="b"), WIDTH, HEIGHT)
+    assert len(calls) == 6

@@ -1,0 +1,85 @@
+"""Databases to browse: a small grid whose runs have ended in every way, with the same numbers each time."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from labbench.records import Event, Failed, Finished, NewRun, Points, RunRecord, Started
+from labbench.store.writer import Writer
+
+EPOCHS = 20
+STEPS_AN_EPOCH = 10
+
+
+def grid_of_runs(path: Path) -> list[RunRecord]:
+    """Twelve runs of one experiment: optimizer x lr x seed; one diverged, one failed, one stopped, two queued."""
+    asked = [
+        NewRun(
+            f"{optimizer} lr={lr:g} s{seed}",
+            {"optimizer": optimizer, "lr": lr, "seed": seed, "epochs": EPOCHS, "batch_size": 64, "hidden": [128, 64]},
+            f"{optimizer} {lr} {seed}",
+        )
+        for optimizer in ("adam", "sgd")
+        for lr in (0.001, 0.01, 1.0)
+        for seed in (0, 1)
+    ]
+    with Writer(path) as writer:
+        goals = {"val/accuracy": "max", "val/loss": "min"}
+        runs = writer.queue("optimizers", asked, task="digits", metrics=goals)
+        for run in writer.claim([run.key for run in runs[:10]]):
+            writer.write(_life(run))
+    _fix_times(path)
+    return runs
+
+
+def _life(run: RunRecord) -> list[Event]:
+    events: list[Event] = [Started(run.key, run.attempt, "box", 1, "cpu")]
+    rate = 0.3 + 3 * run.config["lr"] ** 0.3 + (0.4 if run.config["optimizer"] == "adam" else 0.0)
+    diverges = run.name == "adam lr=1 s0"
+    epochs = 3 if diverges else EPOCHS
+    steps = range(epochs * STEPS_AN_EPOCH)
+    losses = [2.3 * math.exp(-rate * step / 40) + 0.05 + 0.04 * math.sin(7.0 * step) ** 2 for step in steps]
+    if diverges:
+        losses = [2.3 * 2.0**step for step in steps]
+        losses[-1] = math.nan
+    events.append(_points(run, "train/loss", steps, losses))
+    ends = [STEPS_AN_EPOCH * (epoch + 1) for epoch in range(epochs)]
+    events.append(_points(run, "epoch", ends, [epoch + 1.0 for epoch in range(epochs)]))
+    if not diverges:
+        validation = [1.05 * losses[end - 1] + 0.002 * run.config["seed"] for end in ends]
+        events.append(_points(run, "val/loss", ends, validation))
+        events.append(_points(run, "val/accuracy", ends, [1 - 0.3 * loss for loss in validation]))
+    if diverges:
+        events.append(Finished(run.key, run.attempt, "diverged", "non-finite train/loss at step 29"))
+    elif run.name == "sgd lr=0.001 s1":
+        events.append(Failed(run.key, run.attempt, "user", "ValueError: no such file"))
+    elif run.name == "sgd lr=0.01 s0":
+        events.append(Finished(run.key, run.attempt, "stopped", "stopped by a person"))
+    else:
+        events.append(Finished(run.key, run.attempt, "finished", "all epochs"))
+    return events
+
+
+def _points(run: RunRecord, metric: str, steps: Sequence[int], values: Sequence[float]) -> Points:
+    return Points(run.key, run.attempt, metric, list(steps), [60 * step for step in steps], list(values))
+
+
+def _fix_times(path: Path) -> None:
+    """Let every run have begun three days ago and taken 12 seconds: a golden screen must not show the clock."""
+    began = time.time() - 3.5 * 86400
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE runs SET created = ?", (began,))
+        connection.execute("UPDATE runs SET started = ?, finished = ? WHERE started IS NOT NULL", (began, began + 12))
+    connection.close()
+
+
+def many_runs(path: Path, count: int) -> list[RunRecord]:
+    """So many queued runs, named `run 0` and on."""
+    asked = [NewRun(f"run {number}", {"lr": 0.1, "seed": number}, str(number)) for number in range(count)]
+    with Writer(path) as writer:
+        return writer.queue("many", asked, task="digits", metrics={})
