@@ -95,7 +95,7 @@ def _of_tag(compare: Compare) -> Sql:
         return Sql(f"(NOT {positive.text})", positive.parameters)
     fits = _of_text(compare, "tag")
     some = Sql(f"EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id AND {fits.text})", fits.parameters)
-    if None not in compare.values:
+    if compare.operator != "=" or None not in compare.values:
         return some
     return _joined([some, Sql("NOT EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id)")], "OR")
 

@@ -82,7 +82,11 @@ def add_points(
 
 
 def forget_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
-    """Delete the points of a run behind a step (all of them for None). The caller holds a transaction."""
+    """Delete the points of a run behind a step (all of them for None). The caller holds a transaction.
+
+    At the step itself stand what was measured at the end of an epoch, before the boundary, and what the next epoch
+    measured first: the next attempt measures that again, and its value replaces the old one.
+    """
     if after is None:
         connection.execute("DELETE FROM points WHERE run_id = ?", (run_id,))
     else:
