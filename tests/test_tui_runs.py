@@ -100,6 +100,14 @@ def test_a_metric_where_more_is_better_is_sorted_from_the_top(database: Path) ->
     use(database, look)
 
 
+def test_another_metric_fills_all_of_its_columns_anew(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert row_of(screen(pilot), "adam lr=1 s1").split()[5:8] == ["0.0929", "★0.0545", "150"]
+        assert row_of(await press(pilot, "m", "m"), "adam lr=1 s1").split()[5:8] == ["0.0866", "★0.0500", "149"]
+
+    use(database, look)
+
+
 def test_a_click_on_a_title_sorts_and_one_on_a_row_goes_there(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         heading = next(line for line in screen(pilot).splitlines() if "name" in line and "best" in line)
@@ -136,8 +144,7 @@ def test_thousands_of_rows_are_read_only_where_they_are_looked_at(tmp_path: Path
 
 def test_typing_a_filter_narrows_the_table_at_once(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        await press(pilot, "slash")
-        now = await type_in(pilot, "optimizer=sgd lr<0.1")
+        now = await press(pilot, *"/optimizer=sgd", "space", *"lr<0.1")
         assert sorted(names_of(now)) == ["sgd lr=0.001 s0", "sgd lr=0.001 s1", "sgd lr=0.01 s0", "sgd lr=0.01 s1"]
         assert "4 of 12" in now
         assert "⏎ to the runs" in now

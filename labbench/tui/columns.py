@@ -38,9 +38,8 @@ class Column:
     behind_point: int = 0
     longest: int = 0
 
-    def learn(self, runs: Iterable[RunRecord]) -> bool:
-        """Grow to the cells of these runs; whether it did."""
-        known = (self.before_point, self.behind_point, self.longest)
+    def learn(self, runs: Iterable[RunRecord]) -> None:
+        """Grow to the cells of these runs."""
         for run in runs:
             cell = self.cell(run)
             if self.words and cell and cell[0] not in "-0123456789":
@@ -50,7 +49,12 @@ class Column:
                 self.before_point = max(self.before_point, len(whole))
                 self.behind_point = max(self.behind_point, len(rest))
             self.longest = max(self.longest, text.width(cell))
-        return known != (self.before_point, self.behind_point, self.longest)
+
+    def grow_to(self, other: Column) -> None:
+        """Be at least as wide as another column."""
+        self.before_point = max(self.before_point, other.before_point)
+        self.behind_point = max(self.behind_point, other.behind_point)
+        self.longest = max(self.longest, other.longest)
 
     @property
     def width(self) -> int:

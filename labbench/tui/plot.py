@@ -154,8 +154,11 @@ def _fit(prepared: dict[Line, _Prepared], view: View, width: int, height: int) -
         ticks = curves.linear_ticks(low, high, most)
     column = max([4, *(len(label) for label in ticks.labels)]) + 2
     left, right = x_range
-    left = 0.0 if 0 < left <= 0.1 * right else left
-    return _Frame(column, width - column, rows, left, right if right > left else left + 1, low, high), ticks
+    if left == right:
+        left, right = left - 1, right + 1
+    elif 0 < left <= 0.1 * right:
+        left = 0.0
+    return _Frame(column, width - column, rows, left, right, low, high), ticks
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

@@ -111,8 +111,11 @@ class RunsTable(ScrollView, can_focus=True):
 
     def _take_columns(self, columns: Sequence[Column]) -> None:
         """Columns that were there before stay as wide as they were."""
-        known = {(column.title, column.sort): column for column in self.columns}
-        self.columns = [known.get((column.title, column.sort), column) for column in columns]
+        known = {column.title: column for column in self.columns}
+        for column in columns:
+            if column.title in known:
+                column.grow_to(known[column.title])
+        self.columns = columns
 
     def add_records(self, records: Sequence[RunRecord]) -> None:
         """Fill in rows that were asked for."""
