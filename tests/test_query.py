@@ -7,7 +7,7 @@ import operator
 import random
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -243,6 +243,8 @@ def test_started_means_all_of_the_day_or_minute_that_was_written(database: tuple
         "started>2026-11-29",
         "started<2026-12-01",
         "started=2026-W49-1",
+        "started=2026-11-30T14",
+        "started<9999-12-31",
         "started!=2026-12-01",
         "started!=none",
         "'started'>=2026-11-30T14:30:20.5",
@@ -251,6 +253,24 @@ def test_started_means_all_of_the_day_or_minute_that_was_written(database: tuple
     for fails in ("started<2026-11-30", "started>2026-11-30", "started=2026-11-30T14:31", "started!=2026-11-30"):
         assert reader.keys(fails) == [], fails
     assert len(reader.keys("started=none")) == 1
+
+
+def test_a_time_with_a_zone_is_as_exact_as_one_without(database: tuple[Writer, Reader]) -> None:
+    writer, reader = database
+    [run] = queue(writer)
+    when = datetime(2026, 11, 30, 14, 30, 20, 500_000, UTC)
+    writer._connection.execute("UPDATE runs SET started = ? WHERE id = ?", (when.timestamp(), run.id))
+    for fits in ("15:30+01:00", "15:30:20+01:00", "143020Z", "14Z", "14:30Z"):
+        assert reader.keys(f"started=2026-11-30T{fits}") == [run.key], fits
+    for fails in ("15:30:21+01:00", "15:31+01:00", "14:30:20.4Z"):
+        assert reader.keys(f"started=2026-11-30T{fails}") == [], fails
+
+
+def test_a_heading_that_is_no_reserved_word_is_a_config_key_first(database: tuple[Writer, Reader]) -> None:
+    writer, reader = database
+    a, b = queue(writer, [new_run(0, seconds=2), new_run(1, seconds=1)])
+    assert reader.keys(sort="seconds") == [b.key, a.key]
+    assert reader.keys(sort="created", descending=True) == reader.keys(sort="finished") == [a.key, b.key]
 
 
 def test_no_text_of_a_filter_becomes_sql(database: tuple[Writer, Reader]) -> None:

@@ -342,6 +342,7 @@ def test_removing_a_run_takes_everything_with_it(writer: Writer, reader: Reader,
     assert [folder.name for folder in path.with_name("runs.db.files").iterdir()] == [kept.key]
     writer.remove([kept.key])
     assert reader.runs() == []
+    assert not path.with_name("runs.db.files").exists()
     assert writer._connection.execute("SELECT count(*) FROM experiments").fetchone() == (0,)
 
 

@@ -10,15 +10,18 @@ from labbench.filters import FUNCTIONS, Function
 from labbench.store.configs import config_keys
 from labbench.store.query import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
 
-_COLUMNS = {
+_WORDS = {
     **TEXT_COLUMNS,
     "tag": "(SELECT min(tag) FROM tags WHERE run_id = runs.id)",
-    "archived": "runs.archived",
-    "created": "runs.created",
     "started": "runs.started",
+    "archived": "runs.archived",
+}
+_TIMES = {
+    "created": "runs.created",
     "finished": "runs.finished",
     "seconds": "coalesce(runs.finished, runs.heartbeat) - runs.started",
 }
+"""Not reserved words: a config key or a metric of such a name comes first."""
 
 
 def order(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
@@ -31,19 +34,20 @@ def order(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
 
 def value_under(heading: str, metrics: Metrics) -> Sql:
     """The value of a run under a heading: a word of its own, a config key, a metric's last or a function of one."""
-    if heading in _COLUMNS:
-        return Sql(_COLUMNS[heading])
+    if heading in _WORDS:
+        return Sql(_WORDS[heading])
     metric, function = _split(heading)
     if function is not None:
         return metric_value(metric, function, metrics)
     config, last = ConfigValue.of(heading), metric_value(heading, "last", metrics)
-    return Sql(f"coalesce({config.value}, {last.text})", (*config.parameters, *last.parameters))
+    own = _TIMES.get(heading, "NULL")
+    return Sql(f"coalesce({config.value}, {last.text}, {own})", (*config.parameters, *last.parameters))
 
 
 def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metrics) -> None:
     """Raise InputError where no run can have a value under a heading: most likely it is misspelt."""
     metric, function = _split(heading)
-    if metric in metrics or (function is None and heading in _COLUMNS):
+    if metric in metrics or (function is None and heading in _WORDS | _TIMES):
         return
     config = ConfigValue.of(metric)
     has_key = f"SELECT 1 FROM runs WHERE {config.type} IS NOT NULL"
@@ -52,7 +56,7 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
     configs = [text for (text,) in connection.execute("SELECT config FROM runs")]
     if configs:  # before there are runs, nothing is misspelt
         keys, _ = config_keys(configs)
-        headings = [*metrics] if function is not None else [*_COLUMNS, *keys, *metrics]
+        headings = [*metrics] if function is not None else [*_WORDS, *_TIMES, *keys, *metrics]
         raise InputError(f"there is nothing called `{metric}` to sort by{did_you_mean(metric, headings)}")
 
 

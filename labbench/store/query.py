@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
 from labbench.filters import RESERVED, And, Compare, Filter, Function, Not, Or, mentions, timestamp
@@ -127,19 +128,22 @@ def _of_started(compare: Compare) -> Sql:
 
 
 def _span(text: str) -> tuple[float, float]:
-    """From when to when (excluded) a time as written may mean: a day, a minute, a second, or a moment."""
+    """From when to when (excluded) a time as written may mean: a day, an hour, a minute, a second, or a moment."""
     begin = timestamp(text)
-    if re.fullmatch(r"\d{4}-?(\d{2}-?\d{2}|W\d{2}(-?\d)?)", text):
-        # a day of local time, which is not always 24 hours
-        return begin, (datetime.fromisoformat(text) + timedelta(days=1)).timestamp()
-    if "." in text or "," in text:
+    date, separator, clock = text.replace(" ", "T").partition("T")
+    if not separator:
+        try:  # a day of local time, which is not always 24 hours
+            return begin, (datetime.fromisoformat(date) + timedelta(days=1)).timestamp()
+        except OverflowError:  # the last one
+            return begin, math.inf
+    if "." in clock or "," in clock:
         return begin, math.nextafter(begin, math.inf)
-    clock = re.split(r"[T ]", text)[-1]
-    return begin, begin + (1.0 if clock.count(":") >= 2 and not re.search(r"[+-]", clock) else 60.0)
+    digits = re.sub(r"\D", "", re.split(r"[Z+-]", clock)[0])
+    return begin, begin + {2: 3600.0, 4: 60.0}.get(len(digits), 1.0)
 
 
 _RESERVED: dict[str, Callable[[Compare], Sql]] = {
-    **{key: lambda compare, column=column: _of_text(compare, column) for key, column in TEXT_COLUMNS.items()},  # type: ignore[misc]
+    **{word: partial(_of_text, column=column) for word, column in TEXT_COLUMNS.items()},
     "tag": _of_tag,
     "started": _of_started,
     "archived": _of_archived,
@@ -147,6 +151,8 @@ _RESERVED: dict[str, Callable[[Compare], Sql]] = {
 
 
 # Config keys.
+
+_CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,35 +176,49 @@ class ConfigValue:
 def _of_config(compare: Compare, *, otherwise: Sql) -> Sql:
     """A compare with a config value of whatever type, and what holds where the config has no such key."""
     config = ConfigValue.of(compare.key)
-    numbers = _numbers(compare)
-    on_text, on_number = NEVER, NEVER
-    on_other = {"true": False, "false": False, "null": False}
-    if compare.operator == "~":
-        on_text = _joined(
-            [Sql(f"has_part({config.value}, ?)", (*config.parameters, text)) for text in compare.texts], "OR"
-        )
-    elif compare.operator in ("=", "!="):
-        unequal = compare.operator == "!="
-        among = f"{config.value} {'NOT ' if unequal else ''}IN (SELECT value FROM json_each(?))"
-        on_text = Sql(among, (*config.parameters, json.dumps(compare.texts)))
-        on_number = Sql(among, (*config.parameters, _json_numbers(numbers)))
-        on_other = {
-            name: any(value is constant for value in compare.values) != unequal
-            for name, constant in (("true", True), ("false", False), ("null", None))
-        }
-    elif numbers:
-        # the bound goes through SQLite's JSON like the config: it need not read every number as Python does
-        bound = f"{config.value} {compare.operator} json_extract(?, '$[0]')"
-        on_number = Sql(bound, (*config.parameters, _json_numbers(numbers)))
-    elif isinstance(compare.values[0], str):
-        on_text = Sql(f"{config.value} {compare.operator} ?", (*config.parameters, compare.values[0]))
-    cases = [Sql(f"WHEN '{name}' THEN {fits:d}") for name, fits in on_other.items()]
-    cases += [Sql(f"WHEN '{name}' THEN {on_text.text}", on_text.parameters) for name in ("text", "array", "object")]
-    cases += [Sql(f"WHEN '{name}' THEN {on_number.text}", on_number.parameters) for name in ("integer", "real")]
+    on_text, on_number = _of_config_text(compare, config), _of_config_number(compare, config)
+    cases = {
+        **dict.fromkeys(("text", "array", "object"), on_text),  # JSON for the last two
+        **dict.fromkeys(("integer", "real"), on_number),
+        **{kind: _of_config_constant(compare, value) for kind, value in _CONSTANTS.items()},
+    }
+    whens = " ".join(f"WHEN '{kind}' THEN {fits.text}" for kind, fits in cases.items())
+    bound = [value for fits in cases.values() for value in fits.parameters]
     return Sql(
-        f"(CASE {config.type} {' '.join(case.text for case in cases)} ELSE {otherwise.text} END)",
-        (*config.parameters, *(value for case in cases for value in case.parameters), *otherwise.parameters),
+        f"(CASE {config.type} {whens} ELSE {otherwise.text} END)",
+        (*config.parameters, *bound, *otherwise.parameters),
     )
+
+
+def _of_config_text(compare: Compare, config: ConfigValue) -> Sql:
+    if compare.operator == "~":
+        part = f"has_part({config.value}, ?)"
+        return _joined([Sql(part, (*config.parameters, storable(text))) for text in compare.texts], "OR")
+    if compare.operator in ("=", "!="):
+        return Sql(_among(compare, config.value), (*config.parameters, json.dumps(compare.texts)))
+    if not isinstance(compare.values[0], str):
+        return NEVER
+    return Sql(f"{config.value} {compare.operator} ?", (*config.parameters, storable(compare.values[0])))
+
+
+def _of_config_number(compare: Compare, config: ConfigValue) -> Sql:
+    """Numbers to compare with go through SQLite's JSON as the config does: it need not read them as Python does."""
+    numbers = _numbers(compare)
+    if compare.operator in ("=", "!="):
+        return Sql(_among(compare, config.value), (*config.parameters, _json_numbers(numbers)))
+    if compare.operator == "~" or not numbers:
+        return NEVER
+    text = f"{config.value} {compare.operator} json_extract(?, '$[0]')"
+    return Sql(text, (*config.parameters, _json_numbers(numbers)))
+
+
+def _of_config_constant(compare: Compare, constant: bool | None) -> Sql:
+    is_asked_for = any(value is constant for value in compare.values)
+    return ALWAYS if (compare.operator, is_asked_for) in (("=", True), ("!=", False)) else NEVER
+
+
+def _among(compare: Compare, value: str) -> str:
+    return f"{value} {'NOT ' if compare.operator == '!=' else ''}IN (SELECT value FROM json_each(?))"
 
 
 def _json_numbers(numbers: Sequence[float]) -> str:

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias
 
+from labbench.files import files_folder
 from labbench.records import Event, Goal, NewRun, RunRecord, Status, Stop
 from labbench.store.liveness import HOST
-from labbench.store.opening import beside, explained, open_for_writing
+from labbench.store.opening import explained, open_for_writing
 from labbench.store.queueing import experiment_id_of, insert_missing, link_sources
 from labbench.store.recording import end_run, record_events
 from labbench.store.rows import STATUS, THESE, as_json_list, read_records, storable
@@ -221,10 +222,12 @@ class Writer:
             connection.execute(f"DELETE FROM runs WHERE id {THESE}", (as_json_list(ids),))
             connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM run_sources)")
             connection.execute("DELETE FROM experiments WHERE id NOT IN (SELECT experiment_id FROM runs)")
-        folder = beside(self.path, ".files")
+        folder = files_folder(self.path)
         for key in keys:
             if key.isalnum():  # a key that somebody else wrote must not lead out of the folder
                 shutil.rmtree(folder / key, ignore_errors=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
     def define_metric(self, name: str, goal: Goal) -> None:
         """Say whether less or more of a metric is better."""
