@@ -70,7 +70,8 @@ def write_jsonl(
         documents = (dict(zip(StepRow._fields, (*row[:-1], plain(row.values)), strict=True)) for row in steps)
     else:
         documents = (as_document(run) for run in reader.each_run(wanted, metrics))
-    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    # ASCII, for there are line ends in Unicode that some programs split at
+    encode = json.JSONEncoder(allow_nan=False).encode
     file.writelines(encode(document) + "\n" for document in documents)
 
 
