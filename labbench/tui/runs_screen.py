@@ -1,7 +1,7 @@
 """Screen 1: the runs in a table, the curves of the marked ones beside it.
 
-A cause (the start, a key, a commit in the database) asks a thread worker for a snapshot; its answer is put on the
-widgets. First load and live refresh are this one path.
+A cause (a key, or a commit in the database, of which the first look is one) asks a thread worker for a snapshot; its
+answer is put on the widgets. First load and live refresh are this one path.
 """
 
 from __future__ import annotations
@@ -130,7 +130,6 @@ class RunsScreen(Screen[None]):
         self._chart = self.query_one(Chart)
         self._table.focus()
         self._turning = self.set_interval(_TURN_EVERY_SECONDS, self._table.turn_running, pause=True)
-        self._read()
         self._watch()
 
     def on_unmount(self) -> None:

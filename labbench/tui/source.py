@@ -88,7 +88,7 @@ def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: in
         shown = filters.parse(query.expression)
         metrics = reader.metrics(shown)
         query = _filled_in(query, metrics)
-        keys = [run.key for run in reader.runs(shown, sort=query.sort, descending=query.descending, summaries=False)]
+        keys = reader.keys(shown, sort=query.sort, descending=query.descending)
         return Snapshot(
             query=query,
             keys=keys,
@@ -189,23 +189,26 @@ def _curve(reader: Reader, key: str, metric: str, x_axis: XAxis) -> Curve | None
 
 
 def changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
-    """Yield None whenever the database has changed, or an error when it begins to be unreadable, until `stopped`.
+    """Yield None at once and whenever the database has changed, an error when it begins to be unreadable.
 
-    Looks once a second: that costs a tenth of a millisecond, and is all that goes on while nothing happens.
+    Goes on until `stopped`. Looks once a second: that costs a tenth of a millisecond, and is all that goes on while
+    nothing happens.
     """
     seen: int | str | None = None
-    while not stopped.wait(_LOOK_EVERY_SECONDS):
-        if not path.exists():
-            continue
-        try:
-            with Reader(path) as reader:
-                while not stopped.is_set():
-                    version = reader.data_version()
-                    if version != seen:
-                        seen = version
-                        yield None
-                    stopped.wait(_LOOK_EVERY_SECONDS)
-        except LabbenchError as error:
-            if seen != str(error):  # said once, not every second
-                seen = str(error)
-                yield error
+    while not stopped.is_set():
+        if path.exists():
+            try:
+                with Reader(path) as reader:
+                    while not stopped.is_set():
+                        if (version := reader.data_version()) != seen:
+                            seen = version
+                            yield None
+                        stopped.wait(_LOOK_EVERY_SECONDS)
+            except LabbenchError as error:
+                if seen != str(error):  # said once, not every second
+                    seen = str(error)
+                    yield error
+        elif seen is None:
+            seen = "missing"
+            yield None
+        stopped.wait(_LOOK_EVERY_SECONDS)
