@@ -43,7 +43,7 @@ def write_csv(
 
     Non-finite numbers are `nan`, `inf` and `-inf`; an empty cell is a value that there is not. Texts are neutralised.
     """
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(_LineFeeds(file))
     if shape == "long":
         points = reader.points(wanted, metrics)
         writer.writerow(_LONG)
@@ -100,6 +100,16 @@ def write_parquet(
             columns = list(zip(*chunk, strict=True))
             arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
             writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+class _LineFeeds:
+    """Ends rows with a line feed alone. Told so itself, the csv module would not quote a carriage return in a cell."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, row: str) -> None:
+        self.file.write(row[:-2] + "\n")
 
 
 @lru_cache(maxsize=4096)  # a run's name stands in each of its rows

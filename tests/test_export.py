@@ -174,7 +174,7 @@ def test_the_document_of_a_run_is_the_one_that_the_design_shows(writer: Writer, 
 
 VALUES = st.lists(st.floats() | st.sampled_from([NAN, INF, -INF, 5e-324, 0.1 + 0.2]), min_size=1, max_size=20)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
-    ["=1+1", "'=x", "''", "@a", 'a,"b"\n', "-1"]
+    ["\r", "=1+1", "'=x", "''", "@a", 'a,"b"\n', "-1"]
 )
 ONE_DATABASE = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
