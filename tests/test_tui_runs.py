@@ -135,6 +135,9 @@ def test_thousands_of_rows_are_read_only_where_they_are_looked_at(tmp_path: Path
         assert "run 2914" in screen(pilot)
         assert "…" not in screen(pilot)
         assert "run 0 " in await press(pilot, "g")
+        now = await press(pilot, *["pagedown"] * 12)  # faster than the rows are read
+        assert "run 504 " in now
+        assert "…" not in now
 
     use(tmp_path / "runs.db", look)
 

@@ -95,7 +95,7 @@ class RunsScreen(Screen[None]):
         """Somebody has written to the database."""
 
     class ReadingFailed(Message):
-        """The database could not be read; None: it can be again."""
+        """The database could not be read."""
 
         def __init__(self, error: LabbenchError) -> None:
             self.error = error
@@ -127,6 +127,7 @@ class RunsScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self._table = self.query_one(RunsTable)
+        self._table.marks = self._overlay.marks
         self._chart = self.query_one(Chart)
         self._table.focus()
         self._turning = self.set_interval(_TURN_EVERY_SECONDS, self._table.turn_running, pause=True)
@@ -154,12 +155,8 @@ class RunsScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="curves")
     def _read_curves(self, runs: list[RunRecord], metric: str, axis: XAxis) -> None:
-        def read() -> Message:
-            return self.CurvesRead(
-                runs, source.read_curves(self._path, [run.key for run in runs], metric, axis), metric, axis
-            )
-
-        self._answer(read)
+        keys = [run.key for run in runs]
+        self._answer(lambda: self.CurvesRead(runs, source.read_curves(self._path, keys, metric, axis), metric, axis))
 
     @work(thread=True, group="watch")
     def _watch(self) -> None:
@@ -202,11 +199,14 @@ class RunsScreen(Screen[None]):
         self.query_one(TopLine).progress = progress
         self.query_one(ConstantLine).show(snapshot.constant)
         self.query_one(FilterBar).say(describe(query, len(snapshot.keys), progress.total))
-        self._turning.resume() if progress.is_live else self._turning.pause()
+        if progress.is_live:
+            self._turning.resume()
+        else:
+            self._turning.pause()
         if self._axis is None and snapshot.metrics:
             self._axis = "epoch" if "epoch" in snapshot.metrics else "step"
         table = self._table
-        table.sorted_by, table.starred, table.marks = (query.sort, query.descending), snapshot.best, self._overlay.marks
+        table.sorted_by, table.starred = (query.sort, query.descending), snapshot.best
         table.empty = _empty(query, progress.total)
         table.show_runs(
             snapshot.keys, snapshot.records, run_columns(snapshot.differing, query.metric, snapshot.metrics)
@@ -261,15 +261,13 @@ class RunsScreen(Screen[None]):
     def action_mark(self) -> None:
         if self._table.cursor is not None:
             self._overlay.toggle(self._table.cursor)
-            self._marks_changed()
+            self._table.redraw([self._table.cursor])
+            self._show_chart()
 
     def action_unmark(self) -> None:
+        marked = list(self._overlay.marks)
         self._overlay.marks.clear()
-        self._marks_changed()
-
-    def _marks_changed(self) -> None:
-        self._table.marks = self._overlay.marks
-        self._table.redraw()
+        self._table.redraw(marked)
         self._show_chart()
 
     def action_filter(self) -> None:

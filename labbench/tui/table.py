@@ -6,7 +6,7 @@ line of the screen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -88,7 +88,7 @@ class RunsTable(ScrollView, can_focus=True):
         """Counts up while something trains: the running glyph moves with it."""
         self._records: dict[str, RunRecord] = {}
         self._row_of: dict[str, int] = {}
-        self._asked: set[str] = set()
+        self._asked: list[str] = []
         self._strips: dict[tuple[str, bool], Strip] = {}
         self._painter = RowPainter(self)
 
@@ -100,7 +100,7 @@ class RunsTable(ScrollView, can_focus=True):
         before = self._row_of.get(self.cursor or "", 0)
         self.keys, self._row_of = keys, {key: row for row, key in enumerate(keys)}
         self._records = {record.key: record for record in records}
-        self._asked.clear()
+        self._asked = []
         self._take_columns(columns)
         if self.cursor not in self._row_of:  # it is gone: the one that took its place
             self.cursor = keys[min(before, len(keys) - 1)] if keys else None
@@ -120,17 +120,20 @@ class RunsTable(ScrollView, can_focus=True):
     def add_records(self, records: Sequence[RunRecord]) -> None:
         """Fill in rows that were asked for."""
         self._records.update((record.key, record) for record in records)
-        self._asked.difference_update(record.key for record in records)
+        self._asked = []
         self._relayout()
 
     def record(self, key: str) -> RunRecord | None:
         """The record of a run, if it is at hand."""
         return self._records.get(key)
 
-    def redraw(self) -> None:
-        """Draw all rows anew: marks, sort or theme have changed."""
-        self._strips.clear()
-        self.refresh()
+    def redraw(self, keys: Iterable[str]) -> None:
+        """Draw the rows of these runs anew, where they are on the screen: their marks have changed."""
+        for key in keys:
+            self._strips.pop((key, True), None)
+            self._strips.pop((key, False), None)
+            if key in self._row_of:
+                self.refresh_line(self._row_of[key] + 1)
 
     def turn_running(self) -> None:
         """Move the glyph of what is training on by one."""
@@ -216,7 +219,8 @@ class RunsTable(ScrollView, can_focus=True):
         width = self._frozen_width + sum(_GAP + column.width for column in self.columns[1:])
         self.virtual_size = Size(width, len(self.keys) + 1)
         self._show_position()
-        self.redraw()
+        self._strips.clear()
+        self.refresh()
 
     @property
     def _name_width(self) -> int:
@@ -278,9 +282,10 @@ class RunsTable(ScrollView, can_focus=True):
         return Strip([Segment(said.center(width)[:width], style)], width)
 
     def _ask(self) -> None:
-        missing = [key for key in self.wanted_keys() if key not in self._records and key not in self._asked]
-        if missing:
-            self._asked.update(missing)
+        """Ask for all that is missing around here: a newer request takes the place of the one before."""
+        missing = [key for key in self.wanted_keys() if key not in self._records]
+        if missing != self._asked:
+            self._asked = missing
             self.post_message(self.RowsNeeded(missing))
 
     def _in_view(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
