@@ -124,14 +124,19 @@ def _probability(centre: float, spread: Spread, single_runs: float, goal: Goal) 
 
 def _seeds_needed(centre: float, spread: Spread, seeds: int) -> int | None:
     """The number of seeds with which a difference of this size would show; `spread` is that of one pair."""
-    if centre == 0.0:
-        return None
-    for n in range(max(2, seeds), MOST_SEEDS + 1):
+
+    def shows(n: int) -> bool:
         df = spread.df * (n - 1) / (seeds - 1) if seeds > 1 else n - 1.0
         reach = (t_quantile(0.975, df) + t_quantile(POWER, df)) * math.sqrt(spread.variance / n)
-        if reach <= abs(centre):
-            return n
-    return None
+        return reach <= abs(centre)
+
+    low, high = max(1, seeds - 1), MOST_SEEDS  # more seeds never show less
+    if centre == 0.0 or not shows(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shows(middle) else (middle, high)
+    return high
 
 
 def contenders(table: Table, noise: Noise | None, best: int, goal: Goal) -> NDArray[np.bool_]:

@@ -99,6 +99,10 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
     """Least squares with one free height per setting of the others where settings repeat, else the additive model."""
     rows = np.flatnonzero(parameter.present()) if parameter.parent else np.arange(len(table.setups))
     levels, codes = np.unique(parameter.codes[rows], return_inverse=True)
+    weights = np.zeros((len(levels), len(table.setups)))
+    if len(levels) < 2:
+        weights[:, rows] = 1.0 / max(1, len(rows))
+        return LevelMeans(levels, weights, None, True)
     one_hot = np.eye(len(levels))[codes]
     settings = _settings(table, parameter, rows)
     tried = np.bincount(settings, minlength=settings.max() + 1)
@@ -115,7 +119,6 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
         matched = False
         solved = _solve(one_hot, _GroupMeans(np.zeros(len(rows), dtype=np.int64)), table.means[rows])
         assert solved is not None, "plain averages always exist"
-    weights = np.zeros((len(levels), len(table.setups)))
     weights[:, rows] = solved[0]
     return LevelMeans(levels, weights, solved[1], matched)
 
@@ -192,7 +195,7 @@ def _solve(
     n, k = one_hot.shape
     cleared = others.clear(one_hot)
     information = cleared.T @ cleared
-    if np.linalg.matrix_rank(information, tol=1e-8 * n) < k - 1 or (averaged_over is None and n < others.rank + k):
+    if np.linalg.matrix_rank(information, tol=1e-8 * n) < k - 1:
         return None
     slopes = np.linalg.pinv(information, rcond=1e-10, hermitian=True) @ cleared.T
     groups = np.arange(n) if averaged_over is None else averaged_over
@@ -268,8 +271,8 @@ def _p_value(means: LevelMeans, centre: Floats, known: Noise | Spread | None) ->
         df = min(known.of_combination(weights).df for weights in against_rest)
     else:
         covariance, df = known.variance * steps @ means.weights @ means.weights.T @ steps.T, known.df
-    if not np.trace(covariance) > 0:
-        return 0.0 if differences.any() else 1.0
+    if not np.trace(covariance) > 0:  # no noise at all: what differs by more than rounding differs
+        return 0.0 if np.abs(differences).max() > 1e-9 * np.abs(centre).max() else 1.0
     f = float(differences @ np.linalg.pinv(covariance, rcond=1e-10, hermitian=True) @ differences) / (k - 1)
     return f_tail(f, k - 1.0, df)
 

@@ -52,7 +52,8 @@ def importance(table: Table, noise: Noise | None) -> Importance | None:
     free = [p for p in table.judged if p.parent is None and len(np.unique(p.codes)) > 1]
     if not free or not float(np.ptp(table.means)) > 0:
         return None
-    rows, left_out = _full_part(free, len(table.setups))
+    binned = any(p.spans for p in free)  # set-ups in one cell of bins are not alike
+    rows, left_out = (np.zeros(0, dtype=np.int64), ()) if binned else _full_part(free, len(table.setups))
     if 2 * len(rows) >= len(table.setups):
         return _exact(table, noise, free, rows, left_out)
     return _additive(table, noise)
@@ -160,6 +161,8 @@ def _variance_of_means(table: Table, noise: Noise | None) -> Floats:
 def _child_variance(table: Table, noise: Noise | None, child: Parameter) -> float:
     """Variance that a parameter which exists in part of the grid adds to the whole of it."""
     means = level_means(table, child)
+    if len(means.levels) < 2:
+        return 0.0
     weights = means.weights - means.weights.mean(axis=0)
     found = float(((weights @ table.means) ** 2).mean())
     expected = 0.0 if noise is None else float(np.trace(noise.covariance(weights))) / len(weights)

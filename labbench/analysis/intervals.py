@@ -175,8 +175,8 @@ class Noise:
         own, a = self.own_df, 1.0 / self.counts
         df = np.minimum(PRIOR_DEGREES[:, None] + own, self.pooled_df)
         variance, df = mix(self.prior, self.moderated * a, df)
-        df = 1.0 / ((1.0 - self.shared) ** 2 / df + self.shared**2 / self.shared_df)
-        return variance, np.maximum(df, np.maximum(own, 1.0))
+        doubt = (1.0 - self.shared) ** 2 / df + self.shared**2 / self.shared_df
+        return variance, np.maximum(1.0 / np.maximum(doubt, 1e-12), np.maximum(own, 1.0))
 
     def of_combination(self, weights: Floats) -> Spread:
         """Spread of `weights @ means`, for (n,) weights: an average over set-ups, or a difference of such."""

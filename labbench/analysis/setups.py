@@ -271,13 +271,15 @@ def _leads(parameter: Parameter) -> tuple[bool, bool]:
 
 
 def _leader(parameter: Parameter, others: Sequence[Parameter]) -> str | None:
+    if None not in parameter.levels:  # what is there everywhere does not follow what is there in part
+        others = [other for other in others if None not in other.levels]
     for other in others:
         replicated = len(other.codes) >= 2 * len(other.levels)
         if replicated and _is_function_of(parameter.codes, other.codes):
             return other.name
         if parameter.numeric and other.numeric and _same_ranks(parameter, other):
             return other.name
-    if others and _is_full_factorial(others):  # then the parameter adds no set-up of its own: others decide it
+    if len(others) > 1 and _is_full_factorial(others):  # the parameter adds no set-up: the others decide it
         return max(others, key=lambda other: _share_explained(parameter.codes, other.codes)).name
     return None
 

@@ -1,0 +1,205 @@
+"""How often a 95 % interval holds the truth, measured by simulation: python bench/coverage.py (under a minute).
+
+Grids of noise with a known mean are drawn and judged by labbench's own code, and by three others: the percentile
+bootstrap, which trackers and papers show; Student's t of each set-up alone; t with one variance for the whole grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labbench.analysis.compare import best_first, compare, contenders, mean_intervals, winner_interval
+from labbench.analysis.intervals import Noise, learn_noise
+from labbench.analysis.quantiles import t_quantile
+from labbench.analysis.setups import Observation, Table, tabulate
+
+Floats = NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int, int], Floats]
+SEEDS = (2, 3, 5, 10)
+RESAMPLES = 500
+
+
+def equal(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+    values: Floats = generator.standard_normal((setups, seeds))
+    return values
+
+
+def two_spreads(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+    """Half of the set-ups scatter three times as much as the others."""
+    values: Floats = equal(generator, setups, seeds) * np.resize([3.0, 1.0], (setups, 1))
+    return values
+
+
+def many_spreads(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+    """Every set-up scatters as it likes: log-normal, two thirds of them within a factor of 2.2 of the median."""
+    return equal(generator, setups, seeds) * np.exp(0.8 * generator.standard_normal((setups, 1)))
+
+
+def shared(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+    """Half of the variance belongs to the seed and moves all set-ups alike."""
+    values: Floats = np.sqrt(0.5) * (equal(generator, setups, seeds) + equal(generator, 1, seeds))
+    return values
+
+
+def skewed(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+    """Exponential noise, skewness 2: mostly a little above, sometimes far below."""
+    values: Floats = 1.0 - generator.exponential(size=(setups, seeds))
+    return values
+
+
+NOISES: dict[str, Draw] = {
+    "equal spread": equal,
+    "two spreads, 1 and 3": two_spreads,
+    "many spreads": many_spreads,
+    "half shared by seeds": shared,
+    "skewed": skewed,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Share of the intervals that held the truth, and their mean width in standard deviations of a run."""
+
+    share: float
+    width: float
+
+
+def table_of(values: Floats) -> Table:
+    """A grid of (set-ups, seeds) values with one parameter."""
+    return tabulate(
+        Observation({"setup": i}, seed, float(value)) for i, row in enumerate(values) for seed, value in enumerate(row)
+    )
+
+
+def labbench_halves(values: Floats) -> Floats:
+    """Half-width of the interval of each set-up's mean."""
+    table = table_of(values)
+    return np.array([interval.mean - (interval.low or 0.0) for interval in mean_intervals(table, learn_noise(table))])
+
+
+def alone_halves(values: Floats) -> Floats:
+    """Student's t of each set-up by itself."""
+    seeds = values.shape[1]
+    spread: Floats = values.std(axis=1, ddof=1) / np.sqrt(seeds)
+    return t_quantile(0.975, seeds - 1) * spread
+
+
+def pooled_halves(values: Floats) -> Floats:
+    """Student's t with one variance for all."""
+    setups, seeds = values.shape
+    spread = np.sqrt(values.var(axis=1, ddof=1).mean() / seeds)
+    return np.full(setups, t_quantile(0.975, setups * (seeds - 1)) * spread)
+
+
+def coverage(halves: Callable[[Floats], Floats], draw: Draw, *, setups: int, seeds: int, grids: int) -> Coverage:
+    """Of symmetric intervals around each set-up's mean; the truth is 0."""
+    generator = np.random.default_rng(seeds)
+    hits, widths, scale = [], [], []
+    for _ in range(grids):
+        values = draw(generator, setups, seeds)
+        half = halves(values)
+        hits.append(np.abs(values.mean(axis=1)) <= half)
+        widths.append(2.0 * half)
+        scale.append(values.std(axis=1, ddof=1))
+    return Coverage(float(np.mean(hits)), float(np.mean(widths) / np.sqrt(np.mean(np.square(scale)))))
+
+
+def bootstrap_coverage(draw: Draw, *, setups: int, seeds: int, grids: int) -> Coverage:
+    """Of the percentile bootstrap of the mean, each set-up alone."""
+    generator = np.random.default_rng(seeds)
+    hits, widths, scale = [], [], []
+    for _ in range(grids):
+        values = draw(generator, setups, seeds)
+        picked = generator.integers(seeds, size=(RESAMPLES, seeds))
+        low, high = np.quantile(values[:, picked].mean(axis=2), [0.025, 0.975], axis=1)
+        hits.append((low <= 0) & (high >= 0))
+        widths.append(high - low)
+        scale.append(values.std(axis=1, ddof=1))
+    return Coverage(float(np.mean(hits)), float(np.mean(widths) / np.sqrt(np.mean(np.square(scale)))))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Shares over simulated grids in which some comparison was right or wrong."""
+
+    winner_plain: float
+    """The best set-up's plain interval holds its true mean."""
+    winner: float
+    """So does the one that allows for its having been chosen."""
+    pair: float
+    """The interval of the difference of two set-ups, named beforehand, holds the truth."""
+    half: float
+    """So does that of the mean over half of the set-ups."""
+    contrast: float
+    """So does that of the difference between the two halves: an effect."""
+    false_claim: float
+    """A set-up is called clearly better than the runner-up although none is better than another."""
+
+
+def judge(draw: Draw, *, setups: int, seeds: int, grids: int) -> Judgement:
+    """Simulate grids of equal set-ups; the truth is 0 everywhere."""
+    generator = np.random.default_rng(100 + seeds)
+    half = (np.arange(setups) % 4 < 2) / (setups / 2)
+    tallies = []
+    for _ in range(grids):
+        table = table_of(draw(generator, setups, seeds))
+        noise = learn_noise(table)
+        assert isinstance(noise, Noise), "every set-up has several seeds"
+        order = best_first(table, "max")
+        best = int(order[0])
+        rivals = int(contenders(table, noise, best, "max").sum())
+        means = [noise.of_combination(w).interval(float(w @ table.means)) for w in (half, 2 * half - 2 / setups)]
+        tallies.append(
+            [
+                not mean_intervals(table, noise)[best].excludes(0.0),
+                not winner_interval(table, noise, best, rivals, "max").excludes(0.0),
+                not compare(table, noise, 0, 1, order, "max").interval.excludes(0.0),
+                not means[0].excludes(0.0),
+                not means[1].excludes(0.0),
+                compare(table, noise, best, int(order[1]), order, "max").clear,
+            ]
+        )
+    return Judgement(*np.mean(tallies, axis=0).tolist())
+
+
+def print_coverage(setups: int, grids: int) -> None:
+    print(f"95 % intervals of a set-up's mean: coverage (mean width in standard deviations), {setups} set-ups")
+    print(f"{'noise':22}{'seeds':>6}{'labbench':>15}{'pooled t':>15}{'t alone':>15}{'bootstrap':>15}")
+    for name, draw in NOISES.items():
+        for seeds in SEEDS:
+            size = {"setups": setups, "seeds": seeds, "grids": grids}
+            found = [coverage(halves, draw, **size) for halves in (labbench_halves, pooled_halves, alone_halves)]
+            found.append(bootstrap_coverage(draw, **size))
+            print(f"{name:22}{seeds:6}" + "".join(f"{c.share:9.3f} ({c.width:3.1f})".rjust(15) for c in found))
+
+
+def print_judgements(setups: int, grids: int) -> None:
+    print(f"\nDerived intervals where all of {setups} set-ups are equal: coverage, and the share of false claims")
+    titles = ("best, plain", "best, chosen", "a pair", "half's mean", "effect", "false claim")
+    print(f"{'noise':22}{'seeds':>6}" + "".join(title.rjust(13) for title in titles))
+    for name, draw in NOISES.items():
+        for seeds in SEEDS:
+            found = judge(draw, setups=setups, seeds=seeds, grids=grids)
+            shares = (found.winner_plain, found.winner, found.pair, found.half, found.contrast, found.false_claim)
+            print(f"{name:22}{seeds:6}" + "".join(f"{share:13.3f}" for share in shares))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--setups", type=int, default=24, help="set-ups in a grid (default 24)")
+    parser.add_argument("--grids", type=int, default=100, help="simulated grids for each line (default 100)")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    print_coverage(options.setups, options.grids)
+    print_judgements(options.setups, options.grids)
+    print(f"\n{options.grids} grids a line, {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""From the runs of a grid to the answer: which set-up is best, how sure that is, and what each parameter does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from labbench.analysis.answer import (
+    Answer,
+    Closing,
+    Counts,
+    Divergence,
+    Estimate,
+    Interaction,
+    ParameterAnswer,
+    Shares,
+    Verdict,
+)
+from labbench.analysis.basins import widenings
+from labbench.analysis.compare import (
+    Difference,
+    best_first,
+    compare,
+    contenders,
+    held_out,
+    mean_intervals,
+    winner_interval,
+)
+from labbench.analysis.effects import Marginal, marginal, two_way
+from labbench.analysis.importance import Importance, importance
+from labbench.analysis.intervals import Interval, Noise, interquartile_mean, learn_noise
+from labbench.analysis.setups import Ints, Observation, Parameter, Setup, Table, freeze, tabulate
+from labbench.records import Goal
+
+IQM_FROM = 8
+"""Values from which the interquartile mean says more than the mean of so few middle ones would."""
+TOLD_INTERACTION = 0.02
+"""Share of the variance below which an interaction is not worth a sentence."""
+CHEAPER = 0.8
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What every part of the answer starts from."""
+
+    everything: Table
+    """All set-ups; `table` has those with a result."""
+    table: Table
+    noise: Noise | None
+    goal: Goal
+    order: Ints
+    """Indices into `table`, best first."""
+    limits: tuple[float, float]
+
+    @property
+    def best(self) -> int:
+        return int(self.order[0])
+
+    def clip(self, interval: Interval) -> Interval:
+        """End an interval where the metric ends."""
+        if interval.low is None or interval.high is None:
+            return interval
+        return Interval(interval.mean, max(interval.low, self.limits[0]), min(interval.high, self.limits[1]))
+
+    def oriented(self, index: int) -> float:
+        """The mean of a set-up, greater is better."""
+        return float(self.table.means[index]) * (1.0 if self.goal == "max" else -1.0)
+
+    def estimate(self, index: int, interval: Interval | None = None) -> Estimate:
+        """One set-up in numbers, with its plain interval if no other is given."""
+        setup = self.table.setups[index]
+        return Estimate(
+            config=setup.config,
+            differing={p.name: setup.config.get(p.name) for p in self.table.judged},
+            interval=self.clip(interval or mean_intervals(self.table, self.noise)[index]),
+            n=len(setup.values),
+            median=float(np.median(setup.values)),
+            iqm=interquartile_mean(setup.values) if len(setup.values) >= IQM_FROM else None,
+            spread=None if self.noise is None else math.sqrt(float(self.noise.variance[index])),
+            diverged=setup.diverged,
+            runs=setup.runs,
+            seconds=setup.seconds,
+        )
+
+
+def why(observations: Iterable[Observation], metric: str, goal: Goal) -> Answer:
+    """The answer to "which set-up is best, and why?"; runs without results are part of it, never an error."""
+    everything = tabulate(observations)
+    table = everything.measured()
+    if not table.setups:
+        return Answer(metric, goal, "no results", _counts(everything), divergences=_divergences(everything))
+    noise, order = learn_noise(table), best_first(table, goal)
+    case = _Case(everything, table, noise, goal, order, _limits(metric, table))
+    rivals = np.flatnonzero(contenders(table, noise, case.best, goal))
+    difference = compare(table, noise, case.best, int(order[1]), order, goal) if len(order) > 1 else None
+    found = importance(table, noise)
+    return Answer(
+        metric=metric,
+        goal=goal,
+        verdict=_verdict(difference),
+        counts=_counts(everything),
+        best=case.estimate(case.best, winner_interval(table, noise, case.best, len(rivals), goal)),
+        runner_up=case.estimate(int(order[1])) if len(order) > 1 else None,
+        difference=difference,
+        rivals=len(rivals) - 1 if noise else 0,
+        held_out=held_out(table, goal),
+        cheaper=_cheaper(case, rivals),
+        unsafe=_unsafe(case),
+        parameters=_parameters(case, found),
+        interactions=_interactions(case, found),
+        widenings=widenings(everything, noise, goal),
+        divergences=_divergences(everything),
+        shares=_shares(found),
+    )
+
+
+def _counts(everything: Table) -> Counts:
+    seeds = everything.counts[everything.counts > 0].tolist()
+    return Counts(
+        runs=sum(setup.runs for setup in everything.setups),
+        with_result=int(everything.counts.sum()),
+        diverged=sum(setup.diverged for setup in everything.setups),
+        missing=sum(setup.missing for setup in everything.setups),
+        setups=len(everything.setups),
+        fewest_seeds=min(seeds, default=0),
+        most_seeds=max(seeds, default=0),
+    )
+
+
+def _limits(metric: str, table: Table) -> tuple[float, float]:
+    """What the metric cannot leave, as far as its name and its values tell; intervals end there."""
+    words = set(metric.lower().replace("/", "_").replace("-", "_").split("_"))
+    low, high = float(table.value.min()), float(table.value.max())
+    if "accuracy" in words and low >= 0.0 and high <= 1.0:
+        return 0.0, 1.0
+    return (0.0 if words & {"loss", "error", "mse", "mae"} and low >= 0.0 else -math.inf), math.inf
+
+
+def _verdict(difference: Difference | None) -> Verdict:
+    if difference is None:
+        return "only one set-up has results"
+    if difference.interval.low is None:
+        return "too few seeds to say"
+    return "clear" if difference.clear else "too close to call"
+
+
+def _cheaper(case: _Case, rivals: Ints) -> Estimate | None:
+    """The rival that trains fastest, where it is clearly faster than the best."""
+    reference = case.table.setups[case.best].seconds
+    safe = [i for i in rivals.tolist() if not case.table.setups[i].diverged]
+    timed = [(case.table.setups[i].seconds or math.inf, i) for i in safe]
+    if case.noise is None or reference is None or not timed or min(timed)[0] > CHEAPER * reference:
+        return None
+    return case.estimate(min(timed)[1])
+
+
+def _unsafe(case: _Case) -> Estimate | None:
+    """The best mean among set-ups of which runs diverged, where it beats the best safe one."""
+    top = max(range(len(case.table.setups)), key=case.oriented)
+    passed_over = top != case.best and case.table.setups[top].diverged > 0
+    return case.estimate(top) if passed_over else None
+
+
+def _divergences(everything: Table) -> tuple[Divergence, ...]:
+    """The values under which runs diverged, of the parameter whose values differ most in it."""
+    diverged = np.array([setup.diverged for setup in everything.setups])
+    runs = np.array([setup.runs for setup in everything.setups])
+    if not diverged.any():
+        return ()
+    told: list[tuple[float, list[Divergence]]] = []
+    for p in everything.judged:
+        size = len(p.levels)
+        by_value = np.bincount(p.codes, diverged, size), np.bincount(p.codes, runs, size)
+        shares = by_value[0] / by_value[1]
+        cases = zip(p.levels, by_value[0].tolist(), by_value[1].tolist(), strict=True)
+        told.append((float(shares.var()), [Divergence(p.name, v, int(d), int(n)) for v, d, n in cases if d]))
+    most = max(told, key=lambda case: case[0], default=(0.0, []))
+    return tuple(sorted(most[1], key=lambda case: -case.diverged / case.runs)) if most[0] > 0 else ()
+
+
+def _parameters(case: _Case, found: Importance | None) -> tuple[ParameterAnswer, ...]:
+    everything = case.everything
+    marginals = [_clipped(case, marginal(everything, p, case.noise, case.goal)) for p in everything.judged]
+    evidence = _evidence([m.p_value for m in marginals])
+    answers = [
+        ParameterAnswer(
+            name=p.name,
+            numeric=p.numeric,
+            importance=found.alone.get(p.name) if found else None,
+            marginal=effects,
+            evidence=strength,
+            followers=tuple(other.name for other in everything.parameters if other.follows == p.name),
+            closing=None if p.numeric else _closing(case, p, effects),
+        )
+        for p, effects, strength in zip(everything.judged, marginals, evidence, strict=True)
+    ]
+    return tuple(sorted(answers, key=lambda answer: -(answer.importance.mean if answer.importance else 0.0)))
+
+
+def _shares(found: Importance | None) -> Shares | None:
+    if found is None:
+        return None
+    together = sum(share.mean for share in found.pairs.values())
+    return Shares(found.method, found.seeds, together, found.rest, found.setups, found.left_out)
+
+
+def _clipped(case: _Case, found: Marginal) -> Marginal:
+    effects = tuple(replace(effect, interval=case.clip(effect.interval)) for effect in found.effects)
+    return replace(found, effects=effects)
+
+
+def _evidence(p_values: Sequence[float | None]) -> list[Literal["clear", "weak", "none"]]:
+    """Holm's step-down test at 5 % for all parameters together; `weak` is 5 % for the one alone."""
+    result: list[Literal["clear", "weak", "none"]] = ["none" if p is None or p > 0.05 else "weak" for p in p_values]
+    ranked = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    for rank, (p, i) in enumerate(ranked):
+        if p > 0.05 / (len(ranked) - rank):
+            break
+        result[i] = "clear"
+    return result
+
+
+def _closing(case: _Case, parameter: Parameter, effects: Marginal) -> Closing | None:
+    """Where the value that is second on average comes within half of its average distance when the rest suits it."""
+    contrast = effects.contrast
+    best = case.table.setups[case.best]
+
+    def has(setup: Setup, value: object) -> bool:
+        return freeze(setup.config.get(parameter.name)) == freeze(value)
+
+    if contrast is None or not has(best, contrast.value):
+        return None
+    others = [i for i, s in enumerate(case.table.setups) if has(s, contrast.against) and not s.diverged]
+    nearest = max(others, key=case.oriented, default=None)
+    if nearest is None or case.oriented(case.best) - case.oriented(nearest) > 0.5 * abs(contrast.interval.mean):
+        return None
+    config = case.table.setups[nearest].config
+    names = [p.name for p in case.table.judged if p.name != parameter.name]
+    differing = {n: config.get(n) for n in names if freeze(config.get(n)) != freeze(best.config.get(n))}
+    return Closing(contrast.against, differing, max(0.0, case.oriented(case.best) - case.oriented(nearest)))
+
+
+def _interactions(case: _Case, found: Importance | None) -> tuple[Interaction, ...]:
+    """The pairs whose interaction is certain, and moves the best value."""
+    told = []
+    by_name = {p.name: p for p in case.everything.judged}
+    for names, share in sorted(found.pairs.items() if found else (), key=lambda item: -item[1].mean):
+        if share.low is None or share.low <= 0.0 or share.mean < TOLD_INTERACTION:
+            continue
+        first, second = by_name[names[0]], by_name[names[1]]
+        if (first.numeric, len(first.levels)) > (second.numeric, len(second.levels)):
+            first, second = second, first  # "the best lr by optimizer" says more than the other way round
+        best = _best_by(case, first, second)
+        if len({freeze(value) for _, value in best}) > 1:
+            told.append(Interaction((first.name, second.name), share, best))
+    return tuple(told)
+
+
+def _best_by(case: _Case, first: Parameter, second: Parameter) -> tuple[tuple[object, object], ...]:
+    """(value of the first, best value of the second)."""
+    table = two_way(case.everything, first, second, case.noise)
+    best = []
+    for value, cells in zip(table.rows, table.cells, strict=True):
+        measured = [(cell.interval.mean, column) for cell, column in zip(cells, table.columns, strict=True) if cell.n]
+        if measured:
+            top = max(measured, key=lambda pair: pair[0] if case.goal == "max" else -pair[0])
+            best.append((value, top[1]))
+    return tuple(best)

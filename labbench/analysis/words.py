@@ -1,0 +1,399 @@
+"""The answer in sentences: plain words with their numbers, and no claim that the numbers do not carry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Mapping
+from typing import Any
+
+from labbench.analysis.answer import Answer, Estimate, Interaction, ParameterAnswer, Widening
+from labbench.analysis.compare import MOST_SEEDS
+from labbench.analysis.effects import Contrast
+from labbench.analysis.efficiency import Basin
+from labbench.analysis.intervals import Interval
+from labbench.analysis.setups import freeze, is_number
+from labbench.text import clean, duration, number, setting
+
+TOLD_SHARE = 0.01
+"""Share of the variance that is worth a mention."""
+OFF_AT_ZERO = {"dropout", "momentum", "weight_decay", "label_noise"}
+"""Parameters whose 0 reads as "no dropout"."""
+
+
+def sentences(answer: Answer) -> list[str]:
+    """The verdict, one sentence a line, the most important first."""
+    if answer.best is None:
+        return [_no_results(answer), *_runs_without_result(answer)]
+    lines = [
+        _best(answer),
+        _expectation(answer),
+        _runner_up(answer),
+        _rivals(answer),
+        _cheaper(answer),
+        _unsafe(answer),
+        *(_parameter(parameter, answer) for parameter in answer.parameters),
+        *(_interaction(interaction) for interaction in answer.interactions),
+        *(_widening(widening) for widening in answer.widenings),
+        _variance(answer),
+        _basis(answer),
+        *_runs_without_result(answer),
+    ]
+    return [line for line in lines if line]
+
+
+def describe(settings: Mapping[str, Any], worded: Container[str] = ()) -> str:
+    """Settings as people say them: `adam, lr 0.01, batchnorm, no dropout`.
+
+    The parameters in `worded` have words as values, which need no name beside them unless two have the same.
+    """
+    bare = [value for name, value in settings.items() if name in worded]
+    return ", ".join(
+        setting(value) if name in worded and bare.count(value) == 1 else _said(name, value)
+        for name, value in settings.items()
+    )
+
+
+def _of(estimate: Estimate, answer: Answer) -> str:
+    """A set-up by what varies in it."""
+    return describe(estimate.differing, _worded(answer)) or "the only set-up"
+
+
+def _worded(answer: Answer) -> set[str]:
+    """Parameters all of whose values are words."""
+    return {p.name for p in answer.parameters if all(isinstance(e.value, str) for e in p.marginal.effects)}
+
+
+def _said(name: str, value: Any) -> str:
+    """One setting, with its name."""
+    name = clean(name)
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if value is None:
+        return f"{name} not set"
+    if is_number(value) and value == 0 and name.split(".")[-1] in OFF_AT_ZERO:
+        return f"no {name}"
+    return f"{name} {_plain_setting(value)}"
+
+
+def _plain_setting(value: Any) -> str:
+    """A value in at most three digits if it is a fraction: a random search draws more than anybody reads."""
+    return setting(float(f"{value:.3g}")) if isinstance(value, float) and not value.is_integer() else setting(value)
+
+
+def _best(answer: Answer) -> str:
+    best = answer.best
+    assert best is not None, "sentences() asks"
+    said = f"best: {_of(best, answer)}: {clean(answer.metric)} {_measured(best)}"
+    if best.interval.low is None:
+        said += "; no interval, as nothing was run with a second seed"
+    elif best.n == 1:
+        said += ", its spread taken from the other set-ups"
+    if best.diverged:
+        said += f"; {best.diverged} of its {best.runs} runs diverged, as in every set-up some did"
+    return said
+
+
+def _expectation(answer: Answer) -> str:
+    """What selection did to the best value, where it shows."""
+    best = answer.best
+    if best is None or answer.held_out is None or answer.rivals < 1:
+        return ""
+    flattery = (best.interval.mean - answer.held_out) * (1 if answer.goal == "max" else -1)
+    shown = _digits(_half(best.interval))
+    if flattery <= 0 or _fixed(best.interval.mean, shown) == _fixed(answer.held_out, shown):
+        return ""
+    chosen = f"it was chosen as the best of {answer.counts.setups}, which flatters"
+    return f"{chosen}: on seeds that had no say in the choice, the winner reaches {_fixed(answer.held_out, shown)}"
+
+
+def _runner_up(answer: Answer) -> str:
+    second, difference = answer.runner_up, answer.difference
+    if second is None or difference is None:
+        return "no other set-up has a result to compare it with" if answer.counts.setups > 1 else ""
+    if difference.interval == Interval(0.0, 0.0, 0.0):
+        return f"the runner-up ({_of(second, answer)}) is equal to the last digit"
+    said = f"against the runner-up ({_of(second, answer)}): {_change(difference.interval)}"
+    if difference.interval.low is None:
+        return f"{said}: too few seeds to say; 3 seeds for each set-up would give a first answer"
+    seeds = f"{difference.pairs} paired seeds" if difference.pairs else _seeds_of_two(answer)
+    if difference.clear:
+        return f"{said}: better{_chance(difference.probability)}"
+    needed = difference.seeds_needed
+    enough = f"about {needed} would do" if needed else f"more than {MOST_SEEDS} would be needed, so take either"
+    return f"{said}: too close to call with {seeds}; {enough}"
+
+
+def _chance(probability: float | None) -> str:
+    if probability is None:
+        return ""
+    return f", and a new run of it beats one of the other {_percent(min(probability, 0.99))} of the time"
+
+
+def _seeds_of_two(answer: Answer) -> str:
+    one, other = (0 if estimate is None else estimate.n for estimate in (answer.best, answer.runner_up))
+    return _seeds(one) if one == other else f"{one} and {_seeds(other)}"
+
+
+def _rivals(answer: Answer) -> str:
+    others = answer.rivals - (0 if answer.difference is None or answer.difference.clear else 1)
+    if others < 1:
+        return ""
+    return f"{others} more set-up{'s' if others > 1 else ''} cannot be told from the best with these seeds"
+
+
+def _cheaper(answer: Answer) -> str:
+    cheaper, best = answer.cheaper, answer.best
+    if cheaper is None or best is None:
+        return ""
+    times = f"{duration(cheaper.seconds)} a run instead of {duration(best.seconds)}"
+    return f"not clearly worse and faster: {_of(cheaper, answer)}: {_measured(cheaper)}, {times}"
+
+
+def _unsafe(answer: Answer) -> str:
+    unsafe = answer.unsafe
+    if unsafe is None:
+        return ""
+    said = f"passed over: {_of(unsafe, answer)}: {_measured(unsafe)}"
+    return f"{said}, but {unsafe.diverged} of its {unsafe.runs} runs diverged"
+
+
+def _parameter(parameter: ParameterAnswer, answer: Answer) -> str:
+    contrast = parameter.marginal.contrast
+    name = clean(parameter.name)
+    if parameter.followers:
+        name += f" (with {', '.join(clean(follower) for follower in parameter.followers)})"
+    if contrast is None:
+        return f"{name}: only one of its values has results" if len(parameter.marginal.effects) > 1 else ""
+    values = [effect for effect in parameter.marginal.effects if effect.n]
+    said = _two_values(parameter, contrast, answer) if len(values) == 2 else _many_values(parameter, contrast, answer)
+    return f"{name}: {said}{_lost(parameter)}"
+
+
+def _two_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
+    ahead, behind = _value(parameter, contrast.value), _value(parameter, contrast.against)
+    gain = _gain(contrast, answer)
+    if parameter.evidence == "none" and contrast.interval.low is not None:
+        return f"no difference found ({ahead} against {behind}: {gain})"
+    better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
+    said = f"{better} by {gain} averaged over the grid"
+    return said + _strength(parameter) + _closing(parameter, answer) + _best_differs(parameter, contrast, answer)
+
+
+def _many_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
+    ahead, behind = _value(parameter, contrast.value), _value(parameter, contrast.against)
+    measured = [effect for effect in parameter.marginal.effects if effect.n]
+    ordered = sorted(measured, key=lambda effect: effect.interval.mean, reverse=answer.goal == "max")
+    top, worst = ordered[0], ordered[-1]
+    spread = f"{_short(top.interval)} at {ahead} to {_short(worst.interval)} at {_value(parameter, worst.value)}"
+    if parameter.evidence == "none" and contrast.interval.low is not None:
+        return f"no difference found among its {len(measured)} values (from {spread} on average)"
+    margin = f"ahead of {behind} by {_gain(contrast, answer)}"
+    if contrast.interval.low is not None and not contrast.interval.excludes(0.0):
+        margin = f"though {behind} is too close to call ({_gain(contrast, answer)})"
+    said = f"best on average at {ahead} ({_short(top.interval)}), {margin}"
+    said += f"; worst at {_value(parameter, worst.value)} ({_short(worst.interval)})"
+    return said + _strength(parameter) + _closing(parameter, answer) + _best_differs(parameter, contrast, answer)
+
+
+def _strength(parameter: ParameterAnswer) -> str:
+    if parameter.evidence == "weak":
+        return " (weak evidence: among several parameters, one may look like this by chance)"
+    return " (in these runs; too few to say more)" if parameter.marginal.p_value is None else ""
+
+
+def _closing(parameter: ParameterAnswer, answer: Answer) -> str:
+    closing = parameter.closing
+    if closing is None or parameter.evidence == "none":
+        return ""
+    who = _value(parameter, closing.value)
+    if _is_switch(parameter):
+        who = f"a set-up {who}"
+    if closing.differing:
+        who += f" at {describe(closing.differing, _worded(answer))}"
+    return f", but {who} comes within {_two_digits(closing.gap)} of the best"
+
+
+def _best_differs(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
+    """The best set-up need not use the value that is best on average."""
+    if answer.best is None or parameter.numeric or any(effect.span for effect in parameter.marginal.effects):
+        return ""
+    used = answer.best.config.get(parameter.name)
+    return "" if freeze(used) == freeze(contrast.value) else f", yet the best set-up uses {_value(parameter, used)}"
+
+
+def _lost(parameter: ParameterAnswer) -> str:
+    gone = [effect for effect in parameter.marginal.effects if not effect.n and effect.diverged]
+    return (
+        f"; nothing but divergence at {', '.join(_value(parameter, effect.value) for effect in gone)}" if gone else ""
+    )
+
+
+def _value(parameter: ParameterAnswer, value: Any) -> str:
+    """A value of a parameter in a sentence that has named it."""
+    if isinstance(value, bool) and _is_switch(parameter):
+        return "with it" if value else "without it"
+    if value is None:
+        return "not set"
+    effect = next((effect for effect in parameter.marginal.effects if freeze(effect.value) == freeze(value)), None)
+    if effect is not None and effect.span is not None and effect.span[0] != effect.span[1]:
+        return f"{setting(float(f'{effect.span[0]:.2g}'))} to {setting(float(f'{effect.span[1]:.2g}'))}"
+    return _plain_setting(value)
+
+
+def _is_switch(parameter: ParameterAnswer) -> bool:
+    """On or off, as batchnorm is; a parameter of mixed values is not, though true be one of them."""
+    return all(isinstance(effect.value, bool) for effect in parameter.marginal.effects)
+
+
+def _interaction(interaction: Interaction) -> str:
+    first, second = (clean(name) for name in interaction.names)
+    by_best: dict[str, list[str]] = {}
+    for value, best in interaction.best:
+        by_best.setdefault(_said_briefly(second, best), []).append(_said_briefly(first, value))
+    cases = "; ".join(f"{best} for {', '.join(values)}" for best, values in by_best.items())
+    share = _percent(interaction.importance.mean)
+    return f"the best {second} depends on {first}: on average {cases} ({share} of the variance)"
+
+
+def _said_briefly(name: str, value: Any) -> str:
+    return _said(name, value) if isinstance(value, bool) or value is None else setting(value)
+
+
+def _widening(widening: Widening) -> str:
+    name = clean(widening.name)
+    if isinstance(widening.wide_value, bool):
+        wide, narrow = ("with it", "without it") if widening.wide_value else ("without it", "with it")
+        who = name if widening.wide_value else f"no {name}"
+    else:
+        wide, narrow = (f"with {_said_briefly(name, v)}" for v in (widening.wide_value, widening.narrow_value))
+        who = _said(name, widening.wide_value)
+    rates = f"{_range(widening.wide)} {wide}, {_range(widening.narrow)} {narrow}"
+    return f"{who} widens the usable learning rates: within 5 % of the best {rates}"
+
+
+def _range(basin: Basin) -> str:
+    if basin.low == basin.high:
+        return f"at {setting(basin.low)} alone"
+    beyond = " (the largest tried)" if basin.open_above else ""
+    below = " (the smallest tried)" if basin.open_below else ""
+    return f"from {setting(basin.low)}{below} to {setting(basin.high)}{beyond}"
+
+
+def _variance(answer: Answer) -> str:
+    shares = answer.shares
+    if shares is None:
+        return ""
+    named = [(p.name, p.importance.mean) for p in answer.parameters if p.importance is not None]
+    parts = [f"{clean(name)} {_percent(share)}" for name, share in named if share >= TOLD_SHARE]
+    extra = {"interactions": shares.interactions, "other" if shares.method == "additive model" else "": shares.rest}
+    parts += [f"{name} {_percent(share)}" for name, share in extra.items() if name and share >= TOLD_SHARE]
+    if shares.seeds is not None:
+        parts.append(f"seeds {_percent(shares.seeds)}")
+    left_out = f" (without {describe_pairs(shares.left_out)}: not there for all)" if shares.left_out else ""
+    return f"of the variance{left_out}: {', '.join(parts)}" if parts else ""
+
+
+def describe_pairs(settings: tuple[tuple[str, Any], ...]) -> str:
+    """Single settings, of which some may be of one parameter."""
+    return ", ".join(_said(name, value) for name, value in settings)
+
+
+def _basis(answer: Answer) -> str:
+    by_settings = [p for p in answer.parameters if p.marginal.basis == "settings"]
+    if not by_settings:
+        return ""
+    return "the intervals of the parameters rest on how alike an effect is in different settings, not on seeds"
+
+
+def _no_results(answer: Answer) -> str:
+    if answer.counts.runs == 0:
+        return f"no run has ended yet, so nothing is known of {clean(answer.metric)}"
+    return f"no run has a value of {clean(answer.metric)} ({answer.counts.runs} looked at)"
+
+
+def _runs_without_result(answer: Answer) -> list[str]:
+    lines, counts = [], answer.counts
+    if counts.diverged:
+        where = ", ".join(f"{d.diverged} of {d.runs} with {_said(d.name, d.value)}" for d in answer.divergences)
+        lines.append(f"{counts.diverged} of {counts.runs} runs diverged{': ' + where if where else ''}")
+    if counts.missing:
+        lines.append(f"left out: {counts.missing} without {clean(answer.metric)} (failed, stopped or not measured)")
+    return lines
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed{'s' if n != 1 else ''}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _gain(contrast: Contrast, answer: Answer) -> str:
+    """How far ahead, positive where the goal is min too; a number that may go below 0 keeps its sign."""
+    i = contrast.interval
+    if answer.goal == "min":
+        low, high = (None, None) if i.low is None or i.high is None else (-i.high, -i.low)
+        i = Interval(-i.mean, low, high)
+    return _plain(i) if i.low is None or i.low > 0 else _change(i)
+
+
+def _measured(estimate: Estimate) -> str:
+    """`0.978 [0.974, 0.981] over 3 seeds`."""
+    interval = estimate.interval
+    if estimate.n > 1 and interval.low == interval.high and interval.low is not None:
+        return f"{_sign(number(interval.mean))} with each of {_seeds(estimate.n)}"
+    return f"{_plain(interval)} over {_seeds(estimate.n)}"
+
+
+def _plain(interval: Interval) -> str:
+    """`0.978 [0.974, 0.981]`, or the value alone."""
+    if interval.low is None or interval.high is None:
+        return _sign(number(interval.mean))
+    shown = _digits(_half(interval))
+    return f"{_fixed(interval.mean, shown)} [{_fixed(interval.low, shown)}, {_fixed(interval.high, shown)}]"
+
+
+def _change(interval: Interval) -> str:
+    """`+0.004 [−0.001, +0.009]`."""
+    if interval.low is None or interval.high is None:
+        return ("+" if interval.mean > 0 else "") + _two_digits(interval.mean)
+    shown = _digits(_half(interval))
+    low, mean, high = (
+        f"{'+' if value > 0 else ''}{_fixed(value, shown)}" for value in (interval.low, interval.mean, interval.high)
+    )
+    return f"{mean} [{low}, {high}]"
+
+
+def _two_digits(value: float) -> str:
+    """A distance of which nothing says how sure it is."""
+    return _sign(setting(float(f"{value:.2g}")))
+
+
+def _short(interval: Interval) -> str:
+    """The mean alone, with as many digits as its interval is worth."""
+    return number(interval.mean) if interval.low is None else _fixed(interval.mean, _digits(_half(interval)))
+
+
+def _half(interval: Interval) -> float:
+    if interval.low is None or interval.high is None:
+        return 0.0
+    return max(interval.mean - interval.low, interval.high - interval.mean)
+
+
+def _digits(half: float) -> int | None:
+    """Decimals that show one digit of a half-width, two where it starts with 1; None where there is no width."""
+    if half <= 0 or not math.isfinite(half):
+        return None
+    exponent = math.floor(math.log10(half))
+    return max(0, -exponent + (half < 2 * 10.0**exponent))
+
+
+def _fixed(value: float, digits: int | None) -> str:
+    if digits is None or digits > 6:
+        return _sign(number(value))
+    return _sign(f"{value:.{digits}f}")
+
+
+def _sign(text: str) -> str:
+    return text.replace("-", "−") if text.startswith("-") else text

@@ -1,0 +1,123 @@
+"""Functional ANOVA against closed forms."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from analysis_grids import grid, nothing_matters, optimizer_and_rate
+from labbench.analysis import Observation
+from labbench.analysis.importance import importance
+from labbench.analysis.intervals import learn_noise
+from labbench.analysis.setups import tabulate
+
+
+def decomposed(observations):
+    table = tabulate(observations).measured()
+    return importance(table, learn_noise(table))
+
+
+def bilinear(a, b, c):
+    """2 x + 3 y + 5 x y on x, y in {-1, 1}: variances 4, 9 and 25; z does nothing."""
+    return 2 * a + 3 * b + 5 * a * b
+
+
+CORNERS = list(itertools.product((-1, 1), repeat=3))
+
+
+def test_a_full_factorial_gives_the_closed_form():
+    found = decomposed([Observation(dict(zip("abc", x, strict=True)), 0, bilinear(*x)) for x in CORNERS])
+    assert found.method == "full factorial"
+    assert {name: share.mean for name, share in found.alone.items()} == pytest.approx(
+        {"a": 4 / 38, "b": 9 / 38, "c": 0}
+    )
+    assert found.pairs["a", "b"].mean == pytest.approx(25 / 38)
+    assert found.pairs["a", "c"].mean == pytest.approx(0)
+    assert (found.rest, found.seeds) == (pytest.approx(0), None)
+
+
+def test_an_interaction_of_three_is_the_rest():
+    found = decomposed([Observation(dict(zip("abc", x, strict=True)), 0, math.prod(x) + x[0]) for x in CORNERS])
+    assert found.alone["a"].mean == pytest.approx(0.5)
+    assert found.rest == pytest.approx(0.5)
+
+
+def test_seeds_have_their_share_and_take_none_from_the_parameters():
+    """Variances 4, 9, 25 and 38 of the noise: halves, on average over many grids."""
+    generator = np.random.default_rng(0)
+    shares = []
+    for _ in range(80):
+        runs = [
+            Observation(dict(zip("abc", x, strict=True)), seed, bilinear(*x) + math.sqrt(38) * generator.normal())
+            for x in CORNERS
+            for seed in range(3)
+        ]
+        found = decomposed(runs)
+        shares.append([found.alone["a"].mean, found.alone["b"].mean, found.pairs["a", "b"].mean, found.seeds])
+    assert np.mean(shares, axis=0) == pytest.approx([4 / 76, 9 / 76, 25 / 76, 1 / 2], abs=0.04)
+
+
+def test_cells_with_more_seeds_do_not_count_more():
+    runs = [
+        Observation(dict(zip("abc", x, strict=True)), seed, bilinear(*x) + 1e-6 * seed)
+        for x in CORNERS
+        for seed in range(2 + 5 * (x == (1, 1, 1)))
+    ]
+    assert decomposed(runs).alone["b"].mean == pytest.approx(9 / 38, rel=1e-4)
+
+
+def test_intervals_hold_the_true_shares():
+    exact = decomposed(grid(optimizer_and_rate, seeds=1, spread=0.0))
+    signal = tabulate(grid(optimizer_and_rate, seeds=1, spread=0.0)).means.var()
+    held = []
+    for rng in range(40):
+        found = decomposed(grid(optimizer_and_rate, spread=0.03, rng=rng))
+        for name, share in found.alone.items():
+            truth = exact.alone[name].mean * signal / (signal + 0.03**2)
+            held.append(share.low - 1e-9 <= truth <= share.high + 1e-9)
+    assert np.mean(held) >= 0.9
+
+
+def test_where_nothing_matters_the_seeds_take_it_all():
+    found = [decomposed(grid(nothing_matters, rng=rng)) for rng in range(20)]
+    assert np.mean([f.seeds for f in found]) > 0.9
+    assert np.mean([share.low == 0.0 for f in found for share in f.alone.values()]) >= 0.9
+
+
+def test_a_value_that_lacks_partners_is_left_out():
+    runs = grid(lambda c: None if c["lr"] == 1.0 and c["optimizer"] == "adam" else optimizer_and_rate(c), spread=1e-6)
+    found = decomposed(runs)
+    without = decomposed([run for run in runs if run.config["lr"] < 1.0])
+    assert found.method == "part of the grid"
+    assert found.left_out == (("lr", 1.0),)
+    assert found.alone["optimizer"].mean == pytest.approx(without.alone["optimizer"].mean)
+
+
+def test_a_random_search_gets_the_shares_of_its_additive_part():
+    """y = x1 + 2 x2 on the unit cube: variances 1/12 and 4/12."""
+    generator = np.random.default_rng(0)
+    points = generator.uniform(size=(400, 3)).tolist()
+    found = decomposed([Observation(dict(zip("abc", x, strict=True)), 0, x[0] + 2 * x[1]) for x in points])
+    assert found.method == "additive model"
+    assert found.alone["a"].mean == pytest.approx(0.2, abs=0.03)
+    assert found.alone["b"].mean == pytest.approx(0.8, abs=0.06)  # bins of a fifth keep 24/25 of it
+    assert found.alone["c"].mean == pytest.approx(0.0, abs=0.02)
+    assert found.alone["c"].low == 0.0
+
+
+def test_a_parameter_of_one_optimizer_alone_has_its_share_of_the_whole():
+    """Momentum moves half of the runs by 1 up or down; the optimizers are equal on average."""
+    runs = [
+        Observation({"optimizer": o, "lr": lr} | ({} if m is None else {"momentum": m}), 0, 0.0 if m is None else m)
+        for o, m in (("adam", None), ("sgd", -1.0), ("sgd", 1.0))
+        for lr in (0.1, 0.2)
+    ]
+    found = decomposed(runs)
+    assert found.alone["optimizer"].mean == pytest.approx(0.0, abs=1e-9)
+    assert found.alone["momentum"].mean == pytest.approx(1.0)
+
+
+def test_nothing_is_decomposed_where_nothing_varies():
+    assert decomposed([Observation({"lr": lr}, 0, 0.5) for lr in (0.1, 0.2)]) is None
+    assert decomposed([Observation({"lr": 0.1}, seed, float(seed)) for seed in range(3)]) is None

@@ -1,0 +1,285 @@
+"""The whole answer: known effects are found and said, nothing is said of what is not there, bad input is no error."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis_grids import grid, nothing_matters, optimizer_and_rate
+from labbench.analysis import Observation, sentences, why
+from labbench.text import clean
+
+ACCURACY = "val/accuracy"
+
+
+def text(answer) -> str:
+    return "\n".join(sentences(answer))
+
+
+def parameter(answer, name):
+    return next(p for p in answer.parameters if p.name == name)
+
+
+def test_a_grid_with_known_effects_gets_the_right_answer():
+    answer = why(grid(optimizer_and_rate), ACCURACY, "max")
+    assert answer.best.differing["optimizer"] == "adam"
+    assert answer.best.differing["lr"] == 0.01
+    assert answer.best.differing["batchnorm"] is True
+    assert answer.best.interval.low <= 0.93 <= answer.best.interval.high
+    assert {name: parameter(answer, name).evidence for name in ("optimizer", "lr", "batchnorm", "dropout")} == {
+        "optimizer": "clear",
+        "lr": "clear",
+        "batchnorm": "clear",
+        "dropout": "none",
+    }
+    assert [p.name for p in answer.parameters[:2]] == ["optimizer", "lr"]
+    assert answer.interactions[0].names == ("optimizer", "lr")
+    assert answer.interactions[0].best == (("adam", 0.01), ("sgd", 0.1))
+
+
+def test_the_words_carry_the_numbers():
+    said = text(why(grid(optimizer_and_rate), ACCURACY, "max"))
+    assert said.splitlines()[0].startswith("best: adam, lr 0.01, ")
+    assert "over 3 seeds" in said
+    assert "too close to call with 3 paired seeds" in said  # dropout does nothing
+    assert "optimizer: adam ahead of sgd by 0.0" in said
+    assert "batchnorm: better with it by 0.0" in said
+    assert "dropout: no difference found (" in said
+    assert "the best lr depends on optimizer: on average 0.01 for adam; 0.1 for sgd" in said
+    assert "of the variance: optimizer " in said
+
+
+def test_a_clear_winner_is_called_one():
+    answer = why(grid(lambda c: 0.5 + 0.2 * (c["lr"] == 0.1), axes={"lr": [0.01, 0.1, 1.0]}), ACCURACY, "max")
+    assert answer.verdict == "clear"
+    assert answer.rivals == 0
+    assert ": better, and a new run of it beats one of the other 99 % of the time" in text(answer)
+
+
+def test_where_nothing_matters_nothing_is_claimed():
+    answers = [why(grid(nothing_matters, rng=rng, seeds=2 + rng % 3), ACCURACY, "max") for rng in range(30)]
+    assert np.mean([answer.verdict == "clear" for answer in answers]) <= 0.05
+    claims = [p.evidence == "clear" for answer in answers for p in answer.parameters]
+    assert np.mean(claims) <= 0.03
+    assert np.mean([bool(answer.interactions) for answer in answers]) <= 0.1
+    assert not any(answer.widenings for answer in answers)
+    assert "cannot be told from the best with these seeds" in text(answers[0])
+
+
+def test_the_winner_of_many_equals_is_said_to_be_flattered():
+    said = text(why(grid(nothing_matters, spread=0.05), ACCURACY, "max"))
+    assert "it was chosen as the best of 32, which flatters: on seeds that had no say in the choice" in said
+
+
+def test_the_document_has_the_promised_shape():
+    document = why(grid(optimizer_and_rate), ACCURACY, "max").as_document()
+    assert (document["metric"], document["goal"], document["verdict"]) == (ACCURACY, "max", "too close to call")
+    assert document["best"].keys() >= {"config", "mean", "low", "high", "n"}
+    assert "seed" not in document["best"]["config"]
+    assert document["runner_up"].keys() >= {"config", "mean", "low", "high", "n", "difference"}
+    assert document["runner_up"]["difference"].keys() == {"mean", "low", "high"}
+    for entry in document["parameters"]:
+        assert entry.keys() >= {"name", "importance", "low", "high", "effects"}
+        assert 0 <= entry["low"] <= entry["importance"] <= entry["high"] <= 1
+        for effect in entry["effects"]:
+            assert effect.keys() >= {"value", "mean", "low", "high", "n"}
+            assert effect["low"] <= effect["mean"] <= effect["high"]
+
+
+def test_goal_min_turns_everything_round():
+    best = why(grid(lambda c: 2.0 + optimizer_and_rate(c)), "val/loss", "min").best
+    assert (best.differing["optimizer"], best.differing["lr"]) == ("sgd", 0.001)
+    runs = grid(lambda c: 2.0 - optimizer_and_rate(c))
+    answer = why(runs, "val/loss", "min")
+    assert (answer.best.differing["optimizer"], answer.best.differing["lr"]) == ("adam", 0.01)
+    assert parameter(answer, "optimizer").marginal.contrast.interval.mean < 0
+    assert "optimizer: adam ahead of sgd by 0.0" in text(answer)  # ahead, though its loss is lower
+
+
+def test_sgd_closing_in_at_its_own_rate_is_said():
+    """Adam is far ahead on average, yet with a rate of its own sgd comes near."""
+
+    def truth(c):
+        ideal = 0.01 if c["optimizer"] == "adam" else 0.1
+        width = 0.02 if c["optimizer"] == "adam" else 0.15
+        return (0.95 if c["optimizer"] == "adam" else 0.94) - width * abs(math.log10(c["lr"] / ideal))
+
+    answer = why(grid(truth, spread=0.002), ACCURACY, "max")
+    closing = parameter(answer, "optimizer").closing
+    assert closing.value == "sgd"
+    assert closing.differing["lr"] == 0.1
+    assert closing.gap == pytest.approx(0.01, abs=0.005)
+    assert "but sgd at lr 0.1" in text(answer)
+
+
+def test_batchnorm_widening_the_usable_rates_is_said():
+    def truth(c):
+        usable = (0.001, 0.01, 0.1) if c["batchnorm"] else (0.01,)
+        return 0.9 if c["lr"] in usable else 0.5
+
+    answer = why(grid(truth), ACCURACY, "max")
+    (widening,) = answer.widenings
+    assert (widening.name, widening.wide_value) == ("batchnorm", True)
+    assert widening.wide.decades == pytest.approx(2.0)
+    assert widening.narrow.decades == 0.0
+    expected = "from 0.001 (the smallest tried) to 0.1 with it, at 0.01 alone without it"
+    assert f"batchnorm widens the usable learning rates: within 5 % of the best {expected}" in text(answer)
+
+
+def test_a_rate_that_diverges_without_batchnorm_counts_as_lost():
+    answer = why(grid(lambda c: None if c["lr"] == 1.0 and not c["batchnorm"] else 0.9), ACCURACY, "max")
+    assert [widening.name for widening in answer.widenings] == ["batchnorm"]
+    assert "16 of" not in text(answer)
+    assert "12 of 96 runs diverged: 12 of 24 with lr 1" in text(answer)
+
+
+def test_a_better_setup_that_sometimes_diverges_is_passed_over():
+    runs = [Observation({"lr": 0.1}, seed, 0.9 + seed / 1000) for seed in range(3)]
+    runs += [Observation({"lr": 1.0}, seed, 0.95 + seed / 1000) for seed in range(2)]
+    answer = why([*runs, Observation({"lr": 1.0}, 2, None, diverged=True)], ACCURACY, "max")
+    assert answer.best.config == {"lr": 0.1}
+    assert answer.unsafe.config == {"lr": 1.0}
+    assert "passed over: lr 1: val/accuracy" not in text(answer)
+    assert "passed over: lr 1: 0.95" in text(answer)
+    assert "but 1 of its 3 runs diverged" in text(answer)
+
+
+def test_a_rival_that_trains_faster_is_named():
+    generator = np.random.default_rng(0)
+    runs = [
+        Observation({"model": model}, seed, float(generator.normal(0.9, 0.01)), seconds)
+        for model, seconds in (("mlp", 2.0), ("cnn", 20.0))
+        for seed in range(3)
+    ]
+    answer = why(runs, ACCURACY, "max")
+    if answer.best.config["model"] == "cnn":
+        assert answer.cheaper.config == {"model": "mlp"}
+        assert "2.0s a run instead of 20s" in text(answer)
+    else:
+        assert answer.cheaper is None
+
+
+def test_intervals_end_where_the_metric_ends():
+    runs = [Observation({"lr": lr}, seed, v) for lr in (0.1, 0.2) for seed, v in enumerate((0.999, 0.98, 1.0))]
+    assert why(runs, ACCURACY, "max").best.interval.high == 1.0
+    assert why(runs, "reward", "max").best.interval.high > 1.0
+    assert (
+        why([Observation({}, s, v) for s, v in enumerate((0.001, 0.1, 0.0))], "val/loss", "min").best.interval.low == 0
+    )
+
+
+def test_eight_seeds_bring_the_interquartile_mean():
+    runs = [Observation({"lr": 0.1}, seed, float(seed)) for seed in range(8)]
+    assert why(runs, "x", "max").best.iqm == pytest.approx(3.5)
+    assert why(runs[:7], "x", "max").best.iqm is None
+
+
+def test_one_seed_each_is_too_few_to_say():
+    answer = why(grid(optimizer_and_rate, seeds=1), ACCURACY, "max")
+    assert answer.verdict == "too few seeds to say"
+    assert answer.best.interval.low is None
+    said = text(answer)
+    assert "no interval, as nothing was run with a second seed" in said
+    assert "too few seeds to say; 3 seeds for each set-up would give a first answer" in said
+    assert "rest on how alike an effect is in different settings, not on seeds" in said
+
+
+def one(value=None, *, diverged=False, **config):
+    return Observation(config or {"lr": 0.1}, 0, value, diverged=diverged)
+
+
+BAD = {
+    "no runs": ([], "no results", "no run has ended yet, so nothing is known of m"),
+    "one run": ([one(0.5)], "only one set-up has results", "best: the only set-up: m 0.5000 over 1 seed"),
+    "all diverged": ([one(diverged=True, lr=lr) for lr in (0.1, 1.0)], "no results", "2 of 2 runs diverged"),
+    "all failed": ([one(lr=lr) for lr in (0.1, 1.0)], "no results", "left out: 2 without m (failed, stopped or not"),
+    "nan": ([one(math.nan), one(math.inf, lr=1.0)], "no results", "no run has a value of m (2 looked at)"),
+    "one survivor": (
+        [one(0.5), one(diverged=True, lr=1.0)],
+        "only one set-up has results",
+        "no other set-up has a result",
+    ),
+    "no parameters": (
+        [Observation({}, seed, 0.5 + seed) for seed in range(3)],
+        "only one set-up has results",
+        "best: the only",
+    ),
+    "mixed types": (
+        [
+            Observation({"lr": lr}, s, 0.1 * i + 0.01 * s)
+            for i, lr in enumerate((0.1, "auto", True, None))
+            for s in range(3)
+        ],
+        "clear",
+        "lr: best on average at not set (0.31), ahead of true",
+    ),
+    "equal": (
+        [Observation({"lr": lr}, s, 0.5) for lr in (1, 2) for s in range(3)],
+        "too close to call",
+        "is equal to the last",
+    ),
+    "lists": (
+        [one(0.5, hidden=[64]), one(0.6, hidden=[64, 32])],
+        "too few seeds to say",
+        "best: hidden 64-32: m 0.6000",
+    ),
+    "hostile": (
+        [one(0.5, **{"\x1b[2J": "\x1b]0;x\x07"}), one(0.6, **{"\x1b[2J": "y"})],
+        "too few seeds to say",
+        "␛[2J: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_answered_plainly(case):
+    runs, verdict, words = BAD[case]
+    answer = why(runs, "m", "max")
+    assert answer.verdict == verdict
+    assert words in text(answer)
+    assert all(line == clean(line) for line in sentences(answer))
+    json.dumps(answer.as_document(), allow_nan=False)
+
+
+ANY_VALUE = st.one_of(st.none(), st.floats(width=32), st.sampled_from([0.0, 0.5, 1.0]))
+ANY_SETTING = st.one_of(st.none(), st.booleans(), st.integers(-2, 3), st.floats(), st.text(max_size=2), st.just([1, 2]))
+ANY_RUN = st.builds(
+    Observation,
+    st.dictionaries(st.sampled_from(["lr", "optimizer", "bn", "hidden", "seed"]), ANY_SETTING),
+    st.one_of(st.none(), st.integers(0, 3)),
+    ANY_VALUE,
+    st.one_of(st.none(), st.floats(0, 100)),
+    st.booleans(),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ANY_RUN, max_size=20), st.sampled_from(["min", "max"]))
+def test_anything_is_answered(runs, goal):
+    answer = why(runs, ACCURACY, goal)
+    assert all(line and line == clean(line) for line in sentences(answer))
+    json.dumps(answer.as_document(), allow_nan=False)
+
+
+def test_runs_that_lack_the_metric_are_left_out_and_counted():
+    runs = grid(optimizer_and_rate)
+    holes = [Observation(o.config, o.seed, None if i % 10 == 0 else o.value) for i, o in enumerate(runs)]
+    answer = why(holes, ACCURACY, "max")
+    assert (answer.counts.missing, answer.counts.with_result) == (10, 86)
+    assert parameter(answer, "optimizer").evidence == "clear"
+    assert "left out: 10 without val/accuracy" in text(answer)
+
+
+def test_a_thousand_setups_are_answered_quickly():
+    import time
+
+    axes = {"a": range(5), "b": range(5), "c": range(5), "d": range(8)}
+    runs = grid(lambda c: c["a"] + 0.1 * c["b"], axes=axes)
+    started = time.perf_counter()
+    answer = why(runs, "m", "max")
+    assert time.perf_counter() - started < 5.0
+    assert answer.counts.setups == 1000
+    assert parameter(answer, "a").evidence == "clear"
