@@ -54,7 +54,7 @@ def bytes_of(path: Path, keys: bytes, *, seconds: float) -> bytes:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     code = f"from pathlib import Path; from labbench.tui import run_app; run_app(Path({str(path)!r}))"
-    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "200", "LINES": "50"}
     process = subprocess.Popen([sys.executable, "-c", code], stdin=slave, stdout=slave, stderr=slave, env=environment)
     os.close(slave)
     received = b""
