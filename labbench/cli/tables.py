@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from labbench.records import Goal, MetricSummary, RunRecord, default_goal
-from labbench.text import align_points, clean, number, setting
+import click
 
-STATUS_STYLES = {
-    "queued": "dim",
+from labbench.records import Goal, MetricSummary, RunRecord, default_goal
+from labbench.text import align_points, clean, fit, number, setting, width
+
+STATUS_COLOURS = {
+    "queued": "bright_black",
     "running": "cyan",
     "finished": "green",
     "diverged": "magenta",
@@ -20,8 +24,7 @@ STATUS_STYLES = {
     "lost": "red",
 }
 
-ENOUGH = 10_000
-"""Cells of a line on a pipe: nothing is cut there."""
+GAP = "   "
 
 SECONDS = "time/compute_s"
 """A run's own share of its stack's seconds: what runs can be compared by."""
@@ -40,20 +43,41 @@ class Column:
 
 
 def print_table(columns: Sequence[Column]) -> None:
-    """Print columns side by side; control characters in names and cells are made visible."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Print columns side by side; a terminal gets no line that is longer than it, and statuses in their colours.
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    Ours, since rich takes 5 s for the 10,000 rows that this prints in a tenth of one.
+    """
+    if sys.stdout.isatty():
+        cells = shutil.get_terminal_size().columns
+        paint = plain_text if "NO_COLOR" in os.environ else coloured_status
+        lines = [paint(fit(line, cells).rstrip()) for line in table_lines(columns)]
+    else:
+        lines = table_lines(columns)
+    click.echo("\n".join(lines))
+
+
+def table_lines(columns: Sequence[Column]) -> list[str]:
+    """The table as aligned text, control characters made visible: a header, a rule, and the rows."""
+    aligned = []
     for column in columns:
-        table.add_column(
-            Text(clean(column.name)), justify="right" if column.right else "left", overflow="ellipsis", no_wrap=True
-        )
-    for row in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*(Text(clean(cell), style=STATUS_STYLES.get(cell, "")) for cell in row))
-    Console(width=None if sys.stdout.isatty() else ENOUGH).print(table)
+        cells = [clean(cell) for cell in (column.name, *column.cells)]
+        size = max(width(cell) for cell in cells)
+        fitted = [fit(cell, size, right=column.right) for cell in cells]
+        aligned.append([fitted[0], "─" * size, *fitted[1:]])
+    lines = [GAP.join(row).rstrip() for row in zip(*aligned, strict=True)]
+    lines[1] = lines[1].replace(" ", "─")
+    return lines
+
+
+def plain_text(line: str) -> str:
+    return line
+
+
+def coloured_status(line: str) -> str:
+    """The line with its first word in the colour of the status that it names."""
+    status = line.partition(" ")[0]
+    colour = STATUS_COLOURS.get(status)
+    return line if colour is None else click.style(status, fg=colour) + line[len(status) :]
 
 
 def run_columns(
