@@ -104,13 +104,11 @@ CREATE TABLE summary (
 CREATE TABLE rollup (
     run_id INTEGER NOT NULL REFERENCES runs (id),
     metric_id INTEGER NOT NULL REFERENCES metrics (id),
-    level INTEGER NOT NULL,                   -- 1 is the finest
-    chunk INTEGER NOT NULL,                   -- counts from 0 along the series
+    level INTEGER NOT NULL,                   -- a bucket of level k holds 20^k points
     first_step INTEGER NOT NULL,
     last_step INTEGER NOT NULL,
-    n INTEGER NOT NULL,                       -- points in it
-    buckets BLOB NOT NULL,                    -- arrays, one after another: derived from the points
-    PRIMARY KEY (run_id, metric_id, level, chunk)
+    buckets BLOB NOT NULL,                    -- 64 of them, derived from the points: see rollup.py
+    PRIMARY KEY (run_id, metric_id, level, first_step)
 );
 
 CREATE TABLE tags (

@@ -1,7 +1,8 @@
-"""Points in, and the summary of their series with them: last, min and max with their steps, how many, how many bad.
+"""Points in, and with them what is derived from them: the summary of their series, and its rollup.
 
-A series that grows forward costs one upsert a batch. One that goes back or repeats a step, where the last write wins,
-has its summary counted again from its points.
+The summary holds last, min and max with their steps, how many there are, and how many are not finite. A series that
+grows forward costs one upsert a batch. One that goes back or repeats a step, where the last write wins, has its rollup
+made again from there on, and its summary from the rollup: a late point costs little, however long the series is.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from collections.abc import Sequence
 from itertools import repeat
 from operator import lt
 
+from labbench.store import rollup
+
 _INSERT = "INSERT OR REPLACE INTO points (run_id, metric_id, step, time_ms, value) VALUES (?, ?, ?, ?, ?)"
 
-_LAST_STEP = "SELECT last_step FROM summary WHERE run_id = ? AND metric_id = ?"
+_SERIES = "run_id = ? AND metric_id = ?"
+
+_KNOWN = f"SELECT n, last_step FROM summary WHERE {_SERIES}"
 
 # Two-argument min() and max() are NULL as soon as one argument is, hence the CASEs.
 _MERGE = """
@@ -33,31 +38,6 @@ ON CONFLICT (run_id, metric_id) DO UPDATE SET
     max_step = CASE WHEN max IS NULL OR excluded.max > max THEN excluded.max_step ELSE max_step END
 """
 
-# `9e999` is SQLite's infinity; a comparison with NULL, which is NaN, is NULL.
-_RECOUNT = """
-INSERT INTO summary
-    (run_id, metric_id, n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step)
-SELECT
-    s.run_id, s.metric_id, s.n, s.n_nonfinite, s.first_nonfinite_step,
-    (SELECT value FROM points AS p WHERE p.run_id = s.run_id AND p.metric_id = s.metric_id AND p.step = s.last_step),
-    s.last_step,
-    s.low,
-    (SELECT min(step) FROM points AS p WHERE p.run_id = s.run_id AND p.metric_id = s.metric_id AND p.value = s.low),
-    s.high,
-    (SELECT min(step) FROM points AS p WHERE p.run_id = s.run_id AND p.metric_id = s.metric_id AND p.value = s.high)
-FROM (
-    SELECT run_id, metric_id, count(*) AS n,
-        count(*) - count(finite) AS n_nonfinite,
-        min(CASE WHEN finite IS NULL THEN step END) AS first_nonfinite_step,
-        max(step) AS last_step, min(finite) AS low, max(finite) AS high
-    FROM (
-        SELECT run_id, metric_id, step, CASE WHEN abs(value) < 9e999 THEN value END AS finite
-        FROM points WHERE run_id = :run AND (:metric IS NULL OR metric_id = :metric)
-    )
-    GROUP BY run_id, metric_id
-) AS s
-"""
-
 
 def add_points(
     connection: sqlite3.Connection,
@@ -67,18 +47,24 @@ def add_points(
     times: Sequence[int],
     values: Sequence[float],
 ) -> None:
-    """Append to a series, or set steps of it anew, and keep its summary right. The caller holds a transaction."""
+    """Append to a series, or set steps of it anew, and keep summary and rollup right. The caller holds a transaction.
+
+    Nothing else writes points.
+    """
     if not len(steps) == len(times) == len(values):
         raise ValueError(f"{len(steps)} steps, {len(times)} times and {len(values)} values: they belong together")
     if not steps:
         return
-    known = connection.execute(_LAST_STEP, (run_id, metric_id)).fetchone()
-    forward = (known is None or known[0] < steps[0]) and all(map(lt, steps, steps[1:]))
+    n, last_step = connection.execute(_KNOWN, (run_id, metric_id)).fetchone() or (0, None)
+    forward = (last_step is None or last_step < steps[0]) and all(map(lt, steps, steps[1:]))
     connection.executemany(_INSERT, zip(repeat(run_id), repeat(metric_id), steps, times, values, strict=False))
-    if forward:
-        connection.execute(_MERGE, (run_id, metric_id, *_summarised(steps, values)))
-    else:
-        recount(connection, run_id, metric_id)
+    if not forward:
+        rebuild(connection, run_id, metric_id, from_step=min(steps))
+        return
+    connection.execute(_MERGE, (run_id, metric_id, *_summarised(steps, values)))
+    chunks = n // rollup.CHUNK
+    if (n + len(steps)) // rollup.CHUNK > chunks:
+        rollup.extend(connection, run_id, metric_id, chunks=chunks)
 
 
 def forget_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
@@ -88,20 +74,63 @@ def forget_points(connection: sqlite3.Connection, run_id: int, *, after: int | N
     measured first: the next attempt measures that again, and its value replaces the old one.
     """
     if after is None:
-        connection.execute("DELETE FROM points WHERE run_id = ?", (run_id,))
-    else:
-        connection.execute("DELETE FROM points WHERE run_id = ? AND step > ?", (run_id, after))
-    recount(connection, run_id)
+        for table in ("points", "summary", "rollup"):
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
+        return
+    query = "SELECT metric_id FROM summary WHERE run_id = ? AND last_step > ?"
+    for (metric_id,) in connection.execute(query, (run_id, after)).fetchall():
+        query = f"DELETE FROM points WHERE {_SERIES} AND step > ?"
+        connection.execute(query, (run_id, metric_id, after))
+        rebuild(connection, run_id, metric_id, from_step=after + 1)
 
 
-def recount(connection: sqlite3.Connection, run_id: int, metric_id: int | None = None) -> None:
-    """Make the summary of one series, or of all of a run, again from its points."""
-    series = {"run": run_id, "metric": metric_id}
-    for table in ("summary", "rollup"):
-        connection.execute(
-            f"DELETE FROM {table} WHERE run_id = :run AND (:metric IS NULL OR metric_id = :metric)", series
-        )
-    connection.execute(_RECOUNT, series)
+def rebuild(connection: sqlite3.Connection, run_id: int, metric_id: int, *, from_step: int = rollup.LEAST_STEP) -> None:
+    """Make summary and rollup of a series again whose points have changed from a step on.
+
+    The caller holds a transaction.
+    """
+    chunks = rollup.truncate(connection, run_id, metric_id, from_step=from_step)
+    rollup.extend(connection, run_id, metric_id, chunks=chunks)
+    connection.execute(f"DELETE FROM summary WHERE {_SERIES}", (run_id, metric_id))
+    if columns := _summary_of_chunks(connection, run_id, metric_id):
+        connection.execute(_MERGE, (run_id, metric_id, *columns))
+    query = f"SELECT step, value FROM points WHERE {_SERIES} AND step >= ? ORDER BY step"
+    start = rollup.first_step_behind(connection, run_id, metric_id)
+    tail = connection.execute(query, (run_id, metric_id, start)).fetchall()
+    if tail:
+        values = [math.nan if value is None else value for _, value in tail]
+        connection.execute(_MERGE, (run_id, metric_id, *_summarised([step for step, _ in tail], values)))
+
+
+def _summary_of_chunks(
+    connection: sqlite3.Connection, run_id: int, metric_id: int
+) -> tuple[int | float | None, ...] | None:
+    """The summary's columns from `n` on, of the points that are in chunks; None where none are."""
+    cover = list(rollup.read_cover(connection, run_id, metric_id))
+    if not cover:
+        return None
+
+    def first_step(bucket: rollup.Bucket, condition: str, *values: float) -> int:
+        """The first step in a bucket whose point meets a condition: one does."""
+        query = f"SELECT min(step) FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? AND {condition}"
+        parameters = (run_id, metric_id, bucket.first_step, bucket.last_step, *values)
+        row: tuple[int] = connection.execute(query, parameters).fetchone()
+        return row[0]
+
+    first_bad = next((bucket for _, bucket in cover if bucket.n_nonfinite), None)
+    bad_step = first_bad and first_step(first_bad, "(value IS NULL OR abs(value) = 9e999)")
+    extremes: tuple[int | float | None, ...] = (None, None, None, None)
+    if finite := [bucket for size, bucket in cover if bucket.n_nonfinite < size]:
+        lowest = min(finite, key=lambda bucket: bucket.low)  # of equal ones the first
+        highest = max(finite, key=lambda bucket: bucket.high)
+        low_step = first_step(lowest, "value = ?", lowest.low)
+        high_step = first_step(highest, "value = ?", highest.high)
+        extremes = lowest.low, low_step, highest.high, high_step
+    n, n_nonfinite = sum(size for size, _ in cover), sum(bucket.n_nonfinite for _, bucket in cover)
+    last_step = cover[-1][1].last_step
+    query = f"SELECT value FROM points WHERE {_SERIES} AND step = ?"
+    [last] = connection.execute(query, (run_id, metric_id, last_step)).fetchone()
+    return n, n_nonfinite, bad_step, last, last_step, *extremes
 
 
 def _summarised(steps: Sequence[int], values: Sequence[float]) -> tuple[int | float | None, ...]:
