@@ -1,18 +1,22 @@
 """labbench: train grids of PyTorch experiments, record every number in one SQLite file, understand the runs.
 
-Importing this package costs the standard library alone: torch, Textual and numpy are loaded where they are used.
+Importing this package costs the standard library alone: torch, Textual and numpy are loaded where they are used, and
+what tracks a script with the first `labbench.start`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from labbench.store.reader import Reader
+    from labbench.tracking import Run, finish, init, log, start
 
 __version__ = "0.1.0"
+
+__all__ = ["Run", "finish", "init", "log", "open", "start"]
 
 
 def open(path: str | Path = "runs.db") -> Reader:
@@ -20,3 +24,12 @@ def open(path: str | Path = "runs.db") -> Reader:
     from labbench.store.reader import Reader  # who only tracks or trains does not read
 
     return Reader(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'labbench' has no attribute {name!r}")
+    from labbench import tracking
+
+    value = globals()[name] = getattr(tracking, name)
+    return value

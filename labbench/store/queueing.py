@@ -84,13 +84,14 @@ def _insert(connection: sqlite3.Connection, run: NewRun, columns: Mapping[str, A
         INSERT INTO runs (key, experiment_id, name, origin, identity, task, config, stop, status, created) VALUES
             (:key, :experiment_id, :name, :origin, :identity, :task, :config, :stop, 'queued', :created)
     """
-    own = {"key": _new_key(connection), "name": storable(run.name), "identity": run.identity}
+    own = {"key": new_key(connection), "name": storable(run.name), "identity": run.identity}
     run_id = connection.execute(query, {**columns, **own, "config": config_json(run.config)}).lastrowid
     assert run_id is not None  # an INSERT has one
     return run_id
 
 
-def _new_key(connection: sqlite3.Connection) -> str:
+def new_key(connection: sqlite3.Connection) -> str:
+    """A random key that no run has yet."""
     while True:
         number = secrets.randbits(64)
         number, digit = divmod(number, len(_LETTERS))

@@ -24,6 +24,7 @@ from labbench.store.opening import explained, open_for_writing
 from labbench.store.queueing import experiment_id_of, insert_missing, link_sources
 from labbench.store.recording import end_run, record_events
 from labbench.store.rows import STATUS, THESE, as_json_list, read_records, storable
+from labbench.store.spill import take_in
 from labbench.store.summary import forget_points
 
 Action: TypeAlias = Literal["stop", "retry"]
@@ -39,6 +40,11 @@ class Writer:
         self.path = Path(path).resolve()
         self._connection = open_for_writing(self.path)
         self._closed = False
+        try:
+            self.take_in_spilled()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def __enter__(self) -> Writer:
         return self
@@ -53,6 +59,11 @@ class Writer:
                 self._closed = True
                 self._connection.execute("PRAGMA wal_checkpoint")
                 self._connection.close()
+
+    def take_in_spilled(self) -> None:
+        """Write what scripts could not write while the database was locked or its disk full."""
+        with explained(self.path, opening=True):
+            take_in(self._connection, self.path)
 
     def queue(
         self,

@@ -1,0 +1,174 @@
+"""Runs of people's own scripts, as their process knows them, and how they become rows.
+
+A script's process holds a `ScriptRun`, a value. What is written is the difference to the one written before: so an
+edit that a person makes meanwhile (a note, a tag) stays, and the run can be made anew in another file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from labbench.records import Config, FailureKind, Goal
+from labbench.store.configs import config_json
+from labbench.store.liveness import HOST
+from labbench.store.queueing import experiment_id_of, new_key
+from labbench.store.recording import metric_id_of
+from labbench.store.rows import storable
+
+Stream: TypeAlias = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that a run made or used."""
+
+    name: str
+    path: str
+    """Where it lies; relative: within `<database>.files/<key>/`."""
+    size: int
+    """Bytes."""
+    sha256: str
+    created: float
+    """Unix time, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """Lines that a script wrote to its terminal."""
+
+    time: float
+    """Unix time, seconds."""
+    stream: Stream
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptRun:
+    """A script's run as its process knows it. An empty key or name is given one when the run begins."""
+
+    key: str
+    name: str
+    experiment: str
+    attempt: int
+    started: float
+    """Unix time, seconds."""
+    host: str
+    pid: int
+    drives: bool = True
+    """Whether this process says when the run lives and ends, rather than the one that started it."""
+    config: Config = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    note: str | None = None
+    goals: Mapping[str, Goal] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """The texts that it is made from, by kind: script, diff."""
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    status: Literal["running", "finished", "failed", "stopped"] = "running"
+    reason: str | None = None
+    finished: float | None = None
+    error_kind: FailureKind | None = None
+    error: str | None = None
+    traceback: str | None = None
+
+
+def new_script_run(name: str, experiment: str, config: Config) -> ScriptRun:
+    """A run that this process starts now."""
+    return ScriptRun("", name, experiment, 1, time.time(), HOST, os.getpid(), config=config)
+
+
+def insert(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
+    """Insert a run that is not there; the caller holds a transaction."""
+    experiment_id = experiment_id_of(connection, run.experiment)
+    key = run.key or new_key(connection)
+    name = run.name or _numbered(connection, experiment_id, run.experiment)
+    run_id = connection.execute(
+        """
+        INSERT INTO runs (key, experiment_id, name, origin, config, status, attempt, created, started, heartbeat, host,
+            pid)
+        VALUES (?, ?, ?, 'script', ?, 'running', ?, ?, ?, ?, ?, ?)
+        """,
+        (key, experiment_id, storable(name), config_json(run.config), run.attempt, run.started, run.started,
+         time.time(), run.host, run.pid),
+    ).lastrowid  # fmt: skip
+    assert run_id is not None  # an INSERT has one
+    write_changes(connection, run_id, run, new_script_run(run.name, run.experiment, run.config))
+    return replace(run, key=key, name=name)
+
+
+def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, known: ScriptRun) -> None:
+    """Write what of a run differs from what is known to be written; the caller holds a transaction."""
+    columns = {name: value for name, value in _columns(run).items() if value != _columns(known)[name]}
+    if columns:
+        names = ", ".join(f"{name} = ?" for name in columns)
+        connection.execute(f"UPDATE runs SET {names} WHERE id = ?", (*columns.values(), run_id))
+    tags = [(run_id, storable(tag)) for tag in run.tags if tag not in known.tags]
+    connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", tags)
+    for metric, goal in run.goals.items():
+        if known.goals.get(metric) != goal:
+            connection.execute("UPDATE metrics SET goal = ? WHERE id = ?", (goal, metric_id_of(connection, metric)))
+    connection.executemany(
+        "INSERT OR REPLACE INTO artifacts (run_id, name, path, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (run_id, storable(artifact.name), storable(artifact.path), artifact.size, artifact.sha256, artifact.created)
+            for artifact in run.artifacts
+            if artifact not in known.artifacts
+        ],
+    )
+    for kind, text in run.sources.items():
+        if known.sources.get(kind) != text:
+            _write_source(connection, run_id, kind, storable(text))
+
+
+def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, printed: Iterable[Printed]) -> None:
+    """Append to a run's log; the caller holds a transaction."""
+    connection.executemany(
+        "INSERT INTO logs (run_id, attempt, time, stream, text) VALUES (?, ?, ?, ?, ?)",
+        [(run_id, attempt, lines.time, lines.stream, storable(lines.text)) for lines in printed],
+    )
+
+
+def _columns(run: ScriptRun) -> dict[str, Any]:
+    """The columns of `runs` that change while a run lives."""
+    columns: dict[str, Any] = {
+        "config": config_json(run.config),
+        "note": run.note and storable(run.note),
+        "git_commit": run.git_commit,
+        "git_dirty": run.git_dirty,
+        "versions": json.dumps(dict(run.versions)),
+    }
+    if run.drives:
+        columns |= {
+            "status": run.status,
+            "reason": run.reason and storable(run.reason),
+            "finished": run.finished,
+            "error_kind": run.error_kind,
+            "error": run.error and storable(run.error),
+            "traceback": run.traceback and storable(run.traceback),
+        }
+    return columns
+
+
+def _write_source(connection: sqlite3.Connection, run_id: int, kind: str, text: str) -> None:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    connection.execute("INSERT OR IGNORE INTO sources (sha256, text) VALUES (?, ?)", (digest, text))
+    query = "INSERT OR REPLACE INTO run_sources (run_id, kind, source_id) SELECT ?, ?, id FROM sources WHERE sha256 = ?"
+    connection.execute(query, (run_id, kind, digest))
+
+
+def _numbered(connection: sqlite3.Connection, experiment_id: int, experiment: str) -> str:
+    """The first free `EXPERIMENT-N`: a name for a run that was given none."""
+    names = {name for (name,) in connection.execute("SELECT name FROM runs WHERE experiment_id = ?", (experiment_id,))}
+    number = len(names) + 1
+    while f"{experiment}-{number}" in names:
+        number += 1
+    return f"{experiment}-{number}"

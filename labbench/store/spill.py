@@ -1,0 +1,150 @@
+"""What could not be written to a database: lines of JSON beside it, which the next open for writing takes in.
+
+A file begins with the whole run, so that it can be taken into a database that never saw it. While its process still
+adds to it, the file is locked, and left alone by others.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from labbench.records import Points
+from labbench.store.recording import metric_id_of
+from labbench.store.script_runs import (
+    Artifact,
+    Printed,
+    ScriptRun,
+    insert,
+    new_script_run,
+    write_changes,
+    write_printed,
+)
+from labbench.store.summary import add_points, forget_points
+
+_MARK = ".spilled-"
+
+
+class Spill:
+    """The file of one run and process. Raises OSError when it cannot be written; what was written before stays."""
+
+    def __init__(self, database: Path, run: ScriptRun) -> None:
+        self.path = database.with_name(f"{database.name}{_MARK}{run.key}-{os.getpid()}.jsonl")
+        self._file = self.path.open("ab", buffering=0)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._run: ScriptRun | None = None
+
+    def add(
+        self,
+        run: ScriptRun,
+        points: Iterable[Points] = (),
+        printed: Iterable[Printed] = (),
+        forget_from: int | None = None,
+    ) -> None:
+        """Append what is new, all or none of it."""
+        lines: list[dict[str, Any]] = [] if run is self._run else [{"run": asdict(run)}]
+        if forget_from is not None:
+            lines.append({"forget_from": forget_from})
+        lines += [{"points": _exact(event)} for event in points]
+        lines += [{"printed": asdict(text)} for text in printed]
+        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(data) != len(data):
+                raise OSError(f"{self.path}: the disk is full")
+        except OSError:
+            self._file.truncate(end)
+            raise
+        self._run = run
+
+    def close(self) -> None:
+        """Leave the file to whoever opens the database next."""
+        with suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._file.close()
+
+
+def take_in(connection: sqlite3.Connection, database: Path) -> None:
+    """Move what was spilled into the database that is open on `connection`."""
+    with os.scandir(database.parent) as entries:
+        paths = [Path(entry.path) for entry in entries if entry.name.startswith(database.name + _MARK)]
+    for path in paths:
+        with suppress(FileNotFoundError), path.open("rb") as file:  # another process may have been quicker
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its process is alive
+            except OSError:
+                pass  # a file system without locks
+            _take_in_file(connection, path, file)
+
+
+def _take_in_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _write(connection, _lines(file))
+        connection.execute("COMMIT")
+    except (KeyError, TypeError, ValueError) as error:
+        connection.execute("ROLLBACK")
+        warnings.warn(f"{path}: not taken into the database, it is damaged: {error!r}", stacklevel=2)
+        return
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    path.unlink(missing_ok=True)
+
+
+def _lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The whole lines: the last one is torn where the process was killed over it."""
+    for line in file:
+        if line.endswith(b"\n"):
+            yield json.loads(line)
+
+
+def _write(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any]]) -> None:
+    """The lines as rows. A run that is in a later attempt by now takes nothing from an earlier one."""
+    run: ScriptRun | None = None
+    run_id = 0
+    for line in lines:
+        if "run" in line:
+            run = _run(line["run"])
+            found = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
+            if found is None:
+                insert(connection, run)
+                found = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
+            run_id, attempt = found
+            if attempt > run.attempt:
+                return
+            write_changes(connection, run_id, run, new_script_run(run.name, run.experiment, {}))
+        elif run is None:
+            raise ValueError("the run is missing")
+        elif "forget_from" in line:
+            forget_points(connection, run_id, after=line["forget_from"] - 1)
+        elif "points" in line:
+            points = line["points"]
+            values = [float(value) for value in points["values"]]
+            metric_id = metric_id_of(connection, points["metric"])
+            add_points(connection, run_id, metric_id, points["steps"], points["times"], values)
+        else:
+            write_printed(connection, run_id, run.attempt, [Printed(**line["printed"])])
+
+
+def _exact(points: Points) -> dict[str, Any]:
+    """Points as JSON that says NaN and infinities as text, and every other number exactly."""
+    values = [value if -float("inf") < value < float("inf") else repr(value) for value in points.values]
+    return {"metric": points.metric, "steps": list(points.steps), "times": list(points.times), "values": values}
+
+
+def _run(fields: Mapping[str, Any]) -> ScriptRun:
+    artifacts = tuple(Artifact(**artifact) for artifact in fields["artifacts"])
+    return ScriptRun(**{**fields, "tags": tuple(fields["tags"]), "artifacts": artifacts})

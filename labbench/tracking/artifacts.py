@@ -1,0 +1,41 @@
+"""Files that a run made or used: recorded by path, size and hash, copied only if asked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+from labbench.errors import InputError
+from labbench.store.script_runs import Artifact
+from labbench.tracking.talk import tell
+
+
+def recorded(path: Path, folder: Path, *, copy: bool) -> Artifact:
+    """A file as it is now. `folder` is the run's own: a copy goes there, and its path is then relative to it.
+
+    Raises InputError where there is no such file; a copy that cannot be written is told, and left out.
+    """
+    name = path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InputError(f"run.artifact: {path} cannot be read: {error.strerror}") from error
+    kept = copy and _copied(path, folder / name)
+    return Artifact(name, name if kept else str(path.absolute()), size, digest, time.time())
+
+
+def _copied(path: Path, copy: Path) -> bool:
+    begun = copy.with_name(f"{copy.name}.part")
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, begun)
+        begun.replace(copy)
+    except OSError as error:
+        tell(f"{copy}: {path} could not be copied there: {error.strerror}; where it lies is recorded")
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""What is found out while a run trains, off its thread: where its code comes from, how busy the machine is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from labbench.errors import InputError
+from labbench.tracking.recorder import Recorder
+
+SYSTEM_SECONDS = 5.0
+
+_PATIENCE_SECONDS = 2.0
+"""How long a run that ends at once waits to know its git commit."""
+
+
+class Background:
+    """The thread of one run."""
+
+    def __init__(self, recorder: Recorder, script: Path | None, *, system_metrics: bool) -> None:
+        self._recorder = recorder
+        self._script = script
+        self._system_metrics = system_metrics
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="labbench background", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join(_PATIENCE_SECONDS)
+
+    def _work(self) -> None:
+        try:
+            if self._recorder.run.drives:
+                self._look_up()
+            if self._system_metrics:
+                self._sample()
+        except InputError:
+            return  # the run ended meanwhile
+
+    def _look_up(self) -> None:
+        from labbench.provenance import provenance  # 30 ms that start() need not wait for
+
+        source = provenance(self._script.parent if self._script else Path.cwd())
+        texts = {"script": _text(self._script), "diff": source.git_diff}
+        self._recorder.change(
+            lambda run: replace(
+                run,
+                git_commit=source.git_commit,
+                git_dirty=source.git_dirty,
+                versions=source.versions,
+                sources={kind: text for kind, text in texts.items() if text},
+            )
+        )
+
+    def _sample(self) -> None:
+        """A sample has the step that the script is at, or the next free one: no two have the same."""
+        from labbench.tracking.system import Sampler
+
+        sampler = Sampler()
+        step = -1
+        while not self._over.wait(SYSTEM_SECONDS):
+            step = max(step + 1, self._recorder.step)
+            self._recorder.samples.append((step, time.monotonic_ns(), dict(sampler.sample())))
+            self._recorder.wake()
+
+
+def _text(script: Path | None) -> str:
+    try:
+        return script.read_text(encoding="utf-8", errors="replace") if script else ""
+    except OSError:
+        return ""

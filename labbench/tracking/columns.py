@@ -1,0 +1,61 @@
+"""Log calls, as they were made, into series, as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from labbench.records import Points
+from labbench.tracking.names import storable_name
+from labbench.tracking.talk import tell_once
+from labbench.tracking.values import Value
+
+Call: TypeAlias = tuple[int, int, dict[str, Value]]
+"""A log call: step, `time.monotonic_ns()`, and a dict that nobody else holds."""
+
+
+class Columns:
+    """Turns calls into series, and remembers what every metric said last."""
+
+    def __init__(self, run: str, attempt: int, began: int) -> None:
+        """`began`: the run's start on the clock of `time.monotonic_ns()`."""
+        self._run, self._attempt, self._began = run, attempt, began
+        self._names: dict[str, str] = {}
+        self.last: dict[str, float] = {}
+
+    def series(self, calls: Iterable[Call]) -> list[Points]:
+        """One `Points` a key, in the order of the calls."""
+        columns: dict[str, tuple[list[int], list[int], list[float]]] = {}
+        for step, now, metrics in calls:
+            milliseconds = (now - self._began) // 1_000_000
+            for key, value in metrics.items():
+                number = value if value.__class__ is float else _fetched(key, value)
+                if number is None:
+                    continue
+                column = columns.get(key)
+                if column is None:
+                    column = columns[key] = ([], [], [])
+                column[0].append(step)
+                column[1].append(milliseconds)
+                column[2].append(number)
+        points = [Points(self._run, self._attempt, self._name(key), *column) for key, column in columns.items()]
+        self.last.update({series.metric: series.values[-1] for series in points})
+        return points
+
+    def _name(self, key: str) -> str:
+        name = self._names.get(key)
+        if name is None:
+            name = self._names[key] = storable_name(key)
+            if name != key:
+                tell_once(f"a metric's name is kept as `{name}`: names have no control characters and are not so long")
+        return name
+
+
+def _fetched(key: str, value: Value) -> float | None:
+    if isinstance(value, float):
+        return value
+    try:
+        return value.number()
+    except RuntimeError as error:
+        tell_once(f"a value of `{key}` could not be read from its device and is left out: {error}")
+        return None

@@ -1,0 +1,144 @@
+"""`run.config`: the settings of a run, flat, as JSON keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from labbench.errors import InputError
+
+_DEEPEST = 20
+"""Levels of nesting; a config that contains itself ends here."""
+
+
+class RunConfig(Mapping[str, Any]):
+    """The config of a run: `run.config["lr"]`, `run.config.lr`, `run.config.update({"model": {"width": 128}})`.
+
+    Nested settings are flat, their keys joined with `.`. What JSON cannot say is kept as text.
+    """
+
+    def __init__(self, values: Mapping[str, Any], changed: Callable[[dict[str, Any]], None]) -> None:
+        self.__dict__["_values"] = dict(values)
+        self.__dict__["_changed"] = changed
+
+    def update(self, config: Any = None, /, **settings: Any) -> None:
+        """Add or replace settings, from a dict, an argparse namespace, a dataclass or keywords."""
+        self._set({**plain_config(config, stacklevel=4), **plain_config(settings, stacklevel=4)})
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._set(plain_config({key: value}, stacklevel=4))
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        self._set(plain_config({key: value}, stacklevel=4))
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self.__dict__["_values"][key]
+        except KeyError:
+            raise AttributeError(f"the config has no `{key}`") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"RunConfig({self._values!r})"
+
+    def _set(self, new: dict[str, Any]) -> None:
+        values = {**self._values, **new}
+        self.__dict__["_values"] = values  # replaced, not changed: the writer's thread may be reading the old one
+        self._changed(values)
+
+
+def plain_config(config: Any, *, stacklevel: int = 3) -> dict[str, Any]:
+    """A config as a flat dict of JSON values. Warns of what had to be made text; raises InputError for no config."""
+    texts: list[str] = []
+    flat = dict(_flat(_mapping(config), "", texts, 0))
+    if texts:
+        warnings.warn(
+            f"the config is kept as JSON, which cannot say {', '.join(texts)}: kept as text", stacklevel=stacklevel
+        )
+    return flat
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The config of a run that `labbench run` started, from the file that it wrote."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            config = json.load(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: the config that LABBENCH_CONFIG names cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: the config that LABBENCH_CONFIG names is no JSON object")
+    return config
+
+
+def _mapping(config: Any) -> Mapping[Any, Any]:
+    if config is None:
+        return {}
+    if isinstance(config, Mapping):
+        return config
+    if _is_namespace(config):
+        return dict(vars(config))
+    if _is_dataclass(config):
+        return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    raise InputError(f"a config is a dict, a namespace or a dataclass, not {type(config).__name__}")
+
+
+def _is_namespace(value: Any) -> bool:
+    return type(value).__name__ in ("Namespace", "SimpleNamespace")  # by name: importing argparse costs 6 ms
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _flat(config: Mapping[Any, Any], prefix: str, texts: list[str], depth: int) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if _is_namespace(value) or _is_dataclass(value):
+            value = _mapping(value)
+        if isinstance(value, Mapping) and value and depth < _DEEPEST:
+            yield from _flat(value, f"{name}.", texts, depth + 1)
+        else:
+            yield name, _plain(value, name, texts, 0)
+
+
+def _plain(value: Any, name: str, texts: list[str], depth: int) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int | float):  # numpy.float64 and IntEnum too
+        return float(value) if isinstance(value, float) else int(value)
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(os.fspath(value))
+    if isinstance(value, list | tuple) and depth < _DEEPEST:
+        return [_plain(item, name, texts, depth + 1) for item in value]
+    if isinstance(value, Mapping) and not value:
+        return {}
+    number = _single(value)
+    if number is not None:
+        return number
+    texts.append(f"`{name}` ({type(value).__name__})")
+    return str(value)
+
+
+def _single(value: Any) -> Any:
+    """The number in a numpy scalar or a tensor of one; None where it is something else."""
+    item = getattr(value, "item", None)
+    if not callable(item):
+        return None
+    try:
+        number = item()
+    except (RuntimeError, TypeError, ValueError):
+        return None
+    return number if isinstance(number, int | float | bool | str) else None

@@ -1,0 +1,157 @@
+"""What must happen when the process ends, is told to end, or forks: nothing that a run logged may be lost.
+
+Every hook leaves the one that was there before in force: signal handlers are called on, `sys.excepthook` and
+`sys.exit` do what they did. They are set while a run is live and taken back with the last one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Protocol
+
+from labbench.tracking.ending import Ending, ending_of
+
+
+class Live(Protocol):
+    """A run, as far as the process's end concerns it."""
+
+    def flush(self) -> bool: ...
+    def end(self, ending: Ending) -> None: ...
+    def before_fork(self) -> None: ...
+    def after_fork_in_parent(self) -> None: ...
+    def after_fork_in_child(self) -> None: ...
+
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
+
+_live: list[Live] = []
+_handlers: dict[int, Any] = {}
+_signalled: int | None = None
+_exception: BaseException | None = None
+"""What ends the process: it went through `sys.excepthook` or began in `sys.exit`."""
+
+_excepthook: Callable[[type[BaseException], BaseException, TracebackType | None], Any] | None = None
+_exit: Callable[..., NoReturn] | None = None
+
+
+def watch(run: Live) -> None:
+    """See to it that the run is ended with its process."""
+    if not _live:
+        _set_hooks()
+    _live.append(run)
+
+
+def unwatch(run: Live) -> None:
+    """The run has ended."""
+    if run in _live:
+        _live.remove(run)
+        if not _live:
+            _unset_hooks()
+
+
+def end_with_worker() -> None:
+    """In a worker process of multiprocessing, which leaves `atexit` out, end the runs when the worker ends."""
+    process = sys.modules.get("multiprocessing.process")  # loaded in every worker
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _end_all, exitpriority=0)
+
+
+def newest() -> Live | None:
+    """The live run that began last."""
+    return _live[-1] if _live else None
+
+
+def _end_all() -> None:
+    """The process ends: in `atexit`, or in a child of multiprocessing, which leaves that out."""
+    error = _exception or sys.exc_info()[1]
+    for run in reversed(_live):
+        run.end(ending_of(error, signalled=_signalled))
+
+
+def _set_hooks() -> None:
+    global _excepthook, _exit, _exception, _signalled
+    _exception = _signalled = None
+    _excepthook, sys.excepthook = sys.excepthook, _on_exception
+    _exit, sys.exit = sys.exit, _on_exit
+    atexit.register(_end_all)
+    end_with_worker()
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            before = signal.getsignal(number)
+            # what is ignored stays so (nohup), Python's own Ctrl-C reaches us as an exception, and a handler that was
+            # put on top of ours calls it
+            if number not in _handlers and before not in (signal.SIG_IGN, signal.default_int_handler, None):
+                _handlers[number] = before
+                signal.signal(number, _on_signal)
+
+
+def _unset_hooks() -> None:
+    atexit.unregister(_end_all)
+    if sys.excepthook is _on_exception:
+        sys.excepthook = _excepthook  # type: ignore[assignment]
+    if sys.exit is _on_exit:
+        sys.exit = _exit  # type: ignore[assignment]
+    if threading.current_thread() is threading.main_thread():
+        for number, before in list(_handlers.items()):
+            if signal.getsignal(number) is _on_signal:
+                signal.signal(number, before)
+                del _handlers[number]
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """Write everything, then let the signal do what it did before."""
+    global _signalled
+    before = _handlers[number]
+    _signalled = number
+    if callable(before):  # it may go on to save a checkpoint and log more: `atexit` ends the run
+        for run in list(_live):
+            run.flush()
+        before(number, frame)
+    else:
+        for run in list(_live):
+            run.end(ending_of(None, signalled=number, killed=True))
+        signal.signal(number, before)
+        os.kill(os.getpid(), number)
+
+
+def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    global _exception
+    _exception = error
+    assert _excepthook is not None
+    _excepthook(kind, error, trace)
+
+
+def _on_exit(status: Any = None, /) -> NoReturn:
+    """`sys.exit`: the status of a process is known nowhere else before it has ended."""
+    global _exception
+    error = SystemExit(status)
+    if threading.current_thread() is threading.main_thread():  # in another it ends that thread alone
+        _exception = error
+    raise error
+
+
+def _before_fork() -> None:
+    for run in _live:
+        run.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for run in _live:
+        run.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for run in _live:
+        run.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,279 @@
+"""The thread that writes what a run logs.
+
+The training thread appends to `calls` and goes on. Every 25 ms this thread takes what has gathered, at most a thousand
+calls a transaction: without that bound a script that logs without a pause would keep the first transaction from ever
+ending. Where `LIMIT` calls wait, the script waits too, in `make_room`, unless nothing can be written at all.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+from labbench.errors import InputError
+from labbench.store.script_runs import Printed, ScriptRun
+from labbench.store.script_writer import ScriptWriter
+from labbench.tracking.columns import Call, Columns
+from labbench.tracking.process import end_with_worker
+from labbench.tracking.storage import Batch, Storage
+from labbench.tracking.talk import tell, tell_once
+
+LIMIT = 20_000
+"""Log calls that wait in memory."""
+
+BATCH = 1_000
+"""Log calls in one transaction."""
+
+INTERVAL = 0.025
+"""Seconds between transactions while a script logs: what a killed process loses."""
+
+BEAT_SECONDS = 2.0
+
+CLOSING_SECONDS = 3.0
+"""How long a run that ends waits for a database that cannot be written, before it spills."""
+
+_FAILING_SECONDS = 0.05
+"""How often a backlog that cannot be written is looked after."""
+
+_PRINTED_LIMIT = 10_000
+
+
+class Bell:
+    """Wakes the one thread that waits for it. May be rung from a signal handler: it is a single step in C."""
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        with suppress(RuntimeError):  # it rings already
+            self._lock.release()
+
+    def wait(self, seconds: float) -> None:
+        """Until it rings, or for some seconds; negative: for ever."""
+        self._lock.acquire(timeout=seconds)
+
+
+class Recorder:
+    """One run's backlog and the thread that empties it."""
+
+    def __init__(self, writer: ScriptWriter, run: ScriptRun, *, began: int, forgets: bool = False) -> None:
+        """`began`: see `Columns`. `forgets`: an earlier attempt loses what it logged behind the first step."""
+        self.calls: deque[Call] = deque()
+        self.samples: deque[Call] = deque()
+        """As `calls`, but of no step of the script's own."""
+        self.printed: deque[Printed] = deque(maxlen=_PRINTED_LIMIT)
+        self.run = run
+        self.asleep = True
+        """Whoever appends something must call `wake`."""
+        self.stop_asked = False
+        self.step = -1
+        """The step that was written last."""
+        self._columns = Columns(run.key, run.attempt, began)
+        self._storage = Storage(writer, run)
+        self._forgets = forgets
+        self._batch: Batch | None = None
+        self._written = run
+        self._beaten = self._asked = time.monotonic()
+        self._lost = 0
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._waiting: deque[threading.Event] = deque()
+        self._make_locks()
+
+    # From any thread.
+
+    @property
+    def ended(self) -> bool:
+        return self._closing
+
+    def change(self, changed: Callable[[ScriptRun], ScriptRun]) -> None:
+        """Put a changed run in place of the one that is known, and let it be written."""
+        with self._changing:
+            self.run = changed(self.run)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let what was just appended be written. Raises InputError where the run has ended."""
+        if self._closing:
+            raise InputError(f"run {self.run.key} has ended: nothing more can be logged to it")
+        self.asleep = False
+        self.start()
+        self._bell.ring()
+
+    def start(self) -> None:
+        """Start the thread, if it is not there."""
+        with self._changing:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=f"labbench {self.run.key}", daemon=True)
+                self._thread.start()
+                if not self.run.drives:
+                    end_with_worker()
+
+    def make_room(self) -> None:
+        """Wait until the backlog is below its limit; where nothing can be written, drop what came last."""
+        with self._room:
+            while len(self.calls) > LIMIT and not self._storage.stuck and not self._closing:
+                self.wake()
+                self._room.wait(0.1)
+        if len(self.calls) > LIMIT:
+            self.calls.pop()
+            self._lost += 1
+
+    def flush(self, seconds: float = 30.0) -> bool:
+        """Wait until everything logged before is written; False where that was not possible."""
+        if self._thread is None and not self._closing:
+            return True  # a forked child that has logged nothing
+        done = threading.Event()
+        self._waiting.append(done)
+        self._bell.ring()
+        return done.wait(seconds) and not self._storage.failing
+
+    def last_values(self) -> dict[str, float]:
+        """The value of each metric that was logged last."""
+        self.flush()
+        return dict(self._columns.last)
+
+    def close(self, seconds: float = 30.0) -> None:
+        """Write what is left, close the database and end the thread. May be called twice, from a signal handler too."""
+        self._closing = self.asleep = True
+        self._bell.ring()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    # Around a fork.
+
+    def before_fork(self) -> None:
+        """Close the database between two transactions: a connection must not be open in two processes."""
+        self._paused = self._writing.acquire(timeout=1.0)
+        if self._paused:
+            self._storage.release()
+
+    def after_fork_in_parent(self) -> None:
+        if self._paused:
+            self._writing.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with nothing: what waits is the parent's to write. The first log call here starts a thread."""
+        for queue in (self.calls, self.samples, self.printed):
+            queue.clear()
+        self.run = self._written = replace(self.run, drives=False)
+        self._storage.after_fork_in_child(self.run)
+        self._batch, self._forgets, self.asleep = None, False, True
+        self._thread = None
+        self._waiting.clear()
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        self._bell = Bell()
+        self._writing = threading.Lock()
+        self._changing = threading.RLock()
+        self._room = threading.Condition()
+        self._paused = False
+
+    # In the thread.
+
+    def _work(self) -> None:
+        ends_at = None
+        while ends_at is None or (self._has_news() and time.monotonic() < ends_at):
+            self._bell.wait(self._patience())
+            if self._closing and ends_at is None:
+                ends_at = time.monotonic() + CLOSING_SECONDS
+            waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            try:
+                with self._writing:
+                    self._write_news()
+            except Exception as error:  # a mistake in here must not hold up the training
+                tell_once(f"this is a mistake in labbench, and something is not recorded: {error!r}")
+            for event in waiting:
+                event.set()
+        with self._writing:
+            self._end()
+        for event in self._waiting:
+            event.set()
+
+    def _patience(self) -> float:
+        """Seconds until there is something to do, unless the bell rings."""
+        if self._storage.failing:
+            return _FAILING_SECONDS
+        if self._closing or len(self.calls) >= BATCH:
+            return 0
+        if not self.asleep:
+            return INTERVAL
+        return max(0, self._beaten + BEAT_SECONDS - time.monotonic()) if self.run.drives else -1
+
+    def _write_news(self) -> None:
+        """Write what has gathered up to now; what comes meanwhile is for the next time."""
+        asked, done = len(self.calls), -1
+        while done < asked and (batch := self._batch or self._next_batch()) is not None:
+            self._batch = batch
+            full = len(self.calls) > LIMIT // 2
+            if not self._storage.put(batch) and not (full and self._storage.spill(batch)):
+                return
+            self._batch, self._written = None, batch.run
+            done = max(0, done) + batch.calls
+            with self._room:
+                self._room.notify_all()
+        if done < 0 and not self._closing:
+            self.asleep = True
+            if self._has_news():  # it came just before, so nobody rang
+                self.asleep = False
+
+    def _has_news(self) -> bool:
+        return bool(self._batch or self.calls or self.samples or self.printed or self.run is not self._written)
+
+    def _next_batch(self) -> Batch | None:
+        """Up to `BATCH` calls with everything else that is new; None where nothing is, and no heartbeat is due."""
+        now = time.monotonic()
+        if not self._has_news() and not (self.run.drives and now >= self._beaten + BEAT_SECONDS):
+            return None
+        self._beaten = now
+        if self.run.drives and now >= self._asked + BEAT_SECONDS:
+            self._asked = now
+            if self._storage.asked_to_stop():
+                self.stop_asked = True
+                _thread.interrupt_main()
+        calls = _taken(self.calls, BATCH)
+        forget_from = calls[0][0] if calls and self._forgets else None
+        if calls:
+            self.step, self._forgets = calls[-1][0], False
+        points = self._columns.series(chain(calls, _taken(self.samples, BATCH)))
+        run = self.run
+        if run.status != "running" and self.calls:
+            run = self._written  # the end comes last
+        return Batch(run, points, _joined(_taken(self.printed, _PRINTED_LIMIT)), forget_from, len(calls))
+
+    def _end(self) -> None:
+        """The last try for what is left."""
+        while self._has_news() and (batch := self._batch or self._next_batch()) is not None:
+            self._batch = batch
+            if not self._storage.put(batch, at_once=True) and not self._storage.spill(batch):
+                self._lost += batch.calls + len(self.calls)
+                break
+            self._batch, self._written = None, batch.run
+        self._storage.close()
+        if self._lost:
+            tell(f"run {self.run.key}: {self._lost} calls of log() are lost, nothing could be written")
+
+
+def _taken(queue: deque[Any], most: int) -> list[Any]:
+    """What waits in a queue, oldest first; others may append meanwhile."""
+    return [queue.popleft() for _ in range(min(most, len(queue)))]
+
+
+def _joined(printed: Iterable[Printed]) -> list[Printed]:
+    """Lines that one stream got one after another, as one text."""
+    joined: list[Printed] = []
+    for lines in printed:
+        if joined and joined[-1].stream == lines.stream:
+            joined[-1] = replace(joined[-1], text=f"{joined[-1].text}\n{lines.text}")
+        else:
+            joined.append(lines)
+    return joined

@@ -1,0 +1,202 @@
+"""A run as a script holds it. `log` is the hot path: it copies, appends and returns, in half a microsecond."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from itertools import count
+from pathlib import Path
+from time import monotonic_ns
+from types import TracebackType
+from typing import Any, get_args
+
+from labbench.errors import InputError
+from labbench.records import Goal
+from labbench.store.script_runs import Printed, Stream
+from labbench.tracking import process
+from labbench.tracking.artifacts import recorded
+from labbench.tracking.background import Background
+from labbench.tracking.config import RunConfig
+from labbench.tracking.ending import Ending, ending_of, exit_ending
+from labbench.tracking.names import storable_name
+from labbench.tracking.output import Tee
+from labbench.tracking.recorder import LIMIT, Recorder
+from labbench.tracking.summary import RunSummary
+from labbench.tracking.values import MAX_STEP, flattened, whole
+
+
+class Run:
+    """One training run that is being recorded; `labbench.start()` makes it.
+
+    Use it in a `with`, or call `finish()`; a script that ends without ends its runs too, whatever ended it. Any thread
+    may use it. A forked process may log to it and leaves its end to the process that started it; sent to a spawned
+    process, it does the same there.
+    """
+
+    def __init__(self, recorder: Recorder, path: Path, *, first_step: int = 0) -> None:
+        run = recorder.run
+        self.path = path
+        """The database."""
+        self.config = RunConfig(run.config, self._configure)
+        self.summary = RunSummary(recorder)
+        self._recorder = recorder
+        self._calls = recorder.calls
+        self._steps: count[int] | None = count(first_step)
+        self._step = first_step - 1
+        """The last one that was given, unless it was counted."""
+        self._watches_output = False
+        self._closing = ExitStack()
+        self._ending = threading.RLock()
+        process.watch(self)
+
+    @property
+    def key(self) -> str:
+        """Eight characters that name the run on the command line."""
+        return self._recorder.run.key
+
+    @property
+    def name(self) -> str:
+        return self._recorder.run.name
+
+    @property
+    def experiment(self) -> str:
+        return self._recorder.run.experiment
+
+    def __repr__(self) -> str:
+        return f"<Run {self.key} {self.name!r} of {self.experiment!r} in {self.path}>"
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, epoch: float | None = None) -> None:
+        """Record numbers by name. Nested dicts are joined with `/`.
+
+        A value is a number, or anything of one element with `.item()`; one on a GPU is fetched by the writer's thread,
+        so that this does not wait for the GPU. Without `step`, steps count up by one a call, from 0 or from the last
+        one given. A step may come again, or go back: what is logged last for a metric at a step is kept. `epoch` is
+        logged as a metric of that name.
+
+        Raises InputError, with nothing recorded, for a value that is not a number or a step that is no whole one.
+        """
+        now = monotonic_ns()
+        try:
+            values = metrics.values()
+        except AttributeError:
+            raise InputError(f"run.log takes a dict of numbers by name, not {type(metrics).__name__}") from None
+        for value in values:
+            if value.__class__ is not float:
+                numbers = flattened(metrics)
+                break
+        else:
+            numbers = {**metrics}
+        if epoch is not None:
+            numbers |= flattened({"epoch": epoch})
+        if step is None:
+            step = next(self._steps or self._counted_on())
+        else:
+            if step.__class__ is not int or not -MAX_STEP <= step <= MAX_STEP:
+                step = whole(step)
+            self._step, self._steps = step, None
+        calls = self._calls
+        calls.append((step, now, numbers))
+        if self._recorder.asleep:
+            self._recorder.wake()
+        if len(calls) > LIMIT:
+            self._recorder.make_room()
+
+    def tag(self, *tags: str) -> None:
+        """Put tags on the run."""
+        self._recorder.change(lambda run: replace(run, tags=(*run.tags, *map(str, tags))))
+
+    def note(self, text: str) -> None:
+        """Set the run's note."""
+        self._recorder.change(lambda run: replace(run, note=str(text)))
+
+    def define_metric(self, name: str, goal: Goal) -> None:
+        """Say whether less (`min`) or more (`max`) of a metric is better."""
+        if goal not in ("min", "max"):
+            raise InputError(f"the goal of `{name}` must be min or max, not {goal!r}")
+        self._recorder.change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
+
+    def artifact(self, path: str | os.PathLike[str], *, copy: bool = False) -> None:
+        """Record a file by path, size and SHA-256 as it is now; `copy` also keeps a copy beside the database.
+
+        Reads the whole file. One that is recorded again under the same path replaces the record.
+        """
+        artifact = recorded(Path(path), self.path.with_name(f"{self.path.name}.files") / self.key, copy=copy)
+        self._recorder.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
+
+    def watch_output(self) -> None:
+        """Keep what is printed from now on with the run; `start(capture_output=True)` does so from the start."""
+        if not self._watches_output:
+            self._watches_output = True
+            for name in get_args(Stream):
+                self._closing.callback(Tee(name, self._print).close)
+
+    def in_background(self, background: Background) -> None:
+        """Leave something to be closed when the run ends."""
+        self._closing.callback(background.close)
+
+    def flush(self) -> bool:
+        """Wait until everything logged so far is in the database; False if it cannot be written at present."""
+        return self._recorder.flush()
+
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run, once all of it is in the database; an exit code other than 0 says that it failed."""
+        self.end(exit_ending(exit_code))
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.end(ending_of(error))
+
+    def end(self, ending: Ending) -> None:
+        """Record how the run ended, if that is for this process to say, and write all that is left."""
+        recorder = self._recorder
+        with self._ending:
+            if not recorder.ended:
+                self._closing.close()
+                if recorder.stop_asked and ending.status == "finished":
+                    ending = Ending("stopped", "stopped by a person")
+                if recorder.run.drives:
+                    recorder.change(lambda run: replace(run, finished=time.time(), **asdict(ending)))
+            recorder.close()
+            process.unwatch(self)
+
+    # Another process.
+
+    def before_fork(self) -> None:
+        self._recorder.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        self._recorder.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        self._recorder.after_fork_in_child()
+        self._ending = threading.RLock()
+        self._closing.pop_all()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from labbench.tracking.starting import join  # it makes runs, so it imports this module
+
+        return join, (str(self.path), self.key)
+
+    def __copy__(self) -> Run:
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Run:
+        return self
+
+    def _counted_on(self) -> count[int]:
+        self._steps = count(self._step + 1)
+        return self._steps
+
+    def _configure(self, config: dict[str, Any]) -> None:
+        self._recorder.change(lambda run: replace(run, config=config))
+
+    def _print(self, printed: Printed) -> None:
+        self._recorder.printed.append(printed)
+        if self._recorder.asleep:
+            self._recorder.wake()

@@ -1,0 +1,104 @@
+"""`labbench.start()`: a new run, one that is resumed, or the one for which `labbench run` started this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+
+from labbench.store.script_runs import ScriptRun, new_script_run
+from labbench.store.script_writer import ScriptWriter
+from labbench.tracking.background import Background
+from labbench.tracking.config import plain_config, read_config
+from labbench.tracking.recorder import Recorder
+from labbench.tracking.run import Run
+
+
+def start(
+    name: str | None = None,
+    *,
+    experiment: str | None = None,
+    config: Any = None,
+    tags: Iterable[str] = (),
+    note: str | None = None,
+    db: str | os.PathLike[str] | None = None,
+    resume: str | None = None,
+    capture_output: bool = False,
+    system_metrics: bool = True,
+) -> Run:
+    """Begin to record a training run: `with labbench.start("baseline", config={"lr": 0.1}) as run: run.log(...)`.
+
+    Without names the experiment is called after the script, and its runs are numbered. `config` is a dict, nested or
+    not, an argparse namespace or a dataclass. `db` is the database, `runs.db` in the current folder unless
+    `LABBENCH_DB` says otherwise; it is made if it is not there.
+
+    `resume` takes up a run of a script that has ended, by key or name: its next attempt goes on behind the last step,
+    or at the step that is logged first, and what the earlier attempt logged from there on is dropped. `name` and
+    `experiment` stay what they were.
+
+    `capture_output` keeps what is printed; `system_metrics` records every 5 s how busy CPU, memory and GPUs are.
+
+    In a process that `labbench run` started this is the run that it was started for, with that run's config.
+
+    Raises InputError for a database that cannot be opened or a run that cannot be resumed.
+    """
+    settings = plain_config(config)
+    script = _script()
+    attached = os.environ.get("LABBENCH_RUN")
+    path = (None if attached else db) or os.environ.get("LABBENCH_DB") or "runs.db"
+    writer = ScriptWriter(Path(path))
+    first_step = 0
+    try:
+        if attached:
+            known = writer.attach(attached)
+            file = os.environ.get("LABBENCH_CONFIG")
+            settings |= read_config(file) if file else known.config
+        elif resume is not None:
+            known, last_step = writer.resume(resume)
+            first_step = 0 if last_step is None else last_step + 1
+            settings = {**known.config, **settings}
+        else:
+            experiment = str(experiment or (script.stem if script else "interactive"))
+            known = writer.begin(new_script_run(str(name or ""), experiment, settings))
+    except BaseException:
+        writer.close()
+        raise
+    recorder = Recorder(writer, known, began=_began(known), forgets=resume is not None and not attached)
+    run = Run(recorder, writer.path, first_step=first_step)
+    if settings != known.config:
+        run.config.update(settings)
+    tags = (tags,) if isinstance(tags, str) else tuple(map(str, tags))
+    if tags or note is not None:
+        recorder.change(lambda run: replace(run, tags=(*run.tags, *tags), note=run.note if note is None else str(note)))
+    recorder.start()
+    if capture_output:
+        run.watch_output()
+    run.in_background(Background(recorder, script, system_metrics=system_metrics))
+    return run
+
+
+def join(path: str, key: str) -> Run:
+    """A live run in another process than the one that started it: what a `Run` is unpickled to."""
+    writer = ScriptWriter(Path(path))
+    try:
+        known = writer.attach(key)
+    except BaseException:
+        writer.close()
+        raise
+    return Run(Recorder(writer, known, began=_began(known)), writer.path)
+
+
+def _began(run: ScriptRun) -> int:
+    """When the run began, on the clock of `time.monotonic_ns()`, which no change of the time of day moves."""
+    return monotonic_ns() - round((time.time() - run.started) * 1e9)
+
+
+def _script() -> Path | None:
+    """The file that Python was started with; None in a notebook or at a prompt."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(file).absolute() if file else None

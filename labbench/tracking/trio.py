@@ -1,0 +1,75 @@
+"""`labbench.init`, `log` and `finish`: the names of W&B, for people who switch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from labbench.errors import InputError
+from labbench.tracking import process
+from labbench.tracking.run import Run
+from labbench.tracking.starting import start
+
+_IGNORED = frozenset(
+    [
+        "allow_val_change", "anonymous", "config_exclude_keys", "config_include_keys", "dir", "entity", "force",
+        "fork_from", "group", "id", "job_type", "magic", "mode", "monitor_gym", "reinit", "resume", "resume_from",
+        "save_code", "settings", "sync_tensorboard", "tensorboard",
+    ]
+)  # fmt: skip
+"""Keywords of `wandb.init` that mean nothing here."""
+
+_waiting: dict[str, Any] = {}
+"""What was logged with `commit=False`."""
+
+
+def init(
+    project: str | None = None,
+    *,
+    name: str | None = None,
+    config: Any = None,
+    tags: Iterable[str] | None = None,
+    notes: str | None = None,
+    **others: Any,
+) -> Run:
+    """Begin a run as `wandb.init` does; `project` is the experiment. `labbench.start` can do more.
+
+    Keywords of W&B that mean nothing here are named in a warning. A run that is still open is finished first.
+    """
+    unknown = others.keys() - _IGNORED
+    if unknown:
+        raise InputError(f"labbench.init knows no {', '.join(sorted(unknown))}; see labbench.start for what there is")
+    if others:
+        warnings.warn(f"labbench.init ignores {', '.join(sorted(others))}", stacklevel=2)
+    if process.newest() is not None:
+        finish()
+    return start(name, experiment=project, config=config, tags=tags or (), note=notes)
+
+
+def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
+    """Log to the run that began last; with `commit=False` together with what is logged next."""
+    run = _current()
+    if commit and not _waiting:
+        run.log(data, step)
+        return
+    _waiting.update(data)
+    if commit:
+        together = dict(_waiting)
+        _waiting.clear()
+        run.log(together, step)
+
+
+def finish(exit_code: int | None = None) -> None:
+    """End the run that began last; an exit code other than 0 says that it failed."""
+    run = _current()
+    if _waiting:
+        log({})
+    run.finish(exit_code or 0)
+
+
+def _current() -> Run:
+    run = process.newest()
+    if not isinstance(run, Run):
+        raise InputError("no run is open: call labbench.init() or labbench.start() first")
+    return run

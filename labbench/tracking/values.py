@@ -1,0 +1,102 @@
+"""What a person logs, as plain numbers under flat names.
+
+`run.log` copies a dict of floats by itself. Anything else comes through here, still on the training thread: what may
+change before it is written is read now, only a number on a GPU is left there for the writer to fetch.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Mapping
+from typing import Any, SupportsFloat, TypeAlias
+
+from labbench.errors import InputError
+
+MAX_STEP = 2**63 - 1
+"""The largest integer that SQLite stores."""
+
+_SHOWN = 60
+
+
+class OnDevice:
+    """A copy of a number on a GPU. `number()` waits for the GPU: the writer's thread calls it, not the training's."""
+
+    __slots__ = ("_stream", "_tensor")
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor.detach().clone()  # queued on the GPU behind what computes it
+        # torch is loaded where there are tensors: labbench itself imports it only to train
+        self._stream = sys.modules["torch"].cuda.current_stream(tensor.device) if tensor.is_cuda else None
+
+    def number(self) -> float:
+        """The value. Raises RuntimeError where the GPU has failed."""
+        if self._stream is None:
+            return float(self._tensor.item())
+        # read on the stream of the copy: another thread's stream would not wait for it
+        with sys.modules["torch"].cuda.stream(self._stream):
+            return float(self._tensor.item())
+
+
+Value: TypeAlias = float | OnDevice
+
+
+def flattened(metrics: Mapping[Any, Any]) -> dict[str, Value]:
+    """A copy with nested dicts joined by `/`. Raises InputError that names what is not a number."""
+    flat: dict[str, Value] = {}
+    for key, value in metrics.items():
+        if value.__class__ is float:
+            flat[key] = value
+        elif isinstance(value, Mapping):
+            for name, number in flattened(value).items():
+                flat[f"{key}/{name}"] = number
+        else:
+            flat[key] = _number(key, value)
+    return flat
+
+
+def whole(step: Any) -> int:
+    """A step as an integer: 3.0 and numpy's integers are ones. Raises InputError for what is none."""
+    try:
+        number = operator.index(step)
+    except TypeError:
+        number = _as_whole(step)
+    if not -MAX_STEP <= number <= MAX_STEP:
+        raise InputError(f"run.log: the step {number} is too large: at most {MAX_STEP}")
+    return number
+
+
+def _as_whole(step: Any) -> int:
+    try:
+        number = int(step)
+    except (TypeError, ValueError, OverflowError):  # no number, NaN, infinity
+        number = None
+    if number is None or isinstance(step, str) or number != step:
+        raise InputError(f"run.log: the step must be a whole number, not {_shown(step)}")
+    return number
+
+
+def _number(key: Any, value: Any) -> Value:
+    device = getattr(value, "device", None)
+    if hasattr(value, "detach") and getattr(device, "type", "cpu") != "cpu" and value.numel() == 1:
+        return OnDevice(value)
+    item = getattr(value, "item", None)
+    number = value
+    if callable(item):
+        try:
+            number = item()
+        except (RuntimeError, TypeError, ValueError) as error:
+            shape = getattr(value, "shape", None)
+            what = f"an array of shape {tuple(shape)}" if shape else _shown(value)
+            raise InputError(f"run.log: `{key}` must be one number, not {what}") from error
+    try:
+        if isinstance(number, SupportsFloat):  # text is none, though float() would read it
+            return float(number)
+    except OverflowError:
+        raise InputError(f"run.log: `{key}` is an integer too large for a float: {_shown(number)}") from None
+    raise InputError(f"run.log: `{key}` must be a number, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= _SHOWN else text[: _SHOWN - 1] + '…'} ({type(value).__name__})"
