@@ -31,6 +31,8 @@ class Param:
     above: float | None = None
     below: float | None = None
     choices: tuple[Any, ...] = ()
+    per_run: bool = False
+    """Runs that differ in it can train together: neither the shapes of tensors nor the data depend on it."""
 
 
 Params: TypeAlias = Mapping[str, Param]
@@ -51,25 +53,17 @@ TRAINING: dict[str, Param] = {
 }
 """Parameters of the training loop, the same for every task."""
 
-BUILTIN: dict[str, dict[str, Param]] = {
-    "digits": {
-        "model": Param("str", "mlp", "network", choices=("mlp", "cnn")),
-        "hidden": Param("ints", [128, 64], "widths of the hidden layers (mlp)", low=1),
-        "channels": Param("ints", [8, 16], "channels of the convolutions (cnn)", low=1),
-        "kernel": Param("int", 3, "side of the convolution kernels (cnn)", low=1, high=8),
-        "pooling": Param("str", "max", "2x2 pooling after each convolution (cnn)", choices=("max", "avg", "none")),
-        "activation": Param("str", "relu", "activation function", choices=("relu", "gelu", "tanh", "sigmoid")),
-        "dropout": Param("float", 0.0, "probability of dropping a unit", low=0.0, below=1.0),
-        "batchnorm": Param("bool", False, "batch normalisation before each activation"),
-    },
-}
-"""Parameters of the built-in tasks, by task."""
-
-TASK_VERSIONS: dict[str, int] = {"digits": 1}
-"""Part of a run's identity: raised when the task's results change."""
-
 
 def with_defaults(config: Config, params: Params) -> dict[str, Any]:
     """The config with the default of every parameter that it lacks or leaves None; further keys stay."""
     given = {key: value for key, value in config.items() if value is not None}
     return {**{key: param.default for key, param in params.items()}, **given}
+
+
+def __getattr__(name: str) -> Any:
+    """The tables of the built-in tasks, which were here before."""
+    if name in ("BUILTIN", "TASK_VERSIONS"):
+        from labbench import catalogue
+
+        return getattr(catalogue, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

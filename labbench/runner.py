@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
 from labbench.executors import Executor
 from labbench.executors.cores import usable_cores
@@ -25,7 +26,7 @@ from labbench.executors.workers import WorkerExecutor
 from labbench.files import discard_snapshots, files_folder
 from labbench.filters import matches_config, parse, require_config_keys
 from labbench.grid import Grid, expand, new_runs, read_grid
-from labbench.params import BUILTIN, TRAINING, Params
+from labbench.params import TRAINING, Params
 from labbench.planner import plan, stack_of
 from labbench.provenance import Provenance, provenance
 from labbench.records import Event, Failed, Finished, NewRun, RunRecord, Stack, Status

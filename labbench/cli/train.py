@@ -125,7 +125,8 @@ def go_on_alone(db: Path) -> None:
 @as_json
 def tasks(name: str | None, as_json: bool) -> None:
     """What can be trained, and the parameters of the task NAME (built in, or FILE.py:CLASS)."""
-    from labbench.params import BUILTIN, TRAINING
+    from labbench.catalogue import BUILTIN
+    from labbench.params import TRAINING
 
     if name is None:
         if as_json:
@@ -144,8 +145,8 @@ def tasks(name: str | None, as_json: bool) -> None:
 
 def own_params(name: str) -> Params:
     """The parameters of a task beside those of the training loop."""
+    from labbench.catalogue import BUILTIN
     from labbench.errors import InputError
-    from labbench.params import BUILTIN
 
     if name in BUILTIN:
         return BUILTIN[name]

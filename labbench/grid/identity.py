@@ -12,9 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from labbench.catalogue import TASK_VERSIONS
 from labbench.errors import InputError
 from labbench.grid.file import Grid
-from labbench.params import TASK_VERSIONS, Param, Params
+from labbench.params import Param, Params
 from labbench.records import Config, Stop
 
 

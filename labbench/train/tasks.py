@@ -20,8 +20,9 @@ from typing import Any, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import BUILTIN, Param
+from labbench.params import Param
 from labbench.records import Config
 from labbench.train.data import Data, digits
 from labbench.train.models import cnn, mlp
