@@ -5,7 +5,7 @@ import pytest
 
 from labbench.analysis import Observation
 from labbench.analysis.compare import best_first, compare, contenders, held_out, mean_intervals, winner_interval
-from labbench.analysis.intervals import learn_noise
+from labbench.analysis.noise import learn_noise
 from labbench.analysis.setups import Table, tabulate
 
 
@@ -106,12 +106,18 @@ def test_the_winners_interval_reaches_further_on_the_side_that_selection_flatter
     table = table_of(np.random.default_rng(6).normal(size=(20, 3)))
     noise = learn_noise(table)
     best = int(best_first(table, goal)[0])
-    plain, chosen = mean_intervals(table, noise)[best], winner_interval(table, noise, best, 20, goal)
+    plain, chosen = mean_intervals(table, noise)[best], winner_interval(table, noise, best, goal)
     if goal == "max":
         assert (chosen.high, chosen.low < plain.low) == (pytest.approx(plain.high, rel=1e-3), True)
     else:
         assert (chosen.low, chosen.high > plain.high) == (pytest.approx(plain.low, rel=1e-3), True)
-    assert winner_interval(table, noise, best, 1, goal).low == pytest.approx(plain.low, rel=1e-3)
+
+
+def test_a_winner_without_rivals_has_the_plain_interval():
+    table = table_of(np.random.default_rng(6).normal(size=(5, 5)) + np.array([0, 0, 0, 0, 1000])[:, None])
+    noise = learn_noise(table)
+    plain, chosen = mean_intervals(table, noise)[4], winner_interval(table, noise, 4, "max")
+    assert (chosen.low, chosen.high) == pytest.approx((plain.low, plain.high), rel=1e-3)
 
 
 def test_the_held_out_value_of_a_lucky_winner_is_unbiased():

@@ -8,7 +8,7 @@ import pytest
 from analysis_grids import AXES, grid, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation
 from labbench.analysis.effects import marginal, two_way
-from labbench.analysis.intervals import learn_noise
+from labbench.analysis.noise import learn_noise
 from labbench.analysis.setups import tabulate
 
 

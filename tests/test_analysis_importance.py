@@ -9,7 +9,7 @@ import pytest
 from analysis_grids import grid, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation
 from labbench.analysis.importance import importance
-from labbench.analysis.intervals import learn_noise
+from labbench.analysis.noise import learn_noise
 from labbench.analysis.setups import tabulate
 
 

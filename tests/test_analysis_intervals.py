@@ -6,7 +6,8 @@ import pytest
 from analysis_grids import grid, nothing_matters
 from labbench.analysis import Observation
 from labbench.analysis.compare import mean_intervals
-from labbench.analysis.intervals import interquartile_mean, learn_noise, share_interval
+from labbench.analysis.intervals import interquartile_mean, share_interval
+from labbench.analysis.noise import learn_noise
 from labbench.analysis.setups import Table, tabulate
 
 
@@ -41,6 +42,17 @@ def test_a_restless_setup_keeps_its_own_spread():
     values = np.random.default_rng(2).standard_normal((16, 5)) * np.where(np.arange(16) < 4, 10.0, 1.0)[:, None]
     found = widths(table_of(values))
     assert found[:4].mean() > 5 * found[4:].mean()
+
+
+def test_good_setups_do_not_borrow_the_spread_of_bad_ones():
+    """Training that works agrees over seeds; training that does not goes anywhere. Quality tells who may lend."""
+    generator = np.random.default_rng(8)
+    quality, spread = np.linspace(0.0, 1.0, 48)[:, None], np.linspace(0.1, 0.005, 48)[:, None]
+    values = quality + spread * generator.standard_normal((48, 3))
+    good = widths(table_of(values))[-12:]
+    assert good.mean() < 3.0 * 0.02  # about 2.5 standard deviations at 3 seeds
+    mixed = widths(table_of(values - quality))[-12:]  # without a difference in quality nobody knows who is calm
+    assert mixed.mean() > 1.3 * good.mean()
 
 
 def test_a_single_seed_borrows_the_spread_of_the_others():

@@ -10,7 +10,8 @@ import numpy as np
 from labbench.analysis.answer import Widening
 from labbench.analysis.compare import best_first, mean_intervals
 from labbench.analysis.efficiency import Basin, basin
-from labbench.analysis.intervals import Interval, Noise
+from labbench.analysis.intervals import Interval
+from labbench.analysis.noise import Noise
 from labbench.analysis.setups import Ints, Parameter, Table
 from labbench.records import Goal
 

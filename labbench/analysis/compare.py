@@ -17,13 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.analysis.intervals import PRIOR_DEGREES, Interval, Noise, Spread, learn_prior, mix
+from labbench.analysis.intervals import Interval, Spread
+from labbench.analysis.moderation import PRIOR_DEGREES, learn_prior, mix
+from labbench.analysis.noise import Noise
 from labbench.analysis.quantiles import t_quantile, t_tail
 from labbench.analysis.setups import Floats, Ints, Table
 from labbench.records import Goal
 
-NEIGHBOURS = 60
+NEIGHBOURS = 24
 """How many of the best set-ups lend each other the spread of their paired differences."""
+RIVAL_LEVEL = 0.999
+"""Those not behind at this level could have been chosen; counting too few would narrow the winner's interval."""
 POWER = 0.8
 """Chance to tell a difference, at the number of seeds that is called enough."""
 MOST_SEEDS = 200
@@ -109,7 +113,7 @@ def _paired_spread(values: Floats) -> Spread:
     own_df = float(n[0, 1] - 1)
     moderated = prior.moderate(variances[0, 1:2], np.array([own_df]))
     cap = max(own_df, float(df.sum()) * min(1.0, 2.0 / rows))
-    variance, mixed = mix(prior, moderated, np.minimum(PRIOR_DEGREES[:, None] + own_df, cap))
+    variance, mixed = mix(prior.weights[:, None], moderated, np.minimum(PRIOR_DEGREES[:, None] + own_df, cap))
     return Spread(float(variance[0]), max(own_df, float(mixed[0])))
 
 
@@ -139,18 +143,17 @@ def _seeds_needed(centre: float, spread: Spread, seeds: int) -> int | None:
     return high
 
 
-def contenders(table: Table, noise: Noise | None, best: int, goal: Goal) -> NDArray[np.bool_]:
-    """(set-ups,): those whose mean is not clearly below the best one's; the best itself is one of them.
-
-    The level is 99 %, and not adjusted for the number of set-ups: to count one too many does no harm.
-    """
+def contenders(table: Table, noise: Noise | None, best: int, goal: Goal, *, level: float = 0.95) -> NDArray[np.bool_]:
+    """(set-ups,): those whose mean is not clearly behind the best one's; the best itself is one of them."""
     behind = oriented(table.means, goal)[best] - oriented(table.means, goal)
     if noise is None:
         return np.ones(len(table.setups), dtype=np.bool_)
     variance, df = noise.of_means()
-    reach = (1.0 - noise.shared) * (variance + variance[best])
-    threshold = _at_each(lambda each: t_quantile(0.995, each), np.minimum(df, df[best]))
-    return np.asarray(behind <= threshold * np.sqrt(reach), dtype=np.bool_)
+    both = variance + variance[best]
+    doubt = variance**2 / df + variance[best] ** 2 / df[best]
+    welch = np.divide(both**2, doubt, out=np.full(len(both), np.inf), where=doubt > 0)
+    threshold = _at_each(lambda each: t_quantile(0.5 + level / 2.0, each), welch)
+    return np.asarray(behind <= threshold * np.sqrt((1.0 - noise.shared) * both), dtype=np.bool_)
 
 
 def _at_each(function: Callable[[float], float], values: Floats) -> Floats:
@@ -168,8 +171,8 @@ def mean_intervals(table: Table, noise: Noise | None) -> list[Interval]:
     return [Interval(float(m), float(m - h), float(m + h)) for m, h in zip(table.means, half, strict=True)]
 
 
-def winner_interval(table: Table, noise: Noise | None, best: int, rivals: int, goal: Goal) -> Interval:
-    """Mean and interval of the set-up that was chosen because its mean is best, out of `rivals` that could be.
+def winner_interval(table: Table, noise: Noise | None, best: int, goal: Goal) -> Interval:
+    """Mean and interval of the set-up that was chosen because its mean is best, out of k that could have been.
 
     Had k equal set-ups competed, the greatest of k errors must stay below the flattered side, so that side is at
     level 0.025 / k. The other side needs nothing: to be chosen in spite of an unlucky mean is rarer than unlucky.
@@ -177,15 +180,12 @@ def winner_interval(table: Table, noise: Noise | None, best: int, rivals: int, g
     mean = float(table.means[best])
     if noise is None:
         return Interval(mean)
+    k = int(contenders(table, noise, best, goal, level=RIVAL_LEVEL).sum())
     variance, df = noise.of_means()
     scale, degrees = math.sqrt(float(variance[best])), float(df[best])
-    flattered = t_quantile(1.0 - 0.025 / max(1, rivals), degrees) * scale
-    plain = t_quantile(0.975, degrees) * scale
-    return (
-        Interval(mean, mean - flattered, mean + plain)
-        if goal == "max"
-        else Interval(mean, mean - plain, mean + flattered)
-    )
+    flattered, plain = (t_quantile(1.0 - tail, degrees) * scale for tail in (0.025 / k, 0.025))
+    below, above = (flattered, plain) if goal == "max" else (plain, flattered)
+    return Interval(mean, mean - below, mean + above)
 
 
 def held_out(table: Table, goal: Goal) -> float | None:

@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.analysis.intervals import Interval, Noise, Spread
+from labbench.analysis.intervals import Interval, Spread
+from labbench.analysis.noise import Noise
 from labbench.analysis.quantiles import f_tail
 from labbench.analysis.setups import Floats, Ints, Parameter, Table
 from labbench.records import Goal

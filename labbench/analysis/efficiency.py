@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from labbench.analysis.intervals import Interval, learn_noise, share_interval
+from labbench.analysis.intervals import Interval, share_interval
+from labbench.analysis.noise import learn_noise
 from labbench.analysis.setups import Floats, Observation, Setup, Table, is_number
 from labbench.records import Goal
 

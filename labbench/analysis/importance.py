@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from labbench.analysis.effects import enough_for_all, indicator, level_means
-from labbench.analysis.intervals import Interval, Noise
+from labbench.analysis.intervals import Interval
+from labbench.analysis.noise import Noise
 from labbench.analysis.setups import Floats, Ints, Parameter, Table
 
 DRAWS = 400
@@ -112,7 +113,7 @@ def _exact(
     simulated = None
     if noise is not None and level > 0:
         generator = np.random.default_rng(0)
-        scale = np.sqrt(noise.pooled_df / generator.chisquare(noise.pooled_df, size=(DRAWS, 1)))
+        scale = np.sqrt(noise.total_df / generator.chisquare(noise.total_df, size=(DRAWS, 1)))
         draws = cells + generator.standard_normal((DRAWS, len(cells))) * np.sqrt(of_cells) * scale
         pieces = parts(draws, 2.0 * level)  # the noise of the grid and that of the draw
         totals = np.maximum(pieces[:, -1:], 0.0) + sum(children.values()) + runs * scale**2

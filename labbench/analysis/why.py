@@ -32,7 +32,8 @@ from labbench.analysis.compare import (
 )
 from labbench.analysis.effects import Marginal, marginal, two_way
 from labbench.analysis.importance import Importance, importance
-from labbench.analysis.intervals import Interval, Noise, interquartile_mean, learn_noise
+from labbench.analysis.intervals import Interval, interquartile_mean
+from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.setups import Ints, Observation, Parameter, Setup, Table, freeze, tabulate
 from labbench.records import Goal
 
@@ -41,6 +42,8 @@ IQM_FROM = 8
 TOLD_INTERACTION = 0.02
 """Share of the variance below which an interaction is not worth a sentence."""
 CHEAPER = 0.8
+WORTH_SECONDS = 1.0
+"""Time saved on a run that is worth a sentence."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def why(observations: Iterable[Observation], metric: str, goal: Goal) -> Answer:
         goal=goal,
         verdict=_verdict(difference),
         counts=_counts(everything),
-        best=case.estimate(case.best, winner_interval(table, noise, case.best, len(rivals), goal)),
+        best=case.estimate(case.best, winner_interval(table, noise, case.best, goal)),
         runner_up=case.estimate(int(order[1])) if len(order) > 1 else None,
         difference=difference,
         rivals=len(rivals) - 1 if noise else 0,
@@ -153,7 +156,9 @@ def _cheaper(case: _Case, rivals: Ints) -> Estimate | None:
     reference = case.table.setups[case.best].seconds
     safe = [i for i in rivals.tolist() if not case.table.setups[i].diverged]
     timed = [(case.table.setups[i].seconds or math.inf, i) for i in safe]
-    if case.noise is None or reference is None or not timed or min(timed)[0] > CHEAPER * reference:
+    if case.noise is None or reference is None or not timed:
+        return None
+    if min(timed)[0] > min(CHEAPER * reference, reference - WORTH_SECONDS):
         return None
     return case.estimate(min(timed)[1])
 

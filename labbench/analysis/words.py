@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from labbench.analysis.answer import Answer, Estimate, Interaction, ParameterAns
 from labbench.analysis.compare import MOST_SEEDS
 from labbench.analysis.effects import Contrast
 from labbench.analysis.efficiency import Basin
+from labbench.analysis.figures import change, digits, fixed, half_width, short, two_digits, with_interval, with_minus
 from labbench.analysis.intervals import Interval
 from labbench.analysis.setups import freeze, is_number
 from labbench.text import clean, duration, number, setting
@@ -99,11 +99,11 @@ def _expectation(answer: Answer) -> str:
     if best is None or answer.held_out is None or answer.rivals < 1:
         return ""
     flattery = (best.interval.mean - answer.held_out) * (1 if answer.goal == "max" else -1)
-    shown = _digits(_half(best.interval))
-    if flattery <= 0 or _fixed(best.interval.mean, shown) == _fixed(answer.held_out, shown):
+    shown = digits(half_width(best.interval))
+    if flattery <= 0 or fixed(best.interval.mean, shown) == fixed(answer.held_out, shown):
         return ""
     chosen = f"it was chosen as the best of {answer.counts.setups}, which flatters"
-    return f"{chosen}: on seeds that had no say in the choice, the winner reaches {_fixed(answer.held_out, shown)}"
+    return f"{chosen}: on seeds that had no say in the choice, the winner reaches {fixed(answer.held_out, shown)}"
 
 
 def _runner_up(answer: Answer) -> str:
@@ -112,7 +112,7 @@ def _runner_up(answer: Answer) -> str:
         return "no other set-up has a result to compare it with" if answer.counts.setups > 1 else ""
     if difference.interval == Interval(0.0, 0.0, 0.0):
         return f"the runner-up ({_of(second, answer)}) is equal to the last digit"
-    said = f"against the runner-up ({_of(second, answer)}): {_change(difference.interval)}"
+    said = f"against the runner-up ({_of(second, answer)}): {change(difference.interval)}"
     if difference.interval.low is None:
         return f"{said}: too few seeds to say; 3 seeds for each set-up would give a first answer"
     seeds = f"{difference.pairs} paired seeds" if difference.pairs else _seeds_of_two(answer)
@@ -184,14 +184,14 @@ def _many_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer)
     measured = [effect for effect in parameter.marginal.effects if effect.n]
     ordered = sorted(measured, key=lambda effect: effect.interval.mean, reverse=answer.goal == "max")
     top, worst = ordered[0], ordered[-1]
-    spread = f"{_short(top.interval)} at {ahead} to {_short(worst.interval)} at {_value(parameter, worst.value)}"
+    spread = f"{short(top.interval)} at {ahead} to {short(worst.interval)} at {_value(parameter, worst.value)}"
     if parameter.evidence == "none" and contrast.interval.low is not None:
         return f"no difference found among its {len(measured)} values (from {spread} on average)"
     margin = f"ahead of {behind} by {_gain(contrast, answer)}"
     if contrast.interval.low is not None and not contrast.interval.excludes(0.0):
         margin = f"though {behind} is too close to call ({_gain(contrast, answer)})"
-    said = f"best on average at {ahead} ({_short(top.interval)}), {margin}"
-    said += f"; worst at {_value(parameter, worst.value)} ({_short(worst.interval)})"
+    said = f"best on average at {ahead} ({short(top.interval)}), {margin}"
+    said += f"; worst at {_value(parameter, worst.value)} ({short(worst.interval)})"
     return said + _strength(parameter) + _closing(parameter, answer) + _best_differs(parameter, contrast, answer)
 
 
@@ -210,7 +210,7 @@ def _closing(parameter: ParameterAnswer, answer: Answer) -> str:
         who = f"a set-up {who}"
     if closing.differing:
         who += f" at {describe(closing.differing, _worded(answer))}"
-    return f", but {who} comes within {_two_digits(closing.gap)} of the best"
+    return f", but {who} comes within {two_digits(closing.gap)} of the best"
 
 
 def _best_differs(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
@@ -335,65 +335,12 @@ def _gain(contrast: Contrast, answer: Answer) -> str:
     if answer.goal == "min":
         low, high = (None, None) if i.low is None or i.high is None else (-i.high, -i.low)
         i = Interval(-i.mean, low, high)
-    return _plain(i) if i.low is None or i.low > 0 else _change(i)
+    return with_interval(i) if i.low is None or i.low > 0 else change(i)
 
 
 def _measured(estimate: Estimate) -> str:
     """`0.978 [0.974, 0.981] over 3 seeds`."""
     interval = estimate.interval
     if estimate.n > 1 and interval.low == interval.high and interval.low is not None:
-        return f"{_sign(number(interval.mean))} with each of {_seeds(estimate.n)}"
-    return f"{_plain(interval)} over {_seeds(estimate.n)}"
-
-
-def _plain(interval: Interval) -> str:
-    """`0.978 [0.974, 0.981]`, or the value alone."""
-    if interval.low is None or interval.high is None:
-        return _sign(number(interval.mean))
-    shown = _digits(_half(interval))
-    return f"{_fixed(interval.mean, shown)} [{_fixed(interval.low, shown)}, {_fixed(interval.high, shown)}]"
-
-
-def _change(interval: Interval) -> str:
-    """`+0.004 [−0.001, +0.009]`."""
-    if interval.low is None or interval.high is None:
-        return ("+" if interval.mean > 0 else "") + _two_digits(interval.mean)
-    shown = _digits(_half(interval))
-    low, mean, high = (
-        f"{'+' if value > 0 else ''}{_fixed(value, shown)}" for value in (interval.low, interval.mean, interval.high)
-    )
-    return f"{mean} [{low}, {high}]"
-
-
-def _two_digits(value: float) -> str:
-    """A distance of which nothing says how sure it is."""
-    return _sign(setting(float(f"{value:.2g}")))
-
-
-def _short(interval: Interval) -> str:
-    """The mean alone, with as many digits as its interval is worth."""
-    return number(interval.mean) if interval.low is None else _fixed(interval.mean, _digits(_half(interval)))
-
-
-def _half(interval: Interval) -> float:
-    if interval.low is None or interval.high is None:
-        return 0.0
-    return max(interval.mean - interval.low, interval.high - interval.mean)
-
-
-def _digits(half: float) -> int | None:
-    """Decimals that show one digit of a half-width, two where it starts with 1; None where there is no width."""
-    if half <= 0 or not math.isfinite(half):
-        return None
-    exponent = math.floor(math.log10(half))
-    return max(0, -exponent + (half < 2 * 10.0**exponent))
-
-
-def _fixed(value: float, digits: int | None) -> str:
-    if digits is None or digits > 6:
-        return _sign(number(value))
-    return _sign(f"{value:.{digits}f}")
-
-
-def _sign(text: str) -> str:
-    return text.replace("-", "−") if text.startswith("-") else text
+        return f"{with_minus(number(interval.mean))} with each of {_seeds(estimate.n)}"
+    return f"{with_interval(interval)} over {_seeds(estimate.n)}"
