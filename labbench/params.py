@@ -38,18 +38,34 @@ class Param:
 Params: TypeAlias = Mapping[str, Param]
 
 TRAINING: dict[str, Param] = {
-    "epochs": Param("int", 10, "passes over the training data", low=1),
+    "epochs": Param("int", 10, "passes over the training data", low=1, per_run=True),
     "batch_size": Param("int", 64, "samples per optimizer step; an epoch's last batch may be smaller", low=1),
-    "seed": Param("int", 0, "decides weights, order of data and dropout masks", low=0, high=2**31 - 1),
-    "optimizer": Param("str", "sgd", "update rule", choices=("sgd", "adam", "adamw", "rmsprop", "adagrad")),
-    "lr": Param("float", 0.01, "learning rate", low=0.0),
-    "momentum": Param("float", 0.0, "momentum of sgd and rmsprop", low=0.0, below=1.0),
-    "nesterov": Param("bool", False, "Nesterov's form of momentum (sgd)"),
-    "weight_decay": Param("float", 0.0, "L2 penalty; decoupled for adamw", low=0.0),
-    "beta1": Param("float", 0.9, "decay of the first moment (adam, adamw)", low=0.0, below=1.0),
-    "beta2": Param("float", 0.999, "decay of the second moment (adam, adamw)", low=0.0, below=1.0),
-    "alpha": Param("float", 0.99, "decay of the squared gradient (rmsprop)", low=0.0, below=1.0),
-    "eps": Param("float", 1e-8, "added to the denominator (adam, adamw, rmsprop, adagrad)", above=0.0),
+    "seed": Param("int", 0, "decides weights, order of data and dropout masks", low=0, high=2**31 - 1, per_run=True),
+    "optimizer": Param(
+        "str", "sgd", "update rule", choices=("sgd", "adam", "adamw", "rmsprop", "adagrad"), per_run=True
+    ),
+    "lr": Param("float", 0.01, "learning rate", low=0.0, per_run=True),
+    "momentum": Param("float", 0.0, "momentum of sgd and rmsprop", low=0.0, below=1.0, per_run=True),
+    "nesterov": Param("bool", False, "Nesterov's form of momentum (sgd)", per_run=True),
+    "weight_decay": Param("float", 0.0, "L2 penalty; decoupled for adamw", low=0.0, per_run=True),
+    "beta1": Param("float", 0.9, "decay of the first moment (adam, adamw)", low=0.0, below=1.0, per_run=True),
+    "beta2": Param("float", 0.999, "decay of the second moment (adam, adamw)", low=0.0, below=1.0, per_run=True),
+    "alpha": Param("float", 0.99, "decay of the squared gradient (rmsprop)", low=0.0, below=1.0, per_run=True),
+    "eps": Param("float", 1e-8, "added to the denominator (adam, adamw, rmsprop, adagrad)", above=0.0, per_run=True),
+    "clip": Param("float", None, "largest norm of a gradient; longer ones are shortened", above=0.0, per_run=True),
+    "schedule": Param(
+        "str",
+        "constant",
+        "course of the learning rate",
+        choices=("constant", "step", "cosine", "onecycle"),
+        per_run=True,
+    ),
+    "warmup": Param("int", 0, "updates before which the rate rises linearly to lr (not onecycle)", low=0, per_run=True),
+    "step_epochs": Param("int", 10, "epochs after which the rate falls (schedule step)", low=1, per_run=True),
+    "gamma": Param("float", 0.1, "factor by which the rate falls (schedule step)", above=0.0, per_run=True),
+    "label_smoothing": Param(
+        "float", 0.0, "share of the target spread over all classes (cross-entropy)", low=0.0, below=1.0, per_run=True
+    ),
 }
 """Parameters of the training loop, the same for every task."""
 

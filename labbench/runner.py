@@ -45,6 +45,8 @@ class Asked:
     grid: Grid
     runs: list[NewRun]
     warnings: list[str]
+    params: Params
+    """What the task understands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def read_asked(
         runs = [run for run in runs if matches_config(wanted, run.config)]
         if not runs:
             raise InputError(f"--only matches none of the {len(expansion.configs)} runs of {path}")
-    return Asked(grid, runs[:limit], expansion.warnings)
+    return Asked(grid, runs[:limit], expansion.warnings, params)
 
 
 def task_params(grid: Grid) -> Params:
@@ -152,7 +154,7 @@ def run_grid(
             Interruption() as interruption,
         ):
             progress.begin(grid, runs, due)
-            driver = Driver(grid, writer, executor, progress, interruption, source, files_folder(db))
+            driver = Driver(grid, writer, executor, progress, interruption, source, files_folder(db), asked.params)
             try:
                 driver.train(due, trainable)
             finally:
@@ -191,6 +193,7 @@ class Driver:
     interruption: Interruption
     source: Provenance
     files: Path
+    params: Params
     ended: dict[Status, int] = field(default_factory=dict)
     _held: dict[str, RunRecord] = field(default_factory=dict)
     """The runs that were claimed and have not ended, by key."""
@@ -208,7 +211,15 @@ class Driver:
             while due and not self.interruption.asked:
                 self._again = []
                 grid = self.grid
-                stacks = plan(due, task=grid.task, stop=grid.stop, runtime=grid.runtime, files=str(self.files))
+                stacks = plan(
+                    due,
+                    task=grid.task,
+                    stop=grid.stop,
+                    runtime=grid.runtime,
+                    files=str(self.files),
+                    params=self.params,
+                    workers=self.executor.capacity(),
+                )
                 for event in self.executor.execute(self._claimed(stacks, statuses)):
                     self._take(event)
                 self._flush()

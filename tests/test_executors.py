@@ -12,8 +12,8 @@ from labbench.executors import Executor
 from labbench.executors.cores import cgroup_quota
 from labbench.executors.inprocess import InProcessExecutor
 from labbench.executors.workers import WorkerExecutor, cause_of_death
-from labbench.planner import plan
-from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Stack, Started
+from labbench.planner import stack_of
+from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Runtime, Stack, Started
 
 pytest.importorskip("torch")
 
@@ -56,7 +56,7 @@ def stacks_of(tmp_path: Path, *behaviours: str, epochs: int = 1) -> list[Stack]:
         RunRecord(i, f"run{i}", behaviour, "unruly", "running", {"behaviour": behaviour, "epochs": epochs})
         for i, behaviour in enumerate(behaviours)
     ]
-    return plan(runs, task=f"{file}:Task")
+    return [stack_of([run], task=f"{file}:Task", stop=None, runtime=Runtime()) for run in runs]
 
 
 def ends(events: list[Event | None]) -> dict[str, Finished | Failed]:

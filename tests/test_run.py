@@ -28,7 +28,7 @@ task = "digits"
 epochs = 30
 hidden = [32]
 [grid]
-lr = [0.3, 0.1, 0.03, 0.01]
+batch_size = [63, 64, 65, 66]
 [repeat]
 seeds = [0, 1]
 """
@@ -218,7 +218,7 @@ def test_rerun_makes_new_runs_beside_the_old(labbench: Labbench, tiny_grid: Path
 
 def test_a_run_is_stopped_from_outside(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
-    grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000").replace("[0.3, 0.1, 0.03, 0.01]", "[0.1]"))
+    grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000").replace("[63, 64, 65, 66]", "[64]"))
     process = start(grid, db, "--workers", "2")
     wait_for(lambda: statuses(db).get("running", 0) == 2)
     words = [sys.executable, "-m", "labbench", "--db", str(db), "stop", "s0", "s1"]

@@ -19,8 +19,8 @@ from labbench.errors import InputError
 from labbench.params import BUILTIN, TRAINING, Param, with_defaults
 from labbench.planner import stack_of
 from labbench.records import Config, Event, Finished, Points, Runtime, Started, Stop
-from labbench.train.data import Data, digits
-from labbench.train.loop import train, usable_samples
+from labbench.train.data import Data, digits, usable_samples
+from labbench.train.loop import train
 from labbench.train.optim import make_optimizer
 from labbench.train.random import permutations
 from labbench.train.tasks import FileTask, accuracy, cross_entropy, load_task, make_model
@@ -146,10 +146,12 @@ def test_the_same_seed_gives_the_same_curves_bit_for_bit() -> None:
 def test_a_run_gives_the_same_curves_whatever_trains_beside_it() -> None:
     configs = [{**RICH, "seed": 1}, {**RICH, "seed": 1, "lr": 0.1}, {**RICH, "seed": 2, "dropout": 0.0}]
     runs = [run_of(config, f"run{i}") for i, config in enumerate(configs)]
-    stack = stack_of(runs, task="digits", stop=None, runtime=Runtime())
+    stack = stack_of(runs, task="digits", stop=None, runtime=EXACT)
     together = histories(train(stack, load_task("digits"), "cpu"))
     for run, config in zip(runs, configs, strict=True):
-        assert curves(together[run.key]) == curves(trained(config))
+        alone = curves(trained(config, runtime=EXACT))
+        for metric, curve in curves(together[run.key]).items():
+            assert curve == pytest.approx(alone[metric], rel=1e-9)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -229,7 +231,7 @@ def test_long_runs_are_thinned_and_log_every_is_obeyed() -> None:
 
 def test_runs_that_shall_leave_go_back_to_the_queue_at_the_end_of_their_epoch() -> None:
     leaving: set[str] = set()
-    runs = [run_of({**SMALL, "epochs": 1000}, key) for key in ("first", "second")]
+    runs = [run_of({**SMALL, "epochs": 1000, "batch_size": size}, key) for key, size in (("first", 64), ("second", 32))]
     stack = stack_of(runs, task="digits", stop=None, runtime=Runtime())
 
     def interrupted() -> Iterator[Event]:

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.records import Points
-from labbench.train.clock import Clock
-from labbench.train.recorder import EVERY_STEP_UP_TO, Recorder, extremes, window_of
+from labbench.train.recorder import EVERY_STEP_UP_TO, Losses, Recorder, Watch, extremes, window_of
 from training import run_of
 
 
@@ -43,15 +42,13 @@ def test_auto_keeps_every_step_of_a_short_run_and_some_thousands_of_a_long_one(t
 
 def logged(losses: list[float], flush_after: set[int], *, log_every: int | str = "auto", total: int) -> Points:
     """All points of train/loss when these losses come and the recorder is flushed after some of the steps."""
-    clock = Clock()
-    recorder = Recorder(run_of({}), clock, log_every, total)  # type: ignore[arg-type]
+    recorder = Recorder(run_of({}), log_every, total)  # type: ignore[arg-type]
     points = []
     for loss in losses:
-        recorder.update(torch.tensor([loss, loss], dtype=torch.float64))
-        clock.step += 1
-        if clock.step in flush_after:
-            points += recorder.flush()
-    points += recorder.flush(ended=True)
+        recorder.update(np.array([loss]), [0])
+        if recorder.step in flush_after:
+            points += recorder.points()
+    points += recorder.points(ended=True)
     assert all(point.metric == "train/loss" for point in points)
     steps, values = [s for p in points for s in p.steps], [v for p in points for v in p.values]
     return Points("", 1, "", steps, [], values)
@@ -89,20 +86,26 @@ def test_log_every_keeps_its_multiples_and_the_last_step() -> None:
     assert points.steps == [0, 5, 10, 11]
 
 
-def test_a_batchs_loss_is_the_mean_over_its_samples() -> None:
-    clock = Clock()
-    recorder = Recorder(run_of({}), clock, "auto", 3)
-    for losses in ([1.0, 2.0], [3.0, 5.0], [7.0]):
-        recorder.update(torch.tensor(losses))
-        clock.step += 1
-    (points,) = recorder.flush()
+def test_a_batchs_loss_is_the_mean_over_its_samples_of_each_run() -> None:
+    losses = Losses()
+    for number, batch in enumerate(([1.0, 2.0], [3.0, 5.0], [7.0])):
+        losses.add(torch.tensor([batch, [0.0] * len(batch)]), number)
+    values, times = losses.take()
+    assert values.tolist() == [[1.5, 0], [4, 0], [7, 0]]
+    assert times == [0, 1, 2]
+    assert losses.take()[1] == []
+    recorder = Recorder(run_of({}), "auto", 3)
+    recorder.update(values[:, 0], times)
+    (points,) = recorder.points()
     assert points.values == [1.5, 4.0, 7.0]
     assert recorder.epoch_loss() == pytest.approx(12.5 / 3)
 
 
 def test_the_time_that_the_receiver_takes_is_not_the_runs() -> None:
-    recorder = Recorder(run_of({}), Clock(), "auto", 1)
-    recorder.measure({"a": 1, "b": 2})
-    for _ in recorder.flush():
+    watch = Watch()
+    recorder = Recorder(run_of({}), "auto", 1)
+    recorder.measure({"a": 1, "b": 2}, watch.milliseconds())
+    for _ in watch.handing(recorder.points()):
         time.sleep(0.1)
-    assert recorder.seconds() < 0.1
+    assert watch.seconds() < 0.1
+    assert watch.milliseconds() >= 200

@@ -6,5 +6,5 @@ from __future__ import annotations
 class Clock:
     """Optimizer updates done so far."""
 
-    def __init__(self) -> None:
-        self.step = 0
+    def __init__(self, step: int = 0) -> None:
+        self.step = step

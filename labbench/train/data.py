@@ -31,11 +31,17 @@ class Data:
     train: Split
     val: Split
     test: Split | None = None
+    dtype: torch.dtype = torch.float32
+    """The floating-point type in which models are trained on it; `to` sets it."""
 
     def __post_init__(self) -> None:
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
             if split is not None:
                 _check(name, split)
+
+    @property
+    def device(self) -> torch.device:
+        return self.train[0].device
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Data:
         """The same on `device`, floating-point numbers as `dtype`; integers stay what they are."""
@@ -44,7 +50,7 @@ class Data:
             inputs, targets = (x.to(device, dtype if x.is_floating_point() else x.dtype).contiguous() for x in split)
             return inputs, targets
 
-        return Data(moved(self.train), moved(self.val), None if self.test is None else moved(self.test))
+        return Data(moved(self.train), moved(self.val), None if self.test is None else moved(self.test), dtype)
 
 
 def _check(name: str, split: Split) -> None:
@@ -67,17 +73,27 @@ def digits() -> Data:
 
 
 def stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ascending indices of train, val and test: `held_out` samples each for the last two, every class in proportion.
+    """Ascending indices of train, val and test: `held_out` samples each for the last two, every class in proportion."""
+    val, test, train = in_proportion(targets, seed=seed).split([held_out, held_out, len(targets) - 2 * held_out])
+    return train.sort().values, val.sort().values, test.sort().values
+
+
+def in_proportion(targets: Tensor, *, seed: int, purpose: Purpose = Purpose.SPLIT) -> Tensor:
+    """All indices in an order of which every stretch has every class in proportion.
 
     Each class is shuffled; a sample's place in its class, as a share of the class, orders all samples, and
     neighbours in that order are spread evenly over the classes.
     """
-    shuffled = words(keys([seed], Purpose.SPLIT, steps=[0], device=targets.device)[0, 0], len(targets))
+    shuffled = words(keys([seed], purpose, steps=[0], device=targets.device)[0, 0], len(targets))
     by_class = shuffled.argsort(stable=True)
     by_class = by_class[targets[by_class].argsort(stable=True)]  # grouped by class, shuffled within
     sizes = targets.bincount()
     place = torch.arange(len(targets)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     share = (2 * place + 1).to(torch.float64) / sizes.repeat_interleave(sizes)
-    order = by_class[share.argsort(stable=True)]
-    val, test, train = order.split([held_out, held_out, len(targets) - 2 * held_out])
-    return train.sort().values, val.sort().values, test.sort().values
+    return by_class[share.argsort(stable=True)]
+
+
+def usable_samples(samples: int, batch_size: int) -> int:
+    """How many samples an epoch takes: all, but a single one left over, which has no variance to normalise by."""
+    left_over = samples % batch_size
+    return samples - 1 if left_over == 1 < batch_size and samples > 1 else samples

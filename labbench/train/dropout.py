@@ -6,7 +6,8 @@ much. The masks of several steps are made at once, because a hash is a dozen sma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ class Masks:
     def __init__(self, seeds: Sequence[int], probabilities: Sequence[float], layer: int, clock: Clock) -> None:
         self.seeds, self.layer, self.clock = seeds, layer, clock
         self.kept = [round((1 - p) * 65536) for p in probabilities]
+        self.never = all(kept == 65536 for kept in self.kept)
+        """Whether nothing is dropped."""
         self._blocks: list[tuple[int, Tensor]] = []  # of each call within a step: its first step, masks (S, K, count)
         self._step = -1
         self._call = 0
@@ -72,25 +75,66 @@ class Dropout(nn.Module):
         super().__init__()
         self.masks = masks
         self.spatial = spatial
-        self.never = all(kept == 65536 for kept in masks.kept)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if not self.training or self.never:
+        if not self.training or self.masks.never:
             return inputs
         shape = inputs.shape[: inputs.dim() - self.spatial]
         mask = self.masks.draw(shape.numel() // len(self.masks.seeds), inputs)
         return inputs * mask.reshape(*shape, *[1] * self.spatial)
 
 
+class StackedDropout(Dropout):
+    """The same inside `vmap`, where a module sees the inputs of a single run: the masks of all are one tensor's."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training or self.masks.never:
+            return inputs
+        masked: Tensor = _OfAllRuns.apply(inputs, self)  # type: ignore[no-untyped-call]
+        return masked
+
+
+class _OfAllRuns(torch.autograd.Function):
+    """What vmap calls with the inputs of all runs at once."""
+
+    @staticmethod
+    def forward(inputs: Tensor, dropout: StackedDropout) -> Tensor:
+        raise NotImplementedError("dropout of what is the same for all runs")
+
+    @staticmethod
+    def setup_context(*_: Any) -> None: ...
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, None], inputs: Tensor, dropout: StackedDropout) -> tuple[Tensor, int]:
+        assert dims[0] is not None
+        return Dropout.forward(dropout, inputs.movedim(dims[0], 0)), 0
+
+
 def swap_dropout(model: nn.Module, seed: int, clock: Clock) -> None:
-    """Put our Dropout in the place of each of torch's in `model`; layers count in the order of `model.modules()`."""
-    swapped: dict[nn.Module, Dropout] = {}
+    """Put our Dropout in the place of each of torch's in a model that is trained alone."""
+    probabilities = dropout_probabilities(model)
+    replace_dropout(model, Dropout, lambda layer: Masks([seed], [probabilities[layer]], layer, clock))
+
+
+def torch_dropouts(model: nn.Module) -> list[nn.Module]:
+    """torch's dropout layers, numbered as `model.modules()` comes to the modules that hold them."""
+    held = [child for parent in model.modules() for child in parent.children() if type(child) in SPATIAL_DIMENSIONS]
+    return list(dict.fromkeys(held))
+
+
+def dropout_probabilities(model: nn.Module) -> list[float]:
+    """The p of each dropout layer."""
+    return [module.p for module in torch_dropouts(model)]  # type: ignore[misc]
+
+
+def replace_dropout(model: nn.Module, kind: type[Dropout], masks: Callable[[int], Masks]) -> list[Dropout]:
+    """Put our `kind` of dropout with the `masks` of its number in the place of each of torch's; returns all ours."""
+    ours = {
+        module: kind(masks(number), SPATIAL_DIMENSIONS[type(module)])
+        for number, module in enumerate(torch_dropouts(model))
+    }
     for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            spatial = SPATIAL_DIMENSIONS.get(type(child))
-            if spatial is None:
-                continue
-            if child not in swapped:
-                probability: float = child.p  # type: ignore[assignment]
-                swapped[child] = Dropout(Masks([seed], [probability], len(swapped), clock), spatial)
-            setattr(parent, name, swapped[child])
+        for name, child in parent._modules.items():
+            if child in ours:
+                setattr(parent, name, ours[child])
+    return list(ours.values())

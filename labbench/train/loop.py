@@ -1,14 +1,11 @@
 """The training loop: a stack of runs in, events out. Read it from `train` down.
 
-For now the runs of a stack train one after another, each alone; this way of stepping is called `loop`. `step` is the
-number of optimizer updates done when something was measured, so the loss at step 0 is that of the first weights.
+Runs whose models have one structure step together; how is the stepper's affair (`ways`). `step` is the number of
+optimizer updates done when something was measured, so the loss at step 0 is that of the first weights.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import socket
 from collections.abc import Generator, Iterator, Set
 from typing import Literal
 
@@ -16,17 +13,17 @@ import torch
 
 from labbench.errors import InputError
 from labbench.params import TRAINING, with_defaults
-from labbench.records import Config, Event, Finished, Points, RunRecord, Runtime, Stack, Started, Stop
-from labbench.train.clock import Clock
+from labbench.records import Event, Finished, Log, Points, Runtime, Stack
 from labbench.train.data import Split
 from labbench.train.devices import resolve
-from labbench.train.dropout import swap_dropout
-from labbench.train.measures import Means, losses_of, metrics_of
-from labbench.train.optim import make_optimizer
+from labbench.train.lessons import in_lessons
+from labbench.train.measures import Means
+from labbench.train.members import Member
 from labbench.train.random import Purpose, generator_seed, permutations, torch_generator
-from labbench.train.recorder import Recorder
-from labbench.train.stopping import Judge
-from labbench.train.tasks import Task, make_data, make_model
+from labbench.train.recorder import Losses, Watch
+from labbench.train.stepper import Lesson
+from labbench.train.tasks import Task
+from labbench.train.ways import Arranged, arrange
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 EVALUATION_BATCH = 512
@@ -34,20 +31,23 @@ EVALUATION_BATCH = 512
 
 
 def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozenset()) -> Iterator[Event]:
-    """Train every run of the stack on `device` ("cpu", "cuda:0"): Started, Points, Finished of one after another.
+    """Train every run of the stack on `device` ("cpu", "cuda:0"): Started, Points, Finished of each.
 
     A run whose key is in `leaving`, which the caller may add to meanwhile, ends with its epoch and goes back to the
     queue. Points come about every quarter of a second. Raises InputError where the device is not there or the task
     gives what cannot be trained; other errors of the task's travel to the caller as they are.
     """
     device = prepare(device)
-    for index, run in enumerate(stack.runs):
-        if run.key in leaving:
-            yield Finished(run.key, run.attempt, "queued", "interrupted")
-            continue
-        config = with_defaults(stack.config(index), {**TRAINING, **task.params})
-        yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "loop")
-        yield from Training(run, config, task, torch.device(device), stack.runtime).events(stack.stop, leaving)
+    params = {**TRAINING, **task.params}
+    members = [
+        Member(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
+        for index, run in enumerate(stack.runs)
+    ]
+    if stack.runs[0].key not in leaving:  # before the task's own code, which may take its time
+        yield members[0].started(device, "loop")
+    for lesson, learners in in_lessons(members, task, torch.device(device), precision(stack.runtime)):
+        for arranged in arrange(learners, lesson):
+            yield from Training(arranged, lesson, device, leaving).events()
 
 
 def prepare(device: str) -> str:
@@ -63,95 +63,142 @@ def prepare(device: str) -> str:
     return name
 
 
+def precision(runtime: Runtime) -> torch.dtype:
+    """The type of a training's numbers."""
+    if runtime.precision not in PRECISIONS:
+        raise InputError(f"[runtime] precision = {runtime.precision!r}: use {' or '.join(PRECISIONS)}")
+    return PRECISIONS[runtime.precision]
+
+
 class Training:
-    """One run alone: its data, model and optimizer, and what it has measured."""
+    """Runs that step together: the epochs, at whose ends they may leave."""
 
-    def __init__(self, run: RunRecord, config: Config, task: Task, device: torch.device, runtime: Runtime) -> None:
-        if runtime.precision not in PRECISIONS:
-            raise InputError(f"[runtime] precision = {runtime.precision!r}: use {' or '.join(PRECISIONS)}")
-        self.run, self.task, self.device = run, task, device
-        self.seed, self.epochs, self.batch_size = config["seed"], config["epochs"], config["batch_size"]
-        dtype = PRECISIONS[runtime.precision]
-        self.data = make_data(task, config).to(device, dtype)
-        self.model = make_model(task, config)
-        self.clock = Clock()
-        swap_dropout(self.model, self.seed, self.clock)
-        self.model.to(device, dtype)
-        self.parameters = list(self.model.parameters())
-        self.optimizer = make_optimizer(config, self.parameters, device)
-        self.samples_per_epoch = usable_samples(len(self.data.train[0]), self.batch_size)
-        steps = self.epochs * math.ceil(self.samples_per_epoch / self.batch_size)
-        self.recorder = Recorder(run, self.clock, runtime.log_every, total_steps=steps)
+    def __init__(self, arranged: Arranged, lesson: Lesson, device: str, leaving: Set[str]) -> None:
+        self.members, self.stepper, self.clock = list(arranged.members), arranged.stepper, arranged.clock
+        self.note, self.lesson, self.device, self.leaving = arranged.note, lesson, device, leaving
+        self.losses, self.watch = Losses(), Watch()
 
-    def events(self, stop: Stop | None, leaving: Set[str]) -> Iterator[Event]:
-        """The epochs, until there is a reason to end; then the test."""
-        judge = Judge(stop)
-        self.recorder.measure({"epoch": 0, "samples": 0})
-        for epoch in range(1, self.epochs + 1):
-            measured = yield from self.epoch(epoch)
-            if self.recorder.diverged_at is not None:
-                yield from self.end("diverged", f"non-finite train/loss at step {self.recorder.diverged_at}")
-                return
-            reason = judge.verdict(measured) or ("all epochs" if epoch == self.epochs else None)
-            if reason:
-                if self.data.test is not None:
-                    self.recorder.measure(self.evaluate(self.data.test, "test/"))
-                yield from self.end("finished", reason)
-                return
-            if self.recorder.due():
-                yield from self.recorder.flush()
-            if self.run.key in leaving:
-                yield from self.end("queued", "interrupted")
-                return
+    def events(self) -> Iterator[Event]:
+        """Everything there is to say of these runs."""
+        yield from self.begin()
+        while self.members:
+            measured = yield from self.epoch()
+            yield from self.part(measured)
 
-    def epoch(self, epoch: int) -> Generator[Points, None, dict[str, float]]:
-        """One pass over the training data, then the validation; returns what is measured at its end, by metric."""
-        all_inputs, all_targets = self.data.train
-        order = permutations([self.seed], epoch, len(all_inputs), self.device)[0, : self.samples_per_epoch]
-        running = Means()
-        with torch_generator(generator_seed(self.seed, Purpose.GENERATOR, epoch), self.device):
-            self.model.train()
-            for batch in order.split(self.batch_size):
-                inputs, targets = all_inputs.index_select(0, batch), all_targets.index_select(0, batch)
-                outputs = self.model(inputs)
-                losses = losses_of(self.task, outputs, targets)  # (N,)
-                for parameter in self.parameters:
-                    parameter.grad = None
-                losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of their mean
-                self.optimizer.step()
-                self.recorder.update(losses)
-                self.clock.step += 1
-                running.add(metrics_of(self.task, outputs, targets))
-                if self.recorder.due():
-                    yield from self.recorder.flush()
-                    if self.recorder.diverged_at is not None:
-                        return {}
-            self.recorder.collect()
-            if self.recorder.diverged_at is not None:
-                return {}
-            measured = running.read("train/") | self.evaluate(self.data.val, "val/")
-        samples, seconds = epoch * self.samples_per_epoch, self.recorder.seconds()
-        self.recorder.measure({**measured, "epoch": epoch, "samples": samples, "time/compute_s": seconds})
-        return {**measured, "train/loss": self.recorder.epoch_loss()}
+    def begin(self) -> Iterator[Event]:
+        """The runs start, but for those that are to leave already."""
+        staying = []
+        for index, member in enumerate(self.members):
+            run = member.run
+            if run.key in self.leaving:
+                yield Finished(run.key, run.attempt, "queued", "interrupted")
+                continue
+            staying.append(index)
+            if member.way_told != self.stepper.way:
+                yield member.started(self.device, self.stepper.way)
+            if self.note is not None:
+                yield Log(run.key, run.attempt, f"trained alone, because {self.note}\n")
+            if member.epoch == 0:
+                member.recorder.measure({"epoch": 0, "samples": 0}, 0)
+        self.keep(staying)
 
-    @torch.no_grad()
-    def evaluate(self, split: Split, prefix: str) -> dict[str, float]:
-        """Loss and metrics over a split, in eval mode."""
-        self.model.eval()
-        size, means = max(EVALUATION_BATCH, self.batch_size), Means()
+    def epoch(self) -> Generator[Points, None, list[dict[str, float]]]:
+        """One pass over the training data, then the validation; returns what was measured, by run and metric.
+
+        Of runs that have diverged nothing is measured. Where all have, the epoch ends early.
+        """
+        began, number = self.watch.seconds(), self.members[0].epoch + 1
+        seeds = [member.config["seed"] for member in self.members]
+        data, running = self.lesson.data, Means(len(seeds))
+        order = permutations(seeds, number, len(data.train[0]), data.device)  # (S, samples)
+        with torch_generator(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
+            self.stepper.train(True)
+            for batch in order[:, : self.lesson.samples_per_epoch].split(self.lesson.batch_size, dim=1):
+                losses, metrics = self.stepper.step(batch)
+                self.losses.add(losses, self.watch.milliseconds())
+                running.add(metrics)
+                if self.watch.due():
+                    yield from self.flush()
+                    if self.all_diverged():
+                        return [{} for _ in self.members]
+            self.collect()
+            if self.all_diverged():
+                return [{} for _ in self.members]
+            trained, validated = running.read("train/"), self.evaluate(data.val, "val/")
+        share = (self.watch.seconds() - began) / len(self.members)
+        return [
+            {} if member.recorder.diverged_at is not None else self.measured(member, values | after, share)
+            for member, values, after in zip(self.members, trained, validated, strict=True)
+        ]
+
+    def measured(self, member: Member, values: dict[str, float], seconds: float) -> dict[str, float]:
+        """Record an epoch of a run, which took it so many seconds; returns what it may be judged by."""
+        member.epoch += 1
+        member.compute += seconds
+        now = {
+            "epoch": member.epoch,
+            "samples": member.epoch * self.lesson.samples_per_epoch,
+            "time/compute_s": member.compute,
+        }
+        member.recorder.measure(values | now, member.milliseconds + self.watch.milliseconds())
+        return values | {"train/loss": member.recorder.epoch_loss()}
+
+    def part(self, measured: list[dict[str, float]]) -> Iterator[Event]:
+        """At an epoch's end: let those go who have finished, diverged or shall leave."""
+        reasons = [member.verdict(values) for member, values in zip(self.members, measured, strict=True)]
+        if any(reasons) and self.lesson.data.test is not None:
+            tested = self.evaluate(self.lesson.data.test, "test/")
+            for member, reason, values in zip(self.members, reasons, tested, strict=True):
+                if reason:
+                    member.recorder.measure(values, member.milliseconds + self.watch.milliseconds())
+        staying = []
+        for index, (member, reason) in enumerate(zip(self.members, reasons, strict=True)):
+            diverged = member.recorder.diverged_at
+            if diverged is not None:
+                yield from self.end(member, "diverged", f"non-finite train/loss at step {diverged}")
+            elif reason:
+                yield from self.end(member, "finished", reason)
+            elif member.run.key in self.leaving:
+                yield from self.end(member, "queued", "interrupted")
+            else:
+                staying.append(index)
+        if self.watch.due():
+            yield from self.flush()
+        self.keep(staying)
+
+    def evaluate(self, split: Split, prefix: str) -> list[dict[str, float]]:
+        """Of each run the mean loss and metrics over a split, as the model is used."""
+        self.stepper.train(False)
+        size, means = max(EVALUATION_BATCH, self.lesson.batch_size), Means(len(self.members))
         for inputs, targets in zip(*(part.split(size) for part in split), strict=True):
-            outputs = self.model(inputs)
-            losses, metrics = losses_of(self.task, outputs, targets), metrics_of(self.task, outputs, targets)
+            losses, metrics = self.stepper.evaluate((inputs, targets))
             means.add({"loss": losses, **metrics})
         return means.read(prefix)
 
-    def end(self, status: Literal["finished", "diverged", "queued"], reason: str) -> Iterator[Event]:
-        """Hand over the last points, then say how it ended."""
-        yield from self.recorder.flush(ended=True)
-        yield Finished(self.run.key, self.run.attempt, status, reason)
+    def end(self, member: Member, status: Literal["finished", "diverged", "queued"], reason: str) -> Iterator[Event]:
+        """Hand over the run's last points, then say how it ended."""
+        yield from self.watch.handing(member.recorder.points(ended=True))
+        yield Finished(member.run.key, member.run.attempt, status, reason)
 
+    def keep(self, indices: list[int]) -> None:
+        """Go on with these runs alone."""
+        if len(indices) < len(self.members):
+            self.members = [self.members[index] for index in indices]
+            if indices:
+                self.stepper.keep(indices)
 
-def usable_samples(samples: int, batch_size: int) -> int:
-    """How many samples an epoch takes: all, but a single one left over, which has no variance to normalise by."""
-    left_over = samples % batch_size
-    return samples - 1 if left_over == 1 < batch_size and samples > 1 else samples
+    def flush(self) -> Iterator[Points]:
+        """Hand over what all runs measured since the last time."""
+        self.collect()
+        for member in self.members:
+            yield from self.watch.handing(member.recorder.points())
+
+    def collect(self) -> None:
+        """Copy the losses since the last time from the device, to each run its own."""
+        losses, times = self.losses.take()  # (T, S)
+        for index, member in enumerate(self.members):
+            if times:
+                member.recorder.update(losses[:, index], [member.milliseconds + time for time in times])
+
+    def all_diverged(self) -> bool:
+        return all(member.recorder.diverged_at is not None for member in self.members)

@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, vmap
 
 from labbench.errors import InputError
-from labbench.train.tasks import Task
+from labbench.train.tasks import Task, accuracy, cross_entropy
 
 
-def losses_of(task: Task, outputs: Any, targets: Tensor) -> Tensor:
+def losses_of(task: Task, outputs: Any, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """The task's loss of each sample: (N,). Raises InputError where it is anything else."""
-    return _checked("loss", task.loss(outputs, targets), len(targets))
+    losses = task.loss(outputs, targets)
+    if smoothing:
+        losses = smoothed(task, outputs, losses, smoothing)
+    return _checked("loss", losses, len(targets))
 
 
 def metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
@@ -24,6 +28,32 @@ def metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
     if "loss" in metrics:
         raise InputError("the task's metrics have one called 'loss': that is what its loss() gives, name it otherwise")
     return {name: _checked(f"metric {name!r}", values, len(targets)) for name, values in metrics.items()}
+
+
+def stacked_losses_of(task: Task, outputs: Any, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
+    """The same for S runs, targets (S, N): losses (S, N); `smoothing` is (S, 1)."""
+    if task.loss is not cross_entropy:
+        return vmap(lambda given, wanted: losses_of(task, given, wanted))(outputs, targets)
+    scores = outputs.transpose(1, 2)  # (S, C, N)
+    if targets.is_floating_point():
+        targets = targets.transpose(1, 2)
+    losses = F.cross_entropy(scores, targets, reduction="none")
+    return losses if smoothing is None else smoothed(task, scores, losses, smoothing)
+
+
+def stacked_metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+    """The same for S runs: (S, N) each."""
+    if task.metrics is accuracy and targets.dim() == 2 and not targets.is_floating_point() and outputs.dim() == 3:
+        return {"accuracy": outputs.argmax(dim=2) == targets}
+    return vmap(lambda given, wanted: metrics_of(task, given, wanted))(outputs, targets)
+
+
+def smoothed(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tensor) -> Tensor:
+    """Cross-entropies of scores (..., C, N) or (N, C), with a share of each target spread over all classes."""
+    if task.loss is not cross_entropy:
+        raise InputError("label_smoothing belongs to cross-entropy, and this task has a loss of its own")
+    spread = -scores.log_softmax(dim=1).mean(dim=1)
+    return losses * (1 - smoothing) + spread * smoothing
 
 
 def _checked(what: str, values: Any, samples: int) -> Tensor:
@@ -37,23 +67,26 @@ def _checked(what: str, values: Any, samples: int) -> Tensor:
 
 
 class Means:
-    """Values a sample, kept on the device until their means are read."""
+    """Values a sample of S runs, kept on the device until their means are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs: int) -> None:
+        self._runs = runs
         self._values: dict[str, list[Tensor]] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Values of some more samples, each (N,)."""
+        """Values of some more samples, each (S, N)."""
         for name, value in values.items():
             self._values.setdefault(name, []).append(value)
 
-    def read(self, prefix: str) -> dict[str, float]:
-        """The means by name, `prefix` before it."""
+    def read(self, prefix: str) -> list[dict[str, float]]:
+        """Of each run the means by name, `prefix` before it."""
         if not self._values:
-            return {}
-        means = torch.stack([_mean(torch.cat(values)) for values in self._values.values()])
-        return dict(zip([prefix + name for name in self._values], means.tolist(), strict=True))  # one copy to the host
+            return [{} for _ in range(self._runs)]
+        means = torch.stack([_mean(torch.cat(values, dim=1)) for values in self._values.values()], dim=1)  # (S, names)
+        names = [prefix + name for name in self._values]
+        return [dict(zip(names, row, strict=True)) for row in means.tolist()]  # one copy to the host
 
 
 def _mean(values: Tensor) -> Tensor:
-    return values.mean(dtype=torch.float32 if values.device.type == "mps" else torch.float64)  # Metal has no float64
+    on_metal = values.device.type == "mps"  # which has no float64
+    return values.mean(dim=1, dtype=torch.float32 if on_metal else torch.float64)

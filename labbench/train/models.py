@@ -1,16 +1,25 @@
-"""The networks of the digits task, as plain PyTorch."""
+"""The networks of the built-in tasks, as plain PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
+
+
+class Step(nn.Module):
+    """1 where the input is above 0, else 0: the unit of 1958. No gradient passes it, so layers before it stay as they are."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.sign().relu()  # two operations that have a derivative, of zero
+
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
+    "step": Step,
 }
 POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
@@ -33,7 +42,7 @@ def mlp(
 
 
 def cnn(
-    side: int,
+    shape: Sequence[int],
     channels: Sequence[int],
     classes: int,
     *,
@@ -45,19 +54,19 @@ def cnn(
 ) -> nn.Sequential:
     """Per entry of `channels` Conv2d, BatchNorm, activation, 2x2 pooling; then Dropout and Linear to the classes.
 
-    Images are `side` x `side` of one channel. The padding is half the kernel, so an odd kernel keeps the size; an
-    image of a single pixel is not pooled.
+    Images are of `shape` (channels, height, width). The padding is half the kernel, so an odd kernel keeps the size;
+    an image of a single row or column is not pooled.
     """
     layers: list[nn.Module] = []
-    depth = 1
-    for width in channels:
-        layers.append(nn.Conv2d(depth, width, kernel, padding=kernel // 2, bias=not batchnorm))
-        side += 1 - kernel % 2
+    depth, height, width = shape
+    for filters in channels:
+        layers.append(nn.Conv2d(depth, filters, kernel, padding=kernel // 2, bias=not batchnorm))
+        height, width = height + 1 - kernel % 2, width + 1 - kernel % 2
         if batchnorm:
-            layers.append(nn.BatchNorm2d(width))
+            layers.append(nn.BatchNorm2d(filters))
         layers.append(ACTIVATIONS[activation]())
-        if pooling != "none" and side > 1:
+        if pooling != "none" and min(height, width) > 1:
             layers.append(POOLINGS[pooling](2))
-            side //= 2
-        depth = width
-    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(depth * side * side, classes))
+            height, width = height // 2, width // 2
+        depth = filters
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(depth * height * width, classes))

@@ -34,6 +34,15 @@ class Purpose(IntEnum):
     DATA = 4
     """The generators while a task makes its data: the same for every seed."""
     SPLIT = 5
+    SUBSET = 6
+    """Which training samples stay when a config asks for fewer."""
+    LABEL_NOISE = 7
+    LABEL_ORDER = 8
+    """Where each label goes when they are shuffled."""
+    INPUT_NOISE = 9
+    INPUT_SPARSITY = 10
+    MADE = 11
+    """Data that the project makes itself."""
 
 
 START = (0x243F6A88, -0x7A5CF72D)
@@ -58,6 +67,17 @@ def words(keys: Tensor, count: int) -> Tensor:
     sequence = torch.arange(count, dtype=torch.int32, device=keys.device) * keys[..., 1:]
     sequence += keys[..., :1]
     return _mix_(sequence)
+
+
+def uniform(words: Tensor) -> Tensor:
+    """Words as numbers from 0 to below 1: float64, the same shape."""
+    return (words.to(torch.int64) & 0xFFFFFFFF).to(torch.float64) / 2**32
+
+
+def normal(words: Tensor) -> Tensor:
+    """Standard normal numbers, float64 (..., n) from words (..., 2 * n): Box and Muller's cosine."""
+    first, second = uniform(words).chunk(2, dim=-1)
+    return (-2 * torch.log1p(-first)).sqrt() * (2 * torch.pi * second).cos()
 
 
 def permutations(seeds: Sequence[int], epoch: int, size: int, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""What one run has measured: collected on its device, copied in blocks, thinned, handed over as events."""
+"""What runs have measured: collected on the device for a stack, copied in blocks, thinned for each run, handed over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labbench.records import Points, RunRecord
-from labbench.train.clock import Clock
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -24,51 +23,16 @@ EVERY_STEP_UP_TO = 4000
 WINDOWS = EVERY_STEP_UP_TO // 2
 
 
-class Recorder:
-    """The points of one run between two flushes. No training loss after the first non-finite one is kept."""
+class Watch:
+    """The time of a stack, and when it is time to hand over what was measured."""
 
-    def __init__(self, run: RunRecord, clock: Clock, log_every: int | Literal["auto"], total_steps: int) -> None:
-        self.run, self.clock = run, clock
-        self.diverged_at: int | None = None
-        """The step of the first non-finite training loss, once it was collected."""
-        self._every = 1 if log_every == "auto" else log_every
-        self._window = window_of(total_steps) if log_every == "auto" else 1
-        self._on_device: list[Tensor] = []  # losses not copied yet, each (N,)
-        self._losses: list[float] = []  # not thinned yet
-        self._times: list[int] = []  # of both
-        self._epoch_losses: list[float] = []
-        self._points: dict[str, tuple[list[int], list[int], list[float]]] = {}  # steps, times and values by metric
+    def __init__(self) -> None:
         self._start = self._flushed = time.perf_counter()
         self._waited = 0.0
 
-    def update(self, losses: Tensor) -> None:
-        """The losses of a batch (N,) under the weights that this step's update has changed; the clock goes on after."""
-        self._on_device.append(losses.detach())
-        self._times.append(self._milliseconds())
-
-    def collect(self) -> None:
-        """Copy the losses of the updates since the last time from the device."""
-        if not self._on_device:
-            return
-        means = [torch.stack(list(batches)).mean(dim=1) for _, batches in groupby(self._on_device, len)]
-        losses: list[float] = torch.cat(means).tolist()  # the one copy from device to host
-        self._on_device.clear()
-        self._losses += losses
-        self._epoch_losses += losses
-        if self.diverged_at is None:
-            first = self.clock.step - len(losses)
-            self.diverged_at = next((first + i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-
-    def epoch_loss(self) -> float:
-        """The mean of the training losses collected since the last call."""
-        losses, self._epoch_losses = self._epoch_losses, []
-        return math.fsum(losses) / len(losses)
-
-    def measure(self, values: Mapping[str, float]) -> None:
-        """Values measured now, by metric."""
-        now = self._milliseconds()
-        for metric, value in values.items():
-            self._add(metric, [self.clock.step], [now], [float(value)])
+    def milliseconds(self) -> int:
+        """Since the start."""
+        return int((time.perf_counter() - self._start) * 1000)
 
     def seconds(self) -> float:
         """Seconds of computing since the start: without the time that the receiver of the points took."""
@@ -78,21 +42,92 @@ class Recorder:
         """Is it time to flush? Asked at every step, so cheap."""
         return time.perf_counter() - self._flushed > FLUSH_SECONDS
 
-    def flush(self, *, ended: bool = False) -> Iterator[Points]:
-        """Hand over what was measured; when the run has `ended`, the incomplete window of losses too."""
-        self.collect()
-        self._thin(ended=ended or self.diverged_at is not None)
-        points, self._points = self._points, {}
+    def handing(self, points: Iterator[Points]) -> Iterator[Points]:
+        """The points, while the time that their receiver takes is not counted."""
         handed = time.perf_counter()
-        for metric, (steps, times, values) in points.items():
-            yield Points(self.run.key, self.run.attempt, metric, steps, times, values)
+        yield from points
         self._flushed = time.perf_counter()
         self._waited += self._flushed - handed
 
+
+class Losses:
+    """The training losses of S runs that were not copied from the device yet."""
+
+    def __init__(self) -> None:
+        self._batches: list[Tensor] = []  # (S, N) each
+        self._times: list[int] = []
+
+    def add(self, losses: Tensor, time: int) -> None:
+        """The losses of a batch (S, N), measured at that millisecond."""
+        self._batches.append(losses)
+        self._times.append(time)
+
+    def take(self) -> tuple[NDArray[np.float64], list[int]]:
+        """The means over each batch since the last call, (T, S), and their times."""
+        times, self._times = self._times, []
+        batches, self._batches = self._batches, []
+        if not batches:
+            return np.empty((0, 0)), times
+        means = [torch.stack(list(equal)).mean(dim=2) for _, equal in groupby(batches, lambda batch: batch.shape[1])]
+        return torch.cat(means).cpu().double().numpy(), times  # the one copy from device to host
+
+
+class Recorder:
+    """The points of one run between two flushes. No training loss after the first non-finite one is kept."""
+
+    def __init__(self, run: RunRecord, log_every: int | Literal["auto"], total_steps: int) -> None:
+        self.run = run
+        self.step = 0
+        """Training losses recorded so far."""
+        self.diverged_at: int | None = None
+        """The step of the first non-finite training loss."""
+        self._every = 1 if log_every == "auto" else log_every
+        self._window = window_of(total_steps) if log_every == "auto" else 1
+        self._losses: list[float] = []  # not thinned yet
+        self._times: list[int] = []  # of both
+        self._epoch_losses: list[float] = []
+        self._points: dict[str, tuple[list[int], list[int], list[float]]] = {}  # steps, times and values by metric
+
+    def update(self, losses: NDArray[np.float64], times: list[int]) -> None:
+        """The training losses (T,) of the next updates."""
+        values = losses.tolist()
+        self._losses += values
+        self._times += times
+        self._epoch_losses += values
+        if self.diverged_at is None and not np.isfinite(losses).all():
+            self.diverged_at = self.step + int(np.isfinite(losses).argmin())
+        self.step += len(values)
+
+    def epoch_loss(self) -> float:
+        """The mean of the training losses recorded since the last call."""
+        losses, self._epoch_losses = self._epoch_losses, []
+        return math.fsum(losses) / len(losses)
+
+    def measure(self, values: Mapping[str, float], time: int) -> None:
+        """Values measured now, by metric."""
+        for metric, value in values.items():
+            self._add(metric, [self.step], [time], [float(value)])
+
+    def points(self, *, ended: bool = False) -> Iterator[Points]:
+        """Hand over what was measured; when the run has `ended`, the incomplete window of losses too."""
+        self._thin(ended=ended or self.diverged_at is not None)
+        points, self._points = self._points, {}
+        for metric, (steps, times, values) in points.items():
+            yield Points(self.run.key, self.run.attempt, metric, steps, times, values)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run has to know, once all points were handed over at an epoch's end."""
+        return {"step": self.step, "losses": self._losses, "times": self._times}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.step = state["step"]
+        self._losses, self._times = list(state["losses"]), list(state["times"])
+
     def _thin(self, *, ended: bool) -> None:
         """Move the losses of complete windows, at the end all of them, to the points."""
-        first = self.clock.step - len(self._losses)
-        end = self.clock.step if self.diverged_at is None else max(first, self.diverged_at + 1)
+        first = self.step - len(self._losses)
+        end = self.step if self.diverged_at is None else max(first, self.diverged_at + 1)
         count = end - first
         if not ended and (self._window > 1 or self._every > 1):
             count = (count - 1) // self._window * self._window  # the newest may turn out to be the last
@@ -117,9 +152,6 @@ class Recorder:
         kept[0].extend(steps)
         kept[1].extend(times)
         kept[2].extend(values)
-
-    def _milliseconds(self) -> int:
-        return int((time.perf_counter() - self._start) * 1000)
 
 
 def window_of(total_steps: int) -> int:

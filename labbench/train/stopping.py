@@ -17,6 +17,14 @@ class Judge:
         self._best = -math.inf
         self._epochs_without_better = 0
 
+    def state(self) -> dict[str, float]:
+        """What a resumed run has to know."""
+        return {"best": self._best, "epochs_without_better": self._epochs_without_better}
+
+    def load(self, state: Mapping[str, float]) -> None:
+        """Go on from there."""
+        self._best, self._epochs_without_better = state["best"], int(state["epochs_without_better"])
+
     def verdict(self, measured: Mapping[str, float]) -> str | None:
         """The reason to end now, or None. NaN is never better. Raises InputError where the metric was not measured."""
         if self.stop is None:

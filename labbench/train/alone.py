@@ -1,0 +1,88 @@
+"""The way `loop`: one run, its plain module and torch's own optimizer. What the other ways are measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from labbench.records import Config
+from labbench.train.clock import Clock
+from labbench.train.data import Split
+from labbench.train.dropout import swap_dropout
+from labbench.train.measures import losses_of, metrics_of
+from labbench.train.optim import make_optimizer
+from labbench.train.schedules import Schedule
+from labbench.train.stepper import Lesson, Measured, State
+
+
+class Alone:
+    """A stack of a single run."""
+
+    way = "loop"
+
+    def __init__(self, model: nn.Module, config: Config, lesson: Lesson, clock: Clock) -> None:
+        """The model is taken over, to where the lesson's data lies."""
+        self.model, self.task, self.data, self.clock = model, lesson.task, lesson.data, clock
+        self.schedule = Schedule([config], lesson.steps_per_epoch)
+        self.smoothing: float = config["label_smoothing"]
+        self.clip: float | None = config["clip"]
+        swap_dropout(model, config["seed"], clock)
+        model.to(self.data.device, self.data.dtype)
+        self.parameters = dict(model.named_parameters())
+        self.optimizer = make_optimizer(config, self.parameters.values(), self.data.device)
+
+    def step(self, batch: Tensor) -> Measured:
+        inputs, targets = (part.index_select(0, batch[0]) for part in self.data.train)
+        outputs = self.model(inputs)
+        losses = losses_of(self.task, outputs, targets, self.smoothing)  # (N,)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of their mean
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
+        if not self.schedule.constant:
+            self.optimizer.param_groups[0]["lr"] = float(self.schedule.at(self.clock.step)[0])
+        self.optimizer.step()
+        self.clock.step += 1
+        return _of_one_run(losses.detach(), metrics_of(self.task, outputs, targets))
+
+    @torch.no_grad()
+    def evaluate(self, split: Split) -> Measured:
+        inputs, targets = split
+        outputs = self.model(inputs)
+        return _of_one_run(losses_of(self.task, outputs, targets), metrics_of(self.task, outputs, targets))
+
+    def train(self, mode: bool) -> None:
+        self.model.train(mode)
+
+    def state(self, index: int) -> State:
+        memory: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            for kind, value in self.optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    memory[kind if value.dim() == 0 else f"{kind}.{name}"] = value.clone()
+        tensors = self.parameters | dict(self.model.named_buffers())
+        return State({name: tensor.detach().clone() for name, tensor in tensors.items()}, memory)
+
+    def load(self, states: Sequence[State]) -> None:
+        (state,) = states
+        tensors = self.parameters | dict(self.model.named_buffers())
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(state.tensors[name])
+        for key, value in state.memory.items():
+            kind, _, name = key.partition(".")
+            for parameter in [self.parameters[name]] if name else self.parameters.values():
+                self.optimizer.state[parameter][kind] = value.clone()
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """There is only the one."""
+
+    def weights(self, index: int) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+
+def _of_one_run(losses: Tensor, metrics: Mapping[str, Tensor]) -> Measured:
+    return losses.unsqueeze(0), {name: values.unsqueeze(0) for name, values in metrics.items()}

@@ -1,0 +1,101 @@
+"""The check before runs step together: one plain gradient step of some of them, in float64, against each alone.
+
+It finds what a stack cannot do: a forward that draws random numbers, a buffer that the module binds anew, a loss that
+mixes samples. What depends on data in later steps only is not found.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from labbench.records import Config
+from labbench.train.alone import Alone
+from labbench.train.clock import Clock
+from labbench.train.data import Data
+from labbench.train.dropout import dropout_probabilities
+from labbench.train.random import Purpose, generator_seed, permutations, torch_generator
+from labbench.train.stepper import Lesson, Stepper, state_of
+from labbench.train.together import Together
+
+RUNS = 3
+SAMPLES = 16
+TOLERANCE = 1e-9
+"""Relative to the largest number of a tensor."""
+
+PLAIN = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip": None, "schedule": "constant"}
+"""With this optimizer the change of the parameters is the gradient."""
+
+
+def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config], lesson: Lesson) -> str | None:
+    """Why these models cannot step together in that way, or None where they can."""
+    chosen = sorted({0, len(models) // 2, len(models) - 1})[:RUNS]
+    plain = [{**configs[index], **PLAIN, "warmup": 0} for index in chosen]
+    sample, batch = some_samples(lesson, [config["seed"] for config in plain])
+    expected: list[dict[str, Tensor]] = []
+    for row, (index, config) in enumerate(zip(chosen, plain, strict=True)):
+        alone = Alone(copy.deepcopy(models[index]), config, sample, Clock())
+        with torch_generator(generator_seed(config["seed"], Purpose.GENERATOR, 1), torch.device("cpu")):
+            before = torch.get_rng_state()
+            expected += all_numbers(alone, batch[row : row + 1])
+            if not torch.equal(before, torch.get_rng_state()):
+                return "its forward draws random numbers"
+    try:
+        stack = Together(
+            way,
+            copy.deepcopy(models[chosen[0]]),
+            [dropout_probabilities(models[index]) for index in chosen],
+            [state_of(models[index]) for index in chosen],
+            plain,
+            sample,
+            Clock(),
+        )
+        results = all_numbers(stack, batch)
+    except Exception as error:  # torch.func may refuse a user's forward or loss in any way
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    for alone_numbers, together_numbers in zip(expected, results, strict=True):
+        for name, value in alone_numbers.items():
+            if not close(value, together_numbers[name]):
+                return f"its {name} comes out differently"
+    return None
+
+
+def some_samples(lesson: Lesson, seeds: Sequence[int]) -> tuple[Lesson, Tensor]:
+    """The samples of the first batch of each seed, in float64 on the CPU, and where each finds its own: (S, N)."""
+    count = min(SAMPLES, lesson.batch_size, lesson.samples_per_epoch)
+    here = torch.device("cpu")
+    order = permutations(seeds, 1, len(lesson.data.train[0]), here)[:, :count]
+    inputs, targets = (part.cpu()[order.flatten()] for part in lesson.data.train)
+    first = lesson.data.val[0][:count], lesson.data.val[1][:count]
+    data = Data((inputs, targets), first).to(here, torch.float64)
+    return Lesson(lesson.task, data, count), torch.arange(len(inputs)).view(order.shape)
+
+
+def all_numbers(stepper: Stepper, batch: Tensor) -> list[dict[str, Tensor]]:
+    """Of each run what one step measures, the tensors after it, and what is measured of them afterwards."""
+    stepper.train(True)
+    before = [stepper.state(index) for index in range(len(batch))]
+    trained = stepper.step(batch)
+    stepper.train(False)
+    evaluated = stepper.evaluate(stepper.data.val)
+    numbers = []
+    for index, start in enumerate(before):
+        after = stepper.state(index).tensors
+        found = {f"tensor {name}": tensor - start.tensors[name] for name, tensor in after.items()}
+        for when, (losses, metrics) in (("training", trained), ("evaluation", evaluated)):
+            found[f"{when} loss"] = losses[index]
+            found |= {f"{when} {name}": values[index] for name, values in metrics.items()}
+        numbers.append(found)
+    return numbers
+
+
+def close(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors agree to rounding, NaN with NaN."""
+    if first.shape != second.shape:
+        return False
+    first, second = first.double(), second.double()
+    largest = first.abs().nan_to_num(0, 0, 0).max().item() if first.numel() else 0.0
+    return torch.allclose(first, second, rtol=TOLERANCE, atol=TOLERANCE * max(1.0, largest), equal_nan=True)

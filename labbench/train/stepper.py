@@ -1,0 +1,80 @@
+"""The one interface behind which runs are stepped, whichever way: some runs, some samples, one update of each.
+
+`Alone` is the way `loop`; `Together` has two, `stacked` and `vmap`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from torch import Tensor, nn
+
+from labbench.train.data import Data, Split, usable_samples
+from labbench.train.tasks import Task
+
+Measured: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
+"""Losses of S runs (S, N), and by name what else was measured of each sample (S, N)."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the runs of a stack have in common: what they learn, from which data, in which batches."""
+
+    task: Task
+    data: Data
+    """Where, and in the precision in which, models are trained."""
+    batch_size: int
+
+    @property
+    def samples_per_epoch(self) -> int:
+        return usable_samples(len(self.data.train[0]), self.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.samples_per_epoch / self.batch_size)
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a run's next updates depend on, besides its config and the number of updates done."""
+
+    tensors: Mapping[str, Tensor]
+    """Parameters and buffers by their names in the model."""
+    memory: Mapping[str, Tensor]
+    """The optimizer's: scalars as `NAME`, what it keeps of a parameter as `NAME.PARAMETER`."""
+
+
+def state_of(model: nn.Module) -> State:
+    """The state of a run whose model is new."""
+    return State(dict(model.named_parameters()) | dict(model.named_buffers()), {})
+
+
+class Stepper(Protocol):
+    """S runs at the same step."""
+
+    way: str
+    data: Data
+
+    def step(self, batch: Tensor) -> Measured:
+        """One update of each run by the samples with these indices (S, N); what it measured before the update."""
+
+    def evaluate(self, split: Split) -> Measured:
+        """Losses and metrics of these samples (N, ...) for each run; nothing changes."""
+
+    def train(self, mode: bool) -> None:
+        """Into training mode, or out of it."""
+
+    def state(self, index: int) -> State:
+        """A copy of the state of one run."""
+
+    def load(self, states: Sequence[State]) -> None:
+        """Go on from these states, one a run."""
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Let all runs but these go."""
+
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """What the state_dict of one run's model is now."""

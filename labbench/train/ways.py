@@ -1,0 +1,134 @@
+"""Which runs step together, and how: by the structure of their models, after a check against the plain loop.
+
+Models have one structure when they differ in nothing but the values of their tensors and the probabilities of dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from labbench.train.alone import Alone
+from labbench.train.check import disagreement
+from labbench.train.clock import Clock
+from labbench.train.dropout import SPATIAL_DIMENSIONS, dropout_probabilities
+from labbench.train.layers import known
+from labbench.train.members import Member
+from labbench.train.stepper import Lesson, Stepper, state_of
+from labbench.train.tasks import make_model
+from labbench.train.together import Together
+
+WIDTH = 64
+"""Runs that step together at the most."""
+
+
+@dataclass
+class Arranged:
+    """Runs that are ready to train together."""
+
+    members: list[Member]
+    stepper: Stepper
+    clock: Clock
+    note: str | None = None
+    """Why they are stepped in another way than they might be."""
+
+
+def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
+    """All members, in order, as stacks; each is made when it is asked for. They are all after equally many updates."""
+    for start in range(0, len(members), WIDTH):
+        several = members[start : start + WIDTH]
+        if len(several) == 1 or several[0].way == "loop":
+            yield from (alone(member, lesson) for member in several)
+            continue
+        models = [make_model(lesson.task, member.config) for member in several]
+        for alike in by_structure(models):
+            yield from together([several[i] for i in alike], [models[i] for i in alike], lesson)
+
+
+def alone(member: Member, lesson: Lesson, note: str | None = None) -> Arranged:
+    """The member by itself, in the plain loop."""
+    clock = Clock(member.recorder.step)
+    stepper = Alone(make_model(lesson.task, member.config), member.config, lesson, clock)
+    if member.resumed is not None:
+        stepper.load([member.resumed])
+    return Arranged([member], stepper, clock, note)
+
+
+def together(members: list[Member], models: list[nn.Module], lesson: Lesson) -> Iterator[Arranged]:
+    """Members whose models have one structure: as one stack, or each alone where the check finds a difference."""
+    if len(members) == 1:
+        yield alone(members[0], lesson)
+        return
+    configs = [member.config for member in members]
+    way = "stacked" if known(models[0]) else "vmap"
+    note = disagreement(way, models, configs, lesson)
+    if note is not None:
+        for number, member in enumerate(members):
+            yield alone(member, lesson, None if number else note)
+        return
+    clock = Clock(members[0].recorder.step)
+    dropouts = [dropout_probabilities(model) for model in models]
+    states = [member.resumed or state_of(model) for member, model in zip(members, models, strict=True)]
+    yield Arranged(members, Together(way, models[0], dropouts, states, configs, lesson, clock), clock)
+
+
+def by_structure(models: Sequence[nn.Module]) -> list[list[int]]:
+    """The indices of models that have one structure, in the order of the first of each."""
+    kinds: list[list[int]] = []
+    for index, model in enumerate(models):
+        for kind in kinds:
+            if alike(models[kind[0]], model):
+                kind.append(index)
+                break
+        else:
+            kinds.append([index])
+    return kinds
+
+
+def alike(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two models have the same modules with the same settings, and tensors of the same shapes."""
+    ours, theirs = dict(first.named_modules()), dict(second.named_modules())
+    return (
+        ours.keys() == theirs.keys()
+        and all(_same_settings(ours[name], theirs[name]) for name in ours)
+        and _shapes(first) == _shapes(second)
+    )
+
+
+def _shapes(model: nn.Module) -> list[tuple[str, torch.Size, torch.dtype, bool]]:
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return [(name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors]
+
+
+TENSORS_AND_CHILDREN = ("_parameters", "_buffers", "_modules")
+
+
+def _same_settings(first: nn.Module, second: nn.Module) -> bool:
+    if type(first) is not type(second):
+        return False
+    apart = (*TENSORS_AND_CHILDREN, "p") if type(first) in SPATIAL_DIMENSIONS else TENSORS_AND_CHILDREN
+    ours, theirs = ({k: v for k, v in vars(module).items() if k not in apart} for module in (first, second))
+    return ours.keys() == theirs.keys() and all(_same(ours[name], theirs[name]) for name in ours)
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Whether two plain values are equal. Others, such as tensors that are no buffers, are never the same."""
+    if isinstance(first, FunctionType | type | torch.dtype | torch.device):
+        return first is second or first == second
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple | set | frozenset):
+        pairs = zip(_in_order(first), _in_order(second), strict=False)
+        return len(first) == len(second) and all(_same(ours, theirs) for ours, theirs in pairs)
+    return isinstance(first, int | float | str | bytes | None | complex) and bool(first == second)
+
+
+def _in_order(values: Iterable[Any]) -> list[Any]:
+    return sorted(values, key=repr) if isinstance(values, set | frozenset) else list(values)
