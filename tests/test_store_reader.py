@@ -342,3 +342,25 @@ def test_sharing_means_that_an_end_is_seen_at_once(writer: Writer, reader: Reade
     writer.write([Finished(run.key, 1, "finished", "all epochs")])
     assert reader.status_counts() == {"finished": 1}
     assert json.dumps(reader.runs()[0].config) == '{"lr": 0.1, "seed": 0}'
+
+
+def test_values_of_all_runs_come_with_the_settings_they_are_grouped_by(writer: Writer, reader: Reader) -> None:
+    first, second, third = start(writer, [new_run(0, bn=True), new_run(1, bn=1), new_run(2)])
+    writer.write([points(first, "loss", [3.0, 1.0, 2.0]), points(second, "loss", [4.0])])
+    rows = reader.values(["best(loss)", "loss", "status"], by=["bn", "lr"], sort="best(loss)", descending=True)
+    assert [row[0] for row in rows] == [second.key, first.key, third.key]
+    assert [json.loads(row[1])[:2] for row in rows] == [[1, 0.1], [True, 0.1], [None, 0.1]]
+    assert json.loads(rows[1][1])[0] is True
+    assert [row[2:] for row in rows] == [(4.0, 4.0, "running"), (1.0, 2.0, "running"), (None, None, "running")]
+    assert [json.loads(row[1])[:1] for row in reader.values([], by=["seed"])] == [[0], [1], [2]]
+    assert [json.loads(row[1])[:1] for row in reader.values([], by=['odd"key'])] == [[None]] * 3
+    assert reader.values(["seed"], "seed>0") == [(second.key, "[]", 1), (third.key, "[]", 2)]
+
+
+def test_differing_and_constant_keys_are_told_apart_in_one_reading(writer: Writer, reader: Reader) -> None:
+    queue(writer, [new_run(0, bn=True), new_run(1)])
+    assert reader.told_apart() == (["seed", "bn"], {"lr": 0.1})
+    reader.told_apart()[1].clear()
+    assert reader.constant() == {"lr": 0.1}
+    queue(writer, [new_run(2, lr=1.0)])
+    assert reader.told_apart() == (["lr", "seed", "bn"], {})

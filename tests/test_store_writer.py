@@ -379,3 +379,11 @@ def test_closing_twice_is_fine(path: Path) -> None:
     writer = Writer(path)
     writer.close()
     writer.close()
+
+
+def test_a_renamed_run_keeps_its_key_and_its_identity(writer: Writer, reader: Reader) -> None:
+    [run] = queue(writer, 1)
+    writer.rename(run.key, "the good one")
+    [found] = reader.runs("name~good")
+    assert (found.key, found.identity) == (run.key, run.identity)
+    assert [again.key for again in queue(writer, 1)] == [run.key]

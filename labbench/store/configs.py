@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from labbench.store.rows import storable
@@ -26,7 +27,8 @@ def config_json(config: Mapping[str, Any]) -> str:
     return storable(text)
 
 
-def config_keys(configs: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+@lru_cache(maxsize=2)  # whoever watches a database asks again after each commit, and its configs are as they were
+def config_keys(configs: tuple[str, ...]) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     """The keys of configs (JSON) in the order they first come, and those that have one value in all, with it.
 
     Not having a key counts as a value of it.
@@ -41,7 +43,7 @@ def config_keys(configs: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
             constant = {key: value for key, value in constant.items() if key in config and config[key] == value}
         if not config.keys() <= keys.keys():
             keys |= dict.fromkeys(config)
-    return list(keys), constant or {}
+    return tuple(keys), constant or {}
 
 
 def _with_marks(value: Any) -> Any:

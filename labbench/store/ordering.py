@@ -53,7 +53,7 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
     has_key = f"SELECT 1 FROM runs WHERE {config.type} IS NOT NULL"
     if function is None and connection.execute(f"{has_key} LIMIT 1", config.parameters).fetchone():
         return
-    configs = [text for (text,) in connection.execute("SELECT config FROM runs")]
+    configs = tuple(text for (text,) in connection.execute("SELECT config FROM runs"))
     if configs:  # before there are runs, nothing is misspelt
         keys, _ = config_keys(configs)
         headings = [*metrics] if function is not None else [*_WORDS, *_TIMES, *keys, *metrics]

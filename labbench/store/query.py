@@ -173,6 +173,16 @@ class ConfigValue:
         return cls(lookup.format("type"), lookup.format("value"), (key,))
 
 
+def settings_of(keys: Sequence[str]) -> Sql:
+    """A JSON array that begins with the values of these config keys, null for one that a run lacks."""
+    if keys and all(map(_PLAIN_KEY.fullmatch, keys)):  # asked for several paths, SQLite keeps true apart from 1
+        paths = [f'$."{storable(key)}"' for key in (*keys, *keys[:1])]
+        return Sql(f"json_extract(runs.config, {_marks(paths)})", tuple(paths))
+    configs = [ConfigValue.of(key) for key in keys]
+    values = ", ".join(config.value for config in configs)
+    return Sql(f"json_array({values})", tuple(parameter for config in configs for parameter in config.parameters))
+
+
 def _of_config(compare: Compare, *, otherwise: Sql) -> Sql:
     """A compare with a config value of whatever type, and what holds where the config has no such key."""
     config = ConfigValue.of(compare.key)

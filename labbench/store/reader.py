@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,9 +18,10 @@ from labbench.filters import Filter, parse
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal
 from labbench.store.configs import config_keys
 from labbench.store.lookup import find
-from labbench.store.ordering import order, require_heading
-from labbench.store.query import read_metrics, where
+from labbench.store.ordering import order, require_heading, value_under
+from labbench.store.query import Sql, read_metrics, settings_of, where
 from labbench.store.rows import FROM_RUNS, STATUS, THESE, as_json_list, read_records
+from labbench.store.script_runs import Artifact
 from labbench.store.series import Curve, read_curve, read_series
 from labbench.store.streaming import PointRow, StepRow, stream_points, stream_runs, stream_steps
 from labbench.store.watching import FreshConnection
@@ -70,8 +72,8 @@ class Reader:
         """
 
         def read(connection: sqlite3.Connection) -> list[RunRecord]:
-            ids = _sorted(connection, "runs.id", wanted, sort, descending, limit, offset)
-            return read_records(connection, ids, summaries=summaries)
+            rows = _sorted(connection, Sql("runs.id"), wanted, sort, descending, limit, offset)
+            return read_records(connection, [run_id for (run_id,) in rows], summaries=summaries)
 
         return self._connection.read(read)
 
@@ -81,7 +83,31 @@ class Reader:
 
     def keys(self, wanted: Wanted = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
         """The keys of all runs that fit, in the order of `runs`: a tenth of the work where nothing else is shown."""
-        return self._connection.read(lambda connection: _sorted(connection, "runs.key", wanted, sort, descending))
+        rows = self._connection.read(lambda connection: _sorted(connection, Sql("runs.key"), wanted, sort, descending))
+        return [key for (key,) in rows]
+
+    def values(
+        self,
+        headings: Sequence[str],
+        wanted: Wanted = None,
+        *,
+        by: Sequence[str] = (),
+        sort: str | None = None,
+        descending: bool = False,
+    ) -> list[tuple[Any, ...]]:
+        """(key, settings, value, value, ...) of all runs that fit, in the order of `runs`: what groups are made of.
+
+        The settings are a JSON array that begins with the values of the config keys `by`, null for a key that a run
+        lacks; the rest is what `sort` would sort by under each heading.
+        """
+
+        def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            metrics = read_metrics(connection)
+            parts = [Sql("runs.key"), settings_of(by), *(value_under(heading, metrics) for heading in headings)]
+            columns = Sql(", ".join(part.text for part in parts), tuple(chain(*(part.parameters for part in parts))))
+            return _sorted(connection, columns, wanted, sort, descending)
+
+        return self._connection.read(read)
 
     def count(self, wanted: Wanted = None) -> int:
         """How many runs fit."""
@@ -143,8 +169,12 @@ class Reader:
 
     def differing(self, wanted: Wanted = None) -> list[str]:
         """The config keys with more than one value among the runs that fit; not having the key counts as one."""
+        return self.told_apart(wanted)[0]
+
+    def told_apart(self, wanted: Wanted = None) -> tuple[list[str], dict[str, Any]]:
+        """Both at once, for one reading of the configs: what `differing` and what `constant` give."""
         keys, constant = self._config_keys(wanted)
-        return [key for key in keys if key not in constant]
+        return [key for key in keys if key not in constant], constant
 
     def constant(self, wanted: Wanted = None) -> dict[str, Any]:
         """The config keys with one value, the same in every run that fits, and that value."""
@@ -157,6 +187,14 @@ class Reader:
             lambda connection: connection.execute(query, (_run_id(connection, key),)).fetchall()
         )
         return [text for (text,) in rows]
+
+    def artifacts(self, key: str) -> list[Artifact]:
+        """The files that a run made or used, by name."""
+        query = "SELECT name, path, size, sha256, created FROM artifacts WHERE run_id = ? ORDER BY name"
+        rows = self._connection.read(
+            lambda connection: connection.execute(query, (_run_id(connection, key),)).fetchall()
+        )
+        return [Artifact(*row) for row in rows]
 
     def sources(self, key: str) -> dict[str, str]:
         """The texts that a run was made from, by kind: grid, task, diff."""
@@ -207,7 +245,8 @@ class Reader:
         return self._connection.version()
 
     def _config_keys(self, wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
-        return config_keys(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id"))
+        keys, constant = config_keys(tuple(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id")))
+        return list(keys), dict(constant)
 
     def _known(self, metrics: Collection[str] | None) -> Collection[str] | None:
         """The metrics, before anything is streamed: a misspelt one would only be missing."""
@@ -244,22 +283,23 @@ def _tree(wanted: Wanted) -> Filter | None:
 
 def _sorted(
     connection: sqlite3.Connection,
-    column: str,
+    columns: Sql,
     wanted: Wanted,
     sort: str | None,
     descending: bool,
     limit: int | None = None,
     offset: int = 0,
-) -> list[Any]:
-    """A column of the runs that fit, in order."""
+) -> list[tuple[Any, ...]]:
+    """Columns of the runs that fit, in order."""
     metrics = read_metrics(connection)
     condition = where(_tree(wanted), metrics)
     if sort is not None:
         require_heading(connection, sort, metrics)
     by = order(sort, descending=descending, metrics=metrics)
-    query = f"SELECT {column} {FROM_RUNS} WHERE {condition.text} ORDER BY {by.text} LIMIT ? OFFSET ?"
+    query = f"SELECT {columns.text} {FROM_RUNS} WHERE {condition.text} ORDER BY {by.text} LIMIT ? OFFSET ?"
     page = (-1 if limit is None else limit, offset)
-    return [value for (value,) in connection.execute(query, (*condition.parameters, *by.parameters, *page))]
+    parameters = (*columns.parameters, *condition.parameters, *by.parameters, *page)
+    return connection.execute(query, parameters).fetchall()
 
 
 def _run_id(connection: sqlite3.Connection, key: str) -> int:

@@ -219,6 +219,11 @@ class Writer:
         with self._transaction() as connection:
             connection.execute("UPDATE runs SET note = ? WHERE key = ?", (storable(text) or None, key))
 
+    def rename(self, key: str, name: str) -> None:
+        """Give a run another name; its identity is not its name, so that its grid knows it still."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE runs SET name = ? WHERE key = ?", (storable(name), key))
+
     def archive(self, keys: Sequence[str], archived: bool = True) -> None:
         """Hide runs from every list that does not ask for archived ones, or show them again."""
         with self._transaction() as connection:
