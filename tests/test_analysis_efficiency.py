@@ -69,7 +69,9 @@ def test_a_run_that_never_gets_there_has_no_cost_and_does_not_win():
     ]
     observed = costs(curves, 0.9, "max")
     assert [(o.value, o.diverged) for o in observed] == [(10, False), (None, True), (20, False), (20, False)]
-    assert why(observed, "steps", "min").best.config == {"optimizer": "steady"}
+    answer = why(observed, "steps", "min", lost="never got there")
+    assert answer.best.config == {"optimizer": "steady"}
+    assert "1 of 4 runs never got there: 1 of 2 with optimizer lucky" in sentences(answer)
     lucky, steady = (reach(setup) for setup in tabulate(observed).setups)
     assert (lucky.reached, lucky.runs, lucky.median) == (1, 2, None)
     assert (steady.reached, steady.runs, steady.median) == (2, 2, 20)

@@ -156,6 +156,8 @@ class Answer:
     divergences: tuple[Divergence, ...] = ()
     """By the values of the parameter that tells most about which runs diverge."""
     shares: Shares | None = None
+    lost: str = "diverged"
+    """What happened to the runs that count as diverged, for sentences."""
 
     def as_document(self) -> dict[str, Any]:
         """One JSON document; numbers that are not finite are strings."""
@@ -175,6 +177,8 @@ class Answer:
             "rivals": self.rivals,
             "parameters": [_parameter(parameter) for parameter in self.parameters],
             "interactions": [_interaction(interaction) for interaction in self.interactions],
+            "widenings": [_widening(widening) for widening in self.widenings],
+            "divergences": [_divergence(divergence) for divergence in self.divergences],
             "shares": None if self.shares is None else _shares(self.shares),
         }
         return {key: plain(value) for key, value in document.items()}
@@ -243,6 +247,28 @@ def _interaction(interaction: Interaction) -> dict[str, Any]:
         "low": interaction.importance.low,
         "high": interaction.importance.high,
         "best": [{"value": value, "best": best} for value, best in interaction.best],
+    }
+
+
+def _widening(widening: Widening) -> dict[str, Any]:
+    return {
+        "name": widening.name,
+        "rate": widening.rate,
+        "wide": {"value": widening.wide_value, **_range(widening.wide)},
+        "narrow": {"value": widening.narrow_value, **_range(widening.narrow)},
+    }
+
+
+def _range(basin: Basin) -> dict[str, Any]:
+    return {"from": basin.low, "to": basin.high, "best": basin.best, "decades": basin.decades}
+
+
+def _divergence(divergence: Divergence) -> dict[str, Any]:
+    return {
+        "name": divergence.name,
+        "value": divergence.value,
+        "diverged": divergence.diverged,
+        "runs": divergence.runs,
     }
 
 

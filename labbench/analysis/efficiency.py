@@ -102,6 +102,7 @@ def costs(
     """What each run paid to reach the target, as observations to compare.
 
     A run that did not get there has no value and counts as diverged: its set-up must not win by the runs that did.
+    (`why(..., lost="never got there")` says it right.)
     """
     observed = []
     for curve in curves:

@@ -9,8 +9,8 @@ from labbench.text import number, setting
 
 
 def with_interval(interval: Interval) -> str:
-    """`0.978 [0.974, 0.981]`, or the value alone."""
-    if interval.low is None or interval.high is None:
+    """`0.978 [0.974, 0.981]`, or the value alone where the interval is not known or has no width."""
+    if interval.low is None or interval.high is None or interval.low == interval.high:
         return with_minus(number(interval.mean))
     shown = digits(half_width(interval))
     return f"{fixed(interval.mean, shown)} [{fixed(interval.low, shown)}, {fixed(interval.high, shown)}]"
@@ -18,7 +18,7 @@ def with_interval(interval: Interval) -> str:
 
 def change(interval: Interval) -> str:
     """`+0.004 [−0.001, +0.009]`."""
-    if interval.low is None or interval.high is None:
+    if interval.low is None or interval.high is None or interval.low == interval.high:
         return signed(interval.mean, two_digits(interval.mean))
     shown = digits(half_width(interval))
     mean, low, high = (signed(value, fixed(value, shown)) for value in (interval.mean, interval.low, interval.high))

@@ -200,16 +200,18 @@ def _fitted_share(block: Floats, others: list[Floats], y: Floats, total: float) 
     n = len(y)
     design = np.column_stack([block, np.ones(n), *others])
     solution = np.linalg.pinv(design, rcond=1e-10)
-    fit = block @ solution[: block.shape[1]]  # y -> the block's part of the fit
-    fit -= fit.mean(axis=0)
     df = n - np.linalg.matrix_rank(design)
     if df < 1:
         return Interval(math.nan)
     left = y - design @ (solution @ y)
     variance = float(left @ left) / df
-    expected = variance * float((fit**2).sum()) / n
+    rows, counts = np.unique(block, axis=0, return_counts=True)
+    rows = (rows - np.average(rows, axis=0, weights=counts)) @ solution[: block.shape[1]]  # y -> height of each level
+    weights = counts / n
+    u, sizes, _ = np.linalg.svd(rows, full_matrices=False)  # u * sizes is a root of the heights' covariance
+    expected = variance * float(weights @ (rows**2).sum(axis=1))
     generator = np.random.default_rng(0)
     scale = np.sqrt(df / generator.chisquare(df, size=(DRAWS, 1)))
-    drawn = fit @ y + math.sqrt(variance) * scale * (generator.standard_normal((DRAWS, n)) @ fit.T)
-    simulated = ((drawn**2).mean(axis=1) - 2.0 * expected) / total
-    return _share((float(((fit @ y) ** 2).mean()) - expected) / total, simulated)
+    drawn = rows @ y + math.sqrt(variance) * scale * (generator.standard_normal((DRAWS, len(sizes))) @ (u * sizes).T)
+    simulated = (drawn**2 @ weights - 2.0 * expected) / total
+    return _share((float(weights @ (rows @ y) ** 2) - expected) / total, simulated)

@@ -22,7 +22,8 @@ Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 MANY_LEVELS = 6
-"""Outside of a full grid, a number with more levels than this, each seen in few set-ups, is judged in bins."""
+"""Outside of a full grid, a number with more levels than this is judged in bins, if each is seen in few set-ups (or
+there are more than 20)."""
 BINS = 5
 
 
@@ -238,7 +239,8 @@ def _parameter(name: str, values: Sequence[Any]) -> Parameter:
 
 def _has_many_levels(parameter: Parameter) -> bool:
     levels = len(parameter.levels)
-    return parameter.numeric and levels > MANY_LEVELS and len(parameter.codes) < 3 * levels
+    rarely_repeated = len(parameter.codes) < 3 * levels
+    return parameter.numeric and levels > MANY_LEVELS and (rarely_repeated or levels > 4 * BINS)
 
 
 def _binned(parameter: Parameter) -> Parameter:

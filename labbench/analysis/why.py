@@ -90,12 +90,15 @@ class _Case:
         )
 
 
-def why(observations: Iterable[Observation], metric: str, goal: Goal) -> Answer:
-    """The answer to "which set-up is best, and why?"; runs without results are part of it, never an error."""
+def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: str = "diverged") -> Answer:
+    """The answer to "which set-up is best, and why?"; runs without results are part of it, never an error.
+
+    `lost` names in the sentences what became of the runs that count as diverged ("never got there", for costs).
+    """
     everything = tabulate(observations)
     table = everything.measured()
     if not table.setups:
-        return Answer(metric, goal, "no results", _counts(everything), divergences=_divergences(everything))
+        return Answer(metric, goal, "no results", _counts(everything), divergences=_divergences(everything), lost=lost)
     noise, order = learn_noise(table), best_first(table, goal)
     case = _Case(everything, table, noise, goal, order, _limits(metric, table))
     rivals = np.flatnonzero(contenders(table, noise, case.best, goal))
@@ -118,6 +121,7 @@ def why(observations: Iterable[Observation], metric: str, goal: Goal) -> Answer:
         widenings=widenings(everything, noise, goal),
         divergences=_divergences(everything),
         shares=_shares(found),
+        lost=lost,
     )
 
 

@@ -89,7 +89,7 @@ def _best(answer: Answer) -> str:
     elif best.n == 1:
         said += ", its spread taken from the other set-ups"
     if best.diverged:
-        said += f"; {best.diverged} of its {best.runs} runs diverged, as in every set-up some did"
+        said += f"; {best.diverged} of its {best.runs} runs {answer.lost}, as in every set-up some did"
     return said
 
 
@@ -154,7 +154,7 @@ def _unsafe(answer: Answer) -> str:
     if unsafe is None:
         return ""
     said = f"passed over: {_of(unsafe, answer)}: {_measured(unsafe)}"
-    return f"{said}, but {unsafe.diverged} of its {unsafe.runs} runs diverged"
+    return f"{said}, but {unsafe.diverged} of its {unsafe.runs} runs {answer.lost}"
 
 
 def _parameter(parameter: ParameterAnswer, answer: Answer) -> str:
@@ -166,7 +166,7 @@ def _parameter(parameter: ParameterAnswer, answer: Answer) -> str:
         return f"{name}: only one of its values has results" if len(parameter.marginal.effects) > 1 else ""
     values = [effect for effect in parameter.marginal.effects if effect.n]
     said = _two_values(parameter, contrast, answer) if len(values) == 2 else _many_values(parameter, contrast, answer)
-    return f"{name}: {said}{_lost(parameter)}"
+    return f"{name}: {said}{_lost(parameter, answer)}"
 
 
 def _two_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
@@ -175,7 +175,8 @@ def _two_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) 
     if parameter.evidence == "none" and contrast.interval.low is not None:
         return f"no difference found ({ahead} against {behind}: {gain})"
     better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
-    said = f"{better} by {gain} averaged over the grid"
+    averaged = "on average" if answer.shares and answer.shares.method == "additive model" else "averaged over the grid"
+    said = f"{better} by {gain} {averaged}"
     return said + _strength(parameter) + _closing(parameter, answer) + _best_differs(parameter, contrast, answer)
 
 
@@ -221,11 +222,10 @@ def _best_differs(parameter: ParameterAnswer, contrast: Contrast, answer: Answer
     return "" if freeze(used) == freeze(contrast.value) else f", yet the best set-up uses {_value(parameter, used)}"
 
 
-def _lost(parameter: ParameterAnswer) -> str:
+def _lost(parameter: ParameterAnswer, answer: Answer) -> str:
     gone = [effect for effect in parameter.marginal.effects if not effect.n and effect.diverged]
-    return (
-        f"; nothing but divergence at {', '.join(_value(parameter, effect.value) for effect in gone)}" if gone else ""
-    )
+    values = ", ".join(_value(parameter, effect.value) for effect in gone)
+    return f"; every run {answer.lost} at {values}" if gone else ""
 
 
 def _value(parameter: ParameterAnswer, value: Any) -> str:
@@ -236,7 +236,8 @@ def _value(parameter: ParameterAnswer, value: Any) -> str:
         return "not set"
     effect = next((effect for effect in parameter.marginal.effects if freeze(effect.value) == freeze(value)), None)
     if effect is not None and effect.span is not None and effect.span[0] != effect.span[1]:
-        return f"{setting(float(f'{effect.span[0]:.2g}'))} to {setting(float(f'{effect.span[1]:.2g}'))}"
+        low, high = (setting(float(f"{edge:.2g}")) for edge in effect.span)
+        return f"{low}–{high}"
     return _plain_setting(value)
 
 
@@ -315,7 +316,7 @@ def _runs_without_result(answer: Answer) -> list[str]:
     lines, counts = [], answer.counts
     if counts.diverged:
         where = ", ".join(f"{d.diverged} of {d.runs} with {_said(d.name, d.value)}" for d in answer.divergences)
-        lines.append(f"{counts.diverged} of {counts.runs} runs diverged{': ' + where if where else ''}")
+        lines.append(f"{counts.diverged} of {counts.runs} runs {answer.lost}{': ' + where if where else ''}")
     if counts.missing:
         lines.append(f"left out: {counts.missing} without {clean(answer.metric)} (failed, stopped or not measured)")
     return lines
