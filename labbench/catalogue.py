@@ -7,17 +7,38 @@ from __future__ import annotations
 
 from labbench.params import Param
 
+ALTERATIONS: dict[str, Param] = {
+    "train_size": Param("int", None, "samples to train on, classes in proportion; all if not given", low=1),
+    "classes": Param("ints", None, "the classes to tell apart, numbered anew in this order; all if not given", low=0),
+    "label_noise": Param("float", 0.0, "share of the training labels replaced by another class", low=0.0, high=1.0),
+    "random_labels": Param("bool", False, "training labels shuffled among the samples: nothing is left to learn"),
+    "input_noise": Param("float", 0.0, "standard deviation of noise added to the inputs of all splits", low=0.0),
+    "input_sparsity": Param("float", 0.0, "share of the inputs set to zero, in all splits", low=0.0, below=1.0),
+}
+"""What may be done to the data of a task with classes."""
+
+DENSE: dict[str, Param] = {
+    "hidden": Param("ints", [128, 64], "widths of the hidden layers (mlp)", low=1),
+    "activation": Param("str", "relu", "activation function", choices=("relu", "gelu", "tanh", "sigmoid", "step")),
+    "dropout": Param("float", 0.0, "probability of dropping a unit", low=0.0, below=1.0, per_run=True),
+    "batchnorm": Param("bool", False, "batch normalisation before each activation"),
+    "layers": Param("strs", None, 'the network layer by layer, instead of `model`: ["linear 32", "relu", "linear 10"]'),
+}
+"""Networks of fully connected layers, or of a list of layers."""
+
+IMAGES: dict[str, Param] = {
+    "model": Param("str", "mlp", "network", choices=("mlp", "cnn")),
+    "hidden": DENSE["hidden"],
+    "channels": Param("ints", [8, 16], "channels of the convolutions (cnn)", low=1),
+    "kernel": Param("int", 3, "side of the convolution kernels (cnn)", low=1, high=8),
+    "pooling": Param("str", "max", "2x2 pooling after each convolution (cnn)", choices=("max", "avg", "none")),
+    **DENSE,
+    **ALTERATIONS,
+}
+"""Networks for images, and what may be done to these."""
+
 BUILTIN: dict[str, dict[str, Param]] = {
-    "digits": {
-        "model": Param("str", "mlp", "network", choices=("mlp", "cnn")),
-        "hidden": Param("ints", [128, 64], "widths of the hidden layers (mlp)", low=1),
-        "channels": Param("ints", [8, 16], "channels of the convolutions (cnn)", low=1),
-        "kernel": Param("int", 3, "side of the convolution kernels (cnn)", low=1, high=8),
-        "pooling": Param("str", "max", "2x2 pooling after each convolution (cnn)", choices=("max", "avg", "none")),
-        "activation": Param("str", "relu", "activation function", choices=("relu", "gelu", "tanh", "sigmoid")),
-        "dropout": Param("float", 0.0, "probability of dropping a unit", low=0.0, below=1.0, per_run=True),
-        "batchnorm": Param("bool", False, "batch normalisation before each activation"),
-    },
+    "digits": IMAGES,
 }
 """Parameters of the built-in tasks, by task."""
 

@@ -8,9 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import BUILTIN, TRAINING, Param, with_defaults
-from labbench.train.tasks import TASKS, accuracy, cross_entropy, load_task, make_data, make_model
+from labbench.params import TRAINING, Param, with_defaults
+from labbench.train.builtin import TASKS
+from labbench.train.losses import accuracy, cross_entropy
+from labbench.train.tasks import load_task, make_data, make_model
 from training import trained
 
 EXAMPLE = Path(__file__).parents[1] / "experiments" / "my_task.py"

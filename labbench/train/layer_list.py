@@ -18,7 +18,8 @@ from labbench.train.models import ACTIVATIONS
 
 Shape: TypeAlias = tuple[int, ...]
 """Of one sample: (channels, height, width) or (numbers,)."""
-Maker: TypeAlias = Callable[[Shape, str], tuple[nn.Module, Shape]]
+Made: TypeAlias = tuple[nn.Module, Shape]
+Maker: TypeAlias = Callable[[Shape, str], Made]
 """What makes a layer from the shape of its input and what is written behind its name; raises Refused."""
 
 
@@ -62,18 +63,19 @@ def shown(shape: Shape) -> str:
     return "x".join(map(str, shape)) + " (channels x height x width)"
 
 
-def conv(shape: Shape, rest: str) -> tuple[nn.Module, Shape]:
+def conv(shape: Shape, rest: str) -> Made:
     depth, height, width = image(shape)
-    filters, kernel = whole(rest, "channels", "kernel", default=3)
+    filters, *side = whole(rest, 2, 'the channels, and the side of the kernel if it is not 3: "conv 16" or "conv 16x5"')
+    kernel = side[0] if side else 3
     grown = 1 - kernel % 2
     sides = height + grown, width + grown
     return nn.Conv2d(depth, filters, kernel, padding=kernel // 2), (filters, *sides)
 
 
 def pool(kind: type[nn.MaxPool2d] | type[nn.AvgPool2d]) -> Maker:
-    def make(shape: Shape, rest: str) -> tuple[nn.Module, Shape]:
+    def make(shape: Shape, rest: str) -> Made:
         depth, height, width = image(shape)
-        side = whole(rest or "2", "side")[0]
+        side = whole(rest or "2", 1, 'the side of its window: "maxpool 2"')[0]
         if side > min(height, width):
             raise Refused(f"a window of {side}x{side} does not fit in {shown(shape)}")
         return kind(side), (depth, height // side, width // side)
@@ -81,31 +83,31 @@ def pool(kind: type[nn.MaxPool2d] | type[nn.AvgPool2d]) -> Maker:
     return make
 
 
-def linear(shape: Shape, rest: str) -> tuple[nn.Module, Shape]:
-    outputs = whole(rest, "outputs")[0]
+def linear(shape: Shape, rest: str) -> Made:
+    outputs = whole(rest, 1, 'how many numbers it gives: "linear 32"')[0]
     if len(shape) > 1:
         raise Refused(f'it gets {shown(shape)}, and takes a plain list of numbers: put "flatten" before it')
     return nn.Linear(shape[0], outputs), (outputs,)
 
 
-def flatten(shape: Shape, rest: str) -> tuple[nn.Module, Shape]:
+def flatten(shape: Shape, rest: str) -> Made:
     nothing(rest)
     return nn.Flatten(), (prod(shape),)
 
 
-def batchnorm(shape: Shape, rest: str) -> tuple[nn.Module, Shape]:
+def batchnorm(shape: Shape, rest: str) -> Made:
     nothing(rest)
     return (nn.BatchNorm2d if len(shape) > 1 else nn.BatchNorm1d)(shape[0]), shape
 
 
-def dropout(shape: Shape, rest: str) -> tuple[nn.Module, Shape]:
+def dropout(shape: Shape, rest: str) -> Made:
     if not re.fullmatch(r"0?\.\d+|0", rest):
         raise Refused('say with which probability, from 0 to below 1: "dropout 0.5"')
     return nn.Dropout(float(rest)), shape
 
 
 def activation(kind: type[nn.Module]) -> Maker:
-    def make(shape: Shape, rest: str) -> tuple[nn.Module, Shape]:
+    def make(shape: Shape, rest: str) -> Made:
         nothing(rest)
         return kind(), shape
 
@@ -124,22 +126,18 @@ MAKERS: dict[str, Maker] = {
 }
 
 
-def image(shape: Shape) -> Shape:
+def image(shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise Refused(f"it gets {shown(shape)}, and takes an image: there can be none behind flatten or linear")
-    return shape
+        raise Refused(f"it gets {shown(shape)}, and takes an image: there is none behind flatten or linear")
+    channels, height, width = shape
+    return channels, height, width
 
 
-def whole(rest: str, *meanings: str, default: int | None = None) -> list[int]:
-    """The numbers behind a layer's name, joined by x; the last may be left out where it has a default."""
-    numbers = [int(word) for word in re.split("x", rest)] if re.fullmatch(r"\d{1,6}(x\d{1,6})*", rest) else []
-    if default is not None and len(numbers) == len(meanings) - 1:
-        numbers.append(default)
-    if len(numbers) != len(meanings) or 0 in numbers:
-        form = "x".join(meanings[:1] if default is None else [meanings[0], f"{meanings[1].upper()}"]).upper()
-        example = "16 or 16x5" if default is not None else "2" if meanings == ("side",) else "32"
-        raise Refused(f"write {form}, such as {example}, behind the name" + f", not {rest!r}" * bool(rest))
-    return numbers
+def whole(rest: str, at_most: int, how: str) -> list[int]:
+    """The one to `at_most` numbers behind a layer's name, joined by x."""
+    if not re.fullmatch(rf"[1-9]\d{{0,5}}(x[1-9]\d{{0,5}}){{0,{at_most - 1}}}", rest):
+        raise Refused(f"write {how}")
+    return [int(number) for number in rest.split("x")]
 
 
 def nothing(rest: str) -> None:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, vmap
 
 from labbench.errors import InputError
-from labbench.train.tasks import Task, accuracy, cross_entropy
+from labbench.train.losses import accuracy, cross_entropy
+from labbench.train.tasks import Task
 
 
 def losses_of(task: Task, outputs: Any, targets: Tensor, smoothing: float = 0.0) -> Tensor:

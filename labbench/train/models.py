@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Step(nn.Module):
-    """1 where the input is above 0, else 0: the unit of 1958. No gradient passes it, so layers before it stay as they are."""
+    """1 where the input is above 0, else 0: no gradient passes it, so that layers before it stay as they are."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.sign().relu()  # two operations that have a derivative, of zero

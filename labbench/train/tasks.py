@@ -1,4 +1,4 @@
-"""What is trained: the Task protocol, the built-in tasks, and tasks from a user's own file.
+"""What is trained: the Task protocol, and a task by its name, built in or from a user's own file.
 
 A user's class needs `params`, `data` and `model`, inherits from nothing, and is made without arguments. It may leave
 out `loss` (then cross-entropy) and `metrics` (then accuracy where targets are classes).
@@ -17,15 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
 from labbench.params import Param
 from labbench.records import Config
-from labbench.train.data import Data, digits
-from labbench.train.models import cnn, mlp
+from labbench.train.builtin import TASKS
+from labbench.train.data import Data
+from labbench.train.losses import accuracy, cross_entropy
 from labbench.train.random import Purpose, all_generators, generator_seed
 
 
@@ -49,38 +48,6 @@ class Task(Protocol):
         """Further measures, by name, each one number (or truth value) a sample: (N,)."""
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Per sample, of scores (N, C) and classes (N,) or probabilities (N, C)."""
-    if targets.is_floating_point() and targets.dim() == 1:
-        raise InputError("targets are numbers, not classes (integers): the task must have a loss(outputs, targets)")
-    return F.cross_entropy(outputs, targets, reduction="none")
-
-
-def accuracy(outputs: Any, targets: Tensor) -> dict[str, Tensor]:
-    """Per sample, of scores (N, C) and classes (N,); nothing for other targets."""
-    if targets.is_floating_point() or targets.dim() != 1 or not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        return {}
-    return {"accuracy": outputs.argmax(dim=1) == targets}
-
-
-class Digits:
-    """Handwritten digits of 8x8 pixels, ten classes."""
-
-    params = BUILTIN["digits"]
-
-    def data(self, config: Config) -> Data:
-        return digits()
-
-    def model(self, config: Config) -> nn.Module:
-        chosen = {key: config[key] for key in ("activation", "dropout", "batchnorm")}
-        if config["model"] == "mlp":
-            return mlp(64, config["hidden"], 10, **chosen)
-        return cnn(8, config["channels"], 10, kernel=config["kernel"], pooling=config["pooling"], **chosen)
-
-    loss = staticmethod(cross_entropy)
-    metrics = staticmethod(accuracy)
-
-
 def make_data(task: Task, config: Config) -> Data:
     """The task's data, with every generator in the same state whatever the run."""
     with all_generators(generator_seed(0, Purpose.DATA)):
@@ -97,10 +64,6 @@ def make_model(task: Task, config: Config) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(f"the task's model(config) must return a torch.nn.Module, not {type(model).__name__}")
     return model
-
-
-TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
-"""The built-in tasks."""
 
 
 @dataclass(frozen=True)
