@@ -1,4 +1,4 @@
-"""The arithmetic of curves: smoothing, decimation, joins, bands, ranges and ticks. Numbers in, numbers out.
+"""The arithmetic of curves: series, decimation, joins, bands and ranges. Numbers in, numbers out.
 
 A curve is two arrays of one length: x, non-decreasing, and y, in which NaN and infinities are gaps no line crosses.
 Drawing costs screen columns, not points: `spans` reduces a curve to the exact vertical extent in each column.
@@ -14,77 +14,69 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from labbench.smoothing import Smoothing, smooth
+from labbench.spans import bundle, measure
+
 Floats: TypeAlias = NDArray[np.float64]
 Curve: TypeAlias = tuple[Floats, Floats]
 """(x, y), one length."""
 
 
-# Smoothing
-
-
-def ema(values: Floats, weight: float) -> Floats:
-    """Exponential moving average with bias correction; `weight` in [0, 1) is the share that the past keeps.
-
-    Non-finite values stay where they are and do not touch the average, as in TensorBoard.
-    """
-    if not 0 <= weight < 1:
-        raise ValueError(f"the weight of an average must be in [0, 1), not {weight}")
-    finite = np.isfinite(values)
-    kept = values[finite]
-    average = _decayed_sums((1 - weight) * kept, weight)
-    young = (
-        min(len(kept), 1 + int(-40 / math.log(weight))) if weight else 0
-    )  # from there on the correction is exactly 1
-    average[:young] /= 1 - weight ** np.arange(1.0, young + 1)
-    if len(kept) == len(values):
-        return average
-    smoothed = values.copy()
-    smoothed[finite] = average
-    return smoothed
-
-
-def _decayed_sums(values: Floats, weight: float) -> Floats:
-    """s[i] = weight * s[i - 1] + values[i], by doubling: each pass extends every sum to twice as many values back."""
-    sums = values.copy()
-    reach = 1
-    while reach < len(values) and weight**reach > 1e-18:  # what lies farther back is lost in rounding
-        sums[reach:] += weight**reach * sums[:-reach]
-        reach *= 2
-    return sums
-
-
 # Decimation
 
 
-def spans(x: Floats, y: Floats, left: float, right: float, columns: int) -> tuple[Floats, Floats]:
-    """(low, high), each (columns,): how far the curve reaches in each column of [left, right]; NaN where it is not.
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """A metric of a run over some axis: points, or buckets of neighbouring points where it is long.
 
-    Exact for the line through the points: between two points, its value at the columns' edges counts too.
+    Arrays of one length; `x` is non-decreasing, NaN in `y` is a gap. What has changed is a new `Series`.
     """
-    edges = np.linspace(left, right, columns + 1)
-    first = np.searchsorted(x, edges)  # (columns + 1,): the first point at or behind each edge
-    first[-1] = np.searchsorted(x, right, side="right")  # a point on the right border belongs to the last column
-    at_edges = _between(x, y, edges, first)
-    low, high = np.fmin(at_edges[:-1], at_edges[1:]), np.fmax(at_edges[:-1], at_edges[1:])
-    held = np.flatnonzero(first[1:] > first[:-1])  # columns that hold points
-    if len(held):
-        points = _gaps_as_nan(y[first[0] : first[-1]])
-        starts = first[held] - first[0]
-        low[held] = np.fmin(low[held], np.fmin.reduceat(points, starts))
-        high[held] = np.fmax(high[held], np.fmax.reduceat(points, starts))
-    return low, high
+
+    x: Floats
+    """Of the point, or where the bucket begins."""
+    y: Floats
+    """The value, or the mean of the bucket's finite ones."""
+    buckets: Buckets | None = None
+    """None where every point is there."""
+
+    def __len__(self) -> int:
+        return len(self.x)
 
 
-def _between(x: Floats, y: Floats, edges: Floats, first: NDArray[np.intp]) -> Floats:
-    """The curve's value at each edge, NaN before its first point, behind its last, and in gaps."""
-    at_edges = np.full(len(edges), np.nan)
-    inside = np.flatnonzero((first > 0) & (first < len(x)))
-    behind = first[inside]
-    before = behind - 1
-    share = (edges[inside] - x[before]) / (x[behind] - x[before])
-    y_before, y_behind = _gaps_as_nan(y[before]), _gaps_as_nan(y[behind])
-    at_edges[inside] = y_before + (y_behind - y_before) * share
-    return at_edges
+@dataclass(frozen=True, slots=True, eq=False)
+class Buckets:
+    """What is known of buckets beside their means."""
+
+    end: Floats
+    """Where the bucket ends on the axis."""
+    low: Floats
+    high: Floats
+    n: NDArray[np.int64]
+    """Points in it."""
+
+
+def smoothed(series: Series, smoothing: Smoothing) -> Curve:
+    """The smoothed line through a series, over the whole of it."""
+    buckets = series.buckets
+    if buckets is None:
+        return series.x, smooth(series.y, smoothing)
+    x = (series.x + buckets.end) / 2 if smoothing.is_centred or not smoothing else buckets.end
+    return x, smooth(series.y, smoothing, buckets.n)
+
+
+def extent(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
+    """(x, low, middle, high) of the series as it is: a bucket reaches from its lowest to its highest value, exactly."""
+    if series.buckets is None:
+        return series.x, series.y, series.y, series.y
+    ends = np.stack([series.x, series.buckets.end], axis=1).ravel()
+    low, middle, high = (np.repeat(values, 2) for values in (series.buckets.low, series.y, series.buckets.high))
+    return ends, low, middle, high
+
+
+def spans(x: Floats, y: Floats, left: float, right: float, columns: int) -> Curve:
+    """(low, high), each (columns,): how far the curve reaches in each column of [left, right]; NaN where it is not."""
+    found = measure(bundle([(x, y, y, y)]), left, right, columns)
+    return found.low[0], found.high[0]
 
 
 def _gaps_as_nan(values: Floats) -> Floats:
@@ -171,7 +163,7 @@ def band(curves: Sequence[Curve], x: Floats) -> Band:
     return Band(x, mean, deviation, low, high, n)
 
 
-# Ranges and ticks
+# Ranges
 
 
 def value_range(arrays: Iterable[Floats], *, log: bool = False) -> tuple[float, float] | None:
@@ -182,95 +174,3 @@ def value_range(arrays: Iterable[Floats], *, log: bool = False) -> tuple[float, 
         if len(usable):
             lowest, highest = min(lowest, float(usable.min())), max(highest, float(usable.max()))
     return (lowest, highest) if lowest <= highest else None
-
-
-@dataclass(frozen=True, slots=True)
-class Ticks:
-    """Round values of an axis and their labels, both ascending and equally many."""
-
-    values: tuple[float, ...]
-    labels: tuple[str, ...]
-
-
-_SUFFIXES = {3: "k", 6: "M", 9: "G", 12: "T"}
-_TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
-
-
-def linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> Ticks:
-    """At most `most` multiples of 1, 2 or 5 times a power of ten within [low, high]; whole numbers only if `whole`."""
-    if not high > low:
-        return Ticks((low,), (f"{low:g}",))
-    step = _round_step((high - low) / (most + 1), whole=whole)
-    while len(values := _multiples(low, high, step)) > most:
-        step = _round_step(step * 1.01, whole=whole)
-    largest = max((abs(value) for value in values), default=0.0)
-    power = 3 * math.floor(math.log10(largest) / 3 + 1e-9) if largest >= 1e4 or 0 < largest < 1e-2 else 0
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9) + power)
-    labels = [_label(value, power, decimals) for value in values]
-    return Ticks(tuple(values), tuple(labels))
-
-
-def _round_step(least: float, *, whole: bool) -> float:
-    if not least > 0 or not math.isfinite(least):
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(least))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
-    return max(1.0, step) if whole else step
-
-
-def _multiples(low: float, high: float, step: float) -> list[float]:
-    slack = 1e-9 * min(step, high - low)
-    first, last = math.ceil((low - slack) / step), math.floor((high + slack) / step)
-    return [index * step for index in range(first, last + 1)]
-
-
-def _label(value: float, power: int, decimals: int) -> str:
-    if value == 0:
-        return "0"
-    suffix = "" if power == 0 else _SUFFIXES.get(power, f"e{power}")
-    return f"{value / 10.0**power:.{decimals}f}{suffix}"
-
-
-def log_ticks(low: float, high: float, most: int) -> Ticks:
-    """At most `most` ticks on a logarithmic axis, 0 < low <= high: powers of ten, 2 and 5 between if there is room."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    for factors in ((1, 2, 5), (1, 3), (1,)):
-        values = [
-            factor * 10.0**power
-            for power in range(first, last + 1)
-            for factor in factors
-            if low * (1 - 1e-9) <= factor * 10.0**power <= high * (1 + 1e-9)
-        ]
-        if len(values) <= most:
-            break
-    values = values[:: -(-len(values) // max(1, most)) or 1]
-    if len(values) < 2:
-        return linear_ticks(low, high, most)
-    return Ticks(tuple(values), tuple(_log_label(value) for value in values))
-
-
-def _log_label(value: float) -> str:
-    power = math.floor(math.log10(value) + 1e-9)
-    if -4 <= power <= 3:
-        return f"{value:.{max(0, -power)}f}"
-    thousands = 3 * (power // 3)
-    return f"{value / 10.0**thousands:.0f}{_SUFFIXES.get(thousands, f'e{thousands}')}"
-
-
-def time_ticks(low: float, high: float, most: int) -> Ticks:
-    """Ticks of an axis in seconds, at round seconds, minutes, hours or days: `30s`, `1m30s`, `2h`."""
-    if high - low <= most / 2:
-        plain = linear_ticks(low, high, most)
-        return Ticks(plain.values, tuple(label if label == "0" else f"{label}s" for label in plain.labels))
-    days = 86400 * _round_step((high - low) / max(1, most - 1) / 86400, whole=True)
-    step = next((step for step in _TIME_STEPS if len(_multiples(low, high, step)) <= most), days)
-    values = _multiples(low, high, step)
-    return Ticks(tuple(values), tuple(_clock(round(value)) for value in values))
-
-
-def _clock(seconds: int) -> str:
-    if seconds == 0:
-        return "0"
-    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
-    parts = ((seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
-    return sign + "".join(f"{count}{unit}" for count, unit in parts if count)

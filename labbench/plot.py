@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import plotext
 
-from labbench.curves import Floats, Ticks, finite_pieces, linear_ticks, log_ticks, thin, value_range
+from labbench.curves import Floats, finite_pieces, thin, value_range
 from labbench.text import clean, fit
+from labbench.ticks import Ticks, linear_ticks, log_ticks
 
 POINTS = 300
 """At most so many points a curve: beyond that plotext only gets slower."""

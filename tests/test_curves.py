@@ -4,8 +4,7 @@ import math
 from itertools import pairwise
 
 import numpy as np
-import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from labbench import curves
@@ -16,39 +15,6 @@ gappy = st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf]))
 
 def array(values: list[float]) -> curves.Floats:
     return np.array(values, dtype=np.float64)
-
-
-# Smoothing
-
-
-def plain_ema(values: list[float], weight: float) -> list[float]:
-    smoothed, total, seen = [], 0.0, 0
-    for value in values:
-        if not math.isfinite(value):
-            smoothed.append(value)
-            continue
-        total, seen = weight * total + (1 - weight) * value, seen + 1
-        smoothed.append(total / (1 - weight**seen))
-    return smoothed
-
-
-@given(st.lists(gappy, max_size=300), st.sampled_from([0.0, 0.3, 0.6, 0.97, 0.999]))
-def test_ema_equals_the_recursion_and_passes_over_gaps(values: list[float], weight: float) -> None:
-    np.testing.assert_allclose(curves.ema(array(values), weight), plain_ema(values, weight), rtol=1e-9, atol=1e-6)
-
-
-def test_ema_of_a_long_series_equals_the_recursion() -> None:
-    values = np.random.default_rng(0).normal(size=20_000).cumsum()
-    np.testing.assert_allclose(curves.ema(values, 0.99), plain_ema(values.tolist(), 0.99), rtol=1e-10)
-
-
-def test_a_constant_stays_itself_under_any_smoothing() -> None:
-    np.testing.assert_allclose(curves.ema(np.full(1000, 7.0), 0.95), 7.0, rtol=1e-13)
-
-
-def test_an_impossible_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="weight"):
-        curves.ema(array([1.0]), 1.0)
 
 
 # Decimation
@@ -162,7 +128,7 @@ def test_a_band_of_nothing_is_all_nan() -> None:
     assert (band.n == 0).all()
 
 
-# Ranges and ticks
+# Ranges
 
 
 def test_ranges_see_finite_values_only_and_positive_ones_on_a_logarithmic_axis() -> None:
@@ -171,68 +137,3 @@ def test_ranges_see_finite_values_only_and_positive_ones_on_a_logarithmic_axis()
     assert curves.value_range(arrays, log=True) == (0.01, 5)
     assert curves.value_range([array([math.nan])]) is None
     assert curves.value_range([array([-2.0, 0.0])], log=True) is None
-
-
-@given(st.floats(-1e9, 1e9), st.floats(1e-9, 1e9), st.integers(2, 12), st.booleans())
-def test_linear_ticks_are_few_round_and_inside(low: float, extent: float, most: int, whole: bool) -> None:
-    assume(extent > 1e-9 * abs(low))
-    ticks = curves.linear_ticks(low, low + extent, most, whole=whole)
-    slack = 1e-6 * max(abs(low), extent)
-    assert len(ticks.values) == len(ticks.labels) <= most
-    assert all(low - slack <= value <= low + extent + slack for value in ticks.values)
-    assert all(np.diff(ticks.values) > 0)
-    if whole:
-        assert all(value == round(value) for value in ticks.values)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "most", "labels"),
-    [
-        (0, 20, 5, ["0", "5", "10", "15", "20"]),
-        (0, 0.97, 6, ["0", "0.2", "0.4", "0.6", "0.8"]),
-        (0, 1500, 4, ["0", "500", "1000", "1500"]),
-        (0, 25140, 6, ["0", "5k", "10k", "15k", "20k", "25k"]),
-        (0, 1.1e6, 4, ["0", "0.5M", "1.0M"]),
-        (0, 0.0021, 5, ["0", "0.5e-3", "1.0e-3", "1.5e-3", "2.0e-3"]),
-        (-1, 1, 3, ["-1", "0", "1"]),
-        (0.9781, 0.9783, 3, ["0.9781", "0.9782", "0.9783"]),
-        (3, 3, 5, ["3"]),
-    ],
-)
-def test_linear_ticks_read_well(low: float, high: float, most: int, labels: list[str]) -> None:
-    assert list(curves.linear_ticks(low, high, most).labels) == labels
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "most", "labels"),
-    [
-        (0.01, 100, 5, ["0.01", "0.1", "1", "10", "100"]),
-        (0.08, 2.3, 6, ["0.1", "0.2", "0.5", "1", "2"]),
-        (1e-6, 1e6, 7, ["1e-6", "0.0001", "0.01", "1", "100", "10k", "1M"]),
-        (0.31, 0.39, 5, ["0.32", "0.34", "0.36", "0.38"]),
-        (1, 1e5, 6, ["1", "10", "100", "1000", "10k", "100k"]),
-    ],
-)
-def test_logarithmic_ticks_read_well(low: float, high: float, most: int, labels: list[str]) -> None:
-    assert list(curves.log_ticks(low, high, most).labels) == labels
-
-
-@given(st.floats(1e-12, 1e12), st.floats(1.0, 1e12), st.integers(2, 12))
-def test_logarithmic_ticks_are_few_and_inside(low: float, ratio: float, most: int) -> None:
-    ticks = curves.log_ticks(low, low * ratio, most)
-    assert len(ticks.values) == len(ticks.labels) <= most
-    assert all(low * 0.999 <= value <= low * ratio * 1.001 for value in ticks.values)
-
-
-@pytest.mark.parametrize(
-    ("high", "most", "labels"),
-    [
-        (2, 5, ["0", "0.5s", "1.0s", "1.5s", "2.0s"]),
-        (47, 6, ["0", "10s", "20s", "30s", "40s"]),
-        (130, 6, ["0", "30s", "1m", "1m30s", "2m"]),
-        (3 * 3600, 4, ["0", "1h", "2h", "3h"]),
-        (20 * 86400, 5, ["0", "5d", "10d", "15d", "20d"]),
-    ],
-)
-def test_time_ticks_fall_on_the_clock(high: float, most: int, labels: list[str]) -> None:
-    assert list(curves.time_ticks(0, high, most).labels) == labels

@@ -108,10 +108,11 @@ def test_the_time_axis_has_ticks_of_the_clock() -> None:
 def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Moving the highlight costs the dots alone."""
     from labbench import curves
+    from labbench.tui import plot as module
 
     calls = []
     monkeypatch.setattr(
-        curves, "ema", lambda values, weight, ema=curves.ema: calls.append("ema") or ema(values, weight)
+        module, "ema", lambda values, weight, ema=module.ema: calls.append("ema") or ema(values, weight)
     )
     monkeypatch.setattr(curves, "spans", lambda *args, spans=curves.spans: calls.append("spans") or spans(*args))
     lines = [line("a", [3.0, 1.0]), line("b", [2.0, 1.0], slot=2)]

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from labbench.curves import Floats, band, ema, join
+from labbench.curves import Floats, band, join
 from labbench.errors import InputError
 from labbench.filters import Filter
 from labbench.plot import Curve, draw
 from labbench.records import RunRecord, default_goal
+from labbench.smoothing import ema
 from labbench.store.reader import Reader
 from labbench.text import setting
 

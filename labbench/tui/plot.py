@@ -14,7 +14,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from labbench import curves, text
-from labbench.curves import Floats, Ticks
+from labbench import ticks as ticks_of
+from labbench.curves import Floats
+from labbench.smoothing import ema
+from labbench.ticks import Ticks
 from labbench.records import Goal
 from labbench.tui.canvas import Canvas, Run
 from labbench.tui.inks import AXIS, BAND, BEST, BRIGHT, LABEL, LINE, TEXT, line_ink
@@ -85,7 +88,7 @@ class _Prepared:
 
     def __init__(self, series: Series, smoothing: float, log: bool) -> None:
         self.x = series.x
-        self.values = _scaled(curves.ema(series.y, smoothing) if smoothing else series.y, log)
+        self.values = _scaled(ema(series.y, smoothing) if smoothing else series.y, log)
         self.raw = _scaled(series.y, log) if smoothing else None
         self._place: tuple[float, float, int] | None = None
         self._spans: list[curves.Curve] = []
@@ -148,10 +151,10 @@ def _fit(prepared: dict[Line, _Prepared], view: View, width: int, height: int) -
     rows = height - 2
     most = max(2, rows // 4)
     if view.log:
-        ticks = curves.log_ticks(10**low, 10**high, most)
+        ticks = ticks_of.log_ticks(10**low, 10**high, most)
         ticks = Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
     else:
-        ticks = curves.linear_ticks(low, high, most)
+        ticks = ticks_of.linear_ticks(low, high, most)
     column = max([4, *(len(label) for label in ticks.labels)]) + 2
     left, right = x_range
     if left == right:
@@ -199,9 +202,9 @@ def _draw_axes(canvas: Canvas, frame: _Frame, y_ticks: Ticks, view: View) -> Non
     canvas.put(line, frame.height, "└" + "─" * frame.width, AXIS)
     most = max(2, frame.width // 10)
     if view.x_axis == "time":
-        ticks = curves.time_ticks(frame.left, frame.right, most)
+        ticks = ticks_of.time_ticks(frame.left, frame.right, most)
     else:
-        ticks = curves.linear_ticks(frame.left, frame.right, most, whole=frame.right - frame.left >= 2)
+        ticks = ticks_of.linear_ticks(frame.left, frame.right, most, whole=frame.right - frame.left >= 2)
     for value, label in zip(ticks.values, ticks.labels, strict=True):
         column = frame.cell(value, frame.low)[0]
         canvas.put(column, frame.height, "┬", AXIS)

@@ -1,0 +1,65 @@
+"""Several runs as one line: the mean of each group of curves at each place, and how far its runs spread around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labbench.analysis.quantiles import t_quantile
+
+Floats: TypeAlias = NDArray[np.float64]
+Spread: TypeAlias = Literal["95 %", "std", "range"]
+SPREADS: tuple[Spread, ...] = get_args(Spread)
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """(groups, places) each; NaN where no run of the group has a value."""
+
+    mean: Floats
+    low: Floats
+    high: Floats
+    n: NDArray[np.int64]
+    """How many runs have a value there: runs end at different steps."""
+
+
+def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: Spread) -> Bands:
+    """Bands of (curves, places) values, NaN for none, whose rows belong to the groups that `owner` says.
+
+    `95 %` is the interval of the mean. A few seeds hardly tell their spread, so groups lend each other theirs; one
+    that spreads more than the others keeps its own. Where nothing tells the spread, the band is the mean.
+    """
+    present = np.isfinite(values)
+    n, sums, squares = np.zeros((groups, values.shape[1]), dtype=np.int64), *np.zeros((2, groups, values.shape[1]))
+    np.add.at(n, owner, present)
+    kept = np.where(present, values, 0.0)
+    np.add.at(sums, owner, kept)
+    mean = np.divide(sums, n, out=np.full(n.shape, np.nan), where=n > 0)
+    if spread == "range":
+        low, high = np.full((2, *n.shape), np.nan)
+        np.fmin.at(low, owner, np.where(present, values, np.nan))
+        np.fmax.at(high, owner, np.where(present, values, np.nan))
+        return Bands(mean, low, high, n)
+    np.add.at(squares, owner, np.where(present, (kept - mean[owner]) ** 2, 0.0))
+    if spread == "std":
+        half = np.sqrt(squares / np.maximum(1, n - 1))
+    else:
+        half = _half_interval(squares, n)
+    return Bands(mean, mean - half, mean + half, n)
+
+
+def _half_interval(squares: Floats, n: NDArray[np.int64]) -> Floats:
+    """(groups, places): half of the 95 % interval of each mean, from sums of squared deviations."""
+    own_df = np.maximum(n - 1, 0)
+    df = own_df.sum(axis=0)  # (places,)
+    pooled = np.divide(squares.sum(axis=0), df, out=np.zeros(len(df)), where=df > 0)
+    own = np.divide(squares, own_df, out=np.zeros(squares.shape), where=own_df > 0)
+    alone = own > pooled
+    variance = np.where(alone, own, pooled)
+    degrees = np.where(alone, own_df, df)
+    quantiles = np.array([t_quantile(0.975, float(d)) if d else 0.0 for d in range(int(degrees.max(initial=0)) + 1)])
+    half: Floats = quantiles[degrees] * np.sqrt(variance / np.maximum(n, 1))
+    return half

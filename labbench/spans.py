@@ -1,0 +1,104 @@
+"""Many curves measured at once against the dot columns of a chart: the cost is one pass over all points.
+
+Curves are laid end to end. Each point falls into a column of its curve; an exact vertical extent per column is the
+reduction of its points, and of the line's value at the column's borders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Extent: TypeAlias = tuple[Floats, Floats, Floats, Floats]
+"""(x, low, middle, high), one length, x non-decreasing: a line through `middle` that reaches from `low` to `high`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Curves laid end to end: (points,) each, and where each curve starts, the end of the last one behind."""
+
+    x: Floats
+    low: Floats
+    middle: Floats
+    high: Floats
+    starts: NDArray[np.int64]
+    """(curves + 1,)."""
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+def bundle(curves: Sequence[Extent]) -> Bundle:
+    """Lay curves end to end; what is not finite becomes a gap."""
+    starts = np.cumsum([0, *(len(x) for x, _, _, _ in curves)])
+    if not curves:
+        nothing = np.empty(0)
+        return Bundle(nothing, nothing, nothing, nothing, starts)
+    x, low, middle, high = (np.concatenate(parts) for parts in zip(*curves, strict=True))
+    plain = all(low is middle is high for _, low, middle, high in curves)
+    middle = _gaps_as_nan(middle)
+    return Bundle(x, middle if plain else _gaps_as_nan(low), middle, middle if plain else _gaps_as_nan(high), starts)
+
+
+def _gaps_as_nan(values: Floats) -> Floats:
+    return np.where(np.isinf(values), np.nan, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """How far each curve reaches in each of the columns, NaN where it is not."""
+
+    low: Floats
+    """(curves, columns), as `high`."""
+    high: Floats
+    edges: Floats
+    """(curves, columns + 1): the curves' values at the columns' borders."""
+
+
+def measure(curves: Bundle, left: float, right: float, columns: int) -> Spans:
+    """The extent of every curve in equal columns of [left, right].
+
+    Exact for the line through the points: between two points, its value at the columns' borders counts too.
+    """
+    counts, first = _columns(curves, left, right, columns)
+    edges = _at_edges(curves, np.linspace(left, right, columns + 1), first)
+    low, high = np.fmin(edges[:, :-1], edges[:, 1:]), np.fmax(edges[:, :-1], edges[:, 1:])
+    held = np.nonzero(counts)
+    if len(held[0]):
+        # from the first point of each column to the first behind it; what lies between two columns is dropped
+        parts = np.stack([first[:, :-1][held], first[:, 1:][held]], axis=1).ravel()
+        lowest = np.fmin.reduceat(np.append(curves.low, np.nan), parts)[::2]
+        highest = np.fmax.reduceat(np.append(curves.high, np.nan), parts)[::2]
+        low[held], high[held] = np.fmin(low[held], lowest), np.fmax(high[held], highest)
+    return Spans(low, high, edges)
+
+
+def _columns(curves: Bundle, left: float, right: float, columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(curves, columns) points in each column, (curves, columns + 1) the first point at or behind each border."""
+    column = np.floor((curves.x - left) * (columns / (right - left)))
+    column[curves.x == right] = columns - 1  # a point on the right border belongs to the last column
+    np.clip(column, -1, columns, out=column)
+    width = columns + 2  # one more on either side, for what is outside
+    owner = np.repeat(np.arange(len(curves)), np.diff(curves.starts))
+    place = column.astype(np.int64)
+    place += owner * width + 1
+    counts = np.bincount(place, minlength=len(curves) * width).reshape(len(curves), width)
+    first = curves.starts[:-1, None] + np.cumsum(counts[:, :-1], axis=1)
+    return counts[:, 1:-1], first
+
+
+def _at_edges(curves: Bundle, edges: Floats, first: NDArray[np.int64]) -> Floats:
+    """The curves' values at each border, NaN before the first point, behind the last, and in gaps."""
+    found = np.full(first.shape, np.nan)
+    inside = np.nonzero((first > curves.starts[:-1, None]) & (first < curves.starts[1:, None]))
+    behind = first[inside]
+    before = behind - 1
+    x, y = curves.x, curves.middle
+    share = (edges[inside[1]] - x[before]) / (x[behind] - x[before])
+    found[inside] = y[before] + (y[behind] - y[before]) * share
+    return found

@@ -1,0 +1,109 @@
+"""Round ticks for axes: values and labels, linear, logarithmic, in seconds and of the clock. Standard library only."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """Round values of an axis and their labels, both ascending and equally many."""
+
+    values: tuple[float, ...]
+    labels: tuple[str, ...]
+
+
+_SUFFIXES = {3: "k", 6: "M", 9: "G", 12: "T"}
+_TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
+
+
+def linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> Ticks:
+    """At most `most` multiples of 1, 2 or 5 times a power of ten within [low, high]; whole numbers only if `whole`."""
+    if not high > low:
+        return Ticks((low,), (f"{low:g}",))
+    step = _round_step((high - low) / (most + 1), whole=whole)
+    while len(values := _multiples(low, high, step)) > most:
+        step = _round_step(step * 1.01, whole=whole)
+    largest = max((abs(value) for value in values), default=0.0)
+    power = 3 * math.floor(math.log10(largest) / 3 + 1e-9) if largest >= 1e4 or 0 < largest < 1e-2 else 0
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9) + power)
+    labels = [_label(value, power, decimals) for value in values]
+    return Ticks(tuple(values), tuple(labels))
+
+
+def _round_step(least: float, *, whole: bool) -> float:
+    if not least > 0 or not math.isfinite(least):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+    return max(1.0, step) if whole else step
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
+    slack = 1e-9 * min(step, high - low)
+    first, last = math.ceil((low - slack) / step), math.floor((high + slack) / step)
+    return [index * step for index in range(first, last + 1)]
+
+
+def _label(value: float, power: int, decimals: int) -> str:
+    if value == 0:
+        return "0"
+    suffix = "" if power == 0 else _SUFFIXES.get(power, f"e{power}")
+    return f"{value / 10.0**power:.{decimals}f}{suffix}"
+
+
+def log_ticks(low: float, high: float, most: int) -> Ticks:
+    """At most `most` ticks on a logarithmic axis, 0 < low <= high: powers of ten, 2 and 5 between if there is room."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        values = [
+            factor * 10.0**power
+            for power in range(first, last + 1)
+            for factor in factors
+            if low * (1 - 1e-9) <= factor * 10.0**power <= high * (1 + 1e-9)
+        ]
+        if len(values) <= most:
+            break
+    values = values[:: -(-len(values) // max(1, most)) or 1]
+    if len(values) < 2:
+        return linear_ticks(low, high, most)
+    return Ticks(tuple(values), tuple(_log_label(value) for value in values))
+
+
+def _log_label(value: float) -> str:
+    power = math.floor(math.log10(value) + 1e-9)
+    if -4 <= power <= 3:
+        return f"{value:.{max(0, -power)}f}"
+    thousands = 3 * (power // 3)
+    return f"{value / 10.0**thousands:.0f}{_SUFFIXES.get(thousands, f'e{thousands}')}"
+
+
+def time_ticks(low: float, high: float, most: int) -> Ticks:
+    """Ticks of an axis in seconds, at round seconds, minutes, hours or days: `30s`, `1m30s`, `2h`."""
+    if high - low <= most / 2:
+        plain = linear_ticks(low, high, most)
+        return Ticks(plain.values, tuple(label if label == "0" else f"{label}s" for label in plain.labels))
+    days = 86400 * _round_step((high - low) / max(1, most - 1) / 86400, whole=True)
+    step = next((step for step in _TIME_STEPS if len(_multiples(low, high, step)) <= most), days)
+    values = _multiples(low, high, step)
+    return Ticks(tuple(values), tuple(_clock(round(value)) for value in values))
+
+
+def _clock(seconds: int) -> str:
+    if seconds == 0:
+        return "0"
+    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
+    parts = ((seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
+    return sign + "".join(f"{count}{unit}" for count, unit in parts if count)
+
+
+def wall_ticks(low: float, high: float, most: int) -> Ticks:
+    """Ticks of an axis in Unix seconds, at round local times: `14:05`, `14:05:30`, `22 Nov` over days."""
+    offset = time.localtime(low).tm_gmtoff
+    relative = time_ticks(low + offset, high + offset, most)
+    values = [value - offset for value in relative.values]
+    step = values[1] - values[0] if len(values) > 1 else high - low
+    form = "%d %b" if step >= 86400 else "%H:%M" if step >= 60 else "%H:%M:%S"
+    return Ticks(tuple(values), tuple(time.strftime(form, time.localtime(value)) for value in values))

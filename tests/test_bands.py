@@ -1,0 +1,38 @@
+"""Bands over the runs of a group, against plain sums, and how often the 95 % interval holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labbench.bands import group_bands
+
+NAN = float("nan")
+
+
+def test_means_and_spreads_are_of_the_runs_that_are_there() -> None:
+    values = np.array([[1.0, 2, NAN], [3, 4, NAN], [10, NAN, 5]])
+    owner = np.array([0, 0, 1])
+    bands = group_bands(values, owner, 2, "std")
+    np.testing.assert_array_equal(bands.n, [[2, 2, 0], [1, 0, 1]])
+    np.testing.assert_allclose(bands.mean, [[2, 3, NAN], [10, NAN, 5]])
+    np.testing.assert_allclose(bands.high - bands.mean, [[2**0.5, 2**0.5, NAN], [0, NAN, 0]])
+    ranges = group_bands(values, owner, 2, "range")
+    np.testing.assert_allclose(ranges.low, [[1, 2, NAN], [10, NAN, 5]])
+    np.testing.assert_allclose(ranges.high, [[3, 4, NAN], [10, NAN, 5]])
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("uneven", [False, True])
+def test_the_interval_holds_the_true_mean_in_95_of_100_cases(seeds: int, uneven: bool) -> None:
+    random, groups, places = np.random.default_rng(0), 8, 20_000
+    deviation = np.where(np.arange(groups) < groups // 2, 1.0, 3.0 if uneven else 1.0)
+    values = random.normal(0.0, 1.0, (groups, seeds, places)) * deviation[:, None, None]
+    bands = group_bands(values.reshape(-1, places), np.repeat(np.arange(groups), seeds), groups, "95 %")
+    share = np.mean((bands.low <= 0) & (bands.high >= 0))
+    assert 0.935 <= share <= 0.985
+
+
+def test_one_run_alone_has_no_interval_to_show() -> None:
+    bands = group_bands(np.array([[1.0, 2.0]]), np.array([0]), 1, "95 %")
+    np.testing.assert_allclose([bands.low, bands.mean, bands.high], [[[1.0, 2.0]]] * 3)

@@ -1,0 +1,131 @@
+"""Smoothing, against slow and plain references, near and from a distance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labbench.smoothing import Smoothing, ema, parse_smoothing, smooth
+
+finite = st.floats(-1e6, 1e6, width=32)
+gappy = st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf]))
+
+
+def array(values: list[float]) -> np.ndarray:
+    return np.array(values, dtype=np.float64)
+
+
+def plain_ema(values: list[float], weight: float) -> list[float]:
+    smoothed, total, seen = [], 0.0, 0
+    for value in values:
+        if not math.isfinite(value):
+            smoothed.append(value)
+            continue
+        total, seen = weight * total + (1 - weight) * value, seen + 1
+        smoothed.append(total / (1 - weight**seen))
+    return smoothed
+
+
+@given(st.lists(gappy, max_size=300), st.sampled_from([0.0, 0.3, 0.6, 0.97, 0.999]))
+def test_ema_equals_the_recursion_and_passes_over_gaps(values: list[float], weight: float) -> None:
+    np.testing.assert_allclose(ema(array(values), weight), plain_ema(values, weight), rtol=1e-9, atol=1e-6)
+
+
+def test_ema_of_a_long_series_equals_the_recursion() -> None:
+    values = np.random.default_rng(0).normal(size=20_000).cumsum()
+    np.testing.assert_allclose(ema(values, 0.99), plain_ema(values.tolist(), 0.99), rtol=1e-10)
+
+
+def test_a_constant_stays_itself_under_any_smoothing() -> None:
+    np.testing.assert_allclose(ema(np.full(1000, 7.0), 0.95), 7.0, rtol=1e-13)
+
+
+def test_an_impossible_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight"):
+        ema(array([1.0]), 1.0)
+
+
+# From a distance: buckets
+
+
+@given(st.lists(st.tuples(gappy, st.integers(1, 40)), max_size=60), st.sampled_from([0.0, 0.3, 0.9, 0.999]))
+def test_a_bucket_moves_the_average_as_its_points_at_their_mean_do(buckets, weight: float) -> None:
+    means, counts = array([mean for mean, _ in buckets]), np.array([n for _, n in buckets], dtype=np.int64)
+    points = np.repeat(means, counts)
+    at_ends = np.cumsum(counts) - 1
+    np.testing.assert_allclose(
+        ema(means, weight, counts), ema(points, weight)[at_ends] if len(points) else [], rtol=1e-7, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "error"),
+    [
+        (Smoothing("ema", 0.99), 0.02),
+        (Smoothing("ema", 0.999), 0.002),
+        (Smoothing("mean", 301), 0.006),
+        (Smoothing("gauss", 100), 0.003),
+    ],
+    ids=str,
+)
+def test_the_smoothed_curve_hardly_changes_with_the_distance(smoothing: Smoothing, error: float) -> None:
+    """100,000 noisy points in 2,000 buckets of 50, against the exact curve; errors are shares of the curve's range.
+
+    The largest one is of an average whose memory (100 points) is only twice a bucket.
+    """
+    steps = np.arange(100_000)
+    noise = np.random.default_rng(0).normal(0.0, 0.1, len(steps))
+    values = 2.0 * np.exp(-steps / 20_000) + 0.3 + noise
+    exact = smooth(values, smoothing).reshape(-1, 50)
+    exact = exact.mean(axis=1) if smoothing.is_centred else exact[:, -1]
+    far = smooth(values.reshape(-1, 50).mean(axis=1), smoothing, np.full(2_000, 50))
+    assert np.abs(far - exact).max() <= error * (exact.max() - exact.min())
+
+
+# Other windows
+
+
+def test_a_running_mean_is_over_what_there_is_at_the_ends_and_passes_over_gaps() -> None:
+    values = array([1, 2, math.nan, 6, 4, 7])
+    np.testing.assert_allclose(smooth(values, Smoothing("mean", 3)), [1.5, 3, math.nan, 4, 17 / 3, 5.5])
+
+
+def test_a_bell_is_close_to_a_gaussian() -> None:
+    values = np.zeros(201)
+    values[100] = 1.0
+    bell = np.exp(-0.5 * ((np.arange(201) - 100) / 8.0) ** 2) / (8.0 * math.sqrt(2 * math.pi))
+    assert np.abs(smooth(values, Smoothing("gauss", 8)) - bell).max() < 0.07 * bell.max()
+
+
+@given(st.lists(gappy, max_size=60), st.sampled_from([Smoothing("mean", 5), Smoothing("gauss", 3)]))
+def test_windows_leave_the_length_and_the_gaps(values: list[float], smoothing: Smoothing) -> None:
+    smoothed = smooth(array(values), smoothing)
+    np.testing.assert_array_equal(np.isfinite(smoothed), np.isfinite(array(values)))
+
+
+# As words
+
+
+@pytest.mark.parametrize(
+    ("words", "smoothing"),
+    [
+        ("0.9", Smoothing("ema", 0.9)),
+        (" EMA 0.95 ", Smoothing("ema", 0.95)),
+        ("mean 21", Smoothing("mean", 21)),
+        ("gauss 5", Smoothing("gauss", 5)),
+        ("none", Smoothing()),
+        ("", Smoothing()),
+    ],
+)
+def test_smoothing_is_written_as_a_number_or_a_window(words: str, smoothing: Smoothing) -> None:
+    assert parse_smoothing(words) == smoothing
+
+
+@pytest.mark.parametrize("words", ["1", "ema 1.5", "mean", "mean x", "median 3", "0.9 ema", "nan", "mean 0", "none 3"])
+def test_other_words_are_refused(words: str) -> None:
+    with pytest.raises(ValueError, match=r"such as|no share"):
+        parse_smoothing(words)

@@ -1,0 +1,86 @@
+"""Axis ticks: few, round, inside, and pleasant to read."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from labbench import ticks
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-9, 1e9), st.integers(2, 12), st.booleans())
+def test_linear_ticks_are_few_round_and_inside(low: float, extent: float, most: int, whole: bool) -> None:
+    assume(extent > 1e-9 * abs(low))
+    found = ticks.linear_ticks(low, low + extent, most, whole=whole)
+    slack = 1e-6 * max(abs(low), extent)
+    assert len(found.values) == len(found.labels) <= most
+    assert all(low - slack <= value <= low + extent + slack for value in found.values)
+    assert all(np.diff(found.values) > 0)
+    if whole:
+        assert all(value == round(value) for value in found.values)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "labels"),
+    [
+        (0, 20, 5, ["0", "5", "10", "15", "20"]),
+        (0, 0.97, 6, ["0", "0.2", "0.4", "0.6", "0.8"]),
+        (0, 1500, 4, ["0", "500", "1000", "1500"]),
+        (0, 25140, 6, ["0", "5k", "10k", "15k", "20k", "25k"]),
+        (0, 1.1e6, 4, ["0", "0.5M", "1.0M"]),
+        (0, 0.0021, 5, ["0", "0.5e-3", "1.0e-3", "1.5e-3", "2.0e-3"]),
+        (-1, 1, 3, ["-1", "0", "1"]),
+        (0.9781, 0.9783, 3, ["0.9781", "0.9782", "0.9783"]),
+        (3, 3, 5, ["3"]),
+    ],
+)
+def test_linear_ticks_read_well(low: float, high: float, most: int, labels: list[str]) -> None:
+    assert list(ticks.linear_ticks(low, high, most).labels) == labels
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "labels"),
+    [
+        (0.01, 100, 5, ["0.01", "0.1", "1", "10", "100"]),
+        (0.08, 2.3, 6, ["0.1", "0.2", "0.5", "1", "2"]),
+        (1e-6, 1e6, 7, ["1e-6", "0.0001", "0.01", "1", "100", "10k", "1M"]),
+        (0.31, 0.39, 5, ["0.32", "0.34", "0.36", "0.38"]),
+        (1, 1e5, 6, ["1", "10", "100", "1000", "10k", "100k"]),
+    ],
+)
+def test_logarithmic_ticks_read_well(low: float, high: float, most: int, labels: list[str]) -> None:
+    assert list(ticks.log_ticks(low, high, most).labels) == labels
+
+
+@given(st.floats(1e-12, 1e12), st.floats(1.0, 1e12), st.integers(2, 12))
+def test_logarithmic_ticks_are_few_and_inside(low: float, ratio: float, most: int) -> None:
+    found = ticks.log_ticks(low, low * ratio, most)
+    assert len(found.values) == len(found.labels) <= most
+    assert all(low * 0.999 <= value <= low * ratio * 1.001 for value in found.values)
+
+
+@pytest.mark.parametrize(
+    ("high", "most", "labels"),
+    [
+        (2, 5, ["0", "0.5s", "1.0s", "1.5s", "2.0s"]),
+        (47, 6, ["0", "10s", "20s", "30s", "40s"]),
+        (130, 6, ["0", "30s", "1m", "1m30s", "2m"]),
+        (3 * 3600, 4, ["0", "1h", "2h", "3h"]),
+        (20 * 86400, 5, ["0", "5d", "10d", "15d", "20d"]),
+    ],
+)
+def test_time_ticks_fall_on_the_clock(high: float, most: int, labels: list[str]) -> None:
+    assert list(ticks.time_ticks(0, high, most).labels) == labels
+
+
+def test_wall_ticks_are_round_local_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    began = 1_700_000_000  # 14 Nov 2023, 22:13:20
+    assert ticks.wall_ticks(began, began + 3600, 5).labels == ("22:15", "22:30", "22:45", "23:00")
+    assert ticks.wall_ticks(began, began + 45, 5).labels == ("22:13:20", "22:13:30", "22:13:40", "22:13:50", "22:14:00")
+    assert ticks.wall_ticks(began, began + 3 * 86400, 4).labels == ("15 Nov", "16 Nov", "17 Nov")
