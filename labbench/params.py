@@ -74,12 +74,3 @@ def with_defaults(config: Config, params: Params) -> dict[str, Any]:
     """The config with the default of every parameter that it lacks or leaves None; further keys stay."""
     given = {key: value for key, value in config.items() if value is not None}
     return {**{key: param.default for key, param in params.items()}, **given}
-
-
-def __getattr__(name: str) -> Any:
-    """The tables of the built-in tasks, which were here before."""
-    if name in ("BUILTIN", "TASK_VERSIONS"):
-        from labbench import catalogue
-
-        return getattr(catalogue, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

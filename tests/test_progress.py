@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from labbench.catalogue import BUILTIN
 from labbench.grid import Grid, expand, read_grid
-from labbench.params import BUILTIN, TRAINING
+from labbench.params import TRAINING
 from labbench.progress import Journal, TerminalProgress, sentence
 from labbench.records import Failed, Finished, Points, RunRecord, Started
 

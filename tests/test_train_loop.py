@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import BUILTIN, TRAINING, Param, with_defaults
+from labbench.params import TRAINING, Param, with_defaults
 from labbench.planner import stack_of
 from labbench.records import Config, Event, Finished, Points, Runtime, Started, Stop
 from labbench.train.data import Data, digits, usable_samples
