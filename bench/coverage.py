@@ -192,7 +192,7 @@ def print_judgements(setups: int, grids: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setups", type=int, default=24, help="set-ups in a grid (default 24)")
-    parser.add_argument("--grids", type=int, default=150, help="simulated grids for each line (default 150)")
+    parser.add_argument("--grids", type=int, default=100, help="simulated grids for each line (default 100)")
     options = parser.parse_args()
     started = time.perf_counter()
     print_coverage(options.setups, options.grids)

@@ -286,8 +286,10 @@ def _variance(answer: Answer) -> str:
         return ""
     named = [(p.name, p.importance.mean) for p in answer.parameters if p.importance is not None]
     parts = [f"{clean(name)} {_percent(share)}" for name, share in named if share >= TOLD_SHARE]
-    extra = {"interactions": shares.interactions, "other" if shares.method == "additive model" else "": shares.rest}
-    parts += [f"{name} {_percent(share)}" for name, share in extra.items() if name and share >= TOLD_SHARE]
+    # interactions of three and more are interactions too; an additive model cannot tell them from anything else
+    left = "other" if shares.method == "additive model" else "interactions"
+    if shares.interactions + shares.rest >= TOLD_SHARE:
+        parts.append(f"{left} {_percent(shares.interactions + shares.rest)}")
     if shares.seeds is not None:
         parts.append(f"seeds {_percent(shares.seeds)}")
     left_out = f" (without {describe_pairs(shares.left_out)}: not there for all)" if shares.left_out else ""
