@@ -23,8 +23,16 @@ BUCKETS = 64
 CHUNK = FACTOR * BUCKETS
 """Points in a chunk of level 1."""
 
-BUCKET = Struct("<qqqqdddI")
-"""The fields of `Bucket`."""
+_FIELDS = {
+    "first_step": "q", "last_step": "q", "first_time": "q", "last_time": "q",
+    "low": "d", "high": "d", "mean": "d",
+    "n_nonfinite": "I",
+}  # fmt: skip
+BUCKET = Struct("<" + "".join(_FIELDS.values()))
+"""How a `Bucket` is packed; they follow each other in a chunk."""
+
+BUCKET_FIELDS = [(name, f"<{code}") for name, code in _FIELDS.items()]
+"""The same for numpy."""
 
 LEAST_STEP = -(2**63)
 
