@@ -8,6 +8,7 @@ ending. Where `LIMIT` calls wait, the script waits too, in `make_room`, unless n
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 import time
 from collections import deque
@@ -239,7 +240,7 @@ class Recorder:
             self._asked = now
             if self._storage.asked_to_stop():
                 self.stop_asked = True
-                _thread.interrupt_main()
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # as Ctrl-C, in a sleep too
         calls = _taken(self.calls, BATCH)
         forget_from = calls[0][0] if calls and self._forgets else None
         if calls:

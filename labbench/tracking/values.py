@@ -41,17 +41,17 @@ class OnDevice:
 Value: TypeAlias = float | OnDevice
 
 
-def flattened(metrics: Mapping[Any, Any]) -> dict[str, Value]:
+def flattened(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Value]:
     """A copy with nested dicts joined by `/`. Raises InputError that names what is not a number."""
     flat: dict[str, Value] = {}
     for key, value in metrics.items():
+        name = f"{prefix}{key}" if prefix else key
         if value.__class__ is float:
-            flat[key] = value
+            flat[name] = value
         elif isinstance(value, Mapping):
-            for name, number in flattened(value).items():
-                flat[f"{key}/{name}"] = number
+            flat |= flattened(value, f"{name}/")
         else:
-            flat[key] = _number(key, value)
+            flat[name] = _number(name, value)
     return flat
 
 

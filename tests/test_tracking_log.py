@@ -1,0 +1,307 @@
+"""What is logged is what is read: every kind of number, name and step, and clear words about what is none."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import labbench
+from labbench.errors import InputError
+from labbench.records import RunRecord
+from labbench.tracking.names import LONGEST, storable_name
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[labbench.Run]:
+    with labbench.start("a run", db=tmp_path / "runs.db", system_metrics=False) as run:
+        yield run
+
+
+def series(run: labbench.Run, metric: str) -> dict[int, float]:
+    """What the database has of a metric, by step."""
+    assert run.flush()
+    with labbench.open(run.path) as db:
+        steps, values = db.series(run.key, metric)
+    return dict(zip(steps.tolist(), values.tolist(), strict=True))
+
+
+def recorded(run: labbench.Run) -> RunRecord:
+    assert run.flush()
+    with labbench.open(run.path) as db:
+        return db.find(run.key)
+
+
+def test_steps_count_from_0_or_on_from_the_last_one_given(run: labbench.Run) -> None:
+    run.log({"loss": 1.0})
+    run.log({"loss": 2.0})
+    run.log({"loss": 3.0}, step=10)
+    run.log({"loss": 4.0})
+    run.log({"loss": 5.0}, step=5)
+    run.log({"loss": 6.0})
+    assert series(run, "loss") == {0: 1.0, 1: 2.0, 5: 5.0, 6: 6.0, 10: 3.0, 11: 4.0}
+
+
+def test_the_last_value_of_a_step_wins_though_it_goes_backwards(run: labbench.Run) -> None:
+    for epoch in range(3):
+        for step in range(4):
+            run.log({"loss": epoch + step / 10}, step=step)
+    assert series(run, "loss") == {0: 2.0, 1: 2.1, 2: 2.2, 3: 2.3}
+    summary = recorded(run).summary["loss"]
+    assert (summary.n, summary.min, summary.max, summary.last_step) == (4, 2.0, 2.3, 3)
+
+
+def test_a_dict_that_is_used_again_is_copied(run: labbench.Run) -> None:
+    metrics: dict[str, Any] = {"loss": 0.0, "val": {"loss": 0.0}}
+    for value in range(100):
+        metrics["loss"] = metrics["val"]["loss"] = float(value)
+        run.log(metrics)
+    assert series(run, "loss") == series(run, "val/loss") == {step: float(step) for step in range(100)}
+
+
+def test_nested_dicts_are_joined_with_slashes(run: labbench.Run) -> None:
+    run.log({"train": {"loss": 1.0, "by class": {"cat": 0.5, 2: 0.25}}, "lr": 0.1})
+    assert set(recorded(run).summary) == {"train/loss", "train/by class/cat", "train/by class/2", "lr"}
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (3, 3.0),
+        (True, 1.0),
+        (2**60 + 1, float(2**60)),
+        (np.float32(0.1), float(np.float32(0.1))),
+        (np.float64(0.1), 0.1),
+        (np.int64(7), 7.0),
+        (np.bool_(True), 1.0),
+        (np.array(0.25), 0.25),
+        (np.array([[0.25]]), 0.25),
+        (Decimal("0.5"), 0.5),
+        (math.inf, math.inf),
+        (-math.inf, -math.inf),
+        (5e-324, 5e-324),
+        (1.7976931348623157e308, 1.7976931348623157e308),
+    ],
+)
+def test_what_is_a_number_is_kept_exactly(run: labbench.Run, value: Any, number: float) -> None:
+    run.log({"x": value})
+    assert series(run, "x") == {0: number}
+
+
+def test_nan_is_kept_and_counted(run: labbench.Run) -> None:
+    run.log({"x": 1.0})
+    run.log({"x": math.nan})
+    assert math.isnan(series(run, "x")[1])
+    summary = recorded(run).summary["x"]
+    assert (summary.n, summary.n_nonfinite, summary.first_nonfinite_step, summary.max) == (2, 1, 1, 1.0)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(st.floats(), max_size=50))
+def test_any_floats_come_back_as_they_were(run: labbench.Run, values: list[float]) -> None:
+    metric = f"x{len(run.summary)}"
+    for step, value in enumerate(values):
+        run.log({metric: value}, step=step)
+    found = list(series(run, metric).values())
+    assert list(map(repr, found)) == list(map(repr, values))
+
+
+def test_tensors_are_taken_as_they_are_now(run: labbench.Run) -> None:
+    torch = pytest.importorskip("torch")
+    loss = torch.tensor(1.0, requires_grad=True)
+    half = torch.tensor([0.5], dtype=torch.bfloat16)
+    run.log({"loss": loss * 2, "half": half, "count": torch.tensor(3)})
+    half += 1
+    assert series(run, "loss") == {0: 2.0}
+    assert series(run, "half") == {0: 0.5}
+    assert series(run, "count") == {0: 3.0}
+
+
+class OnGpu:
+    """A tensor on a GPU, as far as logging one goes."""
+
+    is_cuda = False
+    device = type("device", (), {"type": "mps"})
+
+    def __init__(self, value: float, fetched: list[str]) -> None:
+        self.value, self.fetched = value, fetched
+
+    def numel(self) -> int:
+        return 1
+
+    def detach(self) -> OnGpu:
+        return self
+
+    def clone(self) -> OnGpu:
+        return OnGpu(self.value, self.fetched)
+
+    def item(self) -> float:
+        self.fetched.append(threading.current_thread().name)
+        if self.value < 0:
+            raise RuntimeError("the device is gone")
+        return self.value
+
+
+def test_a_tensor_on_a_gpu_is_copied_there_and_fetched_by_the_writer(run: labbench.Run) -> None:
+    fetched: list[str] = []
+    tensor = OnGpu(0.5, fetched)
+    run.log({"loss": tensor, "lr": 0.1})
+    tensor.value = 7.0
+    assert series(run, "loss") == {0: 0.5}
+    assert fetched == [f"labbench {run.key}"]
+
+
+def test_a_tensor_that_its_gpu_has_lost_is_told_and_left_out(
+    run: labbench.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.log({"gone": OnGpu(-1.0, []), "lr": 0.1})
+    assert series(run, "lr") == {0: 0.1}
+    assert series(run, "gone") == {}
+    assert "`gone` could not be read from its device and is left out: the device is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"loss": "0.5"}, "`loss` must be a number, not '0.5' (str)"),
+        ({"loss": None, "accuracy": 1.0}, "`loss` must be a number, not None (NoneType)"),
+        ({"train": {"loss": [1.0]}}, "`train/loss` must be a number, not [1.0] (list)"),
+        ({"x": 1j}, "`x` must be a number, not 1j (complex)"),
+        ({"x": np.zeros((2, 3))}, "`x` must be one number, not an array of shape (2, 3)"),
+        ({"x": np.str_("a")}, "`x` must be a number, not"),
+        ({"x": 10**400}, "`x` is an integer too large for a float"),
+        ({"x": "y" * 1000}, "…"),
+        ([("loss", 1.0)], "run.log takes a dict of numbers by name, not list"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(run: labbench.Run, metrics: Any, message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        run.log(metrics)
+    assert message in str(raised.value)
+    run.log({"loss": 2.0})
+    assert series(run, "loss") == {0: 2.0}  # the refused call took no step
+
+
+def test_an_array_of_several_is_refused_with_its_shape_whatever_made_it(run: labbench.Run) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match=r"`x` must be one number, not an array of shape \(2,\)"):
+        run.log({"x": torch.ones(2)})
+
+
+@pytest.mark.parametrize("step", [math.nan, math.inf, 1.5, "3", None.__class__, [1], 2**63, -(2**70)])
+def test_a_step_that_is_no_whole_number_is_refused(run: labbench.Run, step: Any) -> None:
+    with pytest.raises(InputError, match="the step"):
+        run.log({"loss": 1.0}, step=step)
+
+
+@pytest.mark.parametrize("step", [3.0, np.int32(3), np.float64(3.0), True + 2, Decimal(3)])
+def test_any_whole_number_is_a_step(run: labbench.Run, step: Any) -> None:
+    run.log({"loss": 1.0}, step=step)
+    run.log({"loss": 2.0}, step=-(2**63) + 1)
+    assert series(run, "loss") == {-(2**63) + 1: 2.0, 3: 1.0}
+
+
+def test_an_epoch_is_a_metric_of_that_name(run: labbench.Run) -> None:
+    run.log({"loss": 1.0}, step=100, epoch=2)
+    run.log({}, epoch=2.5)
+    assert series(run, "epoch") == {100: 2.0, 101: 2.5}
+
+
+def test_an_empty_dict_logs_nothing_and_takes_a_step(run: labbench.Run) -> None:
+    run.log({})
+    run.log({"loss": 1.0})
+    assert series(run, "loss") == {1: 1.0}
+
+
+@pytest.mark.parametrize("metrics", [OrderedDict(loss=1.0), MappingProxyType({"loss": 1.0})])
+def test_any_mapping_can_be_logged(run: labbench.Run, metrics: Any) -> None:
+    run.log(metrics)
+    assert series(run, "loss") == {0: 1.0}
+
+
+def test_names_with_control_characters_are_made_visible(run: labbench.Run) -> None:
+    run.log({"a\nb\x1b[31m": 1.0, "": 2.0, "tab\t": {"\x9b": 3.0}, "ünï😀": 4.0})
+    assert set(recorded(run).summary) == {"a\\x0ab\\x1b[31m", "(no name)", "tab\\x09/\\x9b", "ünï😀"}
+
+
+def test_endless_names_are_cut_and_stay_apart(run: labbench.Run) -> None:
+    run.log({"x" * 10_000: 1.0, "x" * 10_001: 2.0})
+    first, second = recorded(run).summary
+    assert len(first) == len(second) == LONGEST
+    assert first != second
+    assert run.summary["x" * 10_000] == 1.0
+
+
+@given(st.text())
+def test_a_stored_name_is_stored_under_itself(key: str) -> None:
+    name = storable_name(key)
+    assert storable_name(name) == name
+    assert name
+    assert len(name) <= LONGEST
+
+
+def test_names_that_sqlite_cannot_store_do_not_stop_a_run(run: labbench.Run) -> None:
+    run.log({"half a pair \ud800": 1.0, "loss": 1.0})
+    assert len(recorded(run).summary) == 2
+
+
+def test_several_threads_log_to_one_run(run: labbench.Run) -> None:
+    def work(number: int) -> None:
+        for value in range(500):
+            run.log({f"thread {number}": float(value), "any": 1.0})
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert series(run, "any").keys() == set(range(2000))
+    assert all(list(series(run, f"thread {number}").values()) == [*map(float, range(500))] for number in range(4))
+
+
+def test_every_call_has_its_own_time(run: labbench.Run) -> None:
+    for _ in range(5):
+        run.log({"loss": 1.0})
+        threading.Event().wait(0.004)
+    run.flush()
+    with labbench.open(run.path) as db:
+        times = db.times(run.key, "loss")
+    assert (np.diff(times) >= 3).all()
+
+
+def test_the_summary_has_the_last_values_and_takes_more(run: labbench.Run) -> None:
+    run.log({"loss": 1.0}, step=5)
+    run.log({"loss": 0.5}, step=6)
+    run.summary["best/accuracy"] = 0.97
+    run.summary.update({"test": {"loss": np.float32(0.25)}})
+    assert dict(run.summary) == {"loss": 0.5, "best/accuracy": 0.97, "test/loss": 0.25}
+    assert series(run, "best/accuracy") == {6: 0.97}
+    assert recorded(run).summary["test/loss"].last == 0.25
+    with pytest.raises(InputError, match="`best` must be a number"):
+        run.summary["best"] = "adam"
+    with pytest.raises(KeyError):
+        run.summary["nothing"]
+
+
+def test_more_than_the_backlog_holds_is_all_recorded(run: labbench.Run) -> None:
+    for step in range(30_000):
+        run.log({"loss": 0.5}, step=step)
+    assert recorded(run).summary["loss"].n == 30_000
+
+
+def test_nothing_can_be_logged_to_a_run_that_has_ended(tmp_path: Path) -> None:
+    run = labbench.start(db=tmp_path / "runs.db")
+    run.finish()
+    run.finish()
+    with pytest.raises(InputError, match=f"run {run.key} has ended"):
+        run.log({"loss": 1.0})
