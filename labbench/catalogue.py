@@ -37,10 +37,28 @@ IMAGES: dict[str, Param] = {
 }
 """Networks for images, and what may be done to these."""
 
+LABELS = {key: ALTERATIONS[key] for key in ("train_size", "label_noise", "random_labels")}
+
 BUILTIN: dict[str, dict[str, Param]] = {
     "digits": IMAGES,
+    "toy": {
+        "data": Param("str", "moons", "data set", choices=("moons", "spirals", "xor", "and", "separable", "flowers")),
+        "noise": Param("float", None, "deviation of noise on the inputs; what suits the data if not given", low=0.0),
+        "model": Param("str", "mlp", "network, or a single unit with its own rule", choices=("mlp", "perceptron")),
+        **DENSE,
+        "hidden": Param("ints", [16, 16], DENSE["hidden"].help, low=1),
+        **LABELS,
+    },
+    "texts": {
+        "length": Param("int", 20, "words of a text", low=1, high=1000),
+        "rarity": Param("float", 1.0, "how fast words get rarer: the n-th comes as often as n ** -rarity", low=0.0),
+        "width": Param("int", 16, "numbers that stand for a word (the embedding)", low=1),
+        **{key: param for key, param in DENSE.items() if key != "layers"},
+        "hidden": Param("ints", [], "widths of the hidden layers behind the mean of the words", low=1),
+        **LABELS,
+    },
 }
 """Parameters of the built-in tasks, by task."""
 
-TASK_VERSIONS: dict[str, int] = {"digits": 1}
+TASK_VERSIONS: dict[str, int] = {"digits": 1, "toy": 1, "texts": 1}
 """Part of a run's identity: raised when the task's results change."""

@@ -72,8 +72,8 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("digit", "no task 'digit'; did you mean 'digits'?"),
-        ("imagenet", "no task 'imagenet'; built in: digits; or FILE.py:CLASS"),
+        ("digit", "no task 'digit'; did you mean `digits`?"),
+        ("imagenet", "no task 'imagenet'; built in: digits, "),
         ("/no/such/place/mine.py:Mine", "no such task file: /no/such/place/mine.py"),
         ("/no/such/place/mine.py", "say which class in it, mine.py:CLASS"),
     ],

@@ -24,15 +24,16 @@ Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def altered(data: Data, config: Config) -> Data:
-    """The data as a config wants it, by the parameters of `labbench.catalogue.ALTERATIONS`; the same where none is set.
+    """The data as a config wants it, by the parameters of `labbench.catalogue.ALTERATIONS` that its task has.
 
     Which classes there are and what the inputs look like holds for all splits; fewer samples and wrong labels are for
     those trained on alone.
     """
     splits = [data.train, data.val, data.test]
-    if config["classes"] is not None:
+    classes = config.get("classes")
+    if classes is not None:
         class_count(config, int(data.train[1].max()) + 1)  # refuses what is not there
-        splits = [split and only_classes(split, config["classes"]) for split in splits]
+        splits = [split and only_classes(split, classes) for split in splits]
     splits = [split and altered_inputs(split, number, config) for number, split in enumerate(splits)]
     train, val, test = splits
     assert train is not None
@@ -42,7 +43,7 @@ def altered(data: Data, config: Config) -> Data:
 
 def class_count(config: Config, classes: int) -> int:
     """How many classes a config leaves of so many. Raises InputError where it names one that is not there."""
-    wanted = config["classes"]
+    wanted = config.get("classes")
     if wanted is None:
         return classes
     for label in wanted:
@@ -65,7 +66,7 @@ def only_classes(split: Split, classes: list[int]) -> Split:
 def altered_inputs(split: Split, number: int, config: Config) -> Split:
     """Noise first, then zeros, so that sparse inputs stay sparse."""
     inputs, targets = split
-    deviation, sparsity = config["input_noise"], config["input_sparsity"]
+    deviation, sparsity = config.get("input_noise"), config.get("input_sparsity")
     if deviation:
         inputs = drawn(inputs, Purpose.INPUT_NOISE, number, 2, lambda x, w: x + deviation * normal(w).to(x.dtype))
     if sparsity:
@@ -89,11 +90,12 @@ def altered_training(split: Split, config: Config) -> Split:
     """Labels replaced or shuffled among all samples, then a subset in proportion to the true classes."""
     inputs, targets = split
     labels = targets
-    if config["label_noise"]:
-        labels = with_wrong_labels(labels, config["label_noise"])
-    if config["random_labels"]:
+    noise = config.get("label_noise")
+    if noise:
+        labels = with_wrong_labels(labels, noise)
+    if config.get("random_labels"):
         labels = labels[stream(Purpose.LABEL_ORDER, len(labels)).argsort(stable=True)]
-    size = config["train_size"]
+    size = config.get("train_size")
     if size is None:
         return inputs, labels
     if size > len(inputs):

@@ -70,3 +70,17 @@ def cnn(
             height, width = height // 2, width // 2
         depth = filters
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(depth * height * width, classes))
+
+
+def perceptron(inputs: int) -> nn.Sequential:
+    """A single unit, whose weights begin at zero: the class is whether its output is above 0."""
+    unit = nn.Linear(inputs, 1)
+    nn.init.zeros_(unit.weight)
+    nn.init.zeros_(unit.bias)
+    return nn.Sequential(unit)
+
+
+def bag_of_words(vocabulary: int, length: int, width: int, then: nn.Sequential) -> nn.Sequential:
+    """The mean of the vectors of a text's `length` words, each of `width` numbers, and a network that takes it."""
+    # a window as long as the text averages over its words: (N, length, width) -> (N, 1, width)
+    return nn.Sequential(nn.Embedding(vocabulary, width), nn.AvgPool2d((length, 1)), *then)

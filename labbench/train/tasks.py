@@ -6,7 +6,6 @@ out `loss` (then cross-entropy) and `metrics` (then accuracy where targets are c
 
 from __future__ import annotations
 
-import difflib
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from labbench.errors import InputError
+from labbench.errors import InputError, did_you_mean
 from labbench.params import Param
 from labbench.records import Config
 from labbench.train.builtin import TASKS
@@ -88,9 +87,8 @@ def load_task(name: str) -> Task:
     if not colon or not path.endswith(".py"):
         if name.endswith(".py"):
             raise InputError(f"task {name}: say which class in it, {Path(name).name}:CLASS")
-        nearest = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"built in: {', '.join(TASKS)}; or FILE.py:CLASS"
-        raise InputError(f"no task {name!r}; {hint}")
+        hint = did_you_mean(name, TASKS) or f"; built in: {', '.join(TASKS)}; or FILE.py:CLASS"
+        raise InputError(f"no task {name!r}{hint}")
     return _task_from(_import(Path(path)), class_name, Path(path))
 
 
