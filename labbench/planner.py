@@ -13,7 +13,7 @@ from typing import Any
 
 from labbench.catalogue import BUILTIN
 from labbench.params import TRAINING, Params, with_defaults
-from labbench.records import RunRecord, Runtime, Stack, Stop
+from labbench.records import Command, RunRecord, Runtime, Stack, Stop
 
 ENOUGH = 24
 """Runs in a stack from which on another one hardly makes it cheaper for each."""
@@ -31,6 +31,7 @@ def plan(
     files: str | None = None,
     params: Params | None = None,
     workers: int = 1,
+    command: Command | None = None,
 ) -> list[Stack]:
     """Every run in exactly one stack, those that take longest first.
 
@@ -41,9 +42,10 @@ def plan(
     alike: dict[Hashable, list[RunRecord]] = {}
     for run in runs:
         alike.setdefault(structure(run, known), []).append(run)
-    width = best_width(sum(map(len, alike.values())), workers)
+    width = 1 if command else best_width(sum(map(len, alike.values())), workers)
     parts = [part for group in alike.values() for part in cut(sorted(group, key=_by_optimizer(known)), width)]
-    stacks = [stack_of(part, task=task, stop=stop, runtime=runtime or Runtime(), files=files) for part in parts]
+    common: dict[str, Any] = {"task": task, "stop": stop, "runtime": runtime or Runtime(), "files": files}
+    stacks = [stack_of(part, **common, command=command) for part in parts]
     return sorted(stacks, key=lambda stack: -work(stack, known))
 
 
@@ -84,7 +86,13 @@ def grouping(stacks: Sequence[Stack]) -> str:
 
 
 def stack_of(
-    runs: Iterable[RunRecord], *, task: str, stop: Stop | None, runtime: Runtime, files: str | None = None
+    runs: Iterable[RunRecord],
+    *,
+    task: str,
+    stop: Stop | None,
+    runtime: Runtime,
+    files: str | None = None,
+    command: Command | None = None,
 ) -> Stack:
     """The stack of these runs: keys on which all agree are shared, the others become one value a run."""
     members = tuple(runs)
@@ -93,7 +101,7 @@ def stack_of(
     columns = {
         key: [run.config.get(key) for run in members] for run in members for key in run.config if key not in shared
     }
-    return Stack(members, shared, columns, task, stop, runtime, files)
+    return Stack(members, shared, columns, task, stop, runtime, files, command)
 
 
 def _by_optimizer(params: Params) -> Any:

@@ -92,7 +92,8 @@ def sentence(journal: Journal, *, rate: float, left: float | None) -> str:
     """How it goes, in one line: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`."""
     parts = [f"{journal.ended}/{journal.total} runs", f"{len(journal.running)} running"]
     parts += [f"{journal.done[status]} {status}" for status in ("failed", "diverged") if journal.done.get(status)]
-    parts.append(f"{rate:,.0f} run-steps/s")
+    if journal.steps:  # commands report none
+        parts.append(f"{rate:,.0f} run-steps/s")
     if left is not None:
         parts.append(f"{duration(left)} left")
     if journal.best is not None and journal.metric is not None:

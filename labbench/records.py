@@ -139,6 +139,18 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """A script of somebody's own that is started for each run, in place of a task."""
+
+    words: tuple[str, ...]
+    """With `{key}` where a run's value goes."""
+    folder: str
+    """Where it is started: the grid's folder."""
+    database: str
+    """Absolute path, for `labbench.start()` in the script to attach to the run."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """Runs that train together: the values that all share, and one vector per value that differs.
 
@@ -149,11 +161,12 @@ class Stack:
     shared: Mapping[str, Any]
     columns: Mapping[str, Sequence[Any]]
     task: str
-    """A built-in task's name, or `/absolute/path.py:Class`."""
+    """A built-in task's name, `/absolute/path.py:Class`, or "" for a command."""
     stop: Stop | None = None
     runtime: Runtime = Runtime()
     files: str | None = None
     """The folder of the database's files, where snapshots and models go; None: none are kept."""
+    command: Command | None = None
 
     def config(self, index: int) -> dict[str, Any]:
         """The whole config of `runs[index]`."""

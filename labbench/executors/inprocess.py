@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from labbench.executors.attempt import Deadline, attempt
+from labbench.executors.attempt import Deadline
+from labbench.executors.perform import perform
 from labbench.records import Event, Failed, Finished, Stack
 
 
@@ -27,11 +28,11 @@ class InProcessExecutor:
             if self._interrupted:
                 return
 
-    def _train(self, stack: Stack) -> Iterator[Event]:
+    def _train(self, stack: Stack) -> Iterator[Event | None]:
         self._leaving = set()
         self._training = {run.key: run.attempt for run in stack.runs}
         deadline = Deadline(self.timeout)
-        for event in attempt(stack, self.device, self._leaving):
+        for event in perform(stack, self.device, self._leaving):
             if isinstance(event, Finished | Failed):
                 del self._training[event.run]
             yield event

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from labbench.executors.attempt import attempt
+from labbench.executors.perform import perform
 from labbench.records import Event, Stack
 
 
@@ -18,8 +17,7 @@ def work(connection: Connection, device: str, output: Path) -> None:
 
     A None says that the stack is done. Everything printed goes to the file `output`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal: only the driver answers it
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group: only the driver answers it; what is started here joins us
     redirect_output(output)
     try:
         while isinstance(stack := connection.recv(), Stack):
@@ -34,8 +32,9 @@ def work(connection: Connection, device: str, output: Path) -> None:
 def events_of(stack: Stack, device: str, connection: Connection) -> Iterator[Event]:
     """The events of the stack, while runs that the driver names are let go."""
     leaving: set[str] = set()
-    for event in attempt(stack, device, leaving):
-        yield event
+    for event in perform(stack, device, leaving):
+        if event is not None:
+            yield event
         while connection.poll():
             leaving.update(connection.recv())
 

@@ -147,9 +147,13 @@ class Worker:
 
     def kill(self, grace: float = 0.0) -> int | None:
         """End the process after `grace` seconds; its exit status (negative: the signal that ended it)."""
-        if self._process is None:
+        if self._process is None or (pid := self._process.pid) is None:
             return None
         self._process.join(grace)
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # it has ended, or was not yet its group's leader
+            os.killpg(pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
         status = self._process.exitcode

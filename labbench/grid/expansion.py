@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias
 from labbench.errors import GridError, InputError, did_you_mean
 from labbench.grid.file import Axis, Grid, Rule
 from labbench.grid.identity import canonical
+from labbench.grid.placeholders import PLACEHOLDER
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
 from labbench.grid.values import BadValueError, typed
@@ -28,9 +28,6 @@ Condition: TypeAlias = dict[str, tuple[Any, ...]]
 
 LIMIT = 100_000
 """More runs than anybody asks for on purpose."""
-
-_PLACEHOLDER = re.compile(r"(?<![${])\{([A-Za-z_][\w.-]*)\}(?!\})")
-"""`{lr}` in a word of a command; `${HOME}` and `{{this}}` are the command's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +214,7 @@ def _require_placeholders(grid: Grid, configs: list[Values]) -> None:
     """Refuse a `{key}` in the command that some run has no value for."""
     common = set(configs[0]).intersection(*configs)
     for index, word in enumerate(grid.command):
-        for name in _PLACEHOLDER.findall(word):
+        for name in PLACEHOLDER.findall(word):
             if name not in common:
                 who = "not every run has" if any(name in config for config in configs) else "no run has"
                 message = f"the command asks for `{name}`, which {who}{did_you_mean(name, sorted(common))}"

@@ -1,0 +1,20 @@
+"""`{lr}` in the words of a command stands for a run's value; `${HOME}` and `{{this}}` are the command's own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from labbench.records import Config
+
+PLACEHOLDER = re.compile(r"(?<![${])\{([A-Za-z_][\w.-]*)\}(?!\})")
+
+
+def fill(words: Sequence[str], config: Config) -> list[str]:
+    """The words with each placeholder replaced: texts as they are, other values as JSON writes them."""
+    return [PLACEHOLDER.sub(lambda match: _text(config[match[1]]), word) for word in words]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
