@@ -1,37 +1,42 @@
-"""How long a grid may take: the first epoch of a few of its runs, really trained, and the rest reckoned from it."""
+"""How long a grid may take: the first epoch of a few of its stacks, really trained, and the rest reckoned from it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from statistics import fmean
 
 from labbench.executors.attempt import attempt
-from labbench.grid import Grid
 from labbench.params import TRAINING
-from labbench.planner import plan
-from labbench.records import Failed, NewRun, Points, RunRecord
+from labbench.records import Failed, Points, RunRecord, Stack
 
 SAMPLES = 3
-"""Runs that are timed: the first, the last and some between."""
+"""Stacks of which an epoch is trained: the first, the last and one between."""
 
 
-def estimate_seconds(grid: Grid, runs: Sequence[NewRun], *, workers: int) -> float | None:
-    """Seconds of wall time for `runs` on so many workers; None where the sample does not train."""
-    picked = [runs[round(i * (len(runs) - 1) / (SAMPLES - 1))] for i in range(min(SAMPLES, len(runs)))]
-    timed = [seconds for run in picked if (seconds := time_run(grid, run)) is not None]
-    return fmean(timed) * len(runs) / min(workers, len(runs)) if timed else None
+def estimate_seconds(stacks: Sequence[Stack], *, workers: int) -> float | None:
+    """Seconds of wall time for the stacks on so many CPU workers; None where the samples do not train."""
+    middle_too = sorted({0, len(stacks) // 2, len(stacks) - 1})[:SAMPLES]
+    timed = [seconds for index in middle_too for seconds in epoch_seconds(stacks[index])]
+    if not timed:
+        return None
+    epochs = sum(epochs_of(run) for stack in stacks for run in stack.runs)
+    return fmean(timed) * epochs / min(workers, len(stacks))
 
 
-def time_run(grid: Grid, run: NewRun) -> float | None:
-    """Seconds that one run would take, reckoned from its first epoch; None where it fails."""
-    record = RunRecord(0, "estimate", run.name, grid.name, "running", run.config)
-    epochs = run.config.get("epochs", TRAINING["epochs"].default)
-    [stack] = plan([record], task=grid.task, stop=None, runtime=grid.runtime)
-    began = time.monotonic()
+def epoch_seconds(stack: Stack) -> list[float]:
+    """What the first epoch of each run takes: its own share of the stack's time. Empty where one fails."""
+    if stack.command is not None:
+        return []
+    seconds: dict[str, float] = {}
     for event in attempt(stack, "cpu", frozenset()):
         if isinstance(event, Failed):
-            return None
-        if isinstance(event, Points) and event.metric == "epoch" and event.values[-1] > 0:
-            return (time.monotonic() - began) * float(epochs) / event.values[-1]
-    return None
+            return []
+        if isinstance(event, Points) and event.metric == "time/compute_s":
+            seconds.setdefault(event.run, event.values[0])
+        if len(seconds) == len(stack.runs):
+            break
+    return list(seconds.values())
+
+
+def epochs_of(run: RunRecord) -> float:
+    return float(run.config.get("epochs", TRAINING["epochs"].default))

@@ -167,6 +167,15 @@ def planner_of(asked: Asked, db: Path) -> Callable[..., list[Stack]]:
     return partial(plan, task=grid.task, stop=grid.stop, runtime=grid.runtime, params=asked.params, command=command)
 
 
+def preview_stacks(asked: Asked, runs: Sequence[NewRun], db: Path, *, workers: int) -> list[Stack]:
+    """The stacks that these of the grid's runs would be trained in; no database is touched."""
+    records = [
+        RunRecord(index, f"preview-{index}", run.name, asked.grid.name, "queued", run.config)
+        for index, run in enumerate(runs)
+    ]
+    return planner_of(asked, db)(records, workers=workers)
+
+
 def sources(grid: Grid, source: Provenance) -> dict[str, str]:
     """The texts from which the grid's results could be made again."""
     texts = {"grid": grid.source.text, "diff": source.git_diff}

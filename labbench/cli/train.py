@@ -76,6 +76,8 @@ def preview(asked: Asked, db: Path, *, workers: int | None, as_json: bool) -> No
     """What a run of the grid would train: the runs, how many, how they group, and about how long."""
     from labbench.estimate import estimate_seconds
     from labbench.executors.cores import usable_cores
+    from labbench.planner import grouping
+    from labbench.runner import preview_stacks
     from labbench.text import duration
 
     due = missing_runs(asked, db)
@@ -84,12 +86,13 @@ def preview(asked: Asked, db: Path, *, workers: int | None, as_json: bool) -> No
         return
     for run in due:
         click.echo(clean(run.name))
-    click.echo(f"{len(due)} runs to train of {len(asked.runs)}", err=True)
+    width = usable_cores() if workers is None else max(1, workers)
+    stacks = preview_stacks(asked, due, db, workers=width)
+    click.echo(f"to train, of {len(asked.runs)}: {grouping(stacks)}", err=True)
     if due:
-        width = usable_cores() if workers is None else max(1, workers)
-        seconds = estimate_seconds(asked.grid, due, workers=width)
-        about = "no estimate: the sample did not train" if seconds is None else f"about {duration(seconds)}"
-        click.echo(f"{about} on {width} CPU workers (from the first epoch of up to 3 runs)", err=True)
+        seconds = estimate_seconds(stacks, workers=width)
+        about = "no estimate of the time" if seconds is None else f"about {duration(seconds)}"
+        click.echo(f"{about} on {width} CPU workers (reckoned from an epoch of up to 3 stacks)", err=True)
 
 
 def missing_runs(asked: Asked, db: Path) -> list[NewRun]:
