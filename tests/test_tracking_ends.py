@@ -7,8 +7,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import scripts
 
+import scripts
 from labbench.tracking.recorder import BATCH, LIMIT
 
 HUNDRED = """

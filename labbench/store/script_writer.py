@@ -6,14 +6,15 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from labbench.errors import InputError, RunNotFound
+from labbench.errors import InputError, LabbenchError, RunNotFound
 from labbench.records import Points, RunRecord
 from labbench.store.liveness import HOST
 from labbench.store.lookup import find
-from labbench.store.opening import explained
+from labbench.store.opening import beside, explained
 from labbench.store.recording import record_events
 from labbench.store.script_runs import Printed, ScriptRun, insert, write_changes, write_printed
 from labbench.store.summary import forget_points
@@ -31,14 +32,25 @@ class ScriptWriter(Writer):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        self._inode = self.path.stat().st_ino  # of what is open here, if the path comes to name another file
+        # of what is open here, if the path comes to name another file
+        self._inode = self.path.stat().st_ino
+        self._log_inode = _inode(beside(self.path, "-wal"))
 
     def is_in_place(self) -> bool:
         """Whether the path still names the file that is open here: SQLite writes on into a deleted one."""
-        try:
-            return self.path.stat().st_ino == self._inode
-        except FileNotFoundError:
-            return False
+        return _inode(self.path) == self._inode
+
+    def abandon(self) -> None:
+        """Close a file that is not in place any more.
+
+        The log that it leaves under its old name goes too: SQLite would write it into the file that is there now.
+        """
+        with suppress(LabbenchError):
+            self.close()
+        log = beside(self.path, "-wal")
+        if self._log_inode is not None and _inode(log) == self._log_inode:
+            for side in (log, beside(self.path, "-shm")):
+                side.unlink(missing_ok=True)
 
     def salvage(self, run: ScriptRun) -> Iterator[Points | Printed]:
         """All that the open file knows of a run, to be written elsewhere."""
@@ -131,6 +143,13 @@ class ScriptWriter(Writer):
             if run.drives:
                 connection.execute("UPDATE runs SET heartbeat = ? WHERE id = ?", (time.time(), run_id))
             return True
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _known(record: RunRecord) -> ScriptRun:

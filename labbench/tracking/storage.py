@@ -90,6 +90,8 @@ class Storage:
             self.stuck = True
             return False
         self.stuck = False
+        assert self._spill is not None  # it was just written
+        tell_once(f"what could not be written is in {self._spill.path}; opening the database for writing takes it in")
         return True
 
     def asked_to_stop(self) -> bool:
@@ -143,7 +145,8 @@ class Storage:
             for piece in writer.salvage(self._known):
                 points, printed = ([piece], []) if isinstance(piece, Points) else ([], [piece])
                 self._spilled(self._known, points, printed, None)
-        self.release()
+        writer.abandon()
+        self._writer = None
 
     def _spilled(
         self, run: ScriptRun, points: Iterable[Points], printed: Iterable[Printed], forget_from: int | None

@@ -1,0 +1,427 @@
+"""Starting, resuming and describing a run: what a script says of it stands in the database."""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import labbench
+import scripts
+from labbench.errors import InputError, RunNotFound
+from labbench.records import RunRecord
+from labbench.store.writer import Writer
+from labbench.tracking.config import plain_config
+from labbench.tracking.system import Sampler
+from store_samples import queue
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("LABBENCH_DB", "LABBENCH_RUN", "LABBENCH_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def record(run: labbench.Run) -> RunRecord:
+    with labbench.open(run.path) as db:
+        return db.find(run.key)
+
+
+def rows(query: str) -> list[tuple[Any, ...]]:
+    with Writer("runs.db") as writer:
+        return writer._connection.execute(query).fetchall()
+
+
+def test_all_that_is_said_of_a_run_is_kept() -> None:
+    with labbench.start(
+        "baseline", experiment="mnist", config={"lr": 0.1, "model": {"width": [8, 8]}}, tags=["a", "b"], note="first"
+    ) as run:
+        run.config.update({"seed": 3}, batch=32)
+        run.config["model.depth"] = 2
+        run.config.dropout = 0.5
+        run.tag("c", "a")
+        run.note("better")
+        run.define_metric("score", goal="min")
+        run.log({"score": 1.0})
+        assert (run.config.lr, run.config["model.width"], run.name, run.experiment) == (
+            0.1,
+            [8, 8],
+            "baseline",
+            "mnist",
+        )
+        assert repr(run) == f"<Run {run.key} 'baseline' of 'mnist' in {Path('runs.db').resolve()}>"
+    kept = record(run)
+    assert kept.config == {
+        "lr": 0.1, "model.width": [8, 8], "seed": 3, "batch": 32, "model.depth": 2, "dropout": 0.5
+    }  # fmt: skip
+    assert (kept.name, kept.experiment, kept.tags, kept.note) == ("baseline", "mnist", ("a", "b", "c"), "better")
+    with labbench.open() as db:
+        assert db.goal("score") == "min"
+        assert db.runs("experiment=mnist lr=0.1 tag=c status=finished") == [kept]
+
+
+def test_a_run_without_a_name_is_called_after_its_script_and_numbered(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert (
+            scripts.run(tmp_path, "labbench.start().finish()\nlabbench.start(experiment='other').finish()").stderr == ""
+        )
+    with labbench.open() as db:
+        assert [(run.experiment, run.name) for run in db.runs()] == [
+            ("train", "train-1"),
+            ("other", "other-1"),
+            ("train", "train-2"),
+            ("other", "other-2"),
+        ]
+
+
+def test_the_code_that_a_run_comes_from_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("")
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c"]):
+        subprocess.run(["git", *command], check=True)
+    scripts.run(tmp_path, "labbench.start().finish()")
+    kept = scripts.only_run(tmp_path)
+    assert kept.git_commit == subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    assert kept.git_dirty
+    assert kept.versions["labbench"] == labbench.__version__
+    with labbench.open() as db:
+        sources = db.sources(kept.key)
+    assert sources["script"] == (tmp_path / "train.py").read_text()
+    assert "+labbench.start().finish()" in sources["diff"]
+
+
+def test_the_database_is_where_labbench_db_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABBENCH_DB", str(tmp_path / "there.db"))
+    with labbench.start() as run:
+        assert run.path == tmp_path / "there.db"
+    with labbench.start(db="here.db") as run:
+        assert run.path == tmp_path / "here.db"
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclass
+class Model:
+    width: int = 8
+    act: str = "relu"
+
+
+@pytest.mark.parametrize(
+    ("config", "plain"),
+    [
+        (None, {}),
+        ({"a": {"b": {"c": 1}}, "d": {}}, {"a.b.c": 1, "d": {}}),
+        (argparse.Namespace(lr=0.1, model=Model()), {"lr": 0.1, "model.width": 8, "model.act": "relu"}),
+        (SimpleNamespace(lr=0.1), {"lr": 0.1}),
+        (Model(), {"width": 8, "act": "relu"}),
+        ({"n": np.int64(3), "x": np.float32(0.5), "b": np.bool_(True)}, {"n": 3, "x": 0.5, "b": True}),
+        ({"path": Path("a/b"), "t": (1, (2, 3)), 7: None}, {"path": "a/b", "t": [1, [2, 3]], "7": None}),
+    ],
+)
+def test_a_config_is_flat_and_json(config: Any, plain: dict[str, Any]) -> None:
+    assert plain_config(config) == plain
+
+
+def test_what_json_cannot_say_is_kept_as_text_with_a_warning() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    config = {"colour": Colour.RED, "model": Model, "set": {1}, "array": np.arange(2), "circle": circle, "lr": 0.1}
+    with pytest.warns(UserWarning, match=r"cannot say `colour` \(Colour\), `model` \(type\), `set` \(set\)") as warned:
+        run = labbench.start(config=config, system_metrics=False)
+    run.finish()
+    assert warned[0].filename == __file__
+    assert {key: value for key, value in record(run).config.items() if key != "circle"} == {
+        "colour": "Colour.RED", "model": str(Model), "set": "{1}", "array": "[0 1]", "lr": 0.1
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [["lr", 0.1], "lr=0.1", 3])
+def test_what_is_no_config_is_refused_and_nothing_is_made(tmp_path: Path, config: Any) -> None:
+    with pytest.raises(InputError, match="a config is a dict, a namespace or a dataclass"):
+        labbench.start(config=config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_odd_names_are_kept() -> None:
+    name = "x [/nope] \x1b]52;c;aGk=\x07 \ud800 " + "y" * 10_000
+    with labbench.start(name, experiment="e\n", tags="one tag", note="\ud800") as run:
+        pass
+    kept = record(run)
+    assert kept.name == name.replace("\ud800", "?")
+    assert (kept.experiment, kept.tags, kept.note) == ("e\n", ("one tag",), "?")
+
+
+def test_a_goal_is_min_or_max() -> None:
+    with labbench.start() as run, pytest.raises(InputError, match="the goal of `loss` must be min or max, not 'less'"):
+        run.define_metric("loss", goal="less")  # type: ignore[arg-type]
+
+
+# Resuming.
+
+
+def failed_run() -> labbench.Run:
+    """A run that has failed behind step 9."""
+    with pytest.raises(ValueError, match="no more"), labbench.start("a run", config={"lr": 0.1}) as run:
+        for step in range(10):
+            run.log({"loss": float(step), "other": 1.0})
+        raise ValueError("no more")
+    return run
+
+
+def test_a_resumed_run_goes_on_behind_its_last_step() -> None:
+    run = failed_run()
+    with labbench.start(resume=run.key[:4], config={"extra": 1}, tags=["again"]) as again:
+        assert (again.key, again.name) == (run.key, "a run")
+        assert again.config == {"lr": 0.1, "extra": 1}
+        again.log({"loss": 100.0})
+    kept = record(run)
+    assert (kept.status, kept.attempt, kept.error, kept.tags) == ("finished", 2, None, ("again",))
+    assert (kept.summary["loss"].n, kept.summary["loss"].last_step) == (11, 10)
+
+
+def test_a_run_that_is_resumed_from_a_checkpoint_drops_what_came_after_it() -> None:
+    run = failed_run()
+    with labbench.start(resume="a run") as again:
+        again.log({"loss": -1.0}, step=6)
+        again.log({"loss": -2.0})
+    with labbench.open() as db:
+        steps, values = db.series(run.key, "loss")
+        assert steps.tolist() == [*range(8)]
+        assert values.tolist() == [0, 1, 2, 3, 4, 5, -1, -2]
+        assert db.series(run.key, "other")[0].tolist() == [*range(6)]
+
+
+def test_what_cannot_be_resumed_is_said() -> None:
+    with labbench.start("live") as run:
+        with pytest.raises(InputError, match=f"run {run.key} is still running, in process"):
+            labbench.start(resume="live")
+        with pytest.raises(RunNotFound, match="no run has the key or the name `nothing`"):
+            labbench.start(resume="nothing")
+    with Writer("runs.db") as writer:
+        [queued] = queue(writer)
+    with pytest.raises(InputError, match="only a script's run can be resumed"):
+        labbench.start(resume=queued.key)
+
+
+def test_a_run_that_was_resumed_elsewhere_takes_nothing_from_its_first_process(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start("a run")
+    run.log({"loss": 1.0})
+    run.flush()
+    print("ready", flush=True)
+    while not os.path.exists("resumed"):
+        time.sleep(0.01)
+    run.log({"loss": 2.0})
+    """
+    process = scripts.begin(tmp_path, code)
+    scripts.wait_for(process, "ready")
+    with Writer("runs.db") as writer:  # as if its machine had slept
+        writer._connection.execute("UPDATE runs SET heartbeat = 0")
+    with labbench.start(resume="a run") as again:
+        again.log({"loss": 10.0})
+        (tmp_path / "resumed").touch()
+        assert "resumed elsewhere" in scripts.end(process).stderr
+    kept = record(again)
+    assert (kept.status, kept.attempt, kept.summary["loss"].max) == ("finished", 2, 10.0)
+
+
+# Files and output.
+
+
+def test_an_artifact_is_recorded_by_size_and_hash_and_copied_if_asked(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.pt").write_bytes(b"weights")
+    (tmp_path / "data.csv").write_bytes(b"1,2")
+    with labbench.start() as run:
+        run.artifact("out/model.pt", copy=True)
+        run.artifact(tmp_path / "data.csv")
+        run.artifact("data.csv")
+        run.artifact("data.csv")
+        with pytest.raises(InputError, match=r"run.artifact: nothing.pt cannot be read: No such file"):
+            run.artifact("nothing.pt")
+        with pytest.raises(InputError, match="Is a directory"):
+            run.artifact("out")
+    found = rows("SELECT name, path, size, sha256 FROM artifacts ORDER BY id")
+    weights, table = hashlib.sha256(b"weights").hexdigest(), hashlib.sha256(b"1,2").hexdigest()
+    assert found == [
+        ("out/model.pt", "out/model.pt", 7, weights),
+        ("data.csv", str(tmp_path / "data.csv"), 3, table),
+    ]
+    assert (tmp_path / "runs.db.files" / run.key / "out/model.pt").read_bytes() == b"weights"
+
+
+def test_what_is_printed_is_kept_and_still_printed(tmp_path: Path) -> None:
+    code = """
+    import logging
+    handler = logging.StreamHandler()
+    with labbench.start(capture_output=True) as run:
+        print("one")
+        print("two\\nthree", end="")
+        print("!")
+        logging.getLogger().addHandler(handler)
+        logging.warning("careful")
+        for percent in range(0, 101, 10):
+            print(f"\\r{percent} %", end="")
+        print()
+        print("no end", end="")
+    print("after")
+    """
+    result = scripts.run(tmp_path, code)
+    assert result.stdout.startswith("one\ntwo\nthree!\n\r0 %\r10 %")
+    assert result.stdout.endswith("\r100 %\nno endafter\n")
+    assert result.stderr == "careful\n"
+    with labbench.open() as db:
+        assert "\n".join(db.logs(db.runs()[0].key)) == "one\ntwo\nthree!\ncareful\n100 %\nno end"
+    assert {stream for (stream,) in rows("SELECT stream FROM logs")} == {"stdout", "stderr"}
+
+
+def test_output_can_be_watched_from_any_moment_and_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout.write
+    with labbench.start() as run:
+        print("unheard")
+        run.watch_output()
+        run.watch_output()
+        print("heard")
+    assert sys.stdout.write == before
+    with labbench.open() as db:
+        assert db.logs(run.key) == ["heard"]
+    assert capsys.readouterr().out == "unheard\nheard\n"
+
+
+# System metrics.
+
+
+def test_system_metrics_are_percent_and_megabytes() -> None:
+    sampler = Sampler()
+    sum(range(2_000_000))
+    sample = sampler.sample()
+    assert sample["system/process_cpu_percent"] > 0
+    if sys.platform == "linux":
+        assert 0 <= sample["system/cpu_percent"] <= 100
+        assert 0 < sample["system/memory_percent"] < 100
+        assert 5 < sample["system/process_memory_mb"] < 10_000
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_system_metrics_are_sampled_beside_the_run_at_steps_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr("labbench.tracking.background.SYSTEM_SECONDS", 0.01)
+    with labbench.start(system_metrics=wanted) as run:
+        for step in range(0, 50, 10):
+            run.log({"loss": 1.0}, step=step)
+            subprocess.run(["sleep", "0.03"], check=True)
+    sampled = record(run).summary.get("system/process_cpu_percent")
+    assert record(run).summary["loss"].n == 5
+    if wanted:
+        assert sampled is not None
+        assert sampled.last_step >= 40
+        assert sampled.n > 5
+    else:
+        assert sampled is None
+
+
+class FakeNvml:
+    """nvidia-ml-py on a machine with two GPUs, the second of which does not tell its use."""
+
+    class NVMLError(Exception):
+        pass
+
+    nvmlInit = staticmethod(lambda: None)  # noqa: N815
+    nvmlDeviceGetCount = staticmethod(lambda: 2)  # noqa: N815
+    nvmlDeviceGetHandleByIndex = staticmethod(lambda index: index)  # noqa: N815
+    nvmlDeviceGetHandleByUUID = staticmethod(lambda name: 1)  # noqa: N815
+    nvmlDeviceGetMemoryInfo = staticmethod(lambda gpu: SimpleNamespace(used=(gpu + 1) * 2**30))  # noqa: N815
+
+    @classmethod
+    def nvmlDeviceGetUtilizationRates(cls, gpu: int) -> SimpleNamespace:  # noqa: N802
+        if gpu == 1:
+            raise cls.NVMLError("not supported")
+        return SimpleNamespace(gpu=90)
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, {"system/gpu0_percent": 90.0, "system/gpu0_memory_mb": 1024.0}),
+        ("1,0", {"system/gpu0_percent": 90.0, "system/gpu0_memory_mb": 1024.0}),
+        ("1", {}),
+        ("GPU-abcd", {}),
+        ("", {}),
+    ],
+)
+def test_gpus_are_sampled_where_nvml_is_there(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: dict[str, float]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())  # type: ignore[arg-type]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    sample = Sampler().sample()
+    assert {name: value for name, value in sample.items() if name.startswith("system/gpu")} == expected
+
+
+# The names of W&B.
+
+
+def test_the_trio_of_wandb_does_what_it_did() -> None:
+    run = labbench.init(project="mnist", name="first", config={"lr": 0.1}, tags=["a"], notes="n")
+    labbench.log({"loss": 1.0})
+    labbench.log({"loss": 0.5}, step=10)
+    labbench.log({"a": 1.0}, commit=False)
+    labbench.log({"b": 2.0})
+    labbench.log({"c": 3.0}, commit=False)
+    labbench.finish()
+    kept = record(run)
+    assert (kept.experiment, kept.name, kept.note, kept.status) == ("mnist", "first", "n", "finished")
+    assert {name: summary.last_step for name, summary in kept.summary.items()} == {
+        "loss": 10, "a": 11, "b": 11, "c": 12
+    }  # fmt: skip
+
+
+def test_init_names_what_it_ignores_and_finishes_the_run_before() -> None:
+    first = labbench.init("mnist")
+    with pytest.warns(UserWarning, match="labbench.init ignores entity, mode"):
+        second = labbench.init("mnist", entity="me", mode="offline")
+    labbench.finish(exit_code=1)
+    assert (record(first).status, record(second).status) == ("finished", "failed")
+    with pytest.raises(InputError, match=r"labbench.init knows no lr"):
+        labbench.init("mnist", lr=0.1)
+
+
+@pytest.mark.parametrize("call", [lambda: labbench.log({"loss": 1.0}), lambda: labbench.finish()])
+def test_without_an_open_run_the_trio_says_what_to_do(call: Any) -> None:
+    with pytest.raises(InputError, match=r"no run is open: call labbench.init\(\) or labbench.start\(\) first"):
+        call()
+
+
+# What it costs to import.
+
+
+def test_a_script_loads_the_standard_library_alone(tmp_path: Path) -> None:
+    code = """
+    with labbench.start(capture_output=True) as run:
+        run.log({"loss": 1.0})
+        time.sleep(0.3)
+    loaded = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names) - {"__main__"}
+    print(sorted(name for name in loaded if not name.startswith("_")))
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.stdout, result.stderr) == ("['labbench']\n", "")
+
+
+def test_the_package_names_what_it_offers() -> None:
+    assert labbench.Run.__name__ == "Run"
+    with pytest.raises(AttributeError, match="module 'labbench' has no attribute 'nothing'"):
+        _ = labbench.nothing
