@@ -287,6 +287,15 @@ def test_retry_queues_what_did_not_come_to_a_good_end(writer: Writer, reader: Re
     assert reader.status_counts() == {"queued": 4, "running": 1, "finished": 1}
 
 
+def test_retry_from_the_start_forgets_what_was_reached(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer)
+    writer.write([points(run, "loss", [3.0, 2.0, 1.0]), Boundary(run.key, 1, 2), Failed(run.key, 1, "crash", "gone")])
+    assert writer.retry([run.key], from_start=True) == [run.key]
+    [again] = writer.claim([run.key])
+    assert (again.boundary, again.attempt) == (0, 2)
+    assert reader.series(run.key, "loss")[0].tolist() == []
+
+
 def test_a_request_reaches_the_driver_once(writer: Writer, reader: Reader) -> None:
     driven, other, waiting, done = queue(writer, 4)
     writer.claim([driven.key, other.key, done.key])

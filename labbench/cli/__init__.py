@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from labbench import __version__
-from labbench.cli import browse, edit, take, train
+from labbench.cli import browse, edit, keep, take, train
 from labbench.cli.options import database
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
@@ -75,12 +75,16 @@ for command in (
     browse.compare,
     browse.plot,
     take.export,
+    keep.import_,
     edit.tag,
     edit.note,
     edit.archive,
     edit.rm,
     edit.stop,
     edit.retry,
+    keep.doctor,
+    keep.backup,
+    keep.vacuum,
     train.tasks,
     browse.demo,
 ):

@@ -99,11 +99,12 @@ def stop(db: Path, runs: Sequence[str]) -> None:
 
 @click.command()
 @runs
+@click.option("--from-start", is_flag=True, help="Train them anew, not from where they can go on.")
 @database
-def retry(db: Path, runs: Sequence[str]) -> None:
+def retry(db: Path, runs: Sequence[str], from_start: bool) -> None:
     """Put failed, stopped or lost runs back into the queue; running their grid trains them."""
     from labbench.store.writer import Writer
 
     keys = [record.key for record in found(db, runs)]
     with Writer(db) as writer:
-        writer.retry(keys)
+        writer.retry(keys, from_start=from_start)

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from labbench.files import files_folder
 from labbench.records import Event, Goal, NewRun, RunRecord, Status, Stop
@@ -46,7 +46,7 @@ class Writer:
             self._connection.close()
             raise
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -155,10 +155,11 @@ class Writer:
                 (as_json_list(keys), HOST, os.getpid()),
             )
 
-    def retry(self, keys: Sequence[str]) -> list[str]:
+    def retry(self, keys: Sequence[str], *, from_start: bool = False) -> list[str]:
         """Put runs back into the queue that failed, diverged, were stopped or lost; returns which of them.
 
-        They go on from their boundary, but a diverged one begins anew: behind it lies only what led there.
+        They go on from their boundary, unless `from_start`, but a diverged one always begins anew: behind it lies only
+        what led there.
         """
         with self._transaction() as connection:
             query = (
@@ -168,10 +169,10 @@ class Writer:
             connection.execute(
                 f"""
                 UPDATE runs SET status = 'queued', reason = NULL, finished = NULL,
-                    boundary = CASE WHEN status = 'diverged' THEN 0 ELSE boundary END
+                    boundary = CASE WHEN status = 'diverged' OR ? THEN 0 ELSE boundary END
                 WHERE id {THESE}
                 """,
-                (as_json_list(run_id for run_id, _ in found),),
+                (from_start, as_json_list(run_id for run_id, _ in found)),
             )
             return [key for _, key in found]
 

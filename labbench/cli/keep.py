@@ -1,0 +1,110 @@
+"""Commands for whole databases: `import doctor vacuum backup`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labbench.cli.options import database
+from labbench.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from labbench.store.health import Diagnosis
+
+existing = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group("import")
+def import_() -> None:
+    """Bring in runs that were recorded elsewhere; twice changes nothing."""
+
+
+@import_.command("labbench")
+@click.argument("path", type=existing)
+@database
+def import_labbench(db: Path, path: Path) -> None:
+    """The runs of another labbench database, with their files.
+
+    Runs that are here already are left alone, or brought up to date where they have gone on there.
+    """
+    from labbench.importing.labbench import import_labbench
+
+    merged = import_labbench(db, path)
+    click.echo(f"{len(merged.new)} new runs, {len(merged.newer)} brought up to date, {merged.n_same} were here already")
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Put right what can be put right; no logged value is changed.")
+@database
+def doctor(db: Path, fix: bool) -> None:
+    """Check the database: the file, its tables, and whether summaries and rollups are what the points say."""
+    from labbench.store.health import examine
+
+    diagnosis = examine(db)
+    if fix and not diagnosis.is_sound and not diagnosis.damage:
+        from labbench.store.keeper import Keeper
+
+        with Keeper(db) as keeper:
+            keeper.repair(diagnosis)
+    for line in _complaints(db, diagnosis, fixed=fix):
+        click.echo(line)
+    if diagnosis.is_sound:
+        click.echo(f"{db}: sound; {diagnosis.n_series} series are what their points say")
+    elif diagnosis.damage or not fix:
+        raise StoreError(f"{db}: not as it should be")
+
+
+def _complaints(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator[str]:
+    for line in diagnosis.damage:
+        yield f"the file is damaged: {line}"
+    if diagnosis.damage:
+        yield f"`sqlite3 {db} .recover` saves what can be read"
+    cure = "fixed" if fixed else "--fix makes it right"
+    if diagnosis.is_older:
+        yield f"the tables are those of an older version: {cure}"
+    if diagnosis.wrong:
+        yield f"{len(diagnosis.wrong)} of {diagnosis.n_series} series are summarised wrongly: {cure}"
+    for table, count in diagnosis.orphans.items():
+        yield f"{count} rows of {table} belong to no run: {cure}"
+    for folder in diagnosis.stray_folders:
+        yield f"{folder} belongs to no run: delete it if you do not need it"
+    if diagnosis.lost:
+        yield (
+            f"{len(diagnosis.lost)} runs lost their process ({', '.join(diagnosis.lost[:5])}"
+            f"{', ...' if len(diagnosis.lost) > 5 else ''}): to run their grid again goes on with them"
+        )
+
+
+@click.command()
+@database
+def vacuum(db: Path) -> None:
+    """Shrink the database to what is in it."""
+    from labbench.store.keeper import Keeper
+
+    before = _size(db)
+    with Keeper(db) as keeper:
+        keeper.vacuum()
+    click.echo(f"{db}: {before / 1e6:.1f} MB before, {_size(db) / 1e6:.1f} MB now")
+
+
+@click.command()
+@click.argument("copy", type=existing, metavar="FILE")
+@database
+def backup(db: Path, copy: Path) -> None:
+    """Copy the database to FILE as it is at this moment, also while runs are training."""
+    from labbench.files import files_folder
+    from labbench.store.copying import back_up
+
+    back_up(db, copy)
+    click.echo(f"{copy}: {_size(copy) / 1e6:.1f} MB")
+    if files_folder(db).is_dir():
+        click.echo(f"models and other files lie in {files_folder(db)}: copy that folder too", err=True)
+
+
+def _size(path: Path) -> int:
+    if not path.is_file():
+        raise InputError(f"{path}: no such database")
+    return path.stat().st_size

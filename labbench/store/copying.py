@@ -1,0 +1,200 @@
+"""Copies of databases: a backup while others write, and the runs of another database merged into this one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from labbench.errors import InputError
+from labbench.store.opening import beside, explained, is_live, open_for_reading
+from labbench.store.queueing import new_key
+from labbench.store.rows import STATUS
+
+_COPIED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources", "tags")
+_REPLACED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources")
+"""Tags are a person's: they are added, and none is taken off."""
+
+_OURS = {"run_id": "r.ours", "metric_id": "m.ours", "source_id": "s.ours"}
+_EDITS = ("id", "key", "experiment_id", "name", "origin", "note", "archived")
+"""Columns of `runs` that are this database's own, or a person's, when a run is brought up to date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge did: keys there by keys here."""
+
+    new: Mapping[str, str]
+    newer: Mapping[str, str]
+    """Runs that were here and had gone on there."""
+    n_same: int
+
+
+def back_up(path: Path, copy: Path) -> None:
+    """Copy a database as it is at this moment; others may go on writing it. The copy is there whole or not at all.
+
+    Raises InputError where there is something under the name of the copy.
+    """
+    if copy.exists():
+        raise InputError(f"{copy}: there is such a file already; a backup takes another name")
+    if not copy.parent.is_dir():
+        raise InputError(f"{copy}: there is no folder {copy.parent}")
+    unfinished = beside(copy, f".unfinished-{os.getpid()}")
+    try:
+        source = open_for_reading(path, live=is_live(path))
+        with explained(path), closing(source), closing(sqlite3.connect(unfinished)) as target:
+            source.backup(target)  # in one step: between two, another's commit would make it begin again
+            target.execute("PRAGMA journal_mode = DELETE")  # one file, to be carried anywhere
+        unfinished.rename(copy)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def attached(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Another labbench database as the schema `other`, which is only read."""
+    open_for_reading(path, live=is_live(path)).close()  # says what is wrong with it
+    options = "mode=ro" if is_live(path) else "mode=ro&immutable=1"
+    with explained(path, opening=True):
+        connection.execute("ATTACH ? AS other", (f"file:{quote(str(path.absolute()))}?{options}",))
+    try:
+        yield
+    finally:
+        connection.execute("DETACH other")
+
+
+def merge(connection: sqlite3.Connection) -> Merged:
+    """Bring in the runs of the attached database that are not here, or have gone on there.
+
+    The caller holds a transaction. Keys are kept where they are free; the same again changes nothing.
+    """
+    _pair_names(connection)
+    new, newer, n_same = {}, {}, 0
+    columns = _columns(connection, "runs")
+    for their_id, key, ours in _pairs(connection):
+        if ours is None:
+            run_id, new[key] = _insert_run(connection, their_id, key, columns)
+        elif ours.is_behind:
+            run_id, newer[key] = ours.id, ours.key
+            _update_run(connection, run_id, their_id, columns)
+        else:
+            n_same += 1
+            continue
+        connection.execute("INSERT INTO temp.merged_runs VALUES (?, ?)", (their_id, run_id))
+    for table in _COPIED_WITH_RUN:
+        _copy_rows(connection, table)
+    for table in ("merged_runs", "merged_metrics", "merged_sources", "merged_experiments"):
+        connection.execute(f"DROP TABLE temp.{table}")
+    return Merged(new, newer, n_same)
+
+
+def _pair_names(connection: sqlite3.Connection) -> None:
+    """Temporary tables from their ids to ours, of what is known by its name; what is not here is made."""
+    connection.execute("CREATE TEMP TABLE merged_runs (theirs INTEGER PRIMARY KEY, ours INTEGER NOT NULL)")
+    for table, name, columns in (
+        ("metrics", "name", "name, goal"),
+        ("sources", "sha256", "sha256, text"),
+        ("experiments", "name", "name, created"),
+    ):
+        connection.execute(f"INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM other.{table}")
+        connection.execute(f"CREATE TEMP TABLE merged_{table} (theirs INTEGER PRIMARY KEY, ours INTEGER NOT NULL)")
+        connection.execute(
+            f"""
+            INSERT INTO temp.merged_{table}
+            SELECT theirs.id, ours.id FROM other.{table} AS theirs JOIN main.{table} AS ours USING ({name})
+            """
+        )
+    connection.execute(
+        """
+        UPDATE main.metrics SET goal = (SELECT goal FROM other.metrics AS theirs WHERE theirs.name = metrics.name)
+        WHERE goal IS NULL AND name IN (SELECT name FROM other.metrics WHERE goal IS NOT NULL)
+        """
+    )
+
+
+class _Ours(NamedTuple):
+    """The run here that was made there."""
+
+    id: int
+    key: str
+    is_behind: bool
+    """Whether it has gone on there, and not here."""
+
+
+def _pairs(connection: sqlite3.Connection) -> list[tuple[int, str, _Ours | None]]:
+    """Every run there, its id and key, and what it is here, perhaps under another key for its own was taken."""
+    status = STATUS.replace("runs.", "ours.")
+    same = f"""
+        SELECT ours.id, ours.key, {status} <> 'running' AND (
+            coalesce(theirs.heartbeat, 0) > coalesce(ours.heartbeat, 0)
+            OR (theirs.heartbeat = ours.heartbeat AND ours.status = 'running' AND theirs.status <> 'running'))
+        FROM main.runs AS ours JOIN other.runs AS theirs ON theirs.id = ?
+        WHERE ours.created = theirs.created AND ours.identity = theirs.identity
+            AND (ours.key = theirs.key OR ours.key NOT IN (SELECT key FROM other.runs))
+        ORDER BY ours.key = theirs.key DESC
+    """
+    pairs = []
+    for their_id, key in connection.execute("SELECT id, key FROM other.runs ORDER BY id").fetchall():
+        row = connection.execute(same, (their_id,)).fetchone()
+        pairs.append((their_id, key, None if row is None else _Ours(row[0], row[1], bool(row[2]))))
+    return pairs
+
+
+def _insert_run(connection: sqlite3.Connection, their_id: int, key: str, columns: list[str]) -> tuple[int, str]:
+    """A run as it is there; its id and key here."""
+    is_taken = connection.execute("SELECT 1 FROM main.runs WHERE key = ?", (key,)).fetchone()
+    our_key = new_key(connection) if is_taken else key
+    copied = [column for column in columns if column not in ("id", "key", "experiment_id", "origin")]
+    names = ", ".join(copied)
+    # where a run of the same identity is here, this one is the same made again
+    run_id = connection.execute(
+        f"""
+        INSERT INTO main.runs (key, experiment_id, origin, {names})
+        SELECT ?, e.ours, CASE WHEN theirs.origin IN ('grid', 'import') AND EXISTS (
+                SELECT 1 FROM main.runs AS same WHERE same.experiment_id = e.ours
+                    AND same.identity = theirs.identity AND same.origin IN ('grid', 'import')
+            ) THEN 'rerun' ELSE theirs.origin END, {names}
+        FROM other.runs AS theirs JOIN temp.merged_experiments AS e ON e.theirs = theirs.experiment_id
+        WHERE theirs.id = ?
+        """,
+        (our_key, their_id),
+    ).lastrowid
+    assert run_id is not None  # an INSERT has one
+    return run_id, our_key
+
+
+def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, columns: list[str]) -> None:
+    """Bring a run up to date; its rows elsewhere are copied anew."""
+    for table in _REPLACED_WITH_RUN:
+        connection.execute(f"DELETE FROM main.{table} WHERE run_id = ?", (run_id,))
+    names = ", ".join(column for column in columns if column not in _EDITS)
+    query = f"UPDATE main.runs SET ({names}) = (SELECT {names} FROM other.runs WHERE id = ?) WHERE id = ?"
+    connection.execute(query, (their_id, run_id))
+
+
+def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
+    """The rows of a table that belong to the merged runs."""
+    columns = [column for column in _columns(connection, table) if column != "id"]
+    values = ", ".join(_OURS.get(column, f"theirs.{column}") for column in columns)
+    joins = "JOIN temp.merged_metrics AS m ON m.theirs = theirs.metric_id" if "metric_id" in columns else ""
+    joins += "JOIN temp.merged_sources AS s ON s.theirs = theirs.source_id" if "source_id" in columns else ""
+    connection.execute(
+        f"""
+        INSERT OR IGNORE INTO main.{table} ({", ".join(columns)}) SELECT {values}
+        FROM temp.merged_runs AS r CROSS JOIN other.{table} AS theirs ON theirs.run_id = r.theirs {joins}
+        """
+    )
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Those that both databases have: the other may be of an older version."""
+    query = """
+        SELECT name FROM pragma_table_info(?, 'main')
+        WHERE name IN (SELECT name FROM pragma_table_info(?, 'other'))
+    """
+    return [name for (name,) in connection.execute(query, (table, table))]

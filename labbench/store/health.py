@@ -1,0 +1,132 @@
+"""Is a database what it should be? Looks without changing it: what is derived is made again beside it and compared."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labbench.files import files_folder
+from labbench.store import schema
+from labbench.store.opening import explained, open_for_reading
+from labbench.store.rows import STATUS
+from labbench.store.summary import rebuild
+
+_OF_RUN = ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources")
+_OF_METRIC = ("points", "summary", "rollup")
+_DERIVED = {
+    "summary": "n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step",
+    "rollup": "level, first_step, last_step, buckets",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A metric of a run, by the ids of both."""
+
+    run_id: int
+    metric_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found in a database."""
+
+    damage: Sequence[str] = ()
+    """What SQLite says is broken in the file itself; nothing else was looked at then."""
+    is_older: bool = False
+    """Whether the tables are those of an older version."""
+    n_series: int = 0
+    wrong: Sequence[Series] = ()
+    """Whose summary or rollup is not what the points say."""
+    orphans: Mapping[str, int] = field(default_factory=dict)
+    """Rows by table that belong to no run or no metric."""
+    stray_folders: Sequence[Path] = ()
+    """Of runs that are not there."""
+    lost: Sequence[str] = ()
+    """The keys of runs whose process vanished."""
+
+    @property
+    def is_sound(self) -> bool:
+        return not (self.damage or self.is_older or self.wrong or self.orphans)
+
+
+def examine(path: Path) -> Diagnosis:
+    """Read all of a database and say what is wrong with it; others may write it meanwhile."""
+    with closing(open_for_reading(path, live=True)) as connection, explained(path):
+        connection.execute("BEGIN")
+        if damage := _damage(connection):
+            return Diagnosis(damage)
+        runs = dict(connection.execute(f"SELECT key, {STATUS} FROM runs"))
+        folder = files_folder(path.resolve())
+        folders = sorted(folder.iterdir()) if folder.is_dir() else []
+        series = _series(connection)
+        return Diagnosis(
+            is_older=schema.state(connection) == "older",
+            n_series=len(series),
+            wrong=_wrong(connection, series),
+            orphans={table: count for table in _OF_RUN if (count := _count_orphans(connection, table))},
+            stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in runs],
+            lost=[key for key, status in runs.items() if status == "lost"],
+        )
+
+
+def repair(connection: sqlite3.Connection, diagnosis: Diagnosis) -> None:
+    """Delete orphans, and make what is derived again where it was wrong. The caller holds a transaction."""
+    for table in diagnosis.orphans:
+        connection.execute(f"DELETE FROM {table} WHERE {_orphaned(table)}")
+    for series in diagnosis.wrong:
+        rebuild(connection, series.run_id, series.metric_id)
+
+
+def _damage(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite finds broken in the file."""
+    try:
+        return [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+    except sqlite3.DatabaseError as error:
+        if "malformed" not in str(error):
+            raise
+        return [str(error)]  # so broken that the check itself cannot go on
+
+
+def _series(connection: sqlite3.Connection) -> list[Series]:
+    """All that have points, or something that is derived from points."""
+    query = " UNION ".join(f"SELECT run_id, metric_id FROM {table}" for table in _OF_METRIC)
+    return [Series(*ids) for ids in connection.execute(query)]
+
+
+def _wrong(connection: sqlite3.Connection, all_series: Sequence[Series]) -> list[Series]:
+    """The series that would be summarised otherwise. Temporary tables hide those of the same name in the file."""
+    connection.execute("PRAGMA query_only = 0")  # for the temporary tables; the file's stay hidden
+    for statement in schema.statements(schema.DDL):
+        if statement.startswith(tuple(f"CREATE TABLE {table} " for table in _DERIVED)):
+            connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+    wrong = []
+    for series in all_series:
+        rebuild(connection, series.run_id, series.metric_id)
+        if any(_rows(connection, f"main.{table}", series) != _rows(connection, table, series) for table in _DERIVED):
+            wrong.append(series)
+        for table in _DERIVED:
+            connection.execute(f"DELETE FROM temp.{table}")
+    for table in _DERIVED:
+        connection.execute(f"DROP TABLE temp.{table}")
+    return wrong
+
+
+def _rows(connection: sqlite3.Connection, table: str, series: Series) -> list[tuple[object, ...]]:
+    columns = _DERIVED[table.removeprefix("main.")]
+    query = f"SELECT {columns} FROM {table} WHERE run_id = ? AND metric_id = ? ORDER BY {columns.partition(',')[0]}"
+    query += ", first_step" if "first_step" in columns else ""
+    return connection.execute(query, (series.run_id, series.metric_id)).fetchall()
+
+
+def _count_orphans(connection: sqlite3.Connection, table: str) -> int:
+    [count] = connection.execute(f"SELECT count(*) FROM {table} WHERE {_orphaned(table)}").fetchone()
+    return int(count)
+
+
+def _orphaned(table: str) -> str:
+    condition = "run_id NOT IN (SELECT id FROM runs)"
+    return condition + (" OR metric_id NOT IN (SELECT id FROM metrics)" if table in _OF_METRIC else "")

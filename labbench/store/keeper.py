@@ -1,0 +1,38 @@
+"""The rarer things that are done to a whole database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labbench.errors import InputError
+from labbench.store.copying import Merged, attached, merge
+from labbench.store.health import Diagnosis, repair
+from labbench.store.opening import explained
+from labbench.store.rows import STATUS
+from labbench.store.writer import Writer
+
+
+class Keeper(Writer):
+    """Keeps a database in order. To open it for writing upgrades one of an older version."""
+
+    def merge(self, other: Path) -> Merged:
+        """Bring in the runs of another database that are not here or have gone on there, but not their files."""
+        with attached(self._connection, other), self._transaction() as connection:
+            return merge(connection)
+
+    def repair(self, diagnosis: Diagnosis) -> None:
+        """Put right what `examine` found, as far as it can be told from the points."""
+        with self._transaction() as connection:
+            repair(connection, diagnosis)
+
+    def vacuum(self) -> None:
+        """Give the space of what was deleted back to the disk; needs as much of it again meanwhile.
+
+        Raises InputError while runs are driven: the file is locked for as long as it takes.
+        """
+        query = f"SELECT count(*) FROM runs WHERE {STATUS} = 'running'"
+        with explained(self.path):
+            [running] = self._connection.execute(query).fetchone()
+            if running:
+                raise InputError(f"{self.path}: {running} runs are running; vacuum when they are done")
+            self._connection.execute("VACUUM")
