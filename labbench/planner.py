@@ -106,11 +106,13 @@ def stack_of(
 
 def _by_optimizer(params: Params) -> Any:
     """A sort key that brings runs of one optimizer together: their updates are made by one."""
-    keys = ("optimizer", "nesterov", "momentum", "beta1", "beta2", "alpha", "eps", "weight_decay", "lr")
+    keys = ["optimizer", "nesterov", "momentum", "beta1", "beta2", "alpha", "eps"]
+    keys += sorted(key for key, param in params.items() if param.per_run and key not in TRAINING)  # such as dropout
+    keys += ["weight_decay", "lr"]
 
-    def key(run: RunRecord) -> list[Any]:
+    def key(run: RunRecord) -> list[str]:
         config = with_defaults(run.config, params)
-        return [config.get(name, 0) for name in keys]
+        return [str(config.get(name)) for name in keys]
 
     return key
 

@@ -7,6 +7,7 @@ much. The masks of several steps are made at once, because a hash is a dozen sma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from labbench.train.random import Purpose, keys, words
 
 SPATIAL_DIMENSIONS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 """Modules that are swapped, and over how many trailing dimensions one draw of each holds."""
+
+STEPS = 64
+"""Steps whose keys are made at once, and whose masks are at the most."""
 
 BLOCK = 2**17
 """Numbers made at once: half a megabyte of float32, which stays in a core's cache."""
@@ -32,37 +36,73 @@ class Masks:
     def __init__(self, seeds: Sequence[int], probabilities: Sequence[float], layer: int, clock: Clock) -> None:
         self.seeds, self.layer, self.clock = seeds, layer, clock
         self.kept = [round((1 - p) * 65536) for p in probabilities]
-        self.never = all(kept == 65536 for kept in self.kept)
+        self._dropping = [row for row, kept in enumerate(self.kept) if kept < 65536]
+        self.never = not self._dropping
         """Whether nothing is dropped."""
-        self._blocks: list[tuple[int, Tensor]] = []  # of each call within a step: its first step, masks (S, K, count)
+        self._blocks: list[Block] = []  # of each call within a step
         self._step = -1
         self._call = 0
 
     def draw(self, count: int, like: Tensor) -> Tensor:
         """0 or 1 / (1 - p) for `count` values of each run, in `like`'s type and place: (S, count).
 
-        A layer that is called several times in one step gets another mask each time.
+        A layer that is called several times in one step gets another mask each time. They are valid for that step.
         """
         step = self.clock.step
         self._call = self._call + 1 if step == self._step else 0
         self._step = step
         if self._call == len(self._blocks):
-            self._blocks.append((step, self._make(step, count, like)))
-        first, block = self._blocks[self._call]
-        if not 0 <= step - first < block.shape[1] or count > block.shape[2] or block.dtype != like.dtype:
-            first, block = self._blocks[self._call] = step, self._make(step, count, like)
-        return block[:, step - first, :count]
+            self._blocks.append(self._block(count, like))
+        block = self._blocks[self._call]
+        if count > block.masks.shape[2] or block.masks.dtype != like.dtype:
+            block = self._blocks[self._call] = self._block(count, like)
+        if not 0 <= step - block.first < block.masks.shape[1]:
+            self._fill(block, step)
+        return block.masks[:, step - block.first, :count]
 
-    def _make(self, step: int, count: int, like: Tensor) -> Tensor:
-        """The masks of this step and of some that follow: (S, K, count or one more)."""
-        several = max(1, min(64, BLOCK // (len(self.seeds) * count)))
-        layer = self.layer + (self._call << 16)
-        streams = keys(self.seeds, Purpose.DROPOUT, layer=layer, steps=range(step, step + several), device=like.device)
-        draws = words(streams, (count + 1) // 2).view(torch.int16)  # (S, K, count or one more)
-        kept = torch.tensor(self.kept, device=like.device)[:, None, None]
-        draws.le_((kept - 32769).clamp(min=-32768).to(torch.int16))  # in place, because making booleans is slow on CPUs
-        scale = (65536 / kept).where(kept > 0, 0).to(like.dtype)
-        return draws.to(like.dtype).mul_(scale)
+    def _block(self, count: int, like: Tensor) -> Block:
+        """Room for the masks of some steps, ones in the rows of runs that drop nothing."""
+        several = max(1, min(STEPS, BLOCK // (len(self.seeds) * count)))
+        kept = torch.tensor([self.kept[row] for row in self._dropping], device=like.device)[:, None, None]
+        return Block(
+            masks=like.new_ones(len(self.seeds), several, count + count % 2),
+            highest=(kept - 32769).clamp(min=-32768).to(torch.int16),
+            scale=(65536 / kept).where(kept > 0, 0).to(like.dtype),
+        )
+
+    def _fill(self, block: Block, step: int) -> None:
+        """Make the masks of this step and of those that follow in the block."""
+        _, several, count = block.masks.shape
+        if not 0 <= step - block.first_key <= STEPS - several:
+            seeds = [self.seeds[row] for row in self._dropping]
+            layer, steps = self.layer + (self._call << 16), range(step, step + STEPS)
+            block.keys = keys(seeds, Purpose.DROPOUT, layer=layer, steps=steps, device=block.masks.device)
+            block.first_key = step
+        start = step - block.first_key
+        draws = words(block.keys[:, start : start + several], count // 2).view(torch.int16)
+        draws.le_(block.highest)  # in place, because making booleans is slow on CPUs
+        first, last = self._dropping[0], self._dropping[-1]
+        if last - first + 1 == len(self._dropping):
+            block.masks[first : last + 1].copy_(draws).mul_(block.scale)
+        else:
+            block.masks[self._dropping] = draws * block.scale
+        block.first = step
+
+
+@dataclass
+class Block:
+    """The masks of one call of a dropout layer, for some steps; filled again and again, so that it stays in the cache."""
+
+    masks: Tensor
+    """(S, K, count)"""
+    highest: Tensor
+    """The largest draw that is kept, (those that drop, 1, 1), and 1 / (1 - p):"""
+    scale: Tensor
+    first: int = -1 << 40
+    """The step of the first masks."""
+    keys: Tensor = field(default_factory=lambda: torch.empty(0))
+    first_key: int = -1 << 40
+    """The step of the first of `STEPS` keys."""
 
 
 class Dropout(nn.Module):

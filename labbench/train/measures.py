@@ -45,8 +45,15 @@ def stacked_losses_of(task: Task, outputs: Any, targets: Tensor, smoothing: Tens
 def stacked_metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
     """The same for S runs: (S, N) each."""
     if task.metrics is accuracy and targets.dim() == 2 and not targets.is_floating_point() and outputs.dim() == 3:
-        return {"accuracy": outputs.argmax(dim=2) == targets}
+        return {"accuracy": first_of_largest(outputs.transpose(1, 2), targets)}
     return vmap(lambda given, wanted: metrics_of(task, given, wanted))(outputs, targets)
+
+
+def first_of_largest(scores: Tensor, classes: Tensor) -> Tensor:
+    """Whether argmax over C of the scores (S, C, N) gives these classes (S, N): in whole rows, which argmax is not."""
+    largest = scores == scores.amax(dim=1, keepdim=True)
+    earlier = torch.arange(scores.shape[1], device=scores.device)[:, None] < classes.unsqueeze(1)
+    return largest.gather(1, classes.unsqueeze(1)).squeeze(1) & ~(largest & earlier).any(dim=1)
 
 
 def smoothed(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""Tasks of bench/stacks.py that are not built in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labbench.train.data import Data, digits
+from labbench.train.models import cnn
+
+
+class Images:
+    """A CNN of 16 and 32 channels on the digits enlarged to 16x16."""
+
+    params: dict[str, Any] = {}
+
+    def data(self, config: dict[str, Any]) -> Data:
+        def enlarged(split: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return nn.functional.interpolate(split[0], scale_factor=2.0, mode="bilinear"), split[1]
+
+        given = digits()
+        return Data(enlarged(given.train), enlarged(given.val))
+
+    def model(self, config: dict[str, Any]) -> nn.Module:
+        return cnn(16, [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
+
+
+class Residual:
+    """A residual MLP, which has a forward of its own."""
+
+    params: dict[str, Any] = {}
+
+    def data(self, config: dict[str, Any]) -> Data:
+        return digits()
+
+    def model(self, config: dict[str, Any]) -> nn.Module:
+        return ResidualMLP()
+
+
+class ResidualMLP(nn.Module):
+    def __init__(self, width: int = 64, blocks: int = 2) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+            for _ in range(blocks)
+        )
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = inputs.flatten(1)
+        for block in self.blocks:
+            x = x + torch.relu(block(x))
+        scores: Tensor = self.head(x)
+        return scores

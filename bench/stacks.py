@@ -1,0 +1,231 @@
+"""How much faster a grid trains in stacks than in the loops that people write.
+
+Trains the same grid in several ways, one after another and again in turn, so that a busy machine is as busy for all:
+
+    loader    a plain PyTorch loop with a DataLoader, one run after another
+    resident  the same with the data as one tensor, batches by index
+    workers   the plain loop with a DataLoader in two processes of one thread each
+    labbench  `labbench run` into a database, with two worker processes of one thread each
+
+and prints run-steps a second, how often labbench reaches those of the others with the spread over the rounds, whether
+the final accuracies agree, and the memory that a run takes. Imports count for nobody: torch is loaded, and the server
+from which workers are forked runs, before a clock starts.
+
+    python bench/stacks.py [--case mlp|cnn8|cnn16|resmlp] [--rounds 3] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from labbench.executors.workers import WORKER_ENVIRONMENT, start_forkserver
+from labbench.params import TRAINING, with_defaults
+from labbench.records import Config, Event, RunRecord
+from labbench.runner import Asked, read_asked, run_grid
+from labbench.store.reader import Reader
+from labbench.train.tasks import load_task, make_data, make_model
+
+TASKS = Path(__file__).with_name("stack_tasks.py")
+PROCESSES = 2
+
+OPTIMIZERS = """
+[[zip]]
+optimizer = ["sgd", "sgd", "adam"]
+momentum = [0.0, 0.9, 0.0]
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A grid, as a grid file says it, and for how long it is trained."""
+
+    grid: str
+    epochs: int
+    quick: int
+    """Epochs with `--quick`."""
+
+
+CASES = {
+    "mlp": Case(
+        'task = "digits"\n[grid]\ndropout = [0.0, 0.5]\nbatchnorm = [false, true]\n'
+        f"lr = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003]\n{OPTIMIZERS}[repeat]\nseeds = [0, 1]\n",
+        epochs=20,
+        quick=5,
+    ),
+    "cnn8": Case(
+        'task = "digits"\n[params]\nmodel = "cnn"\nbatchnorm = true\n[grid]\n'
+        f"lr = [0.03, 0.01, 0.003, 0.001]\n{OPTIMIZERS}[repeat]\nseeds = [0, 1, 2, 3]\n",
+        epochs=8,
+        quick=2,
+    ),
+    "cnn16": Case(
+        f'task = "{TASKS}:Images"\n[grid]\nlr = [0.03, 0.01, 0.003, 0.001]\n{OPTIMIZERS}[repeat]\nseeds = [0, 1]\n',
+        epochs=8,
+        quick=2,
+    ),
+    "resmlp": Case(
+        f'task = "{TASKS}:Residual"\n[grid]\nlr = [0.03, 0.01, 0.003, 0.001]\n{OPTIMIZERS}[repeat]\nseeds = [0, 1, 2]\n',
+        epochs=10,
+        quick=3,
+    ),
+}
+
+
+def plain(task_name: str, config: Config, *, loader: bool) -> float:
+    """Train one run as people write it; returns its accuracy on the validation data."""
+    task = load_task(task_name)
+    config = with_defaults(config, {**TRAINING, **task.params})
+    data, model = make_data(task, config), make_model(task, config)
+    if config["optimizer"] == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), config["lr"])
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), config["lr"], config["momentum"])
+    torch.manual_seed(config["seed"])
+    accuracy = 0.0
+    for _ in range(config["epochs"]):
+        model.train()
+        losses, right = [], 0.0
+        for inputs, targets in batches(data.train, config["batch_size"], loader=loader):
+            optimizer.zero_grad()
+            outputs = model(inputs)
+            loss = F.cross_entropy(outputs, targets)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            right += (outputs.argmax(dim=1) == targets).sum().item()
+        model.eval()
+        with torch.no_grad():
+            outputs = model(data.val[0])
+            losses.append(F.cross_entropy(outputs, data.val[1]).item())
+            accuracy = (outputs.argmax(dim=1) == data.val[1]).float().mean().item()
+    return accuracy
+
+
+def batches(split: tuple[Tensor, Tensor], size: int, *, loader: bool) -> Iterable[Sequence[Tensor]]:
+    if loader:
+        return DataLoader(TensorDataset(*split), batch_size=size, shuffle=True)
+    order = torch.randperm(len(split[0])).split(size)
+    return ((split[0][indices], split[1][indices]) for indices in order)
+
+
+def one_process(asked: Asked, *, loader: bool) -> list[float]:
+    return [plain(asked.grid.task, run.config, loader=loader) for run in asked.runs]
+
+
+def several_processes(asked: Asked, pool: Any) -> list[float]:
+    """The runs in turn in worker processes, which have loaded torch."""
+    accuracies: list[float] = pool.map(partial(_plain_run, asked.grid.task), [run.config for run in asked.runs], 1)
+    return accuracies
+
+
+def _plain_run(task_name: str, config: Config) -> float:
+    return plain(task_name, config, loader=True)
+
+
+def set_up_worker() -> None:
+    torch.set_num_threads(1)
+
+
+def with_labbench(asked: Asked) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        db = Path(folder, "runs.db")
+        run_grid(asked, db, Silent(), device="cpu", workers=PROCESSES)
+        with Reader(db) as reader:
+            runs = {run.name: run for run in reader.runs()}
+        return [accuracy_of(runs[run.name]) for run in asked.runs]
+
+
+def accuracy_of(run: RunRecord) -> float:
+    """The last one; a run that diverged has the accuracy of a guess, or none."""
+    return run.summary["val/accuracy"].last if "val/accuracy" in run.summary else 0.1
+
+
+class Silent:
+    """Nobody who is told how it goes."""
+
+    def begin(self, *_: object) -> None: ...
+    def take(self, event: Event) -> None: ...
+    def tick(self) -> None: ...
+    def end(self) -> None: ...
+
+
+def measure(case: Case, rounds: int, epochs: int) -> None:
+    """Train the case's grid in all ways, `rounds` times, and print what came out."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "grid.toml")
+        path.write_text(f'name = "bench"\n{case.grid}')
+        asked = read_asked(path, overrides=[f"epochs={epochs}"])
+    warm_up(asked)
+    with multiprocessing.get_context("spawn").Pool(PROCESSES, set_up_worker) as pool:
+        several_processes(asked, pool)
+        ways: dict[str, Callable[[Asked], list[float]]] = {
+            "loader": partial(one_process, loader=True),
+            "resident": partial(one_process, loader=False),
+            "workers": partial(several_processes, pool=pool),
+            "labbench": with_labbench,
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        accuracies: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                accuracies[name] = way(asked)
+                seconds[name].append(time.perf_counter() - start)
+    report(asked, seconds, accuracies)
+
+
+def warm_up(asked: Asked) -> None:
+    """Start the server of worker processes and let it load torch; warm this process, too."""
+    os.environ.update({key: value for key, value in WORKER_ENVIRONMENT.items() if not key.startswith("MALLOC")})
+    torch.set_num_threads(1)
+    start_forkserver()
+    few = Asked(asked.grid, asked.runs[:2], asked.warnings, asked.params)
+    one_process(few, loader=True)
+    with_labbench(few)
+
+
+def report(asked: Asked, seconds: dict[str, list[float]], accuracies: dict[str, list[float]]) -> None:
+    task = load_task(asked.grid.task)
+    config = with_defaults(asked.runs[0].config, {**TRAINING, **task.params})
+    samples = len(make_data(task, config).train[0])
+    steps = len(asked.runs) * config["epochs"] * -(-samples // config["batch_size"])
+    print(f"{len(asked.runs)} runs, {steps:,} run-steps")
+    for name, times in seconds.items():
+        ratios = [other / ours for other, ours in zip(times, seconds["labbench"], strict=True)]
+        print(
+            f"  {name:9} {steps / statistics.median(times):9,.0f} run-steps/s {statistics.median(times):7.2f} s"
+            f"   labbench is {statistics.median(ratios):5.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f})"
+            f"   mean accuracy {statistics.mean(accuracies[name]):.3f}, best {max(accuracies[name]):.3f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train grids in stacks and in plain loops, and compare.")
+    parser.add_argument("--case", choices=list(CASES), action="append")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few epochs and one round")
+    options = parser.parse_args()
+    for name in options.case or list(CASES):
+        case = CASES[name]
+        print(f"\n{name}:", flush=True)
+        measure(case, 1 if options.quick else options.rounds, case.quick if options.quick else case.epochs)
+
+
+if __name__ == "__main__":
+    main()
