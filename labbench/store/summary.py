@@ -10,12 +10,10 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Sequence
-from itertools import repeat
 from operator import lt
 
 from labbench.store import rollup
-
-_INSERT = "INSERT OR REPLACE INTO points (run_id, metric_id, step, time_ms, value) VALUES (?, ?, ?, ?, ?)"
+from labbench.store.bulk import insert_points
 
 _SERIES = "run_id = ? AND metric_id = ?"
 
@@ -57,7 +55,7 @@ def add_points(
         return
     n, last_step = connection.execute(_KNOWN, (run_id, metric_id)).fetchone() or (0, None)
     forward = (last_step is None or last_step < steps[0]) and all(map(lt, steps, steps[1:]))
-    connection.executemany(_INSERT, zip(repeat(run_id), repeat(metric_id), steps, times, values, strict=False))
+    insert_points(connection, run_id, metric_id, steps, times, values)
     if not forward:
         rebuild(connection, run_id, metric_id, from_step=min(steps))
         return
