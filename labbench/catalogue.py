@@ -41,6 +41,9 @@ LABELS = {key: ALTERATIONS[key] for key in ("train_size", "label_noise", "random
 
 BUILTIN: dict[str, dict[str, Param]] = {
     "digits": IMAGES,
+    "mnist": IMAGES,
+    "fashion_mnist": IMAGES,
+    "cifar10": IMAGES,
     "toy": {
         "data": Param("str", "moons", "data set", choices=("moons", "spirals", "xor", "and", "separable", "flowers")),
         "noise": Param("float", None, "deviation of noise on the inputs; what suits the data if not given", low=0.0),
@@ -60,5 +63,5 @@ BUILTIN: dict[str, dict[str, Param]] = {
 }
 """Parameters of the built-in tasks, by task."""
 
-TASK_VERSIONS: dict[str, int] = {"digits": 1, "toy": 1, "texts": 1}
+TASK_VERSIONS: dict[str, int] = dict.fromkeys(BUILTIN, 1)
 """Part of a run's identity: raised when the task's results change."""

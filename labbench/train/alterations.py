@@ -27,18 +27,17 @@ def altered(data: Data, config: Config) -> Data:
     """The data as a config wants it, by the parameters of `labbench.catalogue.ALTERATIONS` that its task has.
 
     Which classes there are and what the inputs look like holds for all splits; fewer samples and wrong labels are for
-    those trained on alone.
+    those trained on alone. Inputs that are bytes become numbers from 0 to 1.
     """
-    splits = [data.train, data.val, data.test]
+    splits = [split for split in (data.train, data.val, data.test) if split is not None]
     classes = config.get("classes")
     if classes is not None:
         class_count(config, int(data.train[1].max()) + 1)  # refuses what is not there
-        splits = [split and only_classes(split, classes) for split in splits]
-    splits = [split and altered_inputs(split, number, config) for number, split in enumerate(splits)]
-    train, val, test = splits
-    assert train is not None
-    assert val is not None
-    return Data(altered_training(train, config), val, test)
+        splits = [only_classes(split, classes) for split in splits]
+    numbers = [torch.arange(len(inputs)) for inputs, _ in splits]
+    splits[0], numbers[0] = altered_training(splits[0], config)
+    train, val, *test = (altered_inputs(split, i, numbers[i], config) for i, split in enumerate(splits))
+    return Data(train, val, test[0] if test else None)
 
 
 def class_count(config: Config, classes: int) -> int:
@@ -63,45 +62,53 @@ def only_classes(split: Split, classes: list[int]) -> Split:
     return inputs[kept], number[targets[kept]]
 
 
-def altered_inputs(split: Split, number: int, config: Config) -> Split:
-    """Noise first, then zeros, so that sparse inputs stay sparse."""
-    inputs, targets = split
-    deviation, sparsity = config.get("input_noise"), config.get("input_sparsity")
-    if deviation:
-        inputs = drawn(inputs, Purpose.INPUT_NOISE, number, 2, lambda x, w: x + deviation * normal(w).to(x.dtype))
-    if sparsity:
-        inputs = drawn(inputs, Purpose.INPUT_SPARSITY, number, 1, lambda x, w: x * (uniform(w) >= sparsity))
-    return inputs, targets
-
-
-def drawn(inputs: Tensor, purpose: Purpose, split: int, words_a_value: int, change: Change) -> Tensor:
-    """Inputs changed chunk by chunk, with the words of each sample's own stream: change((n, values), (n, words))."""
-    flat = inputs.flatten(1)
-    parts = []
-    for start in range(0, len(flat), CHUNK):
-        part = flat[start : start + CHUNK]
-        steps = range(start, start + len(part))
-        streams = keys([0], purpose, layer=split, steps=steps, device=inputs.device)[0]  # (n, 2)
-        parts.append(change(part, words(streams, words_a_value * flat.shape[1])))
-    return torch.cat(parts).view_as(inputs)
-
-
-def altered_training(split: Split, config: Config) -> Split:
-    """Labels replaced or shuffled among all samples, then a subset in proportion to the true classes."""
+def altered_training(split: Split, config: Config) -> tuple[Split, Tensor]:
+    """Labels replaced or shuffled among all samples, then a subset, classes in proportion; and its indices."""
     inputs, targets = split
     labels = targets
-    noise = config.get("label_noise")
+    noise, size = config.get("label_noise"), config.get("train_size")
     if noise:
         labels = with_wrong_labels(labels, noise)
     if config.get("random_labels"):
         labels = labels[stream(Purpose.LABEL_ORDER, len(labels)).argsort(stable=True)]
-    size = config.get("train_size")
     if size is None:
-        return inputs, labels
+        return (inputs, labels), torch.arange(len(labels))
     if size > len(inputs):
         raise InputError(f"train_size = {size}: there are {len(inputs)} training samples")
     kept = in_proportion(targets, seed=0, purpose=Purpose.SUBSET)[:size].sort().values
-    return inputs[kept], labels[kept]
+    return (inputs[kept], labels[kept]), kept
+
+
+def altered_inputs(split: Split, which: int, numbers: Tensor, config: Config) -> Split:
+    """Noise first, then zeros, so that sparse inputs stay sparse. `numbers` are the samples' own."""
+    inputs, targets = split
+    deviation: float = config.get("input_noise") or 0.0
+    sparsity: float = config.get("input_sparsity") or 0.0
+    if inputs.dtype == torch.uint8:
+        inputs = inputs.to(torch.float32) / 255
+    if deviation:
+
+        def noisy(values: Tensor, words: Tensor) -> Tensor:
+            return values + deviation * normal(words).to(values.dtype)
+
+        inputs = drawn(inputs, numbers, Purpose.INPUT_NOISE, which, 2, noisy)
+    if sparsity:
+
+        def sparse(values: Tensor, words: Tensor) -> Tensor:
+            return values.where(uniform(words) >= sparsity, 0)
+
+        inputs = drawn(inputs, numbers, Purpose.INPUT_SPARSITY, which, 1, sparse)
+    return inputs, targets
+
+
+def drawn(inputs: Tensor, numbers: Tensor, purpose: Purpose, which: int, words_a_value: int, change: Change) -> Tensor:
+    """Inputs changed chunk by chunk, with the words of each sample's own stream: change((n, values), (n, words))."""
+    flat = inputs.flatten(1)
+    parts = []
+    for part, steps in zip(flat.split(CHUNK), numbers.split(CHUNK), strict=True):
+        streams = keys([0], purpose, layer=which, steps=steps.tolist(), device=inputs.device)[0]  # (n, 2)
+        parts.append(change(part, words(streams, words_a_value * flat.shape[1])))
+    return torch.cat(parts).view_as(inputs)
 
 
 def with_wrong_labels(labels: Tensor, share: float) -> Tensor:

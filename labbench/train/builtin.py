@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 
 from torch import nn
@@ -11,6 +13,7 @@ from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.alterations import altered, class_count
 from labbench.train.data import Data, digits
+from labbench.train.image_sets import IMAGE_SETS, image_set
 from labbench.train.layer_list import Shape, build
 from labbench.train.losses import accuracy, classification_accuracy, classification_loss, cross_entropy
 from labbench.train.models import bag_of_words, cnn, mlp, perceptron
@@ -27,6 +30,22 @@ class Digits:
 
     def model(self, config: Config) -> nn.Module:
         return image_model(config, (1, 8, 8), class_count(config, 10))
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
+class Images:
+    """A published data set of images, downloaded at its first use."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.params = name, BUILTIN[name]
+
+    def data(self, config: Config) -> Data:
+        return altered(image_set(self.name), config)
+
+    def model(self, config: Config) -> nn.Module:
+        return image_model(config, IMAGE_SETS[self.name].shape, class_count(config, 10))
 
     loss = staticmethod(cross_entropy)
     metrics = staticmethod(accuracy)
@@ -87,5 +106,10 @@ def image_model(config: Config, shape: Shape, classes: int) -> nn.Sequential:
     return cnn(shape, config["channels"], classes, **{key: config[key] for key in keys})
 
 
-TASKS: dict[str, type[Digits | Toy | Texts]] = {"digits": Digits, "toy": Toy, "texts": Texts}
+TASKS: dict[str, Callable[[], Digits | Images | Toy | Texts]] = {
+    "digits": Digits,
+    **{name: partial(Images, name) for name in IMAGE_SETS},
+    "toy": Toy,
+    "texts": Texts,
+}
 """The built-in tasks."""
