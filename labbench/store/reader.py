@@ -227,7 +227,7 @@ class Reader:
         """The metric of each run that has logged it, by the run's id, in at most `columns` buckets, for drawing.
 
         Reads in proportion to the columns, however long the series are. `first_step` and `last_step` zoom in; both are
-        included. Without `times` the curves have none, which saves a fifth of the time.
+        included. Without `times` the curves have none, which saves a third of the time.
         """
         if columns < 1:
             raise InputError(f"a curve is drawn in at least one column, not {columns}")

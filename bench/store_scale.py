@@ -1,0 +1,226 @@
+"""The store with 10,000 runs and 10 million points: python bench/store_scale.py (about two minutes, 0.4 GB of disk).
+
+Each row has a baseline measured in the same run: the same points in a plain table, GROUP BY in place of the summary,
+all points in place of the rollup. Absolute figures are this machine's; the ratios carry over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from labbench.records import NewRun, Points, RunRecord
+from labbench.store.health import examine
+from labbench.store.reader import Reader
+from labbench.store.schema import DDL, statements
+from labbench.store.writer import Writer
+
+TENSORBOARD = 44.0
+"""Bytes a point of torch's SummaryWriter: four scalars a step, 50,000 steps."""
+
+LONG, CURVE, COLUMNS = 1_000_000, 1_000, 400
+RUNS_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of each repetition."""
+
+    seconds: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def shown(self, scale: float, unit: str) -> str:
+        low, high = min(self.seconds) * scale, max(self.seconds) * scale
+        return f"{self.median * scale:,.3g} {unit} ({low:,.3g} - {high:,.3g})"
+
+
+def timed(function: Callable[[], object], repetitions: int = 7) -> Timing:
+    seconds = []
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return Timing(seconds)
+
+
+def show(what: str, goal: str, measured: str, baseline: str = "", ratio: str = "") -> None:
+    print(f"{what:<46} {goal:<16} {measured:<28} {baseline:<42} {ratio}", flush=True)
+
+
+def against(what: str, goal: str, measured: Timing, baseline: Timing, name: str, *, unit: str = "ms") -> None:
+    """A row with a baseline; its unit is ms, or k/s of rates."""
+    scale = {"ms": 1e3, "k/s": 1e-3}[unit]
+    ratio = f"{measured.median / baseline.median:.3g}"
+    show(what, goal, measured.shown(scale, unit), f"{name}: {baseline.shown(scale, unit)}", ratio)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, help="an empty one, where the databases stay")
+    options = parser.parse_args()
+    show(
+        "what",
+        "goal",
+        "median (range)",
+        "baseline",
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        writing(folder)
+        size(folder)
+        path = folder / "scale.db"
+        fill(path, options.runs)
+        reading(path)
+        late_point(path)
+
+
+def writing(folder: Path) -> None:
+    """50 points of 20 series a transaction, as a stack of runs writes them; in turns with a plain table."""
+    series, per_transaction, transactions = 20, 50, 60
+    n = series * per_transaction * transactions
+    ours, plain = [], []
+    for turn in range(5):
+        with Writer(folder / f"write{turn}.db") as writer:
+            runs = begun(writer, series)
+            batches = list(batches_of(runs, per_transaction, transactions))
+            ours.append(timed(partial(each, writer.write, batches), 1).median)
+        with closing(plain_table(folder / f"plain{turn}.db")) as connection:
+            plain.append(timed(partial(each, partial(insert, connection), batches), 1).median)
+    rates, plain_rates = Timing([n / seconds for seconds in ours]), Timing([n / seconds for seconds in plain])
+    what = f"points written, {series} series x {per_transaction} a transaction"
+    against(what, ">= 300 k/s", rates, plain_rates, "plain table", unit="k/s")
+
+
+def each(function: Callable[[list[Points]], object], batches: Sequence[list[Points]]) -> None:
+    for batch in batches:
+        function(batch)
+
+
+def batches_of(runs: Sequence[RunRecord], per_transaction: int, transactions: int) -> Iterator[list[Points]]:
+    for start in range(0, per_transaction * transactions, per_transaction):
+        steps = range(start, start + per_transaction)
+        times = [7 * step for step in steps]
+        yield [Points(run.key, run.attempt, "loss", steps, times, [random.random() for _ in steps]) for run in runs]
+
+
+def plain_table(path: Path) -> sqlite3.Connection:
+    """The table of points alone, with the same settings."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(next(statement for statement in statements(DDL) if "TABLE points" in statement))
+    return connection
+
+
+def insert(connection: sqlite3.Connection, batch: Sequence[Points]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    for number, points in enumerate(batch):
+        rows = zip(points.steps, points.times, points.values, strict=True)
+        query = f"INSERT OR REPLACE INTO points VALUES ({number}, 1, ?, ?, ?)"
+        connection.executemany(query, rows)
+    connection.execute("COMMIT")
+
+
+def size(folder: Path) -> None:
+    """The work by which the loggers are compared: four scalars a step, 50,000 steps, 1 ms a step."""
+    path = folder / "size.db"
+    with Writer(path) as writer:
+        [run] = begun(writer, 1)
+        for start in range(0, 50_000, 1_000):
+            steps = range(start, start + 1_000)
+            writer.write(
+                Points(run.key, run.attempt, metric, steps, steps, [random.random() for _ in steps])
+                for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+            )
+    [file] = folder.glob("size.db*")  # one file is left
+    share(file, 200_000, "bytes a point, 4 x 50,000, closed")
+
+
+def share(file: Path, n: int, what: str) -> None:
+    a_point = file.stat().st_size / n
+    baseline = f"{TENSORBOARD:.0f} TensorBoard"
+    show(what, "<= 0.7 of it", f"{a_point:.1f}", baseline, f"{a_point / TENSORBOARD:.3g}")
+
+
+def fill(path: Path, runs: int) -> None:
+    """Runs of 850 training losses and 50 of validation; 1,000 of them have 1,000, and one more a million."""
+    n, began = 0, time.perf_counter()
+    with Writer(path) as writer:
+        for start in range(0, runs, RUNS_AT_ONCE):
+            length = CURVE if start < CURVE else 850
+            some = begun(writer, RUNS_AT_ONCE, start)
+            lengths = {"loss": length, "val/loss": 50}
+            writer.write(curve(run, metric, size) for run in some for metric, size in lengths.items())
+            n += RUNS_AT_ONCE * (length + 50)
+        [long] = begun(writer, 1, runs)
+        writer.write([curve(long, "long", LONG)])
+        n += LONG
+    seconds = time.perf_counter() - began
+    show(f"{runs + 1:,} runs, {n / 1e6:.1f} M points, made in", "", f"{seconds:.0f} s")
+    share(path, n, "bytes a point, all of it, closed")
+
+
+def begun(writer: Writer, count: int, first: int = 0) -> list[RunRecord]:
+    wanted = [NewRun(f"run {number}", {"lr": random.random(), "seed": number}, f"{number:064x}")
+              for number in range(first, first + count)]  # fmt: skip
+    queued = writer.queue("scale", wanted, task="digits", metrics={"val/loss": "min"})
+    return writer.claim([run.key for run in queued])
+
+
+def curve(run: RunRecord, metric: str, length: int) -> Points:
+    steps = range(length)
+    values = [1 / (step + 1) ** 0.5 + 0.1 * random.random() for step in steps]
+    return Points(run.key, run.attempt, metric, steps, [7 * step for step in steps], values)
+
+
+def reading(path: Path) -> None:
+    with Reader(path) as reader, closing(sqlite3.connect(path)) as connection:
+        page = timed(lambda: reader.runs(sort="best(val/loss)", limit=50))
+        query = """
+            SELECT run_id FROM points WHERE metric_id = (SELECT id FROM metrics WHERE name = 'val/loss')
+            GROUP BY run_id ORDER BY min(value) LIMIT 50
+        """
+        grouped = timed(lambda: connection.execute(query).fetchall(), 3)
+        against("page of 50 runs by best val/loss", "<= 20 ms", page, grouped, "GROUP BY")
+
+        [long] = reader.runs(f"name='run {reader.count() - 1}'")
+        whole = timed(lambda: reader.series(long.key, "long"), 3)
+        zooms = {"": (0, LONG - 1), ", half": (LONG // 4, 3 * LONG // 4), ", a hundredth": (500_000, 510_000)}
+        for name, (first, last) in zooms.items():
+            draw = partial(reader.curves, [long.id], "long", COLUMNS, first_step=first, last_step=last)
+            against(f"curve of 1 M points, {COLUMNS} columns{name}", "<= 5 ms", timed(draw), whole, "all points")
+
+        many = reader.runs(limit=CURVE, summaries=False)
+        whole = timed(lambda: [reader.series(run.key, "loss") for run in many], 3)
+        for name, times in (("", False), (", with times", True)):
+            draw = partial(reader.curves, [run.id for run in many], "loss", COLUMNS, times=times)
+            against(f"1,000 curves of 1,000 points{name}", "<= 600 ms", timed(draw, 5), whole, "all points")
+    show("all summaries and rollups checked", "", timed(lambda: examine(path), 1).shown(1, "s"))
+
+
+def late_point(path: Path) -> None:
+    """A point that comes too late: near the end of a series of a million, and at its beginning."""
+    with Reader(path) as reader:
+        [long] = reader.runs(f"name='run {reader.count() - 1}'")
+    with Writer(path) as writer:
+        for name, step, repetitions in (("end", LONG - 50, 7), ("beginning", 0, 2)):
+            again = Points(long.key, long.attempt, "long", [step], [7 * step], [0.5])
+            took = timed(partial(writer.write, [again]), repetitions)
+            show(f"a step of 1 M logged again, at the {name}", "", took.shown(1e3, "ms"))
+
+
+if __name__ == "__main__":
+    main()
