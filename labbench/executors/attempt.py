@@ -4,34 +4,59 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 
-from labbench.records import Event, Failed, FailureKind, Finished, Stack
+from labbench.records import Boundary, Event, Failed, FailureKind, Finished, RunRecord, Stack, Started
 
 
 def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
-    """Train the stack on `device`; whatever goes wrong is a `Failed` for every run that had not ended.
+    """Train the stack on `device`. Only a run that fails alone is `Failed`.
 
+    Where several train together and something goes wrong, each half of those that have not ended is tried again from
+    its last boundary. What they then measure again, they measure at the same steps, where the last word counts.
     `leaving` holds the keys of runs that shall leave at their next boundary; the caller may add to it meanwhile.
     """
-    attempts = {run.key: run.attempt for run in stack.runs}
+    unfinished = {run.key: run for run in stack.runs}
+    ways: dict[str, str] = {}
     try:
         # torch costs more than a second and the driver never needs it
         from labbench.train.loop import train
         from labbench.train.tasks import load_task
 
         for event in train(stack, load_task(stack.task), device, leaving=leaving):
-            if isinstance(event, Finished | Failed):
-                attempts.pop(event.run, None)
+            match event:
+                case Started(run=key, way=way):
+                    ways[key] = way
+                case Boundary(run=key, step=step):
+                    unfinished[key] = replace(unfinished[key], boundary=step, way=ways[key])
+                case Finished(run=key) | Failed(run=key):
+                    unfinished.pop(key, None)
             yield event
     except Exception as error:  # a user's code may raise anything, and the other runs go on
-        kind: FailureKind = (
-            "oom" if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" else "user"
-        )
-        message = traceback.format_exception_only(error)[-1].strip()
-        story = traceback.format_exc()
-        for run, number in attempts.items():
-            yield Failed(run, number, kind, message, story)
+        if len(unfinished) == 1:
+            (run,) = unfinished.values()
+            message, story = traceback.format_exception_only(error)[-1].strip(), traceback.format_exc()
+            yield Failed(run.key, run.attempt, kind_of(error), message, story)
+            return
+    else:
+        return
+    runs = list(unfinished.values())
+    for half in (runs[: len(runs) // 2], runs[len(runs) // 2 :]):
+        if half:
+            yield from attempt(part_of(stack, half), device, leaving)
+
+
+def part_of(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
+    """The stack with these of its runs, as they stand now."""
+    rows = {run.key: row for row, run in enumerate(stack.runs)}
+    columns = {key: [values[rows[run.key]] for run in runs] for key, values in stack.columns.items()}
+    return replace(stack, runs=tuple(runs), columns=columns)
+
+
+def kind_of(error: Exception) -> FailureKind:
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return "oom" if out_of_memory else "user"
 
 
 class Deadline:

@@ -29,7 +29,7 @@ def in_lessons(
         keys = config.read | {"batch_size"}
         together = [member for member in waiting if _same(member, first, keys)]
         for member in together:
-            member.begin(lesson.steps_per_epoch)
+            member.recorder.expect(member.epochs * lesson.steps_per_epoch)
         yield lesson, together
         waiting = [member for member in waiting if member not in together]
 

@@ -7,13 +7,15 @@ optimizer updates done when something was measured, so the loss at step 0 is tha
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Set
+from pathlib import Path
 from typing import Literal
 
 import torch
 
-from labbench.errors import InputError
+from labbench.errors import InputError, LabbenchError
 from labbench.params import TRAINING, with_defaults
-from labbench.records import Event, Finished, Log, Points, Runtime, Stack
+from labbench.records import Event, Failed, Finished, Log, Points, Runtime, Stack
+from labbench.train import snapshots
 from labbench.train.data import Split
 from labbench.train.devices import resolve
 from labbench.train.lessons import in_lessons
@@ -43,11 +45,29 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
         Member(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
         for index, run in enumerate(stack.runs)
     ]
-    if stack.runs[0].key not in leaving:  # before the task's own code, which may take its time
-        yield members[0].started(device, "loop")
-    for lesson, learners in in_lessons(members, task, torch.device(device), precision(stack.runtime)):
+    dtype, place = precision(stack.runtime), torch.device(device)
+    members = yield from resumed(members, stack.files, place)
+    if members and members[0].run.key not in leaving:  # before the task's own code, which may take its time
+        yield members[0].started(device, members[0].way or "loop")
+    for lesson, learners in in_lessons(members, task, place, dtype):
         for arranged in arrange(learners, lesson):
-            yield from Training(arranged, lesson, device, leaving).events()
+            yield from Training(arranged, lesson, stack, device, leaving).events()
+
+
+def resumed(members: list[Member], files: str | None, device: torch.device) -> Generator[Event, None, list[Member]]:
+    """The members, those that have a boundary gone back to it; a run whose snapshot cannot be read fails."""
+    ready = []
+    for member in members:
+        run = member.run
+        try:
+            if run.boundary:
+                if files is None:
+                    raise LabbenchError(f"{run.name} ({run.key}) cannot go on: there is no folder of snapshots")
+                member.resume(Path(files), device)
+            ready.append(member)
+        except LabbenchError as error:
+            yield Failed(run.key, run.attempt, "user", str(error))
+    return ready
 
 
 def prepare(device: str) -> str:
@@ -73,10 +93,14 @@ def precision(runtime: Runtime) -> torch.dtype:
 class Training:
     """Runs that step together: the epochs, at whose ends they may leave."""
 
-    def __init__(self, arranged: Arranged, lesson: Lesson, device: str, leaving: Set[str]) -> None:
+    def __init__(self, arranged: Arranged, lesson: Lesson, stack: Stack, device: str, leaving: Set[str]) -> None:
         self.members, self.stepper, self.clock = list(arranged.members), arranged.stepper, arranged.clock
         self.note, self.lesson, self.device, self.leaving = arranged.note, lesson, device, leaving
+        self.files = Path(stack.files) if stack.files is not None else None
+        self.runtime = stack.runtime
         self.losses, self.watch = Losses(), Watch()
+        self.saved = 0.0
+        """When the last snapshots were written, in seconds of the watch."""
 
     def events(self) -> Iterator[Event]:
         """Everything there is to say of these runs."""
@@ -127,12 +151,15 @@ class Training:
             trained, validated = running.read("train/"), self.evaluate(data.val, "val/")
         share = (self.watch.seconds() - began) / len(self.members)
         return [
-            {} if member.recorder.diverged_at is not None else self.measured(member, values | after, share)
-            for member, values, after in zip(self.members, trained, validated, strict=True)
+            {}
+            if member.recorder.diverged_at is not None
+            else self.measured(index, trained[index] | validated[index], share)
+            for index, member in enumerate(self.members)
         ]
 
-    def measured(self, member: Member, values: dict[str, float], seconds: float) -> dict[str, float]:
+    def measured(self, index: int, values: dict[str, float], seconds: float) -> dict[str, float]:
         """Record an epoch of a run, which took it so many seconds; returns what it may be judged by."""
+        member = self.members[index]
         member.epoch += 1
         member.compute += seconds
         now = {
@@ -141,7 +168,10 @@ class Training:
             "time/compute_s": member.compute,
         }
         member.recorder.measure(values | now, member.milliseconds + self.watch.milliseconds())
-        return values | {"train/loss": member.recorder.epoch_loss()}
+        judged = values | {"train/loss": member.recorder.epoch_loss()}
+        if member.best is not None and member.best.is_beaten(judged):
+            member.best.take(judged, member.recorder.step, self.stepper.weights(index))
+        return judged
 
     def part(self, measured: list[dict[str, float]]) -> Iterator[Event]:
         """At an epoch's end: let those go who have finished, diverged or shall leave."""
@@ -152,16 +182,23 @@ class Training:
                 if reason:
                     member.recorder.measure(values, member.milliseconds + self.watch.milliseconds())
         staying = []
+        snapshot = self.files is not None and self.watch.seconds() - self.saved > self.runtime.snapshot_every
         for index, (member, reason) in enumerate(zip(self.members, reasons, strict=True)):
-            diverged = member.recorder.diverged_at
-            if diverged is not None:
-                yield from self.end(member, "diverged", f"non-finite train/loss at step {diverged}")
-            elif reason:
-                yield from self.end(member, "finished", reason)
-            elif member.run.key in self.leaving:
+            diverged, leaves = member.recorder.diverged_at, member.run.key in self.leaving
+            if diverged is not None or reason:
+                self.keep_model(index)
+                told = f"non-finite train/loss at step {diverged}"
+                yield from self.end(member, "finished" if reason else "diverged", reason or told)
+                continue
+            if self.files is not None and (snapshot or leaves):
+                yield from self.watch.handing(member.recorder.points())
+                yield member.save(self.files, self.stepper.state(index), self.watch.milliseconds())
+            if leaves:
                 yield from self.end(member, "queued", "interrupted")
             else:
                 staying.append(index)
+        if snapshot:
+            self.saved = self.watch.seconds()
         if self.watch.due():
             yield from self.flush()
         self.keep(staying)
@@ -176,9 +213,21 @@ class Training:
         return means.read(prefix)
 
     def end(self, member: Member, status: Literal["finished", "diverged", "queued"], reason: str) -> Iterator[Event]:
-        """Hand over the run's last points, then say how it ended."""
-        yield from self.watch.handing(member.recorder.points(ended=True))
+        """Hand over the run's last points, then say how it ended. One that will go on has an open window of losses."""
+        goes_on = status == "queued" and self.files is not None
+        yield from self.watch.handing(member.recorder.points(ended=not goes_on))
         yield Finished(member.run.key, member.run.attempt, status, reason)
+
+    def keep_model(self, index: int) -> None:
+        """Keep the weights of a run that has ended, if it shall keep any."""
+        member = self.members[index]
+        if self.files is None:
+            return
+        if member.best is not None and member.best.weights:
+            info = {"step": member.best.step, "best": member.best.by.metric, "value": member.best.value}
+            snapshots.save_model(self.files, member.run, member.best.weights, info)
+        elif self.runtime.keep == "last" and member.recorder.diverged_at is None:
+            snapshots.save_model(self.files, member.run, self.stepper.weights(index), {"step": member.recorder.step})
 
     def keep(self, indices: list[int]) -> None:
         """Go on with these runs alone."""

@@ -6,11 +6,13 @@ import math
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from labbench.records import Config, RunRecord, Runtime, Started, Stop
+from labbench.records import Boundary, Config, RunRecord, Runtime, Started, Stop
+from labbench.train import snapshots
 from labbench.train.recorder import Recorder
 from labbench.train.stepper import State
 from labbench.train.stopping import Judge
@@ -19,19 +21,22 @@ BEST_BY = Stop("val/loss", "min")
 """What the best weights are judged by where the grid has no `[stop]`."""
 
 
-@dataclass
 class Best:
-    """The weights of a run when it was at its best."""
+    """The weights of a run when it was at its best, for `keep = "best"`."""
 
-    by: Stop
-    value: float = math.nan
-    step: int = 0
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    def __init__(self, by: Stop) -> None:
+        self.by = by
+        self.value = math.nan
+        self.step = 0
+        self.weights: Mapping[str, Tensor] = {}
 
-    def better(self, measured: Mapping[str, float]) -> bool:
+    def is_beaten(self, measured: Mapping[str, float]) -> bool:
         """Whether the run has never been as good as it now is; NaN is never better."""
         value, sign = measured.get(self.by.metric, math.nan), 1 if self.by.goal == "max" else -1
         return sign * value > sign * self.value or (math.isnan(self.value) and not math.isnan(value))
+
+    def take(self, measured: Mapping[str, float], step: int, weights: Mapping[str, Tensor]) -> None:
+        self.value, self.step, self.weights = measured[self.by.metric], step, weights
 
 
 class Member:
@@ -39,7 +44,7 @@ class Member:
 
     def __init__(self, run: RunRecord, config: Config, stop: Stop | None, runtime: Runtime) -> None:
         """`config` has every parameter."""
-        self.run, self.config, self.runtime = run, config, runtime
+        self.run, self.config = run, config
         self.epochs: int = config["epochs"]
         self.epoch = 0
         """Epochs done."""
@@ -55,19 +60,49 @@ class Member:
         """The way in which it was stepped before."""
         self.way_told: str | None = None
         """The way that the world was told of."""
-        self.recorder: Recorder
+        self.recorder = Recorder(run, runtime.log_every)
 
     def started(self, device: str, way: str) -> Started:
         """Tell that it trains, in that way."""
         self.way_told = way
         return Started(self.run.key, self.run.attempt, socket.gethostname(), os.getpid(), device, way)
 
-    def begin(self, steps_per_epoch: int) -> None:
-        """Get ready to record a training of that length."""
-        self.recorder = Recorder(self.run, self.runtime.log_every, self.epochs * steps_per_epoch)
-
     def verdict(self, measured: Mapping[str, float]) -> str | None:
         """Why the run has finished, by what its last epoch measured; None where it goes on or has diverged."""
         if not measured:
             return None
         return self.judge.verdict(measured) or ("all epochs" if self.epoch == self.epochs else None)
+
+    def save(self, files: Path, state: State, milliseconds: int) -> Boundary:
+        """Write a snapshot of an epoch's end, when all points were handed over."""
+        best = self.best.weights if self.best is not None else {}
+        tensors = {
+            **{f"model/{name}": tensor for name, tensor in state.tensors.items()},
+            **{f"optimizer/{name}": tensor for name, tensor in state.memory.items()},
+            **{f"best/{name}": tensor for name, tensor in best.items()},
+        }
+        told = {
+            "epoch": self.epoch,
+            "compute": self.compute,
+            "milliseconds": self.milliseconds + milliseconds,
+            "judge": self.judge.state(),
+            "recorder": self.recorder.state(),
+            "best": None if self.best is None else {"value": self.best.value, "step": self.best.step},
+        }
+        snapshots.save(files, self.run, self.recorder.step, tensors, told)
+        return Boundary(self.run.key, self.run.attempt, self.recorder.step)
+
+    def resume(self, files: Path, device: torch.device) -> None:
+        """Go on from the run's boundary. Raises LabbenchError where its snapshot cannot be read."""
+        tensors, told = snapshots.load(files, self.run, device)
+        self.resumed = State(_under("model/", tensors), _under("optimizer/", tensors))
+        self.epoch, self.compute, self.milliseconds = told["epoch"], told["compute"], told["milliseconds"]
+        self.judge.load(told["judge"])
+        self.recorder.load(told["recorder"])
+        if self.best is not None and told["best"] is not None:
+            self.best.value, self.best.step = told["best"]["value"], told["best"]["step"]
+            self.best.weights = _under("best/", tensors)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

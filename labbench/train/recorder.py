@@ -75,18 +75,22 @@ class Losses:
 class Recorder:
     """The points of one run between two flushes. No training loss after the first non-finite one is kept."""
 
-    def __init__(self, run: RunRecord, log_every: int | Literal["auto"], total_steps: int) -> None:
-        self.run = run
+    def __init__(self, run: RunRecord, log_every: int | Literal["auto"], total_steps: int = 0) -> None:
+        self.run, self._log_every = run, log_every
         self.step = 0
         """Training losses recorded so far."""
         self.diverged_at: int | None = None
         """The step of the first non-finite training loss."""
         self._every = 1 if log_every == "auto" else log_every
-        self._window = window_of(total_steps) if log_every == "auto" else 1
+        self.expect(total_steps)
         self._losses: list[float] = []  # not thinned yet
         self._times: list[int] = []  # of both
         self._epoch_losses: list[float] = []
         self._points: dict[str, tuple[list[int], list[int], list[float]]] = {}  # steps, times and values by metric
+
+    def expect(self, total_steps: int) -> None:
+        """Get ready for a training of that length."""
+        self._window = window_of(total_steps) if self._log_every == "auto" else 1
 
     def update(self, losses: NDArray[np.float64], times: list[int]) -> None:
         """The training losses (T,) of the next updates."""

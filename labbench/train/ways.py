@@ -42,7 +42,7 @@ def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
     """All members, in order, as stacks; each is made when it is asked for. They are all after equally many updates."""
     for start in range(0, len(members), WIDTH):
         several = members[start : start + WIDTH]
-        if len(several) == 1 or several[0].way == "loop":
+        if several[0].way == "loop" or (several[0].way is None and len(several) == 1):
             yield from (alone(member, lesson) for member in several)
             continue
         models = [make_model(lesson.task, member.config) for member in several]
@@ -61,7 +61,7 @@ def alone(member: Member, lesson: Lesson, note: str | None = None) -> Arranged:
 
 def together(members: list[Member], models: list[nn.Module], lesson: Lesson) -> Iterator[Arranged]:
     """Members whose models have one structure: as one stack, or each alone where the check finds a difference."""
-    if len(members) == 1:
+    if len(members) == 1 and members[0].way is None:
         yield alone(members[0], lesson)
         return
     configs = [member.config for member in members]
