@@ -1,34 +1,26 @@
 """Takes the numbers elsewhere: CSV, JSON lines and Parquet, streamed, so that memory does not grow with the rows.
 
-Three shapes: `long` has a row for each point, `wide` one for each step of a run, `summary` one for each run.
-Every number can be read back exactly.
+The shapes are those of `store.tables`. Every number can be read back exactly.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO
 
-from labbench.documents import as_document, iso_time, plain
+from labbench.documents import as_document, plain
 from labbench.errors import InputError
-from labbench.records import RunRecord
 from labbench.store.reader import Reader, Wanted
-from labbench.store.streaming import PointRow, StepRow
+from labbench.store.streaming import StepRow
+from labbench.store.tables import LONG, Shape, table
 
 if TYPE_CHECKING:
     import pyarrow
-
-Shape: TypeAlias = Literal["long", "wide", "summary"]
-
-_LONG = PointRow._fields
-_WIDE = StepRow._fields[:-1]
-_RUN = ("run", "name", "experiment", "status", "started", "seconds")
-_OF_METRIC = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
 
 _NEUTRALISED = tuple("=+-@\t\r\n'")
 """What begins a formula in a spreadsheet; and the `'` that keeps it from being one, so that this can be undone."""
@@ -46,13 +38,13 @@ def write_csv(
     writer = csv.writer(_LineFeeds(file))
     if shape == "long":
         points = reader.points(wanted, metrics)
-        writer.writerow(_LONG)
+        writer.writerow(LONG)
         writer.writerows(
             (neutral(run), neutral(name), neutral(experiment), neutral(metric), step, time, value)
             for run, name, experiment, metric, step, time, value in points
         )
         return
-    headings, rows = _table(reader, wanted, shape, metrics)
+    headings, rows = table(reader, wanted, shape, metrics)
     writer.writerow([neutral(heading) for heading in headings])
     writer.writerows([_cell(value) for value in row] for row in rows)
 
@@ -64,7 +56,7 @@ def write_jsonl(
     documents: Iterable[dict[str, Any]]
     if shape == "long":
         points = reader.points(wanted, metrics)
-        documents = (dict(zip(_LONG, (*row[:-1], plain(row.value)), strict=True)) for row in points)
+        documents = (dict(zip(LONG, (*row[:-1], plain(row.value)), strict=True)) for row in points)
     elif shape == "wide":
         steps = reader.steps(wanted, metrics)
         documents = (dict(zip(StepRow._fields, (*row[:-1], plain(row.values)), strict=True)) for row in steps)
@@ -87,7 +79,7 @@ def write_parquet(
         from pyarrow import parquet
     except ImportError:
         raise InputError('Parquet needs pyarrow: pip install -e ".[parquet]" in labbench\'s checkout') from None
-    headings, rows = _table(reader, wanted, shape, metrics)
+    headings, rows = table(reader, wanted, shape, metrics)
     if shape == "summary":
         columns = list(zip(*rows, strict=True)) or [()] * len(headings)
         arrays = [_inferred(column) for column in columns]
@@ -121,42 +113,6 @@ def neutral(text: str) -> str:
 def restored(text: str) -> str:
     """What `neutral` was given."""
     return text[1:] if text.startswith("'") and text[1:].startswith(_NEUTRALISED) else text
-
-
-def _table(
-    reader: Reader, wanted: Wanted, shape: Shape, metrics: Collection[str] | None
-) -> tuple[list[str], Iterator[Sequence[Any]]]:
-    """Headings and rows of plain values, None for what is not there."""
-    if shape == "long":
-        return [*_LONG], reader.points(wanted, metrics)
-    names = [name for name in reader.metrics(wanted) if metrics is None or name in metrics]
-    if shape == "wide":
-        headings = _unlike([*_WIDE], names, prefix="metric.")
-        steps = reader.steps(wanted, metrics)
-        return headings, ((*step[:-1], *(step.values.get(name) for name in names)) for step in steps)
-    keys = reader.config_keys(wanted)
-    headings = _unlike([*_RUN], keys, prefix="config.")
-    headings += [f"{name}:{field}" for name in names for field in _OF_METRIC]
-    runs = reader.each_run(wanted, metrics)
-    return headings, (_summary_row(run, keys, names) for run in runs)
-
-
-def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) -> list[Any]:
-    row = [run.key, run.name, run.experiment, run.status, iso_time(run.started), run.seconds]
-    row += [run.config.get(key) for key in keys]
-    for metric in metrics:
-        summary = run.summary.get(metric)
-        row += [getattr(summary, field, None) for field in _OF_METRIC]
-    return row
-
-
-def _unlike(headings: list[str], names: Sequence[str], *, prefix: str) -> list[str]:
-    """The headings and the names, those with a prefix that would stand there twice."""
-    for name in names:
-        while name in headings:
-            name = prefix + name
-        headings.append(name)
-    return headings
 
 
 def _cell(value: Any) -> Any:

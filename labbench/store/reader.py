@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from labbench.store.tables import Shape
+
 Wanted: TypeAlias = Filter | str | None
 """A filter, parsed or as text; None is every run that is not archived."""
 
@@ -254,6 +256,27 @@ class Reader:
     def steps(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
         """What `points` gives, put together by step."""
         return stream_steps(self.path, _tree(wanted), self._known(metrics))
+
+    # Tables.
+
+    def to_pandas(
+        self, wanted: Wanted = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
+    ) -> Any:
+        """The runs that fit as a pandas.DataFrame with the columns of the CSV export.
+
+        A row is a run, or by its `shape` a point ("long") or a step ("wide"). Raises InputError without pandas.
+        """
+        from labbench.store.tables import data_frame
+
+        return data_frame("pandas", self, wanted, shape, metrics)
+
+    def to_polars(
+        self, wanted: Wanted = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
+    ) -> Any:
+        """The same as a polars.DataFrame."""
+        from labbench.store.tables import data_frame
+
+        return data_frame("polars", self, wanted, shape, metrics)
 
     # Changes.
 

@@ -1,0 +1,89 @@
+"""Runs as tables of plain values, and as data frames: one shape for CSV, Parquet, pandas and polars.
+
+`long` has a row for each point, `wide` one for each step of a run, `summary` one for each run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from labbench.documents import iso_time, plain
+from labbench.errors import InputError
+from labbench.records import RunRecord
+from labbench.store.streaming import PointRow, StepRow
+
+if TYPE_CHECKING:
+    from labbench.store.reader import Reader, Wanted
+
+Shape: TypeAlias = Literal["long", "wide", "summary"]
+
+LONG = PointRow._fields
+_WIDE = StepRow._fields[:-1]
+_RUN = ("run", "name", "experiment", "status", "started", "seconds")
+_OF_METRIC = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
+
+
+def table(
+    reader: Reader, wanted: Wanted, shape: Shape, metrics: Collection[str] | None
+) -> tuple[list[str], Iterator[Sequence[Any]]]:
+    """Headings and rows of plain values, None for what is not there; the rows stream."""
+    if shape == "long":
+        return [*LONG], reader.points(wanted, metrics)
+    names = [name for name in reader.metrics(wanted) if metrics is None or name in metrics]
+    if shape == "wide":
+        headings = _unlike([*_WIDE], names, prefix="metric.")
+        steps = reader.steps(wanted, metrics)
+        return headings, ((*step[:-1], *(step.values.get(name) for name in names)) for step in steps)
+    keys = reader.config_keys(wanted)
+    headings = _unlike([*_RUN], keys, prefix="config.")
+    headings += [f"{name}:{field}" for name in names for field in _OF_METRIC]
+    runs = reader.each_run(wanted, metrics)
+    return headings, (_summary_row(run, keys, names) for run in runs)
+
+
+def data_frame(
+    package: Literal["pandas", "polars"],
+    reader: Reader,
+    wanted: Wanted,
+    shape: Shape,
+    metrics: Collection[str] | None,
+) -> Any:
+    """The table as a DataFrame of that package. Raises InputError where it is not installed."""
+    try:
+        library = import_module(package)  # a large one, which labbench neither needs nor brings
+    except ImportError:
+        raise InputError(f"to_{package}() needs {package}: pip install {package}") from None
+    headings, rows = table(reader, wanted, shape, metrics)
+    columns = list(zip(*rows, strict=True)) or [()] * len(headings)
+    return library.DataFrame({name: _of_one_type(column) for name, column in zip(headings, columns, strict=True)})
+
+
+def _of_one_type(column: Sequence[Any]) -> list[Any]:
+    """A column as it is, or as JSON texts where runs disagree about the type of a config key."""
+    types = {type(value) for value in column if value is not None}
+    if types == {int, float}:
+        return [None if value is None else float(value) for value in column]
+    if len(types) <= 1 and not types & {list, dict}:
+        return list(column)
+    return [None if value is None else json.dumps(plain(value)) for value in column]
+
+
+def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) -> list[Any]:
+    row = [run.key, run.name, run.experiment, run.status, iso_time(run.started), run.seconds]
+    row += [run.config.get(key) for key in keys]
+    for metric in metrics:
+        summary = run.summary.get(metric)
+        row += [getattr(summary, field, None) for field in _OF_METRIC]
+    return row
+
+
+def _unlike(headings: list[str], names: Sequence[str], *, prefix: str) -> list[str]:
+    """The headings and the names, those with a prefix that would stand there twice."""
+    for name in names:
+        while name in headings:
+            name = prefix + name
+        headings.append(name)
+    return headings
