@@ -44,6 +44,11 @@ BUILTIN: dict[str, dict[str, Param]] = {
     "mnist": IMAGES,
     "fashion_mnist": IMAGES,
     "cifar10": IMAGES,
+    "own": {
+        "path": Param("str", "", "a .csv or .npz file, or a folder with a folder of images for each class"),
+        "target": Param("str", None, "the column of a table to tell from the others; the last one if not given"),
+        **IMAGES,
+    },
     "toy": {
         "data": Param("str", "moons", "data set", choices=("moons", "spirals", "xor", "and", "separable", "flowers")),
         "noise": Param("float", None, "deviation of noise on the inputs; what suits the data if not given", low=0.0),

@@ -29,15 +29,23 @@ def altered(data: Data, config: Config) -> Data:
     Which classes there are and what the inputs look like holds for all splits; fewer samples and wrong labels are for
     those trained on alone. Inputs that are bytes become numbers from 0 to 1.
     """
+    if data.train[1].is_floating_point():
+        refuse_for_numbers(config)
     splits = [split for split in (data.train, data.val, data.test) if split is not None]
     classes = config.get("classes")
     if classes is not None:
-        class_count(config, int(data.train[1].max()) + 1)  # refuses what is not there
+        class_count(config, data.classes)  # refuses what is not there
         splits = [only_classes(split, classes) for split in splits]
     numbers = [torch.arange(len(inputs)) for inputs, _ in splits]
     splits[0], numbers[0] = altered_training(splits[0], config)
     train, val, *test = (altered_inputs(split, i, numbers[i], config) for i, split in enumerate(splits))
     return Data(train, val, test[0] if test else None)
+
+
+def refuse_for_numbers(config: Config) -> None:
+    for key in ("classes", "label_noise"):
+        if config.get(key):
+            raise InputError(f"{key} is for classes, and the targets of these data are numbers")
 
 
 def class_count(config: Config, classes: int) -> int:
@@ -68,14 +76,15 @@ def altered_training(split: Split, config: Config) -> tuple[Split, Tensor]:
     labels = targets
     noise, size = config.get("label_noise"), config.get("train_size")
     if noise:
-        labels = with_wrong_labels(labels, noise)
+        labels = with_wrong_labels(labels, noise, int(labels.max()) + 1)
     if config.get("random_labels"):
         labels = labels[stream(Purpose.LABEL_ORDER, len(labels)).argsort(stable=True)]
     if size is None:
         return (inputs, labels), torch.arange(len(labels))
     if size > len(inputs):
         raise InputError(f"train_size = {size}: there are {len(inputs)} training samples")
-    kept = in_proportion(targets, seed=0, purpose=Purpose.SUBSET)[:size].sort().values
+    classes = torch.zeros_like(targets, dtype=torch.int64) if targets.is_floating_point() else targets
+    kept = in_proportion(classes, seed=0, purpose=Purpose.SUBSET)[:size].sort().values
     return (inputs[kept], labels[kept]), kept
 
 
@@ -111,9 +120,8 @@ def drawn(inputs: Tensor, numbers: Tensor, purpose: Purpose, which: int, words_a
     return torch.cat(parts).view_as(inputs)
 
 
-def with_wrong_labels(labels: Tensor, share: float) -> Tensor:
+def with_wrong_labels(labels: Tensor, share: float, classes: int) -> Tensor:
     """Each label with probability `share` replaced by one of the other classes."""
-    classes = int(labels.max()) + 1
     chance, which = uniform(stream(Purpose.LABEL_NOISE, 2 * len(labels))).chunk(2)
     other = (labels + 1 + (which * (classes - 1)).to(labels.dtype)) % classes
     return other.where(chance < share, labels)

@@ -15,8 +15,16 @@ from labbench.train.alterations import altered, class_count
 from labbench.train.data import Data, digits
 from labbench.train.image_sets import IMAGE_SETS, image_set
 from labbench.train.layer_list import Shape, build
-from labbench.train.losses import accuracy, classification_accuracy, classification_loss, cross_entropy
+from labbench.train.losses import (
+    accuracy,
+    classification_accuracy,
+    classification_loss,
+    cross_entropy,
+    prediction_loss,
+    prediction_metrics,
+)
 from labbench.train.models import bag_of_words, cnn, mlp, perceptron
+from labbench.train.own_data import own_data
 from labbench.train.toys import TOPICS, VOCABULARY, texts, toy
 
 
@@ -60,15 +68,15 @@ class Toy:
         return altered(toy(config["data"], config["noise"]), config)
 
     def model(self, config: Config) -> nn.Module:
-        inputs, targets = toy(config["data"], config["noise"]).train
-        classes = int(targets.max()) + 1
+        data = toy(config["data"], config["noise"])
+        inputs = data.train[0].shape[1]
         if config["layers"] is not None:
-            return build(config["layers"], (inputs.shape[1],), classes)
+            return build(config["layers"], (inputs,), data.classes)
         if config["model"] == "perceptron":
-            if classes > 2:
-                raise InputError(f"a perceptron tells two classes apart, and {config['data']} has {classes}")
-            return perceptron(inputs.shape[1])
-        return dense(config, inputs.shape[1], classes)
+            if data.classes > 2:
+                raise InputError(f"a perceptron tells two classes apart, and {config['data']} has {data.classes}")
+            return perceptron(inputs)
+        return dense(config, inputs, data.classes)
 
     loss = staticmethod(classification_loss)
     metrics = staticmethod(classification_accuracy)
@@ -90,6 +98,26 @@ class Texts:
     metrics = staticmethod(accuracy)
 
 
+class Own:
+    """A person's own table, arrays or images: to tell classes, or a number."""
+
+    params = BUILTIN["own"]
+
+    def data(self, config: Config) -> Data:
+        return altered(own_data(config["path"], config["target"]), config)
+
+    def model(self, config: Config) -> nn.Module:
+        data = own_data(config["path"], config["target"])
+        inputs, targets = data.train
+        outputs = 1 if targets.is_floating_point() else class_count(config, data.classes)
+        if inputs.dim() == 2 and config["model"] == "cnn" and config["layers"] is None:
+            raise InputError("a cnn takes images, and these data are a table: use the mlp")
+        return image_model(config, tuple(inputs.shape[1:]), outputs)
+
+    loss = staticmethod(prediction_loss)
+    metrics = staticmethod(prediction_metrics)
+
+
 def dense(config: Config, inputs: int, classes: int) -> nn.Sequential:
     """The fully connected network that a config asks for."""
     chosen = {key: config[key] for key in ("activation", "dropout", "batchnorm")}
@@ -106,9 +134,10 @@ def image_model(config: Config, shape: Shape, classes: int) -> nn.Sequential:
     return cnn(shape, config["channels"], classes, **{key: config[key] for key in keys})
 
 
-TASKS: dict[str, Callable[[], Digits | Images | Toy | Texts]] = {
+TASKS: dict[str, Callable[[], Digits | Images | Own | Toy | Texts]] = {
     "digits": Digits,
     **{name: partial(Images, name) for name in IMAGE_SETS},
+    "own": Own,
     "toy": Toy,
     "texts": Texts,
 }

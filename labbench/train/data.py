@@ -43,6 +43,12 @@ class Data:
     def device(self) -> torch.device:
         return self.train[0].device
 
+    @property
+    def classes(self) -> int:
+        """How many classes there are, in whichever split: the largest number and one."""
+        splits = [split for split in (self.train, self.val, self.test) if split is not None]
+        return max(int(targets.max()) for _, targets in splits) + 1
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Data:
         """The same on `device`, floating-point numbers as `dtype`; integers stay what they are."""
 

@@ -44,3 +44,17 @@ def classification_accuracy(outputs: Tensor, targets: Tensor) -> dict[str, Tenso
     if outputs.shape[1] == 1:
         return {"accuracy": (outputs.squeeze(1) > 0) == (targets == 1)}
     return accuracy(outputs, targets)
+
+
+def prediction_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Per sample: the squared error of one output (N, 1) for numbers (N,), cross-entropy for classes."""
+    if targets.is_floating_point():
+        return (outputs.squeeze(1) - targets) ** 2
+    return cross_entropy(outputs, targets)
+
+
+def prediction_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Per sample: the absolute error `mae` for numbers, accuracy for classes."""
+    if targets.is_floating_point():
+        return {"mae": (outputs.squeeze(1) - targets).abs()}
+    return accuracy(outputs, targets)
