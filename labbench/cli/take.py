@@ -13,7 +13,7 @@ from labbench.cli.options import database, filters
 from labbench.errors import InputError
 
 if TYPE_CHECKING:
-    from labbench.export import Shape
+    from labbench.store.tables import Shape
 
 
 @click.command()
