@@ -286,5 +286,7 @@ def test_what_is_no_other_database_is_refused_and_nothing_changes(
         refused = labbench("import", "labbench", bad, "--db", path)
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
     assert everything(path) == before
+    assert labbench("import", "labbench", "nothing.db", "--db", "new.db").exit_code == 2
+    assert not Path("new.db").exists()
     said = labbench("import", "labbench", other, "--db", path).stdout
     assert said == "0 new runs, 0 brought up to date, 3 were here already\n"

@@ -18,7 +18,8 @@ existing = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group("import")
-def import_() -> None:
+@database
+def import_(db: Path) -> None:
     """Bring in runs that were recorded elsewhere; twice changes nothing."""
 
 
@@ -34,6 +35,20 @@ def import_labbench(db: Path, path: Path) -> None:
 
     merged = import_labbench(db, path)
     click.echo(f"{len(merged.new)} new runs, {len(merged.newer)} brought up to date, {merged.n_same} were here already")
+
+
+@import_.command("csv")
+@click.argument("path", type=existing)
+@database
+def import_csv(db: Path, path: Path) -> None:
+    """The points of a long CSV, as `labbench export` writes it: run,name,experiment,metric,step,time,value.
+
+    Name, experiment and time may be missing. A run that came in before gets the points that are new.
+    """
+    from labbench.importing.csv_file import import_csv
+
+    n_new, n_known = import_csv(db, path)
+    click.echo(f"{n_new} new runs, {n_known} were here already")
 
 
 @click.command()

@@ -9,6 +9,7 @@ from labbench.errors import InputError
 from labbench.files import files_folder
 from labbench.store.copying import Merged
 from labbench.store.keeper import Keeper
+from labbench.store.reader import Reader
 
 
 def import_labbench(database: Path, other: Path) -> Merged:
@@ -16,6 +17,7 @@ def import_labbench(database: Path, other: Path) -> Merged:
 
     Raises InputError where `other` is no labbench database, or the same one.
     """
+    Reader(other).close()  # what is none shall not make a database
     with Keeper(database) as keeper:
         if other.resolve() == keeper.path:
             raise InputError(f"{other}: this is the database itself")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from labbench.errors import InputError
 from labbench.store.copying import Merged, attached, merge
 from labbench.store.health import Diagnosis, repair
+from labbench.store.importing import Import
 from labbench.store.opening import explained
 from labbench.store.rows import STATUS
 from labbench.store.writer import Writer
@@ -19,6 +22,12 @@ class Keeper(Writer):
         """Bring in the runs of another database that are not here or have gone on there, but not their files."""
         with attached(self._connection, other), self._transaction() as connection:
             return merge(connection)
+
+    @contextmanager
+    def importing(self) -> Iterator[Import]:
+        """A transaction in which runs of another program come in, all or none."""
+        with self._transaction() as connection:
+            yield Import(connection)
 
     def repair(self, diagnosis: Diagnosis) -> None:
         """Put right what `examine` found, as far as it can be told from the points."""

@@ -1,0 +1,98 @@
+"""Runs that another program recorded: how they come in once, and again when there is more of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from labbench.records import Config
+from labbench.store.configs import config_json
+from labbench.store.queueing import experiment_id_of, new_key
+from labbench.store.recording import metric_id_of
+from labbench.store.rows import storable
+from labbench.store.summary import add_points
+
+_KEY = re.compile("[a-z][a-z0-9]{7}")
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignRun:
+    """A run as its source tells of it."""
+
+    source: str
+    """The kind of source, `csv`."""
+    word: str
+    """What it is called there and nothing else is."""
+    name: str
+    experiment: str
+    config: Config = field(default_factory=dict)
+    status: Literal["finished", "failed", "stopped"] = "finished"
+    started: float | None = None
+    """Unix time, seconds, as the next."""
+    finished: float | None = None
+    tags: Sequence[str] = ()
+    note: str | None = None
+
+
+class Import:
+    """Runs on their way in. The caller holds a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._metric_ids: dict[str, int] = {}
+        self.n_new = 0
+        self.n_known = 0
+        """Runs that are here already."""
+
+    def begin(self, run: ForeignRun) -> int | None:
+        """The id of the run, which is made if it is not here; None where it is here and did not come by an import."""
+        identity = hashlib.sha256(f"import {run.source} {run.word}".encode("utf-8", "replace")).hexdigest()
+        experiment_id = experiment_id_of(self._connection, run.experiment)
+        query = "SELECT id FROM runs WHERE experiment_id = ? AND identity = ? AND origin = 'import'"
+        row = self._connection.execute(query, (experiment_id, identity)).fetchone()
+        if row is not None:
+            self.n_known += 1
+            return int(row[0])
+        query = "SELECT name, experiment_id FROM runs WHERE key = ?"
+        holder = self._connection.execute(query, (storable(run.word),)).fetchone()
+        if holder == (storable(run.name), experiment_id):  # exported from here
+            self.n_known += 1
+            return None
+        self.n_new += 1
+        is_key = holder is None and _KEY.fullmatch(run.word)
+        return self._insert(run, run.word if is_key else new_key(self._connection), experiment_id, identity)
+
+    def add(
+        self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
+    ) -> None:
+        """Points of a run; `times` in milliseconds since its start. Those of a step that is here replace it."""
+        if metric not in self._metric_ids:
+            self._metric_ids[metric] = metric_id_of(self._connection, metric)
+        add_points(self._connection, run_id, self._metric_ids[metric], steps, times, values)
+
+    def _insert(self, run: ForeignRun, key: str, experiment_id: int, identity: str) -> int:
+        columns: Mapping[str, object] = {
+            "key": key,
+            "experiment_id": experiment_id,
+            "name": storable(run.name),
+            "origin": "import",
+            "identity": identity,
+            "config": config_json(run.config),
+            "status": run.status,
+            "created": time.time(),
+            "started": run.started,
+            "finished": run.finished,
+            "note": run.note and storable(run.note),
+        }
+        marks = ", ".join(f":{column}" for column in columns)
+        query = f"INSERT INTO runs ({', '.join(columns)}) VALUES ({marks})"
+        run_id = self._connection.execute(query, columns).lastrowid
+        assert run_id is not None  # an INSERT has one
+        tags = [(run_id, storable(tag)) for tag in run.tags]
+        self._connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", tags)
+        return run_id
