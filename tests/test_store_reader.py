@@ -141,6 +141,15 @@ def test_a_metric_that_a_run_has_not_logged_is_an_empty_series(writer: Writer, r
         reader.series("nobodys", "never")
 
 
+def test_a_part_of_a_series_is_what_lies_between_two_steps(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer)
+    writer.write([points(run, "loss", [0.0, 1.0, 2.0, 3.0])])
+    steps, values = reader.series(run.key, "loss", first_step=1, last_step=2)
+    assert (steps.tolist(), values.tolist()) == ([1, 2], [1.0, 2.0])
+    assert reader.times(run.key, "loss", first_step=3).tolist() == [30]
+    assert reader.series(run.key, "loss", last_step=-1)[0].tolist() == []
+
+
 VALUES = st.dictionaries(
     st.integers(-(2**40), 2**40) | st.integers(0, 50),
     st.floats(-1e300, 1e300) | st.sampled_from([NAN, INF, -INF]),
@@ -274,7 +283,7 @@ def test_the_version_changes_when_a_run_loses_its_process(
     [run] = start(writer)
     assert reader.find(run.key).status == "running"
     version = reader.data_version()
-    monkeypatch.setattr(liveness, "LOST_AFTER_SECONDS", -1.0)
+    monkeypatch.setattr(liveness, "_exists", lambda pid: False)
     assert reader.data_version() != version
     assert reader.find(run.key).status == "lost"
 

@@ -207,14 +207,21 @@ class Reader:
 
     # Series.
 
-    def series(self, key: str, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """(steps, values) of a metric of a run, in the order of the steps; empty where it has not logged it."""
-        steps, _, values = self._series(key, metric)
+    def series(
+        self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(steps, values) of a metric of a run, in the order of the steps; empty where it has not logged it.
+
+        All of it, or what lies between two steps, both included.
+        """
+        steps, _, values = self._series(key, metric, first_step, last_step)
         return steps, values
 
-    def times(self, key: str, metric: str) -> NDArray[np.int64]:
+    def times(
+        self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None
+    ) -> NDArray[np.int64]:
         """Milliseconds since the run's start, for each of the steps of `series`."""
-        return self._series(key, metric)[1]
+        return self._series(key, metric, first_step, last_step)[1]
 
     def curves(
         self,
@@ -306,13 +313,15 @@ class Reader:
 
         return self._connection.read(read)
 
-    def _series(self, key: str, metric: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    def _series(
+        self, key: str, metric: str, first_step: int | None, last_step: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         def read(
             connection: sqlite3.Connection,
         ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
             run_id = _run_id(connection, key)
             metric_id, _ = read_metrics(connection).get(metric, (-1, None))
-            return read_series(connection, run_id, metric_id)
+            return read_series(connection, run_id, metric_id, first_step=first_step, last_step=last_step)
 
         return self._connection.read(read)
 

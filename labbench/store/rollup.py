@@ -34,7 +34,7 @@ BUCKET = Struct("<" + "".join(_FIELDS.values()))
 BUCKET_FIELDS = [(name, f"<{code}") for name, code in _FIELDS.items()]
 """The same for numpy."""
 
-LEAST_STEP = -(2**63)
+LEAST_STEP, GREATEST_STEP = -(2**63), 2**63 - 1
 
 _Fields: TypeAlias = tuple[int, int, int, int, float, float, float, int]
 """Of a bucket, without its names: writing is quicker so."""
@@ -150,7 +150,7 @@ def _extent(values: Sequence[float]) -> tuple[float, float, float, int]:
     try:
         mean = math.fsum(finite) / len(finite)
     except OverflowError:
-        mean = math.fsum(value / len(finite) for value in finite)
+        mean = _weighted_mean([(value, 1 / len(finite)) for value in finite], low, high)
     return low, high, mean, len(values) - len(finite)
 
 
@@ -164,6 +164,15 @@ def _merged(buckets: Sequence[_Fields], size: int) -> _Fields:
         return *steps_and_times, math.nan, math.nan, math.nan, n_nonfinite
     low = min(low for low in lows if low == low)  # NaN is unlike itself
     high = max(high for high in highs if high == high)
-    shares = [(mean, (size - count) / n_finite) for mean, count in zip(means, bad, strict=True) if count < size]
-    mean = math.fsum(mean * share for mean, share in shares)
+    known = [(mean, (size - count) / n_finite) for mean, count in zip(means, bad, strict=True) if count < size]
+    mean = _weighted_mean(known, low, high)
     return *steps_and_times, low, high, mean, n_nonfinite
+
+
+def _weighted_mean(values: Sequence[tuple[float, float]], low: float, high: float) -> float:
+    """The mean of values between low and high, each with its share; the shares add up to one.
+
+    Never infinite: the sum of the halves cannot overflow, and what rounding adds to the largest number is taken off.
+    """
+    half = math.fsum(value * share / 2 for value, share in values)
+    return min(max(2 * half, low), high)

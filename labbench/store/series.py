@@ -39,14 +39,21 @@ class Curve:
 
 
 def read_series(
-    connection: sqlite3.Connection, run_id: int, metric_id: int
+    connection: sqlite3.Connection,
+    run_id: int,
+    metric_id: int,
+    *,
+    first_step: int | None = None,
+    last_step: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Steps, milliseconds since the run's start, and values, (N,) each, in the order of the steps."""
     import numpy as np
 
-    query = f"SELECT step, time_ms, value FROM points WHERE {_SERIES} ORDER BY step"
+    query = f"SELECT step, time_ms, value FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? ORDER BY step"
+    left = rollup.LEAST_STEP if first_step is None else first_step
+    right = rollup.GREATEST_STEP if last_step is None else last_step
     columns = np.dtype([("step", np.int64), ("time", np.int64), ("value", np.float64)])
-    rows = np.fromiter(connection.execute(query, (run_id, metric_id)), columns)  # numpy reads None as NaN
+    rows = np.fromiter(connection.execute(query, (run_id, metric_id, left, right)), columns)  # numpy reads None as NaN
     return rows["step"].copy(), rows["time"].copy(), rows["value"].copy()
 
 
@@ -197,9 +204,11 @@ def _in_columns(curve: Curve, left: int, right: int, columns: int) -> Curve:
     ends = np.append(starts[1:], len(column))
     n_finite = curve.n - curve.n_nonfinite
     n_finite_in_column = np.add.reduceat(n_finite, starts)
-    # divided before they are added, for a sum of finite values may overflow
-    shares = n_finite / np.repeat(np.maximum(n_finite_in_column, 1), ends - starts)
+    # divided before they are added, and halved, for a sum of finite values may overflow
+    shares = 0.5 * n_finite / np.repeat(np.maximum(n_finite_in_column, 1), ends - starts)
     parts = np.where(n_finite > 0, curve.mean, 0.0) * shares
+    low, high = np.fmin.reduceat(curve.low, starts), np.fmax.reduceat(curve.high, starts)
+    half_mean = np.clip(np.add.reduceat(parts, starts), low / 2, high / 2)
     return Curve(
         curve.run_id,
         first_step=curve.first_step[starts],
@@ -208,7 +217,7 @@ def _in_columns(curve: Curve, left: int, right: int, columns: int) -> Curve:
         last_time=None if curve.last_time is None else np.maximum.reduceat(curve.last_time, starts),
         n=np.add.reduceat(curve.n, starts),
         n_nonfinite=np.add.reduceat(curve.n_nonfinite, starts),
-        low=np.fmin.reduceat(curve.low, starts),
-        high=np.fmax.reduceat(curve.high, starts),
-        mean=np.where(n_finite_in_column > 0, np.add.reduceat(parts, starts), np.nan),
+        low=low,
+        high=high,
+        mean=np.where(n_finite_in_column > 0, 2 * half_mean, np.nan),
     )
