@@ -53,6 +53,8 @@ class Buckets:
     high: Floats
     n: NDArray[np.int64]
     """Points in it."""
+    first_step: NDArray[np.int64]
+    last_step: NDArray[np.int64]
 
 
 def smoothed(series: Series, smoothing: Smoothing) -> Curve:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from labbench.records import MetricSummary, RunRecord
 from labbench.tui.columns import Column, metric_rank, run_columns
-from labbench.tui.overlay import Overlay, labels
+from labbench.tui.overlay import Overlay
 
 RUN = RunRecord(
     id=1,
@@ -79,19 +79,6 @@ def test_a_column_of_words_is_flush_left() -> None:
     column.learn([RUN])
     assert column.fitted(RUN) == "adam     "
     assert column.heading() == "optimizer"
-
-
-def test_labels_leave_out_the_words_that_all_runs_share() -> None:
-    def named(*names: str) -> list[str]:
-        runs = [replace(RUN, key=f"key{number}", name=name) for number, name in enumerate(names)]
-        return list(labels(runs).values())
-
-    assert named("adam lr=0.1 s0", "adam lr=0.01 s0") == ["lr=0.1", "lr=0.01"]
-    assert named("adam lr=0.1", "sgd lr=0.1 bn") == ["adam", "sgd bn"]
-    assert named("adam lr=0.1", "adam lr=0.1 bn") == ["adam lr=0.1", "adam lr=0.1 bn"]
-    assert named("adam lr=0.1") == ["adam lr=0.1"]
-    assert named("baseline", "baseline") == ["baseline key0", "baseline key1"]
-    assert named("", "x\x1b") == ["key0", "x␛"]
 
 
 def test_marked_runs_get_the_first_free_slot() -> None:

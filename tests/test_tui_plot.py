@@ -5,15 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from labbench.curves import Series
 from labbench.tui.inks import BAND, BEST, BRIGHT, LINE, slot_and_way
-from labbench.tui.plot import Line, Plot, Series, View
+from labbench.tui.lines import Line
+from labbench.tui.plot import Plot
+from labbench.tui.view import View
 
 WIDTH, HEIGHT = 60, 16
 
 
 def line(key: str, y: list[float], *, x: list[float] | None = None, slot: int = 1, broken: bool = False) -> Line:
     steps = np.arange(len(y), dtype=float) if x is None else np.array(x, dtype=float)
-    return Line(key, key, Series(steps, np.array(y, dtype=float)), slot, "▸●◆■"[slot], broken)
+    return Line(
+        key, key, Series(steps, np.array(y, dtype=float)), slot, "▸●◆■"[slot], "diverged" if broken else "finished"
+    )
 
 
 def rows(lines: list[Line], view: View = View(), *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> list[str]:  # noqa: B008
@@ -70,7 +75,7 @@ def test_the_highlighted_line_is_bright_on_top_and_has_a_star_at_its_best() -> N
 def test_smoothing_draws_a_bright_line_over_the_dim_raw_values() -> None:
     noisy = [1.0, 5.0] * 50
     assert {slot_and_way(ink) for ink in inks([line("a", noisy), line("b", noisy, slot=2)], View())} >= {(1, LINE)}
-    ways = {slot_and_way(ink) for ink in inks([line("a", noisy)], View(smoothing=0.9))}
+    ways = {slot_and_way(ink) for ink in inks([line("a", noisy)], View(smoothing="0.9"))}
     assert {(1, BAND), (1, BRIGHT)} <= ways
 
 
@@ -106,18 +111,24 @@ def test_the_time_axis_has_ticks_of_the_clock() -> None:
 
 
 def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moving the highlight costs the dots alone."""
+    """Moving the highlight costs the dots alone, moving the crosshair not even these."""
     from labbench import curves
-    from labbench.tui import plot as module
+    from labbench.tui import lines as module
+    from labbench.tui import plot as drawing
 
     calls = []
-    monkeypatch.setattr(
-        module, "ema", lambda values, weight, ema=module.ema: calls.append("ema") or ema(values, weight)
-    )
-    monkeypatch.setattr(curves, "spans", lambda *args, spans=curves.spans: calls.append("spans") or spans(*args))
+
+    def count(where: object, name: str) -> None:
+        plain = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *args, **more: calls.append(name) or plain(*args, **more))
+
+    count(curves, "smooth")
+    count(module, "measure")
+    count(drawing, "_draw_lines")
     lines = [line("a", [3.0, 1.0]), line("b", [2.0, 1.0], slot=2)]
     plot = Plot()
-    plot.draw(lines, View(smoothing=0.6, highlighted="a"), WIDTH, HEIGHT)
-    assert sorted(calls) == ["ema"] * 2 + ["spans"] * 4
-    plot.draw(lines, View(smoothing=0.6, highlighted="b"), WIDTH, HEIGHT)
-    assert len(calls) == 6
+    plot.draw(lines, View(smoothing="0.6", highlighted="a"), WIDTH, HEIGHT)
+    assert calls == ["smooth", "smooth", "_draw_lines", "measure", "measure"]
+    plot.draw(lines, View(smoothing="0.6", highlighted="b"), WIDTH, HEIGHT)
+    plot.draw(lines, View(smoothing="0.6", highlighted="b", crosshair=0.5), WIDTH, HEIGHT)
+    assert calls[5:] == ["_draw_lines"]

@@ -225,6 +225,7 @@ def test_scale_smoothing_and_axis_go_round_by_their_keys(database: Path) -> None
         assert "val/loss  log y · ema 0.6 · by epoch" in await press(pilot, "s")
         assert "val/loss  log y · ema 0.97 · by epoch" in await press(pilot, "s", "s")
         assert "val/loss  log y · ema 0.97 · by time" in await press(pilot, "x")
+        assert "val/loss  log y · ema 0.97 · by clock" in await press(pilot, "x")
         assert "val/loss  log y · ema 0.97 · by step" in await press(pilot, "x")
         assert "val/loss  log y · by step" in await press(pilot, "s")
         assert "val/accuracy  by step" in await press(pilot, "m")

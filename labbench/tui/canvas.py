@@ -6,6 +6,8 @@ the line that matters stays crisp where many meet. Cost follows the cells touche
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -76,16 +78,51 @@ class Canvas:
         self._characters.reshape(-1)[owned] = 0x2800 + dots[owned]
         self._inks.reshape(-1)[owned] = inks[owner[owned]]
 
-    def put(self, column: int, row: int, text: str, ink: int, *, widths: list[int] | None = None) -> None:
+    def shade(self, counts: NDArray[np.int64], inks: Sequence[int], *, left: int = 0) -> None:
+        """Draw the dots that something covers, each cell in the ink that its fullest dot deserves.
+
+        counts: (4 x cell rows, 2 x cell columns), how many lines cover each dot. inks: from few to most, by logarithm.
+        """
+        rows, columns = counts.shape[0] // 4, counts.shape[1] // 2
+        cells = counts.reshape(rows, 4, columns, 2)
+        bits = np.array([_LEFT_DOTS, _RIGHT_DOTS], dtype=np.uint32).T  # (4, 2)
+        dots = ((cells > 0) * bits[None, :, None, :]).sum(axis=(1, 3), dtype=np.uint32)
+        fullest = cells.max(axis=(1, 3))
+        share = np.log(np.maximum(fullest, 1)) / max(1e-9, math.log(max(2, int(fullest.max(initial=0)))))
+        level = np.minimum((share * len(inks)).astype(np.int64), len(inks) - 1)
+        place = (slice(0, rows), slice(left, left + columns))
+        drawn = dots > 0
+        self._characters[place][drawn] = 0x2800 + dots[drawn]
+        self._inks[place][drawn] = np.array(inks, dtype=np.int32)[level[drawn]]
+
+    def put(self, column: int, row: int, text: str, ink: int, *, widths: Sequence[int] | None = None) -> None:
         """Write text over cells; `widths` are its characters' cells where they are not all 1. What leaves is cut."""
         if not 0 <= row < self.height:
             return
-        for character, cells in zip(text, widths or [1] * len(text), strict=True):
+        if widths is None:
+            text, column = text[max(0, -column) :], max(0, column)
+            text = text[: max(0, self.width - column)]
+            here = slice(column, column + len(text))
+            self._characters[row, here] = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+            self._inks[row, here] = ink
+            return
+        for character, cells in zip(text, widths, strict=True):
             if cells and column >= 0 and column + cells <= self.width:
                 self._characters[row, column] = ord(character)
                 self._characters[row, column + 1 : column + cells] = _COVERED
                 self._inks[row, column : column + cells] = ink
             column += cells
+
+    def lay(self, column: int, row: int, width: int, height: int, ground: int) -> None:
+        """Lay a ground under a rectangle: what is drawn there stays."""
+        self._inks[max(0, row) : row + height, max(0, column) : column + width] |= ground
+
+    def copy(self) -> Canvas:
+        """The same cells, to draw on without touching these."""
+        twin = Canvas(0, 0)
+        twin.width, twin.height = self.width, self.height
+        twin._characters, twin._inks = self._characters.copy(), self._inks.copy()
+        return twin
 
     def drawn(self, column: int, row: int, width: int, height: int) -> int:
         """How many cells of a rectangle hold something."""

@@ -1,4 +1,4 @@
-"""The chart widget: lines and a view in, braille on the screen. What it shows is computed in `plot`."""
+"""The chart widget: lines and a view in, braille on the screen, the mouse out. What it shows is computed in `plot`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual.color import Color
 from textual.content import Content
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -17,34 +19,74 @@ from labbench.tui import inks
 from labbench.tui.looks import series_colours
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
-    from labbench.tui.plot import Line, Plot, View
+    from labbench.tui.frame import Frame
+    from labbench.tui.lines import Line
+    from labbench.tui.plot import Plot
+    from labbench.tui.view import Box, View
 
 
-_FADED = {inks.BAND: 0.62, inks.LINE: 0.18, inks.BRIGHT: 0.0}
+_FADED = {inks.BAND: 0.66, inks.LINE: 0.12, inks.BRIGHT: 0.0}
 """How far a line's colour goes towards the background."""
 _THEME_COLOURS = {inks.AXIS: "border", inks.LABEL: "secondary", inks.TEXT: "foreground", inks.BEST: "accent"}
 
 
 class Chart(Widget):
-    """One metric of several runs over steps, epochs or time."""
+    """One metric of several runs."""
 
     DEFAULT_CSS = """
     Chart { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary; }
+    Chart.-chosen { border: round $primary 60%; }
     """
+
+    class Pointed(Message):
+        """The mouse is over an x value, or (None) has left."""
+
+        def __init__(self, x: float | None) -> None:
+            self.x = x
+            super().__init__()
+
+    class Scrolled(Message):
+        """The wheel was turned: zoom around an x value, or, with a key held, move sideways."""
+
+        def __init__(self, way: int, x: float | None, *, sideways: bool) -> None:
+            self.way, self.x, self.sideways = way, x, sideways
+            super().__init__()
+
+    class Boxed(Message):
+        """A box (left, right, low, high) is being drawn over this chart, or was."""
+
+        def __init__(self, chart: Chart, box: Box, *, done: bool) -> None:
+            self.chart, self.box, self.done = chart, box, done
+            super().__init__()
+
+    class Dragged(Message):
+        """The plot was moved with the mouse, by shares of its width and height."""
+
+        def __init__(self, chart: Chart, right: float, up: float) -> None:
+            self.chart, self.right, self.up = chart, right, up
+            super().__init__()
+
+    class Clicked(Message):
+        """The chart was clicked, `times` in a row."""
+
+        def __init__(self, chart: Chart, times: int) -> None:
+            self.chart, self.times = chart, times
+            super().__init__()
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.metric = ""
+        self.view: View | None = None
         self._lines: Sequence[Line] = ()
-        self._view: View | None = None
         self._plot: Plot | None = None
         self._strips: list[Strip] | None = None
         self._styles: dict[tuple[str, int], Style] = {}
+        self._pressed: tuple[int, int, bool] | None = None
+        self._pointed: int | None = None
 
-    def show(self, lines: Sequence[Line], view: View, *, metric: str) -> None:
-        """Draw these lines in this way; what was drawn before stays until the new drawing is there."""
-        self._lines, self._view = lines, view
-        smoothing = f"ema {view.smoothing:g}" if view.smoothing else ""
-        ways = " · ".join(filter(None, ["log y" if view.log else "", smoothing, f"by {view.x_axis}"]))
+    def show(self, lines: Sequence[Line], view: View, *, metric: str, ways: str) -> None:
+        """Draw these lines in this way, which `ways` describes; what was drawn stays until the new drawing is there."""
+        self._lines, self.view, self.metric = lines, view, metric
         self.border_title = Content.assemble((text.clean(metric), "bold"), (f"  {ways}", "$secondary"))
         self._redraw()
 
@@ -59,6 +101,13 @@ class Chart(Widget):
         self._strips = None
         self.refresh()
 
+    # Drawing
+
+    @property
+    def frame(self) -> Frame | None:
+        """Where the plot is, once it was drawn."""
+        return self._plot.frame if self._plot is not None else None
+
     def render_line(self, y: int) -> Strip:
         if self._strips is None:
             self._strips = self._draw()
@@ -66,29 +115,127 @@ class Chart(Widget):
 
     def _draw(self) -> list[Strip]:
         width, height = self.size
-        if self._view is None:
+        if self.view is None:
             hint = Strip([Segment("the curves of marked runs".center(width)[:width], self._style(inks.LABEL))], width)
             return [hint if y == height // 2 else Strip.blank(width, self.rich_style) for y in range(height)]
         from labbench.tui.plot import Plot  # numpy, 0.1 s: loaded by now, for the lines are made of it
 
         if self._plot is None:
             self._plot = Plot()
-        rows = self._plot.draw(self._lines, self._view, width, height)
+        rows = self._plot.draw(self._lines, self.view, width, height)
         return [Strip([Segment(part, self._style(ink)) for part, ink in row], width) for row in rows]
 
     def _style(self, ink: int) -> Style:
         key = (self.app.theme, ink)
         if key not in self._styles:
-            self._styles[key] = self.rich_style + self._ink(ink)
+            style = self.rich_style + self._ink(ink)
+            for ground, shade in ((inks.CROSS, 0.22), (inks.BOX, 0.3)):
+                if ink & ground:
+                    colour = self.background_colors[1].blend(self._theme_colour("primary"), shade)
+                    style += Style(bgcolor=colour.rich_color)
+            self._styles[key] = style
         return self._styles[key]
 
     def _ink(self, ink: int) -> Style:
         line = inks.slot_and_way(ink)
+        ink = inks.without_ground(ink)
+        background = self.background_colors[1]
         if line is not None:
             slot, way = line
-            colour = Color.parse(series_colours(self.app)[slot]).blend(self.background_colors[1], _FADED[way])
+            colour = Color.parse(series_colours(self.app)[slot]).blend(background, _FADED[way])
             return Style(color=colour.rich_color, bold=way == inks.BRIGHT)
+        if ink in inks.DENSITY:
+            share = (1 + inks.DENSITY.index(ink)) / len(inks.DENSITY)
+            return Style(color=background.blend(self._theme_colour("primary"), share).rich_color)
         if ink not in _THEME_COLOURS:
             return Style()
-        colour = Color.parse(self.app.theme_variables[_THEME_COLOURS[ink]])
+        colour = self._theme_colour(_THEME_COLOURS[ink])
         return Style(color=colour.rich_color, bold=ink in (inks.TEXT, inks.BEST))
+
+    def _theme_colour(self, name: str) -> Color:
+        return Color.parse(self.app.theme_variables[name])
+
+    # The mouse
+
+    def _shares(self, event: events.MouseEvent) -> tuple[float, float] | None:
+        """Where the mouse is, in shares of the plot's width and (from the bottom) height."""
+        offset, frame = event.get_content_offset(self), self.frame
+        if frame is None or offset is None:
+            return None
+        return (offset.x - frame.column + 0.5) / frame.width, 1 - (offset.y + 0.5) / frame.height
+
+    def _x_under(self, event: events.MouseEvent) -> float | None:
+        shares = self._shares(event)
+        inside = shares is not None and 0 <= shares[0] <= 1
+        return self.frame.x_at(shares[0]) if inside and shares and self.frame else None
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._pressed is not None:
+            self._drag(event)
+        elif event.x != self._pointed:
+            self._pointed = event.x
+            self.post_message(self.Pointed(self._x_under(event)))
+
+    def on_leave(self, event: events.Leave) -> None:
+        if self._pointed is not None and self._pressed is None:
+            self._pointed = None
+            self.post_message(self.Pointed(None))
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self._scroll(event, 1, sideways=event.shift or event.ctrl)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        self._scroll(event, -1, sideways=event.shift or event.ctrl)
+
+    def on_mouse_scroll_right(self, event: events.MouseScrollRight) -> None:
+        self._scroll(event, 1, sideways=True)
+
+    def on_mouse_scroll_left(self, event: events.MouseScrollLeft) -> None:
+        self._scroll(event, -1, sideways=True)
+
+    def _scroll(self, event: events.MouseEvent, way: int, *, sideways: bool) -> None:
+        event.stop()
+        self.post_message(self.Scrolled(way, self._x_under(event), sideways=sideways))
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if self.frame is not None:
+            self._pressed = (event.x, event.y, event.button != 1 or event.ctrl)
+            self.capture_mouse()
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        if self._pressed is not None:
+            moves = self._pressed[2]
+            box = self._box(event)
+            self._pressed = None
+            self.release_mouse()
+            if box is not None and not moves:
+                self.post_message(self.Boxed(self, box, done=True))
+
+    def on_click(self, event: events.Click) -> None:
+        self.post_message(self.Clicked(self, event.chain))
+
+    def _drag(self, event: events.MouseEvent) -> None:
+        """Draw a box with the left button; move the plot with another one, or with ctrl held."""
+        assert self._pressed is not None
+        x, y, moves = self._pressed
+        if moves and self.frame is not None:
+            self._pressed = (event.x, event.y, moves)
+            self.post_message(self.Dragged(self, (event.x - x) / self.frame.width, (y - event.y) / self.frame.height))
+        else:
+            box = self._box(event)
+            if box is not None:
+                self.post_message(self.Boxed(self, box, done=False))
+
+    def _box(self, event: events.MouseEvent) -> Box | None:
+        """From where the button was pressed to here; flat boxes are as high as the plot, narrow ones are none."""
+        frame = self.frame
+        if frame is None or self._pressed is None or abs(event.x - self._pressed[0]) < 2:
+            return None
+        border = 1
+        left, right = sorted((event.x, self._pressed[0]))
+        top, bottom = sorted((event.y, self._pressed[1]))
+        if bottom - top < 2:
+            top, bottom = border, border + frame.height - 1
+        across = [min(max((x - border - frame.column) / frame.width, 0.0), 1.0) for x in (left, right + 1)]
+        up = [min(max(1 - (y - border) / frame.height, 0.0), 1.0) for y in (bottom + 1, top)]
+        return frame.x_at(across[0]), frame.x_at(across[1]), frame.y_at(up[0]), frame.y_at(up[1])

@@ -6,7 +6,11 @@ BLANK = 0
 """Nothing was drawn into the cell."""
 AXIS, LABEL, TEXT, BEST = 1, 2, 3, 4
 """Everything that is no line."""
-_FIRST_OF_LINES = 8
+DENSITY = (5, 6, 7, 8)
+"""Where many lines meet, from few to most of them."""
+CROSS, BOX = 1 << 20, 1 << 21
+"""Grounds: added to the ink of a cell in the crosshair's column, or inside a box."""
+_FIRST_OF_LINES = 9
 BAND, LINE, BRIGHT = 0, 1, 2
 """Ways to draw a line of one colour."""
 
@@ -18,4 +22,10 @@ def line_ink(slot: int, way: int) -> int:
 
 def slot_and_way(ink: int) -> tuple[int, int] | None:
     """What is behind a line's ink; None for the other inks."""
+    ink = without_ground(ink)
     return divmod(ink - _FIRST_OF_LINES, 3) if ink >= _FIRST_OF_LINES else None
+
+
+def without_ground(ink: int) -> int:
+    """The ink alone."""
+    return ink & ~(CROSS | BOX)

@@ -1,267 +1,254 @@
-"""A chart as rows of (text, ink): axes with round ticks, lines over their dim raw bands, end marks, a legend.
+"""A chart as rows of (text, ink): lines over their dim raw bands, groups, or density; marks, axes, legend, crosshair.
 
-Numbers and numpy only; the `Chart` widget turns inks into the theme's colours. What stays the same between two drawings
-(smoothed values, spans per column) is kept, so that moving the highlight costs the drawing of dots alone.
+Numbers and numpy only; the `Chart` widget turns inks into the theme's colours. The drawing is kept, so that moving the
+crosshair costs a copy of it and the legend.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 
-from labbench import curves, text
-from labbench import ticks as ticks_of
+from labbench.bands import SPREADS, Bands, group_bands
 from labbench.curves import Floats
-from labbench.smoothing import ema
-from labbench.ticks import Ticks
-from labbench.records import Goal
+from labbench.smoothing import parse_smoothing
+from labbench.spans import Spans
 from labbench.tui.canvas import Canvas, Run
-from labbench.tui.inks import AXIS, BAND, BEST, BRIGHT, LABEL, LINE, TEXT, line_ink
+from labbench.tui.frame import LEAST_HEIGHT, LEAST_WIDTH, Frame, draw_axes, make_frame, scale_one
+from labbench.tui.inks import BAND, BEST, BOX, BRIGHT, CROSS, DENSITY, LABEL, LINE, line_ink
+from labbench.tui.legend import Entry, draw_legend, group_entries, heading, line_entries, side_width
+from labbench.tui.lines import Group, Line, Lines, Workshop, best_place, last_finite
+from labbench.tui.looks import STATUS_LOOKS
+from labbench.tui.view import Range, View
 
-XAxis: TypeAlias = Literal["step", "epoch", "time"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """The values of one run: x non-decreasing; NaN in y are gaps. What has changed is a new `Series`."""
-
-    x: Floats
-    y: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A series with its looks."""
-
-    key: str
-    label: str
-    series: Series
-    slot: int
-    """Which of the theme's series colours."""
-    glyph: str
-    """Tells the line apart without its colour: at its end, in the legend, in the table."""
-    broken: bool = False
-    """It ended with a non-finite value."""
+_MARKED = frozenset({"diverged", "failed", "stopped", "lost"})
+"""How a run ended, where its end on the chart tells it."""
+_GLYPHS_APART = 18
+"""Dot columns between two glyphs of a line that carries them along."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """How to look at the lines."""
+class _Drawing:
+    """What is under the crosshair and the legend."""
 
-    x_axis: XAxis = "step"
-    log: bool = False
-    smoothing: float = 0.0
-    """Weight of the exponential moving average; 0 for none."""
-    highlighted: str | None = None
-    goal: Goal = "min"
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where values are on the canvas: the plot's cells, and the x and (scaled) y that its borders stand for."""
-
-    column: int
-    width: int
-    height: int
-    left: float
-    right: float
-    low: float
-    high: float
-
-    def dot_rows(self, scaled: Floats) -> Floats:
-        """Dot rows of scaled values, from the top."""
-        return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)
-
-    def cell(self, x: float, scaled: float) -> tuple[int, int]:
-        """(column, row) of a point, clipped to the plot."""
-        column = int((x - self.left) / (self.right - self.left) * self.width)
-        row = round((self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)) // 4
-        return self.column + min(max(column, 0), self.width - 1), min(max(row, 0), self.height - 1)
-
-
-class _Prepared:
-    """A line as one view needs it; its spans are kept for as long as they belong in the same place."""
-
-    def __init__(self, series: Series, smoothing: float, log: bool) -> None:
-        self.x = series.x
-        self.values = _scaled(ema(series.y, smoothing) if smoothing else series.y, log)
-        self.raw = _scaled(series.y, log) if smoothing else None
-        self._place: tuple[float, float, int] | None = None
-        self._spans: list[curves.Curve] = []
-
-    def spans(self, frame: _Frame) -> list[curves.Curve]:
-        """(low, high) per dot column, scaled: of the values, then, where these are smoothed, of the raw ones."""
-        place = (frame.left, frame.right, 2 * frame.width)
-        if self._place != place:
-            drawn = [self.values] if self.raw is None else [self.values, self.raw]
-            self._place, self._spans = place, [curves.spans(self.x, values, *place) for values in drawn]
-        return self._spans
-
-
-def _scaled(values: Floats, log: bool) -> Floats:
-    """Values as the y axis places them: on a logarithmic one, what is not positive is a gap."""
-    return np.log10(values, out=np.full(len(values), np.nan), where=values > 0) if log else values
+    canvas: Canvas
+    frame: Frame
+    lines: Lines
+    groups: tuple[Sequence[Group], Bands] | None
+    side: int
 
 
 class Plot:
     """Draws lines into rows of text, and remembers what the next drawing can use again."""
 
     def __init__(self) -> None:
-        self._prepared: dict[tuple[Series, float, bool], _Prepared] = {}
+        self._workshop = Workshop()
+        self._kept: tuple[object, _Drawing | str] | None = None
+
+    @property
+    def frame(self) -> Frame | None:
+        """Where the last drawing has its plot; None where there was nothing to draw."""
+        return self._kept[1].frame if self._kept and isinstance(self._kept[1], _Drawing) else None
 
     def draw(self, lines: Sequence[Line], view: View, width: int, height: int) -> list[list[Run]]:
         """The chart in `height` rows of `width` cells; lines are drawn in their order, the highlighted one last."""
-        canvas = Canvas(width, height)
-        lines = sorted(lines, key=lambda line: line.key == view.highlighted)
-        prepared = self._prepare(lines, view)
-        found = _fit(prepared, view, width, height)
-        if isinstance(found, str):
-            canvas.put(max(0, (width - len(found)) // 2), height // 2, found, LABEL)
+        side = side_width(lines, width, view)
+        key = (tuple(lines), view.still, width, height, side)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._draw(lines, view, width, height, side))
+        drawing = self._kept[1]
+        if isinstance(drawing, str):
+            canvas = Canvas(width, height)
+            canvas.put(max(0, (width - len(drawing)) // 2), height // 2, drawing, LABEL)
             return canvas.lines()
-        frame, y_ticks = found
-        _draw_lines(canvas, frame, prepared, view)
-        _draw_axes(canvas, frame, y_ticks, view)
-        for line, values in prepared.items():
-            _draw_marks(canvas, frame, line, values.values, view)
-        _draw_legend(canvas, frame, lines, view)
+        canvas = drawing.canvas.copy()
+        draw_legend(canvas, drawing.frame, _entries(drawing, view), heading(view), side)
+        _lay_crosshair(canvas, drawing.frame, view)
         return canvas.lines()
 
-    def _prepare(self, lines: Sequence[Line], view: View) -> dict[Line, _Prepared]:
-        keys = {line: (line.series, view.smoothing, view.log) for line in lines}
-        self._prepared = {key: self._prepared.get(key) or _Prepared(*key) for key in keys.values()}
-        return {line: self._prepared[key] for line, key in keys.items()}
+    def _draw(self, chosen: Sequence[Line], view: View, width: int, height: int, side: int) -> _Drawing | str:
+        if width < LEAST_WIDTH or height < LEAST_HEIGHT:
+            return "too small"
+        lines = self._workshop.prepare(chosen, view)
+        ranges = _ranges(lines, view, 2 * (width - side))
+        if ranges is None:
+            return _nothing(chosen, view)
+        canvas = Canvas(width, height)
+        frame, y_ticks = make_frame(width - side, height, *ranges, view)
+        gathered = lines.gathered(view)
+        groups = None
+        if gathered == "density":
+            _draw_density(canvas, frame, lines, view)
+        elif gathered == "groups":
+            groups = _draw_groups(canvas, frame, lines, view)
+        else:
+            _draw_lines(canvas, frame, lines, view)
+        draw_axes(canvas, frame, y_ticks, view)
+        _draw_marks(canvas, frame, lines, view, ends=gathered == "runs")
+        return _Drawing(canvas, frame, lines, groups, side)
 
 
-def _fit(prepared: dict[Line, _Prepared], view: View, width: int, height: int) -> tuple[_Frame, Ticks] | str:
-    """Where to draw, and the y axis's ticks, whose labels decide how much room is left; or why nothing can be drawn."""
-    if width < 12 or height < 5:
-        return "too small"
-    # a run that blew up would flatten the others: it leaves at the top
-    steady = [values for line, values in prepared.items() if not line.broken] or list(prepared.values())
-    y_range = curves.value_range(values.values for values in steady)
-    x_range = curves.value_range(line.series.x for line in prepared)
-    if y_range is None or x_range is None:
-        any_values = view.log and curves.value_range(line.series.y for line in prepared)
-        return "nothing is positive: press y for a linear axis" if any_values else "no values yet"
-    low, high = _padded(*y_range)
-    rows = height - 2
-    most = max(2, rows // 4)
-    if view.log:
-        ticks = ticks_of.log_ticks(10**low, 10**high, most)
-        ticks = Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
-    else:
-        ticks = ticks_of.linear_ticks(low, high, most)
-    column = max([4, *(len(label) for label in ticks.labels)]) + 2
-    left, right = x_range
-    if left == right:
-        left, right = left - 1, right + 1
-    elif 0 < left <= 0.1 * right:
+def _ranges(lines: Lines, view: View, columns: int) -> tuple[Range, Range] | None:
+    """(x, y) that the borders stand for, scaled; None where nothing can be drawn."""
+    whole = lines.x_range()
+    y_range = lines.y_range()
+    if whole is None or y_range is None:
+        return None
+    left, right = whole
+    if view.window is not None:
+        left, right = (scale_one(x, view.log_x) or 0.0 for x in view.window)
+        spans = lines.spans(left, right, columns)
+        steady = lines.steady()
+        low, high = spans.low[steady], spans.high[steady]
+        if np.isfinite(low).any():
+            y_range = float(np.nanmin(low)), float(np.nanmax(high))
+    elif not view.log_x and view.x_axis != "clock" and 0 < left <= 0.1 * right:
         left = 0.0
-    return _Frame(column, width - column, rows, left, right, low, high), ticks
+    if view.height is not None:
+        scaled = [scale_one(y, view.log) for y in view.height]
+        if scaled[0] is not None and scaled[1] is not None:
+            y_range = scaled[0], scaled[1]
+    return (left, right), y_range
 
 
-def _padded(low: float, high: float) -> tuple[float, float]:
-    """A range with a little air, and with an extent even where all values are equal."""
-    air = 0.03 * (high - low) or 0.05 * abs(low) or 1.0
-    return low - air, high + air
+def _nothing(lines: Sequence[Line], view: View) -> str:
+    finite = [line.series for line in lines if np.isfinite(line.series.y).any()]
+    if view.log_x and finite and not any(series.x[-1] > 0 for series in finite):
+        return "no x is positive: press X for a linear axis"
+    return "nothing is positive: press y for a linear axis" if view.log and finite else "no values yet"
 
 
-def _draw_lines(canvas: Canvas, frame: _Frame, prepared: dict[Line, _Prepared], view: View) -> None:
-    """All raw bands first, dim, then the lines over them."""
-    bands, tops = [], []
-    for line, values in prepared.items():
-        drawn, *raw = values.spans(frame)
-        tops.append((drawn, line_ink(line.slot, _way(line, prepared, view))))
-        bands += [(extent, line_ink(line.slot, BAND)) for extent in raw]
-    layers = bands + tops
-    canvas.draw(
-        frame.dot_rows(np.stack([high for (_, high), _ in layers])),
-        frame.dot_rows(np.stack([low for (low, _), _ in layers])),
-        np.array([ink for _, ink in layers], dtype=np.int32),
-        left=frame.column,
-        rows=frame.height,
+def _spans(lines: Lines, frame: Frame, *, bands: bool = False) -> Spans:
+    return lines.spans(frame.left, frame.right, 2 * frame.width, bands=bands)
+
+
+def _draw_lines(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> None:
+    """All raw bands first, dim, then the lines over them, the highlighted one last."""
+    spans = _spans(lines, frame)
+    order = sorted(range(len(lines.lines)), key=lambda row: lines.lines[row].key == view.highlighted)
+    tops, bottoms = [spans.high[order]], [spans.low[order]]
+    inks = [line_ink(lines.lines[row].slot, _way(lines.lines[row], lines, view)) for row in order]
+    if parse_smoothing(view.smoothing):
+        raw = _spans(lines, frame, bands=True)
+        tops.insert(0, raw.high[order])
+        bottoms.insert(0, raw.low[order])
+        inks = [line_ink(lines.lines[row].slot, BAND) for row in order] + inks
+    _draw_layers(canvas, frame, np.concatenate(tops), np.concatenate(bottoms), inks)
+    if view.glyphs:
+        middle = (spans.low + spans.high) / 2
+        looks = [(line.glyph, line_ink(line.slot, LINE)) for line in lines.lines]
+        _draw_glyphs(canvas, frame, middle, looks)
+
+
+def _draw_layers(canvas: Canvas, frame: Frame, high: Floats, low: Floats, inks: Sequence[int]) -> None:
+    tops, bottoms = frame.dot_rows(high), frame.dot_rows(low)
+    canvas.draw(tops, bottoms, np.array(inks, dtype=np.int32), left=frame.column, rows=frame.height)
+
+
+def _draw_glyphs(canvas: Canvas, frame: Frame, middle: Floats, looks: Sequence[tuple[str, int]]) -> None:
+    """Each line's glyph here and there along it, at places of its own."""
+    rows = frame.dot_rows(middle)
+    for index, (glyph, ink) in enumerate(looks):
+        for column in range((3 + 5 * index) % _GLYPHS_APART, rows.shape[1], _GLYPHS_APART):
+            if 0 <= rows[index, column] < 4 * frame.height:
+                canvas.put(frame.column + column // 2, int(rows[index, column]) // 4, glyph, ink)
+
+
+def _way(line: Line, lines: Lines, view: View) -> int:
+    return BRIGHT if line.key == view.highlighted or len(lines.lines) == 1 else LINE
+
+
+def _draw_groups(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> tuple[Sequence[Group], Bands]:
+    """Each group's band, then the means over them, then the highlighted run by itself."""
+    groups = lines.groups()
+    owner = np.empty(len(lines.lines), dtype=np.int64)
+    for index, group in enumerate(groups):
+        owner[group.rows] = index
+    spans = _spans(lines, frame)
+    spread = next(spread for spread in SPREADS if spread == view.spread)
+    bands = group_bands(spans.edges, owner, len(groups), spread)
+    layers = [(bands.low, bands.high, BAND), (bands.mean, bands.mean, LINE)]
+    for low, high, way in layers:
+        inks = [line_ink(group.slot, way) for group in groups]
+        lowest, highest = np.fmin(low[:, :-1], low[:, 1:]), np.fmax(high[:, :-1], high[:, 1:])
+        _draw_layers(canvas, frame, highest, lowest, inks)
+    if view.glyphs:
+        _draw_glyphs(canvas, frame, bands.mean[:, :-1], [(group.glyph, line_ink(group.slot, LINE)) for group in groups])
+    _draw_highlighted(canvas, frame, lines, view, spans)
+    for index, group in enumerate(groups):
+        last = last_finite(bands.mean[index])
+        if last is not None:
+            x = frame.left + last / (2 * frame.width) * (frame.right - frame.left)
+            canvas.put(*frame.cell(x, float(bands.mean[index, last])), group.glyph, line_ink(group.slot, LINE))
+    return groups, bands
+
+
+def _draw_density(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> None:
+    """Each dot as bright as many lines cover it, by logarithm, then the highlighted run by itself."""
+    spans = _spans(lines, frame)
+    rows, columns = 4 * frame.height, 2 * frame.width
+    with np.errstate(invalid="ignore"):
+        top, bottom = np.rint(frame.dot_rows(spans.high)), np.rint(frame.dot_rows(spans.low))
+        line, column = np.nonzero((bottom >= 0) & (top < rows))
+    first = np.clip(top[line, column], 0, rows - 1).astype(np.int64)
+    behind = np.clip(bottom[line, column], 0, rows - 1).astype(np.int64) + 1
+    size = (rows + 1) * columns
+    turns = np.bincount(first * columns + column, minlength=size) - np.bincount(
+        behind * columns + column, minlength=size
     )
+    counts = np.cumsum(turns.reshape(rows + 1, columns), axis=0)[:-1]
+    canvas.shade(counts, DENSITY, left=frame.column)
+    _draw_highlighted(canvas, frame, lines, view, spans)
 
 
-def _way(line: Line, lines: Collection[Line], view: View) -> int:
-    return BRIGHT if line.key == view.highlighted or len(lines) == 1 else LINE
+def _draw_highlighted(canvas: Canvas, frame: Frame, lines: Lines, view: View, spans: Spans) -> None:
+    for row, line in enumerate(lines.lines):
+        if line.key == view.highlighted:
+            _draw_layers(canvas, frame, spans.high[[row]], spans.low[[row]], [line_ink(line.slot, BRIGHT)])
 
 
-def _draw_axes(canvas: Canvas, frame: _Frame, y_ticks: Ticks, view: View) -> None:
-    line = frame.column - 1
-    for row in range(frame.height):
-        canvas.put(line, row, "│", AXIS)
-    for value, label in zip(y_ticks.values, y_ticks.labels, strict=True):
-        row = frame.cell(frame.left, value)[1]
-        canvas.put(line, row, "┤", AXIS)
-        canvas.put(line - 1 - len(label), row, label, LABEL)
-    canvas.put(line, frame.height, "└" + "─" * frame.width, AXIS)
-    most = max(2, frame.width // 10)
-    if view.x_axis == "time":
-        ticks = ticks_of.time_ticks(frame.left, frame.right, most)
-    else:
-        ticks = ticks_of.linear_ticks(frame.left, frame.right, most, whole=frame.right - frame.left >= 2)
-    for value, label in zip(ticks.values, ticks.labels, strict=True):
-        column = frame.cell(value, frame.low)[0]
-        canvas.put(column, frame.height, "┬", AXIS)
-        start = min(column - (len(label) - 1) // 2, canvas.width - len(label))
-        canvas.put(start, frame.height + 1, label, LABEL)
+def _draw_marks(canvas: Canvas, frame: Frame, lines: Lines, view: View, *, ends: bool) -> None:
+    """Each line's glyph where it ends, or how it ended, and ★ at the best value of the highlighted one."""
+    for line, drawn in zip(lines.lines, lines.drawn, strict=True):
+        highlighted = line.key == view.highlighted
+        if not ends and not highlighted:
+            continue
+        x, _, scaled, _ = drawn.line
+        ink = line_ink(line.slot, _way(line, lines, view))
+        best = best_place(line.series, view.goal) if highlighted else None
+        if best is not None:
+            place = min(int(np.searchsorted(x, scale_one(best[0], view.log_x) or 0.0)), len(x) - 1)
+            if np.isfinite(scaled[place]) and frame.holds(float(x[place])):
+                canvas.put(*frame.cell(float(x[place]), float(scaled[place])), "★", BEST)
+        last = last_finite(scaled)
+        if last is not None and frame.holds(float(x[last])):
+            glyph = STATUS_LOOKS[line.status].glyph if line.status in _MARKED else line.glyph
+            canvas.put(*frame.cell(float(x[last]), float(scaled[last])), glyph, ink)
 
 
-def _draw_marks(canvas: Canvas, frame: _Frame, line: Line, scaled: Floats, view: View) -> None:
-    """The line's glyph where it ends, ✗ where it broke, and ★ at the best value of the highlighted one."""
-    finite = np.flatnonzero(np.isfinite(scaled))
-    if not len(finite):
-        return
-    highlighted = line.key == view.highlighted
-    if highlighted:
-        best = finite[(np.argmin if view.goal == "min" else np.argmax)(line.series.y[finite])]
-        canvas.put(*frame.cell(line.series.x[best], scaled[best]), "★", BEST)
-    last = finite[-1]
-    ink = line_ink(line.slot, BRIGHT if highlighted else LINE)
-    canvas.put(*frame.cell(line.series.x[last], scaled[last]), "✗" if line.broken else line.glyph, ink)
+def _entries(drawing: _Drawing, view: View) -> list[Entry]:
+    if drawing.groups is None:
+        return line_entries(drawing.lines, view)
+    frame, place = drawing.frame, None
+    if view.crosshair is not None:
+        scaled = scale_one(view.crosshair, view.log_x)
+        if scaled is not None:
+            place = round((scaled - frame.left) / (frame.right - frame.left) * 2 * frame.width)
+            place = min(max(place, 0), 2 * frame.width)
+    return group_entries(*drawing.groups, place, view)
 
 
-def _draw_legend(canvas: Canvas, frame: _Frame, lines: Sequence[Line], view: View) -> None:
-    """Label and last value of each line, best first, in the emptiest corner."""
-    entries = sorted(((line, *_ending(line, view.goal)) for line in lines), key=lambda entry: entry[1])
-    most = max(2, frame.height // 2 - 1)
-    hidden = len(entries) - most if len(entries) > most else 0
-    entries = entries[: most - 1] if hidden else entries
-    values = text.align_points([shown for _, _, shown in entries])
-    room = max(8, frame.width * 2 // 3 - len(values[0]) - 6)
-    more = f"and {hidden + 1} more" if hidden else ""
-    label_width = min(room, max(len(more), *(text.width(line.label) for line, _, _ in entries)))
-    rows = len(entries) + bool(hidden)
-    width = min(frame.width, label_width + len(values[0]) + 5)
-    column, row = _emptiest_corner(canvas, frame, width, rows)
-    for offset, ((line, _, _), value) in enumerate(zip(entries, values, strict=True)):
-        way = _way(line, lines, view)
-        ink = TEXT if way == BRIGHT else LABEL
-        label = text.fit(line.label, label_width)
-        canvas.put(column, row + offset, f" {line.glyph} ", line_ink(line.slot, way))
-        canvas.put(column + 3, row + offset, label, ink, widths=text.cells(label))
-        canvas.put(column + 3 + label_width, row + offset, f" {value} ", ink)
-    if hidden:
-        canvas.put(column, row + rows - 1, text.fit(f"   {more}", width), LABEL)
-
-
-def _ending(line: Line, goal: Goal) -> tuple[float, str]:
-    """(a key that sorts the best last value first and broken runs last, that value as text)."""
-    if line.broken:
-        return math.inf, "nan"
-    finite = line.series.y[np.isfinite(line.series.y)]
-    if not len(finite):
-        return math.inf, ""
-    last = float(finite[-1])
-    return (last if goal == "min" else -last), text.number(last)
-
-
-def _emptiest_corner(canvas: Canvas, frame: _Frame, width: int, height: int) -> tuple[int, int]:
-    right, bottom = frame.column + frame.width - width, frame.height - height
-    corners = [(right, 0), (right, bottom), (frame.column, 0), (frame.column, bottom)]
-    return min(corners, key=lambda corner: canvas.drawn(corner[0], corner[1], width, height))
+def _lay_crosshair(canvas: Canvas, frame: Frame, view: View) -> None:
+    if view.crosshair is not None:
+        column = frame.column_of(view.crosshair)
+        if column is not None:
+            canvas.lay(column, 0, 1, frame.height, CROSS)
+    if view.box is not None:
+        left, right, low, high = view.box
+        ends = [
+            frame.cell(scale_one(x, view.log_x) or frame.left, scale_one(y, view.log) or frame.low)
+            for x, y in ((left, high), (right, low))
+        ]
+        canvas.lay(*ends[0], ends[1][0] - ends[0][0] + 1, ends[1][1] - ends[0][1] + 1, BOX)

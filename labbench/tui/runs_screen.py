@@ -7,7 +7,7 @@ answer is put on the widgets. First load and live refresh are this one path.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -27,7 +27,8 @@ from labbench.errors import LabbenchError
 from labbench.records import RunRecord
 from labbench.tui import source
 from labbench.tui.bars import ConstantLine, FilterBar, KeyLine, TopLine, describe, reads
-from labbench.tui.chart import Chart
+from labbench.tui.chart_keys import CHART_BINDINGS
+from labbench.tui.chart_panel import ChartPanel
 from labbench.tui.choice import Choice
 from labbench.tui.columns import is_axis, metric_rank, run_columns
 from labbench.tui.help import Help
@@ -36,11 +37,8 @@ from labbench.tui.source import Query, Snapshot
 from labbench.tui.table import RunsTable
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
-    from labbench.curves import Curve
-    from labbench.tui.plot import XAxis
+    pass
 
-SMOOTHINGS = (0.0, 0.6, 0.9, 0.97)
-X_AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
 _TURN_EVERY_SECONDS = 0.25
 _FIRST_ROWS = 100
 
@@ -59,12 +57,9 @@ class RunsScreen(Screen[None]):
         Binding("O", "reverse", "reverse", show=False, tooltip="Reverse the order"),
         Binding("m", "metric(1)", "metric", tooltip="Next metric"),
         Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
-        Binding("y", "log", "log y", tooltip="Logarithmic or linear y axis"),
-        Binding("s", "smooth(1)", "smooth", tooltip="Smooth the curves more, from strong back to none"),
-        Binding("S", "smooth(-1)", "smooth less", show=False, tooltip="Smooth the curves less"),
-        Binding("x", "axis", "x axis", tooltip="x axis by step, epoch or time"),
-        Binding("enter", "chart", "chart", key_display="⏎", tooltip="Chart alone, or beside the table again"),
-        Binding("v", "chart", "chart", show=False, tooltip="Chart alone, or beside the table again"),
+        *CHART_BINDINGS,
+        Binding("enter", "full", "chart", key_display="⏎", tooltip="Chart alone, or beside the table again"),
+        Binding("v", "full", "chart", show=False, tooltip="Chart alone, or beside the table again"),
         Binding("escape", "back", "back", show=False, tooltip="One step back"),
         Binding("q", "app.quit", "quit", tooltip="Quit; what is training goes on"),
         Binding("question_mark", "help", "help", key_display="?", tooltip="Help"),
@@ -82,13 +77,6 @@ class RunsScreen(Screen[None]):
 
         def __init__(self, records: list[RunRecord]) -> None:
             self.records = records
-            super().__init__()
-
-    class CurvesRead(Message):
-        """Curves of runs were read, as they were when these records were."""
-
-        def __init__(self, runs: list[RunRecord], curves: Mapping[str, Curve | None], metric: str, axis: XAxis) -> None:
-            self.runs, self.curves, self.metric, self.axis = runs, curves, metric, axis
             super().__init__()
 
     class DatabaseChanged(Message):
@@ -109,9 +97,6 @@ class RunsScreen(Screen[None]):
         self._reading: Worker[None] | None = None
         self._outdated = False
         self._overlay = Overlay()
-        self._axis: XAxis | None = None
-        self._log_metrics: set[str] = set()
-        self._smoothing = 0
         self._stopped = threading.Event()
         self.set_class(chart_only, "-chart-only")
 
@@ -121,14 +106,14 @@ class RunsScreen(Screen[None]):
         yield ConstantLine()
         with Container(id="work"):
             yield RunsTable()
-            yield Chart()
+            yield ChartPanel(self._path)
         yield Static(id="error", markup=False)
         yield KeyLine()
 
     def on_mount(self) -> None:
         self._table = self.query_one(RunsTable)
         self._table.marks = self._overlay.marks
-        self._chart = self.query_one(Chart)
+        self._chart = self.query_one(ChartPanel)
         self._table.focus()
         self._turning = self.set_interval(_TURN_EVERY_SECONDS, self._table.turn_running, pause=True)
         self._watch()
@@ -152,11 +137,6 @@ class RunsScreen(Screen[None]):
     @work(thread=True, exclusive=True, group="records")
     def _read_records(self, keys: list[str]) -> None:
         self._answer(lambda: self.RecordsRead(source.read_records(self._path, keys)))
-
-    @work(thread=True, exclusive=True, group="curves")
-    def _read_curves(self, runs: list[RunRecord], metric: str, axis: XAxis) -> None:
-        keys = [run.key for run in runs]
-        self._answer(lambda: self.CurvesRead(runs, source.read_curves(self._path, keys, metric, axis), metric, axis))
 
     @work(thread=True, group="watch")
     def _watch(self) -> None:
@@ -203,8 +183,6 @@ class RunsScreen(Screen[None]):
             self._turning.resume()
         else:
             self._turning.pause()
-        if self._axis is None and snapshot.metrics:
-            self._axis = "epoch" if "epoch" in snapshot.metrics else "step"
         table = self._table
         table.sorted_by, table.starred = (query.sort, query.descending), snapshot.best
         table.empty = _empty(query, progress.total)
@@ -226,35 +204,28 @@ class RunsScreen(Screen[None]):
 
     @on(RunsTable.RunHighlighted)
     def _show_chart(self) -> None:
-        """Draw the curves at hand and ask for those that are not."""
-        metric = self._snapshot.query.metric if self._snapshot else None
-        if metric is None or self._axis is None:
+        """Draw the marked runs and the highlighted one."""
+        if self._snapshot is None:
             return
         records = (self._table.record(key) for key in self._overlay.shown(self._table.cursor))
-        runs = [run for run in records if run is not None]
-        missing = self._overlay.missing(runs, metric, self._axis)
-        if missing:
-            self._read_curves(missing, metric, self._axis)
-        if len(missing) < len(runs) or not runs:
-            self._draw(runs, metric, self._axis)
-
-    @on(CurvesRead)
-    def _keep_curves(self, event: CurvesRead) -> None:
-        self._overlay.keep(event.runs, event.curves, event.metric, event.axis)
-        self._show_chart()
-
-    def _draw(self, runs: list[RunRecord], metric: str, axis: XAxis) -> None:
-        from labbench.tui.plot import View
-
-        assert self._snapshot is not None
-        view = View(
-            x_axis=axis,
-            log=metric in self._log_metrics,
-            smoothing=SMOOTHINGS[self._smoothing],
+        self._chart.show(
+            [run for run in records if run is not None],
+            marks=self._overlay.marks,
             highlighted=self._table.cursor,
-            goal=self._snapshot.metrics[metric],
+            metrics=self._snapshot.metrics,
+            metric=self._snapshot.query.metric,
         )
-        self._chart.show(self._overlay.lines(runs, metric, axis), view, metric=metric)
+
+    @on(ChartPanel.RunAsked)
+    def _highlight(self, event: ChartPanel.RunAsked) -> None:
+        self._table.action_move(event.way)
+
+    @on(ChartPanel.ReadingFailed)
+    def _say_chart_error(self, event: ChartPanel.ReadingFailed) -> None:
+        self._say(text.clean(str(event.error).splitlines()[0]))
+
+    def action_chart(self, name: str, *arguments: int) -> None:
+        self._chart.do(name, *arguments)
 
     # Keys
 
@@ -321,30 +292,15 @@ class RunsScreen(Screen[None]):
             now = self._snapshot.query
             self._ask(replace(self._query, sort=now.sort, descending=not now.descending))
 
-    def action_log(self) -> None:
-        if self._snapshot is not None and self._snapshot.query.metric is not None:
-            self._log_metrics ^= {self._snapshot.query.metric}
-            self._show_chart()
-
-    def action_smooth(self, way: int) -> None:
-        self._smoothing = (self._smoothing + way) % len(SMOOTHINGS)
-        self._show_chart()
-
-    def action_axis(self) -> None:
-        axes = [axis for axis in X_AXES if axis != "epoch" or (self._snapshot and "epoch" in self._snapshot.metrics)]
-        if self._axis is not None:
-            self._axis = axes[(axes.index(self._axis) + 1) % len(axes)]
-            self._show_chart()
-
     @on(RunsTable.RunOpened)
-    def action_chart(self) -> None:
+    def action_full(self) -> None:
         self.toggle_class("-chart-only")
 
     def action_back(self) -> None:
         """Close what is open: an error, the chart alone."""
         if self.query_one("#error").has_class("-said"):
             self._say("")
-        else:
+        elif not self._chart.back():
             self.remove_class("-chart-only")
 
     def action_help(self) -> None:

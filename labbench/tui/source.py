@@ -1,4 +1,4 @@
-"""What the screens ask of a database, called in thread workers: the state of the table, records of rows, curves.
+"""What the screens ask of a database, called in thread workers: the state of the table, records of rows.
 
 Each call opens its own reader, a fraction of a millisecond, so that no thread waits for another.
 """
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labbench import filters
 from labbench.errors import LabbenchError
@@ -18,10 +18,6 @@ from labbench.filters import And, Compare, Filter
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.tui.columns import is_axis, metric_rank
-
-if TYPE_CHECKING:
-    from labbench.curves import Curve
-    from labbench.tui.plot import XAxis
 
 _LOOK_EVERY_SECONDS = 1.0
 ENDED: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped"})
@@ -163,29 +159,6 @@ def _share_done(run: RunRecord) -> float:
     if epoch is None or not isinstance(epochs, int | float) or not epochs > 0:
         return 0.0
     return min(1.0, max(0.0, epoch.last / epochs))
-
-
-def read_curves(path: Path, keys: Collection[str], metric: str, x_axis: XAxis) -> dict[str, Curve | None]:
-    """Each run's metric over that axis; None where the run has logged no such axis."""
-    with Reader(path) as reader:
-        return {key: _curve(reader, key, metric, x_axis) for key in keys}
-
-
-def _curve(reader: Reader, key: str, metric: str, x_axis: XAxis) -> Curve | None:
-    import numpy as np  # here, for it is not imported before the first paint
-
-    from labbench import curves
-
-    steps, values = reader.series(key, metric)
-    if x_axis == "step":
-        return steps.astype(np.float64), values
-    if x_axis == "time":
-        return reader.times(key, metric) / 1000, values
-    x = curves.join(steps, *reader.series(key, "epoch"))
-    if np.isnan(x).any():
-        return None
-    order = np.argsort(x, kind="stable")  # an epoch that somebody logged need not grow with the step
-    return x[order], values[order]
 
 
 def changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:

@@ -1,0 +1,52 @@
+"""One line to type into: Enter answers, Esc leaves things as they are; what cannot be read is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+
+class Ask(ModalScreen[str | None]):
+    """Answers with what was typed, or None."""
+
+    DEFAULT_CSS = """
+    Ask { align: center middle; background: $background 60%; }
+    Ask > Vertical { width: 64; max-width: 96%; height: auto; border: round $primary; background: $surface;
+                     border-title-color: $foreground; padding: 0 1; }
+    Ask Input { border: none; height: 1; padding: 0; background: $surface; }
+    Ask Static { color: $secondary; }
+    Ask Static.-wrong { color: $error; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", show=False)]
+
+    def __init__(self, title: str, *, value: str = "", hint: str = "", check: Callable[[str], object] = str) -> None:
+        """`check` raises ValueError for what cannot be read, with words for a person."""
+        super().__init__()
+        self._title, self._value, self._hint, self._check = title, value, hint, check
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = Content(self._title)
+            yield Input(self._value, compact=True, select_on_focus=True)
+            yield Static(Content(self._hint))
+
+    @on(Input.Submitted)
+    def _answer(self, event: Input.Submitted) -> None:
+        event.stop()
+        try:
+            self._check(event.value)
+        except ValueError as error:
+            line = self.query_one(Static)
+            line.update(Content(str(error)))
+            line.add_class("-wrong")
+        else:
+            self.dismiss(event.value)

@@ -1,0 +1,249 @@
+"""Charts of one or several metrics over the same runs: reads their series, and does what keys and mouse ask for.
+
+All charts share the x axis, its window and the crosshair. What is at hand is drawn at once; what is missing is read in
+a thread worker and drawn when it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from textual import on, work
+from textual.containers import Container
+from textual.message import Message
+from textual.worker import get_current_worker
+
+from labbench.errors import LabbenchError
+from labbench.records import Goal, RunRecord
+from labbench.tui import curve_source
+from labbench.tui.chart import Chart
+from labbench.tui.chart_state import LAYOUTS, ChartState, begins_at_zero
+from labbench.tui.columns import is_axis, metric_rank
+from labbench.tui.shelf import Shelf
+from labbench.tui.view import Box, Range, XAxis, gathered
+
+if TYPE_CHECKING:  # numpy is not imported before the first paint
+    from labbench.curves import Series
+    from labbench.tui.lines import Line
+    from labbench.tui.shelf import Asked
+
+Wanted: TypeAlias = list[tuple[str, list[RunRecord]]]
+"""Metrics, and the runs whose series of it are missing."""
+
+
+class ChartPage(Container):
+    """A page of linked charts."""
+
+    DEFAULT_CSS = """
+    ChartPage { layout: grid; grid-size: 1 1; }
+    ChartPage Chart { height: 100%; width: 100%; }
+    """
+
+    class SeriesRead(Message):
+        """A metric's missing series were read, as they were when these records were."""
+
+        def __init__(
+            self, metric: str, axis: XAxis, runs: list[RunRecord], series: Mapping[str, Series | None]
+        ) -> None:
+            self.metric, self.axis, self.runs, self.series = metric, axis, runs, series
+            super().__init__()
+
+    class FinerRead(Message):
+        """Series were read again with more points, where somebody has zoomed in."""
+
+        def __init__(self, metric: str, axis: XAxis, asked: Mapping[str, Asked], finer: Mapping[str, Series]) -> None:
+            self.metric, self.axis, self.asked, self.finer = metric, axis, asked, finer
+            super().__init__()
+
+    class ReadingFailed(Message):
+        """The database could not be read."""
+
+        def __init__(self, error: LabbenchError) -> None:
+            self.error = error
+            super().__init__()
+
+    def __init__(self, path: Path, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.settings = ChartState()
+        self.chosen: str | None = None
+        """The metric that keys for one chart act on."""
+        self.crosshair: float | None = None
+        self._path = path
+        self._shelf = Shelf()
+        self._runs: Sequence[RunRecord] = ()
+        self._marks: Mapping[str, int] = {}
+        self._highlighted: str | None = None
+        self._metrics: Mapping[str, Goal] = {}
+        self._told_metric: str | None = None
+        self._lines: dict[str, list[Line]] = {}
+        self._asked: Wanted = []
+
+    def compose(self) -> Any:
+        yield Chart()
+
+    def on_mount(self) -> None:
+        self._arrange()
+
+    # What is shown
+
+    def show(
+        self,
+        runs: Sequence[RunRecord],
+        *,
+        marks: Mapping[str, int],
+        highlighted: str | None,
+        metrics: Mapping[str, Goal],
+        metric: str | None,
+    ) -> None:
+        """Draw these runs: `marks` are the slots of the marked ones, `metric` is the one in question."""
+        self._runs, self._marks, self._highlighted, self._metrics = runs, marks, highlighted, metrics
+        if self.settings.x_axis is None and metrics:
+            self.settings.x_axis = "epoch" if "epoch" in metrics else "step"
+        if metric != self._told_metric or self.chosen not in metrics:
+            self._told_metric = self.chosen = metric
+        self.renew()
+
+    def renew(self) -> None:
+        """Draw what is at hand of every chart on the page, and ask for what is not."""
+        if self.chosen is None or self.settings.x_axis is None:
+            return
+        self._arrange()
+        wanted: Wanted = []
+        for metric in self.shown_metrics():
+            missing = self._shelf.missing(self._runs, metric, self.settings.x_axis)
+            if missing:
+                wanted.append((metric, missing))
+            if len(missing) < len(self._runs) or not self._runs:
+                self._lines[metric] = self._shelf.lines(self._runs, self._marks, metric, self.settings.x_axis)
+        if wanted and wanted != self._asked:
+            self._asked = wanted
+            self._read(wanted, self.settings.x_axis)
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the lines at hand anew: the view has changed."""
+        whole, glyphs = self.whole(), self.app.no_color
+        for chart, metric in zip(self.charts(), self.shown_metrics(), strict=False):
+            if metric not in self._lines:
+                continue
+            view = self.settings.view(metric, self._metrics[metric], highlighted=self._highlighted, whole=whole)
+            view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self.box_on(chart))
+            lines = self._lines[metric]
+            groups = len({line.group or line.label for line in lines})
+            ways = self.settings.ways(metric, gathered(view.gather, len(lines), groups), len(lines), groups)
+            chart.show(lines, view, metric=metric, ways=ways)
+            chart.set_class(metric == self.chosen and len(self.shown_metrics()) > 1, "-chosen")
+        self._refine()
+
+    def box_on(self, chart: Chart) -> Box | None:
+        """The box that is being drawn over a chart."""
+        return None
+
+    def shown_metrics(self) -> list[str]:
+        """The metrics on the page, in order."""
+        rows, columns = LAYOUTS[self.settings.layout]
+        names = self.metrics()
+        if rows * columns == 1 or self.chosen not in names:
+            return [self.chosen] if self.chosen is not None else []
+        first = names.index(self.chosen) // (rows * columns) * rows * columns
+        return names[first : first + rows * columns]
+
+    def metrics(self) -> list[str]:
+        """All metrics there are charts of, the most telling first."""
+        return sorted((name for name in self._metrics if not is_axis(name)), key=metric_rank)
+
+    def lines_of(self, metric: str | None) -> Sequence[Line]:
+        """The lines that a metric's chart shows."""
+        return self._lines.get(metric or "", ())
+
+    def chosen_chart(self) -> Chart | None:
+        """The chart of the chosen metric."""
+        return next((chart for chart in self.charts() if chart.metric == self.chosen), None)
+
+    def charts(self) -> list[Chart]:
+        return [chart for chart in self.query(Chart) if chart.display]
+
+    def whole(self) -> Range | None:
+        """All x values of the charts on the page."""
+        lines = [line.series for metric in self.shown_metrics() for line in self._lines.get(metric, ())]
+        ends = [float((series.x if series.buckets is None else series.buckets.end)[-1]) for series in lines]
+        starts = [float(series.x[0]) for series in lines]
+        if self.settings.log_x:
+            starts = [float(after[0]) for series in lines if len(after := series.x[series.x > 0])]
+        if not starts or max(ends) <= min(starts):
+            return None
+        left, right = min(starts), max(ends)
+        return (0.0 if begins_at_zero(left, right, self.settings) else left, right)
+
+    def _arrange(self) -> None:
+        """As many charts as the page has metrics, in rows and columns."""
+        rows, columns = LAYOUTS[self.settings.layout]
+        if self.size.width < 80 and columns > 1:
+            rows, columns = (rows * columns + columns // 2 - 1) // max(1, columns // 2), max(1, columns // 2)
+        needed = max(1, len(self.shown_metrics()))
+        columns = min(columns, needed)
+        rows = min(rows, -(-needed // columns))
+        charts = list(self.query(Chart))
+        if len(charts) < needed:
+            self.mount(*(Chart() for _ in range(needed - len(charts))))
+            self.call_after_refresh(self.draw)
+        for index, chart in enumerate(charts):
+            chart.display = index < needed
+        self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
+
+    # Reading, in thread workers
+
+    @work(thread=True, exclusive=True, group="curves")
+    def _read(self, wanted: Wanted, axis: XAxis) -> None:
+        for metric, runs in wanted:
+            self._answer(partial(self._series_of, metric, axis, runs))
+
+    def _series_of(self, metric: str, axis: XAxis, runs: list[RunRecord]) -> Message:
+        return self.SeriesRead(metric, axis, runs, curve_source.read_series(self._path, runs, metric, axis))
+
+    def _refine(self) -> None:
+        """Ask for more points where the window shows less than the screen could."""
+        window, axis = self.settings.seen(self.whole()), self.settings.x_axis
+        if window is None or axis is None:
+            return
+        dots = 2 * self.size.width
+        coarse = {metric: self._shelf.coarse(self._runs, metric, axis, window, dots) for metric in self.shown_metrics()}
+        if any(coarse.values()):
+            self._read_finer(coarse, axis, window)
+
+    @work(thread=True, exclusive=True, group="finer")
+    def _read_finer(self, coarse: Mapping[str, Mapping[str, Asked]], axis: XAxis, window: Range) -> None:
+        for metric, asked in coarse.items():
+            self._answer(partial(self._finer_of, metric, axis, asked, window))
+
+    def _finer_of(self, metric: str, axis: XAxis, asked: Mapping[str, Asked], window: Range) -> Message:
+        return self.FinerRead(metric, axis, asked, curve_source.read_finer(self._path, asked, metric, axis, window))
+
+    def _answer(self, read: Callable[[], Message]) -> None:
+        """Send what was read, unless something newer is being read by now."""
+        if get_current_worker().is_cancelled:
+            return
+        try:
+            message = read()
+        except LabbenchError as error:
+            message = self.ReadingFailed(error)
+        if not get_current_worker().is_cancelled:
+            self.post_message(message)
+
+    @on(SeriesRead)
+    def _keep(self, event: SeriesRead) -> None:
+        event.stop()
+        room = len(self._runs) * len(self.shown_metrics())
+        self._shelf.keep(event.runs, event.series, event.metric, event.axis, room=room)
+        self._asked = [(metric, runs) for metric, runs in self._asked if metric != event.metric]
+        self.renew()
+
+    @on(FinerRead)
+    def _keep_finer(self, event: FinerRead) -> None:
+        event.stop()
+        self._shelf.keep_finer(event.asked, event.finer, event.metric, event.axis)
+        self.renew()

@@ -1,0 +1,326 @@
+"""Charts that answer keys and the mouse: zoom, pan, crosshair, smoothing, axes, pages.
+
+A key that is meant for charts reaches them through `do` wherever they are on the screen; some more work while they
+have the keyboard. What a key changes is the state of all charts, which are then drawn anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from textual.binding import BindingType
+from textual.message import Message
+
+from labbench.tui.ask import Ask
+from labbench.tui.chart import Chart
+from labbench.tui.chart_keys import PANEL_BINDINGS
+from labbench.tui.chart_page import ChartPage
+from labbench.tui.chart_state import LAYOUTS, SMOOTHINGS, SPREADS
+from labbench.tui.view import X_AXES, Box, Gathered, Range, gathered, on_axis, panned, zoomed
+
+_WHEEL_ZOOM = 0.8
+_WHEEL_PAN = 0.1
+
+
+class ChartPanel(ChartPage, can_focus=True):
+    """A page of linked charts with a person at the keys."""
+
+    DEFAULT_CSS = """
+    ChartPanel:focus Chart { border: round $primary 60%; }
+    ChartPanel:focus Chart.-chosen { border: round $primary; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [*PANEL_BINDINGS]
+
+    class MetricChosen(Message):
+        """One metric was chosen from several charts."""
+
+        def __init__(self, metric: str) -> None:
+            self.metric = metric
+            super().__init__()
+
+    class RunAsked(Message):
+        """The person wants another run highlighted: the next one or the one before."""
+
+        def __init__(self, way: int) -> None:
+            self.way = way
+            super().__init__()
+
+    def __init__(self, path: Path, *, id: str | None = None) -> None:
+        super().__init__(path, id=id)
+        self._kept_crosshair: float | None = None
+        """What the keys have chosen; the mouse only visits."""
+        self._anchor: float | None = None
+        """Where a box began by keyboard."""
+        self._box: tuple[Chart, Box] | None = None
+        """What the mouse is drawing."""
+        self._several = 2
+        """The layout to go back to from a single chart."""
+
+    def do(self, name: str, *arguments: Any) -> None:
+        """Do what a screen's key for the charts asks for."""
+        getattr(self, f"action_{name}")(*arguments)
+
+    def state(self) -> dict[str, Any]:
+        """What is kept between two sessions, as plain JSON."""
+        return self.settings.as_json()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as `state` once said."""
+        self.settings.restore(state)
+        self.renew()
+
+    def back(self) -> bool:
+        """Take back one step: the box, the crosshair, the zoom; False where there is none of them."""
+        if self._anchor is not None:
+            self._anchor = None
+        elif self.crosshair is not None:
+            self.crosshair = self._kept_crosshair = None
+        elif self.settings.window or self.settings.heights:
+            self.settings.window, self.settings.heights = None, {}
+        else:
+            return False
+        self.draw()
+        return True
+
+    # How lines are drawn
+
+    def action_log(self) -> None:
+        if self.chosen is not None:
+            logarithmic = set(self.settings.log) ^ {self.chosen}
+            self.settings.log = sorted(logarithmic)
+            self.settings.heights.pop(self.chosen, None)
+            self.draw()
+
+    def action_log_x(self) -> None:
+        self.settings.log_x = not self.settings.log_x
+        self.settings.window = None
+        self.draw()
+
+    def action_smooth(self, way: int) -> None:
+        smoothing = self.settings.smoothing
+        index = SMOOTHINGS.index(smoothing) if smoothing in SMOOTHINGS else 0
+        self.settings.smoothing = SMOOTHINGS[(index + way) % len(SMOOTHINGS)]
+        self.draw()
+
+    def action_smooth_by(self) -> None:
+        from labbench.smoothing import parse_smoothing  # numpy
+
+        hint = "0.9 or `ema 0.9`: share of the past    mean 21, gauss 5: points    none"
+        ask = Ask("smooth by", value=self.settings.smoothing, hint=hint, check=parse_smoothing)
+        self.app.push_screen(ask, self._smooth_as)
+
+    def _smooth_as(self, words: str | None) -> None:
+        if words is not None:
+            from labbench.smoothing import parse_smoothing
+
+            smoothing = parse_smoothing(words)
+            self.settings.smoothing = str(smoothing) if smoothing else ""
+            self.draw()
+
+    def action_axis(self) -> None:
+        axes = [axis for axis in X_AXES if axis != "epoch" or axis in self._metrics]
+        if self.settings.x_axis is not None:
+            self.settings.x_axis = axes[(axes.index(self.settings.x_axis) + 1) % len(axes)]
+            self.settings.window = self.crosshair = self._kept_crosshair = self._anchor = None
+            self._lines.clear()
+            self.renew()
+
+    def action_gather(self) -> None:
+        lines = self.lines_of(self.chosen)
+        groups = len({line.group for line in lines})
+        order: tuple[Gathered, ...] = ("runs", "groups", "density")
+        now = gathered(self.settings.gather, len(lines), groups)
+        then = order[(order.index(now) + 1) % len(order)]
+        self.settings.gather = "auto" if then == gathered("auto", len(lines), groups) else then
+        self.draw()
+
+    def action_spread(self) -> None:
+        self.settings.spread = SPREADS[(SPREADS.index(self.settings.spread) + 1) % len(SPREADS)]
+        self.draw()
+
+    # What part of them is seen
+
+    def action_zoom(self, factor: float) -> None:
+        self._zoom(factor, self.crosshair)
+
+    def _zoom(self, factor: float, at: float | None) -> None:
+        whole = self.whole()
+        if whole is None:
+            return
+        window = self.settings.seen(whole) or whole
+        at = window[1] if at is None and self.settings.follow else at
+
+        def change(seen: Range, all_there_is: Range, place: float | None) -> Range | None:
+            return zoomed(seen, all_there_is, factor, place)
+
+        self.settings.window = on_axis(change, window, whole, at, log=self.settings.log_x)
+        self.draw()
+
+    def action_pan(self, share: float) -> None:
+        whole = self.whole()
+        if whole is None or self.settings.window is None:
+            return
+        self.settings.follow = False
+        self.settings.window = on_axis(
+            lambda seen, all_there_is, _: panned(seen, all_there_is, share),
+            self.settings.window, whole, None, log=self.settings.log_x,
+        )  # fmt: skip
+        self.draw()
+
+    def action_lift(self, share: float, chart: Chart | None = None) -> None:
+        self._see_heights(chart or self.chosen_chart(), share, 1 + share)
+
+    def action_stretch(self, factor: float) -> None:
+        self._see_heights(self.chosen_chart(), 0.5 - factor / 2, 0.5 + factor / 2)
+
+    def _see_heights(self, chart: Chart | None, low: float, high: float) -> None:
+        """Let the borders of a chart be where these shares of its height are now."""
+        if chart is not None and chart.frame is not None:
+            self.settings.heights[chart.metric] = (chart.frame.y_at(low), chart.frame.y_at(high))
+            self.draw()
+
+    def action_fit(self) -> None:
+        self.settings.window, self.settings.heights, self.settings.follow = None, {}, False
+        self.draw()
+
+    def action_follow(self) -> None:
+        self.settings.follow = not self.settings.follow
+        self.draw()
+
+    def action_border(self, side: Literal["left", "right"]) -> None:
+        whole = self.whole()
+        if whole is None or self.crosshair is None:
+            return
+        left, right = self.settings.seen(whole) or whole
+        left, right = (self.crosshair, right) if side == "left" else (left, self.crosshair)
+        self._see(left, right)
+
+    def _see(self, left: float, right: float) -> None:
+        if left < right:
+            self.settings.window, self.settings.follow = (left, right), False
+        self.draw()
+
+    def action_box(self) -> None:
+        if self.crosshair is None:
+            self.action_cross(1)
+        if self._anchor is None:
+            self._anchor = self.crosshair
+            self.draw()
+        elif self.crosshair is not None:
+            left, right = sorted((self._anchor, self.crosshair))
+            self._anchor = None
+            self._see(left, right)
+
+    def box_on(self, chart: Chart) -> Box | None:
+        """What the mouse draws over one chart, or the keys over all."""
+        if self._box is not None:
+            return self._box[1] if self._box[0] is chart else None
+        if self._anchor is None or self.crosshair is None or chart.frame is None:
+            return None
+        left, right = sorted((self._anchor, self.crosshair))
+        return left, right, chart.frame.y_at(0.0), chart.frame.y_at(1.0)
+
+    # The crosshair
+
+    def action_cross(self, steps: int) -> None:
+        from labbench.tui.crosshair import stepped
+
+        chart = self.chosen_chart()
+        if chart is not None and chart.frame is not None:
+            lines = self.lines_of(self.chosen)
+            self._cross_at(stepped(lines, self.crosshair, steps, chart.frame))
+
+    def action_best(self, way: int) -> None:
+        from labbench.tui.crosshair import next_best
+
+        if self.chosen is not None:
+            goal = self._metrics[self.chosen]
+            self._cross_at(next_best(self.lines_of(self.chosen), self.crosshair, way, goal))
+
+    def _cross_at(self, x: float | None) -> None:
+        """Put the crosshair there, and bring it into view."""
+        if x is None:
+            return
+        self.crosshair = self._kept_crosshair = x
+        window = self.settings.seen(self.whole())
+        if window is not None and not window[0] <= x <= window[1]:
+            move = x - (window[0] if x < window[0] else window[1])
+            self.settings.follow = False
+            self.settings.window = (window[0] + move, window[1] + move)
+        self.draw()
+
+    # Which charts
+
+    def action_layout(self, way: int) -> None:
+        needed = len(self.metrics())
+        enough = [index for index, (rows, columns) in enumerate(LAYOUTS) if rows * columns >= needed]
+        self.settings.layout = min(max(self.settings.layout + way, 0), min(enough, default=len(LAYOUTS) - 1))
+        self.renew()
+
+    def action_single(self) -> None:
+        if self.settings.layout:
+            self._several, self.settings.layout = self.settings.layout, 0
+            if self.chosen is not None:
+                self.post_message(self.MetricChosen(self.chosen))
+        else:
+            self.settings.layout = self._several
+        self.renew()
+
+    def action_choose(self, way: int) -> None:
+        names = self.metrics()
+        if self.chosen in names:
+            self.chosen = names[(names.index(self.chosen) + way) % len(names)]
+            self.renew()
+
+    def action_page(self, way: int) -> None:
+        names, (rows, columns) = self.metrics(), LAYOUTS[self.settings.layout]
+        if self.chosen in names:
+            self.chosen = names[min(max(names.index(self.chosen) + way * rows * columns, 0), len(names) - 1)]
+            self.renew()
+
+    def action_run(self, way: int) -> None:
+        self.post_message(self.RunAsked(way))
+
+    # The mouse
+
+    def on_chart_pointed(self, event: Chart.Pointed) -> None:
+        event.stop()
+        self.crosshair = self._kept_crosshair if event.x is None else event.x
+        self.draw()
+
+    def on_chart_scrolled(self, event: Chart.Scrolled) -> None:
+        event.stop()
+        if event.sideways:
+            self.action_pan(event.way * _WHEEL_PAN)
+        else:
+            self._zoom(_WHEEL_ZOOM if event.way > 0 else 1 / _WHEEL_ZOOM, event.x)
+
+    def on_chart_dragged(self, event: Chart.Dragged) -> None:
+        event.stop()
+        self.action_pan(-event.right)
+        if event.up and event.chart.metric in self.settings.heights:
+            self.action_lift(-event.up, event.chart)
+
+    def on_chart_boxed(self, event: Chart.Boxed) -> None:
+        event.stop()
+        self._box = None if event.done else (event.chart, event.box)
+        if not event.done:
+            self.draw()
+            return
+        left, right, low, high = event.box
+        frame = event.chart.frame
+        if frame is not None and (low, high) != (frame.y_at(0.0), frame.y_at(1.0)):
+            self.settings.heights[event.chart.metric] = (low, high)
+        self._see(left, right)
+
+    def on_chart_clicked(self, event: Chart.Clicked) -> None:
+        event.stop()
+        self.focus()
+        self.chosen = event.chart.metric or self.chosen
+        if event.times == 2:
+            self.action_single()
+        else:
+            self._kept_crosshair = self.crosshair
+            self.draw()

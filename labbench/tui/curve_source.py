@@ -1,0 +1,145 @@
+"""What charts ask of a database, in thread workers: series over an axis, as fine as the screen can show.
+
+A long series comes in buckets. Zooming in reads the part in the window again, finer, and puts it in the place of its
+buckets: the rest stays, so that smoothing goes over the whole series, however little of it is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labbench.records import RunRecord
+from labbench.store.reader import Reader
+
+if TYPE_CHECKING:  # numpy is not imported before the first paint
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from labbench.curves import Floats, Series
+    from labbench.store.series import Curve
+    from labbench.tui.view import Range, XAxis
+
+COLUMNS = 1600
+"""Buckets of a whole series: more than a wide screen has dots; a shorter series is exact."""
+
+
+def read_series(
+    path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis, *, columns: int = COLUMNS
+) -> dict[str, Series | None]:
+    """The whole metric of each run over that axis, by key; None where the run has logged no such axis."""
+    with Reader(path) as reader:
+        times = x_axis in ("time", "clock")
+        found = reader.curves([run.id for run in runs], metric, columns, times=times)
+        epochs = reader.curves([run.id for run in runs], "epoch", columns, times=False) if x_axis == "epoch" else {}
+        return {
+            run.key: _series(run, found[run.id], x_axis, epochs.get(run.id)) if run.id in found else None
+            for run in runs
+        }
+
+
+def read_finer(
+    path: Path, runs: Mapping[str, tuple[RunRecord, Series]], metric: str, x_axis: XAxis, window: Range
+) -> dict[str, Series]:
+    """The series, finer within the window and a little around it."""
+    finer = {}
+    with Reader(path) as reader:
+        times = x_axis in ("time", "clock")
+        for key, (run, series) in runs.items():
+            first, last = _buckets_in(series, _around(window))
+            if series.buckets is None or first == last:
+                continue
+            steps = {"first_step": int(series.buckets.first_step[first]),
+                     "last_step": int(series.buckets.last_step[last - 1])}  # fmt: skip
+            part = reader.curves([run.id], metric, COLUMNS, times=times, **steps).get(run.id)
+            epochs = reader.curves([run.id], "epoch", COLUMNS, times=False).get(run.id) if x_axis == "epoch" else None
+            inner = _series(run, part, x_axis, epochs) if part is not None else None
+            if inner is not None:
+                finer[key] = _spliced(series, first, last, inner)
+    return finer
+
+
+def is_coarse(series: Series, window: Range, dots: int) -> bool:
+    """The window shows buckets where the screen has room for more."""
+    if series.buckets is None:
+        return False
+    first, last = _buckets_in(series, window)
+    return last - first < dots and bool((series.buckets.n[first:last] > 1).any())
+
+
+def _around(window: Range) -> Range:
+    """Half a window more on either side: a small step of panning finds it there."""
+    width = window[1] - window[0]
+    return window[0] - width / 2, window[1] + width / 2
+
+
+def _buckets_in(series: Series, window: Range) -> tuple[int, int]:
+    """First bucket that reaches into the window, first one behind it."""
+    if series.buckets is None:
+        return 0, 0
+    first = int(series.buckets.end.searchsorted(window[0]))
+    return first, max(first, int(series.x.searchsorted(window[1], side="right")))
+
+
+def _series(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -> Series | None:
+    import numpy as np  # here, for it is not imported before the first paint
+
+    from labbench.curves import Buckets, Series
+
+    x, end = _axis(run, curve, x_axis, epochs)
+    if x is None or end is None:
+        return None
+    y = curve.mean
+    if (curve.n == 1).all():
+        if x_axis == "epoch" and (np.diff(x) < 0).any():
+            order = np.argsort(x, kind="stable")  # an epoch that somebody logged need not grow with the step
+            x, y = x[order], y[order]
+        return Series(x, y)
+    x = np.maximum.accumulate(x)
+    buckets = Buckets(
+        np.maximum.accumulate(np.maximum(x, end)), curve.low, curve.high, curve.n, curve.first_step, curve.last_step
+    )
+    return Series(x, y, buckets)
+
+
+def _axis(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -> tuple[Floats | None, Floats | None]:
+    """Where each bucket begins and ends on the axis."""
+    if x_axis == "step":
+        return _floats(curve.first_step), _floats(curve.last_step)
+    if x_axis == "epoch":
+        from labbench.curves import join
+
+        if epochs is None:
+            return None, None
+        first, last = (join(steps, epochs.last_step, epochs.mean) for steps in (curve.first_step, curve.last_step))
+        return (None, None) if (first != first).any() or (last != last).any() else (first, last)
+    assert curve.first_time is not None
+    assert curve.last_time is not None
+    began = (run.started or 0.0) if x_axis == "clock" else 0.0
+    return began + curve.first_time / 1000, began + curve.last_time / 1000
+
+
+def _floats(steps: NDArray[np.int64]) -> Floats:
+    return steps.astype("float64")
+
+
+def _spliced(series: Series, first: int, last: int, inner: Series) -> Series:
+    """The series with other points or buckets in the place of those from `first` to before `last`."""
+    import numpy as np
+
+    from labbench.curves import Buckets, Series
+
+    def put(outer: NDArray[Any], part: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([outer[:first], part, outer[last:]])
+
+    assert series.buckets is not None
+    within = inner.buckets
+    if within is None:
+        ones = np.ones(len(inner), dtype=np.int64)
+        within = Buckets(inner.x, inner.y, inner.y, ones, ones, ones)
+    parts = {
+        field.name: put(getattr(series.buckets, field.name), getattr(within, field.name)) for field in fields(within)
+    }
+    return Series(put(series.x, inner.x), put(series.y, inner.y), Buckets(**parts))

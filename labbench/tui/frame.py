@@ -1,0 +1,131 @@
+"""Where values are on a chart: the plot's cells, the axes and their ticks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from labbench.curves import Floats
+from labbench.ticks import Ticks, linear_ticks, log_ticks, time_ticks, wall_ticks
+from labbench.tui.canvas import Canvas
+from labbench.tui.inks import AXIS, LABEL
+from labbench.tui.view import View
+
+LEAST_WIDTH, LEAST_HEIGHT = 12, 5
+"""Cells of the smallest chart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The plot's cells, and the scaled values that its borders stand for (logarithms on a logarithmic axis)."""
+
+    column: int
+    width: int
+    height: int
+    left: float
+    right: float
+    low: float
+    high: float
+    log_x: bool = False
+    log_y: bool = False
+
+    def dot_rows(self, scaled: Floats) -> Floats:
+        """Dot rows of scaled values, from the top."""
+        return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)
+
+    def cell(self, x: float, scaled: float) -> tuple[int, int]:
+        """(column, row) of a point in scaled values, clipped to the plot."""
+        column = int((x - self.left) / (self.right - self.left) * self.width)
+        row = round((self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)) // 4
+        return self.column + min(max(column, 0), self.width - 1), min(max(row, 0), self.height - 1)
+
+    def holds(self, x: float) -> bool:
+        """A scaled x is between the borders."""
+        return self.left <= x <= self.right
+
+    def column_of(self, x: float) -> int | None:
+        """The cell column of an x value, None outside the plot."""
+        scaled = scale_one(x, self.log_x)
+        return self.cell(scaled, self.low)[0] if scaled is not None and self.holds(scaled) else None
+
+    def x_at(self, share: float) -> float:
+        """The x value at a share of the width."""
+        return self.unscale_x(self.left + share * (self.right - self.left))
+
+    def y_at(self, share: float) -> float:
+        """The y value at a share of the height, from the bottom."""
+        scaled = self.low + share * (self.high - self.low)
+        return 10.0**scaled if self.log_y else scaled
+
+    def unscale_x(self, scaled: float) -> float:
+        return 10.0**scaled if self.log_x else scaled
+
+
+def scale(values: Floats, log: bool) -> Floats:
+    """Values as an axis places them: on a logarithmic one, what is not positive is a gap."""
+    return np.log10(values, out=np.full(len(values), np.nan), where=values > 0) if log else values
+
+
+def scale_one(value: float, log: bool) -> float | None:
+    """The same for one value, None for a gap."""
+    return value if not log else math.log10(value) if value > 0 else None
+
+
+def make_frame(
+    width: int, height: int, x_range: tuple[float, float], y_range: tuple[float, float], view: View
+) -> tuple[Frame, Ticks]:
+    """The frame for scaled ranges, and the ticks of its y axis, whose labels decide how much room is left."""
+    low, high = y_range if view.height is not None else _padded(*y_range)
+    rows = height - 2
+    most = max(2, rows // 4)
+    if view.log:
+        ticks = log_ticks(10**low, 10**high, most)
+        ticks = Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
+    else:
+        ticks = linear_ticks(low, high, most)
+    column = min(width // 2, max([4, *(len(label) for label in ticks.labels)]) + 2)
+    left, right = x_range
+    if left == right:
+        left, right = left - 1, right + 1
+    return Frame(column, width - column, rows, left, right, low, high, view.log_x, view.log), ticks
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    """A range with a little air, and with an extent even where all values are equal."""
+    air = 0.03 * (high - low) or 0.05 * abs(low) or 1.0
+    return low - air, high + air
+
+
+def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: View) -> None:
+    """Both axes with their ticks."""
+    line = frame.column - 1
+    for row in range(frame.height):
+        canvas.put(line, row, "│", AXIS)
+    for value, label in zip(y_ticks.values, y_ticks.labels, strict=True):
+        row = frame.cell(frame.left, value)[1]
+        canvas.put(line, row, "┤", AXIS)
+        canvas.put(line - 1 - len(label), row, label, LABEL)
+    canvas.put(line, frame.height, "└" + "─" * frame.width, AXIS)
+    ticks = _x_ticks(frame, view)
+    end = 0
+    for value, label in zip(ticks.values, ticks.labels, strict=True):
+        column = frame.cell(value, frame.low)[0]
+        canvas.put(column, frame.height, "┬", AXIS)
+        start = min(column - (len(label) - 1) // 2, frame.column + frame.width - len(label))
+        if start >= end:
+            canvas.put(start, frame.height + 1, label, LABEL)
+            end = start + len(label) + 1
+
+
+def _x_ticks(frame: Frame, view: View) -> Ticks:
+    most = max(2, frame.width // 10)
+    if frame.log_x:
+        ticks = log_ticks(10**frame.left, 10**frame.right, most)
+        return Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
+    if view.x_axis == "time":
+        return time_ticks(frame.left, frame.right, most)
+    if view.x_axis == "clock":
+        return wall_ticks(frame.left, frame.right, most)
+    return linear_ticks(frame.left, frame.right, most, whole=frame.right - frame.left >= 2)

@@ -1,0 +1,138 @@
+"""The legend of a chart, which is also its readout: what each line is, and its value at the crosshair or at its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labbench import text
+from labbench.bands import Bands
+from labbench.curves import Curve
+from labbench.tui.canvas import Canvas
+from labbench.tui.frame import Frame
+from labbench.tui.inks import BRIGHT, LABEL, LINE, TEXT, line_ink
+from labbench.tui.lines import Group, Line, Lines, last_finite, nearest
+from labbench.tui.view import View, XAxis
+
+SIDE_FROM = 110
+"""Cells of a chart from which on the legend stands beside the plot."""
+_WIDEST_SIDE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the legend."""
+
+    rank: float
+    """Smaller is better; infinity where there is no value."""
+    glyph: str
+    slot: int
+    label: str
+    value: str
+    where: str = ""
+    """The x of the value, where it is not the crosshair's."""
+    bright: bool = False
+
+
+def line_entries(lines: Lines, view: View) -> list[Entry]:
+    """An entry for each line, best value first, those without one last."""
+    entries = [
+        _line_entry(line, drawn.curve, view, bright=line.key == view.highlighted or len(lines.lines) == 1)
+        for line, drawn in zip(lines.lines, lines.drawn, strict=True)
+    ]
+    return sorted(entries, key=lambda entry: entry.rank)
+
+
+def _line_entry(line: Line, curve: Curve, view: View, *, bright: bool) -> Entry:
+    place = last_finite(curve[1]) if view.crosshair is None else nearest(curve, view.crosshair)
+    if place is None or (line.broken and view.crosshair is None):
+        shown = "nan" if line.broken and view.crosshair is None else "–"
+        return Entry(math.inf, line.glyph, line.slot, line.label, shown, bright=bright)
+    value, x = float(curve[1][place]), float(curve[0][place])
+    where = "" if view.crosshair is None else x_text(x, view.x_axis)
+    return Entry(_rank(value, view), line.glyph, line.slot, line.label, text.number(value), where, bright)
+
+
+def group_entries(groups: Sequence[Group], bands: Bands, place: int | None, view: View) -> list[Entry]:
+    """An entry for each group, best mean first; `place` is the crosshair's column of the bands."""
+    entries = []
+    for row, group in enumerate(groups):
+        at = last_finite(bands.mean[row]) if place is None else place
+        value = float(bands.mean[row, at]) if at is not None else math.nan
+        label = f"{group.label} ×{len(group.rows)}"
+        if at is None or not math.isfinite(value):
+            entries.append(Entry(math.inf, group.glyph, group.slot, label, "–"))
+            continue
+        half = float(bands.high[row, at] - bands.low[row, at]) / 2
+        spread = f" ±{text.number(float(f'{half:.2g}'))}" if half > 0 else ""
+        entries.append(Entry(_rank(value, view), group.glyph, group.slot, label, text.number(value) + spread))
+    return sorted(entries, key=lambda entry: entry.rank)
+
+
+def _rank(value: float, view: View) -> float:
+    return value if view.goal == "min" else -value
+
+
+def x_text(x: float, axis: XAxis) -> str:
+    """An x value as a person reads it."""
+    if axis == "time":
+        return text.duration(x)
+    if axis == "clock":
+        return time.strftime("%H:%M:%S", time.localtime(x))
+    return text.number(round(x, 3))
+
+
+def heading(view: View) -> str:
+    """What the values are: `step 1200`, or nothing where they are the last ones."""
+    return "" if view.crosshair is None else f"{view.x_axis} {x_text(view.crosshair, view.x_axis)}"
+
+
+def side_width(lines: Sequence[Line], width: int, view: View) -> int:
+    """How many cells beside the plot the legend takes; 0 where it stands inside."""
+    if width < SIDE_FROM or (len(lines) < 2 and view.crosshair is None):
+        return 0
+    longest = max(text.width(line.group or line.label) for line in lines) if len(lines) > 1 else 16
+    return min(longest + 20, _WIDEST_SIDE, width // 3)
+
+
+def draw_legend(canvas: Canvas, frame: Frame, entries: Sequence[Entry], title: str, side: int) -> None:
+    """Beside the plot in `side` cells, or in its emptiest corner."""
+    rows = frame.height + 1 if side else max(2, frame.height // 2 - 1)
+    most = max(1, rows - bool(title))
+    hidden = len(entries) - most + 1 if len(entries) > most else 0
+    entries = entries[: most - 1] if hidden else entries
+    values = text.align_points([entry.value for entry in entries])
+    places = [entry.where for entry in entries]
+    if len(set(places)) == 1 or not side:
+        places = [""] * len(places)
+    where = max(map(len, places), default=0)
+    value_width = len(values[0]) if values else 0
+    taken = 5 + value_width + (where + 1 if where else 0)
+    room = (side if side else max(14, frame.width * 2 // 3)) - taken
+    more = f"and {hidden} more" if hidden else ""
+    widest = max([len(more), len(title) - taken + 4, *(text.width(entry.label) for entry in entries)])
+    label_width = max(3, room if side else min(room, widest))
+    width, height = label_width + taken, len(entries) + bool(hidden) + bool(title)
+    column, row = (canvas.width - width, 0) if side else _emptiest_corner(canvas, frame, width, height)
+    if title:
+        canvas.put(column, row, text.fit(f" {title}", width), TEXT)
+        row += 1
+    for entry, value, place in zip(entries, values, places, strict=True):
+        ink = TEXT if entry.bright else LABEL
+        label = text.fit(entry.label, label_width)
+        canvas.put(column, row, f" {entry.glyph} ", line_ink(entry.slot, BRIGHT if entry.bright else LINE))
+        canvas.put(column + 3, row, label, ink, widths=text.cells(label))
+        canvas.put(column + 3 + label_width, row, f" {value} ", TEXT if title else ink)
+        if where:
+            canvas.put(column + width - where - 1, row, place.rjust(where), LABEL)
+        row += 1
+    if hidden:
+        canvas.put(column, row, text.fit(f"   {more}", width), LABEL)
+
+
+def _emptiest_corner(canvas: Canvas, frame: Frame, width: int, height: int) -> tuple[int, int]:
+    right, bottom = max(frame.column, frame.column + frame.width - width), max(0, frame.height - height)
+    corners = [(right, 0), (right, bottom), (frame.column, 0), (frame.column, bottom)]
+    return min(corners, key=lambda corner: canvas.drawn(corner[0], corner[1], width, height))

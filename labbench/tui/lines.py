@@ -1,0 +1,201 @@
+"""The lines of a chart as one view needs them: smoothed, scaled, measured per dot column, and gathered into groups.
+
+What stays the same between two drawings is kept: moving the highlight or the crosshair measures nothing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labbench import curves
+from labbench.curves import Curve, Floats, Series
+from labbench.records import Status
+from labbench.smoothing import Smoothing, parse_smoothing
+from labbench.spans import Bundle, Extent, Spans, bundle, measure
+from labbench.tui.frame import scale
+from labbench.tui.looks import GLYPHS, SLOTS
+from labbench.tui.view import Gathered, Range, View, gathered
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A series with its looks."""
+
+    key: str
+    label: str
+    series: Series
+    slot: int
+    """Which of the theme's series colours."""
+    glyph: str
+    """Tells the line apart without its colour: at its end, in the legend, in the table."""
+    status: Status = "finished"
+    group: str = ""
+    """What it has in common with the other runs of its group, those that differ by their seed."""
+
+    @property
+    def broken(self) -> bool:
+        """It ended with a non-finite value."""
+        return self.status == "diverged"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A line as it is drawn."""
+
+    curve: Curve
+    """Smoothed, not scaled: what is read off."""
+    line: Extent
+    """Scaled."""
+    band: Extent | None
+    """The raw values around a smoothed line, scaled."""
+    x_range: Range | None
+    """Scaled, as the next; None where nothing can be drawn."""
+    y_range: Range | None
+
+
+def _drawn(series: Series, smoothing: Smoothing, log: bool, log_x: bool) -> Drawn:
+    curve = curves.smoothed(series, smoothing)
+    raw = curves.extent(series)
+    line = _scaled((curve[0], curve[1], curve[1], curve[1]) if smoothing else raw, log, log_x)
+    band = _scaled(raw, log, log_x) if smoothing else None
+    x_range = curves.value_range([line[0]]) if len(line[0]) else None
+    return Drawn(curve, line, band, x_range, curves.value_range([line[1], line[3]]))
+
+
+def _scaled(extent: Extent, log: bool, log_x: bool) -> Extent:
+    x, low, middle, high = extent
+    if log_x:
+        kept = x > 0
+        x, low, middle, high = np.log10(x[kept]), low[kept], middle[kept], high[kept]
+    if not log:
+        return x, low, middle, high
+    if low is high:
+        middle = scale(middle, log)
+        return x, middle, middle, middle
+    return x, scale(low, log), scale(middle, log), scale(high, log)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Runs that differ by their seed alone."""
+
+    label: str
+    slot: int
+    glyph: str
+    rows: NDArray[np.int64]
+    """Which of the lines belong to it."""
+
+
+class Lines:
+    """All lines of a chart under one way of smoothing and scaling."""
+
+    def __init__(self, lines: Sequence[Line], drawn: Sequence[Drawn]) -> None:
+        self.lines, self.drawn = lines, drawn
+        self._line_bundle: Bundle | None = None
+        self._band_bundle: Bundle | None = None
+        self._measured: dict[tuple[bool, float, float, int], Spans] = {}
+
+    def x_range(self) -> Range | None:
+        """Of all lines, scaled."""
+        return _union([drawn.x_range for drawn in self.drawn])
+
+    def y_range(self) -> Range | None:
+        """Of all lines, scaled, leaving out those that blew up: they would flatten the others."""
+        return _union([self.drawn[row].y_range for row in self.steady()])
+
+    def steady(self) -> list[int]:
+        """The lines that did not blow up; all, where all did."""
+        rows = [row for row, line in enumerate(self.lines) if not line.broken and self.drawn[row].y_range]
+        return rows or list(range(len(self.lines)))
+
+    def spans(self, left: float, right: float, columns: int, *, bands: bool = False) -> Spans:
+        """How far the lines, or the raw bands around them, reach in each dot column."""
+        key = (bands, left, right, columns)
+        if key not in self._measured:
+            if len(self._measured) > 4:
+                self._measured.clear()
+            self._measured[key] = measure(self._bands() if bands else self._bundled(), left, right, columns)
+        return self._measured[key]
+
+    def _bundled(self) -> Bundle:
+        if self._line_bundle is None:
+            self._line_bundle = bundle([drawn.line for drawn in self.drawn])
+        return self._line_bundle
+
+    def _bands(self) -> Bundle:
+        if self._band_bundle is None:
+            self._band_bundle = bundle([drawn.band or drawn.line for drawn in self.drawn])
+        return self._band_bundle
+
+    def groups(self) -> list[Group]:
+        """The groups of the lines, in the order of their first ones."""
+        rows: dict[str, list[int]] = {}
+        for row, line in enumerate(self.lines):
+            rows.setdefault(line.group or line.label, []).append(row)
+        slots = [1 + index % SLOTS for index in range(len(rows))]
+        return [
+            Group(label, slot, GLYPHS[slot], np.array(members))
+            for slot, (label, members) in zip(slots, rows.items(), strict=True)
+        ]
+
+    def gathered(self, view: View) -> Gathered:
+        """What is drawn of so many lines."""
+        return gathered(view.gather, len(self.lines), len({line.group or line.label for line in self.lines}))
+
+
+def _union(ranges: Sequence[Range | None]) -> Range | None:
+    known = [found for found in ranges if found is not None]
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+
+
+class Workshop:
+    """Makes `Lines`, and keeps what the next ones can use again."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[tuple[Series, str, bool, bool], Drawn] = {}
+        self._last: tuple[tuple[object, ...], Lines] | None = None
+
+    def prepare(self, lines: Sequence[Line], view: View) -> Lines:
+        """The lines as this view needs them."""
+        way = (view.smoothing, view.log, view.log_x)
+        key = (tuple(lines), way)
+        if self._last is None or self._last[0] != key:
+            smoothing = parse_smoothing(view.smoothing)
+            keys = [(line.series, *way) for line in lines]
+            drawn = [self._drawn.get(key) or _drawn(key[0], smoothing, view.log, view.log_x) for key in keys]
+            self._drawn = dict(zip(keys, drawn, strict=True))
+            self._last = (key, Lines(lines, drawn))
+        return self._last[1]
+
+
+def nearest(curve: Curve, x: float) -> int | None:
+    """The point of a curve that is nearest to x and has a value; None outside the curve."""
+    xs, ys = curve
+    if not len(xs) or not xs[0] <= x <= xs[-1]:
+        return None
+    behind = int(np.searchsorted(xs, x))
+    around = [index for index in range(max(0, behind - 1), min(len(xs), behind + 2)) if np.isfinite(ys[index])]
+    return min(around, key=lambda index: abs(float(xs[index]) - x), default=None)
+
+
+def last_finite(values: Floats) -> int | None:
+    """Where the last finite value is."""
+    for end in range(len(values), 0, -64):  # nearly always in the first look
+        found = np.flatnonzero(np.isfinite(values[max(0, end - 64) : end]))
+        if len(found):
+            return max(0, end - 64) + int(found[-1])
+    return None
+
+
+def best_place(series: Series, goal: str) -> tuple[float, float] | None:
+    """(x, y) of the best finite value."""
+    values = series.y if series.buckets is None else series.buckets.low if goal == "min" else series.buckets.high
+    finite = np.flatnonzero(np.isfinite(values))
+    if not len(finite):
+        return None
+    best = finite[(np.argmin if goal == "min" else np.argmax)(values[finite])]
+    return float(series.x[best]), float(values[best])

@@ -1,0 +1,111 @@
+"""The series at hand: what was read of which run, whether it is still true, and the lines that are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from labbench.records import RunRecord
+from labbench.tui.labels import group_labels, labels
+from labbench.tui.looks import GLYPHS
+from labbench.tui.view import Range, XAxis
+
+if TYPE_CHECKING:  # numpy is not imported before the first paint
+    from labbench.curves import Series
+    from labbench.tui.lines import Line
+
+Place: TypeAlias = tuple[str, str, XAxis]
+"""Run key, metric, axis."""
+Asked: TypeAlias = "tuple[RunRecord, Series]"
+"""A run, and its series as it was read whole."""
+_SPARE = 256
+"""Series that are not shown any more, kept for coming back to them."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    version: object
+    whole: Series | None
+    finer: Series | None = None
+    """The same with more points where somebody has zoomed in."""
+    asked_for: Range | None = None
+    """The window that more points were last asked for."""
+
+
+class Shelf:
+    """Series by run, metric and axis."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Place, _Kept] = {}
+        self._names: tuple[object, dict[str, str], dict[str, str]] = (None, {}, {})
+
+    def missing(self, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> list[RunRecord]:
+        """Those of the runs that have logged the metric, and whose series is not at hand or has grown."""
+        return [run for run in runs if metric in run.summary and not self._is_fresh(run, metric, x_axis)]
+
+    def _is_fresh(self, run: RunRecord, metric: str, x_axis: XAxis) -> bool:
+        kept = self._kept.get((run.key, metric, x_axis))
+        return kept is not None and kept.version == _version(run, metric)
+
+    def keep(
+        self, runs: Sequence[RunRecord], series: Mapping[str, Series | None], metric: str, x_axis: XAxis, *, room: int
+    ) -> None:
+        """Remember what was read for these runs; `room` is how many series are on the screen."""
+        for run in runs:
+            place = (run.key, metric, x_axis)
+            self._kept.pop(place, None)  # the newest stand last
+            self._kept[place] = _Kept(_version(run, metric), series.get(run.key))
+        for stale in list(self._kept)[: -(_SPARE + room)]:
+            del self._kept[stale]
+
+    def coarse(
+        self, runs: Sequence[RunRecord], metric: str, x_axis: XAxis, window: Range, dots: int
+    ) -> dict[str, Asked]:
+        """The series that the window shows in fewer buckets than the screen has dots, as they were read whole."""
+        from labbench.tui.curve_source import is_coarse
+
+        found = {}
+        for run in runs:
+            kept = self._kept.get((run.key, metric, x_axis))
+            if kept is None or kept.whole is None or kept.whole.buckets is None or kept.asked_for == window:
+                continue
+            if is_coarse(kept.finer or kept.whole, window, dots):
+                kept.asked_for = window
+                found[run.key] = (run, kept.whole)
+        return found
+
+    def keep_finer(self, asked: Mapping[str, Asked], finer: Mapping[str, Series], metric: str, x_axis: XAxis) -> None:
+        """Remember finer series, where the whole ones have not grown meanwhile."""
+        for key, series in finer.items():
+            kept = self._kept.get((key, metric, x_axis))
+            if kept is not None and kept.whole is asked[key][1]:
+                kept.finer = series
+
+    def lines(self, runs: Sequence[RunRecord], marks: Mapping[str, int], metric: str, x_axis: XAxis) -> list[Line]:
+        """The series at hand of these runs, as lines."""
+        from labbench.tui.lines import Line
+
+        names, groups = self._called(runs)
+        lines = []
+        for run in runs:
+            kept = self._kept.get((run.key, metric, x_axis))
+            series = None if kept is None else kept.finer or kept.whole
+            if series is not None and len(series):
+                slot = marks.get(run.key, 0)
+                label, group = names[run.key], groups[run.key]
+                lines.append(Line(run.key, label, series, slot, GLYPHS[slot], run.status, group))
+        return lines
+
+    def _called(self, runs: Sequence[RunRecord]) -> tuple[dict[str, str], dict[str, str]]:
+        """What runs and their groups are called; thousands of names are not compared again for each key press."""
+        asked = [(run.key, run.name) for run in runs]
+        if self._names[0] != asked:
+            names = labels(runs)
+            self._names = (asked, names, group_labels(runs, names))
+        return self._names[1], self._names[2]
+
+
+def _version(run: RunRecord, metric: str) -> object:
+    """Another one when the run's series is another one."""
+    return run.attempt, run.summary[metric].n, run.summary[metric].last_step
