@@ -65,7 +65,8 @@ class Driver:
                     self._take(event)
                 self._flush()
                 due, statuses = self._again, ("queued", "lost", "failed")
-        except KeyboardInterrupt:  # asked twice: at once
+        except KeyboardInterrupt:  # asked twice, or by the task itself: at once
+            self.interruption.asked = True
             self.executor.close()
         finally:
             self._flush()
@@ -106,7 +107,7 @@ class Driver:
             self._flush()
         if now - self._beaten > BEAT_SECONDS:
             self._beaten = now
-            self.writer.beat(list(self._held))
+            self._beat()
         if now - self._asked > REQUEST_SECONDS:
             self._asked = now
             self._answer_requests()
@@ -127,6 +128,11 @@ class Driver:
         status: Status = "failed" if isinstance(event, Failed) else event.status
         self.ended[status] = self.ended.get(status, 0) + 1
         return event
+
+    def _beat(self) -> None:
+        """Say that this process lives; a run that somebody took away or deleted meanwhile is let go."""
+        for key in self._held.keys() - self.writer.beat(list(self._held)):
+            self.executor.stop(key)
 
     def _answer_requests(self) -> None:
         for key, action in self.writer.take_requests(list(self._held)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from labbench.records import Config
 
@@ -33,6 +33,10 @@ class Param:
     choices: tuple[Any, ...] = ()
     per_run: bool = False
     """Runs that differ in it can train together: neither the shapes of tensors nor the data depend on it."""
+
+    def __post_init__(self) -> None:
+        if self.type not in get_args(ParamType):
+            raise ValueError(f"a parameter's type is one of {', '.join(get_args(ParamType))}, not {self.type!r}")
 
 
 Params: TypeAlias = Mapping[str, Param]

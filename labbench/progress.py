@@ -28,8 +28,8 @@ class Journal:
         self.before = len(runs) - len(due)
         """Runs of the grid that need no training now."""
         self.running: set[str] = set()
-        self.done: dict[str, int] = {}
-        """How many runs ended, by status."""
+        self.ends: dict[str, str] = {}
+        """How each run ended that has ended, by key."""
         self.steps = 0
         self.best: tuple[float, str] | None = None
         """Value and run of the best value so far of `metric`."""
@@ -44,9 +44,12 @@ class Journal:
         match event:
             case Started(run=run):
                 self.running.add(run)
+                self.ends.pop(run, None)  # it is tried again
                 self._step[run] = 0
             case Points(run=run):
                 self._measure(event)
+            case Finished(run=run, status="queued"):
+                self.running.discard(run)
             case Finished(run=run, status=status):
                 self._end(run, status)
             case Failed(run=run):
@@ -54,7 +57,7 @@ class Journal:
 
     def _end(self, run: str, status: str) -> None:
         self.running.discard(run)
-        self.done[status] = self.done.get(status, 0) + 1
+        self.ends[run] = status
         self._share[run] = 1.0
 
     def _measure(self, points: Points) -> None:
@@ -80,7 +83,11 @@ class Journal:
 
     @property
     def ended(self) -> int:
-        return sum(self.done.values())
+        return len(self.ends)
+
+    def count(self, status: str) -> int:
+        """How many runs ended so."""
+        return list(self.ends.values()).count(status)
 
     @property
     def share(self) -> float:
@@ -91,7 +98,7 @@ class Journal:
 def sentence(journal: Journal, *, rate: float, left: float | None) -> str:
     """How it goes, in one line: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`."""
     parts = [f"{journal.ended}/{journal.total} runs", f"{len(journal.running)} running"]
-    parts += [f"{journal.done[status]} {status}" for status in ("failed", "diverged") if journal.done.get(status)]
+    parts += [f"{count} {status}" for status in ("failed", "diverged") if (count := journal.count(status))]
     if journal.steps:  # commands report none
         parts.append(f"{rate:,.0f} run-steps/s")
     if left is not None:

@@ -6,6 +6,7 @@ No tensor leaves `train/` and no SQL row leaves `store/`: a run is a `RunRecord`
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -186,6 +187,8 @@ class Started:
     pid: int
     device: str
     way: str = "loop"
+    time: float = field(default_factory=time.time, compare=False)
+    """When it happened, Unix seconds; so in the next two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +233,7 @@ class Finished:
     attempt: int
     status: Literal["finished", "diverged", "stopped", "queued"]
     reason: str
+    time: float = field(default_factory=time.time, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +245,7 @@ class Failed:
     kind: FailureKind
     message: str
     traceback: str = ""
+    time: float = field(default_factory=time.time, compare=False)
 
 
 Event: TypeAlias = Started | Points | Boundary | Log | Finished | Failed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -125,9 +126,7 @@ def run_grid(
     """
     began = time.monotonic()
     grid = asked.grid
-    if not grid.command:
-        require_torch()
-    devices = resolve(device)  # before anything is queued: a device that is not there changes nothing
+    devices = devices_for(asked, device, workers)
     source = provenance(grid.path.parent)
     with Writer(db) as writer:
         runs = writer.queue(
@@ -147,6 +146,7 @@ def run_grid(
         with (
             closing(open_executor(devices, workers, len(due), timeout=grid.resources.timeout)) as executor,
             Interruption() as interruption,
+            redirect_stdout(sys.stderr),  # what a task prints in this process must not mix with the results
         ):
             progress.begin(grid, runs, due)
             files = files_folder(db)
@@ -158,6 +158,15 @@ def run_grid(
                 progress.end()
         ended, seconds = driver.ended, time.monotonic() - began
         return Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.asked, seconds)
+
+
+def devices_for(asked: Asked, device: str, workers: int | None) -> list[str]:
+    """The devices to train on. Raises InputError, before anything is queued, where the grid cannot be trained here."""
+    if not asked.grid.command:
+        require_torch()
+    if workers == 0 and asked.grid.resources.timeout is not None:
+        raise InputError("[resources] timeout needs a worker process that can be ended: --workers 1 or more")
+    return resolve(device)
 
 
 def planner_of(asked: Asked, db: Path) -> Callable[..., list[Stack]]:
@@ -188,7 +197,7 @@ def sources(grid: Grid, source: Provenance) -> dict[str, str]:
 def open_executor(devices: Sequence[str], workers: int | None, stacks: int, *, timeout: float | None) -> Executor:
     """The executor that `--workers` means on these devices, no wider than there are stacks."""
     if workers == 0:
-        return InProcessExecutor(devices[0], timeout=timeout)
+        return InProcessExecutor(devices[0])
     if workers is None:
         workers = usable_cores() if devices == ["cpu"] else len(devices)
     return WorkerExecutor([devices[i % len(devices)] for i in range(min(workers, stacks))], timeout=timeout)

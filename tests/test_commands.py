@@ -55,20 +55,20 @@ def test_placeholders_are_filled_and_the_shells_own_braces_are_left_alone() -> N
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_the_example_script_logs_to_the_runs_of_its_grid(
-    labbench: Labbench, monkeypatch: pytest.MonkeyPatch, workers: str
-) -> None:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    result = labbench("run", EXAMPLE, "--workers", workers)
-    assert result.exit_code == 0, result.output
-    with Reader(Path("runs.db")) as reader:
+def test_the_example_script_logs_to_the_runs_of_its_grid(tmp_path: Path, workers: str) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    words = [sys.executable, "-m", "labbench", "run", str(EXAMPLE), "--workers", workers]
+    first = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    with Reader(tmp_path / "runs.db") as reader:
         runs = {run.config["lr"]: run for run in reader.runs()}
         assert {run.status for run in runs.values()} == {"finished"}
         assert {run.way for run in runs.values()} == {"command"}
         assert runs[0.5].summary["loss"].last == 0.0
         assert runs[0.1].summary["loss"].n == 50
         assert "ended at" in "".join(reader.logs(runs[0.1].key))
-    assert "nothing to do" in labbench("run", EXAMPLE).stderr
+    again = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "nothing to do" in again.stderr
 
 
 def test_the_exit_status_decides_and_the_last_lines_are_kept(labbench: Labbench, grid_of: Callable[..., Path]) -> None:

@@ -138,6 +138,7 @@ def test_retries_are_tried_at_once_and_counted(labbench: Labbench, tmp_path: Pat
     result = labbench("run", grid, "--workers", "0")
     assert result.exit_code == 1
     assert "x: 1 failed" in result.stderr
+    assert "1/1 runs · 0 running · 1 failed" in result.stderr
     with Reader(Path("runs.db")) as reader:
         assert [run.attempt for run in reader.runs()] == [3]
 
@@ -160,6 +161,91 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(tmp_path: P
     assert statuses(db) == {"finished": 8}
     finished = {key: value for key, value in points(db).items() if key in before}
     assert finished == before  # also what an interrupted run had measured comes out the same
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_scheduler_s_signal_to_all_processes_stops_as_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000"))
+    process = start(grid, db)
+    wait_for(lambda: statuses(db).get("running", 0) >= 1)
+    os.killpg(process.pid, number)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 130, talk
+    assert statuses(db) == {"queued": 8}
+
+
+def test_ctrl_c_while_workers_are_still_loading_is_a_clean_stop(tmp_path: Path) -> None:
+    grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW)
+    process = start(grid, db)
+    wait_for(lambda: statuses(db).get("queued", 0) >= 1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 130, talk
+    assert "Traceback" not in talk
+    assert statuses(db).get("running", 0) == 0
+
+
+def test_ctrl_c_twice_stops_at_once_and_loses_no_run(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(
+        "import time\n"
+        "class Task:\n"
+        "    params = {}\n"
+        "    def data(self, config): time.sleep(600)\n"
+        "    def model(self, config): ...\n"
+    )
+    grid, db = tmp_path / "stuck.toml", tmp_path / "runs.db"
+    grid.write_text('task = "stuck.py:Task"\n')
+    process = start(grid, db)
+    wait_for(lambda: statuses(db).get("running", 0) == 1)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.5)  # it waits for an end of an epoch that never comes
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, talk = process.communicate(timeout=30)
+    assert process.returncode == 130, talk
+    assert statuses(db) == {"queued": 1}
+
+
+def test_a_module_of_the_current_folder_is_not_taken_for_a_library_s(tmp_path: Path) -> None:
+    grid, db = tmp_path / "tiny.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW.replace("epochs = 30", "epochs = 1"))
+    (tmp_path / "tarfile.py").write_text("raise RuntimeError('mine')\n")
+    words = [sys.executable, "-P", "-m", "labbench", "--db", str(db), "run", str(grid)]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_detached_training_goes_on_by_itself_and_bad_input_is_still_answered_here(
+    labbench: Labbench, tiny_grid: Path, tmp_path: Path
+) -> None:
+    for words in (["--db", "nowhere/runs.db"], ["--db", str(tiny_grid)]):
+        result = labbench(*words, "run", tiny_grid, "--detach")
+        assert result.exit_code == 2, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
+    words = [sys.executable, "-m", "labbench", "run", str(tiny_grid), "--detach"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    wait_for(lambda: statuses(tmp_path / "runs.db") == {"finished": 4})
+    wait_for(lambda: "next: labbench" in next((tmp_path / "runs.db.files").glob("*.log")).read_text())
+
+
+def test_a_task_that_prints_leaves_the_json_alone(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import torch\n"
+        "from labbench.train.data import Data\n"
+        "class Task:\n"
+        "    params = {}\n"
+        "    def data(self, config):\n"
+        "        print('hello')\n"
+        "        x = torch.randn(8, 2)\n"
+        "        return Data(train=(x, (x[:, 0] > 0).long()), val=(x, (x[:, 0] > 0).long()))\n"
+        "    def model(self, config): return torch.nn.Linear(2, 2)\n"
+    )
+    (tmp_path / "loud.toml").write_text('task = "loud.py:Task"\n[params]\nepochs = 1\n')
+    result = labbench("run", tmp_path / "loud.toml", "--workers", "0", "--json")
+    assert [run["status"] for run in json.loads(result.stdout)] == ["finished"]
+    assert "hello" in result.stderr
 
 
 def test_a_killed_driver_loses_no_finished_run_and_its_runs_are_trained_again(tmp_path: Path) -> None:

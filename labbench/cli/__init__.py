@@ -6,6 +6,7 @@ input, 130 interrupted. Only click is imported up here, so that `labbench --help
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -17,13 +18,26 @@ from labbench.cli.options import database
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
 
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""A path that cannot be used as it was given."""
+
 
 class Labbench(click.Group):
     """The group of all commands; the one place where an error becomes a message and an exit status."""
 
     def invoke(self, context: click.Context) -> object:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 shows what it can
         try:
-            return super().invoke(context)
+            result = super().invoke(context)
+            sys.stdout.flush()  # here a full disk can still be answered
+            return result
+        except BrokenPipeError:
+            raise  # whoever read us has read enough: click knows what to do
+        except OSError as error:
+            what = f"{error.filename or 'output'}: {error.strerror or error}"
+            raise (BadInput if isinstance(error, NOT_THERE) else Problem)(LabbenchError(what)) from error
         except LabbenchError as error:
             raise (BadInput if isinstance(error, InputError) else Problem)(error) from error
         except KeyboardInterrupt:

@@ -109,7 +109,9 @@ def show(db: Path, run: str, as_json: bool) -> None:
     if record.summary:
         click.echo()
         print_table(summary_columns(record.summary, goals))
-    for text in (record.traceback, "".join(printed)):
+    said = "".join(printed).rstrip()
+    story = (record.traceback or "").rstrip()
+    for text in (story if not said.endswith(story) else "", said):  # a worker's last lines are in both
         if text:
             click.echo("\n" + "\n".join(clean(line) for line in text.splitlines()))
 

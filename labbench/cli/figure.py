@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labbench.curves import Floats, band, join
-from labbench.errors import InputError
+from labbench.errors import InputError, did_you_mean
 from labbench.filters import Filter
 from labbench.plot import Curve, draw
 from labbench.records import RunRecord, default_goal
@@ -38,7 +38,10 @@ def draw_metric(
     """
     goals = reader.metrics()
     if metric not in goals:
-        raise InputError(f"no metric {metric}; there are {', '.join(goals)}" if goals else "no run has logged a metric")
+        hint = did_you_mean(metric, goals) or f"; there are {', '.join(goals)}"
+        raise InputError(f"no metric {metric}{hint}" if goals else "no run has logged a metric")
+    if axis not in ("step", "time", *goals):
+        raise InputError(f"no axis {axis}{did_you_mean(axis, goals) or ': step, time, or a metric such as epoch'}")
     records = [record for record in reader.runs(wanted) if metric in record.summary]
     curves = [curve_of(reader, record, metric, axis, smooth) for record in records]
     if group is not None:

@@ -63,10 +63,10 @@ def table_lines(columns: Sequence[Column]) -> list[str]:
         cells = [clean(cell) for cell in (column.name, *column.cells)]
         size = max(width(cell) for cell in cells)
         fitted = [fit(cell, size, right=column.right) for cell in cells]
-        aligned.append([fitted[0], "─" * size, *fitted[1:]])
+        aligned.append(fitted)
     lines = [GAP.join(row).rstrip() for row in zip(*aligned, strict=True)]
-    lines[1] = lines[1].replace(" ", "─")
-    return lines
+    rule = "─" if "utf" in sys.stdout.encoding.lower() else "-"
+    return [lines[0], rule * max(width(line) for line in lines), *lines[1:]]
 
 
 def plain_text(line: str) -> str:

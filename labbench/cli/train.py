@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.options import as_json, database
+from labbench.files import files_folder
 from labbench.text import clean
 
 if TYPE_CHECKING:
     from labbench.params import Param, Params
-    from labbench.records import NewRun
-    from labbench.runner import Asked
 
 
 @click.command()
@@ -53,14 +52,21 @@ def run(
     as_json: bool,
 ) -> None:
     """Train every run of GRID that is not done, recording everything."""
-    from labbench.runner import read_asked, run_grid
+    from labbench.runner import devices_for, read_asked, run_grid
 
     asked = read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes)
     for warning in asked.warnings:
         click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
     if dry_run:
-        preview(asked, db, workers=workers, as_json=as_json)
+        from labbench.cli.preview import preview
+
+        devices = devices_for(asked, device, workers)
+        preview(asked, db, devices, workers=workers, rerun=rerun, retry_failed=retry_failed, as_json=as_json)
     elif detach:
+        from labbench.store.writer import Writer
+
+        devices_for(asked, device, workers)
+        Writer(db).close()  # what is wrong with it is said here, not in a log that nobody reads
         go_on_alone(db)
     else:
         from labbench.cli.report import report
@@ -72,49 +78,15 @@ def run(
         click.get_current_context().exit(130 if outcome.interrupted else 1 if outcome.ended.get("failed") else 0)
 
 
-def preview(asked: Asked, db: Path, *, workers: int | None, as_json: bool) -> None:
-    """What a run of the grid would train: the runs, how many, how they group, and about how long."""
-    from labbench.estimate import estimate_seconds
-    from labbench.executors.cores import usable_cores
-    from labbench.planner import grouping
-    from labbench.runner import preview_stacks
-    from labbench.text import duration
-
-    due = missing_runs(asked, db)
-    if as_json:
-        click.echo(json.dumps([{"name": run.name, "config": run.config, "identity": run.identity} for run in due]))
-        return
-    for run in due:
-        click.echo(clean(run.name))
-    width = usable_cores() if workers is None else max(1, workers)
-    stacks = preview_stacks(asked, due, db, workers=width)
-    click.echo(f"to train, of {len(asked.runs)}: {grouping(stacks)}", err=True)
-    if due:
-        seconds = estimate_seconds(stacks, workers=width)
-        about = "no estimate of the time" if seconds is None else f"about {duration(seconds)}"
-        click.echo(f"{about} on {width} CPU workers (reckoned from an epoch of up to 3 stacks)", err=True)
-
-
-def missing_runs(asked: Asked, db: Path) -> list[NewRun]:
-    """The runs of the grid that the database does not hold as done."""
-    from labbench.store.reader import Reader
-
-    if not db.exists():
-        return asked.runs
-    with Reader(db) as reader:
-        done = reader.identities(asked.grid.name, statuses=("finished", "diverged", "running", "failed", "stopped"))
-    return [run for run in asked.runs if run.identity not in done]
-
-
 def go_on_alone(db: Path) -> None:
     """Start the same command again in a session of its own, which the end of this terminal does not reach."""
-    folder = Path(f"{db}.files")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = files_folder(db)
+    folder.mkdir(exist_ok=True)
     log = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
     words = [word for word in sys.argv[1:] if word != "--detach"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "labbench", *words],
+            [sys.executable, "-P", "-m", "labbench", *words],  # -P: no module from the current folder
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -139,7 +111,8 @@ def tasks(name: str | None, as_json: bool) -> None:
             click.echo(task)
         click.echo("parameters: labbench tasks NAME; a task of your own: labbench tasks my_task.py:Task", err=True)
         return
-    params = {**own_params(name), **TRAINING}
+    own = own_params(name)
+    params = {**own, **TRAINING, **own}  # the task's first, and where it overrides the loop's
     if as_json:
         click.echo(json.dumps({key: asdict(param) for key, param in params.items()}))
     else:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from labbench.executors.attempt import Deadline
 from labbench.executors.perform import perform
 from labbench.records import Event, Failed, Finished, Stack
 
 
 class InProcessExecutor:
-    """One stack after another, here. A timeout is noticed when the trainer next says something."""
+    """One stack after another, here. Nothing can end a run that hangs, so there is no timeout."""
 
-    def __init__(self, device: str, *, timeout: float | None = None) -> None:
+    def __init__(self, device: str) -> None:
         self.device = device
-        self.timeout = timeout
         self._training: dict[str, int] = {}
         self._leaving: set[str] = set()
         self._interrupted = False
@@ -31,15 +29,10 @@ class InProcessExecutor:
     def _train(self, stack: Stack) -> Iterator[Event | None]:
         self._leaving = set()
         self._training = {run.key: run.attempt for run in stack.runs}
-        deadline = Deadline(self.timeout)
         for event in perform(stack, self.device, self._leaving):
             if isinstance(event, Finished | Failed):
                 del self._training[event.run]
             yield event
-            if deadline.passed():
-                for run, number in self._training.items():
-                    yield Failed(run, number, "timeout", deadline.message)
-                return
 
     def stop(self, run: str) -> None:
         self._leaving.add(run)

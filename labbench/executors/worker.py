@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -11,12 +12,17 @@ from pathlib import Path
 from labbench.executors.perform import perform
 from labbench.records import Event, Stack
 
+DRIVERS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What a terminal or a scheduler sends to a whole group of processes: the driver decides what it means."""
+
 
 def work(connection: Connection, device: str, output: Path) -> None:
     """Serve the driver at the other end of `connection`: stacks and lists of leaving runs come in, events go out.
 
     A None says that the stack is done. Everything printed goes to the file `output`.
     """
+    os.environ.pop("PYTHONSAFEPATH", None)  # it was for the server's own start, not for a script that is started here
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVERS_SIGNALS)
     os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group: only the driver answers it; what is started here joins us
     redirect_output(output)
     try:

@@ -12,13 +12,14 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
+from labbench.errors import LabbenchError
 from labbench.executors.attempt import Deadline
-from labbench.executors.worker import work
+from labbench.executors.worker import DRIVERS_SIGNALS, work
 from labbench.records import Event, Failed, FailureKind, Finished, Log, Stack, Started
 
 TICK = 0.1
@@ -35,6 +36,8 @@ WORKER_ENVIRONMENT = {
     # one thread a process: two OpenMP threads collapse when anything else wants a core
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # the server is a `python -c`, which would import a random.py or torch.py of the current folder
+    "PYTHONSAFEPATH": "1",
 }
 
 
@@ -165,8 +168,14 @@ class Worker:
         self._output.write_bytes(b"")
         self._read = 0
         self.connection, theirs = self._context.Pipe()
-        self._process = self._context.Process(target=work, args=(theirs, self.device, self._output), daemon=True)
-        self._process.start()
+        process = self._context.Process(target=work, args=(theirs, self.device, self._output), daemon=True)
+        try:
+            process.start()
+        except (EOFError, OSError) as error:
+            raise LabbenchError(
+                f"no worker process can be started ({error or 'their server has ended'}); --workers 0 does without"
+            ) from error
+        self._process = process
         theirs.close()
 
     def _rest(self) -> None:
@@ -189,11 +198,14 @@ def start_forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker"])
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+    resource_tracker.ensure_running()  # starting it unblocks signals, so it comes first
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS_SIGNALS)  # inherited: no Ctrl-C while it loads torch
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         forkserver.ensure_running()  # malloc reads its settings only when a process starts
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, old in before.items():
             if old is None:
                 del os.environ[name]

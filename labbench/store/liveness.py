@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from pathlib import Path
 
 LOST_AFTER_SECONDS = 15.0
 """A driver beats every few seconds: after this long without a heartbeat its runs are lost."""
@@ -13,10 +14,29 @@ HOST = socket.gethostname()
 
 
 def is_lost(heartbeat: float | None, host: str | None, pid: int | None) -> bool:
-    """Whether a run that says `running` has lost its process. Only a process of this host can be looked up."""
-    if heartbeat is None or time.time() - heartbeat > LOST_AFTER_SECONDS:
+    """Whether a run that says `running` has lost its process.
+
+    On this host the process itself is looked up: one that is busy or suspended beats late, but is there.
+    """
+    if heartbeat is None:
         return True
-    return host == HOST and pid is not None and not _exists(pid)
+    if host == HOST and pid is not None:
+        if not _exists(pid):
+            return True
+        began = _start_of(pid)
+        if began is not None:
+            return began > heartbeat + 1.0  # another process that has got the number since
+    return time.time() - heartbeat > LOST_AFTER_SECONDS
+
+
+def _start_of(pid: int) -> float | None:
+    """When the process began, in Unix seconds; None where the system does not tell (only Linux does)."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+    return float(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _exists(pid: int) -> bool:

@@ -190,5 +190,6 @@ def _make_current(connection: sqlite3.Connection) -> None:
             schema.upgrade(connection)
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk has ended it already
+            connection.execute("ROLLBACK")
         raise

@@ -39,9 +39,11 @@ def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> No
         _record(connection, run_id, event)
 
 
-def end_run(connection: sqlite3.Connection, run_id: int, status: str, reason: str | None) -> None:
-    """Set how a run ended, at this moment; `queued` is not an end, so it leaves the time open."""
-    finished = None if status == "queued" else time.time()
+def end_run(
+    connection: sqlite3.Connection, run_id: int, status: str, reason: str | None, at: float | None = None
+) -> None:
+    """Set how a run ended, now or `at` a time; `queued` is not an end, so it leaves the time open."""
+    finished = None if status == "queued" else at or time.time()
     query = "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ?"
     connection.execute(query, (status, reason and storable(reason), finished, run_id))
 
@@ -51,16 +53,16 @@ def _record(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
         case Started():
             # `started` stays when a run goes on from its boundary; host and pid are those of the driver
             query = "UPDATE runs SET started = coalesce(started, ?), device = ?, way = ? WHERE id = ?"
-            connection.execute(query, (time.time(), event.device, event.way, run_id))
+            connection.execute(query, (event.time, event.device, event.way, run_id))
         case Boundary():
             connection.execute("UPDATE runs SET boundary = ? WHERE id = ?", (event.step, run_id))
         case Log():
             query = "INSERT INTO logs (run_id, attempt, time, text) VALUES (?, ?, ?, ?)"
             connection.execute(query, (run_id, event.attempt, time.time(), storable(event.text)))
         case Finished():
-            end_run(connection, run_id, event.status, event.reason)
+            end_run(connection, run_id, event.status, event.reason, event.time)
         case Failed():
-            end_run(connection, run_id, "failed", None)
+            end_run(connection, run_id, "failed", None, event.time)
             query = "UPDATE runs SET error_kind = ?, error = ?, traceback = ? WHERE id = ?"
             connection.execute(query, (event.kind, storable(event.message), storable(event.traceback) or None, run_id))
 

@@ -1,0 +1,57 @@
+"""`labbench run --dry-run`: what would be trained, how it groups, and about how long it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from labbench.estimate import estimate_seconds
+from labbench.executors.cores import usable_cores
+from labbench.planner import grouping
+from labbench.records import NewRun, Status
+from labbench.runner import Asked, preview_stacks
+from labbench.store.reader import Reader
+from labbench.text import clean, duration
+
+AFTER_RETRIES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped")
+"""What is not trained again, even where failed runs are."""
+
+
+def preview(
+    asked: Asked,
+    db: Path,
+    devices: Sequence[str],
+    *,
+    workers: int | None,
+    rerun: bool,
+    retry_failed: bool,
+    as_json: bool,
+) -> None:
+    """The runs on stdout, their count, grouping and time on stderr; nothing is changed."""
+    due = asked.runs if rerun else missing_runs(asked, db, retry_failed=retry_failed)
+    if as_json:
+        click.echo(json.dumps([{"name": run.name, "config": run.config, "identity": run.identity} for run in due]))
+        return
+    for run in due:
+        click.echo(clean(run.name))
+    width = max(1, workers if workers is not None else usable_cores() if devices == ["cpu"] else len(devices))
+    stacks = preview_stacks(asked, due, db, workers=width)
+    click.echo(f"to train, of {len(asked.runs)}: {grouping(stacks)}", err=True)
+    if due:
+        seconds = estimate_seconds(stacks, devices[0], workers=width)
+        about = "no estimate of the time" if seconds is None else f"about {duration(seconds)}"
+        click.echo(f"{about} on {width} x {devices[0]} (reckoned from an epoch of up to 3 stacks)", err=True)
+
+
+def missing_runs(asked: Asked, db: Path, *, retry_failed: bool) -> list[NewRun]:
+    """The runs of the grid that `labbench run` would train."""
+    if not db.exists():
+        return asked.runs
+    with Reader(db) as reader:
+        done = reader.identities(
+            asked.grid.name, statuses=AFTER_RETRIES if retry_failed else (*AFTER_RETRIES, "failed")
+        )
+    return [run for run in asked.runs if run.identity not in done]
