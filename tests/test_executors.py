@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labbench.executors import Executor
+from labbench.executors.attempt import attempt
 from labbench.executors.cores import cgroup_quota
 from labbench.executors.inprocess import InProcessExecutor
 from labbench.executors.workers import WorkerExecutor, cause_of_death
@@ -169,3 +170,57 @@ def test_a_quota_of_the_control_group_limits_the_cores(tmp_path: Path) -> None:
 def test_death_is_told_in_words() -> None:
     assert cause_of_death(-9) == "the worker process was killed by SIGKILL; the system may have run out of memory"
     assert cause_of_death(1) == "the worker process ended with exit status 1"
+
+
+TOUCHY = """
+import torch
+from torch import nn
+from labbench.params import Param
+from labbench.train.data import Data
+
+class Touchy(nn.Module):
+    def __init__(self, patience):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer("left", torch.tensor(patience))
+
+    def forward(self, inputs):
+        if self.training:
+            self.left -= 1
+        # an index out of range, as soon as there is no patience left
+        return self.linear(inputs) + 0 * torch.zeros(1).index_select(0, (self.left < 0).long().reshape(1))
+
+class Task:
+    params = {"patience": Param("int", 1000, per_run=True)}
+
+    def data(self, config):
+        inputs = torch.randn(64, 4)
+        return Data(train=(inputs, (inputs[:, 0] > 0).long()), val=(inputs, (inputs[:, 0] > 0).long()))
+
+    def model(self, config):
+        return Touchy(config["patience"])
+"""
+
+
+def test_only_the_run_that_fails_alone_is_failed_and_the_others_end_as_if_it_had_not_been(tmp_path: Path) -> None:
+    file = tmp_path / "touchy.py"
+    file.write_text(TOUCHY)
+    configs = [{"seed": seed, "epochs": 8, "patience": 5 if seed == 2 else 1000} for seed in range(5)]
+    runs = [RunRecord(seed, f"run{seed}", "", "touchy", "running", config) for seed, config in enumerate(configs)]
+
+    def curves(chosen: list[RunRecord]) -> dict[str, dict[tuple[str, int], float]]:
+        stack = stack_of(chosen, task=f"{file}:Task", stop=None, runtime=Runtime(precision="float64"))
+        found: dict[str, dict[tuple[str, int], float]] = {run.key: {} for run in chosen}
+        events = list(attempt(stack, "cpu", set()))
+        failures = [event for event in events if isinstance(event, Failed)]
+        assert [event.run for event in failures] == ["run2"] * (len(chosen) == 5)
+        assert len(ends(list(events))) == len(chosen)
+        for event in events:
+            if isinstance(event, Points) and event.run != "run2" and event.metric == "train/loss":
+                points = zip(event.steps, event.values, strict=True)
+                found[event.run].update({(event.metric, step): value for step, value in points})
+        return found
+
+    together, without = curves(runs), curves([run for run in runs if run.key != "run2"])
+    for key, curve in without.items():
+        assert together[key] == pytest.approx(curve, rel=1e-10)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labbench.train.dropout import SPATIAL_DIMENSIONS, Dropout
+from labbench.train.rows import ALIGNMENT
 
 Own: TypeAlias = Mapping[str, Tensor]
 """A layer's own parameters and buffers by their names in it, each (S, ...)."""
@@ -36,7 +37,7 @@ def linear(layer: nn.Linear, own: Own, x: Tensor) -> Tensor:
 def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: Own, x: Tensor) -> Tensor:
     """(S, N, C, ...), normalised over samples and pixels: as one batch norm with the channels of all runs."""
     S, N, C = x.shape[:3]
-    folded = x.transpose(1, 2).reshape(1, S * C, -1)  # (1, S * C, N * pixels)
+    folded = x.transpose(1, 2).reshape(1, S * C, -1).contiguous()  # (1, S * C, N * pixels)
     if layer.training and layer.track_running_stats:
         own["num_batches_tracked"].add_(1)
     mean, variance = (own[name].view(-1) if name in own else None for name in ("running_mean", "running_var"))
@@ -87,6 +88,16 @@ def element_wise(layer: nn.Module, own: Own, x: Tensor) -> Tensor:
     return y
 
 
+def transcendental(layer: nn.Module, own: Own, x: Tensor) -> Tensor:
+    """Element-wise, by approximations: the last elements of a tensor that fill no vector get others.
+
+    So where a run does not fill whole vectors, each is a tensor of its own: the same last elements at any width.
+    """
+    if x[0].numel() % ALIGNMENT == 0:
+        return element_wise(layer, own, x)
+    return torch.stack([layer(run) for run in x])
+
+
 def flatten(layer: nn.Flatten, own: Own, x: Tensor) -> Tensor:
     """(S, N, ...), whose dimensions are counted without the S."""
     start, end = (dim + 1 if dim >= 0 else dim for dim in (layer.start_dim, layer.end_dim))
@@ -110,9 +121,9 @@ LAYERS: dict[type[nn.Module], Forward] = {
     nn.AdaptiveMaxPool1d: per_image,
     nn.AdaptiveMaxPool2d: per_image,
     nn.ReLU: element_wise,
-    nn.GELU: element_wise,
-    nn.Tanh: element_wise,
-    nn.Sigmoid: element_wise,
+    nn.GELU: transcendental,
+    nn.Tanh: transcendental,
+    nn.Sigmoid: transcendental,
     nn.Identity: element_wise,
     Dropout: element_wise,
     nn.Flatten: flatten,

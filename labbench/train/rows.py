@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-ALIGNMENT = 16
+ALIGNMENT = 64
 """Rows are padded to a multiple of this, so that a run's numbers meet the same vector instructions in every row."""
 
 
