@@ -62,18 +62,26 @@ class Bell:
         self._lock.acquire(timeout=seconds)
 
 
+class Backlog(deque[Call]):
+    """Calls that wait to be written."""
+
+    __slots__ = ("asleep",)  # beside the deque itself: `log` looks at both, often with a cold cache
+
+    asleep: bool
+    """Whoever appends something must call `Recorder.wake`."""
+
+
 class Recorder:
     """One run's backlog and the thread that empties it."""
 
     def __init__(self, writer: ScriptWriter, run: ScriptRun, *, began: int, forgets: bool = False) -> None:
         """`began`: see `Columns`. `forgets`: an earlier attempt loses what it logged behind the first step."""
-        self.calls: deque[Call] = deque()
+        self.calls = Backlog()
+        self.calls.asleep = True
         self.samples: deque[Call] = deque()
         """As `calls`, but of no step of the script's own."""
         self.printed: deque[Printed] = deque(maxlen=_PRINTED_LIMIT)
         self.run = run
-        self.asleep = True
-        """Whoever appends something must call `wake`."""
         self.stop_asked = False
         self.step = -1
         """The step that was written last."""
@@ -105,7 +113,7 @@ class Recorder:
         """Let what was just appended be written. Raises InputError where the run has ended."""
         if self._closing:
             raise InputError(f"run {self.run.key} has ended: nothing more can be logged to it")
-        self.asleep = False
+        self.calls.asleep = False
         self.start()
         self._bell.ring()
 
@@ -135,7 +143,11 @@ class Recorder:
         done = threading.Event()
         self._waiting.append(done)
         self._bell.ring()
-        return done.wait(seconds) and not self._storage.failing
+        until = time.monotonic() + seconds
+        while not done.wait(0.1):
+            if self._thread is None or not self._thread.is_alive() or time.monotonic() > until:
+                break
+        return done.is_set() and not self._storage.failing
 
     def last_values(self) -> dict[str, float]:
         """The value of each metric that was logged last."""
@@ -144,7 +156,7 @@ class Recorder:
 
     def close(self, seconds: float = 30.0) -> None:
         """Write what is left, close the database and end the thread. May be called twice, from a signal handler too."""
-        self._closing = self.asleep = True
+        self._closing = self.calls.asleep = True
         self._bell.ring()
         if self._thread is not None:
             self._thread.join(seconds)
@@ -167,7 +179,7 @@ class Recorder:
             queue.clear()
         self.run = self._written = replace(self.run, drives=False)
         self._storage.after_fork_in_child(self.run)
-        self._batch, self._forgets, self.asleep = None, False, True
+        self._batch, self._forgets, self.calls.asleep = None, False, True
         self._thread = None
         self._waiting.clear()
         self._make_locks()
@@ -206,7 +218,7 @@ class Recorder:
             return _FAILING_SECONDS
         if self._closing or len(self.calls) >= BATCH:
             return 0
-        if not self.asleep:
+        if not self.calls.asleep:
             return INTERVAL
         return max(0, self._beaten + BEAT_SECONDS - time.monotonic()) if self.run.drives else -1
 
@@ -223,9 +235,9 @@ class Recorder:
             with self._room:
                 self._room.notify_all()
         if done < 0 and not self._closing:
-            self.asleep = True
+            self.calls.asleep = True
             if self._has_news():  # it came just before, so nobody rang
-                self.asleep = False
+                self.calls.asleep = False
 
     def _has_news(self) -> bool:
         return bool(self._batch or self.calls or self.samples or self.printed or self.run is not self._written)
