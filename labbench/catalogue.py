@@ -39,11 +39,37 @@ IMAGES: dict[str, Param] = {
 
 LABELS = {key: ALTERATIONS[key] for key in ("train_size", "label_noise", "random_labels")}
 
+PRETRAINED: dict[str, Param] = {
+    "hidden": Param("ints", [64, 64], DENSE["hidden"].help, low=1),
+    "activation": DENSE["activation"],
+    "source_classes": Param("ints", [0, 1, 2, 3, 4], "the digits to learn before", low=0),
+    "classes": Param("ints", [5, 6, 7, 8, 9], "the digits to tell apart afterwards", low=0),
+    "pretrain_epochs": Param("int", 20, "epochs of learning before, by Adam; 0: weights as they are drawn", low=0),
+    "pretrain_lr": Param("float", 0.003, "learning rate of that", low=0.0),
+    **LABELS,
+}
+"""A network that has learnt some of the digits before the run begins."""
+
 BUILTIN: dict[str, dict[str, Param]] = {
     "digits": IMAGES,
     "mnist": IMAGES,
     "fashion_mnist": IMAGES,
     "cifar10": IMAGES,
+    "transfer": {
+        "start": Param(
+            "str",
+            "finetuned",
+            "from scratch; pre-trained, all layers learning; or pre-trained, only the last one learning",
+            choices=("scratch", "finetuned", "frozen"),
+        ),
+        "model": IMAGES["model"],
+        "channels": IMAGES["channels"],
+        **PRETRAINED,
+    },
+    "probe": {
+        "layer": Param("int", 1, "hidden layer whose values a linear classifier gets; 0: the pixels", low=0),
+        **PRETRAINED,
+    },
     "own": {
         "path": Param("str", "", "a .csv or .npz file, or a folder with a folder of images for each class"),
         "target": Param("str", None, "the column of a table to tell from the others; the last one if not given"),

@@ -25,6 +25,7 @@ from labbench.train.losses import (
 )
 from labbench.train.models import bag_of_words, cnn, mlp, perceptron
 from labbench.train.own_data import own_data
+from labbench.train.pretraining import features, network_for, pretraining_of, started_from
 from labbench.train.toys import TOPICS, VOCABULARY, texts, toy
 
 
@@ -98,6 +99,44 @@ class Texts:
     metrics = staticmethod(accuracy)
 
 
+class Transfer:
+    """Some of the digits, by a network that may have learnt the others before."""
+
+    params = BUILTIN["transfer"]
+
+    def data(self, config: Config) -> Data:
+        return altered(digits(), config)
+
+    def model(self, config: Config) -> nn.Module:
+        wanted = pretraining_of(config)
+        network = network_for(wanted, class_count(config, 10))
+        if config["start"] == "scratch":
+            return network
+        return started_from(wanted, network, frozen=config["start"] == "frozen")
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
+class Probe:
+    """Some of the digits, by a linear classifier of what a layer sees in a network that has learnt the others."""
+
+    params = BUILTIN["probe"]
+
+    def data(self, config: Config) -> Data:
+        layers = len(config["hidden"])
+        if config["layer"] > layers:
+            raise InputError(f"layer = {config['layer']}: the network has {layers} hidden layers")
+        return features(altered(digits(), config), pretraining_of(config), config["layer"])
+
+    def model(self, config: Config) -> nn.Module:
+        width = config["hidden"][config["layer"] - 1] if config["layer"] else 64
+        return nn.Sequential(nn.Linear(width, class_count(config, 10)))
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
 class Own:
     """A person's own table, arrays or images: to tell classes, or a number."""
 
@@ -134,9 +173,11 @@ def image_model(config: Config, shape: Shape, classes: int) -> nn.Sequential:
     return cnn(shape, config["channels"], classes, **{key: config[key] for key in keys})
 
 
-TASKS: dict[str, Callable[[], Digits | Images | Own | Toy | Texts]] = {
+TASKS: dict[str, Callable[[], Digits | Images | Transfer | Probe | Own | Toy | Texts]] = {
     "digits": Digits,
     **{name: partial(Images, name) for name in IMAGE_SETS},
+    "transfer": Transfer,
+    "probe": Probe,
     "own": Own,
     "toy": Toy,
     "texts": Texts,

@@ -43,6 +43,8 @@ class Purpose(IntEnum):
     INPUT_SPARSITY = 10
     MADE = 11
     """Data that the project makes itself."""
+    PRETRAINING = 12
+    """Weights of a network that learns something before the run begins."""
 
 
 START = (0x243F6A88, -0x7A5CF72D)
