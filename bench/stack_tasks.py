@@ -24,7 +24,7 @@ class Images:
         return Data(enlarged(given.train), enlarged(given.val))
 
     def model(self, config: dict[str, Any]) -> nn.Module:
-        return cnn(16, [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
+        return cnn((1, 16, 16), [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
 
 
 class Residual:
