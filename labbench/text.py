@@ -17,6 +17,7 @@ _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
 )
 _BLOCKS = " ▏▎▍▌▋▊▉█"
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def clean(text: str) -> str:
@@ -110,6 +111,14 @@ def setting(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "-".join(setting(item) for item in value)
     return clean(str(value))
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A curve with a cell a value, from the lowest bar to the highest; a value that is not finite is a `·`."""
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] if math.isfinite(value) else "·" for value in values)
 
 
 def align_points(numbers: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ def use(
     """Open the database in a terminal of that size and run the script against it."""
 
     async def run() -> None:
-        async with LabbenchApp(path, view=view).run_test(size=size) as pilot:
+        async with LabbenchApp(path, view=view).run_test(size=size, notifications=True) as pilot:
             await settled(pilot)
             await script(pilot)
 
@@ -55,13 +55,13 @@ async def type_in(pilot: Pilot[None], words: str) -> str:
 
 async def settled(pilot: Pilot[None]) -> None:
     """Wait for the readings in thread workers, and for what they cause; the watch for changes never ends."""
-    while True:
+    quiet = 0
+    while quiet < 2:  # a worker that has ended may have sent a message that is not taken yet
         await pilot.pause()
         reading = [worker for worker in pilot.app.workers if worker.group != "watch" and not worker.is_finished]
-        if not reading:
-            return
-        await asyncio.wait([worker._task for worker in reading if worker._task is not None])
-        await pilot.pause()
+        quiet = 0 if reading else quiet + 1
+        if reading:
+            await asyncio.wait([worker._task for worker in reading if worker._task is not None])
 
 
 async def shown(pilot: Pilot[None], words: str, *, seconds: float = 10.0) -> str:

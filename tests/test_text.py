@@ -163,3 +163,9 @@ def test_a_bar_is_full_only_when_all_is_done() -> None:
     assert text.bar(0.9999, 4) == "███▉"
     assert text.bar(1, 4) == "████"
     assert {len(text.bar(step / 100, 7)) for step in range(-10, 120)} == {7}
+
+
+def test_a_sparkline_goes_from_the_lowest_bar_to_the_highest() -> None:
+    assert text.sparkline([0.0, 0.5, 1.0, math.nan, math.inf]) == "▁▅█··"
+    assert text.sparkline([2.0, 2.0]) == "▁▁"
+    assert text.sparkline([]) == ""

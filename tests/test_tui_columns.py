@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 
 from labbench.records import MetricSummary, RunRecord
-from labbench.tui.columns import Column, metric_rank, run_columns
-from labbench.tui.overlay import Overlay
+from labbench.tui.columns import Column, Contents, Layout, delta, metric_rank, run_columns
+from labbench.tui.marks import Marks
 
 RUN = RunRecord(
     id=1,
@@ -20,9 +20,16 @@ RUN = RunRecord(
 )
 
 
+CONTENTS = Contents(["lr", "batchnorm", "optimizer", "momentum"], ["epochs"], "val/loss", {"val/loss": "min"})
+
+
+def shown(contents: Contents, layout: Layout | None = None) -> list[Column]:
+    layout = layout or Layout()
+    return [column for column in layout.arrange(run_columns(contents)) if layout.shows(column)]
+
+
 def cells(run: RunRecord) -> dict[str, str]:
-    columns = run_columns(["lr", "batchnorm", "optimizer", "momentum"], "val/loss", {"val/loss": "min"})
-    return {column.title: column.cell(run) for column in columns}
+    return {column.title: column.cell(run) for column in shown(CONTENTS)}
 
 
 def test_a_row_has_the_settings_that_differ_and_the_metric_in_question() -> None:
@@ -32,6 +39,7 @@ def test_a_row_has_the_settings_that_differ_and_the_metric_in_question() -> None
         "val/loss": "0.0812",
         "best": "0.0791",
         "@": "170",
+        "curve": "",
         "lr": "0.01",
         "batchnorm": "✓",
         "optimizer": "adam",
@@ -54,8 +62,8 @@ def test_a_metric_without_finite_values_is_nan_and_has_no_best() -> None:
 
 def test_other_metrics_follow_with_their_best_and_axes_are_left_out() -> None:
     metrics = {"epoch": "max", "train/loss": "min", "val/accuracy": "max", "val/loss": "min", "time/compute_s": "max"}
-    titles = [column.title for column in run_columns([], "val/loss", metrics)]
-    assert titles == ["name", "val/loss", "best", "@", "val/accuracy", "train/loss", "took", "age"]
+    titles = [column.title for column in shown(Contents(metric="val/loss", metrics=metrics))]
+    assert titles == ["name", "val/loss", "best", "@", "curve", "val/accuracy", "train/loss", "took", "age"]
 
 
 def test_metrics_are_ranked_by_what_they_say_of_a_run() -> None:
@@ -64,33 +72,69 @@ def test_metrics_are_ranked_by_what_they_say_of_a_run() -> None:
 
 
 def test_a_column_grows_to_what_it_shows_and_never_shrinks() -> None:
-    column = Column("lr", "lr", lambda run: str(run.config["lr"]))
-    column.learn([replace(RUN, config={"lr": 0.1}), replace(RUN, config={"lr": 10})])
-    assert [column.fitted(replace(RUN, config={"lr": value})) for value in (0.1, 10)] == [" 0.1", "10  "]
-    column.learn([replace(RUN, config={"lr": 0.001})])
+    column = Column("lr", "lr", "lr", lambda run: str(run.config["lr"]))
+    column.learn(["0.1", "10"])
+    assert [column.fitted(cell) for cell in ("0.1", "10")] == [" 0.1", "10  "]
+    column.learn(["0.001"])
     assert column.width == 6
-    column.learn([replace(RUN, config={"lr": 1})])
+    column.learn(["1"])
     assert column.width == 6
     assert column.heading() == "    lr"
+    column.fixed_width = 3
+    assert (column.fitted("0.001"), column.heading()) == ("0.…", " lr")
 
 
 def test_a_column_of_words_is_flush_left() -> None:
-    column = Column("optimizer", "optimizer", lambda run: run.config["optimizer"], words=True)
-    column.learn([RUN])
-    assert column.fitted(RUN) == "adam     "
+    column = Column("optimizer", "optimizer", "optimizer", lambda run: run.config["optimizer"], words=True)
+    column.learn(["adam"])
+    assert column.fitted("adam") == "adam     "
     assert column.heading() == "optimizer"
 
 
+def test_chosen_columns_come_in_the_chosen_order_and_new_ones_beside_their_neighbours() -> None:
+    few = Contents(["lr", "seed"], [], "val/loss", {"val/loss": "min"})
+    layout = Layout(
+        order=("age", "config:lr", "name", "metric:best", "config:seed", "metric:last", "took"),
+        hidden=frozenset({"metric:step", "metric:spark"}),
+        shown=frozenset({"key"}),
+        widths={"age": 9},
+    )
+    columns = shown(few, layout)
+    assert [column.title for column in columns] == ["name", "age", "key", "lr", "best", "seed", "val/loss", "took"]
+    assert columns[1].width == 9
+    more = [column.id for column in shown(replace(few, differing=["lr", "dropout", "seed"]), layout)]
+    assert more[more.index("config:lr") + 1] == "config:dropout"
+
+
+def test_the_baseline_gives_every_run_its_distance() -> None:
+    columns = shown(replace(CONTENTS, baseline=RUN))
+    [column] = [column for column in columns if column.id == "metric:delta"]
+    worse = MetricSummary(20, 0, None, 0.0812, 200, 0.1002, 170, 2.3, 10)
+    assert column.cell(RUN) == "base"
+    assert column.cell(replace(RUN, key="other", summary={"val/loss": worse})) == "▼ +0.0211"
+    assert column.cell(replace(RUN, key="other", summary={})) == ""
+    assert [delta(1.0, 2.0, "min"), delta(1.0, 2.0, "max"), delta(2.0, 2.0, "max")] == ["▲ −1", "▼ −1", "= 0"]
+
+
 def test_marked_runs_get_the_first_free_slot() -> None:
-    overlay = Overlay()
+    marks = Marks()
     for key in "abc":
-        overlay.toggle(key)
-    assert overlay.marks == {"a": 1, "b": 2, "c": 3}
-    overlay.toggle("a")
-    overlay.toggle("d")
-    assert overlay.marks == {"b": 2, "c": 3, "d": 1}
-    for number in range(20):
-        overlay.toggle(f"more {number}")
-    assert set(overlay.marks.values()) == set(range(1, 9))
-    assert overlay.shown("c") == list(overlay.marks)
-    assert overlay.shown("new") == [*overlay.marks, "new"]
+        marks.toggle(key)
+    assert marks == {"a": 1, "b": 2, "c": 3}
+    marks.toggle("a")
+    marks.toggle("d")
+    assert marks == {"b": 2, "c": 3, "d": 1}
+    marks.add(f"more {number}" for number in range(20))
+    assert set(marks.values()) == set(range(1, 9))
+    assert len(marks) == 23
+    marks.invert(["b", "new"])
+    assert "b" not in marks
+    assert "new" in marks
+
+
+def test_an_edit_is_about_the_marked_runs_only_from_one_of_them() -> None:
+    marks = Marks()
+    marks.add(["a", "b"])
+    assert marks.concerned(["a"]) == ["a", "b"]
+    assert marks.concerned(["c"]) == ["c"]
+    assert marks.concerned([]) == []

@@ -203,7 +203,7 @@ def test_marked_runs_are_drawn_together_named_by_what_differs(database: Path) ->
         assert row_of(now, "adam lr=0.01 s0").startswith("│ ◆ ✓")
         now = await press(pilot, "j")
         assert set(legend_of(now)) == {"▸ lr=0.01 s1", "● lr=1 s1", "◆ lr=0.01 s0"}
-        assert legend_of(await press(pilot, "u")) == ["▸ adam lr=0.01 s1"]
+        assert legend_of(await press(pilot, "U")) == ["▸ adam lr=0.01 s1"]
 
     use(database, look)
 
@@ -248,9 +248,9 @@ def test_a_run_that_diverged_is_drawn_up_to_where_it_broke(database: Path) -> No
     use(database, look)
 
 
-def test_enter_gives_the_chart_the_screen_and_the_cursor_still_moves(database: Path) -> None:
+def test_v_gives_the_chart_the_screen_and_the_cursor_still_moves(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        now = await press(pilot, "enter")
+        now = await press(pilot, "v")
         assert "││" not in now
         assert legend_of(now) == ["▸ adam lr=1 s1"]
         assert legend_of(await press(pilot, "j")) == ["▸ adam lr=0.01 s0"]

@@ -1,16 +1,24 @@
-"""The application: themes, palette and quitting. What a person sees is in the screens."""
+"""The application: themes, palette, the watch for changes and quitting. What a person sees is in the screens."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Any, ClassVar
 
+from textual import on, work
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
+from textual.message import Message
 from textual.screen import Screen
 
+from labbench.errors import LabbenchError
+from labbench.tui import source
+from labbench.tui.base_screen import DataScreen
 from labbench.tui.looks import DARK, THEMES
 from labbench.tui.runs_screen import RunsScreen
+from labbench.tui.session import Session
 
 
 class LabbenchApp(App[None]):
@@ -19,17 +27,60 @@ class LabbenchApp(App[None]):
     TITLE = "labbench"
     CSS_PATH = "app.tcss"
     COMMAND_PALETTE_DISPLAY = "^p"
+    DEFAULT_MODE: ClassVar[str] = "runs"
+
+    class DatabaseChanged(Message):
+        """Somebody has written to the database."""
+
+    class WatchFailed(Message):
+        """The database cannot be read."""
+
+        def __init__(self, error: LabbenchError) -> None:
+            self.error = error
+            super().__init__()
 
     def __init__(self, path: Path, *, view: str = "runs") -> None:
         super().__init__()
         self.path = path
+        self.session = Session(path)
         self._view = view
+        self._stopped = threading.Event()
+        self.add_mode("runs", lambda: RunsScreen(self.session, chart_only=view == "chart"))
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
 
-    def get_default_screen(self) -> Screen[None]:
-        return RunsScreen(self.path, chart_only=self._view == "chart")
+    def on_mount(self) -> None:
+        self._watch()
+
+    def on_unmount(self) -> None:
+        self._stopped.set()
+
+    @work(thread=True, group="watch")
+    def _watch(self) -> None:
+        for error in source.changes(self.path, self._stopped):
+            self.post_message(self.DatabaseChanged() if error is None else self.WatchFailed(error))
+
+    @on(DatabaseChanged)
+    def _reread(self) -> None:
+        """The screen that is looked at reads again; the others do when somebody comes back to them."""
+        self.session.has_looked = True
+        for screen in self.data_screens():
+            screen.reread()
+
+    @on(WatchFailed)
+    def _say_failure(self, event: WatchFailed) -> None:
+        for screen in self.data_screens():
+            screen.post_message(DataScreen.Failed(event.error))
+
+    def action_go(self, screen: str) -> None:
+        """Look at another screen; each is as it was left."""
+        self.switch_mode(screen)
+
+    def data_screens(self) -> list[DataScreen[Any]]:
+        """All screens that there are by now."""
+        found = {screen for stack in self._screen_stacks.values() for screen in stack}
+        return [screen for screen in found if isinstance(screen, DataScreen)]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action of the screen under the words of its help, then the application's own."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from labbench import text
 from labbench.records import Goal, RunRecord, default_goal
+from labbench.tui.groups import Group
 
 _WIDEST = 28
 _WIDEST_NAME = 48
+_BEST_COLUMNS = 8
+"""How many metrics have a column when nobody has chosen."""
+SPARK_CELLS = 10
 
 
 @dataclass(slots=True)
@@ -21,27 +25,35 @@ class Column:
     It is as wide as what it has shown so far: it grows, but never jumps back while somebody scrolls.
     """
 
+    id: str
+    """What it is about: `name`, `config:lr`, `best:val/loss`; of the metric on the chart `metric:best`."""
     title: str
     sort: str | None
     """What the store sorts by: `name`, a config key, `best(val/loss)`; None where it cannot."""
     cell: Callable[[RunRecord], str]
+    of_group: Callable[[Group], str] = lambda group: ""
     numeric: bool = True
     """Aligned at the decimal point, title to the right; otherwise both to the left."""
     words: bool = False
     """What it holds is known only when it is seen: a cell that is no number makes it a column of text."""
     descending_first: bool = False
     """Sorted for the first time, the largest value comes first."""
-    is_best: bool = False
-    """It holds the best values of the metric on the chart."""
+    best_of: str | None = None
+    """The metric whose best values it holds."""
+    is_quiet: bool = False
+    """In a colour that stands back."""
+    optional: bool = False
+    """Shown only where somebody has chosen it."""
     widest: int = _WIDEST
     before_point: int = 0
     behind_point: int = 0
     longest: int = 0
+    fixed_width: int | None = None
+    """As somebody has set it."""
 
-    def learn(self, runs: Iterable[RunRecord]) -> None:
-        """Grow to the cells of these runs."""
-        for run in runs:
-            cell = self.cell(run)
+    def learn(self, cells: Iterable[str]) -> None:
+        """Grow to these cells."""
+        for cell in cells:
             if self.words and cell and cell[0] not in "-0123456789":
                 self.numeric = False
             if self.numeric:
@@ -59,12 +71,13 @@ class Column:
     @property
     def width(self) -> int:
         """Cells the column takes, without the gap to its neighbour."""
+        if self.fixed_width is not None:
+            return self.fixed_width
         content = max(self.longest, self.before_point + self.behind_point)
-        return max(text.width(self.title), min(content, self.widest))
+        return max(min(text.width(self.title), self.widest), min(content, self.widest))
 
-    def fitted(self, run: RunRecord) -> str:
-        """The run's cell in exactly `width` cells."""
-        cell = self.cell(run)
+    def fitted(self, cell: str) -> str:
+        """A cell in exactly `width` cells."""
         if not self.numeric:
             return text.fit(cell, self.width)
         whole, rest = text.split_at_point(cell)
@@ -75,19 +88,84 @@ class Column:
         return text.fit(self.title, self.width, right=self.numeric)
 
 
-def run_columns(differing: Sequence[str], metric: str | None, metrics: Mapping[str, Goal]) -> list[Column]:
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What somebody has chosen: columns by their ids."""
+
+    order: tuple[str, ...] = ()
+    """Of all columns there were when it was changed; empty: as they come."""
+    hidden: frozenset[str] = frozenset()
+    shown: frozenset[str] = frozenset()
+    """Optional ones."""
+    widths: Mapping[str, int] = field(default_factory=dict)
+
+    def arrange(self, columns: Sequence[Column]) -> list[Column]:
+        """All columns in order, in their widths. A new one stands behind its neighbour; the name stays first."""
+        for column in columns:
+            column.fixed_width = self.widths.get(column.id)
+        if not self.order:
+            return list(columns)
+        by_id = {column.id: column for column in columns}
+        arranged = [by_id[name] for name in self.order if name in by_id]
+        for before, column in zip([None, *columns], columns, strict=False):
+            if column.id not in self.order:
+                arranged.insert(arranged.index(before) + 1 if before else 0, column)
+        return sorted(arranged, key=lambda column: column.id != "name")
+
+    def shows(self, column: Column) -> bool:
+        """Whether a column is on the screen."""
+        if column.optional:
+            return column.id in self.shown
+        return column.id not in self.hidden or column.id == "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the columns are made from."""
+
+    differing: Sequence[str] = ()
+    constant: Sequence[str] = ()
+    metric: str | None = None
+    metrics: Mapping[str, Goal] = field(default_factory=dict)
+    grouped: Sequence[str] = ()
+    """Config keys that runs are grouped by."""
+    tagged: bool = False
+    noted: bool = False
+    baseline: RunRecord | None = None
+    sparks: Mapping[str, str] = field(default_factory=dict)
+    """The curve of the metric in a few cells, by run."""
+
+
+def run_columns(contents: Contents) -> list[Column]:
     """The columns beside a run's status: its name, the metric on the chart, the settings that differ, its time.
 
     Then the best values of the other metrics, those that say how good a run is (val, test) before the rest.
     """
-    columns = [Column("name", "name", lambda run: text.clean(run.name), numeric=False, widest=_WIDEST_NAME)]
+    metric, metrics = contents.metric, contents.metrics
+    columns = [
+        Column(
+            "name", "name", "name", lambda run: text.clean(run.name), Group.label, numeric=False, widest=_WIDEST_NAME
+        )
+    ]
+    if contents.grouped:
+        columns.append(Column("n", "n", None, lambda run: "", lambda group: str(len(group.keys))))
     if metric is not None:
-        columns += _metric_columns(metric, metrics.get(metric) or default_goal(metric))
-    columns += [_setting_column(key) for key in differing]
+        columns += _metric_columns(metric, metrics.get(metric) or default_goal(metric), contents)
+    columns += [_setting_column(key) for key in contents.differing]
+    columns += [_setting_column(key, optional=True) for key in contents.constant]
     others = sorted((name for name in metrics if name != metric and not is_axis(name)), key=metric_rank)
-    columns += [_best_column(name, metrics[name], title=text.clean(name)) for name in others]
-    columns.append(Column("took", "seconds", lambda run: text.duration(run.seconds)))
-    columns.append(Column("age", "started", _age, descending_first=True))
+    for rank, name in enumerate(others):
+        columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _BEST_COLUMNS))
+    columns += [_last_column(name, metrics[name]) for name in metrics if name != metric]
+    columns.append(Column("took", "took", "seconds", lambda run: text.duration(run.seconds)))
+    columns.append(Column("age", "age", "started", _age, descending_first=True))
+    columns.append(_words_column("tags", "tag", lambda run: " ".join(run.tags), optional=not contents.tagged))
+    columns.append(_words_column("note", None, lambda run: run.note, optional=not contents.noted))
+    columns.append(_words_column("experiment", "experiment", lambda run: run.experiment))
+    columns.append(_words_column("status", "status", lambda run: run.status))
+    columns.append(_words_column("key", "key", lambda run: run.key))
+    columns.append(_words_column("why it ended", None, lambda run: run.error or run.reason))
+    columns.append(_words_column("device", None, lambda run: run.device))
     return columns
 
 
@@ -103,28 +181,99 @@ def metric_rank(metric: str) -> tuple[int, bool, str]:
     return (order.index(first) if first in order else len(order)), "loss" not in metric.lower(), metric
 
 
-def _metric_columns(metric: str, goal: Goal) -> list[Column]:
-    return [
-        Column(text.clean(metric), f"last({metric})", _last_of(metric), descending_first=goal == "max"),
-        replace(_best_column(metric, goal, title="best"), is_best=True),
-        Column("@", None, _best_step_of(metric, goal)),
-    ]
+def telling(metrics: Iterable[str]) -> list[str]:
+    """The metrics that say how good a run is, the most telling first."""
+    return sorted((name for name in metrics if not is_axis(name)), key=metric_rank)
 
 
-def _best_column(metric: str, goal: Goal, *, title: str) -> Column:
+def _metric_columns(metric: str, goal: Goal, contents: Contents) -> list[Column]:
+    """Of the metric on the chart: last, best, its spread or its distance, where it was best, its curve."""
+    last, best = _last_column(metric, goal), _best_column(metric, goal, title="best")
+    last.id, last.title, last.optional = "metric:last", text.clean(metric), False
+    best.id = "metric:best"
+    columns = [last, best]
+    if contents.grouped:
+        spread = _of_mean(f"best({metric})", "spread")
+        columns.append(Column("metric:spread", "±", None, lambda run: "", spread))
+    if contents.baseline is not None:
+        columns.append(_delta_column(metric, goal, contents.baseline))
+    columns.append(Column("metric:step", "@", None, _best_step_of(metric, goal)))
+    columns.append(_spark_column(contents.sparks))
+    return columns
+
+
+def _spark_column(sparks: Mapping[str, str]) -> Column:
     def cell(run: RunRecord) -> str:
-        summary = run.summary.get(metric)
-        return "" if summary is None else text.number(summary.best(goal)[0])
+        return sparks.get(run.key, "")
 
-    return Column(title, f"best({metric})", cell, descending_first=goal == "max")
+    return Column("metric:spark", "curve", None, cell, numeric=False, is_quiet=True, longest=SPARK_CELLS)
 
 
-def _last_of(metric: str) -> Callable[[RunRecord], str]:
+def _best_column(metric: str, goal: Goal, *, title: str, optional: bool = False) -> Column:
+    sort = f"best({metric})"
+    return Column(
+        f"best:{metric}",
+        title,
+        sort,
+        lambda run: text.number(best_of(run, metric, goal)),
+        _of_mean(sort, "mean"),
+        descending_first=goal == "max",
+        best_of=metric,
+        optional=optional,
+    )
+
+
+def _last_column(metric: str, goal: Goal) -> Column:
     def cell(run: RunRecord) -> str:
         summary = run.summary.get(metric)
         return "" if summary is None else text.number(summary.last)
 
+    return Column(
+        f"last:{metric}",
+        f"last {text.clean(metric)}",
+        f"last({metric})",
+        cell,
+        _of_mean(f"last({metric})", "mean"),
+        descending_first=goal == "max",
+        optional=True,
+    )
+
+
+def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> Column:
+    reference = best_of(baseline, metric, goal)
+
+    def cell(run: RunRecord) -> str:
+        if run.key == baseline.key:
+            return "base"
+        return delta(best_of(run, metric, goal), reference, goal)
+
+    return Column("metric:delta", "Δ best", None, cell, numeric=False)
+
+
+def _of_mean(heading: str, part: str) -> Callable[[Group], str]:
+    """The mean or the spread of a group under a heading."""
+
+    def cell(group: Group) -> str:
+        mean = group.means.get(heading)
+        return "" if mean is None else text.number(getattr(mean, part))
+
     return cell
+
+
+def best_of(run: RunRecord, metric: str, goal: Goal) -> float | None:
+    """The best value of a metric of a run."""
+    summary = run.summary.get(metric)
+    return None if summary is None else summary.best(goal)[0]
+
+
+def delta(value: float | None, reference: float | None, goal: Goal) -> str:
+    """How far a value is from another, ▲ where it is better and ▼ where it is worse; "" where one is missing."""
+    if value is None or reference is None:
+        return ""
+    if value == reference:
+        return "= 0"
+    is_better = (value < reference) == (goal == "min")
+    return f"{'▲' if is_better else '▼'} {'+' if value > reference else '−'}{text.number(abs(value - reference))}"
 
 
 def _best_step_of(metric: str, goal: Goal) -> Callable[[RunRecord], str]:
@@ -136,11 +285,20 @@ def _best_step_of(metric: str, goal: Goal) -> Callable[[RunRecord], str]:
     return cell
 
 
-def _setting_column(key: str) -> Column:
+def _setting_column(key: str, *, optional: bool = False) -> Column:
     def cell(run: RunRecord) -> str:
         return show_setting(run.config[key]) if key in run.config else ""
 
-    return Column(text.clean(key), key, cell, words=True)
+    def of_group(group: Group) -> str:
+        return show_setting(group.settings[key]) if group.settings.get(key) is not None else ""
+
+    return Column(f"config:{key}", text.clean(key), key, cell, of_group, words=True, optional=optional)
+
+
+def _words_column(
+    title: str, sort: str | None, words: Callable[[RunRecord], str | None], *, optional: bool = True
+) -> Column:
+    return Column(title, title, sort, lambda run: text.clean(words(run) or ""), numeric=False, optional=optional)
 
 
 def show_setting(value: Any) -> str:

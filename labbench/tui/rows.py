@@ -1,8 +1,8 @@
-"""How a run looks as a row of the table, and how the row of titles looks: columns and a record in, a strip out."""
+"""How a run or a group looks as a row of the table, and how the row of titles looks: columns in, a strip out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.segment import Segment
@@ -12,12 +12,15 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from labbench import text
-from labbench.records import RunRecord
+from labbench.records import RunRecord, Status
 from labbench.tui.columns import Column
+from labbench.tui.groups import Group
 from labbench.tui.looks import GLYPHS, MOVING, STATUS_LOOKS, series_colours
 
 LEAD = 5
 """Cells before the name: the mark and the status."""
+_TELLING: tuple[Status, ...] = ("running", "failed", "lost", "diverged", "stopped", "queued", "finished")
+"""A group shows the status of its runs that asks most for a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,15 @@ class RowState:
     highlighted: bool = False
     slot: int | None = None
     """Of its mark; None where it has none."""
-    starred: bool = False
+    stars: Collection[str] = ()
+    """The metrics that are best here."""
+    is_baseline: bool = False
+    is_member: bool = False
+    """It stands beneath its group."""
     turn: int = 0
     """How far the glyph of a run that is training has turned."""
+    column: int | None = None
+    """The column of the cursor."""
 
 
 class RowPainter:
@@ -37,57 +46,100 @@ class RowPainter:
 
     def __init__(self, widget: Widget) -> None:
         self._widget = widget
-        self._styles: dict[tuple[str, str, bool, bool, bool], Style] = {}
+        self._styles: dict[tuple[str, str, bool, float, bool], Style] = {}
 
-    def heading(self, columns: Sequence[Column], name_width: int, sort: str | None, *, descending: bool) -> Strip:
+    def heading(
+        self, columns: Sequence[Column], name_width: int, sorted_by: tuple[str | None, bool], current: int
+    ) -> Strip:
         """The titles; the one that is sorted by has an arrow. Each knows its column's index as `meta`, for clicks."""
+        sort, descending = sorted_by
         segments = [Segment(" " * LEAD, self.style("secondary"))]
         for index, column in enumerate(columns):
             is_sorted = sort is not None and column.sort == sort
             arrow = ("▼" if descending else "▲") if is_sorted else " "
             title = text.fit(column.title, name_width) if index == 0 else column.heading()
             style = self.style("primary" if is_sorted else "secondary", bold=True)
-            segments.append(Segment(f"{title}{arrow} ", style + Style.from_meta({"column": index})))
+            if index == current:
+                style += Style(underline=True)
+            segments.append(Segment(title, style + Style.from_meta({"column": index})))
+            segments.append(Segment(f"{arrow} ", self.style("primary") + Style.from_meta({"column": index})))
         return Strip(segments)
 
     def row(self, record: RunRecord, columns: Sequence[Column], name_width: int, state: RowState) -> Strip:
         """Mark, status and name, then a cell for each other column."""
-        on = state.highlighted
-        plain = self.style("foreground", highlighted=on)
         look = STATUS_LOOKS[record.status]
         glyph = MOVING[state.turn % len(MOVING)] if record.status == "running" else look.glyph
-        name = text.fit(columns[0].cell(record), name_width)
-        segments = [
-            Segment(" ", plain),
-            self._mark(state.slot, plain),
-            Segment(" ", plain),
-            Segment(f"{glyph} ", self.style(look.colour, highlighted=on)),
-            Segment(name, self.style("foreground", bold=on, highlighted=on)),
-        ]
-        for column in columns[1:]:
-            cell = column.fitted(record)
-            star = "★" if state.starred and column.is_best else " "
-            strange = cell.strip() in ("nan", "inf", "-inf")
-            segments.append(Segment(f" {star}", self.style("accent", highlighted=on)))
-            segments.append(Segment(cell, self.style("warning", highlighted=on) if strange else plain))
+        name = f"{'  ' if state.is_member else ''}{columns[0].cell(record)}"
+        cells = [name, *(column.cell(record) for column in columns[1:])]
+        colour = "secondary" if record.archived else "foreground"
+        lead = [self._mark(state), Segment(f"{glyph} ", self._on(look.colour, state))]
+        return self._row(lead, cells, columns, name_width, state, colour)
+
+    def group(self, group: Group, columns: Sequence[Column], name_width: int, state: RowState) -> Strip:
+        """The same for a group: its settings in place of a name, means in place of values."""
+        status: Status = next((status for status in _TELLING if group.statuses.get(status)), "finished")
+        look = STATUS_LOOKS[status]
+        cells = [column.of_group(group) for column in columns]
+        lead = [self._mark(state), Segment(f"{look.glyph} ", self._on(look.colour, state))]
+        return self._row(lead, cells, columns, name_width, state, "foreground", bold=True)
+
+    def _row(
+        self,
+        lead: Sequence[Segment],
+        cells: Sequence[str],
+        columns: Sequence[Column],
+        name_width: int,
+        state: RowState,
+        colour: str,
+        *,
+        bold: bool = False,
+    ) -> Strip:
+        plain = self._on(colour, state)
+        bold = bold or state.highlighted
+        segments = [Segment("»" if state.is_baseline else " ", self._on("accent", state)), lead[0], Segment(" ", plain)]
+        segments += [lead[1], Segment(text.fit(cells[0], name_width), self._on(colour, state, bold=bold, column=0))]
+        for index, column in enumerate(columns[1:], start=1):
+            cell = column.fitted(cells[index])
+            blank = len(cell) - len(cell.lstrip()) if column.best_of in state.stars else len(cell)
+            ink = "secondary" if column.is_quiet else _colour(cell.strip(), colour)
+            if blank < len(cell):  # the star stands right before the number
+                segments.append(Segment(f" {' ' * blank}★", self._on("accent", state)))
+                segments.append(Segment(cell[blank:], self._on(ink, state, column=index)))
+            else:
+                segments += [Segment("  ", plain), Segment(cell, self._on(ink, state, column=index))]
         return Strip([*segments, Segment(" ", plain)])
 
-    def _mark(self, slot: int | None, plain: Style) -> Segment:
-        if slot is None:
+    def _mark(self, state: RowState) -> Segment:
+        plain = self._on("foreground", state)
+        if state.slot is None:
             return Segment(" ", plain)
-        return Segment(
-            GLYPHS[slot], plain + Style(color=Color.parse(series_colours(self._widget.app)[slot]).rich_color)
-        )
+        colour = Color.parse(series_colours(self._widget.app)[state.slot])
+        return Segment(GLYPHS[state.slot], plain + Style(color=colour.rich_color))
 
-    def style(self, colour: str, *, bold: bool = False, highlighted: bool = False) -> Style:
-        """The theme's colour of that name, on the widget's background or on the cursor's."""
+    def _on(self, colour: str, state: RowState, *, bold: bool = False, column: int | None = None) -> Style:
+        """A colour in a row: the cursor's row is lit, and its cell more so."""
+        at_cursor = column is not None and column == state.column
+        return self.style(colour, bold=bold, lit=0.0 if not state.highlighted else 0.42 if at_cursor else 0.22)
+
+    def style(self, colour: str, *, bold: bool = False, lit: float = 0.0) -> Style:
+        """The theme's colour of that name, on the widget's background or so far lit by the cursor's."""
         widget = self._widget
-        key = (widget.app.theme, colour, bold, highlighted, widget.has_focus)
+        key = (widget.app.theme, colour, bold, lit, widget.has_focus)
         if key not in self._styles:
             variables = widget.app.theme_variables
             background = widget.background_colors[1]
-            if highlighted:
-                background = background.blend(Color.parse(variables["primary"]), 0.22 if widget.has_focus else 0.12)
+            if lit:
+                background = background.blend(Color.parse(variables["primary"]), lit if widget.has_focus else lit / 2)
             ink = Color.parse(variables[colour])
             self._styles[key] = Style(color=ink.rich_color, bgcolor=background.rich_color, bold=bold)
         return self._styles[key]
+
+
+_COLOURS: Mapping[str, str] = {"▲": "success", "▼": "error", "n": "warning", "i": "warning"}
+
+
+def _colour(cell: str, otherwise: str) -> str:
+    """Better and worse than the baseline, and numbers that are none, have their own colours."""
+    if cell[:2] in ("▲ ", "▼ ") or cell in ("nan", "inf"):
+        return _COLOURS[cell[0]]
+    return "warning" if cell == "-inf" else otherwise

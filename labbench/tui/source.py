@@ -5,6 +5,8 @@ Each call opens its own reader, a fraction of a millisecond, so that no thread w
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,12 +14,16 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from labbench import filters
-from labbench.errors import LabbenchError
+from labbench import filters, text
+from labbench.errors import FilterError, InputError, LabbenchError
 from labbench.filters import And, Compare, Filter
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
-from labbench.tui.columns import is_axis, metric_rank
+from labbench.tui.columns import is_axis, metric_rank, telling
+from labbench.tui.completion import Vocabulary
+from labbench.tui.facts import RunDetail
+from labbench.tui.groups import Group, group, sort_groups
+from labbench.tui.output import lines_of
 
 _LOOK_EVERY_SECONDS = 1.0
 ENDED: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped"})
@@ -34,6 +40,10 @@ class Query:
     sort: str | None = None
     """A column; None for the metric's best, best first."""
     descending: bool = False
+    group: tuple[str, ...] = ()
+    """Config keys whose values the runs of a group share."""
+    opened: frozenset[str] = frozenset()
+    """The groups whose runs are shown beneath them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +71,20 @@ class Snapshot:
 
     query: Query
     """As it was asked, with what was left open filled in."""
+    rows: Sequence[str] = ()
+    """The runs that fit by their keys, and the groups by their ids, in order."""
     keys: Sequence[str] = ()
-    """The runs that fit, in order."""
+    """The runs alone, those of closed groups too."""
+    groups: Mapping[str, Group] = field(default_factory=dict)
     records: Sequence[RunRecord] = ()
-    """Those of them that were asked for, with their summaries."""
+    """Those of the runs that were asked for, with their summaries."""
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     differing: Sequence[str] = ()
     constant: Mapping[str, Any] = field(default_factory=dict)
-    best: str | None = None
-    """The run with the best value of the metric."""
-    progress: Progress = Progress()
+    stars: frozenset[tuple[str, str]] = frozenset()
+    """(metric, run or group) where it has the best value of all."""
+    tagged: bool = False
+    """Whether any run has a tag."""
 
 
 def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: int) -> Snapshot:
@@ -83,18 +97,65 @@ def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: in
     with Reader(path) as reader:
         shown = filters.parse(query.expression)
         metrics = reader.metrics(shown)
-        query = _filled_in(query, metrics)
-        keys = reader.keys(shown, sort=query.sort, descending=query.descending)
-        return Snapshot(
-            query=query,
-            keys=keys,
-            records=_records(reader, {*wanted, *keys[:rows]}),
-            metrics=metrics,
-            differing=reader.differing(shown),
-            constant=reader.constant(shown),
-            best=_best_run(reader, shown, query.metric, metrics),
-            progress=_progress(reader),
-        )
+        try:
+            return _snapshot(reader, shown, _filled_in(query, metrics), metrics, wanted, rows)
+        except FilterError:
+            raise
+        except InputError:  # there is nothing of that name to sort by any more
+            return _snapshot(reader, shown, _filled_in(replace(query, sort=None), metrics), metrics, wanted, rows)
+
+
+def _snapshot(
+    reader: Reader,
+    shown: Filter | None,
+    query: Query,
+    metrics: Mapping[str, Goal],
+    wanted: Collection[str],
+    first_rows: int,
+) -> Snapshot:
+    starred = telling(metrics)[:_STARRED]
+    headings = [f"best({metric})" for metric in starred]
+    if query.group:
+        also = [f"last({query.metric})", f"best({query.metric})"] if query.metric else []
+        headings += [heading for heading in dict.fromkeys([*also, query.sort or "created"]) if heading not in headings]
+    found = reader.values(["status", *headings], shown, by=query.group, sort=query.sort, descending=query.descending)
+    groups = group(found, query.group, headings, opened=query.opened) if query.group else []
+    groups = sort_groups(groups, query.sort, descending=query.descending)
+    keys = [row[0] for row in found]
+    rows = [key for one in groups for key in (one.id, *(one.keys if one.is_open else ()))] if query.group else keys
+    differing, constant = reader.told_apart(shown)
+    return Snapshot(
+        query=query,
+        rows=rows,
+        keys=keys,
+        groups={one.id: one for one in groups},
+        records=_records(reader, {*wanted, *rows[:first_rows]}),
+        metrics=metrics,
+        differing=differing,
+        constant=constant,
+        stars=_stars(found, groups, starred, metrics),
+        tagged=reader.count(_TAGGED if shown is None else And((shown, _TAGGED))) > 0,
+    )
+
+
+_STARRED = 12
+"""Metrics whose best run is looked for."""
+_TAGGED = Compare("tag", None, "!=", (None,), ("none",))
+
+
+def _stars(
+    found: Sequence[tuple[Any, ...]], groups: Sequence[Group], metrics: Sequence[str], goals: Mapping[str, Goal]
+) -> frozenset[tuple[str, str]]:
+    stars = set()
+    for column, metric in enumerate(metrics, start=3):
+        best = min if goals[metric] == "min" else max
+        values = [row[column] for row in found if row[column] is not None]
+        if values:
+            stars.add((metric, next(row[0] for row in found if row[column] == best(values))))
+        means = {one.id: one.means[f"best({metric})"].mean for one in groups if f"best({metric})" in one.means}
+        if means:
+            stars.add((metric, best(means, key=means.__getitem__)))
+    return frozenset(stars)
 
 
 def _filled_in(query: Query, metrics: Mapping[str, Goal]) -> Query:
@@ -122,13 +183,30 @@ def _records(reader: Reader, keys: Collection[str]) -> list[RunRecord]:
     return reader.runs(And((Compare("key", None, "=", texts, texts), both)))
 
 
-def _best_run(reader: Reader, shown: Filter | None, metric: str | None, metrics: Mapping[str, Goal]) -> str | None:
-    if metric is None:
-        return None
-    goal = metrics[metric]
-    first = reader.runs(shown, sort=f"best({metric})", descending=goal == "max", limit=1, summaries=[metric])
-    has_value = first and metric in first[0].summary and first[0].summary[metric].best(goal)[0] is not None
-    return first[0].key if has_value else None
+def read_progress(path: Path) -> Progress:
+    """How far everything in the database is."""
+    if not path.exists():
+        return Progress()
+    with Reader(path) as reader:
+        return _progress(reader)
+
+
+def read_sparks(path: Path, runs: Sequence[RunRecord], metric: str, cells: int) -> dict[str, str]:
+    """The curve of a metric in a few cells, for each of the runs that has one."""
+    with Reader(path) as reader:
+        curves = reader.curves([run.id for run in runs], metric, cells)
+    return {run.key: text.sparkline(_levelled(curves[run.id].mean.tolist())) for run in runs if run.id in curves}
+
+
+def _levelled(values: list[float]) -> list[float]:
+    """As they are, or their logarithms where one step down would hide all that follows."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or min(finite) <= 0 or max(finite) < _FAR * min(finite):
+        return values
+    return [math.log(value) if math.isfinite(value) else value for value in values]
+
+
+_FAR = 5.0
 
 
 def _progress(reader: Reader) -> Progress:
@@ -159,6 +237,48 @@ def _share_done(run: RunRecord) -> float:
     if epoch is None or not isinstance(epochs, int | float) or not epochs > 0:
         return 0.0
     return min(1.0, max(0.0, epoch.last / epochs))
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """The words that a filter may be made of."""
+    if not path.exists():
+        return Vocabulary()
+    with Reader(path) as reader:
+        keys = reader.config_keys()
+        values: dict[str, dict[str, None]] = {key: {} for key in keys}
+        for settings in {row[1] for row in reader.values([], by=keys)}:
+            for key, value in zip(keys, json.loads(settings), strict=False):
+                if value is not None and len(values[key]) < _WORDS:
+                    values[key][_word(value)] = None
+        words = {key: sorted(found, key=_order) for key, found in values.items()}
+        words["experiment"] = reader.experiments()
+        words["tag"] = sorted({tag for run in reader.runs(_TAGGED, summaries=False, limit=_WORDS) for tag in run.tags})
+        return Vocabulary(words, telling(reader.metrics()))
+
+
+_WORDS = 200
+"""Values of one key that are offered."""
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _order(word: str) -> tuple[bool, float, str]:
+    """Numbers by size, then words."""
+    try:
+        return False, float(word), word
+    except ValueError:
+        return True, 0.0, word
+
+
+def read_run(path: Path, key: str) -> RunDetail:
+    """One run with all that belongs to it. Raises RunNotFound where it is gone."""
+    with Reader(path) as reader:
+        record = reader.find(key)
+        goals = reader.metrics()
+        output = lines_of(reader.logs(record.key))
+        return RunDetail(record, goals, output, reader.artifacts(record.key), reader.sources(record.key))
 
 
 def changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:

@@ -1,4 +1,4 @@
-"""A virtual table of runs: it knows all keys in order, and asks for the records of the rows it shows.
+"""A virtual table of runs and groups: it knows all rows in order, and asks for the records of those it shows.
 
 The cursor belongs to a run, not to a row: when the order changes under it, the run stays highlighted and stays on its
 line of the screen.
@@ -6,7 +6,7 @@ line of the screen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -19,6 +19,7 @@ from textual.strip import Strip
 
 from labbench.records import RunRecord
 from labbench.tui.columns import Column
+from labbench.tui.groups import Group
 from labbench.tui.rows import LEAD, RowPainter, RowState
 
 _MARGIN = 40
@@ -42,8 +43,8 @@ class RunsTable(ScrollView, can_focus=True):
         Binding("ctrl+b,pageup", "page(-1)", show=False, tooltip="A page up"),
         Binding("g,home", "edge(0)", show=False, tooltip="First run"),
         Binding("G,end", "edge(-1)", show=False, tooltip="Last run"),
-        Binding("right", "sideways(8)", show=False, tooltip="Columns farther right"),
-        Binding("left", "sideways(-8)", show=False, tooltip="Columns farther left"),
+        Binding("right", "column(1)", show=False, tooltip="Next column"),
+        Binding("left", "column(-1)", show=False, tooltip="Column before"),
     ]
 
     class RunHighlighted(Message):
@@ -73,15 +74,19 @@ class RunsTable(ScrollView, can_focus=True):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.keys: Sequence[str] = ()
-        """All runs, in order."""
+        """All rows, in order: the keys of runs and the ids of groups."""
+        self.groups: Mapping[str, Group] = {}
         self.cursor: str | None = None
-        """The key of the highlighted run."""
+        """The highlighted row."""
         self.columns: Sequence[Column] = ()
+        self.column = 0
+        """The column of the cursor."""
         self.sorted_by: tuple[str | None, bool] = (None, False)
         self.marks: Mapping[str, int] = {}
         """Marked runs and the slot of each one's colour."""
-        self.starred: str | None = None
-        """The best run of all."""
+        self.stars: Collection[tuple[str, str]] = ()
+        """(metric, row) where it is best of all."""
+        self.baseline: str | None = None
         self.empty = ""
         """What is said in place of rows when there are none."""
         self.turn = 0
@@ -94,12 +99,19 @@ class RunsTable(ScrollView, can_focus=True):
 
     # What is shown
 
-    def show_runs(self, keys: Sequence[str], records: Sequence[RunRecord], columns: Sequence[Column]) -> None:
-        """Show these runs in this order; `records` are those at hand, the others are asked for when they are needed."""
+    def show_runs(
+        self,
+        keys: Sequence[str],
+        records: Sequence[RunRecord],
+        columns: Sequence[Column],
+        groups: Mapping[str, Group] | None = None,
+    ) -> None:
+        """Show these rows in this order; `records` are those at hand, the others are asked for when they are needed."""
         line = self._row_of.get(self.cursor or "", 0) - self.scroll_offset.y
         before = self._row_of.get(self.cursor or "", 0)
         self.keys, self._row_of = keys, {key: row for row, key in enumerate(keys)}
         self._records = {record.key: record for record in records}
+        self.groups = groups or {}
         self._asked = []
         self._take_columns(columns)
         if self.cursor not in self._row_of:  # it is gone: the one that took its place
@@ -110,12 +122,15 @@ class RunsTable(ScrollView, can_focus=True):
             self._scroll_to_row(self._row_of[self.cursor] - line)
 
     def _take_columns(self, columns: Sequence[Column]) -> None:
-        """Columns that were there before stay as wide as they were."""
-        known = {column.title: column for column in self.columns}
+        """Columns that were there before stay as wide as they were, and the cursor stays in its own."""
+        known = {(column.id, column.title): column for column in self.columns}
+        current = self.columns[self.column].id if self.columns else "name"
         for column in columns:
-            if column.title in known:
-                column.grow_to(known[column.title])
+            if (column.id, column.title) in known:
+                column.grow_to(known[column.id, column.title])
+            column.learn(map(column.of_group, self.groups.values()))
         self.columns = columns
+        self.column = next((index for index, column in enumerate(columns) if column.id == current), 0)
 
     def add_records(self, records: Sequence[RunRecord]) -> None:
         """Fill in rows that were asked for."""
@@ -146,7 +161,19 @@ class RunsTable(ScrollView, can_focus=True):
     def wanted_keys(self) -> Sequence[str]:
         """The runs on the screen and some around them."""
         top = self.scroll_offset.y
-        return self.keys[max(0, top - _MARGIN) : top + self._page + _MARGIN]
+        around = self.keys[max(0, top - _MARGIN) : top + self._page + _MARGIN]
+        return [key for key in around if key not in self.groups] if self.groups else around
+
+    def records_on_screen(self) -> list[RunRecord]:
+        """Of the runs that can be seen, those whose records are at hand."""
+        found = (self._records.get(key) for key in self._visible_keys())
+        return [record for record in found if record is not None]
+
+    def runs_of_cursor(self) -> tuple[str, ...]:
+        """The highlighted run, or the runs of the highlighted group."""
+        if self.cursor is None:
+            return ()
+        return self.groups[self.cursor].keys if self.cursor in self.groups else (self.cursor,)
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
@@ -163,8 +190,20 @@ class RunsTable(ScrollView, can_focus=True):
     def action_edge(self, row: int) -> None:
         self._go(row % max(1, len(self.keys)))
 
-    def action_sideways(self, cells: int) -> None:
-        self.scroll_to(x=self.scroll_offset.x + cells, animate=False, force=True)
+    def action_column(self, way: int) -> None:
+        self._go_to_column(self.column + way)
+
+    def _go_to_column(self, index: int) -> None:
+        """Another column, brought wholly into view."""
+        self.column = max(0, min(index, len(self.columns) - 1))
+        self._strips.clear()
+        self.refresh()
+        if self.column:
+            left = sum(_GAP + column.width for column in self.columns[1 : self.column])
+            right = left + _GAP + self.columns[self.column].width
+            room = self.scrollable_content_region.width - self._frozen_width
+            x = min(max(self.scroll_offset.x, right + 1 - room), left)
+            self.scroll_to(x=x, animate=False, force=True, immediate=True)
 
     @property
     def _cursor_row(self) -> int:
@@ -202,6 +241,7 @@ class RunsTable(ScrollView, can_focus=True):
         if offset.y == 0:
             column = event.style.meta.get("column")
             if column is not None:
+                self._go_to_column(column)
                 self.post_message(self.HeadingClicked(self.columns[column]))
         else:
             self._go(self.scroll_offset.y + offset.y - 1)
@@ -215,7 +255,7 @@ class RunsTable(ScrollView, can_focus=True):
 
     def _relayout(self) -> None:
         for column in self.columns:
-            column.learn(self._records.values())
+            column.learn(map(column.cell, self._records.values()))
         width = self._frozen_width + sum(_GAP + column.width for column in self.columns[1:])
         self.virtual_size = Size(width, len(self.keys) + 1)
         self._show_position()
@@ -225,7 +265,10 @@ class RunsTable(ScrollView, can_focus=True):
     @property
     def _name_width(self) -> int:
         """The name may take half of the table."""
-        return min(self.columns[0].width, max(12, self.scrollable_content_region.width // 2)) if self.columns else 0
+        if not self.columns:
+            return 0
+        indented = self.columns[0].width + (2 if self.groups else 0)
+        return min(indented, max(12, self.scrollable_content_region.width // 2))
 
     @property
     def _frozen_width(self) -> int:
@@ -252,25 +295,42 @@ class RunsTable(ScrollView, can_focus=True):
         if not self.keys:
             return self._empty_line(y, width)
         if y == 0:
-            sort, descending = self.sorted_by
             return self._in_view(
-                self._painter.heading(self.columns, self._name_width, sort, descending=descending), width
+                self._painter.heading(self.columns, self._name_width, self.sorted_by, self.column), width
             )
         row = self.scroll_offset.y + y - 1
         if row >= len(self.keys):
             return Strip.blank(width, self._painter.style("foreground"))
-        record = self._records.get(self.keys[row])
-        if record is None:
+        key = self.keys[row]
+        strip = self._row(key)
+        if strip is None:
             self._ask()
             return Strip([Segment((" " * LEAD + "…").ljust(width), self._painter.style("secondary"))], width)
-        return self._in_view(self._row(record), width, highlighted=record.key == self.cursor)
+        return self._in_view(strip, width, highlighted=key == self.cursor)
 
-    def _row(self, record: RunRecord) -> Strip:
-        key, highlighted = record.key, record.key == self.cursor
+    def _row(self, key: str) -> Strip | None:
+        """A run or a group; None where it is not at hand."""
+        highlighted = key == self.cursor
+        record, group = self._records.get(key), self.groups.get(key)
         strip = self._strips.get((key, highlighted))
-        if strip is None or record.status == "running":  # that one moves
-            state = RowState(highlighted, self.marks.get(key), key == self.starred, self.turn)
-            strip = self._strips[key, highlighted] = self._painter.row(record, self.columns, self._name_width, state)
+        if strip is not None and (record is None or record.status != "running"):  # that one moves
+            return strip
+        state = RowState(
+            highlighted,
+            self.marks.get(key),
+            [metric for metric, row in self.stars if row == key],
+            key == self.baseline,
+            bool(self.groups),
+            self.turn,
+            self.column,
+        )
+        if group is not None:
+            strip = self._painter.group(group, self.columns, self._name_width, state)
+        elif record is not None:
+            strip = self._painter.row(record, self.columns, self._name_width, state)
+        else:
+            return None
+        self._strips[key, highlighted] = strip
         return strip
 
     def _empty_line(self, y: int, width: int) -> Strip:
@@ -293,5 +353,5 @@ class RunsTable(ScrollView, can_focus=True):
         frozen = self._frozen_width
         start = frozen + self.scroll_offset.x
         rest = strip.crop(start, start + max(0, width - frozen))
-        end = self._painter.style("foreground", highlighted=highlighted)
+        end = self._painter.style("foreground", lit=0.22 if highlighted else 0.0)
         return Strip.join([strip.crop(0, frozen), rest]).adjust_cell_length(width, end)

@@ -1,0 +1,195 @@
+"""What every screen has: the line of progress above, the keys below, an error until it is read, and one way to read.
+
+A screen says what to `ask` of the database and how to `show` the answer. A cause (a key, or a commit by somebody, of
+which the first look is one) asks in a thread worker, and the answer comes back as a message: first load and live
+refresh are this one path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Static
+from textual.worker import Worker, get_current_worker
+
+from labbench import text
+from labbench.errors import LabbenchError
+from labbench.tui import edits, source
+from labbench.tui.bars import KeyLine, TopLine
+from labbench.tui.edits import Edit
+from labbench.tui.help import Help
+from labbench.tui.session import Session
+from labbench.tui.source import Progress
+
+Answer = TypeVar("Answer")
+
+
+class DataScreen(Screen[None], Generic[Answer]):
+    """A look at the database, kept up to date."""
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  # Textual declares no ClassVar
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "app.go('runs')", "runs", show=False, tooltip="Runs: the table and its charts"),
+        Binding("2", "app.go('compare')", "compare", show=False, tooltip="Compare: what differs between marked runs"),
+        Binding("3", "app.go('grid')", "grid", show=False, tooltip="Grid: progress, failures, heat map"),
+        Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the answer in words"),
+        Binding("escape", "back", "back", show=False, tooltip="One step back"),
+        Binding("u", "undo", "undo", show=False, tooltip="Undo the last edit"),
+        Binding("q", "app.quit", "quit", tooltip="Quit; what is training goes on"),
+        Binding("question_mark", "help", "help", key_display="?", tooltip="Help"),
+    ]
+
+    class Answered(Message):
+        """The database was read."""
+
+        def __init__(self, answer: Any, progress: Progress) -> None:
+            self.answer, self.progress = answer, progress
+            super().__init__()
+
+    class Edited(Message):
+        """An edit is in the database; `undone` where it was taken back."""
+
+        def __init__(self, edit: Edit, *, undone: bool) -> None:
+            self.edit, self.undone = edit, undone
+            super().__init__()
+
+    class Failed(Message):
+        """The database could not be read or written."""
+
+        def __init__(self, error: LabbenchError) -> None:
+            self.error = error
+            super().__init__()
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self._reading: Worker[None] | None = None
+        self._is_outdated = True
+        self.progress = Progress()
+
+    def compose(self) -> ComposeResult:
+        yield TopLine(self.session.path, self.screen_name)
+        yield from self.compose_body()
+        yield Static(id="error", markup=False)
+        yield KeyLine()
+
+    screen_name: ClassVar[str] = ""
+    foremost: ClassVar[tuple[str, ...]] = ()
+    """The actions whose keys come first in the line of keys."""
+
+    def compose_body(self) -> ComposeResult:
+        """The widgets between the top line and the keys."""
+        raise NotImplementedError
+
+    def ask(self) -> Callable[[], Answer]:
+        """What to read for the present question: the function is called in a thread, and touches no widget."""
+        raise NotImplementedError
+
+    def show(self, answer: Answer) -> None:
+        """Put an answer on the widgets."""
+        raise NotImplementedError
+
+    # Reading, in thread workers
+
+    def read(self) -> None:
+        """Read the database for the present question; the newest question wins."""
+        self._is_outdated = False
+        self._reading = self._read(self.ask())
+
+    def reread(self) -> None:
+        """Read again; a reading that is under way is not given up, or a busy large database would never be shown."""
+        if not self.is_current or (self._reading is not None and self._reading.is_running):
+            self._is_outdated = True
+        else:
+            self.read()
+
+    def on_screen_resume(self) -> None:
+        if self._is_outdated and self.session.has_looked:
+            self.read()
+
+    @work(thread=True, exclusive=True, group="snapshot")
+    def _read(self, asked: Callable[[], Answer]) -> None:
+        self.send(lambda: self.Answered(asked(), source.read_progress(self.session.path)))
+
+    def send(self, read: Callable[[], Message]) -> None:
+        """In a thread worker: send what is read, unless something newer is being read by now."""
+        try:
+            message = read()
+        except LabbenchError as error:
+            message = self.Failed(error)
+        if not get_current_worker().is_cancelled:
+            self.post_message(message)
+
+    @on(Answered)
+    def _take_answer(self, event: Answered) -> None:
+        self.progress = self.query_one(TopLine).progress = event.progress
+        self.show(event.answer)
+        if self._is_outdated:
+            self.read()
+
+    # Edits
+
+    def edit(self, edit: Edit | None, *, otherwise: str = "") -> None:
+        """Write an edit; where there is none, say why."""
+        if edit is None:
+            self.notify(otherwise, markup=False)
+        else:
+            self._write(edit, undone=False)
+
+    def action_undo(self) -> None:
+        if self.session.done:
+            self._write(self.session.done.pop(), undone=True)
+        else:
+            self.notify("nothing to undo", markup=False)
+
+    @work(thread=True, group="edit")
+    def _write(self, edit: Edit, *, undone: bool) -> None:
+        change = edit.back if undone else edit.change
+        assert change is not None
+
+        def written() -> Message:
+            edits.write(self.session.path, change)
+            return self.Edited(edit, undone=undone)
+
+        self.send(written)
+
+    @on(Edited)
+    def _say_edited(self, event: Edited) -> None:
+        if event.edit.back is not None and not event.undone:
+            self.session.done.append(event.edit)
+        hint = "" if event.edit.back is None or event.undone else "   u undoes it"
+        self.notify(f"{'undone: ' if event.undone else ''}{event.edit.words}{hint}", markup=False, timeout=4)
+        self.reread()
+
+    # Errors and keys
+
+    @on(Failed)
+    def _say_failure(self, event: Failed) -> None:
+        self.say(text.clean(str(event.error).splitlines()[0]))
+
+    def say(self, problem: str) -> None:
+        """Show a problem until it is read (Esc), or nothing."""
+        line = self.query_one("#error", Static)
+        line.update(Content(problem))
+        line.set_class(bool(problem), "-said")
+
+    def action_back(self) -> None:
+        """Close what is open, the error first."""
+        if self.query_one("#error").has_class("-said"):
+            self.say("")
+        else:
+            self.step_back()
+
+    def step_back(self) -> None:
+        """What Esc does where there is no error to close."""
+
+    def action_help(self) -> None:
+        self.app.push_screen(Help(self))

@@ -1,0 +1,38 @@
+"""What can be carried out of the terminal: a run's command, and a table of texts as CSV.
+
+A terminal takes text for the clipboard by the OSC 52 sequence, over SSH too; Textual sends it, as base64.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from labbench.export import neutral
+from labbench.records import RunRecord
+
+_PLAIN = str | int | float | bool
+
+
+def command_of(run: RunRecord, database: Path, keys: Collection[str] = ()) -> str:
+    """What a shell trains just this run with, from its grid's file; `keys` tell it from the others there."""
+    base = "labbench" if database == Path("runs.db") else f"labbench --db {shlex.quote(str(database))}"
+    config = {key: value for key, value in run.config.items() if isinstance(value, _PLAIN) and key in (keys or [key])}
+    only = " ".join(f"{key}={_word(value)}" for key, value in config.items())
+    return f"{base} run {shlex.quote(run.experiment + '.toml')} --only {shlex.quote(only)}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return shlex.quote(value) if isinstance(value, str) else repr(value)
+
+
+def as_csv(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts as CSV; a text that a spreadsheet would run is neutralised."""
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows([neutral(cell) for cell in row] for row in rows)
+    return file.getvalue()

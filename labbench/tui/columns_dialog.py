@@ -1,0 +1,153 @@
+"""Choose the columns of the runs table: which are shown, in which order, how wide. Esc leaves them as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from labbench.tui.columns import Column, Layout
+
+NARROWEST, WIDEST = 3, 120
+"""Cells that a column may have."""
+
+
+class _Finder(Input):
+    """Takes every character but the space, which is a key of the dialog."""
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        return key != "space" and super().check_consume_key(key, character)
+
+
+class ColumnsDialog(ModalScreen[Layout | None]):
+    """Answers with the new layout, or None."""
+
+    DEFAULT_CSS = """
+    ColumnsDialog { align: center middle; background: $background 60%; }
+    ColumnsDialog > Vertical { width: 64; max-width: 96%; height: auto; max-height: 90%; border: round $primary;
+                               background: $surface; border-title-color: $foreground; padding: 0 1; }
+    ColumnsDialog Input { border: none; height: 1; padding: 0 1; background: $surface; margin-bottom: 1; }
+    ColumnsDialog OptionList { height: auto; max-height: 30; border: none; background: $surface; padding: 0;
+                               scrollbar-size-vertical: 1; }
+    ColumnsDialog Static { color: $secondary; height: auto; margin-top: 1; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Back", show=False),
+        Binding("enter", "take", "Take", show=False, priority=True),
+        Binding("space", "show_or_hide", "Show", show=False, priority=True),
+        Binding("down", "step(1)", "Down", show=False, priority=True),
+        Binding("up", "step(-1)", "Up", show=False, priority=True),
+        Binding("shift+down,ctrl+down", "move(1)", "Move down", show=False, priority=True),
+        Binding("shift+up,ctrl+up", "move(-1)", "Move up", show=False, priority=True),
+        Binding("right", "widen(2)", "Wider", show=False, priority=True),
+        Binding("left", "widen(-2)", "Narrower", show=False, priority=True),
+        Binding("ctrl+r", "reset", "As at first", show=False, priority=True),
+    ]
+
+    def __init__(self, columns: Sequence[Column], layout: Layout, *, chosen: str) -> None:
+        """`columns`: all there are, as they are arranged; `chosen` is the id highlighted at first."""
+        super().__init__()
+        self._columns = list(columns)
+        self._shown = {column.id for column in columns if layout.shows(column)}
+        self._widths = dict(layout.widths)
+        self._chosen = chosen
+        self._is_moved = bool(layout.order)
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = Content("columns")
+            yield _Finder(placeholder="type to find", compact=True)
+            yield OptionList(compact=True)
+            keys = "␣ show or hide   shift+↑↓ move   ←→ narrower, wider   ctrl+r as at first   ⏎ done"
+            yield Static(Content(keys))
+
+    def on_mount(self) -> None:
+        self._fill()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._fill()
+
+    def on_option_list_option_selected(self) -> None:
+        self.action_show_or_hide()
+
+    @property
+    def _list(self) -> OptionList:
+        return self.query_one(OptionList)
+
+    def _fill(self) -> None:
+        words = self.query_one(Input).value.lower().split()
+        fitting = [column for column in self._columns if all(word in column.title.lower() for word in words)]
+        options = [Option(self._line(column), id=str(self._columns.index(column))) for column in fitting]
+        self._list.set_options(options)
+        ids = [column.id for column in fitting]
+        self._list.highlighted = ids.index(self._chosen) if self._chosen in ids else 0 if fitting else None
+
+    def _line(self, column: Column) -> Content:
+        is_shown = column.id in self._shown
+        width = f"  {self._widths[column.id]} wide" if column.id in self._widths else ""
+        colour = "$foreground" if is_shown else "$secondary"
+        return Content.assemble(("✓ " if is_shown else "  ", "$success"), (column.title, colour), (width, "$secondary"))
+
+    def _current(self) -> Column | None:
+        index = self._list.highlighted
+        if index is None:
+            return None
+        return self._columns[int(self._list.get_option_at_index(index).id or 0)]
+
+    def action_step(self, way: int) -> None:
+        if way > 0:
+            self._list.action_cursor_down()
+        else:
+            self._list.action_cursor_up()
+
+    def _change(self, column: Column | None) -> None:
+        """Show the list anew, with the cursor where it was."""
+        if column is not None:
+            self._chosen = column.id
+        self._fill()
+
+    def action_show_or_hide(self) -> None:
+        column = self._current()
+        if column is not None and column.id != "name":
+            self._shown ^= {column.id}
+        self._change(column)
+
+    def action_move(self, way: int) -> None:
+        column = self._current()
+        if column is None or column.id == "name":
+            return
+        here = self._columns.index(column)
+        there = max(1, min(here + way, len(self._columns) - 1))
+        self._columns.insert(there, self._columns.pop(here))
+        self._is_moved = True
+        self._change(column)
+
+    def action_widen(self, cells: int) -> None:
+        column = self._current()
+        if column is not None:
+            width = self._widths.get(column.id, column.width) + cells
+            self._widths[column.id] = max(NARROWEST, min(width, WIDEST))
+        self._change(column)
+
+    def action_reset(self) -> None:
+        self.dismiss(Layout())
+
+    def action_take(self) -> None:
+        optional = {column.id for column in self._columns if column.optional}
+        everything = {column.id for column in self._columns}
+        self.dismiss(
+            Layout(
+                order=tuple(column.id for column in self._columns) if self._is_moved else (),
+                hidden=frozenset(everything - optional - self._shown),
+                shown=frozenset(optional & self._shown),
+                widths=self._widths,
+            )
+        )

@@ -1,0 +1,151 @@
+"""A screen with runs that can be edited: tag, note, rename, archive, delete, stop, retry, each asked for by a key.
+
+An edit is about the highlighted run; where that one is marked, about all marked runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeAlias, TypeVar
+
+from textual import on, work
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from labbench import text
+from labbench.records import RunRecord
+from labbench.store.writer import Action
+from labbench.tui import clipboard, edits, source
+from labbench.tui.ask import Ask
+from labbench.tui.base_screen import DataScreen
+from labbench.tui.choice import Choice
+from labbench.tui.edits import these
+
+Answer = TypeVar("Answer")
+Then: TypeAlias = Callable[[Sequence[RunRecord]], None]
+_NAMED = 6
+
+
+class EditScreen(DataScreen[Answer]):
+    """A look at runs that can be changed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "tag", "tag", show=False, tooltip="Tag runs, or take tags off"),
+        Binding("N", "note", "note", show=False, tooltip="Write a note beside a run"),
+        Binding("R", "rename", "rename", show=False, tooltip="Rename a run"),
+        Binding("A", "archive", "archive", show=False, tooltip="Archive runs (hide them), or bring them back"),
+        Binding("D", "delete", "delete", show=False, tooltip="Delete runs for good (asks first)"),
+        Binding("r", "request('retry')", "retry", show=False, tooltip="Retry: put failed, stopped runs in the queue"),
+        Binding("K", "request('stop')", "stop", show=False, tooltip="Stop (kill) runs that are training or queued"),
+        Binding("Y", "copy", "copy", show=False, tooltip="Copy to the clipboard: cell, key, command, view as CSV"),
+    ]
+
+    class Concerned(Message):
+        """The runs that somebody wants to change were read."""
+
+        def __init__(self, runs: Sequence[RunRecord], then: Then) -> None:
+            self.runs, self.then = runs, then
+            super().__init__()
+
+    def concerned(self) -> Sequence[str]:
+        """The keys of the runs that an edit is about at the moment."""
+        raise NotImplementedError
+
+    def copies(self, run: RunRecord) -> list[tuple[str, str]]:
+        """What of a run can be copied: (the text, what it is called)."""
+        command = clipboard.command_of(run, self.session.path)
+        return [(run.key, "key"), (run.name, "name"), (command, "command that trains it")]
+
+    def with_runs(self, keys: Sequence[str], then: Then) -> None:
+        """Read these runs and go on with them."""
+        if keys:
+            self._read_concerned(list(keys), then)
+
+    @work(thread=True, group="edit")
+    def _read_concerned(self, keys: list[str], then: Then) -> None:
+        self.send(lambda: self.Concerned(source.read_records(self.session.path, keys), then))
+
+    @on(Concerned)
+    def _go_on(self, event: Concerned) -> None:
+        if event.runs:
+            event.then(event.runs)
+
+    def action_tag(self) -> None:
+        self.with_runs(self.concerned(), self._ask_tags)
+
+    def _ask_tags(self, runs: Sequence[RunRecord]) -> None:
+        present = sorted({tag for run in runs for tag in run.tags})
+        hint = "words put tags on, -words take them off" + (f"   there: {' '.join(present)}" if present else "")
+
+        def take(words: str | None) -> None:
+            if words:
+                self.edit(edits.tag(runs, words), otherwise="no tag was named")
+
+        self.app.push_screen(Ask(f"tag {these(runs)}", hint=text.clean(hint)), take)
+
+    def action_note(self) -> None:
+        self.with_runs(self.concerned(), self._ask_note)
+
+    def _ask_note(self, runs: Sequence[RunRecord]) -> None:
+        def take(words: str | None) -> None:
+            if words is not None and words != before:
+                self.edit(edits.note(runs, words))
+
+        before = (runs[0].note or "") if len(runs) == 1 else ""
+        hint = "an empty line takes the note away"
+        self.app.push_screen(Ask(f"note: {these(runs)}", value=text.clean(before), hint=hint), take)
+
+    def action_rename(self) -> None:
+        self.with_runs(self.concerned()[:1], self._ask_name)
+
+    def _ask_name(self, runs: Sequence[RunRecord]) -> None:
+        [run] = runs
+
+        def take(name: str | None) -> None:
+            if name and name != run.name:
+                self.edit(edits.rename(run, name))
+
+        self.app.push_screen(Ask(f"rename {these(runs)}", value=text.clean(run.name)), take)
+
+    def action_archive(self) -> None:
+        self.with_runs(self.concerned(), lambda runs: self.edit(edits.archive(runs)))
+
+    def action_delete(self) -> None:
+        self.with_runs(self.concerned(), self._ask_delete)
+
+    def _ask_delete(self, runs: Sequence[RunRecord]) -> None:
+        if any(run.status == "running" for run in runs):
+            self.notify("a run that is training cannot be deleted: K stops it", severity="warning", markup=False)
+            return
+        names = ", ".join(text.clean(run.name) or run.key for run in runs[:_NAMED]) + ", …" * (len(runs) > _NAMED)
+        choices = [("", "no, leave everything as it is"), ("yes", f"yes, delete for good: {names}")]
+
+        def take(answer: str | None) -> None:
+            if answer:
+                self.edit(edits.remove(runs))
+
+        self.app.push_screen(Choice(f"delete {these(runs)}, their numbers and files?", choices), take)
+
+    def action_request(self, action: str) -> None:
+        wanted: Action = "stop" if action == "stop" else "retry"
+        none = "nothing here is training or queued" if action == "stop" else "nothing here has failed or was stopped"
+        self.with_runs(self.concerned(), lambda runs: self.edit(edits.request(runs, wanted), otherwise=none))
+
+    def action_copy(self) -> None:
+        self.with_runs(self.concerned()[:1], self._ask_copy)
+
+    def _ask_copy(self, runs: Sequence[RunRecord]) -> None:
+        copies = self.copies(runs[0])
+        choices = [(str(index), f"{name}   {text.clean(value)}"[:200]) for index, (value, name) in enumerate(copies)]
+
+        def take(index: str | None) -> None:
+            if index is not None:
+                value, name = copies[int(index)]
+                self.copy(value, name)
+
+        self.app.push_screen(Choice("copy", choices), take)
+
+    def copy(self, value: str, name: str) -> None:
+        """Put a text on the clipboard of the person's terminal."""
+        self.app.copy_to_clipboard(value)
+        self.notify(f"copied: {name}", markup=False, timeout=2)

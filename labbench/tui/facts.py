@@ -1,0 +1,164 @@
+"""Everything there is to know of one run beside its curves, in lines: a record in, `Content` out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from textual.content import Content
+
+from labbench import text
+from labbench.records import Goal, RunRecord, default_goal
+from labbench.store.script_runs import Artifact
+from labbench.tui.columns import is_axis, metric_rank, show_setting
+from labbench.tui.looks import STATUS_LOOKS
+
+_LINE = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """One run with what belongs to it."""
+
+    record: RunRecord
+    goals: Mapping[str, Goal] = field(default_factory=dict)
+    output: Sequence[str] = ()
+    """Lines."""
+    artifacts: Sequence[Artifact] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+def facts(detail: RunDetail, width: int) -> Content:
+    """All sections, the most asked for first, for a column of that many cells."""
+    run = detail.record
+    sections = [
+        _section("", _identity(run)),
+        _section("note", [_plain(line) for line in (run.note or "").splitlines()]),
+        _section("error", _error(run)),
+        _section("metrics", _metrics(detail)),
+        _section("config", _config(run, width)),
+        _section("where and when", _where(run)),
+        _section("files", [_pair(item.name, _size(item.size), item.path) for item in detail.artifacts]),
+        _section("made from", [_pair(kind, f"{words.count(_LINE)} lines") for kind, words in detail.sources.items()]),
+        _section("system", _system(run)),
+    ]
+    return Content("\n").join([line for section in sections for line in section][:-1])
+
+
+def _section(title: str, lines: Iterable[Content]) -> list[Content]:
+    """A title, its lines and a space; nothing where there are none."""
+    found = list(lines)
+    if not found:
+        return []
+    return [*([Content.styled(title, "bold $secondary")] if title else []), *found, Content("")]
+
+
+def _plain(words: str) -> Content:
+    return Content(text.clean(words))
+
+
+def _pair(name: str, value: str, more: str = "") -> Content:
+    said = [(f"{text.fit(text.clean(name), 16)} ", "$secondary"), (text.clean(value), "$foreground")]
+    return Content.assemble(*said, (f"  {text.clean(more)}" if more else "", "$secondary"))
+
+
+def _identity(run: RunRecord) -> list[Content]:
+    look = STATUS_LOOKS[run.status]
+    reason = f": {text.clean(run.reason)}" if run.reason else ""
+    lines = [
+        Content.styled(text.clean(run.name) or run.key, "bold"),
+        Content.assemble((f"{look.glyph} {run.status}", f"${look.colour}"), (reason, "$foreground")),
+        _pair("key", run.key, "archived" if run.archived else ""),
+        _pair("experiment", run.experiment),
+    ]
+    if run.tags:
+        lines.append(_pair("tags", " ".join(run.tags)))
+    return lines
+
+
+def _error(run: RunRecord) -> list[Content]:
+    if run.error is None:
+        return []
+    kind = f"{run.error_kind}: " if run.error_kind else ""
+    lines = [Content.styled(text.clean(f"{kind}{run.error}"), "$error")]
+    return [*lines, *(_plain(line) for line in (run.traceback or "").splitlines())]
+
+
+def _metrics(detail: RunDetail) -> list[Content]:
+    """Last and best of each metric, and the step of the best; what only tells how far the run is comes last."""
+    summary = detail.record.summary
+    names = [name for name in summary if not name.startswith("system/")]
+    names.sort(key=lambda name: (is_axis(name), metric_rank(name)))
+    if not names:
+        return []
+    bests = {name: summary[name].best(detail.goals.get(name) or default_goal(name)) for name in names}
+    lasts = text.align_points([text.number(summary[name].last) for name in names])
+    values = text.align_points([text.number(bests[name][0]) for name in names])
+    room = min(24, max(text.width(text.clean(name)) for name in names))
+    head = f"{'':{room}}  {'last':>{len(lasts[0])}}  {'best':>{len(values[0])}}  at step"
+    lines = [Content.styled(head, "$secondary")]
+    for name, last, value in zip(names, lasts, values, strict=True):
+        step = bests[name][1]
+        strange = summary[name].n_nonfinite
+        more = f"   {strange} not finite, the first at step {summary[name].first_nonfinite_step}" if strange else ""
+        said = f"  {last:>4}  {value:>4}  {'' if step is None else step:>7}"
+        title = text.fit(text.clean(name), room)
+        lines.append(Content.assemble((title, "$secondary"), (said, "$foreground"), (more, "$warning")))
+    return lines
+
+
+def _config(run: RunRecord, width: int) -> list[Content]:
+    """Keys and values, in two columns where there is room."""
+    pairs = [_pair(key, show_setting(value)) for key, value in run.config.items()]
+    if width < 64 or len(pairs) < 8:
+        return pairs
+    half, room = (len(pairs) + 1) // 2, width // 2
+    left = [line.truncate(room - 2, ellipsis=True, pad=True) for line in pairs[:half]]
+    return [Content.assemble(*parts) for parts in _beside(left, pairs[half:])]
+
+
+def _beside(left: Sequence[Content], right: Sequence[Content]) -> Iterable[tuple[Content, ...]]:
+    for index, line in enumerate(left):
+        yield (line, Content("  "), right[index]) if index < len(right) else (line,)
+
+
+def _where(run: RunRecord) -> list[Content]:
+    code = "" if run.git_commit is None else run.git_commit[:12] + (" with changes" if run.git_dirty else "")
+    pairs = {
+        "queued": _moment(run.created),
+        "started": _moment(run.started),
+        "ended": _moment(run.finished),
+        "took": text.duration(run.seconds),
+        "attempt": str(run.attempt) if run.attempt > 1 else "",
+        "goes on from": f"step {run.boundary}" if run.boundary and run.status != "finished" else "",
+        "host": " ".join(filter(None, [run.host, f"process {run.pid}" if run.pid else ""])),
+        "device": " ".join(filter(None, [run.device, f"stepped by {run.way}" if run.way else ""])),
+        "task": run.task,
+        "code": code,
+        "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
+    }
+    return [_pair(name, value) for name, value in pairs.items() if value]
+
+
+def _moment(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}  {text.age(time.time() - seconds)} ago"
+
+
+def _system(run: RunRecord) -> list[Content]:
+    found = {name: one for name, one in run.summary.items() if name.startswith("system/")}
+    return [
+        _pair(name.removeprefix("system/"), text.number(one.last), f"most {text.number(one.max)}")
+        for name, one in sorted(found.items())
+    ]
+
+
+def _size(size: int) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size} {unit}"
+        size //= 1024
+    return ""

@@ -1,0 +1,121 @@
+"""What a run has printed: lines that are followed while they come, and searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.color import Color
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from labbench import text
+
+
+def lines_of(texts: Sequence[str]) -> list[str]:
+    """The lines of captured text, cleaned; of a line that was written over by carriage returns, what stood last."""
+    lines = "".join(texts).split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return [text.clean(line.rstrip("\r").rpartition("\r")[2].expandtabs(4)) for line in lines]
+
+
+class Output(ScrollView, can_focus=True):
+    """Lines of text; stays at the end while it is there."""
+
+    DEFAULT_CSS = """
+    Output { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
+             scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
+    Output:focus { border: round $primary 60%; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j,down", "scroll_by(1)", show=False, tooltip="Output: a line down"),
+        Binding("k,up", "scroll_by(-1)", show=False, tooltip="Output: a line up"),
+        Binding("g", "scroll_home", show=False, tooltip="Output: the beginning"),
+        Binding("G", "scroll_end", show=False, tooltip="Output: the end; new lines are followed there"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: Sequence[str] = ()
+        self.words = ""
+        self.found: list[int] = []
+        """Lines with the words that are searched for."""
+
+    def on_mount(self) -> None:
+        self.border_title = "output"
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Show these lines; at the end, the end is followed."""
+        at_end = self.scroll_offset.y >= self.max_scroll_y - 1
+        self.lines = lines
+        self._search()
+        self._resize()
+        if at_end:
+            self.call_after_refresh(self.scroll_end, animate=False, force=True)
+
+    def search(self, words: str) -> int:
+        """Light up words wherever they stand, whatever their case; how many lines have them."""
+        self.words = words.lower()
+        self._search()
+        self.refresh()
+        if self.found:
+            self.next_found(1)
+        return len(self.found)
+
+    def next_found(self, way: int) -> None:
+        """Scroll to the next line with the words, or the one before; round at the ends."""
+        if not self.found:
+            return
+        top = round(self.scroll_target_y)
+        after = [line for line in self.found if line > top] if way > 0 else []
+        before = [line for line in self.found if line < top] if way < 0 else []
+        line = after[0] if after else before[-1] if before else self.found[0 if way > 0 else -1]
+        self.scroll_to(y=line, animate=False, force=True, immediate=True)
+
+    def _search(self) -> None:
+        self.found = [n for n, line in enumerate(self.lines) if self.words in line.lower()] if self.words else []
+        count = f"{len(self.found)} lines with “{self.words}”" if self.words else f"{len(self.lines)} lines"
+        self.border_subtitle = text.clean(count)
+
+    def on_resize(self) -> None:
+        self._resize()
+
+    def _resize(self) -> None:
+        widest = max(map(text.width, self.lines), default=0)
+        self.virtual_size = Size(widest, len(self.lines))
+        self.refresh()
+
+    def action_scroll_by(self, lines: int) -> None:
+        self.scroll_to(y=self.scroll_offset.y + lines, animate=False, force=True, immediate=True)
+
+    def render_line(self, y: int) -> Strip:
+        width, row = self.scrollable_content_region.width, self.scroll_offset.y + y
+        if not self.lines:
+            said = "nothing was captured" if y == 0 else ""
+            return Strip([Segment(text.fit(said, width), self._ink("secondary"))], width)
+        if row >= len(self.lines):
+            return Strip.blank(width, self.rich_style)
+        strip = Strip(self._segments(self.lines[row]))
+        return strip.crop(self.scroll_offset.x, self.scroll_offset.x + width).extend_cell_length(width, self.rich_style)
+
+    def _segments(self, line: str) -> list[Segment]:
+        """The line, with the words that are searched for lit."""
+        if not self.words or self.words not in line.lower():
+            return [Segment(line, self.rich_style)]
+        segments, start = [], 0
+        lower = line.lower()
+        lit = self._ink("accent") + Style(reverse=True)
+        while (place := lower.find(self.words, start)) >= 0:
+            end = place + len(self.words)
+            segments += [Segment(line[start:place], self.rich_style), Segment(line[place:end], lit)]
+            start = end
+        return [*segments, Segment(line[start:], self.rich_style)]
+
+    def _ink(self, colour: str) -> Style:
+        return self.rich_style + Style(color=Color.parse(self.app.theme_variables[colour]).rich_color)

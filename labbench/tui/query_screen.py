@@ -1,0 +1,194 @@
+"""The question that the table of runs answers: which runs, by which metric, sorted and grouped how, in what columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from textual import on, work
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from labbench.tui import source
+from labbench.tui.bars import FilterBar, reads
+from labbench.tui.choice import Choice
+from labbench.tui.columns import Column, Layout, telling
+from labbench.tui.columns_dialog import NARROWEST, WIDEST, ColumnsDialog
+from labbench.tui.completion import Vocabulary
+from labbench.tui.edit_screen import EditScreen
+from labbench.tui.source import Query, Snapshot
+from labbench.tui.table import RunsTable
+
+_SETUPS = "set-ups"
+_NONE = "none"
+
+
+class QueryScreen(EditScreen[Snapshot]):
+    """A table of runs whose question can be changed by keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f", "filter", "filter", tooltip="Filter (search) the runs"),
+        Binding("slash", "filter", "filter", show=False, tooltip="Filter (search) the runs"),
+        Binding("o", "sort", "sort", tooltip="Sort (order) by a column"),
+        Binding("O", "reverse", "reverse", show=False, tooltip="Reverse the order"),
+        Binding("full_stop", "sort_here", "sort here", show=False, key_display=".", tooltip="Sort by this column"),
+        Binding("b", "group", "group by", tooltip="Group by a config key: mean and spread of seeds"),
+        Binding("m", "metric(1)", "metric", tooltip="Next metric"),
+        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
+        Binding("C", "columns", "columns", tooltip="Columns: choose, hide, reorder, widen"),
+        Binding("shift+right", "move_column(1)", show=False, tooltip="Move this column to the right"),
+        Binding("shift+left", "move_column(-1)", show=False, tooltip="Move this column to the left"),
+        Binding("left_parenthesis", "widen(-2)", show=False, key_display="(", tooltip="This column narrower"),
+        Binding("right_parenthesis", "widen(2)", show=False, key_display=")", tooltip="This column wider"),
+        Binding("vertical_line", "hide", show=False, key_display="|", tooltip="Hide this column"),
+    ]
+
+    class WordsRead(Message):
+        """The words that a filter may be made of were read."""
+
+        def __init__(self, words: Vocabulary) -> None:
+            self.words = words
+            super().__init__()
+
+    snapshot: Snapshot | None = None
+    """What was read last."""
+    columns: Sequence[Column] = ()
+    """All columns there are, those that are hidden too."""
+    table: RunsTable
+
+    def show_table(self) -> None:
+        """Put the snapshot into the table, in the columns that are chosen."""
+        raise NotImplementedError
+
+    def ask_for(self, query: Query) -> None:
+        """Read for another question."""
+        self.session.query = query
+        self.read()
+
+    def action_filter(self) -> None:
+        self.query_one(FilterBar).begin()
+
+    @on(FilterBar.Changed)
+    def _filter(self, event: FilterBar.Changed) -> None:
+        if event.expression != self.session.query.expression:
+            self.ask_for(replace(self.session.query, expression=event.expression))
+
+    @on(FilterBar.Begun)
+    @work(thread=True, exclusive=True, group="words")
+    def _read_words(self) -> None:
+        self.send(lambda: self.WordsRead(source.read_vocabulary(self.session.path)))
+
+    @on(WordsRead)
+    def _offer_words(self, event: WordsRead) -> None:
+        self.query_one(FilterBar).offer(event.words)
+
+    @on(FilterBar.Left)
+    def _leave_filter(self) -> None:
+        self.table.focus()
+
+    def action_metric(self, way: int) -> None:
+        if self.snapshot is None:
+            return
+        metrics = telling(self.snapshot.metrics)
+        if metrics:
+            present = self.snapshot.query.metric
+            index = metrics.index(present) + way if present in metrics else 0
+            self.ask_for(replace(self.session.query, metric=metrics[index % len(metrics)]))
+
+    # The order
+
+    def action_sort(self) -> None:
+        if self.snapshot is None:
+            return
+        sorts = dict.fromkeys(column.sort for column in self.columns if column.sort is not None)
+        choices = [(sort, reads(sort)) for sort in [*sorts, "created"]]
+        self.app.push_screen(Choice("sort by", choices, chosen=self.snapshot.query.sort), self._sort_by)
+
+    def _sort_by(self, sort: str | None) -> None:
+        """Sort by a column; by the one that it is sorted by already, the other way round."""
+        if sort is None or self.snapshot is None:
+            return
+        if sort == self.snapshot.query.sort:
+            self.action_reverse()
+            return
+        column = next((column for column in self.columns if column.sort == sort), None)
+        descending = column is not None and column.descending_first
+        self.ask_for(replace(self.session.query, sort=sort, descending=descending))
+
+    @on(RunsTable.HeadingClicked)
+    def _sort_by_heading(self, event: RunsTable.HeadingClicked) -> None:
+        self._sort_by(event.column.sort)
+
+    def action_sort_here(self) -> None:
+        if self.table.columns:
+            self._sort_by(self.table.columns[self.table.column].sort)
+
+    def action_reverse(self) -> None:
+        if self.snapshot is not None:
+            now = self.snapshot.query
+            self.ask_for(replace(self.session.query, sort=now.sort, descending=not now.descending))
+
+    # Groups
+
+    def action_group(self) -> None:
+        if self.snapshot is None:
+            return
+        grouped, differing = self.session.query.group, self.snapshot.differing
+        choices = [(_NONE, "no groups: every run for itself")] if grouped else []
+        if "seed" in differing and len(differing) > 1:
+            choices.append((_SETUPS, "set-ups: runs that differ by their seed alone"))
+        keys = [*grouped, *(key for key in differing if key not in grouped)]
+        choices += [(f"by {key}", f"{'without ' if key in grouped else ''}{reads(key)}") for key in keys]
+        self.app.push_screen(Choice("group by", choices), self._group_by)
+
+    def _group_by(self, choice: str | None) -> None:
+        """Add a key to those that are grouped by, or take it away."""
+        if choice is None or self.snapshot is None:
+            return
+        grouped = self.session.query.group
+        if choice == _NONE:
+            grouped = ()
+        elif choice == _SETUPS:
+            grouped = tuple(key for key in (*grouped, *self.snapshot.differing) if key != "seed")
+        elif (key := choice.removeprefix("by ")) in grouped:
+            grouped = tuple(other for other in grouped if other != key)
+        else:
+            grouped = (*grouped, key)
+        grouped = tuple(dict.fromkeys(grouped))
+        self.ask_for(replace(self.session.query, group=grouped, opened=frozenset()))
+
+    # Columns
+
+    def action_columns(self) -> None:
+        if self.columns:
+            chosen = self.table.columns[self.table.column].id
+            self.app.push_screen(ColumnsDialog(self.columns, self.session.layout, chosen=chosen), self._lay_out)
+
+    def _lay_out(self, layout: Layout | None) -> None:
+        if layout is not None:
+            self.session.layout = layout
+            self.show_table()
+
+    def action_move_column(self, way: int) -> None:
+        shown = list(self.table.columns)
+        here = self.table.column
+        there = here + way
+        if here > 0 and 0 < there < len(shown):
+            order = [column.id for column in self.columns]
+            column, neighbour = shown[here].id, shown[there].id
+            order.remove(column)
+            order.insert(order.index(neighbour) + (way > 0), column)
+            self._lay_out(replace(self.session.layout, order=tuple(order)))
+
+    def action_widen(self, cells: int) -> None:
+        if self.table.columns:
+            column = self.table.columns[self.table.column]
+            width = max(NARROWEST, min(column.width + cells, WIDEST))
+            self._lay_out(replace(self.session.layout, widths={**self.session.layout.widths, column.id: width}))
+
+    def action_hide(self) -> None:
+        layout = self.session.layout
+        if self.table.column:
+            column = self.table.columns[self.table.column].id
+            self._lay_out(replace(layout, hidden=layout.hidden | {column}, shown=layout.shown - {column}))

@@ -1,0 +1,142 @@
+"""One run: everything there is of it. Opened from a row of any screen, closed by Esc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from labbench import text
+from labbench.errors import RunNotFound
+from labbench.tui import source
+from labbench.tui.ask import Ask
+from labbench.tui.chart_keys import CHART_BINDINGS
+from labbench.tui.chart_panel import ChartPanel
+from labbench.tui.columns import metric_rank
+from labbench.tui.edit_screen import EditScreen
+from labbench.tui.facts import RunDetail, facts
+from labbench.tui.output import Output
+from labbench.tui.session import Session
+
+
+class RunScreen(EditScreen["RunDetail | None"]):
+    """Config, results, surroundings and output of one run."""
+
+    screen_name = "run"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "back", key_display="esc", tooltip="Back to the runs"),
+        Binding("slash", "search", "search output", key_display="/", tooltip="Search the output"),
+        Binding("n", "next_found(1)", "next", show=False, tooltip="Next line that was searched for"),
+        Binding("P", "next_found(-1)", "before", show=False, tooltip="Line before that was searched for"),
+        Binding("m", "metric(1)", "metric", tooltip="Next metric, system metrics too"),
+        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
+        *CHART_BINDINGS,
+        Binding("t", "tag", "tag", tooltip="Tag the run, or take tags off"),
+        Binding("N", "note", "note", tooltip="Write a note beside the run"),
+        Binding("Y", "copy", "copy", tooltip="Copy to the clipboard: key, name, command"),
+        Binding("tab", "app.focus_next", "other part", show=False, tooltip="To the facts, the output, the chart"),
+    ]
+
+    def __init__(self, session: Session, key: str) -> None:
+        super().__init__(session)
+        self._key = key
+        self._detail: RunDetail | None = None
+        self._metric = session.query.metric
+
+    def compose_body(self) -> ComposeResult:
+        with Container(id="run"):
+            with VerticalScroll(id="facts"):
+                yield Static(id="facts-text", markup=False)
+            with Vertical(id="run-right"):
+                yield ChartPanel(self.session.path)
+                yield Output()
+
+    def on_mount(self) -> None:
+        self.query_one(ChartPanel).restore(self.session.chart)
+        self.query_one("#facts").focus()
+
+    def ask(self) -> Callable[[], RunDetail | None]:
+        path, key = self.session.path, self._key
+
+        def read() -> RunDetail | None:
+            try:
+                return source.read_run(path, key)
+            except RunNotFound:
+                return None
+
+        return read
+
+    def show(self, answer: RunDetail | None) -> None:
+        self._detail = answer
+        if answer is None:
+            self.query_one("#facts-text", Static).update(Content("this run was deleted\n\nEsc goes back"))
+            return
+        self.query_one("#facts").border_title = text.clean(answer.record.name) or answer.record.key
+        self._show_facts()
+        self.query_one(Output).show(answer.output)
+        self._show_chart()
+
+    def on_resize(self) -> None:
+        self._show_facts()
+
+    def _show_facts(self) -> None:
+        if self._detail is not None:
+            width = self.query_one("#facts").scrollable_content_region.width
+            self.query_one("#facts-text", Static).update(facts(self._detail, width))
+
+    def _metrics(self) -> list[str]:
+        names = self._detail.record.summary if self._detail is not None else ()
+        return sorted((name for name in names if name not in ("epoch", "samples")), key=metric_rank)
+
+    def _show_chart(self) -> None:
+        assert self._detail is not None
+        metrics = self._metrics()
+        if self._metric not in metrics:
+            self._metric = metrics[0] if metrics else None
+        self.query_one(ChartPanel).show(
+            [self._detail.record],
+            marks=self.session.marks,
+            highlighted=self._key,
+            metric=self._metric,
+            metrics=self._detail.goals,
+        )
+
+    def concerned(self) -> Sequence[str]:
+        return [self._key]
+
+    def action_metric(self, way: int) -> None:
+        metrics = self._metrics()
+        if metrics and self._metric in metrics:
+            self._metric = metrics[(metrics.index(self._metric) + way) % len(metrics)]
+            self._show_chart()
+
+    def action_chart(self, name: str, *arguments: int) -> None:
+        self.query_one(ChartPanel).do(name, *arguments)
+        self.session.chart = self.query_one(ChartPanel).state()
+
+    @on(ChartPanel.ReadingFailed)
+    def _say_curves_failed(self, event: ChartPanel.ReadingFailed) -> None:
+        self.post_message(self.Failed(event.error))
+
+    def action_search(self) -> None:
+        output = self.query_one(Output)
+
+        def take(words: str | None) -> None:
+            if words is not None:
+                output.search(words)
+                output.focus()
+
+        self.app.push_screen(Ask("search the output", value=output.words, hint="n and P go on from there"), take)
+
+    def action_next_found(self, way: int) -> None:
+        self.query_one(Output).next_found(way)
+
+    def step_back(self) -> None:
+        if not self.query_one(ChartPanel).back():
+            self.app.pop_screen()

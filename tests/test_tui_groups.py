@@ -1,0 +1,59 @@
+"""Groups of runs: what they have in common, their means, and their order."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labbench.tui.groups import Group, Mean, group, mean_of, sort_groups
+
+BEST = "best(val/loss)"
+ROWS = [
+    ("a0", '["adam",true]', "finished", 1.0),
+    ("s0", '["sgd",null]', "finished", 2.0),
+    ("a1", '["adam",true]', "failed", 3.0),
+    ("s1", '["sgd",null]', "queued", None),
+    ("q0", '["sgd",1]', "queued", None),
+]
+
+
+def groups(*opened: str) -> list[Group]:
+    return group(ROWS, ["optimizer", "bn"], [BEST], opened=opened)
+
+
+def test_every_run_is_in_one_group_and_groups_come_as_their_first_runs_do() -> None:
+    adam, sgd, odd = groups()
+    assert (adam.keys, sgd.keys, odd.keys) == (("a0", "a1"), ("s0", "s1"), ("q0",))
+    assert adam.settings == {"optimizer": "adam", "bn": True}
+    assert adam.statuses == {"finished": 1, "failed": 1}
+    assert adam.means == {BEST: Mean(2, 2.0, math.sqrt(2))}
+    assert sgd.means == {BEST: Mean(1, 2.0, None)}
+    assert odd.means == {}
+
+
+def test_a_group_says_what_it_is_and_whether_it_is_open() -> None:
+    adam, sgd, odd = groups()
+    labels = ["▾ optimizer adam · bn true", "▸ optimizer sgd · bn –", "▸ optimizer sgd · bn 1"]
+    assert [one.label() for one in groups(adam.id)] == labels
+    assert len({adam.id, sgd.id, odd.id}) == 3
+
+
+def test_groups_are_sorted_by_their_means_and_those_without_come_last() -> None:
+    rows = [("a", "[1]", "finished", 5.0), ("b", "[2]", "queued", None), ("c", "[3]", "finished", 1.0)]
+    found = group(rows, ["k"], [BEST], opened=())
+    assert [one.keys[0] for one in sort_groups(found, BEST, descending=False)] == ["c", "a", "b"]
+    assert [one.keys[0] for one in sort_groups(found, BEST, descending=True)] == ["a", "c", "b"]
+    assert sort_groups(found, "name", descending=True) == found
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2))
+def test_the_spread_is_the_standard_deviation(values: list[float]) -> None:
+    import numpy as np
+
+    mean = mean_of([*values, None, math.nan, "word"])
+    assert mean is not None
+    assert mean.spread is not None
+    assert math.isclose(mean.mean, float(np.mean(values)), rel_tol=1e-9, abs_tol=1e-6)
+    assert math.isclose(mean.spread, float(np.std(values, ddof=1)), rel_tol=1e-9, abs_tol=1e-6)
