@@ -166,6 +166,8 @@ def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
             stacklevel=4,
         )
     mode = "delete" if network else "wal"
+    if mode == "wal" and not path.stat().st_size:
+        connection.execute("PRAGMA synchronous = OFF")  # nothing to lose yet: no need to wait for the disk
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
