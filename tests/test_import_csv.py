@@ -83,6 +83,15 @@ def test_four_columns_are_enough_and_a_file_that_has_grown_adds_its_points(
         assert math.isfinite(reader.find("second").summary["loss"].last)
 
 
+def test_of_two_rows_for_one_step_the_later_one_counts_each_time(tmp_path: Path) -> None:
+    file, database = tmp_path / "mine.csv", tmp_path / "runs.db"
+    file.write_text("run,metric,step,value\na,loss,0,1\na,loss,1,2\na,loss,0,3\n")
+    for _ in range(2):
+        import_csv(database, file)
+        with Reader(database) as reader:
+            assert reader.series(reader.find("a").key, "loss")[1].tolist() == [3.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -93,8 +102,8 @@ def test_four_columns_are_enough_and_a_file_that_has_grown_adds_its_points(
         ("run,metric,step,value\na,loss,0,high\n", "bad.csv:2: step, time and value must be numbers"),
         ("run,metric,step,value\na,loss,99999999999999999999,1\n", "bad.csv:2: step"),
         ("run,metric,step,value,time\na,loss,0,1,inf\n", "bad.csv:2: step"),
-        ("run,metric,step,value\na,loss,0\n", "bad.csv:2: not as many cells"),
-        ("run,metric,step,value\na,loss,0,1,2\n", "bad.csv:2: not as many cells"),
+        ("run,metric,step,value\na,loss,0\n", "bad.csv:2: 3 cells under 4 headings"),
+        ("run,metric,step,value\na,loss,0,1,2\n", "bad.csv:2: 5 cells under 4 headings"),
         ("run,metric,step,value\n,loss,0,1\n", "bad.csv:2: a point needs a run and a metric"),
     ],
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -61,38 +62,45 @@ def read_points(path: Path) -> Iterator[Point]:
     """The rows of a long CSV, one by one."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            missing = [name for name in _NEEDED if name not in (rows.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path}:1: no column `{missing[0]}`; a long CSV has run,name,experiment,metric,step,time,value"
-                )
+            rows = csv.reader(file)
+            headings = next(rows, [])
+            for name in _NEEDED:
+                if name not in headings:
+                    columns = "run,name,experiment,metric,step,time,value"
+                    raise InputError(f"{path}:1: no column `{name}`; a long CSV has {columns}")
+            # a column that may be left out is looked up behind the row
+            at = {name: headings.index(name) if name in headings else -1 for name in Point._fields}
             for row in rows:
-                yield _point(row, f"{path}:{rows.line_num}", experiment=path.stem)
+                if len(row) != len(headings):
+                    raise InputError(f"{path}:{rows.line_num}: {len(row)} cells under {len(headings)} headings")
+                try:
+                    yield _point([*row, ""], at, path.stem)
+                except ValueError as error:
+                    raise InputError(f"{path}:{rows.line_num}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: this is no CSV in UTF-8: {error}") from error
 
 
-def _point(row: Mapping[str, str | None], place: str, *, experiment: str) -> Point:
-    """A row, what may be left out filled in: the name is the run's word, the experiment the file's name, the time 0."""
-    if None in row.values() or None in row:
-        raise InputError(f"{place}: not as many cells as there are headings")
-    cells = {name: cell or "" for name, cell in row.items()}
-    texts = {name: restored(cells.get(name, "")) for name in ("run", "name", "experiment", "metric")}
-    if not texts["run"] or not texts["metric"]:
-        raise InputError(f"{place}: a point needs a run and a metric")
+def _point(row: Sequence[str], at: Mapping[str, int], file: str) -> Point:
+    """A row of cells. ValueError says what is wrong with it."""
+    texts = _texts(row[at["run"]], row[at["name"]], row[at["experiment"]], row[at["metric"]], file)
     try:
-        step, seconds, value = int(cells["step"]), float(cells.get("time") or 0), float(cells["value"])
-        if not -(2**53) < step < 2**53 or not abs(seconds) < 2**40:
-            raise ValueError("out of range")
+        step, seconds, value = int(row[at["step"]]), float(row[at["time"]] or 0), float(row[at["value"]])
     except ValueError as error:
-        raise InputError(f"{place}: step, time and value must be numbers, the step a whole one ({error})") from None
-    return Point(
-        texts["run"], texts["name"] or texts["run"], texts["experiment"] or experiment, texts["metric"],
-        step, seconds, value,
-    )  # fmt: skip
+        raise ValueError(f"step, time and value must be numbers, the step a whole one ({error})") from None
+    if not -(2**53) < step < 2**53 or not abs(seconds) < 2**40:
+        raise ValueError(f"step {step} or time {seconds} is out of range")
+    return Point(*texts, step, seconds, value)
+
+
+@lru_cache(maxsize=1024)  # the same in row after row
+def _texts(run: str, name: str, experiment: str, metric: str, file: str) -> tuple[str, str, str, str]:
+    """What a row belongs to; without a name or experiment it has those of its run and its file."""
+    if not run or not metric:
+        raise ValueError("a point needs a run and a metric")
+    return restored(run), restored(name or run), restored(experiment) or file, restored(metric)
 
 
 def _add(incoming: Import, series: Mapping[tuple[int, str], list[Point]]) -> None:

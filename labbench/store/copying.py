@@ -128,20 +128,25 @@ class _Ours(NamedTuple):
 
 def _pairs(connection: sqlite3.Connection) -> list[tuple[int, str, _Ours | None]]:
     """Every run there, its id and key, and what it is here, perhaps under another key for its own was taken."""
-    status = STATUS.replace("runs.", "ours.")
-    same = f"""
-        SELECT ours.id, ours.key, {status} <> 'running' AND (
-            coalesce(theirs.heartbeat, 0) > coalesce(ours.heartbeat, 0)
-            OR (theirs.heartbeat = ours.heartbeat AND ours.status = 'running' AND theirs.status <> 'running'))
-        FROM main.runs AS ours JOIN other.runs AS theirs ON theirs.id = ?
-        WHERE ours.created = theirs.created AND ours.identity = theirs.identity
-            AND (ours.key = theirs.key OR ours.key NOT IN (SELECT key FROM other.runs))
-        ORDER BY ours.key = theirs.key DESC
-    """
+    columns = "id, key, created, identity, coalesce(heartbeat, 0), runs.status = 'running'"
+    theirs = connection.execute(f"SELECT {columns} FROM other.runs ORDER BY id").fetchall()
+    by_key, renamed = {}, {}
+    their_keys = {key for _, key, *_ in theirs}
+    is_driven = f"{STATUS} = 'running'"
+    for row in connection.execute(f"SELECT {columns}, {is_driven} FROM main.runs"):
+        _, key, created, identity, *_ = row
+        if key in their_keys:
+            by_key[key, created, identity] = row
+        else:
+            renamed[created, identity] = row
     pairs = []
-    for their_id, key in connection.execute("SELECT id, key FROM other.runs ORDER BY id").fetchall():
-        row = connection.execute(same, (their_id,)).fetchone()
-        pairs.append((their_id, key, None if row is None else _Ours(row[0], row[1], bool(row[2]))))
+    for their_id, key, created, identity, heartbeat, runs in theirs:
+        ours = None
+        if row := by_key.get((key, created, identity)) or renamed.get((created, identity)):
+            our_id, our_key, _, _, our_heartbeat, our_runs, driven = row
+            went_on = heartbeat > our_heartbeat or (heartbeat == our_heartbeat and our_runs and not runs)
+            ours = _Ours(our_id, our_key, went_on and not driven)
+        pairs.append((their_id, key, ours))
     return pairs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sqlite3
 import time
@@ -73,7 +74,18 @@ class Import:
         """Points of a run; `times` in milliseconds since its start. Those of a step that is here replace it."""
         if metric not in self._metric_ids:
             self._metric_ids[metric] = metric_id_of(self._connection, metric)
-        add_points(self._connection, run_id, self._metric_ids[metric], steps, times, values)
+        metric_id = self._metric_ids[metric]
+        # what is here as it is coming is left alone: to write it again would rebuild the series
+        query = "SELECT step, time_ms, value FROM points WHERE run_id = ? AND metric_id = ? AND step BETWEEN ? AND ?"
+        known = set(self._connection.execute(query, (run_id, metric_id, min(steps), max(steps))))
+        points = dict(zip(steps, zip(times, values, strict=True), strict=True))  # of two at one step the later one
+        new = [
+            (step, at, value)
+            for step, (at, value) in points.items()
+            if (step, at, None if math.isnan(value) else value) not in known
+        ]
+        if new:
+            add_points(self._connection, run_id, metric_id, *zip(*new, strict=True))
 
     def _insert(self, run: ForeignRun, key: str, experiment_id: int, identity: str) -> int:
         columns: Mapping[str, object] = {
