@@ -72,12 +72,12 @@ def test_convolutions_that_have_learnt_before_have_a_head_start() -> None:
     runs = [
         run_of({**config, "start": start, "seed": seed}, f"{start} {seed}")
         for start in ("scratch", "finetuned")
-        for seed in range(3)
+        for seed in range(2)
     ]
     stack = stack_of(runs, task="transfer", stop=None, runtime=Runtime())
     told = histories(train(stack, load_task("transfer"), "cpu"))
     losses = {key: history.last("val/loss") for key, history in told.items()}
-    assert all(losses[f"finetuned {seed}"] < losses[f"scratch {seed}"] - 0.1 for seed in range(3))
+    assert all(losses[f"finetuned {seed}"] < losses[f"scratch {seed}"] - 0.1 for seed in range(2))
 
 
 def test_a_probe_gets_what_its_layer_sees() -> None:

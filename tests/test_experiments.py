@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 
 from click.testing import Result
 
+from labbench.catalogue import ALTERATIONS, BUILTIN
 from labbench.grid import expand, read_grid
 from labbench.runner import task_params
 
@@ -88,3 +89,10 @@ def test_what_is_compared_at_equal_parameters_has_equal_parameters(name: str) ->
     ]
     assert max(counts) < 1.05 * min(counts)
     assert ", ".join(f"{count:,}" for count in counts) in path.read_text()
+
+
+def test_the_readme_lists_every_experiment_task_and_alteration() -> None:
+    text = (FOLDER / "README.md").read_text()
+    assert all(f"[{path.stem}]({path.name})" in text for path in GRIDS)
+    assert all(f"`{task}`" in text for task in BUILTIN)
+    assert all(f"`{name} = " in text for name in ALTERATIONS)
