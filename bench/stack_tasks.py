@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from labbench.params import Param
 from labbench.train.data import Data, digits
 from labbench.train.models import cnn
 
@@ -14,7 +17,7 @@ from labbench.train.models import cnn
 class Images:
     """A CNN of 16 and 32 channels on the digits enlarged to 16x16."""
 
-    params: dict[str, Any] = {}
+    params: Mapping[str, Param] = MappingProxyType({})
 
     def data(self, config: dict[str, Any]) -> Data:
         def enlarged(split: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -30,7 +33,7 @@ class Images:
 class Residual:
     """A residual MLP, which has a forward of its own."""
 
-    params: dict[str, Any] = {}
+    params: Mapping[str, Param] = MappingProxyType({})
 
     def data(self, config: dict[str, Any]) -> Data:
         return digits()

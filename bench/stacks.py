@@ -20,7 +20,6 @@ import argparse
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -80,7 +79,8 @@ CASES = {
         quick=2,
     ),
     "resmlp": Case(
-        f'task = "{TASKS}:Residual"\n[grid]\nlr = [0.03, 0.01, 0.003, 0.001]\n{OPTIMIZERS}[repeat]\nseeds = [0, 1, 2]\n',
+        f'task = "{TASKS}:Residual"\n[grid]\nlr = [0.03, 0.01, 0.003, 0.001]\n'
+        f"{OPTIMIZERS}[repeat]\nseeds = [0, 1, 2]\n",
         epochs=10,
         quick=3,
     ),
