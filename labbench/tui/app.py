@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from textual.screen import Screen
 
 from labbench.errors import LabbenchError
 from labbench.tui import source
+from labbench.tui.ascii import AsciiFilter, needs_ascii
 from labbench.tui.base_screen import DataScreen
 from labbench.tui.looks import DARK, THEMES
 from labbench.tui.runs_screen import RunsScreen
@@ -49,6 +51,8 @@ class LabbenchApp(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
+        if needs_ascii(os.environ):
+            self._filters.append(AsciiFilter())
 
     def on_mount(self) -> None:
         self._watch()

@@ -80,7 +80,7 @@ class Chart(Widget):
         self._lines: Sequence[Line] = ()
         self._plot: Plot | None = None
         self._strips: list[Strip] | None = None
-        self._styles: dict[tuple[str, int], Style] = {}
+        self._styles: dict[int, Style] = {}
         self._pressed: tuple[int, int, bool] | None = None
         self._pointed: int | None = None
 
@@ -95,6 +95,7 @@ class Chart(Widget):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
+        self._styles.clear()
         self._redraw()
 
     def _redraw(self) -> None:
@@ -126,15 +127,14 @@ class Chart(Widget):
         return [Strip([Segment(part, self._style(ink)) for part, ink in row], width) for row in rows]
 
     def _style(self, ink: int) -> Style:
-        key = (self.app.theme, ink)
-        if key not in self._styles:
+        if ink not in self._styles:
             style = self.rich_style + self._ink(ink)
             for ground, shade in ((inks.CROSS, 0.22), (inks.BOX, 0.3)):
                 if ink & ground:
                     colour = self.background_colors[1].blend(self._theme_colour("primary"), shade)
                     style += Style(bgcolor=colour.rich_color)
-            self._styles[key] = style
-        return self._styles[key]
+            self._styles[ink] = style
+        return self._styles[ink]
 
     def _ink(self, ink: int) -> Style:
         line = inks.slot_and_way(ink)

@@ -66,9 +66,13 @@ def group_entries(groups: Sequence[Group], bands: Bands, place: int | None, view
             entries.append(Entry(math.inf, group.glyph, group.slot, label, "–"))
             continue
         half = float(bands.high[row, at] - bands.low[row, at]) / 2
-        spread = f" ±{text.number(float(f'{half:.2g}'))}" if half > 0 else ""
+        spread = f" ±{_two_digits(half)}" if half > 0 else ""
         entries.append(Entry(_rank(value, view), group.glyph, group.slot, label, text.number(value) + spread))
     return sorted(entries, key=lambda entry: entry.rank)
+
+
+def _two_digits(half: float) -> str:
+    return f"{half:.2g}" if 1e-4 <= half < 100 else text.engineering(half, 2)
 
 
 def _rank(value: float, view: View) -> float:
@@ -94,12 +98,12 @@ def side_width(lines: Sequence[Line], width: int, view: View) -> int:
     if width < SIDE_FROM or (len(lines) < 2 and view.crosshair is None):
         return 0
     longest = max(text.width(line.group or line.label) for line in lines) if len(lines) > 1 else 16
-    return min(longest + 20, _WIDEST_SIDE, width // 3)
+    return min(longest + 24, _WIDEST_SIDE, width // 3)
 
 
 def draw_legend(canvas: Canvas, frame: Frame, entries: Sequence[Entry], title: str, side: int) -> None:
     """Beside the plot in `side` cells, or in its emptiest corner."""
-    rows = frame.height + 1 if side else max(2, frame.height // 2 - 1)
+    rows = frame.height + 1 if side else max(min(frame.height - 2, 5), frame.height // 2 - 1)
     most = max(1, rows - bool(title))
     hidden = len(entries) - most + 1 if len(entries) > most else 0
     entries = entries[: most - 1] if hidden else entries

@@ -1,7 +1,8 @@
-"""Colours and glyphs: the two themes, the colours of series, and how each status looks.
+"""Colours and glyphs: the themes, the colours of series, and how each status looks.
 
-Series colours stay apart for the common kinds of colour blindness (after Okabe and Ito, shifted for each background),
-and every series has a glyph of its own, as every status has: nothing is told by colour alone.
+Series colours begin with Okabe and Ito's blue and orange; each further one is as far as can be from those before it
+in the eyes of people with and without the kinds of colour blindness (a test measures it), so that few are the most
+different. Every series has a glyph of its own, as every status has: nothing is told by colour alone.
 """
 
 from __future__ import annotations
@@ -62,10 +63,37 @@ LIGHT = Theme(
         "scrollbar-background-active": "#fcfcfa",
     },
 )
-THEMES = (DARK, LIGHT)
+CONTRAST = Theme(
+    name="labbench-contrast",
+    primary="#6cc5ff",
+    secondary="#c8d0da",
+    accent="#ffd84d",
+    warning="#ffb000",
+    error="#ff8f87",
+    success="#7cf0a8",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#1c2430",
+    dark=True,
+    variables={
+        "border": "#8d99a8",
+        "scrollbar": "#8d99a8",
+        "scrollbar-hover": "#c8d0da",
+        "scrollbar-active": "#6cc5ff",
+        "scrollbar-background": "#000000",
+        "scrollbar-background-hover": "#000000",
+        "scrollbar-background-active": "#000000",
+    },
+)
+THEMES = (DARK, LIGHT, CONTRAST)
 
-_ON_DARK = ("#f3f6fa", "#56b4e9", "#f0a030", "#3ccf94", "#f08cc0", "#f0e442", "#ef6f45", "#9aa7ff", "#b9c46a")
-_ON_LIGHT = ("#111418", "#0072b2", "#c55a00", "#00805f", "#b0307c", "#7d6a00", "#9c2f10", "#4b46c4", "#55651a")
+SERIES = {
+    True: ("#f3f6fa", "#56b4e9", "#f0a030", "#c3f5de", "#a27e62", "#f8dd5a", "#5383e0", "#abc49e", "#52dbf1"),
+    False: ("#111418", "#0072b2", "#c55a00", "#55120b", "#1f2d79", "#843c3b", "#9a646e", "#5c4c77", "#3b2246"),
+}
+"""On dark backgrounds and on light ones."""
+SERIES_CONTRAST = ("#ffffff", "#6cc5ff", "#ffb000", "#eefbde", "#8fa38d", "#c4ccb0", "#e87c2a", "#6599ff", "#aff686")
 
 GLYPHS = "▸●◆■▲▼◉◈▣"
 """Of a series, by its slot; slot 0 is the highlighted run that is not marked."""
@@ -76,7 +104,7 @@ SLOTS = len(GLYPHS) - 1
 
 def series_colours(app: App[None]) -> tuple[str, ...]:
     """The colour of each slot on the present theme's background, slot 0 first."""
-    return _ON_DARK if app.current_theme.dark else _ON_LIGHT
+    return SERIES_CONTRAST if app.theme == CONTRAST.name else SERIES[app.current_theme.dark]
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,21 +168,31 @@ def _draw_groups(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> tupl
         owner[group.rows] = index
     spans = _spans(lines, frame)
     spread = next(spread for spread in SPREADS if spread == view.spread)
-    bands = group_bands(spans.edges, owner, len(groups), spread)
-    layers = [(bands.low, bands.high, BAND), (bands.mean, bands.mean, LINE)]
-    for low, high, way in layers:
+    bands = group_bands(10.0**spans.edges if frame.log_y else spans.edges, owner, len(groups), spread)
+    low, mean, high = _scaled(bands, frame)
+    for lower, upper, way in ((low, high, BAND), (mean, mean, LINE)):
         inks = [line_ink(group.slot, way) for group in groups]
-        lowest, highest = np.fmin(low[:, :-1], low[:, 1:]), np.fmax(high[:, :-1], high[:, 1:])
+        lowest, highest = np.fmin(lower[:, :-1], lower[:, 1:]), np.fmax(upper[:, :-1], upper[:, 1:])
         _draw_layers(canvas, frame, highest, lowest, inks)
     if view.glyphs:
-        _draw_glyphs(canvas, frame, bands.mean[:, :-1], [(group.glyph, line_ink(group.slot, LINE)) for group in groups])
+        _draw_glyphs(canvas, frame, mean[:, :-1], [(group.glyph, line_ink(group.slot, LINE)) for group in groups])
     _draw_highlighted(canvas, frame, lines, view, spans)
     for index, group in enumerate(groups):
-        last = last_finite(bands.mean[index])
+        last = last_finite(mean[index])
         if last is not None:
             x = frame.left + last / (2 * frame.width) * (frame.right - frame.left)
-            canvas.put(*frame.cell(x, float(bands.mean[index, last])), group.glyph, line_ink(group.slot, LINE))
+            canvas.put(*frame.cell(x, float(mean[index, last])), group.glyph, line_ink(group.slot, LINE))
     return groups, bands
+
+
+def _scaled(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
+    """Low, mean and high as the y axis places them; a band that reaches below 0 reaches below a logarithmic one."""
+    if not frame.log_y:
+        return bands.low, bands.mean, bands.high
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, mean, high = (np.log10(values) for values in (bands.low, bands.mean, bands.high))
+    low[bands.low <= 0] = frame.low - (frame.high - frame.low)
+    return low, mean, high
 
 
 def _draw_density(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> None:

@@ -1,0 +1,87 @@
+"""The whole terminal interface in ASCII, for terminals without UTF-8: a filter over every line that is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
+
+_SAME_WIDTH = {
+    "─━╌┄═▁⎯": "-",
+    "│┃║▏▕▎▍▌▐": "|",
+    "╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝": "+",
+    "█▉▊▋▇▆▅": "#",
+    "▄▃▂▓▒░▀": ":",
+    "▸▶►›": ">",
+    "◂◀‹": "<",
+    "●◉○◐◓◑◒": "o",
+    "◆◈◇": "&",
+    "■▣□": "#",
+    "▲△↑": "^",
+    "▼▽↓": "v",
+    "★☆": "*",
+    "✗✘×": "x",
+    "✓✔": "+",
+    "–—−": "-",
+    "…·•∙": ".",
+    "±": "~",
+    "␣": "_",
+    "⏎↵": "$",
+    "→": ">",
+    "←": "<",
+    "“”„": '"',
+    "‘’": "'",
+}
+_TABLE = {ord(character): ascii for characters, ascii in _SAME_WIDTH.items() for character in characters}
+_SLOPES = {(-1): "/", 0: "-", 1: "\\"}
+
+
+def _braille(dots: int) -> str:
+    """The ASCII character that is most like a braille cell."""
+    left = [row for row, bit in enumerate((0x01, 0x02, 0x04, 0x40)) if dots & bit]
+    right = [row for row, bit in enumerate((0x08, 0x10, 0x20, 0x80)) if dots & bit]
+    rows = left + right
+    if not rows:
+        return " "
+    if len(rows) >= 6:
+        return "#"
+    if max(rows) - min(rows) == 3 and not (left and right):
+        return "|"
+    if left and right and abs(sum(left) / len(left) - sum(right) / len(right)) >= 1:
+        return _SLOPES[1 if sum(left) / len(left) < sum(right) / len(right) else -1]
+    return "''-..__"[min(6, round(2 * sum(rows) / len(rows)))]
+
+
+_TABLE.update({0x2800 + dots: _braille(dots) for dots in range(256)})
+
+
+@lru_cache(4096)
+def as_ascii(text: str) -> str:
+    """The text in ASCII, as many cells wide; what has no likeness is a question mark."""
+    if text.isascii():
+        return text
+    likened = text.translate(_TABLE)
+    return "".join(character if character.isascii() else "?" * cell_len(character) for character in likened)
+
+
+class AsciiFilter(LineFilter):
+    """Draws every line in ASCII."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [Segment(as_ascii(text), style, control) for text, style, control in segments]
+
+
+def needs_ascii(environ: Mapping[str, str]) -> bool:
+    """The locale names an encoding other than UTF-8, or LABBENCH_ASCII asks for it; a locale that is not set does not.
+
+    Python itself sets LC_CTYPE to C.UTF-8 in a C locale, so that only the others tell.
+    """
+    if environ.get("LABBENCH_ASCII"):
+        return True
+    coerced = environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8")
+    named = environ.get("LC_ALL") or ("" if coerced else environ.get("LC_CTYPE", "")) or environ.get("LANG", "")
+    return bool(named) and "utf8" not in named.lower().replace("-", "")
