@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from pathlib import Path
 
 LOST_AFTER_SECONDS = 15.0
 """A driver beats every few seconds: after this long without a heartbeat its runs are lost."""
 
-HOST = socket.gethostname()
+HOST = os.uname().nodename
 
 
 def is_lost(heartbeat: float | None, host: str | None, pid: int | None) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
+import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -60,9 +59,7 @@ def experiment_id_of(connection: sqlite3.Connection, name: str) -> int:
 def link_sources(connection: sqlite3.Connection, ids: Sequence[int], sources: Mapping[str, str]) -> None:
     """Note from which texts, by kind, those of the runs will be made that have not begun."""
     for kind, source in sources.items():
-        text = storable(source)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        connection.execute("INSERT OR IGNORE INTO sources (sha256, text) VALUES (?, ?)", (digest, text))
+        digest = keep_source(connection, source)
         connection.execute(
             f"""
             INSERT OR REPLACE INTO run_sources (run_id, kind, source_id)
@@ -71,6 +68,16 @@ def link_sources(connection: sqlite3.Connection, ids: Sequence[int], sources: Ma
             """,
             (kind, as_json_list(ids), digest),
         )
+
+
+def keep_source(connection: sqlite3.Connection, source: str) -> str:
+    """Insert a text that is not there; its SHA-256."""
+    import hashlib  # 3 ms, which a script's start need not pay
+
+    text = storable(source)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    connection.execute("INSERT OR IGNORE INTO sources (sha256, text) VALUES (?, ?)", (digest, text))
+    return digest
 
 
 def _by_identity(connection: sqlite3.Connection, experiment_id: int) -> dict[str, int]:
@@ -93,7 +100,7 @@ def _insert(connection: sqlite3.Connection, run: NewRun, columns: Mapping[str, A
 def new_key(connection: sqlite3.Connection) -> str:
     """A random key that no run has yet."""
     while True:
-        number = secrets.randbits(64)
+        number = int.from_bytes(os.urandom(8), "little")
         number, digit = divmod(number, len(_LETTERS))
         key = _LETTERS[digit]
         for _ in range(7):

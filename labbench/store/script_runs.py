@@ -6,7 +6,6 @@ edit that a person makes meanwhile (a note, a tag) stays, and the run can be mad
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -18,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 from labbench.records import Config, FailureKind, Goal
 from labbench.store.configs import config_json
 from labbench.store.liveness import HOST
-from labbench.store.queueing import experiment_id_of, new_key
+from labbench.store.queueing import experiment_id_of, keep_source, new_key
 from labbench.store.recording import metric_id_of
 from labbench.store.rows import storable
 
@@ -126,7 +125,8 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, k
     )
     for kind, text in run.sources.items():
         if known.sources.get(kind) != text:
-            _write_source(connection, run_id, kind, storable(text))
+            query = "INSERT OR REPLACE INTO run_sources SELECT ?, ?, id FROM sources WHERE sha256 = ?"
+            connection.execute(query, (run_id, kind, keep_source(connection, text)))
 
 
 def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, printed: Iterable[Printed]) -> None:
@@ -156,13 +156,6 @@ def _columns(run: ScriptRun) -> dict[str, Any]:
             "traceback": run.traceback and storable(run.traceback),
         }
     return columns
-
-
-def _write_source(connection: sqlite3.Connection, run_id: int, kind: str, text: str) -> None:
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    connection.execute("INSERT OR IGNORE INTO sources (sha256, text) VALUES (?, ?)", (digest, text))
-    query = "INSERT OR REPLACE INTO run_sources (run_id, kind, source_id) SELECT ?, ?, id FROM sources WHERE sha256 = ?"
-    connection.execute(query, (run_id, kind, digest))
 
 
 def _numbered(connection: sqlite3.Connection, experiment_id: int, experiment: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -239,6 +238,8 @@ class Writer:
             connection.execute(f"DELETE FROM runs WHERE id {THESE}", (as_json_list(ids),))
             connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM run_sources)")
             connection.execute("DELETE FROM experiments WHERE id NOT IN (SELECT experiment_id FROM runs)")
+        import shutil  # 4 ms, which a script's start need not pay
+
         folder = files_folder(self.path)
         for key in keys:
             if key.isalnum():  # a key that somebody else wrote must not lead out of the folder

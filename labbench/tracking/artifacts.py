@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -18,6 +16,8 @@ def recorded(path: Path, folder: Path, *, copy: bool) -> Artifact:
 
     Raises InputError where there is no such file; a copy that cannot be written is told, and left out.
     """
+    import hashlib  # 3 ms, which start() need not pay
+
     name = path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
     try:
         with path.open("rb") as file:
@@ -30,6 +30,8 @@ def recorded(path: Path, folder: Path, *, copy: bool) -> Artifact:
 
 
 def _copied(path: Path, copy: Path) -> bool:
+    import shutil  # 4 ms, as above
+
     begun = copy.with_name(f"{copy.name}.part")
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Any
 
@@ -16,6 +15,8 @@ def storable_name(key: Any) -> str:
     """The name under which the values of a key are stored; the key itself where it is an ordinary one."""
     name = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(key)) or "(no name)"
     if len(name) > LONGEST:
+        import hashlib  # 3 ms, which start() need not pay
+
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         name = f"{name[: LONGEST - 9]}…{digest}"
     return name

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, get_args
 
 from labbench.errors import InputError
+from labbench.files import files_folder
 from labbench.records import Goal
 from labbench.store.script_runs import Printed, Stream
 from labbench.tracking import process
@@ -83,7 +84,7 @@ class Run:
 
         Reads the whole file. One that is recorded again under the same path replaces the record.
         """
-        artifact = recorded(Path(path), self.path.with_name(f"{self.path.name}.files") / self.key, copy=copy)
+        artifact = recorded(Path(path), files_folder(self.path) / self.key, copy=copy)
         self._recorder.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
 
     def watch_output(self) -> None:
