@@ -116,6 +116,20 @@ def test_a_worker_that_dies_fails_its_run_with_the_reason_and_its_last_lines(
     assert behaviour != "exit" or "leaving now" in failure.traceback
 
 
+def test_a_run_that_kills_its_worker_in_a_stack_fails_alone(tmp_path: Path) -> None:
+    runs = [run for stack in stacks_of(tmp_path, "good", "exit", "good", "good") for run in stack.runs]
+    [one, *_] = stacks_of(tmp_path, "good")
+    stack = stack_of(runs, task=one.task, stop=None, runtime=Runtime())
+    with closing(WorkerExecutor(["cpu"])) as executor:
+        last = ends(list(executor.execute([stack])))
+    assert {run: type(event) for run, event in last.items()} == {
+        "run0": Finished,
+        "run1": Failed,
+        "run2": Finished,
+        "run3": Finished,
+    }
+
+
 def test_a_run_that_hangs_is_ended_at_its_timeout(tmp_path: Path) -> None:
     with closing(WorkerExecutor(["cpu"], timeout=3.0)) as executor:
         last = ends(list(executor.execute(stacks_of(tmp_path, "hang", "good"))))

@@ -1,7 +1,7 @@
 """Training in worker processes: one stack each, forked from a server that has torch loaded already.
 
-Starting a worker so costs some 20 ms instead of a second. A worker that dies takes only its own runs with it: they
-are marked failed with the reason and the last lines it printed, and a fresh worker takes the next stack.
+Starting a worker so costs some 20 ms instead of a second. Where a worker dies, the runs of its stack are tried again
+in halves by fresh ones, until the run that is to blame dies alone: it has failed, with the reason and the last lines.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from labbench.errors import LabbenchError
-from labbench.executors.attempt import Deadline
+from labbench.executors.attempt import Deadline, part_of
 from labbench.executors.worker import DRIVERS_SIGNALS, work
-from labbench.records import Event, Failed, FailureKind, Finished, Log, Stack, Started
+from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
 
 TICK = 0.1
 """Seconds without an event after which `execute` yields None."""
@@ -45,7 +47,7 @@ class WorkerExecutor:
     """Worker processes, one for each of `devices` (a device may stand there several times)."""
 
     def __init__(self, devices: Sequence[str], *, timeout: float | None = None) -> None:
-        """`timeout` is the seconds that one attempt at a stack may take."""
+        """`timeout` is the seconds that one attempt at a run may take."""
         context = start_forkserver()
         self._folder = tempfile.TemporaryDirectory(prefix="labbench-")
         outputs = [Path(self._folder.name, f"worker-{number}.txt") for number in range(len(devices))]
@@ -59,9 +61,13 @@ class WorkerExecutor:
 
     def execute(self, stacks: Iterable[Stack]) -> Iterator[Event | None]:
         pending = iter(stacks)
+        again: deque[Stack] = deque()
+        """What is left of stacks whose worker was lost."""
         while True:
             for worker in self._workers:
-                if not worker.busy and not self._interrupted and (stack := next(pending, None)) is not None:
+                if worker.busy or self._interrupted:
+                    continue
+                if (stack := again.popleft() if again else next(pending, None)) is not None:
                     worker.give(stack)
             busy = {worker.connection: worker for worker in self._workers if worker.busy}
             if not busy:
@@ -72,8 +78,10 @@ class WorkerExecutor:
             for connection, worker in busy.items():
                 if connection in ready:
                     yield from worker.receive()
-                if worker.deadline.passed():
-                    yield from worker.end("timeout", worker.deadline.message)
+                if worker.died:
+                    again.extend((yield from worker.bury()))
+                elif worker.deadline.passed():
+                    again.extend((yield from worker.end_late()))
 
     def stop(self, run: str) -> None:
         for worker in self._workers:
@@ -98,8 +106,12 @@ class Worker:
         self.device = device
         self.timeout = timeout
         self.busy = False
-        self.training: dict[str, int] = {}
-        """The attempt of each run of its stack that has not ended, by key."""
+        self.died = False
+        self.training: dict[str, RunRecord] = {}
+        """The runs of its stack that have not ended, by key, with the boundary they have reached."""
+        self._stack: Stack
+        self._begun: dict[str, str] = {}
+        """How each run is stepped that has begun, by key."""
         self.deadline = Deadline(None)
         self.connection: Connection
         self._context = context
@@ -111,36 +123,58 @@ class Worker:
         """Train this stack next."""
         if self._process is None:
             self._start()
-        self.busy = True
-        self.training = {run.key: run.attempt for run in stack.runs}
+        self.busy, self._stack, self._begun = True, stack, {}
+        self.training = {run.key: run for run in stack.runs}
         with contextlib.suppress(BrokenPipeError):  # it has just died: `receive` finds out and says so
             self.connection.send(stack)
 
     def receive(self) -> Iterator[Event]:
-        """The next event of the worker after what it printed, or what its death means for its runs."""
+        """The next event of the worker after what it printed; none when it has `died`."""
         try:
             event: Event | None = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            yield from self.end("crash")
+            self.died = True
             return
         yield from self._printed()
-        if event is None:
-            self._rest()
-        elif isinstance(event, Started) and self.deadline.seconds is None:
-            self.deadline = Deadline(self.timeout)
-        elif isinstance(event, Finished | Failed):
-            self.training.pop(event.run, None)
+        match event:
+            case None:
+                self._rest()
+            case Started(run=key, way=way):
+                self._begun[key] = way
+                self.deadline = Deadline(self.timeout)  # again for each, since they may train one after another
+            case Boundary(run=key, step=step):
+                self.training[key] = replace(self.training[key], boundary=step, way=self._begun[key])
+            case Finished(run=key) | Failed(run=key):
+                self.training.pop(key, None)
         if event is not None:
             yield event
 
-    def end(self, kind: FailureKind, message: str = "") -> Iterator[Event]:
-        """End the process, if it has not ended itself, and fail the runs it was training."""
-        exit_status = self.kill(grace=1.0 if kind == "crash" else 0.0)
+    def bury(self) -> Generator[Event, None, list[Stack]]:
+        """What the death of the process means: a run that was alone has failed, several are tried again in halves."""
+        exit_status = self.kill(grace=1.0)
         yield from self._printed()
-        lines = self._output.read_text(errors="replace").splitlines()[-LAST_LINES:]
-        for run, attempt in self.training.items():
-            yield Failed(run, attempt, kind, message or cause_of_death(exit_status), "\n".join(lines))
+        runs = list(self.training.values())
+        if len(runs) == 1:
+            yield self._failure(runs[0], "crash", cause_of_death(exit_status))
+            runs = []
+        halves = runs[: len(runs) // 2], runs[len(runs) // 2 :]
         self._rest()
+        return [part_of(self._stack, half) for half in halves if half]
+
+    def end_late(self) -> Generator[Event, None, list[Stack]]:
+        """End a process whose time is up: the runs that had begun have failed, the others are still to be trained."""
+        message = self.deadline.message
+        self.kill()
+        yield from self._printed()
+        waiting = [run for key, run in self.training.items() if key not in self._begun]
+        for key in self.training.keys() & self._begun:
+            yield self._failure(self.training[key], "timeout", message)
+        self._rest()
+        return [part_of(self._stack, waiting)] if waiting else []
+
+    def _failure(self, run: RunRecord, kind: FailureKind, message: str) -> Failed:
+        lines = self._output.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return Failed(run.key, run.attempt, kind, message, "\n".join(lines))
 
     def let_leave(self, runs: list[str]) -> None:
         """Let these runs go at their next boundary."""
@@ -153,9 +187,7 @@ class Worker:
         if self._process is None or (pid := self._process.pid) is None:
             return None
         self._process.join(grace)
-        with contextlib.suppress(
-            ProcessLookupError, PermissionError
-        ):  # it has ended, or was not yet its group's leader
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # ended, or not its group's leader yet
             os.killpg(pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -179,7 +211,7 @@ class Worker:
         theirs.close()
 
     def _rest(self) -> None:
-        self.busy, self.training, self.deadline = False, {}, Deadline(None)
+        self.busy, self.died, self.training, self.deadline = False, False, {}, Deadline(None)
 
     def _printed(self) -> Iterator[Event]:
         """What the worker printed since the last call, for each run that it is training."""
@@ -189,8 +221,8 @@ class Worker:
             file.seek(self._read)
             text = file.read()
         self._read += len(text)
-        for run, attempt in self.training.items():
-            yield Log(run, attempt, text.decode(errors="replace"))
+        for run in self.training.values():
+            yield Log(run.key, run.attempt, text.decode(errors="replace"))
 
 
 def start_forkserver() -> ForkServerContext:
