@@ -140,4 +140,4 @@ def test_altered_data_are_what_they_always_were() -> None:
     data = changed(train_size=50, label_noise=0.3, random_labels=True, input_noise=0.2, input_sparsity=0.5)
     rounded = (data.train[0].double() * 1e4).round().to(torch.int64)  # a libm may differ in the last bits
     texts = [part.numpy().astype("<i8").tobytes() for part in (rounded, data.train[1])]
-    assert [hashlib.sha256(text).hexdigest()[:12] for text in texts] == ["c318dd64019...815a6f4ae82e"]
+    assert [hashlib.sha256(text).hexdigest()[:12] for text in texts] == ["c318dd64019d", "815a6f4ae82e"]
