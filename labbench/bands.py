@@ -15,6 +15,10 @@ Spread: TypeAlias = Literal["95 %", "std", "range"]
 SPREADS: tuple[Spread, ...] = get_args(Spread)
 
 
+_WILD = 50
+"""Times the median variance: a group that spreads more is on its way to infinity and says nothing of the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bands:
     """(groups, places) each; NaN where no run of the group has a value."""
@@ -30,7 +34,8 @@ def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: S
     """Bands of (curves, places) values, NaN for none, whose rows belong to the groups that `owner` says.
 
     `95 %` is the interval of the mean. A few seeds hardly tell their spread, so groups lend each other theirs; one
-    that spreads more than the others keeps its own. Where nothing tells the spread, the band is the mean.
+    that spreads more than the others keeps its own, and one that blows up lends nothing. Where nothing tells the
+    spread, the band is the mean.
     """
     present = np.isfinite(values)
     n, sums, squares = np.zeros((groups, values.shape[1]), dtype=np.int64), *np.zeros((2, groups, values.shape[1]))
@@ -54,9 +59,13 @@ def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: S
 def _half_interval(squares: Floats, n: NDArray[np.int64]) -> Floats:
     """(groups, places): half of the 95 % interval of each mean, from sums of squared deviations."""
     own_df = np.maximum(n - 1, 0)
-    df = own_df.sum(axis=0)  # (places,)
-    pooled = np.divide(squares.sum(axis=0), df, out=np.zeros(len(df)), where=df > 0)
     own = np.divide(squares, own_df, out=np.zeros(squares.shape), where=own_df > 0)
+    known = np.sort(np.where(own_df > 0, own, np.inf), axis=0)
+    middle = np.maximum((own_df > 0).sum(axis=0) - 1, 0) // 2
+    median = np.take_along_axis(known, middle[None], axis=0)[0]  # (places,)
+    lending = np.where(own <= _WILD * median, own_df, 0)
+    df = lending.sum(axis=0)
+    pooled = np.divide((own * lending).sum(axis=0), df, out=np.zeros(len(df)), where=df > 0)
     alone = own > pooled
     variance = np.where(alone, own, pooled)
     degrees = np.where(alone, own_df, df)

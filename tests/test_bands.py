@@ -36,3 +36,12 @@ def test_the_interval_holds_the_true_mean_in_95_of_100_cases(seeds: int, uneven:
 def test_one_run_alone_has_no_interval_to_show() -> None:
     bands = group_bands(np.array([[1.0, 2.0]]), np.array([0]), 1, "95 %")
     np.testing.assert_allclose([bands.low, bands.mean, bands.high], [[[1.0, 2.0]]] * 3)
+
+
+def test_a_group_that_blows_up_does_not_widen_the_others() -> None:
+    random = np.random.default_rng(0)
+    calm = random.normal(0.0, 1.0, (12, 50))
+    owner = np.repeat(np.arange(5), 3)
+    alone = group_bands(calm, owner[:12], 4, "95 %")
+    together = group_bands(np.concatenate([calm, random.normal(0.0, 1e6, (3, 50))]), owner, 5, "95 %")
+    np.testing.assert_allclose(np.median(together.high[:4] - alone.high), 0, atol=1e-12)
