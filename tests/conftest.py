@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from labbench.cli import main
+
+# where tests run under nohup, an ignored SIGHUP would be inherited by every process that they start
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TINY = """
 name = "tiny"
