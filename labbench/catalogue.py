@@ -94,5 +94,8 @@ BUILTIN: dict[str, dict[str, Param]] = {
 }
 """Parameters of the built-in tasks, by task."""
 
+EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+"""What every built-in task measures at each epoch's end, but for `own`, whose targets may be numbers."""
+
 TASK_VERSIONS: dict[str, int] = dict.fromkeys(BUILTIN, 1)
 """Part of a run's identity: raised when the task's results change."""

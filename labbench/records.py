@@ -123,7 +123,7 @@ class Runtime:
 
     log_every: int | Literal["auto"] = "auto"
     keep: Literal["none", "last", "best"] = "none"
-    precision: Literal["float32", "float64", "bf16"] = "float32"
+    precision: Literal["float32", "float64"] = "float32"
     snapshot_every: float = 30.0
     """Seconds between two snapshots of a run at the least; from the last one an interrupted run goes on."""
 

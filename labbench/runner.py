@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from labbench.catalogue import BUILTIN
+from labbench.catalogue import BUILTIN, EPOCH_METRICS
 from labbench.driver import Driver, Interruption
-from labbench.errors import InputError
+from labbench.errors import InputError, did_you_mean
 from labbench.executors import Executor
 from labbench.executors.cores import usable_cores
 from labbench.executors.inprocess import InProcessExecutor
@@ -81,6 +81,7 @@ def read_asked(
     wanted = parse(only)
     grid = read_grid(path, overrides=overrides)
     params = task_params(grid)
+    require_stop_metric(grid)
     expansion = expand(grid, params, yes=yes)
     runs = new_runs(grid, expansion.configs, params)
     if wanted is not None:
@@ -101,6 +102,16 @@ def task_params(grid: Grid) -> Params:
     from labbench.train.tasks import load_task  # a file of the user's own, which imports torch
 
     return {**TRAINING, **load_task(grid.task).params}
+
+
+def require_stop_metric(grid: Grid) -> None:
+    """Refuse a `[stop]` that watches what a built-in task never measures; a task of one's own is asked as it trains."""
+    if grid.stop is None or grid.task not in BUILTIN or grid.task == "own":
+        return
+    if grid.stop.metric not in EPOCH_METRICS:
+        hint = did_you_mean(grid.stop.metric, EPOCH_METRICS) or f": there are {', '.join(EPOCH_METRICS)}"
+        message = f"`{grid.stop.metric}` is not measured at an epoch's end{hint}"
+        raise grid.source.error(message, ("stop", "metric"))
 
 
 def require_torch() -> None:

@@ -43,7 +43,7 @@ _STOP: dict[str, Reader] = {
 _RUNTIME: dict[str, Reader] = {
     "log_every": _steps,
     "keep": Param("str", None, choices=("none", "last", "best")),
-    "precision": Param("str", None, choices=("float32", "float64", "bf16")),
+    "precision": Param("str", None, choices=("float32", "float64")),
     "snapshot_every": _seconds,
 }
 
