@@ -1,41 +1,41 @@
-"""How long a grid may take: the first epoch of a few of its stacks, really trained, and the rest reckoned from it."""
+"""How long a grid may take: an epoch of its first, middle and last stack, really trained, and the rest reckoned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from labbench.executors.attempt import attempt
 from labbench.params import TRAINING
+from labbench.planner import work
 from labbench.records import Failed, Points, RunRecord, Stack
-
-SAMPLES = 3
-"""Stacks of which an epoch is trained: the first, the last and one between."""
 
 
 def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> float | None:
     """Seconds of wall time for the stacks on so many workers; None where the samples do not train."""
-    middle_too = sorted({0, len(stacks) // 2, len(stacks) - 1})[:SAMPLES]
-    timed = [seconds for index in middle_too for seconds in epoch_seconds(stacks[index], device)]
-    if not timed:
+    sampled = [stacks[index] for index in sorted({0, len(stacks) // 2, len(stacks) - 1})]
+    seconds = known = 0.0
+    for stack in sampled:
+        epoch = epoch_seconds(stack, device)
+        seconds += sum(epoch[run.key] * epochs_of(run) for run in stack.runs if run.key in epoch)
+        known += work(stack, TRAINING) if epoch else 0.0
+    if not known:
         return None
-    epochs = sum(epochs_of(run) for stack in stacks for run in stack.runs)
-    return fmean(timed) * epochs / min(workers, len(stacks))
+    return seconds / known * sum(work(stack, TRAINING) for stack in stacks) / min(workers, len(stacks))
 
 
-def epoch_seconds(stack: Stack, device: str) -> list[float]:
-    """What the first epoch of each run takes: its own share of the stack's time. Empty where one fails."""
+def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
+    """What the first epoch of each run takes, by key: its own share of the stack's time. Empty where one fails."""
     if stack.command is not None:
-        return []
+        return {}
     seconds: dict[str, float] = {}
     for event in attempt(stack, device, frozenset()):
         if isinstance(event, Failed):
-            return []
+            return {}
         if isinstance(event, Points) and event.metric == "time/compute_s":
             seconds.setdefault(event.run, event.values[0])
         if len(seconds) == len(stack.runs):
             break
-    return list(seconds.values())
+    return seconds
 
 
 def epochs_of(run: RunRecord) -> float:
