@@ -69,11 +69,12 @@ def _points(run: RunRecord, metric: str, steps: Sequence[int], values: Sequence[
 
 
 def _fix_times(path: Path) -> None:
-    """Let every run have begun three days ago and taken 12 seconds: a golden screen must not show the clock."""
+    """Let every run have begun three days ago and taken 12 seconds: a golden screen must not show the clock or this machine."""
     began = time.time() - 3.5 * 86400
     connection = sqlite3.connect(path)
     with connection:
         connection.execute("UPDATE runs SET created = ?", (began,))
+        connection.execute("UPDATE runs SET host = 'box', pid = 1 WHERE host IS NOT NULL")
         connection.execute("UPDATE runs SET started = ?, finished = ? WHERE started IS NOT NULL", (began, began + 12))
     connection.close()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from labbench import __version__
-from labbench.cli import browse, edit, keep, take, train
+from labbench.cli import browse, edit, keep, take, train, why
 from labbench.cli.options import database
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
@@ -87,6 +87,7 @@ for command in (
     browse.ls,
     browse.show,
     browse.compare,
+    why.why,
     browse.plot,
     take.export,
     keep.import_,

@@ -17,10 +17,14 @@ from textual.screen import Screen
 from labbench.errors import LabbenchError
 from labbench.tui import source
 from labbench.tui.ascii import AsciiFilter, needs_ascii
+from labbench.tui.bars import SCREENS
 from labbench.tui.base_screen import DataScreen
+from labbench.tui.compare_screen import CompareScreen
+from labbench.tui.grid_screen import GridScreen
 from labbench.tui.looks import DARK, THEMES
 from labbench.tui.runs_screen import RunsScreen
 from labbench.tui.session import Session
+from labbench.tui.why_screen import WhyScreen
 
 
 class LabbenchApp(App[None]):
@@ -48,6 +52,9 @@ class LabbenchApp(App[None]):
         self._view = view
         self._stopped = threading.Event()
         self.add_mode("runs", lambda: RunsScreen(self.session, chart_only=view == "chart"))
+        self.add_mode("compare", lambda: CompareScreen(self.session))
+        self.add_mode("grid", lambda: GridScreen(self.session))
+        self.add_mode("why", lambda: WhyScreen(self.session))
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
@@ -56,6 +63,8 @@ class LabbenchApp(App[None]):
 
     def on_mount(self) -> None:
         self._watch()
+        if self._view in SCREENS:
+            self.switch_mode(self._view)
 
     def on_unmount(self) -> None:
         self._stopped.set()

@@ -73,6 +73,7 @@ class DataScreen(Screen[None], Generic[Answer]):
         self.session = session
         self._reading: Worker[None] | None = None
         self._is_outdated = True
+        self._question: object = None
         self.progress = Progress()
 
     def compose(self) -> ComposeResult:
@@ -102,6 +103,7 @@ class DataScreen(Screen[None], Generic[Answer]):
     def read(self) -> None:
         """Read the database for the present question; the newest question wins."""
         self._is_outdated = False
+        self._question = self.session.question()
         self._reading = self._read(self.ask())
 
     def reread(self) -> None:
@@ -112,7 +114,8 @@ class DataScreen(Screen[None], Generic[Answer]):
             self.read()
 
     def on_screen_resume(self) -> None:
-        if self._is_outdated and self.session.has_looked:
+        """Come back to: something may have been written or asked meanwhile."""
+        if self.session.has_looked and (self._is_outdated or self._question != self.session.question()):
             self.read()
 
     @work(thread=True, exclusive=True, group="snapshot")

@@ -32,3 +32,7 @@ class Session:
     """Edits that can be undone, the last one last."""
     has_looked: bool = False
     """Whether the database was looked at: before, a screen has nothing to read."""
+
+    def question(self) -> object:
+        """Another one when a screen that somebody comes back to has to read again."""
+        return self.query, tuple(self.marks), self.baseline, self.heat

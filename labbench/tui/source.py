@@ -175,6 +175,15 @@ def read_records(path: Path, keys: Collection[str]) -> list[RunRecord]:
         return _records(reader, keys)
 
 
+def read_some(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping[str, Goal]]:
+    """The runs with these keys, in this order, and all metrics."""
+    if not path.exists():
+        return [], {}
+    with Reader(path) as reader:
+        found = {run.key: run for run in _records(reader, keys)}
+        return [found[key] for key in keys if key in found], reader.metrics()
+
+
 def _records(reader: Reader, keys: Collection[str]) -> list[RunRecord]:
     if not keys:
         return []

@@ -1,0 +1,103 @@
+"""An answer as figures of text: what matters how much as bars, each value's mean and interval on one scale.
+
+Shared by `labbench why` and the TUI; standard library only, but for the answer itself.
+"""
+
+from __future__ import annotations
+
+import math
+
+from labbench.analysis.answer import Answer, ParameterAnswer
+from labbench.analysis.effects import Effect
+from labbench.analysis.figures import with_interval
+from labbench.text import bar, clean, fit, number, setting, width
+
+_BAR_CELLS = 24
+_PLOT_CELLS = 40
+
+
+def importance_lines(answer: Answer) -> list[str]:
+    """A line a parameter: its share of the variance as a bar, with its interval, then what the parameters leave."""
+    known = [one for one in answer.parameters if one.importance is not None]
+    rows = [(clean(one.name), one.importance.mean, _percents(one)) for one in known if one.importance is not None]
+    if answer.shares is not None:
+        seeds = answer.shares.seeds
+        interactions = 1.0 - sum(share for _, share, _ in rows) - (seeds or 0.0)
+        rows.append(("interactions", max(0.0, interactions), ""))
+        rows += [("seeds", seeds, "")] if seeds is not None else []
+    room = max((width(name) for name, _, _ in rows), default=0)
+    most = max((share for _, share, _ in rows), default=0.0) or 1.0
+    return [
+        f"{fit(name, room)}  {bar(share / most, _BAR_CELLS)} {share:>4.0%}  {interval}".rstrip()
+        for name, share, interval in rows
+    ]
+
+
+def _percents(parameter: ParameterAnswer) -> str:
+    found = parameter.importance
+    if found is None or found.low is None or found.high is None:
+        return ""
+    return f"[{found.low:.0%}, {found.high:.0%}]"
+
+
+def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100) -> list[str]:
+    """A line a value: the mean over the rest of the grid with its interval, in numbers and on a scale all share."""
+    effects = parameter.marginal.effects
+    scale = _scale(answer)
+    names = [_value(effect) for effect in effects]
+    room = max(map(width, names), default=0)
+    means = [with_interval(effect.interval) if effect.n else "no result" for effect in effects]
+    wide = max(map(len, means), default=0)
+    known = [effect.interval.mean for effect in effects if effect.n]
+    best = (min if answer.goal == "min" else max)(known, default=math.nan)
+    cells = _PLOT_CELLS if columns >= room + wide + _PLOT_CELLS + 24 else 0
+    lines = []
+    for effect, name, mean in zip(effects, names, means, strict=True):
+        star = "★" if effect.n and effect.interval.mean == best else " "
+        runs = f"{effect.n} runs" + (f", {effect.diverged} diverged" if effect.diverged else "")
+        plot = f"{_on_scale(effect, scale, cells)}  " if cells else ""
+        lines.append(f"{star} {fit(name, room)}  {plot}{mean.ljust(wide)}  {runs}")
+    return lines
+
+
+def scale_line(answer: Answer) -> str:
+    """What the ends of the scale of `effect_lines` are."""
+    low, high = _scale(answer)
+    return f"{number(low)} … {number(high)}"
+
+
+def _value(effect: Effect) -> str:
+    if effect.span is not None:
+        return f"{number(effect.span[0])} to {number(effect.span[1])}"
+    return clean(str(effect.value).lower() if isinstance(effect.value, bool) else setting(effect.value))
+
+
+def _scale(answer: Answer) -> tuple[float, float]:
+    """From the lowest to the highest end of all intervals."""
+    ends = [
+        end
+        for parameter in answer.parameters
+        for effect in parameter.marginal.effects
+        if effect.n
+        for end in (effect.interval.low, effect.interval.mean, effect.interval.high)
+        if end is not None and math.isfinite(end)
+    ]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _on_scale(effect: Effect, scale: tuple[float, float], cells: int) -> str:
+    """An interval as a line with its mean as a dot."""
+    line = [" "] * cells
+    if effect.n:
+        low, high = effect.interval.low, effect.interval.high
+        if low is not None and high is not None:
+            for place in range(_place(low, scale, cells), _place(high, scale, cells) + 1):
+                line[place] = "─"
+        line[_place(effect.interval.mean, scale, cells)] = "●"
+    return "".join(line)
+
+
+def _place(value: float, scale: tuple[float, float], cells: int) -> int:
+    low, high = scale
+    share = (value - low) / (high - low) if high > low else 0.5
+    return round(min(1.0, max(0.0, share)) * (cells - 1))

@@ -1,0 +1,168 @@
+"""Screen 2: what differs between the marked runs, how far each is from the first, and their curves beneath."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+
+from labbench import text
+from labbench.records import Goal, RunRecord
+from labbench.tui import source
+from labbench.tui.chart_keys import CHART_BINDINGS
+from labbench.tui.chart_panel import ChartPanel
+from labbench.tui.columns import telling
+from labbench.tui.comparison import comparison, titles
+from labbench.tui.edit_screen import EditScreen
+from labbench.tui.run_screen import RunScreen
+from labbench.tui.session import Session
+from labbench.tui.sheet import Sheet
+
+_EMPTY = """
+nothing to compare yet
+
+␣ on screen 1 marks runs: mark two or more, then come back
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Some runs, the reference first."""
+
+    runs: Sequence[RunRecord] = ()
+    metrics: Mapping[str, Goal] = field(default_factory=dict)
+
+
+class CompareScreen(EditScreen[Compared]):
+    """Config diff, metrics with deltas, curves."""
+
+    screen_name = "compare"
+    foremost = ("everything", "pin", "unmark", "open", "metric(1)")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "everything", "all settings", tooltip="Show all settings, or only those that differ"),
+        Binding("p", "pin", "baseline", tooltip="Pin as the baseline: this run is what the others are told from"),
+        Binding("space", "unmark", "take out", key_display="␣", tooltip="Take this run out of the comparison"),
+        Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything there is of it"),
+        Binding("m", "metric(1)", "metric", tooltip="Next metric of the curves"),
+        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
+        *CHART_BINDINGS,
+        Binding("v", "chart_alone", "chart", tooltip="Chart alone (full screen), or beneath the table again"),
+    ]
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._compared = Compared()
+        self._is_whole = False
+        self._metric: str | None = None
+
+    def compose_body(self) -> ComposeResult:
+        with Container(id="compare"):
+            yield Sheet(empty=_EMPTY.strip("\n"))
+            yield ChartPanel(self.session.path)
+
+    def on_mount(self) -> None:
+        self._sheet, self._panel = self.query_one(Sheet), self.query_one(ChartPanel)
+        self._panel.restore(self.session.chart)
+        self._sheet.focus()
+
+    def ask(self) -> Callable[[], Compared]:
+        session = self.session
+        marked = list(session.marks) or ([session.highlighted] if session.highlighted else [])
+        keys = list(dict.fromkeys([*([session.baseline] if session.baseline else []), *marked]))
+        return lambda: Compared(*source.read_some(session.path, keys))
+
+    def show(self, answer: Compared) -> None:
+        self._compared = answer
+        metrics = telling(answer.metrics)
+        if self._metric not in metrics:
+            wanted = self.session.query.metric
+            self._metric = wanted if wanted in metrics else metrics[0] if metrics else None
+        self._show_sheet()
+        self._show_chart()
+
+    def _show_sheet(self) -> None:
+        runs = self._compared.runs
+        count = f"compare {len(runs)} runs"
+        self._sheet.border_title = text.clean(f"{count}: all settings" if self._is_whole else count)
+        self._sheet.border_subtitle = "= as in the first   ▲ better   ▼ worse" if len(runs) > 1 else ""
+        if runs:
+            rows = comparison(runs, self._compared.metrics, everything=self._is_whole or len(runs) == 1)
+            self._sheet.show(titles(runs, self.session.marks), rows)
+        else:
+            self._sheet.show([], [])
+
+    @on(Sheet.Moved)
+    def _show_chart(self) -> None:
+        highlighted = self._current()
+        self._panel.show(
+            self._compared.runs,
+            marks=self.session.marks,
+            highlighted=highlighted.key if highlighted else None,
+            metric=self._metric,
+            metrics=self._compared.metrics,
+        )
+
+    def _current(self) -> RunRecord | None:
+        """The run of the cursor's column."""
+        runs = self._compared.runs
+        return runs[self._sheet.column] if self._sheet.column < len(runs) else None
+
+    def concerned(self) -> Sequence[str]:
+        run = self._current()
+        return [run.key] if run is not None else []
+
+    def action_everything(self) -> None:
+        self._is_whole = not self._is_whole
+        self._show_sheet()
+
+    def action_pin(self) -> None:
+        run = self._current()
+        if run is not None:
+            self.session.baseline = None if self.session.baseline == run.key else run.key
+            self._sheet.column = 0
+            self.read()
+
+    def action_unmark(self) -> None:
+        run = self._current()
+        if run is not None:
+            self.session.marks.forget([run.key])
+            if self.session.baseline == run.key:
+                self.session.baseline = None
+            self.read()
+
+    @on(Sheet.Opened)
+    def action_open(self) -> None:
+        run = self._current()
+        if run is not None:
+            self.app.push_screen(RunScreen(self.session, run.key))
+
+    def action_metric(self, way: int) -> None:
+        metrics = telling(self._compared.metrics)
+        if metrics and self._metric in metrics:
+            self._metric = metrics[(metrics.index(self._metric) + way) % len(metrics)]
+            self._show_chart()
+
+    def action_chart_alone(self) -> None:
+        self.toggle_class("-chart-only")
+        (self._panel if self.has_class("-chart-only") else self._sheet).focus()
+
+    def action_chart(self, name: str, *arguments: int) -> None:
+        self._panel.do(name, *arguments)
+        self.session.chart = self._panel.state()
+
+    @on(ChartPanel.ReadingFailed)
+    def _say_curves_failed(self, event: ChartPanel.ReadingFailed) -> None:
+        self.post_message(self.Failed(event.error))
+
+    def step_back(self) -> None:
+        if self._panel.back():
+            return
+        if self.has_class("-chart-only"):
+            self.action_chart_alone()
+        else:
+            self.app.switch_mode("runs")

@@ -1,0 +1,92 @@
+"""A metric over two config keys, the others averaged: the cells of a heat map, and small multiples over a third key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from labbench import text
+from labbench.records import Goal
+from labbench.tui.columns import show_setting
+from labbench.tui.groups import mean_of
+from labbench.tui.sheet import Cell, Row
+
+_SHADES = "░▒▓█"
+Place: TypeAlias = tuple[str, str, str]
+"""(row, column, multiple) as JSON, so that true is not 1; the last two are "" where there is no such key."""
+
+
+class Heat:
+    """The runs by their values of one key or more: rows, columns, multiples."""
+
+    def __init__(self, keys: tuple[str, ...], metric: str, goal: Goal, runs: Sequence[tuple[Any, ...]]) -> None:
+        """`runs` are rows (key, settings as JSON, status, value of the metric)."""
+        self.keys, self.metric, self._goal = keys, metric, goal
+        self._cells: dict[Place, list[tuple[Any, ...]]] = {}
+        for run in runs:
+            values = [json.dumps(value) for value in json.loads(run[1])[: len(keys)]]
+            row, column, multiple = [*values, "", ""][:3]
+            self._cells.setdefault((row, column, multiple), []).append(run)
+        means = {
+            place: mean_of([run[3] for run in runs if run[2] != "diverged"]) for place, runs in self._cells.items()
+        }
+        self._means = {place: mean.mean for place, mean in means.items() if mean is not None}
+        self._low = min(self._means.values(), default=0.0)
+        self._high = max(self._means.values(), default=0.0)
+        self._rows, self._columns, self._multiples = (
+            _ordered({place[axis] for place in self._cells}) for axis in range(3)
+        )
+
+    def sheet(self) -> tuple[list[Cell], list[Row]]:
+        """Titles and rows for the screen."""
+        names = [text.clean(key) for key in self.keys]
+        across = f"{names[1]} " if len(names) > 1 else ""
+        titles = [Cell(names[0]), *(Cell(f"{across}{_said(column)}" or "mean") for column in self._columns)]
+        rows = []
+        for multiple in self._multiples:
+            if multiple:
+                rows.append(Row(Cell(f"{names[2]} {_said(multiple)}", "primary", bold=True)))
+            for row in self._rows:
+                cells = [self._cell((row, column, multiple)) for column in self._columns]
+                rows.append(Row(Cell(_said(row)), cells, key=json.dumps([row, multiple])))
+        return titles, rows
+
+    def _cell(self, place: Place) -> Cell:
+        """The mean in its shade, a star at the best, and how many of the runs diverged."""
+        runs = self._cells.get(place, [])
+        diverged = sum(run[2] == "diverged" for run in runs)
+        mean = self._means.get(place)
+        if mean is None:
+            return Cell(f"✗ {diverged}/{len(runs)}" if diverged else "○" if runs else "", "warning")
+        share = (mean - self._low) / (self._high - self._low) if self._high > self._low else 1.0
+        if self._goal == "min":
+            share = 1.0 - share
+        is_best = share == 1.0 and len(self._means) > 1
+        shade = _SHADES[min(len(_SHADES) - 1, int(share * len(_SHADES)))]
+        after = ("★" if is_best else "") + (f" ✗{diverged}" if diverged else "")
+        return Cell(f"{shade} {text.number(mean)}{after}", bold=is_best, heat=share)
+
+    def runs_at(self, row: Row, column: int) -> list[str]:
+        """The keys of the runs behind one cell of the sheet."""
+        value, multiple = json.loads(row.key)
+        return [run[0] for run in self._cells.get((value, self._columns[column], multiple), [])]
+
+
+def _said(value: str) -> str:
+    if not value:
+        return ""
+    setting = json.loads(value)
+    return "–" if setting is None else text.clean(show_setting(setting))
+
+
+def _ordered(values: set[str]) -> list[str]:
+    """What is not set first, then numbers by size, then words."""
+
+    def rank(value: str) -> tuple[int, float, str]:
+        setting = json.loads(value) if value else None
+        if isinstance(setting, int | float):
+            return 1, float(setting), ""
+        return (0, 0.0, "") if setting is None else (2, 0.0, value)
+
+    return sorted(values, key=rank)

@@ -1,0 +1,165 @@
+"""Screen 4: the answer in words, then in figures: what matters how much, and what each value does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from labbench import filters, text
+from labbench.records import Goal
+from labbench.store.reader import Reader
+from labbench.tui.base_screen import DataScreen
+from labbench.tui.columns import telling
+from labbench.tui.session import Session
+
+if TYPE_CHECKING:  # numpy is not imported before the first paint
+    from labbench.analysis import Answer
+
+_EMPTY = "no run has ended yet\n\nas runs end, this screen says which set-up is best, how sure that is, and why"
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """An answer and what it was asked about."""
+
+    metrics: Mapping[str, Goal] = field(default_factory=dict)
+    answer: Answer | None = None
+    about: object = None
+    """Another one when the runs may say something else."""
+
+
+class WhyScreen(DataScreen[Reasons]):
+    """Which set-up is best, and why."""
+
+    screen_name = "why"
+    foremost = ("metric(1)", "copy", "scroll(1)")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("m", "metric(1)", "metric", tooltip="Ask about the next metric"),
+        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Ask about the metric before"),
+        Binding("Y", "copy", "copy", tooltip="Copy the answer to the clipboard"),
+        Binding("j,down", "scroll(1)", "down", show=False, tooltip="Down"),
+        Binding("k,up", "scroll(-1)", "up", show=False, tooltip="Up"),
+    ]
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._reasons = Reasons()
+        self._metric: str | None = None
+
+    def compose_body(self) -> ComposeResult:
+        with VerticalScroll(id="why"):
+            yield Static(id="why-text", markup=False)
+
+    def on_mount(self) -> None:
+        self._box = self.query_one("#why", VerticalScroll)
+        self._box.focus()
+
+    def ask(self) -> Callable[[], Reasons]:
+        path, query, known, metric = self.session.path, self.session.query, self._reasons, self._metric
+
+        def read() -> Reasons:
+            if not path.exists():
+                return Reasons()
+            with Reader(path) as reader:
+                return _read(reader, query.expression, metric or query.metric, known)
+
+        return read
+
+    def show(self, answer: Reasons) -> None:
+        self._reasons = answer
+        found = answer.answer
+        about = self.session.query.expression.strip()
+        self._box.border_title = Content.assemble(
+            (f"why {text.clean(found.metric) if found else ''}", "bold"),
+            (f"   {text.clean(about)}" if about else "", "$secondary"),
+        )
+        self.query_one("#why-text", Static).update(self._content())
+
+    def on_resize(self) -> None:
+        if self.is_mounted and self._reasons.answer is not None:
+            self.query_one("#why-text", Static).update(self._content())
+
+    def _content(self) -> Content:
+        answer = self._reasons.answer
+        if answer is None:
+            return Content.styled(_EMPTY, "$secondary")
+        from labbench.analysis import sentences
+
+        first, *rest = (text.clean(line) for line in sentences(answer))
+        lines = [Content.styled(first, "bold $foreground"), *(Content(line) for line in rest)]
+        return Content("\n").join([*lines, *_figures(answer, self._box.scrollable_content_region.width)])
+
+    def action_metric(self, way: int) -> None:
+        metrics = telling(self._reasons.metrics)
+        if metrics:
+            present = self._reasons.answer.metric if self._reasons.answer else metrics[0]
+            self._metric = metrics[(metrics.index(present) + way) % len(metrics)] if present in metrics else metrics[0]
+            self.session.query = replace(self.session.query, metric=self._metric)
+            self.read()
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self._content().plain)
+        self.notify("copied: the answer", markup=False, timeout=2)
+
+    def action_scroll(self, lines: int) -> None:
+        self._box.scroll_relative(y=lines, animate=False)
+
+    def step_back(self) -> None:
+        self.app.switch_mode("runs")
+
+
+def _read(reader: Reader, expression: str, metric: str | None, known: Reasons) -> Reasons:
+    """The answer for the runs that fit; the one that is known as long as no run has come or ended."""
+    shown = filters.parse(expression)
+    metrics = reader.metrics(shown)
+    names = telling(metrics)
+    if not names:
+        return Reasons(metrics)
+    chosen = metric if metric in names else names[0]
+    counts = tuple(reader.status_counts(shown).items())
+    about = (expression, chosen, metrics[chosen], counts)
+    if about == known.about:
+        return known
+    from labbench.analysis import observe, why  # numpy and more, half a second
+
+    observations = observe(reader.runs(shown, summaries=[chosen, "time/compute_s"]), chosen, metrics[chosen])
+    return Reasons(metrics, why(observations, chosen, metrics[chosen]) if observations else None, about)
+
+
+def _figures(answer: Answer, columns: int) -> list[Content]:
+    """The figures under the words."""
+    from labbench.answer_figures import effect_lines, importance_lines, scale_line
+
+    lines = _titled("where the variance comes from", importance_lines(answer))
+    for parameter in answer.parameters:
+        title = f"{text.clean(parameter.name)}   {text.clean(answer.metric)}, mean over the rest, {scale_line(answer)}"
+        lines += _titled(title, effect_lines(answer, parameter, columns))
+    return lines
+
+
+def _titled(title: str, lines: Sequence[str]) -> list[Content]:
+    if not lines:
+        return []
+    return [Content(""), Content.styled(title, "bold $secondary"), *(_lit(line) for line in lines)]
+
+
+def _lit(line: str) -> Content:
+    """A figure's marks in colour: bars, means, and the star of the best."""
+    content = Content(line)
+    colours: dict[str, Any] = {"★": "bold $accent", "●": "bold $primary", "─": "$primary", "█": "$primary"}
+    for mark, colour in colours.items():
+        start = line.find(mark)
+        while start >= 0:
+            end = start
+            while end < len(line) and line[end] == mark:
+                end += 1
+            content = content.stylize(colour, start, end)
+            start = line.find(mark, end)
+    return content
