@@ -172,7 +172,13 @@ def value_range(arrays: Iterable[Floats], *, log: bool = False) -> tuple[float, 
     """(lowest, highest) finite value of all arrays, positive ones only if `log`; None where there is none."""
     lowest, highest = math.inf, -math.inf
     for values in arrays:
-        usable = values[np.isfinite(values) & (values > 0)] if log else values[np.isfinite(values)]
-        if len(usable):
-            lowest, highest = min(lowest, float(usable.min())), max(highest, float(usable.max()))
+        if not len(values):
+            continue
+        low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high) and (low > 0 or not log)):
+            usable = values[np.isfinite(values) & (values > 0)] if log else values[np.isfinite(values)]
+            if not len(usable):
+                continue
+            low, high = float(usable.min()), float(usable.max())
+        lowest, highest = min(lowest, low), max(highest, high)
     return (lowest, highest) if lowest <= highest else None

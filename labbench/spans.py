@@ -80,13 +80,12 @@ def measure(curves: Bundle, left: float, right: float, columns: int) -> Spans:
 
 def _columns(curves: Bundle, left: float, right: float, columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(curves, columns) points in each column, (curves, columns + 1) the first point at or behind each border."""
-    column = np.floor((curves.x - left) * (columns / (right - left)))
-    column[curves.x == right] = columns - 1  # a point on the right border belongs to the last column
-    np.clip(column, -1, columns, out=column)
     width = columns + 2  # one more on either side, for what is outside
-    owner = np.repeat(np.arange(len(curves)), np.diff(curves.starts))
-    place = column.astype(np.int64)
-    place += owner * width + 1
+    place = (curves.x - left) * (columns / (right - left)) + 1
+    np.clip(place, 0, columns + 1, out=place)
+    place[curves.x == right] = columns  # a point on the right border belongs to the last column
+    place = place.astype(np.int64)
+    place += np.repeat(np.arange(len(curves)) * width, np.diff(curves.starts))
     counts = np.bincount(place, minlength=len(curves) * width).reshape(len(curves), width)
     first = curves.starts[:-1, None] + np.cumsum(counts[:, :-1], axis=1)
     return counts[:, 1:-1], first

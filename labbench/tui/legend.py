@@ -36,18 +36,26 @@ class Entry:
     bright: bool = False
 
 
-def line_entries(lines: Lines, view: View) -> list[Entry]:
-    """An entry for each line, best value first, those without one last."""
-    entries = [
-        _line_entry(line, drawn.curve, view, bright=line.key == view.highlighted or len(lines.lines) == 1)
-        for line, drawn in zip(lines.lines, lines.drawn, strict=True)
-    ]
-    return sorted(entries, key=lambda entry: entry.rank)
+def line_entries(lines: Lines, view: View, most: int) -> list[Entry]:
+    """Entries for the `most` best lines, best value first; lines without a value are the worst."""
+    places = [_place(line, drawn.curve, view) for line, drawn in zip(lines.lines, lines.drawn, strict=True)]
+    values = [None if at is None else float(drawn.curve[1][at]) for at, drawn in zip(places, lines.drawn, strict=True)]
+    ranks = [math.inf if value is None else _rank(value, view) for value in values]
+    best = sorted(range(len(ranks)), key=ranks.__getitem__)[:most]
+    alone = len(ranks) == 1
+    return [_line_entry(lines.lines[row], lines.drawn[row].curve, places[row], view, alone=alone) for row in best]
 
 
-def _line_entry(line: Line, curve: Curve, view: View, *, bright: bool) -> Entry:
-    place = last_finite(curve[1]) if view.crosshair is None else nearest(curve, view.crosshair)
-    if place is None or (line.broken and view.crosshair is None):
+def _place(line: Line, curve: Curve, view: View) -> int | None:
+    """The point that is read off a curve: the one at the crosshair, or the last one of a run that did not blow up."""
+    if view.crosshair is not None:
+        return nearest(curve, view.crosshair)
+    return None if line.broken else last_finite(curve[1])
+
+
+def _line_entry(line: Line, curve: Curve, place: int | None, view: View, *, alone: bool) -> Entry:
+    bright = alone or line.key == view.highlighted
+    if place is None:
         shown = "nan" if line.broken and view.crosshair is None else "–"
         return Entry(math.inf, line.glyph, line.slot, line.label, shown, bright=bright)
     value, x = float(curve[1][place]), float(curve[0][place])
@@ -101,11 +109,14 @@ def side_width(lines: Sequence[Line], width: int, view: View) -> int:
     return min(longest + 24, _WIDEST_SIDE, width // 3)
 
 
-def draw_legend(canvas: Canvas, frame: Frame, entries: Sequence[Entry], title: str, side: int) -> None:
-    """Beside the plot in `side` cells, or in its emptiest corner."""
+def draw_legend(
+    canvas: Canvas, frame: Frame, entries: Sequence[Entry], title: str, side: int, *, total: int | None = None
+) -> None:
+    """Beside the plot in `side` cells, or in its emptiest corner; `total` where these are not all entries."""
     rows = frame.height + 1 if side else max(min(frame.height - 2, 5), frame.height // 2 - 1)
     most = max(1, rows - bool(title))
-    hidden = len(entries) - most + 1 if len(entries) > most else 0
+    total = total or len(entries)
+    hidden = total - most + 1 if total > most else 0
     entries = entries[: most - 1] if hidden else entries
     values = text.align_points([entry.value for entry in entries])
     places = [entry.where for entry in entries]

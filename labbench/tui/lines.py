@@ -62,8 +62,9 @@ def _drawn(series: Series, smoothing: Smoothing, log: bool, log_x: bool) -> Draw
     raw = curves.extent(series)
     line = _scaled((curve[0], curve[1], curve[1], curve[1]) if smoothing else raw, log, log_x)
     band = _scaled(raw, log, log_x) if smoothing else None
-    x_range = curves.value_range([line[0]]) if len(line[0]) else None
-    return Drawn(curve, line, band, x_range, curves.value_range([line[1], line[3]]))
+    x_range = (float(line[0][0]), float(line[0][-1])) if len(line[0]) else None
+    extremes = [line[1]] if line[1] is line[3] else [line[1], line[3]]
+    return Drawn(curve, line, band, x_range, curves.value_range(extremes))
 
 
 def _scaled(extent: Extent, log: bool, log_x: bool) -> Extent:

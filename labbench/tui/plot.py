@@ -64,7 +64,8 @@ class Plot:
             canvas.put(max(0, (width - len(drawing)) // 2), height // 2, drawing, LABEL)
             return canvas.lines()
         canvas = drawing.canvas.copy()
-        draw_legend(canvas, drawing.frame, _entries(drawing, view), heading(view), side)
+        total = None if drawing.groups else len(lines)
+        draw_legend(canvas, drawing.frame, _entries(drawing, view), heading(view), side, total=total)
         _lay_crosshair(canvas, drawing.frame, view)
         return canvas.lines()
 
@@ -72,7 +73,9 @@ class Plot:
         if width < LEAST_WIDTH or height < LEAST_HEIGHT:
             return "too small"
         lines = self._workshop.prepare(chosen, view)
-        ranges = _ranges(lines, view, 2 * (width - side))
+        # what is in the window decides the width of the labels: the last drawing's is nearly always right
+        last = self.frame
+        ranges = _ranges(lines, view, 2 * (last.width if last is not None else width - side))
         if ranges is None:
             return _nothing(chosen, view)
         canvas = Canvas(width, height)
@@ -240,7 +243,7 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: Lines, view: View, *, ends:
 
 def _entries(drawing: _Drawing, view: View) -> list[Entry]:
     if drawing.groups is None:
-        return line_entries(drawing.lines, view)
+        return line_entries(drawing.lines, view, drawing.canvas.height)
     frame, place = drawing.frame, None
     if view.crosshair is not None:
         scaled = scale_one(view.crosshair, view.log_x)
