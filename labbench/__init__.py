@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from labbench.store.reader import Reader
-    from labbench.tracking import Run, finish, init, log, start
+    from labbench.tracking.run import Run
+    from labbench.tracking.starting import start
+    from labbench.tracking.trio import finish, init, log
 
 __version__ = "0.1.0"
 
 __all__ = ["Run", "finish", "init", "log", "open", "start"]
+
+_HOMES = {"Run": "run", "start": "starting", "init": "trio", "log": "trio", "finish": "trio"}
 
 
 def open(path: str | Path = "runs.db") -> Reader:
@@ -27,9 +31,9 @@ def open(path: str | Path = "runs.db") -> Reader:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'labbench' has no attribute {name!r}")
-    from labbench import tracking
+    from importlib import import_module
 
-    value = globals()[name] = getattr(tracking, name)
+    value = globals()[name] = getattr(import_module(f"labbench.tracking.{_HOMES[name]}"), name)
     return value

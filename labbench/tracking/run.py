@@ -16,13 +16,11 @@ from labbench.files import files_folder
 from labbench.records import Goal
 from labbench.store.script_runs import Printed, Stream
 from labbench.tracking import process
-from labbench.tracking.artifacts import recorded
 from labbench.tracking.background import Background
 from labbench.tracking.config import RunConfig
 from labbench.tracking.ending import Ending, ending_of, exit_ending
 from labbench.tracking.hot_path import log_of
 from labbench.tracking.names import storable_name
-from labbench.tracking.output import Tee
 from labbench.tracking.recorder import Recorder
 from labbench.tracking.summary import RunSummary
 
@@ -84,11 +82,15 @@ class Run:
 
         Reads the whole file. One that is recorded again under the same path replaces the record.
         """
+        from labbench.tracking.artifacts import recorded  # who records none need not load it
+
         artifact = recorded(Path(path), files_folder(self.path) / self.key, copy=copy)
         self._recorder.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
 
     def watch_output(self) -> None:
         """Keep what is printed from now on with the run; `start(capture_output=True)` does so from the start."""
+        from labbench.tracking.output import Tee  # as above
+
         if not self._watches_output:
             self._watches_output = True
             for name in get_args(Stream):
