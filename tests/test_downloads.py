@@ -191,7 +191,7 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def idx(values: np.ndarray) -> bytes:
     header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
-    return gzip.compress(header + values.astype(np.uint8).tobytes())
+    return gzip.compress(header + values.astype(np.uint8).tobytes(), mtime=0)
 
 
 def bars(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -284,11 +284,12 @@ def test_every_file_has_a_sum_and_an_address() -> None:
     [
         (b"no gzip", "cannot be unpacked"),
         (idx(np.zeros((2, 3)))[:-5], "cannot be unpacked"),
-        (gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd"), "is no IDX file of bytes, or it is cut off"),
-        (gzip.compress(b"\0\0\x08\2\0\0\0\2\0\0"), "is no IDX file"),
-        (gzip.compress(b"\0\0\x08\1\0\0\0\5abc"), "is no IDX file"),
-        (gzip.compress(b""), "is no IDX file"),
+        (gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd", mtime=0), "is no IDX file of bytes, or it is cut off"),
+        (gzip.compress(b"\0\0\x08\2\0\0\0\2\0\0", mtime=0), "is no IDX file"),
+        (gzip.compress(b"\0\0\x08\1\0\0\0\5abc", mtime=0), "is no IDX file"),
+        (gzip.compress(b"", mtime=0), "is no IDX file"),
     ],
+    ids=["no gzip", "cut off", "another type", "values missing", "a row missing", "empty"],
 )
 def test_a_file_that_is_no_idx_is_said(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "images.gz"
@@ -305,6 +306,7 @@ def test_a_file_that_is_no_idx_is_said(tmp_path: Path, content: bytes, complaint
         (cifar(image_sets.CIFAR_TRAIN + image_sets.CIFAR_TEST, cut=1), "no list of records of 3073 bytes"),
         (cifar(image_sets.CIFAR_TRAIN)[:-100], "cannot be unpacked"),
     ],
+    ids=["no archive", "files missing", "records cut", "archive cut"],
 )
 def test_an_archive_that_is_not_cifars_is_said(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "cifar.tar.gz"
