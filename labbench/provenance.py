@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from labbench import __version__
@@ -26,9 +25,15 @@ class Provenance:
 
 def provenance(folder: Path) -> Provenance:
     """What git knows of `folder` (nothing where it is no repository, or git is missing), and library versions."""
+    commit, dirty, diff = git_state(folder)
+    return Provenance(commit, dirty, diff, versions())
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None, str]:
+    """The commit that is checked out, whether files differ from it, and how."""
     commit = git(folder, "rev-parse", "HEAD")
     diff = git(folder, "diff", "HEAD") if commit else ""
-    return Provenance(commit or None, bool(diff) if commit else None, diff[:DIFF_LIMIT], versions())
+    return commit or None, bool(diff) if commit else None, diff[:DIFF_LIMIT]
 
 
 def git(folder: Path, *words: str) -> str:
@@ -44,6 +49,8 @@ def git(folder: Path, *words: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, labbench and, where they are installed, of the libraries that train."""
+    from importlib import metadata  # 25 ms
+
     found = {"python": platform.python_version(), "labbench": __version__}
     for name in ("torch", "numpy"):
         try:

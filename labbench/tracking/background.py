@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import labbench
 from labbench.errors import InputError
 from labbench.tracking.recorder import Recorder
 
 SYSTEM_SECONDS = 5.0
+
+_TRAINERS = ("torch", "numpy", "jax", "tensorflow", "sklearn", "lightning", "transformers")
 
 _PATIENCE_SECONDS = 2.0
 """How long a run that ends at once waits to know its git commit."""
@@ -30,6 +34,9 @@ class Background:
     def close(self) -> None:
         self._over.set()
         self._thread.join(_PATIENCE_SECONDS)
+        run, versions = self._recorder.run, _versions()
+        if run.drives and versions != run.versions:  # what was imported later counts too
+            self._recorder.change(lambda run: replace(run, versions=versions))
 
     def _work(self) -> None:
         try:
@@ -41,18 +48,11 @@ class Background:
             return  # the run ended meanwhile
 
     def _look_up(self) -> None:
-        from labbench.provenance import provenance  # 30 ms that start() need not wait for
-
-        source = provenance(self._script.parent if self._script else Path.cwd())
-        texts = {"script": _text(self._script), "diff": source.git_diff}
+        commit, dirty, diff = _git_state(self._script.parent if self._script else Path.cwd())
+        texts = {"script": _text(self._script), "diff": diff}
+        sources = {kind: text for kind, text in texts.items() if text}
         self._recorder.change(
-            lambda run: replace(
-                run,
-                git_commit=source.git_commit,
-                git_dirty=source.git_dirty,
-                versions=source.versions,
-                sources={kind: text for kind, text in texts.items() if text},
-            )
+            lambda run: replace(run, git_commit=commit, git_dirty=dirty, versions=_versions(), sources=sources)
         )
 
     def _sample(self) -> None:
@@ -65,6 +65,24 @@ class Background:
             step = max(step + 1, self._recorder.step)
             self._recorder.samples.append((step, time.monotonic_ns(), dict(sampler.sample())))
             self._recorder.wake()
+
+
+def _git_state(folder: Path) -> tuple[str | None, bool | None, str]:
+    if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+        return None, None, ""
+    from labbench.provenance import git_state  # it loads what starts processes
+
+    return git_state(folder)
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python, labbench, and of what the script has imported to train with."""
+    found = {"python": sys.version.partition(" ")[0], "labbench": labbench.__version__}
+    for name in _TRAINERS:
+        version = getattr(sys.modules.get(name), "__version__", None)
+        if isinstance(version, str):
+            found[name] = version
+    return found
 
 
 def _text(script: Path | None) -> str:
