@@ -7,8 +7,8 @@ from pathlib import Path
 
 from labbench.errors import InputError
 
-VIEWS = ("runs", "chart")
-"""What the application can begin with: the table beside the chart, or the chart alone."""
+VIEWS = ("runs", "chart", "compare", "grid", "why")
+"""What the application can begin with, beside the views that somebody has saved: a screen, or the charts alone."""
 
 
 def run_app(path: Path, *, view: str | None = None) -> None:
@@ -16,8 +16,12 @@ def run_app(path: Path, *, view: str | None = None) -> None:
 
     Raises InputError for a view that there is not, or a file that is no labbench database.
     """
-    if view is not None and view not in VIEWS:
-        raise InputError(f"no view is called `{view}`: there are {', '.join(VIEWS)}")
+    from labbench.tui.state import Kept
+
+    kept = Kept(path)
+    views = [*VIEWS, *kept.views]
+    if view is not None and view not in views:
+        raise InputError(f"no view is called `{view}`: there are {', '.join(views)}")
     if path.exists():  # said on the command line, before the screen is taken over
         from labbench.store.reader import Reader
 
@@ -26,4 +30,4 @@ def run_app(path: Path, *, view: str | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from labbench.tui.app import LabbenchApp  # Textual: 0.2 s that other commands do not pay
 
-    LabbenchApp(path, view=view or "runs").run()
+    LabbenchApp(path, view=view or "runs", kept=kept).run()

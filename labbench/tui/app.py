@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +16,7 @@ from textual.dom import DOMNode
 from textual.message import Message
 from textual.screen import Screen
 
+from labbench import text
 from labbench.errors import LabbenchError
 from labbench.tui import source
 from labbench.tui.ascii import AsciiFilter, needs_ascii
@@ -24,6 +27,7 @@ from labbench.tui.grid_screen import GridScreen
 from labbench.tui.looks import DARK, THEMES
 from labbench.tui.runs_screen import RunsScreen
 from labbench.tui.session import Session
+from labbench.tui.state import Kept
 from labbench.tui.why_screen import WhyScreen
 
 
@@ -45,10 +49,14 @@ class LabbenchApp(App[None]):
             self.error = error
             super().__init__()
 
-    def __init__(self, path: Path, *, view: str = "runs") -> None:
+    def __init__(self, path: Path, *, view: str = "runs", kept: Kept | None = None) -> None:
+        """`view` is a screen, `chart`, or a view that was saved; without `kept` nothing is remembered."""
         super().__init__()
         self.path = path
         self.session = Session(path)
+        self._kept = kept
+        if kept is not None:
+            self.session.restore(kept.views.get(view, kept.last))
         self._view = view
         self._stopped = threading.Event()
         self.add_mode("runs", lambda: RunsScreen(self.session, chart_only=view == "chart"))
@@ -68,6 +76,28 @@ class LabbenchApp(App[None]):
 
     def on_unmount(self) -> None:
         self._stopped.set()
+        if self._kept is not None:
+            with suppress(LabbenchError):  # nobody is there to be told, and nothing that was recorded is lost
+                self._kept.save(self.session.as_json())
+
+    @on(DataScreen.ViewNamed)
+    def _save_view(self, event: DataScreen.ViewNamed) -> None:
+        if self._kept is not None:
+            try:
+                self._kept.save_view(event.name, self.session.as_json())
+            except LabbenchError as error:
+                self.screen.post_message(DataScreen.Failed(error))
+            else:
+                self.notify(f"saved the view {text.clean(event.name)}", markup=False)
+
+    def open_view(self, name: str) -> None:
+        """Look as somebody once did, and said to remember."""
+        if self._kept is not None:
+            self.session.restore(self._kept.views[name])
+            self.switch_mode("runs")
+            for screen in self.data_screens():
+                if isinstance(screen, RunsScreen):
+                    screen.restored()
 
     @work(thread=True, group="watch")
     def _watch(self) -> None:
@@ -101,6 +131,8 @@ class LabbenchApp(App[None]):
             if active.node is screen and active.binding.tooltip:
                 title = f"{active.binding.tooltip} ({self.get_key_display(active.binding)})"
                 yield SystemCommand(title, "", _runner(self, active.binding.action, screen))
+        for name in self._kept.views if self._kept is not None else ():
+            yield SystemCommand(f"Open the view {text.clean(name)}", "", partial(self.open_view, name))
         yield SystemCommand("Theme: dark, light and others", "", self.action_change_theme)
         yield SystemCommand("Save the screen as an SVG picture", "", self.action_screenshot)
 

@@ -8,6 +8,7 @@ refresh are this one path.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import on, work
@@ -22,7 +23,10 @@ from textual.worker import Worker, get_current_worker
 from labbench import text
 from labbench.errors import LabbenchError
 from labbench.tui import edits, source
+from labbench.tui.ask import Ask
 from labbench.tui.bars import KeyLine, TopLine
+from labbench.tui.choice import Choice
+from labbench.tui.clipboard import Rows, as_csv, new_file
 from labbench.tui.edits import Edit
 from labbench.tui.help import Help
 from labbench.tui.session import Session
@@ -43,6 +47,8 @@ class DataScreen(Screen[None], Generic[Answer]):
         Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the answer in words"),
         Binding("escape", "back", "back", show=False, tooltip="One step back"),
         Binding("u", "undo", "undo", show=False, tooltip="Undo the last edit"),
+        Binding("e", "export", "export", tooltip="Export (save) the view as CSV, text or an SVG picture"),
+        Binding("W", "save_view", "save view", show=False, tooltip="Save this view (filter, columns…) under a name"),
         Binding("q", "app.quit", "quit", tooltip="Quit; what is training goes on"),
         Binding("question_mark", "help", "help", key_display="?", tooltip="Help"),
     ]
@@ -59,6 +65,20 @@ class DataScreen(Screen[None], Generic[Answer]):
 
         def __init__(self, edit: Edit, *, undone: bool) -> None:
             self.edit, self.undone = edit, undone
+            super().__init__()
+
+    class Taken(Message):
+        """The view as a table of texts, for whoever wanted it."""
+
+        def __init__(self, rows: Rows, then: Callable[[Rows], None]) -> None:
+            self.rows, self.then = rows, then
+            super().__init__()
+
+    class ViewNamed(Message):
+        """Somebody wants the present view kept under a name."""
+
+        def __init__(self, name: str) -> None:
+            self.name = name
             super().__init__()
 
     class Failed(Message):
@@ -171,6 +191,59 @@ class DataScreen(Screen[None], Generic[Answer]):
         hint = "" if event.edit.back is None or event.undone else "   u undoes it"
         self.notify(f"{'undone: ' if event.undone else ''}{event.edit.words}{hint}", markup=False, timeout=4)
         self.reread()
+
+    # Taking the view elsewhere
+
+    def view(self) -> Callable[[], Rows]:
+        """What the view says, as rows of texts, titles first: the function is called in a thread."""
+        raise NotImplementedError
+
+    @work(thread=True, exclusive=True, group="taking")
+    def take_view(self, then: Callable[[Rows], None]) -> None:
+        """Read all of the view, beyond what the screen shows, and go on with it."""
+        rows = self.view()
+        self.send(lambda: self.Taken(rows(), then))
+
+    @on(Taken)
+    def _hand_over(self, event: Taken) -> None:
+        event.then(event.rows)
+
+    def action_export(self) -> None:
+        kinds = [("csv", "the view as CSV"), ("txt", "the screen as text"), ("svg", "the screen as an SVG picture")]
+        self.app.push_screen(Choice("save", kinds), self._ask_file)
+
+    def _ask_file(self, kind: str | None) -> None:
+        if kind is None:
+            return
+        name = f"{self.session.path.stem}-{self.screen_name}.{kind}"
+        ask = Ask("save as", value=name, hint="a file that is there already is not overwritten", check=new_file)
+        self.app.push_screen(ask, lambda file: self._save(Path(file), kind) if file else None)
+
+    def _save(self, file: Path, kind: str) -> None:
+        if kind == "csv":
+            self.take_view(lambda rows: self._write_file(file, as_csv(rows)))
+        elif kind == "svg":
+            self._write_file(file, self.app.export_screenshot(title="labbench", simplify=True))
+        else:  # Textual exports pictures alone
+            strips = self._compositor.render_strips()
+            self._write_file(file, "".join(f"{strip.text.rstrip()}\n" for strip in strips))
+
+    def _write_file(self, file: Path, words: str) -> None:
+        try:
+            file.expanduser().write_text(words, encoding="utf-8", newline="")
+        except OSError as error:
+            self.say(text.clean(f"{file} cannot be written: {error.strerror}"))
+        else:
+            self.notify(f"saved: {text.clean(str(file))}", markup=False)
+
+    def action_save_view(self) -> None:
+        hint = "labbench tui --view NAME opens it, and so does the palette"
+
+        def take(name: str | None) -> None:
+            if name:
+                self.post_message(self.ViewNamed(name))
+
+        self.app.push_screen(Ask("save this view as", hint=hint), take)
 
     # Errors and keys
 

@@ -10,10 +10,13 @@ import io
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from labbench.export import neutral
 from labbench.records import RunRecord
+from labbench.text import clean
 
+Rows: TypeAlias = Sequence[Sequence[str]]
 _PLAIN = str | int | float | bool
 
 
@@ -31,7 +34,17 @@ def _word(value: object) -> str:
     return shlex.quote(value) if isinstance(value, str) else repr(value)
 
 
-def as_csv(rows: Sequence[Sequence[str]]) -> str:
+def new_file(name: str) -> Path:
+    """The path of a file that can be made; raises ValueError, in words, for one that cannot."""
+    file = Path(name).expanduser()
+    if file.exists():
+        raise ValueError(f"{clean(name)} is there already")
+    if not file.parent.is_dir():
+        raise ValueError(f"there is no folder {clean(str(file.parent))}")
+    return file
+
+
+def as_csv(rows: Rows) -> str:
     """Rows of texts as CSV; a text that a spreadsheet would run is neutralised."""
     file = io.StringIO(newline="")
     csv.writer(file, lineterminator="\n").writerows([neutral(cell) for cell in row] for row in rows)

@@ -16,6 +16,7 @@ from labbench.records import Goal, RunRecord
 from labbench.tui import source
 from labbench.tui.chart_keys import CHART_BINDINGS
 from labbench.tui.chart_panel import ChartPanel
+from labbench.tui.clipboard import Rows
 from labbench.tui.columns import telling
 from labbench.tui.comparison import comparison, titles
 from labbench.tui.edit_screen import EditScreen
@@ -115,6 +116,10 @@ class CompareScreen(EditScreen[Compared]):
     def concerned(self) -> Sequence[str]:
         run = self._current()
         return [run.key] if run is not None else []
+
+    def view(self) -> Callable[[], Rows]:
+        rows = self._sheet.texts()
+        return lambda: rows
 
     def action_everything(self) -> None:
         self._is_whole = not self._is_whole

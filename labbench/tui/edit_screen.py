@@ -137,9 +137,12 @@ class EditScreen(DataScreen[Answer]):
     def _ask_copy(self, runs: Sequence[RunRecord]) -> None:
         copies = self.copies(runs[0])
         choices = [(str(index), f"{name}   {text.clean(value)}"[:200]) for index, (value, name) in enumerate(copies)]
+        choices.append(("csv", "view as CSV"))
 
         def take(index: str | None) -> None:
-            if index is not None:
+            if index == "csv":
+                self.take_view(lambda rows: self.copy(clipboard.as_csv(rows), "view as CSV"))
+            elif index is not None:
                 value, name = copies[int(index)]
                 self.copy(value, name)
 

@@ -18,6 +18,7 @@ from labbench.records import STATUSES
 from labbench.store.reader import Reader
 from labbench.tui.bars import reads
 from labbench.tui.choice import Choice
+from labbench.tui.clipboard import Rows
 from labbench.tui.columns import telling
 from labbench.tui.edit_screen import EditScreen
 from labbench.tui.grid_reading import GridState, last_line, machine, rate, read_grid_state, read_importance
@@ -165,6 +166,10 @@ class GridScreen(EditScreen[GridState]):
         if self._list.has_focus:
             return [row.key] if row is not None else []
         return self._runs_of_cell()
+
+    def view(self) -> Callable[[], Rows]:
+        rows = (self._list if self._list.has_focus else self._map).texts()
+        return lambda: rows
 
     def _runs_of_cell(self) -> list[str]:
         row, heat = self._map.current, self._state.heat

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from labbench import text
@@ -13,6 +14,7 @@ from labbench.tui.groups import mean_of
 from labbench.tui.sheet import Cell, Row
 
 _SHADES = "░▒▓█"
+_FAR = 5.0
 Place: TypeAlias = tuple[str, str, str]
 """(row, column, multiple) as JSON, so that true is not 1; the last two are "" where there is no such key."""
 
@@ -32,8 +34,8 @@ class Heat:
             place: mean_of([run[3] for run in runs if run[2] != "diverged"]) for place, runs in self._cells.items()
         }
         self._means = {place: mean.mean for place, mean in means.items() if mean is not None}
-        self._low = min(self._means.values(), default=0.0)
-        self._high = max(self._means.values(), default=0.0)
+        self._best = (min if goal == "min" else max)(self._means.values(), default=math.nan)
+        self._scale = _scale(list(self._means.values()))
         self._rows, self._columns, self._multiples = (
             _ordered({place[axis] for place in self._cells}) for axis in range(3)
         )
@@ -59,10 +61,10 @@ class Heat:
         mean = self._means.get(place)
         if mean is None:
             return Cell(f"✗ {diverged}/{len(runs)}" if diverged else "○" if runs else "", "warning")
-        share = (mean - self._low) / (self._high - self._low) if self._high > self._low else 1.0
+        share = self._scale(mean)
         if self._goal == "min":
             share = 1.0 - share
-        is_best = share == 1.0 and len(self._means) > 1
+        is_best = mean == self._best and len(self._means) > 1
         shade = _SHADES[min(len(_SHADES) - 1, int(share * len(_SHADES)))]
         after = ("★" if is_best else "") + (f" ✗{diverged}" if diverged else "")
         return Cell(f"{shade} {text.number(mean)}{after}", bold=is_best, heat=share)
@@ -71,6 +73,16 @@ class Heat:
         """The keys of the runs behind one cell of the sheet."""
         value, multiple = json.loads(row.key)
         return [run[0] for run in self._cells.get((value, self._columns[column], multiple), [])]
+
+
+def _scale(values: Sequence[float]) -> Callable[[float], float]:
+    """How far a value is from the lowest to the highest; by size where the low ones would all look the same."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    if not high > low:
+        return lambda value: 0.5
+    if low > 0 and high > _FAR * low:
+        return lambda value: math.log(value / low) / math.log(high / low)
+    return lambda value: (value - low) / (high - low)
 
 
 def _said(value: str) -> str:

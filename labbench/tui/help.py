@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
+from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
@@ -23,6 +25,12 @@ _FILTERS = (
 )
 
 
+_SECTIONS = {"QueryScreen": "which runs, in which order", "EditScreen": "edit runs", "DataScreen": "everywhere"}
+"""What the keys are about that a class of screens brings along; the rest is the screen's own."""
+_WIDE = 150
+"""Columns of a terminal from which there is room for two columns of help."""
+
+
 class Help(ModalScreen[None]):
     """Says what the keys of the screen beneath do."""
 
@@ -31,7 +39,9 @@ class Help(ModalScreen[None]):
     Help > VerticalScroll { width: 76; max-width: 96%; height: auto; max-height: 94%; border: round $primary;
                             background: $surface; border-title-color: $foreground; padding: 0 2;
                             scrollbar-size-vertical: 1; }
-    Help Static { width: 100%; }
+    Help > VerticalScroll.-wide { width: 146; }
+    Help Horizontal { height: auto; }
+    Help Static { width: 1fr; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -45,26 +55,68 @@ class Help(ModalScreen[None]):
         self._of = of
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll() as box:
+        sections = [*self._sections(), _glyphs(), _language()]
+        is_wide = self._of.size.width >= _WIDE
+        with VerticalScroll(classes="-wide" if is_wide else "") as box:
             box.border_title = Content("help")
-            yield Static(Content("\n").join([*self._keys(), Content(""), *_glyphs(), Content(""), *_language()]))
+            if is_wide:
+                half = _half([len(section) + 1 for section in sections])
+                with Horizontal():
+                    yield Static(_together(sections[:half]))
+                    yield Static(_together(sections[half:]))
+            else:
+                yield Static(_together(sections))
 
-    def _keys(self) -> list[Content]:
-        """One line for each action that has words, with all of its keys."""
+    def _sections(self) -> list[list[Content]]:
+        """The screen's own keys first; one line for each action that has words, with all of its keys."""
         keys: dict[str, list[str]] = {}
         words: dict[str, str] = {}
+        titles: dict[str, str] = {}
         for active in self._of.active_bindings.values():
             binding = active.binding
             if binding.tooltip:
                 keys.setdefault(binding.action, []).append(self.app.get_key_display(binding))
                 words[binding.action] = binding.tooltip
-        return [
-            Content.assemble((f"{' '.join(keys[action]):>14}", "bold $primary"), f"  {said}")
-            for action, said in words.items()
-        ]
+                titles[binding.action] = self._title(active.node, binding.action)
+        order = ["", *_SECTIONS.values(), "charts", "moving"]
+        order.append(order.pop(order.index("everywhere")))
+        found = []
+        for title in order:
+            actions = [action for action in words if titles[action] == title]
+            lines = [
+                Content.assemble((f"{' '.join(keys[action]):>14}", "bold $primary"), f"  {words[action]}")
+                for action in actions
+            ]
+            if lines:
+                found.append([Content.styled(title, "bold $secondary"), *lines] if title else lines)
+        return found
+
+    def _title(self, node: DOMNode, action: str) -> str:
+        """What a key is about: by the class that brings it along."""
+        if action.startswith("chart("):
+            return "charts"
+        if node is not self._of:
+            return "moving"
+        for owner in type(self._of).__mro__:
+            bindings = owner.__dict__.get("BINDINGS", ())
+            if any(isinstance(one, Binding) and one.action == action for one in bindings):
+                return _SECTIONS.get(owner.__name__, "")
+        return "everywhere"
 
     def action_scroll(self, way: str) -> None:
         getattr(self.query_one(VerticalScroll), f"scroll_{way}")(animate=False)
+
+
+def _together(sections: Sequence[Sequence[Content]]) -> Content:
+    """Sections with an empty line between them."""
+    lines = [line for section in sections for line in (*section, Content(""))]
+    return Content("\n").join(lines[:-1])
+
+
+def _half(heights: Sequence[int]) -> int:
+    """Where to part sections so that both columns are about as high."""
+    above = [sum(heights[:index]) for index in range(len(heights) + 1)]
+    return min(range(len(above)), key=lambda index: abs(2 * above[index] - above[-1]))
 
 
 def _glyphs() -> list[Content]:

@@ -18,6 +18,7 @@ from labbench.tui import source
 from labbench.tui.ask import Ask
 from labbench.tui.chart_keys import CHART_BINDINGS
 from labbench.tui.chart_panel import ChartPanel
+from labbench.tui.clipboard import Rows
 from labbench.tui.columns import metric_rank
 from labbench.tui.edit_screen import EditScreen
 from labbench.tui.facts import RunDetail, facts
@@ -109,6 +110,10 @@ class RunScreen(EditScreen["RunDetail | None"]):
 
     def concerned(self) -> Sequence[str]:
         return [self._key]
+
+    def view(self) -> Callable[[], Rows]:
+        lines = facts(self._detail, 0).plain.splitlines() if self._detail is not None else []
+        return lambda: [[line] for line in lines]
 
     def action_metric(self, way: int) -> None:
         metrics = self._metrics()

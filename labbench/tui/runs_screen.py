@@ -17,6 +17,7 @@ from labbench.tui import clipboard, source
 from labbench.tui.bars import ConstantLine, FilterBar, describe
 from labbench.tui.chart_keys import CHART_BINDINGS
 from labbench.tui.chart_panel import ChartPanel
+from labbench.tui.clipboard import Rows
 from labbench.tui.columns import SPARK_CELLS, Contents, run_columns
 from labbench.tui.query_screen import QueryScreen
 from labbench.tui.run_screen import RunScreen
@@ -80,6 +81,9 @@ class RunsScreen(QueryScreen):
         self._panel.restore(self.session.chart)
         self.table.focus()
         self._turning = self.set_interval(_TURN_EVERY_SECONDS, self.table.turn_running, pause=True)
+
+    def on_unmount(self) -> None:
+        self.session.chart = self._panel.state()
 
     # Reading and showing
 
@@ -258,6 +262,30 @@ class RunsScreen(QueryScreen):
         if not self._panel.back():
             self.remove_class("-chart-only")
             self.table.focus()
+
+    def view(self) -> Callable[[], Rows]:
+        """All rows, in the columns that are shown."""
+        path, rows, columns = self.session.path, self.table.keys, self.table.columns
+        groups, settings = self.table.groups, [column for column in columns if column.id != "metric:spark"]
+
+        def read() -> Rows:
+            records = {run.key: run for run in source.read_records(path, [key for key in rows if key not in groups])}
+            lines = [[column.title for column in settings]]
+            for key in rows:
+                if key in groups:
+                    lines.append([column.of_group(groups[key]) for column in settings])
+                elif key in records:
+                    lines.append([column.cell(records[key]) for column in settings])
+            return lines
+
+        return read
+
+    def restored(self) -> None:
+        """The session is as it once was: show it so."""
+        self.query_one(FilterBar).input.value = self.session.query.expression
+        self._panel.restore(self.session.chart)
+        self.table.cursor = self.session.highlighted
+        self.read()
 
     def copies(self, run: RunRecord) -> list[tuple[str, str]]:
         column = self.table.columns[self.table.column]

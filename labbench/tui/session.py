@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labbench.tui.columns import Layout
 from labbench.tui.edits import Edit
+from labbench.tui.looks import SLOTS
 from labbench.tui.marks import Marks
 from labbench.tui.source import Query
 
@@ -36,3 +38,65 @@ class Session:
     def question(self) -> object:
         """Another one when a screen that somebody comes back to has to read again."""
         return self.query, tuple(self.marks), self.baseline, self.heat
+
+    def as_json(self) -> dict[str, Any]:
+        """What is worth keeping, as plain JSON."""
+        query, layout = self.query, self.layout
+        return {
+            "filter": query.expression,
+            "metric": query.metric,
+            "sort": query.sort,
+            "descending": query.descending,
+            "group": list(query.group),
+            "opened": sorted(query.opened),
+            "marks": dict(self.marks),
+            "highlighted": self.highlighted,
+            "baseline": self.baseline,
+            "columns": {
+                "order": list(layout.order),
+                "hidden": sorted(layout.hidden),
+                "shown": sorted(layout.shown),
+                "widths": dict(layout.widths),
+            },
+            "chart": self.chart,
+            "heat": list(self.heat),
+        }
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Be as `as_json` once said; what it does not say, or says wrongly, is as at first."""
+        columns = kept.get("columns")
+        columns = columns if isinstance(columns, Mapping) else {}
+        self.query = Query(
+            expression=_word(kept.get("filter")) or "",
+            metric=_word(kept.get("metric")),
+            sort=_word(kept.get("sort")),
+            descending=kept.get("descending") is True,
+            group=_words(kept.get("group")),
+            opened=frozenset(_words(kept.get("opened"))),
+        )
+        self.marks.clear()
+        self.marks.update({key: min(max(1, slot), SLOTS) for key, slot in _numbers(kept.get("marks")).items()})
+        self.highlighted, self.baseline = _word(kept.get("highlighted")), _word(kept.get("baseline"))
+        self.layout = Layout(
+            order=_words(columns.get("order")),
+            hidden=frozenset(_words(columns.get("hidden"))),
+            shown=frozenset(_words(columns.get("shown"))),
+            widths=_numbers(columns.get("widths")),
+        )
+        chart = kept.get("chart")
+        self.chart = dict(chart) if isinstance(chart, Mapping) else {}
+        self.heat = _words(kept.get("heat"))[:3]
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(word for word in value if isinstance(word, str)) if isinstance(value, list | tuple) else ()
+
+
+def _numbers(value: object) -> dict[str, int]:
+    if not isinstance(value, Mapping):
+        return {}
+    return {key: number for key, number in value.items() if isinstance(key, str) and type(number) is int}

@@ -90,8 +90,9 @@ class Sheet(ScrollView, can_focus=True):
             widths.append(max(map(text.width, [titles[index + 1].text, *cells])))
         self._widths = [min(width, _WIDEST) for width in widths]
         self.virtual_size = Size(sum(self._widths) + _GAP * len(self._widths), len(rows) + 1)
-        self.column = max(0, min(self.column, len(columns) - 1))
-        self._go(self.row, self.column)
+        row = min(self.row, len(rows) - 1)
+        first = next((index for index in range(max(0, row), len(rows)) if rows[index].cells), row)
+        self._go(first, self.column)
         self.refresh()
 
     @property

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -16,12 +17,14 @@ from labbench import filters, text
 from labbench.records import Goal
 from labbench.store.reader import Reader
 from labbench.tui.base_screen import DataScreen
+from labbench.tui.clipboard import Rows
 from labbench.tui.columns import telling
 from labbench.tui.session import Session
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.analysis import Answer
 
+_MARKS = re.compile("★|[●─]+|[█▏▎▍▌▋▊▉]+")
 _EMPTY = "no run has ended yet\n\nas runs end, this screen says which set-up is best, how sure that is, and why"
 
 
@@ -108,6 +111,10 @@ class WhyScreen(DataScreen[Reasons]):
         self.app.copy_to_clipboard(self._content().plain)
         self.notify("copied: the answer", markup=False, timeout=2)
 
+    def view(self) -> Callable[[], Rows]:
+        rows = [[line] for line in self._content().plain.splitlines()]
+        return lambda: rows
+
     def action_scroll(self, lines: int) -> None:
         self._box.scroll_relative(y=lines, animate=False)
 
@@ -153,13 +160,6 @@ def _titled(title: str, lines: Sequence[str]) -> list[Content]:
 def _lit(line: str) -> Content:
     """A figure's marks in colour: bars, means, and the star of the best."""
     content = Content(line)
-    colours: dict[str, Any] = {"★": "bold $accent", "●": "bold $primary", "─": "$primary", "█": "$primary"}
-    for mark, colour in colours.items():
-        start = line.find(mark)
-        while start >= 0:
-            end = start
-            while end < len(line) and line[end] == mark:
-                end += 1
-            content = content.stylize(colour, start, end)
-            start = line.find(mark, end)
+    for found in _MARKS.finditer(line):
+        content = content.stylize("bold $accent" if found[0] == "★" else "$primary", *found.span())
     return content
