@@ -57,12 +57,38 @@ class Bucket(NamedTuple):
 
 _SERIES = "run_id = ? AND metric_id = ?"
 
+_COUNTED = "coalesce(value, 9e999)"  # what is not finite is only counted here: NaN, which is NULL, may be infinite
+
+
+def append(
+    connection: sqlite3.Connection,
+    run_id: int,
+    metric_id: int,
+    steps: Sequence[int],
+    times: Sequence[int],
+    values: Sequence[float],
+    *,
+    chunks: int,
+) -> None:
+    """Add the chunks that become full with points just written behind all others, `chunks` of level 1 being there.
+
+    As `extend`, but only what the caller does not hand over is read. The caller holds a transaction.
+    """
+    start = first_step_behind(connection, run_id, metric_id) if chunks else LEAST_STEP
+    query = f"SELECT step, time_ms, {_COUNTED} FROM points WHERE {_SERIES} AND step >= ? AND step < ? ORDER BY step"
+    rows = connection.execute(query, (run_id, metric_id, start, steps[0])).fetchall()
+    waiting = zip(*rows, strict=True) if rows else ((), (), ())
+    counted = [math.inf if value != value else value for value in values]
+    columns = [[*before, *new] for before, new in zip(waiting, (steps, times, counted), strict=True)]
+    for end in range(CHUNK, len(columns[0]) + 1, CHUNK):
+        _add(connection, run_id, metric_id, 1, chunks, _buckets(*(column[end - CHUNK : end] for column in columns)))
+        chunks += 1
+
 
 def extend(connection: sqlite3.Connection, run_id: int, metric_id: int, *, chunks: int) -> None:
     """Add the chunks that have become full, `chunks` of level 1 being there. The caller holds a transaction."""
     start = first_step_behind(connection, run_id, metric_id) if chunks else LEAST_STEP
-    # a value that is not finite is only counted here: NaN, which is NULL, may as well be infinite
-    query = f"SELECT step, time_ms, coalesce(value, 9e999) FROM points WHERE {_SERIES} AND step >= ? ORDER BY step"
+    query = f"SELECT step, time_ms, {_COUNTED} FROM points WHERE {_SERIES} AND step >= ? ORDER BY step"
     rows = connection.execute(query, (run_id, metric_id, start))
     while len(points := rows.fetchmany(CHUNK)) == CHUNK:
         _add(connection, run_id, metric_id, 1, chunks, _buckets_of_points(points))
@@ -128,9 +154,13 @@ def _add(
 
 
 def _buckets_of_points(points: Sequence[tuple[int, int, float]]) -> list[_Fields]:
-    steps, times, values = zip(*points, strict=True)
+    return _buckets(*zip(*points, strict=True))
+
+
+def _buckets(steps: Sequence[int], times: Sequence[int], values: Sequence[float]) -> list[_Fields]:
+    """Points in buckets of level 1."""
     buckets = []
-    for start in range(0, len(points), FACTOR):
+    for start in range(0, len(steps), FACTOR):
         end = start + FACTOR
         inside = times[start:end]
         buckets.append((steps[start], steps[end - 1], min(inside), max(inside), *_extent(values[start:end])))

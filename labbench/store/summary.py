@@ -62,7 +62,7 @@ def add_points(
     connection.execute(_MERGE, (run_id, metric_id, *_summarised(steps, values)))
     chunks = n // rollup.CHUNK
     if (n + len(steps)) // rollup.CHUNK > chunks:
-        rollup.extend(connection, run_id, metric_id, chunks=chunks)
+        rollup.append(connection, run_id, metric_id, steps, times, values, chunks=chunks)
 
 
 def forget_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
