@@ -19,7 +19,7 @@ def database(tmp_path: Path) -> str:
 
 
 def run(*words: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(main, list(words))
+    result = CliRunner().invoke(main, list(words), env={"COLUMNS": "120"})  # not what the tests happen to run in
     return result.exit_code, result.stdout, result.stderr
 
 
