@@ -23,7 +23,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -195,8 +195,6 @@ def crowd(bench: Bench, calls: int) -> None:
             continue
         share = TOOLS[tool].share
         with fresh() as folder:
-            from contextlib import ExitStack
-
             with ExitStack() as stack:
                 begun = [
                     stack.enter_context(bench.process(tool, "crowd", folder, int(CROWD_CALLS * share)))
@@ -229,7 +227,8 @@ GOALS = [  # figure, other tool, at most
     ("flat median", "trackio", 0.10), ("flat median", "list", 6.0), ("paced median", "tensorboard", 0.10),
     ("paced p99", "tensorboard", 0.25), ("flat durable", "trackio", 0.35), ("flat durable", "csv", 2.0),
     ("flat bytes", "tensorboard", 0.7), ("import", "quickest", 0.2),
-    ("import, start", "trackio", 0.1), ("import, start, first value kept", "trackio", 0.1), ("crowd wall", "trackio", 0.3),
+    ("import, start", "trackio", 0.1), ("import, start, first value kept", "trackio", 0.1),
+    ("crowd wall", "trackio", 0.3),
 ]  # fmt: skip
 
 LIMITS = {
@@ -262,7 +261,7 @@ def report(bench: Bench) -> None:
 
 
 def _python(tool: str, cache: Path) -> str | None:
-    """The interpreter of a tool's environment, which is made if it is not there; None where that fails, and it is said."""
+    """The interpreter of a tool's environment, made if it is not there; None where that fails, and it is said."""
     if tool in OWN:
         return sys.executable
     folder = cache / tool

@@ -69,7 +69,7 @@ def _points(run: RunRecord, metric: str, steps: Sequence[int], values: Sequence[
 
 
 def _fix_times(path: Path) -> None:
-    """Let every run have begun three days ago and taken 12 seconds: a golden screen must not show the clock or this machine."""
+    """Let every run have begun three days ago and taken 12 seconds: no golden screen shows the clock or a machine."""
     began = time.time() - 3.5 * 86400
     connection = sqlite3.connect(path)
     with connection:

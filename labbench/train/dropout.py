@@ -91,7 +91,7 @@ class Masks:
 
 @dataclass
 class Block:
-    """The masks of one call of a dropout layer, for some steps; filled again and again, so that it stays in the cache."""
+    """The masks of one call of a dropout layer, for some steps; filled again and again, to stay in the cache."""
 
     masks: Tensor
     """(S, K, count)"""
