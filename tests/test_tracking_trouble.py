@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,20 +50,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+IMPATIENT = """
+from labbench.tracking import recorder
+recorder.CLOSING_SECONDS = 0.2
+"""
+
 LIMITED = """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
-run = labbench.start(config={{"lr": 0.1}}, tags=["full"], system_metrics=False)
-for step in range({steps}):
-    run.log({{"loss": 0.1 * step, "nan": float("nan")}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+run = labbench.start(config={"lr": 0.1}, tags=["full"], system_metrics=False)
+for step in range(STEPS):
+    run.log({"loss": 0.1 * step, "nan": float("nan")})
     if step % 100 == 0:
         time.sleep(0.002)
 run.note("at the end")
 """
 
 
+def limited(limit: int, steps: int) -> str:
+    """A script that logs while none of its files may grow beyond some bytes."""
+    return f"{IMPATIENT}LIMIT, STEPS = {limit}, {steps}\n{LIMITED}"
+
+
 def test_a_file_that_may_not_grow_is_spilled_and_taken_in_later(tmp_path: Path) -> None:
-    result = scripts.run(tmp_path, LIMITED.format(limit=300_000, steps=6_000))
+    result = scripts.run(tmp_path, limited(300_000, 6_000))
     assert result.returncode == 0
     assert "the run goes on, and what it logs is kept" in result.stderr
     assert "Traceback" not in result.stderr
@@ -79,7 +90,7 @@ def test_a_file_that_may_not_grow_is_spilled_and_taken_in_later(tmp_path: Path) 
 
 
 def test_room_that_comes_back_is_used_and_nothing_is_missing(tmp_path: Path) -> None:
-    code = LIMITED.format(limit=1_500_000, steps=40_000) + "\n".join(
+    code = limited(1_500_000, 40_000) + "\n".join(
         [
             "assert not run.flush() and any('spilled' in name for name in os.listdir())",
             "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))",
@@ -101,7 +112,7 @@ def test_a_full_disk_does_not_stop_the_training(small_disk: Path) -> None:
         run.log({"loss": 0.1 * step})
     print("trained")
     """
-    result = scripts.run(small_disk, code)
+    result = scripts.run(small_disk, IMPATIENT + textwrap.dedent(code))
     assert (result.returncode, result.stdout) == (0, "trained\n")
     assert "the disk is full" in result.stderr
     assert "calls of log() are lost" in result.stderr
@@ -183,7 +194,7 @@ def test_a_folder_that_is_gone_does_not_stop_the_training(tmp_path: Path) -> Non
         run.log({"loss": 1.0})
     print("trained")
     """
-    result = scripts.run(tmp_path, code)
+    result = scripts.run(tmp_path, IMPATIENT + textwrap.dedent(code))
     assert (result.returncode, result.stdout) == (0, "trained\n")
     assert "calls of log() are lost" in result.stderr
     assert "Traceback" not in result.stderr
@@ -211,6 +222,17 @@ def test_a_database_that_another_program_locks_is_waited_for(tmp_path: Path) -> 
     result = scripts.end(process)
     assert (result.returncode, result.stderr) == (0, "")
     assert scripts.only_run(tmp_path).summary["loss"].n == 1_000
+
+
+def test_a_network_file_system_is_warned_of_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labbench.store.opening.network_file_system", lambda path: "nfs4")
+    with pytest.warns(UserWarning, match=r"runs.db is on a network file system \(nfs4\)"):
+        run = labbench.start(db=tmp_path / "runs.db")
+    for step in range(3_000):
+        run.log({"loss": float(step)})
+    run.finish()
+    assert scripts.only_run(tmp_path).summary["loss"].n == 3_000
+    assert names(tmp_path) == ["runs.db"]
 
 
 def spilled(folder: Path, steps: int = 3) -> Path:

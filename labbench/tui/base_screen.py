@@ -7,6 +7,7 @@ refresh are this one path.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -33,6 +34,10 @@ from labbench.tui.session import Session
 from labbench.tui.source import Progress
 
 Answer = TypeVar("Answer")
+_SHARE = 0.05
+"""Of one core that reading again and again may take, while something trains into a large database."""
+_LONGEST_REST = 5.0
+"""Seconds."""
 
 
 class DataScreen(Screen[None], Generic[Answer]):
@@ -56,8 +61,9 @@ class DataScreen(Screen[None], Generic[Answer]):
     class Answered(Message):
         """The database was read."""
 
-        def __init__(self, answer: Any, progress: Progress) -> None:
-            self.answer, self.progress = answer, progress
+        def __init__(self, answer: Any, progress: Progress, seconds: float) -> None:
+            """`seconds` of processor time that the reading took."""
+            self.answer, self.progress, self.seconds = answer, progress, seconds
             super().__init__()
 
     class Edited(Message):
@@ -94,6 +100,7 @@ class DataScreen(Screen[None], Generic[Answer]):
         self._reading: Worker[None] | None = None
         self._is_outdated = True
         self._question: object = None
+        self._rests_until = 0.0
         self.progress = Progress()
 
     def compose(self) -> ComposeResult:
@@ -128,10 +135,19 @@ class DataScreen(Screen[None], Generic[Answer]):
 
     def reread(self) -> None:
         """Read again; a reading that is under way is not given up, or a busy large database would never be shown."""
+        rest = self._rests_until - time.monotonic()
         if not self.is_current or (self._reading is not None and self._reading.is_running):
             self._is_outdated = True
-        else:
+        elif rest <= 0:
             self.read()
+        elif not self._is_outdated:
+            self._is_outdated = True
+            self.set_timer(rest, self._reread_if_outdated)
+
+    def _reread_if_outdated(self) -> None:
+        if self._is_outdated:
+            self._is_outdated = False
+            self.reread()
 
     def on_screen_resume(self) -> None:
         """Come back to: something may have been written or asked meanwhile."""
@@ -140,7 +156,12 @@ class DataScreen(Screen[None], Generic[Answer]):
 
     @work(thread=True, exclusive=True, group="snapshot")
     def _read(self, asked: Callable[[], Answer]) -> None:
-        self.send(lambda: self.Answered(asked(), source.read_progress(self.session.path)))
+        def answered() -> Message:
+            began = time.thread_time()
+            answer, progress = asked(), source.read_progress(self.session.path)
+            return self.Answered(answer, progress, time.thread_time() - began)
+
+        self.send(answered)
 
     def send(self, read: Callable[[], Message]) -> None:
         """In a thread worker: send what is read, unless something newer is being read by now."""
@@ -154,9 +175,9 @@ class DataScreen(Screen[None], Generic[Answer]):
     @on(Answered)
     def _take_answer(self, event: Answered) -> None:
         self.progress = self.query_one(TopLine).progress = event.progress
+        self._rests_until = time.monotonic() + min(_LONGEST_REST, event.seconds / _SHARE)
         self.show(event.answer)
-        if self._is_outdated:
-            self.read()
+        self._reread_if_outdated()
 
     # Edits
 
@@ -190,7 +211,7 @@ class DataScreen(Screen[None], Generic[Answer]):
             self.session.done.append(event.edit)
         hint = "" if event.edit.back is None or event.undone else "   u undoes it"
         self.notify(f"{'undone: ' if event.undone else ''}{event.edit.words}{hint}", markup=False, timeout=4)
-        self.reread()
+        self.read()
 
     # Taking the view elsewhere
 

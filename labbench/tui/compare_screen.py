@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import ClassVar
 
 from textual import on
@@ -24,6 +25,8 @@ from labbench.tui.run_screen import RunScreen
 from labbench.tui.session import Session
 from labbench.tui.sheet import Sheet
 
+_COMPARED = 100
+"""Runs side by side; more would scroll for ever."""
 _EMPTY = """
 nothing to compare yet
 
@@ -73,7 +76,7 @@ class CompareScreen(EditScreen[Compared]):
 
     def ask(self) -> Callable[[], Compared]:
         session = self.session
-        marked = list(session.marks) or ([session.highlighted] if session.highlighted else [])
+        marked = list(islice(session.marks, _COMPARED)) or ([session.highlighted] if session.highlighted else [])
         keys = list(dict.fromkeys([*([session.baseline] if session.baseline else []), *marked]))
         return lambda: Compared(*source.read_some(session.path, keys))
 

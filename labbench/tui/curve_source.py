@@ -34,10 +34,23 @@ def read_series(
         times = x_axis in ("time", "clock")
         found = reader.curves([run.id for run in runs], metric, columns, times=times)
         epochs = reader.curves([run.id for run in runs], "epoch", columns, times=False) if x_axis == "epoch" else {}
-        return {
-            run.key: _series(run, found[run.id], x_axis, epochs.get(run.id)) if run.id in found else None
-            for run in runs
-        }
+        series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
+        before = None
+        for run in runs:
+            if run.id in found:
+                series[run.key] = before = _sharing_x(
+                    _series(run, found.pop(run.id), x_axis, epochs.get(run.id)), before
+                )
+        return series
+
+
+def _sharing_x(series: Series | None, other: Series | None) -> Series | None:
+    """The series with the other one's x where the two are equal: most runs of a grid log at the same steps."""
+    if series is None or other is None or series.buckets is not None or len(series) != len(other):
+        return series
+    from labbench.curves import Series
+
+    return Series(other.x, series.y) if (series.x == other.x).all() else series
 
 
 def read_finer(

@@ -117,8 +117,8 @@ class Lines:
         """How far the lines, or the raw bands around them, reach in each dot column."""
         key = (bands, left, right, columns)
         if key not in self._measured:
-            if len(self._measured) > 4:
-                self._measured.clear()
+            for stale in [kept for kept in self._measured if kept[0] == bands]:  # megabytes where there are many lines
+                del self._measured[stale]
             self._measured[key] = measure(self._bands() if bands else self._bundled(), left, right, columns)
         return self._measured[key]
 

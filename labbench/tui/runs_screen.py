@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import ClassVar
 
 from textual import on, work
@@ -28,6 +29,8 @@ from labbench.tui.table import RunsTable
 
 _TURN_EVERY_SECONDS = 0.25
 _FIRST_ROWS = 100
+_DRAWN = 1000
+"""Of the marked runs; more are marked for edits, but no picture tells them apart."""
 
 
 class RunsScreen(QueryScreen):
@@ -64,6 +67,7 @@ class RunsScreen(QueryScreen):
     def __init__(self, session: Session, *, chart_only: bool = False) -> None:
         super().__init__(session)
         self._sparks = Sparks()
+        self._asked_marks: Sequence[str] = ()
         self.set_class(chart_only, "-chart-only")
 
     def compose_body(self) -> ComposeResult:
@@ -90,7 +94,8 @@ class RunsScreen(QueryScreen):
     def ask(self) -> Callable[[], Snapshot]:
         session = self.session
         also = [self.table.cursor, session.baseline]
-        wanted = {*session.marks, *self.table.wanted_keys(), *(key for key in also if key is not None)}
+        self._asked_marks = [*islice(session.marks, _DRAWN)]
+        wanted = {*self._asked_marks, *self.table.wanted_keys(), *(key for key in also if key is not None)}
         query = session.query
         return lambda: source.read_snapshot(session.path, query, wanted=wanted, rows=_FIRST_ROWS)
 
@@ -98,7 +103,7 @@ class RunsScreen(QueryScreen):
         self.snapshot = answer
         query, session, table = answer.query, self.session, self.table
         there = {record.key for record in answer.records}
-        session.marks.forget([key for key in session.marks if key not in there])  # deleted: the colour is free again
+        session.marks.forget([key for key in self._asked_marks if key not in there])  # deleted: its colour is free
         self.query_one(ConstantLine).show(answer.constant)
         total = self.progress.total
         self.query_one(FilterBar).say(describe(query, len(answer.keys), total))
@@ -150,7 +155,7 @@ class RunsScreen(QueryScreen):
         self.session.highlighted = self.table.cursor
         if self.snapshot is None:
             return
-        keys = dict.fromkeys([*self.session.marks, *self.table.runs_of_cursor()])
+        keys = dict.fromkeys([*islice(self.session.marks, _DRAWN), *self.table.runs_of_cursor()])
         records = (self.table.record(key) for key in keys)
         runs = [run for run in records if run is not None]
         metric = self.snapshot.query.metric
@@ -210,7 +215,7 @@ class RunsScreen(QueryScreen):
     def _marked(self, keys: Sequence[str]) -> None:
         """The marks of these runs are others; those that are not at hand are read."""
         self.table.redraw(keys)
-        if all(self.table.record(key) for key in self.session.marks):
+        if all(self.table.record(key) for key in islice(self.session.marks, _DRAWN)):
             self._show_chart()
         else:
             self.read()

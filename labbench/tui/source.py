@@ -134,7 +134,7 @@ def _snapshot(
         differing=differing,
         constant=constant,
         stars=_stars(found, groups, starred, metrics),
-        tagged=reader.count(_TAGGED if shown is None else And((shown, _TAGGED))) > 0,
+        tagged=bool(reader.runs(_TAGGED if shown is None else And((shown, _TAGGED)), limit=1, summaries=False)),
     )
 
 
@@ -149,9 +149,10 @@ def _stars(
     stars = set()
     for column, metric in enumerate(metrics, start=3):
         best = min if goals[metric] == "min" else max
-        values = [row[column] for row in found if row[column] is not None]
+        values = [(row[column], place) for place, row in enumerate(found) if row[column] is not None]
         if values:
-            stars.add((metric, next(row[0] for row in found if row[column] == best(values))))
+            value = best(value for value, _ in values)
+            stars.add((metric, found[next(place for known, place in values if known == value)][0]))
         means = {one.id: one.means[f"best({metric})"].mean for one in groups if f"best({metric})" in one.means}
         if means:
             stars.add((metric, best(means, key=means.__getitem__)))
