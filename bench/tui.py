@@ -1,0 +1,271 @@
+"""labbench's terminal interface beside `wandb leet`: the same curves, the same tmux, one run.
+
+    python bench/tui.py                             everything: about 20 minutes, most of it W&B writing its files
+    python bench/tui.py --case paint --case keys    parts of it; --no-wandb leaves the comparison out
+
+Makes a virtual environment for wandb under --folder, and the data there once; a second run uses both again. Prints a
+Markdown table: seconds or milliseconds from a key (or the start) to what the row says, on a screen of 200 x 50.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from terminal import Terminal
+
+HERE = Path(__file__).parent
+WANDB = "wandb==0.31.0"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the answer."""
+
+    what: str
+    labbench: str
+    leet: str
+    goal: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where data and tools are."""
+
+    folder: Path
+    scratch: Path
+    """Emptied at the end."""
+    with_wandb: bool
+
+    def python_of_wandb(self) -> Path:
+        """The interpreter of wandb's own environment, made where there is none."""
+        home = self.folder / "wandb-env"
+        python = home / "bin" / "python"
+        if not (home / "bin" / "wandb").exists():
+            venv.create(home, with_pip=True)
+            subprocess.run([python, "-m", "pip", "install", "-qq", WANDB], check=True)
+        return python
+
+    def data(self, tool: str, runs: int, metrics: int, points: int) -> Path:
+        """The folder with these curves, made where there is none."""
+        folder = self.folder / f"{tool}-{runs}x{metrics}x{points}"
+        if not folder.exists():
+            unfinished = Path(tempfile.mkdtemp(dir=self.scratch))
+            python = sys.executable if tool == "labbench" else self.python_of_wandb()
+            sizes = map(str, (runs, metrics, points))
+            subprocess.run([python, HERE / "tui_data.py", tool, unfinished, *sizes], check=True)
+            unfinished.rename(folder)
+        return folder
+
+    def labbench(self, runs: int, metrics: int = 4, points: int = 1000) -> Terminal:
+        """labbench on these curves, begun a moment ago; its state is kept nowhere."""
+        database = self.data("labbench", runs, metrics, points) / "runs.db"
+        state = {"XDG_STATE_HOME": tempfile.mkdtemp(dir=self.scratch)}
+        return Terminal([sys.executable, "-m", "labbench", "tui", str(database)], environ=state)
+
+    def leet(self, runs: int, metrics: int = 4, points: int = 1000) -> Terminal:
+        """`wandb leet` on the same."""
+        runs_folder = self.data("wandb", runs, metrics, points) / "wandb"
+        (runs_folder / ".wandb-leet.json").unlink(missing_ok=True)  # it would remember what was selected
+        home = {"HOME": tempfile.mkdtemp(dir=self.scratch), "WANDB_ERROR_REPORTING": "false"}
+        return Terminal([str(self.python_of_wandb().parent / "wandb"), "leet", str(runs_folder)], environ=home)
+
+
+def seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s" if math.isfinite(value) else "no answer"
+
+
+def milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{1000 * value:.0f} ms" if math.isfinite(value) else "no answer"
+
+
+def shown(bench: Bench, open_one: Callable[[], Terminal], words: str) -> tuple[float, float]:
+    """Seconds to the first paint and to these words."""
+    with open_one() as terminal:
+        return terminal.until(str.strip), terminal.until(lambda screen: words in screen)
+
+
+def paint(bench: Bench) -> Iterator[Row]:
+    """First paint, and the table with its runs."""
+    for runs in (10, 100, 1000, 10_000):
+        metrics, points = (4, 1000) if runs <= 1000 else (1, 10)
+        first, table = shown(bench, lambda: bench.labbench(runs, metrics, points), f"of {runs}")  # noqa: B023
+        leet = ""
+        if bench.with_wandb and runs <= 1000:
+            leet_first, leet_table = shown(bench, lambda: bench.leet(runs), "Runs [")  # noqa: B023
+            leet = f"{seconds(leet_first)}, {seconds(leet_table)}"
+        yield Row(f"first paint, table of {runs:,} runs", f"{seconds(first)}, {seconds(table)}", leet, "<= LEET")
+
+
+def mark_all(terminal: Terminal, *, charts: int = 1) -> float:
+    """Mark every run, with four charts on the page or one; seconds until all is drawn."""
+    launch(terminal)
+    if charts == 4:
+        terminal.keys(">", ">")
+        terminal.settle()
+    since = time.perf_counter()
+    terminal.keys("*")
+    return terminal.settle(since=since, quiet=2.0)
+
+
+def launch(terminal: Terminal) -> float:
+    """Seconds from the start to the last change of the screen."""
+    terminal.until(str.strip)
+    return terminal.settle(quiet=2.0)
+
+
+def select_all(terminal: Terminal) -> float:
+    """The same in LEET, which asks first."""
+    launch(terminal)
+    terminal.press("C-a")
+    terminal.settle()
+    since = time.perf_counter()
+    terminal.keys("y")
+    return terminal.settle(since=since, quiet=2.0, timeout=180)
+
+
+def overlay(bench: Bench) -> Iterator[Row]:
+    """All runs marked and drawn, and the memory that takes."""
+    for runs, goal in ((100, "<= 0.5 s, <= 110 MB"), (1000, "<= 1.5 s, <= 180 MB")):
+        answers = []
+        for charts in (4, 1):
+            with bench.labbench(runs) as terminal:
+                answers.append(f"{seconds(mark_all(terminal, charts=charts))}, {terminal.megabytes():.0f} MB")
+        leet = ""
+        if bench.with_wandb:
+            with bench.leet(runs) as terminal:
+                leet = f"{seconds(select_all(terminal))}, {terminal.megabytes():.0f} MB"
+        yield Row(
+            f"{runs:,} runs x 4 metrics x 1,000 points, all marked: 4 charts drawn, memory", answers[0], leet, goal
+        )
+        yield Row(f"{runs:,} runs, all marked: 1 chart drawn, memory", answers[1], "", goal)
+
+
+def long(bench: Bench) -> Iterator[Row]:
+    """Long runs: launch to the final curve, zoom."""
+    with bench.labbench(1, 1, 1_000_000) as terminal:
+        answer, zoom = launch(terminal), terminal.median(["+"] * 10, pause=0.6)
+    leet = None
+    if bench.with_wandb:
+        with bench.leet(1, 1, 1_000_000) as terminal:
+            leet = launch(terminal)
+    yield Row("one run of 1 M points: launch to the final curve", seconds(answer), seconds(leet), "<= 0.6 s")
+    yield Row("zoom step on 1 M points", milliseconds(zoom), "mouse only", "<= 40 ms")
+    with bench.labbench(20, 1, 100_000) as terminal:
+        answer = mark_all(terminal)
+    if bench.with_wandb:
+        with bench.leet(20, 1, 100_000) as terminal:
+            leet = select_all(terminal)
+    yield Row("20 runs x 100,000 points, all drawn", seconds(answer), seconds(leet), "<= 0.8 s")
+
+
+def keys(bench: Bench) -> Iterator[Row]:
+    """Single keys with 100 runs marked, the crosshair with 50."""
+    with bench.labbench(100) as terminal:
+        mark_all(terminal)
+        answers = {words: terminal.median([key] * 9) for words, key in (("log toggle", "y"), ("smoothing step", "s"))}
+        answers["zoom step"] = terminal.median(["+"] * 9)
+    leet = None
+    if bench.with_wandb:
+        with bench.leet(100) as terminal:
+            select_all(terminal)
+            terminal.keys("Tab")
+            terminal.settle()
+            leet = terminal.median(["y"] * 9)
+    for words, answer in answers.items():
+        theirs = milliseconds(leet) if words == "log toggle" else "not possible"
+        yield Row(f"{words}, 100 runs marked", milliseconds(answer), theirs, "<= 30 ms")
+    with bench.labbench(50) as terminal:
+        mark_all(terminal)
+        terminal.keys("h")
+        terminal.settle()
+        yield Row("crosshair step, 50 runs marked", milliseconds(terminal.median(["h"] * 19)), "mouse only", "<= 20 ms")
+
+
+def move(bench: Bench) -> Iterator[Row]:
+    """From row to row."""
+    for runs, goal in ((100, "<= 16 ms"), (1000, "<= 20 ms"), (10_000, "<= 20 ms")):
+        metrics, points = (4, 1000) if runs <= 1000 else (1, 10)
+        with bench.labbench(runs, metrics, points) as terminal:
+            launch(terminal)
+            answer = terminal.median(["Down"] * 19)
+        leet = None
+        if bench.with_wandb and runs <= 1000:
+            with bench.leet(runs) as terminal:
+                launch(terminal)
+                leet = terminal.median(["Down"] * 19)
+        yield Row(f"row move, {runs:,} runs", milliseconds(answer), milliseconds(leet), goal)
+
+
+_LIVE = """
+import sys, time, labbench
+with labbench.start("live", db=sys.argv[1]) as run:
+    for step in range(4000):
+        run.log({"loss": 1 / (1 + step)})
+        time.sleep(0.01)
+"""
+
+
+def idle(bench: Bench) -> Iterator[Row]:
+    """Processor time while nobody presses a key."""
+    with bench.labbench(100) as terminal:
+        launch(terminal)
+        answer = terminal.cpu(15)
+    leet = ""
+    if bench.with_wandb:
+        with bench.leet(100) as terminal:
+            launch(terminal)
+            leet = f"{terminal.cpu(15):.1%}"
+    yield Row("idle, share of a core", f"{answer:.1%}", leet, "<= 0.3 %")
+    database = Path(tempfile.mkdtemp(dir=bench.scratch)) / "runs.db"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _LIVE, str(database)], env={**os.environ, "PYTHONPATH": str(HERE.parent)}
+    )
+    try:
+        with Terminal([sys.executable, "-m", "labbench", "tui", str(database)]) as terminal:
+            terminal.until(lambda screen: "live" in screen)
+            time.sleep(3)
+            yield Row("one live run of 100 points/s, share of a core", f"{terminal.cpu(15):.1%}", "", "<= 5 %")
+    finally:
+        writer.terminate()
+        writer.wait()
+
+
+CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "paint": paint,
+    "overlay": overlay,
+    "long": long,
+    "keys": keys,
+    "move": move,
+    "idle": idle,
+}
+
+
+def main() -> None:
+    """Run the cases and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", choices=CASES, help="only this one; may be given again")
+    parser.add_argument("--no-wandb", action="store_true", help="labbench alone")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "labbench-bench-tui")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    print("| what, at 200x50 | labbench | wandb leet | goal |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+        bench = Bench(options.folder.resolve(), Path(scratch).resolve(), not options.no_wandb)
+        for name in options.case or CASES:
+            for row in CASES[name](bench):
+                print(f"| {row.what} | {row.labbench} | {row.leet or '-'} | {row.goal} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The same curves as a labbench database and as W&B's offline runs, for bench/tui.py.
+
+    python bench/tui_data.py labbench|wandb FOLDER RUNS METRICS POINTS
+
+W&B's are made in its own environment, for this file imports the tool asked for alone. A W&B run takes half a second to
+make, so from the 21st on they are copies of earlier ones under other names: what a viewer reads is as long.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_DISTINCT = 20
+
+
+def value(run: int, metric: int, step: int, points: int) -> float:
+    """A falling curve with noise that is the same everywhere."""
+    noise = math.sin(12.9898 * step + 78.233 * run + 37.719 * metric) * 43758.5453
+    return (
+        (1.5 + 0.01 * run) * math.exp(-(2 + run % 7) * step / points) + 0.1 * (noise - math.floor(noise)) + 0.1 * metric
+    )
+
+
+def curve(run: int, metric: int, points: int) -> Iterator[float]:
+    return (value(run, metric, step, points) for step in range(points))
+
+
+def config(run: int) -> dict[str, float]:
+    return {"lr": 0.001 * (1 + run // 3), "seed": run % 3}
+
+
+def make_labbench(folder: Path, runs: int, metrics: int, points: int) -> None:
+    """One database."""
+    from labbench.records import Finished, NewRun, Points, Started
+    from labbench.store.writer import Writer
+
+    asked = [NewRun(f"lr={config(run)['lr']:g} s{run % 3}", config(run), str(run)) for run in range(runs)]
+    steps = list(range(points))
+    with Writer(folder / "runs.db") as writer:
+        queued = writer.queue("bench", asked, task="", metrics={})
+        for number, run in enumerate(writer.claim([run.key for run in queued])):
+            writer.write([Started(run.key, run.attempt, "box", 1, "cpu")])
+            for metric in range(metrics):
+                values = list(curve(number % _DISTINCT, metric, points))
+                writer.write([Points(run.key, run.attempt, f"m/{metric}", steps, steps, values)])
+            writer.write([Finished(run.key, run.attempt, "finished", "all epochs")])
+
+
+def make_wandb(folder: Path, runs: int, metrics: int, points: int) -> None:
+    """A folder `wandb` of offline runs."""
+    os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_DIR=str(folder))
+    import wandb
+
+    for number in range(min(runs, _DISTINCT)):
+        settings = wandb.Settings(x_disable_stats=True, console="off")
+        run = wandb.init(project="bench", name=f"run {number}", config=config(number), settings=settings)
+        columns = [curve(number, metric, points) for metric in range(metrics)]
+        for step in range(points):
+            run.log({f"m/{metric}": next(column) for metric, column in enumerate(columns)}, step=step)
+        run.finish()
+    made = sorted((folder / "wandb").glob("offline-run-*"))
+    for number in range(len(made), runs):
+        source = made[number % len(made)]
+        old, new = source.name.rpartition("-")[2], f"copy{number:04}"
+        copied = source.with_name(source.name.replace(old, new))
+        shutil.copytree(source, copied)
+        (copied / f"run-{old}.wandb").rename(copied / f"run-{new}.wandb")
+
+
+if __name__ == "__main__":
+    tool, folder, *sizes = sys.argv[1:]
+    make = {"labbench": make_labbench, "wandb": make_wandb}[tool]
+    make(Path(folder), *map(int, sizes))
