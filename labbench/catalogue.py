@@ -94,7 +94,7 @@ BUILTIN: dict[str, dict[str, Param]] = {
 }
 """Parameters of the built-in tasks, by task."""
 
-EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "gap/accuracy")
 """What every built-in task measures at each epoch's end, but for `own`, whose targets may be numbers."""
 
 TASK_VERSIONS: dict[str, int] = dict.fromkeys(BUILTIN, 1)

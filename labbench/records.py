@@ -25,7 +25,7 @@ FailureKind: TypeAlias = Literal["user", "crash", "node", "timeout", "oom"]
 def default_goal(metric: str) -> Goal:
     """The goal of a metric that nobody declared: by the words of its name, as people mean them."""
     words = metric.lower().replace("/", "_").replace("-", "_").split("_")
-    return "min" if {"loss", "error", "perplexity", "mse", "mae"} & set(words) else "max"
+    return "min" if {"loss", "error", "perplexity", "mse", "mae", "gap"} & set(words) else "max"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def test_an_experiment_expands_without_a_warning_and_repeats_over_seeds(path: Pa
     expansion = expand(grid, task_params(grid))
     assert not expansion.warnings
     assert len({config["seed"] for config in expansion.configs}) > 1
-    assert set(grid.metrics) <= {"val/accuracy", "val/loss", "test/accuracy"}
+    assert set(grid.metrics) <= {"val/accuracy", "val/loss", "test/accuracy", "gap/accuracy"}
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=NAMES)

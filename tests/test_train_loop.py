@@ -72,6 +72,7 @@ def test_a_run_says_when_it_starts_what_it_measures_and_why_it_ends() -> None:
         "train/accuracy": [20, 40],
         "val/loss": [20, 40],
         "val/accuracy": [20, 40],
+        "gap/accuracy": [20, 40],
         "time/compute_s": [20, 40],
         "test/loss": [40],
         "test/accuracy": [40],
@@ -375,3 +376,10 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_a_precision_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match=r"float16.*use float32 or float64"):
         trained(SMALL, runtime=Runtime(precision="float16"))  # type: ignore[arg-type]
+
+
+def test_the_generalization_gap_grows_as_labels_are_learnt_by_heart() -> None:
+    history = trained({"epochs": 60, "optimizer": "adam", "lr": 0.01, "train_size": 50, "random_labels": True})
+    trained_with, validated, gap = (history.curves[f"{name}/accuracy"] for name in ("train", "val", "gap"))
+    assert gap == {step: trained_with[step] - validated[step] for step in validated}
+    assert history.last("gap/accuracy") > 0.7

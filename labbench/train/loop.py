@@ -19,7 +19,7 @@ from labbench.train import snapshots
 from labbench.train.data import Split
 from labbench.train.devices import resolve
 from labbench.train.lessons import in_lessons
-from labbench.train.measures import Means
+from labbench.train.measures import Means, generalization_gap
 from labbench.train.members import Member
 from labbench.train.random import Purpose, generator_seed, permutations, torch_generator
 from labbench.train.recorder import Losses, Watch
@@ -153,7 +153,7 @@ class Training:
         return [
             {}
             if member.recorder.diverged_at is not None
-            else self.measured(index, trained[index] | validated[index], share)
+            else self.measured(index, generalization_gap(trained[index] | validated[index]), share)
             for index, member in enumerate(self.members)
         ]
 

@@ -98,3 +98,13 @@ class Means:
 def _mean(values: Tensor) -> Tensor:
     on_metal = values.device.type == "mps"  # which has no float64
     return values.mean(dim=1, dtype=torch.float32 if on_metal else torch.float64)
+
+
+def generalization_gap(measured: Mapping[str, float]) -> dict[str, float]:
+    """What an epoch measured, and `gap/accuracy` where there are both: accuracy in training minus in validation.
+
+    That in training is the epoch's running mean, with the dropout that is then in force.
+    """
+    if {"train/accuracy", "val/accuracy"} <= measured.keys():
+        return {**measured, "gap/accuracy": measured["train/accuracy"] - measured["val/accuracy"]}
+    return dict(measured)
