@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from labbench.train.clock import Clock
-from labbench.train.random import Purpose, keys, words
+from labbench.train.random import Purpose, keys, words, words_at
 
 SPATIAL_DIMENSIONS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 """Modules that are swapped, and over how many trailing dimensions one draw of each holds."""
@@ -48,45 +50,80 @@ class Masks:
 
         A layer that is called several times in one step gets another mask each time. They are valid for that step.
         """
+        block = self._block((count + count % 2,), like, count)
+        return block.masks[:, self.clock.step - block.first, :count]
+
+    def draw_columns(self, samples: int, features: int, like: Tensor) -> Tensor:
+        """The same numbers for (S, samples, features), the samples of a feature side by side in memory.
+
+        For activations that lie so, on the CPU, with an even number of features.
+        """
+        block = self._block((features, samples), like, samples * features)
+        return block.masks[:, self.clock.step - block.first, :, :samples].transpose(1, 2)
+
+    def _block(self, shape: tuple[int, ...], like: Tensor, count: int) -> Block:
+        """The block of this call, which holds the masks of this step: (S, K, *shape), or longer in the last."""
         step = self.clock.step
         self._call = self._call + 1 if step == self._step else 0
         self._step = step
         if self._call == len(self._blocks):
-            self._blocks.append(self._block(count, like))
+            self._blocks.append(self._room(shape, like, count))
         block = self._blocks[self._call]
-        if count > block.masks.shape[2] or block.masks.dtype != like.dtype:
-            block = self._blocks[self._call] = self._block(count, like)
+        if not block.holds(shape) or block.masks.dtype != like.dtype:
+            block = self._blocks[self._call] = self._room(shape, like, count)
         if not 0 <= step - block.first < block.masks.shape[1]:
             self._fill(block, step)
-        return block.masks[:, step - block.first, :count]
+        return block
 
-    def _block(self, count: int, like: Tensor) -> Block:
+    def _room(self, shape: tuple[int, ...], like: Tensor, count: int) -> Block:
         """Room for the masks of some steps, ones in the rows of runs that drop nothing."""
         several = max(1, min(STEPS, BLOCK // (len(self.seeds) * count)))
         kept = torch.tensor([self.kept[row] for row in self._dropping], device=like.device)[:, None, None]
         return Block(
-            masks=like.new_ones(len(self.seeds), several, count + count % 2),
+            masks=like.new_ones(len(self.seeds), several, *shape),
             highest=(kept - 32769).clamp(min=-32768).to(torch.int16),
             scale=(65536 / kept).where(kept > 0, 0).to(like.dtype),
         )
 
     def _fill(self, block: Block, step: int) -> None:
         """Make the masks of this step and of those that follow in the block."""
-        _, several, count = block.masks.shape
+        several = block.masks.shape[1]
         if not 0 <= step - block.first_key <= STEPS - several:
             seeds = [self.seeds[row] for row in self._dropping]
             layer, steps = self.layer + (self._call << 16), range(step, step + STEPS)
             block.keys = keys(seeds, Purpose.DROPOUT, layer=layer, steps=steps, device=block.masks.device)
             block.first_key = step
         start = step - block.first_key
-        draws = words(block.keys[:, start : start + several], count // 2).view(torch.int16)
+        streams = block.keys[:, start : start + several]
+        if block.masks.dim() == 4:
+            self._fill_columns(block, streams)
+        else:
+            self._fill_rows(block, streams)
+        block.first = step
+
+    def _fill_rows(self, block: Block, streams: Tensor) -> None:
+        draws = words(streams, block.masks.shape[2] // 2).view(torch.int16)
         draws.le_(block.highest)  # in place, because making booleans is slow on CPUs
         first, last = self._dropping[0], self._dropping[-1]
         if last - first + 1 == len(self._dropping):
             block.masks[first : last + 1].copy_(draws).mul_(block.scale)
         else:
             block.masks[self._dropping] = draws * block.scale
-        block.first = step
+
+    def _fill_columns(self, block: Block, streams: Tensor) -> None:
+        """Each word decides for two neighbouring features of a sample, as in rows; only where they are put differs."""
+        masks: NDArray[Any] = block.masks.numpy()  # (S, K, F, N)
+        features, samples = masks.shape[2:]
+        places = np.add.outer(
+            np.arange(features // 2, dtype=np.uint32), np.arange(samples, dtype=np.uint32) * np.uint32(features // 2)
+        )  # (F / 2, N)
+        draws = words_at(streams.numpy(), places.ravel())  # (R, K, F / 2 * N)
+        draws = draws.reshape(*draws.shape[:2], features // 2, samples)
+        # the higher half of a word is below a limit when the word is: no need to take it apart
+        limit = block.highest.numpy()[..., None].astype(np.int32) * 65536 + 65535  # (R, 1, 1, 1)
+        scale = block.scale.numpy()[..., None]
+        masks[self._dropping, :, 0::2] = (draws << 16 <= limit) * scale
+        masks[self._dropping, :, 1::2] = (draws <= limit) * scale
 
 
 @dataclass
@@ -94,7 +131,7 @@ class Block:
     """The masks of one call of a dropout layer, for some steps; filled again and again, to stay in the cache."""
 
     masks: Tensor
-    """(S, K, count)"""
+    """(S, K, count), or (S, K, features, samples)"""
     highest: Tensor
     """The largest draw that is kept, (those that drop, 1, 1), and 1 / (1 - p):"""
     scale: Tensor
@@ -103,6 +140,11 @@ class Block:
     keys: Tensor = field(default_factory=lambda: torch.empty(0))
     first_key: int = -1 << 40
     """The step of the first of `STEPS` keys."""
+
+    def holds(self, shape: tuple[int, ...]) -> bool:
+        """Whether a mask of that shape is the beginning of one of these."""
+        *ahead, last = self.masks.shape[2:]
+        return [*shape[:-1]] == ahead and shape[-1] <= last
 
 
 class Dropout(nn.Module):
@@ -119,9 +161,21 @@ class Dropout(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.masks.never:
             return inputs
+        if lies_in_columns(inputs):
+            return inputs * self.masks.draw_columns(*inputs.shape[1:], inputs)
         shape = inputs.shape[: inputs.dim() - self.spatial]
         mask = self.masks.draw(shape.numel() // len(self.masks.seeds), inputs)
         return inputs * mask.reshape(*shape, *[1] * self.spatial)
+
+
+def lies_in_columns(inputs: Tensor) -> bool:
+    """Whether these are (S, samples, features) with samples side by side, for which masks can be made likewise."""
+    return (
+        inputs.dim() == 3
+        and inputs.device.type == "cpu"
+        and inputs.stride(1) == 1 < inputs.stride(2)
+        and inputs.shape[2] % 2 == 0
+    )
 
 
 class StackedDropout(Dropout):

@@ -51,9 +51,13 @@ def stacked_metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, T
 
 def first_of_largest(scores: Tensor, classes: Tensor) -> Tensor:
     """Whether argmax over C of the scores (S, C, N) gives these classes (S, N): in whole rows, which argmax is not."""
-    largest = scores == scores.amax(dim=1, keepdim=True)
+    best = scores.amax(dim=1, keepdim=True)  # (S, 1, N)
+    chosen = scores.gather(1, classes.unsqueeze(1)) == best
+    largest = scores == best
+    if scores.device.type == "cpu" and int(largest.sum()) == best.numel():  # no ties: looking costs nothing on a CPU
+        return chosen.squeeze(1)
     earlier = torch.arange(scores.shape[1], device=scores.device)[:, None] < classes.unsqueeze(1)
-    return largest.gather(1, classes.unsqueeze(1)).squeeze(1) & ~(largest & earlier).any(dim=1)
+    return chosen.squeeze(1) & ~(largest & earlier).any(dim=1)
 
 
 def smoothed(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tensor) -> Tensor:

@@ -67,10 +67,27 @@ def keys(
 def words(keys: Tensor, count: int) -> Tensor:
     """The first `count` words of each stream: int32 (..., 2) -> (..., count). Fewer words are a prefix of more."""
     if keys.device.type == "cpu":
-        return torch.from_numpy(_words(keys.numpy().view(np.uint32), count).view(np.int32))
+        return torch.from_numpy(words_at(keys.numpy(), np.arange(count, dtype=np.uint32)))
     sequence = torch.arange(count, dtype=torch.int32, device=keys.device) * keys[..., 1:]
     sequence += keys[..., :1]
     return _mix_(sequence)
+
+
+def words_at(keys: Int32s, places: NDArray[np.uint32]) -> Int32s:
+    """The words at these places (n,) of each stream, on the CPU: (..., 2) -> (..., n).
+
+    In unsigned numbers, which torch cannot shift: no masks, and one buffer, are half the time.
+    """
+    unsigned = keys.view(np.uint32)
+    words = places * unsigned[..., 1:]
+    words += unsigned[..., :1]
+    shifted = np.empty_like(words)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        np.right_shift(words, np.uint32(shift), out=shifted)
+        words ^= shifted
+        if factor != 1:
+            words *= np.uint32(factor)
+    return words.view(np.int32)
 
 
 def uniform(words: Tensor) -> Tensor:
@@ -121,19 +138,6 @@ def all_generators(seed: int) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
-
-
-def _words(keys: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
-    """The same in unsigned numbers, which torch cannot shift: no masks, and one buffer, are half the time on a CPU."""
-    words = np.arange(count, dtype=np.uint32) * keys[..., 1:]
-    words += keys[..., :1]
-    shifted = np.empty_like(words)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
-        np.right_shift(words, np.uint32(shift), out=shifted)
-        words ^= shifted
-        if factor != 1:
-            words *= np.uint32(factor)
-    return words
 
 
 def _fold(words: Int32s, value: Int32s | int) -> Int32s:
