@@ -15,7 +15,7 @@ from labbench.catalogue import BUILTIN
 from labbench.params import TRAINING, Params, with_defaults
 from labbench.records import Command, RunRecord, Runtime, Stack, Stop
 
-ENOUGH = 24
+ENOUGH = 36
 """Runs in a stack from which on another one hardly makes it cheaper for each."""
 WIDEST = 64
 PIECES = 4

@@ -38,6 +38,7 @@ WORKER_ENVIRONMENT = {
     # one thread a process: two OpenMP threads collapse when anything else wants a core
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
     # the server is a `python -c`, which would import a random.py or torch.py of the current folder
     "PYTHONSAFEPATH": "1",
 }

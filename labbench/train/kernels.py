@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import Function
@@ -102,9 +103,9 @@ class _Convolution(Function):
         of_weight = torch.empty_like(weight)
         for run, of_outputs in enumerate(gradient.numpy()):
             of_filters, filters = _flat(of_weight[run].numpy()), _flat(weight[run].numpy())
-            np.matmul(_flat(of_outputs), patches.of(x[run].numpy()).T, out=of_filters)
+            of_filters[...] = np.matmul(patches.of(x[run].numpy()), _flat(of_outputs).T).T  # faster than the other way
             if of_x is not None:
-                patches.put_back(np.matmul(filters.T, _flat(of_outputs)), of_x[run].numpy())
+                patches.put_back(filters, _flat(of_outputs), of_x[run].numpy())
         return of_x, of_weight, gradient.sum(dim=(2, 3, 4)) if ctx.biased else None, None, None
 
 
@@ -127,6 +128,10 @@ class _Patches:
         self._padded: Array = np.zeros((C, high, wide, N), dtype)
         self._inside = np.s_[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W]
         self._patches: Array = np.empty((C, kernel_height, kernel_width, *self.size), dtype)
+        channel, row, column, sample = self._padded.strides
+        self._windows = as_strided(
+            self._padded, self._patches.shape, (channel, row, column, row * stride[0], column * stride[1], sample)
+        )
         ends = [stride[i] * (self.size[i] - 1) + 1 for i in (0, 1)]
         self._shifts = [
             (dy, dx, np.s_[:, dy : dy + ends[0] : stride[0], dx : dx + ends[1] : stride[1]])
@@ -136,17 +141,19 @@ class _Patches:
     def of(self, images: Array) -> Array:
         """Of images (C, H, W, N): (C * kernel height * kernel width, H' * W' * N). Valid until the next call."""
         self._padded[self._inside] = images
-        for dy, dx, shifted in self._shifts:
-            self._patches[:, dy, dx] = self._padded[shifted]
-        return self._patches.reshape(-1, self._patches[0, 0, 0].size)
+        np.copyto(self._patches, self._windows)
+        return self._flat()
 
-    def put_back(self, gradients: Array, images: Array) -> None:
-        """Add up the gradients of all patches where their pixels came from: (C, H, W, N)."""
-        parts = gradients.reshape(self._patches.shape)
+    def put_back(self, filters: Array, gradient: Array, images: Array) -> None:
+        """Add up the gradients of all patches, filters (O, ...) by (O, H' * W' * N), where their pixels came from."""
+        np.matmul(filters.T, gradient, out=self._flat())
         sums = np.zeros_like(self._padded)
         for dy, dx, shifted in self._shifts:
-            sums[shifted] += parts[:, dy, dx]
+            sums[shifted] += self._patches[:, dy, dx]
         images[...] = sums[self._inside]
+
+    def _flat(self) -> Array:
+        return self._patches.reshape(-1, self._patches[0, 0, 0].size)
 
 
 def _flat(array: Array) -> Array:
@@ -166,14 +173,15 @@ class _MaxPool(Function):
         return y
 
     @staticmethod
+    @_QUIET
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, y = ctx.saved_tensors
-        of_x, remaining = torch.zeros_like(x), gradients[0].clone(memory_format=torch.contiguous_format)
+        of_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
+        remaining: Array = gradients[0].clone(memory_format=torch.contiguous_format).numpy()
         for values, place in zip(_corners(x, ctx.window), _corners(of_x, ctx.window), strict=True):
-            # 0 or 1 in place, because making booleans is slow on CPUs
-            taken = values.clone(memory_format=torch.contiguous_format).eq_(y).mul_(remaining)
-            place.copy_(taken)
-            remaining.sub_(taken)
+            taken = place.numpy()
+            np.multiply(remaining, values.numpy() == y.numpy(), out=taken)
+            remaining -= taken
         return of_x, None
 
 

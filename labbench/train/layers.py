@@ -8,6 +8,7 @@ Nothing here reduces over runs, so that a run's numbers do not depend on its nei
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -196,6 +197,10 @@ class Layers:
         self._steps: list[tuple[nn.Module, Forward, dict[str, str]]] = []
         self._paths = {module: f"{path}." if path else "" for path, module in model.named_modules()}
         self._add(model)
+        for first, (one, other) in enumerate(pairwise([*self._steps])):
+            # the same numbers, and the activation has a quarter to do
+            if type(one[0]) is nn.ReLU and type(other[0]) is nn.MaxPool2d:
+                self._steps[first : first + 2] = other, one
 
     def _add(self, module: nn.Module) -> None:
         if isinstance(module, nn.Sequential):
