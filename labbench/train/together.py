@@ -1,12 +1,15 @@
 """The ways `stacked` and `vmap`: S runs whose models have one structure, as one model of stacked tensors.
 
 Parameters and gradients are rows of one tensor each; what a run is allowed to have for itself (learning rate, dropout,
-order of data) is one value a row. Nothing reduces over runs.
+order of data) is one value a row. Nothing reduces over runs, so it changes no number how many of them go forward and
+back at a time: on a CPU a stack is stepped in tiles whose activations stay in the cache, of a width that is tried out.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -22,9 +25,25 @@ from labbench.train.measures import stacked_losses_of, stacked_metrics_of
 from labbench.train.rows import Rows
 from labbench.train.schedules import Schedule
 from labbench.train.stepper import Lesson, Measured, State
+from labbench.train.trial import Trial
 from labbench.train.updates import StackOptimizer
 
 Tensors: TypeAlias = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Neighbouring runs of a stack that go forward and back at a time, with views of what is theirs."""
+
+    rows: slice
+    leaves: Mapping[str, Tensor]
+    """Parameters by name, (runs, ...), of which gradients are taken."""
+    gradients: list[Tensor]
+    """Where those go."""
+    fixed: Mapping[str, Tensor]
+    """Buffers and frozen parameters."""
+    masks: list[Masks]
+    """By dropout layer."""
 
 
 class Together:
@@ -49,6 +68,7 @@ class Together:
         kind = StackedDropout if way == "vmap" else Dropout
         self._dropouts = replace_dropout(model, kind, lambda layer: Masks([], [], layer, clock))
         self._forward = Layers(model) if way == "stacked" else vmapped(model)
+        self._trial: Trial | None = None
         self._arrange(configs, dropouts, states)
 
     def _arrange(self, configs: Sequence[Config], dropouts: Sequence[Sequence[float]], states: Sequence[State]) -> None:
@@ -58,16 +78,11 @@ class Together:
         tensors = [state.tensors for state in states]
         self.parameters = self.rows.filled(tensors, torch.empty(0, **place))  # (S, P)
         self.gradients = torch.zeros_like(self.parameters)  # (S, P)
-        self._leaves = {name: view.detach().requires_grad_() for name, view in self.rows.views(self.parameters).items()}
-        self._gradient_views = list(self.rows.views(self.gradients).values())
         self.fixed = {
             name: _placed(torch.stack([each[name] for each in tensors]), **place)
             for name in tensors[0]
-            if name not in self._leaves
+            if name not in self.rows.shapes
         }
-        seeds = [config["seed"] for config in configs]
-        for layer, dropout in enumerate(self._dropouts):
-            dropout.masks = Masks(seeds, [row[layer] for row in dropouts], layer, self.clock)
         self.optimizer = StackOptimizer(configs, self.rows, self.parameters, self.gradients)
         self.optimizer.load([state.memory for state in states])
         self.schedule = Schedule(configs, self._steps_per_epoch)
@@ -76,14 +91,33 @@ class Together:
         self._smoothing = self._column(smoothing) if any(smoothing) else None
         clips = [config["clip"] for config in configs]
         self._clips = self._column([clip or torch.inf for clip in clips]) if any(clips) else None
+        tiles_pay = self.way == "stacked" and self.data.device.type == "cpu"
+        self._trial = Trial(len(configs), self._trial.best if self._trial is not None else None) if tiles_pay else None
+        self._cut(self._trial.width if self._trial is not None else len(configs))
+
+    def _cut(self, width: int) -> None:
+        """Step so many runs at a time."""
+        self._width = width
+        self._tiles = [self._tile(slice(start, start + width)) for start in range(0, len(self._configs), width)]
+
+    def _tile(self, rows: slice) -> Tile:
+        seeds = [config["seed"] for config in self._configs[rows]]
+        return Tile(
+            rows,
+            {n: view.detach().requires_grad_() for n, view in self.rows.views(self.parameters[rows]).items()},
+            list(self.rows.views(self.gradients[rows]).values()),
+            {name: tensor[rows] for name, tensor in self.fixed.items()},
+            [
+                Masks(seeds, [run[layer] for run in self._probabilities[rows]], layer, self.clock)
+                for layer in range(len(self._dropouts))
+            ],
+        )
 
     def step(self, batch: Tensor) -> Measured:
-        S, N = batch.shape
-        inputs, targets = (part.index_select(0, batch.flatten()).unflatten(0, (S, N)) for part in self.data.train)
-        outputs = self._forward(self._leaves | self.fixed, inputs)
-        losses = stacked_losses_of(self.task, outputs, targets, self._smoothing)  # (S, N)
-        gradients = torch.autograd.grad(losses, list(self._leaves.values()), torch.full_like(losses, 1 / N))
-        torch._foreach_copy_(self._gradient_views, gradients)
+        if self._trial is not None and self._trial.width != self._width:
+            self._cut(self._trial.width)
+        began = time.perf_counter()
+        measured = [self._differentiate(tile, batch[tile.rows]) for tile in self._tiles]
         if self._clips is not None:
             norms = self.gradients.norm(dim=1, keepdim=True)  # (S, 1)
             self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ has it
@@ -91,24 +125,49 @@ class Together:
             self._rates = self._column(self.schedule.at(self.clock.step))
         self.optimizer.step(self._rates)
         self.clock.step += 1
+        if self._trial is not None:
+            self._trial.took(time.perf_counter() - began, batch.shape[1])
+        return joined(measured)
+
+    def _differentiate(self, tile: Tile, batch: Tensor) -> Measured:
+        """Leave the gradients of these runs in their rows; what was measured on the way."""
+        S, N = batch.shape
+        inputs, targets = (part.index_select(0, batch.flatten()).unflatten(0, (S, N)) for part in self.data.train)
+        smoothing = None if self._smoothing is None else self._smoothing[tile.rows]
+        outputs = self._outputs(tile, inputs)
+        losses = stacked_losses_of(self.task, outputs, targets, smoothing)  # (S, N)
+        gradients = torch.autograd.grad(losses, list(tile.leaves.values()), torch.full_like(losses, 1 / N))
+        torch._foreach_copy_(tile.gradients, gradients)
         with torch.no_grad():
             return losses.detach(), stacked_metrics_of(self.task, outputs, targets)
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> Measured:
-        S = len(self.parameters)
-        inputs, targets = (part.expand(S, *part.shape) for part in split)
-        outputs = self._forward(self._leaves | self.fixed, inputs)
+        return joined([self._evaluate(tile, split) for tile in self._tiles])
+
+    def _evaluate(self, tile: Tile, split: Split) -> Measured:
+        inputs, targets = (part.expand(len(tile.gradients[0]), *part.shape) for part in split)
+        outputs = self._outputs(tile, inputs)
         return stacked_losses_of(self.task, outputs, targets), stacked_metrics_of(self.task, outputs, targets)
+
+    def _outputs(self, tile: Tile, inputs: Tensor) -> Any:
+        for dropout, masks in zip(self._dropouts, tile.masks, strict=True):
+            dropout.masks = masks
+        return self._forward(tile.leaves | tile.fixed, inputs)
+
+    def _tensors(self, index: int) -> dict[str, Tensor]:
+        """A copy of one run's parameters and buffers."""
+        parameters = self.rows.views(self.parameters[index : index + 1])
+        tensors = {name: view[0] for name, view in parameters.items()}
+        tensors |= {name: tensor[index] for name, tensor in self.fixed.items()}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def train(self, mode: bool) -> None:
         self.model.train(mode)
 
     def state(self, index: int) -> State:
-        return State(
-            {name: tensor[index].detach().clone() for name, tensor in (self._leaves | self.fixed).items()},
-            {name: value.clone() for name, value in self.optimizer.state(index).items()},
-        )
+        memory = {name: value.clone() for name, value in self.optimizer.state(index).items()}
+        return State(self._tensors(index), memory)
 
     def load(self, states: Sequence[State]) -> None:
         self._arrange(self._configs, self._probabilities, states)
@@ -121,11 +180,19 @@ class Together:
         )
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        tensors = self._leaves | self.fixed
-        return {name: tensors[own][index].detach().clone() for name, own in self.names.items()}
+        tensors = self._tensors(index)
+        return {name: tensors[own] for name, own in self.names.items()}
 
     def _column(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=self.data.dtype, device=self.data.device).unsqueeze(1)
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """What several tiles measured, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    losses, metrics = zip(*parts, strict=True)
+    return torch.cat(losses), {name: torch.cat([each[name] for each in metrics]) for name in metrics[0]}
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:

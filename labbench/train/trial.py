@@ -1,0 +1,46 @@
+"""How many runs of a stack go forward and back at a time: the first steps of a training try, the others know.
+
+A wide tile spends less on each operation's start, a narrow one keeps its activations in the cache; which wins depends
+on the model and the machine. Since a tile's width changes no number, nothing is trained for the trial alone.
+"""
+
+from __future__ import annotations
+
+EACH = 2
+"""Steps with each width; the quicker one counts."""
+
+
+class Trial:
+    """Widths from all runs down to one, each half of the one before, and what they cost."""
+
+    def __init__(self, runs: int, known: int | None = None) -> None:
+        """`known` is a width that was found before: that, as far as it goes, without another trial."""
+        self._left = [] if known is not None else [width for width in _halved(runs) for _ in range(EACH)]
+        self._seconds: dict[int, float] = {}
+        self._samples = 0
+        self.best: int | None = min(known, runs) if known is not None else None
+        """What was found; None while it is still tried."""
+
+    @property
+    def width(self) -> int:
+        """What to step with next."""
+        if self.best is not None:
+            return self.best
+        return self._left[0]
+
+    def took(self, seconds: float, samples: int) -> None:
+        """How long a step with `width` took; it counts if it had as many samples as the first one."""
+        self._samples = self._samples or samples
+        if self.best is not None or samples != self._samples:
+            return
+        width = self._left.pop(0)
+        self._seconds[width] = min(seconds, self._seconds.get(width, seconds))
+        if not self._left:
+            self.best = min(self._seconds, key=self._seconds.__getitem__)
+
+
+def _halved(runs: int) -> list[int]:
+    widths = [runs]
+    while widths[-1] > 1:
+        widths.append(-(-widths[-1] // 2))
+    return widths
