@@ -164,10 +164,10 @@ def _flat(array: Array) -> Array:
 class _MaxPool(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: tuple[int, int]) -> Tensor:
-        first, *others = _corners(x, window)
-        y = first.contiguous()
+        y, *others = _corners(x, window)
         for values in others:
             y = torch.maximum(y, values)
+        y = y.contiguous()
         ctx.save_for_backward(x, y)
         ctx.window = window
         return y
@@ -176,12 +176,14 @@ class _MaxPool(Function):
     @_QUIET
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, y = ctx.saved_tensors
-        of_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
+        of_x = _room_for(x.shape, ctx.window, gradients[0])
         remaining: Array = gradients[0].clone(memory_format=torch.contiguous_format).numpy()
-        for values, place in zip(_corners(x, ctx.window), _corners(of_x, ctx.window), strict=True):
+        *places, last = _corners(of_x, ctx.window)
+        for values, place in zip(_corners(x, ctx.window), places, strict=False):
             taken = place.numpy()
             np.multiply(remaining, values.numpy() == y.numpy(), out=taken)
             remaining -= taken
+        last.copy_(torch.from_numpy(remaining))
         return of_x, None
 
 
@@ -197,11 +199,17 @@ class _AvgPool(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        of_x = gradients[0].new_zeros(ctx.shape)
+        of_x = _room_for(ctx.shape, ctx.window, gradients[0])
         share = gradients[0] / (ctx.window[0] * ctx.window[1])
         for place in _corners(of_x, ctx.window):
             place.copy_(share)
         return of_x, None
+
+
+def _room_for(shape: Sequence[int], window: tuple[int, int], like: Tensor) -> Tensor:
+    """For gradients of images: zeros where pixels belong to no window."""
+    whole = all(shape[2 + i] % window[i] == 0 for i in (0, 1))
+    return like.new_empty(shape) if whole else like.new_zeros(shape)
 
 
 def _corners(x: Tensor, window: tuple[int, int]) -> Iterator[Tensor]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 EACH = 2
 """Steps with each width; the quicker one counts."""
+WORSE = 1.05
+"""How much slower than the best a width is for narrower ones not to be tried."""
 
 
 class Trial:
-    """Widths from all runs down to one, each half of the one before, and what they cost."""
+    """Widths from all runs downwards, each half of the one before, until one is worse; and what they cost."""
 
     def __init__(self, runs: int, known: int | None = None) -> None:
         """`known` is a width that was found before: that, as far as it goes, without another trial."""
-        self._left = [] if known is not None else [width for width in _halved(runs) for _ in range(EACH)]
+        self._width, self._steps = runs, 0
         self._seconds: dict[int, float] = {}
         self._samples = 0
         self.best: int | None = min(known, runs) if known is not None else None
@@ -26,21 +28,19 @@ class Trial:
         """What to step with next."""
         if self.best is not None:
             return self.best
-        return self._left[0]
+        return self._width
 
     def took(self, seconds: float, samples: int) -> None:
         """How long a step with `width` took; it counts if it had as many samples as the first one."""
         self._samples = self._samples or samples
         if self.best is not None or samples != self._samples:
             return
-        width = self._left.pop(0)
-        self._seconds[width] = min(seconds, self._seconds.get(width, seconds))
-        if not self._left:
-            self.best = min(self._seconds, key=self._seconds.__getitem__)
-
-
-def _halved(runs: int) -> list[int]:
-    widths = [runs]
-    while widths[-1] > 1:
-        widths.append(-(-widths[-1] // 2))
-    return widths
+        self._seconds[self._width] = min(seconds, self._seconds.get(self._width, seconds))
+        self._steps += 1
+        if self._steps < EACH:
+            return
+        quickest = min(self._seconds, key=self._seconds.__getitem__)
+        if self._width == 1 or self._seconds[self._width] > WORSE * self._seconds[quickest]:
+            self.best = quickest
+        else:
+            self._width, self._steps = -(-self._width // 2), 0
