@@ -250,7 +250,8 @@ def test_runs_that_shall_leave_go_back_to_the_queue_at_the_end_of_their_epoch() 
 
 
 def test_points_come_while_a_long_epoch_goes_on() -> None:
-    stack = stack_of([run_of({"epochs": 1, "batch_size": 1})], task="digits", stop=None, runtime=Runtime())
+    config = {"epochs": 1, "batch_size": 1, "hidden": [512, 512]}
+    stack = stack_of([run_of(config)], task="digits", stop=None, runtime=Runtime())
     events = train(stack, load_task("digits"), "cpu")
     assert isinstance(next(events), Started)
     first = next(event for event in events if isinstance(event, Points) and event.metric == "train/loss")

@@ -30,6 +30,9 @@ class Alone:
         self.clip: float | None = config["clip"]
         swap_dropout(model, config["seed"], clock)
         model.to(self.data.device, self.data.dtype)
+        if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+            # up to twice as fast on CPUs: pooling and normalisation above all
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = dict(model.named_parameters())
         self.optimizer = make_optimizer(config, self.parameters.values(), self.data.device)
 

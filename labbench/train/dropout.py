@@ -162,7 +162,8 @@ class Dropout(nn.Module):
         if not self.training or self.masks.never:
             return inputs
         if lies_in_columns(inputs):
-            return inputs * self.masks.draw_columns(*inputs.shape[1:], inputs)
+            _, samples, features = inputs.shape
+            return inputs * self.masks.draw_columns(samples, features, inputs)
         shape = inputs.shape[: inputs.dim() - self.spatial]
         mask = self.masks.draw(shape.numel() // len(self.masks.seeds), inputs)
         return inputs * mask.reshape(*shape, *[1] * self.spatial)

@@ -8,7 +8,7 @@ are, and is over twice as fast as torch's MKL on processors that are not Intel's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -217,5 +217,3 @@ def _corners(x: Tensor, window: tuple[int, int]) -> Iterator[Tensor]:
     high, wide = (x.shape[2 + i] // window[i] * window[i] for i in (0, 1))
     for dy, dx in product(range(window[0]), range(window[1])):
         yield x[:, :, dy : high : window[0], dx : wide : window[1]]
-
-

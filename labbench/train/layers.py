@@ -113,7 +113,8 @@ def pool(layer: nn.MaxPool2d | nn.AvgPool2d, own: Own, x: Tensor) -> Tensor:
     return (kernels.max_pool if is_max else kernels.avg_pool)(x, window)
 
 
-def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+def _pair(value: Any) -> tuple[int, int]:
+    """As torch takes it: one number for both directions, or one for each."""
     return (value, value) if isinstance(value, int) else value
 
 

@@ -7,10 +7,12 @@ optimizer updates done when something was measured, so the loss at step 0 is tha
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Set
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from labbench.errors import InputError, LabbenchError
 from labbench.params import TRAINING, with_defaults
@@ -79,8 +81,15 @@ def prepare(device: str) -> str:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
     elif name == "cpu":
-        torch.set_num_threads(1)  # several add up in another order: a result must not depend on the executor
+        keep_to_one_thread()
     return name
+
+
+@cache
+def keep_to_one_thread() -> None:
+    """Several threads add up in another order: a result must not depend on the executor."""
+    torch.set_num_threads(1)
+    threadpool_limits(1, user_api="blas")  # numpy's, which may have been loaded before anybody could say so
 
 
 def precision(runtime: Runtime) -> torch.dtype:

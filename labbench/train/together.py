@@ -113,6 +113,11 @@ class Together:
             ],
         )
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known how many runs to step at a time."""
+        return self._trial is None or self._trial.best is not None
+
     def step(self, batch: Tensor) -> Measured:
         if self._trial is not None and self._trial.width != self._width:
             self._cut(self._trial.width)
@@ -153,7 +158,7 @@ class Together:
     def _outputs(self, tile: Tile, inputs: Tensor) -> Any:
         for dropout, masks in zip(self._dropouts, tile.masks, strict=True):
             dropout.masks = masks
-        return self._forward(tile.leaves | tile.fixed, inputs)
+        return self._forward({**tile.leaves, **tile.fixed}, inputs)
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
         """A copy of one run's parameters and buffers."""

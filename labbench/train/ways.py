@@ -15,6 +15,7 @@ from torch import nn
 
 from labbench.train.alone import Alone
 from labbench.train.check import disagreement
+from labbench.train.choice import why_alone
 from labbench.train.clock import Clock
 from labbench.train.dropout import SPATIAL_DIMENSIONS, dropout_probabilities
 from labbench.train.layers import known
@@ -68,13 +69,27 @@ def together(members: list[Member], models: list[nn.Module], lesson: Lesson) -> 
     way = "stacked" if known(models[0]) else "vmap"
     note = disagreement(way, models, configs, lesson)
     if note is not None:
-        for number, member in enumerate(members):
-            yield alone(member, lesson, None if number else note)
+        yield from one_after_another(members, lesson, note)
         return
     clock = Clock(members[0].recorder.step)
     dropouts = [dropout_probabilities(model) for model in models]
     states = [member.resumed or state_of(model) for member, model in zip(members, models, strict=True)]
-    yield Arranged(members, Together(way, models[0], dropouts, states, configs, lesson, clock), clock)
+    stack = Together(way, models[0], dropouts, states, configs, lesson, clock)
+    if members[0].way is None:  # one that goes on keeps its way
+        start, note = clock.step, why_alone(stack, members, lesson)
+        if note is not None:
+            yield from one_after_another(members, lesson, note)
+            return
+        if clock.step > start:
+            clock.step = start
+            stack.load(states)
+    yield Arranged(members, stack, clock)
+
+
+def one_after_another(members: Sequence[Member], lesson: Lesson, note: str) -> Iterator[Arranged]:
+    """Each alone; the first says why."""
+    for number, member in enumerate(members):
+        yield alone(member, lesson, None if number else note)
 
 
 def by_structure(models: Sequence[nn.Module]) -> list[list[int]]:

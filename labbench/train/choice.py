@@ -1,0 +1,59 @@
+"""Whether runs that could step together are quicker one after another: a network that keeps a core busy by itself is.
+
+Where a plain step is short, most of it is overhead, which a stack shares, and nothing is tried. Elsewhere a stack takes
+as many steps as it needs to find its tiles, which are then forgotten, and a plain loop a few.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from labbench.train.alone import Alone
+from labbench.train.clock import Clock
+from labbench.train.members import Member
+from labbench.train.random import permutations
+from labbench.train.stepper import Lesson, Stepper
+from labbench.train.tasks import make_model
+from labbench.train.together import Together
+
+SHORT_SECONDS = 1e-3
+"""A plain step that takes less is mostly overhead."""
+REPAID_STEPS = 100
+"""Steps of a run from which on a trial costs less than it may bring."""
+MARGIN = 0.97
+"""How much quicker the plain loop must be: timing is noisy, and stacks share more than steps."""
+
+
+def why_alone(stack: Together, members: list[Member], lesson: Lesson) -> str | None:
+    """Why these members should train one after another, or None: the stack is then to be set back by the caller."""
+    if stack.data.device.type != "cpu" or members[0].epochs * lesson.steps_per_epoch < REPAID_STEPS:
+        return None
+    batch = first_batch([member.config["seed"] for member in members], lesson)
+    alone = Alone(make_model(lesson.task, members[0].config), members[0].config, lesson, Clock())
+    loop = quickest(alone, batch[:1], lambda steps: steps == 4)
+    if loop < SHORT_SECONDS:
+        return None
+    together = quickest(stack, batch, lambda steps: stack.settled and steps > 2) / len(members)
+    if loop > MARGIN * together:
+        return None
+    return f"the plain loop is quicker: {loop * 1000:.1f} ms a step, {together * 1000:.1f} ms in a stack"
+
+
+def quickest(stepper: Stepper, batch: torch.Tensor, enough: Callable[[int], bool]) -> float:
+    """Seconds of the quickest of some steps."""
+    stepper.train(True)
+    taken: list[float] = []
+    while not enough(len(taken)):
+        began = time.perf_counter()
+        stepper.step(batch)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def first_batch(seeds: list[int], lesson: Lesson) -> torch.Tensor:
+    """The indices of the samples with which each run begins: (S, N)."""
+    order = permutations(seeds, 1, len(lesson.data.train[0]), lesson.data.device)
+    return order[:, : lesson.batch_size]

@@ -1,0 +1,86 @@
+"""How many runs of a stack go forward and back at a time, and when none should: timed, and changing nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from labbench.planner import stack_of
+from labbench.records import Config, Finished, Log, Points, Runtime, Started
+from labbench.train import choice
+from labbench.train.loop import train
+from labbench.train.tasks import load_task
+from labbench.train.trial import Trial
+from training import run_of
+
+CNN: Config = {"epochs": 6, "model": "cnn", "batchnorm": True, "train_size": 640, "batch_size": 32}
+
+
+def tried(trial: Trial, seconds: dict[int, float]) -> list[int]:
+    """The widths that a trial asks for, when steps with them take so long."""
+    asked = []
+    while trial.best is None:
+        asked.append(trial.width)
+        trial.took(seconds[trial.width], 64)
+    return asked
+
+
+def test_narrower_tiles_are_tried_until_one_is_slower() -> None:
+    trial = Trial(24)
+    assert tried(trial, {24: 9.0, 12: 7.0, 6: 7.2, 3: 9.0}) == [24, 24, 12, 12, 6, 6, 3, 3]
+    assert trial.best == trial.width == 12
+
+
+def test_a_stack_that_is_best_whole_is_hardly_tried() -> None:
+    trial = Trial(24)
+    assert tried(trial, {24: 5.0, 12: 7.0}) == [24, 24, 12, 12]
+    assert trial.best == 24
+
+
+def test_a_smaller_last_batch_does_not_count() -> None:
+    trial = Trial(2)
+    for seconds, samples in ((3.0, 64), (0.1, 9), (3.0, 64), (2.0, 64), (0.1, 9), (2.0, 64)):
+        trial.took(seconds, samples)
+    assert trial.best == 1
+
+
+def test_a_stack_that_has_lost_runs_keeps_the_width_it_found() -> None:
+    assert Trial(5, known=12).width == 5
+    assert Trial(5, known=2).width == 2
+
+
+def curves_and_way(monkeypatch: pytest.MonkeyPatch, short: float, margin: float) -> tuple[dict[str, list[float]], str]:
+    """The losses of four runs by their names, and the way in which they were stepped."""
+    monkeypatch.setattr(choice, "SHORT_SECONDS", short)
+    monkeypatch.setattr(choice, "MARGIN", margin)
+    runs = [run_of({**CNN, "seed": seed}, f"run0000{seed}") for seed in range(4)]
+    stack = stack_of(runs, task="digits", stop=None, runtime=Runtime(precision="float64"))
+    losses: dict[str, list[float]] = {}
+    way, told = "", ""
+    for event in train(stack, load_task("digits"), "cpu"):
+        match event:
+            case Points(metric="train/loss"):
+                losses.setdefault(event.run, []).extend(event.values)
+            case Started():
+                way = event.way
+            case Log():
+                told += event.text
+            case Finished():
+                assert event.status == "finished"
+    assert ("the plain loop is quicker" in told) == (way == "loop")
+    return losses, way
+
+
+def test_the_quicker_way_is_taken_and_the_trial_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that ends with the stack, one that ends with the plain loop, and none: one curve, to rounding."""
+    untried, way = curves_and_way(monkeypatch, short=10.0, margin=0.97)
+    assert way == "stacked"
+    stacked, way = curves_and_way(monkeypatch, short=0.0, margin=0.0)
+    assert way == "stacked"
+    assert stacked == untried
+    alone, way = curves_and_way(monkeypatch, short=0.0, margin=1e9)
+    assert way == "loop"
+    assert alone.keys() == stacked.keys()
+    for name, losses in alone.items():
+        assert losses[:20] == pytest.approx(stacked[name][:20], rel=1e-8)
