@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labbench.train import kernels
 
-S, N, C, O = 3, 9, 2, 4
+S, N, C, FILTERS = 3, 9, 2, 4
 
 
 def images(height: int = 7, width: int = 6) -> Tensor:
@@ -45,8 +45,8 @@ def test_a_convolution_is_torchs(
     kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], biased: bool
 ) -> None:
     x = images()
-    weight = torch.randn(S, O, C, *kernel, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(S, O, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(S, FILTERS, C, *kernel, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(S, FILTERS, dtype=torch.float64, requires_grad=True)
     sources = (x, weight, bias) if biased else (x, weight)
     ours = kernels.convolution(x, weight, bias if biased else None, stride, padding)
     theirs = each_run(lambda *parts: F.conv2d(*parts, stride=stride, padding=padding), *sources)
@@ -65,8 +65,8 @@ def test_pooling_is_torchs_where_several_are_largest_and_pixels_are_left_over(
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_linear_layer_is_torchs(biased: bool) -> None:
     x = torch.randn(S, 5, N, dtype=torch.float64, requires_grad=True)  # (S, I, N)
-    weight = torch.randn(S, O, 5, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(S, O, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(S, FILTERS, 5, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(S, FILTERS, dtype=torch.float64, requires_grad=True)
     sources = (x, weight, bias) if biased else (x, weight)
     ours = kernels.linear(x, weight, bias if biased else None)
     theirs = each_run(lambda part, *own: F.linear(part.T, *own).T, *sources)
@@ -76,16 +76,16 @@ def test_a_linear_layer_is_torchs(biased: bool) -> None:
 def test_a_run_that_overflows_says_nothing_and_leaves_the_others_alone() -> None:
     """Warnings are errors here, and numpy warns of what torch takes as it comes."""
     x = torch.ones(2, 5, N)
-    weight = torch.ones(2, O, 5)
+    weight = torch.ones(2, FILTERS, 5)
     weight[1] = 3e38
     y = kernels.linear(x, weight, None)
     assert torch.isinf(y[1]).all()
-    assert torch.equal(y[0], torch.full((O, N), 5.0))
+    assert torch.equal(y[0], torch.full((FILTERS, N), 5.0))
 
 
 def test_a_frozen_first_layer_needs_no_gradient_of_its_images() -> None:
     x = images().detach()
-    weight = torch.randn(S, O, C, 3, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(S, FILTERS, C, 3, 3, dtype=torch.float64, requires_grad=True)
     y = kernels.convolution(x, weight, None, (1, 1), (1, 1))
     (gradient,) = torch.autograd.grad(y.sum(), [weight])
     (expected,) = torch.autograd.grad(each_run(lambda a, w: F.conv2d(a, w, padding=1), x, weight).sum(), [weight])
