@@ -268,6 +268,53 @@ def test_a_killed_driver_loses_no_finished_run_and_its_runs_are_trained_again(tm
         assert {run.summary["train/loss"].n for run in runs} == {600}  # no point twice, none missing
 
 
+STACK = """
+name = "stack"
+task = "digits"
+[params]
+epochs = 40
+hidden = [32]
+[grid]
+optimizer = ["sgd", "adam"]
+lr = [0.1, 0.01, 0.001]
+dropout = [0.0, 0.5]
+[repeat]
+seeds = [0, 1, 2]
+[runtime]
+snapshot_every = 0.2
+"""
+
+
+def boundaries(db: Path) -> list[int]:
+    """The last step from which each run can go on."""
+    connection = sqlite3.connect(db)
+    steps = [step for (step,) in connection.execute("SELECT boundary FROM runs")]
+    connection.close()
+    return steps
+
+
+def test_a_stack_of_36_runs_killed_in_the_middle_has_the_curves_of_one_that_was_not(tmp_path: Path) -> None:
+    """Bit for bit, from the last boundary on: the same command again, after SIGKILL."""
+    grid, killed, whole = tmp_path / "stack.toml", tmp_path / "killed.db", tmp_path / "whole.db"
+    grid.write_text(STACK)
+    process = start(grid, killed, "--workers", "1")
+    wait_for(lambda: len(statuses(killed)) > 0 and min(boundaries(killed)) >= 100)
+    process.kill()
+    process.communicate(timeout=60)
+    reached = boundaries(killed)
+    assert len(reached) == 36
+    assert max(reached) < 800, "the test kills too late"
+    for db in (killed, whole):
+        process = start(grid, db, "--workers", "1")
+        _, talk = process.communicate(timeout=120)
+        assert process.returncode == 0, talk
+    with Reader(killed) as reader:
+        assert {(run.status, run.attempt, run.way) for run in reader.runs()} == {("finished", 2, "stacked")}
+    resumed, uninterrupted = points(killed), points(whole)
+    assert len(resumed) > 36 * 800
+    assert resumed == uninterrupted
+
+
 def test_two_commands_share_one_queue(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW)
