@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SERIES = "run_id = ? AND metric_id = ?"
+
+_TOGETHER = 64
+"""Short series that are read at once: so many that their points fit into the CPU's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +79,106 @@ def read_curves(
             (SELECT min(step) FROM points WHERE run_id = s.run_id AND metric_id = s.metric_id)
         FROM summary AS s WHERE metric_id = ? AND run_id {THESE}
     """
-    series = {row[0]: row[1:] for row in connection.execute(query, (metric_id, as_json_list(run_ids)))}
+    spans = {
+        run_id: _Span(run_id, n, first, last, first_step, last_step)
+        for run_id, n, last, first in connection.execute(query, (metric_id, as_json_list(run_ids)))
+    }
+    short = dict(_read_together(connection, list(spans.values()), metric_id, columns, times))
     for run_id in run_ids:
-        if run_id not in series:
-            continue
-        n, last, first = series[run_id]
-        left = first if first_step is None else first_step
-        right = last if last_step is None else last_step
-        is_dense = last - first + 1 == n
-        reading = _Reading(connection, run_id, metric_id, (right - left + 1) / columns, times, is_dense)
-        level = rollup.top_level(connection, run_id, metric_id) if n >= rollup.CHUNK else 0
-        parts = [part for part in reading.between(max(left, first), min(right, last), level) if len(part.n)]
-        if parts:
-            yield _in_columns(_joined(parts), left, right, columns)
+        if run_id in short:
+            yield short[run_id]
+        elif run_id in spans:
+            yield from _read_alone(connection, spans[run_id], metric_id, columns, times)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A series, and the steps between which it is wanted."""
+
+    run_id: int
+    n: int
+    first: int
+    last: int
+    first_wanted: int | None
+    last_wanted: int | None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether there is a point at every step from the first to the last: then the steps need not be read."""
+        return self.last - self.first + 1 == self.n
+
+    @property
+    def left(self) -> int:
+        return self.first if self.first_wanted is None else self.first_wanted
+
+    @property
+    def right(self) -> int:
+        return self.last if self.last_wanted is None else self.last_wanted
+
+    @property
+    def n_wanted(self) -> int | None:
+        """How many of its points lie in the range; None where only the points can tell."""
+        if self.left <= self.first and self.last <= self.right:
+            return self.n
+        return max(0, min(self.right, self.last) - max(self.left, self.first) + 1) if self.is_dense else None
+
+
+def _read_alone(
+    connection: sqlite3.Connection, span: _Span, metric_id: int, columns: int, times: bool
+) -> Iterator[Curve]:
+    column = (span.right - span.left + 1) / columns
+    reading = _Reading(connection, span.run_id, metric_id, column, times, span.is_dense)
+    level = rollup.top_level(connection, span.run_id, metric_id) if span.n >= rollup.CHUNK else 0
+    within = max(span.left, span.first), min(span.right, span.last)
+    parts = [part for part in reading.between(*within, level) if len(part.n)]
+    if parts:
+        yield _in_columns(_joined(parts), span.left, span.right, columns)
+
+
+def _read_together(
+    connection: sqlite3.Connection, spans: Iterable[_Span], metric_id: int, columns: int, times: bool
+) -> Iterator[tuple[int, Curve]]:
+    """The curves, by run, of series too short for a rollup: a query and a pass of numpy for many of them.
+
+    Those of which only the points can tell how many there are, or of which the summary tells wrong, are left out.
+    """
+    import numpy as np
+
+    for is_dense in (True, False):
+        alike = [span for span in spans if span.n < rollup.CHUNK and span.is_dense == is_dense and span.n_wanted]
+        alike.sort(key=lambda span: span.run_id)  # as the rows come
+        for start in range(0, len(alike), _TOGETHER):
+            some = alike[start : start + _TOGETHER]
+            counts = np.array([span.n_wanted for span in some])
+            ids = as_json_list(span.run_id for span in some)
+            query = f"FROM points WHERE run_id {THESE} AND metric_id = ? AND step BETWEEN ? AND ? ORDER BY run_id, step"
+            within = min(max(span.left, span.first) for span in some), max(min(span.right, span.last) for span in some)
+            rows = _rows(connection, query, (ids, metric_id, *within), times, is_dense)
+            if len(rows) == counts.sum():
+                yield from _split(rows, some, counts, columns)
+
+
+def _split(
+    rows: NDArray[np.void], spans: Sequence[_Span], counts: NDArray[np.int64], columns: int
+) -> Iterator[tuple[int, Curve]]:
+    """The points of several series, one behind the other, as a curve for each."""
+    import numpy as np
+
+    begins = np.cumsum(counts) - counts  # (R,): where each series begins
+    number = np.arange(len(rows)) - np.repeat(begins, counts)  # (P,): of a point in its series
+    firsts = np.array([max(span.left, span.first) for span in spans])
+    steps = rows["step"] if "step" in (rows.dtype.names or ()) else number + np.repeat(firsts, counts)
+    lefts = np.array([span.left for span in spans])
+    widths = np.array([float(span.right - span.left) + 1.0 for span in spans])
+    column = _column(steps - np.repeat(lefts, counts), np.repeat(widths, counts), columns)
+    column = np.where(np.repeat(counts <= columns, counts), number, column)  # a bucket a point where they fit
+    owner = np.repeat(np.arange(len(spans)), counts)
+    is_start = np.append(True, (column[1:] != column[:-1]) | (owner[1:] != owner[:-1]))
+    starts = np.flatnonzero(is_start)
+    together = _grouped(_of_points(0, steps, rows), starts)
+    ends = np.cumsum(np.bincount(owner[starts], minlength=len(spans))).tolist()
+    for span, start, end in zip(spans, [0, *ends], ends, strict=False):
+        yield span.run_id, _sliced(together, span.run_id, start, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +192,6 @@ class _Reading:
     """How many steps a column of the screen is wide."""
     times: bool
     is_dense: bool
-    """Whether there is a point at every step from the first to the last: then the steps need not be read."""
 
     def between(self, left: int, right: int, level: int) -> Iterator[Curve]:
         """Consecutive parts, in buckets no wider than a column and none reaching out, down to single points."""
@@ -158,24 +247,36 @@ class _Reading:
         )
 
     def _points(self, left: int, right: int) -> Curve:
-        """A bucket a point. Each column that is not read saves a fifth or more of the time."""
+        """A bucket a point."""
         import numpy as np
 
-        columns = {"step": np.int64} if not self.is_dense else {}
-        columns |= {"time_ms": np.int64} if self.times else {}
-        query = f"""
-            SELECT {", ".join([*columns, "value"])} FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? ORDER BY step
-        """
-        rows = np.fromiter(
-            self.connection.execute(query, (self.run_id, self.metric_id, left, right)),
-            np.dtype([*columns.items(), ("value", np.float64)]),  # numpy reads None as NaN
-        )
-        steps = np.arange(left, left + len(rows)) if self.is_dense else rows["step"]
-        times = rows["time_ms"] if self.times else None
-        finite = np.isfinite(rows["value"])
-        values = np.where(finite, rows["value"], np.nan)
-        ones = np.ones(len(rows), np.int64)
-        return Curve(self.run_id, steps, steps, times, times, ones, ones - finite, values, values, values)
+        query = f"FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? ORDER BY step"
+        parameters = (self.run_id, self.metric_id, left, right)
+        rows = _rows(self.connection, query, parameters, self.times, self.is_dense)
+        return _of_points(self.run_id, np.arange(left, left + len(rows)) if self.is_dense else rows["step"], rows)
+
+
+def _rows(
+    connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...], times: bool, is_dense: bool
+) -> NDArray[np.void]:
+    """The points that a query finds. Each column that is not read saves a fifth or more of the time."""
+    import numpy as np
+
+    columns = {"step": np.int64} if not is_dense else {}
+    columns |= {"time_ms": np.int64} if times else {}
+    rows = connection.execute(f"SELECT {', '.join([*columns, 'value'])} {query}", parameters)
+    return np.fromiter(rows, np.dtype([*columns.items(), ("value", np.float64)]))  # numpy reads None as NaN
+
+
+def _of_points(run_id: int, steps: NDArray[np.int64], rows: NDArray[np.void]) -> Curve:
+    """A bucket a point."""
+    import numpy as np
+
+    times = rows["time_ms"] if "time_ms" in (rows.dtype.names or ()) else None
+    finite = np.isfinite(rows["value"])
+    values = np.where(finite, rows["value"], np.nan)
+    ones = np.ones(len(rows), np.int64)
+    return Curve(run_id, steps, steps, times, times, ones, ones - finite, values, values, values)
 
 
 def _joined(parts: Sequence[Curve]) -> Curve:
@@ -192,16 +293,36 @@ def _joined(parts: Sequence[Curve]) -> Curve:
     return Curve(parts[0].run_id, *(joined(field) for field in Curve.__slots__[1:]))
 
 
+def _sliced(curve: Curve, run_id: int, start: int, end: int) -> Curve:
+    def part(field: str) -> Any:
+        array = getattr(curve, field)
+        return None if array is None else array[start:end]
+
+    return Curve(run_id, *(part(field) for field in Curve.__slots__[1:]))
+
+
 def _in_columns(curve: Curve, left: int, right: int, columns: int) -> Curve:
     """Buckets put together that begin in the same column of the range from `left` to `right`."""
     import numpy as np
 
     if len(curve.n) <= columns:
         return curve
-    position = (curve.first_step - left) / (float(right - left) + 1.0)  # within [0, 1)
-    column = np.minimum((position * columns).astype(np.int64), columns - 1)
-    starts = np.flatnonzero(np.diff(column, prepend=-1))  # (B,): the first bucket of each column
-    ends = np.append(starts[1:], len(column))
+    column = _column(curve.first_step - left, float(right - left) + 1.0, columns)
+    return _grouped(curve, np.flatnonzero(np.diff(column, prepend=-1)))
+
+
+def _column(offsets: NDArray[np.int64], width: float | NDArray[np.float64], columns: int) -> NDArray[np.int64]:
+    """The column, of those into which a range of steps is divided, of each offset from its left end."""
+    import numpy as np
+
+    return np.minimum((offsets / width * columns).astype(np.int64), columns - 1)
+
+
+def _grouped(curve: Curve, starts: NDArray[np.int64]) -> Curve:
+    """Neighbouring buckets put together; (B,) `starts` says where each group begins."""
+    import numpy as np
+
+    ends = np.append(starts[1:], len(curve.n))
     n_finite = curve.n - curve.n_nonfinite
     n_finite_in_column = np.add.reduceat(n_finite, starts)
     # divided before they are added, and halved, for a sum of finite values may overflow
