@@ -53,6 +53,14 @@ def test_a_convolution_is_torchs(
     assert_same(results(ours, *sources), results(theirs, *sources))
 
 
+def test_many_samples_are_convolved_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(S, 30, C, 7, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(S, FILTERS, C, 3, 3, dtype=torch.float64, requires_grad=True)
+    at_once = results(kernels.convolution(x, weight, None, (1, 1), (1, 1)), x, weight)
+    monkeypatch.setattr(kernels, "PATCHES_BYTES", 100)
+    assert_same(results(kernels.convolution(x, weight, None, (1, 1), (1, 1)), x, weight), at_once)
+
+
 @pytest.mark.parametrize("window", [(2, 2), (3, 2), (1, 4)])
 @pytest.mark.parametrize(("ours", "theirs"), [(kernels.max_pool, F.max_pool2d), (kernels.avg_pool, F.avg_pool2d)])
 def test_pooling_is_torchs_where_several_are_largest_and_pixels_are_left_over(

@@ -22,6 +22,8 @@ from torch.autograd import Function
 Array: TypeAlias = NDArray[Any]
 FEWEST_SAMPLES = 8
 """In a batch for which samples innermost pay: with fewer, vectors are too short."""
+PATCHES_BYTES = 2**25
+"""Of the patches of one run's images at a time: 32 MB, however many samples are looked at."""
 _QUIET = np.errstate(all="ignore")
 """A run that diverges is told by its loss."""
 
@@ -42,7 +44,11 @@ def convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
     """(S, N, C, H, W) by weights (S, O, C, kernel height, kernel width) and biases (S, O): (S, N, O, H', W')."""
-    y: Tensor = _Convolution.apply(x.movedim(1, -1), weight, bias, stride, padding)  # type: ignore[no-untyped-call]
+    images = x.movedim(1, -1)  # (S, C, H, W, N)
+    bytes_a_sample = weight[0, 0].numel() * x.shape[3] * x.shape[4] * x.element_size()  # about: strides make it less
+    at_a_time = max(FEWEST_SAMPLES, PATCHES_BYTES // bytes_a_sample)
+    parts = [_Convolution.apply(part, weight, bias, stride, padding) for part in images.split(at_a_time, dim=-1)]  # type: ignore[no-untyped-call]
+    y: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
     return y.movedim(-1, 1)
 
 
@@ -87,7 +93,7 @@ class _Convolution(Function):
     ) -> Tensor:
         patches = _Patches(x.shape, weight.shape, stride, padding, x.numpy().dtype)
         ctx.save_for_backward(x, weight)
-        ctx.biased, ctx.patches = bias is not None, patches
+        ctx.biased, ctx.stride, ctx.padding = bias is not None, stride, padding
         y = x.new_empty(len(x), weight.shape[1], *patches.size)  # (S, O, H', W', N)
         for image, filters, outputs in zip(x.numpy(), weight.numpy(), y.numpy(), strict=True):
             np.matmul(_flat(filters), patches.of(image), out=_flat(outputs))
@@ -97,7 +103,7 @@ class _Convolution(Function):
     @_QUIET
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        patches: _Patches = ctx.patches
+        patches = _Patches(x.shape, weight.shape, ctx.stride, ctx.padding, x.numpy().dtype)
         gradient = gradients[0].contiguous()
         of_x = torch.zeros(x.shape, dtype=x.dtype) if ctx.needs_input_grad[0] else None
         of_weight = torch.empty_like(weight)
