@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.options import as_json, database, filters
-from labbench.errors import InputError, did_you_mean
+from labbench.errors import InputError, LabbenchError, did_you_mean
 from labbench.text import clean
 
 if TYPE_CHECKING:
@@ -29,8 +29,15 @@ _MOST_SETUPS = 6
 @click.argument("metric")
 @filters
 @as_json
+@click.option(
+    "--html",
+    "html_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write one page for a browser instead, with curves to point at; it needs no network.",
+)
 @database
-def why(db: Path, metric: str, filters: Sequence[str], as_json: bool) -> None:
+def why(db: Path, metric: str, filters: Sequence[str], as_json: bool, html_file: Path | None) -> None:
     """Which set-up has the best METRIC, how sure that is, and what each parameter does."""
     from labbench.analysis import observe
     from labbench.analysis import why as answer_why
@@ -44,12 +51,30 @@ def why(db: Path, metric: str, filters: Sequence[str], as_json: bool) -> None:
             raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, goals)}")
         runs = reader.runs(wanted, summaries=[metric, "time/compute_s"])
         answer = answer_why(observe(runs, metric, goals[metric]), metric, goals[metric])
+        if html_file is not None:
+            from labbench.answer_page import page, setup_curves
+
+            _write(html_file, page(answer, setup_curves(reader, runs, metric, goals[metric])))
+            click.echo(f"written: {html_file}", err=True)
         if as_json:
             click.echo(json.dumps(answer.as_document()))
+        if as_json or html_file is not None:
             return
         click.echo("\n".join(_lines(answer)))
         if sys.stdout.isatty() and answer.parameters:
             click.echo("\n" + _curves(reader, answer, wanted))
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole file, or none of it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise LabbenchError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _lines(answer: Answer) -> list[str]:

@@ -1,0 +1,159 @@
+"""An answer as one page for a browser: the sentences, the figures, and curves to point at. It needs no network.
+
+The page holds its style, its script and its numbers; a policy in it forbids the browser to load anything else. What
+comes from a database is escaped, and shown without control characters.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from labbench.analysis import Answer, sentences
+from labbench.analysis.answer import Estimate
+from labbench.analysis.effects import Effect
+from labbench.analysis.figures import with_interval
+from labbench.analysis.words import describe
+from labbench.curves import Floats, band
+from labbench.records import RunRecord
+from labbench.store.reader import Reader
+from labbench.text import clean, duration, number, setting
+
+COLUMNS = 300
+"""Places at which a curve is drawn."""
+MOST_CURVES = 60
+"""Set-ups whose curves the page holds, the best ones; more cannot be told apart, and make a page of megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetupCurve:
+    """The runs of a set-up as one line: their mean and range at each step, and how many they are."""
+
+    name: str
+    steps: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+    n: int
+
+
+def setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: str) -> list[SetupCurve]:
+    """A curve for each set-up (a config without its seed), the best ones first, named by what differs."""
+    setups: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if metric in run.summary:
+            setups.setdefault(json.dumps(_without_seed(run.config), sort_keys=True), []).append(run)
+    order = sorted(setups.values(), key=lambda members: _typical(members, metric, goal))[:MOST_CURVES]
+    differing = _differing([members[0].config for members in setups.values()])
+    read = reader.curves([run.id for members in order for run in members], metric, COLUMNS, times=False)
+    curves = []
+    for members in order:
+        parts = [(read[run.id].first_step.astype(np.float64), read[run.id].mean) for run in members if run.id in read]
+        steps = np.unique(np.concatenate([x for x, _ in parts]))
+        joined = band(parts, steps[:: -(-len(steps) // COLUMNS)])
+        settings = {key: members[0].config[key] for key in differing if key in members[0].config}
+        name = describe(settings) or "all runs"
+        curves.append(SetupCurve(clean(name), joined.x, joined.mean, joined.low, joined.high, len(parts)))
+    return curves
+
+
+def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "seed"}
+
+
+def _typical(members: Sequence[RunRecord], metric: str, goal: str) -> float:
+    """The mean of what the runs of a set-up reached, smaller for better."""
+    reached = [summary.min if goal == "min" else summary.max for summary in (run.summary[metric] for run in members)]
+    known = [value for value in reached if value is not None]
+    mean = sum(known) / len(known) if known else float("inf")
+    return mean if goal == "min" else -mean
+
+
+def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for config in configs for key in _without_seed(config))
+    return [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
+
+
+def page(answer: Answer, curves: Sequence[SetupCurve]) -> str:
+    """The whole page, HTML."""
+    first, *others = sentences(answer)
+    template = Template(files("labbench").joinpath("answer_page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=_text(f"{answer.metric}: which set-up is best, and why"),
+        metric=_text(answer.metric),
+        verdict=_text(first),
+        sentences="\n".join(f"<li>{_text(line)}</li>" for line in others),
+        setups=_setups(answer),
+        parameters="\n".join(_parameter(answer, number) for number in range(len(answer.parameters))),
+        data=_json([_plain(curve) for curve in curves]),
+        shown=f"{len(curves)} set-ups" if len(curves) < MOST_CURVES else f"the best {MOST_CURVES} set-ups",
+    )
+
+
+def _setups(answer: Answer) -> str:
+    """The best set-up and the runner-up as rows of a table."""
+    rows = [
+        _row([name, describe(one.differing) or "the only set-up", with_interval(one.interval), *_counts(one)])
+        for name, one in (("best", answer.best), ("runner-up", answer.runner_up))
+        if one is not None
+    ]
+    return _table(["", "set-up", f"{answer.metric} [95 %]", "seeds", "diverged", "seconds a run"], rows) if rows else ""
+
+
+def _counts(estimate: Estimate) -> list[str]:
+    return [str(estimate.n), f"{estimate.diverged} of {estimate.runs}", duration(estimate.seconds)]
+
+
+def _parameter(answer: Answer, place: int) -> str:
+    """What a parameter's values do, on average over the rest of the grid."""
+    parameter = answer.parameters[place]
+    share = parameter.importance
+    told = f" <small>{share.mean:.0%} of the variance</small>" if share is not None else ""
+    rows = [
+        _row([_value(effect), with_interval(effect.interval) if effect.n else "no result", str(effect.n)])
+        for effect in parameter.marginal.effects
+    ]
+    heading = f"<h3>{_text(parameter.name)}{told}</h3>"
+    return f"<section>{heading}{_table(['value', 'mean [95 %]', 'runs'], rows)}</section>"
+
+
+def _value(effect: Effect) -> str:
+    if effect.span is not None:
+        return f"{number(effect.span[0])} to {number(effect.span[1])}"
+    return str(effect.value).lower() if isinstance(effect.value, bool) else setting(effect.value)
+
+
+def _table(header: Sequence[str], rows: Sequence[str]) -> str:
+    cells = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _text(text: str) -> str:
+    return html.escape(clean(text))
+
+
+def _plain(curve: SetupCurve) -> dict[str, Any]:
+    """What the script draws; null where nothing is."""
+
+    def short(values: Floats) -> list[float | None]:
+        return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]
+
+    arrays = {"x": curve.steps, "mean": curve.mean, "low": curve.low, "high": curve.high}
+    return {"name": curve.name, "n": curve.n, **{key: short(values) for key, values in arrays.items()}}
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand in a script element: nothing in it ends the element or begins a comment."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
