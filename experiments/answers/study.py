@@ -1,0 +1,193 @@
+"""The numbers behind the answers: a metric of an experiment's runs, with the intervals that `labbench why` gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from labbench.analysis import Observation, observe
+from labbench.analysis.compare import RIVAL_LEVEL, best_first, contenders
+from labbench.analysis.efficiency import Basin, Curve, basin, costs, reach
+from labbench.analysis.figures import digits, fixed, half_width, with_minus
+from labbench.analysis.intervals import Interval
+from labbench.analysis.noise import learn_noise
+from labbench.analysis.quantiles import t_quantile
+from labbench.analysis.setups import freeze, tabulate
+from labbench.errors import InputError
+from labbench.records import Goal, RunRecord, default_goal
+from labbench.store.reader import Reader
+from labbench.text import number, setting
+
+SHARES = ("train/accuracy", "val/accuracy", "test/accuracy")
+"""What lies between 0 and 1."""
+MOST_DECIMALS = 4
+"""An interval that takes more to be seen is not worth showing."""
+
+Axis = Literal["steps", "samples", "seconds"]
+
+
+class Study:
+    """One metric of an experiment's runs. `wanted` chooses set-ups by settings: `best(optimizer="adam")`."""
+
+    def __init__(self, observations: Sequence[Observation], metric: str, goal: Goal) -> None:
+        self.observations, self.metric, self.goal = observations, metric, goal
+        self.table = tabulate(observations).measured()
+        self.noise = learn_noise(self.table) if self.table.setups else None
+        self.order = best_first(self.table, goal).tolist()
+
+    def where(self, **wanted: Any) -> list[int]:
+        """Numbers of the set-ups with these settings that have a result, best first."""
+        return [i for i in self.order if fits(self.table.setups[i].config, wanted)]
+
+    def best(self, **wanted: Any) -> int:
+        """The best of these set-ups. Raises InputError where none has a result."""
+        found = self.where(**wanted)
+        if not found:
+            told = " ".join(f"{key}={setting(value)}" for key, value in wanted.items())
+            raise InputError(f"no run with {told} has a result")
+        return found[0]
+
+    def config(self, setup: int) -> Mapping[str, Any]:
+        return self.table.setups[setup].config
+
+    def mean(self, setups: Sequence[int]) -> Interval:
+        """The average of set-ups."""
+        return self.clip(self.contrast(dict.fromkeys(setups, 1 / len(setups))))
+
+    def difference(self, first: Sequence[int], second: Sequence[int]) -> Interval:
+        """The average of some set-ups minus that of others."""
+        return self.contrast(dict.fromkeys(first, 1 / len(first)), dict.fromkeys(second, 1 / len(second)))
+
+    def contrast(self, plus: Mapping[int, float], minus: Mapping[int, float] | None = None) -> Interval:
+        """A weighted sum of set-ups' means, less another one."""
+        weights = np.zeros(len(self.table.setups))
+        for setup, weight in plus.items():
+            weights[setup] += weight
+        for setup, weight in (minus or {}).items():
+            weights[setup] -= weight
+        centre = float(weights @ self.table.means)
+        return Interval(centre) if self.noise is None else self.noise.of_combination(weights).interval(centre)
+
+    def clip(self, interval: Interval) -> Interval:
+        """End the interval of a share where shares end."""
+        if interval.low is None or interval.high is None or self.metric not in SHARES:
+            return interval
+        return Interval(interval.mean, max(interval.low, 0.0), min(interval.high, 1.0))
+
+    def winner(self, **wanted: Any) -> Interval | None:
+        """The best of these set-ups: its interval allows for its having been chosen, as that of `labbench why` does."""
+        some = self.where(**wanted)
+        if not some:
+            return None
+        best, mean = some[0], float(self.table.means[some[0]])
+        if self.noise is None:
+            return Interval(mean)
+        rivals = int(contenders(self.table, self.noise, best, self.goal, level=RIVAL_LEVEL)[some].sum())
+        variance, df = self.noise.of_means()
+        flattered, plain = (t_quantile(1 - tail, df[best]) * variance[best] ** 0.5 for tail in (0.025 / rivals, 0.025))
+        below, above = (flattered, plain) if self.goal == "max" else (plain, flattered)
+        return self.clip(Interval(mean, mean - below, mean + above))
+
+    def usable(self, **wanted: Any) -> Basin | None:
+        """The learning rates within 5 % of the best among these; one at which a run diverged is not among them."""
+        some = [o for o in self.observations if fits(o.config, wanted)]
+        setups = tabulate(some).setups
+        rates = [setup.config["lr"] for setup in setups]
+        values = [float(np.mean(s.values)) if s.values and not s.diverged else None for s in setups]
+        return basin(rates, values, self.goal)
+
+
+def fits(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(freeze(config.get(key)) == freeze(value) for key, value in wanted.items())
+
+
+class Experiment:
+    """The runs of one experiment in a database."""
+
+    def __init__(self, reader: Reader, name: str) -> None:
+        self.reader, self.name = reader, name
+        self.runs: list[RunRecord] = reader.runs(f"experiment={name}")
+
+    def study(self, metric: str = "val/accuracy", *, at: Literal["best", "last"] = "best") -> Study:
+        goal = default_goal(metric)
+        return Study(observe(self.runs, metric, goal, at=at), metric, goal)
+
+    def values(self, key: str) -> list[Any]:
+        """What a parameter was set to, in the order of the grid."""
+        return list({freeze(run.config.get(key)): run.config.get(key) for run in self.runs}.values())
+
+    @property
+    def seeds(self) -> int:
+        return len({run.config.get("seed") for run in self.runs})
+
+    @property
+    def seconds(self) -> float | None:
+        """From the first run's start to the last one's end."""
+        starts = [run.started for run in self.runs if run.started is not None]
+        ends = [run.finished for run in self.runs if run.finished is not None]
+        return max(ends) - min(starts) if starts and ends else None
+
+    def _curve(self, run: RunRecord, metric: str) -> Curve:
+        """Against samples and the run's own seconds of computing, too."""
+        steps, values = self.reader.series(run.key, metric)
+        along = [
+            np.array([known[step] for step in steps.tolist()])
+            for known in (
+                dict(zip(*(part.tolist() for part in self.reader.series(run.key, cost)), strict=True))
+                for cost in ("samples", "time/compute_s")
+            )
+        ]
+        return Curve(run.config, run.config.get("seed"), steps.astype(np.float64), values, *along)
+
+    def cost(self, target: float, axis: Axis, metric: str = "val/accuracy", **wanted: Any) -> float | None:
+        """What it took to reach the target: the median over seeds of the fastest of these set-ups; None for never."""
+        curves = [self._curve(run, metric) for run in self.runs if fits(run.config, wanted)]
+        setups = tabulate(costs([c for c in curves if len(c.steps)], target, "max", axis=axis)).setups
+        return min((median for setup in setups if (median := reach(setup).median) is not None), default=None)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = factor * x ** exponent, by least squares of the logarithms."""
+
+    factor: float
+    exponent: Interval
+    """By Student's t from how far the points lie from the line."""
+    strays: float
+    """The largest distance of a point from it, as a share of the fitted value."""
+
+    def at(self, x: float) -> float:
+        return self.factor * x**self.exponent.mean
+
+
+def power_law(xs: Sequence[float], ys: Sequence[float]) -> PowerLaw:
+    """The power law through three or more points."""
+    u, v = np.log(xs), np.log(ys)
+    centred = u - u.mean()
+    slope = float(centred @ v / (centred @ centred))
+    left = v - v.mean() - slope * centred
+    error = math.sqrt(float(left @ left) / (len(u) - 2) / float(centred @ centred))
+    half = t_quantile(0.975, len(u) - 2.0) * error
+    factor = math.exp(float(v.mean() - slope * u.mean()))
+    return PowerLaw(factor, Interval(slope, slope - half, slope + half), float(np.abs(np.expm1(left)).max()))
+
+
+def cell(interval: Interval | None) -> str:
+    """`0.978 ± 0.004` for a table, with the longer arm of the interval; a dash for nothing."""
+    if interval is None or math.isnan(interval.mean):
+        return "–"
+    shown = digits(half_width(interval))
+    if shown is None or shown > MOST_DECIMALS:
+        return with_minus(number(interval.mean))
+    return f"{fixed(interval.mean, shown)} ± {fixed(half_width(interval), shown)}"
+
+
+def flipped(interval: Interval) -> Interval:
+    """The same, seen from the other side."""
+    if interval.low is None or interval.high is None:
+        return replace(interval, mean=-interval.mean)
+    return Interval(-interval.mean, -interval.high, -interval.low)
