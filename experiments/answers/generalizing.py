@@ -65,10 +65,12 @@ def depth(experiment: Experiment) -> Answer:
         rate = setting(study.config(setup)["lr"])
         row = [str(len(hidden)), setting(hidden), f"{parameters_of(hidden):,}"]
         table.append([*row, cell(found), rate])
-    deep = compared(f"{len(shapes[-1])} hidden layers", "a single one", study.difference(best[-1:], best[:1]))
+    deep = compared(
+        f"a network of {len(shapes[-1])} hidden layers", "one of a single layer", study.difference(best[-1:], best[:1])
+    )
     sentences = [f"at about equally many parameters and the best learning rate of each, {deep}"]
     for hidden, setup in zip(shapes[1:-1], best[1:-1], strict=True):
-        told = compared(f"{len(hidden)}", "one", study.difference([setup], best[:1]))
+        told = compared(f"one of {len(hidden)}", "one of a single layer", study.difference([setup], best[:1]))
         sentences.append(told)
     return Answer(sentences, table)
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from answers.study import Experiment, Study, cell
 from answers.words import Answer, compared, listed, moved
-from labbench.analysis.figures import with_interval
 from labbench.text import duration, number, setting
 
 TRAINS = 0.9
@@ -92,7 +91,7 @@ def gradient_descent(experiment: Experiment) -> Answer:
         "at lr",
         f"samples to {TRAINS:g}",
         "updates",
-        "seconds",
+        "seconds of computing",
         "epochs that got worse",
     ]
     table, seen = [header], {}
@@ -235,7 +234,7 @@ def perceptron(experiment: Experiment) -> Answer:
         found = {model: study.where(data=data, model=model) for model in models}
         values = {model: study.mean(here) for model, here in found.items()}
         table.append([data, *map(cell, values.values())])
-        told = listed([f"{models[model]} {with_interval(value)}" for model, value in values.items()])
+        told = listed([f"{models[model]} {cell(value)}" for model, value in values.items()])
         verdict = compared(
             "a network of two layers", "the perceptron", study.difference(found["mlp"], found["perceptron"])
         )
