@@ -126,6 +126,8 @@ class Runtime:
     precision: Literal["float32", "float64"] = "float32"
     snapshot_every: float = 30.0
     """Seconds between two snapshots of a run at the least; from the last one an interrupted run goes on."""
+    watch: bool = False
+    """Measure at each epoch's end gradient norms and dead units, layer by layer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from answers.study import Experiment, Study, cell
+from answers.study import Experiment, Study, cell, fits
 from answers.words import Answer, compared, listed, moved
 from labbench.text import duration, number, setting
 
@@ -223,7 +223,44 @@ def activations(experiment: Experiment) -> Answer:
         ends = [study.where(activation=kind, hidden=hidden)[:1] for hidden in (deep, shallow)]
         told = moved("the accuracy", study.difference(*ends))
         sentences.append(f"{kind}: from {len(shallow)} to {len(deep)} hidden layers {told}")
+    shares = {kind: fading(experiment, activation=kind, hidden=deep) for kind in kinds}
+    told = [f"{kind} {number(share)}" for kind, share in shares.items() if share is not None]
+    if told:
+        sentences.append(
+            f"after an epoch of {len(deep)} hidden layers the gradient of the first layer is this share of the last "
+            f"one's (median of the runs): {listed(told)}"
+        )
+    dead = {kind: watched(experiment, "dead/", activation=kind, hidden=deep) for kind in kinds}
+    told = [f"{kind} {np.median(values):.0%}" for kind, values in dead.items() if values]
+    if told:
+        sentences.append(f"of its units, dead or saturated for every sample at the end of training: {listed(told)}")
     return Answer(sentences, table)
+
+
+def fading(experiment: Experiment, **wanted: Any) -> float | None:
+    """The gradient norm of the first layer over that of the last, after an epoch: the median of these runs."""
+    shares = []
+    for run in experiment.runs:
+        layers = sorted((name for name in run.summary if name.startswith("grad_norm/")), key=place)
+        if fits(run.config, wanted) and layers:
+            first, last = (experiment.reader.series(run.key, layers[end])[1][0] for end in (0, -1))
+            shares.append(first / last)
+    return float(np.median(shares)) if shares else None
+
+
+def watched(experiment: Experiment, kind: str, **wanted: Any) -> list[float]:
+    """By run, the mean over its layers of what was measured of each of them last."""
+    found = []
+    for run in experiment.runs:
+        values = [summary.last for name, summary in run.summary.items() if name.startswith(kind)]
+        if fits(run.config, wanted) and values:
+            found.append(float(np.mean(values)))
+    return found
+
+
+def place(metric: str) -> int:
+    """Where in its network the layer of `grad_norm/3.linear` is."""
+    return int(metric.partition("/")[2].partition(".")[0])
 
 
 def perceptron(experiment: Experiment) -> Answer:

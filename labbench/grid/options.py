@@ -45,6 +45,7 @@ _RUNTIME: dict[str, Reader] = {
     "keep": Param("str", None, choices=("none", "last", "best")),
     "precision": Param("str", None, choices=("float32", "float64")),
     "snapshot_every": _seconds,
+    "watch": Param("bool", None),
 }
 
 _RESOURCES: dict[str, Reader] = {

@@ -27,6 +27,7 @@ from labbench.train.random import Purpose, generator_seed, permutations, torch_g
 from labbench.train.recorder import Losses, Watch
 from labbench.train.stepper import Lesson
 from labbench.train.tasks import Task
+from labbench.train.watching import Looking
 from labbench.train.ways import Arranged, arrange
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -108,6 +109,7 @@ class Training:
         self.files = Path(stack.files) if stack.files is not None else None
         self.runtime = stack.runtime
         self.losses, self.watch = Losses(), Watch()
+        self.looking = Looking(self.members[0].config, lesson) if stack.runtime.watch else None
         self.saved = 0.0
         """When the last snapshots were written, in seconds of the watch."""
 
@@ -176,7 +178,8 @@ class Training:
             "samples": member.epoch * self.lesson.samples_per_epoch,
             "time/compute_s": member.compute,
         }
-        member.recorder.measure(values | now, member.milliseconds + self.watch.milliseconds())
+        seen = {} if self.looking is None else self.looking.see(self.stepper.weights(index))
+        member.recorder.measure(values | now | seen, member.milliseconds + self.watch.milliseconds())
         judged = values | {"train/loss": member.recorder.epoch_loss()}
         if member.best is not None and member.best.is_beaten(judged):
             member.best.take(judged, member.recorder.step, self.stepper.weights(index))
