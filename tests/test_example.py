@@ -29,9 +29,9 @@ def test_it_is_one_small_file_in_rollback_mode() -> None:
 def test_it_holds_every_run_of_the_optimizers_grid_with_curves() -> None:
     with Reader(EXAMPLE) as reader:
         runs = reader.runs("experiment=optimizers")
-        assert len(runs) == 144
+        assert len(runs) == 189
         assert {run.status for run in runs} <= {"finished", "diverged"}
-        assert {run.config["optimizer"] for run in runs} == {"sgd", "adam"}
+        assert {run.config["optimizer"] for run in runs} == {"sgd", "adam", "adamw", "rmsprop", "adagrad"}
         assert max(run.summary["test/accuracy"].last for run in runs if "test/accuracy" in run.summary) >= 0.96
         steps, values = reader.series(runs[0].key, "train/loss")
         assert len(steps) == len(values) == 400
@@ -41,7 +41,7 @@ def test_demo_shows_it_and_leaves_nothing_behind(labbench: Labbench, tmp_path: P
     before = EXAMPLE.read_bytes(), sorted(EXAMPLE.parent.iterdir())
     result = labbench("demo", "ls")
     assert result.exit_code == 0, result.output
-    assert len(result.stdout.splitlines()) == 146
+    assert len(result.stdout.splitlines()) == 191
     assert (EXAMPLE.read_bytes(), sorted(EXAMPLE.parent.iterdir())) == before
     assert list(tmp_path.iterdir()) == []
 
@@ -61,5 +61,5 @@ def test_its_grid_has_nothing_left_to_train(labbench: Labbench, tmp_path: Path) 
     grid = EXAMPLE.parent / "experiments" / "optimizers.toml"
     result = labbench("run", grid, "--json")
     assert result.exit_code == 0, result.output
-    assert "nothing to do: 144" in result.stderr
-    assert len(json.loads(result.stdout)) == 144
+    assert "nothing to do: 189" in result.stderr
+    assert len(json.loads(result.stdout)) == 189
