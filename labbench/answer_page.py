@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labbench.analysis import Answer, sentences
 from labbench.analysis.answer import Estimate
@@ -41,7 +42,8 @@ class SetupCurve:
     mean: Floats
     low: Floats
     high: Floats
-    n: int
+    n: NDArray[np.int64]
+    """How many runs have a value there: runs end at different steps."""
 
 
 def setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: str) -> list[SetupCurve]:
@@ -57,10 +59,11 @@ def setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: s
     for members in order:
         parts = [(read[run.id].first_step.astype(np.float64), read[run.id].mean) for run in members if run.id in read]
         steps = np.unique(np.concatenate([x for x, _ in parts]))
-        joined = band(parts, steps[:: -(-len(steps) // COLUMNS)])
+        places = np.linspace(0, len(steps) - 1, min(COLUMNS, len(steps))).round().astype(int)  # with both ends
+        joined = band(parts, steps[places])
         settings = {key: members[0].config[key] for key in differing if key in members[0].config}
         name = describe(settings) or "all runs"
-        curves.append(SetupCurve(clean(name), joined.x, joined.mean, joined.low, joined.high, len(parts)))
+        curves.append(SetupCurve(clean(name), joined.x, joined.mean, joined.low, joined.high, joined.n))
     return curves
 
 
@@ -150,7 +153,7 @@ def _plain(curve: SetupCurve) -> dict[str, Any]:
         return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]
 
     arrays = {"x": curve.steps, "mean": curve.mean, "low": curve.low, "high": curve.high}
-    return {"name": curve.name, "n": curve.n, **{key: short(values) for key, values in arrays.items()}}
+    return {"name": curve.name, "n": curve.n.tolist(), **{key: short(values) for key, values in arrays.items()}}
 
 
 def _json(value: Any) -> str:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -38,6 +39,13 @@ def page(labbench: Labbench, tmp_path: Path) -> Path:
     return page
 
 
+def curves_of(page: Path) -> list[dict[str, Any]]:
+    found = re.search(r'<script type="application/json" id="curves">(.*?)</script>', page.read_text(encoding="utf-8"))
+    assert found is not None
+    curves: list[dict[str, Any]] = json.loads(found[1])
+    return curves
+
+
 def test_the_page_says_what_the_terminal_says(labbench: Labbench, page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     verdict = labbench("--db", str(page.with_name("runs.db")), "why", "val/loss").stdout.splitlines()[0]
@@ -61,10 +69,8 @@ def test_the_page_asks_nobody_for_anything(page: Path) -> None:
 
 
 def test_each_set_up_is_a_curve_with_the_range_of_its_seeds(page: Path) -> None:
-    found = re.search(r'<script type="application/json" id="curves">(.*?)</script>', page.read_text(encoding="utf-8"))
-    assert found is not None
-    curves = json.loads(found[1])
-    assert [(curve["n"], curve["x"][0], curve["x"][-1]) for curve in curves] == [(3, 0, 49)] * 4
+    curves = curves_of(page)
+    assert [(set(curve["n"]), curve["x"][0], curve["x"][-1]) for curve in curves] == [({3}, 0, 49)] * 4
     for curve in curves:
         assert curve["low"][0] + 0.01 == pytest.approx(curve["mean"][0]) == pytest.approx(curve["high"][0] - 0.01)
 
@@ -77,14 +83,50 @@ def test_a_page_that_cannot_be_written_is_said_and_leaves_nothing(labbench: Labb
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed: apt-get install chromium")
-def test_a_real_browser_draws_the_curves(page: Path, tmp_path: Path) -> None:
+BROWSER = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="chromium is not installed: apt-get install chromium"
+)
+
+
+def drawn(page: Path) -> str:
+    """The document after a browser ran its script."""
     command = [
-        "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.with_name('profile')}",
         "--virtual-time-budget=5000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
-    drawn = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert drawn.count('<polyline class="curve"') == 4
-    assert drawn.count("<polygon") == 4
-    assert drawn.count('aria-pressed="true"') == 4
-    assert "<title>val/loss: which set-up is best, and why</title>" in drawn  # no script of a run's was run
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@BROWSER
+def test_a_real_browser_draws_the_curves(page: Path) -> None:
+    document = drawn(page)
+    assert document.count('<polyline class="curve"') == 4
+    assert document.count("<polygon") == 4
+    assert document.count('aria-pressed="true"') == 4
+    assert "<title>val/loss: which set-up is best, and why</title>" in document  # no script of a run's was run
+
+
+@BROWSER
+def test_a_metric_that_is_logged_once_is_seen_as_points(labbench: Labbench, tmp_path: Path) -> None:
+    db, page = tmp_path / "runs.db", tmp_path / "answer.html"
+    with Writer(db) as writer:
+        runs = start(writer, [new_run(number, lr=lr) for number, lr in enumerate((0.1, 0.1, 0.01, 0.01))])
+        for number, run in enumerate(runs):
+            writer.write([points(run, "test/accuracy", {400: 0.9 + 0.01 * number})])
+            writer.write([Finished(run.key, 1, "finished", "all epochs")])
+    assert labbench("--db", db, "why", "test/accuracy", "--html", page).exit_code == 0
+    assert drawn(page).count('<circle class="point"') == 2
+
+
+def test_a_long_curve_keeps_its_ends_and_says_how_many_seeds_are_left(labbench: Labbench, tmp_path: Path) -> None:
+    db, page = tmp_path / "runs.db", tmp_path / "answer.html"
+    with Writer(db) as writer:
+        runs = start(writer, [new_run(seed) for seed in range(2)])
+        for run, steps in zip(runs, (1001, 777), strict=True):
+            writer.write([points(run, "val/loss", [1.0 / (step + 1) for step in range(steps)])])
+            writer.write([Finished(run.key, 1, "finished", "all epochs")])
+    assert labbench("--db", db, "why", "val/loss", "--html", page).exit_code == 0
+    [curve] = curves_of(page)
+    assert (curve["x"][0], len(curve["x"])) == (0, 300)
+    assert curve["x"][-1] > 990  # the beginning of the last bucket
+    assert (curve["n"][0], curve["n"][-1]) == (2, 1)
