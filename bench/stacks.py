@@ -7,8 +7,8 @@ Trains the same grid in several ways, one after another and again in turn, so th
     workers   the plain loop with a DataLoader in two processes of one thread each
     labbench  `labbench run` into a database, with two worker processes of one thread each
 
-and prints run-steps a second, how often labbench reaches those of the others with the spread over the rounds, whether
-the final accuracies agree, and the memory that a run takes. Imports count for nobody: torch is loaded, and the server
+and prints run-steps a second, how often labbench reaches those of the others with the spread over the rounds, and
+whether the final accuracies agree. Imports count for nobody: torch is loaded, and the server
 from which workers are forked runs, before a clock starts.
 
     python bench/stacks.py [--case mlp|cnn8|cnn16|resmlp] [--rounds 3] [--quick]

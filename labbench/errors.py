@@ -61,3 +61,10 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 def caret_under(text: str, column: int) -> str:
     """A caret under the given column (from 1) of a line, keeping its tabs so that the two line up."""
     return "".join("\t" if character == "\t" else " " for character in text[: column - 1]) + "^"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a GPU's, or on a CPU torch's, which has no class of its own for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

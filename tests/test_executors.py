@@ -238,3 +238,41 @@ def test_only_the_run_that_fails_alone_is_failed_and_the_others_end_as_if_it_had
     together, without = curves(runs), curves([run for run in runs if run.key != "run2"])
     for key, curve in without.items():
         assert together[key] == pytest.approx(curve, rel=1e-10)
+
+
+GREEDY = """
+import torch
+from torch import nn
+from labbench.params import Param
+from labbench.train.data import Data
+
+class Greedy(nn.Module):
+    def __init__(self, greed):
+        super().__init__()
+        self.linear, self.greed = nn.Linear(4, 2), greed
+
+    def forward(self, inputs):
+        torch.empty(self.greed)  # numbers that nobody has room for, in one of the runs
+        return self.linear(inputs)
+
+class Task:
+    params = {"greed": Param("int", 1)}
+
+    def data(self, config):
+        inputs = torch.randn(64, 4)
+        return Data(train=(inputs, (inputs[:, 0] > 0).long()), val=(inputs, (inputs[:, 0] > 0).long()))
+
+    def model(self, config):
+        return Greedy(config["greed"])
+"""
+
+
+def test_a_run_for_which_there_is_no_memory_fails_as_that_and_the_others_finish(tmp_path: Path) -> None:
+    file = tmp_path / "greedy.py"
+    file.write_text(GREEDY)
+    configs = [{"seed": seed, "epochs": 1, "greed": 2**50 if seed == 1 else 1} for seed in range(3)]
+    runs = [RunRecord(seed, f"run{seed}", "", "greedy", "running", config) for seed, config in enumerate(configs)]
+    stack = stack_of(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
+    ended = ends(list(attempt(stack, "cpu", set()))).values()
+    assert [event.kind for event in ended if isinstance(event, Failed)] == ["oom"]
+    assert sorted(event.run for event in ended if isinstance(event, Finished)) == ["run0", "run2"]

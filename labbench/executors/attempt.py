@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 
+from labbench.errors import is_out_of_memory
 from labbench.records import Boundary, Event, Failed, FailureKind, Finished, RunRecord, Stack, Started
 
 
@@ -55,8 +56,7 @@ def part_of(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
 
 
 def kind_of(error: Exception) -> FailureKind:
-    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return "oom" if out_of_memory else "user"
+    return "oom" if is_out_of_memory(error) else "user"
 
 
 class Deadline:

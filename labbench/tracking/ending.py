@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
+from labbench.errors import is_out_of_memory
 from labbench.records import FailureKind
 
 
@@ -36,9 +37,7 @@ def ending_of(error: BaseException | None, *, signalled: int | None = None, kill
         return exit_ending(error.code)
     import traceback  # 5 ms, which runs that end well need not pay
 
-    kind: FailureKind = (
-        "oom" if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" else "user"
-    )
+    kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
     message = traceback.format_exception_only(error)[-1].strip()
     return Ending("failed", None, kind, message, "".join(traceback.format_exception(error)))
 
