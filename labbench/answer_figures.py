@@ -54,7 +54,9 @@ def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100)
     lines = []
     for effect, name, mean in zip(effects, names, means, strict=True):
         star = "★" if effect.n and effect.interval.mean == best else " "
-        runs = f"{effect.n} runs" + (f", {effect.diverged} diverged" if effect.diverged else "")
+        runs = f"{effect.n} run{'s' if effect.n != 1 else ''}" + (
+            f", {effect.diverged} diverged" if effect.diverged else ""
+        )
         plot = f"{_on_scale(effect, scale, cells)}  " if cells else ""
         lines.append(f"{star} {fit(name, room)}  {plot}{mean.ljust(wide)}  {runs}")
     return lines

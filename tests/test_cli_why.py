@@ -56,3 +56,32 @@ def test_without_results_it_says_so(database: str) -> None:
     status, said, _ = run("--db", database, "why", "val/loss", "status=queued")
     assert status == 0
     assert "no" in said.splitlines()[0]
+
+
+def test_the_setups_stand_in_a_table_with_their_seeds(database: str) -> None:
+    _, said, _ = run("--db", database, "why", "val/loss", "lr<1")
+    lines = said.splitlines()
+    table = lines[lines.index("the set-ups by val/loss") + 1 :]
+    assert table[0].split()[0] == "set-up"
+    assert table[0].split()[-4:] == ["seeds", "time", "a", "run"]
+    assert table[1].strip().startswith("adam, lr 0.01")
+
+
+def test_the_two_way_table_has_a_star_at_the_best(database: str) -> None:
+    _, said, _ = run("--db", database, "why", "val/loss")
+    lines = said.splitlines()
+    at = lines.index("val/loss by optimizer and lr, mean over the rest (✗ diverged)")
+    assert lines[at + 1].split() == ["optimizer", "\\", "lr", "0.001", "0.01", "1"]
+    assert "★" in lines[at + 2]
+    assert lines[at + 2].split() == ["adam", "0.074", "★", "0.062", "0.055", "✗1"]  # not the one that diverges
+
+
+def test_costs_are_told_for_the_target_that_was_asked_for(database: str) -> None:
+    _, said, _ = run("--db", database, "why", "val/loss", "--target", "1")
+    assert "quickest to val/loss 1: " in said
+    assert "cost to val/loss 1, median over seeds" in said
+    _, document, _ = run("--db", database, "why", "val/loss", "--target", "1", "--json")
+    answer = json.loads(document)
+    assert answer["efficiency"]["target"] == 1.0
+    assert answer["efficiency"]["setups"][0]["steps"] > 0
+    assert {"ranking", "heat_maps", "rate_ranges"} <= answer.keys()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from labbench.analysis.compare import Difference
-from labbench.analysis.effects import Contrast, Effect, Marginal
+from labbench.analysis.effects import Contrast, Effect, Marginal, TwoWay
 from labbench.analysis.efficiency import Basin
 from labbench.analysis.intervals import Interval
 from labbench.documents import plain
@@ -77,6 +77,27 @@ class Interaction:
     importance: Interval
     best: tuple[tuple[Any, Any], ...]
     """(value of the first, best value of the second on average)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """The metric by two parameters at once, averaged over the others."""
+
+    names: tuple[str, str]
+    """Of the rows and of the columns."""
+    table: TwoWay
+
+
+@dataclass(frozen=True, slots=True)
+class RateRange:
+    """The learning rates that work under one value of a parameter, everything else chosen as suits it."""
+
+    name: str
+    value: Any
+    rate: str
+    """Name of the learning rate."""
+    basin: Basin | None
+    """None where no rate comes within 5 % of the best of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +173,10 @@ class Answer:
     parameters: tuple[ParameterAnswer, ...] = ()
     """Most important first."""
     interactions: tuple[Interaction, ...] = ()
+    ranking: tuple[Estimate, ...] = ()
+    """The best set-ups, the best of all first; those of which a run diverged come after the others."""
+    heat_maps: tuple[HeatMap, ...] = ()
+    rate_ranges: tuple[RateRange, ...] = ()
     widenings: tuple[Widening, ...] = ()
     divergences: tuple[Divergence, ...] = ()
     """By the values of the parameter that tells most about which runs diverge."""
@@ -177,6 +202,9 @@ class Answer:
             "rivals": self.rivals,
             "parameters": [_parameter(parameter) for parameter in self.parameters],
             "interactions": [_interaction(interaction) for interaction in self.interactions],
+            "ranking": [_estimate(estimate) for estimate in self.ranking],
+            "heat_maps": [_heat_map(heat_map) for heat_map in self.heat_maps],
+            "rate_ranges": [_rate_range(found) for found in self.rate_ranges],
             "widenings": [_widening(widening) for widening in self.widenings],
             "divergences": [_divergence(divergence) for divergence in self.divergences],
             "shares": None if self.shares is None else _shares(self.shares),
@@ -248,6 +276,23 @@ def _interaction(interaction: Interaction) -> dict[str, Any]:
         "high": interaction.importance.high,
         "best": [{"value": value, "best": best} for value, best in interaction.best],
     }
+
+
+def _heat_map(heat_map: HeatMap) -> dict[str, Any]:
+    table = heat_map.table
+    cells = [
+        {"row": row, "column": column, **_interval(cell.interval), "n": cell.n, "diverged": cell.diverged}
+        for row, line in zip(table.rows, table.cells, strict=True)
+        for column, cell in zip(table.columns, line, strict=True)
+        if cell.runs
+    ]
+    measured = [cell if cell["n"] else cell | {"mean": None} for cell in cells]
+    return {"rows": heat_map.names[0], "columns": heat_map.names[1], "cells": measured}
+
+
+def _rate_range(found: RateRange) -> dict[str, Any]:
+    known = None if found.basin is None else _range(found.basin)
+    return {"name": found.name, "value": found.value, "rate": found.rate, "range": known}
 
 
 def _widening(widening: Widening) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which parameters widen the range of learning rates that work."""
+"""Which learning rates work, under each value of the other parameters, and which of those widen the range."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labbench.analysis.answer import Widening
-from labbench.analysis.compare import best_first, mean_intervals
+from labbench.analysis.answer import RateRange, Widening
+from labbench.analysis.compare import best_first, mean_intervals, oriented
 from labbench.analysis.efficiency import Basin, basin
 from labbench.analysis.intervals import Interval
 from labbench.analysis.noise import Noise
@@ -16,6 +16,8 @@ from labbench.analysis.setups import Ints, Parameter, Table
 from labbench.records import Goal
 
 WITHIN = 0.05
+MOST_VALUES = 8
+"""Of a parameter whose learning rates are listed by value."""
 NOWHERE = -1.0
 """Decades of a range that does not exist, for comparison with one of a single learning rate (0)."""
 
@@ -48,6 +50,33 @@ def widenings(everything: Table, noise: Noise | None, goal: Goal) -> tuple[Widen
     others = [p for p in everything.judged if p is not rate and p.parent is None and not p.spans and len(p.levels) <= 4]
     found = [_Comparison(everything, rate, p, outcomes, goal).widening(best) for p in others]
     return tuple(widening for widening in found if widening is not None)
+
+
+def rate_ranges(everything: Table, goal: Goal) -> tuple[RateRange, ...]:
+    """The learning rates within 5 % of the best of all, by the value of each parameter that has few values.
+
+    For each rate and value the best set-up counts, of those of which no run diverged: what one gets by tuning the rest.
+    """
+    rate = next((p for p in everything.judged if _is_rate(p)), None)
+    heights = oriented(everything.means, goal)
+    safe = np.array([not setup.diverged for setup in everything.setups]) & ~np.isnan(heights)
+    if rate is None or not safe.any():
+        return ()
+    top = float(heights[safe].max())
+    found = []
+    for p in everything.judged:
+        if p is rate or p.parent is not None or p.spans or len(p.levels) > MOST_VALUES:
+            continue
+        for code, value in enumerate(p.levels):
+            rows = np.flatnonzero((p.codes == code) & safe)
+            best: dict[float, float] = {float(level): -np.inf for level in rate.levels}
+            for i in rows.tolist():
+                level = float(rate.levels[rate.codes[i]])
+                best[level] = max(best[level], float(heights[i]))
+            known = {level: height for level, height in best.items() if np.isfinite(height)}
+            values = [known.get(level) for level in best]
+            found.append(RateRange(p.name, value, rate.name, basin(list(best), values, "max", best=top, within=WITHIN)))
+    return tuple(found)
 
 
 def _is_rate(parameter: Parameter) -> bool:

@@ -31,6 +31,8 @@ class Curve:
     """Training samples seen until each point."""
     seconds: Floats | None = None
     """The run's own compute seconds until each point (`time/compute_s`), not the wall time of its stack."""
+    means: Floats | None = None
+    """Where each value is the best of several neighbouring points, their means; they give the area."""
 
     def axis(self, name: Literal["steps", "samples", "seconds"]) -> Floats | None:
         """The cost until each point; None where it was not recorded."""
@@ -119,8 +121,9 @@ def areas(
     observed = []
     for curve in curves:
         along = curve.axis(axis)
-        area = None if along is None else area_under(along, curve.values, until=until)
-        broken = not np.isfinite(curve.values).all()
+        heights = curve.values if curve.means is None else curve.means
+        area = None if along is None else area_under(along, heights, until=until)
+        broken = not np.isfinite(heights).all()
         observed.append(Observation(curve.config, curve.seed, area, diverged=broken))
     return observed
 

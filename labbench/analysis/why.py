@@ -20,7 +20,7 @@ from labbench.analysis.answer import (
     Shares,
     Verdict,
 )
-from labbench.analysis.basins import widenings
+from labbench.analysis.basins import rate_ranges, widenings
 from labbench.analysis.compare import (
     Difference,
     best_first,
@@ -31,6 +31,7 @@ from labbench.analysis.compare import (
     winner_interval,
 )
 from labbench.analysis.effects import Marginal, marginal, two_way
+from labbench.analysis.heat_maps import heat_maps
 from labbench.analysis.importance import Importance, importance
 from labbench.analysis.intervals import Interval, interquartile_mean
 from labbench.analysis.noise import Noise, learn_noise
@@ -41,6 +42,8 @@ IQM_FROM = 8
 """Values from which the interquartile mean says more than the mean of so few middle ones would."""
 TOLD_INTERACTION = 0.02
 """Share of the variance below which an interaction is not worth a sentence."""
+RANKED = 10
+"""Set-ups that are shown by name."""
 CHEAPER = 0.8
 WORTH_SECONDS = 1.0
 """Time saved on a run that is worth a sentence."""
@@ -104,20 +107,26 @@ def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: s
     rivals = np.flatnonzero(contenders(table, noise, case.best, goal))
     difference = compare(table, noise, case.best, int(order[1]), order, goal) if len(order) > 1 else None
     found = importance(table, noise)
+    best = case.estimate(case.best, winner_interval(table, noise, case.best, goal))
+    ranking = (best, *(case.estimate(int(index)) for index in order[1:RANKED]))
+    parameters, interactions = _parameters(case, found), _interactions(case, found)
     return Answer(
         metric=metric,
         goal=goal,
         verdict=_verdict(difference),
         counts=_counts(everything),
-        best=case.estimate(case.best, winner_interval(table, noise, case.best, goal)),
-        runner_up=case.estimate(int(order[1])) if len(order) > 1 else None,
+        best=best,
+        runner_up=ranking[1] if len(ranking) > 1 else None,
         difference=difference,
         rivals=len(rivals) - 1 if noise else 0,
         held_out=held_out(table, goal),
         cheaper=_cheaper(case, rivals),
         unsafe=_unsafe(case),
-        parameters=_parameters(case, found),
-        interactions=_interactions(case, found),
+        parameters=parameters,
+        interactions=interactions,
+        ranking=ranking,
+        heat_maps=heat_maps(everything, noise, parameters, interactions),
+        rate_ranges=rate_ranges(everything, goal),
         widenings=widenings(everything, noise, goal),
         divergences=_divergences(everything),
         shares=_shares(found),
@@ -270,12 +279,13 @@ def _interactions(case: _Case, found: Importance | None) -> tuple[Interaction, .
 
 
 def _best_by(case: _Case, first: Parameter, second: Parameter) -> tuple[tuple[object, object], ...]:
-    """(value of the first, best value of the second)."""
+    """(value of the first, best value of the second); one with which runs diverged only where all did."""
     table = two_way(case.everything, first, second, case.noise)
     best = []
     for value, cells in zip(table.rows, table.cells, strict=True):
-        measured = [(cell.interval.mean, column) for cell, column in zip(cells, table.columns, strict=True) if cell.n]
-        if measured:
-            top = max(measured, key=lambda pair: pair[0] if case.goal == "max" else -pair[0])
-            best.append((value, top[1]))
+        measured = [(cell, column) for cell, column in zip(cells, table.columns, strict=True) if cell.n]
+        steady = [pair for pair in measured if not pair[0].diverged] or measured
+        if steady:
+            sign = 1.0 if case.goal == "max" else -1.0
+            best.append((value, max(steady, key=lambda pair: sign * pair[0].interval.mean)[1]))
     return tuple(best)

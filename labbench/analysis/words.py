@@ -55,11 +55,11 @@ def describe(settings: Mapping[str, Any], worded: Container[str] = ()) -> str:
 
 def _of(estimate: Estimate, answer: Answer) -> str:
     """A set-up by what varies in it."""
-    return describe(estimate.differing, _worded(answer)) or "the only set-up"
+    return describe(estimate.differing, word_parameters(answer)) or "the only set-up"
 
 
-def _worded(answer: Answer) -> set[str]:
-    """Parameters all of whose values are words."""
+def word_parameters(answer: Answer) -> set[str]:
+    """Parameters all of whose values are words: they need no name beside them."""
     return {p.name for p in answer.parameters if all(isinstance(e.value, str) for e in p.marginal.effects)}
 
 
@@ -72,10 +72,10 @@ def _said(name: str, value: Any) -> str:
         return f"{name} not set"
     if is_number(value) and value == 0 and name.split(".")[-1] in OFF_AT_ZERO:
         return f"no {name}"
-    return f"{name} {_plain_setting(value)}"
+    return f"{name} {plain_setting(value)}"
 
 
-def _plain_setting(value: Any) -> str:
+def plain_setting(value: Any) -> str:
     """A value in at most three digits if it is a fraction: a random search draws more than anybody reads."""
     return setting(float(f"{value:.3g}")) if isinstance(value, float) and not value.is_integer() else setting(value)
 
@@ -210,7 +210,7 @@ def _closing(parameter: ParameterAnswer, answer: Answer) -> str:
     if _is_switch(parameter):
         who = f"a set-up {who}"
     if closing.differing:
-        who += f" at {describe(closing.differing, _worded(answer))}"
+        who += f" at {describe(closing.differing, word_parameters(answer))}"
     return f", but {who} comes within {two_digits(closing.gap)} of the best"
 
 
@@ -238,7 +238,7 @@ def _value(parameter: ParameterAnswer, value: Any) -> str:
     if effect is not None and effect.span is not None and effect.span[0] != effect.span[1]:
         low, high = (setting(float(f"{edge:.2g}")) for edge in effect.span)
         return f"{low}–{high}"
-    return _plain_setting(value)
+    return plain_setting(value)
 
 
 def _is_switch(parameter: ParameterAnswer) -> bool:

@@ -18,6 +18,7 @@ from labbench.text import clean
 
 if TYPE_CHECKING:
     from labbench.analysis import Answer
+    from labbench.analysis.spending import Efficiency
     from labbench.filters import Filter
     from labbench.store.reader import Reader
 
@@ -36,11 +37,21 @@ _MOST_SETUPS = 6
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write one page for a browser instead, with curves to point at; it needs no network.",
 )
+@click.option(
+    "--target",
+    type=float,
+    metavar="VALUE",
+    help="Tell what it costs to get METRIC there.  [default: 5 % short of the best set-up]",
+)
 @database
-def why(db: Path, metric: str, filters: Sequence[str], as_json: bool, html_file: Path | None) -> None:
-    """Which set-up has the best METRIC, how sure that is, and what each parameter does."""
+def why(
+    db: Path, metric: str, filters: Sequence[str], as_json: bool, html_file: Path | None, target: float | None
+) -> None:
+    """Which set-up has the best METRIC, how sure that is, what each parameter does, and what a result costs."""
     from labbench.analysis import observe
     from labbench.analysis import why as answer_why
+    from labbench.analysis.spending import spend
+    from labbench.cost_curves import read_cost_curves
     from labbench.filters import parse
     from labbench.store.reader import Reader
 
@@ -51,16 +62,18 @@ def why(db: Path, metric: str, filters: Sequence[str], as_json: bool, html_file:
             raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, goals)}")
         runs = reader.runs(wanted, summaries=[metric, "time/compute_s"])
         answer = answer_why(observe(runs, metric, goals[metric]), metric, goals[metric])
+        spent = spend(answer, read_cost_curves(reader, runs, metric, goals[metric]), target)
         if html_file is not None:
             from labbench.answer_page import page, setup_curves
 
             _write(html_file, page(answer, setup_curves(reader, runs, metric, goals[metric])))
             click.echo(f"written: {html_file}", err=True)
         if as_json:
-            click.echo(json.dumps(answer.as_document()))
+            costs = None if spent is None else spent.as_document()
+            click.echo(json.dumps(answer.as_document() | {"efficiency": costs}))
         if as_json or html_file is not None:
             return
-        click.echo("\n".join(_lines(answer)))
+        click.echo("\n".join(_lines(answer, spent)))
         if sys.stdout.isatty() and answer.parameters:
             click.echo("\n" + _curves(reader, answer, wanted))
 
@@ -77,19 +90,25 @@ def _write(path: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _lines(answer: Answer) -> list[str]:
-    """Sentences, then the importance of the parameters, then what each value does."""
+def _lines(answer: Answer, spent: Efficiency | None) -> list[str]:
+    """Sentences, then the set-ups, the importance of the parameters, what each value does, and what it costs."""
     from labbench.analysis import sentences
+    from labbench.analysis.cost_words import cost_sentences
     from labbench.answer_figures import effect_lines, importance_lines, scale_line
+    from labbench.answer_tables import other_tables, setups_table, text_block
 
-    lines = [clean(line) for line in sentences(answer)]
+    columns = shutil.get_terminal_size((100, 24)).columns
+    lines = [clean(line) for line in (*sentences(answer), *cost_sentences(answer, spent))]
+    setups, others = setups_table(answer), other_tables(answer, spent)
+    lines += text_block(setups, columns) if setups else []
     importance = importance_lines(answer)
     if importance:
         lines += ["", "where the variance comes from", *(f"  {line}" for line in importance)]
-    columns = shutil.get_terminal_size((100, 24)).columns
     for parameter in answer.parameters:
         lines += ["", f"{clean(parameter.name)}   ({clean(answer.metric)}, mean over the rest, {scale_line(answer)})"]
         lines += [f"  {line}" for line in effect_lines(answer, parameter, columns - 2)]
+    for table in others:
+        lines += text_block(table, columns)
     return lines
 
 

@@ -143,11 +143,16 @@ def _read(reader: Reader, expression: str, metric: str | None, known: Reasons) -
 def _figures(answer: Answer, columns: int) -> list[Content]:
     """The figures under the words."""
     from labbench.answer_figures import effect_lines, importance_lines, scale_line
+    from labbench.answer_tables import other_tables, setups_table, sheet_lines
 
-    lines = _titled("where the variance comes from", importance_lines(answer))
+    setups, others = setups_table(answer), other_tables(answer, None)
+    lines = _titled(setups.title, sheet_lines(setups, columns - 2)) if setups else []
+    lines += _titled("where the variance comes from", importance_lines(answer))
     for parameter in answer.parameters:
         title = f"{text.clean(parameter.name)}   {text.clean(answer.metric)}, mean over the rest, {scale_line(answer)}"
         lines += _titled(title, effect_lines(answer, parameter, columns))
+    for table in others:
+        lines += _titled(table.title, sheet_lines(table, columns - 2))
     return lines
 
 

@@ -1,0 +1,53 @@
+"""The curves of runs with what each point had cost: steps, samples, and the run's own compute seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from labbench import curves
+from labbench.analysis.efficiency import Curve
+from labbench.records import Goal, RunRecord
+from labbench.store.reader import Reader
+from labbench.store.series import Curve as Buckets
+
+SAMPLES, SECONDS = "samples", "time/compute_s"
+COLUMNS = 2_000
+"""Places at which a curve is read: a longer one is known to a two-thousandth of its length."""
+
+
+def read_cost_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: Goal) -> list[Curve]:
+    """The curve of each run that has finished or diverged; one that was cut off says nothing of costs.
+
+    That of a run which diverged before it was measured has no points: it never got anywhere.
+    A bucket of a long series counts as its best point, paid for with its last: a cost is never told too low.
+    """
+    ended = {
+        run.id: run for run in runs if run.status == "diverged" or (run.status == "finished" and metric in run.summary)
+    }
+    series = reader.curves(list(ended), metric, COLUMNS, times=False)
+    costs = {name: reader.curves(list(ended), name, COLUMNS, times=False) for name in (SAMPLES, SECONDS)}
+    return [_curve(run, series.get(run_id), goal, costs) for run_id, run in ended.items()]
+
+
+def _curve(run: RunRecord, found: Buckets | None, goal: Goal, costs: Mapping[str, Mapping[int, Buckets]]) -> Curve:
+    seed = run.config.get("seed")
+    known_seed = seed if isinstance(seed, int) else None
+    if found is None:
+        nothing = np.zeros(0)
+        return Curve(run.config, known_seed, nothing, nothing, nothing, nothing)
+
+    def paid(name: str) -> curves.Floats | None:
+        known = costs[name].get(run.id)
+        return None if known is None else curves.join(found.last_step, known.last_step, known.high)
+
+    return Curve(
+        config=run.config,
+        seed=known_seed,
+        steps=found.last_step.astype(np.float64),
+        values=found.low if goal == "min" else found.high,
+        samples=paid(SAMPLES),
+        seconds=paid(SECONDS),
+        means=np.where(found.n_nonfinite > 0, np.nan, found.mean),
+    )
