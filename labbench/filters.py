@@ -24,9 +24,10 @@ from labbench.records import STATUSES
 RESERVED: frozenset[str] = frozenset({"status", "name", "key", "experiment", "tag", "started", "archived"})
 """Words that mean the run itself, whatever its config or its metrics are called."""
 
-Function: TypeAlias = Literal["last", "best", "min", "max", "first", "n"]
-FUNCTIONS: tuple[Function, ...] = ("last", "best", "min", "max", "first", "n")
-"""What can be asked of a metric; without one, a metric stands for its last value."""
+Function: TypeAlias = Literal["last", "smooth", "best", "min", "max", "first", "n"]
+FUNCTIONS: tuple[Function, ...] = ("last", "smooth", "best", "min", "max", "first", "n")
+"""What can be asked of a metric; without one, a metric stands for its last value. `smooth` is the mean of its last
+points, so that one lucky step does not decide."""
 
 _DEEPEST = 50  # nested parentheses: far beyond use, far within Python's stack and SQLite's limit on an expression
 

@@ -207,6 +207,19 @@ def database(tmp_path: Path) -> Iterator[tuple[Writer, Reader]]:
         yield writer, reader
 
 
+def test_smooth_is_the_mean_of_the_last_points_so_that_one_lucky_step_does_not_decide(
+    database: tuple[Writer, Reader],
+) -> None:
+    writer, reader = database
+    lucky, steady = start(writer, 2)
+    writer.write([points(lucky, "val/loss", [9.0] + [1.0] * 19 + [0.0]), points(steady, "val/loss", [0.5, math.nan])])
+    assert reader.keys(sort="last(val/loss)") == [lucky.key, steady.key]
+    assert reader.keys(sort="smooth(val/loss)") == [steady.key, lucky.key]
+    assert reader.keys("smooth(val/loss)=0.95") == [lucky.key]
+    assert reader.keys("smooth(val/loss)<0.6") == [steady.key]
+    assert reader.values(["smooth(val/loss)"], sort="smooth(val/loss)")[0][2] == 0.5
+
+
 def test_archived_runs_are_hidden_unless_they_are_named(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
     shown, hidden = queue(writer, 2)

@@ -90,6 +90,18 @@ def test_a_list_of_columns_chooses_the_order_and_the_same_again_reverses_it(data
     use(database, look)
 
 
+def test_a_smoothed_metric_sorts_too_the_better_end_first(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        for metric, way in (("val/loss", "▲"), ("val/accuracy", "▼")):
+            await press(pilot, "o")
+            await type_in(pilot, "smooth")
+            assert f"sorted by smooth {metric} {way}" in await press(pilot, "enter")
+            assert names_of(screen(pilot))[0] == "adam lr=1 s1"
+            await press(pilot, "m")
+
+    use(database, look)
+
+
 def test_a_metric_where_more_is_better_is_sorted_from_the_top(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "m")

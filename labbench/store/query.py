@@ -33,6 +33,8 @@ class Sql:
 
 
 NEVER, ALWAYS = Sql("0"), Sql("1")
+SMOOTHED_POINTS = 20
+"""The last so many points of a series, of which `smooth()` is the mean; NaN is passed over."""
 
 TEXT_COLUMNS = {"name": "runs.name", "key": "runs.key", "experiment": "experiments.name", "status": STATUS}
 _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
@@ -274,9 +276,11 @@ def _from_summary(expression: Sql, metric_id: int) -> Sql:
 
 
 def _metric_column(function: Function, goal: Goal) -> str:
+    series = "SELECT p.value FROM points AS p WHERE p.run_id = s.run_id AND p.metric_id = s.metric_id ORDER BY p.step"
     if function == "first":
-        of_series = "p.run_id = s.run_id AND p.metric_id = s.metric_id"
-        return f"(SELECT p.value FROM points AS p WHERE {of_series} ORDER BY p.step LIMIT 1)"
+        return f"({series} LIMIT 1)"
+    if function == "smooth":  # avg() passes over NaN, which is stored as NULL
+        return f"(SELECT avg(value) FROM ({series} DESC LIMIT {SMOOTHED_POINTS}))"
     return f"s.{goal}" if function == "best" else f"s.{function}"
 
 

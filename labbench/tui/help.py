@@ -20,7 +20,7 @@ _FILTERS = (
     ("status=failed,diverged", "a comma lists alternatives"),
     ("name~conv", "part of a text"),
     ("val/loss<0.3", "a metric is its last value"),
-    ("best(val/loss)<0.2", "or last, min, max, first, n"),
+    ("best(val/loss)<0.2", "or last, smooth, min, max, first, n"),
     ("tag=best or not (lr=0.1)", "or, not, parentheses"),
 )
 

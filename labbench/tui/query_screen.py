@@ -102,7 +102,9 @@ class QueryScreen(EditScreen[Snapshot]):
         if self.snapshot is None:
             return
         sorts = dict.fromkeys(column.sort for column in self.columns if column.sort is not None)
-        choices = [(sort, reads(sort)) for sort in [*sorts, "created"]]
+        metric = self.snapshot.query.metric
+        smoothed = [f"smooth({metric})"] if metric is not None else []
+        choices = [(sort, reads(sort)) for sort in [*sorts, *smoothed, "created"]]
         self.app.push_screen(Choice("sort by", choices, chosen=self.snapshot.query.sort), self._sort_by)
 
     def _sort_by(self, sort: str | None) -> None:
@@ -113,7 +115,9 @@ class QueryScreen(EditScreen[Snapshot]):
             self.action_reverse()
             return
         column = next((column for column in self.columns if column.sort == sort), None)
-        descending = column is not None and column.descending_first
+        metric = self.snapshot.query.metric
+        is_best_high = metric is not None and self.snapshot.metrics[metric] == "max" and sort == f"smooth({metric})"
+        descending = is_best_high if column is None else column.descending_first
         self.ask_for(replace(self.session.query, sort=sort, descending=descending))
 
     @on(RunsTable.HeadingClicked)
