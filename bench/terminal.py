@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 
 _POLL_SECONDS = 0.002
+_BUSY_SHARE = 0.2
+"""Of a core: a program that takes more is still at work, though its screen stands still."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -79,17 +81,25 @@ class Terminal:
         return float("inf")
 
     def settle(self, *, since: float | None = None, quiet: float = 1.0, timeout: float = 120.0) -> float:
-        """Seconds from `since` to the last change before so much quiet; infinity where it never ends."""
+        """Seconds from `since` to the last change before so much quiet; infinity where it never ends.
+
+        Quiet is a screen that stays as it is, and a program that is not busy behind it.
+        """
         since = self.started if since is None else since
         last, changed = self.screen(colour=True), time.perf_counter()
-        while time.perf_counter() - changed < quiet:
-            if time.perf_counter() - since > timeout:
-                return float("inf")
+        quiet_since, ticks = changed, self._ticks()
+        while time.perf_counter() - since <= timeout:
             time.sleep(2 * _POLL_SECONDS)
             now = self.screen(colour=True)
             if now != last:
                 last, changed = now, time.perf_counter()
-        return changed - since
+                quiet_since, ticks = changed, self._ticks()
+            elif time.perf_counter() - quiet_since >= quiet:
+                busy = (self._ticks() - ticks) / _TICKS
+                if busy < _BUSY_SHARE * quiet:
+                    return changed - since
+                quiet_since, ticks = time.perf_counter(), self._ticks()
+        return float("inf")
 
     def press(self, key: str, *, timeout: float = 10.0) -> float:
         """Seconds from a key to the first changed screen; infinity where nothing changed."""

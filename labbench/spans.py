@@ -18,6 +18,10 @@ Extent: TypeAlias = tuple[Floats, Floats, Floats, Floats]
 """(x, low, middle, high), one length, x non-decreasing: a line through `middle` that reaches from `low` to `high`."""
 
 
+_TOGETHER = 32
+"""Curves measured at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """Curves laid end to end: (points,) each, and where each curve starts, the end of the last one behind."""
@@ -58,6 +62,20 @@ class Spans:
     high: Floats
     edges: Floats
     """(curves, columns + 1): the curves' values at the columns' borders."""
+
+
+def measure_all(curves: Sequence[Extent], left: float, right: float, columns: int) -> Spans:
+    """The extents of all curves, some at a time: these fit into the CPU's cache, and no copy of all is made."""
+    parts = [
+        measure(bundle(curves[start : start + _TOGETHER]), left, right, columns)
+        for start in range(0, max(1, len(curves)), _TOGETHER)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    low, high, edges = (
+        np.concatenate(some) for some in zip(*((part.low, part.high, part.edges) for part in parts), strict=True)
+    )
+    return Spans(low, high, edges)
 
 
 def measure(curves: Bundle, left: float, right: float, columns: int) -> Spans:

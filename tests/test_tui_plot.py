@@ -123,12 +123,12 @@ def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.
         monkeypatch.setattr(where, name, lambda *args, **more: calls.append(name) or plain(*args, **more))
 
     count(curves, "smooth")
-    count(module, "measure")
+    count(module, "measure_all")
     count(drawing, "_draw_lines")
     lines = [line("a", [3.0, 1.0]), line("b", [2.0, 1.0], slot=2)]
     plot = Plot()
     plot.draw(lines, View(smoothing="0.6", highlighted="a"), WIDTH, HEIGHT)
-    assert calls == ["smooth", "smooth", "_draw_lines", "measure", "measure"]
+    assert calls == ["smooth", "smooth", "_draw_lines", "measure_all", "measure_all"]
     plot.draw(lines, View(smoothing="0.6", highlighted="b"), WIDTH, HEIGHT)
     plot.draw(lines, View(smoothing="0.6", highlighted="b", crosshair=0.5), WIDTH, HEIGHT)
     assert calls[5:] == ["_draw_lines"]

@@ -26,21 +26,28 @@ COLUMNS = 1600
 """Buckets of a whole series: more than a wide screen has dots; a shorter series is exact."""
 
 
+_TOGETHER = 128
+"""Runs whose curves are read at once."""
+
+
 def read_series(
     path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis, *, columns: int = COLUMNS
 ) -> dict[str, Series | None]:
     """The whole metric of each run over that axis, by key; None where the run has logged no such axis."""
     with Reader(path) as reader:
         times = x_axis in ("time", "clock")
-        found = reader.curves([run.id for run in runs], metric, columns, times=times)
-        epochs = reader.curves([run.id for run in runs], "epoch", columns, times=False) if x_axis == "epoch" else {}
         series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
         before = None
-        for run in runs:
-            if run.id in found:
-                series[run.key] = before = _sharing_x(
-                    _series(run, found.pop(run.id), x_axis, epochs.get(run.id)), before
-                )
+        for start in range(0, len(runs), _TOGETHER):  # what is read of a run is several times what is kept
+            some = runs[start : start + _TOGETHER]
+            ids = [run.id for run in some]
+            found = reader.curves(ids, metric, columns, times=times)
+            epochs = reader.curves(ids, "epoch", columns, times=False) if x_axis == "epoch" else {}
+            for run in some:
+                if run.id in found:
+                    series[run.key] = before = _sharing_x(
+                        _series(run, found.pop(run.id), x_axis, epochs.get(run.id)), before
+                    )
         return series
 
 

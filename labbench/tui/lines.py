@@ -15,7 +15,7 @@ from labbench import curves
 from labbench.curves import Curve, Floats, Series
 from labbench.records import Status
 from labbench.smoothing import Smoothing, parse_smoothing
-from labbench.spans import Bundle, Extent, Spans, bundle, measure
+from labbench.spans import Extent, Spans, measure_all
 from labbench.tui.frame import scale
 from labbench.tui.looks import GLYPHS, SLOTS
 from labbench.tui.view import Gathered, Range, View, gathered
@@ -96,8 +96,6 @@ class Lines:
 
     def __init__(self, lines: Sequence[Line], drawn: Sequence[Drawn]) -> None:
         self.lines, self.drawn = lines, drawn
-        self._line_bundle: Bundle | None = None
-        self._band_bundle: Bundle | None = None
         self._measured: dict[tuple[bool, float, float, int], Spans] = {}
 
     def x_range(self) -> Range | None:
@@ -119,18 +117,9 @@ class Lines:
         if key not in self._measured:
             for stale in [kept for kept in self._measured if kept[0] == bands]:  # megabytes where there are many lines
                 del self._measured[stale]
-            self._measured[key] = measure(self._bands() if bands else self._bundled(), left, right, columns)
+            extents = [(drawn.band or drawn.line) if bands else drawn.line for drawn in self.drawn]
+            self._measured[key] = measure_all(extents, left, right, columns)
         return self._measured[key]
-
-    def _bundled(self) -> Bundle:
-        if self._line_bundle is None:
-            self._line_bundle = bundle([drawn.line for drawn in self.drawn])
-        return self._line_bundle
-
-    def _bands(self) -> Bundle:
-        if self._band_bundle is None:
-            self._band_bundle = bundle([drawn.band or drawn.line for drawn in self.drawn])
-        return self._band_bundle
 
     def groups(self) -> list[Group]:
         """The groups of the lines, in the order of their first ones."""
