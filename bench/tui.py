@@ -72,14 +72,19 @@ class Bench:
     def labbench(self, runs: int, metrics: int = 4, points: int = 1000) -> Terminal:
         """labbench on these curves, begun a moment ago; its state is kept nowhere."""
         database = self.data("labbench", runs, metrics, points) / "runs.db"
-        state = {"XDG_STATE_HOME": tempfile.mkdtemp(dir=self.scratch)}
+        # compiled modules are kept, as where labbench is installed
+        state = {"XDG_STATE_HOME": tempfile.mkdtemp(dir=self.scratch), "PYTHONDONTWRITEBYTECODE": ""}
         return Terminal([sys.executable, "-m", "labbench", "tui", str(database)], environ=state)
 
     def leet(self, runs: int, metrics: int = 4, points: int = 1000) -> Terminal:
         """`wandb leet` on the same."""
         runs_folder = self.data("wandb", runs, metrics, points) / "wandb"
         (runs_folder / ".wandb-leet.json").unlink(missing_ok=True)  # it would remember what was selected
-        home = {"HOME": tempfile.mkdtemp(dir=self.scratch), "WANDB_ERROR_REPORTING": "false"}
+        home = {
+            "HOME": tempfile.mkdtemp(dir=self.scratch),
+            "WANDB_ERROR_REPORTING": "false",
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
         return Terminal([str(self.python_of_wandb().parent / "wandb"), "leet", str(runs_folder)], environ=home)
 
 

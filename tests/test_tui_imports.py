@@ -1,4 +1,4 @@
-"""What the terminal interface loads: nothing heavy before the first paint, torch and sqlite-utils never."""
+"""What the terminal interface loads: nothing heavy before the first paint, torch, sqlite-utils and the analysis for no curve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from labbench.tui.app import LabbenchApp
 
 def loaded():
-    return sorted({"numpy", "torch", "ray", "sqlite_utils", "plotext", "pandas"} & set(sys.modules))
+    return sorted({"numpy", "torch", "ray", "sqlite_utils", "plotext", "labbench.analysis"} & set(sys.modules))
 
 at_first_paint = []
 
