@@ -1,4 +1,4 @@
-"""What the terminal interface loads: nothing heavy before the first paint, torch, sqlite-utils and the analysis for no curve."""
+"""What the terminal interface loads: nothing heavy before the first paint, and never torch or the analysis."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,17 @@ def test_a_run_that_blew_up_does_not_flatten_the_others() -> None:
     labels = [row.split("┤")[0] for row in alone if "┤" in row]
     assert [row.split("┤")[0] for row in together if "┤" in row] == labels
     assert any("✗" in row for row in together)
+
+
+def test_a_few_runs_that_reach_far_do_not_flatten_the_others_and_are_counted() -> None:
+    calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
+    wild = line("wild", [2.0, 30_000.0])
+    drawn = rows([*calm, wild], View())
+    assert "↑ 1 reaches further" in drawn[0]
+    assert not re.search(r"\dk *┤", "\n".join(drawn))
+    few = rows([*calm[:3], wild], View())
+    assert "further" not in few[0]
+    assert re.search(r"\dk *┤", "\n".join(few))
 
 
 def test_a_logarithmic_axis_has_gaps_where_nothing_is_positive() -> None:

@@ -20,6 +20,11 @@ from labbench.tui.frame import scale
 from labbench.tui.looks import GLYPHS, SLOTS
 from labbench.tui.view import Gathered, Range, View, gathered
 
+_FEW = 5
+"""Fewer lines than this are all seen whole, however far they reach."""
+_FAR = 20.0
+"""Times the height of the middle one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -96,6 +101,7 @@ class Lines:
 
     def __init__(self, lines: Sequence[Line], drawn: Sequence[Drawn]) -> None:
         self.lines, self.drawn = lines, drawn
+        self._steady: list[int] | None = None
         self._measured: dict[tuple[bool, float, float, int], Spans] = {}
 
     def x_range(self) -> Range | None:
@@ -108,8 +114,23 @@ class Lines:
 
     def steady(self) -> list[int]:
         """The lines that did not blow up; all, where all did."""
-        rows = [row for row, line in enumerate(self.lines) if not line.broken and self.drawn[row].y_range]
-        return rows or list(range(len(self.lines)))
+        if self._steady is None:
+            rows = [row for row, line in enumerate(self.lines) if not line.broken and self.drawn[row].y_range]
+            self._steady = self._without_far(rows) or list(range(len(self.lines)))
+        return self._steady
+
+    def _without_far(self, rows: list[int]) -> list[int]:
+        """Those that do not reach many times as far as half of them: a few such would flatten the others."""
+        heights = np.array([high - low for low, high in (self.drawn[row].y_range or (0.0, 0.0) for row in rows)])
+        if len(rows) < _FEW:
+            return rows
+        far = heights > _FAR * np.median(heights)
+        return [row for row, is_far in zip(rows, far, strict=True) if not is_far] if np.median(heights) > 0 else rows
+
+    def far(self) -> int:
+        """How many lines reach beyond what the y axis shows by itself, though they did not end so."""
+        steady = set(self.steady())
+        return sum(row not in steady and not line.broken for row, line in enumerate(self.lines))
 
     def spans(self, left: float, right: float, columns: int, *, bands: bool = False) -> Spans:
         """How far the lines, or the raw bands around them, reach in each dot column."""

@@ -89,6 +89,8 @@ class Plot:
         else:
             _draw_lines(canvas, frame, lines, view)
         draw_axes(canvas, frame, y_ticks, view)
+        if view.height is None and (far := lines.far()):
+            canvas.put(frame.column + 1, 0, f"↑ {far} reach{'es' * (far == 1)} further", LABEL)
         _draw_marks(canvas, frame, lines, view, ends=gathered == "runs")
         return _Drawing(canvas, frame, lines, groups, side)
 
