@@ -14,7 +14,7 @@ from labbench.records import Failed, Finished, Log, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from store_samples import points, start
-from tui_samples import grid_of_runs
+from tui_samples import grid_of_runs, many_runs
 
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 
@@ -67,6 +67,16 @@ def test_the_baseline_comes_first_and_a_run_can_be_taken_out(database: Path) -> 
         assert len(pilot.app.session.marks) == 1
 
     use(database, look)
+
+
+def test_of_very_many_marked_runs_the_first_hundred_are_compared_and_that_is_said(tmp_path: Path) -> None:
+    many_runs(tmp_path / "runs.db", 120)
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "asterisk")
+        assert "compare 100 of 120 marked runs" in await press(pilot, "2")
+
+    use(tmp_path / "runs.db", look)
 
 
 def test_comparing_nothing_says_what_to_do(tmp_path: Path) -> None:

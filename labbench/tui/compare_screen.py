@@ -91,7 +91,8 @@ class CompareScreen(EditScreen[Compared]):
 
     def _show_sheet(self) -> None:
         runs = self._compared.runs
-        count = f"compare {len(runs)} runs"
+        marked = len(self.session.marks)
+        count = f"compare {len(runs)} of {marked} marked runs" if marked > len(runs) else f"compare {len(runs)} runs"
         self._sheet.border_title = text.clean(f"{count}: all settings" if self._is_whole else count)
         self._sheet.border_subtitle = "= as in the first   ▲ better   ▼ worse" if len(runs) > 1 else ""
         if runs:
