@@ -45,6 +45,7 @@ QUIET = {
     "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False", "WANDB_MODE": "offline",
     "WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1",
+    "PYTHONDONTWRITEBYTECODE": "",  # an installed package has its bytecode, and so must this checkout
 }  # fmt: skip
 
 PROCESSES, CROWD_CALLS = 8, 5_000

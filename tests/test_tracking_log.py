@@ -171,6 +171,19 @@ def test_a_tensor_that_its_gpu_has_lost_is_told_and_left_out(
     assert "`gone` could not be read from its device and is left out: the device is gone" in capsys.readouterr().err
 
 
+class Speechless:
+    """An object of a library that has a bad day."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+CIRCLE: dict[str, Any] = {}
+CIRCLE["again"] = CIRCLE
+
+
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
@@ -181,6 +194,9 @@ def test_a_tensor_that_its_gpu_has_lost_is_told_and_left_out(
         ({"x": np.zeros((2, 3))}, "`x` must be one number, not an array of shape (2, 3)"),
         ({"x": np.str_("a")}, "`x` must be a number, not"),
         ({"x": 10**400}, "`x` is an integer too large for a float"),
+        ({"x": 10**5000}, "`x` is an integer too large for a float: 0x"),
+        ({"x": Speechless()}, "`x` must be a number, not <Speechless, whose text fails: RuntimeError>"),
+        (CIRCLE, "dicts are nested more than 100 deep: `again/again/"),
         ({"x": "y" * 1000}, "…"),
         ([("loss", 1.0)], "run.log takes a dict of numbers by name, not list"),
     ],
@@ -199,7 +215,9 @@ def test_an_array_of_several_is_refused_with_its_shape_whatever_made_it(run: lab
         run.log({"x": torch.ones(2)})
 
 
-@pytest.mark.parametrize("step", [math.nan, math.inf, 1.5, "3", None.__class__, [1], 2**63, -(2**70)])
+@pytest.mark.parametrize(
+    "step", [math.nan, math.inf, 1.5, "3", None.__class__, [1], 2**63, -(2**70), pytest.param(10**5000, id="endless")]
+)
 def test_a_step_that_is_no_whole_number_is_refused(run: labbench.Run, step: Any) -> None:
     with pytest.raises(InputError, match="the step"):
         run.log({"loss": 1.0}, step=step)

@@ -147,6 +147,15 @@ def test_what_json_cannot_say_is_kept_as_text_with_a_warning() -> None:
     }  # fmt: skip
 
 
+def test_an_integer_that_python_cannot_print_does_not_cost_the_run_its_points() -> None:
+    with labbench.start(system_metrics=False) as run:
+        with pytest.warns(UserWarning, match=r"cannot say `n` \(int\): kept as text"):
+            run.config.update({"n": 10**5000, "m": 10**1000})
+        run.log({"loss": 1.0})
+    assert record(run).config == {"n": hex(10**5000), "m": 10**1000}
+    assert (record(run).status, record(run).summary["loss"].n) == ("finished", 1)
+
+
 @pytest.mark.parametrize("config", [["lr", 0.1], "lr=0.1", 3])
 def test_what_is_no_config_is_refused_and_nothing_is_made(tmp_path: Path, config: Any) -> None:
     with pytest.raises(InputError, match="a config is a dict, a namespace or a dataclass"):

@@ -297,6 +297,8 @@ def test_a_spill_that_its_process_still_writes_is_left_alone(tmp_path: Path) -> 
         ("nowhere/runs.db", "there is no folder"),
         (".", "this is a folder, not a database"),
         ("train.py", "this is not an SQLite database"),
+        ("a" * 300, "no database can be opened there: File name too long"),
+        ("a\0b", "no database can be opened there: embedded null"),
     ],
 )
 def test_a_database_that_cannot_be_opened_is_said_at_the_start(

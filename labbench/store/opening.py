@@ -24,6 +24,17 @@ BUSY_SECONDS = 10.0
 """How long to wait for another process's transaction; labbench's own take milliseconds."""
 
 
+def resolved(path: Path | str) -> Path:
+    """The file that a path leads to. Raises InputError where none can be there, or where one may not look."""
+    try:
+        found = Path(path).resolve()
+        found.exists()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: no database can be opened there: {reason}; pass another --db") from error
+    return found
+
+
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """A connection in autocommit mode to an up-to-date database, which is created if it is not there.
 

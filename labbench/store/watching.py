@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from labbench.errors import StoreError
-from labbench.store.opening import explained, has_side_files, is_live, open_for_reading
+from labbench.store.opening import explained, has_side_files, is_live, open_for_reading, resolved
 
 Result = TypeVar("Result")
 
@@ -24,7 +24,7 @@ class FreshConnection:
     """For any number of threads, which take turns."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()  # SQLite puts its side files beside what a link points to
+        self.path = resolved(path)  # SQLite puts its side files beside what a link points to
         self._lock = threading.RLock()
         self._openings = 0
         self._open()

@@ -19,7 +19,7 @@ from typing import Literal, Self, TypeAlias
 from labbench.files import files_folder
 from labbench.records import Event, Goal, NewRun, RunRecord, Status, Stop
 from labbench.store.liveness import HOST
-from labbench.store.opening import explained, open_for_writing
+from labbench.store.opening import explained, open_for_writing, resolved
 from labbench.store.queueing import experiment_id_of, insert_missing, link_sources
 from labbench.store.recording import end_run, record_events
 from labbench.store.rows import STATUS, THESE, as_json_list, read_records, storable
@@ -36,7 +36,7 @@ class Writer:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path).resolve()
+        self.path = resolved(path)
         self._connection = open_for_writing(self.path)
         self._closed = False
         try:

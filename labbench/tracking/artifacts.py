@@ -23,8 +23,9 @@ def recorded(path: Path, folder: Path, *, copy: bool) -> Artifact:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise InputError(f"run.artifact: {path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"run.artifact: {path} cannot be read: {reason}") from error
     kept = copy and _copied(path, folder / name)
     return Artifact(name, name if kept else str(path.absolute()), size, digest, time.time())
 

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.tracking.talk import as_text
+
+_LONGEST_INTEGER = 4_096
+"""Bits: Python writes and reads no integers of more than 4,300 digits as JSON, so the run could not be stored."""
 
 _DEEPEST = 20
 """Levels of nesting; a config that contains itself ends here."""
@@ -117,7 +121,9 @@ def _flat(config: Mapping[Any, Any], prefix: str, texts: list[str], depth: int) 
 def _plain(value: Any, name: str, texts: list[str], depth: int) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
-    if isinstance(value, int | float):  # numpy.float64 and IntEnum too
+    if isinstance(value, float) or (
+        isinstance(value, int) and value.bit_length() <= _LONGEST_INTEGER
+    ):  # numpy.float64 and IntEnum too
         return float(value) if isinstance(value, float) else int(value)
     if isinstance(value, os.PathLike):
         return os.fsdecode(os.fspath(value))
@@ -129,7 +135,7 @@ def _plain(value: Any, name: str, texts: list[str], depth: int) -> Any:
     if number is not None:
         return number
     texts.append(f"`{name}` ({type(value).__name__})")
-    return str(value)
+    return as_text(value)
 
 
 def _single(value: Any) -> Any:

@@ -208,7 +208,11 @@ class Recorder:
             for event in waiting:
                 event.set()
         with self._writing:
-            self._end()
+            try:
+                self._end()
+            except Exception as error:
+                tell(f"this is a mistake in labbench, and the end of run {self.run.key} is not recorded: {error!r}")
+            self._storage.close()
         for event in self._waiting:
             event.set()
 
@@ -271,7 +275,6 @@ class Recorder:
                 self._lost += batch.calls + len(self.calls)
                 break
             self._batch, self._written = None, batch.run
-        self._storage.close()
         if self._lost:
             tell(f"run {self.run.key}: {self._lost} calls of log() are lost, nothing could be written")
 

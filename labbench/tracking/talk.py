@@ -1,10 +1,14 @@
-"""What tracking has to tell while a script runs: one line on stderr, and no line twice."""
+"""What tracking has to tell while a script runs: one line on stderr, and no line twice; and values in such lines."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 _told: set[str] = set()
+
+_SHOWN = 60
 
 
 def tell_once(text: str) -> None:
@@ -20,3 +24,22 @@ def tell(text: str) -> None:
         print(f"labbench: {text}", file=sys.stderr, flush=True)
     except (OSError, ValueError):  # nobody is left to read: a closed pipe, a closed stream
         return
+
+
+def shown(value: Any) -> str:
+    """A value in a message: not too long, with its type."""
+    text = as_text(value, repr)
+    return f"{text if len(text) <= _SHOWN else text[: _SHOWN - 1] + '…'} ({type(value).__name__})"
+
+
+def as_text(value: Any, convert: Callable[[Any], str] = str) -> str:
+    """A value as text, also an endless integer, which Python does not print, and an object whose own code fails."""
+    if isinstance(value, int):
+        try:
+            return convert(value)
+        except ValueError:
+            return hex(value)
+    try:
+        return convert(value)
+    except Exception as error:  # whatever it is, it is not ours, and must not end the training
+        return f"<{type(value).__name__}, whose text fails: {type(error).__name__}>"

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import Any, SupportsFloat, TypeAlias
 
 from labbench.errors import InputError
+from labbench.tracking.talk import shown
 
 MAX_STEP = 2**63 - 1
 """The largest integer that SQLite stores."""
 
-_SHOWN = 60
+_DEEPEST = 100
+"""Levels of nested dicts; one that contains itself has more."""
 
 
 class OnDevice:
@@ -41,15 +43,17 @@ class OnDevice:
 Value: TypeAlias = float | OnDevice
 
 
-def flattened(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Value]:
+def flattened(metrics: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Value]:
     """A copy with nested dicts joined by `/`. Raises InputError that names what is not a number."""
+    if depth > _DEEPEST:
+        raise InputError(f"run.log: dicts are nested more than {_DEEPEST} deep: `{prefix[:_DEEPEST]}…`")
     flat: dict[str, Value] = {}
     for key, value in metrics.items():
         name = f"{prefix}{key}" if prefix else key
         if value.__class__ is float:
             flat[name] = value
         elif isinstance(value, Mapping):
-            flat |= flattened(value, f"{name}/")
+            flat |= flattened(value, f"{name}/", depth + 1)
         else:
             flat[name] = _number(name, value)
     return flat
@@ -62,7 +66,7 @@ def whole(step: Any) -> int:
     except TypeError:
         number = _as_whole(step)
     if not -MAX_STEP <= number <= MAX_STEP:
-        raise InputError(f"run.log: the step {number} is too large: at most {MAX_STEP}")
+        raise InputError(f"run.log: the step {shown(number)} is too large: at most {MAX_STEP}")
     return number
 
 
@@ -72,7 +76,7 @@ def _as_whole(step: Any) -> int:
     except (TypeError, ValueError, OverflowError):  # no number, NaN, infinity
         number = None
     if number is None or isinstance(step, str) or number != step:
-        raise InputError(f"run.log: the step must be a whole number, not {_shown(step)}")
+        raise InputError(f"run.log: the step must be a whole number, not {shown(step)}")
     return number
 
 
@@ -87,16 +91,11 @@ def _number(key: Any, value: Any) -> Value:
             number = item()
         except (RuntimeError, TypeError, ValueError) as error:
             shape = getattr(value, "shape", None)
-            what = f"an array of shape {tuple(shape)}" if shape else _shown(value)
+            what = f"an array of shape {tuple(shape)}" if shape else shown(value)
             raise InputError(f"run.log: `{key}` must be one number, not {what}") from error
     try:
         if isinstance(number, SupportsFloat):  # text is none, though float() would read it
             return float(number)
     except OverflowError:
-        raise InputError(f"run.log: `{key}` is an integer too large for a float: {_shown(number)}") from None
-    raise InputError(f"run.log: `{key}` must be a number, not {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= _SHOWN else text[: _SHOWN - 1] + '…'} ({type(value).__name__})"
+        raise InputError(f"run.log: `{key}` is an integer too large for a float: {shown(number)}") from None
+    raise InputError(f"run.log: `{key}` must be a number, not {shown(value)}")
