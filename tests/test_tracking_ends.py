@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import scripts
+from labbench.store.reader import Reader
 from labbench.tracking.recorder import BATCH, LIMIT
 
 HUNDRED = """
@@ -196,3 +197,24 @@ def test_a_killed_script_loses_a_fraction_of_a_second_and_shows_as_lost(tmp_path
 def test_a_killed_script_that_never_pauses_loses_no_more_than_the_backlog(tmp_path: Path) -> None:
     calls = killed_after(tmp_path, COUNTED, 40_000)
     assert calls - logged(tmp_path) <= LIMIT + BATCH + 1
+
+
+def test_a_signal_ends_the_runs_of_all_threads_whichever_began_first(tmp_path: Path) -> None:
+    code = """
+    import threading
+    started = []
+    thread = threading.Thread(target=lambda: started.append(labbench.start("in a thread", system_metrics=False)))
+    thread.start()
+    thread.join()
+    started.append(labbench.start("in the main thread", system_metrics=False))
+    for step in range(1000):
+        for run in started:
+            run.log({"loss": 1.0})
+    print("ready", flush=True)
+    time.sleep(60)
+    """
+    result = scripts.signalled(scripts.begin(tmp_path, code), signal.SIGTERM)
+    assert result.returncode == scripts.KILLED[signal.SIGTERM]
+    with Reader(tmp_path / "runs.db") as reader:
+        found = {run.name: (run.status, run.reason, run.summary["loss"].n) for run in reader.runs()}
+    assert found == dict.fromkeys(("in a thread", "in the main thread"), ("stopped", "SIGTERM", 1000))

@@ -20,6 +20,7 @@ import labbench
 from labbench.errors import InputError
 from labbench.records import RunRecord
 from labbench.tracking.names import LONGEST, storable_name
+from labbench.tracking.storage import Batch, Storage
 
 
 @pytest.fixture
@@ -216,7 +217,8 @@ def test_an_array_of_several_is_refused_with_its_shape_whatever_made_it(run: lab
 
 
 @pytest.mark.parametrize(
-    "step", [math.nan, math.inf, 1.5, "3", None.__class__, [1], 2**63, -(2**70), pytest.param(10**5000, id="endless")]
+    "step",
+    [math.nan, math.inf, 1.5, "3", None.__class__, [1], 2**62 + 1, -(2**70), pytest.param(10**5000, id="endless")],
 )
 def test_a_step_that_is_no_whole_number_is_refused(run: labbench.Run, step: Any) -> None:
     with pytest.raises(InputError, match="the step"):
@@ -226,8 +228,8 @@ def test_a_step_that_is_no_whole_number_is_refused(run: labbench.Run, step: Any)
 @pytest.mark.parametrize("step", [3.0, np.int32(3), np.float64(3.0), True + 2, Decimal(3)])
 def test_any_whole_number_is_a_step(run: labbench.Run, step: Any) -> None:
     run.log({"loss": 1.0}, step=step)
-    run.log({"loss": 2.0}, step=-(2**63) + 1)
-    assert series(run, "loss") == {-(2**63) + 1: 2.0, 3: 1.0}
+    run.log({"loss": 2.0}, step=-(2**62))
+    assert series(run, "loss") == {-(2**62): 2.0, 3: 1.0}
 
 
 def test_an_epoch_is_a_metric_of_that_name(run: labbench.Run) -> None:
@@ -324,3 +326,34 @@ def test_nothing_can_be_logged_to_a_run_that_has_ended(tmp_path: Path) -> None:
     run.finish()
     with pytest.raises(InputError, match=f"run {run.key} has ended"):
         run.log({"loss": 1.0})
+
+
+def test_steps_can_be_counted_on_from_the_largest_one(run: labbench.Run) -> None:
+    run.log({"loss": 1.0}, step=2**62)
+    run.log({"loss": 2.0})
+    assert series(run, "loss") == {2**62: 1.0, 2**62 + 1: 2.0}
+
+
+def test_a_batch_that_can_never_be_written_does_not_hold_up_the_others(
+    run: labbench.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put = Storage.put
+
+    def broken(storage: Storage, batch: Batch, *, at_once: bool = False) -> bool:
+        if any(points.metric == "poison" for points in batch.points):
+            raise OverflowError("as from a mistake of ours")
+        return put(storage, batch, at_once=at_once)
+
+    monkeypatch.setattr(Storage, "put", broken)
+    run.log({"poison": 1.0})
+    run.flush()
+    run.log({"loss": 1.0})
+    assert series(run, "loss") == {1: 1.0}
+    run.finish()
+    assert recorded_of(run).status == "finished"
+    assert "1 calls of log() are lost" in capsys.readouterr().err
+
+
+def recorded_of(run: labbench.Run) -> RunRecord:
+    with labbench.open(run.path) as db:
+        return db.find(run.key)

@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import enum
 import hashlib
+import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -418,10 +420,71 @@ def test_init_names_what_it_ignores_and_finishes_the_run_before() -> None:
         labbench.init("mnist", lr=0.1)
 
 
-@pytest.mark.parametrize("call", [lambda: labbench.log({"loss": 1.0}), lambda: labbench.finish()])
-def test_without_an_open_run_the_trio_says_what_to_do(call: Any) -> None:
+def test_without_an_open_run_there_is_nothing_to_finish_and_logging_says_what_to_do() -> None:
+    labbench.finish()
     with pytest.raises(InputError, match=r"no run is open: call labbench.init\(\) or labbench.start\(\) first"):
-        call()
+        labbench.log({"loss": 1.0})
+
+
+def test_what_waits_for_the_next_call_is_its_own_run_s_however_that_ends() -> None:
+    first = labbench.init("mnist")
+    labbench.log({"waits": 1.0}, step=5, commit=False)
+    first.finish()
+    second = labbench.init("mnist")
+    labbench.log({"a": 1.0}, step=7, commit=False)
+    with pytest.raises(InputError, match="`text`"):
+        labbench.log({"text": "no number"}, commit=False)
+    labbench.log({"b": 2.0})
+    labbench.finish()
+    assert {name: summary.last_step for name, summary in record(first).summary.items()} == {"waits": 5}
+    assert {name: summary.last_step for name, summary in record(second).summary.items()} == {"a": 7, "b": 7}
+
+
+def test_files_of_one_name_are_two_artifacts(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path.parent / "elsewhere"
+    for folder in (inside, inside / "deeper", outside):
+        folder.mkdir(exist_ok=True)
+        (folder / "model.pt").write_text(str(folder))
+    with labbench.start() as run:
+        for folder in (inside, inside / "deeper", outside, inside):
+            run.artifact(folder / "model.pt", copy=True)
+    with labbench.open(run.path) as db:
+        kept = db.artifacts(run.key)
+    assert {artifact.name for artifact in kept} == {
+        "in/model.pt", "in/deeper/model.pt", "/".join((outside / "model.pt").parts[1:]),
+    }  # fmt: skip
+    copies = Path(f"{run.path}.files") / run.key
+    assert {(copies / artifact.path).read_text() for artifact in kept} == set(
+        map(str, (inside, inside / "deeper", outside))
+    )
+
+
+def test_a_resumed_run_goes_on_behind_its_own_steps_not_those_of_the_machine_s_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("labbench.tracking.background.SYSTEM_SECONDS", 0.02)
+    for attempt in range(2):
+        with labbench.start("a run", resume="a run" if attempt else None) as run:
+            time.sleep(0.5)
+            for value in range(3):
+                run.log({"loss": 10.0 * attempt + value})
+    with labbench.open(run.path) as db:
+        steps, values = db.series(run.key, "loss")
+    assert dict(zip(steps.tolist(), values.tolist(), strict=True)) == {0: 0, 1: 1, 2: 2, 3: 10, 4: 11, 5: 12}
+
+
+def test_a_folder_whose_name_is_no_text_is_a_place_for_a_database(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"d\xe9")
+    folder.mkdir()
+    with labbench.start(db=folder / "runs.db") as run:
+        run.log({"loss": 1.0})
+    with labbench.open(folder / "runs.db") as db:
+        assert db.find(run.key).summary["loss"].n == 1
+
+
+def test_tags_that_are_none_are_named() -> None:
+    with pytest.raises(InputError, match="tags are texts, not int"):
+        labbench.start(tags=5)  # type: ignore[arg-type]
 
 
 # What it costs to import.

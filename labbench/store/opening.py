@@ -5,6 +5,7 @@ A refused open changes nothing: what a file is, is found out by reading alone be
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 import warnings
@@ -122,7 +123,7 @@ def _explanation(error: sqlite3.DatabaseError, path: Path) -> str:
 
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?{options}"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?{options}"
     # isolation_level None: transactions are begun and ended where the code says so. Readers lend a connection
     # to several threads under a lock, which Python would otherwise refuse.
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)

@@ -86,7 +86,12 @@ class ScriptWriter(Writer):
         with self._transaction() as connection:
             record = find(connection, word)
             origin, last_step = connection.execute(
-                "SELECT origin, (SELECT max(last_step) FROM summary WHERE run_id = id) FROM runs WHERE id = ?",
+                """
+                SELECT origin,
+                    (SELECT max(last_step) FROM summary JOIN metrics ON metrics.id = metric_id
+                     WHERE run_id = runs.id AND metrics.name NOT GLOB 'system/*') -- they have steps of their own
+                FROM runs WHERE id = ?
+                """,
                 (record.id,),
             ).fetchone()
             if origin != "script":

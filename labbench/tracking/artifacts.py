@@ -18,7 +18,7 @@ def recorded(path: Path, folder: Path, *, copy: bool) -> Artifact:
     """
     import hashlib  # 3 ms, which start() need not pay
 
-    name = path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+    name = _name(path)
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -28,6 +28,13 @@ def recorded(path: Path, folder: Path, *, copy: bool) -> Artifact:
         raise InputError(f"run.artifact: {path} cannot be read: {reason}") from error
     kept = copy and _copied(path, folder / name)
     return Artifact(name, name if kept else str(path.absolute()), size, digest, time.time())
+
+
+def _name(path: Path) -> str:
+    """One for each file: its path from the current folder, or from the root for one elsewhere."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100 (a link's own name, not where it leads)
+    here = Path.cwd()
+    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else "/".join(whole.parts[1:])
 
 
 def _copied(path: Path, copy: Path) -> bool:

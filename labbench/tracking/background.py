@@ -60,7 +60,7 @@ class Background:
         from labbench.tracking.system import Sampler
 
         sampler = Sampler()
-        step = -1
+        step = self._recorder.step
         while not self._over.wait(SYSTEM_SECONDS):
             step = max(step + 1, self._recorder.step)
             self._recorder.samples.append((step, time.monotonic_ns(), dict(sampler.sample())))

@@ -44,6 +44,7 @@ def watch(run: Live) -> None:
     """See to it that the run is ended with its process."""
     if not _live:
         _set_hooks()
+    _set_signals()  # again for each run: the first may have begun in another thread, where Python allows no handler
     _live.append(run)
 
 
@@ -83,6 +84,9 @@ def _set_hooks() -> None:
     _exit, sys.exit = sys.exit, _on_exit
     atexit.register(_end_all)
     end_with_worker()
+
+
+def _set_signals() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             before = signal.getsignal(number)

@@ -74,8 +74,13 @@ class Backlog(deque[Call]):
 class Recorder:
     """One run's backlog and the thread that empties it."""
 
-    def __init__(self, writer: ScriptWriter, run: ScriptRun, *, began: int, forgets: bool = False) -> None:
-        """`began`: see `Columns`. `forgets`: an earlier attempt loses what it logged behind the first step."""
+    def __init__(
+        self, writer: ScriptWriter, run: ScriptRun, *, began: int, forgets: bool = False, first_step: int = 0
+    ) -> None:
+        """`began`: see `Columns`. `forgets`: an earlier attempt loses what it logged behind the first step.
+
+        `first_step` is the one that comes next where none is given.
+        """
         self.calls = Backlog()
         self.calls.asleep = True
         self.samples: deque[Call] = deque()
@@ -83,7 +88,7 @@ class Recorder:
         self.printed: deque[Printed] = deque(maxlen=_PRINTED_LIMIT)
         self.run = run
         self.stop_asked = False
-        self.step = -1
+        self.step = first_step - 1
         """The step that was written last."""
         self._columns = Columns(run.key, run.attempt, began)
         self._storage = Storage(writer, run)
@@ -232,7 +237,7 @@ class Recorder:
         while done < asked and (batch := self._batch or self._next_batch()) is not None:
             self._batch = batch
             full = len(self.calls) > LIMIT // 2
-            if not self._storage.put(batch) and not (full and self._storage.spill(batch)):
+            if not self._put(batch) and not (full and self._storage.spill(batch)):
                 return
             self._batch, self._written = None, batch.run
             done = max(0, done) + batch.calls
@@ -242,6 +247,14 @@ class Recorder:
             self.calls.asleep = True
             if self._has_news():  # it came just before, so nobody rang
                 self.calls.asleep = False
+
+    def _put(self, batch: Batch, *, at_once: bool = False) -> bool:
+        """Whether a batch is done with: one that can never be written must not hold up the others."""
+        try:
+            return self._storage.put(batch, at_once=at_once)
+        except Exception as error:
+            tell_once(f"this is a mistake in labbench, and {batch.calls} calls of log() are lost: {error!r}")
+            return True
 
     def _has_news(self) -> bool:
         return bool(self._batch or self.calls or self.samples or self.printed or self.run is not self._written)
@@ -271,7 +284,7 @@ class Recorder:
         """The last try for what is left."""
         while self._has_news() and (batch := self._batch or self._next_batch()) is not None:
             self._batch = batch
-            if not self._storage.put(batch, at_once=True) and not self._storage.spill(batch):
+            if not self._put(batch, at_once=True) and not self._storage.spill(batch):
                 self._lost += batch.calls + len(self.calls)
                 break
             self._batch, self._written = None, batch.run

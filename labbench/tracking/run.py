@@ -9,20 +9,25 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from labbench.errors import InputError
 from labbench.files import files_folder
 from labbench.records import Goal
 from labbench.store.script_runs import Printed, Stream
 from labbench.tracking import process
-from labbench.tracking.background import Background
 from labbench.tracking.config import RunConfig
 from labbench.tracking.ending import Ending, ending_of, exit_ending
 from labbench.tracking.hot_path import log_of
 from labbench.tracking.names import storable_name
 from labbench.tracking.recorder import Recorder
 from labbench.tracking.summary import RunSummary
+
+
+class Closing(Protocol):
+    """What ends with a run."""
+
+    def close(self) -> None: ...
 
 
 class Run:
@@ -96,7 +101,7 @@ class Run:
             for name in get_args(Stream):
                 self._closing.callback(Tee(name, self._print).close)
 
-    def in_background(self, background: Background) -> None:
+    def in_background(self, background: Closing) -> None:
         """Leave something to be closed when the run ends."""
         self._closing.callback(background.close)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
+from labbench.errors import InputError
 from labbench.store.script_runs import ScriptRun, new_script_run
 from labbench.store.script_writer import ScriptWriter
 from labbench.tracking.background import Background
@@ -48,6 +49,7 @@ def start(
     Raises InputError for a database that cannot be opened or a run that cannot be resumed.
     """
     settings = plain_config(config)
+    tags = _texts(tags)
     script = _script()
     attached = os.environ.get("LABBENCH_RUN")
     path = (None if attached else db) or os.environ.get("LABBENCH_DB") or "runs.db"
@@ -68,11 +70,11 @@ def start(
     except BaseException:
         writer.close()
         raise
-    recorder = Recorder(writer, known, began=_began(known), forgets=resume is not None and not attached)
+    forgets = resume is not None and not attached
+    recorder = Recorder(writer, known, began=_began(known), forgets=forgets, first_step=first_step)
     run = Run(recorder, writer.path, first_step=first_step)
     if settings != known.config:
         run.config.update(settings)
-    tags = (tags,) if isinstance(tags, str) else tuple(map(str, tags))
     if tags or note is not None:
         recorder.change(lambda run: replace(run, tags=(*run.tags, *tags), note=run.note if note is None else str(note)))
     recorder.start()
@@ -80,6 +82,13 @@ def start(
         run.watch_output()
     run.in_background(Background(recorder, script, system_metrics=system_metrics))
     return run
+
+
+def _texts(tags: Any) -> tuple[str, ...]:
+    try:
+        return (tags,) if isinstance(tags, str) else tuple(map(str, tags))
+    except TypeError:
+        raise InputError(f"start: tags are texts, not {type(tags).__name__}") from None
 
 
 def join(path: str, key: str) -> Run:

@@ -10,6 +10,7 @@ from labbench.errors import InputError
 from labbench.tracking import process
 from labbench.tracking.run import Run
 from labbench.tracking.starting import start
+from labbench.tracking.values import Value, flattened
 
 _IGNORED = frozenset(
     [
@@ -20,8 +21,28 @@ _IGNORED = frozenset(
 )  # fmt: skip
 """Keywords of `wandb.init` that mean nothing here."""
 
-_waiting: dict[str, Any] = {}
-"""What was logged with `commit=False`."""
+
+class _Waiting:
+    """What was logged to a run with `commit=False`: with the next call, or when the run ends, it is logged."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._numbers: dict[str, Value] = {}
+        self._step: int | None = None
+
+    def add(self, data: Mapping[str, Any], step: int | None) -> None:
+        self._numbers |= flattened(data)
+        self._step = self._step if step is None else step
+
+    def close(self) -> None:
+        numbers, self._numbers = self._numbers, {}
+        step, self._step = self._step, None
+        if numbers:
+            self._run.log(numbers, step)
+
+
+_waiting: dict[str, _Waiting] = {}
+"""By the key of a run."""
 
 
 def init(
@@ -50,22 +71,24 @@ def init(
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
     """Log to the run that began last; with `commit=False` together with what is logged next."""
     run = _current()
-    if commit and not _waiting:
+    waiting = _waiting.get(run.key)
+    if commit and waiting is None:
         run.log(data, step)
         return
-    _waiting.update(data)
+    if waiting is None:
+        waiting = _waiting[run.key] = _Waiting(run)
+        run.in_background(waiting)
+    waiting.add(data, step)
     if commit:
-        together = dict(_waiting)
-        _waiting.clear()
-        run.log(together, step)
+        waiting.close()
 
 
 def finish(exit_code: int | None = None) -> None:
-    """End the run that began last; an exit code other than 0 says that it failed."""
-    run = _current()
-    if _waiting:
-        log({})
-    run.finish(exit_code or 0)
+    """End the run that began last; an exit code other than 0 says that it failed. Where none is open, nothing."""
+    run = process.newest()
+    if isinstance(run, Run):
+        _waiting.pop(run.key, None)
+        run.finish(exit_code or 0)
 
 
 def _current() -> Run:

@@ -14,8 +14,8 @@ from typing import Any, SupportsFloat, TypeAlias
 from labbench.errors import InputError
 from labbench.tracking.talk import shown
 
-MAX_STEP = 2**63 - 1
-"""The largest integer that SQLite stores."""
+MAX_STEP = 2**62
+"""The largest step that may be given: half of what SQLite stores, so that no count from it comes to an end."""
 
 _DEEPEST = 100
 """Levels of nested dicts; one that contains itself has more."""
@@ -50,7 +50,7 @@ def flattened(metrics: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> d
     flat: dict[str, Value] = {}
     for key, value in metrics.items():
         name = f"{prefix}{key}" if prefix else key
-        if value.__class__ is float:
+        if value.__class__ is float or value.__class__ is OnDevice:
             flat[name] = value
         elif isinstance(value, Mapping):
             flat |= flattened(value, f"{name}/", depth + 1)
