@@ -172,7 +172,7 @@ def test_a_database_that_is_locked_for_long_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(opening, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(InputError, match="locked the database for over"):
+        with pytest.raises(InputError, match="locked the database for seconds"):
             Writer(path)
         other.execute("COMMIT")
     Writer(path).close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import textwrap
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import scripts
 from labbench.store.reader import Reader
+from labbench.store.writer import Writer
 from labbench.tracking.recorder import BATCH, LIMIT
 
 HUNDRED = """
@@ -218,3 +220,54 @@ def test_a_signal_ends_the_runs_of_all_threads_whichever_began_first(tmp_path: P
     with Reader(tmp_path / "runs.db") as reader:
         found = {run.name: (run.status, run.reason, run.summary["loss"].n) for run in reader.runs()}
     assert found == dict.fromkeys(("in a thread", "in the main thread"), ("stopped", "SIGTERM", 1000))
+
+
+def test_a_run_that_is_told_to_end_beside_a_lock_keeps_its_points_within_a_scheduler_s_patience(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start("a run", system_metrics=False)
+    run.flush()
+    print("begun", flush=True)
+    while not os.path.exists("locked"):
+        time.sleep(0.01)
+    for step in range(1000):
+        run.log({"loss": 1.0})
+    print("ready", flush=True)
+    time.sleep(60)
+    """
+    process = scripts.begin(tmp_path, code)
+    scripts.wait_for(process, "begun")
+    connection = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    (tmp_path / "locked").touch()
+    scripts.wait_for(process, "ready")
+    process.terminate()
+    try:
+        process.wait(20)  # it took as long as the lock
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+        scripts.end(process)
+    with Writer(tmp_path / "runs.db"):  # takes in what was spilled
+        pass
+    assert (scripts.only_run(tmp_path).status, logged(tmp_path)) == ("stopped", 1000)
+
+
+def test_a_signal_to_who_waits_for_room_is_answered_at_once(tmp_path: Path) -> None:
+    code = """
+    from labbench.tracking import recorder
+    recorder.LIMIT = 100
+    run = labbench.start("a run", system_metrics=False)
+    wake, sent = run._recorder.wake, []
+    def told():
+        if sys._getframe(1).f_code.co_name == "make_room" and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))  # while the lock of the room is held
+        wake()
+    run._recorder.wake = told
+    for step in range(10_000_000):
+        run.log({"loss": 1.0})
+    """
+    process = scripts.begin(tmp_path, code)
+    assert scripts.end(process, seconds=20).returncode == scripts.KILLED[signal.SIGTERM]
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.reason) == ("stopped", "SIGTERM")
+    assert record.summary["loss"].n > 100

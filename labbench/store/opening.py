@@ -112,9 +112,7 @@ def _explanation(error: sqlite3.DatabaseError, path: Path) -> str:
     if "readonly" in text:
         return "the database or its folder is read-only; copy it to where you may write, or pass another --db"
     if "locked" in text:
-        return (
-            f"another process has locked the database for over {BUSY_SECONDS:g} s; is a long query or a copy going on?"
-        )
+        return "another process has locked the database for seconds; is a long query or a copy going on?"
     if "unable to open" in text:
         return f"the database cannot be opened; may you read and write in {path.parent}?"
     if "full" in text:

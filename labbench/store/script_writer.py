@@ -36,6 +36,10 @@ class ScriptWriter(Writer):
         self._inode = self.path.stat().st_ino
         self._log_inode = _inode(beside(self.path, "-wal"))
 
+    def wait_at_most(self, seconds: float) -> None:
+        """How long to wait for another process's transaction, in place of `opening.BUSY_SECONDS`."""
+        self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
+
     def is_in_place(self) -> bool:
         """Whether the path still names the file that is open here: SQLite writes on into a deleted one."""
         return _inode(self.path) == self._inode

@@ -241,8 +241,9 @@ class Recorder:
                 return
             self._batch, self._written = None, batch.run
             done = max(0, done) + batch.calls
-            with self._room:
+            if self._room.acquire(blocking=False):  # or a signal came to who holds it, and its handler waits for us
                 self._room.notify_all()
+                self._room.release()
         if done < 0 and not self._closing:
             self.calls.asleep = True
             if self._has_news():  # it came just before, so nobody rang

@@ -21,6 +21,9 @@ from labbench.tracking.talk import tell, tell_once
 _PAUSES = (0.1, 5.0)
 """Seconds before a database that could not be written is tried again: the first time, and at most."""
 
+_BUSY_SECONDS = 2.0
+"""How long a transaction waits for another process's, then it is tried again: a process that is told to end has ten."""
+
 _inherited: list[object] = []
 """What a forked child got open from its parent: closing it here would reach into the parent's files."""
 
@@ -46,6 +49,7 @@ class Storage:
     def __init__(self, writer: ScriptWriter, run: ScriptRun) -> None:
         self.path = writer.path
         self._writer: ScriptWriter | None = writer
+        writer.wait_at_most(_BUSY_SECONDS)
         self._known = run
         self._spill: Spill | None = None
         self._pause = 0.0
@@ -131,6 +135,7 @@ class Storage:
             self._close_spill()
             is_new = not self.path.exists()
             self._writer = ScriptWriter(self.path)  # takes in what was spilled
+            self._writer.wait_at_most(_BUSY_SECONDS)
             if is_new:
                 self._writer.begin_unless_there(self._known)
         elif self._spill is not None:
