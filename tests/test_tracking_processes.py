@@ -223,3 +223,17 @@ def test_a_run_that_a_person_stops_is_interrupted(tmp_path: Path) -> None:
     record = scripts.only_run(tmp_path)
     assert (record.status, record.reason) == ("stopped", "stopped by a person")
     assert record.summary["saved"].n == 1
+
+
+def test_what_a_forked_child_adds_to_the_config_stays_beside_the_parent_s(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start("a run", config={"a": 1, "b": 1}, system_metrics=False)
+    pid = os.fork()
+    if pid == 0:
+        run.config.update(child=1, b=2)
+        sys.exit(0)
+    os.waitpid(pid, 0)
+    run.config.update(parent=1)
+    """
+    assert scripts.run(tmp_path, code).returncode == 0
+    assert scripts.only_run(tmp_path).config == {"a": 1, "b": 2, "child": 1, "parent": 1}

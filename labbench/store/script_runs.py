@@ -110,6 +110,13 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, k
     if columns:
         names = ", ".join(f"{name} = ?" for name in columns)
         connection.execute(f"UPDATE runs SET {names} WHERE id = ?", (*columns.values(), run_id))
+    if run.config != known.config:
+        [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
+        news = {
+            key: value for key, value in run.config.items() if key not in known.config or known.config[key] != value
+        }
+        merged = {**json.loads(text), **news}  # another process of the run may have added something of its own
+        connection.execute("UPDATE runs SET config = ? WHERE id = ?", (config_json(merged), run_id))
     tags = [(run_id, storable(tag)) for tag in run.tags if tag not in known.tags]
     connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", tags)
     for metric, goal in run.goals.items():
@@ -140,7 +147,6 @@ def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, pri
 def _columns(run: ScriptRun) -> dict[str, Any]:
     """The columns of `runs` that change while a run lives."""
     columns: dict[str, Any] = {
-        "config": config_json(run.config),
         "note": run.note and storable(run.note),
         "git_commit": run.git_commit,
         "git_dirty": run.git_dirty,
