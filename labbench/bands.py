@@ -36,6 +36,17 @@ def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: S
     spread, the band is the mean.
     """
     present = np.isfinite(values)
+    # the largest value of each place is made 1, by a power of two: no square of a run that blows up is infinite
+    unit = np.ldexp(1.0, np.frexp(np.abs(values).max(axis=0, initial=0.0, where=present))[1].clip(-1000, 1000))
+    with np.errstate(over="ignore"):
+        scaled = _group_bands(values / unit, present, owner, groups, spread)
+        return Bands(scaled.mean * unit, scaled.low * unit, scaled.high * unit, scaled.n)
+
+
+def _group_bands(
+    values: Floats, present: NDArray[np.bool_], owner: NDArray[np.int64], groups: int, spread: Spread
+) -> Bands:
+    """The bands of values whose squares are finite."""
     n, sums, squares = np.zeros((groups, values.shape[1]), dtype=np.int64), *np.zeros((2, groups, values.shape[1]))
     np.add.at(n, owner, present)
     kept = np.where(present, values, 0.0)

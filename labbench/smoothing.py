@@ -20,6 +20,8 @@ WINDOWS: tuple[Window, ...] = get_args(Window)
 
 _LOST = 1e-18
 """What weighs less is lost in rounding."""
+_SUMMED, _SMALL = 2.0**950, 2.0**-80
+"""Of what is not larger, any series has a finite sum; what a larger one is multiplied by: exact, a power of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,9 @@ class Smoothing:
         return self.window != "none" and self.amount > 0
 
     def __str__(self) -> str:
-        return f"{self.window} {self.amount:g}" if self else "none"
+        """As `parse_smoothing` reads it."""
+        short = f"{self.amount:g}"
+        return f"{self.window} {short if float(short) == self.amount else repr(self.amount)}" if self else "none"
 
     @property
     def is_centred(self) -> bool:
@@ -67,12 +71,15 @@ def smooth(values: Floats, smoothing: Smoothing, counts: NDArray[np.int64] | Non
     """Smoothed values; `counts` are the points that each stands for, one each where it is None."""
     if not smoothing:
         return values
+    largest = float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))
+    if largest > _SUMMED:  # no sum of what is smoothed may be infinite
+        return smooth(values * _SMALL, smoothing, counts) / _SMALL
     if smoothing.window == "ema":
         return ema(values, smoothing.amount, counts)
     if smoothing.window == "mean":
         return _running_mean(values, smoothing.amount, counts)
     # three running means are a bell to within 7 % of its height, at the same cost for every width
-    box = math.sqrt(4 * smoothing.amount**2 + 1)
+    box = math.hypot(2 * smoothing.amount, 1)
     for _ in range(3):
         values = _running_mean(values, box, counts)
     return values

@@ -99,7 +99,8 @@ def measure(curves: Bundle, left: float, right: float, columns: int) -> Spans:
 def _columns(curves: Bundle, left: float, right: float, columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(curves, columns) points in each column, (curves, columns + 1) the first point at or behind each border."""
     width = columns + 2  # one more on either side, for what is outside
-    place = (curves.x - left) * (columns / (right - left)) + 1
+    with np.errstate(over="ignore"):  # infinitely far outside is outside
+        place = (curves.x - left) * (columns / (right - left)) + 1
     np.clip(place, 0, columns + 1, out=place)
     place[curves.x == right] = columns  # a point on the right border belongs to the last column
     place = place.astype(np.int64)

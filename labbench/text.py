@@ -115,10 +115,13 @@ def setting(value: Any) -> str:
 
 def sparkline(values: Sequence[float]) -> str:
     """A curve with a cell a value, from the lowest bar to the highest; a value that is not finite is a `·`."""
-    finite = [value for value in values if math.isfinite(value)]
+    halves = [value / 2 for value in values]  # the difference of two floats may be infinite, that of their halves not
+    finite = [half for half in halves if math.isfinite(half)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[round((value - low) * scale)] if math.isfinite(value) else "·" for value in values)
+    extent = high - low or 1.0
+    return "".join(
+        _BARS[round((half - low) / extent * (len(_BARS) - 1))] if math.isfinite(half) else "·" for half in halves
+    )
 
 
 def align_points(numbers: Sequence[str]) -> list[str]:

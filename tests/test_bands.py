@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labbench.bands import group_bands
+from labbench.bands import Spread, group_bands
 
 NAN = float("nan")
 
@@ -45,3 +45,19 @@ def test_a_group_that_blows_up_does_not_widen_the_others() -> None:
     alone = group_bands(calm, owner[:12], 4, "95 %")
     together = group_bands(np.concatenate([calm, random.normal(0.0, 1e6, (3, 50))]), owner, 5, "95 %")
     np.testing.assert_allclose(np.median(together.high[:4] - alone.high), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("spread", ["95 %", "std", "range"])
+@pytest.mark.parametrize("factor", [1e300, 1e-300])
+def test_bands_of_huge_and_tiny_values_are_those_of_others_times_a_factor(spread: Spread, factor: float) -> None:
+    values, owner = (
+        np.array([[1.0, 2.0, NAN], [3.0, 4.5, 1.0], [2.0, 7.0, 0.0], [5.0, 5.0, 5.0]]),
+        np.array([0, 0, 1, 1]),
+    )
+    plain, far = group_bands(values, owner, 2, spread), group_bands(values * factor, owner, 2, spread)
+    for name in ("mean", "low", "high"):
+        np.testing.assert_allclose(getattr(far, name), getattr(plain, name) * factor, rtol=1e-12)
+
+
+def test_the_sum_of_the_largest_numbers_has_a_mean() -> None:
+    np.testing.assert_allclose(group_bands(np.full((3, 1), 1.7e308), np.zeros(3, int), 1, "std").mean, [[1.7e308]])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbench.smoothing import Smoothing, ema, parse_smoothing, smooth
+from labbench.smoothing import Smoothing, Window, ema, parse_smoothing, smooth
 
 finite = st.floats(-1e6, 1e6, width=32)
 gappy = st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -107,7 +107,23 @@ def test_windows_leave_the_length_and_the_gaps(values: list[float], smoothing: S
     np.testing.assert_array_equal(np.isfinite(smoothed), np.isfinite(array(values)))
 
 
+@pytest.mark.parametrize("words", ["0.9", "0.99999999", "mean 3", "mean 1e308", "gauss 2", "gauss 1e308"])
+def test_a_curve_that_blows_up_can_be_smoothed(words: str) -> None:
+    values = array([2.0, 1e100, -1.7e308, 1.7e308, 1.7e308, math.nan, 1.5e308])
+    smoothed = smooth(values, parse_smoothing(words))
+    np.testing.assert_array_equal(np.isfinite(smoothed), np.isfinite(values))
+    assert np.nanmax(np.abs(smoothed)) <= 1.7e308 * (1 + 1e-12)
+
+
 # As words
+
+
+@given(st.floats(5e-324, 1, exclude_max=True) | st.floats(1, allow_infinity=False))
+def test_smoothing_in_words_is_read_as_it_was(amount: float) -> None:
+    windows: tuple[Window, ...] = ("ema",) if amount < 1 else ("mean", "gauss")
+    for window in windows:
+        smoothing = Smoothing(window, amount)
+        assert parse_smoothing(str(smoothing)) == smoothing
 
 
 @pytest.mark.parametrize(

@@ -169,3 +169,5 @@ def test_a_sparkline_goes_from_the_lowest_bar_to_the_highest() -> None:
     assert text.sparkline([0.0, 0.5, 1.0, math.nan, math.inf]) == "▁▅█··"
     assert text.sparkline([2.0, 2.0]) == "▁▁"
     assert text.sparkline([]) == ""
+    assert text.sparkline([1e308, -1e308, 5e-324]) == "█▁▅"
+    assert text.sparkline([0.0, 1e-320, 2e-320]) == "▁▅█"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from labbench import ticks
@@ -84,3 +85,24 @@ def test_wall_ticks_are_round_local_times(monkeypatch: pytest.MonkeyPatch) -> No
     assert ticks.wall_ticks(began, began + 3600, 5).labels == ("22:15", "22:30", "22:45", "23:00")
     assert ticks.wall_ticks(began, began + 45, 5).labels == ("22:13:20", "22:13:30", "22:13:40", "22:13:50", "22:14:00")
     assert ticks.wall_ticks(began, began + 3 * 86400, 4).labels == ("15 Nov", "16 Nov", "17 Nov")
+
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(FLOATS, FLOATS, st.integers(2, 12))
+@example(2.0, 1.7e308, 4)
+@example(-1.7e308, 1.7e308, 4)
+@example(5e-324, 2e-320, 4)
+@example(0.0, 1e9, 4)
+def test_any_two_numbers_have_few_ticks_between_them(one: float, other: float, most: int) -> None:
+    low, high = sorted((one, other))
+    for make in (ticks.linear_ticks, ticks.time_ticks, ticks.wall_ticks):
+        found = make(low, high, most)
+        assert len(found.values) == len(found.labels) <= most
+        assert all(math.isfinite(value) for value in found.values)
+        assert "nan" not in "".join(found.labels)
+    if low > 0:
+        found = ticks.log_ticks(low, high, most)
+        assert len(found.values) == len(found.labels) <= most
+        assert all(0 < value < math.inf for value in found.values)

@@ -11,7 +11,7 @@ from labbench.curves import Series
 from labbench.tui.inks import BAND, BEST, BRIGHT, LINE, slot_and_way
 from labbench.tui.lines import Line
 from labbench.tui.plot import Plot
-from labbench.tui.view import View
+from labbench.tui.view import Gather, View
 
 WIDTH, HEIGHT = 60, 16
 
@@ -145,3 +145,36 @@ def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.
     plot.draw(lines, View(smoothing="0.6", highlighted="b"), WIDTH, HEIGHT)
     plot.draw(lines, View(smoothing="0.6", highlighted="b", crosshair=0.5), WIDTH, HEIGHT)
     assert calls[5:] == ["_draw_lines"]
+
+
+FAR = (
+    [2.0, 1.7e308],
+    [2, 1e100, 1e200, 1.7e308, 1.5e308],
+    [1e308, -1e308, 5e-324],
+    [1.7e308, 1.7e308],
+    [-1.7e308, 1.7e308],
+    [2, np.nan, np.inf, -np.inf, 1e300],
+    [5e-324, 1e-323, 2e-320],
+    [1e300, np.nextafter(1e300, np.inf)],
+)
+
+
+@pytest.mark.parametrize("gather", ["runs", "groups", "density"])
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("y", FAR, ids=str)
+def test_any_numbers_can_be_drawn(y: list[float], log: bool, gather: Gather) -> None:
+    lines = [line("a", y), line("b", y[::-1], slot=2), line("c", [1.0, 2.0], slot=3), line("d", y[1:])]
+    shifted = [line("a", [1.0, 2.0, 3.0], x=[-1.7e308, 0.0, 1.7e308])]
+    for smoothing in ("", "ema 0.9", "gauss 1e308"):
+        for crosshair in (None, 1.0):
+            view = View(log=log, gather=gather, smoothing=smoothing, crosshair=crosshair, glyphs=True)
+            for some in (lines, lines[:1], lines + shifted):
+                assert len(rows(some, view)) == HEIGHT
+    for height in ((-1e308, 1e308), (1e-320, 2e-320), (-1.7e308, 1.7e308), (3.0, 3.0 + 1e-15)):
+        assert len(rows(lines, View(log=log, gather=gather, height=height, window=height))) == HEIGHT
+
+
+def test_a_value_too_large_for_its_axis_is_at_the_end_of_it_and_read_as_it_is() -> None:
+    drawn = rows([line("a", [0.0, 1.7e308]), line("b", [0.0, 4e307])])
+    assert "170.0e306" in "".join(drawn)
+    assert "●" in drawn[0]

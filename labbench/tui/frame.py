@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from labbench.curves import Floats
-from labbench.ticks import Ticks, linear_ticks, log_ticks, time_ticks, wall_ticks
+from labbench.ticks import FARTHEST, NARROWEST, Ticks, clamped, linear_ticks, log_ticks, time_ticks, wall_ticks
 from labbench.tui.canvas import Canvas
 from labbench.tui.inks import AXIS, LABEL
 from labbench.tui.view import View
 
 LEAST_WIDTH, LEAST_HEIGHT = 12, 5
 """Cells of the smallest chart."""
+_LOWEST_POWER, _HIGHEST_POWER = math.log10(NARROWEST), math.log10(FARTHEST)
+_FINEST = 1e-13
+"""The least extent of a range, as a share of what is in it: floats end soon behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,16 @@ class Frame:
     log_y: bool = False
 
     def dot_rows(self, scaled: Floats) -> Floats:
-        """Dot rows of scaled values, from the top."""
-        return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)
+        """Dot rows of scaled values, from the top; infinite for what is too far away for a number."""
+        with np.errstate(over="ignore"):
+            return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)
 
     def cell(self, x: float, scaled: float) -> tuple[int, int]:
         """(column, row) of a point in scaled values, clipped to the plot."""
-        column = int((x - self.left) / (self.right - self.left) * self.width)
-        row = round((self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)) // 4
-        return self.column + min(max(column, 0), self.width - 1), min(max(row, 0), self.height - 1)
+        across = clamped((x - self.left) / (self.right - self.left), 0.0, 1.0)
+        down = clamped((self.high - scaled) / (self.high - self.low), 0.0, 1.0)
+        column = min(int(across * self.width), self.width - 1)
+        return self.column + column, round(down * (4 * self.height - 1)) // 4
 
     def holds(self, x: float) -> bool:
         """A scaled x is between the borders."""
@@ -56,16 +61,29 @@ class Frame:
 
     def y_at(self, share: float) -> float:
         """The y value at a share of the height, from the bottom."""
-        scaled = self.low + share * (self.high - self.low)
-        return 10.0**scaled if self.log_y else scaled
+        return _unscale(self.low + share * (self.high - self.low), self.log_y)
+
+    def unscale_all(self, scaled: Floats) -> Floats:
+        """The y values of scaled ones."""
+        return 10.0 ** np.minimum(scaled, _HIGHEST_POWER) if self.log_y else scaled
 
     def unscale_x(self, scaled: float) -> float:
-        return 10.0**scaled if self.log_x else scaled
+        """The x value at a place on the axis."""
+        return _unscale(scaled, self.log_x)
+
+
+def _unscale(scaled: float, log: bool) -> float:
+    """The value at a place on an axis, or the nearest that an axis can show."""
+    return 10.0 ** clamped(scaled, _LOWEST_POWER, _HIGHEST_POWER) if log else clamped(scaled, -FARTHEST, FARTHEST)
 
 
 def scale(values: Floats, log: bool) -> Floats:
-    """Values as an axis places them: on a logarithmic one, what is not positive is a gap."""
-    return np.log10(values, out=np.full(len(values), np.nan), where=values > 0) if log else values
+    """Values as an axis places them, at its end if they are beyond; on a logarithmic one, not positive is a gap."""
+    if log:
+        return np.log10(values, out=np.full(len(values), np.nan), where=values > 0)
+    if not (np.abs(values) > FARTHEST).any():
+        return values
+    return np.where(np.isfinite(values), np.clip(values, -FARTHEST, FARTHEST), values)
 
 
 def scale_one(value: float, log: bool) -> float | None:
@@ -77,7 +95,7 @@ def make_frame(
     width: int, height: int, x_range: tuple[float, float], y_range: tuple[float, float], view: View
 ) -> tuple[Frame, Ticks]:
     """The frame for scaled ranges, and the ticks of its y axis, whose labels decide how much room is left."""
-    low, high = y_range if view.height is not None else _padded(*y_range)
+    low, high = axis_range(*y_range, view.log, air=0.0 if view.height is not None else 0.03)
     rows = height - 2
     most = max(2, rows // 4)
     if view.log:
@@ -86,16 +104,20 @@ def make_frame(
     else:
         ticks = linear_ticks(low, high, most)
     column = min(width // 2, max([4, *(len(label) for label in ticks.labels)]) + 2)
-    left, right = x_range
-    if left == right:
-        left, right = left - 1, right + 1
+    left, right = axis_range(*x_range, view.log_x, air=0.0)
     return Frame(column, width - column, rows, left, right, low, high, view.log_x, view.log), ticks
 
 
-def _padded(low: float, high: float) -> tuple[float, float]:
-    """A range with a little air, and with an extent even where all values are equal."""
-    air = 0.03 * (high - low) or 0.05 * abs(low) or 1.0
-    return low - air, high + air
+def axis_range(low: float, high: float, log: bool, *, air: float) -> tuple[float, float]:
+    """What an axis can show of a scaled range, with a share of air, and with an extent even where all is equal."""
+    nearest, farthest = (_LOWEST_POWER, _HIGHEST_POWER) if log else (-FARTHEST, FARTHEST)
+    low, high = clamped(low, nearest, farthest), clamped(high, nearest, farthest)
+    size = max(abs(low), abs(high))
+    extent = high - low
+    around = air * extent
+    if extent <= max(_FINEST * size, NARROWEST):
+        around = 0.05 * size if air and size > NARROWEST else max(1.0, 2 * _FINEST * size)
+    return clamped(low - around, nearest, farthest), clamped(high + around, nearest, farthest)
 
 
 def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: View) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from labbench import text
 from labbench.bands import Bands
 from labbench.curves import Curve
+from labbench.ticks import FIRST_DAY, LAST_DAY, clamped
 from labbench.tui.canvas import Canvas
 from labbench.tui.frame import Frame
 from labbench.tui.inks import BRIGHT, LABEL, LINE, TEXT, line_ink
@@ -73,13 +74,15 @@ def group_entries(groups: Sequence[Group], bands: Bands, place: int | None, view
         if at is None or not math.isfinite(value):
             entries.append(Entry(math.inf, group.glyph, group.slot, label, "–"))
             continue
-        half = float(bands.high[row, at] - bands.low[row, at]) / 2
+        half = float(bands.high[row, at]) / 2 - float(bands.low[row, at]) / 2
         spread = f" ±{_two_digits(half)}" if half > 0 else ""
         entries.append(Entry(_rank(value, view), group.glyph, group.slot, label, text.number(value) + spread))
     return sorted(entries, key=lambda entry: entry.rank)
 
 
 def _two_digits(half: float) -> str:
+    if half == math.inf:
+        return "inf"
     return f"{half:.2g}" if 1e-4 <= half < 100 else text.engineering(half, 2)
 
 
@@ -92,7 +95,7 @@ def x_text(x: float, axis: XAxis) -> str:
     if axis == "time":
         return text.duration(x)
     if axis == "clock":
-        return time.strftime("%H:%M:%S", time.localtime(x))
+        return time.strftime("%H:%M:%S", time.localtime(clamped(x, FIRST_DAY, LAST_DAY)))
     return text.number(round(x, 3))
 
 

@@ -16,6 +16,7 @@ from labbench.curves import Curve, Floats, Series
 from labbench.records import Status
 from labbench.smoothing import Smoothing, parse_smoothing
 from labbench.spans import Extent, Spans, measure_all
+from labbench.ticks import FARTHEST
 from labbench.tui.frame import scale
 from labbench.tui.looks import GLYPHS, SLOTS
 from labbench.tui.view import Gathered, Range, View, gathered
@@ -77,8 +78,8 @@ def _scaled(extent: Extent, log: bool, log_x: bool) -> Extent:
     if log_x:
         kept = x > 0
         x, low, middle, high = np.log10(x[kept]), low[kept], middle[kept], high[kept]
-    if not log:
-        return x, low, middle, high
+    else:
+        x = np.clip(x, -FARTHEST, FARTHEST)
     if low is high:
         middle = scale(middle, log)
         return x, middle, middle, middle
@@ -121,11 +122,15 @@ class Lines:
 
     def _without_far(self, rows: list[int]) -> list[int]:
         """Those that do not reach many times as far as half of them: a few such would flatten the others."""
-        heights = np.array([high - low for low, high in (self.drawn[row].y_range or (0.0, 0.0) for row in rows)])
+        ranges = (self.drawn[row].y_range or (0.0, 0.0) for row in rows)
+        quarters = np.array(
+            [(high - low) / 4 for low, high in ranges]
+        )  # a median adds two: no sum of these is infinite
         if len(rows) < _FEW:
             return rows
-        far = heights > _FAR * np.median(heights)
-        return [row for row, is_far in zip(rows, far, strict=True) if not is_far] if np.median(heights) > 0 else rows
+        median = np.median(quarters)
+        far = quarters / _FAR > median
+        return [row for row, is_far in zip(rows, far, strict=True) if not is_far] if median > 0 else rows
 
     def far(self) -> int:
         """How many lines reach beyond what the y axis shows by itself, though they did not end so."""

@@ -16,7 +16,7 @@ from labbench.curves import Floats
 from labbench.smoothing import parse_smoothing
 from labbench.spans import Spans
 from labbench.tui.canvas import Canvas, Run
-from labbench.tui.frame import LEAST_HEIGHT, LEAST_WIDTH, Frame, draw_axes, make_frame, scale_one
+from labbench.tui.frame import LEAST_HEIGHT, LEAST_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_one
 from labbench.tui.inks import BAND, BEST, BOX, BRIGHT, CROSS, DENSITY, LABEL, LINE, line_ink
 from labbench.tui.legend import Entry, draw_legend, group_entries, heading, line_entries, side_width
 from labbench.tui.lines import Group, Line, Lines, Workshop, best_place, last_finite
@@ -103,7 +103,9 @@ def _ranges(lines: Lines, view: View, columns: int) -> tuple[Range, Range] | Non
         return None
     left, right = whole
     if view.window is not None:
-        left, right = (scale_one(x, view.log_x) or 0.0 for x in view.window)
+        borders = [scale_one(x, view.log_x) for x in view.window]
+        left, right = (side if border is None else border for border, side in zip(borders, whole, strict=True))
+        left, right = axis_range(left, right, view.log_x, air=0.0)
         spans = lines.spans(left, right, columns)
         steady = lines.steady()
         low, high = spans.low[steady], spans.high[steady]
@@ -173,7 +175,7 @@ def _draw_groups(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> tupl
         owner[group.rows] = index
     spans = _spans(lines, frame)
     spread = next(spread for spread in SPREADS if spread == view.spread)
-    bands = group_bands(10.0**spans.edges if frame.log_y else spans.edges, owner, len(groups), spread)
+    bands = group_bands(frame.unscale_all(spans.edges), owner, len(groups), spread)
     low, mean, high = _scaled(bands, frame)
     for lower, upper, way in ((low, high, BAND), (mean, mean, LINE)):
         inks = [line_ink(group.slot, way) for group in groups]
