@@ -14,7 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.smoothing import Smoothing, smooth
+from labbench.averages import Smoothing
+from labbench.smoothing import smooth
 from labbench.spans import bundle, measure
 
 Floats: TypeAlias = NDArray[np.float64]

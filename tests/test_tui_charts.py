@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 from golden import LARGE, SMALL, compare, press, screen, settled, shown, type_in, use
 from labbench.records import Finished, NewRun, Points, Started
 from labbench.store.writer import Writer
+from labbench.ticks import FARTHEST, NARROWEST
 from labbench.tui.chart import Chart
 from labbench.tui.chart_panel import ChartPanel
 from store_samples import points
@@ -195,8 +196,8 @@ def test_zooming_in_on_a_long_run_reads_its_points_and_keeps_the_smoothing(long_
         await press(pilot, "s", "s", "s")
         [line] = panel(pilot).lines_of("loss")
         assert line.series.buckets.n.max() > 20
+        from labbench.averages import Smoothing
         from labbench.curves import smoothed
-        from labbench.smoothing import Smoothing
 
         far = smoothed(line.series, Smoothing("ema", 0.999))
         await press(pilot, "h", *["H"] * 6, *["+"] * 8)
@@ -350,3 +351,37 @@ def test_groups_look_as_they_should(database: Path, size: tuple[int, int]) -> No
         compare(f"groups-{size[0]}x{size[1]}", await press(pilot, *keys))
 
     use(database, look, size=size, view="chart")
+
+
+# Where there is little to show
+
+
+@SIZES
+def test_the_x_axis_can_be_changed_where_no_run_has_epochs(database: Path, size: tuple[int, int]) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "f")
+        await type_in(pilot, "name=zz")
+        await press(pilot, "enter", "escape", "x", "x")
+        assert panel(pilot).settings.x_axis == "time"
+
+    use(database, look, size=size)
+
+
+def test_an_axis_is_not_made_longer_than_numbers_are(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "y", *focused(*["shift+down"] * 14))
+        assert panel(pilot).settings.heights["val/loss"] == pytest.approx((NARROWEST, FARTHEST))
+        now = await press(pilot, *["shift+up"] * 80)
+        assert "┤" in now
+
+    use(database, look)
+
+
+def test_a_crosshair_at_0_is_not_on_a_logarithmic_axis(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "x", "x", "tab", "l", *["H"] * 30)
+        panel(pilot)._cross_at(0.0)
+        await press(pilot, "X", "plus", "plus", "h", "left_square_bracket", *["H"] * 30, "plus", "minus")
+        assert panel(pilot).crosshair != 0.0
+
+    use(database, look)

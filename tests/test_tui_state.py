@@ -114,8 +114,44 @@ def test_a_broken_state_is_as_none(database: Path, text: str) -> None:
     use(database, look)
 
 
+@pytest.mark.parametrize(
+    "chart",
+    [
+        '{"log": null}', '{"log": 5}', '{"smoothing": "ema banana"}', '{"window": [-Infinity, Infinity]}',
+        '{"window": [-1e308, 1e308], "x_axis": "clock"}', '{"heights": {"val/loss": [-Infinity, Infinity]}}',
+        '{"heights": {"val/loss": [-1e308, 1e308]}}', '{"window": [-5, 5], "log_x": true}', '{"layout": 2.0}',
+        '{"window": [NaN, 3]}', '{"x_axis": "clock", "window": [-1e17, 1e17]}', '{"window": [1e300, 1e301]}',
+    ],
+)  # fmt: skip
+def test_broken_charts_are_drawn_all_the_same(database: Path, chart: str) -> None:
+    file = state_file(database)
+    file.parent.mkdir(parents=True)
+    file.write_text('{"last": {"chart": %s}}' % chart)  # noqa: UP031  # braces
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "│" in await press(pilot, "*", "plus", "minus", "l", "y", "X", "plus")
+
+    use(database, look)
+
+
+def test_a_smoothing_close_to_1_is_there_again(database: Path) -> None:
+    async def smooth(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "number_sign")
+        await type_in(pilot, "0.99999999")
+        assert "ema 0.99999999" in await press(pilot, "enter")
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "ema 0.99999999" in screen(pilot)
+        await press(pilot, "number_sign")
+        await type_in(pilot, "gauss 1e308")
+        assert "gauss 1e+308" in await press(pilot, "enter")
+
+    use(database, smooth)
+    use(database, look)
+
+
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -180,5 +216,25 @@ def test_the_view_goes_to_the_clipboard_as_csv(database: Path) -> None:
         await type_in(pilot, "view as")
         await press(pilot, "enter")
         assert pilot.app.clipboard.splitlines()[0] == "optimizer,lr 0.001,lr 0.01,lr 1"
+
+    use(database, look)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("~nosuchuser/x.csv", "no file can be made there"),
+        ("x" * 300, "File name too long"),
+        ("x\0.csv", "no file can be called x␀.csv"),
+        ("x\ud800.csv", "no file can be called"),
+        ("runs.db/x.csv", "Not a directory"),
+        ("nowhere/x.csv", "there is no folder nowhere"),
+    ],
+)
+def test_a_file_that_cannot_be_made_is_refused_in_words(database: Path, name: str, said: str) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "e", "enter")
+        pilot.app.focused.value = name  # a terminal would not take some of these as typed
+        assert said in await press(pilot, "enter")
 
     use(database, look)

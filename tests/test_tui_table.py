@@ -9,7 +9,11 @@ import pytest
 from textual.pilot import Pilot
 
 from golden import press, row_of, screen, settled, shown, type_in, use
+from labbench.errors import StoreError
 from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+from labbench.tui import edits
+from labbench.tui.edits import Change
 from tui_samples import grid_of_runs
 
 
@@ -293,3 +297,56 @@ def test_the_cell_and_the_command_of_a_run_go_to_the_clipboard(database: Path) -
         assert pilot.app.clipboard == f"labbench --db {database} run optimizers.toml {only}"
 
     use(database, look)
+
+
+def test_a_dialog_that_is_only_looked_at_changes_nothing(database: Path) -> None:
+    with Writer(database) as writer, Reader(database) as reader:
+        best = reader.find("adam lr=1 s1").key
+        writer.note(best, "line one\nline two\ttab")
+        writer.rename(best, "a\tname")
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "line one␊line two␉tab" in await press(pilot, "N")
+        await press(pilot, "enter")
+        assert "a␉name" in await press(pilot, "R")
+        await press(pilot, "enter", "u")
+        assert "nothing to undo" in await shown(pilot, "nothing to undo")
+
+    use(database, look)
+    with Reader(database) as reader:
+        assert (reader.find(best).name, reader.find(best).note) == ("a\tname", "line one\nline two\ttab")
+
+
+def test_undo_after_what_cannot_be_undone_says_so_and_leaves_older_edits_alone(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "t")
+        await type_in(pilot, "foo")
+        await press(pilot, "enter", "j")
+        await choose(pilot, "D", "yes")
+        await press(pilot, "u")
+        assert "cannot be undone: deleted adam lr=0.01 s0" in await shown(pilot, "cannot be undone")
+        with Reader(database) as reader:
+            assert reader.find("adam lr=1 s1").tags == ("foo",)
+        await press(pilot, "u")
+        with Reader(database) as reader:
+            assert reader.find("adam lr=1 s1").tags == ()
+
+    use(database, look)
+
+
+def test_an_undo_that_cannot_be_written_can_be_tried_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, change: Change) -> None:
+        raise StoreError("the disk is full")
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "t")
+        await type_in(pilot, "foo")
+        await press(pilot, "enter")
+        with monkeypatch.context() as patched:
+            patched.setattr(edits, "write", full)
+            assert "the disk is full" in await press(pilot, "u")
+        await press(pilot, "u")
+
+    use(database, look)
+    with Reader(database) as reader:
+        assert reader.find("adam lr=1 s1").tags == ()

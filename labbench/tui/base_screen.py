@@ -22,7 +22,7 @@ from textual.widgets import Static
 from textual.worker import Worker, get_current_worker
 
 from labbench import text
-from labbench.errors import LabbenchError
+from labbench.errors import LabbenchError, StoreError
 from labbench.tui import edits, source
 from labbench.tui.ask import Ask
 from labbench.tui.bars import KeyLine, TopLine
@@ -189,10 +189,14 @@ class DataScreen(Screen[None], Generic[Answer]):
             self._write(edit, undone=False)
 
     def action_undo(self) -> None:
-        if self.session.done:
-            self._write(self.session.done.pop(), undone=True)
-        else:
+        last = self.session.done.pop() if self.session.done else None
+        if last is None:
             self.notify("nothing to undo", markup=False)
+        elif last.back is None:
+            before = "   u again undoes what was before" if self.session.done else ""
+            self.notify(f"cannot be undone: {last.words}{before}", severity="warning", markup=False)
+        else:
+            self._write(last, undone=True)
 
     @work(thread=True, group="edit")
     def _write(self, edit: Edit, *, undone: bool) -> None:
@@ -200,14 +204,19 @@ class DataScreen(Screen[None], Generic[Answer]):
         assert change is not None
 
         def written() -> Message:
-            edits.write(self.session.path, change)
+            try:
+                edits.write(self.session.path, change)
+            except StoreError:
+                if undone:
+                    self.session.done.append(edit)  # it can be tried again
+                raise
             return self.Edited(edit, undone=undone)
 
         self.send(written)
 
     @on(Edited)
     def _say_edited(self, event: Edited) -> None:
-        if event.edit.back is not None and not event.undone:
+        if not event.undone:
             self.session.done.append(event.edit)
         hint = "" if event.edit.back is None or event.undone else "   u undoes it"
         self.notify(f"{'undone: ' if event.undone else ''}{event.edit.words}{hint}", markup=False, timeout=4)
@@ -251,7 +260,7 @@ class DataScreen(Screen[None], Generic[Answer]):
 
     def _write_file(self, file: Path, words: str) -> None:
         try:
-            file.expanduser().write_text(words, encoding="utf-8", newline="")
+            file.expanduser().write_text(words, encoding="utf-8", errors="backslashreplace", newline="")
         except OSError as error:
             self.say(text.clean(f"{file} cannot be written: {error.strerror}"))
         else:

@@ -19,6 +19,7 @@ from textual.worker import get_current_worker
 
 from labbench.errors import LabbenchError
 from labbench.records import Goal, RunRecord
+from labbench.ticks import FARTHEST, clamped
 from labbench.tui import curve_source
 from labbench.tui.chart import Chart
 from labbench.tui.chart_state import LAYOUTS, ChartState, begins_at_zero
@@ -176,7 +177,7 @@ class ChartPage(Container):
             starts = [float(after[0]) for series in lines if len(after := series.x[series.x > 0])]
         if not starts or max(ends) <= min(starts):
             return None
-        left, right = min(starts), max(ends)
+        left, right = clamped(min(starts), -FARTHEST, FARTHEST), clamped(max(ends), -FARTHEST, FARTHEST)
         return (0.0 if begins_at_zero(left, right, self.settings) else left, right)
 
     def _arrange(self) -> None:

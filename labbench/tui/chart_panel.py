@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from textual.binding import BindingType
 from textual.message import Message
 
+from labbench.averages import parse_smoothing
 from labbench.tui.ask import Ask
 from labbench.tui.chart import Chart
 from labbench.tui.chart_keys import PANEL_BINDINGS
@@ -96,7 +97,13 @@ class ChartPanel(ChartPage, can_focus=True):
     def action_log_x(self) -> None:
         self.settings.log_x = not self.settings.log_x
         self.settings.window = None
+        if self.crosshair is not None and not self._can_show(self.crosshair):
+            self.crosshair = self._kept_crosshair = self._anchor = None
         self.draw()
+
+    def _can_show(self, x: float) -> bool:
+        """A logarithmic axis has a place for it."""
+        return x > 0 or not self.settings.log_x
 
     def action_smooth(self, way: int) -> None:
         smoothing = self.settings.smoothing
@@ -105,16 +112,12 @@ class ChartPanel(ChartPage, can_focus=True):
         self.draw()
 
     def action_smooth_by(self) -> None:
-        from labbench.smoothing import parse_smoothing  # numpy
-
         hint = "0.9 or `ema 0.9`: share of the past    mean 21, gauss 5: points    none"
         ask = Ask("smooth by", value=self.settings.smoothing, hint=hint, check=parse_smoothing)
         self.app.push_screen(ask, self._smooth_as)
 
     def _smooth_as(self, words: str | None) -> None:
         if words is not None:
-            from labbench.smoothing import parse_smoothing
-
             smoothing = parse_smoothing(words)
             self.settings.smoothing = str(smoothing) if smoothing else ""
             self.draw()
@@ -122,7 +125,8 @@ class ChartPanel(ChartPage, can_focus=True):
     def action_axis(self) -> None:
         axes = [axis for axis in X_AXES if axis != "epoch" or axis in self._metrics]
         if self.settings.x_axis is not None:
-            self.settings.x_axis = axes[(axes.index(self.settings.x_axis) + 1) % len(axes)]
+            here = axes.index(self.settings.x_axis) if self.settings.x_axis in axes else -1  # no run here has epochs
+            self.settings.x_axis = axes[(here + 1) % len(axes)]
             self.settings.window = self.crosshair = self._kept_crosshair = self._anchor = None
             self._lines.clear()
             self.renew()
@@ -241,7 +245,7 @@ class ChartPanel(ChartPage, can_focus=True):
 
     def _cross_at(self, x: float | None) -> None:
         """Put the crosshair there, and bring it into view."""
-        if x is None:
+        if x is None or not self._can_show(x):
             return
         self.crosshair = self._kept_crosshair = x
         window = self.settings.seen(self.whole())

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from labbench.averages import is_smoothing
 from labbench.records import Goal
+from labbench.ticks import FARTHEST, clamped
 from labbench.tui.view import GATHERS, X_AXES, Gather, Gathered, Range, View, XAxis
 
 SMOOTHINGS = ("", "ema 0.6", "ema 0.9", "ema 0.97")
@@ -45,8 +47,9 @@ class ChartState:
         """Take over what `as_json` gave; what does not fit (another release wrote it) is left as it is."""
 
         def valid(name: str, choices: object) -> bool:
-            return name in kept and kept[name] in choices  # type: ignore[operator]
+            return not isinstance(kept.get(name), float) and kept.get(name) in choices  # type: ignore[operator]
 
+        log, heights, smoothing = kept.get("log"), kept.get("heights"), kept.get("smoothing")
         if valid("x_axis", X_AXES):
             self.x_axis = kept["x_axis"]
         if valid("gather", GATHERS):
@@ -55,12 +58,11 @@ class ChartState:
             self.spread = kept["spread"]
         if valid("layout", range(len(LAYOUTS))):
             self.layout = kept["layout"]
-        self.log = [metric for metric in kept.get("log", []) if isinstance(metric, str)]
+        self.log = [metric for metric in log if isinstance(metric, str)] if isinstance(log, list) else []
         self.log_x, self.follow = kept.get("log_x") is True, kept.get("follow") is True
-        if isinstance(kept.get("smoothing"), str):
-            self.smoothing = kept["smoothing"]
-        self.window = _range(kept.get("window"))
-        heights = kept.get("heights")
+        if isinstance(smoothing, str) and is_smoothing(smoothing):
+            self.smoothing = smoothing
+        self.window = _range(kept.get("window"), positive=self.log_x)
         pairs = heights.items() if isinstance(heights, Mapping) else ()
         self.heights = {metric: found for metric, pair in pairs if (found := _range(pair)) is not None}
 
@@ -106,10 +108,10 @@ def begins_at_zero(left: float, right: float, state: ChartState) -> bool:
     return not state.log_x and state.x_axis != "clock" and 0 < left <= 0.1 * right
 
 
-def _range(pair: Any) -> Range | None:
-    """Two ascending numbers, or None."""
+def _range(pair: Any, *, positive: bool = False) -> Range | None:
+    """Two ascending numbers that an axis can show, or None."""
     try:
-        low, high = map(float, pair)
-    except (TypeError, ValueError):
+        low, high = (clamped(float(border), -FARTHEST, FARTHEST) for border in pair)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return (low, high) if low < high else None
+    return (low, high) if low < high and (low > 0 or not positive) else None

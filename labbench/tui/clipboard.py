@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -36,12 +37,19 @@ def _word(value: object) -> str:
 
 def new_file(name: str) -> Path:
     """The path of a file that can be made; raises ValueError, in words, for one that cannot."""
-    file = Path(name).expanduser()
-    if file.exists():
-        raise ValueError(f"{clean(name)} is there already")
-    if not file.parent.is_dir():
-        raise ValueError(f"there is no folder {clean(str(file.parent))}")
-    return file
+    try:
+        file = Path(name).expanduser()
+        os.lstat(file)
+    except FileNotFoundError:
+        if file.parent.is_dir():
+            return file
+        raise ValueError(f"there is no folder {clean(str(file.parent))}") from None
+    except ValueError:  # a zero byte, half a character
+        raise ValueError(f"no file can be called {clean(name)}") from None
+    except (OSError, RuntimeError) as error:  # too long, or nobody's home
+        said = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"no file can be made there: {clean(said)}") from None
+    raise ValueError(f"{clean(str(file))} is there already")
 
 
 def as_csv(rows: Rows) -> str:

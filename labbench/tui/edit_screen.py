@@ -88,12 +88,12 @@ class EditScreen(DataScreen[Answer]):
 
     def _ask_note(self, runs: Sequence[RunRecord]) -> None:
         def take(words: str | None) -> None:
-            if words is not None and words != before:
+            if words is not None and words != shown:
                 self.edit(edits.note(runs, words))
 
-        before = (runs[0].note or "") if len(runs) == 1 else ""
+        shown = text.clean(runs[0].note or "") if len(runs) == 1 else ""
         hint = "an empty line takes the note away"
-        self.app.push_screen(Ask(f"note: {these(runs)}", value=text.clean(before), hint=hint), take)
+        self.app.push_screen(Ask(f"note: {these(runs)}", value=shown, hint=hint), take)
 
     def action_rename(self) -> None:
         self.with_runs(self.concerned()[:1], self._ask_name)
@@ -102,10 +102,11 @@ class EditScreen(DataScreen[Answer]):
         [run] = runs
 
         def take(name: str | None) -> None:
-            if name and name != run.name:
+            if name and name != shown:
                 self.edit(edits.rename(run, name))
 
-        self.app.push_screen(Ask(f"rename {these(runs)}", value=text.clean(run.name)), take)
+        shown = text.clean(run.name)
+        self.app.push_screen(Ask(f"rename {these(runs)}", value=shown), take)
 
     def action_archive(self) -> None:
         self.with_runs(self.concerned(), lambda runs: self.edit(edits.archive(runs)))
@@ -150,5 +151,5 @@ class EditScreen(DataScreen[Answer]):
 
     def copy(self, value: str, name: str) -> None:
         """Put a text on the clipboard of the person's terminal."""
-        self.app.copy_to_clipboard(value)
+        self.app.copy_to_clipboard(value.encode(errors="backslashreplace").decode())  # half a character cannot be sent
         self.notify(f"copied: {name}", markup=False, timeout=2)

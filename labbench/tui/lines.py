@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench import curves
+from labbench.averages import Smoothing, parse_smoothing
 from labbench.curves import Curve, Floats, Series
 from labbench.records import Status
-from labbench.smoothing import Smoothing, parse_smoothing
 from labbench.spans import Extent, Spans, measure_all
 from labbench.ticks import FARTHEST
 from labbench.tui.frame import scale
@@ -123,9 +123,7 @@ class Lines:
     def _without_far(self, rows: list[int]) -> list[int]:
         """Those that do not reach many times as far as half of them: a few such would flatten the others."""
         ranges = (self.drawn[row].y_range or (0.0, 0.0) for row in rows)
-        quarters = np.array(
-            [(high - low) / 4 for low, high in ranges]
-        )  # a median adds two: no sum of these is infinite
+        quarters = np.array([(high - low) / 4 for low, high in ranges])  # a median adds two: their sum is finite
         if len(rows) < _FEW:
             return rows
         median = np.median(quarters)

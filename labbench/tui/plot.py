@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labbench.averages import parse_smoothing
 from labbench.bands import SPREADS, Bands, group_bands
 from labbench.curves import Floats
-from labbench.smoothing import parse_smoothing
 from labbench.spans import Spans
 from labbench.tui.canvas import Canvas, Run
 from labbench.tui.frame import LEAST_HEIGHT, LEAST_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_one

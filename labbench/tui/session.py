@@ -31,7 +31,7 @@ class Session:
     heat: tuple[str, ...] = ()
     """Config keys of the heat map: rows, columns, and of the small multiples where there are."""
     done: list[Edit] = field(default_factory=list)
-    """Edits that can be undone, the last one last."""
+    """What was edited, the last one last; some of it can be undone."""
     has_looked: bool = False
     """Whether the database was looked at: before, a screen has nothing to read."""
 
