@@ -5,6 +5,10 @@ Kept free of torch so that a grid is checked, hashed and queued without waiting 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
+from labbench.layer_words import ACTIVATION_NAMES, Shape, check_words, read_layers
 from labbench.params import Param
 
 ALTERATIONS: dict[str, Param] = {
@@ -19,10 +23,15 @@ ALTERATIONS: dict[str, Param] = {
 
 DENSE: dict[str, Param] = {
     "hidden": Param("ints", [128, 64], "widths of the hidden layers (mlp)", low=1),
-    "activation": Param("str", "relu", "activation function", choices=("relu", "gelu", "tanh", "sigmoid", "step")),
+    "activation": Param("str", "relu", "activation function", choices=ACTIVATION_NAMES),
     "dropout": Param("float", 0.0, "probability of dropping a unit", low=0.0, below=1.0, per_run=True),
     "batchnorm": Param("bool", False, "batch normalisation before each activation"),
-    "layers": Param("strs", None, 'the network layer by layer, instead of `model`: ["linear 32", "relu", "linear 10"]'),
+    "layers": Param(
+        "strs",
+        None,
+        'the network layer by layer, instead of `model`: ["linear 32", "relu", "linear 10"]',
+        check=check_words,
+    ),
 }
 """Networks of fully connected layers, or of a list of layers."""
 
@@ -36,6 +45,20 @@ IMAGES: dict[str, Param] = {
     **ALTERATIONS,
 }
 """Networks for images, and what may be done to these."""
+
+IMAGE_SHAPES: dict[str, Shape] = {
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "fashion_mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+}
+"""Of one image: (channels, height, width)."""
+
+
+def images_of(shape: Shape) -> dict[str, Param]:
+    """The parameters for images of a known shape: what each of the `layers` gets is then known too."""
+    return {**IMAGES, "layers": replace(IMAGES["layers"], check=partial(read_layers, shape=shape))}
+
 
 LABELS = {key: ALTERATIONS[key] for key in ("train_size", "label_noise", "random_labels")}
 
@@ -51,10 +74,7 @@ PRETRAINED: dict[str, Param] = {
 """A network that has learnt some of the digits before the run begins."""
 
 BUILTIN: dict[str, dict[str, Param]] = {
-    "digits": IMAGES,
-    "mnist": IMAGES,
-    "fashion_mnist": IMAGES,
-    "cifar10": IMAGES,
+    **{name: images_of(shape) for name, shape in IMAGE_SHAPES.items()},
     "transfer": {
         "start": Param(
             "str",

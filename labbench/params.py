@@ -5,13 +5,21 @@ Kept free of torch so that a grid is checked, hashed and queued without waiting 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from labbench.records import Config
 
 ParamType: TypeAlias = Literal["int", "float", "bool", "str", "ints", "floats", "strs"]
+
+
+class BadItem(ValueError):
+    """Why an item of a list cannot stand there, to be read right behind the list's name: `[1] = "max": no layer`."""
+
+    def __init__(self, index: int, item: object, reason: str) -> None:
+        self.index = index
+        super().__init__(f'[{index}] = "{item}": {reason}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,8 @@ class Param:
     choices: tuple[Any, ...] = ()
     per_run: bool = False
     """Runs that differ in it can train together: neither the shapes of tensors nor the data depend on it."""
+    check: Callable[[Any], object] | None = None
+    """Looks at a list whose items have the right type, and raises BadItem."""
 
     def __post_init__(self) -> None:
         if self.type not in get_args(ParamType):

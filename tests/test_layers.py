@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,14 +11,17 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from labbench.catalogue import BUILTIN
-from labbench.errors import InputError
-from labbench.params import with_defaults
-from labbench.train.layer_list import MAKERS, Shape, build
+from labbench.errors import GridError, InputError
+from labbench.grid import expand, read_grid
+from labbench.layer_words import KINDS, Shape
+from labbench.params import TRAINING, with_defaults
+from labbench.train.layer_list import MAKERS, build
 from labbench.train.models import ACTIVATIONS, Step, cnn
 from labbench.train.tasks import load_task, make_model
 from training import trained
 
 CNN = ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"]
+DIGITS = {**TRAINING, **BUILTIN["digits"]}
 
 
 def test_a_list_is_the_network_that_it_says() -> None:
@@ -32,6 +37,7 @@ def test_shapes_are_worked_out_as_torch_has_them(shape: Shape) -> None:
     layers = ["conv 4x5", "batchnorm", "gelu", "avgpool", "conv 3x2", "tanh", "maxpool 2", "dropout 0.5", "sigmoid"]
     layers += ["flatten", "linear 7", "batchnorm", "step", "linear 2"]
     assert {line.split()[0] for line in layers} == MAKERS.keys() - {"relu"}
+    assert MAKERS.keys() == KINDS.keys()
     assert build(layers, shape, 2)(torch.rand(3, *shape)).shape == (3, 2)
 
 
@@ -111,3 +117,38 @@ def test_with_steps_only_the_last_layer_learns() -> None:
 def test_a_convolutional_network_takes_images_of_any_shape(shape: Shape, kernel: int) -> None:
     model = cnn(shape, [4, 5, 6], 3, kernel=kernel, pooling="max", activation="relu", dropout=0.1, batchnorm=True)
     assert model(torch.rand(2, *shape)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "layers", "complaint"),
+    [
+        (
+            "digits",
+            '["conv 16", "maxpol 2", "flatten", "linear 10"]',
+            ':3:22: layers[1] = "maxpol 2": there is no layer `maxpol`; did you mean `maxpool`?\n'
+            '    layers = ["conv 16", "maxpol 2", "flatten", "linear 10"]\n'
+            "                         ^",
+        ),
+        ("toy", '["linear", "relu", "linear 2"]', ':3:11: layers[0] = "linear": write how many numbers it gives'),
+        ("mnist", '["conv 4", "linear 10"]', ':3:21: layers[1] = "linear 10": it gets 4x28x28 (channels x height x'),
+        ("own", '["flatten", "linear 3", "softmax"]', ':3:34: layers[2] = "softmax": leave it out: softmax is part'),
+    ],
+)
+def test_a_list_that_cannot_be_is_refused_at_its_place_in_the_grid_file(
+    tmp_path: Path, task: str, layers: str, complaint: str
+) -> None:
+    path = tmp_path / "nets.toml"
+    path.write_text(f'task = "{task}"\n[params]\nlayers = {layers}\n')
+    with pytest.raises(GridError) as caught:
+        expand(read_grid(path), {**TRAINING, **BUILTIN[task]})
+    assert str(caught.value).startswith(f"{path}{complaint}")
+
+
+def test_each_list_of_an_axis_and_of_the_command_line_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "nets.toml"
+    lists = '[["flatten", "linear 10"],\n ["maxpool 9", "flatten", "linear 10"]]'
+    path.write_text(f'task = "digits"\n[grid]\nlayers = {lists}\n')
+    with pytest.raises(GridError, match=r":4:3: layers\[0\] = \"maxpool 9\": a window of 9x9 does not fit in 1x8x8"):
+        expand(read_grid(path), DIGITS)
+    with pytest.raises(GridError, match=r'--set layers=\["dropout 2"\]: layers\[0\] = "dropout 2": say with which'):
+        expand(read_grid(path, overrides=['layers=["dropout 2"]']), DIGITS)

@@ -64,7 +64,8 @@ class Source:
         except BadValueError as problem:
             if problem.index is None:
                 raise self.error(f"{name} {problem}", path) from None
-            raise self.error(f"each item of {name} {problem}", (*path, problem.index)) from None
+            message = f"{name}{problem}" if problem.item else f"each item of {name} {problem}"
+            raise self.error(message, (*path, problem.index)) from None
 
     def settings(self, table: Table, path: TomlPath) -> dict[str, Setting]:
         """The settings of a table and of the tables in it, by flat key. Every value can be written as JSON."""

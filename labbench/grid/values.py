@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from labbench.errors import did_you_mean
-from labbench.params import Param
+from labbench.params import BadItem, Param
 
 _WORDS = {
     "int": "a whole number",
@@ -24,9 +24,9 @@ _ITEM_TYPES = {"ints": "int", "floats": "float", "strs": "str"}
 class BadValueError(ValueError):
     """Why a value does not fit, to be read behind the parameter's name: `must be at least 0, not -1`."""
 
-    def __init__(self, message: str, *, index: int | None = None) -> None:
-        """`index` is that of the item which does not fit, where the value is a list."""
-        self.index = index
+    def __init__(self, message: str, *, index: int | None = None, item: bool = False) -> None:
+        """`index` is that of the item which does not fit, where the value is a list; `item`: the message names it."""
+        self.index, self.item = index, item
         super().__init__(message)
 
 
@@ -46,6 +46,11 @@ def typed(param: Param, value: Any) -> Any:
             items.append(_checked(param, item_type, item))
         except BadValueError as problem:
             raise BadValueError(str(problem), index=index) from None
+    if param.check is not None:
+        try:
+            param.check(items)
+        except BadItem as problem:
+            raise BadValueError(str(problem), index=problem.index, item=True) from None
     return items
 
 

@@ -8,13 +8,14 @@ from math import prod
 
 from torch import nn
 
-from labbench.catalogue import BUILTIN
+from labbench.catalogue import BUILTIN, IMAGE_SHAPES
 from labbench.errors import InputError
+from labbench.layer_words import Shape
 from labbench.records import Config
 from labbench.train.alterations import altered, class_count
 from labbench.train.data import Data, digits
 from labbench.train.image_sets import IMAGE_SETS, image_set
-from labbench.train.layer_list import Shape, build
+from labbench.train.layer_list import build
 from labbench.train.losses import (
     accuracy,
     classification_accuracy,
@@ -38,7 +39,7 @@ class Digits:
         return altered(digits(), config)
 
     def model(self, config: Config) -> nn.Module:
-        return image_model(config, (1, 8, 8), class_count(config, 10))
+        return image_model(config, IMAGE_SHAPES["digits"], class_count(config, 10))
 
     loss = staticmethod(cross_entropy)
     metrics = staticmethod(accuracy)
@@ -54,7 +55,7 @@ class Images:
         return altered(image_set(self.name), config)
 
     def model(self, config: Config) -> nn.Module:
-        return image_model(config, IMAGE_SETS[self.name].shape, class_count(config, 10))
+        return image_model(config, IMAGE_SHAPES[self.name], class_count(config, 10))
 
     loss = staticmethod(cross_entropy)
     metrics = staticmethod(accuracy)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from labbench.catalogue import IMAGE_SHAPES
 from labbench.errors import LabbenchError
 from labbench.train.data import Data, Split, in_proportion
 from labbench.train.downloads import Published, cache_folder, fetch
-from labbench.train.layer_list import Shape
 
 Bytes = NDArray[np.uint8]
 
@@ -33,7 +33,6 @@ class ImageSet:
     files: tuple[Published, ...]
     read: Callable[[Sequence[Path]], tuple[Split, Split]]
     """Train and test from the paths of the files: uint8 (N, C, H, W), int64 (N,)."""
-    shape: Shape
     held_out: int = HELD_OUT
 
 
@@ -72,7 +71,7 @@ def unpacked(path: Path) -> bytes:
         raise LabbenchError(f"{path} cannot be unpacked: {error}") from None
 
 
-CIFAR_SHAPE = (3, 32, 32)
+CIFAR_SHAPE = IMAGE_SHAPES["cifar10"]
 CIFAR_TRAIN = [f"data_batch_{number}.bin" for number in range(1, 6)]
 CIFAR_TEST = ["test_batch.bin"]
 
@@ -140,8 +139,8 @@ CIFAR10 = published(
 )
 
 IMAGE_SETS: dict[str, ImageSet] = {
-    "mnist": ImageSet(MNIST, read_mnist, (1, 28, 28)),
-    "fashion_mnist": ImageSet(FASHION_MNIST, read_mnist, (1, 28, 28)),
-    "cifar10": ImageSet(CIFAR10, read_cifar, CIFAR_SHAPE),
+    "mnist": ImageSet(MNIST, read_mnist),
+    "fashion_mnist": ImageSet(FASHION_MNIST, read_mnist),
+    "cifar10": ImageSet(CIFAR10, read_cifar),
 }
 """By the name of their task."""

@@ -1,0 +1,166 @@
+"""The language of `layers`: ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"], read and checked without torch.
+
+Only the outputs of a layer are written; what goes in is worked out from the layer before. Convolutions are padded by
+half of their kernel, so that an odd one keeps the size of the image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+from labbench.errors import did_you_mean
+from labbench.params import BadItem
+
+Shape: TypeAlias = tuple[int, ...]
+"""Of one sample: (channels, height, width) or (numbers,)."""
+Numbers: TypeAlias = tuple[float, ...]
+
+ACTIVATION_NAMES = ("relu", "gelu", "tanh", "sigmoid", "step")
+
+
+class Refused(Exception):
+    """Why a layer cannot be, to be read behind the layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer as it was written, and the shapes of one sample before and behind it."""
+
+    name: str
+    numbers: Numbers
+    """What stands behind the name, complete: the channels and the kernel of a convolution, the window of a pooling."""
+    gets: Shape
+    gives: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What may stand behind a layer's name, and the shape that it gives; both raise Refused."""
+
+    read: Callable[[str], Numbers]
+    gives: Callable[[Shape, Numbers], Shape]
+
+
+def read_layers(layers: Sequence[str], shape: Shape) -> list[Layer]:
+    """The layers of a network for samples of `shape`. Raises BadItem for one that cannot be, with the shape it gets."""
+    found = []
+    for index, line in enumerate(layers):
+        try:
+            name, numbers = words(line)
+            layer = Layer(name, numbers, shape, KINDS[name].gives(shape, numbers))
+        except Refused as reason:
+            raise BadItem(index, line, str(reason)) from None
+        found.append(layer)
+        shape = layer.gives
+    return found
+
+
+def check_words(layers: Sequence[str]) -> None:
+    """Raise BadItem for a layer that cannot be whatever it gets: its name, or what stands behind it."""
+    for index, line in enumerate(layers):
+        try:
+            words(line)
+        except Refused as reason:
+            raise BadItem(index, line, str(reason)) from None
+
+
+def words(line: str) -> tuple[str, Numbers]:
+    """A layer's name and its numbers. Raises Refused."""
+    name, _, rest = line.strip().partition(" ")
+    if name in KINDS:
+        return name, KINDS[name].read(rest.strip())
+    if name in ("softmax", "log_softmax", "logsoftmax"):
+        raise Refused("leave it out: softmax is part of the loss, which takes the scores of the last linear layer")
+    hint = did_you_mean(name, KINDS) or f"; there are {', '.join(KINDS)}"
+    raise Refused(f"there is no layer `{name}`{hint}")
+
+
+def shown(shape: Shape) -> str:
+    """A shape in words: `16x4x4 (channels x height x width)`."""
+    if len(shape) == 1:
+        return f"{shape[0]} number{'s' * (shape[0] != 1)}"
+    return "x".join(map(str, shape)) + " (channels x height x width)"
+
+
+def filters_and_kernel(rest: str) -> Numbers:
+    filters, *side = whole(rest, 2, 'the channels, and the side of the kernel if it is not 3: "conv 16" or "conv 16x5"')
+    return filters, side[0] if side else 3
+
+
+def convolved(shape: Shape, numbers: Numbers) -> Shape:
+    _, height, width = image(shape)
+    filters, kernel = map(int, numbers)
+    grown = 1 - kernel % 2
+    return filters, height + grown, width + grown
+
+
+def window(rest: str) -> Numbers:
+    return whole(rest or "2", 1, 'the side of its window: "maxpool 2"')
+
+
+def pooled(shape: Shape, numbers: Numbers) -> Shape:
+    channels, height, width = image(shape)
+    side = int(numbers[0])
+    if side > min(height, width):
+        raise Refused(f"a window of {side}x{side} does not fit in {shown(shape)}")
+    return channels, height // side, width // side
+
+
+def outputs(rest: str) -> Numbers:
+    return whole(rest, 1, 'how many numbers it gives: "linear 32"')
+
+
+def mapped(shape: Shape, numbers: Numbers) -> Shape:
+    if len(shape) > 1:
+        raise Refused(f'it gets {shown(shape)}, and takes a plain list of numbers: put "flatten" before it')
+    return (int(numbers[0]),)
+
+
+def flattened(shape: Shape, numbers: Numbers) -> Shape:
+    return (prod(shape),)
+
+
+def unchanged(shape: Shape, numbers: Numbers) -> Shape:
+    return shape
+
+
+def probability(rest: str) -> Numbers:
+    if not re.fullmatch(r"0?\.\d+|0", rest):
+        raise Refused('say with which probability, from 0 to below 1: "dropout 0.5"')
+    return (float(rest),)
+
+
+def nothing(rest: str) -> Numbers:
+    if rest:
+        raise Refused(f"it takes nothing behind its name, and here stands {rest!r}")
+    return ()
+
+
+def image(shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise Refused(f"it gets {shown(shape)}, and takes an image: there is none behind flatten or linear")
+    channels, height, width = shape
+    return channels, height, width
+
+
+def whole(rest: str, at_most: int, how: str) -> Numbers:
+    """The one to `at_most` numbers behind a layer's name, joined by x."""
+    if not re.fullmatch(rf"[1-9]\d{{0,5}}(x[1-9]\d{{0,5}}){{0,{at_most - 1}}}", rest):
+        raise Refused(f"write {how}")
+    return tuple(int(number) for number in rest.split("x"))
+
+
+KINDS: dict[str, Kind] = {
+    "conv": Kind(filters_and_kernel, convolved),
+    "maxpool": Kind(window, pooled),
+    "avgpool": Kind(window, pooled),
+    "linear": Kind(outputs, mapped),
+    "flatten": Kind(nothing, flattened),
+    "batchnorm": Kind(nothing, unchanged),
+    "dropout": Kind(probability, unchanged),
+    **dict.fromkeys(ACTIVATION_NAMES, Kind(nothing, unchanged)),
+}
