@@ -193,3 +193,49 @@ def test_the_fields_of_a_stop_that_are_left_out_are_those_at_their_default() -> 
     stop = Stop("x", "min", patience=3)
     assert identity("t", {}, {}, stop) == identity("t", {}, {}, replace(stop, min_delta=0.0))
     assert identity("t", {}, {}, stop) != identity("t", {}, {}, None)
+
+
+def own(folder: Path, path: str, **files: str) -> str:
+    """The identity of a run on one's own data, at a path in the folder, after these files were written there."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "grid.toml").write_text(f'task = "own"\n[params]\npath = "{folder / path}"\n')
+    params = {**TRAINING, **BUILTIN["own"]}
+    grid = read_grid(folder / "grid.toml")
+    [run] = new_runs(grid, expand(grid, params).configs, params)
+    assert run.config["path"] == str(folder / path)
+    return run.identity
+
+
+def test_own_data_are_known_by_what_is_in_them(tmp_path: Path) -> None:
+    first = own(tmp_path, "a.csv", **{"a.csv": "x,y\n1,2\n"})
+    assert own(tmp_path, "a.csv") == first
+    assert own(tmp_path, "moved/b.csv", **{"moved/b.csv": "x,y\n1,2\n"}) == first
+    assert own(tmp_path, "a.tsv", **{"a.tsv": "x,y\n1,2\n"}) != first  # read in another way
+    assert own(tmp_path, "a.csv", **{"a.csv": "x,y\n1,3\n"}) != first
+
+
+def test_a_folder_of_own_images_is_known_by_their_names_and_contents(tmp_path: Path) -> None:
+    first = own(tmp_path, "all", **{"all/cat/1.pgm": "P2 1", "all/dog/1.pgm": "P2 2", "all/.DS_Store": "x"})
+    assert own(tmp_path, "all", **{"all/cat/.hidden": "x", "all/.DS_Store": "y"}) == first
+    assert own(tmp_path, "copy", **{"copy/cat/1.pgm": "P2 1", "copy/dog/1.pgm": "P2 2"}) == first
+    assert own(tmp_path, "swapped", **{"swapped/dog/1.pgm": "P2 1", "swapped/cat/1.pgm": "P2 2"}) != first
+    assert own(tmp_path, "all", **{"all/dog/2.pgm": "P2 3"}) != first
+
+
+def test_own_data_that_are_not_there_are_told_before_anything_is_queued(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is nothing at .*/none.csv \(a path counts from"):
+        own(tmp_path, "none.csv")
+
+
+def test_each_file_is_read_once_for_all_runs_of_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "grid.toml").write_text(f'task = "own"\n[params]\npath = "{tmp_path}/a.csv"\n[grid]\nlr = [1, 2, 3]\n')
+    reads: list[Path] = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read(path))
+    params = {**TRAINING, **BUILTIN["own"]}
+    grid = read_grid(tmp_path / "grid.toml")
+    assert len(new_runs(grid, expand(grid, params).configs, params)) == 3
+    assert reads.count(tmp_path / "a.csv") == 1

@@ -349,6 +349,19 @@ def test_rerun_makes_new_runs_beside_the_old(labbench: Labbench, tiny_grid: Path
     assert first.summary["val/loss"] == second.summary["val/loss"]
 
 
+def test_own_data_that_have_changed_are_trained_on_anew(labbench: Labbench, tmp_path: Path) -> None:
+    rows = "".join(f"{i},{(i * 7) % 10},{'ab'[i % 2]}\n" for i in range(40))
+    (tmp_path / "table.csv").write_text(f"x,y,kind\n{rows}")
+    grid = tmp_path / "own.toml"
+    grid.write_text('task = "own"\n[params]\npath = "table.csv"\nepochs = 1\nhidden = [4]\n[grid]\nlr = [0.1, 0.2]\n')
+    assert "2 finished" in labbench("run", grid, "--workers", "0").stderr
+    assert "nothing to do: 2 finished" in labbench("run", grid, "--workers", "0").stderr
+    (tmp_path / "table.csv").write_text(f"x,y,kind\n{rows}40,3,b\n")
+    assert "2 finished" in labbench("run", grid, "--workers", "0").stderr
+    with Reader(Path("runs.db")) as reader:
+        assert len(reader.runs()) == 4
+
+
 def test_a_run_is_stopped_from_outside(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000").replace("[63, 64, 65, 66]", "[64]"))

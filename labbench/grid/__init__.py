@@ -8,10 +8,12 @@ runs = new_runs(grid, expansion.configs, params)    # all of them: names tell wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
+from labbench.contents import digest
 from labbench.grid.expansion import LIMIT, Expansion, count_runs, expand
 from labbench.grid.file import Grid, read_grid
-from labbench.grid.identity import identity, task_identity
+from labbench.grid.identity import by_content, identity, task_identity
 from labbench.grid.names import make_names
 from labbench.params import Params
 from labbench.records import Config, NewRun
@@ -20,8 +22,13 @@ __all__ = ["LIMIT", "Expansion", "Grid", "count_runs", "expand", "identity", "ne
 
 
 def new_runs(grid: Grid, configs: Sequence[Config], params: Params) -> list[NewRun]:
-    """The runs of a grid, to be queued. Give all of its configs: a name says what differs among them."""
+    """The runs of a grid, to be queued. Give all of its configs: a name says what differs among them.
+
+    Raises InputError where a file that decides the results cannot be read.
+    """
     names = make_names(configs, params, axes=grid.axis_keys, implied=grid.implied_keys, same=grid.name)
     task = task_identity(grid)
-    identities = [identity(task, config, params, grid.stop) for config in configs]
+    once = cache(digest)  # a file of all runs is read once
+    told = [by_content(grid.task, config, once) for config in configs]
+    identities = [identity(task, config, params, grid.stop) for config in told]
     return [NewRun(*run) for run in zip(names, configs, identities, strict=True)]

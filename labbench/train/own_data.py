@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labbench.contents import data_at
 from labbench.errors import InputError
 from labbench.train.data import Data, Split, stratified
 from labbench.train.pictures import read_folder
@@ -26,11 +27,7 @@ def own_data(path: str, target: str | None) -> Data:
 
     Raises InputError where nothing can be made of them.
     """
-    if not path:
-        raise InputError('say where the data are: path = "table.csv", "arrays.npz" or a folder of images')
-    place = Path(path).expanduser().resolve()
-    if not place.exists():
-        raise InputError(f"there is nothing at {place} (a path counts from the folder where labbench is started)")
+    place = data_at(path)
     return read(place, target, place.stat().st_mtime_ns)
 
 
