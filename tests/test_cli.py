@@ -157,7 +157,8 @@ def test_tasks_shows_parameters_with_their_ranges(labbench: Labbench) -> None:
     assert "digits" in labbench("tasks").stdout.splitlines()
     table = labbench("tasks", "digits").stdout
     assert "0 <= x < 1" in next(line for line in table.splitlines() if line.startswith("dropout"))
-    assert json.loads(labbench("tasks", "digits", "--json").stdout)["lr"]["type"] == "float"
+    told = json.loads(labbench("tasks", "digits", "--json").stdout)
+    assert (told["lr"]["type"], told["layers"]["type"]) == ("float", "strs")
 
 
 def grid(tmp_path: Path, text: str) -> Path:

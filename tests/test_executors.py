@@ -19,7 +19,7 @@ from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Ru
 pytest.importorskip("torch")
 
 UNRULY = """
-import ctypes, os, time
+import ctypes, os, sys, time
 import torch
 from labbench.params import Param
 from labbench.train.data import Data
@@ -36,6 +36,10 @@ class Task:
         match config["behaviour"]:
             case "raise":
                 raise ValueError("no such layer")
+            case "sys.exit":
+                sys.exit(3)
+            case "ctrl-c":
+                raise KeyboardInterrupt
             case "exit":
                 print("leaving now", flush=True)
                 os._exit(3)
@@ -85,6 +89,22 @@ def test_every_run_ends_once_and_a_task_that_raises_fails_alone(executor: Execut
     assert isinstance(failure, Failed)
     assert (failure.kind, failure.message) == ("user", "ValueError: no such layer")
     assert "in model" in failure.traceback
+
+
+def test_a_task_that_leaves_by_sys_exit_fails_its_run_alone(executor: Executor, tmp_path: Path) -> None:
+    runs = [run for stack in stacks_of(tmp_path, "good", "sys.exit", "good") for run in stack.runs]
+    [one] = stacks_of(tmp_path, "good")
+    stack = stack_of(runs, task=one.task, stop=None, runtime=Runtime())
+    last = ends(list(executor.execute([stack])))
+    assert {run: type(event) for run, event in last.items()} == {"run0": Finished, "run1": Failed, "run2": Finished}
+    failure = last["run1"]
+    assert isinstance(failure, Failed)
+    assert failure.message == "the task called sys.exit (SystemExit: 3): raise an error instead"
+
+
+def test_ctrl_c_in_a_task_still_interrupts_this_process(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(InProcessExecutor("cpu").execute(stacks_of(tmp_path, "ctrl-c", "good")))
 
 
 def test_both_executors_measure_the_same(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -114,9 +114,14 @@ def tasks(name: str | None, as_json: bool) -> None:
     own = own_params(name)
     params = {**own, **TRAINING, **own}  # the task's first, and where it overrides the loop's
     if as_json:
-        click.echo(json.dumps({key: asdict(param) for key, param in params.items()}))
+        click.echo(json.dumps({key: told(param) for key, param in params.items()}))
     else:
         print_params(params)
+
+
+def told(param: Param) -> dict[str, Any]:
+    """A parameter as JSON has it; how a list is checked further is code."""
+    return {key: value for key, value in asdict(param).items() if key != "check"}
 
 
 def own_params(name: str) -> Params:

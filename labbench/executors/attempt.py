@@ -34,11 +34,10 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
                 case Finished(run=key) | Failed(run=key):
                     unfinished.pop(key, None)
             yield event
-    except Exception as error:  # a user's code may raise anything, and the other runs go on
+    except (Exception, SystemExit) as error:  # a user's code may raise anything, and the other runs go on
         if len(unfinished) == 1:
             (run,) = unfinished.values()
-            message, story = traceback.format_exception_only(error)[-1].strip(), traceback.format_exc()
-            yield Failed(run.key, run.attempt, kind_of(error), message, story)
+            yield Failed(run.key, run.attempt, kind_of(error), message_of(error), traceback.format_exc())
             return
     else:
         return
@@ -55,7 +54,13 @@ def part_of(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
     return replace(stack, runs=tuple(runs), columns=columns)
 
 
-def kind_of(error: Exception) -> FailureKind:
+def message_of(error: BaseException) -> str:
+    """The line that says what went wrong."""
+    line = traceback.format_exception_only(error)[-1].strip()
+    return f"the task called sys.exit ({line}): raise an error instead" if isinstance(error, SystemExit) else line
+
+
+def kind_of(error: BaseException) -> FailureKind:
     return "oom" if is_out_of_memory(error) else "user"
 
 

@@ -25,7 +25,12 @@ def losses_of(task: Task, outputs: Any, targets: Tensor, smoothing: float = 0.0)
 def metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
     """The task's metrics of each sample: (N,) each. Raises InputError where one is anything else."""
     with torch.no_grad():
-        metrics = task.metrics(outputs, targets)
+        metrics: Any = task.metrics(outputs, targets)
+    if not isinstance(metrics, Mapping):
+        raise InputError(
+            "the task's metrics(outputs, targets) must return a dict of tensors by name, such as "
+            f'{{"accuracy": outputs.argmax(1) == targets}}, not {type(metrics).__name__}'
+        )
     if "loss" in metrics:
         raise InputError("the task's metrics have one called 'loss': that is what its loss() gives, name it otherwise")
     return {name: _checked(f"metric {name!r}", values, len(targets)) for name, values in metrics.items()}

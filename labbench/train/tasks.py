@@ -118,7 +118,7 @@ def _task_from(module: ModuleType, name: str, file: Path) -> Task:
         raise InputError(f"{file} has no class {name!r}; it has {', '.join(own) or 'none'}")
     try:
         given: Any = found()
-    except Exception as error:  # the same
+    except (Exception, SystemExit) as error:  # the same
         raise InputError(f"cannot make {name}(): {_where(error, file)}") from error
     lacking = [part for part, there in _required_parts(given).items() if not there]
     if lacking:
