@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from labbench.layer_words import ACTIVATION_NAMES, Shape, check_words, read_layers
-from labbench.params import Param
+from labbench.params import Param, Params
 
 ALTERATIONS: dict[str, Param] = {
     "train_size": Param("int", None, "samples to train on, classes in proportion; all if not given", low=1),
@@ -35,6 +35,18 @@ DENSE: dict[str, Param] = {
 }
 """Networks of fully connected layers, or of a list of layers."""
 
+INIT_FROM = Param(
+    "str",
+    None,
+    "weights to begin with: a .safetensors or .pt file, or run:KEY, a run of this database that kept its model",
+    per_run=True,
+)
+STARTS: dict[str, Param] = {
+    "init_from": INIT_FROM,
+    "freeze": Param("bool", False, "only the last layer learns; all before it stays as it began"),
+}
+"""Where a network's weights come from, and which of them learn."""
+
 IMAGES: dict[str, Param] = {
     "model": Param("str", "mlp", "network", choices=("mlp", "cnn")),
     "hidden": DENSE["hidden"],
@@ -42,9 +54,10 @@ IMAGES: dict[str, Param] = {
     "kernel": Param("int", 3, "side of the convolution kernels (cnn)", low=1, high=8),
     "pooling": Param("str", "max", "2x2 pooling after each convolution (cnn)", choices=("max", "avg", "none")),
     **DENSE,
+    **STARTS,
     **ALTERATIONS,
 }
-"""Networks for images, and what may be done to these."""
+"""Networks for images, where they begin, and what may be done to these."""
 
 IMAGE_SHAPES: dict[str, Shape] = {
     "digits": (1, 8, 8),
@@ -84,6 +97,7 @@ BUILTIN: dict[str, dict[str, Param]] = {
         ),
         "model": IMAGES["model"],
         "channels": IMAGES["channels"],
+        "init_from": INIT_FROM,
         **PRETRAINED,
     },
     "probe": {
@@ -113,6 +127,12 @@ BUILTIN: dict[str, dict[str, Param]] = {
     },
 }
 """Parameters of the built-in tasks, by task."""
+
+
+def takes_weights(params: Params) -> bool:
+    """Whether a task's `init_from` means what it does for the built-in ones."""
+    return params.get("init_from") == INIT_FROM
+
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "gap/accuracy")
 """What every built-in task measures at each epoch's end, but for `own`, whose targets may be numbers."""

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labbench.errors import InputError
+from labbench.files import MODEL
+
+RUN = "run:"
+"""What a run's key stands behind, where a checkpoint may be a file or what a run kept."""
+WEIGHTS = (".safetensors", ".pt", ".pth")
 
 
 def data_at(path: str) -> Path:
@@ -17,6 +22,28 @@ def data_at(path: str) -> Path:
     if not place.exists():
         raise InputError(f"there is nothing at {place} (a path counts from the folder where labbench is started)")
     return place
+
+
+def checkpoint_at(word: str, files: Path | None) -> Path:
+    """The file of weights that `init_from` names: its path, or `run:KEY`, whose model lies in the database's `files`.
+
+    Raises InputError where there is none.
+    """
+    key = word.removeprefix(RUN)
+    if key != word:
+        kept = None if files is None else files / key / MODEL
+        if kept is None or not kept.is_file():
+            keep = 'train it with [runtime] keep = "last" or "best" (and --rerun, if it is done)'
+            raise InputError(f'init_from = "{word}": that run kept no model: {keep}')
+        return kept
+    file = Path(word).expanduser().resolve()
+    if file.suffix not in WEIGHTS:
+        raise InputError(f'init_from = "{word}": give a file of weights ({", ".join(WEIGHTS)}), or {RUN}KEY')
+    if not file.is_file():
+        raise InputError(
+            f"init_from: there is no file {file} (a path counts from the folder where labbench is started)"
+        )
+    return file
 
 
 def digest(place: Path) -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from labbench.catalogue import BUILTIN, EPOCH_METRICS
+from labbench.catalogue import BUILTIN, EPOCH_METRICS, takes_weights
+from labbench.contents import RUN
 from labbench.driver import Driver, Interruption
 from labbench.errors import InputError, did_you_mean
 from labbench.executors import Executor
@@ -26,6 +27,7 @@ from labbench.params import TRAINING, Params
 from labbench.planner import plan
 from labbench.provenance import Provenance, provenance
 from labbench.records import Command, Event, NewRun, RunRecord, Stack, Status
+from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.train.devices import resolve
 
@@ -73,23 +75,42 @@ def read_asked(
     only: str = "",
     limit: int | None = None,
     yes: bool = False,
+    db: Path | None = None,
 ) -> Asked:
     """Read, check and expand a grid file.
 
-    `only` is a filter that keeps runs by their configs, `limit` keeps the first ones.
+    `only` is a filter that keeps runs by their configs, `limit` keeps the first ones; `db` is where `init_from` finds
+    other runs.
     """
     wanted = parse(only)
     grid = read_grid(path, overrides=overrides)
     params = task_params(grid)
     require_stop_metric(grid)
     expansion = expand(grid, params, yes=yes)
-    runs = new_runs(grid, expansion.configs, params)
+    configs = with_whole_keys(expansion.configs, params, db)
+    runs = new_runs(grid, configs, params, files=None if db is None else files_folder(db))
     if wanted is not None:
         require_config_keys(wanted, only, expansion.configs[0].keys())
         runs = [run for run in runs if matches_config(wanted, run.config)]
         if not runs:
             raise InputError(f"--only matches none of the {len(expansion.configs)} runs of {path}")
     return Asked(grid, runs[:limit], expansion.warnings, params)
+
+
+def with_whole_keys(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
+    """The configs, `init_from = "run:WORD"` with the key of the run that the word means.
+
+    Raises RunNotFound where there is none.
+    """
+    named = {config["init_from"] for config in configs if takes_weights(params) and config["init_from"] is not None}
+    words = {word for word in named if word.startswith(RUN)}
+    if not words:
+        return configs
+    if db is None or not db.exists():
+        raise InputError(f"init_from = {min(words)!r}: there is no database {db or ''} with runs to begin from")
+    with Reader(db) as reader:
+        keys = {word: RUN + reader.find(word.removeprefix(RUN)).key for word in words}
+    return [{**config, "init_from": keys.get(config["init_from"], config["init_from"])} for config in configs]
 
 
 def task_params(grid: Grid) -> Params:

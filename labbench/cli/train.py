@@ -54,7 +54,7 @@ def run(
     """Train every run of GRID that is not done, recording everything."""
     from labbench.runner import devices_for, read_asked, run_grid
 
-    asked = read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes)
+    asked = read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db)
     for warning in asked.warnings:
         click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
     if dry_run:

@@ -12,8 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from labbench.catalogue import TASK_VERSIONS
-from labbench.contents import data_at
+from labbench.catalogue import TASK_VERSIONS, takes_weights
+from labbench.contents import checkpoint_at, data_at
 from labbench.errors import InputError
 from labbench.grid.file import Grid
 from labbench.params import Param, Params
@@ -53,14 +53,17 @@ def identity(task: str, config: Config, params: Params, stop: Stop | None) -> st
     return _hash("\n".join(("v1", task, canonical(told), canonical(rule))).encode())
 
 
-def by_content(task: str, config: Config, digest: Callable[[Path], str]) -> Config:
-    """The config with the digest of each file that it names in place of the path.
+def by_content(task: str, config: Config, params: Params, digest: Callable[[Path], str], files: Path | None) -> Config:
+    """The config with the digest of each file that it names in place of the path; `files` are the database's.
 
     Raises InputError where a file is not there.
     """
-    if task != "own":
-        return config
-    return {**config, "path": digest(data_at(config["path"]))}
+    told = dict(config)
+    if task == "own":
+        told["path"] = digest(data_at(config["path"]))
+    if takes_weights(params) and config["init_from"] is not None:
+        told["init_from"] = digest(checkpoint_at(config["init_from"], files))
+    return told
 
 
 def canonical(value: Any) -> str:

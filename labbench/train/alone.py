@@ -11,6 +11,7 @@ from labbench.records import Config
 from labbench.train.clock import Clock
 from labbench.train.data import Split
 from labbench.train.dropout import swap_dropout
+from labbench.train.freezing import set_mode
 from labbench.train.measures import losses_of, metrics_of
 from labbench.train.optim import make_optimizer
 from labbench.train.schedules import Schedule
@@ -58,7 +59,7 @@ class Alone:
         return _of_one_run(losses_of(self.task, outputs, targets), metrics_of(self.task, outputs, targets))
 
     def train(self, mode: bool) -> None:
-        self.model.train(mode)
+        set_mode(self.model, mode)
 
     def state(self, index: int) -> State:
         memory: dict[str, Tensor] = {}

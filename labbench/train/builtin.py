@@ -111,7 +111,9 @@ class Transfer:
     def model(self, config: Config) -> nn.Module:
         wanted = pretraining_of(config)
         network = network_for(wanted, class_count(config, 10))
-        if config["start"] == "scratch":
+        if config["init_from"] is not None and config["start"] == "scratch":
+            raise InputError('start = "scratch" and init_from exclude each other: leave one of them out')
+        if config["start"] == "scratch" or config["init_from"] is not None:  # whose weights come in later
             return network
         return started_from(wanted, network, frozen=config["start"] == "frozen")
 

@@ -15,8 +15,8 @@ from labbench.train.alone import Alone
 from labbench.train.clock import Clock
 from labbench.train.members import Member
 from labbench.train.random import permutations
+from labbench.train.starting import new_model
 from labbench.train.stepper import Lesson, Stepper
-from labbench.train.tasks import make_model
 from labbench.train.together import Together
 
 SHORT_SECONDS = 1e-3
@@ -32,7 +32,7 @@ def why_alone(stack: Together, members: list[Member], lesson: Lesson) -> str | N
     if stack.data.device.type != "cpu" or members[0].epochs * lesson.steps_per_epoch < REPAID_STEPS:
         return None
     batch = first_batch([member.config["seed"] for member in members], lesson)
-    alone = Alone(make_model(lesson.task, members[0].config), members[0].config, lesson, Clock())
+    alone = Alone(new_model(lesson.task, members[0].config), members[0].config, lesson, Clock())
     loop = quickest(alone, batch[:1], lambda steps: steps == 4)
     if loop < SHORT_SECONDS:
         return None

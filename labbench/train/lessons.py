@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from labbench.records import Config
+from labbench.records import Config, Stack
 from labbench.train.members import Member
 from labbench.train.stepper import Lesson
 from labbench.train.tasks import Task, make_data
 
 
 def in_lessons(
-    members: Sequence[Member], task: Task, device: torch.device, dtype: torch.dtype
+    members: Sequence[Member], task: Task, stack: Stack, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[Lesson, list[Member]]]:
     """The members by what they learn, in the order of the first of each; a data set is made when it is asked for.
 
     Those of a lesson are after equally many updates, too, and go on in the way in which they were stepped before.
     """
     waiting = list(members)
+    files = None if stack.files is None else Path(stack.files)
     while waiting:
         first = waiting[0]
         config = ReadConfig(first.config)
         data = make_data(task, config).to(device, dtype)
-        lesson = Lesson(task, data, first.config["batch_size"])
+        lesson = Lesson(task, data, first.config["batch_size"], stack.task, files)
         keys = config.read | {"batch_size"}
         together = [member for member in waiting if _same(member, first, keys)]
         for member in together:

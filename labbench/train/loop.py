@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Set
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -25,6 +25,7 @@ from labbench.train.measures import Means, generalization_gap
 from labbench.train.members import Member
 from labbench.train.random import Purpose, generator_seed, permutations, torch_generator
 from labbench.train.recorder import Losses, Watch
+from labbench.train.starting import classes_told
 from labbench.train.stepper import Lesson
 from labbench.train.tasks import Task
 from labbench.train.watching import Looking
@@ -52,7 +53,7 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
     members = yield from resumed(members, stack.files, place)
     if members and members[0].run.key not in leaving:  # before the task's own code, which may take its time
         yield members[0].started(device, members[0].way or "loop")
-    for lesson, learners in in_lessons(members, task, place, dtype):
+    for lesson, learners in in_lessons(members, task, stack, place, dtype):
         for arranged in arrange(learners, lesson):
             yield from Training(arranged, lesson, stack, device, leaving).events()
 
@@ -133,6 +134,8 @@ class Training:
                 yield member.started(self.device, self.stepper.way)
             if self.note is not None:
                 yield Log(run.key, run.attempt, f"trained alone, because {self.note}\n")
+            if member.note is not None:
+                yield Log(run.key, run.attempt, f"{member.note}\n")
             if member.epoch == 0:
                 member.recorder.measure({"epoch": 0, "samples": 0}, 0)
         self.keep(staying)
@@ -235,11 +238,13 @@ class Training:
         member = self.members[index]
         if self.files is None:
             return
+        told = classes_told(self.lesson, member.config)
         if member.best is not None and member.best.weights:
-            info = {"step": member.best.step, "best": member.best.by.metric, "value": member.best.value}
-            snapshots.save_model(self.files, member.run, member.best.weights, info)
+            info: dict[str, Any] = {"step": member.best.step, "best": member.best.by.metric, "value": member.best.value}
+            snapshots.save_model(self.files, member.run, member.best.weights, info | told)
         elif self.runtime.keep == "last" and member.recorder.diverged_at is None:
-            snapshots.save_model(self.files, member.run, self.stepper.weights(index), {"step": member.recorder.step})
+            info = {"step": member.recorder.step}
+            snapshots.save_model(self.files, member.run, self.stepper.weights(index), info | told)
 
     def keep(self, indices: list[int]) -> None:
         """Go on with these runs alone."""

@@ -60,6 +60,8 @@ class Member:
         """The way in which it was stepped before."""
         self.way_told: str | None = None
         """The way that the world was told of."""
+        self.note: str | None = None
+        """What its first weights are, where that may surprise."""
         self.recorder = Recorder(run, runtime.log_every)
 
     def started(self, device: str, way: str) -> Started:

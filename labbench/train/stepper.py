@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from torch import Tensor, nn
@@ -27,6 +28,10 @@ class Lesson:
     data: Data
     """Where, and in the precision in which, models are trained."""
     batch_size: int
+    name: str = ""
+    """The task's."""
+    files: Path | None = None
+    """The database's, for what other runs kept."""
 
     @property
     def samples_per_epoch(self) -> int:

@@ -20,6 +20,7 @@ from labbench.records import Config
 from labbench.train.clock import Clock
 from labbench.train.data import Split
 from labbench.train.dropout import Dropout, Masks, StackedDropout, replace_dropout
+from labbench.train.freezing import set_mode
 from labbench.train.layers import Layers
 from labbench.train.measures import stacked_losses_of, stacked_metrics_of
 from labbench.train.rows import Rows
@@ -168,7 +169,7 @@ class Together:
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def train(self, mode: bool) -> None:
-        self.model.train(mode)
+        set_mode(self.model, mode)
 
     def state(self, index: int) -> State:
         memory = {name: value.clone() for name, value in self.optimizer.state(index).items()}

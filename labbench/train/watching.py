@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from labbench.records import Config
 from labbench.train.measures import losses_of
 from labbench.train.models import Step
+from labbench.train.starting import new_model
 from labbench.train.stepper import Lesson
-from labbench.train.tasks import make_model
 
 SAMPLES = 256
 """Of the validation data, the first ones."""
@@ -31,7 +31,7 @@ class Looking:
         """`config` is that of one of the runs."""
         self._task = lesson.task
         self._sample = tuple(part[:SAMPLES] for part in lesson.data.val)
-        self._model = make_model(lesson.task, config).to(lesson.data.device, lesson.data.dtype).eval()
+        self._model = new_model(lesson.task, config).to(lesson.data.device, lesson.data.dtype).eval()
         modules = {_name(path, module): module for path, module in self._model.named_modules()}
         self._layers = {
             name: parameters

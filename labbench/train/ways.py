@@ -20,8 +20,8 @@ from labbench.train.clock import Clock
 from labbench.train.dropout import SPATIAL_DIMENSIONS, dropout_probabilities
 from labbench.train.layers import known
 from labbench.train.members import Member
+from labbench.train.starting import new_model, take_over
 from labbench.train.stepper import Lesson, Stepper, state_of
-from labbench.train.tasks import make_model
 from labbench.train.together import Together
 
 WIDTH = 64
@@ -46,15 +46,23 @@ def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
         if several[0].way == "loop" or (several[0].way is None and len(several) == 1):
             yield from (alone(member, lesson) for member in several)
             continue
-        models = [make_model(lesson.task, member.config) for member in several]
+        models = [first_model(member, lesson) for member in several]
         for alike in by_structure(models):
             yield from together([several[i] for i in alike], [models[i] for i in alike], lesson)
+
+
+def first_model(member: Member, lesson: Lesson) -> nn.Module:
+    """The model with which a member begins; one that goes on brings its own weights."""
+    model = new_model(lesson.task, member.config)
+    if member.resumed is None:
+        member.note = take_over(model, lesson, member.config)
+    return model
 
 
 def alone(member: Member, lesson: Lesson, note: str | None = None) -> Arranged:
     """The member by itself, in the plain loop."""
     clock = Clock(member.recorder.step)
-    stepper = Alone(make_model(lesson.task, member.config), member.config, lesson, clock)
+    stepper = Alone(first_model(member, lesson), member.config, lesson, clock)
     if member.resumed is not None:
         stepper.load([member.resumed])
     return Arranged([member], stepper, clock, note)
