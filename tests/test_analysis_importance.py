@@ -118,6 +118,33 @@ def test_a_parameter_of_one_optimizer_alone_has_its_share_of_the_whole():
     assert found.alone["momentum"].mean == pytest.approx(1.0)
 
 
+def test_a_parameter_that_is_held_outside_one_optimizer_has_the_share_it_has_within():
+    """The same runs with and without a momentum written where it is held: the shares are the same."""
+    kinds = [("adam", 0.0), ("rmsprop", 0.0), ("sgd", 0.0), ("sgd", 0.9)]
+
+    def found(held: bool):
+        return decomposed(
+            Observation(
+                {"optimizer": o, "lr": lr} | ({"momentum": m} if held or o == "sgd" else {}),
+                0,
+                {"adam": 0.9, "rmsprop": 0.8, "sgd": 0.5 + 0.2 * m}[o] - lr,
+            )
+            for o, m in kinds
+            for lr in (0.1, 0.2, 0.3)
+        )
+
+    assert found(held=True) == found(held=False)
+    shares = found(held=True)
+    assert shares.method == "full factorial"
+    optimizers = np.array([0.9, 0.8, 0.59]).var()
+    rates, momentum = np.array([0.1, 0.2, 0.3]).var(), 0.5 * 0.09**2  # momentum moves half of the set-ups
+    total = optimizers + rates + momentum
+    assert shares.alone["optimizer"].mean == pytest.approx(optimizers / total)
+    assert shares.alone["lr"].mean == pytest.approx(rates / total)
+    assert shares.alone["momentum"].mean == pytest.approx(momentum / total)
+    assert shares.rest == pytest.approx(0.0, abs=1e-9)
+
+
 def test_nothing_is_decomposed_where_nothing_varies():
     assert decomposed([Observation({"lr": lr}, 0, 0.5) for lr in (0.1, 0.2)]) is None
     assert decomposed([Observation({"lr": 0.1}, seed, float(seed)) for seed in range(3)]) is None

@@ -140,3 +140,45 @@ def test_records_become_observations():
     assert [o.seconds for o in seen] == [2.5, 4.0, 2.5, 2.5]
     assert observe(runs, "val/accuracy", "min")[0].value == 0.1
     assert observe(runs, "val/accuracy", at="last")[0].value == 0.8
+
+
+def held_outside_sgd() -> list[Observation]:
+    """Momentum is 0 but for SGD, which takes 0.9 and Nesterov's too."""
+    kinds = [
+        ("adam", 0.0, False),
+        ("rmsprop", 0.0, False),
+        ("sgd", 0.0, False),
+        ("sgd", 0.9, False),
+        ("sgd", 0.9, True),
+    ]
+    return [
+        Observation({"optimizer": o, "momentum": m, "nesterov": n, "lr": lr}, 0, len(o) + m)
+        for o, m, n in kinds
+        for lr in (0.01, 0.1)
+    ]
+
+
+def test_a_parameter_that_is_held_outside_one_optimizer_is_its_child():
+    table = tabulate(held_outside_sgd())
+    for name, levels in (("momentum", (None, 0.0, 0.9)), ("nesterov", (None, False, True))):
+        found = table.parameter(name)
+        assert (found.parent, found.levels) == ("optimizer", levels)
+        assert [setup.config["optimizer"] == "sgd" for setup in table.setups] == found.present().tolist()
+    assert table.parameter("lr").parent is None
+    assert table.parameter("optimizer").parent is None
+
+
+def test_a_single_set_up_of_an_optimizer_says_nothing_of_what_was_held():
+    """A sweep under way: of rmsprop one learning rate is there so far."""
+    runs = [Observation({"optimizer": o, "lr": lr}, 0, lr) for o in ("sgd", "adam") for lr in (0.01, 0.1)]
+    table = tabulate([*runs, Observation({"optimizer": "rmsprop", "lr": 0.01}, 0, 0.5)])
+    assert table.parameter("lr").parent is None
+
+
+def test_a_parameter_that_is_held_at_several_values_is_no_child():
+    runs = [
+        Observation({"optimizer": o, "momentum": m, "lr": lr}, 0, lr)
+        for o, m in (("adam", 0.0), ("rmsprop", 0.5), ("sgd", 0.0), ("sgd", 0.9))
+        for lr in (0.01, 0.1)
+    ]
+    assert tabulate(runs).parameter("momentum").parent is None

@@ -63,3 +63,12 @@ def test_its_grid_has_nothing_left_to_train(labbench: Labbench, tmp_path: Path) 
     assert result.exit_code == 0, result.output
     assert "nothing to do: 189" in result.stderr
     assert len(json.loads(result.stdout)) == 189
+
+
+def test_momentum_is_judged_under_sgd_which_alone_takes_two_of_it(labbench: Labbench, tmp_path: Path) -> None:
+    """The grid is then a full factorial of optimizer and learning rate, and nothing of its variance stays `other`."""
+    shutil.copy(EXAMPLE, tmp_path / "runs.db")
+    result = labbench("why", "val/accuracy")
+    assert result.exit_code == 0, result.output
+    assert "of the variance: lr 62 %, optimizer 2 %, momentum 1 %, interactions 31 %, seeds 3 %" in result.stdout
+    assert "averaged over the set-ups that vary it, by their optimizer" in result.stdout

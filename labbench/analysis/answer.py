@@ -67,6 +67,8 @@ class ParameterAnswer:
     followers: tuple[str, ...]
     """Parameters that only move together with this one, so that the effect may be theirs."""
     closing: Closing | None
+    parent: str | None = None
+    """The parameter under some of whose values alone this one was varied."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Runs become set-ups (a config without its seed) over parameters with levels: the table that the analysis works on.
 
 A parameter that only moves together with others (`[[zip]]`, `[[set]]`) cannot be told apart from them and is not
-judged on its own; one that exists under some values of another alone is a *child* of it.
+judged on its own; one that exists, or takes more than one value, under some values of another alone is a *child* of it.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ def tabulate(observations: Iterable[Observation]) -> Table:
     setups = tuple(_setup(group) for group in groups.values())
     names = dict.fromkeys(name for setup in setups for name in setup.config)
     found = [_parameter(name, [setup.config.get(name) for setup in setups]) for name in names]
-    varying = _with_parents(_with_followers([parameter for parameter in found if len(parameter.levels) > 1]))
+    varying = _with_followers([parameter for parameter in found if len(parameter.levels) > 1])
+    varying = _with_parents([_where_it_varies(parameter, varying) for parameter in varying])
     cells = math.prod(len(p.levels) for p in varying if p.follows is None and p.parent is None)
     if cells > 1.5 * len(setups):  # not a grid: a number rarely has the same value twice
         varying = [_binned(parameter) if _has_many_levels(parameter) else parameter for parameter in varying]
@@ -306,6 +307,32 @@ def _is_full_factorial(parameters: Sequence[Parameter]) -> bool:
 def _share_explained(codes: Ints, given: Ints) -> float:
     """Share of the set-ups whose code is the commonest under their value of `given`."""
     return float(sum(np.bincount(codes[given == value]).max() for value in np.unique(given)) / len(codes))
+
+
+def _where_it_varies(parameter: Parameter, parameters: Sequence[Parameter]) -> Parameter:
+    """The parameter without the value at which it is held outside some words of another, as momentum is outside of SGD.
+
+    One set-up of a word may have its value by chance; two that differ in something else show that it was held there.
+    """
+    if None in parameter.levels or parameter.follows or not (parameter.numeric or _is_switch(parameter)):
+        return parameter
+    for other in parameters:
+        if other is parameter or other.follows or other.numeric or _is_switch(other) or None in other.levels:
+            continue
+        values = [np.unique(parameter.codes[other.codes == code]) for code in range(len(other.levels))]
+        held = [code for code, found in enumerate(values) if len(found) == 1]
+        alike = len({int(values[code][0]) for code in held}) == 1
+        if alike and len(held) < len(values) and np.bincount(other.codes)[held].min() > 1:
+            outside = np.isin(other.codes, held)
+            kept = np.unique(parameter.codes[~outside])
+            codes = np.where(outside, 0, np.searchsorted(kept, parameter.codes) + 1)
+            levels = (None, *(parameter.levels[code] for code in kept))
+            return replace(parameter, levels=levels, codes=codes.astype(np.int64))
+    return parameter
+
+
+def _is_switch(parameter: Parameter) -> bool:
+    return all(isinstance(level, bool) for level in parameter.levels)
 
 
 def _with_parents(parameters: Sequence[Parameter]) -> list[Parameter]:

@@ -213,6 +213,7 @@ def _parameters(case: _Case, found: Importance | None) -> tuple[ParameterAnswer,
             evidence=strength,
             followers=tuple(other.name for other in everything.parameters if other.follows == p.name),
             closing=None if p.numeric else _closing(case, p, effects),
+            parent=p.parent,
         )
         for p, effects, strength in zip(everything.judged, marginals, evidence, strict=True)
     ]

@@ -175,7 +175,9 @@ def _two_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) 
     if parameter.evidence == "none" and contrast.interval.low is not None:
         return f"no difference found ({ahead} against {behind}: {gain})"
     better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
-    averaged = "on average" if answer.shares and answer.shares.method == "additive model" else "averaged over the grid"
+    modelled = answer.shares is not None and answer.shares.method == "additive model"
+    whole = f"averaged over the set-ups that vary it, by their {clean(parameter.parent or '')}"
+    averaged = "on average" if modelled else whole if parameter.parent else "averaged over the grid"
     said = f"{better} by {gain} {averaged}"
     return said + _strength(parameter) + _closing(parameter, answer) + _best_differs(parameter, contrast, answer)
 
