@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from labbench.analysis import Observation
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.setups import tabulate
+from labbench.analysis.why import why
+from labbench.analysis.words import sentences
 
 
-def decomposed(observations):
+def decomposed(observations, *, forest=False):
     table = tabulate(observations).measured()
-    return importance(table, learn_noise(table))
+    return importance(table, learn_noise(table), may_ask_forest=forest)
 
 
 def bilinear(a, b, c):
@@ -104,6 +107,69 @@ def test_a_random_search_gets_the_shares_of_its_additive_part():
     assert found.alone["b"].mean == pytest.approx(0.8, abs=0.06)  # bins of a fifth keep 24/25 of it
     assert found.alone["c"].mean == pytest.approx(0.0, abs=0.02)
     assert found.alone["c"].low == 0.0
+
+
+def rates_of_two_optimizers(setups=200, seeds=2):
+    """A random search: each optimizer wants a rate of its own, `width` does nothing; seeds spread by 0.02."""
+    generator = np.random.default_rng(0)
+    return [
+        Observation({"optimizer": optimizer, "rate": rate, "width": width}, seed, float(value))
+        for number, (rate, width) in enumerate(generator.uniform(size=(setups, 2)).tolist())
+        for optimizer in [("sgd", "adam")[number % 2]]
+        for seed, value in enumerate(wanted(optimizer, rate) + 0.02 * generator.standard_normal(seeds))
+    ]
+
+
+def wanted(optimizer, rate):
+    return 0.9 - np.abs(rate - (0.9 if optimizer == "sgd" else 0.4))
+
+
+def test_a_forest_finds_an_interaction_in_a_random_search_that_an_additive_model_cannot():
+    pytest.importorskip("sklearn", reason="the extra `forest` is not installed")
+    runs = rates_of_two_optimizers()
+    found, additive = decomposed(runs, forest=True), decomposed(runs)
+    assert (found.method, additive.method) == ("random forest", "additive model")
+    heights = np.array([wanted(optimizer, np.linspace(0, 1, 1001)) for optimizer in ("sgd", "adam")])
+    rates, optimizers = heights.mean(axis=0), heights.mean(axis=1)
+    both = heights - rates - optimizers[:, None] + heights.mean()
+    total = heights.var() + 0.02**2
+    assert found.alone["rate"].mean == pytest.approx(rates.var() / total, abs=0.05)
+    assert found.alone["optimizer"].mean == pytest.approx(optimizers.var() / total, abs=0.05)
+    assert found.pairs["optimizer", "rate"].mean == pytest.approx(both.var() / total, abs=0.12)
+    assert found.alone["width"].mean < 0.01
+    assert found.rest < 0.15 < both.var() / total < additive.rest
+    assert found == decomposed(runs, forest=True)
+
+
+def test_a_forest_is_told_in_words():
+    pytest.importorskip("sklearn", reason="the extra `forest` is not installed")
+    told = "\n".join(sentences(why(rates_of_two_optimizers(), "score", "max")))
+    assert "of the variance: " in told
+    assert "interactions" in told
+    assert "scikit-learn" not in told
+
+
+def test_a_forest_gives_noise_to_the_seeds_and_nothing_to_the_parameters():
+    pytest.importorskip("sklearn", reason="the extra `forest` is not installed")
+    generator = np.random.default_rng(1)
+    runs = [
+        Observation(dict(zip("abc", x, strict=True)), seed, float(generator.standard_normal()))
+        for x in generator.uniform(size=(80, 3)).tolist()
+        for seed in range(2)
+    ]
+    found = decomposed(runs, forest=True)
+    assert sum(share.mean for share in (*found.alone.values(), *found.pairs.values())) < 0.1
+
+
+def test_where_the_forest_is_not_installed_the_answer_says_what_it_would_tell():
+    found = decomposed(rates_of_two_optimizers())
+    assert (found.method, found.wants_forest) == ("additive model", True)
+    assert not decomposed(rates_of_two_optimizers(setups=20)).wants_forest  # too few for a forest to learn from
+    answer = why(rates_of_two_optimizers(), "score", "max")
+    told = "\n".join(sentences(answer))
+    assert ('interactions are not told apart without scikit-learn, pip install -e ".[forest]"' in told) == (
+        find_spec("sklearn") is None
+    )
 
 
 def test_a_parameter_of_one_optimizer_alone_has_its_share_of_the_whole():

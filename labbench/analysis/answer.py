@@ -151,6 +151,8 @@ class Shares:
     rest: float
     setups: int
     left_out: tuple[tuple[str, Any], ...]
+    wants_forest: bool = False
+    """scikit-learn is lacking, with which interactions could be told."""
 
 
 @dataclass(frozen=True, slots=True)

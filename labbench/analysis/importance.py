@@ -3,19 +3,20 @@
 On a full factorial the decomposition is exact (Hooker 2007; Hutter, Hoos & Leyton-Brown 2014), whatever the number of
 seeds per cell: every cell counts the same. The noise of the means would pass for variance of every term; its expected
 part is taken off. A grid with holes is reduced to the values that were tried with everything else. Where that leaves
-less than half, as in a random search, an additive model of all parameters is used: what it cannot say (interactions)
-counts as unexplained.
+less than half, as in a random search, a random forest is asked (`forest`) where scikit-learn is installed and set-ups
+are enough; else an additive model of all parameters: what it cannot say (interactions) counts as unexplained.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from labbench.analysis import forest
 from labbench.analysis.effects import enough_for_all, indicator, level_means
 from labbench.analysis.intervals import Interval
 from labbench.analysis.noise import Noise
@@ -33,23 +34,28 @@ Term: TypeAlias = tuple[str, ...]
 class Importance:
     """Shares of the variance of a single run, when every value of every parameter counts the same."""
 
-    method: Literal["full factorial", "part of the grid", "additive model"]
+    method: Literal["full factorial", "part of the grid", "random forest", "additive model"]
     alone: dict[str, Interval]
     """By parameter: its own share, averaged over the others."""
     pairs: dict[tuple[str, str], Interval]
     """By pair: what the two do together beyond the sum of each; empty for an additive model."""
     rest: float
-    """Interactions of three and more; for an additive model all that it leaves unexplained."""
+    """Interactions of three and more; for a model (additive, forest) all that it leaves unexplained."""
     seeds: float | None
     """What is left between runs that differ by their seed alone; None where no set-up has two."""
     setups: int
     """How many set-ups it was computed from."""
     left_out: tuple[tuple[str, Any], ...] = ()
     """Values (parameter, value) that were not tried with everything else."""
+    wants_forest: bool = False
+    """With scikit-learn the interactions could be told too."""
 
 
-def importance(table: Table, noise: Noise | None) -> Importance | None:
-    """Decompose the variance of a table whose set-ups all have values; None where nothing varies."""
+def importance(table: Table, noise: Noise | None, *, may_ask_forest: bool | None = None) -> Importance | None:
+    """Decompose the variance of a table whose set-ups all have values; None where nothing varies.
+
+    `may_ask_forest` None means where scikit-learn is installed.
+    """
     free = [p for p in table.judged if p.parent is None and len(np.unique(p.codes)) > 1]
     if not free or not float(np.ptp(table.means)) > 0:
         return None
@@ -57,7 +63,10 @@ def importance(table: Table, noise: Noise | None) -> Importance | None:
     rows, left_out = (np.zeros(0, dtype=np.int64), ()) if binned else _full_part(free, len(table.setups))
     if 2 * len(rows) >= len(table.setups):
         return _exact(table, noise, free, rows, left_out)
-    return _additive(table, noise)
+    enough = len(table.setups) >= forest.ENOUGH and len(table.judged) > 1
+    if enough and (forest.is_there() if may_ask_forest is None else may_ask_forest):
+        return _by_forest(table, noise)
+    return replace(_additive(table, noise), wants_forest=enough)
 
 
 def _full_part(parameters: list[Parameter], setups: int) -> tuple[Ints, tuple[tuple[str, Any], ...]]:
@@ -183,9 +192,7 @@ def _additive(table: Table, noise: Noise | None) -> Importance:
     """Each parameter's part of an additive least-squares fit; one parameter at a time where data are too few."""
     rows = np.arange(len(table.setups))
     blocks = {p.name: indicator(p, rows) for p in table.judged}
-    runs = 0.0 if noise is None else float(noise.raw.mean())
-    of_means = float(_variance_of_means(table, noise).mean())
-    total = max(float(table.means.var(ddof=1)) - of_means, 0.0) + runs
+    runs, total = _of_runs(table, noise)
     alone = {}
     for name, block in blocks.items():
         others = [other for key, other in blocks.items() if key != name] if enough_for_all(table) else []
@@ -193,6 +200,29 @@ def _additive(table: Table, noise: Noise | None) -> Importance:
     told = sum(share.mean for share in alone.values()) + runs / total
     seeds = None if noise is None else runs / total
     return Importance("additive model", alone, {}, float(max(0.0, 1.0 - told)), seeds, len(rows))
+
+
+def _of_runs(table: Table, noise: Noise | None) -> tuple[float, float]:
+    """The variance that seeds alone make, and all of it, of a single run."""
+    runs = 0.0 if noise is None else float(noise.raw.mean())
+    of_means = float(_variance_of_means(table, noise).mean())
+    return runs, max(float(table.means.var(ddof=1)) - of_means, 0.0) + runs
+
+
+def _by_forest(table: Table, noise: Noise | None) -> Importance:
+    """Each parameter's and each pair's part of what a random forest has learnt; it gives no intervals."""
+    found = forest.parts(table)
+    runs, total = _of_runs(table, noise)
+    told = sum(found.alone.values()) + sum(found.pairs.values())
+    total = max(total, told + runs)
+    return Importance(
+        method="random forest",
+        alone={name: Interval(variance / total) for name, variance in found.alone.items()},
+        pairs={names: Interval(variance / total) for names, variance in found.pairs.items()},
+        rest=float(max(0.0, 1.0 - (told + runs) / total)),
+        seeds=None if noise is None else runs / total,
+        setups=len(table.setups),
+    )
 
 
 def _fitted_share(block: Floats, others: list[Floats], y: Floats, total: float) -> Interval:

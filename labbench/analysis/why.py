@@ -224,7 +224,7 @@ def _shares(found: Importance | None) -> Shares | None:
     if found is None:
         return None
     together = sum(share.mean for share in found.pairs.values())
-    return Shares(found.method, found.seeds, together, found.rest, found.setups, found.left_out)
+    return Shares(found.method, found.seeds, together, found.rest, found.setups, found.left_out, found.wants_forest)
 
 
 def _clipped(case: _Case, found: Marginal) -> Marginal:

@@ -15,6 +15,9 @@ from labbench.analysis.setups import freeze, is_number
 from labbench.text import clean, duration, number, setting
 
 TOLD_SHARE = 0.01
+MODELS = ("additive model", "random forest")
+"""Methods that leave something unexplained, of which nobody knows whether it is interactions."""
+FOREST = 'interactions are not told apart without scikit-learn, pip install -e ".[forest]" in labbench\'s checkout'
 """Share of the variance that is worth a mention."""
 OFF_AT_ZERO = {"dropout", "momentum", "weight_decay", "label_noise"}
 """Parameters whose 0 reads as "no dropout"."""
@@ -175,7 +178,7 @@ def _two_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) 
     if parameter.evidence == "none" and contrast.interval.low is not None:
         return f"no difference found ({ahead} against {behind}: {gain})"
     better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
-    modelled = answer.shares is not None and answer.shares.method == "additive model"
+    modelled = answer.shares is not None and answer.shares.method in MODELS
     whole = f"averaged over the set-ups that vary it, by their {clean(parameter.parent or '')}"
     averaged = "on average" if modelled else whole if parameter.parent else "averaged over the grid"
     said = f"{better} by {gain} {averaged}"
@@ -289,13 +292,14 @@ def _variance(answer: Answer) -> str:
     named = [(p.name, p.importance.mean) for p in answer.parameters if p.importance is not None]
     parts = [f"{clean(name)} {_percent(share)}" for name, share in named if share >= TOLD_SHARE]
     # interactions of three and more are interactions too; an additive model cannot tell them from anything else
-    left = "other" if shares.method == "additive model" else "interactions"
-    if shares.interactions + shares.rest >= TOLD_SHARE:
-        parts.append(f"{left} {_percent(shares.interactions + shares.rest)}")
+    modelled = shares.method in MODELS
+    together, other = (shares.interactions, shares.rest) if modelled else (shares.interactions + shares.rest, 0.0)
+    parts += [f"{n} {_percent(s)}" for n, s in (("interactions", together), ("other", other)) if s >= TOLD_SHARE]
     if shares.seeds is not None:
         parts.append(f"seeds {_percent(shares.seeds)}")
     left_out = f" (without {describe_pairs(shares.left_out)}: not there for all)" if shares.left_out else ""
-    return f"of the variance{left_out}: {', '.join(parts)}" if parts else ""
+    unsaid = f": {FOREST}" if shares.wants_forest and other >= TOLD_SHARE else ""
+    return f"of the variance{left_out}: {', '.join(parts)}{unsaid}" if parts else ""
 
 
 def describe_pairs(settings: tuple[tuple[str, Any], ...]) -> str:
