@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from labbench.errors import InputError
 from labbench.files import MODEL
 from labbench.params import TRAINING, with_defaults
 from labbench.planner import stack_of
-from labbench.records import Event, Log, Runtime
+from labbench.records import Boundary, Event, Log, Runtime
 from labbench.runner import read_asked
 from labbench.store.reader import Reader
 from labbench.train import snapshots
@@ -204,3 +205,18 @@ def test_where_there_are_no_weights_nothing_is_queued(labbench: Labbench, word: 
     assert complaint in result.stderr
     with Reader(Path("runs.db")) as reader:
         assert len(reader.runs()) == 1
+
+
+def test_a_frozen_run_goes_on_from_its_snapshot_and_needs_the_file_no_more(tmp_path: Path, source: Path) -> None:
+    config = {**SOURCE, "lr": 0.1, "classes": [5, 6, 7], "init_from": str(source), "freeze": True, "epochs": 2}
+    events(tmp_path / "whole", config)
+    parts, run, task = tmp_path / "parts", run_of(config, "run0"), load_task("digits")
+    often = Runtime(keep="last", snapshot_every=0)
+    stack = stack_of([run], task="digits", stop=None, runtime=often, files=str(parts))
+    boundary = next(event for event in train(stack, task, "cpu") if isinstance(event, Boundary))
+    source.unlink()
+    again = replace(run, boundary=boundary.step, way="loop")
+    list(train(stack_of([again], task="digits", stop=None, runtime=KEPT, files=str(parts)), task, "cpu"))
+    whole, resumed = kept(tmp_path / "whole"), kept(parts)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
