@@ -16,8 +16,8 @@ _BAR_CELLS = 24
 _PLOT_CELLS = 40
 
 
-def importance_lines(answer: Answer) -> list[str]:
-    """A line a parameter: its share of the variance as a bar, with its interval, then what the parameters leave."""
+def importance_rows(answer: Answer) -> list[tuple[str, float, str]]:
+    """(name, share of the variance, its interval in words) of each parameter, then of what the parameters leave."""
     known = [one for one in answer.parameters if one.importance is not None]
     rows = [(clean(one.name), one.importance.mean, _percents(one)) for one in known if one.importance is not None]
     if answer.shares is not None:
@@ -25,6 +25,12 @@ def importance_lines(answer: Answer) -> list[str]:
         interactions = 1.0 - sum(share for _, share, _ in rows) - (seeds or 0.0)
         rows.append(("interactions", max(0.0, interactions), ""))
         rows += [("seeds", seeds, "")] if seeds is not None else []
+    return rows
+
+
+def importance_lines(answer: Answer) -> list[str]:
+    """A line a parameter: its share of the variance as a bar, with its interval, then what the parameters leave."""
+    rows = importance_rows(answer)
     room = max((width(name) for name, _, _ in rows), default=0)
     most = max((share for _, share, _ in rows), default=0.0) or 1.0
     return [
@@ -44,7 +50,7 @@ def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100)
     """A line a value: the mean over the rest of the grid with its interval, in numbers and on a scale all share."""
     effects = parameter.marginal.effects
     scale = _scale(answer)
-    names = [_value(effect) for effect in effects]
+    names = [effect_value(effect) for effect in effects]
     room = max(map(width, names), default=0)
     means = [with_interval(effect.interval) if effect.n else "no result" for effect in effects]
     wide = max(map(len, means), default=0)
@@ -68,7 +74,7 @@ def scale_line(answer: Answer) -> str:
     return f"{number(low)} … {number(high)}"
 
 
-def _value(effect: Effect) -> str:
+def effect_value(effect: Effect) -> str:
     if effect.span is not None:
         return f"{number(effect.span[0])} to {number(effect.span[1])}"
     return clean(str(effect.value).lower() if isinstance(effect.value, bool) else setting(effect.value))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,14 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.analysis import Answer, sentences
-from labbench.analysis.answer import Estimate
-from labbench.analysis.effects import Effect
+from labbench.analysis.answer import ParameterAnswer
+from labbench.analysis.cost_words import cost_sentences
 from labbench.analysis.figures import with_interval
+from labbench.analysis.spending import Efficiency
 from labbench.analysis.words import describe
+from labbench.answer_figures import effect_value, importance_rows
+from labbench.answer_tables import STAR, Sheet, other_tables, setups_table
 from labbench.curves import Floats, band
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
-from labbench.text import clean, duration, number, setting
+from labbench.text import clean
 
 COLUMNS = 300
 """Places at which a curve is drawn."""
@@ -84,53 +88,65 @@ def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
 
 
-def page(answer: Answer, curves: Sequence[SetupCurve]) -> str:
-    """The whole page, HTML."""
-    first, *others = sentences(answer)
+def page(answer: Answer, spent: Efficiency | None, curves: Sequence[SetupCurve]) -> str:
+    """The whole page, HTML. `spent` is what results have cost."""
+    first, *others = [*sentences(answer), *cost_sentences(answer, spent)]
+    setups = setups_table(answer)
     template = Template(files("labbench").joinpath("answer_page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=_text(f"{answer.metric}: which set-up is best, and why"),
         metric=_text(answer.metric),
         verdict=_text(first),
         sentences="\n".join(f"<li>{_text(line)}</li>" for line in others),
-        setups=_setups(answer),
-        parameters="\n".join(_parameter(answer, number) for number in range(len(answer.parameters))),
+        setups=_sheet(setups) if setups is not None else "",
+        importance=_importance(answer),
+        parameters="\n".join(_parameter(parameter, answer) for parameter in answer.parameters),
+        tables="\n".join(map(_sheet, other_tables(answer, spent))),
         data=_json([_plain(curve) for curve in curves]),
         shown=f"{len(curves)} set-ups" if len(curves) < MOST_CURVES else f"the best {MOST_CURVES} set-ups",
     )
 
 
-def _setups(answer: Answer) -> str:
-    """The best set-up and the runner-up as rows of a table."""
+def _sheet(sheet: Sheet) -> str:
+    """A table with its title; means shaded from the worst to the best, which has a star."""
+    rows = []
+    for number, row in enumerate(sheet.rows):
+        cells = [f'<th scope="row">{_text(row[0])}</th>']
+        for place, cell in enumerate(row[1:], start=1):
+            shade = sheet.shades[number][place - 1] if sheet.shades else None
+            style = f' style="--share: {shade:.0%}" class="shaded"' if shade is not None else ""
+            cells.append(f"<td{style}>{_text(f'{STAR} {cell}' if sheet.best == (number, place) else cell)}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<h3>{_text(sheet.title)}</h3>{_table(sheet.header, rows)}"
+
+
+def _importance(answer: Answer) -> str:
+    """Where the variance comes from, as bars."""
     rows = [
-        _row([name, describe(one.differing) or "the only set-up", with_interval(one.interval), *_counts(one)])
-        for name, one in (("best", answer.best), ("runner-up", answer.runner_up))
-        if one is not None
+        f'<tr><th scope="row">{_text(name)}</th><td><meter value="{share:.4f}"></meter></td>'
+        f"<td>{share:.0%}</td><td>{_text(interval)}</td></tr>"
+        for name, share, interval in importance_rows(answer)
     ]
-    return _table(["", "set-up", f"{answer.metric} [95 %]", "seeds", "diverged", "seconds a run"], rows) if rows else ""
+    head = "<h2>Where the variance comes from</h2>"
+    return f"{head}{_table(['', '', 'share', '95 %'], rows)}" if rows else ""
 
 
-def _counts(estimate: Estimate) -> list[str]:
-    return [str(estimate.n), f"{estimate.diverged} of {estimate.runs}", duration(estimate.seconds)]
-
-
-def _parameter(answer: Answer, place: int) -> str:
+def _parameter(parameter: ParameterAnswer, answer: Answer) -> str:
     """What a parameter's values do, on average over the rest of the grid."""
-    parameter = answer.parameters[place]
-    share = parameter.importance
-    told = f" <small>{share.mean:.0%} of the variance</small>" if share is not None else ""
+    effects = parameter.marginal.effects
+    known = [effect.interval.mean for effect in effects if effect.n]
+    best = (min if answer.goal == "min" else max)(known, default=math.nan)
     rows = [
-        _row([_value(effect), with_interval(effect.interval) if effect.n else "no result", str(effect.n)])
-        for effect in parameter.marginal.effects
+        _row(
+            [
+                f"{STAR} {effect_value(effect)}" if effect.n and effect.interval.mean == best else effect_value(effect),
+                with_interval(effect.interval) if effect.n else "no result",
+                f"{effect.n}" + (f", {effect.diverged} {answer.lost}" if effect.diverged else ""),
+            ]
+        )
+        for effect in effects
     ]
-    heading = f"<h3>{_text(parameter.name)}{told}</h3>"
-    return f"<section>{heading}{_table(['value', 'mean [95 %]', 'runs'], rows)}</section>"
-
-
-def _value(effect: Effect) -> str:
-    if effect.span is not None:
-        return f"{number(effect.span[0])} to {number(effect.span[1])}"
-    return str(effect.value).lower() if isinstance(effect.value, bool) else setting(effect.value)
+    return f"<section><h3>{_text(parameter.name)}</h3>{_table(['value', 'mean [95 %]', 'runs'], rows)}</section>"
 
 
 def _table(header: Sequence[str], rows: Sequence[str]) -> str:

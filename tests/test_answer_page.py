@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -52,6 +53,19 @@ def test_the_page_says_what_the_terminal_says(labbench: Labbench, page: Path) ->
     assert "val/loss 0.03 " in verdict  # 1 / 50, and a hundredth a seed
     assert verdict.split(":")[0] in text
     assert "what each parameter does" in text.lower()
+
+
+def test_the_page_has_the_tables_of_the_terminal(labbench: Labbench, page: Path) -> None:
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    terminal = labbench("--db", str(page.with_name("runs.db")), "why", "val/loss").stdout
+    titles = [
+        line for line in terminal.splitlines() if line.startswith(("the set-ups", "val/loss by", "lr within", "cost"))
+    ]
+    assert len(titles) >= 3
+    assert all(f"<h3>{title}</h3>" in text for title in titles)
+    for line in terminal.partition("where the variance comes from\n")[2].partition("\n\n")[0].splitlines():
+        name, share = line.split()[0], next(word for word in line.split() if word.endswith("%"))
+        assert re.search(rf">{re.escape(name)}</th>.*?<td>{share}</td>", text)
 
 
 def test_nothing_in_a_database_becomes_a_part_of_the_page(page: Path) -> None:

@@ -66,7 +66,7 @@ def why(
         if html_file is not None:
             from labbench.answer_page import page, setup_curves
 
-            _write(html_file, page(answer, setup_curves(reader, runs, metric, goals[metric])))
+            _write(html_file, page(answer, spent, setup_curves(reader, runs, metric, goals[metric])))
             click.echo(f"written: {html_file}", err=True)
         if as_json:
             costs = None if spent is None else spent.as_document()
