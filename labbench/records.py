@@ -123,7 +123,12 @@ class Runtime:
 
     log_every: int | Literal["auto"] = "auto"
     keep: Literal["none", "last", "best"] = "none"
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "float64", "bf16"] = "float32"
+    """`bf16`: forward passes in bfloat16, weights and optimizers in float32."""
+    tf32: bool = False
+    """Let CUDA round what it multiplies to TF32."""
+    compile: bool = False
+    """Let torch compile forward passes."""
     snapshot_every: float = 30.0
     """Seconds between two snapshots of a run at the least; from the last one an interrupted run goes on."""
     watch: bool = False

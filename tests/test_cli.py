@@ -187,7 +187,7 @@ GOOD = 'task = "digits"\n[params]\nepochs = 1\n'
         ('task = "lacking.py:Task"\n', "lacks data(self, config)"),
         ('task = "digits"\n[grid]\nseed = {a=1}\n', "grid.toml:3:"),
         ('task = "digits"\n[stop]\nmetric = "val/los"\npatience = 2\n', "grid.toml:3:10: `val/los` is not measured"),
-        ('task = "digits"\n[runtime]\nprecision = "bf16"\n', "grid.toml:3:13: "),
+        ('task = "digits"\n[runtime]\nprecision = "fp16"\n', "grid.toml:3:13: "),
     ],
 )
 def test_a_bad_grid_is_explained_where_it_is_bad(labbench: Labbench, tmp_path: Path, text: str, message: str) -> None:

@@ -377,7 +377,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 def test_a_precision_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InputError, match=r"float16.*use float32 or float64"):
+    with pytest.raises(InputError, match=r"float16.*use one of float32, float64, bf16"):
         trained(SMALL, runtime=Runtime(precision="float16"))  # type: ignore[arg-type]
 
 

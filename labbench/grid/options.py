@@ -43,7 +43,9 @@ _STOP: dict[str, Reader] = {
 _RUNTIME: dict[str, Reader] = {
     "log_every": _steps,
     "keep": Param("str", None, choices=("none", "last", "best")),
-    "precision": Param("str", None, choices=("float32", "float64")),
+    "precision": Param("str", None, choices=("float32", "float64", "bf16")),
+    "tf32": Param("bool", None),
+    "compile": Param("bool", None),
     "snapshot_every": _seconds,
     "watch": Param("bool", None),
 }

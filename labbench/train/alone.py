@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +35,14 @@ class Alone:
         if any(isinstance(module, nn.Conv2d) for module in model.modules()):
             # up to twice as fast on CPUs: pooling and normalisation above all
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        lesson.arithmetic.adapt(model)
+        self._arithmetic, self._forward = lesson.arithmetic, lesson.arithmetic.compiled(model)
         self.parameters = dict(model.named_parameters())
         self.optimizer = make_optimizer(config, self.parameters.values(), self.data.device)
 
     def step(self, batch: Tensor) -> Measured:
         inputs, targets = (part.index_select(0, batch[0]) for part in self.data.train)
-        outputs = self.model(inputs)
+        outputs = self._outputs(inputs)
         losses = losses_of(self.task, outputs, targets, self.smoothing)  # (N,)
         for parameter in self.parameters.values():
             parameter.grad = None
@@ -55,8 +58,11 @@ class Alone:
     @torch.no_grad()
     def evaluate(self, split: Split) -> Measured:
         inputs, targets = split
-        outputs = self.model(inputs)
+        outputs = self._outputs(inputs)
         return _of_one_run(losses_of(self.task, outputs, targets), metrics_of(self.task, outputs, targets))
+
+    def _outputs(self, inputs: Tensor) -> Any:
+        return self._arithmetic.outputs(self.data.device, lambda: self._forward(inputs))
 
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)

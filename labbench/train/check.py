@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from labbench.records import Config
 from labbench.train.alone import Alone
+from labbench.train.arithmetic import Arithmetic
 from labbench.train.clock import Clock
 from labbench.train.data import Data
 from labbench.train.dropout import dropout_probabilities
@@ -43,17 +45,18 @@ def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config
             expected += all_numbers(alone, batch[row : row + 1])
             if not torch.equal(before, torch.get_rng_state()):
                 return "its forward draws random numbers"
+
+    def stack(lesson: Lesson) -> Together:
+        model, probabilities = copy.deepcopy(models[chosen[0]]), [dropout_probabilities(models[i]) for i in chosen]
+        return Together(way, model, probabilities, [state_of(models[i]) for i in chosen], plain, lesson, Clock())
+
     try:
-        stack = Together(
-            way,
-            copy.deepcopy(models[chosen[0]]),
-            [dropout_probabilities(models[index]) for index in chosen],
-            [state_of(models[index]) for index in chosen],
-            plain,
-            sample,
-            Clock(),
-        )
-        results = all_numbers(stack, batch)
+        results = all_numbers(stack(sample), batch)
+        if lesson.arithmetic.bf16:  # its numbers are nobody's, but something may refuse it
+            rounded = replace(
+                sample, data=sample.data.to(batch.device, torch.float32), arithmetic=Arithmetic(bf16=True)
+            )
+            all_numbers(stack(rounded), batch)
     except Exception as error:  # torch.func may refuse a user's forward or loss in any way
         return f"{type(error).__name__}: {error}".splitlines()[0]
     for alone_numbers, together_numbers in zip(expected, results, strict=True):

@@ -31,6 +31,8 @@ def why_alone(stack: Together, members: list[Member], lesson: Lesson) -> str | N
     """Why these members should train one after another, or None: the stack is then to be set back by the caller."""
     if stack.data.device.type != "cpu" or members[0].epochs * lesson.steps_per_epoch < REPAID_STEPS:
         return None
+    if lesson.arithmetic.compiles:  # a trial would time the compiler
+        return None
     batch = first_batch([member.config["seed"] for member in members], lesson)
     alone = Alone(new_model(lesson.task, members[0].config), members[0].config, lesson, Clock())
     loop = quickest(alone, batch[:1], lambda steps: steps == 4)

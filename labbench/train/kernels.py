@@ -31,7 +31,8 @@ _QUIET = np.errstate(all="ignore")
 def serves(x: Tensor) -> bool:
     """Whether these kernels take such activations (S, N, ...)."""
     on_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    return on_cpu and x.shape[1] >= FEWEST_SAMPLES and not torch.is_autocast_enabled("cpu")
+    theirs = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    return on_cpu and x.shape[1] >= FEWEST_SAMPLES and not theirs
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -44,6 +44,8 @@ def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: Own, x: Tensor) -> T
     In training it is a group norm whose groups are the channels, the same formula in half the time on a CPU.
     """
     S, _, C = x.shape[:3]
+    if x.dtype == torch.bfloat16:
+        x = x.float()  # means and variances need more digits
     behind = x.movedim(1, -1)  # (S, C, ..., N)
     folded = behind.reshape(1, S * C, -1).contiguous()  # (1, S * C, pixels * N)
     mean, variance = (own[name].view(-1) if name in own else None for name in ("running_mean", "running_var"))
@@ -58,8 +60,10 @@ def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: Own, x: Tensor) -> T
         y, means, scales = torch.native_group_norm(folded, weight, bias, 1, S * C, values, S * C, layer.eps)
         if layer.training and mean is not None and variance is not None:
             own["num_batches_tracked"].add_(1)
-            found = scales.view(-1).pow(-2).sub_(layer.eps).mul_(values / (values - 1))  # unbiased, as torch keeps it
-            mean.lerp_(means.view(-1), layer.momentum)
+            found = (
+                scales.detach().view(-1).pow(-2).sub_(layer.eps).mul_(values / (values - 1))
+            )  # unbiased, as torch keeps it
+            mean.lerp_(means.detach().view(-1), layer.momentum)
             variance.lerp_(found, layer.momentum)
     return y.view(behind.shape).movedim(-1, 1)
 

@@ -9,13 +9,19 @@ from typing import Any
 import torch
 
 from labbench.records import Config, Stack
+from labbench.train.arithmetic import Arithmetic
 from labbench.train.members import Member
 from labbench.train.stepper import Lesson
 from labbench.train.tasks import Task, make_data
 
 
 def in_lessons(
-    members: Sequence[Member], task: Task, stack: Stack, device: torch.device, dtype: torch.dtype
+    members: Sequence[Member],
+    task: Task,
+    stack: Stack,
+    device: torch.device,
+    dtype: torch.dtype,
+    arithmetic: Arithmetic,
 ) -> Iterator[tuple[Lesson, list[Member]]]:
     """The members by what they learn, in the order of the first of each; a data set is made when it is asked for.
 
@@ -27,7 +33,7 @@ def in_lessons(
         first = waiting[0]
         config = ReadConfig(first.config)
         data = make_data(task, config).to(device, dtype)
-        lesson = Lesson(task, data, first.config["batch_size"], stack.task, files)
+        lesson = Lesson(task, data, first.config["batch_size"], arithmetic, stack.task, files)
         keys = config.read | {"batch_size"}
         together = [member for member in waiting if _same(member, first, keys)]
         for member in together:

@@ -7,19 +7,17 @@ optimizer updates done when something was measured, so the loss at step 0 is tha
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Set
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from threadpoolctl import threadpool_limits
 
-from labbench.errors import InputError, LabbenchError
+from labbench.errors import LabbenchError
 from labbench.params import TRAINING, with_defaults
-from labbench.records import Event, Failed, Finished, Log, Points, Runtime, Stack
+from labbench.records import Event, Failed, Finished, Log, Points, Stack
 from labbench.train import snapshots
+from labbench.train.arithmetic import arithmetic_of, prepare
 from labbench.train.data import Split
-from labbench.train.devices import resolve
 from labbench.train.lessons import in_lessons
 from labbench.train.measures import Means, generalization_gap
 from labbench.train.members import Member
@@ -31,7 +29,6 @@ from labbench.train.tasks import Task
 from labbench.train.watching import Looking
 from labbench.train.ways import Arranged, arrange
 
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 EVALUATION_BATCH = 512
 """Samples in a forward pass that needs no gradients, unless `batch_size` is larger."""
 
@@ -43,17 +40,18 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
     queue. Points come about every quarter of a second. Raises InputError where the device is not there or the task
     gives what cannot be trained; other errors of the task's travel to the caller as they are.
     """
-    device = prepare(device)
+    device = prepare(device, tf32=stack.runtime.tf32)
     params = {**TRAINING, **task.params}
     members = [
         Member(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
         for index, run in enumerate(stack.runs)
     ]
-    dtype, place = precision(stack.runtime), torch.device(device)
+    dtype, arithmetic = arithmetic_of(stack.runtime, device)
+    place = torch.device(device)
     members = yield from resumed(members, stack.files, place)
     if members and members[0].run.key not in leaving:  # before the task's own code, which may take its time
         yield members[0].started(device, members[0].way or "loop")
-    for lesson, learners in in_lessons(members, task, stack, place, dtype):
+    for lesson, learners in in_lessons(members, task, stack, place, dtype, arithmetic):
         for arranged in arrange(learners, lesson):
             yield from Training(arranged, lesson, stack, device, leaving).events()
 
@@ -72,33 +70,6 @@ def resumed(members: list[Member], files: str | None, device: torch.device) -> G
         except LabbenchError as error:
             yield Failed(run.key, run.attempt, "user", str(error))
     return ready
-
-
-def prepare(device: str) -> str:
-    """The name of a device that is there, with float32 meaning float32, and the same seed giving the same curve."""
-    name = resolve(device)[0]
-    if name.startswith("cuda"):
-        torch.cuda.set_device(name)
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
-    elif name == "cpu":
-        keep_to_one_thread()
-    return name
-
-
-@cache
-def keep_to_one_thread() -> None:
-    """Several threads add up in another order: a result must not depend on the executor."""
-    torch.set_num_threads(1)
-    threadpool_limits(1, user_api="blas")  # numpy's, which may have been loaded before anybody could say so
-
-
-def precision(runtime: Runtime) -> torch.dtype:
-    """The type of a training's numbers."""
-    if runtime.precision not in PRECISIONS:
-        raise InputError(f"[runtime] precision = {runtime.precision!r}: use {' or '.join(PRECISIONS)}")
-    return PRECISIONS[runtime.precision]
 
 
 class Training:

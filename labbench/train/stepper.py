@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from torch import Tensor, nn
 
+from labbench.train.arithmetic import Arithmetic
 from labbench.train.data import Data, Split, usable_samples
 from labbench.train.tasks import Task
 
@@ -28,6 +29,7 @@ class Lesson:
     data: Data
     """Where, and in the precision in which, models are trained."""
     batch_size: int
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
     name: str = ""
     """The task's."""
     files: Path | None = None

@@ -68,7 +68,9 @@ class Together:
         self.rows = Rows(trained)
         kind = StackedDropout if way == "vmap" else Dropout
         self._dropouts = replace_dropout(model, kind, lambda layer: Masks([], [], layer, clock))
-        self._forward = Layers(model) if way == "stacked" else vmapped(model)
+        self._arithmetic = lesson.arithmetic
+        self._arithmetic.adapt(model)
+        self._forward = self._arithmetic.compiled(Layers(model) if way == "stacked" else vmapped(model))
         self._trial: Trial | None = None
         self._arrange(configs, dropouts, states)
 
@@ -92,7 +94,8 @@ class Together:
         self._smoothing = self._column(smoothing) if any(smoothing) else None
         clips = [config["clip"] for config in configs]
         self._clips = self._column([clip or torch.inf for clip in clips]) if any(clips) else None
-        tiles_pay = self.way == "stacked" and self.data.device.type == "cpu"
+        # each width would be compiled anew
+        tiles_pay = self.way == "stacked" and self.data.device.type == "cpu" and not self._arithmetic.compiles
         self._trial = Trial(len(configs), self._trial.best if self._trial is not None else None) if tiles_pay else None
         self._cut(self._trial.width if self._trial is not None else len(configs))
 
@@ -159,7 +162,8 @@ class Together:
     def _outputs(self, tile: Tile, inputs: Tensor) -> Any:
         for dropout, masks in zip(self._dropouts, tile.masks, strict=True):
             dropout.masks = masks
-        return self._forward({**tile.leaves, **tile.fixed}, inputs)
+        tensors = {**tile.leaves, **tile.fixed}
+        return self._arithmetic.outputs(self.data.device, lambda: self._forward(tensors, inputs))
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
         """A copy of one run's parameters and buffers."""
