@@ -129,6 +129,8 @@ class Runtime:
     """Let CUDA round what it multiplies to TF32."""
     compile: bool = False
     """Let torch compile forward passes."""
+    data: Literal["auto", "device", "host"] = "auto"
+    """Where training data lies: beside the models unless it is too big for that, always, or never."""
     snapshot_every: float = 30.0
     """Seconds between two snapshots of a run at the least; from the last one an interrupted run goes on."""
     watch: bool = False

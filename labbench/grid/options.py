@@ -46,6 +46,7 @@ _RUNTIME: dict[str, Reader] = {
     "precision": Param("str", None, choices=("float32", "float64", "bf16")),
     "tf32": Param("bool", None),
     "compile": Param("bool", None),
+    "data": Param("str", None, choices=("auto", "device", "host")),
     "snapshot_every": _seconds,
     "watch": Param("bool", None),
 }

@@ -41,7 +41,7 @@ class Alone:
         self.optimizer = make_optimizer(config, self.parameters.values(), self.data.device)
 
     def step(self, batch: Tensor) -> Measured:
-        inputs, targets = (part.index_select(0, batch[0]) for part in self.data.train)
+        inputs, targets = self.data.gather(batch[0])
         outputs = self._outputs(inputs)
         losses = losses_of(self.task, outputs, targets, self.smoothing)  # (N,)
         for parameter in self.parameters.values():

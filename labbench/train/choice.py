@@ -57,5 +57,5 @@ def quickest(stepper: Stepper, batch: torch.Tensor, enough: Callable[[int], bool
 
 def first_batch(seeds: list[int], lesson: Lesson) -> torch.Tensor:
     """The indices of the samples with which each run begins: (S, N)."""
-    order = permutations(seeds, 1, len(lesson.data.train[0]), lesson.data.device)
+    order = permutations(seeds, 1, len(lesson.data.train[0]), lesson.data.home)
     return order[:, : lesson.batch_size]

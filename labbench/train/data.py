@@ -17,6 +17,8 @@ from labbench.train.random import Purpose, keys, words
 Split: TypeAlias = tuple[Tensor, Tensor]
 """(inputs (N, ...), targets (N, ...))"""
 
+HOST = torch.device("cpu")
+
 DIGITS = Path(__file__).with_name("digits.npz")
 DIGITS_SPLIT_SEED = 1998
 """Decides which digits are trained on; part of `digits@1`."""
@@ -32,7 +34,11 @@ class Data:
     val: Split
     test: Split | None = None
     dtype: torch.dtype = torch.float32
-    """The floating-point type in which models are trained on it; `to` sets it."""
+    """The floating-point type in which models are trained on it; `to` sets this and the next two."""
+    device: torch.device = HOST
+    """Where models are trained on it."""
+    resident: bool = True
+    """Whether it lies there, too; otherwise on the host, and a batch is brought when it is needed."""
 
     def __post_init__(self) -> None:
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
@@ -40,7 +46,8 @@ class Data:
                 _check(name, split)
 
     @property
-    def device(self) -> torch.device:
+    def home(self) -> torch.device:
+        """Where the tensors lie, and the indices of samples with them."""
         return self.train[0].device
 
     @property
@@ -49,14 +56,30 @@ class Data:
         splits = [split for split in (self.train, self.val, self.test) if split is not None]
         return max(int(targets.max()) for _, targets in splits) + 1
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Data:
-        """The same on `device`, floating-point numbers as `dtype`; integers stay what they are."""
+    def gather(self, indices: Tensor) -> Split:
+        """The training samples with these indices (N,), where the models are."""
+        inputs, targets = (part.index_select(0, indices) for part in self.train)
+        return self.bring((inputs, targets))
+
+    def bring(self, split: Split) -> Split:
+        """Samples of this data where the models are. To CUDA they go from pinned memory while the host goes on."""
+        if self.resident:
+            return split
+        if self.device.type == "cuda":
+            split = split[0].pin_memory(), split[1].pin_memory()
+        inputs, targets = (part.to(self.device, non_blocking=True) for part in split)
+        return inputs, targets
+
+    def to(self, device: torch.device, dtype: torch.dtype, *, resident: bool = True) -> Data:
+        """The same for models on `device`, floating-point numbers as `dtype`; integers stay what they are."""
+        home = device if resident else HOST
 
         def moved(split: Split) -> Split:
-            inputs, targets = (x.to(device, dtype if x.is_floating_point() else x.dtype).contiguous() for x in split)
+            inputs, targets = (x.to(home, dtype if x.is_floating_point() else x.dtype).contiguous() for x in split)
             return inputs, targets
 
-        return Data(moved(self.train), moved(self.val), None if self.test is None else moved(self.test), dtype)
+        test = None if self.test is None else moved(self.test)
+        return Data(moved(self.train), moved(self.val), test, dtype, device, resident)
 
 
 def _check(name: str, split: Split) -> None:

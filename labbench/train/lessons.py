@@ -9,30 +9,27 @@ from typing import Any
 import torch
 
 from labbench.records import Config, Stack
-from labbench.train.arithmetic import Arithmetic
+from labbench.train.arithmetic import arithmetic_of
 from labbench.train.members import Member
+from labbench.train.residency import placed
 from labbench.train.stepper import Lesson
 from labbench.train.tasks import Task, make_data
 
 
 def in_lessons(
-    members: Sequence[Member],
-    task: Task,
-    stack: Stack,
-    device: torch.device,
-    dtype: torch.dtype,
-    arithmetic: Arithmetic,
+    members: Sequence[Member], task: Task, stack: Stack, device: torch.device
 ) -> Iterator[tuple[Lesson, list[Member]]]:
     """The members by what they learn, in the order of the first of each; a data set is made when it is asked for.
 
     Those of a lesson are after equally many updates, too, and go on in the way in which they were stepped before.
     """
+    dtype, arithmetic = arithmetic_of(stack.runtime, device.type)
     waiting = list(members)
     files = None if stack.files is None else Path(stack.files)
     while waiting:
         first = waiting[0]
         config = ReadConfig(first.config)
-        data = make_data(task, config).to(device, dtype)
+        data = placed(make_data(task, config), device, dtype, stack.runtime.data)
         lesson = Lesson(task, data, first.config["batch_size"], arithmetic, stack.task, files)
         keys = config.read | {"batch_size"}
         together = [member for member in waiting if _same(member, first, keys)]

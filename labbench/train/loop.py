@@ -46,12 +46,12 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
         Member(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
         for index, run in enumerate(stack.runs)
     ]
-    dtype, arithmetic = arithmetic_of(stack.runtime, device)
     place = torch.device(device)
+    arithmetic_of(stack.runtime, device)  # before anything starts
     members = yield from resumed(members, stack.files, place)
     if members and members[0].run.key not in leaving:  # before the task's own code, which may take its time
         yield members[0].started(device, members[0].way or "loop")
-    for lesson, learners in in_lessons(members, task, stack, place, dtype, arithmetic):
+    for lesson, learners in in_lessons(members, task, stack, place):
         for arranged in arrange(learners, lesson):
             yield from Training(arranged, lesson, stack, device, leaving).events()
 
@@ -119,7 +119,7 @@ class Training:
         began, number = self.watch.seconds(), self.members[0].epoch + 1
         seeds = [member.config["seed"] for member in self.members]
         data, running = self.lesson.data, Means(len(seeds))
-        order = permutations(seeds, number, len(data.train[0]), data.device)  # (S, samples)
+        order = permutations(seeds, number, len(data.train[0]), data.home)  # (S, samples)
         with torch_generator(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
             self.stepper.train(True)
             for batch in order[:, : self.lesson.samples_per_epoch].split(self.lesson.batch_size, dim=1):
@@ -194,7 +194,7 @@ class Training:
         self.stepper.train(False)
         size, means = max(EVALUATION_BATCH, self.lesson.batch_size), Means(len(self.members))
         for inputs, targets in zip(*(part.split(size) for part in split), strict=True):
-            losses, metrics = self.stepper.evaluate((inputs, targets))
+            losses, metrics = self.stepper.evaluate(self.lesson.data.bring((inputs, targets)))
             means.add({"loss": losses, **metrics})
         return means.read(prefix)
 

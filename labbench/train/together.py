@@ -141,7 +141,7 @@ class Together:
     def _differentiate(self, tile: Tile, batch: Tensor) -> Measured:
         """Leave the gradients of these runs in their rows; what was measured on the way."""
         S, N = batch.shape
-        inputs, targets = (part.index_select(0, batch.flatten()).unflatten(0, (S, N)) for part in self.data.train)
+        inputs, targets = (part.unflatten(0, (S, N)) for part in self.data.gather(batch.flatten()))
         smoothing = None if self._smoothing is None else self._smoothing[tile.rows]
         outputs = self._outputs(tile, inputs)
         losses = stacked_losses_of(self.task, outputs, targets, smoothing)  # (S, N)

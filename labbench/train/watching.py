@@ -30,7 +30,7 @@ class Looking:
     def __init__(self, config: Config, lesson: Lesson) -> None:
         """`config` is that of one of the runs."""
         self._task = lesson.task
-        self._sample = tuple(part[:SAMPLES] for part in lesson.data.val)
+        self._sample = lesson.data.bring((lesson.data.val[0][:SAMPLES], lesson.data.val[1][:SAMPLES]))
         self._model = new_model(lesson.task, config).to(lesson.data.device, lesson.data.dtype).eval()
         modules = {_name(path, module): module for path, module in self._model.named_modules()}
         self._layers = {
