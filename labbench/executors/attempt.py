@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 
 from labbench.errors import is_out_of_memory
-from labbench.records import Boundary, Event, Failed, FailureKind, Finished, RunRecord, Stack, Started
+from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
 
 
 def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
@@ -39,6 +39,9 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
             (run,) = unfinished.values()
             yield Failed(run.key, run.attempt, kind_of(error), message_of(error), traceback.format_exc())
             return
+        if kind_of(error) == "oom":
+            run = next(iter(unfinished.values()))
+            yield Log(run.key, run.attempt, f"memory ran out with {len(unfinished)} runs at a time; now half of them\n")
     else:
         return
     runs = list(unfinished.values())

@@ -15,7 +15,7 @@ import torch
 from labbench.errors import LabbenchError
 from labbench.params import TRAINING, with_defaults
 from labbench.records import Event, Failed, Finished, Log, Points, Stack
-from labbench.train import snapshots
+from labbench.train import memory, snapshots
 from labbench.train.arithmetic import arithmetic_of, prepare
 from labbench.train.data import Split
 from labbench.train.lessons import in_lessons
@@ -28,9 +28,6 @@ from labbench.train.stepper import Lesson
 from labbench.train.tasks import Task
 from labbench.train.watching import Looking
 from labbench.train.ways import Arranged, arrange
-
-EVALUATION_BATCH = 512
-"""Samples in a forward pass that needs no gradients, unless `batch_size` is larger."""
 
 
 def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozenset()) -> Iterator[Event]:
@@ -53,7 +50,12 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
         yield members[0].started(device, members[0].way or "loop")
     for lesson, learners in in_lessons(members, task, stack, place):
         for arranged in arrange(learners, lesson):
-            yield from Training(arranged, lesson, stack, device, leaving).events()
+            training = Training(arranged, lesson, stack, device, leaving)
+            try:
+                yield from training.events()
+            except Exception as error:
+                memory.learn_from(error, arranged.structure, len(training.members))
+                raise
 
 
 def resumed(members: list[Member], files: str | None, device: torch.device) -> Generator[Event, None, list[Member]]:
@@ -192,7 +194,7 @@ class Training:
     def evaluate(self, split: Split, prefix: str) -> list[dict[str, float]]:
         """Of each run the mean loss and metrics over a split, as the model is used."""
         self.stepper.train(False)
-        size, means = max(EVALUATION_BATCH, self.lesson.batch_size), Means(len(self.members))
+        size, means = self.lesson.evaluation_batch, Means(len(self.members))
         for inputs, targets in zip(*(part.split(size) for part in split), strict=True):
             losses, metrics = self.stepper.evaluate(self.lesson.data.bring((inputs, targets)))
             means.add({"loss": losses, **metrics})

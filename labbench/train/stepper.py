@@ -21,6 +21,10 @@ Measured: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
 """Losses of S runs (S, N), and by name what else was measured of each sample (S, N)."""
 
 
+EVALUATION_BATCH = 512
+"""Samples in a forward pass that needs no gradients, unless `batch_size` is larger."""
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What the runs of a stack have in common: what they learn, from which data, in which batches."""
@@ -42,6 +46,11 @@ class Lesson:
     @property
     def steps_per_epoch(self) -> int:
         return math.ceil(self.samples_per_epoch / self.batch_size)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Samples in a forward pass that needs no gradients."""
+        return max(EVALUATION_BATCH, self.batch_size)
 
 
 @dataclass(frozen=True)

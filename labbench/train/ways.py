@@ -5,8 +5,10 @@ Models have one structure when they differ in nothing but the values of their te
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -15,11 +17,20 @@ from torch import nn
 
 from labbench.train.alone import Alone
 from labbench.train.check import disagreement
-from labbench.train.choice import why_alone
+from labbench.train.choice import first_batch, why_alone
 from labbench.train.clock import Clock
 from labbench.train.dropout import SPATIAL_DIMENSIONS, dropout_probabilities
 from labbench.train.layers import known
 from labbench.train.members import Member
+from labbench.train.memory import (
+    PROBED,
+    known_width,
+    learn_from,
+    peak_on_cuda,
+    remember,
+    structure_of,
+    width_for,
+)
 from labbench.train.starting import new_model, take_over
 from labbench.train.stepper import Lesson, Stepper, state_of
 from labbench.train.together import Together
@@ -37,6 +48,8 @@ class Arranged:
     clock: Clock
     note: str | None = None
     """Why they are stepped in another way than they might be."""
+    structure: Hashable = None
+    """By which it is remembered how many fit in memory."""
 
 
 def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
@@ -48,7 +61,10 @@ def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
             continue
         models = [first_model(member, lesson) for member in several]
         for alike in by_structure(models):
-            yield from together([several[i] for i in alike], [models[i] for i in alike], lesson)
+            structure = structure_of(models[alike[0]], lesson)
+            width = fitting(structure, [several[i] for i in alike], [models[i] for i in alike], lesson)
+            for part in (alike[first : first + width] for first in range(0, len(alike), width)):
+                yield from together([several[i] for i in part], [models[i] for i in part], lesson, structure)
 
 
 def first_model(member: Member, lesson: Lesson) -> nn.Module:
@@ -68,21 +84,59 @@ def alone(member: Member, lesson: Lesson, note: str | None = None) -> Arranged:
     return Arranged([member], stepper, clock, note)
 
 
-def together(members: list[Member], models: list[nn.Module], lesson: Lesson) -> Iterator[Arranged]:
+def fitting(structure: Hashable, members: list[Member], models: list[nn.Module], lesson: Lesson) -> int:
+    """How many of these members, alike in structure, are to step at a time."""
+    known, device = known_width(structure), lesson.data.device
+    if known is None and device.type == "cuda" and len(members) > max(PROBED):
+        free: int = torch.cuda.mem_get_info(device)[0]
+        try:
+            known = width_for(free, lambda runs: peak_on_cuda(device, partial(try_out, members[:runs], models, lesson)))
+            remember(structure, known)
+        except Exception:  # what cannot be stacked is found, and told, by the check that follows
+            return len(members)
+    return min(len(members), known or len(members))
+
+
+def try_out(members: list[Member], models: list[nn.Module], lesson: Lesson) -> None:
+    """An update and an evaluation of these members, which leave them as they were."""
+    stack = new_stack(members, copy.deepcopy(models[: len(members)]), lesson, Clock(members[0].recorder.step))
+    stack.train(True)
+    stack.step(first_batch([member.config["seed"] for member in members], lesson))
+    stack.train(False)
+    inputs, targets = (part[: lesson.evaluation_batch] for part in lesson.data.val)
+    stack.evaluate(lesson.data.bring((inputs, targets)))
+
+
+def new_stack(members: list[Member], models: list[nn.Module], lesson: Lesson, clock: Clock) -> Together:
+    """The members as one, after the updates that they have done; the first model is taken over."""
+    dropouts = [dropout_probabilities(model) for model in models]
+    states = [member.resumed or state_of(model) for member, model in zip(members, models, strict=True)]
+    return Together(way_of(models[0]), models[0], dropouts, states, [each.config for each in members], lesson, clock)
+
+
+def way_of(model: nn.Module) -> str:
+    return "stacked" if known(model) else "vmap"
+
+
+def together(
+    members: list[Member], models: list[nn.Module], lesson: Lesson, structure: Hashable = None
+) -> Iterator[Arranged]:
     """Members whose models have one structure: as one stack, or each alone where the check finds a difference."""
     if len(members) == 1 and members[0].way is None:
         yield alone(members[0], lesson)
         return
     configs = [member.config for member in members]
-    way = "stacked" if known(models[0]) else "vmap"
-    note = disagreement(way, models, configs, lesson)
+    note = disagreement(way_of(models[0]), models, configs, lesson)
     if note is not None:
         yield from one_after_another(members, lesson, note)
         return
     clock = Clock(members[0].recorder.step)
-    dropouts = [dropout_probabilities(model) for model in models]
     states = [member.resumed or state_of(model) for member, model in zip(members, models, strict=True)]
-    stack = Together(way, models[0], dropouts, states, configs, lesson, clock)
+    try:
+        stack = new_stack(members, models, lesson, clock)
+    except Exception as error:
+        learn_from(error, structure, len(members))
+        raise
     if members[0].way is None:  # one that goes on keeps its way
         start, note = clock.step, why_alone(stack, members, lesson)
         if note is not None:
@@ -91,7 +145,7 @@ def together(members: list[Member], models: list[nn.Module], lesson: Lesson) -> 
         if clock.step > start:
             clock.step = start
             stack.load(states)
-    yield Arranged(members, stack, clock)
+    yield Arranged(members, stack, clock, structure=structure)
 
 
 def one_after_another(members: Sequence[Member], lesson: Lesson, note: str) -> Iterator[Arranged]:

@@ -1,0 +1,121 @@
+"""How many runs of a stack fit in memory: from two measurements, and from having run out of it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from labbench.executors.attempt import attempt
+from labbench.planner import stack_of
+from labbench.records import Event, Finished, Log, RunRecord, Runtime
+from labbench.train.memory import SHARE, known_width, learn_from, remember, width_for
+
+MEGABYTE = 2**20
+
+
+def test_two_stacks_tell_how_many_runs_fit() -> None:
+    asked = []
+
+    def peak_of(runs: int) -> int:
+        """100 MB for all, 25 for each run."""
+        asked.append(runs)
+        return (100 + 25 * runs) * MEGABYTE
+
+    width = width_for(1000 * MEGABYTE, peak_of)
+    assert asked == [1, 8]
+    assert width == 32
+    assert peak_of(width) <= SHARE * 1000 * MEGABYTE < peak_of(width + 1)
+
+
+def test_at_least_one_run_is_tried_however_little_is_free() -> None:
+    assert width_for(10, lambda runs: 1000 * runs) == 1
+    assert width_for(10**9, lambda runs: 5) > 10**6
+
+
+def test_only_running_out_of_memory_narrows_what_is_tried_and_nothing_widens_it() -> None:
+    learn_from(ValueError("no"), "a structure", 9)
+    assert known_width("a structure") is None
+    learn_from(MemoryError(), "a structure", 9)
+    assert known_width("a structure") == 5
+    remember("a structure", 7)
+    assert known_width("a structure") == 5
+
+
+ROOMY = """
+import torch
+from torch import nn
+from labbench.params import Param
+from labbench.train.data import Data
+
+class Roomy(nn.Module):
+    '''Asks for 128 MB a run, which it never touches.'''
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, inputs):
+        torch.empty_like(inputs[:, :1].expand(-1, 2**22), dtype=torch.uint8, memory_format=torch.contiguous_format)
+        return self.linear(inputs)
+
+class Task:
+    params = {}
+
+    def data(self, config):
+        inputs = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+        return Data(train=(inputs, (inputs[:, 0] > 0).long()), val=(inputs, (inputs[:, 0] > 0).long()))
+
+    def model(self, config):
+        return Roomy()
+"""
+
+
+@contextmanager
+def memory_limited_to(more: int) -> Iterator[None]:
+    """This process may take that many bytes more than it has."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory so")
+def test_a_stack_that_ran_out_of_memory_is_halved_and_later_ones_are_cut_to_what_fitted(tmp_path: Path) -> None:
+    file = tmp_path / "roomy.py"
+    file.write_text(ROOMY)
+
+    def told(seeds: range) -> list[Event]:
+        runs = [
+            RunRecord(s, f"run{s}", "", "roomy", "running", {"seed": s, "epochs": 2, "batch_size": 32}) for s in seeds
+        ]
+        stack = stack_of(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
+        return list(attempt(stack, "cpu", frozenset()))
+
+    told(range(100, 102))  # what is loaded at the first use has its place
+    with memory_limited_to(750 * MEGABYTE):
+        first, later = told(range(8)), told(range(8, 16))
+    for events in (first, later):
+        ended = [event for event in events if isinstance(event, Finished)]
+        assert [event.status for event in ended] == ["finished"] * 8
+    assert [event.text for event in first if isinstance(event, Log)] == [
+        "memory ran out with 8 runs at a time; now half of them\n"
+    ]
+    assert not [event for event in later if isinstance(event, Log)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_peak_of_some_work_is_what_it_took() -> None:
+    from labbench.train.memory import peak_on_cuda
+
+    device = torch.device("cuda:0")
+    assert peak_on_cuda(device, lambda: torch.empty(32 * MEGABYTE, dtype=torch.uint8, device=device)) == 32 * MEGABYTE
