@@ -106,7 +106,8 @@ class Training:
             if member.way_told != self.stepper.way:
                 yield member.started(self.device, self.stepper.way)
             if self.note is not None:
-                yield Log(run.key, run.attempt, f"trained alone, because {self.note}\n")
+                yield Log(run.key, run.attempt, f"{self.note}\n")
+                self.note = None  # once is enough
             if member.note is not None:
                 yield Log(run.key, run.attempt, f"{member.note}\n")
             if member.epoch == 0:

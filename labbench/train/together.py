@@ -30,6 +30,8 @@ from labbench.train.trial import Trial
 from labbench.train.updates import StackOptimizer
 
 Tensors: TypeAlias = Mapping[str, Tensor]
+MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], Masks]
+"""From the seeds of runs, their probabilities and the number of a dropout layer."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,12 @@ class Together:
         self._width = width
         self._tiles = [self._tile(slice(start, start + width)) for start in range(0, len(self._configs), width)]
 
-    def _tile(self, rows: slice) -> Tile:
+    def whole(self, masks: MakeMasks) -> Tile:
+        """All runs as one tile, with masks of dropout made by the caller."""
+        return self._tile(slice(0, len(self._configs)), masks)
+
+    def _tile(self, rows: slice, masks: MakeMasks | None = None) -> Tile:
+        make = masks or (lambda seeds, probabilities, layer: Masks(seeds, probabilities, layer, self.clock))
         seeds = [config["seed"] for config in self._configs[rows]]
         return Tile(
             rows,
@@ -112,7 +119,7 @@ class Together:
             list(self.rows.views(self.gradients[rows]).values()),
             {name: tensor[rows] for name, tensor in self.fixed.items()},
             [
-                Masks(seeds, [run[layer] for run in self._probabilities[rows]], layer, self.clock)
+                make(seeds, [run[layer] for run in self._probabilities[rows]], layer)
                 for layer in range(len(self._dropouts))
             ],
         )
@@ -126,17 +133,26 @@ class Together:
         if self._trial is not None and self._trial.width != self._width:
             self._cut(self._trial.width)
         began = time.perf_counter()
-        measured = [self._differentiate(tile, batch[tile.rows]) for tile in self._tiles]
-        if self._clips is not None:
-            norms = self.gradients.norm(dim=1, keepdim=True)  # (S, 1)
-            self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ has it
         if not self.schedule.constant:
             self._rates = self._column(self.schedule.at(self.clock.step))
-        self.optimizer.step(self._rates)
+        measured = self.update(self._tiles, batch, self._rates)
         self.clock.step += 1
         if self._trial is not None:
             self._trial.took(time.perf_counter() - began, batch.shape[1])
+        return measured
+
+    def update(self, tiles: Sequence[Tile], batch: Tensor, rates: Tensor) -> Measured:
+        """The arithmetic of a step with these learning rates (S, 1): it only reads and writes tensors."""
+        measured = [self._differentiate(tile, batch[tile.rows]) for tile in tiles]
+        if self._clips is not None:
+            norms = self.gradients.norm(dim=1, keepdim=True)  # (S, 1)
+            self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ has it
+        self.optimizer.step(rates)
         return joined(measured)
+
+    def tensors(self) -> list[Tensor]:
+        """All that an update changes and the next one depends on, where it lies."""
+        return [self.parameters, *self.fixed.values(), *self.optimizer.tensors()]
 
     def _differentiate(self, tile: Tile, batch: Tensor) -> Measured:
         """Leave the gradients of these runs in their rows; what was measured on the way."""

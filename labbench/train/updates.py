@@ -43,6 +43,8 @@ class StackOptimizer:
             buffer = nn.Parameter(self._direction[part])
             buffer.grad = gradients[part]
             made = make_optimizer({**config, "lr": 1.0, "weight_decay": 0.0}, [buffer], parameters.device)
+            if parameters.device.type == "cuda" and "capturable" in made.defaults:
+                made.param_groups[0]["capturable"] = True  # it counts its steps on the device
             self._parts.append((part, buffer, made))
         self._decayed = _decays(configs, parameters, decoupled=False)
         self._shrunk = _decays(configs, parameters, decoupled=True)
@@ -58,6 +60,11 @@ class StackOptimizer:
         for part, decay in self._shrunk:
             self.parameters[part].mul_(1 - rates[part] * decay)
         self.parameters.addcmul_(rates, self._direction)
+
+    def tensors(self) -> list[Tensor]:
+        """The optimizers' memories, where they lie."""
+        memories = [optimizer.state[buffer] for _, buffer, optimizer in self._parts if buffer in optimizer.state]
+        return [value for memory in memories for value in memory.values() if isinstance(value, Tensor)]
 
     def state(self, index: int) -> dict[str, Tensor]:
         """The memory of one run's optimizer: `step`, and its tensors as `NAME.PARAMETER`."""

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from labbench.errors import is_out_of_memory
 from labbench.train.alone import Alone
+from labbench.train.captured import Captured
 from labbench.train.check import disagreement
 from labbench.train.choice import first_batch, why_alone
 from labbench.train.clock import Clock
@@ -47,7 +49,7 @@ class Arranged:
     stepper: Stepper
     clock: Clock
     note: str | None = None
-    """Why they are stepped in another way than they might be."""
+    """Why they are stepped in another way than they might be, for their logs."""
     structure: Hashable = None
     """By which it is remembered how many fit in memory."""
 
@@ -145,13 +147,39 @@ def together(
         if clock.step > start:
             clock.step = start
             stack.load(states)
-    yield Arranged(members, stack, clock, structure=structure)
+    try:
+        stepper, note = replayed(stack, lesson)
+    except Exception as error:
+        learn_from(error, structure, len(members))
+        raise
+    yield Arranged(members, stepper, clock, note, structure)
+
+
+def replayed(stack: Together, lesson: Lesson) -> tuple[Stepper, str | None]:
+    """The stack by a CUDA graph where there is CUDA; by itself, and why, where its step cannot be captured."""
+    if not may_be_captured(lesson):
+        return stack, None
+    try:
+        stack.train(True)
+        captured = Captured(stack, lesson.batch_size)
+        captured.capture()
+        return captured, None
+    except Exception as error:  # a user's forward may wait for the device, and torch's libraries may refuse
+        if is_out_of_memory(error):
+            raise
+        return stack, f"stepped without a CUDA graph, because {type(error).__name__}: {error}".splitlines()[0]
+
+
+def may_be_captured(lesson: Lesson) -> bool:
+    """Whether there are CUDA graphs, and a step that is the same each time: one that waits for no data."""
+    on_cuda = lesson.data.device.type == "cuda" and lesson.data.resident
+    return on_cuda and not lesson.arithmetic.compiles and lesson.batch_size <= lesson.samples_per_epoch
 
 
 def one_after_another(members: Sequence[Member], lesson: Lesson, note: str) -> Iterator[Arranged]:
     """Each alone; the first says why."""
     for number, member in enumerate(members):
-        yield alone(member, lesson, None if number else note)
+        yield alone(member, lesson, None if number else f"trained alone, because {note}")
 
 
 def by_structure(models: Sequence[nn.Module]) -> list[list[int]]:
