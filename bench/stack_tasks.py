@@ -30,6 +30,22 @@ class Images:
         return cnn((1, 16, 16), [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
 
 
+class LargeImages:
+    """The same network on the digits enlarged to 28x28."""
+
+    params: Mapping[str, Param] = MappingProxyType({})
+
+    def data(self, config: dict[str, Any]) -> Data:
+        def enlarged(split: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return nn.functional.interpolate(split[0], size=(28, 28), mode="bilinear"), split[1]
+
+        given = digits()
+        return Data(enlarged(given.train), enlarged(given.val))
+
+    def model(self, config: dict[str, Any]) -> nn.Module:
+        return cnn((1, 28, 28), [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
+
+
 class Residual:
     """A residual MLP, which has a forward of its own."""
 

@@ -11,7 +11,10 @@ and prints run-steps a second, how often labbench reaches those of the others wi
 whether the final accuracies agree. Imports count for nobody: torch is loaded, and the server
 from which workers are forked runs, before a clock starts.
 
-    python bench/stacks.py [--case mlp|cnn8|cnn16|resmlp] [--rounds 3] [--quick]
+The cases whose names begin with `cuda-` need a CUDA device, on which labbench is compared with the plain loop with
+resident data; without one they are said to be unmeasured.
+
+    python bench/stacks.py [--case NAME] [--rounds 3] [--quick]
 """
 
 from __future__ import annotations
@@ -22,11 +25,11 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +61,7 @@ class Case:
     epochs: int
     quick: int
     """Epochs with `--quick`."""
+    device: str = "cpu"
 
 
 CASES = {
@@ -84,14 +88,36 @@ CASES = {
         epochs=10,
         quick=3,
     ),
+    "cuda-mlp": Case(
+        'task = "digits"\n[grid]\ndropout = [0.0, 0.5]\noptimizer = ["sgd", "adam"]\n'
+        f"lr = [0.03, 0.01, 0.003, 0.001]\n[repeat]\nseeds = {[*range(16)]}\n",
+        epochs=20,
+        quick=2,
+        device="cuda",
+    ),
+    "cuda-cnn28": Case(
+        f'task = "{TASKS}:LargeImages"\n[grid]\noptimizer = ["sgd", "adam"]\n'
+        f"lr = [0.03, 0.01, 0.003, 0.001]\n[repeat]\nseeds = {[*range(8)]}\n",
+        epochs=8,
+        quick=1,
+        device="cuda",
+    ),
+    "cuda-big": Case(  # too big to gain: a run keeps the device busy by itself
+        'task = "digits"\n[params]\nhidden = [8192, 8192]\nbatch_size = 1024\n'
+        "[grid]\nlr = [0.01, 0.001]\n[repeat]\nseeds = [0, 1]\n",
+        epochs=100,
+        quick=5,
+        device="cuda",
+    ),
 }
 
 
-def plain(task_name: str, config: Config, *, loader: bool) -> float:
+def plain(task_name: str, config: Config, *, loader: bool, device: str = "cpu") -> float:
     """Train one run as people write it; returns its accuracy on the validation data."""
     task = load_task(task_name)
     config = with_defaults(config, {**TRAINING, **task.params})
-    data, model = make_data(task, config), make_model(task, config)
+    place = torch.device(device)
+    data, model = make_data(task, config).to(place, torch.float32), make_model(task, config).to(place)
     if config["optimizer"] == "adam":
         optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), config["lr"])
     else:
@@ -120,12 +146,12 @@ def plain(task_name: str, config: Config, *, loader: bool) -> float:
 def batches(split: tuple[Tensor, Tensor], size: int, *, loader: bool) -> Iterable[Sequence[Tensor]]:
     if loader:
         return DataLoader(TensorDataset(*split), batch_size=size, shuffle=True)
-    order = torch.randperm(len(split[0])).split(size)
+    order = torch.randperm(len(split[0]), device=split[0].device).split(size)
     return ((split[0][indices], split[1][indices]) for indices in order)
 
 
-def one_process(asked: Asked, *, loader: bool) -> list[float]:
-    return [plain(asked.grid.task, run.config, loader=loader) for run in asked.runs]
+def one_process(asked: Asked, *, loader: bool, device: str = "cpu") -> list[float]:
+    return [plain(asked.grid.task, run.config, loader=loader, device=device) for run in asked.runs]
 
 
 def several_processes(asked: Asked, pool: Any) -> list[float]:
@@ -142,10 +168,10 @@ def set_up_worker() -> None:
     torch.set_num_threads(1)
 
 
-def with_labbench(asked: Asked) -> list[float]:
+def with_labbench(asked: Asked, device: str = "cpu") -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder, "runs.db")
-        run_grid(asked, db, Silent(), device="cpu", workers=PROCESSES)
+        run_grid(asked, db, Silent(), device=device, workers=PROCESSES if device == "cpu" else None)
         with Reader(db) as reader:
             runs = {run.name: run for run in reader.runs()}
         return [accuracy_of(runs[run.name]) for run in asked.runs]
@@ -172,22 +198,43 @@ def measure(case: Case, rounds: int, epochs: int) -> None:
         path.write_text(f'name = "bench"\n{case.grid}')
         asked = read_asked(path, overrides=[f"epochs={epochs}"])
     warm_up(asked)
+    if case.device != "cpu":
+        ways = {
+            "resident": partial(one_process, loader=False, device=case.device),
+            "labbench": partial(with_labbench, device=case.device),
+        }
+        report(asked, *in_turn(ways, asked, rounds))
+        return
     with multiprocessing.get_context("spawn").Pool(PROCESSES, set_up_worker) as pool:
         several_processes(asked, pool)
-        ways: dict[str, Callable[[Asked], list[float]]] = {
-            "loader": partial(one_process, loader=True),
-            "resident": partial(one_process, loader=False),
-            "workers": partial(several_processes, pool=pool),
-            "labbench": with_labbench,
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        accuracies: dict[str, list[float]] = {}
-        for _ in range(rounds):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                accuracies[name] = way(asked)
-                seconds[name].append(time.perf_counter() - start)
-    report(asked, seconds, accuracies)
+        report(asked, *in_turn(ways_on_cpu(pool), asked, rounds))
+
+
+Way: TypeAlias = Callable[[Asked], list[float]]
+"""Trains a grid; returns the final accuracies."""
+
+
+def ways_on_cpu(pool: Any) -> dict[str, Way]:
+    return {
+        "loader": partial(one_process, loader=True),
+        "resident": partial(one_process, loader=False),
+        "workers": partial(several_processes, pool=pool),
+        "labbench": with_labbench,
+    }
+
+
+def in_turn(
+    ways: Mapping[str, Way], asked: Asked, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """By way the seconds of each round, and the accuracies of the last one."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    accuracies: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            accuracies[name] = way(asked)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, accuracies
 
 
 def warm_up(asked: Asked) -> None:
@@ -223,7 +270,11 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.case or list(CASES):
         case = CASES[name]
-        print(f"\n{name}:", flush=True)
+        if case.device == "cuda" and not torch.cuda.is_available():
+            print(f"\n{name}: unmeasured, there is no CUDA device here", flush=True)
+            continue
+        device = torch.cuda.get_device_name() if case.device == "cuda" else "CPU"
+        print(f"\n{name}, {device}:", flush=True)
         measure(case, 1 if options.quick else options.rounds, case.quick if options.quick else case.epochs)
 
 

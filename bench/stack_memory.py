@@ -1,0 +1,98 @@
+"""What a stack takes of the memory: the peak a run, and the largest stack that fits.
+
+Each number is the peak of a process of its own that makes one stack of the last run of a grid of bench/stacks.py (Adam,
+with dropout and batch normalisation where the grid has them), does some updates and an evaluation, with the memory
+settings of labbench's workers. Stacks of three widths tell what a run adds; the largest stack follows from that, and is
+not tried. On CUDA the peak is that of the device's memory.
+
+    python bench/stack_memory.py [--case NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from stacks import CASES, Case
+
+from labbench.executors.workers import WORKER_ENVIRONMENT
+from labbench.params import TRAINING, with_defaults
+from labbench.records import RunRecord, Runtime
+from labbench.runner import read_asked
+from labbench.train.arithmetic import prepare
+from labbench.train.choice import first_batch
+from labbench.train.clock import Clock
+from labbench.train.members import Member
+from labbench.train.memory import SHARE, peak_on_cuda
+from labbench.train.residency import free_bytes, placed
+from labbench.train.stepper import Lesson
+from labbench.train.tasks import load_task, make_data, make_model
+from labbench.train.ways import new_stack
+
+WIDTHS = (1, 8, 64)
+UPDATES = 3
+MEGABYTE = 2**20
+
+
+def peak_of(case: Case, runs: int) -> int:
+    """The bytes that this process, or the device, has held at the most, with a stack of so many runs."""
+    device = torch.device(prepare(case.device))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "grid.toml")
+        path.write_text(f'name = "bench"\n{case.grid}')
+        asked = read_asked(path, overrides=[])
+    task = load_task(asked.grid.task)
+    config = with_defaults(asked.runs[-1].config, {**TRAINING, **task.params})
+    lesson = Lesson(task, placed(make_data(task, config), device, torch.float32), config["batch_size"])
+    run = RunRecord(1, "run00000", "a run", "bench", "running", config)
+    members = [Member(run, {**config, "seed": seed}, None, Runtime()) for seed in range(runs)]
+
+    def work() -> None:
+        stack = new_stack(members, [make_model(task, member.config) for member in members], lesson, Clock())
+        stack.train(True)
+        for _ in range(UPDATES):
+            stack.step(first_batch([member.config["seed"] for member in members], lesson))
+        stack.train(False)
+        stack.evaluate(lesson.data.bring((lesson.data.val[0], lesson.data.val[1])))
+
+    if device.type == "cuda":
+        return peak_on_cuda(device, work)
+    work()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def available(case: Case) -> int:
+    """The bytes that are free for a process: of the device's memory, or of the machine's."""
+    free = free_bytes(torch.device(case.device))
+    if free is not None:
+        return free
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure what stacks take of the memory (Linux).")
+    parser.add_argument("--case", choices=list(CASES), action="append")
+    options = parser.parse_args()
+    os.environ.update(WORKER_ENVIRONMENT)
+    print(f"{'case':10} " + " ".join(f"{f'{width} runs':>10}" for width in WIDTHS) + "      a run   largest that fits")
+    for name in options.case or list(CASES):
+        case = CASES[name]
+        if case.device == "cuda" and not torch.cuda.is_available():
+            print(f"{name:10} unmeasured, there is no CUDA device here")
+            continue
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            peaks = [pool.apply(peak_of, (case, width)) for width in WIDTHS]
+        a_run = (peaks[-1] - peaks[0]) / (WIDTHS[-1] - WIDTHS[0])
+        largest = int((SHARE * available(case) - (peaks[0] - a_run)) / a_run)
+        columns = " ".join(f"{peak / MEGABYTE:7.0f} MB" for peak in peaks)
+        print(f"{name:10} {columns} {a_run / MEGABYTE:7.2f} MB   {largest:,}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
