@@ -54,7 +54,8 @@ def test_what_does_not_change_a_result_does_not_change_the_identity(identities: 
         "[params]\nepochs = 3\nmomentum = 0.5\nlr = 1.0",
         "[params]\nepochs = 3.0\nmomentum = 0.5\nlr = 1\nbeta1 = 0.9\nhidden = [128, 64]",
         "[params]\nepochs = 3\nmomentum = 0.5\n[grid]\nlr = [1]\n[repeat]\nseeds = [0]",
-        "name = 'other'\n[metrics]\nx = 'min'\n[runtime]\nkeep = 'best'\n[resources]\nretries = 3\n"
+        "name = 'other'\n[metrics]\nx = 'min'\n[runtime]\nkeep = 'best'\nprecision = 'bf16'\n"
+        "tf32 = true\ncompile = true\ndata = 'host'\n[resources]\nretries = 3\n"
         "[params]\nlr = 1\nmomentum = 0.5\nepochs = 3",
     ):
         assert identities(text) == [same]

@@ -26,7 +26,7 @@ _widths: dict[Hashable, int] = {}
 def structure_of(model: nn.Module, lesson: Lesson) -> Hashable:
     """What the memory of a run depends on: its modules and tensors, the samples of a batch, types and device."""
     modules = tuple(type(module).__qualname__ for module in model.modules())
-    tensors = tuple(tuple(tensor.shape) for tensor in [*model.parameters(), *model.buffers()])
+    tensors = tuple((tuple(tensor.shape), tensor.requires_grad) for tensor in [*model.parameters(), *model.buffers()])
     samples = lesson.batch_size, tuple(lesson.data.train[0].shape[1:])
     return modules, tensors, samples, lesson.data.dtype, lesson.arithmetic, str(lesson.data.device)
 
