@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 MODEL = "model.safetensors"
+PORTRAIT = "portrait.npz"
 SNAPSHOTS = "snapshot-*.safetensors"
 
 

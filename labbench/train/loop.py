@@ -21,6 +21,7 @@ from labbench.train.data import Split
 from labbench.train.lessons import in_lessons
 from labbench.train.measures import Means, generalization_gap
 from labbench.train.members import Member
+from labbench.train.portrait import Portraits
 from labbench.train.random import Purpose, generator_seed, permutations, torch_generator
 from labbench.train.recorder import Losses, Watch
 from labbench.train.starting import classes_told
@@ -84,6 +85,7 @@ class Training:
         self.runtime = stack.runtime
         self.losses, self.watch = Losses(), Watch()
         self.looking = Looking(self.members[0].config, lesson) if stack.runtime.watch else None
+        self.portraits = Portraits(self.looking, lesson.data, self.files) if self.looking and self.files else None
         self.saved = 0.0
         """When the last snapshots were written, in seconds of the watch."""
 
@@ -156,6 +158,8 @@ class Training:
             "time/compute_s": member.compute,
         }
         seen = {} if self.looking is None else self.looking.see(self.stepper.weights(index))
+        if self.portraits is not None:
+            self.portraits.sketch(member.run.key, member.epoch, self.stepper.weights(index))
         member.recorder.measure(values | now | seen, member.milliseconds + self.watch.milliseconds())
         judged = values | {"train/loss": member.recorder.epoch_loss()}
         if member.best is not None and member.best.is_beaten(judged):
@@ -176,6 +180,8 @@ class Training:
             diverged, leaves = member.recorder.diverged_at, member.run.key in self.leaving
             if diverged is not None or reason:
                 self.keep_model(index)
+                if self.portraits is not None:
+                    self.portraits.paint(member.run.key, member.epoch, self.stepper.weights(index))
                 told = f"non-finite train/loss at step {diverged}"
                 yield from self.end(member, "finished" if reason else "diverged", reason or told)
                 continue

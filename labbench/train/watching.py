@@ -31,15 +31,16 @@ class Looking:
         """`config` is that of one of the runs."""
         self._task = lesson.task
         self._sample = lesson.data.bring((lesson.data.val[0][:SAMPLES], lesson.data.val[1][:SAMPLES]))
-        self._model = new_model(lesson.task, config).to(lesson.data.device, lesson.data.dtype).eval()
-        modules = {_name(path, module): module for path, module in self._model.named_modules()}
+        self.model = new_model(lesson.task, config).to(lesson.data.device, lesson.data.dtype).eval()
+        self.modules = {_name(path, module): module for path, module in self.model.named_modules()}
+        """By name, the model itself too."""
         self._layers = {
             name: parameters
-            for name, module in modules.items()
+            for name, module in self.modules.items()
             if (parameters := [p for p in module.parameters(recurse=False) if p.requires_grad])
         }
         self._dead: dict[str, Tensor] = {}
-        for name, module in modules.items():
+        for name, module in self.modules.items():
             if type(module) in _SILENT:
                 module.register_forward_hook(self._listener(name))
 
@@ -49,19 +50,24 @@ class Looking:
         A gradient norm is that of the mean loss by all of a layer's own parameters. A unit, which is a channel of an
         image, is dead where a ReLU or step is 0 and a sigmoid or tanh at its end on the whole sample.
         """
-        self._model.load_state_dict(weights)
-        inputs, targets = self._sample
-        parameters = [parameter for layer in self._layers.values() for parameter in layer]
-        loss = losses_of(self._task, self._model(inputs), targets).mean()
-        found = torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ()
-        gradients = iter(found)
         seen = {}
-        for name, layer in self._layers.items():
-            own = [gradient for _, gradient in zip(layer, gradients, strict=False)]
-            squares = [gradient.double().square().sum() for gradient in own if gradient is not None]
+        for name, gradients in self.gradients(weights).items():
+            squares = [gradient.double().square().sum() for gradient in gradients]
             seen[f"grad_norm/{name}"] = torch.stack(squares).sum().sqrt().item() if squares else 0.0
         dead, self._dead = self._dead, {}
         return seen | {f"dead/{name}": silent.double().mean().item() for name, silent in dead.items()}
+
+    def gradients(self, weights: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        """By layer those of the mean loss on the sample, one a parameter that the loss depends on."""
+        self.model.load_state_dict(weights)
+        inputs, targets = self._sample
+        parameters = [parameter for layer in self._layers.values() for parameter in layer]
+        loss = losses_of(self._task, self.model(inputs), targets).mean()
+        found = iter(torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ())
+        return {
+            name: [gradient for _, gradient in zip(layer, found, strict=False) if gradient is not None]
+            for name, layer in self._layers.items()
+        }
 
     def _listener(self, name: str) -> Any:
         def listen(module: nn.Module, _: Any, outputs: Tensor) -> None:
