@@ -114,6 +114,25 @@ def show(db: Path, run: str, as_json: bool) -> None:
     for text in (story if not said.endswith(story) else "", said):  # a worker's last lines are in both
         if text:
             click.echo("\n" + "\n".join(clean(line) for line in text.splitlines()))
+    for line in pictures_of(db, record):
+        click.echo(line, color=True)
+
+
+def pictures_of(db: Path, record: RunRecord) -> list[str]:
+    """What a run that was watched has to be looked at, as lines for this terminal; a hint where it has nothing."""
+    from labbench.pixels import as_ansi, as_plain, hand_of
+    from labbench.portrait_file import portrait_path, read_portrait
+    from labbench.portraits import NONE, draw
+
+    try:
+        portrait = read_portrait(portrait_path(db, record.key))
+    except LabbenchError as error:
+        return ["", clean(str(error))]
+    if portrait is None:
+        return ["", NONE] if record.way is not None else []
+    hand = hand_of(sys.stdout, os.environ)
+    lines = draw(portrait, shutil.get_terminal_size().columns, hand)
+    return ["", *(as_ansi(lines, os.environ) if hand == "colour" else as_plain(lines))]
 
 
 def facts_of(record: RunRecord) -> dict[str, str]:
