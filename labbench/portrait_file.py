@@ -12,14 +12,17 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.errors import InputError
 from labbench.files import PORTRAIT, files_folder
 
+if TYPE_CHECKING:  # the TUI's first paint does without numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+NONE = "no pictures of its network: a grid with `[runtime] watch = true` leaves some at the end of a run"
+"""Said of a run without a portrait."""
 BINS = 16
 """Of a histogram."""
 Kind = Literal["activations", "gradients"]
@@ -86,6 +89,8 @@ def portrait_path(database: Path, key: str) -> Path | None:
 
 def write_portrait(path: Path, portrait: Portrait) -> None:
     """Write the file, which is whole or not there."""
+    import numpy as np
+
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -100,6 +105,8 @@ def read_portrait(path: Path | None) -> Portrait | None:
     """The portrait in the file, None where there is none. Raises InputError for a file that is no portrait."""
     if path is None or not path.is_file():
         return None
+    import numpy as np
+
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return _portrait({name: file[name] for name in file.files})
@@ -118,6 +125,8 @@ def read_portrait(path: Path | None) -> Portrait | None:
 
 
 def _arrays(portrait: Portrait) -> dict[str, Any]:
+    import numpy as np
+
     arrays: dict[str, Any] = {"epoch": portrait.epoch}
     if portrait.confusion is not None:
         arrays["confusion"] = portrait.confusion

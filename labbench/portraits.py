@@ -31,9 +31,6 @@ from labbench.pixels import (
 from labbench.portrait_file import Histogram, Kind, Mistakes, Plane, Portrait
 from labbench.text import clean, fit, number
 
-NONE = "no pictures of its network: a grid with `[runtime] watch = true` leaves some at the end of a run"
-"""Said of a run without a portrait."""
-
 CLASSES: Sequence[Colour] = (
     (66, 135, 245), (245, 140, 40), (60, 180, 100), (215, 80, 160), (220, 200, 60),
     (120, 100, 220), (70, 200, 210), (200, 90, 80), (150, 150, 150), (150, 190, 90),
@@ -131,7 +128,7 @@ def _shaded(scores: NDArray[np.float64], hand: Hand) -> list[Line]:
 def _confusion(confusion: NDArray[np.int64], columns: int, hand: Hand) -> list[Line]:
     """A table where there is room for one, and the commonest mistakes in words."""
     total, right = int(confusion.sum()), int(np.trace(confusion))
-    lines = [_title("confusion matrix", f"{right} of {total} validation samples right; a row is the true class")]
+    lines = [_title("confusion matrix", f"{right} of {total} validation samples right; rows are true classes")]
     classes = len(confusion)
     cell = max(len(str(int(confusion.max()))), len(str(classes - 1))) + 2
     if classes <= _TABLED and 5 + cell * classes <= columns:

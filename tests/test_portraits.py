@@ -15,63 +15,31 @@ from click.testing import Result
 from golden import compare
 from labbench.files import files_folder
 from labbench.pixels import Hand, as_ansi, as_plain, hand_of, raster, size
-from labbench.portrait_file import BINS, Histogram, Mistakes, Plane, Portrait, portrait_path, write_portrait
-from labbench.portraits import NONE, draw
+from labbench.portrait_file import BINS, NONE, Histogram, Portrait
+from labbench.portraits import draw
 from labbench.text import width
-from tui_samples import grid_of_runs
-
-
-def sample() -> Portrait:
-    """Numbers made by formulas, the same on every machine: three classes, a plane, images and two layers."""
-    y, x = np.meshgrid(np.linspace(1, -1, 40), np.linspace(-1, 1, 80), indexing="ij")
-    inside = np.where(x**2 + y**2 < 0.5, 0.95, 0.05)
-    angles = np.arange(12) * np.pi / 6
-    points = np.concatenate([0.3 * np.stack([np.cos(angles), np.sin(angles)], 1), np.array([[0.9, 0.9], [-0.9, -0.9]])])
-    ramp = np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4
-    counts = np.arange(BINS) ** 2
-    return Portrait(
-        epoch=4,
-        confusion=np.array([[9, 1, 0], [0, 10, 0], [3, 0, 7]]),
-        mistakes=Mistakes(
-            np.stack([ramp, 255 - ramp]),
-            np.array([2, 0]),
-            np.array([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1]], dtype=np.float32),
-        ),
-        plane=Plane(
-            np.stack([1 - inside, inside], axis=2).astype(np.float16),
-            (-1.0, 1.0, -1.0, 1.0),
-            points.astype(np.float32),
-            np.array([1] * 12 + [0, 0]),
-        ),
-        weights=np.linspace(-0.5, 0.5, 18, dtype=np.float32).reshape(2, 3, 3, 1),
-        histograms=[
-            Histogram(epoch, kind, layer, low, high, counts * epoch)
-            for epoch in (1, 2, 4)
-            for kind, low, high in (("activations", -1.5, 2.25), ("gradients", -8.0, 0.0))
-            for layer in ("1.linear", "4.linear")
-        ],
-    )
+from tui_samples import grid_of_runs, leave_portraits, portrait
 
 
 @pytest.mark.parametrize("hand", ["shades", "ascii"])
 def test_a_portrait_without_colours_looks_as_it_should(hand: Hand) -> None:
-    compare(f"portrait-{hand}", "\n".join(as_plain(draw(sample(), 80, hand))))
+    compare(f"portrait-{hand}", "\n".join(as_plain(draw(portrait(), 80, hand))))
 
 
 def test_ascii_is_ascii() -> None:
-    assert all(line.isascii() for line in as_plain(draw(sample(), 120, "ascii")))
+    assert all(line.isascii() for line in as_plain(draw(portrait(), 120, "ascii")))
 
 
 @pytest.mark.parametrize("hand", ["colour", "shades", "ascii"])
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(columns: int, hand: Hand) -> None:
-    lines = draw(sample(), columns, hand)
+    lines = draw(portrait(), columns, hand)
     assert max(map(size, lines)) <= columns
     assert len(lines) > 20
 
 
 def test_in_colour_each_side_of_the_boundary_has_the_colour_of_its_class() -> None:
-    plane = replace(sample(), confusion=None, mistakes=None, weights=None, histograms=())
+    plane = replace(portrait(), confusion=None, mistakes=None, weights=None, histograms=())
     rows = draw(plane, 80, "colour")[2:]
     corner, middle = rows[0][0], rows[10][40]
     assert corner.ink is not None
@@ -89,7 +57,7 @@ def test_pixels_of_an_image_stand_above_one_another() -> None:
 
 
 def test_codes_are_of_the_colours_that_the_terminal_knows_and_end_with_the_line() -> None:
-    lines = draw(sample(), 80, "colour")
+    lines = draw(portrait(), 80, "colour")
     rich, plain = as_ansi(lines, {"COLORTERM": "truecolor"}), as_ansi(lines, {})
     assert any("38;2;" in line for line in rich)
     assert not any("38;2;" in line for line in plain)
@@ -116,8 +84,8 @@ def test_colours_are_for_a_terminal_whose_person_wants_them() -> None:
 
 
 def test_names_of_layers_are_cleaned() -> None:
-    histograms = [replace(one, layer="1.\x1b]0;evil\x07\x1b[2J宽") for one in sample().histograms]
-    lines = as_plain(draw(replace(sample(), histograms=histograms), 60, "shades"))
+    histograms = [replace(one, layer="1.\x1b]0;evil\x07\x1b[2J宽") for one in portrait().histograms]
+    lines = as_plain(draw(replace(portrait(), histograms=histograms), 60, "shades"))
     assert not any("\x1b" in line or "\x07" in line for line in lines)
     assert any("1.␛]0;evil" in line for line in lines)
     assert max(map(width, lines)) <= 60
@@ -140,9 +108,7 @@ def test_weights_and_counts_that_are_all_zero_are_drawn() -> None:
 def test_show_draws_below_what_it_says_and_json_stays(labbench: Callable[..., Result], tmp_path: Path) -> None:
     run = grid_of_runs(tmp_path / "runs.db")[0]
     before, document = labbench("show", run.key).stdout, labbench("show", run.key, "--json").stdout
-    path = portrait_path(tmp_path / "runs.db", run.key)
-    assert path is not None
-    write_portrait(path, sample())
+    leave_portraits(tmp_path / "runs.db", [run])
     shown = labbench("show", run.key).stdout
     assert "decision boundary" in shown
     assert "\x1b" not in shown  # a pipe

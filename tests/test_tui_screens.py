@@ -14,7 +14,7 @@ from labbench.records import Failed, Finished, Log, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from store_samples import points, start
-from tui_samples import grid_of_runs, many_runs
+from tui_samples import grid_of_runs, leave_portraits, many_runs
 
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 
@@ -204,13 +204,31 @@ def test_why_waits_for_runs_to_end(tmp_path: Path) -> None:
 @SIZES
 def test_the_run_screen_looks_as_it_should(database: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        now = await press(pilot, "enter")
-        with Reader(database) as reader:
-            key = reader.find("adam lr=1 s1").key
-        now = re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "2026-11-30 12:00:00", now.replace(key, "k3f9a2b1"))
-        compare(named("run", size), now)
+        compare(named("run", size), steadied(await press(pilot, "enter"), database))
 
     use(database, look, size=size)
+
+
+@SIZES
+def test_pictures_of_the_network_stand_beside_the_facts_or_in_their_place(
+    database: Path, size: tuple[int, int]
+) -> None:
+    with Reader(database) as reader:
+        leave_portraits(database, reader.runs(None))
+
+    async def look(pilot: Pilot[None]) -> None:
+        before = await press(pilot, "enter")
+        compare(named("pictures", size), steadied(await press(pilot, "p"), database))
+        assert await press(pilot, "escape") == before
+
+    use(database, look, size=size)
+
+
+def steadied(screen: str, database: Path) -> str:
+    """The screen of the first run, with a key and times that are the same each time."""
+    with Reader(database) as reader:
+        key = reader.find("adam lr=1 s1").key
+    return re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "2026-11-30 12:00:00", screen.replace(key, "k3f9a2b1"))
 
 
 def test_output_is_followed_and_searched(tmp_path: Path) -> None:
@@ -273,3 +291,30 @@ def test_the_tabs_in_the_top_line_are_clicked(database: Path) -> None:
         assert "best: adam" in screen(pilot)
 
     use(database, look)
+
+
+def test_a_run_without_pictures_says_how_they_come_about_and_p_again_brings_the_chart_back(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        before = await press(pilot, "enter")
+        now = await press(pilot, "p")
+        assert "[runtime] watch = true" in now
+        assert await press(pilot, "p") == before
+
+    use(database, look)
+
+
+def test_pictures_are_scrolled_and_a_search_goes_back_to_the_output(database: Path) -> None:
+    with Reader(database) as reader:
+        leave_portraits(database, reader.runs(None))
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "enter")
+        first = await press(pilot, "p")
+        assert "decision boundary" in first
+        assert "gradients by layer" not in first
+        assert "gradients by layer" in await press(pilot, "G")
+        assert await press(pilot, "g") == first
+        now = await press(pilot, "slash", "escape")
+        assert "nothing was captured" in now
+
+    use(database, look, size=SMALL)

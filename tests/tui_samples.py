@@ -8,6 +8,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from labbench.portrait_file import (
+    BINS,
+    Histogram,
+    Mistakes,
+    Plane,
+    Portrait,
+    portrait_path,
+    write_portrait,
+)
 from labbench.records import Event, Failed, Finished, NewRun, Points, RunRecord, Started
 from labbench.store.writer import Writer
 
@@ -84,3 +95,43 @@ def many_runs(path: Path, count: int) -> list[RunRecord]:
     asked = [NewRun(f"run {number}", {"lr": 0.1, "seed": number}, str(number)) for number in range(count)]
     with Writer(path) as writer:
         return writer.queue("many", asked, task="digits", metrics={})
+
+
+def portrait() -> Portrait:
+    """Numbers made by formulas, the same on every machine: three classes, a plane, images and two layers."""
+    y, x = np.meshgrid(np.linspace(1, -1, 40), np.linspace(-1, 1, 80), indexing="ij")
+    inside = np.where(x**2 + y**2 < 0.5, 0.95, 0.05)
+    angles = np.arange(12) * np.pi / 6
+    points = np.concatenate([0.3 * np.stack([np.cos(angles), np.sin(angles)], 1), np.array([[0.9, 0.9], [-0.9, -0.9]])])
+    ramp = np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4
+    counts = np.arange(BINS) ** 2
+    return Portrait(
+        epoch=4,
+        confusion=np.array([[9, 1, 0], [0, 10, 0], [3, 0, 7]]),
+        mistakes=Mistakes(
+            np.stack([ramp, 255 - ramp]),
+            np.array([2, 0]),
+            np.array([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1]], dtype=np.float32),
+        ),
+        plane=Plane(
+            np.stack([1 - inside, inside], axis=2).astype(np.float16),
+            (-1.0, 1.0, -1.0, 1.0),
+            points.astype(np.float32),
+            np.array([1] * 12 + [0, 0]),
+        ),
+        weights=np.linspace(-0.5, 0.5, 18, dtype=np.float32).reshape(2, 3, 3, 1),
+        histograms=[
+            Histogram(epoch, kind, layer, low, high, counts * epoch)
+            for epoch in (1, 2, 4)
+            for kind, low, high in (("activations", -1.5, 2.25), ("gradients", -8.0, 0.0))
+            for layer in ("1.linear", "4.linear")
+        ],
+    )
+
+
+def leave_portraits(path: Path, runs: Sequence[RunRecord]) -> None:
+    """Let each of the runs have been watched."""
+    for run in runs:
+        file = portrait_path(path, run.key)
+        assert file is not None
+        write_portrait(file, portrait())

@@ -121,8 +121,8 @@ def show(db: Path, run: str, as_json: bool) -> None:
 def pictures_of(db: Path, record: RunRecord) -> list[str]:
     """What a run that was watched has to be looked at, as lines for this terminal; a hint where it has nothing."""
     from labbench.pixels import as_ansi, as_plain, hand_of
-    from labbench.portrait_file import portrait_path, read_portrait
-    from labbench.portraits import NONE, draw
+    from labbench.portrait_file import NONE, portrait_path, read_portrait
+    from labbench.portraits import draw
 
     try:
         portrait = read_portrait(portrait_path(db, record.key))

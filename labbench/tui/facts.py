@@ -10,6 +10,7 @@ from datetime import datetime
 from textual.content import Content
 
 from labbench import text
+from labbench.portrait_file import Portrait
 from labbench.records import Goal, RunRecord, default_goal
 from labbench.store.script_runs import Artifact
 from labbench.tui.columns import is_axis, metric_rank, show_setting
@@ -28,6 +29,8 @@ class RunDetail:
     """Lines."""
     artifacts: Sequence[Artifact] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    portrait: Portrait | str = ""
+    """What there is to look at; words where there is nothing, or nothing that can be read."""
 
 
 def facts(detail: RunDetail, width: int) -> Content:
@@ -39,6 +42,7 @@ def facts(detail: RunDetail, width: int) -> Content:
         _section("error", _error(run)),
         _section("metrics", _metrics(detail)),
         _section("config", _config(run, width)),
+        _section("pictures", _pictures(detail)),
         _section("where and when", _where(run)),
         _section("files", [_pair(item.name, _size(item.size), item.path) for item in detail.artifacts]),
         _section("made from", [_pair(kind, f"{words.count(_LINE)} lines") for kind, words in detail.sources.items()]),
@@ -122,6 +126,19 @@ def _config(run: RunRecord, width: int) -> list[Content]:
 def _beside(left: Sequence[Content], right: Sequence[Content]) -> Iterable[tuple[Content, ...]]:
     for index, line in enumerate(left):
         yield (line, Content("  "), right[index]) if index < len(right) else (line,)
+
+
+def _pictures(detail: RunDetail) -> list[Content]:
+    """Where to find them; of a run that no trainer of labbench's has stepped nothing is said."""
+    if isinstance(detail.portrait, Portrait):
+        return [
+            Content.assemble(
+                ("p", "bold $primary"),
+                (" shows its network as it was after ", "$secondary"),
+                (f"epoch {detail.portrait.epoch}", "$foreground"),
+            )
+        ]
+    return [Content.styled(text.clean(detail.portrait), "$secondary")] if detail.record.way and detail.portrait else []
 
 
 def _where(run: RunRecord) -> list[Content]:

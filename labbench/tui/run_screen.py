@@ -23,6 +23,7 @@ from labbench.tui.columns import metric_rank
 from labbench.tui.edit_screen import EditScreen
 from labbench.tui.facts import RunDetail, facts
 from labbench.tui.output import Output
+from labbench.tui.pictures import Pictures
 from labbench.tui.session import Session
 
 
@@ -30,6 +31,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
     """Config, results, surroundings and output of one run."""
 
     screen_name = "run"
+    foremost = ("back", "pictures", "search")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", key_display="esc", tooltip="Back to the runs"),
         Binding("slash", "search", "search output", key_display="/", tooltip="Search the output"),
@@ -37,6 +39,9 @@ class RunScreen(EditScreen["RunDetail | None"]):
         Binding("P", "next_found(-1)", "before", show=False, tooltip="Line before that was searched for"),
         Binding("m", "metric(1)", "metric", tooltip="Next metric, system metrics too"),
         Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
+        Binding(
+            "p", "pictures", "pictures", tooltip="Pictures of the network: boundary, confusion, weights, gradients"
+        ),
         *CHART_BINDINGS,
         Binding("t", "tag", "tag", tooltip="Tag the run, or take tags off"),
         Binding("N", "note", "note", tooltip="Write a note beside the run"),
@@ -57,6 +62,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
             with Vertical(id="run-right"):
                 yield ChartPanel(self.session.path)
                 yield Output()
+            yield Pictures()
 
     def on_mount(self) -> None:
         self.query_one(ChartPanel).restore(self.session.chart)
@@ -80,6 +86,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
             return
         self.query_one("#facts").border_title = text.clean(answer.record.name) or answer.record.key
         self._show_facts()
+        self.query_one(Pictures).show(answer.portrait)
         self.query_one(Output).show(answer.output)
         self._show_chart()
 
@@ -129,7 +136,15 @@ class RunScreen(EditScreen["RunDetail | None"]):
     def _say_curves_failed(self, event: ChartPanel.ReadingFailed) -> None:
         self.post_message(self.Failed(event.error))
 
+    def action_pictures(self) -> None:
+        """Show the pictures in place of chart and output, and of the facts too where there is no room; or end it."""
+        showing = not self.has_class("-pictures")
+        self.set_class(showing, "-pictures")
+        self.query_one(Pictures if showing else "#facts").focus()
+
     def action_search(self) -> None:
+        if self.has_class("-pictures"):
+            self.action_pictures()
         output = self.query_one(Output)
 
         def take(words: str | None) -> None:
@@ -143,5 +158,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
         self.query_one(Output).next_found(way)
 
     def step_back(self) -> None:
-        if not self.query_one(ChartPanel).back():
+        if self.has_class("-pictures"):
+            self.action_pictures()
+        elif not self.query_one(ChartPanel).back():
             self.app.pop_screen()

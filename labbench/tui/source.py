@@ -17,6 +17,7 @@ from typing import Any
 from labbench import filters, text
 from labbench.errors import FilterError, InputError, LabbenchError
 from labbench.filters import And, Compare, Filter
+from labbench.portrait_file import NONE, Portrait, portrait_path, read_portrait
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.tui.columns import is_axis, metric_rank, telling
@@ -288,7 +289,12 @@ def read_run(path: Path, key: str) -> RunDetail:
         record = reader.find(key)
         goals = reader.metrics()
         output = lines_of(reader.logs(record.key))
-        return RunDetail(record, goals, output, reader.artifacts(record.key), reader.sources(record.key))
+        artifacts, sources = reader.artifacts(record.key), reader.sources(record.key)
+    try:
+        portrait: Portrait | str = read_portrait(portrait_path(path, record.key)) or NONE
+    except LabbenchError as error:
+        portrait = str(error)
+    return RunDetail(record, goals, output, artifacts, sources, portrait)
 
 
 def changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:

@@ -1,0 +1,99 @@
+"""The pictures of a run's network on the run screen: drawn for the width that there is, scrolled by lines."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from textwrap import wrap
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.color import Color
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from labbench.portrait_file import Portrait
+from labbench.text import clean
+from labbench.tui.ascii import needs_ascii
+
+if TYPE_CHECKING:
+    from labbench.pixels import Colour, Hand, Line
+
+
+class Pictures(ScrollView, can_focus=True):
+    """A portrait, or a line that says why there is none."""
+
+    DEFAULT_CSS = """
+    Pictures { display: none; width: 100%; height: 100%; border: round $border; border-title-color: $foreground;
+               border-subtitle-color: $secondary; padding: 0 1; scrollbar-size-vertical: 1;
+               scrollbar-size-horizontal: 0; }
+    Pictures:focus { border: round $primary 60%; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j,down", "scroll_by(1)", show=False, tooltip="Pictures: a line down"),
+        Binding("k,up", "scroll_by(-1)", show=False, tooltip="Pictures: a line up"),
+        Binding("g", "scroll_home", show=False, tooltip="Pictures: the first"),
+        Binding("G", "scroll_end", show=False, tooltip="Pictures: the last"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._portrait: Portrait | str = ""
+        self._strips: list[Strip] = []
+
+    def on_mount(self) -> None:
+        self.border_title = "pictures"
+
+    def show(self, portrait: Portrait | str) -> None:
+        """Draw this one, or say these words."""
+        self._portrait = portrait
+        self._draw()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        width = self.scrollable_content_region.width
+        if width <= 0:  # not shown: drawn when it is
+            return
+        if isinstance(self._portrait, str):
+            self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
+            self.border_subtitle = ""
+        else:
+            from labbench.portraits import draw  # with numpy, which the first paint does without
+
+            self._strips = [_strip(line) for line in draw(self._portrait, width, self._hand())]
+            self.border_subtitle = f"after epoch {self._portrait.epoch}"
+        self.virtual_size = Size(width, len(self._strips))
+        self.refresh()
+
+    def _hand(self) -> Hand:
+        if needs_ascii(os.environ):
+            return "ascii"
+        return "shades" if self.app.no_color else "colour"
+
+    def action_scroll_by(self, lines: int) -> None:
+        self.scroll_to(y=self.scroll_offset.y + lines, animate=False, force=True, immediate=True)
+
+    def render_line(self, y: int) -> Strip:
+        width, row = self.scrollable_content_region.width, self.scroll_offset.y + y
+        if row >= len(self._strips):
+            return Strip.blank(width, self.rich_style)
+        return self._strips[row].apply_style(self.rich_style).crop_extend(0, width, self.rich_style)
+
+
+def _strip(line: Line) -> Strip:
+    return Strip([Segment(text, _style(ink, ground, bold)) for text, ink, ground, bold in line])
+
+
+@lru_cache(4096)
+def _style(ink: Colour | None, ground: Colour | None, bold: bool) -> Style:
+    return Style(color=_rich(ink), bgcolor=_rich(ground), bold=bold or None)
+
+
+def _rich(colour: Colour | None) -> Color | None:
+    return None if colour is None else Color.from_rgb(*colour)
