@@ -66,7 +66,7 @@ class Portraits:
             write_portrait(file, self._portrait(epoch, histograms))
 
     def _portrait(self, epoch: int, histograms: list[Histogram]) -> Portrait:
-        inputs, targets = self._data.val
+        inputs, targets = self._data.bring(self._data.val)
         weights = first_weights(self._looking.model, inputs)
         outputs = [self._looking.model(part) for part in inputs.split(BATCH)]
         if not are_classes(targets) or not all(isinstance(part, Tensor) and part.dim() == 2 for part in outputs):
