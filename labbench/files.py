@@ -28,3 +28,8 @@ def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset
     for folder in (files / run, files):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def discard_portrait(files: Path, run: str) -> None:
+    """Delete that of an earlier attempt, if there is one: the run begins anew."""
+    (files / run / PORTRAIT).unlink(missing_ok=True)

@@ -149,14 +149,14 @@ def _portrait(arrays: dict[str, NDArray[Any]]) -> Portrait:
     mistakes = plane = None
     histograms: list[Histogram] = []
     if "mistakes/images" in arrays:
-        images = _shaped(arrays["mistakes/images"], 4, channels=True)
-        labels, probabilities = arrays["mistakes/labels"], _shaped(arrays["mistakes/probabilities"], 2)
+        images = _shaped(arrays["mistakes/images"], 4, channels=True).astype("uint8")
+        labels, probabilities = arrays["mistakes/labels"].astype("int64"), _shaped(arrays["mistakes/probabilities"], 2)
         _alike(images, labels, probabilities)
         mistakes = Mistakes(images, labels, probabilities)
     if "plane/scores" in arrays:
-        points, labels = _shaped(arrays["plane/points"], 2), arrays["plane/labels"]
+        points, labels = _shaped(arrays["plane/points"], 2), arrays["plane/labels"].astype("int64")
         _alike(points, labels)
-        left, right, bottom, top = (float(bound) for bound in arrays["plane/bounds"])
+        left, right, bottom, top = _finite(arrays["plane/bounds"]).astype(float).tolist()
         plane = Plane(_shaped(arrays["plane/scores"], 3), (left, right, bottom, top), points, labels)
     if "histograms/counts" in arrays:
         columns = [arrays[f"histograms/{name}"] for name in ("epoch", "kind", "layer", "low", "high", "counts")]
@@ -174,8 +174,17 @@ def _portrait(arrays: dict[str, NDArray[Any]]) -> Portrait:
 
 
 def _shaped(array: NDArray[Any], dimensions: int, *, channels: bool = False) -> NDArray[Any]:
+    _finite(array)
     if array.ndim != dimensions or not array.size or (channels and array.shape[-1] not in (1, 3)):
         raise ValueError(f"an array has the shape {array.shape}")
+    return array
+
+
+def _finite(array: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    if not np.isfinite(array).all():
+        raise ValueError("not all numbers are finite")
     return array
 
 

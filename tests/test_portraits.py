@@ -15,7 +15,7 @@ from click.testing import Result
 from golden import compare
 from labbench.files import files_folder
 from labbench.pixels import Hand, as_ansi, as_plain, hand_of, raster, size
-from labbench.portrait_file import BINS, NONE, Histogram, Portrait
+from labbench.portrait_file import BINS, NONE, Histogram, Mistakes, Portrait
 from labbench.portraits import draw
 from labbench.text import width
 from tui_samples import grid_of_runs, leave_portraits, portrait
@@ -89,6 +89,18 @@ def test_names_of_layers_are_cleaned() -> None:
     assert not any("\x1b" in line or "\x07" in line for line in lines)
     assert any("1.␛]0;evil" in line for line in lines)
     assert max(map(width, lines)) <= 60
+
+
+def test_colour_images_and_kernels_keep_their_colours() -> None:
+    red = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    red[..., 0] = 200
+    mistakes = Mistakes(red, np.array([1]), np.array([[0.9, 0.1]], dtype=np.float32))
+    kernels = np.zeros((1, 5, 5, 3), dtype=np.float32)
+    kernels[..., 2] = 1.0
+    lines = draw(Portrait(1, mistakes=mistakes, weights=kernels), 80, "colour")
+    assert lines[1][0].ink == (200, 0, 0)
+    assert (len(lines[1]), len(lines)) == (32, 1 + 16 + 1 + 1 + 1 + 5)
+    assert lines[-1][0].ink == (127, 127, 255)
 
 
 def test_many_classes_are_told_in_words() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ from torch import nn
 
 from labbench.errors import InputError
 from labbench.files import files_folder
+from labbench.planner import stack_of
 from labbench.portrait_file import BINS, Portrait, portrait_path, read_portrait
+from labbench.records import Runtime
 from labbench.store.reader import Reader
 from labbench.train.data import digits
 from labbench.train.kept import load_model
+from labbench.train.loop import train
 from labbench.train.portrait import confusion_of, first_weights, histogram, probabilities_of
+from labbench.train.tasks import load_task
 from labbench.train.toys import toy
+from training import run_of
 
 DIGITS = {"task": "digits", "epochs": 3, "hidden": [8], "lr": 0.05}
 MOONS = {"task": "toy", "data": "moons", "epochs": 12, "hidden": [16], "optimizer": "adam", "lr": 0.02}
@@ -171,6 +177,21 @@ def test_first_weights_are_kernels_or_rows_of_what_takes_images_the_largest_firs
     np.testing.assert_array_equal(found[0, :, :, 0], dense[1].weight[7].detach().view(8, 8).numpy())
     assert first_weights(nn.Sequential(nn.Conv2d(1, 4, 3)), inputs).shape == (4, 3, 3, 1)
     assert first_weights(dense, torch.rand(5, 64)) is None
+
+
+def test_activations_that_hardly_differ_or_overflow_are_counted() -> None:
+    ulp = np.nextafter(1.0, 2.0)
+    assert histogram(1, "activations", "a", np.array([1.0, 1.0, ulp])).counts.sum() == 3
+    assert histogram(1, "activations", "a", np.array([7.0, 7.0])).counts.tolist() == [2] + [0] * 15
+    assert histogram(1, "activations", "a", np.array([np.inf, np.nan])).counts.sum() == 0
+
+
+def test_a_run_that_begins_anew_loses_the_portrait_of_before(tmp_path: Path) -> None:
+    config = {key: value for key, value in {**MOONS, "epochs": 1, "seed": 0}.items() if key != "task"}
+    for watch in (True, False):
+        stack = stack_of([run_of(config, "again000")], task="toy", stop=None, runtime=Runtime(watch=watch))
+        list(train(replace(stack, files=str(tmp_path)), load_task("toy"), "cpu"))
+        assert (tmp_path / "again000" / "portrait.npz").exists() == watch
 
 
 def test_small_gradients_are_told_from_smaller_ones() -> None:

@@ -293,6 +293,24 @@ def test_the_tabs_in_the_top_line_are_clicked(database: Path) -> None:
     use(database, look)
 
 
+@pytest.mark.parametrize(("name", "drawn"), [("LABBENCH_ASCII", "@@@@"), ("NO_COLOR", "▓▓▓▓")])
+def test_pictures_do_without_colours_and_without_unicode(
+    database: Path, monkeypatch: pytest.MonkeyPatch, name: str, drawn: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with Reader(database) as reader:
+        leave_portraits(database, reader.runs(None))
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "enter")
+        now = await press(pilot, "p")
+        assert drawn in now
+        assert "▀" not in now
+        assert now.isascii() == (name == "LABBENCH_ASCII")
+
+    use(database, look)
+
+
 def test_a_run_without_pictures_says_how_they_come_about_and_p_again_brings_the_chart_back(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         before = await press(pilot, "enter")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from labbench.errors import LabbenchError
+from labbench.files import discard_portrait
 from labbench.params import TRAINING, with_defaults
 from labbench.records import Event, Failed, Finished, Log, Points, Stack
 from labbench.train import memory, snapshots
@@ -114,6 +115,8 @@ class Training:
                 yield Log(run.key, run.attempt, f"{member.note}\n")
             if member.epoch == 0:
                 member.recorder.measure({"epoch": 0, "samples": 0}, 0)
+                if self.files is not None:
+                    discard_portrait(self.files, run.key)
         self.keep(staying)
 
     def epoch(self) -> Generator[Points, None, list[dict[str, float]]]:

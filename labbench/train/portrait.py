@@ -30,6 +30,8 @@ CLASSES = 1000
 PIXELS = 32
 """The longer side of an image that is kept; larger ones are made smaller."""
 BATCH = 512
+_HUGE = 1e300
+"""What is larger, or not finite, is in no histogram: its range could not be told."""
 GRADIENTS = (-8.0, 0.0)
 """Decades over which magnitudes of gradients are spread, the same for all layers and epochs: bins of half a decade."""
 
@@ -55,15 +57,14 @@ class Portraits:
 
     def paint(self, run: str, epoch: int, weights: Mapping[str, Tensor]) -> None:
         """Write the portrait of a run that has ended; one whose weights are not all finite has none."""
-        file, histograms = self._files / run / PORTRAIT, self._histograms.pop(run, [])
+        histograms = self._histograms.pop(run, [])
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-            file.unlink(missing_ok=True)  # that of an earlier attempt
             return
         if not histograms or histograms[-1].epoch != epoch:
             histograms += self._spread(epoch, weights)
         self._looking.model.load_state_dict(weights)
         with torch.no_grad():
-            write_portrait(file, self._portrait(epoch, histograms))
+            write_portrait(self._files / run / PORTRAIT, self._portrait(epoch, histograms))
 
     def _portrait(self, epoch: int, histograms: list[Histogram]) -> Portrait:
         inputs, targets = self._data.bring(self._data.val)
@@ -71,6 +72,7 @@ class Portraits:
         outputs = [self._looking.model(part) for part in inputs.split(BATCH)]
         if not are_classes(targets) or not all(isinstance(part, Tensor) and part.dim() == 2 for part in outputs):
             return Portrait(epoch, weights=weights, histograms=histograms)
+        targets = targets.long()
         probabilities = probabilities_of(torch.cat(outputs))
         return Portrait(
             epoch,
@@ -103,21 +105,22 @@ class Portraits:
 
 def histogram(epoch: int, kind: Kind, layer: str, values: NDArray[np.float64]) -> Histogram:
     """Of activations from the smallest to the largest, of gradients by magnitude over the decades of `GRADIENTS`."""
-    values = values[np.isfinite(values)]
+    values = values[np.abs(values) < _HUGE]
     if kind == "gradients":
         low, high = GRADIENTS
         values = np.log10(np.maximum(np.abs(values), 10.0**low)).clip(low, high)
     else:
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
-    counts, _ = np.histogram(values, BINS, (low, high if high > low else low + 1.0))
-    return Histogram(epoch, kind, layer, low, high, counts.astype(np.int64))
+    # not np.histogram, which refuses a range too small for its bins
+    place = ((values - low) / ((high - low) or 1.0) * BINS).astype(np.int64).clip(0, BINS - 1)
+    return Histogram(epoch, kind, layer, low, high, np.bincount(place, minlength=BINS))
 
 
 def probabilities_of(outputs: Tensor) -> Tensor:
-    """(N, C) of scores (N, C); a single output (N, 1) tells two classes apart by its sign."""
+    """(N, C) of scores (N, C); a single output (N, 1) tells two classes apart by its sign. NaN is 0."""
     if outputs.shape[1] == 1:
-        return torch.cat([-outputs, outputs], dim=1).sigmoid()
-    return outputs.softmax(dim=1)
+        return torch.cat([-outputs, outputs], dim=1).sigmoid().nan_to_num()
+    return outputs.softmax(dim=1).nan_to_num()
 
 
 def confusion_of(probabilities: Tensor, targets: Tensor) -> NDArray[np.int64]:

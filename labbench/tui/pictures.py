@@ -56,9 +56,12 @@ class Pictures(ScrollView, can_focus=True):
     def on_resize(self) -> None:
         self._draw()
 
+    def on_show(self) -> None:
+        self._draw()
+
     def _draw(self) -> None:
         width = self.scrollable_content_region.width
-        if width <= 0:  # not shown: drawn when it is
+        if not self.display or width <= 0:  # drawn when it is shown
             return
         if isinstance(self._portrait, str):
             self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
