@@ -82,6 +82,12 @@ class Pictures(ScrollView, can_focus=True):
     def action_scroll_by(self, lines: int) -> None:
         self.scroll_to(y=self.scroll_offset.y + lines, animate=False, force=True, immediate=True)
 
+    def action_scroll_home(self) -> None:
+        self.scroll_home(animate=False, force=True, immediate=True)
+
+    def action_scroll_end(self) -> None:
+        self.scroll_end(animate=False, force=True, immediate=True)
+
     def render_line(self, y: int) -> Strip:
         width, row = self.scrollable_content_region.width, self.scroll_offset.y + y
         if row >= len(self._strips):
