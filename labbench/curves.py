@@ -128,8 +128,9 @@ def join(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_values: F
         known, values = np.array([0.0, known[0] or 1.0]), np.array([0.0, values[0]])
     joined = np.interp(steps, known, values)
     before, behind = steps < known[0], steps > known[-1]
-    joined[before] = values[0] + (steps[before] - known[0]) * (values[1] - values[0]) / (known[1] - known[0])
-    joined[behind] = values[-1] + (steps[behind] - known[-1]) * (values[-1] - values[-2]) / (known[-1] - known[-2])
+    with np.errstate(over="ignore", invalid="ignore"):  # an axis that blew up goes on into infinity
+        joined[before] = values[0] + (steps[before] - known[0]) * (values[1] - values[0]) / (known[1] - known[0])
+        joined[behind] = values[-1] + (steps[behind] - known[-1]) * (values[-1] - values[-2]) / (known[-1] - known[-2])
     return joined
 
 

@@ -113,7 +113,7 @@ def _series(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -
         return None
     y = curve.mean
     if (curve.n == 1).all():
-        if x_axis == "epoch" and (np.diff(x) < 0).any():
+        if x_axis == "epoch" and (x[1:] < x[:-1]).any():
             order = np.argsort(x, kind="stable")  # an epoch that somebody logged need not grow with the step
             x, y = x[order], y[order]
         return Series(x, y)

@@ -84,10 +84,13 @@ def mean_of(values: Sequence[object]) -> Mean | None:
     if not numbers:
         return None
     n = len(numbers)
-    mean = math.fsum(numbers) / n
+    # the largest is made 1, by a power of two: no sum or square of runs that blew up is infinite
+    unit = math.ldexp(1.0, min(1000, max(-1000, math.frexp(max(map(abs, numbers)))[1])))
+    shares = [number / unit for number in numbers]
+    mean = math.fsum(shares) / n
     if n < 2:
-        return Mean(n, mean, None)
-    return Mean(n, mean, math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (n - 1)))
+        return Mean(n, mean * unit, None)
+    return Mean(n, mean * unit, unit * math.sqrt(math.fsum((share - mean) ** 2 for share in shares) / (n - 1)))
 
 
 def sort_groups(groups: Sequence[Group], heading: str | None, *, descending: bool) -> list[Group]:

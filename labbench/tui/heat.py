@@ -78,11 +78,11 @@ class Heat:
 def _scale(values: Sequence[float]) -> Callable[[float], float]:
     """How far a value is from the lowest to the highest; by size where the low ones would all look the same."""
     low, high = min(values, default=0.0), max(values, default=0.0)
-    if not high > low:
+    if not high / 2 > low / 2:
         return lambda value: 0.5
     if low > 0 and high > _FAR * low:
-        return lambda value: math.log(value / low) / math.log(high / low)
-    return lambda value: (value - low) / (high - low)
+        return lambda value: (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+    return lambda value: (value / 2 - low / 2) / (high / 2 - low / 2)  # the difference of halves is never infinite
 
 
 def _said(value: str) -> str:

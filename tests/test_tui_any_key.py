@@ -1,0 +1,80 @@
+"""Keys pressed at random, over every screen and databases that have little, much or nothing to show: none of them ends
+the program, and none takes long."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from golden import LARGE, SMALL, settled, use
+from labbench.records import Finished, Started
+from labbench.store.writer import Writer
+from store_samples import new_run, points, start
+
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
+EXAMPLE = Path(__file__).parents[1] / "runs.db.example"
+FAR = (
+    [2.0, 1.7e308],
+    [1e308, -1e308, 5e-324],
+    [2, 1e100, 1e200, 1.7e308, 1.5e308],
+    [2, math.nan, math.inf, -math.inf, 1e300],
+    [5e-324, 1e-323, 2e-320],
+)
+"""Of runs that blew up, and of one that vanished."""
+CURVES: Mapping[str, Sequence[Sequence[float]] | None] = {
+    "nothing": None,
+    "one run": [[3.0, 2.0, 1.0]],
+    "no metric": [[]] * 4,
+    "nan": [[math.nan] * 5] * 4,
+    "huge": [*FAR, *FAR],
+    "example": None,
+}
+"""The curves of each database's runs, by its name."""
+KEYS = (
+    *"1234jjkkllhhHLgGoyXsSx+-=[]FBi><wbznN*UIpvcCmMfO?atARDrKYeWu|/,.:0d",
+    *("space", "tab", "shift+tab", "enter", "left", "right", "up", "down", "shift+up", "shift+down"),
+    *("pageup", "pagedown", "home", "end", "ctrl+f", "ctrl+b", "number_sign", "backspace"),
+    *("escape", "escape", "escape", "escape"),
+)
+"""Not `q`, and Esc more often than others, for what it closes would take all other keys."""
+PRESSED = 25
+"""Keys a case: with all databases and sizes, 300."""
+
+
+def database(folder: Path, name: str) -> Path:
+    path = folder / "runs.db"
+    curves = CURVES[name]
+    if name == "example":
+        shutil.copy(EXAMPLE, path)
+    elif curves is not None:
+        with Writer(path) as writer:
+            asked = [new_run(number, optimizer="sgd" if number % 2 else "adam") for number in range(len(curves))]
+            for run, curve in zip(start(writer, asked, metrics={"val/loss": "min"}), curves, strict=True):
+                logged = [points(run, metric, curve) for metric in ("val/loss", "train/loss", "epoch") if curve]
+                how = "diverged" if len(curve) != 3 else "finished"
+                writer.write([Started(run.key, run.attempt, "box", 1, "cpu"), *logged])
+                writer.write([Finished(run.key, run.attempt, how, "as it is")])
+    return path
+
+
+@SIZES
+@pytest.mark.parametrize("name", CURVES)
+def test_no_key_ends_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # an export is a file here
+    keys = random.Random(f"{name} {size}").choices(KEYS, k=PRESSED)
+
+    async def look(pilot: Pilot[None]) -> None:
+        for key in ("asterisk", *keys):
+            await pilot.press(key)
+            assert pilot.app.is_running, keys
+        await settled(pilot)
+
+    use(database(tmp_path, name), look, size=size)
