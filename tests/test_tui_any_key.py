@@ -1,5 +1,7 @@
-"""Keys pressed at random, over every screen and databases that have little, much or nothing to show: none of them ends
-the program, and none takes long."""
+"""Keys and the mouse at random, over every screen and databases with little, much or nothing to show.
+
+Nothing that is pressed ends the program.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from golden import LARGE, SMALL, settled, use
@@ -78,3 +81,43 @@ def test_no_key_ends_the_program(
         await settled(pilot)
 
     use(database(tmp_path, name), look, size=size)
+
+
+async def gesture(pilot: Pilot[None], dice: random.Random) -> None:
+    """Something that a hand does with the mouse, where the charts are."""
+    width, height = pilot.app.size
+
+    def somewhere() -> tuple[int, int]:
+        return dice.randrange(width // 2, width), dice.randrange(3, height)
+
+    x, y = somewhere()
+    kind = dice.choice(["point", "click", "double click", "box", "move", "wheel", "key"])
+    if kind == "point":
+        await pilot.hover(offset=(x, y))
+    elif kind in ("click", "double click"):
+        await pilot.click(offset=(x, y), times=1 if kind == "click" else 2)
+    elif kind in ("box", "move"):
+        button = 1 if kind == "box" else 3
+        await pilot._post_mouse_events([events.MouseDown], offset=(x, y), button=button)
+        await pilot.hover(offset=somewhere())
+        await pilot._post_mouse_events([events.MouseUp], offset=somewhere(), button=button)
+    elif kind == "wheel":
+        turned = dice.choice([events.MouseScrollUp, events.MouseScrollDown, events.MouseScrollLeft])
+        for _ in range(dice.randrange(1, 12)):
+            pilot.app.screen._forward_event(turned(None, x, y, 0, 0, 0, False, False, False, screen_x=x, screen_y=y))
+    else:
+        await pilot.press(dice.choice("XyxBs><zhl=F"))
+
+
+@pytest.mark.parametrize("name", ["one run", "nan", "huge", "example"])
+def test_nothing_that_the_mouse_does_ends_the_program(tmp_path: Path, name: str) -> None:
+    dice = random.Random(name)
+
+    async def look(pilot: Pilot[None]) -> None:
+        await pilot.press("asterisk")
+        for _ in range(12):
+            await gesture(pilot, dice)
+            assert pilot.app.is_running
+        await settled(pilot)
+
+    use(database(tmp_path, name), look)

@@ -63,6 +63,7 @@ def test_the_spread_is_the_standard_deviation(values: list[float]) -> None:
 @pytest.mark.parametrize("factor", [1e300, 1e-300, 2.0**1023])
 def test_the_mean_of_huge_and_tiny_numbers_is_that_of_others_times_a_factor(factor: float) -> None:
     plain, far = mean_of([0.25, 0.5, 0.75]), mean_of([0.25 * factor, 0.5 * factor, 0.75 * factor])
-    assert plain is not None and far is not None
+    assert plain is not None
+    assert far is not None
     assert far.mean == pytest.approx(plain.mean * factor)
     assert far.spread == pytest.approx(plain.spread * factor)

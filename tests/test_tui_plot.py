@@ -166,7 +166,7 @@ def test_any_numbers_can_be_drawn(y: list[float], log: bool, gather: Gather) -> 
     lines = [line("a", y), line("b", y[::-1], slot=2), line("c", [1.0, 2.0], slot=3), line("d", y[1:])]
     shifted = [line("a", [1.0, 2.0, 3.0], x=[-1.7e308, 0.0, 1.7e308])]
     for smoothing in ("", "ema 0.9", "gauss 1e308"):
-        for crosshair in (None, 1.0):
+        for crosshair in (None, 1.0, 1.7e308):
             view = View(log=log, gather=gather, smoothing=smoothing, crosshair=crosshair, glyphs=True)
             for some in (lines, lines[:1], lines + shifted):
                 assert len(rows(some, view)) == HEIGHT

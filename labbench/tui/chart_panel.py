@@ -14,6 +14,7 @@ from textual.binding import BindingType
 from textual.message import Message
 
 from labbench.averages import parse_smoothing
+from labbench.ticks import FARTHEST, clamped
 from labbench.tui.ask import Ask
 from labbench.tui.chart import Chart
 from labbench.tui.chart_keys import PANEL_BINDINGS
@@ -247,7 +248,7 @@ class ChartPanel(ChartPage, can_focus=True):
         """Put the crosshair there, and bring it into view."""
         if x is None or not self._can_show(x):
             return
-        self.crosshair = self._kept_crosshair = x
+        self.crosshair = self._kept_crosshair = x = clamped(x, -FARTHEST, FARTHEST)
         window = self.settings.seen(self.whole())
         if window is not None and not window[0] <= x <= window[1]:
             move = x - (window[0] if x < window[0] else window[1])

@@ -15,6 +15,7 @@ from labbench.averages import parse_smoothing
 from labbench.bands import SPREADS, Bands, group_bands
 from labbench.curves import Floats
 from labbench.spans import Spans
+from labbench.ticks import clamped
 from labbench.tui.canvas import Canvas, Run
 from labbench.tui.frame import LEAST_HEIGHT, LEAST_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_one
 from labbench.tui.inks import BAND, BEST, BOX, BRIGHT, CROSS, DENSITY, LABEL, LINE, line_ink
@@ -252,8 +253,8 @@ def _entries(drawing: _Drawing, view: View) -> list[Entry]:
     if view.crosshair is not None:
         scaled = scale_one(view.crosshair, view.log_x)
         if scaled is not None:
-            place = round((scaled - frame.left) / (frame.right - frame.left) * 2 * frame.width)
-            place = min(max(place, 0), 2 * frame.width)
+            share = clamped((scaled - frame.left) / (frame.right - frame.left), 0.0, 1.0)
+            place = round(share * 2 * frame.width)
     return group_entries(*drawing.groups, place, view)
 
 
