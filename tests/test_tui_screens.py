@@ -135,6 +135,10 @@ def test_failures_stand_with_the_last_line_of_their_traceback_and_are_tried_agai
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "3")
         assert "FileNotFoundError: no data/x.npz" in line_of(now, "run 0")
+        assert "Traceback" not in now
+        now = await press(pilot, "tab")
+        assert now.index("Traceback (most recent call last):") < now.rindex("FileNotFoundError: no data/x.npz")
+        assert "Traceback" not in await press(pilot, "tab")
         now = await press(pilot, "tab", "enter")
         assert "Traceback (most recent call last):" in now
         await press(pilot, "escape", "r")
@@ -143,6 +147,26 @@ def test_failures_stand_with_the_last_line_of_their_traceback_and_are_tried_agai
     use(database, look)
     with Reader(database) as reader:
         assert reader.count("status=queued") == 1
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
+def test_of_a_long_traceback_the_end_is_seen_where_the_failure_is_chosen(tmp_path: Path, size: tuple[int, int]) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        for number, run in enumerate(start(writer, 3)):
+            story = "\n".join([f"  line {line} of {number}" for line in range(40)] + [f"ValueError: {number}\x1b[31m"])
+            events = [Started(run.key, 1, "box", os.getpid(), "cpu"), points(run, "val/loss", [1.0])]
+            writer.write([*events, Failed(run.key, 1, "user", "no file", story)])
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3", "tab")
+        first = next(number for number in range(3) if f"line 39 of {number}" in now)
+        assert f"ValueError: {first}␛[31m" in now.splitlines()[-3]
+        now = await press(pilot, "j")
+        assert f"line 39 of {first}" not in now
+        assert "line 39 of" in now
+
+    use(database, look, size=size)
 
 
 def test_a_run_that_trains_is_seen_and_stopped_from_the_grid(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class GridScreen(EditScreen[GridState]):
             yield Sheet(id="heat", empty=_EMPTY.strip())
             yield Static(id="grid-effects", markup=False)
             yield Sheet(id="failures", empty="nothing has failed, nothing is training")
+            yield Static(id="traceback", markup=False)
 
     def on_mount(self) -> None:
         self._map, self._list = self.query_one("#heat", Sheet), self.query_one("#failures", Sheet)
@@ -143,6 +144,24 @@ class GridScreen(EditScreen[GridState]):
         )
         head = ["run", "last line of its traceback, or why it ended", "took"]
         self._list.show([Cell(title) for title in head] if rows else [], rows)
+        self._show_traceback()
+
+    @on(Sheet.Moved)
+    def _show_traceback(self) -> None:
+        """The end of the traceback of the chosen failure, while somebody is among the failures."""
+        row = self._list.current if self._list.has_focus else None
+        run = next((run for run in self._state.failed if row is not None and run.key == row.key), None)
+        lines = (run.traceback or "").strip().splitlines() if run is not None else []
+        room = max(3, self.size.height // 4)
+        shown = self.query_one("#traceback", Static)
+        shown.border_title = (
+            f"traceback, last {room} of {len(lines)} lines: ⏎ all" if len(lines) > room else "traceback"
+        )
+        shown.update(Content("\n".join(text.clean(line) for line in lines[-room:])))
+        shown.set_class(bool(lines), "-said")
+
+    def on_descendant_focus(self) -> None:
+        self._show_traceback()
 
     @work(thread=True, exclusive=True, group="importance")
     def _read_importance(self, metric: str, about: object) -> None:
