@@ -102,7 +102,9 @@ def test_every_database_has_its_own_state(database: Path, tmp_path: Path) -> Non
     assert Kept(database).last["filter"] == "optimizer=sgd"
 
 
-@pytest.mark.parametrize("text", ["", "not JSON", "[]", '{"last": 3, "views": [1]}', '{"last": {"columns": 7}}'])
+@pytest.mark.parametrize(
+    "text", ["", "not JSON", "[" * 100_000, "[]", '{"last": 3, "views": [1]}', '{"last": {"columns": 7}}'], ids=range(6)
+)
 def test_a_broken_state_is_as_none(database: Path, text: str) -> None:
     file = state_file(database)
     file.parent.mkdir(parents=True)

@@ -34,7 +34,7 @@ class Kept:
         """As it was when somebody last looked."""
         self.views: dict[str, dict[str, Any]] = {}
         """As somebody has saved it, by name."""
-        with suppress(OSError, ValueError):  # there is none yet, or it is broken
+        with suppress(OSError, ValueError, RecursionError):  # there is none yet, or it is broken
             found = _dict(json.loads(self._file.read_text(encoding="utf-8")))
             self.last = _dict(found.get("last"))
             self.views = {str(name): _dict(view) for name, view in _dict(found.get("views")).items()}
