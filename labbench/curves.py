@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.averages import Smoothing
+from labbench.bands import group_bands
 from labbench.smoothing import smooth
 from labbench.spans import bundle, measure
 
@@ -154,17 +155,10 @@ def band(curves: Sequence[Curve], x: Floats) -> Band:
     for row, (curve_x, curve_y) in zip(rows, curves, strict=True):
         if len(curve_x):
             row[:] = np.interp(x, curve_x, _gaps_as_nan(curve_y), left=np.nan, right=np.nan)
-    present = ~np.isnan(rows)
-    n = present.sum(axis=0)
-    some = n > 0
-    mean, deviation, low, high = (np.full(len(x), np.nan) for _ in range(4))
-    values = np.where(present, rows, 0.0)
-    mean[some] = values.sum(axis=0)[some] / n[some]
-    squares = np.where(present, (rows - mean) ** 2, 0.0).sum(axis=0)
-    deviation[some] = np.sqrt(squares[some] / np.maximum(1, n[some] - 1))
-    if len(curves):
-        low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
-    return Band(x, mean, deviation, low, high, n)
+    owner = np.zeros(len(curves), dtype=np.int64)
+    spread, reach = group_bands(rows, owner, 1, "std"), group_bands(rows, owner, 1, "range")
+    deviation = spread.high[0] - spread.mean[0]
+    return Band(x, spread.mean[0], deviation, reach.low[0], reach.high[0], spread.n[0])
 
 
 # Ranges

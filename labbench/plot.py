@@ -15,10 +15,13 @@ import plotext
 
 from labbench.curves import Floats, finite_pieces, thin, value_range
 from labbench.text import clean, fit
-from labbench.ticks import Ticks, linear_ticks, log_ticks
+from labbench.ticks import NARROWEST, Ticks, clamped, linear_ticks, log_ticks
 
 POINTS = 300
 """At most so many points a curve: beyond that plotext only gets slower."""
+
+_FARTHEST = 1e300
+"""What is beyond is drawn there: plotext multiplies before it divides."""
 
 LEGEND = 10
 """Curves that are named; more names would hide the curves."""
@@ -84,24 +87,29 @@ def draw(
 
 def _pieces(curve: Curve, *, log: bool) -> list[tuple[Floats, Floats]]:
     """What can be drawn of a curve, in about POINTS points at most."""
-    y = curve.y
+    x, y = np.clip(curve.x, -_FARTHEST, _FARTHEST), curve.y
     if log:
         with np.errstate(divide="ignore", invalid="ignore"):
             y = np.log10(y)
-    pieces = finite_pieces(curve.x, y)
+    pieces = [(along, np.clip(piece, -_FARTHEST, _FARTHEST)) for along, piece in finite_pieces(x, y)]
     each = max(4, POINTS // max(1, len(pieces)))
     return [thin(x, y, each) for x, y in pieces]
 
 
 def _widened(extent: tuple[float, float]) -> tuple[float, float]:
-    """The range itself, or one around a single value."""
+    """The range itself, or one around what is hardly more than a single value."""
     low, high = extent
-    return extent if high > low else (low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5)
+    size = max(abs(low), abs(high))
+    if high - low > max(NARROWEST, 1e-13 * size):
+        return extent
+    around = 0.5 * size if size > NARROWEST else 0.5
+    return low - around, high + around
 
 
 def _ticks_of_logarithms(extent: tuple[float, float], most: int) -> Ticks:
     """Round values as labels, at their logarithms."""
-    ticks = log_ticks(10.0 ** extent[0], 10.0 ** extent[1], max(2, most))
+    low, high = (10.0 ** clamped(border, -300.0, 307.0) for border in extent)
+    ticks = log_ticks(low, high, max(2, most))
     return Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
 
 

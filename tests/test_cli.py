@@ -118,6 +118,24 @@ def test_plot_draws_every_run_and_names_it(labbench: Labbench, db: Path) -> None
     assert "optimizer=adam (n=2)" in grouped
 
 
+def test_runs_that_blew_up_are_drawn_and_judged_as_others_are(labbench: Labbench, tmp_path: Path) -> None:
+    curves = ([2.0, 1.7e308], [1e308, -1e308, 5e-324], [2.0, 1e100, 1.5e308], [5e-324, 1e-323], [1.7e308, 1.7e308])
+    with Writer(tmp_path / "runs.db") as writer:
+        asked = [NewRun(f"run {number}", {"lr": number % 2, "seed": number}, str(number)) for number in range(5)]
+        queued = writer.queue("far", asked, task="", metrics={"val/loss": "min"})
+        for run, curve in zip(writer.claim([run.key for run in queued]), curves, strict=True):
+            steps = list(range(len(curve)))
+            events = [Started(run.key, run.attempt, "box", 1, "cpu")]
+            events += [Points(run.key, run.attempt, "val/loss", steps, steps, curve)]
+            writer.write([*events, Finished(run.key, run.attempt, "finished", "all epochs")])
+    for words in (["ls"], ["plot", "val/loss"], ["plot", "val/loss", "--log"], ["plot", "val/loss", "--group", "lr"]):
+        result = labbench(*words)
+        assert (result.exit_code, result.exception) == (0, None), words
+    answer = labbench("why", "val/loss", "--html", "why.html")
+    assert (answer.exit_code, answer.exception) == (0, None)
+    assert "diverged" in labbench("why", "val/loss").stdout
+
+
 def test_export_goes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None:
     text = labbench("export", "optimizer=sgd").stdout
     assert text.splitlines()[0] == "run,name,experiment,metric,step,time,value"

@@ -15,7 +15,7 @@ import numpy as np
 
 from labbench.analysis.intervals import Interval, share_interval
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.setups import Floats, Observation, Setup, Table, is_number
+from labbench.analysis.setups import LARGEST, Floats, Observation, Setup, Table, is_number
 from labbench.records import Goal
 
 
@@ -87,10 +87,11 @@ def area_under(axis: Floats, values: Floats, *, until: float | None = None) -> f
     """Mean height of the curve from its first point to `until` (its last point), linear between points.
 
     A curve that ends before `until` stays at its last value, as a run that was stopped early would have kept it.
-    None where a value is not finite or there are fewer than two points: a broken curve has no area.
+    None where a value is not finite (or too large to be a result) or there are fewer than two points: a broken curve
+    has no area.
     """
     end = float(axis[-1]) if until is None and len(axis) else until
-    if len(axis) < 2 or end is None or end <= axis[0] or not np.isfinite(values).all():
+    if len(axis) < 2 or end is None or end <= axis[0] or _is_broken(values):
         return None
     inside = axis < end
     x = np.append(axis[inside], end)
@@ -123,9 +124,12 @@ def areas(
         along = curve.axis(axis)
         heights = curve.values if curve.means is None else curve.means
         area = None if along is None else area_under(along, heights, until=until)
-        broken = not np.isfinite(heights).all()
-        observed.append(Observation(curve.config, curve.seed, area, diverged=broken))
+        observed.append(Observation(curve.config, curve.seed, area, diverged=_is_broken(heights)))
     return observed
+
+
+def _is_broken(values: Floats) -> bool:
+    return not (np.abs(values) <= LARGEST).all()
 
 
 def reach(setup: Setup) -> Reach:

@@ -55,7 +55,7 @@ def observe(
     return [_observation(run, metric, wanted, at) for run in runs if run.status not in ("queued", "running")]
 
 
-_LARGEST = 1e100
+LARGEST = 1e100
 """A result beyond is of a run that blew up, as one that is infinite: squares of it would be."""
 
 
@@ -69,9 +69,9 @@ def _observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best", "l
     return Observation(
         config=run.config,
         seed=seed if isinstance(seed, int) else None,
-        value=value if value is not None and abs(value) <= _LARGEST else None,
+        value=value if value is not None and abs(value) <= LARGEST else None,
         seconds=run.seconds if compute is None else compute.last,
-        diverged=run.status == "diverged" or (value is not None and abs(value) > _LARGEST),
+        diverged=run.status == "diverged" or (value is not None and abs(value) > LARGEST),
     )
 
 
