@@ -26,7 +26,8 @@ from labbench.analysis.spending import Efficiency
 from labbench.analysis.words import describe
 from labbench.answer_figures import effect_value, importance_rows
 from labbench.answer_tables import STAR, Sheet, other_tables, setups_table
-from labbench.curves import Floats, band
+from labbench.bands import band
+from labbench.curves import Floats
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
 from labbench.text import clean

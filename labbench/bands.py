@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from labbench.curves import gaps_as_nan
 
 Floats: TypeAlias = NDArray[np.float64]
 Spread: TypeAlias = Literal["95 %", "std", "range"]
@@ -83,3 +86,29 @@ def _half_interval(squares: Floats, n: NDArray[np.int64]) -> Floats:
     quantiles = np.array([t_quantile(0.975, float(d)) if d else 0.0 for d in range(int(degrees.max(initial=0)) + 1)])
     half: Floats = quantiles[degrees] * np.sqrt(variance / np.maximum(n, 1))
     return half
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Several runs as one curve: their mean at each x, and how far they spread; arrays of one length."""
+
+    x: Floats
+    mean: Floats
+    deviation: Floats
+    """Sample standard deviation; 0 where only one run has a value."""
+    low: Floats
+    high: Floats
+    n: NDArray[np.int64]
+    """How many runs have a value there: runs end at different steps."""
+
+
+def band(curves: Sequence[tuple[Floats, Floats]], x: Floats) -> Band:
+    """Mean and spread over curves at the given x, each curve linear between its points and absent outside them."""
+    rows = np.full((len(curves), len(x)), np.nan)  # (runs, points)
+    for row, (curve_x, curve_y) in zip(rows, curves, strict=True):
+        if len(curve_x):
+            row[:] = np.interp(x, curve_x, gaps_as_nan(curve_y), left=np.nan, right=np.nan)
+    owner = np.zeros(len(curves), dtype=np.int64)
+    spread, reach = group_bands(rows, owner, 1, "std"), group_bands(rows, owner, 1, "range")
+    deviation = spread.high[0] - spread.mean[0]
+    return Band(x, spread.mean[0], deviation, reach.low[0], reach.high[0], spread.n[0])

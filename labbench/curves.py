@@ -1,4 +1,4 @@
-"""The arithmetic of curves: series, decimation, joins, bands and ranges. Numbers in, numbers out.
+"""The arithmetic of curves: series, decimation, joins and ranges. Numbers in, numbers out.
 
 A curve is two arrays of one length: x, non-decreasing, and y, in which NaN and infinities are gaps no line crosses.
 Drawing costs screen columns, not points: `spans` reduces a curve to the exact vertical extent in each column.
@@ -7,7 +7,7 @@ Drawing costs screen columns, not points: `spans` reduces a curve to the exact v
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.averages import Smoothing
-from labbench.bands import group_bands
 from labbench.smoothing import smooth
 from labbench.spans import bundle, measure
 
@@ -83,7 +82,7 @@ def spans(x: Floats, y: Floats, left: float, right: float, columns: int) -> Curv
     return found.low[0], found.high[0]
 
 
-def _gaps_as_nan(values: Floats) -> Floats:
+def gaps_as_nan(values: Floats) -> Floats:
     return np.where(np.isinf(values), np.nan, values)
 
 
@@ -112,7 +111,7 @@ def finite_pieces(x: Floats, y: Floats) -> list[Curve]:
     return [(x[start:end], y[start:end]) for start, end in zip(turns[::2], turns[1::2], strict=True)]
 
 
-# Joins and bands
+# Joins
 
 
 def join(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_values: Floats) -> Floats:
@@ -133,32 +132,6 @@ def join(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_values: F
         joined[before] = values[0] + (steps[before] - known[0]) * (values[1] - values[0]) / (known[1] - known[0])
         joined[behind] = values[-1] + (steps[behind] - known[-1]) * (values[-1] - values[-2]) / (known[-1] - known[-2])
     return joined
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """Several runs as one curve: their mean at each x, and how far they spread; arrays of one length."""
-
-    x: Floats
-    mean: Floats
-    deviation: Floats
-    """Sample standard deviation; 0 where only one run has a value."""
-    low: Floats
-    high: Floats
-    n: NDArray[np.int64]
-    """How many runs have a value there: runs end at different steps."""
-
-
-def band(curves: Sequence[Curve], x: Floats) -> Band:
-    """Mean and spread over curves at the given x, each curve linear between its points and absent outside them."""
-    rows = np.full((len(curves), len(x)), np.nan)  # (runs, points)
-    for row, (curve_x, curve_y) in zip(rows, curves, strict=True):
-        if len(curve_x):
-            row[:] = np.interp(x, curve_x, _gaps_as_nan(curve_y), left=np.nan, right=np.nan)
-    owner = np.zeros(len(curves), dtype=np.int64)
-    spread, reach = group_bands(rows, owner, 1, "std"), group_bands(rows, owner, 1, "range")
-    deviation = spread.high[0] - spread.mean[0]
-    return Band(x, spread.mean[0], deviation, reach.low[0], reach.high[0], spread.n[0])
 
 
 # Ranges

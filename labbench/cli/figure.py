@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from labbench.curves import Floats, band, join
+from labbench.bands import band
+from labbench.curves import Floats, join
 from labbench.errors import InputError, did_you_mean
 from labbench.filters import Filter
 from labbench.plot import Curve, draw
