@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from labbench.errors import InputError
+
 MODEL = "model.safetensors"
 PORTRAIT = "portrait.npz"
 SNAPSHOTS = "snapshot-*.safetensors"
@@ -33,3 +35,12 @@ def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset
 def discard_portrait(files: Path, run: str) -> None:
     """Delete that of an earlier attempt, if there is one: the run begins anew."""
     (files / run / PORTRAIT).unlink(missing_ok=True)
+
+
+def refuse_database(target: Path) -> None:
+    """Raises InputError for a file that may not be written over: an SQLite database, whoever's it is."""
+    if not target.is_file():
+        return
+    with target.open("rb") as file:
+        if file.read(16) == b"SQLite format 3\0":
+            raise InputError(f"{target} is a database, and it would be written over: name another file")

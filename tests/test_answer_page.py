@@ -89,6 +89,18 @@ def test_each_set_up_is_a_curve_with_the_range_of_its_seeds(page: Path) -> None:
         assert curve["low"][0] + 0.01 == pytest.approx(curve["mean"][0]) == pytest.approx(curve["high"][0] - 0.01)
 
 
+def test_a_page_is_not_written_over_a_database(labbench: Labbench, page: Path) -> None:
+    db = page.with_name("runs.db")
+    before = db.read_bytes()
+    page.with_name("link").symlink_to(db)
+    for target in (db, page.parent / ".." / page.parent.name / "runs.db", page.with_name("link")):
+        for command in (("why", "val/loss", "--html"), ("export", "-o"), ("export", "--format", "jsonl", "-o")):
+            result = labbench("--db", str(db), *command, str(target))
+            assert result.exit_code == 2
+            assert "is a database, and it would be written over: name another file" in result.stderr
+    assert db.read_bytes() == before
+
+
 def test_a_page_that_cannot_be_written_is_said_and_leaves_nothing(labbench: Labbench, page: Path) -> None:
     db, wanted = page.with_name("runs.db"), page.parent / "nowhere" / "answer.html"
     result = labbench("--db", str(db), "why", "val/loss", "--html", str(wanted))

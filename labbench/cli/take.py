@@ -30,10 +30,13 @@ def export(
 ) -> None:
     """Write the numbers of the runs that match, as they are: nan, inf, every digit."""
     from labbench.export import write_csv, write_jsonl, write_parquet
+    from labbench.files import refuse_database
     from labbench.filters import parse
     from labbench.store.reader import Reader
 
     wanted, only = parse(filters), metrics or None
+    if output is not None:
+        refuse_database(output)
     with Reader(db) as reader:
         if form == "parquet":
             if output is None:

@@ -52,10 +52,13 @@ def why(
     from labbench.analysis import why as answer_why
     from labbench.analysis.spending import spend
     from labbench.cost_curves import read_cost_curves
+    from labbench.files import refuse_database
     from labbench.filters import parse
     from labbench.store.reader import Reader
 
     wanted = parse(filters)
+    if html_file is not None:
+        refuse_database(html_file)
     with Reader(db) as reader:
         goals = reader.metrics()
         if metric not in goals:
