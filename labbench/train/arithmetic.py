@@ -34,6 +34,11 @@ class Arithmetic:
     bf16: bool = False
     compiles: bool = False
 
+    @property
+    def plain(self) -> bool:
+        """Whether numbers are computed in the type in which they are kept, one operation after another."""
+        return not (self.bf16 or self.compiles)
+
     def adapt(self, model: nn.Module) -> None:
         """Let the model's batch normalisation see float32: means need more digits, and `vmap` takes no mixture."""
         for module in model.modules():

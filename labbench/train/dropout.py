@@ -160,14 +160,19 @@ class Dropout(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # masks depend on the step, for each of which it would be compiled anew
     def forward(self, inputs: Tensor) -> Tensor:
+        mask = self.mask_of(inputs)
+        return inputs if mask is None else inputs * mask
+
+    def mask_of(self, inputs: Tensor) -> Tensor | None:
+        """By what these are multiplied now: as large, but for the dimensions over which a draw holds."""
         if not self.training or self.masks.never:
-            return inputs
+            return None
         if lies_in_columns(inputs):
             _, samples, features = inputs.shape
-            return inputs * self.masks.draw_columns(samples, features, inputs)
+            return self.masks.draw_columns(samples, features, inputs)
         shape = inputs.shape[: inputs.dim() - self.spatial]
         mask = self.masks.draw(shape.numel() // len(self.masks.seeds), inputs)
-        return inputs * mask.reshape(*shape, *[1] * self.spatial)
+        return mask.reshape(*shape, *[1] * self.spatial)
 
 
 def lies_in_columns(inputs: Tensor) -> bool:

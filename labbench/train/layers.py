@@ -7,7 +7,7 @@ Nothing here reduces over runs, so that a run's numbers do not depend on its nei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labbench.train import kernels
 from labbench.train.dropout import SPATIAL_DIMENSIONS, Dropout
 from labbench.train.rows import ALIGNMENT
 
@@ -28,10 +27,8 @@ def linear(layer: nn.Linear, own: Own, x: Tensor) -> Tensor:
     """(S, N, ..., I) -> (S, N, ..., O)."""
     runs, *between, _ = x.shape
     columns = x.reshape(runs, -1, layer.in_features).transpose(1, 2)  # (S, I, N)
-    if kernels.serves(x):
-        y = kernels.linear(columns, own["weight"], own.get("bias"))  # (S, O, N)
-    elif layer.bias is None:
-        y = torch.bmm(own["weight"], columns)
+    if layer.bias is None:
+        y = torch.bmm(own["weight"], columns)  # (S, O, N)
     else:
         y = torch.baddbmm(own["bias"].unsqueeze(2), own["weight"], columns)
     outputs: Tensor = y.transpose(1, 2).unflatten(1, between)
@@ -80,9 +77,6 @@ def layer_norm(layer: nn.LayerNorm, own: Own, x: Tensor) -> Tensor:
 
 def convolution(layer: nn.Conv1d | nn.Conv2d, own: Own, x: Tensor) -> Tensor:
     """(S, N, C, ...), run by run: grouped over runs, the same sums come out in another order at some widths."""
-    plain = layer.groups == 1 and set(layer.dilation) == {1} and not isinstance(layer.padding, str)
-    if plain and isinstance(layer, nn.Conv2d) and kernels.serves(x):
-        return kernels.convolution(x, own["weight"], own.get("bias"), layer.stride, layer.padding)  # type: ignore[arg-type]
     convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
     biases = own["bias"] if layer.bias is not None else [None] * len(x)
     return torch.stack(
@@ -106,18 +100,7 @@ def per_image(layer: nn.Module, own: Own, x: Tensor) -> Tensor:
     return pooled
 
 
-def pool(layer: nn.MaxPool2d | nn.AvgPool2d, own: Own, x: Tensor) -> Tensor:
-    """(S, N, C, H, W), where windows lie side by side and nothing is padded."""
-    window, stride, padding = (_pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
-    is_max = isinstance(layer, nn.MaxPool2d)
-    plain = window == stride and padding == (0, 0) and not layer.ceil_mode
-    plain &= _pair(layer.dilation) == (1, 1) if is_max else layer.divisor_override is None
-    if not (plain and x.dim() == 5 and kernels.serves(x)):
-        return per_image(layer, own, x)
-    return (kernels.max_pool if is_max else kernels.avg_pool)(x, window)
-
-
-def _pair(value: Any) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
     """As torch takes it: one number for both directions, or one for each."""
     return (value, value) if isinstance(value, int) else value
 
@@ -152,9 +135,9 @@ LAYERS: dict[type[nn.Module], Forward] = {
     nn.LayerNorm: layer_norm,
     nn.Embedding: embedding,
     nn.MaxPool1d: per_image,
-    nn.MaxPool2d: pool,
+    nn.MaxPool2d: per_image,
     nn.AvgPool1d: per_image,
-    nn.AvgPool2d: pool,
+    nn.AvgPool2d: per_image,
     nn.AdaptiveAvgPool1d: per_image,
     nn.AdaptiveAvgPool2d: per_image,
     nn.AdaptiveMaxPool1d: per_image,
@@ -195,26 +178,37 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in kinds) or hasattr(module, "parametrizations")
 
 
+def in_order(model: nn.Module) -> list[tuple[nn.Module, dict[str, str]]]:
+    """The known layers of a model as they are applied, each with the paths in the model of what is its own.
+
+    Of a ReLU before a max pooling the pooling comes first: the same numbers, and the activation has a quarter to do.
+    """
+    paths = {module: f"{path}." if path else "" for path, module in model.named_modules()}
+    layers = [*_leaves(model)]
+    for first, (one, other) in enumerate(pairwise([*layers])):
+        if type(one) is nn.ReLU and type(other) is nn.MaxPool2d:
+            layers[first : first + 2] = other, one
+    names = ([*layer._parameters, *layer._buffers] for layer in layers)
+    return [
+        (layer, {name: paths[layer] + name for name in own if getattr(layer, name) is not None})
+        for layer, own in zip(layers, names, strict=True)
+    ]
+
+
+def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers in a Sequential, again and again where one stands in several places."""
+    if isinstance(module, nn.Sequential):
+        for child in module:
+            yield from _leaves(child)
+    else:
+        yield module
+
+
 class Layers:
     """A model of known layers, as one function of stacked tensors."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._steps: list[tuple[nn.Module, Forward, dict[str, str]]] = []
-        self._paths = {module: f"{path}." if path else "" for path, module in model.named_modules()}
-        self._add(model)
-        for first, (one, other) in enumerate(pairwise([*self._steps])):
-            # the same numbers, and the activation has a quarter to do
-            if type(one[0]) is nn.ReLU and type(other[0]) is nn.MaxPool2d:
-                self._steps[first : first + 2] = other, one
-
-    def _add(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Sequential):
-            for child in module:
-                self._add(child)
-            return
-        names = [*module._parameters, *module._buffers]
-        own = {name: self._paths[module] + name for name in names if getattr(module, name) is not None}
-        self._steps.append((module, LAYERS[type(module)], own))
+        self._steps = [(layer, LAYERS[type(layer)], own) for layer, own in in_order(model)]
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         for layer, forward, own in self._steps:

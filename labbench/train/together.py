@@ -17,12 +17,14 @@ from torch import Tensor, nn, vmap
 from torch.func import functional_call
 
 from labbench.records import Config
+from labbench.train.backprop import Backprop
 from labbench.train.clock import Clock
 from labbench.train.data import Split
 from labbench.train.dropout import Dropout, Masks, StackedDropout, replace_dropout
 from labbench.train.freezing import set_mode
 from labbench.train.layers import Layers
-from labbench.train.measures import stacked_losses_of, stacked_metrics_of
+from labbench.train.measures import stacked_gradients_of, stacked_losses_of, stacked_metrics_of
+from labbench.train.passes import Own
 from labbench.train.rows import Rows
 from labbench.train.schedules import Schedule
 from labbench.train.stepper import Lesson, Measured, State
@@ -30,6 +32,8 @@ from labbench.train.trial import Trial
 from labbench.train.updates import StackOptimizer
 
 Tensors: TypeAlias = Mapping[str, Tensor]
+Passed: TypeAlias = tuple[Tensor, Any, Tensor]
+"""Losses (S, N), outputs and targets of some runs."""
 MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], Masks]
 """From the seeds of runs, their probabilities and the number of a dropout layer."""
 
@@ -41,12 +45,15 @@ class Tile:
     rows: slice
     leaves: Mapping[str, Tensor]
     """Parameters by name, (runs, ...), of which gradients are taken."""
-    gradients: list[Tensor]
+    gradients: Mapping[str, Tensor]
     """Where those go."""
     fixed: Mapping[str, Tensor]
     """Buffers and frozen parameters."""
     masks: list[Masks]
     """By dropout layer."""
+    own: Sequence[Own] = ()
+    """Parameters and buffers by layer, for passes written by hand, and where the gradients go:"""
+    own_gradients: Sequence[Own] = ()
 
 
 class Together:
@@ -73,6 +80,7 @@ class Together:
         self._arithmetic = lesson.arithmetic
         self._arithmetic.adapt(model)
         self._forward = self._arithmetic.compiled(Layers(model) if way == "stacked" else vmapped(model))
+        self._by_hand = way == "stacked" and lesson.data.device.type == "cpu" and self._arithmetic.plain
         self._trial: Trial | None = None
         self._arrange(configs, dropouts, states)
 
@@ -96,15 +104,15 @@ class Together:
         self._smoothing = self._column(smoothing) if any(smoothing) else None
         clips = [config["clip"] for config in configs]
         self._clips = self._column([clip or torch.inf for clip in clips]) if any(clips) else None
-        # each width would be compiled anew
-        tiles_pay = self.way == "stacked" and self.data.device.type == "cpu" and not self._arithmetic.compiles
-        self._trial = Trial(len(configs), self._trial.best if self._trial is not None else None) if tiles_pay else None
+        known = self._trial.best if self._trial is not None else None
+        self._trial = Trial(len(configs), known) if self._by_hand else None
         self._cut(self._trial.width if self._trial is not None else len(configs))
 
     def _cut(self, width: int) -> None:
         """Step so many runs at a time."""
-        self._width = width
-        self._tiles = [self._tile(slice(start, start + width)) for start in range(0, len(self._configs), width)]
+        self._width, runs = width, len(self._configs)
+        self._backprop = Backprop(self.model, self.rows.shapes) if self._by_hand else None
+        self._tiles = [self._tile(slice(start, min(start + width, runs))) for start in range(0, runs, width)]
 
     def whole(self, masks: MakeMasks) -> Tile:
         """All runs as one tile, with masks of dropout made by the caller."""
@@ -113,16 +121,17 @@ class Together:
     def _tile(self, rows: slice, masks: MakeMasks | None = None) -> Tile:
         make = masks or (lambda seeds, probabilities, layer: Masks(seeds, probabilities, layer, self.clock))
         seeds = [config["seed"] for config in self._configs[rows]]
-        return Tile(
-            rows,
-            {n: view.detach().requires_grad_() for n, view in self.rows.views(self.parameters[rows]).items()},
-            list(self.rows.views(self.gradients[rows]).values()),
-            {name: tensor[rows] for name, tensor in self.fixed.items()},
-            [
-                make(seeds, [run[layer] for run in self._probabilities[rows]], layer)
-                for layer in range(len(self._dropouts))
-            ],
-        )
+        leaves = {n: view.detach().requires_grad_() for n, view in self.rows.views(self.parameters[rows]).items()}
+        gradients = self.rows.views(self.gradients[rows])
+        fixed = {name: tensor[rows] for name, tensor in self.fixed.items()}
+        of_layers = [
+            make(seeds, [run[layer] for run in self._probabilities[rows]], layer)
+            for layer in range(len(self._dropouts))
+        ]
+        if self._backprop is None:
+            return Tile(rows, leaves, gradients, fixed, of_layers)
+        own = self._backprop.own({**leaves, **fixed}), self._backprop.own(gradients)
+        return Tile(rows, leaves, gradients, fixed, of_layers, *own)
 
     @property
     def settled(self) -> bool:
@@ -143,43 +152,66 @@ class Together:
 
     def update(self, tiles: Sequence[Tile], batch: Tensor, rates: Tensor) -> Measured:
         """The arithmetic of a step with these learning rates (S, 1): it only reads and writes tensors."""
-        measured = [self._differentiate(tile, batch[tile.rows]) for tile in tiles]
+        passed = [self._differentiate(tile, batch[tile.rows]) for tile in tiles]
         if self._clips is not None:
             norms = self.gradients.norm(dim=1, keepdim=True)  # (S, 1)
             self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ has it
         self.optimizer.step(rates)
-        return joined(measured)
+        return self._measured(passed)
 
     def tensors(self) -> list[Tensor]:
         """All that an update changes and the next one depends on, where it lies."""
         return [self.parameters, *self.fixed.values(), *self.optimizer.tensors()]
 
-    def _differentiate(self, tile: Tile, batch: Tensor) -> Measured:
-        """Leave the gradients of these runs in their rows; what was measured on the way."""
+    def _differentiate(self, tile: Tile, batch: Tensor) -> Passed:
+        """Leave the gradients of these runs in their rows; what the forward pass gave."""
         S, N = batch.shape
         inputs, targets = (part.unflatten(0, (S, N)) for part in self.data.gather(batch.flatten()))
         smoothing = None if self._smoothing is None else self._smoothing[tile.rows]
-        outputs = self._outputs(tile, inputs)
-        losses = stacked_losses_of(self.task, outputs, targets, smoothing)  # (S, N)
-        gradients = torch.autograd.grad(losses, list(tile.leaves.values()), torch.full_like(losses, 1 / N))
-        torch._foreach_copy_(tile.gradients, gradients)
-        with torch.no_grad():
-            return losses.detach(), stacked_metrics_of(self.task, outputs, targets)
+        self._enter(tile)
+        if self._backprop is not None:
+            outputs = self._backprop.forward(tile.own, inputs, training=True)
+            losses, gradient = stacked_gradients_of(self.task, outputs, targets, smoothing)
+            self._backprop.backward(tile.own, tile.own_gradients, gradient)
+        else:
+            outputs = self._outputs(tile, inputs)
+            losses = stacked_losses_of(self.task, outputs, targets, smoothing)
+            gradients = torch.autograd.grad(losses, list(tile.leaves.values()), torch.full_like(losses, 1 / N))
+            torch._foreach_copy_(list(tile.gradients.values()), gradients)
+        return losses.detach(), self._kept(outputs), targets
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> Measured:
-        return joined([self._evaluate(tile, split) for tile in self._tiles])
+        return self._measured([self._evaluate(tile, split) for tile in self._tiles])
 
-    def _evaluate(self, tile: Tile, split: Split) -> Measured:
-        inputs, targets = (part.expand(len(tile.gradients[0]), *part.shape) for part in split)
-        outputs = self._outputs(tile, inputs)
-        return stacked_losses_of(self.task, outputs, targets), stacked_metrics_of(self.task, outputs, targets)
+    def _evaluate(self, tile: Tile, split: Split) -> Passed:
+        runs = tile.rows.stop - tile.rows.start
+        inputs, targets = (part.expand(runs, *part.shape) for part in split)
+        self._enter(tile)
+        if self._backprop is not None:
+            outputs = self._backprop.forward(tile.own, inputs, training=False)
+        else:
+            outputs = self._outputs(tile, inputs)
+        return stacked_losses_of(self.task, outputs, targets), self._kept(outputs), targets
 
-    def _outputs(self, tile: Tile, inputs: Tensor) -> Any:
+    def _kept(self, outputs: Any) -> Any:
+        """The outputs, until the step ends: by hand, the next tile goes through the same memory."""
+        return outputs if self._backprop is None else outputs.clone()
+
+    def _enter(self, tile: Tile) -> None:
+        """Let dropout have the masks of these runs."""
         for dropout, masks in zip(self._dropouts, tile.masks, strict=True):
             dropout.masks = masks
+
+    def _outputs(self, tile: Tile, inputs: Tensor) -> Any:
         tensors = {**tile.leaves, **tile.fixed}
         return self._arithmetic.outputs(self.data.device, lambda: self._forward(tensors, inputs))
+
+    @torch.no_grad()
+    def _measured(self, passed: Sequence[Passed]) -> Measured:
+        """The losses and metrics of all runs, in order."""
+        losses, outputs, targets = passed[0] if len(passed) == 1 else map(torch.cat, zip(*passed, strict=True))
+        return losses, stacked_metrics_of(self.task, outputs, targets)
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
         """A copy of one run's parameters and buffers."""
@@ -211,14 +243,6 @@ class Together:
 
     def _column(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=self.data.dtype, device=self.data.device).unsqueeze(1)
-
-
-def joined(parts: Sequence[Measured]) -> Measured:
-    """What several tiles measured, one after another."""
-    if len(parts) == 1:
-        return parts[0]
-    losses, metrics = zip(*parts, strict=True)
-    return torch.cat(losses), {name: torch.cat([each[name] for each in metrics]) for name in metrics[0]}
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:

@@ -1,0 +1,93 @@
+"""Backpropagation written by hand, through a Sequential of known layers on a CPU: no graph is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labbench.train import passes
+from labbench.train.dropout import Dropout
+from labbench.train.freezing import KEPT
+from labbench.train.layers import in_order, pair
+from labbench.train.passes import ByGraph, Own, Passes
+
+_QUIET = np.errstate(all="ignore")
+"""A run that diverges is told by its loss."""
+
+
+class Backprop:
+    """A model forward and back for S runs at a time, whose parameters are not its own."""
+
+    def __init__(self, model: nn.Module, trained: Mapping[str, object]) -> None:
+        """`trained` are the parameters that learn, by their names."""
+        self._layers = in_order(model)
+        self._trained = trained
+        self._passes: list[Passes] = []  # which ones, the inputs of the first call decide
+
+    def own(self, tensors: Mapping[str, Tensor]) -> list[Own]:
+        """By layer, views of those of its tensors (S, ...) that are among these."""
+        return [
+            {name: tensors[path].detach().numpy() for name, path in paths.items() if path in tensors}
+            for _, paths in self._layers
+        ]
+
+    @_QUIET
+    @torch.no_grad()
+    def forward(self, tensors: Sequence[Own], inputs: Tensor, *, training: bool) -> Tensor:
+        """Inputs (S, N, ...) to outputs (S, N, ...), valid until the next call. There is a way back from training."""
+        x = inputs.movedim(1, -1).numpy()
+        for number, own in enumerate(tensors):
+            layer = self._passes[number] if number < len(self._passes) else self._next_passes(x.ndim)
+            x = layer.forward(own, x) if training else layer.infer(own, x)
+        return torch.from_numpy(x).movedim(-1, 1)
+
+    @_QUIET
+    @torch.no_grad()
+    def backward(self, tensors: Sequence[Own], gradients: Sequence[Own], gradient: Tensor) -> None:
+        """From the gradient of the outputs of the last `forward`, those of the parameters, into `gradients`."""
+        back: passes.Array | None = gradient.movedim(1, -1).contiguous().numpy()
+        for layer, own, of_own in zip(*(reversed(each) for each in (self._passes, tensors, gradients)), strict=True):
+            if back is None:
+                break
+            back = layer.backward(own, of_own, back)
+
+    def _next_passes(self, dimensions: int) -> Passes:
+        """The passes of the first layer that has none, whose inputs have so many dimensions."""
+        before = self._passes
+        own_memory = any(not isinstance(each, passes.Flatten | passes.Dropout) for each in before)
+        learns = any(path in self._trained for _, paths in self._layers[: len(before)] for path in paths.values())
+        layer, _ = self._layers[len(before)]
+        made = by_hand(layer, dimensions)(layer, in_place=own_memory, passes_back=learns)
+        before.append(made)
+        return made
+
+
+def by_hand(layer: nn.Module, dimensions: int) -> type[Passes]:
+    """The passes of a layer for inputs of so many dimensions; those that nobody wrote by hand are torch's."""
+    match layer, dimensions:
+        case nn.Linear(), 3:
+            return passes.Linear
+        case nn.Conv2d(), 5 if layer.groups == 1 and set(layer.dilation) == {1} and not isinstance(layer.padding, str):
+            return passes.Convolution
+        case nn.BatchNorm1d() | nn.BatchNorm2d(), _ if not hasattr(layer, KEPT):
+            return passes.BatchNorm
+        case nn.ReLU(), _:
+            return passes.ReLU
+        case Dropout(), _:
+            return passes.Dropout
+        case nn.MaxPool2d(), 5 if are_beside(layer) and pair(layer.dilation) == (1, 1):
+            return passes.MaxPool
+        case nn.AvgPool2d(), 5 if are_beside(layer) and layer.divisor_override is None:
+            return passes.AvgPool
+        case nn.Flatten(start_dim=1, end_dim=-1), _:
+            return passes.Flatten
+    return ByGraph
+
+
+def are_beside(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    """Whether the windows lie side by side, and nothing is padded."""
+    window, stride, padding = (pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
+    return window == stride and window != (1, 1) and padding == (0, 0) and not layer.ceil_mode

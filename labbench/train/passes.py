@@ -1,0 +1,337 @@
+"""The layers' passes forward and back on a CPU, written by hand, for S runs at once.
+
+Activations lie in memory as (S, features, samples) or (S, channels, height, width, samples): a matrix product takes
+and leaves them so, batch normalisation finds each feature's samples side by side, and a convolution's patches are long
+contiguous copies. Products are numpy's: its OpenBLAS keeps to one small matrix a run, so that no run's sums depend on
+how many there are, and is over twice as fast as torch's MKL on recent processors that are not Intel's.
+
+Where it can, a layer changes its input in place, and its buffers are used again for every tile of a stack, so that
+they stay in the cache. Nothing reduces over runs: a run's numbers do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from labbench.train.layers import LAYERS, pair
+from labbench.train.patches import Patches, in_parts, outputs_of
+
+Array: TypeAlias = NDArray[Any]
+Own: TypeAlias = Mapping[str, Array]
+"""A layer's parameters, buffers or gradients by their names in it, each (S, ...)."""
+
+
+class Passes:
+    """Of one layer: forward, and back after the last one forward.
+
+    `forward` may change its input where `in_place` allows it, `backward` always may change the gradient it is given.
+    What either returns is valid until the next call.
+    """
+
+    def __init__(self, layer: Any, *, in_place: bool, passes_back: bool) -> None:
+        self.layer = layer
+        self.in_place = in_place
+        """Whether the input may be changed."""
+        self.passes_back = passes_back
+        """Whether a gradient of the inputs is wanted."""
+        self._room: dict[str, Array] = {}
+
+    def forward(self, own: Own, x: Array) -> Array:
+        """(S, features, ..., samples), and the same of the outputs."""
+        raise NotImplementedError
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        """From the gradient of the outputs that of the inputs; those of parameters that learn go to `gradients`."""
+        raise NotImplementedError
+
+    def infer(self, own: Own, x: Array) -> Array:
+        """Forward with no way back."""
+        return self.forward(own, x)
+
+    def room(self, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """Memory under that name, with any content; what was there last time is no longer valid."""
+        count = prod(shape)
+        flat = self._room.get(name)
+        if flat is None or flat.size < count or flat.dtype != dtype:
+            flat = self._room[name] = np.empty(count, dtype)
+        return flat[:count].reshape(shape)
+
+    def own_copy(self, x: Array) -> Array:
+        """What is in `x`, where it may be changed."""
+        if self.in_place:
+            return x
+        copy = self.room("input", x.shape, x.dtype)
+        np.copyto(copy, x)
+        return copy
+
+
+class Linear(Passes):
+    def forward(self, own: Own, x: Array) -> Array:
+        self._x, weight = x, own["weight"]
+        y = self.room("output", (len(x), weight.shape[1], x.shape[2]), x.dtype)
+        np.matmul(weight, x, out=y)
+        if "bias" in own:
+            y += own["bias"][:, :, None]
+        return y
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        if "weight" in gradients:
+            np.matmul(gradient, self._x.swapaxes(1, 2), out=gradients["weight"])
+        if "bias" in gradients:
+            np.add.reduce(gradient, axis=2, out=gradients["bias"])
+        if not self.passes_back:
+            return None
+        of_x = self.room("gradient", self._x.shape, gradient.dtype)
+        return np.matmul(own["weight"].swapaxes(1, 2), gradient, out=of_x)
+
+
+class Convolution(Passes):
+    """A product of the weights with all patches, run by run, so that a run's patches stay in the cache."""
+
+    def __init__(self, layer: nn.Conv2d, **where: bool) -> None:
+        super().__init__(layer, **where)
+        self._patches: Patches | None = None
+        self._made_for: Any = None
+
+    def forward(self, own: Own, x: Array) -> Array:
+        self._x, weight = x, own["weight"]
+        size = outputs_of(x.shape[2:4], *self._geometry)
+        y = self.room("output", (len(x), weight.shape[1], *size, x.shape[-1]), x.dtype)
+        for part, patches in self._parts(x):
+            for images, filters, outputs in zip(x, weight, y, strict=True):
+                multiply(flat(filters), patches.of(images[..., part]), outputs[..., part])
+        if "bias" in own:
+            y += own["bias"][:, :, None, None, None]
+        return y
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        x = self._x
+        of_x = self.room("gradient", x.shape, x.dtype) if self.passes_back else None
+        of_weight = gradients.get("weight")
+        if of_weight is not None:
+            of_weight[...] = 0
+        for part, patches in self._parts(x):
+            for run, of_outputs in enumerate(gradient[..., part]):
+                of_patches = flat(of_outputs)
+                if of_weight is not None:
+                    found = np.matmul(patches.of(x[run][..., part]), of_patches.T).T  # faster than the other way
+                    of_weight[run] += found.reshape(of_weight[run].shape)
+                if of_x is not None:
+                    patches.put_back(flat(own["weight"][run]), of_patches, of_x[run][..., part])
+        if "bias" in gradients:
+            np.add.reduce(flat(gradient, 2), axis=2, out=gradients["bias"])
+        return of_x
+
+    @property
+    def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        return self.layer.kernel_size, self.layer.stride, self.layer.padding
+
+    def _parts(self, x: Array) -> Iterator[tuple[slice, Patches]]:
+        """The samples in parts, each with room for its patches."""
+        _, C, H, W, N = x.shape
+        for part in in_parts(N, C * prod(self.layer.kernel_size) * H * W * x.itemsize):
+            made_for = (C, H, W, part.stop - part.start), x.dtype
+            if self._patches is None or self._made_for != made_for:
+                self._patches, self._made_for = Patches(made_for[0], *self._geometry, x.dtype), made_for
+            yield part, self._patches
+
+
+class BatchNorm(Passes):
+    """In training as a group norm whose groups are the channels of all runs: the same formula, in half the time."""
+
+    def forward(self, own: Own, x: Array) -> Array:
+        values = x[0, 0].size
+        if values == 1:
+            raise ValueError(f"batch normalisation of a single value a channel: batches of {x.shape[1:]}")
+        S, C = x.shape[:2]
+        self._x = torch.from_numpy(x).view(1, S * C, values)
+        weight, bias = self._of_channels(own)
+        y, self._means, self._scales = torch.native_group_norm(
+            self._x, weight, bias, 1, S * C, values, S * C, self.layer.eps
+        )
+        if "running_mean" in own:
+            own["num_batches_tracked"][...] += 1
+            found = self._scales.view(S, C).pow(-2).sub_(self.layer.eps).mul_(values / (values - 1))  # unbiased
+            torch.from_numpy(own["running_mean"]).lerp_(self._means.view(S, C), self.layer.momentum)
+            torch.from_numpy(own["running_var"]).lerp_(found, self.layer.momentum)
+        return y.view(x.shape).numpy()
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        SC, values = self._x.shape[1:]
+        weight, _ = self._of_channels(own)
+        wanted = [self.passes_back, "weight" in gradients, "bias" in gradients]
+        of_y = torch.from_numpy(gradient).view(self._x.shape)
+        of_x, of_weight, of_bias = torch.ops.aten.native_group_norm_backward(
+            of_y, self._x, self._means, self._scales, weight, 1, SC, values, SC, wanted
+        )
+        for name, found in (("weight", of_weight), ("bias", of_bias)):
+            if name in gradients:
+                gradients[name][...] = found.view(gradients[name].shape).numpy()
+        return of_x.view(gradient.shape).numpy() if self.passes_back else None
+
+    def infer(self, own: Own, x: Array) -> Array:
+        if "running_mean" not in own:
+            return self.forward(own, x)
+        y = self.own_copy(x)
+        behind = (..., *[None] * (x.ndim - 2))
+        y -= own["running_mean"][behind]
+        scale = 1 / np.sqrt(own["running_var"] + x.dtype.type(self.layer.eps))
+        y *= (scale * own["weight"] if "weight" in own else scale)[behind]
+        if "bias" in own:
+            y += own["bias"][behind]
+        return y
+
+    def _of_channels(self, own: Own) -> tuple[Tensor | None, Tensor | None]:
+        if "weight" not in own:
+            return None, None
+        return tuple(torch.from_numpy(own[name]).reshape(-1) for name in ("weight", "bias"))  # type: ignore[return-value]
+
+
+class ReLU(Passes):
+    def forward(self, own: Own, x: Array) -> Array:
+        self._y = np.maximum(x, 0, out=self.own_copy(x))
+        return self._y
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        """Dropout may have come over the output: where it made a zero, the gradient is one already."""
+        of_x = torch.from_numpy(gradient)
+        torch.ops.aten.threshold_backward.grad_input(of_x, torch.from_numpy(self._y), 0, grad_input=of_x)
+        return gradient
+
+
+class Dropout(Passes):
+    def forward(self, own: Own, x: Array) -> Array:
+        mask = self.layer.mask_of(torch.from_numpy(x).movedim(-1, 1))
+        self._mask = None if mask is None else mask.movedim(1, -1).numpy()
+        return x if self._mask is None else np.multiply(x, self._mask, out=self.own_copy(x))
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        if self._mask is not None:
+            gradient *= self._mask
+        return gradient
+
+
+class MaxPool(Passes):
+    """By the corners of windows side by side: all first pixels, all second ones, and so on."""
+
+    def forward(self, own: Own, x: Array) -> Array:
+        y = self.infer(own, x)
+        self._shape = x.shape
+        *firsts, _ = corners(x, pair(self.layer.kernel_size))
+        self._chosen = self.room("chosen", (len(firsts), *y.shape), np.dtype(bool))
+        taken = self.room("taken", y.shape, np.dtype(bool))
+        taken[...] = False
+        for values, chosen in zip(firsts, self._chosen, strict=True):  # the first of equals
+            np.equal(values, y, out=chosen)
+            np.greater(chosen, taken, out=chosen)
+            taken |= chosen
+        self._rest = np.logical_not(taken, out=taken)
+        return y
+
+    def infer(self, own: Own, x: Array) -> Array:
+        first, second, *others = corners(x, pair(self.layer.kernel_size))
+        y = np.maximum(first, second, out=self.room("output", first.shape, x.dtype))
+        for values in others:
+            np.maximum(y, values, out=y)
+        return y
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        of_x = self.room("gradient", self._shape, gradient.dtype)
+        for place, chosen in zip(places(of_x, pair(self.layer.kernel_size)), [*self._chosen, self._rest], strict=True):
+            np.multiply(gradient, chosen, out=place)
+        return of_x
+
+
+class AvgPool(Passes):
+    def forward(self, own: Own, x: Array) -> Array:
+        self._shape = x.shape
+        first, second, *others = corners(x, pair(self.layer.kernel_size))
+        y = np.add(first, second, out=self.room("output", first.shape, x.dtype))
+        for values in others:
+            y += values
+        y /= len(others) + 2
+        return y
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        window = pair(self.layer.kernel_size)
+        of_x = self.room("gradient", self._shape, gradient.dtype)
+        gradient /= prod(window)
+        for place in places(of_x, window):
+            place[...] = gradient
+        return of_x
+
+
+class Flatten(Passes):
+    def forward(self, own: Own, x: Array) -> Array:
+        self._shape = x.shape
+        return x.reshape(len(x), -1, x.shape[-1])
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        return gradient.reshape(self._shape)
+
+
+class ByGraph(Passes):
+    """Any other known layer, by torch's own operations and a graph of this layer alone."""
+
+    def forward(self, own: Own, x: Array) -> Array:
+        self._inputs = torch.from_numpy(x).movedim(-1, 1).requires_grad_(self.passes_back)
+        self._leaves = {name: torch.from_numpy(value) for name, value in own.items()}
+        for name, parameter in self.layer.named_parameters(recurse=False):
+            self._leaves[name].requires_grad_(parameter.requires_grad)
+        with torch.enable_grad():
+            self._outputs = LAYERS[type(self.layer)](self.layer, self._leaves, self._inputs)
+        return self._own_columns(self._outputs.detach())
+
+    def infer(self, own: Own, x: Array) -> Array:
+        leaves = {name: torch.from_numpy(value) for name, value in own.items()}
+        return self._own_columns(LAYERS[type(self.layer)](self.layer, leaves, torch.from_numpy(x).movedim(-1, 1)))
+
+    def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        sources = [self._leaves[name] for name in gradients] + [self._inputs] * self.passes_back
+        found = torch.autograd.grad(self._outputs, sources, torch.from_numpy(gradient).movedim(-1, 1))
+        for value, of_own in zip(gradients.values(), found, strict=False):
+            value[...] = of_own.numpy()
+        return self._own_columns(found[-1], "gradient") if self.passes_back else None
+
+    def _own_columns(self, tensor: Tensor, name: str = "output") -> Array:
+        """(S, N, ...) with the samples innermost in memory, where it may be changed."""
+        columns = tensor.movedim(1, -1).numpy()
+        copy = self.room(name, columns.shape, columns.dtype)
+        np.copyto(copy, columns)
+        return copy
+
+
+def multiply(left: Array, right: Array, into: Array) -> None:
+    """A product as large as `into` (rows, ...), which need not be contiguous."""
+    if into.flags.c_contiguous:
+        np.matmul(left, right, out=flat(into))
+    else:
+        into[...] = np.matmul(left, right).reshape(into.shape)
+
+
+def flat(array: Array, dimensions: int = 1) -> Array:
+    """The first dimensions, and all others as one."""
+    return array.reshape(*array.shape[:dimensions], -1)
+
+
+def corners(x: Array, window: tuple[int, int]) -> Iterator[Array]:
+    """Of (S, C, H, W, N) the first pixels of all whole windows, their second ones, and so on, row by row."""
+    high, wide = (x.shape[2 + i] // window[i] * window[i] for i in (0, 1))
+    for dy, dx in product(range(window[0]), range(window[1])):
+        yield x[:, :, dy : high : window[0], dx : wide : window[1]]
+
+
+def places(of_x: Array, window: tuple[int, int]) -> Iterator[Array]:
+    """The same, to be filled: pixels that belong to no window are zero."""
+    for i in (0, 1):
+        whole = of_x.shape[2 + i] // window[i] * window[i]
+        of_x[(slice(None),) * (2 + i) + (slice(whole, None),)] = 0
+    return corners(of_x, window)
