@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from labbench.train import passes
 from labbench.train.dropout import Dropout
 from labbench.train.freezing import KEPT
-from labbench.train.layers import in_order, pair
+from labbench.train.layers import in_order
 from labbench.train.passes import ByGraph, Own, Passes
 
 _QUIET = np.errstate(all="ignore")
@@ -78,16 +78,10 @@ def by_hand(layer: nn.Module, dimensions: int) -> type[Passes]:
             return passes.ReLU
         case Dropout(), _:
             return passes.Dropout
-        case nn.MaxPool2d(), 5 if are_beside(layer) and pair(layer.dilation) == (1, 1):
+        case nn.MaxPool2d(), 5:
             return passes.MaxPool
-        case nn.AvgPool2d(), 5 if are_beside(layer) and layer.divisor_override is None:
+        case nn.AvgPool2d(), 5:
             return passes.AvgPool
         case nn.Flatten(start_dim=1, end_dim=-1), _:
             return passes.Flatten
     return ByGraph
-
-
-def are_beside(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
-    """Whether the windows lie side by side, and nothing is padded."""
-    window, stride, padding = (pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
-    return window == stride and window != (1, 1) and padding == (0, 0) and not layer.ceil_mode

@@ -39,6 +39,9 @@ class Masks:
         self.seeds, self.layer, self.clock = seeds, layer, clock
         self.kept = [round((1 - p) * 65536) for p in probabilities]
         self._dropping = [row for row, kept in enumerate(self.kept) if kept < 65536]
+        first, last = (self._dropping[0], self._dropping[-1]) if self._dropping else (0, -1)
+        side_by_side = last - first + 1 == len(self._dropping)
+        self._rows = slice(first, last + 1) if side_by_side else self._dropping  # a slice needs no copy
         self.never = not self._dropping
         """Whether nothing is dropped."""
         self._blocks: list[Block] = []  # of each call within a step
@@ -104,11 +107,10 @@ class Masks:
     def _fill_rows(self, block: Block, streams: Tensor) -> None:
         draws = words(streams, block.masks.shape[2] // 2).view(torch.int16)
         draws.le_(block.highest)  # in place, because making booleans is slow on CPUs
-        first, last = self._dropping[0], self._dropping[-1]
-        if last - first + 1 == len(self._dropping):
-            block.masks[first : last + 1].copy_(draws).mul_(block.scale)
+        if isinstance(self._rows, slice):
+            block.masks[self._rows].copy_(draws).mul_(block.scale)
         else:
-            block.masks[self._dropping] = draws * block.scale
+            block.masks[self._rows] = draws * block.scale
 
     def _fill_columns(self, block: Block, streams: Tensor) -> None:
         """Each word decides for two neighbouring features of a sample, as in rows; only where they are put differs."""
@@ -122,8 +124,8 @@ class Masks:
         # the higher half of a word is below a limit when the word is: no need to take it apart
         limit = block.highest.numpy()[..., None].astype(np.int32) * 65536 + 65535  # (R, 1, 1, 1)
         scale = block.scale.numpy()[..., None]
-        masks[self._dropping, :, 0::2] = (draws << 16 <= limit) * scale
-        masks[self._dropping, :, 1::2] = (draws <= limit) * scale
+        masks[self._rows, :, 0::2] = (draws << 16 <= limit) * scale
+        masks[self._rows, :, 1::2] = (draws <= limit) * scale
 
 
 @dataclass
