@@ -5,6 +5,7 @@ LabbenchError            anything labbench can explain; the CLI exits 1
 │   ├── GridError        a grid.toml that cannot be used, with its file, line and column
 │   ├── FilterError      a filter expression that does not parse, with the position
 │   └── RunNotFound      a word that names no run, or several
+├── SampleError          a sample of a task's data that cannot be read
 └── StoreError           a database that cannot be opened, read or written
 """
 
@@ -44,6 +45,10 @@ class RunNotFound(InputError):
     def __init__(self, message: str, *, candidates: tuple[str, ...] = ()) -> None:
         self.candidates = candidates
         super().__init__(message)
+
+
+class SampleError(LabbenchError):
+    """A sample of a task's data that cannot be read: none of the runs that learn from it can go on."""
 
 
 class StoreError(LabbenchError):

@@ -18,6 +18,7 @@ from labbench.records import Command, RunRecord, Runtime, Stack, Stop
 ENOUGH = 36
 """Runs in a stack from which on another one hardly makes it cheaper for each."""
 WIDEST = 64
+"""Runs in a stack at the most; not on a GPU, where memory alone decides, once the stack is there (`train.memory`)."""
 PIECES = 4
 """Stacks for each worker at the most, where they can be wide enough: so that all workers end at about one time."""
 
@@ -31,18 +32,19 @@ def plan(
     files: str | None = None,
     params: Params | None = None,
     workers: int = 1,
+    device: str = "cpu",
     command: Command | None = None,
 ) -> list[Stack]:
     """Every run in exactly one stack, those that take longest first.
 
     `params` are all that the task understands, by default those of the built-in one; `workers` is how many stacks train
-    at a time.
+    at a time, each on a device of that kind.
     """
     known = params or {**TRAINING, **BUILTIN.get(task, {})}
     alike: dict[Hashable, list[RunRecord]] = {}
     for run in runs:
         alike.setdefault(structure(run, known), []).append(run)
-    width = 1 if command else best_width(sum(map(len, alike.values())), workers)
+    width = 1 if command else best_width(sum(map(len, alike.values())), workers, device)
     parts = [part for group in alike.values() for part in cut(sorted(group, key=_by_optimizer(known)), width)]
     common: dict[str, Any] = {"task": task, "stop": stop, "runtime": runtime or Runtime(), "files": files}
     stacks = [stack_of(part, **common, command=command) for part in parts]
@@ -56,8 +58,13 @@ def structure(run: RunRecord, params: Params) -> Hashable:
     return fixed, run.boundary, run.way if run.boundary else None
 
 
-def best_width(runs: int, workers: int) -> int:
-    """How many runs a stack takes at the most, for so many workers to be busy to the end with wide stacks."""
+def best_width(runs: int, workers: int, device: str = "cpu") -> int:
+    """How many runs a stack takes at the most, for so many workers to be busy to the end with wide stacks.
+
+    A GPU's step takes hardly longer for more runs: one stack for each GPU.
+    """
+    if device.startswith("cuda"):
+        return max(1, math.ceil(runs / workers))
     pieces = max(1, min(PIECES, runs // (workers * ENOUGH)))
     return min(WIDEST, max(1, math.ceil(runs / (workers * pieces))))
 

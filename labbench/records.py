@@ -131,6 +131,9 @@ class Runtime:
     """Let torch compile forward passes."""
     data: Literal["auto", "device", "host"] = "auto"
     """Where training data lies: beside the models unless it is too big for that, always, or never."""
+    loaders: int | None = None
+    """Processes beside each training that read samples of a task's Datasets; 0: it reads them itself. None: as many as
+    cores are left to it."""
     snapshot_every: float = 30.0
     """Seconds between two snapshots of a run at the least; from the last one an interrupted run goes on."""
     watch: bool = False

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,10 +26,13 @@ from labbench.grid import Grid, expand, new_runs, read_grid
 from labbench.params import TRAINING, Params
 from labbench.planner import plan
 from labbench.provenance import Provenance, provenance
-from labbench.records import Command, Event, NewRun, RunRecord, Stack, Status
+from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, Status
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.train.devices import resolve
+
+MOST_LOADERS = 8
+"""Processes that read samples for a training, where nobody says how many: more are seldom needed to keep up with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ def run_grid(
         ):
             progress.begin(grid, runs, due)
             files = files_folder(db)
-            planned = partial(planner_of(asked, db), workers=executor.capacity(), files=str(files))
+            planned = partial(planner_of(asked, db, devices, executor.capacity()), files=str(files))
             driver = Driver(writer, executor, planned, progress, interruption, source, files, grid.resources.retries)
             try:
                 driver.train(due, trainable)
@@ -201,20 +204,41 @@ def devices_for(asked: Asked, device: str, workers: int | None) -> list[str]:
     return resolve(device)
 
 
-def planner_of(asked: Asked, db: Path) -> Callable[..., list[Stack]]:
-    """How the grid's runs are put into stacks."""
+def planner_of(asked: Asked, db: Path, devices: Sequence[str], workers: int) -> Callable[..., list[Stack]]:
+    """How the grid's runs are put into stacks, so many of which train at a time."""
     grid = asked.grid
-    command = Command(grid.command, str(grid.path.parent.resolve()), str(db.resolve())) if grid.command else None
-    return partial(plan, task=grid.task, stop=grid.stop, runtime=grid.runtime, params=asked.params, command=command)
+    return partial(
+        plan,
+        task=grid.task,
+        stop=grid.stop,
+        runtime=with_loaders(grid.runtime, devices, workers),
+        params=asked.params,
+        command=Command(grid.command, str(grid.path.parent.resolve()), str(db.resolve())) if grid.command else None,
+        workers=workers,
+        device=devices[0],
+    )
 
 
-def preview_stacks(asked: Asked, runs: Sequence[NewRun], db: Path, *, workers: int) -> list[Stack]:
+def with_loaders(runtime: Runtime, devices: Sequence[str], workers: int) -> Runtime:
+    """The settings with how many processes read samples for each training: those that cores are left for.
+
+    A training on a CPU keeps a core busy, and one on a GPU waits where nobody else reads for it.
+    """
+    if runtime.loaders is not None:
+        return runtime
+    least = 0 if devices[0] == "cpu" else 1
+    return replace(runtime, loaders=min(MOST_LOADERS, max(least, usable_cores() // workers - 1)))
+
+
+def preview_stacks(
+    asked: Asked, runs: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int
+) -> list[Stack]:
     """The stacks that these of the grid's runs would be trained in; no database is touched."""
     records = [
         RunRecord(index, f"preview-{index}", run.name, asked.grid.name, "queued", run.config)
         for index, run in enumerate(runs)
     ]
-    return planner_of(asked, db)(records, workers=workers)
+    return planner_of(asked, db, devices, workers)(records)
 
 
 def sources(grid: Grid, source: Provenance) -> dict[str, str]:

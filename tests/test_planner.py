@@ -86,6 +86,13 @@ def test_workers_get_equal_stacks_that_are_wide_enough() -> None:
     assert max(len(stack.runs) for stack in planned(configs * 20, workers=2)) <= WIDEST
 
 
+def test_on_gpus_a_stack_is_as_wide_as_there_are_runs_for_each_of_them() -> None:
+    runs = runs_of([{"seed": seed} for seed in range(256)])
+    for gpus, widths in ((1, [256]), (2, [128, 128]), (4, [64] * 4)):
+        stacks = plan(runs, task="mine.py:Task", params=PARAMS, workers=gpus, device="cuda:0")
+        assert [len(stack.runs) for stack in stacks] == widths
+
+
 def test_the_longest_stacks_come_first() -> None:
     stacks = planned([{"width": 8, "epochs": 1}, {"width": 16, "epochs": 9}, {"width": 24, "epochs": 5}])
     assert [stack.shared["epochs"] for stack in stacks] == [9, 5, 1]

@@ -13,9 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from labbench.executors.attempt import attempt
+from labbench.params import TRAINING, with_defaults
 from labbench.planner import stack_of
 from labbench.records import Event, Finished, Log, RunRecord, Runtime
+from labbench.train.members import Member
 from labbench.train.memory import SHARE, known_width, learn_from, remember, width_for
+from labbench.train.residency import placed
+from labbench.train.stepper import Lesson
+from labbench.train.tasks import load_task, make_data
+from labbench.train.ways import WIDTH, widest
 
 MEGABYTE = 2**20
 
@@ -119,3 +125,16 @@ def test_on_a_gpu_the_peak_of_some_work_is_what_it_took() -> None:
 
     device = torch.device("cuda:0")
     assert peak_on_cuda(device, lambda: torch.empty(32 * MEGABYTE, dtype=torch.uint8, device=device)) == 32 * MEGABYTE
+
+
+def test_on_a_gpu_memory_alone_limits_how_many_runs_step_together() -> None:
+    """With a made-up figure of what is free: a run here has 1,210 weights, and as many gradients."""
+    task = load_task("digits")
+    config = with_defaults({"hidden": [16]}, {**TRAINING, **task.params})
+    runs = [RunRecord(s, f"run{s}", "", "many", "running", {"seed": s}) for s in range(256)]
+    members = [Member(run, {**config, **run.config}, None, Runtime()) for run in runs]
+    lesson = Lesson(task, placed(make_data(task, config), torch.device("cpu"), torch.float32), 64)
+    assert widest(members, lesson, 2 * 1210 * 4 * 75) == 75
+    assert widest(members, lesson, 10**9) > 256
+    assert widest(members, lesson, 100) == 1
+    assert widest(members, lesson, None) == WIDTH  # a CPU

@@ -38,7 +38,7 @@ def preview(
     for run in due:
         click.echo(clean(run.name))
     width = max(1, workers if workers is not None else usable_cores() if devices == ["cpu"] else len(devices))
-    stacks = preview_stacks(asked, due, db, workers=width)
+    stacks = preview_stacks(asked, due, db, devices, workers=width)
     click.echo(f"to train, of {len(asked.runs)}: {grouping(stacks)}", err=True)
     if due:
         seconds = estimate_seconds(stacks, devices[0], workers=width)

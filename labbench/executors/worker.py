@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ def work(connection: Connection, device: str, output: Path) -> None:
     """
     os.environ.pop("PYTHONSAFEPATH", None)  # it was for the server's own start, not for a script that is started here
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVERS_SIGNALS)
+    multiprocessing.current_process().daemon = False  # which might start no processes that read its data
     os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group: only the driver answers it; what is started here joins us
     redirect_output(output)
     try:

@@ -47,6 +47,7 @@ _RUNTIME: dict[str, Reader] = {
     "tf32": Param("bool", None),
     "compile": Param("bool", None),
     "data": Param("str", None, choices=("auto", "device", "host")),
+    "loaders": Param("int", None, low=0),
     "snapshot_every": _seconds,
     "watch": Param("bool", None),
 }

@@ -19,7 +19,7 @@ from labbench.train.arithmetic import Arithmetic
 from labbench.train.clock import Clock
 from labbench.train.data import Data
 from labbench.train.dropout import dropout_probabilities
-from labbench.train.random import Purpose, generator_seed, permutations, torch_generator
+from labbench.train.random import Purpose, generator_seed, torch_generator
 from labbench.train.stepper import Lesson, Stepper, state_of
 from labbench.train.together import Together
 
@@ -36,7 +36,8 @@ def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config
     """Why these models cannot step together in that way, or None where they can."""
     chosen = sorted({0, len(models) // 2, len(models) - 1})[:RUNS]
     plain = [{**configs[index], **PLAIN, "warmup": 0} for index in chosen]
-    sample, batch = some_samples(lesson, [config["seed"] for config in plain])
+    data, batch = some_samples(lesson, [config["seed"] for config in plain])
+    sample = Lesson(lesson.task, data, batch.shape[1])
     expected: list[dict[str, Tensor]] = []
     for row, (index, config) in enumerate(zip(chosen, plain, strict=True)):
         alone = Alone(copy.deepcopy(models[index]), config, sample, Clock())
@@ -53,9 +54,7 @@ def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config
     try:
         results = all_numbers(stack(sample), batch)
         if lesson.arithmetic.bf16:  # its numbers are nobody's, but something may refuse it
-            rounded = replace(
-                sample, data=sample.data.to(batch.device, torch.float32), arithmetic=Arithmetic(bf16=True)
-            )
+            rounded = replace(sample, data=data.to(batch.device, torch.float32), arithmetic=Arithmetic(bf16=True))
             all_numbers(stack(rounded), batch)
     except Exception as error:  # torch.func may refuse a user's forward or loss in any way
         return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -66,15 +65,13 @@ def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config
     return None
 
 
-def some_samples(lesson: Lesson, seeds: Sequence[int]) -> tuple[Lesson, Tensor]:
+def some_samples(lesson: Lesson, seeds: Sequence[int]) -> tuple[Data, Tensor]:
     """The samples of the first batch of each seed, in float64 on the CPU, and where each finds its own: (S, N)."""
     count = min(SAMPLES, lesson.batch_size, lesson.samples_per_epoch)
-    here = torch.device("cpu")
-    order = permutations(seeds, 1, len(lesson.data.train[0]), here)[:, :count]
-    inputs, targets = (part.cpu()[order.flatten()] for part in lesson.data.train)
-    first = lesson.data.val[0][:count], lesson.data.val[1][:count]
-    data = Data((inputs, targets), first).to(here, torch.float64)
-    return Lesson(lesson.task, data, count), torch.arange(len(inputs)).view(order.shape)
+    first = lesson.data.first(seeds, count)
+    (inputs, targets), validation = lesson.data.gather(first.flatten()), lesson.data.glimpse(count)
+    data = Data((inputs, targets), validation).to(torch.device("cpu"), torch.float64)
+    return data, torch.arange(len(inputs)).view(first.shape)
 
 
 def all_numbers(stepper: Stepper, batch: Tensor) -> list[dict[str, Tensor]]:
@@ -83,7 +80,7 @@ def all_numbers(stepper: Stepper, batch: Tensor) -> list[dict[str, Tensor]]:
     before = [stepper.state(index) for index in range(len(batch))]
     trained = stepper.step(batch)
     stepper.train(False)
-    evaluated = stepper.evaluate(stepper.data.val)
+    evaluated = stepper.evaluate(stepper.data.glimpse())
     numbers = []
     for index, start in enumerate(before):
         after = stepper.state(index).tensors

@@ -14,7 +14,6 @@ import torch
 from labbench.train.alone import Alone
 from labbench.train.clock import Clock
 from labbench.train.members import Member
-from labbench.train.random import permutations
 from labbench.train.starting import new_model
 from labbench.train.stepper import Lesson, Stepper
 from labbench.train.together import Together
@@ -56,6 +55,5 @@ def quickest(stepper: Stepper, batch: torch.Tensor, enough: Callable[[int], bool
 
 
 def first_batch(seeds: list[int], lesson: Lesson) -> torch.Tensor:
-    """The indices of the samples with which each run begins: (S, N)."""
-    order = permutations(seeds, 1, len(lesson.data.train[0]), lesson.data.home)
-    return order[:, : lesson.batch_size]
+    """The numbers of the samples with which each run begins: (S, N)."""
+    return lesson.data.first(seeds, lesson.batch_size)

@@ -1,21 +1,28 @@
-"""What a task trains on: three pairs of tensors. Here too are the digits that labbench ships."""
+"""What a task trains on: three pairs of tensors, and what a training asks of them. Here too are the digits.
+
+What is too large for tensors is read sample by sample instead (`loading`): to a training both are a `Source`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from labbench.errors import InputError
-from labbench.train.random import Purpose, keys, words
+from labbench.train.random import Purpose, keys, permutations, words
 
 Split: TypeAlias = tuple[Tensor, Tensor]
 """(inputs (N, ...), targets (N, ...))"""
+
+Held: TypeAlias = Literal["val", "test"]
+"""A split that is held out."""
 
 HOST = torch.device("cpu")
 
@@ -24,6 +31,55 @@ DIGITS_SPLIT_SEED = 1998
 """Decides which digits are trained on; part of `digits@1`."""
 DIGITS_HELD_OUT = 270
 """Samples for validation, and as many for the test; the other 1,257 are trained on."""
+
+
+class Source(Protocol):
+    """What a training asks of its data, wherever they lie."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type in which models are trained on it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where models are trained on it."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether it lies there, too, so that a batch waits for nothing."""
+
+    @property
+    def samples(self) -> int:
+        """How many there are to train on."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of one input."""
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether there is a split `test`."""
+
+    def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
+        """The training samples of an epoch in the order of each of S seeds: numbers (S, N) that `gather` understands.
+
+        It understands those of a batch until the next one is asked for.
+        """
+
+    def first(self, seeds: Sequence[int], size: int) -> Tensor:
+        """The first of the batches of the first epoch, for a trial."""
+
+    def gather(self, numbers: Tensor) -> Split:
+        """The training samples with these numbers (N,), where the models are."""
+
+    def parts(self, name: Held, size: int) -> Iterator[Split]:
+        """A held-out split in parts of so many samples, where the models are."""
+
+    def glimpse(self, count: int | None = None) -> Split:
+        """Up to `count` samples of the validation data, where the models are; None: as many as are good to look at."""
+
+    def close(self) -> None:
+        """Give back what reading it took."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +107,44 @@ class Data:
         return self.train[0].device
 
     @property
+    def samples(self) -> int:
+        return len(self.train[0])
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.train[0].shape[1:]
+
+    @property
+    def is_tested(self) -> bool:
+        return self.test is not None
+
+    @property
     def classes(self) -> int:
         """How many classes there are, in whichever split: the largest number and one."""
         splits = [split for split in (self.train, self.val, self.test) if split is not None]
         return max(int(targets.max()) for _, targets in splits) + 1
 
-    def gather(self, indices: Tensor) -> Split:
-        """The training samples with these indices (N,), where the models are."""
-        inputs, targets = (part.index_select(0, indices) for part in self.train)
+    def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
+        order = permutations(seeds, epoch, self.samples, self.home)  # (S, samples)
+        return iter(order[:, : usable_samples(self.samples, size)].split(size, dim=1))
+
+    def first(self, seeds: Sequence[int], size: int) -> Tensor:
+        return next(self.batches(seeds, 1, size))
+
+    def gather(self, numbers: Tensor) -> Split:
+        inputs, targets = (part.index_select(0, numbers) for part in self.train)
         return self.bring((inputs, targets))
+
+    def parts(self, name: Held, size: int) -> Iterator[Split]:
+        split = self.val if name == "val" else self.test
+        assert split is not None
+        return (self.bring((inputs, targets)) for inputs, targets in zip(*(x.split(size) for x in split), strict=True))
+
+    def glimpse(self, count: int | None = None) -> Split:
+        return self.bring((self.val[0][:count], self.val[1][:count]))
+
+    def close(self) -> None:
+        """Nothing: it took only memory."""
 
     def bring(self, split: Split) -> Split:
         """Samples of this data where the models are. To CUDA they go from pinned memory while the host goes on."""
@@ -84,7 +169,10 @@ class Data:
 
 def _check(name: str, split: Split) -> None:
     if not (isinstance(split, tuple | list) and len(split) == 2 and all(isinstance(x, Tensor) for x in split)):
-        raise InputError(f"data: `{name}` must be a pair of tensors (inputs, targets)")
+        raise InputError(
+            f"data: `{name}` must be a pair of tensors (inputs, targets); what gives one sample at a time, "
+            "such as a torch Dataset, goes into labbench.train.loading.Datasets(train, val)"
+        )
     inputs, targets = split
     if inputs.dim() == 0 or targets.dim() == 0 or not len(inputs) == len(targets) > 0:
         shapes = f"{tuple(inputs.shape)} and {tuple(targets.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ def in_lessons(
     while waiting:
         first = waiting[0]
         config = ReadConfig(first.config)
-        data = placed(make_data(task, config), device, dtype, stack.runtime.data)
-        lesson = Lesson(task, data, first.config["batch_size"], arithmetic, stack.task, files)
-        keys = config.read | {"batch_size"}
-        together = [member for member in waiting if _same(member, first, keys)]
-        for member in together:
-            member.recorder.expect(member.epochs * lesson.steps_per_epoch)
-        yield lesson, together
+        given = make_data(task, config)
+        with closing(placed(given, device, dtype, stack.runtime.data, loaders=stack.runtime.loaders or 0)) as data:
+            lesson = Lesson(task, data, first.config["batch_size"], arithmetic, stack.task, files)
+            keys = config.read | {"batch_size"}
+            together = [member for member in waiting if _same(member, first, keys)]
+            for member in together:
+                member.recorder.expect(member.epochs * lesson.steps_per_epoch)
+            yield lesson, together
         waiting = [member for member in waiting if member not in together]
 
 

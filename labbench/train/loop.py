@@ -6,24 +6,25 @@ optimizer updates done when something was measured, so the loss at step 0 is tha
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Generator, Iterator, Set
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from labbench.errors import LabbenchError
+from labbench.errors import LabbenchError, SampleError
 from labbench.files import discard_portrait
 from labbench.params import TRAINING, with_defaults
 from labbench.records import Event, Failed, Finished, Log, Points, Stack
 from labbench.train import memory, snapshots
 from labbench.train.arithmetic import arithmetic_of, prepare
-from labbench.train.data import Split
+from labbench.train.data import Held
 from labbench.train.lessons import in_lessons
 from labbench.train.measures import Means, generalization_gap
 from labbench.train.members import Member
 from labbench.train.portrait import Portraits
-from labbench.train.random import Purpose, generator_seed, permutations, torch_generator
+from labbench.train.random import Purpose, generator_seed, torch_generator
 from labbench.train.recorder import Losses, Watch
 from labbench.train.starting import classes_told
 from labbench.train.stepper import Lesson
@@ -51,13 +52,26 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
     if members and members[0].run.key not in leaving:  # before the task's own code, which may take its time
         yield members[0].started(device, members[0].way or "loop")
     for lesson, learners in in_lessons(members, task, stack, place):
-        for arranged in arrange(learners, lesson):
-            training = Training(arranged, lesson, stack, device, leaving)
-            try:
-                yield from training.events()
-            except Exception as error:
-                memory.learn_from(error, arranged.structure, len(training.members))
-                raise
+        unfinished = {member.run.key: member.run for member in learners}
+        try:
+            for event in taught(learners, lesson, stack, device, leaving):
+                if isinstance(event, Finished):
+                    del unfinished[event.run]
+                yield event
+        except SampleError as error:  # all of them would read it
+            story = traceback.format_exc()
+            yield from (Failed(run.key, run.attempt, "user", str(error), story) for run in unfinished.values())
+
+
+def taught(members: list[Member], lesson: Lesson, stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
+    """Train the members that have this lesson."""
+    for arranged in arrange(members, lesson):
+        training = Training(arranged, lesson, stack, device, leaving)
+        try:
+            yield from training.events()
+        except Exception as error:
+            memory.learn_from(error, arranged.structure, len(training.members))
+            raise
 
 
 def resumed(members: list[Member], files: str | None, device: torch.device) -> Generator[Event, None, list[Member]]:
@@ -127,10 +141,9 @@ class Training:
         began, number = self.watch.seconds(), self.members[0].epoch + 1
         seeds = [member.config["seed"] for member in self.members]
         data, running = self.lesson.data, Means(len(seeds))
-        order = permutations(seeds, number, len(data.train[0]), data.home)  # (S, samples)
         with torch_generator(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
             self.stepper.train(True)
-            for batch in order[:, : self.lesson.samples_per_epoch].split(self.lesson.batch_size, dim=1):
+            for batch in data.batches(seeds, number, self.lesson.batch_size):  # (S, N)
                 losses, metrics = self.stepper.step(batch)
                 self.losses.add(losses, self.watch.milliseconds())
                 running.add(metrics)
@@ -141,7 +154,7 @@ class Training:
             self.collect()
             if self.all_diverged():
                 return [{} for _ in self.members]
-            trained, validated = running.read("train/"), self.evaluate(data.val, "val/")
+            trained, validated = running.read("train/"), self.evaluate("val")
         share = (self.watch.seconds() - began) / len(self.members)
         return [
             {}
@@ -172,8 +185,8 @@ class Training:
     def part(self, measured: list[dict[str, float]]) -> Iterator[Event]:
         """At an epoch's end: let those go who have finished, diverged or shall leave."""
         reasons = [member.verdict(values) for member, values in zip(self.members, measured, strict=True)]
-        if any(reasons) and self.lesson.data.test is not None:
-            tested = self.evaluate(self.lesson.data.test, "test/")
+        if any(reasons) and self.lesson.data.is_tested:
+            tested = self.evaluate("test")
             for member, reason, values in zip(self.members, reasons, tested, strict=True):
                 if reason:
                     member.recorder.measure(values, member.milliseconds + self.watch.milliseconds())
@@ -201,14 +214,14 @@ class Training:
             yield from self.flush()
         self.keep(staying)
 
-    def evaluate(self, split: Split, prefix: str) -> list[dict[str, float]]:
+    def evaluate(self, name: Held) -> list[dict[str, float]]:
         """Of each run the mean loss and metrics over a split, as the model is used."""
         self.stepper.train(False)
-        size, means = self.lesson.evaluation_batch, Means(len(self.members))
-        for inputs, targets in zip(*(part.split(size) for part in split), strict=True):
-            losses, metrics = self.stepper.evaluate(self.lesson.data.bring((inputs, targets)))
+        means = Means(len(self.members))
+        for part in self.lesson.data.parts(name, self.lesson.evaluation_batch):
+            losses, metrics = self.stepper.evaluate(part)
             means.add({"loss": losses, **metrics})
-        return means.read(prefix)
+        return means.read(f"{name}/")
 
     def end(self, member: Member, status: Literal["finished", "diverged", "queued"], reason: str) -> Iterator[Event]:
         """Hand over the run's last points, then say how it ended. One that will go on has an open window of losses."""

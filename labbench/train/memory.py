@@ -27,7 +27,7 @@ def structure_of(model: nn.Module, lesson: Lesson) -> Hashable:
     """What the memory of a run depends on: its modules and tensors, the samples of a batch, types and device."""
     modules = tuple(type(module).__qualname__ for module in model.modules())
     tensors = tuple((tuple(tensor.shape), tensor.requires_grad) for tensor in [*model.parameters(), *model.buffers()])
-    samples = lesson.batch_size, tuple(lesson.data.train[0].shape[1:])
+    samples = lesson.batch_size, tuple(lesson.data.shape)
     return modules, tensors, samples, lesson.data.dtype, lesson.arithmetic, str(lesson.data.device)
 
 
@@ -54,6 +54,12 @@ def width_for(free: int, peak_of: Callable[[int], int]) -> int:
     a_run = max(1.0, (larger - smaller) / (many - few))
     common = max(0.0, smaller - few * a_run)
     return max(1, int((SHARE * free - common) / a_run))
+
+
+def at_most(free: int, model: nn.Module, dtype: torch.dtype) -> int:
+    """How many runs of such a model can fit in `free` bytes at the very most: each has its weights and gradients."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return max(1, free // max(1, 2 * trained * dtype.itemsize))
 
 
 def peak_on_cuda(device: torch.device, work: Callable[[], object]) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from labbench.files import PORTRAIT
 from labbench.portrait_file import BINS, Histogram, Kind, Mistakes, Plane, Portrait, write_portrait
-from labbench.train.data import Data
+from labbench.train.data import Source
 from labbench.train.models import ACTIVATIONS
 from labbench.train.watching import Looking
 
@@ -39,7 +39,7 @@ GRADIENTS = (-8.0, 0.0)
 class Portraits:
     """The portraits of the runs that step together."""
 
-    def __init__(self, looking: Looking, data: Data, files: Path) -> None:
+    def __init__(self, looking: Looking, data: Source, files: Path) -> None:
         self._looking, self._data, self._files = looking, data, files
         self._histograms: dict[str, list[Histogram]] = {}
         """By run: those since it began, or went on after an interruption."""
@@ -67,7 +67,7 @@ class Portraits:
             write_portrait(self._files / run / PORTRAIT, self._portrait(epoch, histograms))
 
     def _portrait(self, epoch: int, histograms: list[Histogram]) -> Portrait:
-        inputs, targets = self._data.bring(self._data.val)
+        inputs, targets = self._data.glimpse()
         weights = first_weights(self._looking.model, inputs)
         outputs = [self._looking.model(part) for part in inputs.split(BATCH)]
         if not are_classes(targets) or not all(isinstance(part, Tensor) and part.dim() == 2 for part in outputs):

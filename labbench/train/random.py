@@ -45,6 +45,8 @@ class Purpose(IntEnum):
     """Data that the project makes itself."""
     PRETRAINING = 12
     """Weights of a network that learns something before the run begins."""
+    AUGMENTATION = 13
+    """The generators while a sample of a `Dataset` is read: the layer is the epoch, the step the sample."""
 
 
 START = (0x243F6A88, -0x7A5CF72D)
@@ -109,10 +111,13 @@ def permutations(seeds: Sequence[int], epoch: int, size: int, device: torch.devi
 
 def generator_seed(seed: int, purpose: Purpose, step: int = 0) -> int:
     """A seed of 64 bits for a generator that is not ours."""
-    high: int
-    low: int
-    high, low = keys([seed], purpose, steps=[step], device=torch.device("cpu"))[0, 0].tolist()
-    return (high & 0xFFFFFFFF) << 32 | (low & 0xFFFFFFFF)
+    return generator_seeds(seed, purpose, [step])[0]
+
+
+def generator_seeds(seed: int, purpose: Purpose, steps: Sequence[int], *, layer: int = 0) -> list[int]:
+    """The same for each of these steps."""
+    drawn = keys([seed], purpose, layer=layer, steps=steps, device=torch.device("cpu"))[0].tolist()
+    return [(high & 0xFFFFFFFF) << 32 | (low & 0xFFFFFFFF) for high, low in drawn]
 
 
 @contextmanager
@@ -132,12 +137,18 @@ def all_generators(seed: int) -> Iterator[None]:
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with torch_generator(seed, torch.device("cpu")):
-            np.random.seed(seed & 0xFFFFFFFF)
-            random.seed(seed)
+            seed_all(seed)
             yield
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators of torch (CPU), numpy and Python."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
 
 
 def _fold(words: Int32s, value: Int32s | int) -> Int32s:

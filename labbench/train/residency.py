@@ -1,6 +1,7 @@
 """Where a training's data lies: beside the models, or on the host where it would not leave them enough room.
 
 This is the one place that decides. What is trained does not depend on it: the batches are the same, index by index.
+Datasets lie nowhere: they are read as they are needed.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ from __future__ import annotations
 import torch
 
 from labbench.train.data import Data, Split
+from labbench.train.loading import Datasets, Loaded
 
 SHARE = 0.5
 """Of a device's free memory for data; the rest is for models and what they compute."""
 
 
-def placed(data: Data, device: torch.device, dtype: torch.dtype, wish: str = "auto") -> Data:
+def placed(
+    data: Data | Datasets, device: torch.device, dtype: torch.dtype, wish: str = "auto", *, loaders: int = 0
+) -> Data | Loaded:
     """The data for models on `device`, floating-point numbers as `dtype`.
 
     `wish` is `[runtime] data`: "device" and "host" are obeyed, "auto" keeps data on the host that takes more than
-    `SHARE` of what a CUDA device has free.
+    `SHARE` of what a CUDA device has free. `loaders` processes read samples of Datasets.
     """
+    if isinstance(data, Datasets):
+        return Loaded(data, device, dtype, loaders)
     resident = wish == "device" or (wish == "auto" and fits(size(data, dtype), free_bytes(device)))
     return data.to(device, dtype, resident=resident)
 

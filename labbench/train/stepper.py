@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias
 from torch import Tensor, nn
 
 from labbench.train.arithmetic import Arithmetic
-from labbench.train.data import Data, Split, usable_samples
+from labbench.train.data import Source, Split, usable_samples
+from labbench.train.loading import Loaded
 from labbench.train.tasks import Task
 
 Measured: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
@@ -30,7 +31,7 @@ class Lesson:
     """What the runs of a stack have in common: what they learn, from which data, in which batches."""
 
     task: Task
-    data: Data
+    data: Source
     """Where, and in the precision in which, models are trained."""
     batch_size: int
     arithmetic: Arithmetic = field(default_factory=Arithmetic)
@@ -41,7 +42,7 @@ class Lesson:
 
     @property
     def samples_per_epoch(self) -> int:
-        return usable_samples(len(self.data.train[0]), self.batch_size)
+        return usable_samples(self.data.samples, self.batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -50,6 +51,8 @@ class Lesson:
     @property
     def evaluation_batch(self) -> int:
         """Samples in a forward pass that needs no gradients."""
+        if isinstance(self.data, Loaded):  # whose samples may be large: a batch is known to fit
+            return self.batch_size
         return max(EVALUATION_BATCH, self.batch_size)
 
 
@@ -72,10 +75,10 @@ class Stepper(Protocol):
     """S runs at the same step."""
 
     way: str
-    data: Data
+    data: Source
 
     def step(self, batch: Tensor) -> Measured:
-        """One update of each run by the samples with these indices (S, N); what it measured before the update."""
+        """One update of each run by the samples with these numbers (S, N); what it measured before the update."""
 
     def evaluate(self, split: Split) -> Measured:
         """Losses and metrics of these samples (N, ...) for each run; nothing changes."""

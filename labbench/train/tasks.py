@@ -7,7 +7,6 @@ out `loss` (then cross-entropy) and `metrics` (then accuracy where targets are c
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
@@ -23,6 +22,8 @@ from labbench.params import Param
 from labbench.records import Config
 from labbench.train.builtin import TASKS
 from labbench.train.data import Data
+from labbench.train.faults import where
+from labbench.train.loading import Datasets
 from labbench.train.losses import accuracy, cross_entropy
 from labbench.train.random import Purpose, all_generators, generator_seed
 
@@ -34,8 +35,11 @@ class Task(Protocol):
     def params(self) -> Mapping[str, Param]:
         """What can be set, besides what the training loop takes (`labbench.params.TRAINING`)."""
 
-    def data(self, config: Config, /) -> Data:
-        """The data, on the CPU. Generators are seeded alike for every run: all see the same data."""
+    def data(self, config: Config, /) -> Data | Datasets:
+        """The data, on the CPU. Generators are seeded alike for every run: all see the same data.
+
+        `Datasets` are read sample by sample as they are needed, in processes beside the training.
+        """
 
     def model(self, config: Config, /) -> nn.Module:
         """A new model, on the CPU. Generators are seeded with the run's own seed."""
@@ -47,12 +51,15 @@ class Task(Protocol):
         """Further measures, by name, each one number (or truth value) a sample: (N,)."""
 
 
-def make_data(task: Task, config: Config) -> Data:
+def make_data(task: Task, config: Config) -> Data | Datasets:
     """The task's data, with every generator in the same state whatever the run."""
     with all_generators(generator_seed(0, Purpose.DATA)):
         data: Any = task.data(config)
-    if not isinstance(data, Data):
-        raise InputError(f"the task's data(config) must return a labbench.train.data.Data, not {type(data).__name__}")
+    if not isinstance(data, Data | Datasets):
+        raise InputError(
+            "the task's data(config) must return a labbench.train.data.Data or labbench.train.loading.Datasets, "
+            f"not {type(data).__name__}"
+        )
     return data
 
 
@@ -70,7 +77,7 @@ class FileTask:
     """A task of a user's own, with what it leaves out filled in."""
 
     params: Mapping[str, Param]
-    data: Callable[[Config], Data]
+    data: Callable[[Config], Data | Datasets]
     model: Callable[[Config], nn.Module]
     loss: Callable[[Any, Tensor], Tensor]
     metrics: Callable[[Any, Tensor], Mapping[str, Tensor]]
@@ -106,7 +113,7 @@ def _import(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a user's file may raise anything
-        raise InputError(f"cannot import {_where(error, file)}") from error
+        raise InputError(f"cannot import {where(error, file)}") from error
     return module
 
 
@@ -119,7 +126,7 @@ def _task_from(module: ModuleType, name: str, file: Path) -> Task:
     try:
         given: Any = found()
     except (Exception, SystemExit) as error:  # the same
-        raise InputError(f"cannot make {name}(): {_where(error, file)}") from error
+        raise InputError(f"cannot make {name}(): {where(error, file)}") from error
     lacking = [part for part, there in _required_parts(given).items() if not there]
     if lacking:
         raise InputError(f"{name} in {file} lacks {' and '.join(lacking)}")
@@ -136,17 +143,3 @@ def _required_parts(given: object) -> dict[str, bool]:
         "data(self, config)": callable(getattr(given, "data", None)),
         "model(self, config)": callable(getattr(given, "model", None)),
     }
-
-
-def _where(error: BaseException, file: Path) -> str:
-    """`file:line: Error: message`, then that line: the deepest one in the user's own file."""
-    summary = traceback.format_exception_only(error)[-1].strip()
-    if isinstance(error, SyntaxError):
-        line, text = error.lineno, error.text or ""
-        path = error.filename or str(file)
-    else:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
-        if not frames:
-            return f"{file}: {summary}"
-        path, line, text = str(file), frames[-1].lineno, frames[-1].line or ""
-    return f"{path}:{line}: {summary}\n    {text.strip()}"

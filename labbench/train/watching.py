@@ -30,7 +30,7 @@ class Looking:
     def __init__(self, config: Config, lesson: Lesson) -> None:
         """`config` is that of one of the runs."""
         self._task = lesson.task
-        self._sample = lesson.data.bring((lesson.data.val[0][:SAMPLES], lesson.data.val[1][:SAMPLES]))
+        self._sample = lesson.data.glimpse(SAMPLES)
         self.model = new_model(lesson.task, config).to(lesson.data.device, lesson.data.dtype).eval()
         self.modules = {_name(path, module): module for path, module in self.model.named_modules()}
         """By name, the model itself too."""

@@ -26,6 +26,7 @@ from labbench.train.layers import known
 from labbench.train.members import Member
 from labbench.train.memory import (
     PROBED,
+    at_most,
     known_width,
     learn_from,
     peak_on_cuda,
@@ -33,12 +34,13 @@ from labbench.train.memory import (
     structure_of,
     width_for,
 )
+from labbench.train.residency import free_bytes
 from labbench.train.starting import new_model, take_over
 from labbench.train.stepper import Lesson, Stepper, state_of
 from labbench.train.together import Together
 
 WIDTH = 64
-"""Runs that step together at the most."""
+"""Runs that step together at the most, but on a GPU: there the memory alone decides."""
 
 
 @dataclass
@@ -56,8 +58,9 @@ class Arranged:
 
 def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
     """All members, in order, as stacks; each is made when it is asked for. They are all after equally many updates."""
-    for start in range(0, len(members), WIDTH):
-        several = members[start : start + WIDTH]
+    width = widest(members, lesson, free_bytes(lesson.data.device))
+    for start in range(0, len(members), width):
+        several = members[start : start + width]
         if several[0].way == "loop" or (several[0].way is None and len(several) == 1):
             yield from (alone(member, lesson) for member in several)
             continue
@@ -67,6 +70,16 @@ def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
             width = fitting(structure, [several[i] for i in alike], [models[i] for i in alike], lesson)
             for part in (alike[first : first + width] for first in range(0, len(alike), width)):
                 yield from together([several[i] for i in part], [models[i] for i in part], lesson, structure)
+
+
+def widest(members: Sequence[Member], lesson: Lesson, free: int | None) -> int:
+    """Of how many members models are made at a time: on a device with so many bytes `free`, as many as may fit there.
+
+    How many do fit is measured once they are there; models that cannot are not to fill the host's memory.
+    """
+    if free is None or len(members) == 1:
+        return WIDTH
+    return at_most(free, first_model(members[0], lesson), lesson.data.dtype)
 
 
 def first_model(member: Member, lesson: Lesson) -> nn.Module:
@@ -105,8 +118,7 @@ def try_out(members: list[Member], models: list[nn.Module], lesson: Lesson) -> N
     stack.train(True)
     stack.step(first_batch([member.config["seed"] for member in members], lesson))
     stack.train(False)
-    inputs, targets = (part[: lesson.evaluation_batch] for part in lesson.data.val)
-    stack.evaluate(lesson.data.bring((inputs, targets)))
+    stack.evaluate(lesson.data.glimpse(lesson.evaluation_batch))
 
 
 def new_stack(members: list[Member], models: list[nn.Module], lesson: Lesson, clock: Clock) -> Together:

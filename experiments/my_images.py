@@ -1,0 +1,55 @@
+"""A task of one's own with images that are read as they are needed, and moved about: "my_images.py:Task" in a grid.
+
+`path` has a folder of images for each class. Processes beside the training read them ([runtime] loaders).
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from labbench.params import Param
+from labbench.train.loading import Datasets
+from labbench.train.pictures import read_picture
+
+
+def classes_in(path):
+    return sorted(folder.name for folder in Path(path).iterdir() if folder.is_dir())
+
+
+class Images(Dataset):
+    def __init__(self, files, classes, shift):
+        self.files, self.classes, self.shift = files, classes, shift
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        file = self.files[index]
+        image = torch.tensor(read_picture(file)).movedim(2, 0).expand(3, -1, -1) / 255  # (3, H, W), grey ones too
+        # seeded by labbench: another shift in each epoch, the same ones when the run is trained again
+        by = torch.randint(-self.shift, self.shift + 1, (2,)).tolist()
+        return image.roll(by, dims=(1, 2)), self.classes.index(file.parent.name)
+
+
+class Task:
+    params = {  # noqa: RUF012
+        "path": Param("str", "images", "a folder with a folder of images for each class"),
+        "channels": Param("int", 16, "of the two convolutions", low=1),
+        "shift": Param("int", 1, "by how many pixels a training image may be moved", low=0),
+    }
+
+    def data(self, config):
+        classes = classes_in(config["path"])
+        files = sorted(file for name in classes for file in Path(config["path"], name).iterdir())
+        train = [file for number, file in enumerate(files) if number % 5]
+        return Datasets(train=Images(train, classes, config["shift"]), val=Images(files[::5], classes, shift=0))
+
+    def model(self, config):
+        width = config["channels"]
+        return nn.Sequential(
+            *(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2)),
+            *(nn.Flatten(), nn.Linear(4 * width, len(classes_in(config["path"])))),
+        )
