@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,12 @@ def test_the_order_is_that_of_the_same_data_in_memory() -> None:
 
 
 def test_an_epoch_that_is_given_up_leaves_nothing_to_the_next_one() -> None:
-    source = Loaded(Datasets(Numbers(), Numbers(3)), CPU, torch.float32, loaders=2)
-    whole = [source.gather(numbers[0])[0] for numbers in source.batches([1], 2, 8)]
-    for _ in source.batches([1], 1, 8):
-        break
-    again = [source.gather(numbers[0])[0] for numbers in source.batches([1], 2, 8)]
+    with closing(Loaded(Datasets(Numbers(), Numbers(3)), CPU, torch.float32, loaders=2)) as source:
+        whole = [source.gather(numbers[0])[0] for numbers in source.batches([1], 2, 8)]
+        for _ in source.batches([1], 1, 8):
+            break
+        again = [source.gather(numbers[0])[0] for numbers in source.batches([1], 2, 8)]
     assert torch.equal(torch.cat(whole), torch.cat(again))
-    source.close()
 
 
 def test_a_run_that_is_resumed_reads_what_it_would_have_read(images: Path, tmp_path: Path) -> None:
@@ -320,3 +320,16 @@ def trained(db: Path) -> bool:
         return False
     finally:
         connection.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_samples_come_from_other_processes_to_where_the_models_are(images: Path) -> None:
+    cuda = torch.device("cuda:0")
+    data = load_task(f"{EXAMPLE}:Task").data({"path": str(images), "shift": 1})
+    assert isinstance(data, Datasets)
+    here = Loaded(data, CPU, torch.float32, loaders=0)
+    with closing(Loaded(data, cuda, torch.float32, loaders=2)) as there:
+        for ours, theirs in zip(there.batches([3, 4], 1, 16), here.batches([3, 4], 1, 16), strict=True):
+            brought, read = there.gather(ours.flatten())[0], here.gather(theirs.flatten())[0]
+            assert brought.device == cuda
+            assert torch.equal(brought.cpu(), read)
