@@ -1,0 +1,12 @@
+"""The tasks of bench/stacks.py, which let a worker process that imports them be watched."""
+
+from __future__ import annotations
+
+from sampler import watch_worker
+from stack_tasks import Images, Residual
+
+from labbench.train.builtin import Digits
+
+__all__ = ["Digits", "Images", "Residual"]
+
+watch_worker()

@@ -1,0 +1,163 @@
+"""What share of the time of `labbench run` goes where: arithmetic, optimizer, dropout, metrics, SQLite, start-up.
+
+Trains each CPU case of bench/stacks.py end to end, from the start of the command to its end, with two workers, and
+looks at the Python stacks of all processes each millisecond (bench/sampler.py). The product knows nothing of it. Prints
+
+    by case the shares of the two workers' time, which is the wall's twice: `loading` is what passes before a worker
+    has its first stack, imports above all; `preparing` is tasks, data, models, the check and the trials before
+    runs train; `validation` all that is measured on held-out data; `recording` points, snapshots and sending
+    them; `idle` what passes when there is no stack any more. And what the process that writes the database
+    computes meanwhile, as shares of one core's time. With --places, also in which functions of labbench (those
+    that they call, of torch for instance, are counted with them).
+
+    python bench/shares.py [--case NAME] [--rounds 3] [--quick] [--places]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import sampler
+from stacks import CASES, PROCESSES, TASKS, Case
+
+HERE = Path(__file__).parent
+IN_WORKERS = (
+    "arithmetic",
+    "optimizer",
+    "dropout",
+    "metrics",
+    "data",
+    "validation",
+    "recording",
+    "loading",
+    "preparing",
+    "idle",
+)
+PLACES = 25
+IN_DRIVER = ("SQLite", "receiving", "driving", "progress", "start-up")
+
+
+def train(grid: Path, epochs: int, folder: Path) -> float:
+    """Train the grid by a command of its own, watched; returns its seconds."""
+    words = [sys.executable, str(HERE / "shares.py"), "--train", str(grid), str(epochs)]
+    began = time.perf_counter()
+    subprocess.run(words, check=True, cwd=folder, capture_output=True, env={**os.environ, sampler.FOLDER: str(folder)})
+    return time.perf_counter() - began
+
+
+def watched_command(grid: str, epochs: str) -> None:
+    """`labbench run` in this process."""
+    watching = sampler.watch_driver()
+    from labbench.cli import main
+
+    try:
+        main(
+            [
+                "--db",
+                "runs.db",
+                "run",
+                grid,
+                "--set",
+                f"epochs={epochs}",
+                "--device",
+                "cpu",
+                "--workers",
+                str(PROCESSES),
+            ]
+        )
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        watching.seconds["start-up"] += time.process_time() - sum(watching.seconds.values())  # Python's own
+        watching.write()
+
+
+def shares(case: Case, epochs: int) -> tuple[float, Counter[str], Counter[str]]:
+    """Seconds of a training of the case; the shares of the workers' time, and of the driver's core."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        grid = folder / "grid.toml"
+        tasks = HERE / "share_tasks.py"
+        text = case.grid.replace('"digits"', f'"{tasks}:Digits"').replace(f"{TASKS}:", f"{tasks}:")
+        grid.write_text(f'name = "bench"\n{text}')
+        began = time.perf_counter()
+        seconds = train(grid, epochs, folder)
+        workers: Counter[str] = Counter()
+        for file in folder.glob("worker-*.json"):
+            told = json.loads(file.read_text())
+            before = told["first"] - began
+            workers.update(told["seconds"])
+            workers["loading"] += before
+            workers["idle"] += seconds - before - sum(told["seconds"].values())
+        workers["idle"] += seconds * (PROCESSES - len(list(folder.glob("worker-*.json"))))
+        (driver,) = (json.loads(file.read_text())["seconds"] for file in folder.glob("driver-*.json"))
+    return (
+        seconds,
+        by_purpose(workers, PROCESSES * seconds),
+        by_purpose(driver, seconds),
+    )
+
+
+def by_purpose(seconds: Mapping[str, float], whole: float) -> Counter[str]:
+    """Shares of the whole by purpose, and by purpose and function."""
+    shares: Counter[str] = Counter()
+    for name, value in seconds.items():
+        purpose, _, place = name.partition(" ")
+        shares[purpose] += value / whole
+        if place:
+            shares[name] += value / whole
+    return shares
+
+
+def print_places(name: str, rounds: Sequence[Counter[str]]) -> None:
+    """The functions in which most of the workers' time goes by."""
+    places = {place: statistics.median(one[place] for one in rounds) for one in rounds for place in one if " " in place}
+    print(f"\n{name}:")
+    for place in sorted(places, key=places.__getitem__, reverse=True)[:PLACES]:
+        print(f"  {places[place]:6.1%}  {place}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Say where the time of trainings goes.")
+    parser.add_argument(
+        "--case", choices=[name for name, case in CASES.items() if case.device == "cpu"], action="append"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few epochs and one round")
+    parser.add_argument("--places", action="store_true", help="say in which functions, too")
+    parser.add_argument("--train", nargs=2, metavar=("GRID", "EPOCHS"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.train:
+        watched_command(*options.train)
+        return
+    names = options.case or [name for name, case in CASES.items() if case.device == "cpu"]
+    found: dict[str, list[tuple[float, Counter[str], Counter[str]]]] = {}
+    for _ in range(1 if options.quick else options.rounds):
+        for name in names:
+            case = CASES[name]
+            found.setdefault(name, []).append(shares(case, case.quick if options.quick else case.epochs))
+    print(f"load {os.getloadavg()[0]:.1f}")
+    print("| | " + " | ".join(names) + " |\n| --- |" + " --- |" * len(names))
+    print(
+        "| seconds | " + " | ".join(f"{statistics.median(one[0] for one in found[name]):.1f}" for name in names) + " |"
+    )
+    for part, rows, title in ((1, IN_WORKERS, "workers"), (2, IN_DRIVER, "driver")):
+        for row in rows:
+            cells = [f"{statistics.median(one[part][row] for one in found[name]):.1%}" for name in names]
+            print(f"| {title}: {row} | " + " | ".join(cells) + " |")
+    for name in names if options.places else ():
+        print_places(name, [workers for _, workers, _ in found[name]])
+
+
+if __name__ == "__main__":
+    main()
