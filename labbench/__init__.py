@@ -15,12 +15,20 @@ if TYPE_CHECKING:
     from labbench.tracking.run import Run
     from labbench.tracking.starting import start
     from labbench.tracking.trio import finish, init, log
+    from labbench.train.kept import load_model
 
 __version__ = "0.1.0"
 
-__all__ = ["Run", "finish", "init", "log", "open", "start"]
+__all__ = ["Run", "finish", "init", "load_model", "log", "open", "start"]
 
-_HOMES = {"Run": "run", "start": "starting", "init": "trio", "log": "trio", "finish": "trio"}
+_HOMES = {
+    "Run": "tracking.run",
+    "start": "tracking.starting",
+    "init": "tracking.trio",
+    "log": "tracking.trio",
+    "finish": "tracking.trio",
+    "load_model": "train.kept",
+}
 
 
 def open(path: str | Path = "runs.db") -> Reader:
@@ -35,5 +43,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'labbench' has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(f"labbench.tracking.{_HOMES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"labbench.{_HOMES[name]}"), name)
     return value

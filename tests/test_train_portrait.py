@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from click.testing import Result
 from torch import nn
 
+from labbench import load_model
 from labbench.errors import InputError
 from labbench.files import files_folder
 from labbench.planner import stack_of
@@ -24,7 +25,6 @@ from labbench.portrait_file import BINS, Portrait, portrait_path, read_portrait
 from labbench.records import Runtime
 from labbench.store.reader import Reader
 from labbench.train.data import digits
-from labbench.train.kept import load_model
 from labbench.train.loop import train
 from labbench.train.portrait import confusion_of, first_weights, histogram, probabilities_of
 from labbench.train.tasks import load_task

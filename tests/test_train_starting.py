@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file
 from torch import Tensor
 
+from labbench import load_model
 from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
 from labbench.files import MODEL
@@ -24,7 +25,6 @@ from labbench.records import Boundary, Event, Log, Runtime
 from labbench.runner import read_asked
 from labbench.store.reader import Reader
 from labbench.train import snapshots
-from labbench.train.kept import load_model
 from labbench.train.loop import train
 from labbench.train.tasks import load_task, make_model
 from training import histories, run_of
