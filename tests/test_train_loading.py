@@ -119,14 +119,25 @@ def test_runs_of_one_seed_share_what_is_read_and_each_sees_every_sample_once_an_
     assert len(given.asked) == 2 * 40
 
 
-def test_the_order_is_that_of_the_same_data_in_memory() -> None:
-    given = digits().val
-    lists = [(x, int(y)) for x, y in zip(*given, strict=True)]
-    read = Loaded(Datasets(lists, lists), CPU, torch.float32, loaders=0)
-    held = Data(given, given)
-    for ours, theirs in zip(read.batches([3, 4], 2, 50), held.batches([3, 4], 2, 50), strict=True):
-        for row in range(2):
-            assert torch.equal(read.gather(ours[row])[0], held.gather(theirs[row])[0])
+def test_what_is_read_trains_as_the_same_data_in_memory_do() -> None:
+    given = digits()
+    held = Data(*((x[:200], y[:200]) for x, y in (given.train, given.val, given.val)))
+    read = Datasets(*([*zip(x, y.tolist(), strict=True)] for x, y in (held.train, held.val, held.val)))
+
+    def measured(data: Data | Datasets) -> list[dict[str, dict[int, float]]]:
+        task = FileTask({}, lambda config: data, small, cross_entropy, accuracy)
+        runs = [run_of({"epochs": 2, "batch_size": 64, "seed": seed}, str(seed)) for seed in range(2)]
+        stack = stack_of(runs, task="", stop=None, runtime=Runtime(precision="float64", loaders=1))
+        return [history.curves for history in histories(train(stack, task, "cpu")).values()]
+
+    for ours, theirs in zip(measured(read), measured(held), strict=True):
+        assert "test/accuracy" in ours
+        for metric in ours.keys() - {"time/compute_s"}:
+            assert ours[metric] == pytest.approx(theirs[metric], rel=1e-9)
+
+
+def small(config: Any) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
 
 def test_an_epoch_that_is_given_up_leaves_nothing_to_the_next_one() -> None:
