@@ -158,10 +158,10 @@ def judge(draw: Draw, *, setups: int, seeds: int, grids: int) -> Judgement:
             [
                 not mean_intervals(table, noise)[best].excludes(0.0),
                 not winner_interval(table, noise, best, "max").excludes(0.0),
-                not compare(table, noise, 0, 1, np.arange(setups), "max").interval.excludes(0.0),
+                not compare(table, noise, 0, 1, "max").interval.excludes(0.0),
                 not means[0].excludes(0.0),
                 not means[1].excludes(0.0),
-                compare(table, noise, best, int(order[1]), order, "max").clear,
+                compare(table, noise, best, int(order[1]), "max").clear,
             ]
         )
     return Judgement(*np.mean(tallies, axis=0).tolist())

@@ -48,3 +48,10 @@ def optimizer_and_rate(config: Mapping[str, Any]) -> float:
     best_rate = -2.0 if config["optimizer"] == "adam" else -1.0
     distance = abs(np.log10(config["lr"]) - best_rate)
     return 0.85 + 0.06 * (config["optimizer"] == "adam") - 0.05 * distance + 0.02 * config["batchnorm"]
+
+
+def with_holes(truth: Callable[[Mapping[str, Any]], float], *, seeds: int = 2, rng: int = 0) -> list[Observation]:
+    """A grid of `a` and `b` in which each was varied only while the other was 0; seeds spread by 0.02."""
+    axes = {"a": range(4), "b": range(4)}
+    cells = grid(truth, axes=axes, seeds=seeds, spread=0.02, rng=rng)
+    return [run for run in cells if run.config["a"] == 0 or run.config["b"] == 0]

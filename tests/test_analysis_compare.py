@@ -22,7 +22,7 @@ def table_of(values: np.ndarray, *, first_seeds: tuple[int, ...] = ()) -> Table:
 
 def between(values: np.ndarray, **options):
     table = table_of(values, **options)
-    return compare(table, learn_noise(table), 0, 1, best_first(table, "max"), "max")
+    return compare(table, learn_noise(table), 0, 1, "max")
 
 
 def test_two_setups_with_the_same_seeds_are_compared_in_pairs():

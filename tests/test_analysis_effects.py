@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis_grids import AXES, grid, nothing_matters, optimizer_and_rate
+from analysis_grids import AXES, grid, nothing_matters, optimizer_and_rate, with_holes
 from labbench.analysis import Observation
 from labbench.analysis.effects import marginal, two_way
 from labbench.analysis.noise import learn_noise
@@ -67,6 +67,28 @@ def test_a_hole_in_the_grid_is_not_mistaken_for_an_effect():
     found = means(effects_of(runs, "optimizer"))
     assert found["sgd"] == pytest.approx(found["adam"], abs=0.002)
     assert means(effects_of(runs, "lr"))[1.0] == pytest.approx(0.4, abs=0.002)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_effects_that_are_not_there_are_found_once_in_twenty_in_a_grid_with_holes_too(seeds):
+    """The lucky set-up whose two seeds agree must not pass for one that is known exactly."""
+    found = [
+        effects_of(with_holes(lambda c: 0.8 + 0.05 * c["b"], seeds=seeds, rng=rng), "a").p_value < 0.05
+        for rng in range(150)
+    ]
+    assert np.mean(found) <= 0.07
+
+
+def test_an_effect_is_found_in_a_grid_with_holes():
+    found = [effects_of(with_holes(lambda c: 0.8 + 0.05 * c["b"], rng=rng), "b").p_value for rng in range(20)]
+    assert np.mean(np.array(found) < 0.05) >= 0.9
+
+
+def test_a_mean_of_exactly_0_is_0():
+    values = {"x": (0.1, 0.2, -0.3), "y": (0.3, -0.2, -0.1), "z": (0.5, 0.25, 0.75)}
+    runs = [Observation({"a": a, "b": b}, s, v) for a in values for b in "uv" for s, v in enumerate(values[a])]
+    found = means(effects_of(runs, "a"))
+    assert (found["x"], found["y"], found["z"]) == (0.0, 0.0, pytest.approx(0.5))
 
 
 def test_a_value_at_which_everything_diverged_has_no_mean():

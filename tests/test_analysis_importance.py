@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from analysis_grids import grid, nothing_matters, optimizer_and_rate
+from analysis_grids import grid, nothing_matters, optimizer_and_rate, with_holes
 from labbench.analysis import Observation
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import learn_noise
@@ -107,6 +107,18 @@ def test_a_random_search_gets_the_shares_of_its_additive_part():
     assert found.alone["b"].mean == pytest.approx(0.8, abs=0.06)  # bins of a fifth keep 24/25 of it
     assert found.alone["c"].mean == pytest.approx(0.0, abs=0.02)
     assert found.alone["c"].low == 0.0
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.02, 0.1])
+def test_the_shares_of_a_grid_with_holes_add_up(effect):
+    found = [decomposed(with_holes(lambda c: 0.8 + effect * c["b"], rng=rng)) for rng in range(30)]
+    assert {f.method for f in found} == {"additive model"}
+    for f in found:
+        assert sum(share.mean for share in f.alone.values()) + f.rest + f.seeds == pytest.approx(1.0)
+        assert all(share.low <= share.mean <= share.high for share in f.alone.values())
+    if effect == 0.1:
+        assert np.mean([f.alone["a"].mean for f in found]) < 0.03  # it does nothing, and lies where b is 0
+        assert np.mean([f.alone["b"].mean for f in found]) > 0.9
 
 
 def rates_of_two_optimizers(setups=200, seeds=2):

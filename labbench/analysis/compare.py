@@ -18,14 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.analysis.intervals import Interval, Spread
-from labbench.analysis.moderation import PRIOR_DEGREES, learn_prior, mix
 from labbench.analysis.noise import Noise
 from labbench.analysis.quantiles import t_quantile, t_tail
-from labbench.analysis.setups import Floats, Ints, Table
+from labbench.analysis.setups import Floats, Ints, Table, weighted
 from labbench.records import Goal
 
-NEIGHBOURS = 24
-"""How many of the best set-ups lend each other the spread of their paired differences."""
 RIVAL_LEVEL = 0.999
 """Those not behind at this level could have been chosen; counting too few would narrow the winner's interval."""
 POWER = 0.8
@@ -62,59 +59,36 @@ def oriented(values: Floats, goal: Goal) -> Floats:
     return values if goal == "max" else -values
 
 
-def compare(table: Table, noise: Noise | None, first: int, second: int, order: Ints, goal: Goal) -> Difference:
-    """The set-ups at two indices; `order` lists the set-ups, neighbours in quality first."""
+def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Goal) -> Difference:
+    """The set-ups at two indices."""
+    weights, pairs = _difference_weights(table, first, second)
+    centre = float(weighted(weights, table.value))
     if noise is None:
-        return Difference(Interval(float(table.means[first] - table.means[second])), 0, None, None)
-    values = _by_seed(table, [first, second, *(int(i) for i in order if i not in (first, second))][:NEIGHBOURS])
-    pairs = int((~np.isnan(values[:2])).all(axis=0).sum())
-    if pairs >= 2 and pairs >= 0.75 * max(table.counts[first], table.counts[second]):
-        differences = values[0] - values[1]
-        centre = float(np.nanmean(differences))
-        spread = _paired_spread(values)
-        mean_spread = Spread(spread.variance / pairs, spread.df)
-        needed = _seeds_needed(centre, spread, pairs)
+        return Difference(Interval(centre), pairs, None, None)
+    spread = noise.of_values(weights)
+    if pairs:
+        runs, seeds = pairs * spread.variance, pairs
     else:
-        pairs = 0
-        centre = float(table.means[first] - table.means[second])
-        weights = np.zeros(len(table.setups))
-        weights[first], weights[second] = 1.0, -1.0
-        mean_spread = noise.of_combination(weights)
-        both = float(noise.variance[first] + noise.variance[second])
-        needed = _seeds_needed(centre, Spread(both, mean_spread.df), int(min(table.counts[[first, second]])))
-    probability = _probability(centre, mean_spread, float(noise.variance[first] + noise.variance[second]), goal)
-    return Difference(mean_spread.interval(centre), pairs, probability, needed)
+        runs, seeds = float(noise.total.variance[[first, second]].sum()), int(table.counts[[first, second]].min())
+    probability = _probability(centre, spread, runs, goal)
+    return Difference(
+        spread.interval(centre), pairs, probability, _seeds_needed(centre, Spread(runs, spread.total_df), seeds)
+    )
 
 
-def _by_seed(table: Table, chosen: list[int]) -> Floats:
-    """(set-ups, seeds): the value of each chosen set-up with each seed that one of the first two has; NaN for none."""
-    seeds = [[seed for seed in table.setups[i].seeds if seed is not None] for i in chosen]
-    columns = {seed: column for column, seed in enumerate(dict.fromkeys(seeds[0] + seeds[1]))}
-    values = np.full((len(chosen), len(columns)), np.nan)
-    for row, i in enumerate(chosen):
-        for seed, value in zip(table.setups[i].seeds, table.setups[i].values, strict=True):
-            if seed in columns:
-                values[row, columns[seed]] = value
-    return values
-
-
-def _paired_spread(values: Floats) -> Spread:
-    """Variance of one pair's difference between the first two rows, moderated by that of all other pairs of rows."""
-    rows = len(values)
-    difference = values[:, None, :] - values[None, :, :]
-    n = (~np.isnan(difference)).sum(axis=2)
-    filled = np.nan_to_num(difference)
-    centred = np.where(np.isnan(difference), 0.0, filled - (filled.sum(axis=2) / np.maximum(n, 1))[:, :, None])
-    variances = (centred**2).sum(axis=2) / np.maximum(n - 1, 1)
-    known = np.triu(n > 1, k=1)
-    df = (n[known] - 1).astype(np.float64)
-    # r rows make r (r - 1) / 2 pairs, of which r - 1 are independent
-    prior = learn_prior(variances[known], df, trust=min(1.0, 2.0 / rows))
-    own_df = float(n[0, 1] - 1)
-    moderated = prior.moderate(variances[0, 1:2], np.array([own_df]))
-    cap = max(own_df, float(df.sum()) * min(1.0, 2.0 / rows))
-    variance, mixed = mix(prior.weights[:, None], moderated, np.minimum(PRIOR_DEGREES[:, None] + own_df, cap))
-    return Spread(float(variance[0]), max(own_df, float(mixed[0])))
+def _difference_weights(table: Table, first: int, second: int) -> tuple[Floats, int]:
+    """(values,): first minus second, over the seeds that both have where these are most; how many those are, else 0."""
+    one, other = (
+        {int(table.seed[place]): place for place in range(*np.searchsorted(table.owner, [i, i + 1]).tolist())}
+        for i in (first, second)
+    )
+    both = one.keys() & other.keys()
+    pairs = len(both) if len(both) >= 2 and len(both) >= 0.75 * max(len(one), len(other)) else 0
+    weights = np.zeros(len(table.value))
+    for places, sign in ((one, 1.0), (other, -1.0)):
+        used = [place for seed, place in places.items() if seed in both or not pairs]
+        weights[used] = sign / len(used)
+    return weights, pairs
 
 
 def _probability(centre: float, spread: Spread, single_runs: float, goal: Goal) -> float:
@@ -123,7 +97,7 @@ def _probability(centre: float, spread: Spread, single_runs: float, goal: Goal) 
     ahead = centre if goal == "max" else -centre
     if scale == 0.0:
         return 0.5 if ahead == 0 else float(ahead > 0)
-    return 1.0 - t_tail(ahead / scale, spread.df)
+    return 1.0 - t_tail(ahead / scale, spread.total_df)
 
 
 def _seeds_needed(centre: float, spread: Spread, seeds: int) -> int | None:
@@ -144,16 +118,19 @@ def _seeds_needed(centre: float, spread: Spread, seeds: int) -> int | None:
 
 
 def contenders(table: Table, noise: Noise | None, best: int, goal: Goal, *, level: float = 0.95) -> NDArray[np.bool_]:
-    """(set-ups,): those whose mean is not clearly behind the best one's; the best itself is one of them."""
-    behind = oriented(table.means, goal)[best] - oriented(table.means, goal)
+    """(set-ups,): those whose mean is not clearly behind the best one's; the best itself is one of them.
+
+    Judged as `compare` judges the runner-up.
+    """
     if noise is None:
         return np.ones(len(table.setups), dtype=np.bool_)
-    variance, df = noise.of_means()
-    both = variance + variance[best]
-    doubt = variance**2 / df + variance[best] ** 2 / df[best]
-    welch = np.divide(both**2, doubt, out=np.full(len(both), np.inf), where=doubt > 0)
-    threshold = _at_each(lambda each: t_quantile(0.5 + level / 2.0, each), welch)
-    return np.asarray(behind <= threshold * np.sqrt((1.0 - noise.shared) * both), dtype=np.bool_)
+    found = np.ones(len(table.setups), dtype=np.bool_)
+    for i in np.flatnonzero(np.arange(len(table.setups)) != best).tolist():
+        weights, _ = _difference_weights(table, best, i)
+        difference = weighted(weights, table.value)
+        interval = noise.of_values(weights).interval(float(difference), level=level)
+        found[i] = not interval.excludes(0.0) or oriented(difference, goal) < 0
+    return found
 
 
 def _at_each(function: Callable[[float], float], values: Floats) -> Floats:

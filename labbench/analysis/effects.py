@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from labbench.analysis.intervals import Interval, Spread
 from labbench.analysis.noise import Noise
 from labbench.analysis.quantiles import f_tail
-from labbench.analysis.setups import Floats, Ints, Parameter, Table
+from labbench.analysis.setups import Floats, Ints, Parameter, Table, weighted
 from labbench.records import Goal
 
 Basis: TypeAlias = Literal["seeds", "settings", "none"]
@@ -213,7 +213,7 @@ def marginal(everything: Table, parameter: Parameter, noise: Noise | None, goal:
     measured = table.parameter(parameter.name)
     assert measured is not None, "measured() keeps the parameters"
     means = level_means(table, measured)
-    centre = means.weights @ table.means
+    centre = weighted(means.weights, table.means)
     by_seeds = noise is not None and means.matched
     basis: Basis = "seeds" if by_seeds else "settings" if means.residual else "none"
     known = noise if by_seeds else means.residual
@@ -254,28 +254,35 @@ def _contrast(
     if len(centre) < 2:
         return None
     first, second = (int(i) for i in np.argsort(-centre if goal == "max" else centre, kind="stable")[:2])
-    interval = _interval(float(centre[first] - centre[second]), means.weights[first] - means.weights[second], known)
+    difference = float(weighted(np.array([1.0, -1.0]), centre[[first, second]]))
+    interval = _interval(difference, means.weights[first] - means.weights[second], known)
     value, against = (parameter.levels[means.levels[i]] for i in (first, second))
     return Contrast(value, against, interval)
 
 
 def _p_value(means: LevelMeans, centre: Floats, known: Noise | Spread | None) -> float | None:
-    """F test of all levels being equal, on successive differences."""
+    """F test of all levels being equal: that of the linear model, with its sum of squares over what noise makes of it.
+
+    Where spreads differ the sum of squares stays as it is, so that a lucky seed counts no more than others; its
+    expectation and both degrees of freedom are those of the spreads (Box 1954; Brunner, Dette & Munk 1997).
+    """
     k = len(centre)
     if known is None or k < 2:
         return None
-    steps = np.diff(np.eye(k), axis=0)
-    differences = steps @ centre
+    steps = np.diff(np.eye(k), axis=0) @ means.weights
+    per_setup = steps / known.counts if isinstance(known, Noise) else steps
+    sizes, axes = np.linalg.eigh(per_setup @ steps.T)
+    kept = sizes > 1e-10 * sizes[-1]
+    contrasts = (axes[:, kept] / np.sqrt(sizes[kept])).T  # of equal variance, and independent, where spreads are equal
+    squares = float(((contrasts @ np.diff(centre)) ** 2).sum())
     if isinstance(known, Noise):
-        covariance = known.covariance(steps @ means.weights)
-        against_rest = means.weights - means.weights.mean(axis=0)
-        df = min(known.of_combination(weights).df for weights in against_rest)
+        expected, covariance = known.of_combination(contrasts @ steps), known.covariance(contrasts @ steps)
+        df = float(np.trace(covariance)) ** 2 / float((covariance**2).sum()) if expected.variance > 0 else 1.0
     else:
-        covariance, df = known.variance * steps @ means.weights @ means.weights.T @ steps.T, known.df
-    if not np.trace(covariance) > 0:  # no noise at all: what differs by more than rounding differs
-        return 0.0 if np.abs(differences).max() > 1e-9 * np.abs(centre).max() else 1.0
-    f = float(differences @ np.linalg.pinv(covariance, rcond=1e-10, hermitian=True) @ differences) / (k - 1)
-    return f_tail(f, k - 1.0, df)
+        expected, df = Spread(known.variance * int(kept.sum()), known.df), float(kept.sum())
+    if not expected.variance > 0:  # no noise at all: what differs by more than rounding differs
+        return 0.0 if np.abs(np.diff(centre)).max() > 1e-9 * np.abs(centre).max() else 1.0
+    return f_tail(squares / expected.variance, df, expected.total_df)
 
 
 def two_way(everything: Table, row: Parameter, column: Parameter, noise: Noise | None) -> TwoWay:
@@ -296,6 +303,6 @@ def _cell(
     interval = Interval(math.nan)
     if measured.any():
         weights = measured / measured.sum()
-        interval = _interval(float(weights @ table.means), weights, noise)
+        interval = _interval(float(weighted(weights, table.means)), weights, noise)
     n, diverged = sum(len(setup.values) for setup in setups), sum(setup.diverged for setup in setups)
     return Cell(interval, n, diverged, sum(setup.runs for setup in setups))

@@ -144,7 +144,9 @@ def stability(table: Table) -> list[Stability]:
     noise = learn_noise(table.measured())
     spread: dict[int, float] = {}
     if noise is not None:
-        spread = dict(zip(np.flatnonzero(table.counts > 0).tolist(), np.sqrt(noise.variance).tolist(), strict=True))
+        spread = dict(
+            zip(np.flatnonzero(table.counts > 0).tolist(), np.sqrt(noise.total.variance).tolist(), strict=True)
+        )
     return [
         Stability(share_interval(setup.diverged, setup.runs), setup.runs, spread.get(i))
         for i, setup in enumerate(table.setups)

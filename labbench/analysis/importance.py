@@ -106,7 +106,7 @@ def _exact(
     terms: list[Term] = [(name,) for name in names] + list(combinations(names, 2))
     axes = [tuple(names.index(name) for name in term) for term in terms]
     children = {p.name: _child_variance(table, noise, p) for p in table.judged if p.parent is not None}
-    runs = 0.0 if noise is None else float(noise.raw[rows].mean())
+    runs = 0.0 if noise is None else float(noise.total.raw[rows].mean())
     of_cells = np.bincount(cell, weights=_variance_of_means(table, noise)[rows]) / members**2
 
     def parts(heights: Floats, noise_level: float) -> Floats:
@@ -122,7 +122,7 @@ def _exact(
     simulated = None
     if noise is not None and level > 0:
         generator = np.random.default_rng(0)
-        scale = np.sqrt(noise.total_df / generator.chisquare(noise.total_df, size=(DRAWS, 1)))
+        scale = np.sqrt(noise.apart.total_df / generator.chisquare(noise.apart.total_df, size=(DRAWS, 1)))
         draws = cells + generator.standard_normal((DRAWS, len(cells))) * np.sqrt(of_cells) * scale
         pieces = parts(draws, 2.0 * level)  # the noise of the grid and that of the draw
         totals = np.maximum(pieces[:, -1:], 0.0) + sum(children.values()) + runs * scale**2
@@ -165,7 +165,7 @@ def _decompose(heights: Floats, terms: list[tuple[int, ...]]) -> Floats:
 
 def _variance_of_means(table: Table, noise: Noise | None) -> Floats:
     """(set-ups,): the noise that differs between set-ups; what a seed does to all of them alike cancels."""
-    return np.zeros(len(table.setups)) if noise is None else (1.0 - noise.shared) * noise.raw / noise.counts
+    return np.zeros(len(table.setups)) if noise is None else noise.apart.raw / noise.counts
 
 
 def _child_variance(table: Table, noise: Noise | None, child: Parameter) -> float:
@@ -175,7 +175,7 @@ def _child_variance(table: Table, noise: Noise | None, child: Parameter) -> floa
         return 0.0
     weights = means.weights - means.weights.mean(axis=0)
     found = float(((weights @ table.means) ** 2).mean())
-    expected = 0.0 if noise is None else float(np.trace(noise.covariance(weights))) / len(weights)
+    expected = 0.0 if noise is None else noise.of_combination(weights).variance / len(weights)
     return float(child.present().mean()) * max(0.0, found - expected)
 
 
@@ -189,24 +189,65 @@ def _share(share: float, simulated: Floats | None) -> Interval:
 
 
 def _additive(table: Table, noise: Noise | None) -> Importance:
-    """Each parameter's part of an additive least-squares fit; one parameter at a time where data are too few."""
-    rows = np.arange(len(table.setups))
-    blocks = {p.name: indicator(p, rows) for p in table.judged}
+    """Each parameter's part of what an additive least-squares fit explains; one at a time where data are too few.
+
+    A part is the covariance of a parameter's effect with the whole fit, so that parts add up also where parameters are
+    correlated, as in a grid with holes, and one that does nothing gets nothing (Pratt 1987; Li et al. 2010,
+    doi:10.1021/jp9096919). The noise in it has as many degrees of freedom as the parameter.
+    """
+    n = len(table.setups)
+    blocks = [indicator(p, np.arange(n)) for p in table.judged]
+    effects = _effects_in_fit(blocks)
+    degrees = np.array([float(np.trace(effect)) for effect in effects])
+    left = table.means - table.means.mean() - sum(effect @ table.means for effect in effects)
+    variance, df = float(_variance_of_means(table, noise).mean()), 0.0 if noise is None else noise.apart.total_df
+    if enough_for_all(table):
+        df = n - 1.0 - float(degrees.sum())
+        variance = float(left @ left) / df
+    together = df > 0 and np.allclose(degrees, [np.linalg.matrix_rank(block - block.mean(axis=0)) for block in blocks])
+    if not together:
+        effects = [_effects_in_fit([block])[0] for block in blocks]
+    expected = np.array([float(np.trace(effect)) for effect in effects]) * variance / n
+    found = (_parts(effects, table.means[:, None], together=together)[:, 0] - expected).clip(0.0)
     runs, total = _of_runs(table, noise)
-    alone = {}
-    for name, block in blocks.items():
-        others = [other for key, other in blocks.items() if key != name] if enough_for_all(table) else []
-        alone[name] = _fitted_share(block, others, table.means, total)
-    told = sum(share.mean for share in alone.values()) + runs / total
+    total = max(total, float(found.sum()) + runs)
+    shares = [Interval(float(part) / total) for part in found]
+    if together:
+        generator = np.random.default_rng(0)
+        scale = math.sqrt(variance) * np.sqrt(df / generator.chisquare(df, size=DRAWS))
+        drawn = (table.means - left)[:, None] + generator.standard_normal((n, DRAWS)) * scale
+        # a draw holds its own noise, and the fit that it was drawn around that of the grid
+        simulated = (_parts(effects, drawn, together=True) - 2.0 * expected[:, None]) / total
+        shares = [_share(share.mean, draws) for share, draws in zip(shares, simulated, strict=True)]
+    alone = dict(zip((p.name for p in table.judged), shares, strict=True))
+    told = sum(share.mean for share in shares) + runs / total
     seeds = None if noise is None else runs / total
-    return Importance("additive model", alone, {}, float(max(0.0, 1.0 - told)), seeds, len(rows))
+    return Importance("additive model", alone, {}, float(max(0.0, 1.0 - told)), seeds, n)
+
+
+def _effects_in_fit(blocks: list[Floats]) -> list[Floats]:
+    """(set-ups, set-ups) for each block of columns: from the heights to its centred effect in a fit of all of them."""
+    design = np.column_stack([np.ones(len(blocks[0])), *blocks])
+    solution = np.linalg.pinv(design, rcond=1e-10)
+    effects, first = [], 1
+    for block in blocks:
+        centred = block - block.mean(axis=0)
+        effects.append(centred @ solution[first : first + block.shape[1]])
+        first += block.shape[1]
+    return effects
+
+
+def _parts(effects: list[Floats], heights: Floats, *, together: bool) -> Floats:
+    """(parameters, draws): what each effect explains of (set-ups, draws) heights, in one fit or each in its own."""
+    found = np.stack([effect @ heights for effect in effects])  # (parameters, set-ups, draws)
+    fit = found.sum(axis=0) if together else found
+    return np.asarray((found * fit).mean(axis=1))
 
 
 def _of_runs(table: Table, noise: Noise | None) -> tuple[float, float]:
     """The variance that seeds alone make, and all of it, of a single run."""
-    runs = 0.0 if noise is None else float(noise.raw.mean())
-    of_means = float(_variance_of_means(table, noise).mean())
-    return runs, max(float(table.means.var(ddof=1)) - of_means, 0.0) + runs
+    runs = 0.0 if noise is None else float(noise.total.raw.mean())
+    return runs, max(float(table.means.var(ddof=1)) - float(_variance_of_means(table, noise).mean()), 0.0) + runs
 
 
 def _by_forest(table: Table, noise: Noise | None) -> Importance:
@@ -223,25 +264,3 @@ def _by_forest(table: Table, noise: Noise | None) -> Importance:
         seeds=None if noise is None else runs / total,
         setups=len(table.setups),
     )
-
-
-def _fitted_share(block: Floats, others: list[Floats], y: Floats, total: float) -> Interval:
-    """Share of `total` that a block of columns explains in a fit beside the others."""
-    n = len(y)
-    design = np.column_stack([block, np.ones(n), *others])
-    solution = np.linalg.pinv(design, rcond=1e-10)
-    df = n - np.linalg.matrix_rank(design)
-    if df < 1:
-        return Interval(math.nan)
-    left = y - design @ (solution @ y)
-    variance = float(left @ left) / df
-    rows, counts = np.unique(block, axis=0, return_counts=True)
-    rows = (rows - np.average(rows, axis=0, weights=counts)) @ solution[: block.shape[1]]  # y -> height of each level
-    weights = counts / n
-    u, sizes, _ = np.linalg.svd(rows, full_matrices=False)  # u * sizes is a root of the heights' covariance
-    expected = variance * float(weights @ (rows**2).sum(axis=1))
-    generator = np.random.default_rng(0)
-    scale = np.sqrt(df / generator.chisquare(df, size=(DRAWS, 1)))
-    drawn = rows @ y + math.sqrt(variance) * scale * (generator.standard_normal((DRAWS, len(sizes))) @ (u * sizes).T)
-    simulated = (drawn**2 @ weights - 2.0 * expected) / total
-    return _share((float(weights @ (rows @ y) ** 2) - expected) / total, simulated)

@@ -27,15 +27,33 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A variance, and how well it is known."""
+    """A variance, and how well it is known: the sum of two where seeds share a part of it."""
 
     variance: float
     df: float
-    """Degrees of freedom of Student's t."""
+    """Degrees of freedom of what is not shared."""
+    shared: float = 0.0
+    """Share of the variance that comes from what seeds do to all set-ups alike."""
+    shared_df: float = math.inf
+    """Degrees of freedom of the shared part, often a few only."""
+
+    @property
+    def total_df(self) -> float:
+        """Degrees of freedom of the whole (Satterthwaite 1946)."""
+        return 1.0 / ((1.0 - self.shared) ** 2 / self.df + self.shared**2 / self.shared_df)
+
+    def quantile(self, p: float) -> float:
+        """In standard deviations: the quantiles of the two parts, averaged by their variances.
+
+        Cochran & Cox 1957, section 4.14. Satterthwaite's degrees of freedom are too many where chance makes a part
+        small that is known by 1 or 2 of them.
+        """
+        apart, together = (t_quantile(p, float(f"{df:.3g}")) for df in (self.df, self.shared_df))
+        return (1.0 - self.shared) * apart + self.shared * together
 
     def interval(self, centre: float, *, level: float = 0.95) -> Interval:
         """Symmetric around `centre`, whose own variance this is."""
-        half = t_quantile(0.5 + level / 2.0, self.df) * math.sqrt(self.variance)
+        half = self.quantile(0.5 + level / 2.0) * math.sqrt(self.variance)
         return Interval(centre, centre - half, centre + half)
 
 

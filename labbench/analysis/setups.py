@@ -25,6 +25,8 @@ MANY_LEVELS = 6
 """Outside of a full grid, a number with more levels than this is judged in bins, if each is seen in few set-ups (or
 there are more than 20)."""
 BINS = 5
+ROUNDING = 1e-13
+"""Of a sum, as a share of the sizes of its terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Table:
     @cached_property
     def means(self) -> Floats:
         """(set-ups,): NaN where a set-up has no value."""
-        return np.array([float(np.mean(setup.values)) if setup.values else math.nan for setup in self.setups])
+        return np.array([average(setup.values) if setup.values else math.nan for setup in self.setups])
 
     @cached_property
     def value(self) -> Floats:
@@ -221,6 +223,20 @@ def freeze(value: object) -> object:
     if isinstance(value, list | tuple):
         return ("list", tuple(freeze(item) for item in value))
     return (type(value).__name__, value if value is None else str(value))
+
+
+def average(values: Sequence[float]) -> float:
+    """The mean of some values; 0 where they cancel but for rounding."""
+    mean = float(np.mean(values))
+    return mean if abs(mean) > ROUNDING * float(np.mean(np.abs(values))) else 0.0
+
+
+def weighted(weights: Floats, values: Floats) -> Floats:
+    """`weights @ values`, where neither a weight nor a sum counts that is only what rounding has left of 0."""
+    sizes = np.abs(weights)
+    kept = np.where(sizes > ROUNDING * sizes.max(axis=-1, keepdims=True), weights, 0.0)
+    total = kept @ values
+    return np.asarray(np.where(np.abs(total) > ROUNDING * (np.abs(kept) @ np.abs(values)), total, 0.0))
 
 
 def is_number(value: object) -> bool:

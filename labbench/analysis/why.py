@@ -86,7 +86,7 @@ class _Case:
             n=len(setup.values),
             median=float(np.median(setup.values)),
             iqm=interquartile_mean(setup.values) if len(setup.values) >= IQM_FROM else None,
-            spread=None if self.noise is None else math.sqrt(float(self.noise.variance[index])),
+            spread=None if self.noise is None else math.sqrt(float(self.noise.total.variance[index])),
             diverged=setup.diverged,
             runs=setup.runs,
             seconds=setup.seconds,
@@ -105,7 +105,7 @@ def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: s
     noise, order = learn_noise(table), best_first(table, goal)
     case = _Case(everything, table, noise, goal, order, _limits(metric, table))
     rivals = np.flatnonzero(contenders(table, noise, case.best, goal))
-    difference = compare(table, noise, case.best, int(order[1]), order, goal) if len(order) > 1 else None
+    difference = compare(table, noise, case.best, int(order[1]), goal) if len(order) > 1 else None
     found = importance(table, noise)
     best = case.estimate(case.best, winner_interval(table, noise, case.best, goal))
     ranking = (best, *(case.estimate(int(index)) for index in order[1:RANKED]))

@@ -1,0 +1,130 @@
+"""How far single runs lie from the mean of their set-up: variances hardly known from 3 seeds, so set-ups lend theirs.
+
+Those of similar quality lend each other theirs (`moderation`): the good ones usually agree far better over seeds than
+those that hardly learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from labbench.analysis.moderation import PRIOR_DEGREES, learn_prior, mix
+from labbench.analysis.setups import Floats, Ints
+
+FEW = 12
+"""A sum of variances that has fewer degrees of freedom than this borrows from the others; one of more knows enough."""
+STRATUM = 12
+"""Set-ups with repeated seeds that it takes to lend each other spread; in a grid of several times as many, set-ups of
+similar quality form strata."""
+MOST_STRATA = 6
+MOST_LUCK = 0.05
+"""Share of the variance between set-ups' means that may be noise where strata are formed."""
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """The variance of single runs of each of n set-ups; made by `learn_spreads`."""
+
+    own: Floats
+    """(n,): by the runs of each set-up; 0 where they say nothing."""
+    own_df: Floats
+    """(n,): degrees of freedom of `own`."""
+    pooled: Floats
+    """(n,): mean variance over the set-ups of similar quality that it may borrow from, its stratum."""
+    stratum_df: Floats
+    """(n,): degrees of freedom of `pooled`."""
+    weights: Floats
+    """(K, n): how plausible each amount of borrowing is."""
+    moderated: Floats
+    """(K, n): the variance under each amount of borrowing."""
+
+    @cached_property
+    def total_df(self) -> float:
+        """Degrees of freedom of all set-ups together."""
+        return max(1.0, float(self.own_df.sum()))
+
+    @cached_property
+    def raw(self) -> Floats:
+        """(n,): variance by a set-up's own runs; the average one where these say nothing."""
+        return np.asarray(np.where(self.own_df > 0, self.own, self.pooled))
+
+    @cached_property
+    def raw_df(self) -> Floats:
+        """(n,): degrees of freedom of `raw`."""
+        return np.asarray(np.where(self.own_df > 0, self.own_df, self.stratum_df))
+
+    @cached_property
+    def variance(self) -> Floats:
+        """(n,): the variance that is most plausible."""
+        return np.asarray((self.weights * self.moderated).sum(axis=0))
+
+    def each(self) -> tuple[Floats, Floats]:
+        """(n,) variances, and (n,) degrees of freedom of each."""
+        df = np.minimum(PRIOR_DEGREES[:, None] + self.own_df, np.minimum(self.stratum_df, self.total_df))
+        return mix(self.weights, self.moderated, df)
+
+    def of_sum(self, factors: Floats) -> tuple[float, float]:
+        """`factors @ variances` for (n,) factors of at least 0, and its degrees of freedom."""
+        few = self.own_df[factors > 0].sum() < FEW
+        return self._of_few(factors) if few else self._of_many(factors)
+
+    def _of_few(self, factors: Floats) -> tuple[float, float]:
+        """A few variances need to borrow."""
+        involved = factors > 0
+        parts = self.moderated[:, involved] * factors[involved]
+        total, df = parts.sum(axis=1), PRIOR_DEGREES[:, None] + self.own_df[involved]
+        if not total.all():
+            return 0.0, self.total_df
+        known = min(self.total_df, float(self.stratum_df[involved].min()))
+        welch = np.minimum(1.0 / ((parts / total[:, None]) ** 2 / df).sum(axis=1), known)
+        # what set-ups borrow is the same for all of them, so degrees of freedom do not add up as Welch's do
+        welch = np.minimum(welch, np.maximum(df.min(axis=1), self.own_df[involved].sum()))
+        plausible = self.weights[:, involved].mean(axis=1, keepdims=True)
+        variance, mixed = mix(plausible, total[:, None], welch[:, None])
+        return float(variance[0]), max(1.0, float(mixed[0]))
+
+    def _of_many(self, factors: Floats) -> tuple[float, float]:
+        """A sum of many needs variances that are right on average, as unmoderated ones are."""
+        parts = factors * self.raw
+        total = float(parts.sum())
+        if total <= 0.0:
+            return 0.0, self.total_df
+        # Welch's degrees of freedom; d + 2 in place of d makes the estimate of each variance's square unbiased
+        doubt = float(((parts / total) ** 2 / (self.raw_df + 2.0)).sum())
+        return total, min(1.0 / doubt, self.total_df)
+
+
+def learn_spreads(squares: Floats, df: Floats, strata: Sequence[Ints]) -> Spreads:
+    """From (n,) sums of squared residuals and their (n,) degrees of freedom, of which some are above 0."""
+    own = np.divide(squares, df, out=np.zeros(len(df)), where=df > 0)
+    pooled, stratum_df = np.zeros(len(own)), np.zeros(len(own))
+    weights, moderated = (np.zeros((len(PRIOR_DEGREES), len(own))) for _ in range(2))
+    for members in strata:
+        known = members[df[members] > 0]
+        prior = learn_prior(own[known], df[known])
+        pooled[members], stratum_df[members] = np.average(own[known], weights=df[known]), df[known].sum()
+        weights[:, members] = prior.weights[:, None]
+        moderated[:, members] = prior.moderate(own[members], df[members])
+    return Spreads(own, df, pooled, stratum_df, weights, moderated)
+
+
+def similar(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
+    """Indices of set-ups of similar quality, so many in each that they can lend each other spread.
+
+    All in one where quality is mostly luck: a lucky draw of skewed noise has a small spread too, and lucky ones among
+    themselves would take each other for calm.
+    """
+    known = df > 0
+    luck = float(squares.sum() / df.sum() * np.mean(1.0 / (df[known] + 1.0)))
+    if luck > MOST_LUCK * float(np.var(means)):
+        return [np.arange(len(means))]
+    order = np.argsort(means, kind="stable")
+    replicated = known[order]
+    count = int(replicated.sum())
+    strata = max(1, min(MOST_STRATA, count // STRATUM))
+    number = np.minimum((np.cumsum(replicated) - replicated) * strata // count, strata - 1)
+    return [order[number == each] for each in range(strata)]
