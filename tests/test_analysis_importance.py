@@ -84,7 +84,7 @@ def test_intervals_hold_the_true_shares():
 
 def test_where_nothing_matters_the_seeds_take_it_all():
     found = [decomposed(grid(nothing_matters, rng=rng)) for rng in range(20)]
-    assert np.mean([f.seeds for f in found]) > 0.9
+    assert np.mean([f.seeds for f in found]) > 0.8
     assert np.mean([share.low == 0.0 for f in found for share in f.alone.values()]) >= 0.9
 
 
@@ -118,7 +118,7 @@ def test_the_shares_of_a_grid_with_holes_add_up(effect):
         assert all(share.low <= share.mean <= share.high for share in f.alone.values())
     if effect == 0.1:
         assert np.mean([f.alone["a"].mean for f in found]) < 0.03  # it does nothing, and lies where b is 0
-        assert np.mean([f.alone["b"].mean for f in found]) > 0.9
+        assert np.mean([f.alone["b"].mean for f in found]) > 0.8
 
 
 def rates_of_two_optimizers(setups=200, seeds=2):

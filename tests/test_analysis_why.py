@@ -47,7 +47,7 @@ def test_the_words_carry_the_numbers():
     assert "too close to call with 3 paired seeds" in said  # dropout does nothing
     assert "optimizer: adam ahead of sgd by 0.0" in said
     assert "batchnorm: better with it by 0.0" in said
-    assert "dropout: no difference found (" in said
+    assert "dropout: no difference found on average (" in said
     assert "the best lr depends on optimizer: on average 0.01 for adam; 0.1 for sgd" in said
     assert "of the variance: optimizer " in said
 
@@ -56,7 +56,38 @@ def test_a_clear_winner_is_called_one():
     answer = why(grid(lambda c: 0.5 + 0.2 * (c["lr"] == 0.1), axes={"lr": [0.01, 0.1, 1.0]}), ACCURACY, "max")
     assert answer.verdict == "clear"
     assert answer.rivals == 0
-    assert ": better, and a new run of it beats one of the other 99 % of the time" in text(answer)
+    assert ": better, and with the same seed a run of it beats one of the other 99 % of the time" in text(answer)
+
+
+@pytest.mark.parametrize("axes", [{"a": [1, 2]}, {"a": [1, 2, 3]}, {"a": [1, 2], "b": ["x", "y"]}])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_what_seeds_do_to_all_setups_alike_makes_no_sentence_unsure(axes, seeds):
+    """One judgement for all sentences: a difference that shows within each seed is clear in every one of them."""
+    shifts = np.random.default_rng(1).normal(0.0, 1.0, seeds)
+    runs = grid(lambda c: 0.1 * c["a"] + 0.3 * (c.get("b") == "y"), axes=axes, seeds=seeds, spread=0.002)
+    answer = why([Observation(o.config, o.seed, o.value + shifts[o.seed]) for o in runs], "score", "max")
+    said = text(answer)
+    assert (answer.verdict, answer.rivals) == ("clear", 0)
+    assert {p.evidence for p in answer.parameters} == {"clear"}
+    assert "with the same seed a run of it beats one of the other 99 % of the time" in said
+    assert "cannot be told" not in said
+    assert "no difference" not in said
+    assert answer.best.interval.high - answer.best.interval.low > 0.5  # what a single run gives stays unsure
+
+
+def test_verdict_rivals_and_the_only_parameter_agree():
+    generator = np.random.default_rng(0)
+    for rng in range(60):
+        shifts = generator.normal(0.0, 0.02, 3)
+        runs = grid(lambda c: 0.01 * c["a"], axes={"a": [0, 1, 2]}, spread=0.01, rng=rng)
+        answer = why([Observation(o.config, o.seed, o.value + shifts[o.seed]) for o in runs], "score", "max")
+        said = text(answer)
+        assert (answer.verdict == "clear") == (": better, and" in said)
+        if answer.verdict == "clear":
+            assert "no difference found" not in said
+            assert "more set-up" not in said
+        else:
+            assert answer.rivals >= 1
 
 
 def test_where_nothing_matters_nothing_is_claimed():

@@ -27,7 +27,7 @@ def test_the_answer_is_sentences_and_then_figures(database: str) -> None:
     status, said, _ = run("--db", database, "why", "val/loss")
     lines = said.splitlines()
     assert status == 0
-    assert lines[0].startswith("best: adam, lr 0.01: val/loss 0.062")
+    assert lines[0].startswith("best: adam, lr 0.01: val/loss 0.06 [")
     figures = lines[lines.index("where the variance comes from") :]
     assert any(line.split()[0] == "optimizer" and "42%" in line for line in figures)
     assert any(line.split()[:2] == ["★", "adam"] and "●" in line for line in figures)

@@ -38,7 +38,8 @@ class Difference:
     pairs: int
     """Seeds that both were trained with and that the difference was judged on; 0 where it was not paired."""
     probability: float | None
-    """That a new run of the best beats a new run of the runner-up; None where nothing tells of the spread."""
+    """That a new run of the best beats a new run of the runner-up, one with the same seed where the difference was
+    judged on pairs; None where nothing tells of the spread."""
     seeds_needed: int | None
     """Seeds for each that would tell a difference of this size (80 % of the time); None where unknown or over 200."""
 
@@ -77,18 +78,24 @@ def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Go
 
 
 def _difference_weights(table: Table, first: int, second: int) -> tuple[Floats, int]:
-    """(values,): first minus second, over the seeds that both have where these are most; how many those are, else 0."""
+    """(values,): first minus second, over the seeds that both have where these are most; how many those are, else 0.
+
+    Over all seeds too where the pairs would turn the order of the means round.
+    """
     one, other = (
         {int(table.seed[place]): place for place in range(*np.searchsorted(table.owner, [i, i + 1]).tolist())}
         for i in (first, second)
     )
     both = one.keys() & other.keys()
-    pairs = len(both) if len(both) >= 2 and len(both) >= 0.75 * max(len(one), len(other)) else 0
     weights = np.zeros(len(table.value))
-    for places, sign in ((one, 1.0), (other, -1.0)):
-        used = [place for seed, place in places.items() if seed in both or not pairs]
-        weights[used] = sign / len(used)
-    return weights, pairs
+    if len(both) >= 2 and len(both) >= 0.75 * max(len(one), len(other)):
+        weights[[one[seed] for seed in both]] = 1.0 / len(both)
+        weights[[other[seed] for seed in both]] = -1.0 / len(both)
+        if (weights @ table.value) * (table.means[first] - table.means[second]) >= 0:
+            return weights, len(both)
+        weights[:] = 0.0
+    weights[list(one.values())], weights[list(other.values())] = 1.0 / len(one), -1.0 / len(other)
+    return weights, 0
 
 
 def _probability(centre: float, spread: Spread, single_runs: float, goal: Goal) -> float:

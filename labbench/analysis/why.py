@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labbench.analysis.answer import (
     Answer,
@@ -104,12 +105,12 @@ def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: s
         return Answer(metric, goal, "no results", _counts(everything), divergences=_divergences(everything), lost=lost)
     noise, order = learn_noise(table), best_first(table, goal)
     case = _Case(everything, table, noise, goal, order, _limits(metric, table))
-    rivals = np.flatnonzero(contenders(table, noise, case.best, goal))
+    rivals = np.flatnonzero(contenders(table, noise, case.best, goal) & ~_passed_over(case))
     difference = compare(table, noise, case.best, int(order[1]), goal) if len(order) > 1 else None
     found = importance(table, noise)
     best = case.estimate(case.best, winner_interval(table, noise, case.best, goal))
     ranking = (best, *(case.estimate(int(index)) for index in order[1:RANKED]))
-    parameters, interactions = _parameters(case, found), _interactions(case, found)
+    parameters, interactions = _parameters(case, found, difference), _interactions(case, found)
     return Answer(
         metric=metric,
         goal=goal,
@@ -176,6 +177,12 @@ def _cheaper(case: _Case, rivals: Ints) -> Estimate | None:
     return case.estimate(min(timed)[1])
 
 
+def _passed_over(case: _Case) -> NDArray[np.bool_]:
+    """(set-ups,): those of which runs diverged, unless it happened to the best too."""
+    lost = np.array([setup.diverged > 0 for setup in case.table.setups])
+    return lost if not lost[case.best] else np.zeros(len(lost), dtype=np.bool_)
+
+
 def _unsafe(case: _Case) -> Estimate | None:
     """The best mean among set-ups of which runs diverged, where it beats the best safe one."""
     top = max(range(len(case.table.setups)), key=case.oriented)
@@ -200,10 +207,12 @@ def _divergences(everything: Table) -> tuple[Divergence, ...]:
     return tuple(sorted(most[1], key=lambda case: -case.diverged / case.runs)) if most[0] > 0 else ()
 
 
-def _parameters(case: _Case, found: Importance | None) -> tuple[ParameterAnswer, ...]:
+def _parameters(case: _Case, found: Importance | None, difference: Difference | None) -> tuple[ParameterAnswer, ...]:
     everything = case.everything
     marginals = [_clipped(case, marginal(everything, p, case.noise, case.goal)) for p in everything.judged]
     evidence = _evidence([m.p_value for m in marginals])
+    if len(marginals) == 1 and difference is not None and difference.clear:
+        evidence = ["clear"]  # its values are the set-ups, of which the verdict has told two apart
     answers = [
         ParameterAnswer(
             name=p.name,

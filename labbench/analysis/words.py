@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from labbench.analysis.answer import Answer, Estimate, Interaction, ParameterAnswer, Widening
-from labbench.analysis.compare import MOST_SEEDS
+from labbench.analysis.compare import MOST_SEEDS, Difference
 from labbench.analysis.effects import Contrast
 from labbench.analysis.efficiency import Basin
 from labbench.analysis.figures import change, digits, fixed, half_width, short, two_digits, with_interval, with_minus
@@ -120,16 +120,17 @@ def _runner_up(answer: Answer) -> str:
         return f"{said}: too few seeds to say; 3 seeds for each set-up would give a first answer"
     seeds = f"{difference.pairs} paired seeds" if difference.pairs else _seeds_of_two(answer)
     if difference.clear:
-        return f"{said}: better{_chance(difference.probability)}"
+        return f"{said}: better{_chance(difference)}"
     needed = difference.seeds_needed
     enough = f"about {needed} would do" if needed else f"more than {MOST_SEEDS} would be needed, so take either"
     return f"{said}: too close to call with {seeds}; {enough}"
 
 
-def _chance(probability: float | None) -> str:
-    if probability is None:
+def _chance(difference: Difference) -> str:
+    if difference.probability is None:
         return ""
-    return f", and a new run of it beats one of the other {_percent(min(probability, 0.99))} of the time"
+    run = "with the same seed a run of it" if difference.pairs else "a new run of it"
+    return f", and {run} beats one of the other {_percent(min(difference.probability, 0.99))} of the time"
 
 
 def _seeds_of_two(answer: Answer) -> str:
@@ -138,10 +139,14 @@ def _seeds_of_two(answer: Answer) -> str:
 
 
 def _rivals(answer: Answer) -> str:
-    others = answer.rivals - (0 if answer.difference is None or answer.difference.clear else 1)
+    clear = answer.difference is not None and answer.difference.clear
+    others = answer.rivals - (0 if answer.difference is None or clear else 1)
     if others < 1:
         return ""
-    return f"{others} more set-up{'s' if others > 1 else ''} cannot be told from the best with these seeds"
+    setups = f"set-up{'s' if others > 1 else ''}"
+    if clear:  # one that is known worse, of a single seed or of runs that scatter more
+        return f"yet {others} {setups} behind the runner-up, known less well, cannot be told from the best"
+    return f"{others} more {setups} cannot be told from the best with these seeds"
 
 
 def _cheaper(answer: Answer) -> str:
@@ -176,7 +181,7 @@ def _two_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) 
     ahead, behind = _value(parameter, contrast.value), _value(parameter, contrast.against)
     gain = _gain(contrast, answer)
     if parameter.evidence == "none" and contrast.interval.low is not None:
-        return f"no difference found ({ahead} against {behind}: {gain})"
+        return f"no difference found{_on_average(answer)} ({ahead} against {behind}: {gain})"
     better = f"better {ahead}" if _is_switch(parameter) else f"{ahead} ahead of {behind}"
     modelled = answer.shares is not None and answer.shares.method in MODELS
     whole = f"averaged over the set-ups that vary it, by their {clean(parameter.parent or '')}"
@@ -199,6 +204,11 @@ def _many_values(parameter: ParameterAnswer, contrast: Contrast, answer: Answer)
     said = f"best on average at {ahead} ({short(top.interval)}), {margin}"
     said += f"; worst at {_value(parameter, worst.value)} ({short(worst.interval)})"
     return said + _strength(parameter) + _closing(parameter, answer) + _best_differs(parameter, contrast, answer)
+
+
+def _on_average(answer: Answer) -> str:
+    """Two set-ups may differ in a parameter that makes no difference on average over the others."""
+    return " on average" if len(answer.parameters) > 1 else ""
 
 
 def _strength(parameter: ParameterAnswer) -> str:
