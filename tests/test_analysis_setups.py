@@ -40,10 +40,23 @@ def test_runs_without_a_seed_are_all_counted():
     assert tabulate([Observation({"lr": 0.1}, None, 1.0)] * 3).setups[0].values == (1.0, 1.0, 1.0)
 
 
-def test_values_that_are_no_numbers_are_missing():
+def test_values_that_are_no_numbers_are_of_runs_that_diverged():
     runs = [Observation({}, seed, value) for seed, value in enumerate([1.0, None, math.nan, math.inf])]
     setup = tabulate([*runs, Observation({}, 4, 0.5, diverged=True)]).setups[0]
-    assert (setup.values, setup.runs, setup.diverged, setup.missing) == ((1.0,), 5, 1, 3)
+    assert (setup.values, setup.runs, setup.diverged, setup.missing) == ((1.0,), 5, 3, 1)
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf, -math.inf])
+def test_a_script_that_ends_in_no_number_has_diverged_however_good_it_was(last):
+    """It logs to the end and exits with 0, so that its status is finished."""
+    runs = [record(seed, metrics={"loss": (last, 0.1, 2.0)}) for seed in range(2)]
+    setup = tabulate(observe([*runs, record(2, metrics={"loss": (0.3, 0.2, 2.0)})], "loss")).setups[0]
+    assert (setup.values, setup.diverged, setup.missing) == ((0.2,), 2, 0)
+
+
+def test_a_huge_value_is_a_value():
+    (seen,) = observe([record(0, metrics={"loss": (1e200, 1e200, 1e250)})], "loss")
+    assert (seen.value, seen.lost) == (1e200, False)
 
 
 def test_levels_of_mixed_types_are_told_apart_and_ordered():

@@ -236,7 +236,7 @@ BAD = {
     "one run": ([one(0.5)], "only one set-up has results", "best: the only set-up: m 0.5000 over 1 seed"),
     "all diverged": ([one(diverged=True, lr=lr) for lr in (0.1, 1.0)], "no results", "2 of 2 runs diverged"),
     "all failed": ([one(lr=lr) for lr in (0.1, 1.0)], "no results", "left out: 2 without m (failed, stopped or not"),
-    "nan": ([one(math.nan), one(math.inf, lr=1.0)], "no results", "no run has a value of m (2 looked at)"),
+    "nan": ([one(math.nan), one(math.inf, lr=1.0)], "no results", "no run has a value of m: 2 of 2 runs diverged"),
     "one survivor": (
         [one(0.5), one(diverged=True, lr=1.0)],
         "only one set-up has results",
@@ -302,6 +302,41 @@ def test_anything_is_answered(runs, goal):
     answer = why(runs, ACCURACY, goal)
     assert all(line and line == clean(line) for line in sentences(answer))
     json.dumps(answer.as_document(), allow_nan=False)
+
+
+def test_huge_values_are_values():
+    """Squares of them are infinite; the set-ups that are not huge are judged as if those were not there."""
+    level = {"calm": 0.4, "tame": 0.5, "wild": 1e200, "wilder": 1e300}
+    runs = grid(lambda c: level[c["a"]], axes={"a": list(level)}, spread=0.01)
+    runs = [Observation(o.config, o.seed, o.value * (1 + 0.01 * o.seed)) for o in runs]
+    answer = why(runs, "val/loss", "min")
+    alone = why([run for run in runs if run.value < 1], "val/loss", "min")
+    assert (answer.counts.with_result, answer.counts.diverged) == (12, 0)
+    assert (answer.best.config, answer.verdict) == ({"a": "calm"}, "clear")
+    assert [e.interval.mean for e in answer.ranking] == pytest.approx([0.4, 0.5, 1.01e200, 1.01e300], rel=0.05)
+    assert answer.best.interval.high == pytest.approx(alone.best.interval.high, rel=0.03)
+    assert answer.ranking[2].spread == pytest.approx(0.01e200, rel=1.0)
+    assert all(len(line) < 200 for line in sentences(answer))
+    json.dumps(answer.as_document(), allow_nan=False)
+
+
+def test_the_unit_of_huge_values_changes_nothing_else():
+    runs = grid(optimizer_and_rate)
+    plain = why(runs, "score", "max")
+    huge = why([Observation(o.config, o.seed, o.value * 2.0**900) for o in runs], "score", "max")
+    assert huge.best.interval.low == pytest.approx(plain.best.interval.low * 2.0**900)
+    assert huge.difference.interval.high == pytest.approx(plain.difference.interval.high * 2.0**900)
+    assert [p.evidence for p in huge.parameters] == [p.evidence for p in plain.parameters]
+    assert [p.importance.mean for p in huge.parameters] == pytest.approx([p.importance.mean for p in plain.parameters])
+    assert huge.heat_maps[0].table.cells[0][0].interval.mean > 1e260
+
+
+def test_a_single_run_shows_no_spread_of_its_own():
+    runs = [Observation({"lr": lr}, seed, lr + 0.01 * seed) for lr in (1.0, 2.0) for seed in range(3)]
+    single, *others = why([*runs, Observation({"lr": 9.0}, 0, 9.0)], "m", "max").ranking
+    assert single.spread is None
+    assert single.interval.low is not None  # it borrows one, and the sentence says so
+    assert all(other.spread is not None for other in others)
 
 
 def test_runs_that_lack_the_metric_are_left_out_and_counted():

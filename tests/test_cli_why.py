@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import labbench
 from labbench.cli import main
 from tui_samples import grid_of_runs
 
@@ -85,3 +86,23 @@ def test_costs_are_told_for_the_target_that_was_asked_for(database: str) -> None
     assert answer["efficiency"]["target"] == 1.0
     assert answer["efficiency"]["setups"][0]["steps"] > 0
     assert {"ranking", "heat_maps", "rate_ranges"} <= answer.keys()
+
+
+@pytest.mark.parametrize("target", ["nan", "inf", "1e999"])
+def test_a_target_that_no_run_can_reach_is_wrong_usage(database: str, target: str) -> None:
+    status, said, error = run("--db", database, "why", "val/loss", "--target", target)
+    assert (status, said) == (2, "")
+    assert "--target" in error
+    assert "finite" in error
+
+
+def test_scripts_that_end_in_nan_are_said_to_have_diverged(tmp_path: Path) -> None:
+    db = tmp_path / "runs.db"
+    for lr in (0.1, 1.0):
+        for seed in range(2):
+            with labbench.start(config={"lr": lr, "seed": seed}, db=db, system_metrics=False) as script:
+                for loss in (1.0, 0.5, float("nan")):
+                    script.log({"loss": loss})
+    status, said, _ = run("--db", str(db), "why", "loss")
+    assert status == 0
+    assert said.splitlines()[0] == "no run has a value of loss: 4 of 4 runs diverged"

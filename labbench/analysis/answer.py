@@ -35,7 +35,7 @@ class Estimate:
     iqm: float | None
     """Interquartile mean, from 8 values up."""
     spread: float | None
-    """Standard deviation of single runs, steadied by that of the other set-ups."""
+    """Standard deviation of single runs, steadied by that of the other set-ups; None for a single run."""
     diverged: int
     runs: int
     seconds: float | None

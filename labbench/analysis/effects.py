@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from labbench.analysis.intervals import Interval, Spread
 from labbench.analysis.noise import Noise
 from labbench.analysis.quantiles import f_tail
-from labbench.analysis.setups import Floats, Ints, Parameter, Table, weighted
+from labbench.analysis.setups import ROUNDING, Floats, Ints, Parameter, Table, weighted
 from labbench.records import Goal
 
 Basis: TypeAlias = Literal["seeds", "settings", "none"]
@@ -120,7 +120,7 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
         matched = False
         solved = _solve(one_hot, _GroupMeans(np.zeros(len(rows), dtype=np.int64)), table.means[rows])
         assert solved is not None, "plain averages always exist"
-    weights[:, rows] = solved[0]
+    weights[:, rows] = np.where(np.abs(solved[0]) > ROUNDING * np.abs(solved[0]).max(), solved[0], 0.0)
     return LevelMeans(levels, weights, solved[1], matched)
 
 
@@ -277,7 +277,7 @@ def _p_value(means: LevelMeans, centre: Floats, known: Noise | Spread | None) ->
     squares = float(((contrasts @ np.diff(centre)) ** 2).sum())
     if isinstance(known, Noise):
         expected, covariance = known.of_combination(contrasts @ steps), known.covariance(contrasts @ steps)
-        df = float(np.trace(covariance)) ** 2 / float((covariance**2).sum()) if expected.variance > 0 else 1.0
+        df = 1.0 / float(((covariance / np.trace(covariance)) ** 2).sum()) if expected.variance > 0 else 1.0
     else:
         expected, df = Spread(known.variance * int(kept.sum()), known.df), float(kept.sum())
     if not expected.variance > 0:  # no noise at all: what differs by more than rounding differs

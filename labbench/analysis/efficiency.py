@@ -15,7 +15,7 @@ import numpy as np
 
 from labbench.analysis.intervals import Interval, share_interval
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.setups import LARGEST, Floats, Observation, Setup, Table, is_number
+from labbench.analysis.setups import Floats, Observation, Setup, Table, is_number
 from labbench.records import Goal
 
 
@@ -74,7 +74,7 @@ class Stability:
     """Share of its runs, with Wilson's interval."""
     runs: int
     spread: float | None
-    """Standard deviation over seeds, steadied by that of the other set-ups; None where nothing tells."""
+    """Standard deviation over seeds, steadied by that of the other set-ups; None for a set-up of a single seed."""
 
 
 def first_reached(axis: Floats, values: Floats, target: float, goal: Goal) -> float | None:
@@ -87,7 +87,7 @@ def area_under(axis: Floats, values: Floats, *, until: float | None = None) -> f
     """Mean height of the curve from its first point to `until` (its last point), linear between points.
 
     A curve that ends before `until` stays at its last value, as a run that was stopped early would have kept it.
-    None where a value is not finite (or too large to be a result) or there are fewer than two points: a broken curve
+    None where a value is not finite or there are fewer than two points: a broken curve
     has no area.
     """
     end = float(axis[-1]) if until is None and len(axis) else until
@@ -96,7 +96,7 @@ def area_under(axis: Floats, values: Floats, *, until: float | None = None) -> f
     inside = axis < end
     x = np.append(axis[inside], end)
     y = np.append(values[inside], np.interp(end, axis, values))
-    return float(((y[1:] + y[:-1]) / 2.0 * np.diff(x)).sum() / (end - axis[0]))
+    return float(((y[1:] / 2.0 + y[:-1] / 2.0) * (np.diff(x) / (end - axis[0]))).sum())
 
 
 def costs(
@@ -129,7 +129,7 @@ def areas(
 
 
 def _is_broken(values: Floats) -> bool:
-    return not (np.abs(values) <= LARGEST).all()
+    return not np.isfinite(values).all()
 
 
 def reach(setup: Setup) -> Reach:

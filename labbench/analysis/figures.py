@@ -57,7 +57,8 @@ def digits(half: float) -> int | None:
 
 def fixed(value: float, decimals: int | None) -> str:
     """With so many decimals; in significant digits where these are None or would fill the line."""
-    text = number(value) if decimals is None or decimals > 6 else f"{value:.{decimals}f}"
+    fills = decimals is None or decimals > 6 or abs(value) >= 1e12
+    text = number(value) if fills else f"{value:.{decimals}f}"
     return with_minus(text if text.strip("-0.") else text.removeprefix("-"))
 
 

@@ -35,11 +35,8 @@ class Prior:
         return (borrowed * self.variances[:, None] + df * own) / (borrowed + df)
 
 
-def learn_prior(variances: Floats, df: Floats, *, trust: float = 1.0) -> Prior:
-    """Fit variances ~ common * F(df, d0) for each d0 of `PRIOR_DEGREES`, and weigh the d0 by marginal likelihood.
-
-    `trust` below 1 says that the variances are not independent, as those of all pairs of a few set-ups.
-    """
+def learn_prior(variances: Floats, df: Floats) -> Prior:
+    """Fit variances ~ common * F(df, d0) for each d0 of `PRIOR_DEGREES`, and weigh the d0 by marginal likelihood."""
     floor = 1e-5 * float(np.median(variances[variances > 0])) if (variances > 0).any() else 0.0
     if floor == 0.0:  # every seed gave the same value: there is no spread
         return Prior(np.full(len(PRIOR_DEGREES), 1.0 / len(PRIOR_DEGREES)), np.zeros(len(PRIOR_DEGREES)))
@@ -47,17 +44,18 @@ def learn_prior(variances: Floats, df: Floats, *, trust: float = 1.0) -> Prior:
     d0 = PRIOR_DEGREES[:, None]
     half = (df + d0) / 2.0
     log_common = np.full(len(PRIOR_DEGREES), math.log(np.average(v, weights=df)))
+    sizes = np.log(df * v) - np.log(d0)  # all in logarithms: the variances may be of any size
     for _ in range(60):  # Newton on a concave function, in steps that cannot overshoot
-        ratio = df * v * np.exp(-log_common)[:, None] / d0
-        slope = (half * ratio / (1.0 + ratio) - df / 2.0).sum(axis=1)
-        curvature = (half * ratio / (1.0 + ratio) ** 2).sum(axis=1)
+        share = 1.0 / (1.0 + np.exp((log_common[:, None] - sizes).clip(-700.0, 700.0)))
+        slope = (half * share - df / 2.0).sum(axis=1)
+        curvature = (half * share * (1.0 - share)).sum(axis=1)
         step = np.clip(slope / curvature, -1.0, 1.0)
         log_common = log_common + step
         if np.abs(step).max() < 1e-9:
             break
-    ratio = df * v * np.exp(-log_common)[:, None] / d0
-    log_density = df / 2.0 * np.log(ratio) - half * np.log1p(ratio) - _log_beta(df, d0)
-    evidence = trust * (log_density.sum(axis=1)) - 0.5 * np.log(trust * curvature)  # Laplace
+    log_ratio = sizes - log_common[:, None]
+    log_density = df / 2.0 * log_ratio - half * np.logaddexp(0.0, log_ratio) - _log_beta(df, d0)
+    evidence = log_density.sum(axis=1) - 0.5 * np.log(curvature)  # Laplace
     weights = np.exp(evidence - evidence.max())
     return Prior(weights / weights.sum(), np.exp(log_common))
 
@@ -78,6 +76,6 @@ def mix(weights: Floats, variances: Floats, df: Floats) -> tuple[Floats, Floats]
     lowers the degrees of freedom as each one's own uncertainty does.
     """
     variance = (weights * variances).sum(axis=0)
-    doubt = (weights * (2.0 * variances**2 / df + (variances - variance) ** 2)).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return variance, np.where(variance > 0, 2.0 * variance**2 / doubt, np.inf)
+    relative = np.divide(variances, variance, out=np.ones(variances.shape), where=variance > 0)
+    doubt = (weights * (2.0 * relative**2 / df + (relative - 1.0) ** 2)).sum(axis=0)
+    return variance, np.where(variance > 0, 2.0 / doubt, np.inf)

@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from labbench.analysis.intervals import Spread
-from labbench.analysis.setups import Floats, Ints, Table
-from labbench.analysis.spreads import Spreads, learn_spreads, similar
+from labbench.analysis.setups import ROUNDING, Floats, Ints, Table
+from labbench.analysis.spreads import Spreads, learn_spreads, who_lends
 
 ROUNDS = 2
 """Of fitting the seeds' shifts: the first knows set-ups by all of their spread, the next by what seeds leave of it."""
@@ -106,8 +106,9 @@ def learn_noise(table: Table) -> Noise | None:
     if not (df > 0).any():
         return None
     residuals = table.value - table.means[table.owner]
+    residuals[np.abs(residuals) <= ROUNDING * np.abs(table.value)] = 0.0
     squares = _sums(table.owner, residuals**2, len(table.setups))
-    strata = similar(table.means, squares, df)
+    strata = who_lends(table.means, squares, df)
     total = apart = learn_spreads(squares, df, strata)
     shifts = None
     for _ in range(ROUNDS):

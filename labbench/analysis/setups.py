@@ -40,6 +40,12 @@ class Observation:
     """None where there is none, as for a run that diverged, failed or did not measure it."""
     seconds: float | None = None
     diverged: bool = False
+    """A run whose value is not finite counts as diverged too."""
+
+    @property
+    def lost(self) -> bool:
+        """It diverged, or ended in a value that is not finite."""
+        return self.diverged or (self.value is not None and not math.isfinite(self.value))
 
 
 def observe(
@@ -57,23 +63,20 @@ def observe(
     return [_observation(run, metric, wanted, at) for run in runs if run.status not in ("queued", "running")]
 
 
-LARGEST = 1e100
-"""A result beyond is of a run that blew up, as one that is infinite: squares of it would be."""
-
-
 def _observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best", "last"]) -> Observation:
     summary = run.summary.get(metric)
     value = None
     if run.status == "finished" and summary is not None:
-        value = summary.best(goal)[0] if at == "best" else summary.last
+        # a script that went on after its metric was lost has blown up, however good it had been
+        value = summary.best(goal)[0] if at == "best" and math.isfinite(summary.last) else summary.last
     compute = run.summary.get("time/compute_s")
     seed = run.config.get("seed")
     return Observation(
         config=run.config,
         seed=seed if isinstance(seed, int) else None,
-        value=value if value is not None and abs(value) <= LARGEST else None,
+        value=value,
         seconds=run.seconds if compute is None else compute.last,
-        diverged=run.status == "diverged" or (value is not None and abs(value) > LARGEST),
+        diverged=run.status == "diverged",
     )
 
 
@@ -194,7 +197,7 @@ def _setup(group: Sequence[Observation]) -> Setup:
     """A run repeated with the same seed says nothing new about the spread: its values count as one, their mean."""
     by_seed: dict[object, list[float]] = {}
     for number, run in enumerate(group):
-        if run.value is not None and math.isfinite(run.value) and not run.diverged:
+        if run.value is not None and not run.lost:
             by_seed.setdefault(run.seed if run.seed is not None else f"run {number}", []).append(run.value)
     seconds = [run.seconds for run in group if run.seconds is not None and math.isfinite(run.seconds)]
     return Setup(
@@ -202,13 +205,13 @@ def _setup(group: Sequence[Observation]) -> Setup:
         values=tuple(float(np.mean(values)) for values in by_seed.values()),
         seeds=tuple(seed if isinstance(seed, int) else None for seed in by_seed),
         runs=len(group) - _repeats(group),
-        diverged=sum(run.diverged for run in group),
+        diverged=sum(run.lost for run in group),
         seconds=float(np.mean(seconds)) if seconds else None,
     )
 
 
 def _repeats(group: Sequence[Observation]) -> int:
-    seeds = [run.seed for run in group if run.seed is not None and run.value is not None and not run.diverged]
+    seeds = [run.seed for run in group if run.seed is not None and run.value is not None and not run.lost]
     return len(seeds) - len(set(seeds))
 
 
@@ -232,11 +235,9 @@ def average(values: Sequence[float]) -> float:
 
 
 def weighted(weights: Floats, values: Floats) -> Floats:
-    """`weights @ values`, where neither a weight nor a sum counts that is only what rounding has left of 0."""
-    sizes = np.abs(weights)
-    kept = np.where(sizes > ROUNDING * sizes.max(axis=-1, keepdims=True), weights, 0.0)
-    total = kept @ values
-    return np.asarray(np.where(np.abs(total) > ROUNDING * (np.abs(kept) @ np.abs(values)), total, 0.0))
+    """`weights @ values`; 0 where they cancel but for rounding, which would be shown as a value of its own."""
+    total = weights @ values
+    return np.asarray(np.where(np.abs(total) > ROUNDING * (np.abs(weights) @ np.abs(values)), total, 0.0))
 
 
 def is_number(value: object) -> bool:

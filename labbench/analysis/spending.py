@@ -11,6 +11,7 @@ from labbench.analysis.basins import WITHIN
 from labbench.analysis.compare import mean_intervals
 from labbench.analysis.efficiency import Curve, Reach, areas, costs, reach
 from labbench.analysis.intervals import Interval
+from labbench.analysis.magnitude import in_metric_unit, in_own_unit
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.setups import freeze, tabulate
 from labbench.documents import plain
@@ -99,10 +100,11 @@ def spend(answer: Answer, curves: Sequence[Curve], target: float | None = None) 
 def _areas(curves: Sequence[Curve]) -> dict[object, Interval]:
     """By set-up: the mean area, with its interval."""
     last = max(float(curve.steps[-1]) for curve in curves if len(curve.steps))
-    table = tabulate(areas(curves, until=last)).measured()
+    observations, unit = in_own_unit(areas(curves, until=last))
+    table = tabulate(observations).measured()
     if not table.setups:
         return {}
-    intervals = mean_intervals(table, learn_noise(table))
+    intervals = in_metric_unit(tuple(mean_intervals(table, learn_noise(table))), unit)
     found = zip(table.setups, intervals, strict=True)
     return {freeze(setup.config): interval for setup, interval in found if not setup.diverged}
 

@@ -6,6 +6,7 @@ those that hardly learn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ FEW = 12
 STRATUM = 12
 """Set-ups with repeated seeds that it takes to lend each other spread; in a grid of several times as many, set-ups of
 similar quality form strata."""
+BLOWN_UP = 6
+"""Powers of ten between the spreads of set-ups that have nothing in common."""
 MOST_STRATA = 6
 MOST_LUCK = 0.05
 """Share of the variance between set-ups' means that may be noise where strata are formed."""
@@ -112,8 +115,27 @@ def learn_spreads(squares: Floats, df: Floats, strata: Sequence[Ints]) -> Spread
     return Spreads(own, df, pooled, stratum_df, weights, moderated)
 
 
-def similar(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
-    """Indices of set-ups of similar quality, so many in each that they can lend each other spread.
+def who_lends(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
+    """Indices of set-ups that lend each other spread: those of similar quality among those of comparable spread."""
+    return [
+        members[stratum]
+        for members in _comparable(squares, df)
+        for stratum in _similar(means[members], squares[members], df[members])
+    ]
+
+
+def _comparable(squares: Floats, df: Floats) -> list[Ints]:
+    """Set-ups whose runs blew up apart from the others, whose spread they would drown; single runs with the calmest."""
+    known = (squares > 0) & (df > 0)
+    sizes = np.log10(squares, out=np.zeros(len(squares)), where=known)
+    sizes[~known] = sizes[known].min(initial=math.inf)
+    order = np.argsort(sizes, kind="stable")
+    sizes = np.nan_to_num(sizes[order], posinf=0.0)
+    return np.split(order, np.flatnonzero(np.diff(sizes) > 2.0 * BLOWN_UP) + 1)
+
+
+def _similar(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
+    """Set-ups of similar quality, so many together that they can lend each other spread.
 
     All in one where quality is mostly luck: a lucky draw of skewed noise has a small spread too, and lucky ones among
     themselves would take each other for calm.

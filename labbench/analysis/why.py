@@ -35,6 +35,7 @@ from labbench.analysis.effects import Marginal, marginal, two_way
 from labbench.analysis.heat_maps import heat_maps
 from labbench.analysis.importance import Importance, importance
 from labbench.analysis.intervals import Interval, interquartile_mean
+from labbench.analysis.magnitude import in_metric_unit, in_own_unit
 from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.setups import Ints, Observation, Parameter, Setup, Table, freeze, tabulate
 from labbench.records import Goal
@@ -87,11 +88,16 @@ class _Case:
             n=len(setup.values),
             median=float(np.median(setup.values)),
             iqm=interquartile_mean(setup.values) if len(setup.values) >= IQM_FROM else None,
-            spread=None if self.noise is None else math.sqrt(float(self.noise.total.variance[index])),
+            spread=self._spread(index),
             diverged=setup.diverged,
             runs=setup.runs,
             seconds=setup.seconds,
         )
+
+    def _spread(self, index: int) -> float | None:
+        if self.noise is None or len(self.table.setups[index].values) < 2:
+            return None
+        return math.sqrt(float(self.noise.total.variance[index]))
 
 
 def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: str = "diverged") -> Answer:
@@ -99,7 +105,11 @@ def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: s
 
     `lost` names in the sentences what became of the runs that count as diverged ("never got there", for costs).
     """
-    everything = tabulate(observations)
+    runs, unit = in_own_unit(list(observations))
+    return in_metric_unit(_answer(tabulate(runs), metric, goal, lost), unit)
+
+
+def _answer(everything: Table, metric: str, goal: Goal, lost: str) -> Answer:
     table = everything.measured()
     if not table.setups:
         return Answer(metric, goal, "no results", _counts(everything), divergences=_divergences(everything), lost=lost)

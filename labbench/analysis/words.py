@@ -327,17 +327,23 @@ def _basis(answer: Answer) -> str:
 def _no_results(answer: Answer) -> str:
     if answer.counts.runs == 0:
         return f"no run has ended yet, so nothing is known of {clean(answer.metric)}"
+    if answer.counts.diverged == answer.counts.runs:
+        return f"no run has a value of {clean(answer.metric)}: {_how_many_lost(answer)}"
     return f"no run has a value of {clean(answer.metric)} ({answer.counts.runs} looked at)"
 
 
 def _runs_without_result(answer: Answer) -> list[str]:
     lines, counts = [], answer.counts
-    if counts.diverged:
+    if counts.diverged and (answer.best is not None or counts.missing):
         where = ", ".join(f"{d.diverged} of {d.runs} with {_said(d.name, d.value)}" for d in answer.divergences)
-        lines.append(f"{counts.diverged} of {counts.runs} runs {answer.lost}{': ' + where if where else ''}")
+        lines.append(f"{_how_many_lost(answer)}{': ' + where if where else ''}")
     if counts.missing:
         lines.append(f"left out: {counts.missing} without {clean(answer.metric)} (failed, stopped or not measured)")
     return lines
+
+
+def _how_many_lost(answer: Answer) -> str:
+    return f"{answer.counts.diverged} of {answer.counts.runs} runs {answer.lost}"
 
 
 def _seeds(n: int) -> str:

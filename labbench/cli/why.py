@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -26,6 +27,12 @@ _MOST_SETUPS = 6
 """Curves of so many values of the most important parameter can be told apart."""
 
 
+def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no value that a run could reach; give a finite number")
+    return value
+
+
 @click.command()
 @click.argument("metric")
 @filters
@@ -40,6 +47,7 @@ _MOST_SETUPS = 6
 @click.option(
     "--target",
     type=float,
+    callback=_finite,
     metavar="VALUE",
     help="Tell what it costs to get METRIC there.  [default: 5 % short of the best set-up]",
 )
