@@ -10,7 +10,8 @@ import math
 from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.effects import Effect
 from labbench.analysis.figures import with_interval
-from labbench.text import bar, clean, fit, number, setting, width
+from labbench.analysis.naming import value_text
+from labbench.text import bar, clean, fit, number, width
 
 _BAR_CELLS = 24
 _PLOT_CELLS = 40
@@ -50,7 +51,7 @@ def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100)
     """A line a value: the mean over the rest of the grid with its interval, in numbers and on a scale all share."""
     effects = parameter.marginal.effects
     scale = _scale(answer)
-    names = [effect_value(effect) for effect in effects]
+    names = effect_values(parameter)
     room = max(map(width, names), default=0)
     means = [with_interval(effect.interval) if effect.n else "no result" for effect in effects]
     wide = max(map(len, means), default=0)
@@ -74,10 +75,16 @@ def scale_line(answer: Answer) -> str:
     return f"{number(low)} … {number(high)}"
 
 
-def effect_value(effect: Effect) -> str:
-    if effect.span is not None:
-        return f"{number(effect.span[0])} to {number(effect.span[1])}"
-    return clean(str(effect.value).lower() if isinstance(effect.value, bool) else setting(effect.value))
+def effect_values(parameter: ParameterAnswer) -> list[str]:
+    """The values of a parameter, or the bins that stand for them."""
+    effects = parameter.marginal.effects
+    values = [effect.value for effect in effects]
+    return [
+        value_text(effect.value, values)
+        if effect.span is None
+        else f"{number(effect.span[0])} to {number(effect.span[1])}"
+        for effect in effects
+    ]
 
 
 def _scale(answer: Answer) -> tuple[float, float]:

@@ -22,9 +22,9 @@ from labbench.analysis import Answer, sentences
 from labbench.analysis.answer import ParameterAnswer
 from labbench.analysis.cost_words import cost_sentences
 from labbench.analysis.figures import with_interval
+from labbench.analysis.naming import describe
 from labbench.analysis.spending import Efficiency
-from labbench.analysis.words import describe
-from labbench.answer_figures import effect_value, importance_rows
+from labbench.answer_figures import effect_values, importance_rows
 from labbench.answer_tables import STAR, Sheet, other_tables, setups_table
 from labbench.bands import band
 from labbench.curves import Floats
@@ -58,7 +58,9 @@ def setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: s
         if metric in run.summary:
             setups.setdefault(json.dumps(_without_seed(run.config), sort_keys=True), []).append(run)
     order = sorted(setups.values(), key=lambda members: _typical(members, metric, goal))[:MOST_CURVES]
-    differing = _differing([members[0].config for members in setups.values()])
+    configs = [members[0].config for members in setups.values()]
+    differing = _differing(configs)
+    levels = {key: [config[key] for config in configs if key in config] for key in differing}
     read = reader.curves([run.id for members in order for run in members], metric, COLUMNS, times=False)
     curves = []
     for members in order:
@@ -67,7 +69,7 @@ def setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: s
         places = np.linspace(0, len(steps) - 1, min(COLUMNS, len(steps))).round().astype(int)  # with both ends
         joined = band(parts, steps[places])
         settings = {key: members[0].config[key] for key in differing if key in members[0].config}
-        name = describe(settings) or "all runs"
+        name = describe(settings, levels) or "all runs"
         curves.append(SetupCurve(clean(name), joined.x, joined.mean, joined.low, joined.high, joined.n))
     return curves
 
@@ -140,12 +142,12 @@ def _parameter(parameter: ParameterAnswer, answer: Answer) -> str:
     rows = [
         _row(
             [
-                f"{STAR} {effect_value(effect)}" if effect.n and effect.interval.mean == best else effect_value(effect),
+                f"{STAR} {value}" if effect.n and effect.interval.mean == best else value,
                 with_interval(effect.interval) if effect.n else "no result",
                 f"{effect.n}" + (f", {effect.diverged} {answer.lost}" if effect.diverged else ""),
             ]
         )
-        for effect in effects
+        for effect, value in zip(effects, effect_values(parameter), strict=True)
     ]
     return f"<section><h3>{_text(parameter.name)}</h3>{_table(['value', 'mean [95 %]', 'runs'], rows)}</section>"
 

@@ -10,8 +10,8 @@ from labbench.analysis.answer import Answer, Estimate, HeatMap
 from labbench.analysis.efficiency import Basin
 from labbench.analysis.figures import short, two_digits, with_interval
 from labbench.analysis.intervals import Interval
+from labbench.analysis.naming import describe, levels_of, value_text
 from labbench.analysis.spending import Efficiency, Spending
-from labbench.analysis.words import describe, plain_setting, word_parameters
 from labbench.text import clean, duration, fit, number, setting, width
 
 GAP = "   "
@@ -72,7 +72,7 @@ def setups_table(answer: Answer) -> Sheet | None:
 
 def _setup(estimate: Estimate, answer: Answer, many: bool, lost: bool) -> tuple[str, ...]:
     return (
-        describe(estimate.differing, word_parameters(answer)) or "the only set-up",
+        describe(estimate.differing, levels_of(answer)) or "the only set-up",
         with_interval(estimate.interval),
         short(Interval(estimate.median, estimate.interval.low, estimate.interval.high)),
         *([number(estimate.iqm)] if many else []),
@@ -103,11 +103,11 @@ def _two_way(answer: Answer, heat_map: HeatMap) -> Sheet:
 
     names = tuple(clean(name) for name in heat_map.names)
     rows = tuple(
-        (_value(value), *(cell_text(row, column) for column in range(len(table.columns))))
+        (value_text(value, table.rows), *(cell_text(row, column) for column in range(len(table.columns))))
         for row, value in enumerate(table.rows)
     )
     place = next(((r, c + 1) for r, line in enumerate(means) for c, mean in enumerate(line) if mean == best), None)
-    header = (f"{names[0]} \\ {names[1]}", *(_value(value) for value in table.columns))
+    header = (f"{names[0]} \\ {names[1]}", *(value_text(value, table.columns) for value in table.columns))
     shades = tuple(tuple(shade(mean) for mean in line) for line in means)
     lost = f" ({LOST} {answer.lost})" if any(cell.diverged for line in table.cells for cell in line) else ""
     title = f"{clean(answer.metric)} by {names[0]} and {names[1]}, mean over the rest{lost}"
@@ -119,7 +119,11 @@ def _rates(answer: Answer) -> Sheet | None:
     if not answer.rate_ranges:
         return None
     rate = clean(answer.rate_ranges[0].rate)
-    rows = tuple((f"{clean(found.name)} {_value(found.value)}", *_basin(found.basin)) for found in answer.rate_ranges)
+    levels = levels_of(answer)
+    rows = tuple(
+        (f"{clean(found.name)} {value_text(found.value, levels.get(found.name, ()))}", *_basin(found.basin))
+        for found in answer.rate_ranges
+    )
     title = f"{rate} within 5 % of the best, the rest tuned"
     return Sheet(title, ("with", f"best {rate}", "from", "to", "decades"), rows)
 
@@ -139,7 +143,7 @@ def _costs(answer: Answer, spent: Efficiency | None) -> Sheet | None:
     axes = list(spent.setups[0].reached)
     rows = tuple(
         (
-            describe(one.differing, word_parameters(answer)) or "the only set-up",
+            describe(one.differing, levels_of(answer)) or "the only set-up",
             f"{one.reached['steps'].reached} of {one.reached['steps'].runs}",
             *(_cost(one, axis) for axis in axes),
             "" if one.area is None else with_interval(one.area),
@@ -164,10 +168,6 @@ def _cost(spending: Spending, axis: Any) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return f"{seconds:.2g}s" if seconds is not None and 0 < seconds < 0.95 else duration(seconds)
-
-
-def _value(value: Any) -> str:
-    return "not set" if value is None else plain_setting(value)
 
 
 def text_block(sheet: Sheet, columns: int) -> Sequence[str]:

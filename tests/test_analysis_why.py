@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from analysis_grids import grid, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation, sentences, why
+from labbench.answer_figures import effect_lines
+from labbench.answer_tables import setups_table
 from labbench.text import clean
 
 ACCURACY = "val/accuracy"
@@ -302,6 +304,25 @@ def test_anything_is_answered(runs, goal):
     answer = why(runs, ACCURACY, goal)
     assert all(line and line == clean(line) for line in sentences(answer))
     json.dumps(answer.as_document(), allow_nan=False)
+
+
+def test_values_that_would_look_alike_are_told_apart_by_their_types():
+    values = [1, "1", True, "true", 0.5, "adam"]
+    heights = {json.dumps(value): 0.1 * place for place, value in enumerate(values)}
+    runs = grid(lambda c: heights[json.dumps(c["x"])] + c["lr"], axes={"x": values, "lr": [0.1, 0.2]}, spread=0.001)
+    answer = why(runs, "score", "max")
+    shown = [row[0] for row in setups_table(answer).rows]
+    assert len(set(shown)) == 10
+    assert {"x adam, lr 0.1", "x 0.5, lr 0.1"} < set(shown)  # nothing looks like these
+    assert {'x "true", lr 0.2', "x true, lr 0.2", 'x "1", lr 0.2'} < set(shown)
+    lines = effect_lines(answer, parameter(answer, "x"))
+    assert [line.split()[0] for line in lines] == ["0.5", "1", '"1"', "★", '"true"', "true"]
+    assert "worst at 1 (" in text(answer)
+
+
+def test_words_and_switches_of_one_type_stay_as_people_say_them():
+    runs = grid(lambda c: 0.9 - 0.1 * c["bn"] + 0.2 * (c["n"] == "1"), axes={"bn": [True, False], "n": ["1", "2"]})
+    assert text(why(runs, "score", "max")).startswith("best: no bn, 1: score")
 
 
 def test_huge_values_are_values():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from labbench.analysis.answer import Answer
 from labbench.analysis.efficiency import Reach
+from labbench.analysis.naming import describe, levels_of
 from labbench.analysis.setups import freeze
 from labbench.analysis.spending import Efficiency, Spending
-from labbench.analysis.words import describe, word_parameters
 from labbench.text import clean, setting
 
 
@@ -30,7 +30,7 @@ def cost_sentences(answer: Answer, spent: Efficiency | None) -> list[str]:
 
 
 def _who(spending: Spending, answer: Answer) -> str:
-    return describe(spending.differing, word_parameters(answer)) or "the only set-up"
+    return describe(spending.differing, levels_of(answer)) or "the only set-up"
 
 
 def _steps(spending: Spending) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
 from typing import Any
 
 from labbench.analysis.answer import Answer, Estimate, Interaction, ParameterAnswer, Widening
@@ -11,16 +10,15 @@ from labbench.analysis.effects import Contrast
 from labbench.analysis.efficiency import Basin
 from labbench.analysis.figures import change, digits, fixed, half_width, short, two_digits, with_interval, with_minus
 from labbench.analysis.intervals import Interval
-from labbench.analysis.setups import freeze, is_number
+from labbench.analysis.naming import Levels, describe, levels_of, said, said_briefly, value_text
+from labbench.analysis.setups import freeze
 from labbench.text import clean, duration, number, setting
 
 TOLD_SHARE = 0.01
+"""Share of the variance that is worth a mention."""
 MODELS = ("additive model", "random forest")
 """Methods that leave something unexplained, of which nobody knows whether it is interactions."""
 FOREST = 'interactions are not told apart without scikit-learn, pip install -e ".[forest]" in labbench\'s checkout'
-"""Share of the variance that is worth a mention."""
-OFF_AT_ZERO = {"dropout", "momentum", "weight_decay", "label_noise"}
-"""Parameters whose 0 reads as "no dropout"."""
 
 
 def sentences(answer: Answer) -> list[str]:
@@ -35,8 +33,8 @@ def sentences(answer: Answer) -> list[str]:
         _cheaper(answer),
         _unsafe(answer),
         *(_parameter(parameter, answer) for parameter in answer.parameters),
-        *(_interaction(interaction) for interaction in answer.interactions),
-        *(_widening(widening) for widening in answer.widenings),
+        *(_interaction(interaction, levels_of(answer)) for interaction in answer.interactions),
+        *(_widening(widening, levels_of(answer)) for widening in answer.widenings),
         _variance(answer),
         _basis(answer),
         *_runs_without_result(answer),
@@ -44,43 +42,9 @@ def sentences(answer: Answer) -> list[str]:
     return [line for line in lines if line]
 
 
-def describe(settings: Mapping[str, Any], worded: Container[str] = ()) -> str:
-    """Settings as people say them: `adam, lr 0.01, batchnorm, no dropout`.
-
-    The parameters in `worded` have words as values, which need no name beside them unless two have the same.
-    """
-    bare = [value for name, value in settings.items() if name in worded]
-    return ", ".join(
-        setting(value) if name in worded and bare.count(value) == 1 else _said(name, value)
-        for name, value in settings.items()
-    )
-
-
 def _of(estimate: Estimate, answer: Answer) -> str:
     """A set-up by what varies in it."""
-    return describe(estimate.differing, word_parameters(answer)) or "the only set-up"
-
-
-def word_parameters(answer: Answer) -> set[str]:
-    """Parameters all of whose values are words: they need no name beside them."""
-    return {p.name for p in answer.parameters if all(isinstance(e.value, str) for e in p.marginal.effects)}
-
-
-def _said(name: str, value: Any) -> str:
-    """One setting, with its name."""
-    name = clean(name)
-    if isinstance(value, bool):
-        return name if value else f"no {name}"
-    if value is None:
-        return f"{name} not set"
-    if is_number(value) and value == 0 and name.split(".")[-1] in OFF_AT_ZERO:
-        return f"no {name}"
-    return f"{name} {plain_setting(value)}"
-
-
-def plain_setting(value: Any) -> str:
-    """A value in at most three digits if it is a fraction: a random search draws more than anybody reads."""
-    return setting(float(f"{value:.3g}")) if isinstance(value, float) and not value.is_integer() else setting(value)
+    return describe(estimate.differing, levels_of(answer)) or "the only set-up"
 
 
 def _best(answer: Answer) -> str:
@@ -225,7 +189,7 @@ def _closing(parameter: ParameterAnswer, answer: Answer) -> str:
     if _is_switch(parameter):
         who = f"a set-up {who}"
     if closing.differing:
-        who += f" at {describe(closing.differing, word_parameters(answer))}"
+        who += f" at {describe(closing.differing, levels_of(answer))}"
     return f", but {who} comes within {two_digits(closing.gap)} of the best"
 
 
@@ -253,7 +217,7 @@ def _value(parameter: ParameterAnswer, value: Any) -> str:
     if effect is not None and effect.span is not None and effect.span[0] != effect.span[1]:
         low, high = (setting(float(f"{edge:.2g}")) for edge in effect.span)
         return f"{low}–{high}"
-    return plain_setting(value)
+    return value_text(value, [effect.value for effect in parameter.marginal.effects])
 
 
 def _is_switch(parameter: ParameterAnswer) -> bool:
@@ -261,28 +225,26 @@ def _is_switch(parameter: ParameterAnswer) -> bool:
     return all(isinstance(effect.value, bool) for effect in parameter.marginal.effects)
 
 
-def _interaction(interaction: Interaction) -> str:
-    first, second = (clean(name) for name in interaction.names)
+def _interaction(interaction: Interaction, levels: Levels) -> str:
+    first, second = interaction.names
     by_best: dict[str, list[str]] = {}
     for value, best in interaction.best:
-        by_best.setdefault(_said_briefly(second, best), []).append(_said_briefly(first, value))
+        by_best.setdefault(said_briefly(second, best, levels), []).append(said_briefly(first, value, levels))
     cases = "; ".join(f"{best} for {', '.join(values)}" for best, values in by_best.items())
     share = _percent(interaction.importance.mean)
-    return f"the best {second} depends on {first}: on average {cases} ({share} of the variance)"
+    return f"the best {clean(second)} depends on {clean(first)}: on average {cases} ({share} of the variance)"
 
 
-def _said_briefly(name: str, value: Any) -> str:
-    return _said(name, value) if isinstance(value, bool) or value is None else setting(value)
-
-
-def _widening(widening: Widening) -> str:
+def _widening(widening: Widening, levels: Levels) -> str:
     name = clean(widening.name)
     if isinstance(widening.wide_value, bool):
         wide, narrow = ("with it", "without it") if widening.wide_value else ("without it", "with it")
         who = name if widening.wide_value else f"no {name}"
     else:
-        wide, narrow = (f"with {_said_briefly(name, v)}" for v in (widening.wide_value, widening.narrow_value))
-        who = _said(name, widening.wide_value)
+        wide, narrow = (
+            f"with {said_briefly(widening.name, v, levels)}" for v in (widening.wide_value, widening.narrow_value)
+        )
+        who = said(widening.name, widening.wide_value, levels)
     rates = f"{_range(widening.wide)} {wide}, {_range(widening.narrow)} {narrow}"
     return f"{who} widens the usable learning rates: within 5 % of the best {rates}"
 
@@ -307,14 +269,10 @@ def _variance(answer: Answer) -> str:
     parts += [f"{n} {_percent(s)}" for n, s in (("interactions", together), ("other", other)) if s >= TOLD_SHARE]
     if shares.seeds is not None:
         parts.append(f"seeds {_percent(shares.seeds)}")
-    left_out = f" (without {describe_pairs(shares.left_out)}: not there for all)" if shares.left_out else ""
+    without = ", ".join(said(name, value, levels_of(answer)) for name, value in shares.left_out)
+    left_out = f" (without {without}: not there for all)" if without else ""
     unsaid = f": {FOREST}" if shares.wants_forest and other >= TOLD_SHARE else ""
     return f"of the variance{left_out}: {', '.join(parts)}{unsaid}" if parts else ""
-
-
-def describe_pairs(settings: tuple[tuple[str, Any], ...]) -> str:
-    """Single settings, of which some may be of one parameter."""
-    return ", ".join(_said(name, value) for name, value in settings)
 
 
 def _basis(answer: Answer) -> str:
@@ -333,9 +291,9 @@ def _no_results(answer: Answer) -> str:
 
 
 def _runs_without_result(answer: Answer) -> list[str]:
-    lines, counts = [], answer.counts
+    lines, counts, levels = [], answer.counts, levels_of(answer)
     if counts.diverged and (answer.best is not None or counts.missing):
-        where = ", ".join(f"{d.diverged} of {d.runs} with {_said(d.name, d.value)}" for d in answer.divergences)
+        where = ", ".join(f"{d.diverged} of {d.runs} with {said(d.name, d.value, levels)}" for d in answer.divergences)
         lines.append(f"{_how_many_lost(answer)}{': ' + where if where else ''}")
     if counts.missing:
         lines.append(f"left out: {counts.missing} without {clean(answer.metric)} (failed, stopped or not measured)")
