@@ -232,11 +232,14 @@ class Reader:
         first_step: int | None = None,
         last_step: int | None = None,
         times: bool = True,
+        rounded: bool = False,
     ) -> dict[int, Curve]:
         """The metric of each run that has logged it, by the run's id, in at most `columns` buckets, for drawing.
 
         Reads in proportion to the columns, however long the series are. `first_step` and `last_step` zoom in; both are
-        included. Without `times` the curves have none, which saves a third of the time.
+        included. Without `times` the curves have none, which saves a third of the time. `rounded` values are to 15
+        digits (a float at the very end of their range is then infinite): enough for any picture, and read in two thirds
+        of the time, most of it without Python's lock.
         """
         if columns < 1:
             raise InputError(f"a curve is drawn in at least one column, not {columns}")
@@ -247,7 +250,7 @@ class Reader:
                 return {}
             metric_id, _ = metrics[metric]
             part = {"first_step": first_step, "last_step": last_step}
-            found = read_curves(connection, run_ids, metric_id, columns, **part, times=times)
+            found = read_curves(connection, run_ids, metric_id, columns, **part, times=times, rounded=rounded)
             return {curve.run_id: curve for curve in found}
 
         return self._connection.read(read)

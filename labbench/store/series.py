@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from labbench.store import rollup
 from labbench.store.rows import THESE, as_json_list
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_Columns: TypeAlias = "Mapping[str, NDArray[Any]]"
+"""Of points: their `value`, and what else of `step` and `time_ms` was asked for."""
+
 _SERIES = "run_id = ? AND metric_id = ?"
 
 _TOGETHER = 64
 """Short series that are read at once: so many that their points fit into the CPU's cache."""
+
+_ROWS = 512
+"""Taken from SQLite at once: so few that their memory is used again for the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +76,12 @@ def read_curves(
     first_step: int | None = None,
     last_step: int | None = None,
     times: bool = True,
+    rounded: bool = False,
 ) -> Iterator[Curve]:
     """Each run's series between two steps, in at most `columns` buckets; none where it has no point there.
 
     A bucket holds the points of a column of the screen, give or take a bucket of the rollup, which is narrower.
+    `rounded`: the values of short series are to 15 digits.
     """
     query = f"""
         SELECT run_id, n, last_step,
@@ -83,7 +92,8 @@ def read_curves(
         run_id: _Span(run_id, n, first, last, first_step, last_step)
         for run_id, n, last, first in connection.execute(query, (metric_id, as_json_list(run_ids)))
     }
-    short = dict(_read_together(connection, list(spans.values()), metric_id, columns, times))
+    read = _packed if rounded else _rows
+    short = dict(_read_together(connection, list(spans.values()), metric_id, columns, times, read))
     for run_id in run_ids:
         if run_id in short:
             yield short[run_id]
@@ -136,7 +146,12 @@ def _read_alone(
 
 
 def _read_together(
-    connection: sqlite3.Connection, spans: Iterable[_Span], metric_id: int, columns: int, times: bool
+    connection: sqlite3.Connection,
+    spans: Iterable[_Span],
+    metric_id: int,
+    columns: int,
+    times: bool,
+    read: Callable[[sqlite3.Connection, str, tuple[Any, ...], bool, bool], _Columns],
 ) -> Iterator[tuple[int, Curve]]:
     """The curves, by run, of series too short for a rollup: a query and a pass of numpy for many of them.
 
@@ -151,33 +166,34 @@ def _read_together(
             some = alike[start : start + _TOGETHER]
             counts = np.array([span.n_wanted for span in some])
             ids = as_json_list(span.run_id for span in some)
-            query = f"FROM points WHERE run_id {THESE} AND metric_id = ? AND step BETWEEN ? AND ? ORDER BY run_id, step"
+            query = f"FROM points WHERE run_id {THESE} AND metric_id = ? AND step BETWEEN ? AND ?"
             within = min(max(span.left, span.first) for span in some), max(min(span.right, span.last) for span in some)
-            rows = _rows(connection, query, (ids, metric_id, *within), times, is_dense)
-            if len(rows) == counts.sum():
+            rows = read(connection, query, (ids, metric_id, *within), times, is_dense)
+            if len(rows["value"]) == counts.sum():
                 yield from _split(rows, some, counts, columns)
 
 
 def _split(
-    rows: NDArray[np.void], spans: Sequence[_Span], counts: NDArray[np.int64], columns: int
+    rows: _Columns, spans: Sequence[_Span], counts: NDArray[np.int64], columns: int
 ) -> Iterator[tuple[int, Curve]]:
     """The points of several series, one behind the other, as a curve for each."""
     import numpy as np
 
     begins = np.cumsum(counts) - counts  # (R,): where each series begins
-    number = np.arange(len(rows)) - np.repeat(begins, counts)  # (P,): of a point in its series
+    number = np.arange(len(rows["value"])) - np.repeat(begins, counts)  # (P,): of a point in its series
     firsts = np.array([max(span.left, span.first) for span in spans])
-    steps = rows["step"] if "step" in (rows.dtype.names or ()) else number + np.repeat(firsts, counts)
-    lefts = np.array([span.left for span in spans])
-    widths = np.array([float(span.right - span.left) + 1.0 for span in spans])
-    column = _column(steps - np.repeat(lefts, counts), np.repeat(widths, counts), columns)
-    column = np.where(np.repeat(counts <= columns, counts), number, column)  # a bucket a point where they fit
-    owner = np.repeat(np.arange(len(spans)), counts)
-    is_start = np.append(True, (column[1:] != column[:-1]) | (owner[1:] != owner[:-1]))
-    starts = np.flatnonzero(is_start)
-    together = _grouped(_of_points(0, steps, rows), starts)
-    ends = np.cumsum(np.bincount(owner[starts], minlength=len(spans))).tolist()
-    for span, start, end in zip(spans, [0, *ends], ends, strict=False):
+    steps = rows["step"] if "step" in rows else number + np.repeat(firsts, counts)
+    together, ends = _of_points(0, steps, rows), np.cumsum(counts)
+    if (counts > columns).any():  # otherwise a bucket a point
+        lefts = np.array([span.left for span in spans])
+        widths = np.array([float(span.right - span.left) + 1.0 for span in spans])
+        column = _column(steps - np.repeat(lefts, counts), np.repeat(widths, counts), columns)
+        column = np.where(np.repeat(counts <= columns, counts), number, column)
+        owner = np.repeat(np.arange(len(spans)), counts)
+        is_start = np.append(True, (column[1:] != column[:-1]) | (owner[1:] != owner[:-1]))
+        starts = np.flatnonzero(is_start)
+        together, ends = _grouped(together, starts), np.cumsum(np.bincount(owner[starts], minlength=len(spans)))
+    for span, start, end in zip(spans, [0, *ends.tolist()], ends.tolist(), strict=False):
         yield span.run_id, _sliced(together, span.run_id, start, end)
 
 
@@ -250,32 +266,67 @@ class _Reading:
         """A bucket a point."""
         import numpy as np
 
-        query = f"FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? ORDER BY step"
+        query = f"FROM points WHERE {_SERIES} AND step BETWEEN ? AND ?"
         parameters = (self.run_id, self.metric_id, left, right)
         rows = _rows(self.connection, query, parameters, self.times, self.is_dense)
-        return _of_points(self.run_id, np.arange(left, left + len(rows)) if self.is_dense else rows["step"], rows)
+        steps = np.arange(left, left + len(rows["value"])) if self.is_dense else rows["step"]
+        return _of_points(self.run_id, steps, rows)
 
 
 def _rows(
     connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...], times: bool, is_dense: bool
-) -> NDArray[np.void]:
-    """The points that a query finds. Each column that is not read saves a fifth or more of the time."""
+) -> _Columns:
+    """The columns of the points that a query finds: each that is not read saves a fifth or more of the time.
+
+    What is not finite is infinite, as in `_packed`.
+    """
     import numpy as np
 
-    columns = {"step": np.int64} if not is_dense else {}
-    columns |= {"time_ms": np.int64} if times else {}
-    rows = connection.execute(f"SELECT {', '.join([*columns, 'value'])} {query}", parameters)
-    return np.fromiter(rows, np.dtype([*columns.items(), ("value", np.float64)]))  # numpy reads None as NaN
+    wanted = _wanted(times, is_dense)
+    columns = [array("d" if name == "value" else "q") for name in wanted]
+    found = connection.execute(f"SELECT {', '.join(wanted.values())} {query} ORDER BY run_id, step", parameters)
+    while rows := found.fetchmany(_ROWS):
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+            column.extend(values)
+    return dict(zip(wanted, map(np.asarray, columns), strict=True))
 
 
-def _of_points(run_id: int, steps: NDArray[np.int64], rows: NDArray[np.void]) -> Curve:
+def _packed(
+    connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...], times: bool, is_dense: bool
+) -> _Columns:
+    """The same with values to 15 digits, as SQLite writes numbers.
+
+    It puts each column of a series into one text, in the order of the primary key. Python takes longer over a row than
+    SQLite over its point, and needs its lock for each.
+    """
+    import numpy as np
+
+    wanted = _wanted(times, is_dense)
+    texts = ", ".join(f"group_concat({column})" for column in wanted.values())
+    found = connection.execute(f"SELECT {texts} {query} GROUP BY run_id", parameters).fetchall()
+    return {
+        name: np.fromstring(",".join(texts), np.float64 if name == "value" else np.int64, sep=",")
+        for name, *texts in zip(wanted, *found, strict=True)
+    }
+
+
+def _wanted(times: bool, is_dense: bool) -> dict[str, str]:
+    """The columns to read, by name, in SQL."""
+    return {
+        **({} if is_dense else {"step": "step"}),
+        **({"time_ms": "time_ms"} if times else {}),
+        "value": "coalesce(value, 9e999)",
+    }
+
+
+def _of_points(run_id: int, steps: NDArray[np.int64], rows: _Columns) -> Curve:
     """A bucket a point."""
     import numpy as np
 
-    times = rows["time_ms"] if "time_ms" in (rows.dtype.names or ()) else None
+    times = rows.get("time_ms")
     finite = np.isfinite(rows["value"])
     values = np.where(finite, rows["value"], np.nan)
-    ones = np.ones(len(rows), np.int64)
+    ones = np.ones(len(values), np.int64)
     return Curve(run_id, steps, steps, times, times, ones, ones - finite, values, values, values)
 
 

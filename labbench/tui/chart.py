@@ -78,6 +78,7 @@ class Chart(Widget):
         self.metric = ""
         self.view: View | None = None
         self._lines: Sequence[Line] = ()
+        self._ways = ""
         self._plot: Plot | None = None
         self._strips: list[Strip] | None = None
         self._styles: dict[int, Style] = {}
@@ -86,7 +87,9 @@ class Chart(Widget):
 
     def show(self, lines: Sequence[Line], view: View, *, metric: str, ways: str) -> None:
         """Draw these lines in this way, which `ways` describes; what was drawn stays until the new drawing is there."""
-        self._lines, self.view, self.metric = lines, view, metric
+        if (metric, view) == (self.metric, self.view) and list(lines) == list(self._lines) and ways == self._ways:
+            return
+        self._lines, self.view, self.metric, self._ways = lines, view, metric, ways
         self.border_title = Content.assemble((text.clean(metric), "bold"), (f"  {ways}", "$secondary"))
         self._redraw()
 

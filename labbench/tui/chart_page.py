@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.tui.lines import Line
     from labbench.tui.shelf import Asked
 
+
 Wanted: TypeAlias = list[tuple[str, list[RunRecord]]]
 """Metrics, and the runs whose series of it are missing."""
 
@@ -119,11 +120,15 @@ class ChartPage(Container):
             if missing:
                 wanted.append((metric, missing))
             if len(missing) < len(self._runs) or not self._runs:
-                self._lines[metric] = self._shelf.lines(self._runs, self._marks, metric, self.settings.x_axis)
+                self._take(metric, self.settings.x_axis)
         if wanted and wanted != self._asked:
             self._asked = wanted
             self._read(wanted, self.settings.x_axis)
         self.draw()
+
+    def _take(self, metric: str, axis: XAxis) -> None:
+        """Make lines of what is at hand of a metric."""
+        self._lines[metric] = self._shelf.lines(self._runs, self._marks, metric, axis)
 
     def draw(self) -> None:
         """Draw the lines at hand anew: the view has changed."""
@@ -198,7 +203,9 @@ class ChartPage(Container):
 
     # Reading, in thread workers
 
-    @work(thread=True, exclusive=True, group="curves")
+    # without a description Textual makes one of everything that is handed over, thousands of runs and curves
+
+    @work(thread=True, exclusive=True, group="curves", description="read curves")
     def _read(self, wanted: Wanted, axis: XAxis) -> None:
         for metric, runs in wanted:
             self._answer(partial(self._series_of, metric, axis, runs))
@@ -216,7 +223,7 @@ class ChartPage(Container):
         if any(coarse.values()):
             self._read_finer(coarse, axis, window)
 
-    @work(thread=True, exclusive=True, group="finer")
+    @work(thread=True, exclusive=True, group="finer", description="read finer curves")
     def _read_finer(self, coarse: Mapping[str, Mapping[str, Asked]], axis: XAxis, window: Range) -> None:
         for metric, asked in coarse.items():
             self._answer(partial(self._finer_of, metric, axis, asked, window))
@@ -241,10 +248,16 @@ class ChartPage(Container):
         room = len(self._runs) * len(self.shown_metrics())
         self._shelf.keep(event.runs, event.series, event.metric, event.axis, room=room)
         self._asked = [(metric, runs) for metric, runs in self._asked if metric != event.metric]
-        self.renew()
+        self._show_read(event.metric, event.axis)
 
     @on(FinerRead)
     def _keep_finer(self, event: FinerRead) -> None:
         event.stop()
         self._shelf.keep_finer(event.asked, event.finer, event.metric, event.axis)
-        self.renew()
+        self._show_read(event.metric, event.axis)
+
+    def _show_read(self, metric: str, axis: XAxis) -> None:
+        """Draw what was read, if that is still looked at."""
+        if axis == self.settings.x_axis and metric in self.shown_metrics():
+            self._take(metric, axis)
+            self.draw()

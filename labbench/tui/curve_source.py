@@ -7,7 +7,9 @@ buckets: the rest stays, so that smoothing goes over the whole series, however l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,28 +29,35 @@ COLUMNS = 1600
 
 
 _TOGETHER = 128
-"""Runs whose curves are read at once."""
+"""Runs whose curves are read at once: what is read of a run is several times what is kept."""
+_THREADS = 2
+"""That read more runs than these: SQLite packs points without Python's lock, unpacking them needs it."""
 
 
-def read_series(
-    path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis, *, columns: int = COLUMNS
-) -> dict[str, Series | None]:
+def read_series(path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> dict[str, Series | None]:
     """The whole metric of each run over that axis, by key; None where the run has logged no such axis."""
+    if len(runs) <= _TOGETHER:
+        return _read_part(path, metric, x_axis, runs)
+    parts = [runs[start : start + _TOGETHER] for start in range(0, len(runs), _TOGETHER)]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = threads.map(partial(_read_part, path, metric, x_axis, rounded=True), parts)
+        return {key: series for part in found for key, series in part.items()}
+
+
+def _read_part(
+    path: Path, metric: str, x_axis: XAxis, runs: Sequence[RunRecord], *, rounded: bool = False
+) -> dict[str, Series | None]:
+    times, ids = x_axis in ("time", "clock"), [run.id for run in runs]
     with Reader(path) as reader:
-        times = x_axis in ("time", "clock")
-        series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
-        before = None
-        for start in range(0, len(runs), _TOGETHER):  # what is read of a run is several times what is kept
-            some = runs[start : start + _TOGETHER]
-            ids = [run.id for run in some]
-            found = reader.curves(ids, metric, columns, times=times)
-            epochs = reader.curves(ids, "epoch", columns, times=False) if x_axis == "epoch" else {}
-            for run in some:
-                if run.id in found:
-                    series[run.key] = before = _sharing_x(
-                        _series(run, found.pop(run.id), x_axis, epochs.get(run.id)), before
-                    )
-        return series
+        found = reader.curves(ids, metric, COLUMNS, times=times, rounded=rounded)
+        epochs = reader.curves(ids, "epoch", COLUMNS, times=False) if x_axis == "epoch" else {}
+    series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
+    before = None
+    for run in runs:
+        if run.id in found:
+            one = _series(run, found.pop(run.id), x_axis, epochs.get(run.id))
+            series[run.key] = before = _sharing_x(one, before)
+    return series
 
 
 def _sharing_x(series: Series | None, other: Series | None) -> Series | None:
@@ -71,9 +80,9 @@ def read_finer(
             first, last = _buckets_in(series, _around(window))
             if series.buckets is None or first == last:
                 continue
-            steps = {"first_step": int(series.buckets.first_step[first]),
-                     "last_step": int(series.buckets.last_step[last - 1])}  # fmt: skip
-            part = reader.curves([run.id], metric, COLUMNS, times=times, **steps).get(run.id)
+            left, right = int(series.buckets.first_step[first]), int(series.buckets.last_step[last - 1])
+            found = reader.curves([run.id], metric, COLUMNS, first_step=left, last_step=right, times=times)
+            part = found.get(run.id)
             epochs = reader.curves([run.id], "epoch", COLUMNS, times=False).get(run.id) if x_axis == "epoch" else None
             inner = _series(run, part, x_axis, epochs) if part is not None else None
             if inner is not None:

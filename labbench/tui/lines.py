@@ -5,6 +5,7 @@ What stays the same between two drawings is kept: moving the highlight or the cr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ def _scaled(extent: Extent, log: bool, log_x: bool) -> Extent:
     if log_x:
         kept = x > 0
         x, low, middle, high = np.log10(x[kept]), low[kept], middle[kept], high[kept]
-    else:
+    elif len(x) and max(-x[0], x[-1]) > FARTHEST:
         x = np.clip(x, -FARTHEST, FARTHEST)
     if low is high:
         middle = scale(middle, log)
@@ -198,6 +199,8 @@ def nearest(curve: Curve, x: float) -> int | None:
 
 def last_finite(values: Floats) -> int | None:
     """Where the last finite value is."""
+    if len(values) and math.isfinite(values[-1]):
+        return len(values) - 1
     for end in range(len(values), 0, -64):  # nearly always in the first look
         found = np.flatnonzero(np.isfinite(values[max(0, end - 64) : end]))
         if len(found):

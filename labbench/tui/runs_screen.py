@@ -171,7 +171,7 @@ class RunsScreen(QueryScreen):
             if missing:
                 self._read_sparks(missing, metric)
 
-    @work(thread=True, exclusive=True, group="sparks")
+    @work(thread=True, exclusive=True, group="sparks", description="read sparklines")
     def _read_sparks(self, runs: Sequence[RunRecord], metric: str) -> None:
         self.send(
             lambda: self.SparksRead(runs, source.read_sparks(self.session.path, runs, metric, SPARK_CELLS), metric)
