@@ -45,7 +45,7 @@ def hand_of(stream: IO[str], environment: Mapping[str, str]) -> Hand:
     encoding = getattr(stream, "encoding", None) or ""
     if environment.get("LABBENCH_ASCII") or not encoding.lower().startswith("utf"):
         return "ascii"
-    is_plain = "NO_COLOR" in environment or environment.get("TERM") == "dumb"
+    is_plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
     return "colour" if stream.isatty() and not is_plain else "shades"
 
 

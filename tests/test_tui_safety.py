@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -84,6 +85,19 @@ def test_no_name_sends_a_control_sequence_to_the_terminal(database: Path) -> Non
     assert "]52;c" in text
     for harmful in ("\x1b]52", "\x1b]0;owned", "\x9b", "\x90", "\x9c", "\u202e", "\u2066", "\x00", "\x7f"):
         assert harmful not in text, repr(harmful)
+
+
+@pytest.mark.parametrize(("asked", "coloured"), [("1", False), ("", True)])
+def test_no_color_sends_no_colour_unless_it_is_empty(
+    database: Path, monkeypatch: pytest.MonkeyPatch, asked: str, coloured: bool
+) -> None:
+    """As no-color.org asks; the cursor's row is reversed then."""
+    monkeypatch.setenv("NO_COLOR", asked)
+    received = bytes_of(database, b" jjj 2341?\x1b\x10", seconds=3.0)
+    codes = {code for codes in re.findall(rb"\x1b\[([0-9;]*)m", received) for code in codes.split(b";")}
+    assert b"very long" in received
+    assert (codes <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"9"}) == (not coloured)
+    assert coloured or {b"1", b"2", b"7"} <= codes
 
 
 def test_names_with_markup_are_shown_as_they_are(database: Path) -> None:

@@ -201,7 +201,7 @@ def plot(db: Path, metric: str, filters: Sequence[str], axis: str, smooth: float
             log=log,
             group=group,
             size=(columns, max(10, rows - 2)),
-            colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
+            colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
         )
     click.echo(text)
 

@@ -49,7 +49,7 @@ def print_table(columns: Sequence[Column]) -> None:
     """
     if sys.stdout.isatty():
         cells = shutil.get_terminal_size().columns
-        paint = plain_text if "NO_COLOR" in os.environ else coloured_status
+        paint = plain_text if os.environ.get("NO_COLOR") else coloured_status
         lines = [paint(fit(line, cells).rstrip()) for line in table_lines(columns)]
     else:
         lines = table_lines(columns)

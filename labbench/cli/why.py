@@ -138,5 +138,5 @@ def _curves(reader: Reader, answer: Answer, wanted: Filter | None) -> str:
         log=False,
         group=few[0] if few else answer.parameters[0].name,
         size=(columns, max(10, rows // 2)),
-        colour="NO_COLOR" not in os.environ,
+        colour=not os.environ.get("NO_COLOR"),
     )

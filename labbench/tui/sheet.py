@@ -184,7 +184,7 @@ class Sheet(ScrollView, can_focus=True):
     def _style(self, colour: str, *, bold: bool = False, lit: float = 0.0, heat: float | None = None) -> Style:
         variables = self.app.theme_variables
         background = self.background_colors[1]
-        if heat is not None:
+        if heat is not None and not self.app.no_color:  # its shade says the same
             background = background.blend(Color.parse(variables["success"]), 0.08 + 0.5 * heat)
         if lit:
             background = background.blend(Color.parse(variables["primary"]), lit if self.has_focus else lit / 2)
