@@ -5,11 +5,9 @@ Kept free of torch so that a grid is checked, hashed and queued without waiting 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-
-from labbench.layer_words import ACTIVATION_NAMES, Shape, check_words, read_layers
+from labbench.layer_words import ACTIVATION_NAMES, Shape, check_words
 from labbench.params import Param, Params
+from labbench.records import Config
 
 ALTERATIONS: dict[str, Param] = {
     "train_size": Param("int", None, "samples to train on, classes in proportion; all if not given", low=1),
@@ -67,11 +65,15 @@ IMAGE_SHAPES: dict[str, Shape] = {
 }
 """Of one image: (channels, height, width)."""
 
-
-def images_of(shape: Shape) -> dict[str, Param]:
-    """The parameters for images of a known shape: what each of the `layers` gets is then known too."""
-    return {**IMAGES, "layers": replace(IMAGES["layers"], check=partial(read_layers, shape=shape))}
-
+TOYS: dict[str, tuple[int, int]] = {
+    "moons": (2, 2),
+    "spirals": (2, 2),
+    "xor": (2, 2),
+    "and": (2, 2),
+    "separable": (11, 2),
+    "flowers": (4, 3),
+}
+"""Inputs and classes of each data set of the task `toy`."""
 
 LABELS = {key: ALTERATIONS[key] for key in ("train_size", "label_noise", "random_labels")}
 
@@ -87,7 +89,7 @@ PRETRAINED: dict[str, Param] = {
 """A network that has learnt some of the digits before the run begins."""
 
 BUILTIN: dict[str, dict[str, Param]] = {
-    **{name: images_of(shape) for name, shape in IMAGE_SHAPES.items()},
+    **dict.fromkeys(IMAGE_SHAPES, IMAGES),
     "transfer": {
         "start": Param(
             "str",
@@ -110,7 +112,7 @@ BUILTIN: dict[str, dict[str, Param]] = {
         **IMAGES,
     },
     "toy": {
-        "data": Param("str", "moons", "data set", choices=("moons", "spirals", "xor", "and", "separable", "flowers")),
+        "data": Param("str", "moons", "data set", choices=tuple(TOYS)),
         "noise": Param("float", None, "deviation of noise on the inputs; what suits the data if not given", low=0.0),
         "model": Param("str", "mlp", "network, or a single unit with its own rule", choices=("mlp", "perceptron")),
         **DENSE,
@@ -132,6 +134,20 @@ BUILTIN: dict[str, dict[str, Param]] = {
 def takes_weights(params: Params) -> bool:
     """Whether a task's `init_from` means what it does for the built-in ones."""
     return params.get("init_from") == INIT_FROM
+
+
+def sample_and_classes(task: str, config: Config) -> tuple[Shape, int] | None:
+    """The shape of a sample and how many classes there are, for a config of a task that takes `layers`.
+
+    None where only the data can tell.
+    """
+    if task in IMAGE_SHAPES:
+        kept = config["classes"]
+        return IMAGE_SHAPES[task], 10 if kept is None else len(kept)
+    if task == "toy":
+        inputs, classes = TOYS[config["data"]]
+        return (inputs,), classes
+    return None
 
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "gap/accuracy")

@@ -23,7 +23,7 @@ ACTIVATION_NAMES = ("relu", "gelu", "tanh", "sigmoid", "step")
 
 
 class Refused(Exception):
-    """Why a layer cannot be, to be read behind the layer."""
+    """Why a layer cannot be, to be read behind the layer; or why a whole list cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,15 @@ def read_layers(layers: Sequence[str], shape: Shape) -> list[Layer]:
         found.append(layer)
         shape = layer.gives
     return found
+
+
+def require_scores(layers: Sequence[Layer], shape: Shape, classes: int) -> None:
+    """Raise Refused for a network that gives other than a score for each class to samples of `shape`."""
+    gives = layers[-1].gives if layers else shape
+    if gives != (classes,):
+        ends = ["flatten"] * (len(gives) > 1) + [f"linear {classes}"]
+        example = ", ".join(f'"{end}"' for end in ends)
+        raise Refused(f"layers give {shown(gives)}, but there are {classes} classes: end with {example}")
 
 
 def check_words(layers: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from labbench.catalogue import BUILTIN
+from labbench.catalogue import BUILTIN, TOYS
 from labbench.errors import GridError, InputError
 from labbench.grid import expand, read_grid
 from labbench.layer_words import KINDS, Shape
@@ -18,6 +18,7 @@ from labbench.params import TRAINING, with_defaults
 from labbench.train.layer_list import MAKERS, build
 from labbench.train.models import ACTIVATIONS, Step, cnn
 from labbench.train.tasks import load_task, make_model
+from labbench.train.toys import toy
 from training import trained
 
 CNN = ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"]
@@ -142,6 +143,47 @@ def test_a_list_that_cannot_be_is_refused_at_its_place_in_the_grid_file(
     with pytest.raises(GridError) as caught:
         expand(read_grid(path), {**TRAINING, **BUILTIN[task]})
     assert str(caught.value).startswith(f"{path}{complaint}")
+
+
+@pytest.mark.parametrize(
+    ("grid", "complaint"),
+    [
+        (
+            'task = "digits"\n[params]\nlayers = ["flatten", "relu", "linear 9"]\n',
+            ':3:30: layers give 9 numbers, but there are 10 classes: end with "linear 10"\n'
+            '    layers = ["flatten", "relu", "linear 9"]\n'
+            "                                 ^",
+        ),
+        (
+            'task = "digits"\n[grid]\nclasses = [[3, 5], [1, 2, 4]]\nlayers = [["flatten", "linear 3"]]\n',
+            ":4:23: layers give 3 numbers, but there are 2 classes",
+        ),
+        (
+            'task = "toy"\n[params]\nlayers = ["linear 2"]\n[grid]\ndata = ["moons", "flowers"]\n',
+            ":3:11: layers give 2 numbers, but there are 3 classes",
+        ),
+        (
+            'task = "toy"\n[grid]\ndata = ["separable"]\n[[set]]\nwhen = { data = "separable" }\n'
+            'layers = ["relu", "conv 2"]\n',
+            ':6:19: layers[1] = "conv 2": it gets 11 numbers, and takes an image',
+        ),
+        ('task = "toy"\n[[include]]\ndata = "flowers"\nlayers = []\n', ":4:10: layers give 4 numbers, but there are 3"),
+    ],
+)
+def test_layers_that_do_not_fit_the_classes_are_refused_where_the_grid_says_them(
+    tmp_path: Path, grid: str, complaint: str
+) -> None:
+    path = tmp_path / "nets.toml"
+    path.write_text(grid)
+    with pytest.raises(GridError) as caught:
+        expand(read_grid(path), {**TRAINING, **BUILTIN[read_grid(path).task]})
+    assert str(caught.value).startswith(f"{path}{complaint}")
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_the_catalogue_knows_the_inputs_and_classes_of_each_toy(name: str) -> None:
+    data = toy(name, None)
+    assert (data.train[0].shape[1], data.classes) == TOYS[name]
 
 
 def test_each_list_of_an_axis_and_of_the_command_line_is_checked(tmp_path: Path) -> None:

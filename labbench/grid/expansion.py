@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from labbench.errors import GridError, InputError, did_you_mean
 from labbench.grid.file import Axis, Grid, Rule
 from labbench.grid.identity import canonical
+from labbench.grid.networks import require_networks
 from labbench.grid.placeholders import PLACEHOLDER
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
@@ -43,7 +44,8 @@ class Expansion:
 def expand(grid: Grid, params: Params, *, limit_without_yes: int = LIMIT, yes: bool = False) -> Expansion:
     """The configs of a grid. `params` are all that its task understands; a command takes any key and value.
 
-    Raises GridError for a value that its parameter forbids, and for more runs than the limit unless `yes`.
+    Raises GridError for a value that its parameter forbids, for layers that do not fit the data, and for more runs than
+    the limit unless `yes`.
     """
     if not yes:
         _require_at_most(limit_without_yes, grid)
@@ -64,6 +66,7 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = LIMIT, yes: b
     if grid.seeds and "seed" not in pinned:
         configs = [{**config, "seed": seed.value} for config in configs for seed in grid.seeds]
     _require_placeholders(grid, configs)
+    require_networks(grid, configs)
     once: dict[str, Values] = {}
     for config in configs:
         once.setdefault(canonical(config), config)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import nn
 
 from labbench.errors import InputError
-from labbench.layer_words import Layer, Shape, read_layers, shown
+from labbench.layer_words import Layer, Refused, Shape, read_layers, require_scores
 from labbench.params import BadItem
 from labbench.train.models import ACTIVATIONS
 
@@ -19,13 +19,11 @@ def build(layers: Sequence[str], shape: Shape, classes: int) -> nn.Sequential:
     """
     try:
         found = read_layers(layers, shape)
+        require_scores(found, shape, classes)
     except BadItem as problem:
         raise InputError(f"layers{problem}") from None
-    gives = found[-1].gives if found else shape
-    if gives != (classes,):
-        ends = ["flatten"] * (len(gives) > 1) + [f"linear {classes}"]
-        example = ", ".join(f'"{end}"' for end in ends)
-        raise InputError(f"layers give {shown(gives)}, but there are {classes} classes: end with {example}")
+    except Refused as problem:
+        raise InputError(str(problem)) from None
     return nn.Sequential(*without_useless_biases([MAKERS[layer.name](layer) for layer in found]))
 
 
