@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from labbench.pixels import (
     size,
 )
 from labbench.portrait_file import Histogram, Kind, Mistakes, Plane, Portrait
-from labbench.text import clean, fit, number
+from labbench.text import clean, fit, number, width
 
 CLASSES: Sequence[Colour] = (
     (66, 135, 245), (245, 140, 40), (60, 180, 100), (215, 80, 160), (220, 200, 60),
@@ -70,8 +71,16 @@ def draw(portrait: Portrait, columns: int, hand: Hand) -> list[Line]:
     return [cut(line, columns) for line in lines]
 
 
-def _title(words: str, more: str = "") -> Line:
-    return [Piece(words, bold=True), Piece(f"  {more}" if more else "", _FAINT)]
+def _title(words: str, more: str, columns: int) -> list[Line]:
+    """Both in one line, or what there is to say below the words where that is too wide."""
+    if width(f"{words}  {more}") <= columns:
+        return [[Piece(words, bold=True), Piece(f"  {more}", _FAINT)]]
+    return [[Piece(words, bold=True)], *_told(more, columns)]
+
+
+def _told(words: str, columns: int) -> list[Line]:
+    """In as many lines as it takes."""
+    return [[Piece(line, _FAINT)] for line in wrap(words, columns)]
 
 
 def _plane(plane: Plane, columns: int, hand: Hand) -> list[Line]:
@@ -91,7 +100,7 @@ def _plane(plane: Plane, columns: int, hand: Hand) -> list[Line]:
             ink = _lighter(CLASSES[label % len(CLASSES)]) if hand == "colour" else None
             lines[row][column] = Piece(marks[label % len(marks)], ink, under.ground)
     extent = f"from {number(left)} to {number(right)}, upwards from {number(bottom)} to {number(top)}"
-    return [_title("decision boundary", extent), _classes_named(scores.shape[2], hand), *lines]
+    return [*_title("decision boundary", extent, columns), _classes_named(scores.shape[2], hand), *lines]
 
 
 def _classes_named(classes: int, hand: Hand) -> Line:
@@ -128,24 +137,32 @@ def _shaded(scores: NDArray[np.float64], hand: Hand) -> list[Line]:
 def _confusion(confusion: NDArray[np.int64], columns: int, hand: Hand) -> list[Line]:
     """A table where there is room for one, and the commonest mistakes in words."""
     total, right = int(confusion.sum()), int(np.trace(confusion))
-    lines = [_title("confusion matrix", f"{right} of {total} validation samples right; rows are true classes")]
+    share = f"{right} of {total} validation samples right; rows are true classes"
+    lines = _title("confusion matrix", share, columns)
     classes = len(confusion)
-    cell = max(len(str(int(confusion.max()))), len(str(classes - 1))) + 2
-    if classes <= _TABLED and 5 + cell * classes <= columns:
-        lines.append([Piece("     " + "".join(f"{index:>{cell - 1}} " for index in range(classes)), _FAINT)])
-        lines += [_counted(index, row, cell, hand) for index, row in enumerate(confusion)]
+    digits = len(str(max(int(confusion.max()), classes - 1)))
+    airy, tight = ((margin, margin + (digits + gap) * classes) for margin, gap in ((5, 2), (3, 1)))
+    if classes > _TABLED:
+        lines += _told(f"the table is drawn for up to {_TABLED} classes, and here are {classes}", columns)
+    elif columns < tight[1]:
+        lines += _told(f"the table takes {tight[1]} columns", columns)
+    else:
+        margin, whole = airy if airy[1] <= columns else tight
+        cell = (whole - margin) // classes
+        numbered = "".join(f"{index:>{cell - 1}} " for index in range(classes))
+        lines.append([Piece(" " * margin + numbered, _FAINT)])
+        lines += [_counted(index, row, margin, cell, hand) for index, row in enumerate(confusion)]
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_TOLD]
     pairs = [(int(place) // classes, int(place) % classes) for place in order if wrong.flat[place]]
     told = ", ".join(f"{true} for {taken} ({wrong[true, taken]})" for true, taken in pairs)
-    lines.append([Piece(f"taken most often: {told}" if told else "none was taken for another", _FAINT)])
-    return lines
+    return lines + _told(f"taken most often: {told}" if told else "none was taken for another", columns)
 
 
-def _counted(index: int, row: NDArray[np.int64], cell: int, hand: Hand) -> Line:
+def _counted(index: int, row: NDArray[np.int64], margin: int, cell: int, hand: Hand) -> Line:
     nothing = "." if hand == "ascii" else "·"
-    line: Line = [Piece(f"{index:>4} ", _FAINT)]
+    line: Line = [Piece(f"{index:>{margin - 1}} ", _FAINT)]
     for column, count in enumerate(row.tolist()):
         share = count / max(1, int(row.sum()))
         colour = _RIGHT if column == index else _WRONG
@@ -167,8 +184,8 @@ def _mistakes(mistakes: Mistakes, columns: int, hand: Hand) -> list[Line]:
         lines = raster(_scaled(np.broadcast_to(image, (*image.shape[:2], 3))), hand)
         said = f"{int(label)} as {taken}, {100 * float(chances[taken]):.0f} %"
         blocks.append([*lines, [Piece(said, _FAINT)]])
-    title = _title("most confident mistakes", "class as what it was taken for, and how surely")
-    return [title, *beside(blocks, columns, most_rows=max(1, _TALL // (len(blocks[0]) + 1)))]
+    title = _title("most confident mistakes", "class as what it was taken for, and how surely", columns)
+    return [*title, *beside(blocks, columns, most_rows=max(1, _TALL // (len(blocks[0]) + 1)))]
 
 
 def _weights(weights: NDArray[np.float32], columns: int, hand: Hand) -> list[Line]:
@@ -181,8 +198,8 @@ def _weights(weights: NDArray[np.float32], columns: int, hand: Hand) -> list[Lin
     else:
         images, means = [signed(one[..., 0], most) for one in weights], "blue below 0, orange above"
     blocks = [raster(_scaled(image), hand) for image in images]
-    title = _title("first-layer weights", f"the largest, -{number(most)} to {number(most)}, {means}")
-    return [title, *beside(blocks, columns, most_rows=max(1, _TALL // (len(blocks[0]) + 1)))]
+    title = _title("first-layer weights", f"the largest, -{number(most)} to {number(most)}, {means}", columns)
+    return [*title, *beside(blocks, columns, most_rows=max(1, _TALL // (len(blocks[0]) + 1)))]
 
 
 def _histograms(kind: Kind, found: Sequence[Histogram], columns: int, hand: Hand) -> list[Line]:
@@ -198,10 +215,10 @@ def _histograms(kind: Kind, found: Sequence[Histogram], columns: int, hand: Hand
     epochs = _chosen(list(by_epoch), max(1, (columns - room) // (wide + 3)))
     if kind == "gradients":
         decades = f"magnitudes from 1e{found[0].low:.0f} or less to 1e{found[0].high:.0f} or more"
-        title = _title("gradients by layer", decades)
+        title = _title("gradients by layer", decades, columns)
     else:
-        title = _title("activations by layer", "from the least to the largest")
-    lines = [title, [Piece(" " * room), *(Piece("   " + fit(f"epoch {epoch}", wide), _FAINT) for epoch in epochs)]]
+        title = _title("activations by layer", "from the least to the largest", columns)
+    lines = [*title, [Piece(" " * room), *(Piece("   " + fit(f"epoch {epoch}", wide), _FAINT) for epoch in epochs)]]
     for layer in layers:
         line = [Piece(fit(clean(layer), room), _FAINT)]
         for epoch in epochs:

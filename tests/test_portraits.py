@@ -107,7 +107,33 @@ def test_many_classes_are_told_in_words() -> None:
     confusion = np.diag(np.full(100, 5))
     confusion[41, 7] = 3
     lines = as_plain(draw(Portrait(1, confusion), 80, "shades"))
-    assert lines[1:] == ["taken most often: 41 for 7 (3)"]
+    assert lines[1:] == [
+        "the table is drawn for up to 20 classes, and here are 100",
+        "taken most often: 41 for 7 (3)",
+    ]
+
+
+@pytest.mark.parametrize("columns", [45, 40, 33])
+def test_the_confusion_of_ten_classes_fits_a_narrow_terminal(columns: int) -> None:
+    confusion = np.diag(np.full(10, 27))
+    confusion[8, 1] = 3
+    lines = as_plain(draw(Portrait(1, confusion), columns, "shades"))
+    top = next(index for index, line in enumerate(lines) if line.startswith("   "))
+    assert lines[top].split() == [str(index) for index in range(10)]
+    assert lines[top + 9].split() == ["8", "·", "3", *"······", "27", "·"]
+    assert max(map(width, lines)) <= columns
+
+
+def test_a_confusion_matrix_that_is_too_wide_says_how_wide_it_is() -> None:
+    confusion = np.diag(np.full(10, 27))
+    lines = as_plain(draw(Portrait(1, confusion), 32, "shades"))
+    assert lines[-2:] == ["the table takes 33 columns", "none was taken for another"]
+
+
+def test_what_is_said_of_a_picture_is_whole_in_a_narrow_terminal() -> None:
+    said = [" ".join(" ".join(as_plain(draw(portrait(), columns, "shades"))).split()) for columns in (20, 30, 80)]
+    for words in ("confusion matrix 26 of 30 validation samples right; rows are true classes", "2 for 0 (3), 0 for 1"):
+        assert all(words in text for text in said)
 
 
 def test_weights_and_counts_that_are_all_zero_are_drawn() -> None:
