@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from answers.study import Experiment, PowerLaw, Study, cell, power_law
-from answers.training import pivot
-from answers.words import Answer, compared, listed, moved
+from answers.study import Experiment, PowerLaw, Study, cell, factor, power_law
+from answers.training import TRAINS, pivot, updates
+from answers.words import Answer, compared, listed, moved, proper
 from labbench.analysis.figures import change, with_interval
 from labbench.plot import Curve, draw
 from labbench.text import number, setting
@@ -28,20 +28,14 @@ def regularization(experiment: Experiment) -> Answer:
             pairs = [cell(study.mean(study.where(**one))) for one in here for study in (gap, accuracy)]
             table.append([setting(dropout), setting(flag), *pairs])
     most = max(experiment.values("dropout"))
+    treatments = {f"dropout {most:g}": ({"dropout": most}, {"dropout": 0.0})}
+    treatments["batch normalisation"] = {"batchnorm": True}, {"batchnorm": False}
     sentences = []
-    for size in sizes:
-        told = []
+    for name, (treated, left) in treatments.items():
         for study, what in ((gap, "the gap"), (accuracy, "the accuracy in validation")):
-            dropped = study.difference(
-                study.where(dropout=most, train_size=size), study.where(dropout=0.0, train_size=size)
-            )
-            normed = study.difference(
-                study.where(batchnorm=True, train_size=size), study.where(batchnorm=False, train_size=size)
-            )
-            told.append(
-                f"{what} changes by {change(dropped)} with dropout {most:g} and by {change(normed)} with batch norm"
-            )
-        sentences.append(f"with {size} samples {listed(told)}")
+            both = [(study.where(**treated, train_size=n), study.where(**left, train_size=n)) for n in sizes]
+            changes = [f"{change(study.difference(*pair))} with {n}" for n, pair in zip(sizes, both, strict=True)]
+            sentences.append(f"{name} changes {what} by {listed(changes)} samples")
     plain = {size: gap.where(dropout=0.0, batchnorm=False, train_size=size) for size in sizes}
     growth = moved("the gap of the plain network", gap.difference(plain[sizes[-1]], plain[sizes[0]]))
     sentences.append(f"from {sizes[0]} to {sizes[-1]} samples {growth}")
@@ -65,13 +59,13 @@ def depth(experiment: Experiment) -> Answer:
         rate = setting(study.config(setup)["lr"])
         row = [str(len(hidden)), setting(hidden), f"{parameters_of(hidden):,}"]
         table.append([*row, cell(found), rate])
-    deep = compared(
-        f"a network of {len(shapes[-1])} hidden layers", "one of a single layer", study.difference(best[-1:], best[:1])
-    )
+    one = {"hidden": shapes[0]}
+    deepest = study.lead({"hidden": shapes[-1]}, one)
+    deep = compared(f"a network of {len(shapes[-1])} hidden layers", "one of a single layer", deepest)
     sentences = [f"at about equally many parameters and the best learning rate of each, {deep}"]
-    for hidden, setup in zip(shapes[1:-1], best[1:-1], strict=True):
-        told = compared(f"one of {len(hidden)}", "one of a single layer", study.difference([setup], best[:1]))
-        sentences.append(told)
+    for hidden in shapes[1:-1]:
+        lead = study.lead({"hidden": hidden}, one)
+        sentences.append(compared(f"one of {len(hidden)}", "one of a single layer", lead))
     return Answer(sentences, table)
 
 
@@ -134,18 +128,23 @@ def generalization(experiment: Experiment) -> Answer:
         **{f"{share:.0%} wrong": {"label_noise": share} for share in experiment.values("label_noise") if share},
         "shuffled labels": {"random_labels": True},
     }
-    table = [["labels", "width", "best in training", "best in validation", "at the end in validation"]]
+    passes = f"passes over the data to {TRAINS:g} in training"
+    table = [["labels", "width", passes, "best in training", "best in validation", "at the end in validation"]]
     last = experiment.study(at="last")
+    costs = experiment.costs(TRAINS, "samples", "train/accuracy")
+    samples = experiment.values("train_size")[0]
     for name, wanted in kinds.items():
         for hidden in experiment.values("hidden"):
             studies = (*metrics.values(), last)
             values = [cell(study.mean(study.where(hidden=hidden, **wanted))) for study in studies]
-            table.append([name, setting(hidden), *values])
+            paid = costs.where(hidden=hidden, **wanted)
+            table.append([name, setting(hidden), updates(costs.mean(paid) if paid else None, samples), *values])
     trained, validated = (study.mean(study.where(hidden=widest, random_labels=True)) for study in metrics.values())
     width = setting(widest)
     sentences = [
         f"of shuffled labels the network of width {width} gets {with_interval(trained)} right in training and "
-        f"{with_interval(validated)} in validation, where chance is 0.1"
+        f"{with_interval(validated)} in validation, where chance is 0.1",
+        by_heart(costs, samples, widest),
     ]
     for name, wanted in kinds.items():
         if "wrong" in name:
@@ -158,6 +157,20 @@ def generalization(experiment: Experiment) -> Answer:
     return Answer(sentences, table)
 
 
+def by_heart(costs: Study, samples: int, hidden: list[int]) -> str:
+    """How long it takes to learn labels by heart, against learning them."""
+    true, shuffled = (costs.where(hidden=hidden, label_noise=0.0, random_labels=flag) for flag in (False, True))
+    if not true or not shuffled:
+        lacking = "shuffled" if true else "true"
+        return f"it never gets {TRAINS:g} of {lacking} labels right in training with every seed"
+    learning, knowing = (updates(costs.mean(found), samples) for found in (true, shuffled))
+    longer = with_interval(factor(costs.difference(shuffled, true)))
+    return (
+        f"to get {TRAINS:g} of the labels right in training takes it {learning} passes over the data where they are "
+        f"true and {knowing} where they are shuffled: learning by heart takes {longer} times as long"
+    )
+
+
 def transfer(experiment: Experiment) -> Answer:
     study = experiment.study()
     sizes, starts = sorted(experiment.values("train_size")), experiment.values("start")
@@ -165,29 +178,29 @@ def transfer(experiment: Experiment) -> Answer:
     sentences = []
     for model in experiment.values("model"):
         here = {start: {n: study.where(model=model, start=start, train_size=n) for n in sizes} for start in starts}
+        sentences.append(f"{proper(model)}: {saved(study, sizes, here)}")
         for start, found in here.items():
-            table.append([model, start, *(cell(study.mean(found[size])) for size in sizes)])
+            table.append([proper(model), proper(start), *(cell(study.mean(found[size])) for size in sizes)])
         for start in [start for start in starts if start != "scratch"]:
             differences = {size: study.difference(here[start][size], here["scratch"][size]) for size in sizes}
             ahead = [str(size) for size, d in differences.items() if d.excludes(0.0) and d.mean > 0]
             behind = [str(size) for size, d in differences.items() if d.excludes(0.0) and d.mean < 0]
-            fewest = compared(start, "from scratch", differences[sizes[0]])
+            fewest = compared(proper(start), proper("scratch"), differences[sizes[0]])
             told = [f"ahead with {listed(ahead)} labels"] if ahead else []
-            told += [f"behind with {listed(behind)}"] if behind else []
-            sentences.append(
-                f"{model}: with {sizes[0]} labels {fewest}; {'clearly ' + listed(told) if told else 'nowhere clear'}"
-            )
-        sentences += saved(study, model, sizes, here)
+            told += [f"behind with {listed(behind)} labels"] if behind else []
+            where = f"it is clearly {listed(told)}" if told else "no number of labels shows a difference"
+            sentences.append(f"{proper(model)}: with {sizes[0]} labels {fewest}; {where}")
     return Answer(sentences, table)
 
 
-def saved(study: Study, model: str, sizes: list[int], here: dict[str, dict[int, list[int]]]) -> list[str]:
+def saved(study: Study, sizes: list[int], here: dict[str, dict[int, list[int]]]) -> str:
     """How many labels from scratch it takes to be as good as fine-tuned with the fewest."""
     reached = study.mean(here["finetuned"][sizes[0]]).mean
     enough = [size for size in sizes if study.mean(here["scratch"][size]).mean >= reached]
-    if not enough or enough[0] == sizes[0]:
-        return []
-    return [f"{model}: from scratch it takes {enough[0]} labels to be as good on average as fine-tuned with {sizes[0]}"]
+    if enough[:1] == sizes[:1]:
+        return f"having learnt before saves no labels: with {sizes[0]}, from scratch does as well on average"
+    needed = f"{enough[0]} labels" if enough else f"more than {sizes[-1]} labels"
+    return f"from scratch it takes {needed} to be as good on average as fine-tuned with {sizes[0]}"
 
 
 def scaling(experiment: Experiment) -> Answer:
@@ -208,7 +221,7 @@ def scaling(experiment: Experiment) -> Answer:
     sentences = [
         f"in the widest network the loss falls with the samples as {told_law('D', by_data)}",
         f"with all samples it falls with the parameters as {told_law('N', by_size)}",
-        limit(study, shapes, sizes),
+        limit(experiment.factors("val/loss"), shapes, sizes),
     ]
     places = np.geomspace(sizes[0], sizes[-1], 50)
     picture = draw(
@@ -235,14 +248,14 @@ def told_law(letter: str, law: PowerLaw) -> str:
     return f"{letter} to the power of {with_interval(law.exponent)} ({number(law.factor)} at 1; {straight})"
 
 
-def limit(study: Study, shapes: list[list[int]], sizes: list[int]) -> str:
+def limit(logarithms: Study, shapes: list[list[int]], sizes: list[int]) -> str:
     """Whether more data help the smallest network as much as the largest."""
-    gains = [
-        study.difference(*(study.where(hidden=h, train_size=n) for n in (sizes[0], sizes[-1])))
-        for h in (shapes[0], shapes[-1])
-    ]
-    narrow, wide = (f"width {max(hidden)}" for hidden in (shapes[0], shapes[-1]))
+    few_many = [[logarithms.where(hidden=h, train_size=n)[0] for n in (sizes[0], sizes[-1])] for h in shapes]
+    (few, many), (few_wide, many_wide) = few_many[0], few_many[-1]
+    narrow, wide = (factor(logarithms.difference([a], [b])) for a, b in ((few, many), (few_wide, many_wide)))
+    more = factor(logarithms.contrast({few_wide: 1.0, many: 1.0}, {many_wide: 1.0, few: 1.0}))
+    verdict = f"{with_interval(more)} times as much" if more.excludes(1.0) else "no more that these seeds show"
     return (
-        f"from {sizes[0]} to {sizes[-1]} samples the loss falls by {with_interval(gains[0])} at {narrow} "
-        f"and by {with_interval(gains[1])} at {wide}"
+        f"{sizes[-1]} samples in place of {sizes[0]} make the loss {with_interval(narrow)} times smaller at width "
+        f"{max(shapes[0])} and {with_interval(wide)} times at width {max(shapes[-1])}, which is {verdict}"
     )

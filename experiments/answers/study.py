@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from labbench.analysis import Observation, observe
 from labbench.analysis.compare import RIVAL_LEVEL, best_first, contenders
-from labbench.analysis.efficiency import Basin, Curve, basin, costs, reach
+from labbench.analysis.efficiency import Basin, Curve, basin, costs
 from labbench.analysis.figures import digits, fixed, half_width, with_minus
-from labbench.analysis.intervals import Interval
+from labbench.analysis.intervals import Interval, Spread
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.quantiles import t_quantile
 from labbench.analysis.setups import freeze, tabulate
@@ -64,13 +64,15 @@ class Study:
 
     def contrast(self, plus: Mapping[int, float], minus: Mapping[int, float] | None = None) -> Interval:
         """A weighted sum of set-ups' means, less another one."""
+        weights = {s: plus.get(s, 0.0) - (minus or {}).get(s, 0.0) for s in {**plus, **(minus or {})}}
+        centre, spread = self._combined(weights)
+        return Interval(centre) if spread is None else spread.interval(centre)
+
+    def _combined(self, by_setup: Mapping[int, float]) -> tuple[float, Spread | None]:
+        """A weighted sum of set-ups' means, and how well it is known."""
         weights = np.zeros(len(self.table.setups))
-        for setup, weight in plus.items():
-            weights[setup] += weight
-        for setup, weight in (minus or {}).items():
-            weights[setup] -= weight
-        centre = float(weights @ self.table.means)
-        return Interval(centre) if self.noise is None else self.noise.of_combination(weights).interval(centre)
+        weights[list(by_setup)] = list(by_setup.values())
+        return float(weights @ self.table.means), None if self.noise is None else self.noise.of_combination(weights)
 
     def clip(self, interval: Interval) -> Interval:
         """End the interval of a share where shares end."""
@@ -81,16 +83,32 @@ class Study:
     def winner(self, **wanted: Any) -> Interval | None:
         """The best of these set-ups: its interval allows for its having been chosen, as that of `labbench why` does."""
         some = self.where(**wanted)
-        if not some:
-            return None
-        best, mean = some[0], float(self.table.means[some[0]])
+        return self.clip(self._chosen({some[0]: 1.0}, self._rivals(some), 1)) if some else None
+
+    def lead(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Interval:
+        """The best of some set-ups minus the best of others; the interval allows for both having been chosen."""
+        ours, theirs = self.where(**first), self.where(**second)
+        return self._chosen({ours[0]: 1.0, theirs[0]: -1.0}, self._rivals(ours), self._rivals(theirs))
+
+    def _rivals(self, some: Sequence[int]) -> int:
+        """How many of these, which are best first, might as well have been the best one."""
         if self.noise is None:
-            return Interval(mean)
-        rivals = int(contenders(self.table, self.noise, best, self.goal, level=RIVAL_LEVEL)[some].sum())
-        variance, df = self.noise.of_means()
-        flattered, plain = (t_quantile(1 - tail, df[best]) * variance[best] ** 0.5 for tail in (0.025 / rivals, 0.025))
-        below, above = (flattered, plain) if self.goal == "max" else (plain, flattered)
-        return self.clip(Interval(mean, mean - below, mean + above))
+            return 1
+        close = contenders(self.table, self.noise, some[0], self.goal, level=RIVAL_LEVEL)
+        return int(close[list(some)].sum())
+
+    def _chosen(self, weights: Mapping[int, float], ours: int, theirs: int) -> Interval:
+        """A contrast in which a set-up with a positive weight won over `ours`, one with a negative over `theirs`.
+
+        The greatest of k errors stays below that of level 0.025 / k, so the arm that a choice shortens is that long.
+        """
+        centre, spread = self._combined(weights)
+        if spread is None:
+            return Interval(centre)
+        lucky, unlucky = (spread.interval(centre, level=1 - 0.05 / rivals) for rivals in (ours, theirs))
+        if self.goal == "min":
+            lucky, unlucky = unlucky, lucky
+        return Interval(centre, lucky.low, unlucky.high)
 
     def usable(self, **wanted: Any) -> Basin | None:
         """The learning rates within 5 % of the best among these; one at which a run diverged is not among them."""
@@ -99,6 +117,22 @@ class Study:
         rates = [setup.config["lr"] for setup in setups]
         values = [float(np.mean(s.values)) if s.values and not s.diverged else None for s in setups]
         return basin(rates, values, self.goal)
+
+
+def in_logarithms(observations: Iterable[Observation]) -> list[Observation]:
+    return [replace(one, value=math.log(one.value) if one.value else None) for one in observations]
+
+
+def factor(logarithm: Interval, unit: float = 1.0) -> Interval:
+    """What a logarithm is that of, counted in a unit; a difference of logarithms is a factor."""
+    if logarithm.low is None or logarithm.high is None:
+        return Interval(math.exp(logarithm.mean) / unit)
+    return Interval(*(math.exp(end) / unit for end in (logarithm.mean, logarithm.low, logarithm.high)))
+
+
+def told(config: Mapping[str, Any]) -> object:
+    """A set-up, to be found again whatever its seed."""
+    return freeze({key: value for key, value in config.items() if key != "seed"})
 
 
 def fits(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -115,6 +149,11 @@ class Experiment:
     def study(self, metric: str = "val/accuracy", *, at: Literal["best", "last"] = "best") -> Study:
         goal = default_goal(metric)
         return Study(observe(self.runs, metric, goal, at=at), metric, goal)
+
+    def factors(self, metric: str) -> Study:
+        """That of the logarithms of a metric's best values: differences are then factors, by `factor`."""
+        goal = default_goal(metric)
+        return Study(in_logarithms(observe(self.runs, metric, goal)), metric, goal)
 
     def values(self, key: str) -> list[Any]:
         """What a parameter was set to, in the order of the grid."""
@@ -143,11 +182,15 @@ class Experiment:
         ]
         return Curve(run.config, run.config.get("seed"), steps.astype(np.float64), values, *along)
 
-    def cost(self, target: float, axis: Axis, metric: str = "val/accuracy", **wanted: Any) -> float | None:
-        """What it took to reach the target: the median over seeds of the fastest of these set-ups; None for never."""
-        curves = [self._curve(run, metric) for run in self.runs if fits(run.config, wanted)]
-        setups = tabulate(costs([c for c in curves if len(c.steps)], target, "max", axis=axis)).setups
-        return min((median for setup in setups if (median := reach(setup).median) is not None), default=None)
+    def costs(self, target: float, axis: Axis, metric: str = "val/accuracy") -> Study:
+        """What it took each set-up to reach the target, in logarithms: `factor` turns them back.
+
+        Only those are there which got to it with every seed, the cheapest first.
+        """
+        curves = [curve for run in self.runs if len((curve := self._curve(run, metric)).steps)]
+        paid = costs(curves, target, "max", axis=axis)
+        late = {told(one.config) for one in paid if not one.value}
+        return Study(in_logarithms(one for one in paid if told(one.config) not in late), axis, "min")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,12 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def proper(word: str) -> str:
+    """A setting as people write it: `ReLU`, `MLP`, `fine-tuned`."""
+    known = {"relu": "ReLU", "gelu": "GELU", "mlp": "MLP", "cnn": "CNN", "scratch": "from scratch"}
+    return {**known, "finetuned": "fine-tuned"}.get(word, word)
+
+
 def sentence(text: str) -> str:
     """With a capital letter and a full stop."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
