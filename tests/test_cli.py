@@ -109,6 +109,14 @@ def test_compare_tells_differences_and_their_direction(labbench: Labbench, db: P
     assert table["best val/loss"][2:] == ["0.1250", "0.1000", "▲", "−0.0250"]
 
 
+def test_show_takes_several_runs(labbench: Labbench, db: Path) -> None:
+    names = [run["name"] for run in json.loads(labbench("ls", "--json").stdout)][:2]
+    one, other = (labbench("show", name).stdout for name in names)
+    assert labbench("show", *names).stdout == f"{one}\n{other}"
+    both = json.loads(labbench("show", *names, "--json").stdout)
+    assert both == [json.loads(labbench("show", name, "--json").stdout) for name in names]
+
+
 def test_plot_draws_every_run_and_names_it(labbench: Labbench, db: Path) -> None:
     drawn = labbench("plot", "val/loss", "status=finished").stdout
     assert "sgd lr=0.1" in drawn

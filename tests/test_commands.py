@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -81,6 +82,34 @@ def test_the_exit_status_decides_and_the_last_lines_are_kept(labbench: Labbench,
         good, bad = reader.runs()
     assert (good.status, bad.status) == ("finished", "failed")
     assert bad.traceback == "so far so good"
+
+
+def test_several_grids_are_trained_one_after_another(
+    labbench: Labbench, grid_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = grid_of("import sys\nsys.exit(3 if sys.argv[-1] == '2' else 0)\n")
+    second = tmp_path / "second.toml"
+    second.write_text(first.read_text().replace("[1, 2]", "[5]"))
+    shown = labbench("run", first, second, "--dry-run")
+    assert shown.stdout.split() == ["x=1", "x=2", "second"]
+    assert "grid: to train, of 2" in shown.stderr
+    assert "second: to train, of 1" in shown.stderr
+    trained = labbench("run", first, second, "--workers", "0", "--json")
+    assert trained.exit_code == 1  # one of the first grid's failed, and the second was trained all the same
+    told = {(run["experiment"], run["config"]["x"]): run["status"] for run in json.loads(trained.stdout)}
+    assert told == {("grid", 1): "finished", ("grid", 2): "failed", ("second", 5): "finished"}
+    assert "why a run failed: labbench show RUN" in trained.stderr
+
+
+def test_no_grid_is_trained_where_one_of_them_cannot_be(
+    labbench: Labbench, grid_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    good, bad = grid_of("print('trained')\n"), tmp_path / "bad.toml"
+    bad.write_text("command = 5\n")
+    result = labbench("run", good, bad, "--workers", "0")
+    assert result.exit_code == 2
+    assert "bad.toml:1" in result.stderr
+    assert not (tmp_path / "runs.db").exists()
 
 
 def test_a_program_that_is_not_there_is_a_failure_with_a_reason(labbench: Labbench, tmp_path: Path) -> None:

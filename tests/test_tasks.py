@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from click.testing import Result
 
 from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
@@ -42,6 +45,21 @@ def write(folder: Path, text: str) -> str:
     file = folder / "mine.py"
     file.write_text(text)
     return f"{file}:Mine"
+
+
+def test_what_labbench_itself_refuses_in_a_run_is_told_without_a_traceback(
+    labbench: Callable[..., Result], tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text('task = "toy"\n[params]\ndata = "flowers"\nmodel = "perceptron"\n')
+    trained = labbench("run", grid, "--workers", "0")
+    assert trained.exit_code == 1
+    reason = "a perceptron tells two classes apart, and flowers has 3"
+    assert f": {reason}\n" in trained.stderr
+    shown = labbench("show", "grid").stdout
+    assert f"failed: {reason}" in shown
+    assert shown.endswith(f"\n\n{reason}\n")
+    assert "Traceback" not in shown
 
 
 def test_every_built_in_task_can_be_loaded_and_has_the_declared_parameters() -> None:

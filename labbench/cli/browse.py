@@ -89,19 +89,28 @@ def documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 @click.command()
-@click.argument("run")
+@runs
 @as_json
 @database
-def show(db: Path, run: str, as_json: bool) -> None:
-    """Everything about one RUN: a key, the beginning of one, or a name."""
+def show(db: Path, runs: Sequence[str], as_json: bool) -> None:
+    """Everything about a RUN: a key, the beginning of one, or a name. Several are shown one below the other."""
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:
-        record = reader.find(run)
-        goals, printed = reader.metrics(), reader.logs(record.key)
+        records, goals = [reader.find(run) for run in runs], reader.metrics()
+        printed = [reader.logs(record.key) for record in records]
     if as_json:
-        click.echo(json.dumps(documents([record])[0]))
+        found = documents(records)
+        click.echo(json.dumps(found if len(runs) > 1 else found[0]))
         return
+    for index, (record, said) in enumerate(zip(records, printed, strict=True)):
+        if index:
+            click.echo()
+        show_run(db, record, goals, "".join(said).rstrip())
+
+
+def show_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], said: str) -> None:
+    """Facts, metrics, what went wrong, what the run has printed, and its pictures."""
     from labbench.cli.tables import Column, print_table, summary_columns
 
     facts = facts_of(record)
@@ -109,7 +118,6 @@ def show(db: Path, run: str, as_json: bool) -> None:
     if record.summary:
         click.echo()
         print_table(summary_columns(record.summary, goals))
-    said = "".join(printed).rstrip()
     story = (record.traceback or "").rstrip()
     for text in (story if not said.endswith(story) else "", said):  # a worker's last lines are in both
         if text:
@@ -129,7 +137,7 @@ def pictures_of(db: Path, record: RunRecord) -> list[str]:
     except LabbenchError as error:
         return ["", clean(str(error))]
     if portrait is None:
-        return ["", NONE] if record.way is not None else []
+        return ["", NONE] if record.way is not None and record.status != "failed" else []
     hand = hand_of(sys.stdout, os.environ)
     lines = draw(portrait, shutil.get_terminal_size().columns, hand)
     return ["", *(as_ansi(lines, os.environ) if hand == "colour" else as_plain(lines))]

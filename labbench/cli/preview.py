@@ -21,25 +21,33 @@ AFTER_RETRIES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped
 
 
 def preview(
-    asked: Asked,
+    grids: Sequence[tuple[Asked, Sequence[str]]],
     db: Path,
-    devices: Sequence[str],
     *,
     workers: int | None,
     rerun: bool,
     retry_failed: bool,
     as_json: bool,
 ) -> None:
-    """The runs on stdout, their count, grouping and time on stderr; nothing is changed."""
-    due = asked.runs if rerun else missing_runs(asked, db, retry_failed=retry_failed)
+    """The runs of each grid on its devices on stdout, their count, grouping and time on stderr; nothing is changed."""
+    due = [asked.runs if rerun else missing_runs(asked, db, retry_failed=retry_failed) for asked, _ in grids]
     if as_json:
-        click.echo(json.dumps([{"name": run.name, "config": run.config, "identity": run.identity} for run in due]))
+        runs = [run for some in due for run in some]
+        click.echo(json.dumps([{"name": run.name, "config": run.config, "identity": run.identity} for run in runs]))
         return
-    for run in due:
-        click.echo(clean(run.name))
+    for (asked, devices), some in zip(grids, due, strict=True):
+        for run in some:
+            click.echo(clean(run.name))
+        say_effort(asked, some, db, devices, workers=workers, name=f"{clean(asked.grid.name)}: " * (len(grids) > 1))
+
+
+def say_effort(
+    asked: Asked, due: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int | None, name: str
+) -> None:
+    """How many runs there are to train, how they group, and about how long it takes."""
     width = max(1, workers if workers is not None else usable_cores() if devices == ["cpu"] else len(devices))
     stacks = preview_stacks(asked, due, db, devices, workers=width)
-    click.echo(f"to train, of {len(asked.runs)}: {grouping(stacks)}", err=True)
+    click.echo(f"{name}to train, of {len(asked.runs)}: {grouping(stacks)}", err=True)
     if due:
         seconds = estimate_seconds(stacks, devices[0], workers=width)
         about = "no estimate of the time" if seconds is None else f"about {duration(seconds)}"

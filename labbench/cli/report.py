@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,28 +20,36 @@ BEST = 5
 """How many of the best runs are shown."""
 
 
-def report(asked: Asked, outcome: Outcome, db: Path, *, as_json: bool) -> None:
-    """Counts on stderr, the best runs (or all, as JSON) on stdout, and the next command to type."""
-    say_outcome(clean(asked.grid.name), outcome)
+def report(asked: Asked, outcome: Outcome, db: Path, *, with_table: bool) -> None:
+    """Counts on stderr, the best runs on stdout, and the next command to type."""
+    base = "labbench" if db == Path("runs.db") else f"labbench --db {db}"
+    say_outcome(clean(asked.grid.name), outcome, base)
+    if not with_table:
+        return
     keys = {run.key for run in outcome.runs}
     with Reader(db) as reader:
         runs = [run for run in reader.runs() if run.key in keys]
         goals = reader.metrics()
-    if as_json:
-        click.echo(json.dumps([as_document(run) for run in runs]))
-        return
     metric = next((name for name in (*asked.grid.metrics, *leading_metrics(goals)) if name in goals), None)
     if metric is not None:
         print_table(run_columns(best_first(runs, metric, goals[metric])[:BEST], goals, metrics=[metric]))
-        base = "labbench" if db == Path("runs.db") else f"labbench --db {db}"
         click.echo(f"next: {base}  (the TUI), or {base} plot {metric} --group KEY", err=True)
 
 
-def say_outcome(name: str, outcome: Outcome) -> None:
+def echo_runs(runs: Sequence[RunRecord], db: Path) -> None:
+    """These runs, as they have become, as one JSON document."""
+    keys = {run.key for run in runs}
+    with Reader(db) as reader:
+        click.echo(json.dumps([as_document(run) for run in reader.runs() if run.key in keys]))
+
+
+def say_outcome(name: str, outcome: Outcome, base: str) -> None:
     """How many runs ended how, in words on stderr."""
     if outcome.trained:
         counts = ", ".join(f"{number} {status}" for status, number in outcome.ended.items())
         click.echo(f"{name}: {counts} in {duration(outcome.seconds)}", err=True)
+        if outcome.ended.get("failed"):
+            click.echo(f"why a run failed: {base} show RUN", err=True)
     elif not outcome.elsewhere and not outcome.interrupted:
         stand = Counter(run.status for run in outcome.runs)
         click.echo(f"{name}: nothing to do: {', '.join(f'{n} {status}' for status, n in stand.items())}", err=True)

@@ -19,10 +19,11 @@ from labbench.text import clean
 
 if TYPE_CHECKING:
     from labbench.params import Param, Params
+    from labbench.runner import Asked
 
 
 @click.command()
-@click.argument("grid", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("grids", nargs=-1, required=True, metavar="GRID...", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a parameter, or pin an axis.")
 @click.option("--only", metavar="FILTER", help="Only the runs whose config matches.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many runs.")
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @as_json
 @database
 def run(
-    grid: Path,
+    grids: Sequence[Path],
     db: Path,
     *,
     overrides: Sequence[str],
@@ -51,31 +52,55 @@ def run(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Train every run of GRID that is not done, recording everything."""
-    from labbench.runner import devices_for, read_asked, run_grid
+    """Train every run of GRID that is not done, recording everything. Several are trained one after another."""
+    from labbench.runner import devices_for, read_asked
 
-    asked = read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db)
-    for warning in asked.warnings:
+    asked = [read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for grid in grids]
+    for warning in (warning for one in asked for warning in one.warnings):
         click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
+    devices = [devices_for(one, device, workers) for one in asked]
     if dry_run:
         from labbench.cli.preview import preview
 
-        devices = devices_for(asked, device, workers)
-        preview(asked, db, devices, workers=workers, rerun=rerun, retry_failed=retry_failed, as_json=as_json)
+        for_each = list(zip(asked, devices, strict=True))
+        preview(for_each, db, workers=workers, rerun=rerun, retry_failed=retry_failed, as_json=as_json)
     elif detach:
         from labbench.store.writer import Writer
 
-        devices_for(asked, device, workers)
         Writer(db).close()  # what is wrong with it is said here, not in a log that nobody reads
         go_on_alone(db)
     else:
-        from labbench.cli.report import report
-        from labbench.progress import TerminalProgress
+        train_all(asked, db, device=device, workers=workers, rerun=rerun, retry_failed=retry_failed, as_json=as_json)
 
-        progress = TerminalProgress()
-        outcome = run_grid(asked, db, progress, device=device, workers=workers, rerun=rerun, retry_failed=retry_failed)
-        report(asked, outcome, db, as_json=as_json)
-        click.get_current_context().exit(130 if outcome.interrupted else 1 if outcome.ended.get("failed") else 0)
+
+def train_all(
+    asked: Sequence[Asked],
+    db: Path,
+    *,
+    device: str,
+    workers: int | None,
+    rerun: bool,
+    retry_failed: bool,
+    as_json: bool,
+) -> None:
+    """Train one grid after another, say how each came out, and exit with the status that sums them up."""
+    from labbench.cli.report import echo_runs, report
+    from labbench.progress import TerminalProgress
+    from labbench.runner import run_grid
+
+    outcomes = []
+    for one in asked:
+        outcome = run_grid(
+            one, db, TerminalProgress(), device=device, workers=workers, rerun=rerun, retry_failed=retry_failed
+        )
+        outcomes.append(outcome)
+        report(one, outcome, db, with_table=not as_json)
+        if outcome.interrupted:
+            break
+    if as_json:
+        echo_runs([run for outcome in outcomes for run in outcome.runs], db)
+    failed = any(outcome.ended.get("failed") for outcome in outcomes)
+    click.get_current_context().exit(130 if outcomes[-1].interrupted else 1 if failed else 0)
 
 
 def go_on_alone(db: Path) -> None:

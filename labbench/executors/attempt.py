@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 
-from labbench.errors import is_out_of_memory
+from labbench.errors import LabbenchError, is_out_of_memory
 from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
 
 
@@ -37,7 +37,7 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
     except (Exception, SystemExit) as error:  # a user's code may raise anything, and the other runs go on
         if len(unfinished) == 1:
             (run,) = unfinished.values()
-            yield Failed(run.key, run.attempt, kind_of(error), message_of(error), traceback.format_exc())
+            yield Failed(run.key, run.attempt, kind_of(error), message_of(error), story_of(error))
             return
         if kind_of(error) == "oom":
             run = next(iter(unfinished.values()))
@@ -58,9 +58,15 @@ def part_of(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
 
 
 def message_of(error: BaseException) -> str:
-    """The line that says what went wrong."""
-    line = traceback.format_exception_only(error)[-1].strip()
+    """The line that says what went wrong, the first of several."""
+    words = str(error) if isinstance(error, LabbenchError) else traceback.format_exception_only(error)[-1]
+    line = words.strip().partition("\n")[0].rstrip(":")
     return f"the task called sys.exit ({line}): raise an error instead" if isinstance(error, SystemExit) else line
+
+
+def story_of(error: BaseException) -> str:
+    """All there is to say: our own errors are written for people, and any other has its traceback."""
+    return str(error) if isinstance(error, LabbenchError) else "".join(traceback.format_exception(error))
 
 
 def kind_of(error: BaseException) -> FailureKind:

@@ -115,9 +115,10 @@ def machine(state: GridState, run_steps: float | None) -> list[str]:
 
 
 def last_line(run: RunRecord) -> str:
-    """The last line of a run's traceback, or why it ended."""
+    """The last line of a run's traceback, or why it ended; of an error of ours, which is told in words, the first."""
     lines = (run.traceback or "").strip().splitlines()
-    return text.clean((lines[-1] if lines else run.error or run.reason or "").strip())
+    words = run.error if run.error and lines and lines[0].startswith(run.error) else None
+    return text.clean((words or (lines[-1] if lines else run.error or run.reason or "")).strip())
 
 
 def read_importance(path: Path, expression: str, metric: str) -> list[tuple[str, float]]:
