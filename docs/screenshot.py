@@ -12,6 +12,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
+from labbench.cli.browse import FIRST_SEEN
 from labbench.tui.app import LabbenchApp
 from labbench.tui.looks import DARK, LIGHT
 
@@ -19,9 +20,12 @@ SHOWN = "space j j j space y"
 """Two runs marked, a logarithmic axis."""
 
 
-async def draw(database: Path, picture: Path, *, size: tuple[int, int], theme: str, keys: list[str]) -> None:
+async def draw(
+    database: Path, picture: Path, *, size: tuple[int, int], theme: str, expression: str, keys: list[str]
+) -> None:
     """Open the database in a terminal of that size, press the keys, and write what is seen."""
     app = LabbenchApp(database)
+    app.session.restore({"filter": expression})
     async with app.run_test(size=size) as pilot:
         app.theme = theme
         for key in ["", *keys]:
@@ -38,11 +42,13 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--size", default="140x38", metavar="COLUMNSxROWS")
     parser.add_argument("--light", action="store_true", help="the light theme")
+    parser.add_argument("--filter", default=FIRST_SEEN)
     parser.add_argument("--keys", default=SHOWN)
     options = parser.parse_args()
     columns, rows = map(int, options.size.split("x"))
     theme = (LIGHT if options.light else DARK).name
-    asyncio.run(draw(options.database, options.picture, size=(columns, rows), theme=theme, keys=options.keys.split()))
+    look = {"size": (columns, rows), "theme": theme, "expression": options.filter, "keys": options.keys.split()}
+    asyncio.run(draw(options.database, options.picture, **look))
 
 
 if __name__ == "__main__":

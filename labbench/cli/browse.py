@@ -20,6 +20,9 @@ from labbench.text import clean, duration, setting
 if TYPE_CHECKING:
     from labbench.records import Goal, RunRecord
 
+FIRST_SEEN = "experiment=optimizers"
+"""Where the example begins: a whole grid, beside parts of others."""
+
 
 @click.command()
 @click.argument("path", required=False, metavar="[DB]", type=click.Path(path_type=Path, dir_okay=False))
@@ -218,9 +221,27 @@ def plot(db: Path, metric: str, filters: Sequence[str], axis: str, smooth: float
 @click.argument("command", type=click.Choice(["tui", "ls"]), default="tui")
 @click.pass_context
 def demo(context: click.Context, command: str) -> None:
-    """The example database: real runs, in the TUI or as a table."""
+    """The example database: real runs, in the TUI or as a table.
+
+    It begins with one of its experiments; another filter shows the others.
+    """
     with example() as path:
-        context.invoke(tui if command == "tui" and sys.stdout.isatty() else ls, db=path)
+        if command == "tui" and sys.stdout.isatty():
+            from labbench.tui import run_app
+
+            run_app(path, first={"filter": FIRST_SEEN})
+        else:
+            context.invoke(ls, db=path, filters=[FIRST_SEEN])
+            name_others(path)
+
+
+def name_others(path: Path) -> None:
+    """Say which experiments the table of the example leaves out, and how to see them."""
+    from labbench.store.reader import Reader
+
+    with Reader(path) as reader:
+        others = ", ".join(reader.experiments(f"not ({FIRST_SEEN})"))
+    click.echo(f"others are {others}: labbench --db {path} ls experiment=NAME", err=True)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from labbench.errors import InputError
 
@@ -11,14 +13,17 @@ VIEWS = ("runs", "chart", "compare", "grid", "why")
 """What the application can begin with, beside the views that somebody has saved: a screen, or the charts alone."""
 
 
-def run_app(path: Path, *, view: str | None = None) -> None:
+def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | None = None) -> None:
     """Browse the runs of a database until the person quits; a database that is not there yet is waited for.
+
+    `first` is how it is seen by somebody who has not looked at it before, as a saved view has it.
 
     Raises InputError for a view that there is not, or a file that is no labbench database.
     """
     from labbench.tui.state import Kept
 
     kept = Kept(path)
+    kept.last = kept.last or dict(first or {})
     views = [*VIEWS, *kept.views]
     if view is not None and view not in views:
         raise InputError(f"no view is called `{view}`: there are {', '.join(views)}")
