@@ -20,7 +20,7 @@ from labbench.cli import main
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 PARTS: Mapping[str, tuple[str, Sequence[str]]] = {
-    "perceptron": ("data=and,xor seed=0,1", ["hidden=[16]", "train_size=100"]),
+    "perceptron": ("data=and,xor seed=0,1", ["hidden=[16]", "train_size=60"]),
     "gradient_descent": ("batch_size=1257,64 lr=1,0.3 seed=0,1", ["epochs=10"]),
     "batchnorm": ("lr=0.3,1,3 seed=0,1", ["epochs=8"]),
     "activations": (
