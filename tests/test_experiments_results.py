@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from click.testing import Result
 
+from labbench.analysis import Observation
 from labbench.grid import read_grid
-from labbench.records import default_goal
+from labbench.records import Goal, default_goal
 from labbench.store.reader import Reader
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -63,3 +65,25 @@ def test_the_readme_has_an_answer_for_each_experiment() -> None:
     made = readme.partition("<!-- results: made by results.py -->")[2]
     assert {part.split("]")[0] for part in made.split("### [")[1:]} == NAMES
     assert "no answer yet" not in made
+
+
+@pytest.mark.parametrize("goal", ["max", "min"])
+def test_the_lead_of_a_best_learning_rate_allows_for_its_choice(goal: Goal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight equal set-ups against one: the best of the eight is lucky, and no more."""
+    monkeypatch.syspath_prepend(FOLDER)
+    from answers.study import Study
+
+    draws = np.random.default_rng(0)
+    fair = naive = 0
+    for _ in range(100):
+        rows = [("adam", rate) for rate in range(8)] + [("sgd", 0)]
+        observed = [
+            Observation({"optimizer": name, "lr": rate}, seed, float(draws.normal()))
+            for name, rate in rows
+            for seed in range(3)
+        ]
+        study = Study(observed, "score", goal)
+        adam, sgd = study.where(optimizer="adam"), study.where(optimizer="sgd")
+        fair += not study.lead({"optimizer": "adam"}, {"optimizer": "sgd"}).excludes(0.0)
+        naive += not study.difference(adam[:1], sgd[:1]).excludes(0.0)
+    assert naive <= 90 < 94 <= fair

@@ -17,10 +17,9 @@ from labbench.analysis.intervals import Interval, Spread
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.quantiles import t_quantile
 from labbench.analysis.setups import freeze, tabulate
-from labbench.errors import InputError
 from labbench.records import Goal, RunRecord, default_goal
 from labbench.store.reader import Reader
-from labbench.text import number, setting
+from labbench.text import number
 
 SHARES = ("train/accuracy", "val/accuracy", "test/accuracy")
 """What lies between 0 and 1."""
@@ -31,7 +30,7 @@ Axis = Literal["steps", "samples", "seconds"]
 
 
 class Study:
-    """One metric of an experiment's runs. `wanted` chooses set-ups by settings: `best(optimizer="adam")`."""
+    """One metric of an experiment's runs. `wanted` chooses set-ups by settings: `where(optimizer="adam")`."""
 
     def __init__(self, observations: Sequence[Observation], metric: str, goal: Goal) -> None:
         self.observations, self.metric, self.goal = observations, metric, goal
@@ -42,14 +41,6 @@ class Study:
     def where(self, **wanted: Any) -> list[int]:
         """Numbers of the set-ups with these settings that have a result, best first."""
         return [i for i in self.order if fits(self.table.setups[i].config, wanted)]
-
-    def best(self, **wanted: Any) -> int:
-        """The best of these set-ups. Raises InputError where none has a result."""
-        found = self.where(**wanted)
-        if not found:
-            told = " ".join(f"{key}={setting(value)}" for key, value in wanted.items())
-            raise InputError(f"no run with {told} has a result")
-        return found[0]
 
     def config(self, setup: int) -> Mapping[str, Any]:
         return self.table.setups[setup].config
@@ -130,7 +121,7 @@ def factor(logarithm: Interval, unit: float = 1.0) -> Interval:
     return Interval(*(math.exp(end) / unit for end in (logarithm.mean, logarithm.low, logarithm.high)))
 
 
-def told(config: Mapping[str, Any]) -> object:
+def setup_of(config: Mapping[str, Any]) -> object:
     """A set-up, to be found again whatever its seed."""
     return freeze({key: value for key, value in config.items() if key != "seed"})
 
@@ -189,8 +180,8 @@ class Experiment:
         """
         curves = [curve for run in self.runs if len((curve := self._curve(run, metric)).steps)]
         paid = costs(curves, target, "max", axis=axis)
-        late = {told(one.config) for one in paid if not one.value}
-        return Study(in_logarithms(one for one in paid if told(one.config) not in late), axis, "min")
+        late = {setup_of(one.config) for one in paid if not one.value}
+        return Study(in_logarithms(one for one in paid if setup_of(one.config) not in late), axis, "min")
 
 
 @dataclass(frozen=True)
