@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.analysis.compare import best_first, compare, mean_intervals, winner_interval
+from labbench.analysis.effects import marginal
+from labbench.analysis.importance import importance
 from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.quantiles import t_quantile
 from labbench.analysis.setups import Observation, Table, tabulate
@@ -23,6 +25,8 @@ Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Floats]
 SEEDS = (2, 3, 5, 10)
 RESAMPLES = 500
+HOLED = 3
+"""Times as many grids with holes, which are small."""
 
 
 def equal(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
@@ -167,6 +171,29 @@ def judge(draw: Draw, *, setups: int, seeds: int, grids: int) -> Judgement:
     return Judgement(*np.mean(tallies, axis=0).tolist())
 
 
+def false_effects(draw: Draw, *, seeds: int, grids: int) -> tuple[float, float]:
+    """In a grid whose cells are there only where `a` or `b` is 0, and only `b` has an effect: how often `a` is claimed.
+
+    And the largest sum of all shares of the variance over the grids, which should be 1.
+    """
+    generator = np.random.default_rng(200 + seeds)
+    cells = [(a, b) for a in range(4) for b in range(4) if 0 in (a, b)]
+    claims, sums = [], []
+    for _ in range(grids):
+        table = tabulate(
+            Observation({"a": a, "b": b}, seed, 2.0 * b + float(value))
+            for (a, b), row in zip(cells, draw(generator, len(cells), seeds), strict=True)
+            for seed, value in enumerate(row)
+        )
+        noise, parameter = learn_noise(table), table.parameter("a")
+        assert parameter is not None, "it takes four values"
+        claims.append((marginal(table, parameter, noise, "max").p_value or 0.0) < 0.05)
+        found = importance(table, noise)
+        assert found is not None, "values differ"
+        sums.append(sum(share.mean for share in found.alone.values()) + found.rest + (found.seeds or 0.0))
+    return float(np.mean(claims)), max(sums)
+
+
 def print_coverage(setups: int, grids: int) -> None:
     print(f"95 % intervals of a set-up's mean: coverage (mean width in standard deviations), {setups} set-ups")
     print(f"{'noise':22}{'seeds':>6}{'labbench':>15}{'pooled t':>15}{'t alone':>15}{'bootstrap':>15}")
@@ -189,6 +216,15 @@ def print_judgements(setups: int, grids: int) -> None:
             print(f"{name:22}{seeds:6}" + "".join(f"{share:13.3f}" for share in shares))
 
 
+def print_false_effects(grids: int) -> None:
+    print("\nA grid with holes: claims of an effect that is not there, at 5 %, and the largest sum of the shares")
+    print(f"{'noise':22}{'seeds':>6}{'claims':>13}{'sum':>13}")
+    for name, draw in NOISES.items():
+        for seeds in SEEDS:
+            claims, largest = false_effects(draw, seeds=seeds, grids=grids)
+            print(f"{name:22}{seeds:6}{claims:13.3f}{largest:13.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setups", type=int, default=24, help="set-ups in a grid (default 24)")
@@ -197,6 +233,7 @@ def main() -> None:
     started = time.perf_counter()
     print_coverage(options.setups, options.grids)
     print_judgements(options.setups, options.grids)
+    print_false_effects(HOLED * options.grids)
     print(f"\n{options.grids} grids a line, {time.perf_counter() - started:.0f} s")
 
 
