@@ -11,6 +11,7 @@ from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.effects import Effect
 from labbench.analysis.figures import with_interval
 from labbench.analysis.naming import value_text
+from labbench.analysis.words import MODELS
 from labbench.text import bar, clean, fit, number, width
 
 _BAR_CELLS = 24
@@ -23,8 +24,11 @@ def importance_rows(answer: Answer) -> list[tuple[str, float, str]]:
     rows = [(clean(one.name), one.importance.mean, _percents(one)) for one in known if one.importance is not None]
     if answer.shares is not None:
         seeds = answer.shares.seeds
-        interactions = 1.0 - sum(share for _, share, _ in rows) - (seeds or 0.0)
-        rows.append(("interactions", max(0.0, interactions), ""))
+        left = max(0.0, 1.0 - sum(share for _, share, _ in rows) - (seeds or 0.0))
+        # a model cannot tell interactions of three from anything else, an additive one not even those of two
+        told = answer.shares.interactions if answer.shares.method in MODELS else left
+        rows += [("interactions", told, "")] if told or answer.shares.method not in MODELS else []
+        rows += [("other", max(0.0, left - told), "")] if answer.shares.method in MODELS else []
         rows += [("seeds", seeds, "")] if seeds is not None else []
     return rows
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis_grids import grid, nothing_matters, optimizer_and_rate
+from analysis_grids import grid, nothing_matters, optimizer_and_rate, with_holes
 from labbench.analysis import Observation, sentences, why
-from labbench.answer_figures import effect_lines
+from labbench.answer_figures import effect_lines, importance_rows
 from labbench.answer_tables import setups_table
 from labbench.text import clean
 
@@ -358,6 +358,13 @@ def test_a_single_run_shows_no_spread_of_its_own():
     assert single.spread is None
     assert single.interval.low is not None  # it borrows one, and the sentence says so
     assert all(other.spread is not None for other in others)
+
+
+def test_what_an_additive_model_leaves_is_not_called_interactions():
+    answer = why(with_holes(lambda c: 0.8 + 0.1 * (c["a"] == 2) + 0.02 * c["b"]), "score", "max")
+    rows = importance_rows(answer)
+    assert [name for name, _, _ in rows] == ["a", "b", "other", "seeds"]
+    assert sum(share for _, share, _ in rows) == pytest.approx(1.0)
 
 
 def test_runs_that_lack_the_metric_are_left_out_and_counted():
