@@ -98,8 +98,10 @@ class CompareScreen(EditScreen[Compared]):
         if runs:
             rows = comparison(runs, self._compared.metrics, everything=self._is_whole or len(runs) == 1)
             self._sheet.show(titles(runs, self.session.marks), rows)
+            self._sheet.styles.height = len(rows) + 3  # what it leaves is the curves'
         else:
             self._sheet.show([], [])
+            self._sheet.styles.height = "1fr"
 
     @on(Sheet.Moved)
     def _show_chart(self) -> None:

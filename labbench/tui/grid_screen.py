@@ -101,7 +101,7 @@ class GridScreen(EditScreen[GridState]):
                 (f"best {text.clean(heat.metric)}", "bold"), (f"  mean, {over}, over the rest", "$secondary")
             )
             titles, rows = heat.sheet()
-            self._map.styles.height = len(rows) + 3
+            self._map.styles.height = len(rows) + 3 if self._state.failed or self._state.live else None
             self._map.show(titles, rows)
         else:
             self._map.empty = (
@@ -143,6 +143,7 @@ class GridScreen(EditScreen[GridState]):
             (f"{failed} not finished", "bold"), (f"  {live} training", "$secondary")
         )
         head = ["run", "last line of its traceback, or why it ended", "took"]
+        self.set_class(not rows, "-calm")
         self._list.show([Cell(title) for title in head] if rows else [], rows)
         self._show_traceback()
 

@@ -88,6 +88,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
         self._show_facts()
         self.query_one(Pictures).show(answer.portrait)
         self.query_one(Output).show(answer.output)
+        self.set_class(not answer.output, "-silent")
         self._show_chart()
 
     def on_resize(self) -> None:
