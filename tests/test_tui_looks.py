@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import combinations
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from golden import SMALL, press, screen, use
+from golden import SMALL, press, screen, settled, use
+from labbench.tui.app import LabbenchApp
 from labbench.tui.ascii import AsciiFilter, as_ascii, needs_ascii
-from labbench.tui.looks import CONTRAST, DARK, GLYPHS, LIGHT, SERIES, SERIES_CONTRAST, STATUS_LOOKS
+from labbench.tui.looks import CONTRAST, DARK, GLYPHS, LIGHT, SERIES, SERIES_CONTRAST, STATUS_LOOKS, THEMES
+from labbench.tui.table import RunsTable
 from tui_samples import grid_of_runs
 
 SIGHTS = {  # Machado, Oliveira and Fernandes 2009: what is seen of linear RGB without one kind of cone
@@ -117,3 +120,20 @@ def test_without_colours_lines_carry_their_glyphs(tmp_path: Path, monkeypatch: p
         return counts[0]
 
     assert glyphs_on_the_chart(with_colours=False) >= glyphs_on_the_chart(with_colours=True) + 3
+
+
+@pytest.mark.parametrize("theme", [theme.name for theme in THEMES])
+def test_a_theme_chosen_while_the_table_is_painted_colours_all_of_it(tmp_path: Path, theme: str) -> None:
+    grid_of_runs(tmp_path / "runs.db")
+
+    async def look() -> None:
+        app = LabbenchApp(tmp_path / "runs.db")
+        async with app.run_test(size=SMALL) as pilot:
+            app.theme = theme
+            await settled(pilot)
+            table = app.screen.query_one(RunsTable)
+            lead = next(iter(table.render_line(0)))
+            assert lead.style is not None
+            assert lead.style.bgcolor == table.background_colors[1].rich_color
+
+    asyncio.run(look())

@@ -65,7 +65,7 @@ class TopLine(Widget):
             is_here = screen == self._screen_name
             tab = Content.assemble((f" {key}", "$primary" if is_here else "$secondary"), " ")
             tab += Content.styled(f"{screen} ", "bold $foreground" if is_here else "$secondary")
-            tab = tab.stylize("on $border") if is_here else tab
+            tab = tab.stylize("on $primary 25%") if is_here else tab
             self._tabs.append((range(line.cell_length, line.cell_length + tab.cell_length), screen))
             line += tab
         return line
@@ -113,6 +113,7 @@ class FilterBar(Horizontal):
     FilterBar #filter-label { width: auto; color: $secondary; }
     FilterBar Input { width: 1fr; border: none; padding: 0; height: 1; background: $surface; }
     FilterBar Input:focus { background: $panel; }
+    FilterBar Input > .input--placeholder { color: $secondary; }
     FilterBar #filter-found { width: auto; padding-left: 2; color: $secondary; }
     FilterBar #filter-hint { display: none; position: absolute; overlay: screen; width: auto; height: 1; padding: 0 1;
                              background: $panel; color: $secondary; }

@@ -48,6 +48,10 @@ class RowPainter:
         self._widget = widget
         self._styles: dict[tuple[str, str, bool, float, bool], Style] = {}
 
+    def restyle(self) -> None:
+        """The widget looks different: a row painted right after a change of theme had the old one's background."""
+        self._styles.clear()
+
     def heading(
         self, columns: Sequence[Column], name_width: int, sorted_by: tuple[str | None, bool], current: int
     ) -> Strip:

@@ -178,6 +178,7 @@ class RunsTable(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self._strips.clear()
+        self._painter.restyle()
 
     # Moving
 
