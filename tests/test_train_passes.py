@@ -14,6 +14,7 @@ from labbench.train import patches
 from labbench.train.backprop import Backprop, by_hand
 from labbench.train.freezing import freeze, set_mode
 from labbench.train.passes import ByGraph
+from labbench.train.rows import Rows
 
 S, N, C = 3, 9, 2
 Tensors = dict[str, Tensor]
@@ -37,21 +38,29 @@ def models_of(layers: list[nn.Module]) -> list[nn.Sequential]:
     return models
 
 
-def stacked(models: list[nn.Sequential], *, learning: bool) -> Tensors:
-    """What learns of these models, or everything else they have: (S, ...)."""
-    trained = [name for name, p in models[0].named_parameters() if p.requires_grad]
+def stacked(models: list[nn.Sequential]) -> tuple[Tensors, Tensors]:
+    """What learns of these models, as views of rows, which is how a stack has it, and everything else: (S, ...)."""
+    rows = Rows({name: p.shape for name, p in models[0].named_parameters() if p.requires_grad})
     states = [model.state_dict() for model in models]
-    return {name: torch.stack([state[name] for state in states]) for name in states[0] if (name in trained) == learning}
+    fixed = {name: torch.stack([each[name] for each in states]) for name in states[0] if name not in rows.shapes}
+    return rows.views(rows.filled(states, torch.empty(0, dtype=torch.float64))), without_copies(models[0], fixed)
+
+
+def without_copies(model: nn.Sequential, tensors: Tensors) -> Tensors:
+    """A module that stands in two places has two names in a state_dict, of which one is its own."""
+    own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    return {name: value for name, value in tensors.items() if name in own}
 
 
 def assert_trained_as_torch_does(models: list[nn.Sequential], inputs: Tensor) -> None:
     """A pass forward and back, the buffers afterwards, and what the model then says of the same inputs."""
-    learning, fixed = stacked(models, learning=True), stacked(models, learning=False)
+    learning, fixed = stacked(models)
     ours = Backprop(models[0], learning)
     own = ours.own(learning | fixed)
-    outputs = ours.forward(own, inputs.clone(), training=True).clone()
+    outputs = ours.forward(own, inputs.clone(), training=True)
     direction = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view(outputs.shape)
-    gradients = {name: torch.full_like(value, torch.nan) for name, value in learning.items()}
+    rows = Rows({name: value.shape[1:] for name, value in learning.items()})
+    gradients = rows.views(torch.full((S, rows.width), torch.nan, dtype=torch.float64))
     ours.backward(own, ours.own(gradients), direction)
 
     for run, model in enumerate(copy.deepcopy(models)):
@@ -69,7 +78,7 @@ def assert_trained_as_torch_does(models: list[nn.Sequential], inputs: Tensor) ->
         set_mode(model, False)
     told = ours.forward(own, inputs, training=False)
     for run, model in enumerate(models):
-        model.load_state_dict({name: value[run] for name, value in (learning | fixed).items()})
+        model.load_state_dict({name: value[run] for name, value in (learning | fixed).items()}, strict=False)
         close(told[run], model(inputs[run]))
 
 
@@ -116,6 +125,7 @@ def test_pooling_where_several_are_largest_and_pixels_are_left_over(pooling: nn.
     assert_trained_as_torch_does(models, images())
 
 
+SHARED = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Conv2d(C, C, 3, padding=1), nn.LayerNorm(6)
 NETWORKS: dict[str, list[nn.Module]] = {
     "activation first": [nn.Flatten(), nn.ReLU(), nn.Linear(84, 5), nn.ReLU(), nn.Linear(5, 4)],
     "without biases": [nn.Flatten(), nn.Linear(84, 5, bias=False), nn.BatchNorm1d(5, affine=False), nn.ReLU()],
@@ -124,6 +134,10 @@ NETWORKS: dict[str, list[nn.Module]] = {
     "pooled and normalised": [nn.Conv2d(C, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.GELU()],
     "graphs between": [nn.Flatten(), nn.Linear(84, 6), nn.LayerNorm(6), nn.ReLU(), nn.Sigmoid(), nn.Linear(6, 4)],
     "rows are features": [nn.Linear(6, 4), nn.ReLU(), nn.Flatten(2), nn.Conv1d(C, 3, 5), nn.ReLU(), nn.Flatten()],
+    "one channel": [nn.Conv2d(C, 1, 3), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(20, 4)],
+    "a linear layer twice": [nn.Flatten(), nn.Linear(84, 6), SHARED[0], nn.ReLU(), SHARED[0], nn.Tanh(), SHARED[0]],
+    "norms twice": [nn.Flatten(), nn.Linear(84, 6), SHARED[1], SHARED[3], nn.Linear(6, 6), SHARED[3], SHARED[1]],
+    "a convolution twice": [SHARED[2], nn.ReLU(), SHARED[2]],
     "groups and names": [nn.Conv2d(C, 4, 3, padding="same", groups=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2)],
 }
 
@@ -152,10 +166,10 @@ def test_a_frozen_backbone_keeps_its_statistics_and_gets_no_gradient() -> None:
 def test_inputs_are_left_as_they_are() -> None:
     inputs = images()
     before = inputs.clone()
-    models = models_of([nn.ReLU(), nn.Flatten(), nn.Linear(84, 3)])
-    ours = Backprop(models[0], stacked(models, learning=True))
+    learning, _ = stacked(models := models_of([nn.ReLU(), nn.Flatten(), nn.Linear(84, 3)]))
+    ours = Backprop(models[0], learning)
     for training in (True, False):
-        ours.forward(ours.own(stacked(models, learning=True)), inputs, training=training)
+        ours.forward(ours.own(learning), inputs, training=training)
         assert torch.equal(inputs, before)
 
 
@@ -168,6 +182,38 @@ def test_a_run_that_overflows_says_nothing_and_leaves_the_others_alone() -> None
     outputs = ours.forward(ours.own({"0.weight": weight}), torch.ones(2, N, 5), training=True)
     assert torch.isinf(outputs[1]).all()
     assert torch.equal(outputs[0], torch.full((N, 4), 5.0))
+
+
+WIDTHS: dict[str, list[nn.Module]] = {
+    "rows are features": [nn.Linear(6, 4), nn.ReLU(), nn.Flatten(), nn.Linear(56, 4)],
+    "pooled first": [nn.MaxPool2d(2), nn.GELU(), nn.Flatten(), nn.Linear(18, 4)],
+    "convolved": [nn.Conv2d(C, 3, 3), nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 4)],
+    "normalised": [nn.Flatten(), nn.Linear(84, 7), nn.LayerNorm(7), nn.Sigmoid(), nn.Linear(7, 4)],
+}
+
+
+@pytest.mark.parametrize("layers", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("samples", [N, 1, 16])
+def test_how_many_runs_pass_together_changes_no_bit(layers: list[nn.Module], samples: int) -> None:
+    models = models_of(layers)
+    rows = Rows({name: p.shape for name, p in models[0].named_parameters()})
+    parameters = rows.filled([model.float().state_dict() for model in models], torch.empty(0))
+    inputs = images(samples=samples).float()
+    inputs[0] *= torch.inf  # a neighbour that has diverged
+
+    def passed(runs: slice) -> tuple[Tensor, Tensor]:
+        ours = Backprop(models[0], rows.shapes)
+        buffers = {name: torch.stack([b] * len(inputs[runs])) for name, b in models[0].named_buffers()}
+        gradients = torch.zeros_like(parameters[runs])
+        own = ours.own(rows.views(parameters[runs]) | buffers)
+        outputs = ours.forward(own, inputs[runs], training=True)
+        ours.backward(own, ours.own(rows.views(gradients)), torch.ones_like(outputs))
+        return outputs, gradients
+
+    together = passed(slice(0, S))
+    for start, end in ((1, 2), (1, 3), (2, 3)):
+        for whole, part in zip(together, passed(slice(start, end)), strict=True):
+            assert torch.equal(whole[start:end], part)
 
 
 def test_the_layers_of_the_built_in_networks_are_all_written_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -326,6 +327,31 @@ def test_a_loss_of_the_users_own_is_mapped_over_runs() -> None:
 
     task = images(mlp, loss=loss, metrics=lambda outputs, targets: {"top": outputs.amax(dim=1)})
     configs = [{"epochs": 3, "seed": seed} for seed in range(3)]
+    together = trained_together(configs, task, runtime=EXACT)
+    assert ways(together) == {"stacked"}
+    for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_a_loss_that_is_a_part_of_the_outputs_is_kept_as_it_was() -> None:
+    """The next tile, and the next step, go through the same memory."""
+    task = images(lambda config: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), loss=lambda o, t: o[:, 0])
+    configs = [{"epochs": 2, "batch_size": 50, "seed": seed} for seed in range(4)]
+    together = trained_together(configs, task, runtime=EXACT)
+    assert ways(together) == {"stacked"}
+    for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_samples_without_a_class_are_passed_over() -> None:
+    """Cross-entropy's ignore_index, -100."""
+    data = digits()
+    targets = data.train[1].clone()
+    targets[::3] = -100
+    some = Data((data.train[0], targets), data.val)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    task = images(lambda config: copy.deepcopy(model), data=lambda config: some, metrics=lambda outputs, targets: {})
+    configs = [{"epochs": 1, "batch_size": 50, "seed": seed} for seed in range(3)]
     together = trained_together(configs, task, runtime=EXACT)
     assert ways(together) == {"stacked"}
     for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):

@@ -26,6 +26,9 @@ class Backprop:
         self._layers = in_order(model)
         self._trained = trained
         self._passes: list[Passes] = []  # which ones, the inputs of the first call decide
+        modules = [layer for layer, _ in self._layers]
+        self._returns = [layer in modules[number + 1 :] for number, layer in enumerate(modules)]
+        """Of each layer whether the same one comes again further on."""
 
     def own(self, tensors: Mapping[str, Tensor]) -> list[Own]:
         """By layer, views of those of its tensors (S, ...) that are among these."""
@@ -37,26 +40,38 @@ class Backprop:
     @_QUIET
     @torch.no_grad()
     def forward(self, tensors: Sequence[Own], inputs: Tensor, *, training: bool) -> Tensor:
-        """Inputs (S, N, ...) to outputs (S, N, ...), valid until the next call. There is a way back from training."""
+        """Inputs (S, N, ...) to outputs (S, N, ...). There is a way back from training."""
         x = inputs.movedim(1, -1).numpy()
         for number, own in enumerate(tensors):
             layer = self._passes[number] if number < len(self._passes) else self._next_passes(x.ndim)
-            x = layer.forward(own, x) if training else layer.infer(own, x)
-        return torch.from_numpy(x).movedim(-1, 1)
+            if training:
+                x = layer.forward(own, x)
+            else:
+                x = layer.infer(own, x)
+                layer.clear()  # many samples are looked at together, and seldom
+        return torch.from_numpy(x).movedim(-1, 1).clone()  # the next call goes through the same memory
 
     @_QUIET
     @torch.no_grad()
     def backward(self, tensors: Sequence[Own], gradients: Sequence[Own], gradient: Tensor) -> None:
         """From the gradient of the outputs of the last `forward`, those of the parameters, into `gradients`."""
         back: passes.Array | None = gradient.movedim(1, -1).contiguous().numpy()
-        for layer, own, of_own in zip(*(reversed(each) for each in (self._passes, tensors, gradients)), strict=True):
+        for number in reversed(range(len(self._passes))):
             if back is None:
                 break
-            back = layer.backward(own, of_own, back)
+            layer, own, of_own = self._passes[number], tensors[number], gradients[number]
+            if not self._returns[number]:
+                back = layer.backward(own, of_own, back)
+                continue
+            more = {name: np.empty_like(value) for name, value in of_own.items()}
+            back = layer.backward(own, more, back)
+            for name, value in more.items():
+                of_own[name][...] += value
 
     def _next_passes(self, dimensions: int) -> Passes:
         """The passes of the first layer that has none, whose inputs have so many dimensions."""
         before = self._passes
+        # the first that is neither of these leaves something else than the data it was given
         own_memory = any(not isinstance(each, passes.Flatten | passes.Dropout) for each in before)
         learns = any(path in self._trained for _, paths in self._layers[: len(before)] for path in paths.values())
         layer, _ = self._layers[len(before)]
@@ -68,7 +83,7 @@ class Backprop:
 def by_hand(layer: nn.Module, dimensions: int) -> type[Passes]:
     """The passes of a layer for inputs of so many dimensions; those that nobody wrote by hand are torch's."""
     match layer, dimensions:
-        case nn.Linear(), 3:
+        case nn.Linear(), _ if dimensions >= 3:
             return passes.Linear
         case nn.Conv2d(), 5 if layer.groups == 1 and set(layer.dilation) == {1} and not isinstance(layer.padding, str):
             return passes.Convolution

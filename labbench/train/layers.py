@@ -46,7 +46,7 @@ def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: Own, x: Tensor) -> T
     behind = x.movedim(1, -1)  # (S, C, ..., N)
     folded = behind.reshape(1, S * C, -1).contiguous()  # (1, S * C, pixels * N)
     mean, variance = (own[name].view(-1) if name in own else None for name in ("running_mean", "running_var"))
-    weight, bias = (own[name].reshape(-1) if layer.affine else None for name in ("weight", "bias"))
+    weight, bias = (own[name].reshape(-1).contiguous() if layer.affine else None for name in ("weight", "bias"))
     assert layer.momentum is not None  # a cumulative average: such a layer is not stacked
     values = folded.shape[2]
     if not layer.training and mean is not None:

@@ -51,14 +51,15 @@ def stacked_gradients_of(
     task: Task, outputs: Tensor, targets: Tensor, smoothing: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The same losses, and the gradient of each run's mean of them with respect to its outputs (S, N, ...)."""
-    if task.loss is not cross_entropy or smoothing is not None or targets.is_floating_point() or outputs.dim() != 3:
+    plain = task.loss is cross_entropy and outputs.dim() == 3 and not targets.is_floating_point()
+    if not plain or smoothing is not None or bool((targets < 0).any()):  # a class of -100 is none
         leaf = outputs.detach().requires_grad_()
         losses = stacked_losses_of(task, leaf, targets, smoothing)
         (gradient,) = torch.autograd.grad(losses, [leaf], torch.full_like(losses, 1 / losses.shape[1]))
         return losses.detach(), gradient
     logs = outputs.transpose(1, 2).log_softmax(dim=1)  # (S, C, N)
     classes = targets.unsqueeze(1)
-    losses = -logs.gather(1, classes).squeeze(1)
+    losses = F.nll_loss(logs, targets, reduction="none")
     share = 1 / losses.shape[1]
     gradient = logs.exp_().mul_(share)  # softmax less what is wanted
     gradient.scatter_add_(1, classes, gradient.new_tensor(-share).expand(classes.shape))

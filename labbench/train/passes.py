@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from labbench.train.layers import LAYERS, pair
 from labbench.train.patches import Patches, in_parts, outputs_of
@@ -41,7 +41,9 @@ class Passes:
         """Whether the input may be changed."""
         self.passes_back = passes_back
         """Whether a gradient of the inputs is wanted."""
-        self._room: dict[Any, Array] = {}
+        self.saved: Any = None
+        """What the way back needs of the last way forward."""
+        self._room: dict[Any, Any] = {}
 
     def forward(self, own: Own, x: Array) -> Array:
         """(S, features, ..., samples), and the same of the outputs."""
@@ -63,6 +65,11 @@ class Passes:
             found = self._room[key] = np.empty(shape, dtype)
         return found
 
+    def clear(self) -> None:
+        """Let go of all memory that nobody else holds."""
+        self.saved = None
+        self._room.clear()
+
     def own_copy(self, x: Array) -> Array:
         """What is in `x`, where it may be changed."""
         if self.in_place:
@@ -73,35 +80,41 @@ class Passes:
 
 
 class Linear(Passes):
+    """Of (S, ..., I, N), each of what lies between by itself."""
+
     def forward(self, own: Own, x: Array) -> Array:
-        self._x, weight = x, own["weight"]
-        y = self.room("output", (len(x), weight.shape[1], x.shape[2]), x.dtype)
+        self.saved, weight = x, self._weight(own, x)
+        y = self.room("output", (len(x), *x.shape[1:-2], *weight.shape[-2:-1], x.shape[-1]), x.dtype)
         np.matmul(weight, x, out=y)
         if "bias" in own:
-            y += own["bias"][:, :, None]
+            y += own["bias"].reshape(len(x), *[1] * (x.ndim - 3), -1, 1)
         return y
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        x = self.saved
+        between = tuple(range(1, x.ndim - 2))
         if "weight" in gradients:
-            np.matmul(gradient, self._x.swapaxes(1, 2), out=gradients["weight"])
+            if between:
+                np.add.reduce(np.matmul(gradient, x.swapaxes(-2, -1)), axis=between, out=gradients["weight"])
+            else:
+                np.matmul(gradient, x.swapaxes(-2, -1), out=gradients["weight"])
         if "bias" in gradients:
-            sum_last(gradient, gradients["bias"])
+            np.add.reduce(sums_of_last(gradient), axis=between, out=gradients["bias"])
         if not self.passes_back:
             return None
-        of_x = self.room("gradient", self._x.shape, gradient.dtype)
-        return np.matmul(own["weight"].swapaxes(1, 2), gradient, out=of_x)
+        of_x = self.room("gradient", x.shape, gradient.dtype)
+        return np.matmul(self._weight(own, x).swapaxes(-2, -1), gradient, out=of_x)
+
+    def _weight(self, own: Own, x: Array) -> Array:
+        weight = own["weight"]
+        return weight.reshape(len(weight), *[1] * (x.ndim - 3), *weight.shape[1:])
 
 
 class Convolution(Passes):
     """A product of the weights with all patches, run by run, so that a run's patches stay in the cache."""
 
-    def __init__(self, layer: nn.Conv2d, **where: bool) -> None:
-        super().__init__(layer, **where)
-        self._patches: Patches | None = None
-        self._made_for: Any = None
-
     def forward(self, own: Own, x: Array) -> Array:
-        self._x, weight = x, own["weight"]
+        self.saved, weight = x, own["weight"]
         size = outputs_of(x.shape[2:4], *self._geometry)
         y = self.room("output", (len(x), weight.shape[1], *size, x.shape[-1]), x.dtype)
         for part, patches in self._parts(x):
@@ -112,7 +125,7 @@ class Convolution(Passes):
         return y
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
-        x = self._x
+        x = self.saved
         of_x = self.room("gradient", x.shape, x.dtype) if self.passes_back else None
         of_weight = gradients.get("weight")
         if of_weight is not None:
@@ -126,7 +139,7 @@ class Convolution(Passes):
                 if of_x is not None:
                     patches.put_back(flat(own["weight"][run]), of_patches, of_x[run][..., part])
         if "bias" in gradients:
-            sum_last(flat(gradient, 2), gradients["bias"])
+            gradients["bias"][...] = sums_of_last(flat(gradient, 2))
         return of_x
 
     @property
@@ -137,10 +150,10 @@ class Convolution(Passes):
         """The samples in parts, each with room for its patches."""
         _, C, H, W, N = x.shape
         for part in in_parts(N, C * prod(self.layer.kernel_size) * H * W * x.itemsize):
-            made_for = (C, H, W, part.stop - part.start), x.dtype
-            if self._patches is None or self._made_for != made_for:
-                self._patches, self._made_for = Patches(made_for[0], *self._geometry, x.dtype), made_for
-            yield part, self._patches
+            key = "patches", (C, H, W, part.stop - part.start), x.dtype
+            if key not in self._room:
+                self._room[key] = Patches(key[1], *self._geometry, x.dtype)
+            yield part, self._room[key]
 
 
 class BatchNorm(Passes):
@@ -151,24 +164,26 @@ class BatchNorm(Passes):
         if values == 1:
             raise ValueError(f"batch normalisation of a single value a channel: batches of {x.shape[1:]}")
         S, C = x.shape[:2]
-        self._x = torch.from_numpy(np.ascontiguousarray(x)).view(1, S * C, values)
-        self._weight, bias = (torch.from_numpy(own[n]).reshape(-1) if n in own else None for n in ("weight", "bias"))
-        y, self._means, self._scales = torch.native_group_norm(
-            self._x, self._weight, bias, 1, S * C, values, S * C, self.layer.eps
+        folded = torch.from_numpy(np.ascontiguousarray(x)).view(1, S * C, values)
+        weight, bias = (  # the kernel takes no strides, which rows of parameters have
+            torch.from_numpy(own[name]).reshape(-1).contiguous() if name in own else None for name in ("weight", "bias")
         )
+        y, means, scales = torch.native_group_norm(folded, weight, bias, 1, S * C, values, S * C, self.layer.eps)
+        self.saved = folded, means, scales, weight
         if "running_mean" in own:
             own["num_batches_tracked"][...] += 1
-            found = self._scales.view(S, C).pow(-2).sub_(self.layer.eps).mul_(values / (values - 1))  # unbiased
-            torch.from_numpy(own["running_mean"]).lerp_(self._means.view(S, C), self.layer.momentum)
+            found = scales.view(S, C).pow(-2).sub_(self.layer.eps).mul_(values / (values - 1))  # unbiased
+            torch.from_numpy(own["running_mean"]).lerp_(means.view(S, C), self.layer.momentum)
             torch.from_numpy(own["running_var"]).lerp_(found, self.layer.momentum)
         return y.view(x.shape).numpy()
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
-        SC, values = self._x.shape[1:]
+        folded, means, scales, weight = self.saved
+        SC, values = folded.shape[1:]
         wanted = [self.passes_back, "weight" in gradients, "bias" in gradients]
-        of_y = torch.from_numpy(gradient).view(self._x.shape)
+        of_y = torch.from_numpy(gradient).view(folded.shape)
         of_x, of_weight, of_bias = torch.ops.aten.native_group_norm_backward(
-            of_y, self._x, self._means, self._scales, self._weight, 1, SC, values, SC, wanted
+            of_y, folded, means, scales, weight, 1, SC, values, SC, wanted
         )
         for name, found in (("weight", of_weight), ("bias", of_bias)):
             if name in gradients:
@@ -190,25 +205,26 @@ class BatchNorm(Passes):
 
 class ReLU(Passes):
     def forward(self, own: Own, x: Array) -> Array:
-        self._y = np.maximum(x, 0, out=self.own_copy(x))
-        return self._y
+        y: Array = np.maximum(x, 0, out=self.own_copy(x))
+        self.saved = y
+        return y
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
-        """Dropout may have come over the output: where it made a zero, the gradient is one already."""
+        """Dropout may have multiplied the output: where that made a zero, the gradient is one already."""
         of_x = torch.from_numpy(gradient)
-        torch.ops.aten.threshold_backward.grad_input(of_x, torch.from_numpy(self._y), 0, grad_input=of_x)
+        torch.ops.aten.threshold_backward.grad_input(of_x, torch.from_numpy(self.saved), 0, grad_input=of_x)
         return gradient
 
 
 class Dropout(Passes):
     def forward(self, own: Own, x: Array) -> Array:
         mask = self.layer.mask_of(torch.from_numpy(x).movedim(-1, 1))
-        self._mask = None if mask is None else mask.movedim(1, -1).numpy()
-        return x if self._mask is None else np.multiply(x, self._mask, out=self.own_copy(x))
+        self.saved = None if mask is None else mask.movedim(1, -1).numpy()
+        return x if self.saved is None else np.multiply(x, self.saved, out=self.own_copy(x))
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
-        if self._mask is not None:
-            gradient *= self._mask
+        if self.saved is not None:
+            gradient *= self.saved
         return gradient
 
 
@@ -216,13 +232,15 @@ class MaxPool(Passes):
     """torch's own, to which the samples are channels: it is quick where they are innermost."""
 
     def forward(self, own: Own, x: Array) -> Array:
-        self._images = as_channels(x)
-        y, self._chosen = torch.ops.aten.max_pool2d_with_indices(self._images, *self._geometry)
+        images = as_channels(x)
+        y, chosen = torch.ops.aten.max_pool2d_with_indices(images, *self._geometry)
+        self.saved = images, chosen
         return as_samples(y, x)
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
+        images, chosen = self.saved
         of_images = torch.ops.aten.max_pool2d_with_indices_backward(
-            as_channels(gradient), self._images, *self._geometry, self._chosen
+            as_channels(gradient), images, *self._geometry, chosen
         )
         return as_samples(of_images, gradient)
 
@@ -233,14 +251,14 @@ class MaxPool(Passes):
 
 
 class AvgPool(Passes):
-    """Likewise."""
+    """torch's own, likewise."""
 
     def forward(self, own: Own, x: Array) -> Array:
-        self._images = as_channels(x)
-        return as_samples(torch.ops.aten.avg_pool2d(self._images, *self._geometry), x)
+        self.saved = as_channels(x)
+        return as_samples(torch.ops.aten.avg_pool2d(self.saved, *self._geometry), x)
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
-        of_images = torch.ops.aten.avg_pool2d_backward(as_channels(gradient), self._images, *self._geometry)
+        of_images = torch.ops.aten.avg_pool2d_backward(as_channels(gradient), self.saved, *self._geometry)
         return as_samples(of_images, gradient)
 
     @property
@@ -252,35 +270,41 @@ class AvgPool(Passes):
 
 class Flatten(Passes):
     def forward(self, own: Own, x: Array) -> Array:
-        self._shape = x.shape
+        self.saved = x.shape
         return x.reshape(len(x), -1, x.shape[-1])
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
-        return gradient.reshape(self._shape)
+        return gradient.reshape(self.saved)
 
 
 class ByGraph(Passes):
     """Any other known layer, by torch's own operations and a graph of this layer alone."""
 
     def forward(self, own: Own, x: Array) -> Array:
-        self._inputs = torch.from_numpy(x).movedim(-1, 1).requires_grad_(self.passes_back)
-        self._leaves = {name: torch.from_numpy(value) for name, value in own.items()}
+        inputs = self._inputs(x).requires_grad_(self.passes_back)
+        leaves = {name: torch.from_numpy(value) for name, value in own.items()}
         for name, parameter in self.layer.named_parameters(recurse=False):
-            self._leaves[name].requires_grad_(parameter.requires_grad)
+            leaves[name].requires_grad_(parameter.requires_grad)
         with torch.enable_grad():
-            self._outputs = LAYERS[type(self.layer)](self.layer, self._leaves, self._inputs)
-        return self._own_columns(self._outputs.detach())
+            outputs = LAYERS[type(self.layer)](self.layer, leaves, inputs)
+        self.saved = inputs, leaves, outputs
+        return self._own_columns(outputs.detach())
 
     def infer(self, own: Own, x: Array) -> Array:
         leaves = {name: torch.from_numpy(value) for name, value in own.items()}
-        return self._own_columns(LAYERS[type(self.layer)](self.layer, leaves, torch.from_numpy(x).movedim(-1, 1)))
+        return self._own_columns(LAYERS[type(self.layer)](self.layer, leaves, self._inputs(x)))
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
-        sources = [self._leaves[name] for name in gradients] + [self._inputs] * self.passes_back
-        found = torch.autograd.grad(self._outputs, sources, torch.from_numpy(gradient).movedim(-1, 1))
+        inputs, leaves, outputs = self.saved
+        sources = [leaves[name] for name in gradients] + [inputs] * self.passes_back
+        found = torch.autograd.grad(outputs, sources, torch.from_numpy(gradient).movedim(-1, 1))
         for value, of_own in zip(gradients.values(), found, strict=False):
             value[...] = of_own.numpy()
         return self._own_columns(found[-1], "gradient") if self.passes_back else None
+
+    def _inputs(self, x: Array) -> Tensor:
+        """(S, N, ...), in memory alike for one run and for many: what torch's kernels do may depend on that."""
+        return torch.from_numpy(np.ascontiguousarray(x)).movedim(-1, 1)
 
     def _own_columns(self, tensor: Tensor, name: str = "output") -> Array:
         """(S, N, ...) with the samples innermost in memory, where it may be changed."""
@@ -303,14 +327,15 @@ def flat(array: Array, dimensions: int = 1) -> Array:
     return array.reshape(*array.shape[:dimensions], -1)
 
 
-def sum_last(array: Array, into: Array) -> None:
-    """The sums over the last of three dimensions, by BLAS, in a third of the time."""
-    np.matmul(array, np.ones(array.shape[-1], array.dtype), out=into)
+def sums_of_last(array: Array) -> Array:
+    """Over the last dimension, by BLAS: in a third of numpy's own time."""
+    sums: Array = np.matmul(array, np.ones(array.shape[-1], array.dtype))
+    return sums
 
 
 def as_channels(images: Array) -> Tensor:
     """(S, C, H, W, N) as torch's (S * C, N, H, W), whose channels lie last in memory."""
-    return torch.from_numpy(images).flatten(0, 1).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(images)).flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def as_samples(images: Tensor, like: Array) -> Array:

@@ -52,8 +52,9 @@ class Tile:
     masks: list[Masks]
     """By dropout layer."""
     own: Sequence[Own] = ()
-    """Parameters and buffers by layer, for passes written by hand, and where the gradients go:"""
+    """For passes written by hand: parameters and buffers by layer."""
     own_gradients: Sequence[Own] = ()
+    """Likewise where gradients go."""
 
 
 class Together:
@@ -178,7 +179,7 @@ class Together:
             losses = stacked_losses_of(self.task, outputs, targets, smoothing)
             gradients = torch.autograd.grad(losses, list(tile.leaves.values()), torch.full_like(losses, 1 / N))
             torch._foreach_copy_(list(tile.gradients.values()), gradients)
-        return losses.detach(), self._kept(outputs), targets
+        return losses.detach(), outputs, targets
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> Measured:
@@ -192,11 +193,7 @@ class Together:
             outputs = self._backprop.forward(tile.own, inputs, training=False)
         else:
             outputs = self._outputs(tile, inputs)
-        return stacked_losses_of(self.task, outputs, targets), self._kept(outputs), targets
-
-    def _kept(self, outputs: Any) -> Any:
-        """The outputs, until the step ends: by hand, the next tile goes through the same memory."""
-        return outputs if self._backprop is None else outputs.clone()
+        return stacked_losses_of(self.task, outputs, targets), outputs, targets
 
     def _enter(self, tile: Tile) -> None:
         """Let dropout have the masks of these runs."""
