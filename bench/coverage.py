@@ -1,4 +1,4 @@
-"""How often a 95 % interval holds the truth, measured by simulation: python bench/coverage.py (under a minute).
+"""How often a 95 % interval holds the truth, measured by simulation: python bench/coverage.py (a few minutes).
 
 Grids of noise with a known mean are drawn and judged by labbench's own code, and by three others: the percentile
 bootstrap, which trackers and papers show; Student's t of each set-up alone; t with one variance for the whole grid.
