@@ -20,6 +20,9 @@ from textual.pilot import Pilot
 from labbench.tui.app import LabbenchApp
 
 FOLDER = Path(__file__).parent / "golden"
+DOTS_APART = 6
+"""Cells of a screen at the most in which curves may have other dots."""
+DOTS = {" ", *map(chr, range(0x2800, 0x2900))}
 
 SMALL, LARGE = (80, 24), (200, 50)
 """Terminals to design for: columns and rows."""
@@ -89,4 +92,14 @@ def compare(name: str, screen: str) -> None:
     if os.environ.get("LABBENCH_UPDATE_GOLDEN"):
         file.write_text(screen + "\n", encoding="utf-8")
     assert file.exists(), f"no golden screen {file.name}: LABBENCH_UPDATE_GOLDEN=1 writes it"
-    assert screen + "\n" == file.read_text(encoding="utf-8")
+    golden = file.read_text(encoding="utf-8").removesuffix("\n")
+    if not only_dots_apart(screen, golden):
+        assert screen == golden
+
+
+def only_dots_apart(screen: str, golden: str) -> bool:
+    """Whether they differ in nothing but a few dots of curves: a logarithm's last digit depends on the processor."""
+    if len(screen) != len(golden):
+        return False
+    apart = [(ours, theirs) for ours, theirs in zip(screen, golden, strict=True) if ours != theirs]
+    return len(apart) <= DOTS_APART and all(each in DOTS for pair in apart for each in pair)
