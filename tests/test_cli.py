@@ -142,7 +142,8 @@ def test_runs_that_blew_up_are_drawn_and_judged_as_others_are(labbench: Labbench
     answer = labbench("why", "val/loss", "--html", "why.html")
     assert (answer.exit_code, answer.exception) == (0, None)
     told = labbench("why", "val/loss").stdout  # the largest numbers are values: nothing has diverged
-    assert told.startswith("best: lr 1") and "diverged" not in told
+    assert told.startswith("best: lr 1")
+    assert "diverged" not in told
 
 
 def test_export_goes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None:
