@@ -13,7 +13,7 @@ from typing import IO, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.text import cells, width
+from labbench.text import cells, wants_no_colours, width
 
 Colour: TypeAlias = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -45,7 +45,7 @@ def hand_of(stream: IO[str], environment: Mapping[str, str]) -> Hand:
     encoding = getattr(stream, "encoding", None) or ""
     if environment.get("LABBENCH_ASCII") or not encoding.lower().startswith("utf"):
         return "ascii"
-    is_plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
+    is_plain = wants_no_colours(environment) or environment.get("TERM") == "dumb"
     return "colour" if stream.isatty() and not is_plain else "shades"
 
 

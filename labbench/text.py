@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; tag letters; lone surrogates
@@ -18,6 +18,11 @@ _HARMFUL = re.compile(
 )
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BARS = "▁▂▃▄▅▆▇█"
+
+
+def wants_no_colours(environ: Mapping[str, str]) -> bool:
+    """NO_COLOR is set, and not empty (no-color.org)."""
+    return bool(environ.get("NO_COLOR"))
 
 
 def clean(text: str) -> str:

@@ -130,7 +130,7 @@ def test_a_script_cannot_start_on_a_full_disk_and_says_so(small_disk: Path, tmp_
     (small_disk / "big").write_bytes(bytes(room.f_bavail * room.f_frsize))
     result = scripts.run(tmp_path, "labbench.start(db='disk/runs.db')")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].endswith("runs.db: the disk is full")
+    assert "runs.db: the disk is full: make room" in result.stderr.splitlines()[-1]
 
 
 def test_a_deleted_database_is_made_anew_with_all_that_the_run_had_logged(tmp_path: Path) -> None:

@@ -54,6 +54,19 @@ def test_a_run_has_the_same_masks_alone_and_in_a_stack() -> None:
             assert torch.equal(stacked[row], alone(inputs[row]))
 
 
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d])
+def test_the_mask_does_not_depend_on_how_the_values_lie_in_memory(kind: type[nn.Module]) -> None:
+    """Each sample has its own, in channels-last memory too."""
+    model = nn.Sequential(kind(0.5))
+    swap_dropout(model, 0, Clock())
+    inputs = torch.ones(6, 4, 8)
+    outputs = model(inputs)
+    model = nn.Sequential(kind(0.5))
+    swap_dropout(model, 0, Clock())
+    assert torch.equal(model(inputs.transpose(1, 2).contiguous().transpose(1, 2)), outputs)
+    assert not torch.equal(outputs[0], outputs[1])
+
+
 def test_a_sample_keeps_its_mask_in_a_smaller_batch() -> None:
     clock = Clock()
     layer = Dropout(Masks([0], [0.5], 0, clock))

@@ -69,6 +69,14 @@ def assert_close(ours: History, theirs: History, relative: float = 1e-10) -> Non
         assert curve == pytest.approx(curves(theirs)[metric], rel=relative, abs=1e-13, nan_ok=True), metric
 
 
+def assert_stacked_as_alone(configs: list[dict[str, Any]], task: Task) -> None:
+    """These runs step together, and give in float64 what each gives alone."""
+    together = trained_together(configs, task, runtime=EXACT)
+    assert ways(together) == {"stacked"}
+    for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
+        assert_close(ours, theirs)
+
+
 def images(model: Callable[[dict[str, Any]], nn.Module], **parts: Any) -> FileTask:
     """The first digits, with a model of the test's own."""
     given = digits()
@@ -196,10 +204,7 @@ def test_runs_of_every_optimizer_share_a_stack() -> None:
         for name, updates in UPDATES.items()
         for update in updates
     ]
-    together = trained_together(configs, images(mlp), runtime=EXACT)
-    assert ways(together) == {"stacked"}
-    for ours, theirs in zip(together, trained_alone(configs, images(mlp), runtime=EXACT), strict=True):
-        assert_close(ours, theirs)
+    assert_stacked_as_alone(configs, images(mlp))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -327,20 +332,14 @@ def test_a_loss_of_the_users_own_is_mapped_over_runs() -> None:
 
     task = images(mlp, loss=loss, metrics=lambda outputs, targets: {"top": outputs.amax(dim=1)})
     configs = [{"epochs": 3, "seed": seed} for seed in range(3)]
-    together = trained_together(configs, task, runtime=EXACT)
-    assert ways(together) == {"stacked"}
-    for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
-        assert_close(ours, theirs)
+    assert_stacked_as_alone(configs, task)
 
 
 def test_a_loss_that_is_a_part_of_the_outputs_is_kept_as_it_was() -> None:
     """The next tile, and the next step, go through the same memory."""
     task = images(lambda config: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), loss=lambda o, t: o[:, 0])
     configs = [{"epochs": 2, "batch_size": 50, "seed": seed} for seed in range(4)]
-    together = trained_together(configs, task, runtime=EXACT)
-    assert ways(together) == {"stacked"}
-    for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
-        assert_close(ours, theirs)
+    assert_stacked_as_alone(configs, task)
 
 
 def test_samples_without_a_class_are_passed_over() -> None:
@@ -352,10 +351,7 @@ def test_samples_without_a_class_are_passed_over() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     task = images(lambda config: copy.deepcopy(model), data=lambda config: some, metrics=lambda outputs, targets: {})
     configs = [{"epochs": 1, "batch_size": 50, "seed": seed} for seed in range(3)]
-    together = trained_together(configs, task, runtime=EXACT)
-    assert ways(together) == {"stacked"}
-    for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
-        assert_close(ours, theirs)
+    assert_stacked_as_alone(configs, task)
 
 
 def test_runs_whose_data_or_models_differ_are_told_apart() -> None:

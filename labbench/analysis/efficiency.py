@@ -87,8 +87,7 @@ def area_under(axis: Floats, values: Floats, *, until: float | None = None) -> f
     """Mean height of the curve from its first point to `until` (its last point), linear between points.
 
     A curve that ends before `until` stays at its last value, as a run that was stopped early would have kept it.
-    None where a value is not finite or there are fewer than two points: a broken curve
-    has no area.
+    None where a value is not finite or there are fewer than two points: a broken curve has no area.
     """
     end = float(axis[-1]) if until is None and len(axis) else until
     if len(axis) < 2 or end is None or end <= axis[0] or _is_broken(values):

@@ -15,7 +15,7 @@ import click
 
 from labbench.cli.options import as_json, database, filters, runs
 from labbench.errors import LabbenchError
-from labbench.text import clean, duration, setting
+from labbench.text import clean, duration, setting, wants_no_colours
 
 if TYPE_CHECKING:
     from labbench.records import Goal, RunRecord
@@ -212,7 +212,7 @@ def plot(db: Path, metric: str, filters: Sequence[str], axis: str, smooth: float
             log=log,
             group=group,
             size=(columns, max(10, rows - 2)),
-            colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
+            colour=sys.stdout.isatty() and not wants_no_colours(os.environ),
         )
     click.echo(text)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import click
 
 from labbench.records import Goal, MetricSummary, RunRecord, default_goal
-from labbench.text import align_points, clean, fit, number, setting, width
+from labbench.text import align_points, clean, fit, number, setting, wants_no_colours, width
 
 STATUS_COLOURS = {
     "queued": "bright_black",
@@ -49,7 +49,7 @@ def print_table(columns: Sequence[Column]) -> None:
     """
     if sys.stdout.isatty():
         cells = shutil.get_terminal_size().columns
-        paint = plain_text if os.environ.get("NO_COLOR") else coloured_status
+        paint = plain_text if wants_no_colours(os.environ) else coloured_status
         lines = [paint(fit(line, cells).rstrip()) for line in table_lines(columns)]
     else:
         lines = table_lines(columns)

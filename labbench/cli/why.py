@@ -15,7 +15,7 @@ import click
 
 from labbench.cli.options import as_json, database, filters
 from labbench.errors import InputError, LabbenchError, did_you_mean
-from labbench.text import clean
+from labbench.text import clean, wants_no_colours
 
 if TYPE_CHECKING:
     from labbench.analysis import Answer
@@ -138,5 +138,5 @@ def _curves(reader: Reader, answer: Answer, wanted: Filter | None) -> str:
         log=False,
         group=few[0] if few else answer.parameters[0].name,
         size=(columns, max(10, rows // 2)),
-        colour=not os.environ.get("NO_COLOR"),
+        colour=not wants_no_colours(os.environ),
     )

@@ -116,7 +116,7 @@ def _explanation(error: sqlite3.DatabaseError, path: Path) -> str:
     if "unable to open" in text:
         return f"the database cannot be opened; may you read and write in {path.parent}?"
     if "full" in text:
-        return "the disk is full"
+        return "the disk is full: make room, and start again; what was recorded is kept"
     return f"SQLite says: {text}"
 
 

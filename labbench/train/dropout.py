@@ -169,7 +169,7 @@ class Dropout(nn.Module):
         """By what these are multiplied now: as large, but for the dimensions over which a draw holds."""
         if not self.training or self.masks.never:
             return None
-        if lies_in_columns(inputs):
+        if not self.spatial and len(inputs) == len(self.masks.seeds) and lies_in_columns(inputs):
             _, samples, features = inputs.shape
             return self.masks.draw_columns(samples, features, inputs)
         shape = inputs.shape[: inputs.dim() - self.spatial]

@@ -23,7 +23,7 @@ from labbench.tui import source
 from labbench.tui.ascii import AsciiFilter, needs_ascii
 from labbench.tui.bars import SCREENS
 from labbench.tui.base_screen import DataScreen
-from labbench.tui.colourless import ColourlessFilter, wants_no_colours
+from labbench.tui.colourless import ColourlessFilter
 from labbench.tui.compare_screen import CompareScreen
 from labbench.tui.grid_screen import GridScreen
 from labbench.tui.looks import DARK, THEMES
@@ -68,7 +68,7 @@ class LabbenchApp(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
-        self.no_color = wants_no_colours(os.environ)
+        self.no_color = text.wants_no_colours(os.environ)
         self._filters = [kept for kept in self._filters if not isinstance(kept, Monochrome | NoColor)]
         if self.no_color:
             self._filters.append(ColourlessFilter())

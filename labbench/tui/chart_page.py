@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.tui.lines import Line
     from labbench.tui.shelf import Asked
 
-
 Wanted: TypeAlias = list[tuple[str, list[RunRecord]]]
 """Metrics, and the runs whose series of it are missing."""
 

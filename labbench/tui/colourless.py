@@ -6,7 +6,6 @@ widget is reversed, and what is close to its ground is dim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from rich.segment import Segment
@@ -18,11 +17,6 @@ _LIT = 0.1
 """Difference of brightness, 0 to 1, from which on a ground is another one: that of the cursor's row is."""
 _DIM = 0.3
 """The same between a character and its ground, up to which it is dim: borders, and the raw band of a curve."""
-
-
-def wants_no_colours(environ: Mapping[str, str]) -> bool:
-    """NO_COLOR is set, and not empty."""
-    return bool(environ.get("NO_COLOR"))
 
 
 class ColourlessFilter(LineFilter):

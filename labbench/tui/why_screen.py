@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 _MARKS = re.compile("★|[●─]+|[█▏▎▍▌▋▊▉]+")
 _EMPTY = "no run has ended yet\n\nas runs end, this screen says which set-up is best, how sure that is, and why"
 
+_WEIGHING = "weighing the runs …"
+"""Until the first answer is there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reasons:
@@ -58,7 +61,7 @@ class WhyScreen(DataScreen[Reasons]):
 
     def compose_body(self) -> ComposeResult:
         with VerticalScroll(id="why"):
-            yield Static(id="why-text", markup=False)
+            yield Static(Content.styled(_WEIGHING, "$secondary"), id="why-text", markup=False)
 
     def on_mount(self) -> None:
         self._box = self.query_one("#why", VerticalScroll)
