@@ -131,7 +131,7 @@ def _answer(everything: Table, metric: str, goal: Goal, lost: str) -> Answer:
         difference=difference,
         rivals=len(rivals) - 1 if noise else 0,
         held_out=held_out(table, goal),
-        cheaper=_cheaper(case, rivals),
+        cheaper=_cheaper(case, rivals, best.interval),
         unsafe=_unsafe(case),
         parameters=parameters,
         interactions=interactions,
@@ -175,12 +175,18 @@ def _verdict(difference: Difference | None) -> Verdict:
     return "clear" if difference.clear else "too close to call"
 
 
-def _cheaper(case: _Case, rivals: Ints) -> Estimate | None:
-    """The rival that trains fastest, where it is clearly faster than the best."""
+def _cheaper(case: _Case, rivals: Ints, best: Interval) -> Estimate | None:
+    """The rival that trains fastest, where it is clearly faster than the best.
+
+    Its mean is within the interval of the best: what spreads so widely that nothing tells it from the best is no
+    advice.
+    """
     reference = case.table.setups[case.best].seconds
-    safe = [i for i in rivals.tolist() if not case.table.setups[i].diverged]
-    timed = [(case.table.setups[i].seconds or math.inf, i) for i in safe]
-    if case.noise is None or reference is None or not timed:
+    if case.noise is None or reference is None or best.low is None or best.high is None:
+        return None
+    near = [i for i in rivals.tolist() if best.low <= case.table.means[i] <= best.high]
+    timed = [(case.table.setups[i].seconds or math.inf, i) for i in near if not case.table.setups[i].diverged]
+    if not timed:
         return None
     if min(timed)[0] > min(CHEAPER * reference, reference - WORTH_SECONDS):
         return None
