@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn
 
-from labbench.train import patches
+from labbench.train import backprop, patches
 from labbench.train.backprop import Backprop, by_hand
 from labbench.train.freezing import freeze, set_mode
 from labbench.train.passes import ByGraph
@@ -52,12 +52,18 @@ def without_copies(model: nn.Sequential, tensors: Tensors) -> Tensors:
     return {name: value for name, value in tensors.items() if name in own}
 
 
+@pytest.fixture(autouse=True)
+def held_out_samples_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at a time, where the layers allow it."""
+    monkeypatch.setattr(backprop, "FEWEST_SAMPLES", 2)
+
+
 def assert_trained_as_torch_does(models: list[nn.Sequential], inputs: Tensor) -> None:
     """A pass forward and back, the buffers afterwards, and what the model then says of the same inputs."""
     learning, fixed = stacked(models)
-    ours = Backprop(models[0], learning)
+    ours = Backprop(models[0], learning, batch_size=2)
     own = ours.own(learning | fixed)
-    outputs = ours.forward(own, inputs.clone(), training=True)
+    outputs = ours.forward(own, inputs.clone())
     direction = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view(outputs.shape)
     rows = Rows({name: value.shape[1:] for name, value in learning.items()})
     gradients = rows.views(torch.full((S, rows.width), torch.nan, dtype=torch.float64))
@@ -76,7 +82,7 @@ def assert_trained_as_torch_does(models: list[nn.Sequential], inputs: Tensor) ->
 
     for model in models:
         set_mode(model, False)
-    told = ours.forward(own, inputs, training=False)
+    told = ours.infer(own, inputs)
     for run, model in enumerate(models):
         model.load_state_dict({name: value[run] for name, value in (learning | fixed).items()}, strict=False)
         close(told[run], model(inputs[run]))
@@ -167,9 +173,9 @@ def test_inputs_are_left_as_they_are() -> None:
     inputs = images()
     before = inputs.clone()
     learning, _ = stacked(models := models_of([nn.ReLU(), nn.Flatten(), nn.Linear(84, 3)]))
-    ours = Backprop(models[0], learning)
-    for training in (True, False):
-        ours.forward(ours.own(learning), inputs, training=training)
+    ours = Backprop(models[0], learning, batch_size=2)
+    for way in (ours.forward, ours.infer):
+        way(ours.own(learning), inputs)
         assert torch.equal(inputs, before)
 
 
@@ -178,8 +184,8 @@ def test_a_run_that_overflows_says_nothing_and_leaves_the_others_alone() -> None
     model = nn.Sequential(nn.Linear(5, 4, bias=False))
     weight = torch.ones(2, 4, 5)
     weight[1] = 3e38
-    ours = Backprop(model, {"0.weight": weight})
-    outputs = ours.forward(ours.own({"0.weight": weight}), torch.ones(2, N, 5), training=True)
+    ours = Backprop(model, {"0.weight": weight}, batch_size=2)
+    outputs = ours.forward(ours.own({"0.weight": weight}), torch.ones(2, N, 5))
     assert torch.isinf(outputs[1]).all()
     assert torch.equal(outputs[0], torch.full((N, 4), 5.0))
 
@@ -202,11 +208,11 @@ def test_how_many_runs_pass_together_changes_no_bit(layers: list[nn.Module], sam
     inputs[0] *= torch.inf  # a neighbour that has diverged
 
     def passed(runs: slice) -> tuple[Tensor, Tensor]:
-        ours = Backprop(models[0], rows.shapes)
+        ours = Backprop(models[0], rows.shapes, batch_size=2)
         buffers = {name: torch.stack([b] * len(inputs[runs])) for name, b in models[0].named_buffers()}
         gradients = torch.zeros_like(parameters[runs])
         own = ours.own(rows.views(parameters[runs]) | buffers)
-        outputs = ours.forward(own, inputs[runs], training=True)
+        outputs = ours.forward(own, inputs[runs])
         ours.backward(own, ours.own(rows.views(gradients)), torch.ones_like(outputs))
         return outputs, gradients
 

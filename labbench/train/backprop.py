@@ -17,18 +17,26 @@ from labbench.train.passes import ByGraph, Own, Passes
 _QUIET = np.errstate(all="ignore")
 """A run that diverges is told by its loss."""
 
+BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d
+
+FEWEST_SAMPLES = 64
+"""Looked at together, where there is no way back: with fewer, starting operations is what takes the time."""
+
 
 class Backprop:
     """A model forward and back for S runs at a time, whose parameters are not its own."""
 
-    def __init__(self, model: nn.Module, trained: Mapping[str, object]) -> None:
-        """`trained` are the parameters that learn, by their names."""
+    def __init__(self, model: nn.Module, trained: Mapping[str, object], batch_size: int) -> None:
+        """`trained` are the parameters that learn, by their names; `batch_size` that of training."""
         self._layers = in_order(model)
         self._trained = trained
         self._passes: list[Passes] = []  # which ones, the inputs of the first call decide
         modules = [layer for layer, _ in self._layers]
         self._returns = [layer in modules[number + 1 :] for number, layer in enumerate(modules)]
         """Of each layer whether the same one comes again further on."""
+        crossing = any(isinstance(each, BATCH_NORMS) and each.running_mean is None for each in modules)
+        self._together = None if crossing else max(batch_size, FEWEST_SAMPLES)
+        """How many held-out samples are looked at together: all, where a layer looks at all of them."""
 
     def own(self, tensors: Mapping[str, Tensor]) -> list[Own]:
         """By layer, views of those of its tensors (S, ...) that are among these."""
@@ -39,17 +47,26 @@ class Backprop:
 
     @_QUIET
     @torch.no_grad()
-    def forward(self, tensors: Sequence[Own], inputs: Tensor, *, training: bool) -> Tensor:
-        """Inputs (S, N, ...) to outputs (S, N, ...). There is a way back from training."""
+    def forward(self, tensors: Sequence[Own], inputs: Tensor) -> Tensor:
+        """Inputs (S, N, ...) to outputs (S, N, ...), in training: there is a way back."""
         x = inputs.movedim(1, -1).numpy()
         for number, own in enumerate(tensors):
-            layer = self._passes[number] if number < len(self._passes) else self._next_passes(x.ndim)
-            if training:
-                x = layer.forward(own, x)
-            else:
-                x = layer.infer(own, x)
-                layer.clear()  # many samples are looked at together, and seldom
+            x = self._passes_of(number, x).forward(own, x)
         return torch.from_numpy(x).movedim(-1, 1).clone()  # the next call goes through the same memory
+
+    @_QUIET
+    @torch.no_grad()
+    def infer(self, tensors: Sequence[Own], inputs: Tensor) -> Tensor:
+        """The same with no way back, some samples at a time, whose activations stay in the cache."""
+        outputs = []
+        for part in inputs.split(self._together or inputs.shape[1], dim=1):
+            x = part.movedim(1, -1).numpy()
+            for number, own in enumerate(tensors):
+                x = self._passes_of(number, x).infer(own, x)
+            outputs.append(torch.from_numpy(x).movedim(-1, 1).clone())
+        for layer in self._passes:
+            layer.clear()  # what is left of parts of other sizes
+        return torch.cat(outputs, dim=1)
 
     @_QUIET
     @torch.no_grad()
@@ -68,14 +85,16 @@ class Backprop:
             for name, value in more.items():
                 of_own[name][...] += value
 
-    def _next_passes(self, dimensions: int) -> Passes:
-        """The passes of the first layer that has none, whose inputs have so many dimensions."""
+    def _passes_of(self, number: int, x: passes.Array) -> Passes:
+        """Of the layer of that number; the inputs `x` of the first call decide which they are."""
         before = self._passes
+        if number < len(before):
+            return before[number]
         # the first that is neither of these leaves something else than the data it was given
         own_memory = any(not isinstance(each, passes.Flatten | passes.Dropout) for each in before)
         learns = any(path in self._trained for _, paths in self._layers[: len(before)] for path in paths.values())
         layer, _ = self._layers[len(before)]
-        made = by_hand(layer, dimensions)(layer, in_place=own_memory, passes_back=learns)
+        made = by_hand(layer, x.ndim)(layer, in_place=own_memory, passes_back=learns)
         before.append(made)
         return made
 

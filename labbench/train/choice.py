@@ -1,11 +1,12 @@
 """Whether runs that could step together are quicker one after another: a network that keeps a core busy by itself is.
 
-Where a plain step is short, most of it is overhead, which a stack shares, and nothing is tried. Elsewhere a stack takes
-as many steps as it needs to find its tiles, which are then forgotten, and a plain loop a few.
+Where a plain step is short, most of it is overhead, which a stack shares, and nothing is tried. Elsewhere copies of a
+few runs take the steps that a stack needs to find its tiles, and one of them a few in a plain loop.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -22,29 +23,34 @@ SHORT_SECONDS = 1e-3
 """A plain step that takes less is mostly overhead."""
 REPAID_STEPS = 100
 """Steps of a run from which on a trial costs less than it may bring."""
+FEW = 6
+"""Runs that are tried together: more would share more, but where a plain step is long, hardly."""
 MARGIN = 0.97
 """How much quicker the plain loop must be: timing is noisy, and stacks share more than steps."""
 
 
-def why_alone(stack: Together, members: list[Member], lesson: Lesson) -> str | None:
-    """Why these members should train one after another, or None: the stack is then to be set back by the caller."""
-    if stack.data.device.type != "cpu" or members[0].epochs * lesson.steps_per_epoch < REPAID_STEPS:
+def why_alone(members: list[Member], lesson: Lesson, stacked: Callable[[int], Together]) -> str | None:
+    """Why these members should train one after another, or None; `stacked` makes a stack of some copies."""
+    if lesson.data.device.type != "cpu" or members[0].epochs * lesson.steps_per_epoch < REPAID_STEPS:
         return None
     if lesson.arithmetic.compiles:  # a trial would time the compiler
         return None
     batch = first_batch([member.config["seed"] for member in members], lesson)
     alone = Alone(new_model(lesson.task, members[0].config), members[0].config, lesson, Clock())
-    loop = quickest(alone, batch[:1], lambda steps: steps == 4)
+    loop = statistics.median(  # the best of short steps is luck; those of a stack are long, and of differing widths
+        timed(alone, batch[:1], lambda steps: steps == 5)
+    )
     if loop < SHORT_SECONDS:
         return None
-    together = quickest(stack, batch, lambda steps: stack.settled and steps > 2) / len(members)
+    stack = stacked(FEW)
+    together = min(timed(stack, batch[:FEW], lambda steps: stack.settled and steps > 2)) / len(members[:FEW])
     if loop > MARGIN * together:
         return None
     return f"the plain loop is quicker: {loop * 1000:.1f} ms a step, {together * 1000:.1f} ms in a stack"
 
 
-def quickest(stepper: Stepper, batch: torch.Tensor, enough: Callable[[int], bool]) -> float:
-    """Seconds of the quickest of some steps.
+def timed(stepper: Stepper, batch: torch.Tensor, enough: Callable[[int], bool]) -> list[float]:
+    """Seconds of some steps.
 
     Those that this thread computed: on a busy machine a long step is interrupted more often than a short one, and a
     stack's would seem slow.
@@ -55,7 +61,7 @@ def quickest(stepper: Stepper, batch: torch.Tensor, enough: Callable[[int], bool
         began = time.thread_time()
         stepper.step(batch)
         taken.append(time.thread_time() - began)
-    return min(taken)
+    return taken
 
 
 def first_batch(seeds: list[int], lesson: Lesson) -> torch.Tensor:

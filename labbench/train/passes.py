@@ -193,13 +193,12 @@ class BatchNorm(Passes):
     def infer(self, own: Own, x: Array) -> Array:
         if "running_mean" not in own:
             return self.forward(own, x)
-        y = self.own_copy(x)
-        behind = (..., *[None] * (x.ndim - 2))
-        y -= own["running_mean"][behind]
         scale = 1 / np.sqrt(own["running_var"] + x.dtype.type(self.layer.eps))
-        y *= (scale * own["weight"] if "weight" in own else scale)[behind]
-        if "bias" in own:
-            y += own["bias"][behind]
+        scale = scale * own["weight"] if "weight" in own else scale
+        shift = own["bias"] - own["running_mean"] * scale if "bias" in own else -own["running_mean"] * scale
+        y, behind = self.own_copy(x), (..., *[None] * (x.ndim - 2))
+        y *= scale[behind]
+        y += shift[behind]
         return y
 
 

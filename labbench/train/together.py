@@ -72,7 +72,7 @@ class Together:
     ) -> None:
         """`model` is a model of the structure, taken over; `dropouts` are the probabilities of each run, by layer."""
         self.way, self.model, self.task, self.clock = way, model, lesson.task, clock
-        self.data, self._steps_per_epoch = lesson.data, lesson.steps_per_epoch
+        self.data, self._steps_per_epoch, self._batch_size = lesson.data, lesson.steps_per_epoch, lesson.batch_size
         self.names = canonical_names(model)
         trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
         self.rows = Rows(trained)
@@ -105,14 +105,14 @@ class Together:
         self._smoothing = self._column(smoothing) if any(smoothing) else None
         clips = [config["clip"] for config in configs]
         self._clips = self._column([clip or torch.inf for clip in clips]) if any(clips) else None
-        known = self._trial.best if self._trial is not None else None
-        self._trial = Trial(len(configs), known) if self._by_hand else None
+        if self._by_hand:
+            self._trial = self._trial.of(len(configs)) if self._trial is not None else Trial(len(configs))
         self._cut(self._trial.width if self._trial is not None else len(configs))
 
     def _cut(self, width: int) -> None:
         """Step so many runs at a time."""
         self._width, runs = width, len(self._configs)
-        self._backprop = Backprop(self.model, self.rows.shapes) if self._by_hand else None
+        self._backprop = Backprop(self.model, self.rows.shapes, self._batch_size) if self._by_hand else None
         self._tiles = [self._tile(slice(start, min(start + width, runs))) for start in range(0, runs, width)]
 
     def whole(self, masks: MakeMasks) -> Tile:
@@ -137,7 +137,7 @@ class Together:
     @property
     def settled(self) -> bool:
         """Whether it is known how many runs to step at a time."""
-        return self._trial is None or self._trial.best is not None
+        return self._trial is None or self._trial.settled
 
     def step(self, batch: Tensor) -> Measured:
         if self._trial is not None and self._trial.width != self._width:
@@ -171,7 +171,7 @@ class Together:
         smoothing = None if self._smoothing is None else self._smoothing[tile.rows]
         self._enter(tile)
         if self._backprop is not None:
-            outputs = self._backprop.forward(tile.own, inputs, training=True)
+            outputs = self._backprop.forward(tile.own, inputs)
             losses, gradient = stacked_gradients_of(self.task, outputs, targets, smoothing)
             self._backprop.backward(tile.own, tile.own_gradients, gradient)
         else:
@@ -190,7 +190,7 @@ class Together:
         inputs, targets = (part.expand(runs, *part.shape) for part in split)
         self._enter(tile)
         if self._backprop is not None:
-            outputs = self._backprop.forward(tile.own, inputs, training=False)
+            outputs = self._backprop.infer(tile.own, inputs)
         else:
             outputs = self._outputs(tile, inputs)
         return stacked_losses_of(self.task, outputs, targets), outputs, targets

@@ -7,40 +7,63 @@ on the model and the machine. Since a tile's width changes no number, nothing is
 from __future__ import annotations
 
 EACH = 2
-"""Steps with each width; the quicker one counts."""
+"""Steps in turn with each width; the first one finds its memory cold."""
+ROUNDS = 2
+"""Through all widths: what else the machine does comes and goes."""
 WORSE = 1.05
 """How much slower than the best a width is for narrower ones not to be tried."""
 
 
 class Trial:
-    """Widths from all runs downwards, each half of the one before, until one is worse; and what they cost."""
+    """Widths from all runs downwards, each half of the one before, until one is worse; and what they cost at best."""
 
     def __init__(self, runs: int, known: int | None = None) -> None:
         """`known` is a width that was found before: that, as far as it goes, without another trial."""
-        self._width, self._steps = runs, 0
-        self._seconds: dict[int, float] = {}
-        self._samples = 0
+        self.runs = runs
         self.best: int | None = min(known, runs) if known is not None else None
         """What was found; None while it is still tried."""
+        self._widths = [runs]
+        self._seconds: dict[int, float] = {}
+        self._steps = self._place = self._rounds = 0
+        self._samples = 0
+
+    def of(self, runs: int) -> Trial:
+        """The trial of so many runs that are left."""
+        return self if runs == self.runs else Trial(runs, self.quickest if self.settled else None)
 
     @property
     def width(self) -> int:
         """What to step with next."""
-        if self.best is not None:
-            return self.best
-        return self._width
+        return self._widths[self._place] if self.best is None else self.best
+
+    @property
+    def settled(self) -> bool:
+        """Whether each width that is worth it was tried once."""
+        return self.best is not None or self._rounds > 0
+
+    @property
+    def quickest(self) -> int:
+        """What was found so far, once something was timed."""
+        return self.best or min(self._seconds, key=self._seconds.__getitem__)
 
     def took(self, seconds: float, samples: int) -> None:
         """How long a step with `width` took; it counts if it had as many samples as the first one."""
         self._samples = self._samples or samples
         if self.best is not None or samples != self._samples:
             return
-        self._seconds[self._width] = min(seconds, self._seconds.get(self._width, seconds))
+        width = self.width
+        self._seconds[width] = min(seconds, self._seconds.get(width, seconds))
         self._steps += 1
-        if self._steps < EACH:
-            return
-        quickest = min(self._seconds, key=self._seconds.__getitem__)
-        if self._width == 1 or self._seconds[self._width] > WORSE * self._seconds[quickest]:
-            self.best = quickest
-        else:
-            self._width, self._steps = -(-self._width // 2), 0
+        if self._steps == EACH:
+            self._steps = 0
+            self._go_on(width)
+
+    def _go_on(self, width: int) -> None:
+        self._place += 1
+        last = self._place == len(self._widths)
+        if last and width > 1 and self._seconds[width] <= WORSE * self._seconds[self.quickest]:
+            self._widths.append(-(-width // 2))
+        if self._place == len(self._widths):
+            self._place, self._rounds = 0, self._rounds + 1
+        if self._rounds == ROUNDS:
+            self.best = self.quickest

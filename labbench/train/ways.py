@@ -114,11 +114,16 @@ def fitting(structure: Hashable, members: list[Member], models: list[nn.Module],
 
 def try_out(members: list[Member], models: list[nn.Module], lesson: Lesson) -> None:
     """An update and an evaluation of these members, which leave them as they were."""
-    stack = new_stack(members, copy.deepcopy(models[: len(members)]), lesson, Clock(members[0].recorder.step))
+    stack = copied_stack(members, models, lesson, len(members))
     stack.train(True)
     stack.step(first_batch([member.config["seed"] for member in members], lesson))
     stack.train(False)
     stack.evaluate(lesson.data.glimpse(lesson.evaluation_batch))
+
+
+def copied_stack(members: list[Member], models: list[nn.Module], lesson: Lesson, runs: int) -> Together:
+    """Copies of the first members as one, to try something with."""
+    return new_stack(members[:runs], copy.deepcopy(models[:runs]), lesson, Clock(members[0].recorder.step))
 
 
 def new_stack(members: list[Member], models: list[nn.Module], lesson: Lesson, clock: Clock) -> Together:
@@ -144,21 +149,17 @@ def together(
     if note is not None:
         yield from one_after_another(members, lesson, note)
         return
+    if members[0].way is None:  # one that goes on keeps its way
+        note = why_alone(members, lesson, partial(copied_stack, members, models, lesson))
+        if note is not None:
+            yield from one_after_another(members, lesson, note)
+            return
     clock = Clock(members[0].recorder.step)
-    states = [member.resumed or state_of(model) for member, model in zip(members, models, strict=True)]
     try:
         stack = new_stack(members, models, lesson, clock)
     except Exception as error:
         learn_from(error, structure, len(members))
         raise
-    if members[0].way is None:  # one that goes on keeps its way
-        start, note = clock.step, why_alone(stack, members, lesson)
-        if note is not None:
-            yield from one_after_another(members, lesson, note)
-            return
-        if clock.step > start:
-            clock.step = start
-            stack.load(states)
     try:
         stepper, note = replayed(stack, lesson)
     except Exception as error:
