@@ -1,7 +1,7 @@
 """Whether runs that could step together are quicker one after another: a network that keeps a core busy by itself is.
 
-Where a plain step is short, most of it is overhead, which a stack shares, and nothing is tried. Elsewhere copies of a
-few runs take the steps that a stack needs to find its tiles, and one of them a few in a plain loop.
+Where a plain step is short, most of it is overhead, which a stack shares, and nothing is tried. Elsewhere copies of
+runs take the steps that a stack needs to find its tiles, and one of them a few in a plain loop.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SHORT_SECONDS = 1e-3
 REPAID_STEPS = 100
 """Steps of a run from which on a trial costs less than it may bring."""
 FEW = 6
-"""Runs that are tried together: more would share more, but where a plain step is long, hardly."""
+"""Runs of which copies are tried, where a stack is stepped in tiles: by vmap all go at a time, and share more."""
 MARGIN = 0.97
 """How much quicker the plain loop must be: timing is noisy, and stacks share more than steps."""
 
 
-def why_alone(members: list[Member], lesson: Lesson, stacked: Callable[[int], Together]) -> str | None:
-    """Why these members should train one after another, or None; `stacked` makes a stack of some copies."""
+def why_alone(members: list[Member], lesson: Lesson, copied: Callable[[], Together]) -> str | None:
+    """Why these members should train one after another, or None; `copied` makes a stack of copies of them."""
     if lesson.data.device.type != "cpu" or members[0].epochs * lesson.steps_per_epoch < REPAID_STEPS:
         return None
     if lesson.arithmetic.compiles:  # a trial would time the compiler
@@ -42,8 +42,8 @@ def why_alone(members: list[Member], lesson: Lesson, stacked: Callable[[int], To
     )
     if loop < SHORT_SECONDS:
         return None
-    stack = stacked(FEW)
-    together = min(timed(stack, batch[:FEW], lambda steps: stack.settled and steps > 2)) / len(members[:FEW])
+    stack = copied()
+    together = min(timed(stack, batch, lambda steps: stack.settled and steps > 2)) / len(members)
     if loop > MARGIN * together:
         return None
     return f"the plain loop is quicker: {loop * 1000:.1f} ms a step, {together * 1000:.1f} ms in a stack"

@@ -19,7 +19,7 @@ from labbench.errors import is_out_of_memory
 from labbench.train.alone import Alone
 from labbench.train.captured import Captured
 from labbench.train.check import disagreement
-from labbench.train.choice import first_batch, why_alone
+from labbench.train.choice import FEW, first_batch, why_alone
 from labbench.train.clock import Clock
 from labbench.train.dropout import SPATIAL_DIMENSIONS, dropout_probabilities
 from labbench.train.layers import known
@@ -114,16 +114,16 @@ def fitting(structure: Hashable, members: list[Member], models: list[nn.Module],
 
 def try_out(members: list[Member], models: list[nn.Module], lesson: Lesson) -> None:
     """An update and an evaluation of these members, which leave them as they were."""
-    stack = copied_stack(members, models, lesson, len(members))
+    stack = copied_stack(members, models, lesson)
     stack.train(True)
     stack.step(first_batch([member.config["seed"] for member in members], lesson))
     stack.train(False)
     stack.evaluate(lesson.data.glimpse(lesson.evaluation_batch))
 
 
-def copied_stack(members: list[Member], models: list[nn.Module], lesson: Lesson, runs: int) -> Together:
-    """Copies of the first members as one, to try something with."""
-    return new_stack(members[:runs], copy.deepcopy(models[:runs]), lesson, Clock(members[0].recorder.step))
+def copied_stack(members: list[Member], models: list[nn.Module], lesson: Lesson) -> Together:
+    """Copies of these members, who come first among the models, as one: to try something with."""
+    return new_stack(members, copy.deepcopy(models[: len(members)]), lesson, Clock(members[0].recorder.step))
 
 
 def new_stack(members: list[Member], models: list[nn.Module], lesson: Lesson, clock: Clock) -> Together:
@@ -150,7 +150,8 @@ def together(
         yield from one_after_another(members, lesson, note)
         return
     if members[0].way is None:  # one that goes on keeps its way
-        note = why_alone(members, lesson, partial(copied_stack, members, models, lesson))
+        tried = members[:FEW] if way_of(models[0]) == "stacked" else members
+        note = why_alone(tried, lesson, partial(copied_stack, tried, models, lesson))
         if note is not None:
             yield from one_after_another(members, lesson, note)
             return
