@@ -96,7 +96,16 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 0)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_convolutions(kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], bias: bool) -> None:
+@pytest.mark.parametrize("together", [1, 3000, 2**20], ids=["one row", "a few rows", "all rows"])
+def test_convolutions(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    bias: bool,
+    together: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patches, "ROWS_BYTES", together)
     first = nn.Conv2d(C, 4, 1)  # so that the second needs a gradient of its images
     layers = [first, nn.Conv2d(4, 3, kernel, stride, padding, bias=bias)]
     assert_trained_as_torch_does(models_of(layers), images())

@@ -111,15 +111,16 @@ class Linear(Passes):
 
 
 class Convolution(Passes):
-    """A product of the weights with all patches, run by run, so that a run's patches stay in the cache."""
+    """A product of the weights with the patches, run by run and some rows at a time, so that they stay in the cache."""
 
     def forward(self, own: Own, x: Array) -> Array:
         self.saved, weight = x, own["weight"]
         size = outputs_of(x.shape[2:4], *self._geometry)
         y = self.room("output", (len(x), weight.shape[1], *size, x.shape[-1]), x.dtype)
         for part, patches in self._parts(x):
-            for images, filters, outputs in zip(x, weight, y, strict=True):
-                multiply(flat(filters), patches.of(images[..., part]), outputs[..., part])
+            for images, filters, outputs in zip(x[..., part], weight, y[..., part], strict=True):
+                for rows, found in patches.of(images):
+                    multiply(flat(filters), found, outputs[:, rows])
         if "bias" in own:
             y += own["bias"][:, :, None, None, None]
         return y
@@ -132,12 +133,12 @@ class Convolution(Passes):
             of_weight[...] = 0
         for part, patches in self._parts(x):
             for run, of_outputs in enumerate(gradient[..., part]):
-                of_patches = flat(of_outputs)
                 if of_weight is not None:
-                    found = np.matmul(patches.of(x[run][..., part]), of_patches.T).T  # faster than the other way
-                    of_weight[run] += found.reshape(of_weight[run].shape)
+                    for rows, found in patches.of(x[run][..., part]):
+                        product = np.matmul(found, flat(of_outputs[:, rows]).T).T  # faster than the other way
+                        of_weight[run] += product.reshape(of_weight[run].shape)
                 if of_x is not None:
-                    patches.put_back(flat(own["weight"][run]), of_patches, of_x[run][..., part])
+                    patches.put_back(flat(own["weight"][run]), of_outputs, of_x[run][..., part])
         if "bias" in gradients:
             gradients["bias"][...] = sums_of_last(flat(gradient, 2))
         return of_x
@@ -149,7 +150,7 @@ class Convolution(Passes):
     def _parts(self, x: Array) -> Iterator[tuple[slice, Patches]]:
         """The samples in parts, each with room for its patches."""
         _, C, H, W, N = x.shape
-        for part in in_parts(N, C * prod(self.layer.kernel_size) * H * W * x.itemsize):
+        for part in in_parts(N, C * prod(self.layer.kernel_size) * W * x.itemsize):
             key = "patches", (C, H, W, part.stop - part.start), x.dtype
             if key not in self._room:
                 self._room[key] = Patches(key[1], *self._geometry, x.dtype)
@@ -314,8 +315,8 @@ class ByGraph(Passes):
 
 
 def multiply(left: Array, right: Array, into: Array) -> None:
-    """A product as large as `into` (rows, ...), which need not be contiguous."""
-    if into.flags.c_contiguous:
+    """A product as large as `into` (rows, ...), whose rows need not be contiguous."""
+    if into[0].flags.c_contiguous:
         np.matmul(left, right, out=flat(into))
     else:
         into[...] = np.matmul(left, right).reshape(into.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from math import ceil, prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,15 +13,18 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
+ROWS_BYTES = 2**20
+"""Of the patches of the output's rows that are looked at together: as much as stays in a processor's own cache."""
+
 PATCHES_BYTES = 2**25
-"""Of the patches of one run's images at a time: 32 MB, however many samples are looked at."""
+"""Of the patches of one row: 32 MB, however many samples are looked at."""
 
 FEWEST_SAMPLES = 8
 """At a time, nevertheless: with fewer, copies are too short."""
 
 
 class Patches:
-    """The patches that a convolution's filters look at, of the images of one run at a time."""
+    """The patches that a convolution's filters look at, of the images of one run at a time, some rows at a time."""
 
     def __init__(
         self,
@@ -32,36 +36,74 @@ class Patches:
     ) -> None:
         """`images` is (C, H, W, N)."""
         C, H, W, N = images
-        high, wide = H + 2 * padding[0], W + 2 * padding[1]
-        self.size = outputs_of((H, W), kernel, stride, padding)
-        self._padded: Array = np.zeros((C, high, wide, N), dtype)  # whose rim stays zero
-        self._sums: Array = np.empty_like(self._padded)
+        height, width = outputs_of((H, W), kernel, stride, padding)
+        self._padded: Array = np.zeros((C, H + 2 * padding[0], W + 2 * padding[1], N), dtype)  # whose rim stays zero
         self._inside = np.s_[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W]
-        self._patches: Array = np.empty((C, *kernel, *self.size, N), dtype)
-        self._flat = self._patches.reshape(C * kernel[0] * kernel[1], -1)
-        channel, row, column, sample = self._padded.strides
-        self._windows = as_strided(
-            self._padded, self._patches.shape, (channel, row, column, row * stride[0], column * stride[1], sample)
-        )
-        ends = [stride[i] * (self.size[i] - 1) + 1 for i in (0, 1)]
-        self._shifts = [
-            (self._patches[:, dy, dx], self._sums[:, dy : dy + ends[0] : stride[0], dx : dx + ends[1] : stride[1]])
-            for dy, dx in product(range(kernel[0]), range(kernel[1]))
+        of_a_row = C * prod(kernel) * width * N
+        most = max(1, ROWS_BYTES // (of_a_row * dtype.itemsize))
+        at_a_time = ceil(height / ceil(height / most))
+        memory: Array = np.empty(at_a_time * of_a_row, dtype)
+        self._blocks = [
+            Block(slice(top, min(top + at_a_time, height)), width, self._padded, kernel, stride, padding, memory)
+            for top in range(0, height, at_a_time)
         ]
 
-    def of(self, images: Array) -> Array:
-        """Of images (C, H, W, N): (C * kernel height * kernel width, H' * W' * N). Valid until the next call."""
+    def of(self, images: Array) -> Iterator[tuple[slice, Array]]:
+        """Of images (C, H, W, N): rows of the output, and (C * kernel height * kernel width, rows * W' * N).
+
+        Those are valid until the next ones.
+        """
         self._padded[self._inside] = images
-        np.copyto(self._patches, self._windows)
-        return self._flat
+        for block in self._blocks:
+            np.copyto(block.patches, block.windows)
+            yield block.rows, block.flat
 
     def put_back(self, filters: Array, gradient: Array, images: Array) -> None:
-        """Add up the gradients of all patches, filters (O, ...) by (O, H' * W' * N), where their pixels came from."""
-        np.matmul(filters.T, gradient, out=self._flat)
-        self._sums.fill(0)
-        for patches, places in self._shifts:
-            places += patches
-        images[...] = self._sums[self._inside]
+        """Add up the gradients of all patches, filters (O, ...) by (O, H', W', N), where their pixels came from."""
+        images.fill(0)
+        for block in self._blocks:
+            np.matmul(filters.T, gradient[:, block.rows].reshape(len(gradient), -1), out=block.flat)
+            for patches, pixels in block.pixels:
+                images[pixels] += patches
+
+
+class Block:
+    """Some rows of the output; the patches of all blocks take turns in one memory."""
+
+    def __init__(
+        self,
+        rows: slice,
+        width: int,
+        padded: Array,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        memory: Array,
+    ) -> None:
+        """`padded` are the images (C, H, W, N) with padding, of which outputs have so many columns."""
+        C, high, wide, N = padded.shape
+        self.rows = rows
+        shape = C, *kernel, rows.stop - rows.start, width, N
+        self.patches = memory[: prod(shape)].reshape(shape)
+        self.flat = self.patches.reshape(C * prod(kernel), -1)
+        channel, row, column, sample = padded.strides
+        strides = channel, row, column, row * stride[0], column * stride[1], sample
+        self.windows = as_strided(padded[:, rows.start * stride[0] :], shape, strides)
+        """The same shape, in the images."""
+        self.pixels: list[tuple[Array, tuple[slice, slice, slice]]] = []
+        """By place in the kernel, patches and where their pixels are in images without padding."""
+        for dy, dx in product(*map(range, kernel)):
+            down, from_rows = within(rows, dy - padding[0], stride[0], high - 2 * padding[0])
+            right, from_columns = within(slice(0, width), dx - padding[1], stride[1], wide - 2 * padding[1])
+            inside = self.patches[:, dy, dx, down.start - rows.start : down.stop - rows.start, right]
+            self.pixels.append((inside, np.s_[:, from_rows, from_columns]))
+
+
+def within(outputs: slice, shift: int, stride: int, size: int) -> tuple[slice, slice]:
+    """Those outputs whose pixel, `shift` behind the output's place, is one of an image of that size; and the pixels."""
+    first = max(outputs.start, -(shift // stride))
+    end = max(first, min(outputs.stop, (size - 1 - shift) // stride + 1))
+    return slice(first, end), slice(first * stride + shift, end * stride + shift, stride)
 
 
 def outputs_of(
@@ -73,7 +115,7 @@ def outputs_of(
 
 
 def in_parts(samples: int, bytes_a_sample: int) -> Iterator[slice]:
-    """All samples, in parts whose patches take at most `PATCHES_BYTES`."""
+    """All samples, in parts whose patches of a row take at most `PATCHES_BYTES`."""
     at_a_time = max(FEWEST_SAMPLES, PATCHES_BYTES // bytes_a_sample)
     for start in range(0, samples, at_a_time):
         yield slice(start, min(start + at_a_time, samples))
