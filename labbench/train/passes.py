@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -164,32 +165,34 @@ class BatchNorm(Passes):
         values = x[0, 0].size
         if values == 1:
             raise ValueError(f"batch normalisation of a single value a channel: batches of {x.shape[1:]}")
-        S, C = x.shape[:2]
-        folded = torch.from_numpy(np.ascontiguousarray(x)).view(1, S * C, values)
+        channels = x.shape[0] * x.shape[1]
+        folded = torch.from_numpy(np.ascontiguousarray(x).reshape(1, channels, values))
         weight, bias = (  # the kernel takes no strides, which rows of parameters have
-            torch.from_numpy(own[name]).reshape(-1).contiguous() if name in own else None for name in ("weight", "bias")
+            torch.from_numpy(np.ascontiguousarray(own[name]).reshape(-1)) if name in own else None
+            for name in ("weight", "bias")
         )
-        y, means, scales = torch.native_group_norm(folded, weight, bias, 1, S * C, values, S * C, self.layer.eps)
+        y, means, scales = torch.native_group_norm(folded, weight, bias, 1, channels, values, channels, self.layer.eps)
         self.saved = folded, means, scales, weight
         if "running_mean" in own:
             own["num_batches_tracked"][...] += 1
-            found = scales.view(S, C).pow(-2).sub_(self.layer.eps).mul_(values / (values - 1))  # unbiased
-            torch.from_numpy(own["running_mean"]).lerp_(means.view(S, C), self.layer.momentum)
-            torch.from_numpy(own["running_var"]).lerp_(found, self.layer.momentum)
-        return y.view(x.shape).numpy()
+            found = scales.numpy().reshape(x.shape[:2])
+            unbiased = (1 / (found * found) - self.layer.eps) * (values / (values - 1))
+            for name, new in (("running_mean", means.numpy().reshape(x.shape[:2])), ("running_var", unbiased)):
+                own[name][...] += self.layer.momentum * (new - own[name])
+        return y.numpy().reshape(x.shape)
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
         folded, means, scales, weight = self.saved
-        SC, values = folded.shape[1:]
+        channels, values = folded.shape[1:]
         wanted = [self.passes_back, "weight" in gradients, "bias" in gradients]
-        of_y = torch.from_numpy(gradient).view(folded.shape)
+        of_y = torch.from_numpy(gradient.reshape(folded.shape))
         of_x, of_weight, of_bias = torch.ops.aten.native_group_norm_backward(
-            of_y, folded, means, scales, weight, 1, SC, values, SC, wanted
+            of_y, folded, means, scales, weight, 1, channels, values, channels, wanted
         )
         for name, found in (("weight", of_weight), ("bias", of_bias)):
             if name in gradients:
-                gradients[name][...] = found.view(gradients[name].shape).numpy()
-        return of_x.view(gradient.shape).numpy() if self.passes_back else None
+                gradients[name][...] = found.numpy().reshape(gradients[name].shape)
+        return of_x.numpy().reshape(gradient.shape) if self.passes_back else None
 
     def infer(self, own: Own, x: Array) -> Array:
         if "running_mean" not in own:
@@ -205,7 +208,8 @@ class BatchNorm(Passes):
 
 class ReLU(Passes):
     def forward(self, own: Own, x: Array) -> Array:
-        y: Array = np.maximum(x, 0, out=self.own_copy(x))
+        y = self.own_copy(x)
+        torch.relu_(torch.from_numpy(y))  # in a sixth of the time of numpy's maximum
         self.saved = y
         return y
 
@@ -233,7 +237,7 @@ class MaxPool(Passes):
 
     def forward(self, own: Own, x: Array) -> Array:
         images = as_channels(x)
-        y, chosen = torch.ops.aten.max_pool2d_with_indices(images, *self._geometry)
+        y, chosen = F.max_pool2d(images, *self._geometry, return_indices=True)
         self.saved = images, chosen
         return as_samples(y, x)
 
@@ -335,10 +339,11 @@ def sums_of_last(array: Array) -> Array:
 
 def as_channels(images: Array) -> Tensor:
     """(S, C, H, W, N) as torch's (S * C, N, H, W), whose channels lie last in memory."""
-    return torch.from_numpy(np.ascontiguousarray(images)).flatten(0, 1).permute(0, 3, 1, 2)
+    one_after_another = np.ascontiguousarray(images).reshape(-1, *images.shape[2:])
+    return torch.from_numpy(one_after_another.transpose(0, 3, 1, 2))
 
 
 def as_samples(images: Tensor, like: Array) -> Array:
     """The way back to (S, C, H', W', N)."""
-    samples: Array = images.permute(0, 2, 3, 1).unflatten(0, like.shape[:2]).numpy()
-    return samples
+    columns: Array = images.numpy().transpose(0, 2, 3, 1)
+    return columns.reshape(*like.shape[:2], *columns.shape[1:])
