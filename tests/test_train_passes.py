@@ -203,6 +203,8 @@ WIDTHS: dict[str, list[nn.Module]] = {
     "rows are features": [nn.Linear(6, 4), nn.ReLU(), nn.Flatten(), nn.Linear(56, 4)],
     "pooled first": [nn.MaxPool2d(2), nn.GELU(), nn.Flatten(), nn.Linear(18, 4)],
     "convolved": [nn.Conv2d(C, 3, 3), nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 4)],
+    "averaged": [nn.Conv2d(C, 3, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)],
+    "averaged in parts": [nn.Conv2d(C, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), nn.Linear(18, 4)],
     "normalised": [nn.Flatten(), nn.Linear(84, 7), nn.LayerNorm(7), nn.Sigmoid(), nn.Linear(7, 4)],
 }
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labbench.train.layers import LAYERS, pair
+from labbench.train.layers import LAYERS, pair, per_image
 from labbench.train.patches import Patches, in_parts, outputs_of
 
 Array: TypeAlias = NDArray[Any]
@@ -285,7 +285,7 @@ class ByGraph(Passes):
     """Any other known layer, by torch's own operations and a graph of this layer alone."""
 
     def forward(self, own: Own, x: Array) -> Array:
-        inputs = self._inputs(x).requires_grad_(self.passes_back)
+        inputs = self._runs_first(x).requires_grad_(self.passes_back)
         leaves = {name: torch.from_numpy(value) for name, value in own.items()}
         for name, parameter in self.layer.named_parameters(recurse=False):
             leaves[name].requires_grad_(parameter.requires_grad)
@@ -296,19 +296,21 @@ class ByGraph(Passes):
 
     def infer(self, own: Own, x: Array) -> Array:
         leaves = {name: torch.from_numpy(value) for name, value in own.items()}
-        return self._own_columns(LAYERS[type(self.layer)](self.layer, leaves, self._inputs(x)))
+        return self._own_columns(LAYERS[type(self.layer)](self.layer, leaves, self._runs_first(x)))
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:
         inputs, leaves, outputs = self.saved
         sources = [leaves[name] for name in gradients] + [inputs] * self.passes_back
-        found = torch.autograd.grad(outputs, sources, torch.from_numpy(gradient).movedim(-1, 1))
+        found = torch.autograd.grad(outputs, sources, self._runs_first(gradient))
         for value, of_own in zip(gradients.values(), found, strict=False):
             value[...] = of_own.numpy()
         return self._own_columns(found[-1], "gradient") if self.passes_back else None
 
-    def _inputs(self, x: Array) -> Tensor:
+    def _runs_first(self, columns: Array) -> Tensor:
         """(S, N, ...), in memory alike for one run and for many: what torch's kernels do may depend on that."""
-        return torch.from_numpy(np.ascontiguousarray(x)).movedim(-1, 1)
+        tensor = torch.from_numpy(np.ascontiguousarray(columns)).movedim(-1, 1)
+        flattens = LAYERS[type(self.layer)] is per_image  # the samples of one run are a view then, those of many a copy
+        return tensor.contiguous() if flattens else tensor
 
     def _own_columns(self, tensor: Tensor, name: str = "output") -> Array:
         """(S, N, ...) with the samples innermost in memory, where it may be changed."""
