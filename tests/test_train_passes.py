@@ -111,8 +111,10 @@ def test_convolutions(
     assert_trained_as_torch_does(models_of(layers), images())
 
 
-def test_many_samples_are_convolved_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [1, 2**20])
+def test_many_samples_are_convolved_in_parts(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "PATCHES_BYTES", 100)
+    monkeypatch.setattr(patches, "ROWS_BYTES", rows)
     layers = [nn.Conv2d(C, 4, 3, padding=1), nn.Conv2d(4, 3, 3)]
     assert_trained_as_torch_does(models_of(layers), images(samples=30))
 
@@ -197,6 +199,17 @@ def test_a_run_that_overflows_says_nothing_and_leaves_the_others_alone() -> None
     outputs = ours.forward(ours.own({"0.weight": weight}), torch.ones(2, N, 5))
     assert torch.isinf(outputs[1]).all()
     assert torch.equal(outputs[0], torch.full((N, 4), 5.0))
+
+
+def test_statistics_that_keep_nothing_of_the_past_are_exact_in_float32() -> None:
+    norm = nn.BatchNorm1d(4, momentum=1.0)
+    inputs = 0.7 + 1e-3 * torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(0))
+    tensors = {name: value.clone()[None] for name, value in nn.Sequential(norm).state_dict().items()}
+    ours = Backprop(nn.Sequential(norm), {}, batch_size=2)
+    ours.forward(ours.own(tensors), inputs)
+    norm(inputs[0])
+    assert norm.running_var is not None
+    assert torch.allclose(tensors["0.running_var"][0], norm.running_var, rtol=1e-3, atol=0)
 
 
 WIDTHS: dict[str, list[nn.Module]] = {

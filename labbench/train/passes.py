@@ -112,7 +112,7 @@ class Linear(Passes):
 
 
 class Convolution(Passes):
-    """A product of the weights with the patches, run by run and some rows at a time, so that they stay in the cache."""
+    """A product of the weights with the patches, run by run and a few rows at a time: small ones stay in the cache."""
 
     def forward(self, own: Own, x: Array) -> Array:
         self.saved, weight = x, own["weight"]
@@ -151,7 +151,9 @@ class Convolution(Passes):
     def _parts(self, x: Array) -> Iterator[tuple[slice, Patches]]:
         """The samples in parts, each with room for its patches."""
         _, C, H, W, N = x.shape
-        for part in in_parts(N, C * prod(self.layer.kernel_size) * W * x.itemsize):
+        with_padding = prod(size + 2 * rim for size, rim in zip((H, W), self.layer.padding, strict=True))
+        of_a_sample = C * max(prod(self.layer.kernel_size) * W, with_padding) * x.itemsize
+        for part in in_parts(N, of_a_sample):
             key = "patches", (C, H, W, part.stop - part.start), x.dtype
             if key not in self._room:
                 self._room[key] = Patches(key[1], *self._geometry, x.dtype)
@@ -178,7 +180,7 @@ class BatchNorm(Passes):
             found = scales.numpy().reshape(x.shape[:2])
             unbiased = (1 / (found * found) - self.layer.eps) * (values / (values - 1))
             for name, new in (("running_mean", means.numpy().reshape(x.shape[:2])), ("running_var", unbiased)):
-                own[name][...] += self.layer.momentum * (new - own[name])
+                own[name][...] = (1 - self.layer.momentum) * own[name] + self.layer.momentum * new
         return y.numpy().reshape(x.shape)
 
     def backward(self, own: Own, gradients: Own, gradient: Array) -> Array | None:

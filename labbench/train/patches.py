@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 ROWS_BYTES = 2**20
-"""Of the patches of the output's rows that are looked at together: as much as stays in a processor's own cache."""
+"""Of the patches of so many rows of the output as are looked at together, at least one: about a core's own cache."""
 
 PATCHES_BYTES = 2**25
-"""Of the patches of one row: 32 MB, however many samples are looked at."""
+"""Of the patches of one row, or of the images, of so many samples as are looked at together: 32 MB."""
 
 FEWEST_SAMPLES = 8
-"""At a time, nevertheless: with fewer, copies are too short."""
+"""Together, nevertheless: with fewer, copies are too short."""
 
 
 class Patches:
@@ -100,7 +100,10 @@ class Block:
 
 
 def within(outputs: slice, shift: int, stride: int, size: int) -> tuple[slice, slice]:
-    """Those outputs whose pixel, `shift` behind the output's place, is one of an image of that size; and the pixels."""
+    """Those outputs whose pixel, `shift` behind the output's place, is one of an image of that size; and the pixels.
+
+    Where there are none, both are empty, somewhere.
+    """
     first = max(outputs.start, -(shift // stride))
     end = max(first, min(outputs.stop, (size - 1 - shift) // stride + 1))
     return slice(first, end), slice(first * stride + shift, end * stride + shift, stride)
@@ -115,7 +118,7 @@ def outputs_of(
 
 
 def in_parts(samples: int, bytes_a_sample: int) -> Iterator[slice]:
-    """All samples, in parts whose patches of a row take at most `PATCHES_BYTES`."""
+    """All samples, in parts of at most `PATCHES_BYTES`."""
     at_a_time = max(FEWEST_SAMPLES, PATCHES_BYTES // bytes_a_sample)
     for start in range(0, samples, at_a_time):
         yield slice(start, min(start + at_a_time, samples))
