@@ -25,7 +25,7 @@ from labbench.catalogue import BUILTIN
 from labbench.errors import LabbenchError
 from labbench.params import with_defaults
 from labbench.train import image_sets
-from labbench.train.downloads import Published, cache_folder, fetch
+from labbench.train.downloads import Published, fetch
 from labbench.train.image_sets import CIFAR10, FASHION_MNIST, IMAGE_SETS, MNIST, image_set, read_cifar, read_idx
 from labbench.train.tasks import load_task, make_data
 from training import trained
@@ -179,14 +179,6 @@ def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LabbenchError, match=r"cannot write to .*file/mnist, where downloads are kept"):
         fetch([Published("a", "", ())], tmp_path / "file" / "mnist")
-
-
-def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "labbench"
-    for nothing in ("", "relative/path"):  # which the specification says to ignore
-        monkeypatch.setenv("XDG_CACHE_HOME", nothing)
-        assert cache_folder() == Path.home() / ".cache" / "labbench"
 
 
 def idx(values: np.ndarray) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import http.client
-import os
 import sys
 import urllib.error
 import urllib.request
@@ -34,12 +33,6 @@ class Published:
     name: str
     sha256: str
     urls: tuple[str, ...]
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `labbench` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "labbench"
 
 
 def fetch(files: Sequence[Published], folder: Path) -> list[Path]:

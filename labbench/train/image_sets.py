@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from labbench.catalogue import IMAGE_SHAPES
 from labbench.errors import LabbenchError
 from labbench.train.data import Data, Split, in_proportion
-from labbench.train.downloads import Published, cache_folder, fetch
+from labbench.train.downloads import Published, fetch
+from labbench.user_folders import cache_path
 
 Bytes = NDArray[np.uint8]
 
@@ -40,7 +41,7 @@ class ImageSet:
 def image_set(name: str) -> Data:
     """The data set, downloaded at its first use: inputs uint8 (N, C, H, W), which altering makes numbers up to 1."""
     chosen = IMAGE_SETS[name]
-    train, test = chosen.read(fetch(chosen.files, cache_folder() / name))
+    train, test = chosen.read(fetch(chosen.files, cache_path(name)))
     order = in_proportion(train[1], seed=0)
     val, kept = (part.sort().values for part in order.split([chosen.held_out, len(order) - chosen.held_out]))
     return Data((train[0][kept], train[1][kept]), (train[0][val], train[1][val]), test)

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import StoreError
+from labbench.user_folders import state_path
 
 
 def state_file(database: Path) -> Path:
-    """Where the state of a database is kept: `$XDG_STATE_HOME/labbench`, else `~/.local/state/labbench`."""
-    home = Path(os.environ.get("XDG_STATE_HOME", ""))
-    folder = home if home.is_absolute() else Path.home() / ".local" / "state"
+    """Return the path of the file that holds the state of a database."""
     name = hashlib.sha256(str(database.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return folder / "labbench" / f"{name}.json"
+    return state_path(f"{name}.json")
 
 
 class Kept:
