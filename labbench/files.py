@@ -1,14 +1,21 @@
-"""Where the files of runs lie: `<database>.files/KEY/`, one folder a run."""
+"""Where the files of runs lie: `<database>.files/KEY/`, one folder a run; and safe ways to write a file anywhere."""
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from labbench.errors import InputError
 
 MODEL = "model.safetensors"
 PORTRAIT = "portrait.npz"
 SNAPSHOTS = "snapshot-*.safetensors"
+UNFINISHED = ".labbench-"
+"""How the name of a file that `write_atomically` has not finished begins."""
 
 
 def files_folder(database: Path) -> Path:
@@ -22,11 +29,14 @@ def snapshot_file(files: Path, run: str, step: int) -> Path:
 
 
 def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset()) -> None:
-    """Delete a run's snapshots but those at the steps in `keep`, and its folder when nothing else is left there."""
+    """Delete a run's snapshots except those at the steps in `keep`, files that a killed process has not finished, and
+    the run's folder when nothing else is left there.
+    """
     kept = {snapshot_file(files, run, step) for step in keep}
-    for snapshot in (files / run).glob(SNAPSHOTS):
-        if snapshot not in kept:
-            snapshot.unlink()
+    for pattern in (SNAPSHOTS, f"{UNFINISHED}*"):
+        for file in (files / run).glob(pattern):
+            if file not in kept:
+                file.unlink()
     for folder in (files / run, files):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -44,3 +54,49 @@ def refuse_database(target: Path) -> None:
     with target.open("rb") as file:
         if file.read(16) == b"SQLite format 3\0":
             raise InputError(f"{target} is a database, and it would be written over: name another file")
+
+
+@contextmanager
+def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """Open a new binary file that takes the place of `path` once the block ends without an error.
+
+    It is created exclusively, under a random name in the same folder, so nothing planted there is written to. A library
+    that wants a path may write to `file.name`. The permissions are those of the file that is replaced, otherwise `mode`
+    less the umask. A symbolic link at `path` is replaced, never written through. Only a device or a pipe, such as
+    /dev/stdout, is written to directly.
+
+    Raises:
+        OSError: If the file cannot be written; `path` is then as it was.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    draft = path.with_name(f"{UNFINISHED}{os.urandom(8).hex()}")
+    with open_without_links(draft, "xb", permissions=mode) as file:
+        try:
+            permissions = _permissions(path, default=os.fstat(file.fileno()).st_mode)
+            yield file
+            file.close()
+            draft.chmod(permissions)  # a library may have put a file of its own there
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def open_without_links(path: Path, mode: str, *, permissions: int = 0o666, buffering: int = -1) -> IO[bytes]:
+    """Open a file whose name others can predict, in a binary `mode`. Raises OSError if it is a symbolic link."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, permissions)
+
+    return open(path, mode, buffering, opener=opener)  # Path.open takes no opener
+
+
+def _permissions(path: Path, *, default: int) -> int:
+    """Return the permission bits of the regular file at `path`; those of `default` if there is none."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        mode = default
+    return (mode if stat.S_ISREG(mode) else default) & 0o777

@@ -6,7 +6,6 @@ It lies at `<database>.files/KEY/portrait.npz`, is written by `labbench.train.po
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.errors import InputError
-from labbench.files import PORTRAIT, files_folder
+from labbench.files import PORTRAIT, files_folder, write_atomically
 
 if TYPE_CHECKING:  # the TUI's first paint does without numpy
     import numpy as np
@@ -92,13 +91,8 @@ def write_portrait(path: Path, portrait: Portrait) -> None:
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            np.savez_compressed(file, **_arrays(portrait))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with write_atomically(path) as file:
+        np.savez_compressed(file, **_arrays(portrait))
 
 
 def read_portrait(path: Path | None) -> Portrait | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def export(
 ) -> None:
     """Write the numbers of the runs that match, as they are: nan, inf, every digit."""
     from labbench.export import write_csv, write_jsonl, write_parquet
-    from labbench.files import refuse_database
+    from labbench.files import refuse_database, write_atomically
     from labbench.filters import parse
     from labbench.store.reader import Reader
 
@@ -41,11 +42,14 @@ def export(
         if form == "parquet":
             if output is None:
                 raise InputError("a Parquet file is not text: give -o FILE")
-            write_parquet(reader, wanted, output, shape=shape, metrics=only)
+            with write_atomically(output) as file:
+                write_parquet(reader, wanted, Path(file.name), shape=shape, metrics=only)
             return
         write = write_csv if form == "csv" else write_jsonl
         if output is None:
             write(reader, wanted, sys.stdout, shape=shape, metrics=only)
         else:
-            with output.open("w", newline="", encoding="utf-8") as file:
-                write(reader, wanted, file, shape=shape, metrics=only)
+            with write_atomically(output) as file:
+                text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+                write(reader, wanted, text, shape=shape, metrics=only)
+                text.detach()  # flushes, and leaves the file open

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labbench.cli.options import as_json, database
-from labbench.files import files_folder
+from labbench.files import files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def go_on_alone(db: Path) -> None:
     folder.mkdir(exist_ok=True)
     log = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
     words = [word for word in sys.argv[1:] if word != "--detach"]
-    with log.open("wb") as output:
+    with open_without_links(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "labbench", *words],  # -P: no module from the current folder
             stdin=subprocess.DEVNULL,

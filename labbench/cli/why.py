@@ -91,14 +91,13 @@ def why(
 
 def _write(path: Path, text: str) -> None:
     """The whole file, or none of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    from labbench.files import write_atomically
+
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        with write_atomically(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise LabbenchError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _lines(answer: Answer, spent: Efficiency | None) -> list[str]:

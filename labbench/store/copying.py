@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -12,7 +11,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from labbench.errors import InputError
-from labbench.store.opening import beside, explained, is_live, open_for_reading
+from labbench.files import write_atomically
+from labbench.store.opening import explained, is_live, open_for_reading
 from labbench.store.queueing import new_key
 from labbench.store.rows import STATUS
 
@@ -44,15 +44,15 @@ def back_up(path: Path, copy: Path) -> None:
         raise InputError(f"{copy}: there is such a file already; a backup takes another name")
     if not copy.parent.is_dir():
         raise InputError(f"{copy}: there is no folder {copy.parent}")
-    unfinished = beside(copy, f".unfinished-{os.getpid()}")
-    try:
-        source = open_for_reading(path, live=is_live(path))
-        with explained(path), closing(source), closing(sqlite3.connect(unfinished)) as target:
-            source.backup(target)  # in one step: between two, another's commit would make it begin again
-            target.execute("PRAGMA journal_mode = DELETE")  # one file, to be carried anywhere
-        unfinished.rename(copy)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    source = open_for_reading(path, live=is_live(path))
+    with (
+        explained(path),
+        closing(source),
+        write_atomically(copy) as file,
+        closing(sqlite3.connect(file.name)) as target,
+    ):
+        source.backup(target)  # in one step: between two, another's commit would make it begin again
+        target.execute("PRAGMA journal_mode = DELETE")  # one file, to be carried anywhere
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from labbench.files import open_without_links
 from labbench.records import Points
 from labbench.store.recording import metric_id_of
 from labbench.store.script_runs import (
@@ -38,7 +39,7 @@ class Spill:
 
     def __init__(self, database: Path, run: ScriptRun) -> None:
         self.path = database.with_name(f"{database.name}{_MARK}{run.key}-{os.getpid()}.jsonl")
-        self._file = self.path.open("ab", buffering=0)
+        self._file = open_without_links(self.path, "ab", buffering=0)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._run: ScriptRun | None = None
@@ -76,7 +77,7 @@ class Spill:
 def take_in(connection: sqlite3.Connection, database: Path) -> None:
     """Move what was spilled into the database that is open on `connection`."""
     with os.scandir(database.parent) as entries:
-        paths = [Path(entry.path) for entry in entries if entry.name.startswith(database.name + _MARK)]
+        paths = [Path(entry.path) for entry in entries if _is_spill(entry, database)]
     for path in paths:
         with suppress(FileNotFoundError), path.open("rb") as file:  # another process may have been quicker
             try:
@@ -86,6 +87,11 @@ def take_in(connection: sqlite3.Connection, database: Path) -> None:
             except OSError:
                 pass  # a file system without locks
             _take_in_file(connection, path, file)
+
+
+def _is_spill(entry: os.DirEntry[str], database: Path) -> bool:
+    """Return True for a regular file: a link or a pipe was put there by somebody else."""
+    return entry.name.startswith(database.name + _MARK) and entry.is_file(follow_symlinks=False)
 
 
 def _take_in_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> None:

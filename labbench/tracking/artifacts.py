@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from labbench.errors import InputError
+from labbench.files import write_atomically
 from labbench.store.script_runs import Artifact
 from labbench.tracking.talk import tell
 
@@ -40,11 +41,10 @@ def _name(path: Path) -> str:
 def _copied(path: Path, copy: Path) -> bool:
     import shutil  # 4 ms, as above
 
-    begun = copy.with_name(f"{copy.name}.part")
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, begun)
-        begun.replace(copy)
+        with path.open("rb") as source, write_atomically(copy) as target:
+            shutil.copyfileobj(source, target)
     except OSError as error:
         tell(f"{copy}: {path} could not be copied there: {error.strerror}; where it lies is recorded")
         return False

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labbench.errors import LabbenchError
+from labbench.files import open_without_links
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a download has broken off."""
@@ -112,7 +113,7 @@ def receive_once(url: str, part: Path) -> bool:
             have = 0  # the server begins anew
         length = response.headers["Content-Length"]
         whole = None if length is None else have + int(length)
-        with part.open("ab" if have else "wb") as out:
+        with open_without_links(part, "ab" if have else "wb") as out:
             while block := response.read(BLOCK):
                 out.write(block)
                 have += len(block)
@@ -129,7 +130,7 @@ def only_process(folder: Path) -> Iterator[None]:
     """Nobody else downloads into the folder meanwhile."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = open_without_links(folder / ".lock", "ab")
     except OSError as error:
         raise LabbenchError(f"cannot write to {folder}, where downloads are kept: {error.strerror}") from None
     with lock:

@@ -7,7 +7,6 @@ whole or not there. A snapshot counts only once the database's boundary names it
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from labbench.errors import LabbenchError
-from labbench.files import MODEL, SNAPSHOTS, discard_snapshots, snapshot_file
+from labbench.files import MODEL, SNAPSHOTS, discard_snapshots, snapshot_file, write_atomically
 from labbench.records import RunRecord
 
 Tensors = Mapping[str, Tensor]
@@ -53,12 +52,9 @@ def save_model(files: Path, run: RunRecord, weights: Tensors, info: State) -> No
 def write(path: Path, tensors: Tensors, state: State) -> None:
     """Tensors and state in one file that is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, {"state": json.dumps(state)})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with write_atomically(path) as file:
+        save_file(contiguous, file.name, {"state": json.dumps(state)})
 
 
 def read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -23,6 +23,7 @@ from textual.worker import Worker, get_current_worker
 
 from labbench import text
 from labbench.errors import LabbenchError, StoreError
+from labbench.files import write_atomically
 from labbench.tui import edits, source
 from labbench.tui.ask import Ask
 from labbench.tui.bars import KeyLine, TopLine
@@ -260,7 +261,8 @@ class DataScreen(Screen[None], Generic[Answer]):
 
     def _write_file(self, file: Path, words: str) -> None:
         try:
-            file.expanduser().write_text(words, encoding="utf-8", errors="backslashreplace", newline="")
+            with write_atomically(file.expanduser()) as output:
+                output.write(words.encode("utf-8", "backslashreplace"))
         except OSError as error:
             self.say(text.clean(f"{file} cannot be written: {error.strerror}"))
         else:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from labbench.errors import StoreError
+from labbench.files import write_atomically
 from labbench.user_folders import state_path
 
 
@@ -51,11 +51,10 @@ class Kept:
     def _write(self) -> None:
         """Whole or not at all."""
         document = {"database": str(self._database.resolve()), "last": self.last, "views": self.views}
-        draft = self._file.with_suffix(f".{os.getpid()}")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            draft.write_text(json.dumps(document, indent=1), encoding="utf-8")
-            draft.replace(self._file)
+            with write_atomically(self._file, mode=0o600) as file:
+                file.write(json.dumps(document, indent=1).encode())
         except (OSError, UnicodeError) as error:
             raise StoreError(f"the view cannot be kept in {self._file}: {error}") from error
 
