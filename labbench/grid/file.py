@@ -1,6 +1,6 @@
 """Reads a grid.toml: the shape of every table is checked here, its values against the task's parameters later.
 
-docs/design.md describes the tables, and `expansion` in which order they are applied.
+docs/reference/grid.md describes the tables, and `expansion` in which order they are applied.
 """
 
 from __future__ import annotations
