@@ -22,18 +22,20 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
     ways: dict[str, str] = {}
     try:
         # torch costs more than a second and the driver never needs it
+        from labbench.train.imports import imports_of
         from labbench.train.loop import train
         from labbench.train.tasks import load_task
 
-        for event in train(stack, load_task(stack.task), device, leaving=leaving):
-            match event:
-                case Started(run=key, way=way):
-                    ways[key] = way
-                case Boundary(run=key, step=step):
-                    unfinished[key] = replace(unfinished[key], boundary=step, way=ways[key])
-                case Finished(run=key) | Failed(run=key):
-                    unfinished.pop(key, None)
-            yield event
+        with imports_of(stack.task):
+            for event in train(stack, load_task(stack.task), device, leaving=leaving):
+                match event:
+                    case Started(run=key, way=way):
+                        ways[key] = way
+                    case Boundary(run=key, step=step):
+                        unfinished[key] = replace(unfinished[key], boundary=step, way=ways[key])
+                    case Finished(run=key) | Failed(run=key):
+                        unfinished.pop(key, None)
+                yield event
     except (Exception, SystemExit) as error:  # a user's code may raise anything, and the other runs go on
         if len(unfinished) == 1:
             (run,) = unfinished.values()

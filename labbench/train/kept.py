@@ -12,6 +12,7 @@ from labbench.errors import InputError
 from labbench.files import MODEL, files_folder
 from labbench.params import TRAINING, with_defaults
 from labbench.store.reader import Reader
+from labbench.train.imports import imports_of
 from labbench.train.snapshots import read
 from labbench.train.tasks import load_task, make_model
 
@@ -27,8 +28,9 @@ def load_model(run: str, *, db: Path | str | None = None, device: str = "cpu") -
     file = files_folder(path) / record.key / MODEL
     if not file.is_file():
         raise InputError(f'{record.name} ({record.key}) kept no model: [runtime] keep = "last" or "best" in its grid')
-    task = load_task(record.task)
-    model = make_model(task, with_defaults(record.config, {**TRAINING, **task.params}))
+    with imports_of(record.task):
+        task = load_task(record.task)
+        model = make_model(task, with_defaults(record.config, {**TRAINING, **task.params}))
     weights, _ = read(file, torch.device(device))
     model.load_state_dict(weights)
     return model.to(device).eval()

@@ -23,6 +23,7 @@ from labbench.records import Config
 from labbench.train.builtin import TASKS
 from labbench.train.data import Data
 from labbench.train.faults import where
+from labbench.train.imports import imports_of
 from labbench.train.loading import Datasets
 from labbench.train.losses import accuracy, cross_entropy
 from labbench.train.random import Purpose, all_generators, generator_seed
@@ -86,7 +87,8 @@ class FileTask:
 def load_task(name: str) -> Task:
     """The task called `name`: a built-in one, or `/path/file.py:Class`.
 
-    Raises InputError, which says what is missing or where the file fails.
+    What its functions call may import from its folder only within `imports_of(name)`. Raises InputError, which says
+    what is missing or where the file fails.
     """
     if name in TASKS:
         return TASKS[name]()
@@ -96,15 +98,14 @@ def load_task(name: str) -> Task:
             raise InputError(f"task {name}: say which class in it, {Path(name).name}:CLASS")
         hint = did_you_mean(name, TASKS) or f"; built in: {', '.join(TASKS)}; or FILE.py:CLASS"
         raise InputError(f"no task {name!r}{hint}")
-    return _task_from(_import(Path(path)), class_name, Path(path))
+    with imports_of(name):
+        return _task_from(_import(Path(path)), class_name, Path(path))
 
 
 def _import(file: Path) -> ModuleType:
-    """Run the file as a module, with its folder on the path as Python has it for a script."""
+    """Run the file as a module, in its import context."""
     if not file.is_file():
         raise InputError(f"no such task file: {file}")
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))
     spec = spec_from_file_location(f"labbench_task_{file.stem}", file)
     assert spec is not None  # as for any .py file
     assert spec.loader is not None
