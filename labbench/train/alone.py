@@ -12,9 +12,10 @@ from labbench.records import Config
 from labbench.train.clock import Clock
 from labbench.train.data import Split
 from labbench.train.dropout import swap_dropout
+from labbench.train.dtypes import place_model
 from labbench.train.freezing import set_mode
 from labbench.train.measures import losses_of, metrics_of
-from labbench.train.optim import make_optimizer
+from labbench.train.optim import make_optimizer, take_sparse_gradients
 from labbench.train.schedules import Schedule
 from labbench.train.stepper import Lesson, Measured, State
 
@@ -31,7 +32,7 @@ class Alone:
         self.smoothing: float = config["label_smoothing"]
         self.clip: float | None = config["clip"]
         swap_dropout(model, config["seed"], clock)
-        model.to(self.data.device, self.data.dtype)
+        place_model(model, self.data.device, self.data.dtype)
         if any(isinstance(module, nn.Conv2d) for module in model.modules()):
             # up to twice as fast on CPUs: pooling and normalisation above all
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -39,6 +40,9 @@ class Alone:
         self._arithmetic, self._forward = lesson.arithmetic, lesson.arithmetic.compiled(model)
         self.parameters = dict(model.named_parameters())
         self.optimizer = make_optimizer(config, self.parameters.values(), self.data.device)
+        self.config = config
+        self.sparse: list[str] | None = None
+        """Names of the parameters whose gradients are sparse; None before the first step."""
 
     def step(self, batch: Tensor) -> Measured:
         inputs, targets = self.data.gather(batch[0])
@@ -47,6 +51,13 @@ class Alone:
         for parameter in self.parameters.values():
             parameter.grad = None
         losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of their mean
+        if self.sparse is None:
+            self.sparse = [n for n, p in self.parameters.items() if p.grad is not None and p.grad.is_sparse]
+            if self.sparse:
+                take_sparse_gradients(self.optimizer, self.config, self.sparse[0])
+        if self.sparse and self.config["momentum"] > 0:  # every row moves: torch's sparse buffer grows with each step
+            for name in self.sparse:
+                self.parameters[name].grad = self.parameters[name].grad.to_dense()  # type: ignore[union-attr]
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         if not self.schedule.constant:

@@ -34,6 +34,9 @@ PLAIN = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "c
 
 def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config], lesson: Lesson) -> str | None:
     """Why these models cannot step together in that way, or None where they can."""
+    for name, parameter in models[0].named_parameters():
+        if parameter.is_complex():
+            return f"its {name} is complex"
     chosen = sorted({0, len(models) // 2, len(models) - 1})[:RUNS]
     plain = [{**configs[index], **PLAIN, "warmup": 0} for index in chosen]
     data, batch = some_samples(lesson, [config["seed"] for config in plain])
@@ -44,6 +47,8 @@ def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config
         with torch_generator(generator_seed(config["seed"], Purpose.GENERATOR, 1), torch.device("cpu")):
             before = torch.get_rng_state()
             expected += all_numbers(alone, batch[row : row + 1])
+            if alone.sparse:
+                return f"the gradient of its {alone.sparse[0]} is sparse"
             if not torch.equal(before, torch.get_rng_state()):
                 return "its forward draws random numbers"
 

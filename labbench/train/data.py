@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from labbench.errors import InputError
+from labbench.train.dtypes import place
 from labbench.train.random import Purpose, keys, permutations, words
 
 Split: TypeAlias = tuple[Tensor, Tensor]
@@ -160,7 +161,7 @@ class Data:
         home = device if resident else HOST
 
         def moved(split: Split) -> Split:
-            inputs, targets = (x.to(home, dtype if x.is_floating_point() else x.dtype).contiguous() for x in split)
+            inputs, targets = (place(x, home, dtype).contiguous() for x in split)
             return inputs, targets
 
         test = None if self.test is None else moved(self.test)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler, default_colla
 
 from labbench.errors import InputError, SampleError
 from labbench.train.data import HOST, Held, Split, usable_samples
+from labbench.train.dtypes import trained_dtype
 from labbench.train.faults import where
 from labbench.train.random import Purpose, all_generators, generator_seeds, permutations, seed_all
 
@@ -224,7 +225,7 @@ class Loaded:
         return self._typed(inputs), self._typed(targets)
 
     def _typed(self, part: Tensor) -> Tensor:
-        return part.to(self.dtype) if part.is_floating_point() else part
+        return part.to(trained_dtype(part.dtype, self.dtype))
 
 
 def _distinct(seeds: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -8,6 +8,7 @@ import torch
 import torch._dynamo  # every optimizer imports it at its first use, a second's work that forked workers shall find done
 from torch import nn, optim
 
+from labbench.errors import InputError
 from labbench.records import Config
 
 
@@ -18,8 +19,10 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: t
     """
     name, lr, weight_decay = config["optimizer"], config["lr"], config["weight_decay"]
     momentum, eps, betas = config["momentum"], config["eps"], (config["beta1"], config["beta2"])
-    # one kernel for all parameters; rmsprop has none, and adagrad's is for CPUs
-    fused = device.type in ("cpu", "cuda") or None
+    parameters = list(parameters)
+    # one kernel for all parameters, which must be real; rmsprop has none, and adagrad's is for CPUs
+    real = not any(parameter.is_complex() for parameter in parameters)
+    fused = (real and device.type in ("cpu", "cuda")) or None
     if name == "sgd":
         nesterov = config["nesterov"] and momentum > 0
         return optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
@@ -30,5 +33,27 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: t
     if name == "rmsprop":
         return optim.RMSprop(parameters, lr, config["alpha"], eps, weight_decay, momentum)
     if name == "adagrad":
-        return optim.Adagrad(parameters, lr, weight_decay=weight_decay, eps=eps, fused=device.type == "cpu" or None)
+        return optim.Adagrad(
+            parameters, lr, weight_decay=weight_decay, eps=eps, fused=(real and device.type == "cpu") or None
+        )
     raise ValueError(f"no such optimizer: {name}")
+
+
+def take_sparse_gradients(optimizer: optim.Optimizer, config: Config, parameter: str) -> None:
+    """Let the optimizer take sparse gradients, such as those of `nn.Embedding(sparse=True)`; no fused kernel does.
+
+    Raises InputError, which names the `parameter`, where this config cannot.
+    """
+    conflicts = {
+        f'optimizer = "{config["optimizer"]}"': config["optimizer"] not in ("sgd", "adagrad"),
+        f"weight_decay = {config['weight_decay']:g}": config["weight_decay"] > 0,
+        f"clip = {config['clip']}": config["clip"] is not None,
+    }
+    for setting, refused in conflicts.items():
+        if refused:
+            raise InputError(
+                f"{setting} cannot take the sparse gradient of {parameter}: use nn.Embedding(sparse=False), or sgd or "
+                "adagrad without weight_decay and clip"
+            )
+    for group in optimizer.param_groups:
+        group["fused"] = None

@@ -203,4 +203,5 @@ def _small(images: Tensor) -> Tensor:
 
 
 def _numbers(tensors: list[Tensor]) -> NDArray[np.float64]:
-    return torch.cat([tensor.double().flatten() for tensor in tensors]).cpu().numpy()
+    real = [tensor.abs() if tensor.is_complex() else tensor for tensor in tensors]
+    return torch.cat([tensor.double().flatten() for tensor in real]).cpu().numpy()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from labbench.train.data import Data, Split
+from labbench.train.dtypes import trained_dtype
 from labbench.train.loading import Datasets, Loaded
 
 SHARE = 0.5
@@ -46,4 +47,4 @@ def size(data: Data, dtype: torch.dtype) -> int:
     """The bytes of all splits, floating-point numbers as `dtype`."""
     splits: list[Split | None] = [data.train, data.val, data.test]
     parts = [part for split in splits if split is not None for part in split]
-    return sum(x.numel() * (dtype.itemsize if x.is_floating_point() else x.element_size()) for x in parts)
+    return sum(x.numel() * trained_dtype(x.dtype, dtype).itemsize for x in parts)

@@ -20,6 +20,9 @@ from labbench.errors import LabbenchError
 from labbench.files import MODEL, SNAPSHOTS, discard_snapshots, snapshot_file, write_atomically
 from labbench.records import RunRecord
 
+WIDE = "complex128"
+"""Header key that lists tensors of this type, which safetensors lacks: they are stored as pairs of float64."""
+
 Tensors = Mapping[str, Tensor]
 State = Mapping[str, Any]
 """Values that JSON can say; non-finite numbers too."""
@@ -51,10 +54,14 @@ def save_model(files: Path, run: RunRecord, weights: Tensors, info: State) -> No
 
 def write(path: Path, tensors: Tensors, state: State) -> None:
     """Tensors and state in one file that is whole or not there."""
+    wide = [name for name, tensor in tensors.items() if tensor.dtype == torch.complex128]
+    stored = {
+        name: torch.view_as_real(t).contiguous() if name in wide else t.contiguous() for name, t in tensors.items()
+    }
+    header = {"state": json.dumps(state)} | ({WIDE: json.dumps(wide)} if wide else {})
     path.parent.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with write_atomically(path) as file:
-        save_file(contiguous, file.name, {"state": json.dumps(state)})
+        save_file(stored, file.name, header)
 
 
 def read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -62,5 +69,7 @@ def read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str,
     with safe_open(path, framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}
+    for name in json.loads(metadata.get(WIDE, "[]")):
+        tensors[name] = torch.view_as_complex(tensors[name])
     state: dict[str, Any] = json.loads(metadata.get("state", "{}"))
     return tensors, state

@@ -21,6 +21,7 @@ from labbench.train.backprop import Backprop
 from labbench.train.clock import Clock
 from labbench.train.data import Split
 from labbench.train.dropout import Dropout, Masks, StackedDropout, replace_dropout
+from labbench.train.dtypes import place
 from labbench.train.freezing import set_mode
 from labbench.train.layers import Layers
 from labbench.train.measures import stacked_gradients_of, stacked_losses_of, stacked_metrics_of
@@ -88,12 +89,13 @@ class Together:
     def _arrange(self, configs: Sequence[Config], dropouts: Sequence[Sequence[float]], states: Sequence[State]) -> None:
         """Set up these runs, all after equally many updates."""
         self._configs, self._probabilities = configs, dropouts
-        place: dict[str, Any] = {"device": self.data.device, "dtype": self.data.dtype}
         tensors = [state.tensors for state in states]
-        self.parameters = self.rows.filled(tensors, torch.empty(0, **place))  # (S, P)
+        self.parameters = self.rows.filled(
+            tensors, torch.empty(0, device=self.data.device, dtype=self.data.dtype)
+        )  # (S, P)
         self.gradients = torch.zeros_like(self.parameters)  # (S, P)
         self.fixed = {
-            name: _placed(torch.stack([each[name] for each in tensors]), **place)
+            name: place(torch.stack([each[name] for each in tensors]), self.data.device, self.data.dtype)
             for name in tensors[0]
             if name not in self.rows.shapes
         }
@@ -256,7 +258,3 @@ def vmapped(model: nn.Module) -> Callable[[Tensors, Tensor], Any]:
         return functional_call(model, dict(tensors), (inputs,))
 
     return vmap(forward)
-
-
-def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)

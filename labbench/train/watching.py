@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from labbench.records import Config
+from labbench.train.dtypes import place_model
 from labbench.train.measures import losses_of
 from labbench.train.models import Step
 from labbench.train.starting import new_model
@@ -31,7 +32,7 @@ class Looking:
         """`config` is that of one of the runs."""
         self._task = lesson.task
         self._sample = lesson.data.glimpse(SAMPLES)
-        self.model = new_model(lesson.task, config).to(lesson.data.device, lesson.data.dtype).eval()
+        self.model = place_model(new_model(lesson.task, config), lesson.data.device, lesson.data.dtype).eval()
         self.modules = {_name(path, module): module for path, module in self.model.named_modules()}
         """By name, the model itself too."""
         self._layers = {
@@ -52,7 +53,7 @@ class Looking:
         """
         seen = {}
         for name, gradients in self.gradients(weights).items():
-            squares = [gradient.double().square().sum() for gradient in gradients]
+            squares = [gradient.abs().double().square().sum() for gradient in gradients]
             seen[f"grad_norm/{name}"] = torch.stack(squares).sum().sqrt().item() if squares else 0.0
         dead, self._dead = self._dead, {}
         return seen | {f"dead/{name}": silent.double().mean().item() for name, silent in dead.items()}
@@ -65,7 +66,7 @@ class Looking:
         loss = losses_of(self._task, self.model(inputs), targets).mean()
         found = iter(torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ())
         return {
-            name: [gradient for _, gradient in zip(layer, found, strict=False) if gradient is not None]
+            name: [g.to_dense() for _, g in zip(layer, found, strict=False) if g is not None]
             for name, layer in self._layers.items()
         }
 
