@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labbench.errors import InputError
-from labbench.files import MODEL
+from labbench.files import MODEL, run_folder
 
 RUN = "run:"
 """What a run's key stands behind, where a checkpoint may be a file or what a run kept."""
@@ -31,7 +31,7 @@ def checkpoint_at(word: str, files: Path | None) -> Path:
     """
     key = word.removeprefix(RUN)
     if key != word:
-        kept = None if files is None else files / key / MODEL
+        kept = None if files is None else run_folder(files, key) / MODEL
         if kept is None or not kept.is_file():
             keep = 'train it with [runtime] keep = "last" or "best" (and --rerun, if it is done)'
             raise InputError(f'init_from = "{word}": that run kept no model: {keep}')

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from labbench.errors import InputError
+from labbench.records import require_key
 
 MODEL = "model.safetensors"
 PORTRAIT = "portrait.npz"
@@ -23,9 +24,21 @@ def files_folder(database: Path) -> Path:
     return database.with_name(database.name + ".files")
 
 
+def run_folder(files: Path, run: str) -> Path:
+    """Return the folder of a run's files.
+
+    Raises:
+        InputError: If `run` is no key, or its folder is a symbolic link that leads out of `files`.
+    """
+    folder = files / require_key(run)
+    if folder.is_symlink() and not folder.resolve().is_relative_to(files.resolve()):
+        raise InputError(f"{folder} is a link out of {files}: put a run's files themselves there")
+    return folder
+
+
 def snapshot_file(files: Path, run: str, step: int) -> Path:
     """The state of a run after so many steps."""
-    return files / run / f"snapshot-{step}.safetensors"
+    return run_folder(files, run) / f"snapshot-{step}.safetensors"
 
 
 def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset()) -> None:
@@ -34,17 +47,17 @@ def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset
     """
     kept = {snapshot_file(files, run, step) for step in keep}
     for pattern in (SNAPSHOTS, f"{UNFINISHED}*"):
-        for file in (files / run).glob(pattern):
+        for file in run_folder(files, run).glob(pattern):
             if file not in kept:
                 file.unlink()
-    for folder in (files / run, files):
+    for folder in (run_folder(files, run), files):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 
 def discard_portrait(files: Path, run: str) -> None:
     """Delete that of an earlier attempt, if there is one: the run begins anew."""
-    (files / run / PORTRAIT).unlink(missing_ok=True)
+    (run_folder(files, run) / PORTRAIT).unlink(missing_ok=True)
 
 
 def refuse_database(target: Path) -> None:
@@ -88,7 +101,7 @@ def open_without_links(path: Path, mode: str, *, permissions: int = 0o666, buffe
     """Open a file whose name others can predict, in a binary `mode`. Raises OSError if it is a symbolic link."""
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, permissions)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, permissions)  # a pipe is refused, not waited for
 
     return open(path, mode, buffering, opener=opener)  # Path.open takes no opener
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.errors import InputError
-from labbench.files import PORTRAIT, files_folder, write_atomically
+from labbench.files import PORTRAIT, files_folder, run_folder, write_atomically
 
 if TYPE_CHECKING:  # the TUI's first paint does without numpy
     import numpy as np
@@ -81,9 +81,9 @@ class Portrait:
     histograms: Sequence[Histogram] = field(default=())
 
 
-def portrait_path(database: Path, key: str) -> Path | None:
-    """Where a run's portrait would lie; None for a key that somebody else wrote, which might lead elsewhere."""
-    return files_folder(database) / key / PORTRAIT if key.isalnum() else None
+def portrait_path(database: Path, key: str) -> Path:
+    """Return the path of a run's portrait, which may not exist."""
+    return run_folder(files_folder(database), key) / PORTRAIT
 
 
 def write_portrait(path: Path, portrait: Portrait) -> None:
@@ -95,9 +95,9 @@ def write_portrait(path: Path, portrait: Portrait) -> None:
         np.savez_compressed(file, **_arrays(portrait))
 
 
-def read_portrait(path: Path | None) -> Portrait | None:
+def read_portrait(path: Path) -> Portrait | None:
     """The portrait in the file, None where there is none. Raises InputError for a file that is no portrait."""
-    if path is None or not path.is_file():
+    if not path.is_file():
         return None
     import numpy as np
 

@@ -6,10 +6,13 @@ No tensor leaves `train/` and no SQL row leaves `store/`: a run is a `RunRecord`
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
+
+from labbench.errors import InputError
 
 Config: TypeAlias = Mapping[str, Any]
 """The hyperparameters of one run: flat, keys joined with `.`, values JSON (numbers, strings, booleans, lists)."""
@@ -20,6 +23,23 @@ STATUSES: tuple[Status, ...] = ("queued", "running", "finished", "diverged", "fa
 Goal: TypeAlias = Literal["min", "max"]
 
 FailureKind: TypeAlias = Literal["user", "crash", "node", "timeout", "oom"]
+
+
+_KEY = re.compile("[A-Za-z0-9]{1,64}")
+
+
+def require_key(key: object) -> str:
+    """Return a run's key as a database or another file gives it; a folder is named by it.
+
+    Raises:
+        InputError: If it is anything but ASCII letters and digits: somebody else has written it.
+    """
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InputError(
+            f"a run has the key {repr(key)[:80]}, but a key is letters and digits: labbench did not write it, and the "
+            "file that it is in cannot be trusted"
+        )
+    return key
 
 
 def default_goal(metric: str) -> Goal:

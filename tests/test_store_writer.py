@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labbench.errors import RunNotFound, StoreError
+from labbench.errors import InputError, RunNotFound, StoreError
 from labbench.records import Boundary, Failed, Finished, Log, NewRun, Started, Stop
 from labbench.store import liveness
 from labbench.store.reader import Reader
@@ -359,7 +359,8 @@ def test_a_key_from_elsewhere_cannot_lead_out_of_the_folder_of_files(writer: Wri
     queue(writer)
     (path.parent / "precious").mkdir()
     writer._connection.execute("UPDATE runs SET key = '../precious'")
-    writer.remove(["../precious"])
+    with pytest.raises(InputError, match="a key is letters and digits"):
+        writer.remove(["../precious"])
     assert (path.parent / "precious").exists()
 
 

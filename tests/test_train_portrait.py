@@ -158,8 +158,8 @@ def test_arrays_that_do_not_fit_together_and_objects_are_refused(tmp_path: Path)
 
 
 def test_a_key_that_somebody_else_wrote_leads_nowhere(tmp_path: Path) -> None:
-    assert portrait_path(tmp_path / "runs.db", "../../etc") is None
-    assert read_portrait(None) is None
+    with pytest.raises(InputError, match="a key is letters and digits"):
+        portrait_path(tmp_path / "runs.db", "../../etc")
 
 
 def test_a_single_output_tells_two_classes_apart() -> None:

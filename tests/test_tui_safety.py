@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -124,3 +125,15 @@ def test_no_line_is_wider_than_the_terminal_whatever_a_name_holds(database: Path
             assert strip.cell_length == SMALL[0]
 
     use(database, look, size=SMALL)
+
+
+def test_a_database_with_a_key_that_is_no_key_is_refused_in_words(database: Path) -> None:
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("UPDATE runs SET key = '../../etc' WHERE id = 1")
+    connection.close()
+
+    async def look(pilot: Pilot[None]) -> None:
+        shown = screen(pilot) + await press(pilot, "space", "j", "enter")
+        assert "a key is letters and digits" in shown
+
+    use(database, look)

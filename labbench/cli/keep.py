@@ -10,6 +10,7 @@ import click
 
 from labbench.cli.options import database
 from labbench.errors import InputError, StoreError
+from labbench.text import clean
 
 if TYPE_CHECKING:
     from labbench.store.health import Diagnosis
@@ -35,6 +36,9 @@ def import_labbench(db: Path, path: Path) -> None:
 
     merged = import_labbench(db, path)
     click.echo(f"{len(merged.new)} new runs, {len(merged.newer)} brought up to date, {merged.n_same} were here already")
+    if merged.skipped:
+        few = ", ".join(clean(str(file)) for file in merged.skipped[:5]) + (", ..." if len(merged.skipped) > 5 else "")
+        click.echo(f"not copied, since only regular files are (no links): {few}", err=True)
 
 
 @import_.command("csv")

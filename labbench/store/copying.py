@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from labbench.errors import InputError
 from labbench.files import write_atomically
+from labbench.records import require_key
 from labbench.store.opening import explained, is_live, open_for_reading
 from labbench.store.queueing import new_key
 from labbench.store.rows import STATUS
@@ -33,6 +34,8 @@ class Merged:
     newer: Mapping[str, str]
     """Runs that were here and had gone on there."""
     n_same: int
+    skipped: Sequence[Path] = ()
+    """Files there that were not copied, since they are links or no regular files."""
 
 
 def back_up(path: Path, copy: Path) -> None:
@@ -71,7 +74,8 @@ def attached(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
 def merge(connection: sqlite3.Connection) -> Merged:
     """Bring in the runs of the attached database that are not here, or have gone on there.
 
-    The caller holds a transaction. Keys are kept where they are free; the same again changes nothing.
+    The caller holds a transaction. Keys are kept where they are free; the same again changes nothing. Raises InputError
+    where a key there is none that labbench makes.
     """
     _pair_names(connection)
     new, newer, n_same = {}, {}, 0
@@ -130,6 +134,8 @@ def _pairs(connection: sqlite3.Connection) -> list[tuple[int, str, _Ours | None]
     """Every run there, its id and key, and what it is here, perhaps under another key for its own was taken."""
     columns = "id, key, created, identity, coalesce(heartbeat, 0), runs.status = 'running'"
     theirs = connection.execute(f"SELECT {columns} FROM other.runs ORDER BY id").fetchall()
+    for _, key, *_ in theirs:
+        require_key(key)
     by_key, renamed = {}, {}
     their_keys = {key for _, key, *_ in theirs}
     is_driven = f"{STATUS} = 'running'"

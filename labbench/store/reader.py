@@ -9,13 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from labbench.errors import InputError, RunNotFound, did_you_mean
 from labbench.filters import Filter, parse
-from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal
+from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
 from labbench.store.configs import config_keys
 from labbench.store.lookup import find
 from labbench.store.ordering import order, require_heading, value_under
@@ -86,7 +86,7 @@ class Reader:
     def keys(self, wanted: Wanted = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
         """The keys of all runs that fit, in the order of `runs`: a tenth of the work where nothing else is shown."""
         rows = self._connection.read(lambda connection: _sorted(connection, Sql("runs.key"), wanted, sort, descending))
-        return [key for (key,) in rows]
+        return [require_key(key) for (key,) in rows]
 
     def values(
         self,
@@ -196,7 +196,7 @@ class Reader:
         rows = self._connection.read(
             lambda connection: connection.execute(query, (_run_id(connection, key),)).fetchall()
         )
-        return [Artifact(*row) for row in rows]
+        return [_artifact(*row) for row in rows]
 
     def sources(self, key: str) -> dict[str, str]:
         """The texts that a run was made from, by kind: grid, task, diff."""
@@ -331,6 +331,13 @@ class Reader:
 
 def _tree(wanted: Wanted) -> Filter | None:
     return parse(wanted) if isinstance(wanted, str) else wanted
+
+
+def _artifact(name: str, path: str, *rest: Any) -> Artifact:
+    """Return a record of a file. Raises InputError if its path leads out of the run's folder."""
+    if ".." in PurePosixPath(path).parts:
+        raise InputError(f"the file {name!r} of a run is at {path!r}, which leads out of the run's folder")
+    return Artifact(name, path, *rest)
 
 
 def _sorted(

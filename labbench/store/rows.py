@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from labbench.records import MetricSummary, RunRecord
+from labbench.errors import InputError
+from labbench.records import MetricSummary, RunRecord, require_key
 
 _IS_LOST = "runs.status = 'running' AND is_lost(runs.heartbeat, runs.host, runs.pid)"
 STATUS = f"CASE WHEN {_IS_LOST} THEN 'lost' ELSE runs.status END"
@@ -49,6 +50,9 @@ def storable(text: str) -> str:
 
 def _record(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, MetricSummary]) -> RunRecord:
     columns = dict(zip(_FIELDS, row, strict=True))
+    require_key(columns["key"])
+    if not isinstance(columns["boundary"], int):  # it is part of a snapshot's name
+        raise InputError(f"run {columns['key']} can go on from {columns['boundary']!r}, which is no step")
     dirty = columns["git_dirty"]
     columns |= {
         "config": json.loads(columns["config"]),

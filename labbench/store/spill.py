@@ -17,8 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from labbench.errors import InputError
 from labbench.files import open_without_links
-from labbench.records import Points
+from labbench.records import Points, require_key
 from labbench.store.recording import metric_id_of
 from labbench.store.script_runs import (
     Artifact,
@@ -99,7 +100,7 @@ def _take_in_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) ->
     try:
         _write(connection, _lines(file))
         connection.execute("COMMIT")
-    except (KeyError, TypeError, ValueError) as error:
+    except (InputError, KeyError, TypeError, ValueError) as error:
         connection.execute("ROLLBACK")
         warnings.warn(f"{path}: not taken into the database, it is damaged: {error!r}", stacklevel=2)
         return
@@ -153,4 +154,7 @@ def _exact(points: Points) -> dict[str, Any]:
 
 def _run(fields: Mapping[str, Any]) -> ScriptRun:
     artifacts = tuple(Artifact(**artifact) for artifact in fields["artifacts"])
-    return ScriptRun(**{**fields, "tags": tuple(fields["tags"]), "artifacts": artifacts})
+    run = ScriptRun(**{**fields, "tags": tuple(fields["tags"]), "artifacts": artifacts})
+    if run.key:  # empty: it is given one
+        require_key(run.key)
+    return run

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labbench.filters import Filter
-from labbench.records import RunRecord
+from labbench.records import RunRecord, require_key
 from labbench.store.opening import explained, open_for_reading
 from labbench.store.query import read_metrics, where
 from labbench.store.rows import FROM_RUNS, THESE, as_json_list, read_records
@@ -103,4 +103,7 @@ def _begin(
     query = f"""
         SELECT runs.id, runs.key, runs.name, experiments.name {FROM_RUNS} WHERE {condition.text} ORDER BY runs.id
     """
-    return names, connection.execute(query, condition.parameters).fetchall()
+    runs = connection.execute(query, condition.parameters).fetchall()
+    for _, key, *_ in runs:
+        require_key(key)
+    return names, runs

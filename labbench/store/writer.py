@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
-from labbench.files import files_folder
+from labbench.files import files_folder, run_folder
 from labbench.records import Event, Goal, NewRun, RunRecord, Status, Stop
 from labbench.store.liveness import HOST
 from labbench.store.opening import explained, open_for_writing, resolved
@@ -231,6 +231,7 @@ class Writer:
 
     def remove(self, keys: Sequence[str]) -> None:
         """Delete runs with everything that belongs to them, the files too."""
+        folders = [run_folder(files_folder(self.path), key) for key in keys]
         with self._transaction() as connection:
             ids = _ids(connection, keys)
             for table in ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources"):
@@ -240,10 +241,9 @@ class Writer:
             connection.execute("DELETE FROM experiments WHERE id NOT IN (SELECT experiment_id FROM runs)")
         import shutil  # 4 ms, which a script's start need not pay
 
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
         folder = files_folder(self.path)
-        for key in keys:
-            if key.isalnum():  # a key that somebody else wrote must not lead out of the folder
-                shutil.rmtree(folder / key, ignore_errors=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, get_args
 
 from labbench.errors import InputError
-from labbench.files import files_folder
+from labbench.files import files_folder, run_folder
 from labbench.records import Goal
 from labbench.store.script_runs import Printed, Stream
 from labbench.tracking import process
@@ -89,7 +89,7 @@ class Run:
         """
         from labbench.tracking.artifacts import recorded  # who records none need not load it
 
-        artifact = recorded(Path(path), files_folder(self.path) / self.key, copy=copy)
+        artifact = recorded(Path(path), run_folder(files_folder(self.path), self.key), copy=copy)
         self._recorder.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
 
     def watch_output(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from labbench.errors import InputError
-from labbench.files import MODEL, files_folder
+from labbench.files import MODEL, files_folder, run_folder
 from labbench.params import TRAINING, with_defaults
 from labbench.store.reader import Reader
 from labbench.train.imports import imports_of
@@ -25,7 +25,7 @@ def load_model(run: str, *, db: Path | str | None = None, device: str = "cpu") -
     path = Path(db or os.environ.get("LABBENCH_DB") or "runs.db")
     with Reader(path) as reader:
         record = reader.find(run)
-    file = files_folder(path) / record.key / MODEL
+    file = run_folder(files_folder(path), record.key) / MODEL
     if not file.is_file():
         raise InputError(f'{record.name} ({record.key}) kept no model: [runtime] keep = "last" or "best" in its grid')
     with imports_of(record.task):

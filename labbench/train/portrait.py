@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from labbench.files import PORTRAIT
+from labbench.files import PORTRAIT, run_folder
 from labbench.portrait_file import BINS, Histogram, Kind, Mistakes, Plane, Portrait, write_portrait
 from labbench.train.data import Source
 from labbench.train.models import ACTIVATIONS
@@ -64,7 +64,7 @@ class Portraits:
             histograms += self._spread(epoch, weights)
         self._looking.model.load_state_dict(weights)
         with torch.no_grad():
-            write_portrait(self._files / run / PORTRAIT, self._portrait(epoch, histograms))
+            write_portrait(run_folder(self._files, run) / PORTRAIT, self._portrait(epoch, histograms))
 
     def _portrait(self, epoch: int, histograms: list[Histogram]) -> Portrait:
         inputs, targets = self._data.glimpse()

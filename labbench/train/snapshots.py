@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from labbench.errors import LabbenchError
-from labbench.files import MODEL, SNAPSHOTS, discard_snapshots, snapshot_file, write_atomically
+from labbench.files import MODEL, SNAPSHOTS, discard_snapshots, run_folder, snapshot_file, write_atomically
 from labbench.records import RunRecord
 
 WIDE = "complex128"
@@ -31,7 +31,7 @@ State = Mapping[str, Any]
 def save(files: Path, run: RunRecord, step: int, tensors: Tensors, state: State) -> None:
     """Write the run's snapshot at `step`. The one before stays, since the database may not know of this one yet."""
     write(snapshot_file(files, run.key, step), tensors, state)
-    steps = sorted(int(file.stem.rpartition("-")[2]) for file in (files / run.key).glob(SNAPSHOTS))
+    steps = sorted(int(file.stem.rpartition("-")[2]) for file in run_folder(files, run.key).glob(SNAPSHOTS))
     discard_snapshots(files, run.key, keep=frozenset(steps[-2:]))
 
 
@@ -49,7 +49,7 @@ def load(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, T
 
 def save_model(files: Path, run: RunRecord, weights: Tensors, info: State) -> None:
     """Keep a model's weights; `info` says at which step they were taken, and why."""
-    write(files / run.key / MODEL, weights, info)
+    write(run_folder(files, run.key) / MODEL, weights, info)
 
 
 def write(path: Path, tensors: Tensors, state: State) -> None:
