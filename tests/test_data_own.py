@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from labbench.train.losses import prediction_loss, prediction_metrics
 from labbench.train.own_data import own_data
 from labbench.train.pictures import read_picture
 from labbench.train.tasks import load_task, make_data, make_model
+from png_files import png
 from training import trained
 
 
@@ -190,51 +189,6 @@ def test_a_table_has_no_cnn(tmp_path: Path) -> None:
     config = {**with_defaults({"path": table(tmp_path, WINE), "model": "cnn"}, BUILTIN["own"]), "seed": 0}
     with pytest.raises(InputError, match="a cnn takes images, and these data are a table"):
         make_model(load_task("own"), config)
-
-
-def png(pixels: np.ndarray, *, filters: str = "0") -> bytes:
-    """A PNG of pixels (H, W, C), its lines filtered by the types given, over and over."""
-    height, width, channels = pixels.shape
-    padded = np.zeros((height + 1, width + 1, channels), np.int16)
-    padded[1:, 1:] = pixels
-    lines = b""
-    for row in range(1, height + 1):
-        kind = int(filters[row % len(filters)])
-        left, up, corner = padded[row, :-1], padded[row - 1, 1:], padded[row - 1, :-1]
-        near = [np.abs(each - (left + up - corner)) for each in (left, up, corner)]
-        paeth = np.where((near[0] <= near[1]) & (near[0] <= near[2]), left, np.where(near[1] <= near[2], up, corner))
-        guess = [np.zeros_like(left), left, up, (left + up) // 2, paeth][kind]
-        lines += bytes([kind]) + (padded[row, 1:] - guess).astype(np.uint8).tobytes()
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    packed = zlib.compress(lines)
-    chunks = [
-        (b"IHDR", header),
-        (b"tEXt", b"a comment"),
-        (b"IDAT", packed[:20]),
-        (b"IDAT", packed[20:]),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I4s", len(body), name) + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
-    )
-
-
-@pytest.mark.parametrize("filters", ["0", "1", "2", "3", "4", "01234"])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_png_is_read_without_any_library(tmp_path: Path, filters: str, channels: int) -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (11, 7, channels), dtype=np.uint8)
-    (tmp_path / "a.PNG").write_bytes(png(pixels, filters=filters))
-    shown = pixels[..., :1] if channels < 3 else pixels[..., :3]  # without the transparency
-    assert np.array_equal(read_picture(tmp_path / "a.PNG"), shown)
-
-
-def test_pgm_and_ppm_are_read(tmp_path: Path) -> None:
-    (tmp_path / "a.pgm").write_bytes(b"P5\n# a comment\n3 2\n255\n" + bytes(range(6)))
-    (tmp_path / "a.ppm").write_bytes(b"P6 1 2 255\n" + bytes(range(6)))
-    assert read_picture(tmp_path / "a.pgm").tolist() == [[[0], [1], [2]], [[3], [4], [5]]]
-    assert read_picture(tmp_path / "a.ppm").tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
 
 
 def image_folder(folder: Path) -> Path:
