@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("PIL")
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from labbench.params import with_defaults
 from labbench.train.data import Data
 from labbench.train.losses import prediction_loss, prediction_metrics
 from labbench.train.own_data import own_data
-from labbench.train.pictures import read_picture
 from labbench.train.tasks import load_task, make_data, make_model
 from png_files import png
 from training import trained
@@ -210,32 +210,14 @@ def test_a_folder_of_images_has_a_class_for_each_folder_in_it(tmp_path: Path) ->
     assert trained({**config, "batch_size": 4}, task=load_task("own")).last("val/accuracy") == 1
 
 
-def test_images_that_cannot_be_used_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_cannot_be_used_are_explained(tmp_path: Path) -> None:
     folder = image_folder(tmp_path)
     odd = folder / "dark" / "odd.png"
     odd.write_bytes(png(np.zeros((6, 4, 3), np.uint8)))
     with pytest.raises(InputError, match=r"odd.png and .*0.png differ, 4x6 in colours and 5x6 in colours"):
         made(path=str(folder))
-    monkeypatch.setattr("labbench.train.pictures.find_spec", lambda name: None)
-    odd.write_bytes(png(np.zeros((6, 4, 3), np.uint8))[:60])
-    with pytest.raises(InputError, match=r"odd.png cannot be read: .*pip install pillow"):
-        read_picture(odd)
-    with pytest.raises(InputError, match=r"photo.jpg: to read .jpg takes Pillow: pip install pillow"):
-        read_picture(folder / "photo.jpg")
     with pytest.raises(InputError, match="must have a folder of images for each class, at least two"):
         made(path=str(folder / "dark"))
-
-
-def test_other_images_are_read_by_pillow(tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image")
-    pixels = np.full((4, 6, 3), 90, np.uint8)
-    image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95)
-    assert np.abs(read_picture(tmp_path / "a.jpg").astype(int) - pixels).max() < 4
-    image.fromarray(pixels).convert("P").save(tmp_path / "palette.png")
-    assert read_picture(tmp_path / "palette.png").shape == (4, 6, 3)
-    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8")
-    with pytest.raises(InputError, match=r"torn.jpg cannot be read"):
-        read_picture(tmp_path / "torn.jpg")
 
 
 def test_a_file_of_one_state_is_read_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "ray", "textual", "numpy", "plotext", "sqlite_utils", "rich", "click", "platformdirs"}
+HEAVY = {"torch", "ray", "textual", "numpy", "plotext", "sqlite_utils", "rich", "click", "platformdirs", "PIL"}
 
 
 def loaded_by(code: str) -> set[str]:

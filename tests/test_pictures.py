@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,11 @@ from numpy.typing import NDArray
 pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
+from PIL import Image
+
+from labbench.errors import InputError
 from labbench.train.pictures import read_picture
-from png_files import CHANNELS, COLOURS, COLOURS_ALPHA, DEPTHS, GREY, GREY_ALPHA, PALETTE, png
+from png_files import CHANNELS, COLOURS, COLOURS_ALPHA, DEPTHS, GREY, GREY_ALPHA, PALETTE, chunk, png
 
 KINDS = [(colour, bits) for colour, depths in DEPTHS.items() for bits in depths]
 TRANSPARENCY = {GREY: b"\0\1", COLOURS: b"\0\1\0\2\0\3", PALETTE: b"\0\x80"}
@@ -31,7 +37,6 @@ def expected(samples: NDArray[np.int64], colour: int, bits: int, palette: NDArra
     return values[..., :3]
 
 
-@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 @pytest.mark.parametrize("interlaced", [False, True], ids=["in order", "interlaced"])
 @pytest.mark.parametrize("transparent", [False, True], ids=["opaque", "tRNS"])
 @pytest.mark.parametrize(("colour", "bits"), KINDS)
@@ -76,3 +81,55 @@ def test_pgm_and_ppm_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.ppm").write_bytes(b"P6 1 2 255\n" + bytes(range(6)))
     assert read_picture(tmp_path / "a.pgm").tolist() == [[[0], [1], [2]], [[3], [4], [5]]]
     assert read_picture(tmp_path / "a.ppm").tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".gif", ".tif", ".webp"])
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3)])
+def test_other_formats_are_read(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    Image.fromarray(np.full(shape, 90, np.uint8)).save(tmp_path / f"a{suffix}")
+    values = read_picture(tmp_path / f"a{suffix}")
+    assert values.shape[:2] == (4, 6)
+    assert np.abs(values.astype(int) - 90).max() < 4
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 9, 3))
+SOUND = png(PIXELS)
+HUGE = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)  # 400 megapixels
+TEXT = zlib.compress(bytes(100_000_000))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "it is broken, or not an image in one of PNG, PPM, JPEG"),
+        (b"\xff\xd8", "it is broken, or not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is broken, or not an image"),
+        (SOUND[:40], "it is broken, or not an image"),
+        (SOUND[:-60], "truncated"),
+        (SOUND.replace(b"IDAT", b"IDAX"), "broken, or not an image"),
+        (b"P6 3 2 255\n1234", "truncated"),
+        (SOUND[:8] + chunk(b"IHDR", HUGE) + chunk(b"IDAT", b"") + chunk(b"IEND", b""), "decompression bomb"),
+        (SOUND[:33] + chunk(b"zTXt", b"a\0\0" + TEXT) + SOUND[33:], "Decompressed data too large"),
+    ],
+    ids=["empty", "jpeg", "eps", "header", "cut off", "no data", "ppm", "many pixels", "long text"],
+)
+def test_a_file_that_cannot_be_read_is_named_with_what_is_wrong(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=rf"a\.png cannot be read: .*{problem}"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_file_cut_off_anywhere_is_read_whole_or_refused(tmp_path: Path) -> None:
+    for size in range(len(SOUND)):
+        (tmp_path / "a.png").write_bytes(SOUND[:size])
+        try:
+            assert np.array_equal(read_picture(tmp_path / "a.png"), PIXELS)
+        except InputError as error:
+            assert "a.png cannot be read" in str(error)  # noqa: PT017
+
+
+def test_without_pillow_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(SOUND)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(InputError, match=r"a\.png: reading images needs Pillow: pip install pillow"):
+        read_picture(tmp_path / "a.png")
