@@ -5,10 +5,12 @@ Kept free of torch so that a grid is checked, hashed and queued without waiting 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
+from labbench.errors import InputError
 from labbench.records import Config
 
 ParamType: TypeAlias = Literal["int", "float", "bool", "str", "ints", "floats", "strs"]
@@ -82,6 +84,74 @@ TRAINING: dict[str, Param] = {
     ),
 }
 """Parameters of the training loop, the same for every task."""
+
+REDECLARABLE = ("epochs", "batch_size", "seed", "optimizer", "lr", "weight_decay")
+"""Parameters of the loop for which a task may declare a default and a range of its own; they stay the loop's."""
+
+
+def all_params(declared: Params) -> dict[str, Param]:
+    """Return the parameters of the training loop and those that a task declares.
+
+    A redeclared parameter keeps the loop's type and stays one value a run in a stack; so does a task's `dropout`.
+
+    Raises:
+        InputError: A redeclared parameter has another type, or a default or a choice that the loop does not take.
+    """
+    params = {**TRAINING, **declared}
+    for key in REDECLARABLE:
+        params[key] = _narrowed(key, TRAINING[key], params[key])
+    if "dropout" in declared and declared["dropout"].type == "float":
+        params["dropout"] = replace(declared["dropout"], per_run=True)
+    return params
+
+
+def own_keys(params: Params) -> list[str]:
+    """Return the keys of the loop that a task uses for parameters of its own; the loop keeps its defaults there."""
+    return [
+        key for key, param in TRAINING.items() if key not in REDECLARABLE and key in params and params[key] != param
+    ]
+
+
+def own_key_notes(params: Params) -> list[str]:
+    """Return a line for each parameter of a task that is named like one of the loop's: `eps`, `momentum`."""
+    return [
+        f"`{key}` is the task's own parameter; the training loop keeps "
+        + (f"no `{key}`" if TRAINING[key].default is None else f"{key} = {json.dumps(TRAINING[key].default)}")
+        for key in own_keys(params)
+    ]
+
+
+def loop_config(config: Config, params: Params) -> dict[str, Any]:
+    """Return the config as the training loop reads it: the loop's defaults under the task's own keys."""
+    return {**config, **{key: TRAINING[key].default for key in own_keys(params)}}
+
+
+def _narrowed(key: str, loop: Param, declared: Param) -> Param:
+    """The loop's parameter with the default, the help and the narrower range of a task's declaration."""
+    if declared.type != loop.type:
+        raise InputError(f"the task declares `{key}` as {declared.type!r}; the training loop takes {loop.type!r}")
+    choices = declared.choices or loop.choices
+    unknown = [choice for choice in choices if loop.choices and choice not in loop.choices]
+    if unknown:
+        raise InputError(f"the task declares `{key}` with {unknown[0]!r}; choose from {', '.join(loop.choices)}")
+    if declared.default is None:
+        raise InputError(f"the task declares `{key}` without a default, and the training loop needs one")
+    low, above = _stricter(max, loop.low, declared.low), _stricter(max, loop.above, declared.above)
+    high, below = _stricter(min, loop.high, declared.high), _stricter(min, loop.below, declared.below)
+    return replace(
+        loop,
+        default=declared.default,
+        help=declared.help or loop.help,
+        low=low if above is None or (low is not None and low > above) else None,
+        above=above if low is None or (above is not None and above >= low) else None,
+        high=high if below is None or (high is not None and high < below) else None,
+        below=below if high is None or (below is not None and below <= high) else None,
+        choices=choices,
+    )
+
+
+def _stricter(choose: Callable[[list[float]], float], *bounds: float | None) -> float | None:
+    return choose(given) if (given := [bound for bound in bounds if bound is not None]) else None
 
 
 def with_defaults(config: Config, params: Params) -> dict[str, Any]:

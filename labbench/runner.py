@@ -23,7 +23,7 @@ from labbench.executors.workers import WorkerExecutor
 from labbench.files import files_folder
 from labbench.filters import matches_config, parse, require_config_keys
 from labbench.grid import Grid, expand, new_runs, read_grid
-from labbench.params import TRAINING, Params
+from labbench.params import TRAINING, Params, all_params, own_key_notes
 from labbench.planner import plan
 from labbench.provenance import Provenance, provenance
 from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, Status
@@ -44,6 +44,11 @@ class Asked:
     warnings: list[str]
     params: Params
     """What the task understands."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines on what the grid's task does otherwise than its words suggest."""
+        return [] if self.grid.command or self.grid.task in BUILTIN else own_key_notes(self.params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ def task_params(grid: Grid) -> Params:
     require_torch()
     from labbench.train.tasks import load_task  # a file of the user's own, which imports torch
 
-    return {**TRAINING, **load_task(grid.task).params}
+    return all_params(load_task(grid.task).params)
 
 
 def require_stop_metric(grid: Grid) -> None:

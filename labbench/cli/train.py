@@ -58,6 +58,8 @@ def run(
     asked = [read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for grid in grids]
     for warning in (warning for one in asked for warning in one.warnings):
         click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
+    for note in dict.fromkeys(note for one in asked for note in one.notes):
+        click.echo(f"note: {clean(note)}", err=True)
     devices = [devices_for(one, device, workers) for one in asked]
     if dry_run:
         from labbench.cli.preview import preview
@@ -126,7 +128,7 @@ def go_on_alone(db: Path) -> None:
 def tasks(name: str | None, as_json: bool) -> None:
     """What can be trained, and the parameters of the task NAME (built in, or FILE.py:CLASS)."""
     from labbench.catalogue import BUILTIN
-    from labbench.params import TRAINING
+    from labbench.params import all_params, own_key_notes
 
     if name is None:
         if as_json:
@@ -137,7 +139,10 @@ def tasks(name: str | None, as_json: bool) -> None:
         click.echo("parameters: labbench tasks NAME; a task of your own: labbench tasks my_task.py:Task", err=True)
         return
     own = own_params(name)
-    params = {**own, **TRAINING, **own}  # the task's first, and where it overrides the loop's
+    merged = all_params(own)
+    params = {key: merged[key] for key in (*own, *merged)}  # the task's first
+    for note in own_key_notes(merged):
+        click.echo(f"note: {clean(note)}", err=True)
     if as_json:
         click.echo(json.dumps({key: told(param) for key, param in params.items()}))
     else:

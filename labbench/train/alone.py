@@ -28,9 +28,10 @@ class Alone:
     def __init__(self, model: nn.Module, config: Config, lesson: Lesson, clock: Clock) -> None:
         """The model is taken over, to where the lesson's data lies."""
         self.model, self.task, self.data, self.clock = model, lesson.task, lesson.data, clock
-        self.schedule = Schedule([config], lesson.steps_per_epoch)
-        self.smoothing: float = config["label_smoothing"]
-        self.clip: float | None = config["clip"]
+        settings = lesson.loop_config(config)
+        self.schedule = Schedule([settings], lesson.steps_per_epoch)
+        self.smoothing: float = settings["label_smoothing"]
+        self.clip: float | None = settings["clip"]
         swap_dropout(model, config["seed"], clock)
         place_model(model, self.data.device, self.data.dtype)
         if any(isinstance(module, nn.Conv2d) for module in model.modules()):
@@ -39,8 +40,8 @@ class Alone:
         lesson.arithmetic.adapt(model)
         self._arithmetic, self._forward = lesson.arithmetic, lesson.arithmetic.compiled(model)
         self.parameters = dict(model.named_parameters())
-        self.optimizer = make_optimizer(config, self.parameters.values(), self.data.device)
-        self.config = config
+        self.optimizer = make_optimizer(settings, self.parameters.values(), self.data.device)
+        self.settings = settings
         self.sparse: list[str] | None = None
         """Names of the parameters whose gradients are sparse; None before the first step."""
 
@@ -54,8 +55,8 @@ class Alone:
         if self.sparse is None:
             self.sparse = [n for n, p in self.parameters.items() if p.grad is not None and p.grad.is_sparse]
             if self.sparse:
-                take_sparse_gradients(self.optimizer, self.config, self.sparse[0])
-        if self.sparse and self.config["momentum"] > 0:  # every row moves: torch's sparse buffer grows with each step
+                take_sparse_gradients(self.optimizer, self.settings, self.sparse[0])
+        if self.sparse and self.settings["momentum"] > 0:  # every row moves: torch's sparse buffer grows with each step
             for name in self.sparse:
                 self.parameters[name].grad = self.parameters[name].grad.to_dense()  # type: ignore[union-attr]
         if self.clip is not None:

@@ -28,7 +28,15 @@ SAMPLES = 16
 TOLERANCE = 1e-9
 """Relative to the largest number of a tensor."""
 
-PLAIN = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip": None, "schedule": "constant"}
+PLAIN = {
+    "optimizer": "sgd",
+    "lr": 1.0,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "clip": None,
+    "schedule": "constant",
+    "warmup": 0,
+}
 """With this optimizer the change of the parameters is the gradient."""
 
 
@@ -38,11 +46,11 @@ def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config
         if parameter.is_complex():
             return f"its {name} is complex"
     chosen = sorted({0, len(models) // 2, len(models) - 1})[:RUNS]
-    plain = [{**configs[index], **PLAIN, "warmup": 0} for index in chosen]
-    data, batch = some_samples(lesson, [config["seed"] for config in plain])
-    sample = Lesson(lesson.task, data, batch.shape[1])
+    some = [configs[index] for index in chosen]
+    data, batch = some_samples(lesson, [config["seed"] for config in some])
+    sample = Lesson(lesson.task, data, batch.shape[1], fixed=PLAIN)
     expected: list[dict[str, Tensor]] = []
-    for row, (index, config) in enumerate(zip(chosen, plain, strict=True)):
+    for row, (index, config) in enumerate(zip(chosen, some, strict=True)):
         alone = Alone(copy.deepcopy(models[index]), config, sample, Clock())
         with torch_generator(generator_seed(config["seed"], Purpose.GENERATOR, 1), torch.device("cpu")):
             before = torch.get_rng_state()
@@ -54,7 +62,7 @@ def disagreement(way: str, models: Sequence[nn.Module], configs: Sequence[Config
 
     def stack(lesson: Lesson) -> Together:
         model, probabilities = copy.deepcopy(models[chosen[0]]), [dropout_probabilities(models[i]) for i in chosen]
-        return Together(way, model, probabilities, [state_of(models[i]) for i in chosen], plain, lesson, Clock())
+        return Together(way, model, probabilities, [state_of(models[i]) for i in chosen], some, lesson, Clock())
 
     try:
         results = all_numbers(stack(sample), batch)

@@ -10,7 +10,7 @@ from torch import nn
 
 from labbench.errors import InputError
 from labbench.files import MODEL, files_folder, run_folder
-from labbench.params import TRAINING, with_defaults
+from labbench.params import all_params, with_defaults
 from labbench.store.reader import Reader
 from labbench.train.imports import imports_of
 from labbench.train.snapshots import read
@@ -30,7 +30,7 @@ def load_model(run: str, *, db: Path | str | None = None, device: str = "cpu") -
         raise InputError(f'{record.name} ({record.key}) kept no model: [runtime] keep = "last" or "best" in its grid')
     with imports_of(record.task):
         task = load_task(record.task)
-        model = make_model(task, with_defaults(record.config, {**TRAINING, **task.params}))
+        model = make_model(task, with_defaults(record.config, all_params(task.params)))
     weights, _ = read(file, torch.device(device))
     model.load_state_dict(weights)
     return model.to(device).eval()

@@ -15,7 +15,7 @@ import torch
 
 from labbench.errors import LabbenchError, SampleError
 from labbench.files import discard_portrait
-from labbench.params import TRAINING, with_defaults
+from labbench.params import all_params, with_defaults
 from labbench.records import Event, Failed, Finished, Log, Points, Stack
 from labbench.train import memory, snapshots
 from labbench.train.arithmetic import arithmetic_of, prepare
@@ -41,7 +41,7 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
     gives what cannot be trained; other errors of the task's travel to the caller as they are.
     """
     device = prepare(device, tf32=stack.runtime.tf32)
-    params = {**TRAINING, **task.params}
+    params = all_params(task.params)
     members = [
         Member(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
         for index, run in enumerate(stack.runs)

@@ -13,6 +13,8 @@ from typing import Protocol, TypeAlias
 
 from torch import Tensor, nn
 
+from labbench.params import loop_config
+from labbench.records import Config
 from labbench.train.arithmetic import Arithmetic
 from labbench.train.data import Source, Split, usable_samples
 from labbench.train.loading import Loaded
@@ -39,6 +41,12 @@ class Lesson:
     """The task's."""
     files: Path | None = None
     """The database's, for what other runs kept."""
+    fixed: Config = field(default_factory=dict)
+    """Settings of the training loop that replace those of the runs."""
+
+    def loop_config(self, config: Config) -> Config:
+        """Return the settings of the training loop for a run of this config, apart from the task's own parameters."""
+        return {**loop_config(config, self.task.params), **self.fixed}
 
     @property
     def samples_per_epoch(self) -> int:

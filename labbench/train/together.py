@@ -73,6 +73,7 @@ class Together:
     ) -> None:
         """`model` is a model of the structure, taken over; `dropouts` are the probabilities of each run, by layer."""
         self.way, self.model, self.task, self.clock = way, model, lesson.task, clock
+        self._loop_config = lesson.loop_config
         self.data, self._steps_per_epoch, self._batch_size = lesson.data, lesson.steps_per_epoch, lesson.batch_size
         self.names = canonical_names(model)
         trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
@@ -89,6 +90,7 @@ class Together:
     def _arrange(self, configs: Sequence[Config], dropouts: Sequence[Sequence[float]], states: Sequence[State]) -> None:
         """Set up these runs, all after equally many updates."""
         self._configs, self._probabilities = configs, dropouts
+        settings = [self._loop_config(config) for config in configs]
         tensors = [state.tensors for state in states]
         self.parameters = self.rows.filled(
             tensors, torch.empty(0, device=self.data.device, dtype=self.data.dtype)
@@ -99,13 +101,13 @@ class Together:
             for name in tensors[0]
             if name not in self.rows.shapes
         }
-        self.optimizer = StackOptimizer(configs, self.rows, self.parameters, self.gradients)
+        self.optimizer = StackOptimizer(settings, self.rows, self.parameters, self.gradients)
         self.optimizer.load([state.memory for state in states])
-        self.schedule = Schedule(configs, self._steps_per_epoch)
+        self.schedule = Schedule(settings, self._steps_per_epoch)
         self._rates = self._column(self.schedule.at(self.clock.step))
-        smoothing = [config["label_smoothing"] for config in configs]
+        smoothing = [each["label_smoothing"] for each in settings]
         self._smoothing = self._column(smoothing) if any(smoothing) else None
-        clips = [config["clip"] for config in configs]
+        clips = [each["clip"] for each in settings]
         self._clips = self._column([clip or torch.inf for clip in clips]) if any(clips) else None
         if self._by_hand:
             self._trial = self._trial.of(len(configs)) if self._trial is not None else Trial(len(configs))
