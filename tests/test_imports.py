@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "ray", "textual", "numpy", "plotext", "sqlite_utils", "rich", "click", "platformdirs", "PIL"}
+HEAVY = {
+    "torch",
+    "ray",
+    "textual",
+    "numpy",
+    "plotext",
+    "sqlite_utils",
+    "rich",
+    "click",
+    "platformdirs",
+    "PIL",
+    "psutil",
+}
 
 
 def loaded_by(code: str) -> set[str]:

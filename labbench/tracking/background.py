@@ -13,6 +13,10 @@ from labbench.errors import InputError
 from labbench.tracking.recorder import Recorder
 
 SYSTEM_SECONDS = 5.0
+"""Between two readings of the system metrics."""
+
+LOAD_SECONDS = 1.0
+"""Until what reads them is loaded: a script that ends sooner does without."""
 
 _TRAINERS = ("torch", "numpy", "jax", "tensorflow", "sklearn", "lightning", "transformers")
 
@@ -57,10 +61,12 @@ class Background:
 
     def _sample(self) -> None:
         """A sample has the step that the script is at, or the next free one: no two have the same."""
+        step = self._recorder.step
+        if self._over.wait(LOAD_SECONDS):
+            return
         from labbench.tracking.system import Sampler
 
         sampler = Sampler()
-        step = self._recorder.step
         while not self._over.wait(SYSTEM_SECONDS):
             step = max(step + 1, self._recorder.step)
             self._recorder.samples.append((step, time.monotonic_ns(), dict(sampler.sample())))

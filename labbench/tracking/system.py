@@ -1,4 +1,4 @@
-"""How busy the machine is: CPU and memory from the kernel, GPUs through nvidia-ml-py where it is installed."""
+"""Use of CPU, memory and GPUs, read with psutil, and with nvidia-ml-py if it is installed."""
 
 from __future__ import annotations
 
@@ -6,64 +6,47 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
+
+import psutil
 
 _MIB = 2**20
 
 
 class Sampler:
-    """Takes one reading after another; CPU use is that since the reading before."""
+    """Takes one reading after another, in one thread; CPU use is the mean since the reading before."""
 
     def __init__(self) -> None:
         self._gpus = list(_gpus())
-        self._process = (time.monotonic(), time.process_time())
-        self._machine = _machine_ticks()
+        self._cpu_time = (time.monotonic(), time.process_time())
+        self._process = psutil.Process()
+        self._machine = {
+            "system/cpu_percent": psutil.cpu_percent,
+            "system/process_memory_mb": lambda: self._process.memory_info().rss / _MIB,
+            "system/memory_percent": lambda: psutil.virtual_memory().percent,
+        }
+        self._read_machine()  # CPU use counts from here
 
     def sample(self) -> dict[str, float]:
-        """The metrics, all named `system/...`; what this machine does not tell is left out."""
+        """Return the metrics, all named `system/...`, but those that this machine does not offer."""
         return {
             "system/process_cpu_percent": self._process_cpu(),
-            **self._machine_cpu(),
-            **_memory(),
+            **self._read_machine(),
             **{name: value for index, gpu in self._gpus for name, value in _gpu_use(index, gpu)},
         }
 
+    def _read_machine(self) -> dict[str, float]:
+        metrics = {}
+        for name, read in self._machine.items():
+            with suppress(psutil.Error, OSError):  # a container that hides it
+                metrics[name] = float(read())
+        return metrics
+
     def _process_cpu(self) -> float:
-        """Of one core: four busy threads make 400."""
-        before, self._process = self._process, (time.monotonic(), time.process_time())
-        return 100 * (self._process[1] - before[1]) / max(1e-9, self._process[0] - before[0])
-
-    def _machine_cpu(self) -> dict[str, float]:
-        before, self._machine = self._machine, _machine_ticks()
-        if before is None or self._machine is None or self._machine[1] == before[1]:
-            return {}
-        busy, total = (now - then for now, then in zip(self._machine, before, strict=True))
-        return {"system/cpu_percent": 100 * busy / total}
-
-
-def _machine_ticks() -> tuple[int, int] | None:
-    """(busy, all) clock ticks of all cores since the machine started; None where there is no /proc."""
-    try:
-        with Path("/proc/stat").open() as file:
-            user, nice, system, idle, waiting, *rest = map(int, file.readline().split()[1:9])
-    except (OSError, ValueError):
-        return None
-    busy = user + nice + system + sum(rest)
-    return busy, busy + idle + waiting
-
-
-def _memory() -> dict[str, float]:
-    found = {}
-    try:
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        found["system/process_memory_mb"] = resident / _MIB
-        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-        kib = {words[0]: int(words[1]) for words in lines}
-        found["system/memory_percent"] = 100 * (1 - kib["MemAvailable:"] / kib["MemTotal:"])
-    except (OSError, ValueError, KeyError, IndexError):
-        pass  # not Linux, or a container that hides it
-    return found
+        """Return the CPU use in percent of one core: four busy threads make 400."""
+        before, self._cpu_time = self._cpu_time, (time.monotonic(), time.process_time())
+        return 100 * (self._cpu_time[1] - before[1]) / max(1e-9, self._cpu_time[0] - before[0])
 
 
 def _gpus() -> Iterator[tuple[int, Any]]:
