@@ -24,8 +24,9 @@ import scripts
 from labbench.errors import InputError, RunNotFound
 from labbench.records import RunRecord
 from labbench.store.writer import Writer
+from labbench.tracking import system
 from labbench.tracking.config import plain_config
-from labbench.tracking.system import Sampler
+from labbench.tracking.system import Sampler, cgroup_memory
 from store_samples import queue
 
 
@@ -331,6 +332,32 @@ def test_system_metrics_are_percent_and_megabytes() -> None:
     assert 0 <= sample["system/cpu_percent"] <= 100
     assert 0 < sample["system/memory_percent"] < 100
     assert 5 < sample["system/process_memory_mb"] < 10_000
+
+
+def test_memory_in_a_container_is_a_share_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version_1 = {
+        "memory/memory.limit_in_bytes": f"{2**20}\n",
+        "memory/memory.usage_in_bytes": f"{2**19}\n",
+        "memory/memory.stat": f"inactive_file 7\ntotal_inactive_file {2**18}\n",
+    }
+    version_2 = {
+        "memory.max": f"{2**20}\n",
+        "memory.current": f"{2**19}\n",
+        "memory.stat": f"anon 5\ninactive_file {2**18}\n",
+    }
+    assert cgroup_memory(tmp_path / "no such folder") is None
+    for number, files in enumerate((version_1, version_2)):
+        root = tmp_path / str(number)
+        (root / "memory").mkdir(parents=True)
+        for name, text in files.items():
+            (root / name).write_text(text)
+        assert cgroup_memory(root) == (2**18, 2**20)
+    (root / "memory.max").write_text("max\n")
+    assert cgroup_memory(root) is None
+    monkeypatch.setattr(system, "cgroup_memory", lambda: (2**18, 2**20))
+    assert Sampler().sample()["system/memory_percent"] == 25
+    monkeypatch.setattr(system, "cgroup_memory", lambda: (2**18, 2**62))  # version 1 without a limit
+    assert Sampler().sample()["system/memory_percent"] > 0.001
 
 
 def test_system_metrics_that_a_container_hides_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

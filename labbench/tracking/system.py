@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,7 +25,7 @@ class Sampler:
         self._machine = {
             "system/cpu_percent": psutil.cpu_percent,
             "system/process_memory_mb": lambda: self._process.memory_info().rss / _MIB,
-            "system/memory_percent": lambda: psutil.virtual_memory().percent,
+            "system/memory_percent": _memory_percent,
         }
         self._read_machine()  # CPU use counts from here
 
@@ -47,6 +48,34 @@ class Sampler:
         """Return the CPU use in percent of one core: four busy threads make 400."""
         before, self._cpu_time = self._cpu_time, (time.monotonic(), time.process_time())
         return 100 * (self._cpu_time[1] - before[1]) / max(1e-9, self._cpu_time[0] - before[0])
+
+
+def _memory_percent() -> float:
+    """Return the memory in use, in percent of the container's limit if there is one, else of the machine's memory."""
+    machine, container = psutil.virtual_memory(), cgroup_memory()
+    if container is None or container[1] >= machine.total:
+        return float(machine.percent)
+    used, limit = container
+    return 100 * used / limit
+
+
+def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
+    """Return the memory in use and its limit, in bytes, of the control group (version 2, else 1); None if unlimited.
+
+    In use is what cannot be reclaimed at once, as `docker stats` counts it: the files that are cached but inactive are
+    left out.
+    """
+    for limit_file, used_file, stat_file, inactive in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    ):
+        try:
+            limit, used = (int((root / name).read_text()) for name in (limit_file, used_file))
+            counters = dict(line.split() for line in (root / stat_file).read_text().splitlines())
+            return used - int(counters[inactive]), limit
+        except (OSError, ValueError, KeyError):  # no such file, or `max`
+            continue
+    return None
 
 
 def _gpus() -> Iterator[tuple[int, Any]]:
