@@ -30,7 +30,7 @@ def expected(samples: NDArray[np.int64], colour: int, bits: int, palette: NDArra
     if colour == PALETTE:
         return palette[samples[..., 0]].astype(np.int64)
     if (colour, bits) == (GREY, 16):
-        return samples.clip(max=255)
+        return samples
     values = samples >> 8 if bits == 16 else samples * 255 // (2**bits - 1)
     if colour == GREY_ALPHA:
         return values[..., [0, 0, 0] if bits == 16 else [0]]
@@ -46,7 +46,8 @@ def test_a_png_of_any_kind_is_read_exactly(
     random = np.random.default_rng(bits)
     palette = random.integers(0, 256, (2 ** min(bits, 8), 3), dtype=np.uint8)
     for height, width in ((11, 7), (1, 1), (1, 9), (8, 8)):
-        samples = random.integers(0, 2**bits, (height, width, CHANNELS[colour]))
+        highest = 255 if (colour, bits) == (GREY, 16) else 2**bits - 1  # a deeper grey is refused
+        samples = random.integers(0, highest, (height, width, CHANNELS[colour]), endpoint=True)
         content = png(
             samples,
             bits=bits,
@@ -67,6 +68,26 @@ def test_a_png_is_read_exactly_whatever_filters_its_lines(tmp_path: Path, filter
     pixels = np.random.default_rng(1).integers(0, 256, (11, 7, CHANNELS[colour]))
     (tmp_path / "a.PNG").write_bytes(png(pixels, filters=filters))
     assert np.array_equal(read_picture(tmp_path / "a.PNG"), pixels[..., : 1 if colour == GREY_ALPHA else 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("a.png", np.array([[0, 256]], np.uint16)),
+        ("a.tif", np.array([[0, 65535]], np.uint16)),
+        ("a.tif", np.array([[-1, 3]], np.int32)),
+        ("a.tif", np.array([[0.5, 1.0]], np.float32)),
+        ("a.tif", np.array([[np.nan, 1.0]], np.float32)),
+    ],
+)
+def test_grey_values_that_8_bits_cannot_hold_are_refused_and_not_clipped(
+    tmp_path: Path, name: str, values: NDArray[np.generic]
+) -> None:
+    Image.fromarray(values).save(tmp_path / name)
+    with pytest.raises(
+        InputError, match=rf"{name} cannot be read: its grey values are not whole numbers from 0 to 255"
+    ):
+        read_picture(tmp_path / name)
 
 
 def test_an_image_can_be_changed_in_place(tmp_path: Path) -> None:

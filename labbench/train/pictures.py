@@ -18,7 +18,9 @@ Picture = NDArray[np.uint8]
 SUFFIXES = (".png", ".pgm", ".ppm", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "PPM", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 """Pillow's names of the formats that it may take a file for; others, such as EPS, start programs of the system."""
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+DEEP_MODES = ("I", "I;16", "F")
+"""Pillow's modes of grey images with more than 8 bits; `convert("L")` clips their values at 0 and 255."""
+GREY_MODES = ("1", "L", "LA", *DEEP_MODES)
 """Pillow's modes without colours."""
 
 
@@ -52,7 +54,8 @@ def described(picture: Picture) -> str:
 def read_picture(path: Path) -> Picture:
     """Return one image, grey or in colours, without its transparency.
 
-    Raises InputError for a file that cannot be read.
+    Of 16-bit colours the high byte is taken. Raises InputError for a file that cannot be read, or whose grey values do
+    not fit into 8 bits.
     """
     try:
         from PIL import Image, UnidentifiedImageError  # imported here: only images need it
@@ -62,6 +65,8 @@ def read_picture(path: Path) -> Picture:
         with Image.open(path, formats=FORMATS) as image:
             image.info.pop("transparency", None)  # Pillow warns of losing that of a palette
             values = np.array(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+            if image.mode in DEEP_MODES and not np.array_equal(values, np.asarray(image)):
+                raise ValueError("its grey values are not whole numbers from 0 to 255; convert it to 8 bits")
     except UnidentifiedImageError:
         formats = ", ".join(FORMATS)
         raise InputError(f"{path} cannot be read: it is broken, or not an image in one of {formats}") from None
