@@ -75,7 +75,7 @@ def looking(model: nn.Module) -> tuple[Looking, Data]:
 
 def test_gradient_norms_are_those_of_the_mean_loss() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 10))
-    seen = looking(model)[0].see(model.state_dict())
+    seen = looking(model)[0].see(model.state_dict(), {})
     inputs, targets = (part[:256] for part in digits().val)
     nn.functional.cross_entropy(model(inputs), targets).backward()
     for number in (1, 3):
@@ -91,7 +91,7 @@ def test_dead_units_are_counted_and_channels_are_units_of_images() -> None:
         model[0].bias[:3] = -1e6  # three of four channels are below zero everywhere
         model[3].bias[:2] = 1e6  # two of eight units are at 1 for every sample
         model[3].weight[2:] *= 1e-3
-    seen = looking(model)[0].see(model.state_dict())
+    seen = looking(model)[0].see(model.state_dict(), {})
     assert (seen["dead/1.relu"], seen["dead/4.sigmoid"]) == (0.75, 0.25)
     assert seen["grad_norm/0.conv2d"] > 0
 
@@ -100,7 +100,7 @@ def test_a_network_that_is_dead_throughout_has_no_gradient_below() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 10))
     with torch.no_grad():
         model[1].bias[:] = -1e6
-    seen = looking(model)[0].see(model.state_dict())
+    seen = looking(model)[0].see(model.state_dict(), {})
     assert seen["dead/2.relu"] == 1.0
     assert seen["grad_norm/1.linear"] == 0.0
     assert seen["grad_norm/3.linear"] > 0.0

@@ -14,6 +14,7 @@ from labbench.train.data import Split
 from labbench.train.dropout import swap_dropout
 from labbench.train.dtypes import place_model
 from labbench.train.freezing import set_mode
+from labbench.train.loss_config import loss_configs
 from labbench.train.measures import losses_of, metrics_of
 from labbench.train.optim import make_optimizer, take_sparse_gradients
 from labbench.train.schedules import Schedule
@@ -32,6 +33,7 @@ class Alone:
         self.schedule = Schedule([settings], lesson.steps_per_epoch)
         self.smoothing: float = settings["label_smoothing"]
         self.clip: float | None = settings["clip"]
+        self.loss_config = loss_configs(self.task, [config], self.data.dtype, self.data.device).first()
         swap_dropout(model, config["seed"], clock)
         place_model(model, self.data.device, self.data.dtype)
         if any(isinstance(module, nn.Conv2d) for module in model.modules()):
@@ -48,7 +50,7 @@ class Alone:
     def step(self, batch: Tensor) -> Measured:
         inputs, targets = self.data.gather(batch[0])
         outputs = self._outputs(inputs)
-        losses = losses_of(self.task, outputs, targets, self.smoothing)  # (N,)
+        losses = losses_of(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)
         for parameter in self.parameters.values():
             parameter.grad = None
         losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of their mean
@@ -65,13 +67,14 @@ class Alone:
             self.optimizer.param_groups[0]["lr"] = float(self.schedule.at(self.clock.step)[0])
         self.optimizer.step()
         self.clock.step += 1
-        return _of_one_run(losses.detach(), metrics_of(self.task, outputs, targets))
+        return _of_one_run(losses.detach(), metrics_of(self.task, outputs, targets, self.loss_config))
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> Measured:
         inputs, targets = split
         outputs = self._outputs(inputs)
-        return _of_one_run(losses_of(self.task, outputs, targets), metrics_of(self.task, outputs, targets))
+        losses = losses_of(self.task, outputs, targets, self.loss_config)
+        return _of_one_run(losses, metrics_of(self.task, outputs, targets, self.loss_config))
 
     def _outputs(self, inputs: Tensor) -> Any:
         return self._arithmetic.outputs(self.data.device, lambda: self._forward(inputs))

@@ -173,9 +173,9 @@ class Training:
             "samples": member.epoch * self.lesson.samples_per_epoch,
             "time/compute_s": member.compute,
         }
-        seen = {} if self.looking is None else self.looking.see(self.stepper.weights(index))
+        seen = {} if self.looking is None else self.looking.see(self.stepper.weights(index), member.config)
         if self.portraits is not None:
-            self.portraits.sketch(member.run.key, member.epoch, self.stepper.weights(index))
+            self.portraits.sketch(member.run.key, member.epoch, self.stepper.weights(index), member.config)
         member.recorder.measure(values | now | seen, member.milliseconds + self.watch.milliseconds())
         judged = values | {"train/loss": member.recorder.epoch_loss()}
         if member.best is not None and member.best.is_beaten(judged):
@@ -197,7 +197,7 @@ class Training:
             if diverged is not None or reason:
                 self.keep_model(index)
                 if self.portraits is not None:
-                    self.portraits.paint(member.run.key, member.epoch, self.stepper.weights(index))
+                    self.portraits.paint(member.run.key, member.epoch, self.stepper.weights(index), member.config)
                 told = f"non-finite train/loss at step {diverged}"
                 yield from self.end(member, "finished" if reason else "diverged", reason or told)
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,22 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor, vmap
 
 from labbench.errors import InputError
+from labbench.records import Config
+from labbench.train.loss_config import LossConfigs
 from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.tasks import Task
+from labbench.train.tasks import Task, takes_config
 
 
-def losses_of(task: Task, outputs: Any, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+def losses_of(task: Task, outputs: Any, targets: Tensor, config: Config, smoothing: float = 0.0) -> Tensor:
     """The task's loss of each sample: (N,). Raises InputError where it is anything else."""
-    losses = task.loss(outputs, targets)
+    losses = _called(task.loss, outputs, targets, config)
     if smoothing:
         losses = smoothed(task, outputs, losses, smoothing)
     return _checked("loss", losses, len(targets))
 
 
-def metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+def metrics_of(task: Task, outputs: Any, targets: Tensor, config: Config) -> dict[str, Tensor]:
     """The task's metrics of each sample: (N,) each. Raises InputError where one is anything else."""
     with torch.no_grad():
-        metrics: Any = task.metrics(outputs, targets)
+        metrics: Any = _called(task.metrics, outputs, targets, config)
     if not isinstance(metrics, Mapping):
         raise InputError(
             "the task's metrics(outputs, targets) must return a dict of tensors by name, such as "
@@ -36,10 +38,21 @@ def metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
     return {name: _checked(f"metric {name!r}", values, len(targets)) for name, values in metrics.items()}
 
 
-def stacked_losses_of(task: Task, outputs: Any, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
+def _called(function: Callable[..., Any], outputs: Any, targets: Tensor, config: Config) -> Any:
+    """What a task's `loss` or `metrics` returns, given the config where it takes one."""
+    return function(outputs, targets, config=config) if takes_config(function) else function(outputs, targets)
+
+
+def stacked_losses_of(
+    task: Task, outputs: Any, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
+) -> Tensor:
     """The same for S runs, targets (S, N): losses (S, N); `smoothing` is (S, 1)."""
     if task.loss is not cross_entropy:
-        return vmap(lambda given, wanted: losses_of(task, given, wanted))(outputs, targets)
+
+        def losses_of_run(outputs: Any, targets: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
+            return losses_of(task, outputs, targets, configs.config(numbers))
+
+        return vmap(losses_of_run)(outputs, targets, configs.columns)
     scores = outputs.transpose(1, 2)  # (S, C, N)
     if targets.is_floating_point():
         targets = targets.transpose(1, 2)
@@ -48,13 +61,13 @@ def stacked_losses_of(task: Task, outputs: Any, targets: Tensor, smoothing: Tens
 
 
 def stacked_gradients_of(
-    task: Task, outputs: Tensor, targets: Tensor, smoothing: Tensor | None = None
+    task: Task, outputs: Tensor, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The same losses, and the gradient of each run's mean of them with respect to its outputs (S, N, ...)."""
     plain = task.loss is cross_entropy and outputs.dim() == 3 and not targets.is_floating_point()
     if not plain or smoothing is not None or bool((targets < 0).any()):  # a class of -100 is none
         leaf = outputs.detach().requires_grad_()
-        losses = stacked_losses_of(task, leaf, targets, smoothing)
+        losses = stacked_losses_of(task, leaf, targets, configs, smoothing)
         (gradient,) = torch.autograd.grad(losses, [leaf], torch.full_like(losses, 1 / losses.shape[1]))
         return losses.detach(), gradient
     logs = outputs.transpose(1, 2).log_softmax(dim=1)  # (S, C, N)
@@ -66,11 +79,15 @@ def stacked_gradients_of(
     return losses, gradient.transpose(1, 2)
 
 
-def stacked_metrics_of(task: Task, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+def stacked_metrics_of(task: Task, outputs: Any, targets: Tensor, configs: LossConfigs) -> dict[str, Tensor]:
     """The same for S runs: (S, N) each."""
     if task.metrics is accuracy and targets.dim() == 2 and not targets.is_floating_point() and outputs.dim() == 3:
         return {"accuracy": first_of_largest(outputs.transpose(1, 2), targets)}
-    return vmap(lambda given, wanted: metrics_of(task, given, wanted))(outputs, targets)
+
+    def metrics_of_run(outputs: Any, targets: Tensor, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return metrics_of(task, outputs, targets, configs.config(numbers))
+
+    return vmap(metrics_of_run)(outputs, targets, configs.columns)
 
 
 def first_of_largest(scores: Tensor, classes: Tensor) -> Tensor:

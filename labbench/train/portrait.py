@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from labbench.files import PORTRAIT, run_folder
 from labbench.portrait_file import BINS, Histogram, Kind, Mistakes, Plane, Portrait, write_portrait
+from labbench.records import Config
 from labbench.train.data import Source
 from labbench.train.models import ACTIVATIONS
 from labbench.train.watching import Looking
@@ -50,18 +51,18 @@ class Portraits:
             or (not list(module.children()) and list(module.parameters()))
         }
 
-    def sketch(self, run: str, epoch: int, weights: Mapping[str, Tensor]) -> None:
+    def sketch(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
         """At the epochs 1, 2, 4, 8 and so on, note how a run's activations and gradients are spread."""
         if epoch & (epoch - 1) == 0:
-            self._histograms.setdefault(run, []).extend(self._spread(epoch, weights))
+            self._histograms.setdefault(run, []).extend(self._spread(epoch, weights, config))
 
-    def paint(self, run: str, epoch: int, weights: Mapping[str, Tensor]) -> None:
+    def paint(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
         """Write the portrait of a run that has ended; one whose weights are not all finite has none."""
         histograms = self._histograms.pop(run, [])
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
             return
         if not histograms or histograms[-1].epoch != epoch:
-            histograms += self._spread(epoch, weights)
+            histograms += self._spread(epoch, weights, config)
         self._looking.model.load_state_dict(weights)
         with torch.no_grad():
             write_portrait(run_folder(self._files, run) / PORTRAIT, self._portrait(epoch, histograms))
@@ -83,7 +84,7 @@ class Portraits:
             histograms,
         )
 
-    def _spread(self, epoch: int, weights: Mapping[str, Tensor]) -> list[Histogram]:
+    def _spread(self, epoch: int, weights: Mapping[str, Tensor], config: Config) -> list[Histogram]:
         spoken: dict[str, Tensor] = {}
 
         def listener(name: str) -> Any:
@@ -95,7 +96,7 @@ class Portraits:
 
         handles = [module.register_forward_hook(listener(name)) for name, module in self._speakers.items()]
         try:
-            gradients = self._looking.gradients(weights)
+            gradients = self._looking.gradients(weights, config)
         finally:
             for handle in handles:
                 handle.remove()

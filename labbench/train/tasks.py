@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import isclass
+from inspect import Parameter, isclass, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -45,11 +46,19 @@ class Task(Protocol):
     def model(self, config: Config, /) -> nn.Module:
         """A new model, on the CPU. Generators are seeded with the run's own seed."""
 
-    def loss(self, outputs: Any, targets: Tensor, /) -> Tensor:
-        """One number a sample: (N,)."""
+    @property
+    def loss(self) -> Callable[..., Tensor]:
+        """`loss(outputs, targets)` or `loss(outputs, targets, config)`: one number a sample, shape (N,).
 
-    def metrics(self, outputs: Any, targets: Tensor, /) -> Mapping[str, Tensor]:
-        """Further measures, by name, each one number (or truth value) a sample: (N,)."""
+        In the config, numbers declared with `per_run=True` are 0-dimensional tensors, all else is as the grid has it.
+        """
+
+    @property
+    def metrics(self) -> Callable[..., Mapping[str, Tensor]]:
+        """`metrics(outputs, targets)` or `metrics(outputs, targets, config)`: further measures by name.
+
+        Each is one number (or truth value) a sample, shape (N,).
+        """
 
 
 def make_data(task: Task, config: Config) -> Data | Datasets:
@@ -80,8 +89,8 @@ class FileTask:
     params: Mapping[str, Param]
     data: Callable[[Config], Data | Datasets]
     model: Callable[[Config], nn.Module]
-    loss: Callable[[Any, Tensor], Tensor]
-    metrics: Callable[[Any, Tensor], Mapping[str, Tensor]]
+    loss: Callable[..., Tensor]
+    metrics: Callable[..., Mapping[str, Tensor]]
 
 
 def load_task(name: str) -> Task:
@@ -135,7 +144,30 @@ def _task_from(module: ModuleType, name: str, file: Path) -> Task:
         if not isinstance(value, Param):
             raise InputError(f"{name}.params[{key!r}] in {file} must be a labbench.params.Param, not {value!r}")
     loss, metrics = getattr(given, "loss", cross_entropy), getattr(given, "metrics", accuracy)
+    for part, function in (("loss", loss), ("metrics", metrics)):
+        _require_known_parameters(f"{name}.{part} in {file}", function)
     return FileTask(given.params, given.data, given.model, loss, metrics)
+
+
+@lru_cache(maxsize=64)
+def takes_config(function: Callable[..., Any]) -> bool:
+    """Return True for a `loss` or `metrics` that has a parameter called `config`."""
+    return "config" in _parameters(function)
+
+
+def _require_known_parameters(place: str, function: Callable[..., Any]) -> None:
+    """Refuse a `loss` or `metrics` that needs more than the outputs, the targets and the config."""
+    for parameter in list(_parameters(function).values())[2:]:
+        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.name != "config" and parameter.default is parameter.empty and not is_variadic:
+            raise InputError(f"{place} needs `{parameter.name}`: it is called with outputs, targets and config alone")
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    try:
+        return signature(function).parameters
+    except (TypeError, ValueError):  # a function written in C has no signature
+        return {}
 
 
 def _required_parts(given: object) -> dict[str, bool]:

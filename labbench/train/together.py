@@ -24,6 +24,7 @@ from labbench.train.dropout import Dropout, Masks, StackedDropout, replace_dropo
 from labbench.train.dtypes import place
 from labbench.train.freezing import set_mode
 from labbench.train.layers import Layers
+from labbench.train.loss_config import LossConfigs, loss_configs
 from labbench.train.measures import stacked_gradients_of, stacked_losses_of, stacked_metrics_of
 from labbench.train.passes import Own
 from labbench.train.rows import Rows
@@ -52,6 +53,8 @@ class Tile:
     """Buffers and frozen parameters."""
     masks: list[Masks]
     """By dropout layer."""
+    loss_configs: LossConfigs
+    """As the task's loss and metrics read them."""
     own: Sequence[Own] = ()
     """For passes written by hand: parameters and buffers by layer."""
     own_gradients: Sequence[Own] = ()
@@ -91,6 +94,7 @@ class Together:
         """Set up these runs, all after equally many updates."""
         self._configs, self._probabilities = configs, dropouts
         settings = [self._loop_config(config) for config in configs]
+        self._loss_configs = loss_configs(self.task, configs, self.data.dtype, self.data.device)
         tensors = [state.tensors for state in states]
         self.parameters = self.rows.filled(
             tensors, torch.empty(0, device=self.data.device, dtype=self.data.dtype)
@@ -133,10 +137,11 @@ class Together:
             make(seeds, [run[layer] for run in self._probabilities[rows]], layer)
             for layer in range(len(self._dropouts))
         ]
+        loss_configs = self._loss_configs.rows(rows)
         if self._backprop is None:
-            return Tile(rows, leaves, gradients, fixed, of_layers)
+            return Tile(rows, leaves, gradients, fixed, of_layers, loss_configs)
         own = self._backprop.own({**leaves, **fixed}), self._backprop.own(gradients)
-        return Tile(rows, leaves, gradients, fixed, of_layers, *own)
+        return Tile(rows, leaves, gradients, fixed, of_layers, loss_configs, *own)
 
     @property
     def settled(self) -> bool:
@@ -176,11 +181,11 @@ class Together:
         self._enter(tile)
         if self._backprop is not None:
             outputs = self._backprop.forward(tile.own, inputs)
-            losses, gradient = stacked_gradients_of(self.task, outputs, targets, smoothing)
+            losses, gradient = stacked_gradients_of(self.task, outputs, targets, tile.loss_configs, smoothing)
             self._backprop.backward(tile.own, tile.own_gradients, gradient)
         else:
             outputs = self._outputs(tile, inputs)
-            losses = stacked_losses_of(self.task, outputs, targets, smoothing)
+            losses = stacked_losses_of(self.task, outputs, targets, tile.loss_configs, smoothing)
             gradients = torch.autograd.grad(losses, list(tile.leaves.values()), torch.full_like(losses, 1 / N))
             torch._foreach_copy_(list(tile.gradients.values()), gradients)
         return losses.detach(), outputs, targets
@@ -197,7 +202,7 @@ class Together:
             outputs = self._backprop.infer(tile.own, inputs)
         else:
             outputs = self._outputs(tile, inputs)
-        return stacked_losses_of(self.task, outputs, targets), outputs, targets
+        return stacked_losses_of(self.task, outputs, targets, tile.loss_configs), outputs, targets
 
     def _enter(self, tile: Tile) -> None:
         """Let dropout have the masks of these runs."""
@@ -212,7 +217,7 @@ class Together:
     def _measured(self, passed: Sequence[Passed]) -> Measured:
         """The losses and metrics of all runs, in order."""
         losses, outputs, targets = passed[0] if len(passed) == 1 else map(torch.cat, zip(*passed, strict=True))
-        return losses, stacked_metrics_of(self.task, outputs, targets)
+        return losses, stacked_metrics_of(self.task, outputs, targets, self._loss_configs)
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
         """A copy of one run's parameters and buffers."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from labbench.records import Config
 from labbench.train.dtypes import place_model
+from labbench.train.loss_config import loss_configs
 from labbench.train.measures import losses_of
 from labbench.train.models import Step
 from labbench.train.starting import new_model
@@ -31,6 +32,7 @@ class Looking:
     def __init__(self, config: Config, lesson: Lesson) -> None:
         """`config` is that of one of the runs."""
         self._task = lesson.task
+        self._place = lesson.data.dtype, lesson.data.device
         self._sample = lesson.data.glimpse(SAMPLES)
         self.model = place_model(new_model(lesson.task, config), lesson.data.device, lesson.data.dtype).eval()
         self.modules = {_name(path, module): module for path, module in self.model.named_modules()}
@@ -45,25 +47,26 @@ class Looking:
             if type(module) in _SILENT:
                 module.register_forward_hook(self._listener(name))
 
-    def see(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """Of a run with these weights, its model's state_dict.
+    def see(self, weights: Mapping[str, Tensor], config: Config) -> dict[str, float]:
+        """Of a run with these weights, its model's state_dict, and this config.
 
         A gradient norm is that of the mean loss by all of a layer's own parameters. A unit, which is a channel of an
         image, is dead where a ReLU or step is 0 and a sigmoid or tanh at its end on the whole sample.
         """
         seen = {}
-        for name, gradients in self.gradients(weights).items():
+        for name, gradients in self.gradients(weights, config).items():
             squares = [gradient.abs().double().square().sum() for gradient in gradients]
             seen[f"grad_norm/{name}"] = torch.stack(squares).sum().sqrt().item() if squares else 0.0
         dead, self._dead = self._dead, {}
         return seen | {f"dead/{name}": silent.double().mean().item() for name, silent in dead.items()}
 
-    def gradients(self, weights: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    def gradients(self, weights: Mapping[str, Tensor], config: Config) -> dict[str, list[Tensor]]:
         """By layer those of the mean loss on the sample, one a parameter that the loss depends on."""
         self.model.load_state_dict(weights)
         inputs, targets = self._sample
         parameters = [parameter for layer in self._layers.values() for parameter in layer]
-        loss = losses_of(self._task, self.model(inputs), targets).mean()
+        own = loss_configs(self._task, [config], *self._place).first()
+        loss = losses_of(self._task, self.model(inputs), targets, own).mean()
         found = iter(torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ())
         return {
             name: [g.to_dense() for _, g in zip(layer, found, strict=False) if g is not None]

@@ -35,6 +35,7 @@ from labbench.train.memory import (
     width_for,
 )
 from labbench.train.residency import free_bytes
+from labbench.train.separation import separated, traits_of
 from labbench.train.starting import new_model, take_over
 from labbench.train.stepper import Lesson, Stepper, state_of
 from labbench.train.together import Together
@@ -64,12 +65,19 @@ def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
         if several[0].way == "loop" or (several[0].way is None and len(several) == 1):
             yield from (alone(member, lesson) for member in several)
             continue
-        models = [first_model(member, lesson) for member in several]
-        for alike in by_structure(models):
+        models, traits = [], []
+        for member in several:
+            models.append(first_model(member, lesson))
+            traits.append(traits_of(lesson.task, member.config))
+        for group in (group for alike in by_structure(models) for group in separated(alike, traits)):
+            alike = group.indices
             structure = structure_of(models[alike[0]], lesson)
-            width = fitting(structure, [several[i] for i in alike], [models[i] for i in alike], lesson)
-            for part in (alike[first : first + width] for first in range(0, len(alike), width)):
-                yield from together([several[i] for i in part], [models[i] for i in part], lesson, structure)
+            fit = fitting(structure, [several[i] for i in alike], [models[i] for i in alike], lesson)
+            for part in (alike[first : first + fit] for first in range(0, len(alike), fit)):
+                for arranged in together([several[i] for i in part], [models[i] for i in part], lesson, structure):
+                    arranged.note = "\n".join(filter(None, (group.note, arranged.note))) or None
+                    group.note = None  # once is enough
+                    yield arranged
 
 
 def widest(members: Sequence[Member], lesson: Lesson, free: int | None) -> int:
