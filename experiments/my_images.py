@@ -1,6 +1,6 @@
-"""A task of one's own with images that are read as they are needed, and moved about: "my_images.py:Task" in a grid.
+"""A custom task that reads and augments images during training. A grid selects it with task = "my_images.py:Task".
 
-`path` has a folder of images for each class. Processes beside the training read them ([runtime] loaders).
+`path` contains one folder of images per class. Separate processes read them ([runtime] loaders).
 """
 
 from pathlib import Path
@@ -27,17 +27,17 @@ class Images(Dataset):
 
     def __getitem__(self, index):
         file = self.files[index]
-        image = torch.tensor(read_picture(file)).movedim(2, 0).expand(3, -1, -1) / 255  # (3, H, W), grey ones too
-        # seeded by labbench: another shift in each epoch, the same ones when the run is trained again
+        image = torch.tensor(read_picture(file)).movedim(2, 0).expand(3, -1, -1) / 255  # (3, H, W), grayscale too
+        # seeded by labbench: a new shift in each epoch, the same shifts if the run is repeated
         by = torch.randint(-self.shift, self.shift + 1, (2,)).tolist()
         return image.roll(by, dims=(1, 2)), self.classes.index(file.parent.name)
 
 
 class Task:
     params = {  # noqa: RUF012
-        "path": Param("str", "images", "a folder with a folder of images for each class"),
-        "channels": Param("int", 16, "of the two convolutions", low=1),
-        "shift": Param("int", 1, "by how many pixels a training image may be moved", low=0),
+        "path": Param("str", "images", "folder with one folder of images per class"),
+        "channels": Param("int", 16, "channels of the two convolutions", low=1),
+        "shift": Param("int", 1, "largest shift of a training image, in pixels", low=0),
     }
 
     def data(self, config):

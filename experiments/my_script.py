@@ -1,6 +1,6 @@
-"""A script of one's own, in any framework: labbench starts it once a run, and `labbench.start()` attaches to that run.
+"""A script in any framework. labbench starts it once per run, and `labbench.start()` attaches to that run.
 
-It also runs by itself: python experiments/my_script.py
+It also works on its own: python experiments/my_script.py
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A task of one's own: tell two half moons apart. A grid names it with task = "my_task.py:Task"."""
+"""A custom task: classify points of two half moons. A grid selects it with task = "my_task.py:Task"."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ class Task:
     params = {  # noqa: RUF012
         "width": Param("int", 32, "units of each hidden layer", low=1),
         "depth": Param("int", 2, "hidden layers", low=1),
-        "noise": Param("float", 0.2, "how far points stray from their moon", low=0.0),
+        "noise": Param("float", 0.2, "standard deviation of the points around their moon", low=0.0),
     }
 
     def data(self, config):
@@ -29,6 +29,6 @@ class Task:
         hidden = [layer for i, o in pairwise(widths) for layer in (nn.Linear(i, o), nn.Tanh())]
         return nn.Sequential(*hidden, nn.Linear(config["width"], 2))
 
-    # Not needed here: without them the loss is cross-entropy and the metric accuracy.
-    # def loss(self, outputs, targets):     one number a sample, shape (N,)
-    # def metrics(self, outputs, targets):  {"name": one number a sample, shape (N,)}
+    # Optional; the defaults are cross-entropy and accuracy.
+    # def loss(self, outputs, targets):     one loss per sample, shape (N,)
+    # def metrics(self, outputs, targets):  {"name": one value per sample, shape (N,)}

@@ -1,8 +1,8 @@
-"""What the experiments found, from a database of their runs: python experiments/results.py DB [--train] [--write]
+"""Report the results of the experiments from a database: python experiments/results.py DB [--train] [--write]
 
-Prints the results as Markdown, or with --write puts them into experiments/README.md. Every number comes from the
-database; the sentences follow what the numbers say. An experiment without runs there is named as such; --train trains
-first what the database lacks. The curves of small networks depend in their last digits on the machine's BLAS.
+Prints Markdown, or writes it to experiments/README.md with --write. Every number and every sentence is derived from the
+database. Experiments without runs are marked as such; --train first trains the missing runs. The last digits of small
+networks' curves depend on the machine's BLAS.
 """
 
 from __future__ import annotations
@@ -43,18 +43,14 @@ ANSWERS: dict[str, Callable[[Experiment], Answer]] = {
     "transfer": generalizing.transfer,
     "scaling": generalizing.scaling,
 }
-"""By experiment, in the order of the README."""
+"""Result function of each experiment, in the order of the README."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("database", type=Path, help="with the runs of these experiments")
-    parser.add_argument(
-        "--train", action="store_true", help="train the runs of all experiments first that are not there yet"
-    )
-    parser.add_argument(
-        "--write", action="store_true", help=f"put the results into {README.name}, in place of the last"
-    )
+    parser.add_argument("database", type=Path, help="database with the runs of the experiments")
+    parser.add_argument("--train", action="store_true", help="first train the runs that are missing")
+    parser.add_argument("--write", action="store_true", help=f"replace the results in {README.name}")
     options = parser.parse_args()
     try:
         if options.train:
@@ -71,15 +67,19 @@ def main() -> int:
 
 
 def train(database: Path) -> None:
-    """Every run of every experiment. Raises LabbenchError where some failed."""
+    """Train every run of every experiment.
+
+    Raises:
+        LabbenchError: Some runs failed.
+    """
     for name in ANSWERS:
         words = ["--db", str(database), "run", str(FOLDER / f"{name}.toml")]
         if subprocess.run([sys.executable, "-m", "labbench", *words], check=False).returncode:
-            raise LabbenchError(f"{name}: not all of its runs were trained")
+            raise LabbenchError(f"{name}: some runs failed; `labbench --db {database} ls status=failed` lists them")
 
 
 def results(database: Path) -> str:
-    """The results part of the README."""
+    """Return the results section of the README."""
     with labbench.open(database) as reader:
         parts = [section(name, Experiment(reader, name)) for name in ANSWERS]
     return "\n\n".join([BEGIN, INTRODUCTION, *parts, END])
@@ -87,17 +87,18 @@ def results(database: Path) -> str:
 
 INTRODUCTION = """## Results
 
-Made by `python experiments/results.py DB --train --write`, which trains into a database what is not there yet; every
-number comes from these runs. Accuracy is that in validation, the best of a run, unless something else is said. Brackets
-and ± are 95 % intervals over seeds, as `labbench why` reckons them. The best of several learning rates was chosen by
-the same runs that are then told: its interval, and that of the difference of two such, is as much wider as the choice
-asks for. Averages over several of them (in `noisy_sparse`, and how a lead grows in `rare_words`) are not widened. What
-it takes to get to an accuracy is seen at the ends of epochs, and compared as a factor. Seconds are from the first run's
-start to the last one's end, on two CPU cores that had other work too."""
+Written by `python experiments/results.py DB --train --write`, which trains the missing runs into a database and derives
+every number from it. Accuracy is validation accuracy, the best of a run, unless stated otherwise. Brackets and ± are
+95 % confidence intervals over seeds, as in `labbench why`; a difference whose interval contains 0 is not significant.
+The best of several learning rates is selected with the same runs that it is reported from: its interval, and the
+interval of the difference of two such, are widened accordingly. Averages over several of them (in `noisy_sparse`, and
+the change of an advantage in `rare_words`) are not widened. The cost to reach an accuracy is evaluated at the ends of
+epochs and compared as a factor. Times are from the first run's start to the last run's end, on two CPU cores shared
+with other work."""
 
 
 def section(name: str, experiment: Experiment) -> str:
-    """One experiment: its question, the answer in sentences, the numbers."""
+    """Return the section of one experiment: question, sentences, table."""
     path = FOLDER / f"{name}.toml"
     title = f"### [{name}]({path.name})\n\n*{question(path)}*"
     ended = [run for run in experiment.runs if run.status in ("finished", "diverged")]
@@ -108,24 +109,24 @@ def section(name: str, experiment: Experiment) -> str:
         answer.picture
     )
     sentences = "\n".join(f"- {sentence(one)}" for one in answer.sentences)
-    basis = f"{len(experiment.runs)} runs, {experiment.seeds} seeds for each set-up, {duration(experiment.seconds)}."
+    basis = f"{len(experiment.runs)} runs, {experiment.seeds} seeds per configuration, {duration(experiment.seconds)}."
     return "\n\n".join([title, sentences, markdown(answer.table), *picture, basis])
 
 
 def question(path: Path) -> str:
-    """What an experiment asks: the first paragraph of its comment."""
+    """Return the question of an experiment, the first paragraph of its comment."""
     comment = takewhile(lambda line: line.startswith("# "), path.read_text(encoding="utf-8").splitlines())
     return " ".join(line.removeprefix("# ") for line in comment)
 
 
 def markdown(table: list[list[str]]) -> str:
-    """Rows as a table, the first of which names the columns."""
+    """Return rows as a Markdown table; the first row is the header."""
     header, *rows = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([header, "|" + " --- |" * len(table[0]), *rows])
 
 
 def with_results(readme: str, text: str) -> str:
-    """The README with these results in place of the last, or at its end."""
+    """Return the README with its results replaced, or appended if it has none."""
     before, _, rest = readme.partition(BEGIN)
     after = rest.partition(END)[2]
     return f"{before.rstrip()}\n\n{text}\n{after.lstrip()}" if after.strip() else f"{before.rstrip()}\n\n{text}\n"

@@ -67,12 +67,12 @@ def test_a_perceptron_learns_and_but_not_xor_which_two_layers_learn(told: dict[s
     assert min(cells("and", text)) > 0.95
     _, alone, _, two_layers = cells("xor", text)
     assert alone <= 0.75 < 0.9 < two_layers
-    assert "in validation a network of two layers is ahead of the perceptron by" in line_with("- `xor`", text)
+    assert "in validation a network with two layers is ahead of the perceptron by" in line_with("- `xor`", text)
 
 
 def test_mini_batches_get_further_than_all_samples_a_step(told: dict[str, str]) -> None:
     assert cells("64", told["gradient_descent"])[0] > cells("1257", told["gradient_descent"])[0] + 0.05
-    assert "no learning rate got to 0.9" in line_with("with all samples a step", told["gradient_descent"].lower())
+    assert "no learning rate reaches 0.9" in line_with("with the full batch", told["gradient_descent"].lower())
 
 
 def test_batch_normalisation_allows_a_larger_learning_rate(told: dict[str, str]) -> None:
@@ -86,7 +86,7 @@ def test_deep_sigmoids_do_not_train_for_want_of_gradient_and_relus_do(told: dict
     shallow, deep = cells("sigmoid", text)
     assert shallow > 0.9 > 0.5 > deep
     assert min(cells("ReLU", text)) > 0.85
-    shares = re.search(r"sigmoid (\S+) and ReLU (\S+?)\.?$", line_with("share of the last", text))
+    shares = re.search(r"sigmoid (\S+) and ReLU (\S+?)\.?$", line_with("ratio of the first", text))
     assert shares is not None, text
     assert float(shares[1]) < 1e-3 < 0.01 < float(shares[2])
 
@@ -96,6 +96,6 @@ def test_labels_that_mean_nothing_are_learnt_by_heart_and_take_longer(told: dict
     true, shuffled = (cells(kind, text) for kind in ("true labels", "shuffled labels"))  # from the width on
     assert true[2] > 0.9 < shuffled[2]  # right in training
     assert true[3] > 0.7 > 0.35 > shuffled[3]  # in validation
-    longer = re.search(r"learning by heart takes (\S+) \[\S+, \S+\] times as long", text)
+    longer = re.search(r"memorizing takes (\S+) \[\S+, \S+\] times as long", text)
     assert longer is not None, text
     assert float(longer[1]) > 1

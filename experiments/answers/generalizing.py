@@ -1,4 +1,4 @@
-"""The answers of the experiments on what a network then knows: the gap, features, transfer, sizes."""
+"""Results of the experiments on generalization: gap, features, transfer, scaling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labbench.plot import Curve, draw
 from labbench.text import number, setting
 
 INPUTS, CLASSES = 64, 10
-"""Of the digits."""
+"""Shape of the digits."""
 
 
 def regularization(experiment: Experiment) -> Answer:
@@ -29,22 +29,22 @@ def regularization(experiment: Experiment) -> Answer:
             table.append([setting(dropout), setting(flag), *pairs])
     most = max(experiment.values("dropout"))
     treatments = {f"dropout {most:g}": ({"dropout": most}, {"dropout": 0.0})}
-    treatments["batch normalisation"] = {"batchnorm": True}, {"batchnorm": False}
+    treatments["batch normalization"] = {"batchnorm": True}, {"batchnorm": False}
     sentences = []
     for name, (treated, left) in treatments.items():
-        for study, what in ((gap, "the gap"), (accuracy, "the accuracy in validation")):
+        for study, what in ((gap, "the gap"), (accuracy, "validation accuracy")):
             both = [(study.where(**treated, train_size=n), study.where(**left, train_size=n)) for n in sizes]
             changes = [f"{change(study.difference(*pair))} with {n}" for n, pair in zip(sizes, both, strict=True)]
             sentences.append(f"{name} changes {what} by {listed(changes)} samples")
     plain = {size: gap.where(dropout=0.0, batchnorm=False, train_size=size) for size in sizes}
     growth = moved("the gap of the plain network", gap.difference(plain[sizes[-1]], plain[sizes[0]]))
     sentences.append(f"from {sizes[0]} to {sizes[-1]} samples {growth}")
-    sentences.append("accuracy in training is measured while dropout is at work, so that some gaps are below 0")
+    sentences.append("training accuracy is measured with dropout active, so some gaps are negative")
     return Answer(sentences, table)
 
 
 def parameters_of(hidden: list[int]) -> int:
-    """Weights and biases of a fully connected network for the digits."""
+    """Return the number of parameters of a fully connected network for the digits."""
     widths = [INPUTS, *hidden, CLASSES]
     return sum(given * taken + taken for given, taken in pairwise(widths))
 
@@ -61,11 +61,11 @@ def depth(experiment: Experiment) -> Answer:
         table.append([*row, cell(found), rate])
     one = {"hidden": shapes[0]}
     deepest = study.lead({"hidden": shapes[-1]}, one)
-    deep = compared(f"a network of {len(shapes[-1])} hidden layers", "one of a single layer", deepest)
-    sentences = [f"at about equally many parameters and the best learning rate of each, {deep}"]
+    deep = compared(f"a network with {len(shapes[-1])} hidden layers", "one with a single layer", deepest)
+    sentences = [f"with about the same number of parameters, at the best learning rate of each, {deep}"]
     for hidden in shapes[1:-1]:
         lead = study.lead({"hidden": hidden}, one)
-        sentences.append(compared(f"one of {len(hidden)}", "one of a single layer", lead))
+        sentences.append(compared(f"one with {len(hidden)}", "one with a single layer", lead))
     return Answer(sentences, table)
 
 
@@ -83,16 +83,16 @@ def layers(experiment: Experiment) -> Answer:
     largest = next(shape for shape in single if "maxpool 2" in shape)
     average = next(shape for shape in single if "avgpool 2" in shape)
     asked = [
-        ("convolution and maximum pooling", largest, "the fully connected network", dense),
+        ("convolution with max pooling", largest, "the fully connected network", dense),
         ("convolution without pooling", conv, "the fully connected network", dense),
-        ("maximum pooling", largest, "average pooling", average),
+        ("max pooling", largest, "average pooling", average),
     ]
     sentences = []
     for first, one, second, other in asked:
         differences = [
             study.difference(*(study.where(layers=s, train_size=size) for s in (one, other))) for size in sizes
         ]
-        told = [f"with {n} samples {compared(first, second, d)}" for n, d in zip(sizes, differences, strict=True)]
+        told = [f"with {n} samples, {compared(first, second, d)}" for n, d in zip(sizes, differences, strict=True)]
         sentences.append("; ".join(told))
     return Answer(sentences, table)
 
@@ -104,7 +104,7 @@ def representation(experiment: Experiment) -> Answer:
     table = [["features", *(f"{size} samples" for size in sizes)]]
     for layer in numbers:
         for epochs in (drawn, learnt) if layer else (drawn,):
-            name = f"layer {layer}, {'learnt' if epochs else 'as drawn'}" if layer else "pixels"
+            name = f"layer {layer}, {'learned' if epochs else 'random'}" if layer else "pixels"
             values = [cell(study.mean(study.where(layer=layer, pretrain_epochs=epochs, train_size=n))) for n in sizes]
             table.append([name, *values])
     sentences = []
@@ -114,9 +114,9 @@ def representation(experiment: Experiment) -> Answer:
         best = next(setup for setup in layer if study.config(setup)["layer"] > 0)
         which = study.config(best)["layer"]
         beside = study.where(layer=which, pretrain_epochs=drawn, train_size=size)
-        told = compared(f"layer {which}, the best that was learnt,", "pixels", study.difference([best], pixels))
-        random = compared("it", "the same layer as it was drawn", study.difference([best], beside))
-        sentences.append(f"with {size} samples {told}; {random}")
+        told = compared(f"layer {which}, the best learned one,", "pixels", study.difference([best], pixels))
+        random = compared("it", "the same layer with random weights", study.difference([best], beside))
+        sentences.append(f"with {size} samples, {told}; {random}")
     return Answer(sentences, table)
 
 
@@ -125,11 +125,11 @@ def generalization(experiment: Experiment) -> Answer:
     widest = max(experiment.values("hidden"), key=max)
     kinds: dict[str, dict[str, Any]] = {
         "true labels": {"label_noise": 0.0, "random_labels": False},
-        **{f"{share:.0%} wrong": {"label_noise": share} for share in experiment.values("label_noise") if share},
+        **{f"{share:.0%} wrong labels": {"label_noise": share} for share in experiment.values("label_noise") if share},
         "shuffled labels": {"random_labels": True},
     }
-    passes = f"passes over the data to {TRAINS:g} in training"
-    table = [["labels", "width", passes, "best in training", "best in validation", "at the end in validation"]]
+    passes = f"epochs to {TRAINS:g} in training"
+    table = [["labels", "width", passes, "best in training", "best in validation", "final in validation"]]
     last = experiment.study(at="last")
     costs = experiment.costs(TRAINS, "samples", "train/accuracy")
     samples = experiment.values("train_size")[0]
@@ -142,8 +142,8 @@ def generalization(experiment: Experiment) -> Answer:
     trained, validated = (study.mean(study.where(hidden=widest, random_labels=True)) for study in metrics.values())
     width = setting(widest)
     sentences = [
-        f"of shuffled labels the network of width {width} gets {with_interval(trained)} right in training and "
-        f"{with_interval(validated)} in validation, where chance is 0.1",
+        f"with shuffled labels, the network of width {width} reaches an accuracy of {with_interval(trained)} in "
+        f"training and {with_interval(validated)} in validation; chance is 0.1",
         by_heart(costs, samples, widest),
     ]
     for name, wanted in kinds.items():
@@ -151,23 +151,23 @@ def generalization(experiment: Experiment) -> Answer:
             here = {"hidden": widest, **wanted}
             best, end = metrics["val/accuracy"], last
             sentences.append(
-                f"with {name} the same network reaches {with_interval(best.mean(best.where(**here)))} in validation "
+                f"with {name}, the same network reaches {with_interval(best.mean(best.where(**here)))} in validation "
                 f"and ends at {with_interval(end.mean(end.where(**here)))}"
             )
     return Answer(sentences, table)
 
 
 def by_heart(costs: Study, samples: int, hidden: list[int]) -> str:
-    """How long it takes to learn labels by heart, against learning them."""
+    """Compare the epochs needed for shuffled and for true labels."""
     true, shuffled = (costs.where(hidden=hidden, label_noise=0.0, random_labels=flag) for flag in (False, True))
     if not true or not shuffled:
         lacking = "shuffled" if true else "true"
-        return f"it never gets {TRAINS:g} of {lacking} labels right in training with every seed"
+        return f"with {lacking} labels, training accuracy does not reach {TRAINS:g} with every seed"
     learning, knowing = (updates(costs.mean(found), samples) for found in (true, shuffled))
     longer = with_interval(factor(costs.difference(shuffled, true)))
     return (
-        f"to get {TRAINS:g} of the labels right in training takes it {learning} passes over the data where they are "
-        f"true and {knowing} where they are shuffled: learning by heart takes {longer} times as long"
+        f"to reach a training accuracy of {TRAINS:g}, it needs {learning} epochs with true labels and {knowing} with "
+        f"shuffled ones: memorizing takes {longer} times as long"
     )
 
 
@@ -185,22 +185,22 @@ def transfer(experiment: Experiment) -> Answer:
             differences = {size: study.difference(here[start][size], here["scratch"][size]) for size in sizes}
             ahead = [str(size) for size, d in differences.items() if d.excludes(0.0) and d.mean > 0]
             behind = [str(size) for size, d in differences.items() if d.excludes(0.0) and d.mean < 0]
-            fewest = compared(proper(start), proper("scratch"), differences[sizes[0]])
+            fewest = compared(f"the {proper(start)} network", "the one trained from scratch", differences[sizes[0]])
             told = [f"ahead with {listed(ahead)} labels"] if ahead else []
             told += [f"behind with {listed(behind)} labels"] if behind else []
-            where = f"it is clearly {listed(told)}" if told else "no number of labels shows a difference"
-            sentences.append(f"{proper(model)}: with {sizes[0]} labels {fewest}; {where}")
+            where = f"it is significantly {listed(told)}" if told else "no difference is significant"
+            sentences.append(f"{proper(model)}: with {sizes[0]} labels, {fewest}; {where}")
     return Answer(sentences, table)
 
 
 def saved(study: Study, sizes: list[int], here: dict[str, dict[int, list[int]]]) -> str:
-    """How many labels from scratch it takes to be as good as fine-tuned with the fewest."""
+    """Return how many labels training from scratch needs to match fine-tuning with the fewest labels."""
     reached = study.mean(here["finetuned"][sizes[0]]).mean
     enough = [size for size in sizes if study.mean(here["scratch"][size]).mean >= reached]
     if enough[:1] == sizes[:1]:
-        return f"having learnt before saves no labels: with {sizes[0]}, from scratch does as well on average"
+        return f"pre-training saves no labels: with {sizes[0]}, training from scratch is as good on average"
     needed = f"{enough[0]} labels" if enough else f"more than {sizes[-1]} labels"
-    return f"from scratch it takes {needed} to be as good on average as fine-tuned with {sizes[0]}"
+    return f"training from scratch needs {needed} to match fine-tuning with {sizes[0]} on average"
 
 
 def scaling(experiment: Experiment) -> Answer:
@@ -219,8 +219,8 @@ def scaling(experiment: Experiment) -> Answer:
     counts = [parameters_of(hidden) for hidden in shapes]
     by_size = power_law(counts, [loss(hidden, sizes[-1]) for hidden in shapes])
     sentences = [
-        f"in the widest network the loss falls with the samples as {told_law('D', by_data)}",
-        f"with all samples it falls with the parameters as {told_law('N', by_size)}",
+        f"in the widest network the loss falls with the number of samples D as {told_law('D', by_data)}",
+        f"with all samples it falls with the number of parameters N as {told_law('N', by_size)}",
         limit(experiment.factors("val/loss"), shapes, sizes),
     ]
     places = np.geomspace(sizes[0], sizes[-1], 50)
@@ -232,8 +232,8 @@ def scaling(experiment: Experiment) -> Answer:
                 for hidden in (shapes[0], shapes[len(shapes) // 2], shapes[-1])
             ),
         ],
-        title="lowest loss in validation",
-        x_label="logarithm (base 10) of the training samples D",
+        title="lowest validation loss",
+        x_label="log10 of the number of training samples D",
         columns=90,
         rows=18,
         log=True,
@@ -243,19 +243,19 @@ def scaling(experiment: Experiment) -> Answer:
 
 
 def told_law(letter: str, law: PowerLaw) -> str:
-    """`D^−0.60 [−0.65, −0.55]`, and how straight it is."""
-    straight = f"no point is further than {law.strays:.0%} from that"
-    return f"{letter} to the power of {with_interval(law.exponent)} ({number(law.factor)} at 1; {straight})"
+    """Return `D^k with k = −0.60 [−0.65, −0.55]`, the factor and the largest deviation."""
+    straight = f"largest deviation of a point {law.strays:.0%}"
+    return f"{letter}^k with k = {with_interval(law.exponent)} ({number(law.factor)} at {letter} = 1; {straight})"
 
 
 def limit(logarithms: Study, shapes: list[list[int]], sizes: list[int]) -> str:
-    """Whether more data help the smallest network as much as the largest."""
+    """Compare the gain from more data between the smallest and the largest network."""
     few_many = [[logarithms.where(hidden=h, train_size=n)[0] for n in (sizes[0], sizes[-1])] for h in shapes]
     (few, many), (few_wide, many_wide) = few_many[0], few_many[-1]
     narrow, wide = (factor(logarithms.difference([a], [b])) for a, b in ((few, many), (few_wide, many_wide)))
     more = factor(logarithms.contrast({few_wide: 1.0, many: 1.0}, {many_wide: 1.0, few: 1.0}))
-    verdict = f"{with_interval(more)} times as much" if more.excludes(1.0) else "no more that these seeds show"
+    verdict = f"a ratio of {with_interval(more)}" if more.excludes(1.0) else "no significant difference"
     return (
-        f"{sizes[-1]} samples in place of {sizes[0]} make the loss {with_interval(narrow)} times smaller at width "
-        f"{max(shapes[0])} and {with_interval(wide)} times at width {max(shapes[-1])}, which is {verdict}"
+        f"{sizes[-1]} instead of {sizes[0]} samples reduce the loss by a factor of {with_interval(narrow)} at width "
+        f"{max(shapes[0])} and {with_interval(wide)} at width {max(shapes[-1])}: {verdict}"
     )

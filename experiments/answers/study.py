@@ -1,4 +1,4 @@
-"""The numbers behind the answers: a metric of an experiment's runs, with the intervals that `labbench why` gives."""
+"""Metrics of an experiment's runs, with the confidence intervals of `labbench why`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from labbench.store.reader import Reader
 from labbench.text import number
 
 SHARES = ("train/accuracy", "val/accuracy", "test/accuracy")
-"""What lies between 0 and 1."""
+"""Metrics between 0 and 1."""
 MOST_DECIMALS = 4
-"""An interval that takes more to be seen is not worth showing."""
+"""Narrower intervals are not shown."""
 
 Axis = Literal["steps", "samples", "seconds"]
 
 
 class Study:
-    """One metric of an experiment's runs. `wanted` chooses set-ups by settings: `where(optimizer="adam")`."""
+    """One metric of an experiment's runs. `wanted` selects set-ups by settings: `where(optimizer="adam")`."""
 
     def __init__(self, observations: Sequence[Observation], metric: str, goal: Goal) -> None:
         self.observations, self.metric, self.goal = observations, metric, goal
@@ -39,59 +39,60 @@ class Study:
         self.order = best_first(self.table, goal).tolist()
 
     def where(self, **wanted: Any) -> list[int]:
-        """Numbers of the set-ups with these settings that have a result, best first."""
+        """Return the indices of the set-ups with these settings that have a result, best first."""
         return [i for i in self.order if fits(self.table.setups[i].config, wanted)]
 
     def config(self, setup: int) -> Mapping[str, Any]:
         return self.table.setups[setup].config
 
     def mean(self, setups: Sequence[int]) -> Interval:
-        """The average of set-ups."""
+        """Return the mean over set-ups."""
         return self.clip(self.contrast(dict.fromkeys(setups, 1 / len(setups))))
 
     def difference(self, first: Sequence[int], second: Sequence[int]) -> Interval:
-        """The average of some set-ups minus that of others."""
+        """Return the mean over `first` minus the mean over `second`."""
         return self.contrast(dict.fromkeys(first, 1 / len(first)), dict.fromkeys(second, 1 / len(second)))
 
     def contrast(self, plus: Mapping[int, float], minus: Mapping[int, float] | None = None) -> Interval:
-        """A weighted sum of set-ups' means, less another one."""
+        """Return a weighted sum of set-ups' means, minus another one."""
         weights = {s: plus.get(s, 0.0) - (minus or {}).get(s, 0.0) for s in {**plus, **(minus or {})}}
         centre, spread = self._combined(weights)
         return Interval(centre) if spread is None else spread.interval(centre)
 
     def _combined(self, by_setup: Mapping[int, float]) -> tuple[float, Spread | None]:
-        """A weighted sum of set-ups' means, and how well it is known."""
+        """Return a weighted sum of set-ups' means and its spread."""
         weights = np.zeros(len(self.table.setups))
         weights[list(by_setup)] = list(by_setup.values())
         return float(weights @ self.table.means), None if self.noise is None else self.noise.of_combination(weights)
 
     def clip(self, interval: Interval) -> Interval:
-        """End the interval of a share where shares end."""
+        """Limit the interval of a metric in `SHARES` to 0 and 1."""
         if interval.low is None or interval.high is None or self.metric not in SHARES:
             return interval
         return Interval(interval.mean, max(interval.low, 0.0), min(interval.high, 1.0))
 
     def winner(self, **wanted: Any) -> Interval | None:
-        """The best of these set-ups: its interval allows for its having been chosen, as that of `labbench why` does."""
+        """Return the best of these set-ups; its interval is adjusted for the selection, as in `labbench why`."""
         some = self.where(**wanted)
         return self.clip(self._chosen({some[0]: 1.0}, self._rivals(some), 1)) if some else None
 
     def lead(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Interval:
-        """The best of some set-ups minus the best of others; the interval allows for both having been chosen."""
+        """Return the best of `first` minus the best of `second`; the interval is adjusted for both selections."""
         ours, theirs = self.where(**first), self.where(**second)
         return self._chosen({ours[0]: 1.0, theirs[0]: -1.0}, self._rivals(ours), self._rivals(theirs))
 
     def _rivals(self, some: Sequence[int]) -> int:
-        """How many of these, which are best first, might as well have been the best one."""
+        """Return how many of these set-ups, sorted best first, are not significantly behind the best."""
         if self.noise is None:
             return 1
         close = contenders(self.table, self.noise, some[0], self.goal, level=RIVAL_LEVEL)
         return int(close[list(some)].sum())
 
     def _chosen(self, weights: Mapping[int, float], ours: int, theirs: int) -> Interval:
-        """A contrast in which a set-up with a positive weight won over `ours`, one with a negative over `theirs`.
+        """Return a contrast whose positive set-up was selected from `ours` rivals and whose negative one from `theirs`.
 
-        The greatest of k errors stays below that of level 0.025 / k, so the arm that a choice shortens is that long.
+        Of k errors, the largest exceeds the quantile of level 0.025 / k with probability 0.025 at most (Bonferroni):
+        the arm on the side that the selection biases has this length.
         """
         centre, spread = self._combined(weights)
         if spread is None:
@@ -102,7 +103,7 @@ class Study:
         return Interval(centre, lucky.low, unlucky.high)
 
     def usable(self, **wanted: Any) -> Basin | None:
-        """The learning rates within 5 % of the best among these; one at which a run diverged is not among them."""
+        """Return the learning rates within 5 % of the best of these set-ups, without those at which a run diverged."""
         some = [o for o in self.observations if fits(o.config, wanted)]
         setups = tabulate(some).setups
         rates = [setup.config["lr"] for setup in setups]
@@ -115,14 +116,14 @@ def in_logarithms(observations: Iterable[Observation]) -> list[Observation]:
 
 
 def factor(logarithm: Interval, unit: float = 1.0) -> Interval:
-    """What a logarithm is that of, counted in a unit; a difference of logarithms is a factor."""
+    """Return exp of an interval, divided by `unit`; a difference of logarithms becomes a factor."""
     if logarithm.low is None or logarithm.high is None:
         return Interval(math.exp(logarithm.mean) / unit)
     return Interval(*(math.exp(end) / unit for end in (logarithm.mean, logarithm.low, logarithm.high)))
 
 
 def setup_of(config: Mapping[str, Any]) -> object:
-    """A set-up, to be found again whatever its seed."""
+    """Return a hashable key of a configuration without its seed."""
     return freeze({key: value for key, value in config.items() if key != "seed"})
 
 
@@ -142,12 +143,12 @@ class Experiment:
         return Study(observe(self.runs, metric, goal, at=at), metric, goal)
 
     def factors(self, metric: str) -> Study:
-        """That of the logarithms of a metric's best values: differences are then factors, by `factor`."""
+        """Return a study of the logarithms of a metric's best values; `factor` turns differences into factors."""
         goal = default_goal(metric)
         return Study(in_logarithms(observe(self.runs, metric, goal)), metric, goal)
 
     def values(self, key: str) -> list[Any]:
-        """What a parameter was set to, in the order of the grid."""
+        """Return the values of a parameter, in the order of the grid."""
         return list({freeze(run.config.get(key)): run.config.get(key) for run in self.runs}.values())
 
     @property
@@ -156,13 +157,13 @@ class Experiment:
 
     @property
     def seconds(self) -> float | None:
-        """From the first run's start to the last one's end."""
+        """Seconds from the first run's start to the last run's end."""
         starts = [run.started for run in self.runs if run.started is not None]
         ends = [run.finished for run in self.runs if run.finished is not None]
         return max(ends) - min(starts) if starts and ends else None
 
     def _curve(self, run: RunRecord, metric: str) -> Curve:
-        """Against samples and the run's own seconds of computing, too."""
+        """Return a metric of a run over steps, samples and compute time."""
         steps, values = self.reader.series(run.key, metric)
         along = [
             np.array([known[step] for step in steps.tolist()])
@@ -174,9 +175,9 @@ class Experiment:
         return Curve(run.config, run.config.get("seed"), steps.astype(np.float64), values, *along)
 
     def costs(self, target: float, axis: Axis, metric: str = "val/accuracy") -> Study:
-        """What it took each set-up to reach the target, in logarithms: `factor` turns them back.
+        """Return the logarithm of the cost to reach the target, by set-up, cheapest first.
 
-        Only those are there which got to it with every seed, the cheapest first.
+        Set-ups that did not reach it with every seed are left out. `factor` inverts the logarithm.
         """
         curves = [curve for run in self.runs if len((curve := self._curve(run, metric)).steps)]
         paid = costs(curves, target, "max", axis=axis)
@@ -186,20 +187,20 @@ class Experiment:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = factor * x ** exponent, by least squares of the logarithms."""
+    """y = factor * x ** exponent, fitted by least squares of the logarithms."""
 
     factor: float
     exponent: Interval
-    """By Student's t from how far the points lie from the line."""
+    """With a Student's t interval from the residuals."""
     strays: float
-    """The largest distance of a point from it, as a share of the fitted value."""
+    """Largest deviation of a point, relative to the fitted value."""
 
     def at(self, x: float) -> float:
         return self.factor * x**self.exponent.mean
 
 
 def power_law(xs: Sequence[float], ys: Sequence[float]) -> PowerLaw:
-    """The power law through three or more points."""
+    """Fit a power law to three or more points."""
     u, v = np.log(xs), np.log(ys)
     centred = u - u.mean()
     slope = float(centred @ v / (centred @ centred))
@@ -211,7 +212,7 @@ def power_law(xs: Sequence[float], ys: Sequence[float]) -> PowerLaw:
 
 
 def cell(interval: Interval | None) -> str:
-    """`0.978 ± 0.004` for a table, with the longer arm of the interval; a dash for nothing."""
+    """Return `0.978 ± 0.004` with the longer arm of the interval, or a dash for no result."""
     if interval is None or math.isnan(interval.mean):
         return "–"
     shown = digits(half_width(interval))
@@ -221,7 +222,7 @@ def cell(interval: Interval | None) -> str:
 
 
 def flipped(interval: Interval) -> Interval:
-    """The same, seen from the other side."""
+    """Return the negated interval."""
     if interval.low is None or interval.high is None:
         return replace(interval, mean=-interval.mean)
     return Interval(-interval.mean, -interval.high, -interval.low)
