@@ -1,10 +1,10 @@
-"""Make runs.db.example and the pictures beside it by really training a selection of the experiments:
+"""Create runs.db.example and its portraits by training a selection of the experiments:
 
     python docs/make_example.py
 
-The example is one plain file in rollback-journal mode, so that it can be read from a read-only place, too. Losses are
-logged at every fourth update alone, which nobody sees in a terminal and which leaves room for more experiments. Train
-it where nothing else does: what a run finds depends on its config, but not the seconds that it took.
+The example is one file in rollback-journal mode, so that it can be read from a read-only folder. Losses are logged at
+every fourth step only, which saves space and is not visible in a terminal. Run it on an idle machine: results depend on
+the configuration alone, the recorded times do not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXAMPLE = ROOT / "runs.db.example"
 WATCHED, PLAIN = "watch = true\nlog_every = 4\n", "log_every = 4\n"
 SELECTION = (
     ("optimizers", "lr=0.3,0.1,0.01 seed=1", WATCHED),
-    ("optimizers", "", PLAIN),  # the rest of it: a whole grid, where there is something to analyse
+    ("optimizers", "", PLAIN),  # the rest: a complete grid, for `labbench why`
     ("batchnorm", "seed=0,1", PLAIN),  # some of these diverge
     ("activations", "lr=0.003 seed=0", WATCHED),
     ("perceptron", "data=and,xor seed=0,1,2", WATCHED),
@@ -33,7 +33,7 @@ SELECTION = (
     ("generalization", "hidden~256 seed=0,1", WATCHED),
     ("transfer", "train_size=40 seed=0,1", WATCHED),
 )
-"""Experiments, which of their runs, and how these are recorded."""
+"""Experiment, filter of its runs, and the keys of [runtime]."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def recorded(grid: str, runtime: str) -> str:
-    """The text of a grid with this as its [runtime], which is no part of a run's identity."""
+    """Return the text of a grid with this [runtime], which is not part of a run's identity."""
     before, _, after = grid.partition("[runtime]\n")
     rest = after.partition("\n\n")[2]
     return f"{before.rstrip()}\n\n[runtime]\n{runtime}\n{rest}"
@@ -64,16 +64,16 @@ def train(grid: Path, only: str, db: Path) -> None:
 
 
 def plain(db: Path) -> None:
-    """Make the database a single file."""
+    """Turn the database into a single file."""
     with closing(sqlite3.connect(db)) as connection:
         connection.execute("PRAGMA journal_mode = delete")
-        connection.execute("UPDATE runs SET host = 'example'")  # whose machine it was is nobody's business
+        connection.execute("UPDATE runs SET host = 'example'")  # do not publish the machine's name
         connection.commit()
         connection.execute("VACUUM")
 
 
 def keep_pictures(found: Path, kept: Path) -> None:
-    """Copy the portraits, and nothing else that training left, in place of earlier ones."""
+    """Replace the portraits of the example by those of the new runs."""
     shutil.rmtree(kept, ignore_errors=True)
     for portrait in found.glob(f"*/{PORTRAIT}"):
         (kept / portrait.parent.name).mkdir(parents=True)

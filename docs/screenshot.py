@@ -1,9 +1,9 @@
-"""Draw the picture of the terminal interface that the README shows: the app exports its own screen as SVG.
+"""Create the SVG screenshot of the terminal interface in the README.
 
     python docs/screenshot.py runs.db.example docs/tui.svg
     python docs/screenshot.py runs.db docs/tui.svg --size 200x50 --light --keys "space j space y"
 
-Needs no terminal. The keys are Textual's names (`space`, `j`, `enter`), pressed one after another.
+Needs no terminal. Keys have Textual's names (`space`, `j`, `enter`) and are pressed one after another.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from labbench.tui.app import LabbenchApp
 from labbench.tui.looks import DARK, LIGHT
 
 SHOWN = "space j j j space y"
-"""Two runs marked, a logarithmic axis."""
+"""Mark two runs, switch to a logarithmic axis."""
 
 
 async def draw(
     database: Path, picture: Path, *, size: tuple[int, int], theme: str, expression: str, keys: list[str]
 ) -> None:
-    """Open the database in a terminal of that size, press the keys, and write what is seen."""
+    """Open the database in a terminal of this size, press the keys, and write the screenshot."""
     app = LabbenchApp(database)
     app.session.restore({"filter": expression})
     async with app.run_test(size=size) as pilot:
@@ -31,12 +31,12 @@ async def draw(
         for key in ["", *keys]:
             if key:
                 await pilot.press(key)
-            await pilot.pause(0.3)  # for the reading in a thread
+            await pilot.pause(0.3)  # for the worker that reads the database
         picture.write_text(app.export_screenshot(title="labbench", simplify=True), encoding="utf-8")
 
 
 def main() -> None:
-    """Read the command line."""
+    """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("database", type=Path)
     parser.add_argument("picture", type=Path)

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import sqlite3
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -307,6 +308,16 @@ def test_the_csv_begins_with_the_columns_of_the_reference(shape: str, columns: s
     words = ["export", shape, "experiment=layers", "--metric", "val/accuracy"]
     heading = CliRunner().invoke(main, words).stdout.partition("\n")[0]
     assert heading.startswith(columns)
+
+
+# Installation.
+
+
+def test_the_readme_lists_exactly_the_extras() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| extra | for |")[2].partition("\n\n")[0]
+    listed = [name for row in table.splitlines()[2:] for name in names_in(row.split(" | ")[0])]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(listed) == sorted(project["optional-dependencies"])
 
 
 # Links.
