@@ -30,6 +30,7 @@ from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, 
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.train.devices import resolve
+from labbench.trusted_tasks import trust_task
 
 MOST_LOADERS = 8
 """Processes that read samples for a training, where nobody says how many: more are seldom needed to keep up with it."""
@@ -168,6 +169,7 @@ def run_grid(
     grid = asked.grid
     devices = devices_for(asked, device, workers)
     source = provenance(grid.path.parent)
+    trust_task(grid.task)
     with Writer(db) as writer:
         runs = writer.queue(
             grid.name,

@@ -1,0 +1,161 @@
+"""A model is loaded with a task file that this user has trained with or names, and no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from click.testing import Result
+
+import labbench as labbench_package
+from labbench.errors import InputError
+from labbench.store.reader import Reader
+from labbench.trusted_tasks import MOST_VERSIONS, is_trusted, trust_task
+from labbench.user_folders import state_path
+
+Labbench = Callable[..., Result]
+
+TASK = """
+import torch
+from torch import nn
+from labbench.train.data import Data
+
+class Task:
+    params = {}
+
+    def data(self, config):
+        split = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
+        return Data(split, split)
+
+    def model(self, config):
+        return nn.Linear(2, 2)
+"""
+EVIL = "open('owned', 'w').close()\n" + TASK
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user who has never run anything."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return state_path("tasks.json")
+
+
+@pytest.fixture
+def key(labbench: Labbench, tmp_path: Path) -> str:
+    """A run of a task of the user's own that kept its model, in runs.db."""
+    (tmp_path / "my_task.py").write_text(TASK)
+    (tmp_path / "grid.toml").write_text('task = "my_task.py:Task"\n[params]\nepochs = 1\n[runtime]\nkeep = "last"\n')
+    trained = labbench("run", "grid.toml", "--workers", "0")
+    assert trained.exit_code == 0, trained.stderr
+    with Reader("runs.db") as reader:
+        [key] = reader.keys()
+    return key
+
+
+def change(path: str, statement: str, *values: object) -> None:
+    """Do to a database what labbench would not."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement, values)
+
+
+def refused(key: str) -> str:
+    """The message of `load_model`, which does not load it."""
+    with pytest.raises(InputError) as error:
+        labbench_package.load_model(key)
+    assert not Path("owned").exists()
+    return str(error.value)
+
+
+def test_a_file_that_this_user_has_trained_with_is_used_as_it_is_recorded(key: str, state: Path) -> None:
+    assert isinstance(labbench_package.load_model(key), torch.nn.Linear)
+    assert stat.S_IMODE(state.stat().st_mode) == 0o600
+
+
+def test_a_file_that_has_changed_is_run_only_if_the_user_names_it(key: str) -> None:
+    Path("my_task.py").write_text(TASK + "# another\n")
+    assert 'task="my.py:Task"' in refused(key)
+    assert isinstance(labbench_package.load_model(key, task="my_task.py:Task"), torch.nn.Linear)
+    refused(key)  # to name it once is not to train with it
+
+
+def test_a_run_of_an_earlier_release_needs_the_file_named(key: str, state: Path) -> None:
+    state.unlink()
+    assert f'load_model("{key}", task="my.py:Task")' in refused(key)
+    assert isinstance(labbench_package.load_model(key, task="my_task.py:Task"), torch.nn.Linear)
+
+
+def test_a_dry_run_trusts_no_file(labbench: Labbench, key: str, state: Path) -> None:
+    state.unlink()
+    assert labbench("run", "grid.toml", "--dry-run").exit_code == 0
+    refused(key)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", "null", "\xff", '{"a": 1}', "[" * 100_000, json.dumps({"x": [1, None, {}]})]
+)
+def test_a_damaged_list_trusts_nothing_and_is_written_again(
+    labbench: Labbench, key: str, state: Path, content: str
+) -> None:
+    state.write_bytes(content.encode("latin-1"))
+    refused(key)
+    assert labbench("run", "grid.toml", "--rerun", "--workers", "0").exit_code == 0
+    assert isinstance(labbench_package.load_model(key), torch.nn.Linear)
+
+
+def test_a_state_folder_that_cannot_be_written_does_not_keep_a_grid_from_training(
+    labbench: Labbench, tmp_path: Path, key: str
+) -> None:
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("a file")
+    assert labbench("run", "grid.toml", "--rerun", "--workers", "0").exit_code == 0
+    refused(key)
+
+
+@pytest.mark.parametrize("place", ["brought", "link", "elsewhere", "missing", "folder", "pipe", "zero byte"])
+def test_a_file_that_only_a_database_names_is_not_run(labbench: Labbench, key: str, tmp_path: Path, place: str) -> None:
+    evil = tmp_path / "evil"
+    brought = evil / "other.db.files" / key / "task.py"
+    shutil.copytree("runs.db.files", evil / "other.db.files")
+    shutil.copy("runs.db", evil / "other.db")
+    brought.write_text(EVIL)
+    ours = tmp_path / "ours.db.files" / key / "task.py"
+    tasks = {
+        "brought": "ours.db.files/" + key + "/task.py",
+        "link": str(tmp_path / "link.py"),
+        "elsewhere": str(brought),
+        "missing": str(tmp_path / "missing.py"),
+        "folder": str(tmp_path / "folder.py"),
+        "pipe": str(tmp_path / "pipe.py"),
+        "zero byte": "a\0b.py",
+    }
+    (tmp_path / "link.py").symlink_to(ours)
+    (tmp_path / "folder.py").mkdir()
+    os.mkfifo(tmp_path / "pipe.py")
+    change(str(evil / "other.db"), "UPDATE runs SET task = ?", tasks[place] + ":Task")
+    assert labbench("import", "labbench", evil / "other.db", "--db", "ours.db").exit_code == 0
+    assert ours.is_file()
+    with pytest.raises(InputError, match="task="):
+        labbench_package.load_model(key, db="ours.db")
+    assert not Path("owned").exists()
+    assert isinstance(labbench_package.load_model(key, db="ours.db", task="my_task.py:Task"), torch.nn.Linear)
+
+
+def test_as_many_contents_of_a_file_are_remembered_as_are_likely_to_be_wanted(tmp_path: Path, state: Path) -> None:
+    file = tmp_path / "my_task.py"
+    for version in range(MOST_VERSIONS + 1):
+        file.write_text(f"# {version}\n")
+        trust_task(f"{file}:Task")
+    assert is_trusted(f"{file}:Task")
+    file.write_text("# 0\n")
+    assert not is_trusted(f"{file}:Task")
+    assert len(json.loads(state.read_text())[str(file)]) == MOST_VERSIONS
