@@ -77,13 +77,17 @@ class Driver:
         for stack in stacks:
             if self.interruption.asked:
                 return
-            runs = self.writer.claim(
-                [run.key for run in stack.runs],
+            configs = {run.key: run.config for run in stack.runs}
+            claimed = self.writer.claim(
+                list(configs),
+                task=stack.task,
+                configs=configs,
                 statuses=statuses,
                 git_commit=self.source.git_commit,
                 git_dirty=self.source.git_dirty,
                 versions=self.source.versions,
             )
+            runs = [replace(run, config=configs[run.key]) for run in claimed]  # not what the database gives back
             if runs:
                 self._held.update({run.key: run for run in runs})
                 yield stack_of(

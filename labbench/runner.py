@@ -171,7 +171,7 @@ def run_grid(
     source = provenance(grid.path.parent)
     trust_task(grid.task)
     with Writer(db) as writer:
-        runs = writer.queue(
+        queued = writer.queue(
             grid.name,
             asked.runs,
             task=grid.task,
@@ -180,6 +180,8 @@ def run_grid(
             rerun=rerun,
             sources=sources(grid, source),
         )
+        # what is trained is what the grid says, whatever the database says of a run that was there
+        runs = [replace(run, config=new.config) for run, new in zip(queued, asked.runs, strict=True)]
         trainable: tuple[Status, ...] = ("queued", "lost", "failed") if retry_failed else ("queued", "lost")
         due = [run for run in runs if run.status in trainable]
         elsewhere = sum(run.status == "running" for run in runs)

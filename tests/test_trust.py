@@ -210,3 +210,51 @@ def test_an_import_does_not_follow_a_link_in_the_place_of_a_folder(home: Path, o
     assert list(merged.skipped) == [link]
     assert len(merged.new) == 1
     assert not files_folder(home / "runs.db").exists()
+
+
+@pytest.fixture
+def queued(labbench: Callable[..., Result], tmp_path: Path) -> str:
+    """The key of a run that somebody else's database brought into the queue of the user's grid."""
+    grid = '[grid]\nx = ["mine"]\n'
+    (tmp_path / "grid.toml").write_text(f'command = ["sh", "-c", "printf %s {{x}} > said"]\n{grid}')
+    assert labbench("run", "grid.toml", "--workers", "0", "--db", "other.db").exit_code == 0
+    (tmp_path / "said").unlink()
+    change(Path("other.db"), "UPDATE runs SET status = 'queued', heartbeat = NULL, started = NULL, finished = NULL")
+    with Reader("other.db") as reader:
+        [key] = reader.keys()
+    return key
+
+
+def test_the_words_of_a_command_are_those_of_the_grid_whatever_an_imported_run_says(
+    labbench: Callable[..., Result], queued: str
+) -> None:
+    change(Path("other.db"), """UPDATE runs SET config = '{"x": "mine; touch owned", "extra": 1}'""")
+    assert labbench("import", "labbench", "other.db").exit_code == 0
+    assert labbench("run", "grid.toml", "--workers", "0").exit_code == 0
+    assert Path("said").read_text() == "mine"
+    assert not Path("owned").exists()
+    with Reader("runs.db") as reader:
+        [run] = reader.runs()
+    assert (run.key, run.status, run.config["x"]) == (queued, "finished", "mine"), "it is recorded as it was trained"
+
+
+def test_the_task_of_a_queued_run_is_that_of_the_grid(
+    labbench: Callable[..., Result], tiny_grid: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "evil.py").write_text("open('owned', 'w').close()")
+    only = ("--set", "optimizer=sgd", "--set", "lr=0.1", "--set", "epochs=1", "--workers", "0")
+    assert labbench("run", tiny_grid, *only).exit_code == 0
+    change(Path("runs.db"), "UPDATE runs SET status = 'failed', task = ?", f"{tmp_path / 'evil.py'}:Task")
+    change(Path("runs.db"), "UPDATE runs SET config = json_set(config, '$.hidden', json('[1000000]'), '$.lr', 5.0)")
+    assert labbench("retry", _only_key()).exit_code == 0
+    assert labbench("run", tiny_grid, *only).exit_code == 0
+    assert not Path("owned").exists()
+    with Reader("runs.db") as reader:
+        [run] = reader.runs()
+    assert (run.status, run.task, run.config["hidden"], run.config["lr"]) == ("finished", "digits", [16], 0.1)
+
+
+def _only_key() -> str:
+    with Reader("runs.db") as reader:
+        [key] = reader.keys()
+    return key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,15 @@ def config_json(config: Mapping[str, Any]) -> str:
         text = json.dumps(_with_marks(dict(config)), ensure_ascii=False)
         text = text.replace(json.dumps(_INFINITY), "9e999").replace(json.dumps(_MINUS_INFINITY), "-9e999")
     return storable(text)
+
+
+def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str, Any]) -> None:
+    """Give a run these values; keys that it has beside them, such as those that its script has added, stay."""
+    [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
+    recorded = json.loads(text)
+    new = config_json({**recorded, **config} if isinstance(recorded, dict) else config)
+    if new != text:
+        connection.execute("UPDATE runs SET config = ? WHERE id = ?", (new, run_id))
 
 
 @lru_cache(maxsize=2)  # whoever watches a database asks again after each commit, and its configs are as they were

@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from labbench.files import files_folder, run_folder
-from labbench.records import Event, Goal, NewRun, RunRecord, Status, Stop
+from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Stop
+from labbench.store.configs import set_config
 from labbench.store.liveness import HOST
 from labbench.store.opening import explained, open_for_writing, resolved
 from labbench.store.queueing import experiment_id_of, insert_missing, link_sources
@@ -97,6 +98,8 @@ class Writer:
         keys: Sequence[str],
         *,
         statuses: Collection[Status] = ("queued", "lost"),
+        task: str | None = None,
+        configs: Mapping[str, Config] | None = None,
         git_commit: str | None = None,
         git_dirty: bool | None = None,
         versions: Mapping[str, str] | None = None,
@@ -104,7 +107,8 @@ class Writer:
         """Take those of the runs that are in one of `statuses`: they are running now, driven by this process.
 
         A run that has begun before loses its points behind its boundary and starts its next attempt. Of two
-        processes that claim one run, one gets it.
+        processes that claim one run, one gets it. `task` and `configs` (by key) are what they will be trained with:
+        where another program has written something else into the database, it is replaced.
         """
         with self._transaction() as connection:
             query = f"SELECT id, key, boundary FROM runs WHERE key {THESE} AND {STATUS} {THESE}"
@@ -128,6 +132,11 @@ class Writer:
                  as_json_list(ids)),
             )  # fmt: skip
             connection.execute(f"DELETE FROM requests WHERE run_id {THESE}", (as_json_list(ids),))
+            if task is not None:
+                connection.execute(f"UPDATE runs SET task = ? WHERE id {THESE}", (storable(task), as_json_list(ids)))
+            for key, (run_id, _) in won.items():
+                if configs is not None:
+                    set_config(connection, run_id, configs[key])
             return read_records(connection, ids)
 
     def write(self, events: Iterable[Event]) -> None:
