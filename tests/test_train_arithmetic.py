@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from labbench.errors import InputError
 from labbench.grid.file import read_grid
 from labbench.planner import stack_of
-from labbench.records import Config, Runtime
+from labbench.records import Config, Log, Runtime, Started
 from labbench.train import arithmetic
 from labbench.train.arithmetic import Arithmetic, prepare
 from labbench.train.data import Data, digits
@@ -164,3 +164,27 @@ def test_tf32_is_off_unless_asked(tf32: bool) -> None:
     prepare("cuda:0", tf32=tf32)
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
     assert torch.backends.cudnn.allow_tf32 is tf32
+
+
+class Convolving(nn.Module):
+    """A convolution and a matrix product in a forward of its own: inside vmap, autocast reaches the second alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(1, 4, 3), nn.Linear(144, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.convolution(inputs).relu().flatten(1))
+        return scores
+
+
+def test_bf16_that_does_not_reach_a_stack_trains_its_runs_alone() -> None:
+    given = digits()
+    data = Data((given.train[0][:96], given.train[1][:96]), (given.val[0][:32], given.val[1][:32]))
+    task = FileTask({}, lambda config: data, lambda config: Convolving(), cross_entropy, accuracy)
+    runs = [run_of({"epochs": 1, "batch_size": 32, "seed": seed}, str(seed)) for seed in range(3)]
+    for runtime, expected in ((BF16, {"loop"}), (Runtime(), {"vmap"})):
+        events = list(train(stack_of(runs, task="", stop=None, runtime=runtime), task, "cpu"))
+        assert {event.way for event in events if isinstance(event, Started) and event.run != "0"} == expected
+        told = "".join(event.text for event in events if isinstance(event, Log))
+        assert ("bfloat16 reaches" in told) == (runtime is BF16)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labbench.records import Config
+from labbench.train.attributes import AttributeWatch
 from labbench.train.clock import Clock
 from labbench.train.data import Split
 from labbench.train.dropout import swap_dropout
@@ -44,6 +45,8 @@ class Alone:
         self.parameters = dict(model.named_parameters())
         self.optimizer = make_optimizer(settings, self.parameters.values(), self.data.device)
         self.settings = settings
+        self.config, self.lesson = config, lesson
+        self._attributes = AttributeWatch(model)
         self.sparse: list[str] | None = None
         """Names of the parameters whose gradients are sparse; None before the first step."""
 
@@ -89,14 +92,19 @@ class Alone:
                 if value is not None:
                     memory[kind if value.dim() == 0 else f"{kind}.{name}"] = value.clone()
         tensors = self.parameters | dict(self.model.named_buffers())
-        return State({name: tensor.detach().clone() for name, tensor in tensors.items()}, memory)
+        return State(
+            {name: tensor.detach().clone() for name, tensor in tensors.items()}, memory, self._attributes.now()
+        )
 
     def load(self, states: Sequence[State]) -> None:
         (state,) = states
-        tensors = self.parameters | dict(self.model.named_buffers())
         with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(state.tensors[name])
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state.tensors[name])
+        for name in state.tensors.keys() - self.parameters.keys():  # a forward may have made or reshaped buffers
+            path, _, own = name.rpartition(".")
+            self.model.get_submodule(path)._buffers[own] = state.tensors[name].clone()
+        self._attributes.restore(state.attributes)
         for key, value in state.memory.items():
             kind, _, name = key.partition(".")
             for parameter in [self.parameters[name]] if name else self.parameters.values():

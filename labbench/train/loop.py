@@ -24,7 +24,7 @@ from labbench.train.lessons import in_lessons
 from labbench.train.measures import Means, generalization_gap
 from labbench.train.members import Member
 from labbench.train.portrait import Portraits
-from labbench.train.random import Purpose, generator_seed, torch_generator
+from labbench.train.random import Purpose, all_generators, generator_seed, generator_seeds
 from labbench.train.recorder import Losses, Watch
 from labbench.train.starting import classes_told
 from labbench.train.stepper import Lesson
@@ -141,7 +141,7 @@ class Training:
         began, number = self.watch.seconds(), self.members[0].epoch + 1
         seeds = [member.config["seed"] for member in self.members]
         data, running = self.lesson.data, Means(len(seeds))
-        with torch_generator(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
+        with all_generators(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
             self.stepper.train(True)
             for batch in data.batches(seeds, number, self.lesson.batch_size):  # (S, N)
                 losses, metrics = self.stepper.step(batch)
@@ -186,7 +186,11 @@ class Training:
         """At an epoch's end: let those go who have finished, diverged or shall leave."""
         reasons = [member.verdict(values) for member, values in zip(self.members, measured, strict=True)]
         if any(reasons) and self.lesson.data.is_tested:
-            tested = self.evaluate("test")
+            (generator,) = generator_seeds(
+                self.members[0].config["seed"], Purpose.GENERATOR, [self.members[0].epoch], layer=1
+            )
+            with all_generators(generator, self.lesson.data.device):
+                tested = self.evaluate("test")
             for member, reason, values in zip(self.members, reasons, tested, strict=True):
                 if reason:
                     member.recorder.measure(values, member.milliseconds + self.watch.milliseconds())
@@ -203,7 +207,10 @@ class Training:
                 continue
             if self.files is not None and (snapshot or leaves):
                 yield from self.watch.handing(member.recorder.points())
-                yield member.save(self.files, self.stepper.state(index), self.watch.milliseconds())
+                state = self.stepper.state(index)
+                yield member.save(self.files, state, self.watch.milliseconds())
+                if (sentence := member.loss_of(state.attributes)) is not None:
+                    yield Log(member.run.key, member.run.attempt, f"{sentence}\n")
             if leaves:
                 yield from self.end(member, "queued", "interrupted")
             else:

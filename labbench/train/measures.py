@@ -112,7 +112,9 @@ def smoothed(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tens
 def _checked(what: str, values: Any, samples: int) -> Tensor:
     if isinstance(values, Tensor) and values.shape == (samples,) and not values.is_complex():
         return values
-    given = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
+    given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
+    if isinstance(values, Tensor) and values.is_complex():
+        given += " of complex numbers"
     raise InputError(
         f"the task's {what} must be a tensor of one real number a sample, shape ({samples},), not {given}; "
         "torch's own losses give that with reduction='none' and a mean over any further dimensions"

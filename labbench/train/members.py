@@ -13,6 +13,7 @@ from torch import Tensor
 
 from labbench.records import Boundary, Config, RunRecord, Runtime, Started, Stop
 from labbench.train import snapshots
+from labbench.train.attributes import Attributes
 from labbench.train.recorder import Recorder
 from labbench.train.stepper import State
 from labbench.train.stopping import Judge
@@ -62,6 +63,8 @@ class Member:
         """The way that the world was told of."""
         self.note: str | None = None
         """What its first weights are, where that may surprise."""
+        self.warned = False
+        """Whether it was said what is lost on resume."""
         self.recorder = Recorder(run, runtime.log_every)
 
     def started(self, device: str, way: str) -> Started:
@@ -82,6 +85,7 @@ class Member:
             **{f"model/{name}": tensor for name, tensor in state.tensors.items()},
             **{f"optimizer/{name}": tensor for name, tensor in state.memory.items()},
             **{f"best/{name}": tensor for name, tensor in best.items()},
+            **{f"attributes/{name}": tensor for name, tensor in state.attributes.tensors.items()},
         }
         told = {
             "epoch": self.epoch,
@@ -89,15 +93,28 @@ class Member:
             "milliseconds": self.milliseconds + milliseconds,
             "judge": self.judge.state(),
             "recorder": self.recorder.state(),
+            "attributes": state.attributes.trees,
             "best": None if self.best is None else {"value": self.best.value, "step": self.best.step},
         }
         snapshots.save(files, self.run, self.recorder.step, tensors, told)
         return Boundary(self.run.key, self.run.attempt, self.recorder.step)
 
+    def loss_of(self, attributes: Attributes) -> str | None:
+        """Return the sentence that names the state which no snapshot can hold, once; None where all is saved."""
+        if self.warned or not attributes.lost:
+            return None
+        self.warned = True
+        names = ", ".join(f"self.{path}" for path in attributes.lost)
+        return (
+            f"{names} changed in training and cannot be saved: if the run is interrupted, it resumes with a new value "
+            "(numbers, strings, lists, dicts, tensors, arrays and generators can be saved)"
+        )
+
     def resume(self, files: Path, device: torch.device) -> None:
         """Go on from the run's boundary. Raises LabbenchError where its snapshot cannot be read."""
         tensors, told = snapshots.load(files, self.run, device)
-        self.resumed = State(_under("model/", tensors), _under("optimizer/", tensors))
+        attributes = Attributes(told.get("attributes", {}), _under("attributes/", tensors))
+        self.resumed = State(_under("model/", tensors), _under("optimizer/", tensors), attributes)
         self.epoch, self.compute, self.milliseconds = told["epoch"], told["compute"], told["milliseconds"]
         self.judge.load(told["judge"])
         self.recorder.load(told["recorder"])

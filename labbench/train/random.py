@@ -30,7 +30,7 @@ class Purpose(IntEnum):
     ORDER = 1
     DROPOUT = 2
     GENERATOR = 3
-    """torch's own generator during an epoch, for a forward that draws from it."""
+    """The generators during an epoch (layer 0) and during the test (layer 1), for a forward that draws from them."""
     DATA = 4
     """The generators while a task makes its data: the same for every seed."""
     SPLIT = 5
@@ -48,6 +48,8 @@ class Purpose(IntEnum):
     AUGMENTATION = 13
     """The generators while a sample of a `Dataset` is read: the layer is the epoch, the step the sample."""
 
+
+CPU = torch.device("cpu")
 
 START = (0x243F6A88, -0x7A5CF72D)
 """Where the two words of a key begin: the digits of pi, 0x243F6A88 and 0x85A308D3."""
@@ -132,16 +134,22 @@ def torch_generator(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def all_generators(seed: int) -> Iterator[None]:
-    """The generators of torch (CPU), numpy and Python seeded inside, as they were afterwards: for a user's code."""
+def all_generators(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Seed the generators of torch (of the CPU and of `device`), numpy and Python inside; restore them afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
-        with torch_generator(seed, torch.device("cpu")):
+        with torch_generator(seed, device):
             seed_all(seed)
             yield
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def generator_states() -> tuple[object, ...]:
+    """Return what tells whether torch (CPU), numpy or Python has drawn a number in between."""
+    _, words, place, *gauss = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), (np.asarray(words).tobytes(), place, gauss), random.getstate()
 
 
 def seed_all(seed: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from labbench.params import loop_config
 from labbench.records import Config
 from labbench.train.arithmetic import Arithmetic
+from labbench.train.attributes import Attributes
 from labbench.train.data import Source, Split, usable_samples
 from labbench.train.loading import Loaded
 from labbench.train.tasks import Task
@@ -72,6 +73,8 @@ class State:
     """Parameters and buffers by their names in the model."""
     memory: Mapping[str, Tensor]
     """The optimizer's: scalars as `NAME`, what it keeps of a parameter as `NAME.PARAMETER`."""
+    attributes: Attributes = field(default_factory=Attributes)
+    """What modules keep outside their tensors."""
 
 
 def state_of(model: nn.Module) -> State:

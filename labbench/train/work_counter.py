@@ -1,0 +1,42 @@
+"""Counts of what a computation asks of the processor: operations, floating-point operations, those in bfloat16.
+
+Counts depend on the model and the batch alone, unlike times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+
+class WorkCounter(TorchDispatchMode):
+    """Counts while it is entered. A multiplication and an addition are two floating-point operations."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+        """Kernels started; views are not counted."""
+        self.flops = 0
+        """Of matrix products, convolutions and attention."""
+        self.bf16_flops = 0
+        """Those of them with bfloat16 inputs."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self.operations += not func.is_view
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            flops = int(count(*args, **kwargs, out_val=result))
+            self.flops += flops
+            tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+            self.bf16_flops += flops if any(each.dtype == torch.bfloat16 for each in tensors) else 0
+        return result
