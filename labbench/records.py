@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from labbench.errors import InputError
 
@@ -28,13 +28,18 @@ FailureKind: TypeAlias = Literal["user", "crash", "node", "timeout", "oom"]
 _KEY = re.compile("[A-Za-z0-9]{1,64}")
 
 
+def is_key(key: object) -> TypeGuard[str]:
+    """Return True for ASCII letters and digits, of which labbench makes the keys of runs."""
+    return isinstance(key, str) and _KEY.fullmatch(key) is not None
+
+
 def require_key(key: object) -> str:
     """Return a run's key as a database or another file gives it; a folder is named by it.
 
     Raises:
         InputError: If it is anything but ASCII letters and digits: somebody else has written it.
     """
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise InputError(
             f"a run has the key {repr(key)[:80]}, but a key is letters and digits: labbench did not write it, and the "
             "file that it is in cannot be trusted"

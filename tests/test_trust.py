@@ -116,6 +116,8 @@ def test_a_key_that_is_no_key_is_refused_by_every_command_that_reads_it(
         assert (refused.exit_code, "a key is letters and digits" in refused.stderr) == (2, True), (words, refused)
     with Reader(db) as reader, pytest.raises(InputError):
         reader.keys()
+    with Reader(db) as reader, pytest.raises(InputError):
+        reader.values(["status"])
     assert names_below(home) == before
 
 
@@ -138,6 +140,15 @@ def test_a_folder_of_a_run_that_is_a_link_out_of_the_files_is_refused(tmp_path: 
     (files / "abcdefgh").symlink_to(elsewhere)
     with pytest.raises(InputError, match="is a link out of"):
         run_folder(files, "abcdefgh")
+
+
+def test_doctor_says_that_a_key_is_none_and_does_not_call_the_database_sound(
+    home: Path, labbench: Callable[..., Result]
+) -> None:
+    change(home / "runs.db", "UPDATE runs SET key = '../x'")
+    for words in (["doctor"], ["doctor", "--fix"]):
+        said = labbench(*words, "--db", home / "runs.db")
+        assert (said.exit_code, "'../x', which labbench did not write" in said.stdout) == (1, True), said.output
 
 
 def test_a_step_that_is_no_step_becomes_no_file_name(home: Path) -> None:

@@ -121,6 +121,16 @@ def test_a_state_folder_that_cannot_be_written_does_not_keep_a_grid_from_trainin
     refused(key)
 
 
+def test_a_task_that_is_another_one_is_an_error_in_words(key: str, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(TASK.replace("nn.Linear(2, 2)", "nn.Linear(3, 2)"))
+    with pytest.raises(InputError, match="does not fit the model of"):
+        labbench_package.load_model(key, task="other.py:Task")
+    [model] = tmp_path.glob("runs.db.files/*/model.safetensors")
+    model.write_bytes(b"torn")
+    with pytest.raises(InputError, match="does not fit the model of"):
+        labbench_package.load_model(key)
+
+
 @pytest.mark.parametrize("place", ["brought", "link", "elsewhere", "missing", "folder", "pipe", "zero byte"])
 def test_a_file_that_only_a_database_names_is_not_run(labbench: Labbench, key: str, tmp_path: Path, place: str) -> None:
     evil = tmp_path / "evil"

@@ -72,7 +72,7 @@ def doctor(db: Path, fix: bool) -> None:
         click.echo(line)
     if diagnosis.is_sound:
         click.echo(f"{db}: sound; {diagnosis.n_series} series are what their points say")
-    elif diagnosis.damage or not fix:
+    elif diagnosis.damage or diagnosis.bad_keys or not fix:
         raise StoreError(f"{db}: not as it should be")
 
 
@@ -88,6 +88,8 @@ def _complaints(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator[str]
         yield f"{len(diagnosis.wrong)} of {diagnosis.n_series} series are summarised wrongly: {cure}"
     for table, count in diagnosis.orphans.items():
         yield f"{count} rows of {table} belong to no run: {cure}"
+    for key in diagnosis.bad_keys[:5]:
+        yield f"a run has the key {repr(key)[:80]}, which labbench did not write: this database cannot be trusted"
     for folder in diagnosis.stray_folders:
         yield f"{folder} belongs to no run: delete it if you do not need it"
     if diagnosis.lost:

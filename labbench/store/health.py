@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labbench.files import files_folder
+from labbench.records import is_key
 from labbench.store import schema
 from labbench.store.opening import explained, open_for_reading
 from labbench.store.rows import STATUS
@@ -45,12 +46,14 @@ class Diagnosis:
     """Rows by table that belong to no run or no metric."""
     stray_folders: Sequence[Path] = ()
     """Of runs that are not there."""
+    bad_keys: Sequence[object] = ()
+    """What stands in the place of a run's key but is none: another program has written it."""
     lost: Sequence[str] = ()
     """The keys of runs whose process vanished."""
 
     @property
     def is_sound(self) -> bool:
-        return not (self.damage or self.is_older or self.wrong or self.orphans)
+        return not (self.damage or self.is_older or self.wrong or self.orphans or self.bad_keys)
 
 
 def examine(path: Path) -> Diagnosis:
@@ -69,6 +72,7 @@ def examine(path: Path) -> Diagnosis:
             wrong=_wrong(connection, series),
             orphans={table: count for table in _OF_RUN if (count := _count_orphans(connection, table))},
             stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in runs],
+            bad_keys=[key for key in runs if not is_key(key)],
             lost=[key for key, status in runs.items() if status == "lost"],
         )
 

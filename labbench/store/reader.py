@@ -107,7 +107,10 @@ class Reader:
             metrics = read_metrics(connection)
             parts = [Sql("runs.key"), settings_of(by), *(value_under(heading, metrics) for heading in headings)]
             columns = Sql(", ".join(part.text for part in parts), tuple(chain(*(part.parameters for part in parts))))
-            return _sorted(connection, columns, wanted, sort, descending)
+            rows = _sorted(connection, columns, wanted, sort, descending)
+            for key, *_ in rows:
+                require_key(key)
+            return rows
 
         return self._connection.read(read)
 

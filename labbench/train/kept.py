@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from labbench.errors import InputError
@@ -28,7 +29,7 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
     run because a database says so. `db` is the database, else LABBENCH_DB, else runs.db.
 
     Raises:
-        InputError: If the run kept no model, or `task` is needed.
+        InputError: If the run kept no model, `task` is needed, or its model does not fit what the run kept.
     """
     path = Path(db or os.environ.get("LABBENCH_DB") or "runs.db")
     with Reader(path) as reader:
@@ -40,8 +41,12 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
     with imports_of(name):
         its_task = load_task(name)
         model = make_model(its_task, with_defaults(record.config, all_params(its_task.params)))
-    weights, _ = read(file, torch.device(device))
-    model.load_state_dict(weights)
+    try:
+        weights, _ = read(file, torch.device(device))
+        model.load_state_dict(weights)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise InputError(f"{file} does not fit the model of {name} ({reason}): give the task of the run") from error
     return model.to(device).eval()
 
 
