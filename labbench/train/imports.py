@@ -90,7 +90,7 @@ class ImportContext:
         return {
             name: module
             for name, module in named.items()
-            if any(not _is_of_library(place) and not place.is_relative_to(self.folder) for place in _places(module))
+            if any(not is_of_library(place) and not place.is_relative_to(self.folder) for place in _places(module))
         }
 
 
@@ -111,10 +111,10 @@ def _places(module: ModuleType) -> list[Path]:
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    return path.is_relative_to(folder) and not _is_of_library(path)
+    return path.is_relative_to(folder) and not is_of_library(path)
 
 
-def _is_of_library(path: Path) -> bool:
+def is_of_library(path: Path) -> bool:
     return any(map(path.is_relative_to, (*LIBRARIES, LABBENCH))) or "site-packages" in path.parts
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import Parameter, isclass, signature
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from labbench.train.imports import imports_of
 from labbench.train.loading import Datasets
 from labbench.train.losses import accuracy, cross_entropy
 from labbench.train.random import Purpose, all_generators, generator_seed
+from labbench.train.task_attributes import TaskAttributes
 
 
 class Task(Protocol):
@@ -63,7 +64,7 @@ class Task(Protocol):
 
 def make_data(task: Task, config: Config) -> Data | Datasets:
     """The task's data, with every generator in the same state whatever the run."""
-    with all_generators(generator_seed(0, Purpose.DATA)):
+    with all_generators(generator_seed(0, Purpose.DATA)), attributes_of(task).during_data():
         data: Any = task.data(config)
     if not isinstance(data, Data | Datasets):
         raise InputError(
@@ -75,7 +76,7 @@ def make_data(task: Task, config: Config) -> Data | Datasets:
 
 def make_model(task: Task, config: Config) -> nn.Module:
     """A new model of the task, its weights drawn under the run's own seed."""
-    with all_generators(generator_seed(config["seed"], Purpose.WEIGHTS)):
+    with all_generators(generator_seed(config["seed"], Purpose.WEIGHTS)), attributes_of(task).during_model():
         model: Any = task.model(config)
     if not isinstance(model, nn.Module):
         raise InputError(f"the task's model(config) must return a torch.nn.Module, not {type(model).__name__}")
@@ -91,6 +92,18 @@ class FileTask:
     model: Callable[[Config], nn.Module]
     loss: Callable[..., Tensor]
     metrics: Callable[..., Mapping[str, Tensor]]
+    attributes: TaskAttributes = field(default_factory=lambda: TaskAttributes(SimpleNamespace()))
+    """Those that the user's object sets on itself."""
+
+
+def attributes_of(task: Task) -> TaskAttributes:
+    """Return the attributes that a task sets on itself; a built-in task has none that change."""
+    return task.attributes if isinstance(task, FileTask) else TaskAttributes(SimpleNamespace())
+
+
+def reads_attributes(task: Task) -> bool:
+    """Return True where the loss or the metrics may depend on the task's attributes: they are no plain functions."""
+    return isinstance(task, FileTask) and not all(isinstance(each, FunctionType) for each in (task.loss, task.metrics))
 
 
 def load_task(name: str) -> Task:
@@ -146,7 +159,7 @@ def _task_from(module: ModuleType, name: str, file: Path) -> Task:
     loss, metrics = getattr(given, "loss", cross_entropy), getattr(given, "metrics", accuracy)
     for part, function in (("loss", loss), ("metrics", metrics)):
         _require_known_parameters(f"{name}.{part} in {file}", function)
-    return FileTask(given.params, given.data, given.model, loss, metrics)
+    return FileTask(given.params, given.data, given.model, loss, metrics, TaskAttributes(given))
 
 
 @lru_cache(maxsize=64)

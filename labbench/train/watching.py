@@ -19,6 +19,7 @@ from labbench.train.measures import losses_of
 from labbench.train.models import Step
 from labbench.train.starting import new_model
 from labbench.train.stepper import Lesson
+from labbench.train.tasks import attributes_of
 
 SAMPLES = 256
 """Of the validation data, the first ones."""
@@ -34,7 +35,9 @@ class Looking:
         self._task = lesson.task
         self._place = lesson.data.dtype, lesson.data.device
         self._sample = lesson.data.glimpse(SAMPLES)
-        self.model = place_model(new_model(lesson.task, config), lesson.data.device, lesson.data.dtype).eval()
+        with attributes_of(lesson.task).kept():
+            model = new_model(lesson.task, config)
+        self.model = place_model(model, lesson.data.device, lesson.data.dtype).eval()
         self.modules = {_name(path, module): module for path, module in self.model.named_modules()}
         """By name, the model itself too."""
         self._layers = {

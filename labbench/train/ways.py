@@ -35,9 +35,10 @@ from labbench.train.memory import (
     width_for,
 )
 from labbench.train.residency import free_bytes
-from labbench.train.separation import separated, traits_of
+from labbench.train.separation import enter, separated, traits_of
 from labbench.train.starting import new_model, take_over
 from labbench.train.stepper import Lesson, Stepper, state_of
+from labbench.train.tasks import attributes_of
 from labbench.train.together import Together
 
 WIDTH = 64
@@ -68,12 +69,13 @@ def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
         models, traits = [], []
         for member in several:
             models.append(first_model(member, lesson))
-            traits.append(traits_of(lesson.task, member.config))
+            traits.append(traits_of(lesson.task, member.config, models[-1]))
         for group in (group for alike in by_structure(models) for group in separated(alike, traits)):
             alike = group.indices
             structure = structure_of(models[alike[0]], lesson)
             fit = fitting(structure, [several[i] for i in alike], [models[i] for i in alike], lesson)
             for part in (alike[first : first + fit] for first in range(0, len(alike), fit)):
+                enter(lesson.task, traits[part[0]])
                 for arranged in together([several[i] for i in part], [models[i] for i in part], lesson, structure):
                     arranged.note = "\n".join(filter(None, (group.note, arranged.note))) or None
                     group.note = None  # once is enough
@@ -153,13 +155,15 @@ def together(
         yield alone(members[0], lesson)
         return
     configs = [member.config for member in members]
-    note = disagreement(way_of(models[0]), models, configs, lesson)
+    with attributes_of(lesson.task).kept():
+        note = disagreement(way_of(models[0]), models, configs, lesson)
     if note is not None:
         yield from one_after_another(members, lesson, note)
         return
     if members[0].way is None:  # one that goes on keeps its way
         tried = members[:FEW] if way_of(models[0]) == "stacked" else members
-        note = why_alone(tried, lesson, partial(copied_stack, tried, models, lesson))
+        with attributes_of(lesson.task).kept():
+            note = why_alone(tried, lesson, partial(copied_stack, tried, models, lesson))
         if note is not None:
             yield from one_after_another(members, lesson, note)
             return
