@@ -43,9 +43,21 @@ def use(
 
 async def press(pilot: Pilot[None], *keys: str) -> str:
     """Press keys, wait until everything they caused is on the screen, and return the screen."""
-    await pilot.press(*keys)
+    for key in keys:
+        await hit(pilot, key)
+        await finish_readings(pilot)
     await settled(pilot)
     return screen(pilot)
+
+
+async def hit(pilot: Pilot[None], key: str) -> None:
+    """Press a key and wait for its messages, not until the processor idles, as `pilot.press` does twice a key."""
+    pressing = asyncio.ensure_future(pilot.app._press_keys([key]))
+    await asyncio.sleep(0)  # the key is sent; what follows are the waits
+    pressing.cancel()
+    for _ in range(2):  # the key itself, then what it has asked the application for
+        await pilot._wait_for_screen()
+        await asyncio.sleep(0.001)
 
 
 async def type_in(pilot: Pilot[None], words: str) -> str:
@@ -61,10 +73,16 @@ async def settled(pilot: Pilot[None]) -> None:
     quiet = 0
     while quiet < 2:  # a worker that has ended may have sent a message that is not taken yet
         await pilot.pause()
-        reading = [worker for worker in pilot.app.workers if worker.group != "watch" and not worker.is_finished]
-        quiet = 0 if reading else quiet + 1
-        if reading:
-            await asyncio.wait([worker._task for worker in reading if worker._task is not None])
+        quiet = 0 if await finish_readings(pilot) else quiet + 1
+
+
+async def finish_readings(pilot: Pilot[None]) -> bool:
+    """Wait for the thread workers that read now, and return True if there was one."""
+    reading = [worker for worker in pilot.app.workers if worker.group != "watch" and not worker.is_finished]
+    if reading:
+        await asyncio.wait([worker._task for worker in reading if worker._task is not None])
+        await pilot._wait_for_screen()
+    return bool(reading)
 
 
 async def shown(pilot: Pilot[None], words: str, *, seconds: float = 10.0) -> str:

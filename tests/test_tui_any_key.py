@@ -5,7 +5,6 @@ Nothing that is pressed ends the program.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 import shutil
@@ -16,7 +15,7 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from golden import LARGE, SMALL, settled, use
+from golden import LARGE, SMALL, hit, settled, use
 from labbench.records import Finished, Started
 from labbench.store.writer import Writer
 from store_samples import new_run, points, start
@@ -65,16 +64,6 @@ def database(folder: Path, name: str) -> Path:
                 writer.write([Started(run.key, run.attempt, "box", 1, "cpu"), *logged])
                 writer.write([Finished(run.key, run.attempt, how, "as it is")])
     return path
-
-
-async def hit(pilot: Pilot[None], key: str) -> None:
-    """Press a key and wait for what it does, but not until the processor idles, as `pilot.press` does twice a key."""
-    pressing = asyncio.ensure_future(pilot.app._press_keys([key]))
-    await asyncio.sleep(0)  # the key is sent; what follows are the waits
-    pressing.cancel()
-    for _ in range(2):  # the key itself, then what it has asked the application for
-        await pilot._wait_for_screen()
-        await asyncio.sleep(0.001)
 
 
 @SIZES
