@@ -86,15 +86,20 @@ def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
             yield file
         return
     draft = path.with_name(f"{UNFINISHED}{os.urandom(8).hex()}")
-    with open_without_links(draft, "xb", permissions=mode) as file:
-        try:
-            permissions = _permissions(path, default=os.fstat(file.fileno()).st_mode)
-            yield file
-            file.close()
-            draft.chmod(permissions)  # a library may have put a file of its own there
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+    try:
+        with open_without_links(draft, "xb", permissions=mode) as file:
+            try:
+                permissions = _permissions(path, default=os.fstat(file.fileno()).st_mode)
+                yield file
+                file.close()
+                draft.chmod(permissions)  # a library may have put a file of its own there
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename not in (draft, str(draft)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # nobody knows the draft's name
 
 
 def open_without_links(path: Path, mode: str, *, permissions: int = 0o666, buffering: int = -1) -> IO[bytes]:

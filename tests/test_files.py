@@ -67,6 +67,17 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@pytest.mark.parametrize("name", ["nowhere/a.csv", "a" * 256, "folder"])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, labbench: Callable[..., Result], name: str) -> None:
+    grid_of_runs(tmp_path / "x.db")
+    (tmp_path / "folder").mkdir()
+    refused = labbench("export", "-o", name, "--db", "x.db")
+    assert refused.exit_code != 0
+    assert name in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert UNFINISHED not in refused.stderr
+
+
 def test_a_link_is_not_opened_under_a_name_that_others_can_predict(tmp_path: Path) -> None:
     victim, log = tmp_path / "victim", tmp_path / "run.log"
     victim.write_bytes(b"precious")
