@@ -40,6 +40,11 @@ class Noted:
     parts: Mapping[Any, Noted] | None = None
     """By name, key or index."""
 
+    @property
+    def is_fixed(self) -> bool:
+        """True for an object that does not change, or is known by its identity alone."""
+        return self.parts is None and self.copy is None and self.version is None
+
 
 def note(value: Any, memo: dict[int, Noted] | None = None) -> Noted:
     """Note an object and all that it consists of; `memo` gets every object that was met, by its id."""
@@ -67,7 +72,7 @@ def put_back(noted: Noted, path: str = "self", done: set[int] | None = None) -> 
         InputError: A large tensor was changed in place; it was not copied.
     """
     done = set() if done is None else done
-    if id(noted) in done:
+    if noted.is_fixed or id(noted) in done:
         return
     done.add(id(noted))
     value, copy = noted.value, noted.copy
@@ -103,7 +108,7 @@ def put_back(noted: Noted, path: str = "self", done: set[int] | None = None) -> 
 def difference(ours: Noted, theirs: Noted, path: str = "self", done: set[tuple[int, int]] | None = None) -> str | None:
     """Return the path of the first part in which two objects differ, such as `self.weights[1]`; None if in nothing."""
     done = set() if done is None else done
-    if ours is theirs or (id(ours), id(theirs)) in done:
+    if ours is theirs or (ours.value is theirs.value and ours.is_fixed) or (id(ours), id(theirs)) in done:
         return None
     done.add((id(ours), id(theirs)))
     if type(ours.value) is not type(theirs.value) or not _equal_contents(ours, theirs):

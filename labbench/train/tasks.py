@@ -45,7 +45,10 @@ class Task(Protocol):
         """
 
     def model(self, config: Config, /) -> nn.Module:
-        """A new model, on the CPU. Generators are seeded with the run's own seed."""
+        """A new model, on the CPU. Generators are seeded with the run's own seed.
+
+        The task has the attributes that `data` left; those that `model` sets are the run's own.
+        """
 
     @property
     def loss(self) -> Callable[..., Tensor]:
