@@ -142,6 +142,9 @@ class Stop:
     min_delta: float = 0.0
 
 
+Engine: TypeAlias = Literal["auto", "loop", "stacked", "vmap"]
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """`[runtime]`: how runs are trained and kept; never part of a run's identity."""
@@ -159,6 +162,8 @@ class Runtime:
     loaders: int | None = None
     """Processes beside each training that read samples of a task's Datasets; 0: it reads them itself. None: as many as
     cores are left to it."""
+    engine: Engine = "auto"
+    """How runs are stepped: one by one, stacked where all layers are known, by vmap; auto: by a rule."""
     snapshot_every: float = 30.0
     """Seconds between two snapshots of a run at the least; from the last one an interrupted run goes on."""
     watch: bool = False

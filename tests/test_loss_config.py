@@ -18,7 +18,6 @@ from labbench.errors import InputError
 from labbench.params import Param, all_params, with_defaults
 from labbench.planner import stack_of
 from labbench.records import Config, Event, Log, Runtime
-from labbench.train import choice
 from labbench.train.captured import Captured
 from labbench.train.clock import Clock
 from labbench.train.data import Data, digits
@@ -31,12 +30,6 @@ from labbench.train.together import Together
 from training import CPU, History, histories, run_of
 
 EXACT = Runtime(precision="float64")
-
-
-@pytest.fixture(autouse=True)
-def stacks_without_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a slow machine the plain loop would be timed against these small stacks, and might win."""
-    monkeypatch.setattr(choice, "SHORT_SECONDS", torch.inf)
 
 
 PARAMS = {

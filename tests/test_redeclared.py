@@ -19,19 +19,11 @@ from labbench.errors import InputError
 from labbench.params import REDECLARABLE, TRAINING, Param, all_params, own_keys
 from labbench.planner import plan, stack_of
 from labbench.records import RunRecord, Runtime
-from labbench.train import choice
 from labbench.train.data import Data, digits
 from labbench.train.loop import train
 from labbench.train.losses import accuracy, cross_entropy
 from labbench.train.tasks import FileTask
 from training import History, histories, run_of
-
-
-@pytest.fixture(autouse=True)
-def stacks_without_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a slow machine the plain loop would be timed against these small stacks, and might win."""
-    monkeypatch.setattr(choice, "SHORT_SECONDS", torch.inf)
-
 
 OWN: dict[str, Param] = {
     "momentum": Param("float", 0.9, per_run=True),

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from labbench.params import Param
 from labbench.planner import stack_of
 from labbench.records import Boundary, Event, Failed, Finished, Log, RunRecord, Runtime, Started, Stop
-from labbench.train import choice
 from labbench.train.data import Data, digits
 from labbench.train.loop import train
 from labbench.train.losses import accuracy, cross_entropy
@@ -27,12 +26,6 @@ from training import History, histories, run_of
 
 EXACT = Runtime(precision="float64")
 Curves = dict[str, dict[int, float]]
-
-
-@pytest.fixture(autouse=True)
-def stacks_without_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a slow machine the plain loop would be timed against these small stacks, and might win."""
-    monkeypatch.setattr(choice, "SHORT_SECONDS", torch.inf)
 
 
 def events_of(

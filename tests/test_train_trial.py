@@ -1,4 +1,4 @@
-"""How many runs of a stack go forward and back at a time, and when none should: timed, and changing nothing."""
+"""How many runs of a stack go forward and back at a time, timed, and changing nothing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from labbench.planner import stack_of
-from labbench.records import Config, Finished, Log, Points, Runtime, Started
-from labbench.train import choice
-from labbench.train.loop import train
-from labbench.train.tasks import load_task
 from labbench.train.trial import Trial
-from training import run_of
-
-CNN: Config = {"epochs": 6, "model": "cnn", "batchnorm": True, "train_size": 640, "batch_size": 32}
 
 
 def tried(trial: Trial, seconds: dict[int, float]) -> list[int]:
@@ -72,39 +64,3 @@ def test_a_trial_goes_on_with_the_same_runs_and_ends_with_fewer() -> None:
     assert trial.of(2).best is None
     assert Trial(2).of(1).best is None
     assert trial.of(1).best == 1
-
-
-def curves_and_way(monkeypatch: pytest.MonkeyPatch, short: float, margin: float) -> tuple[dict[str, list[float]], str]:
-    """The losses of four runs by their names, and the way in which they were stepped."""
-    monkeypatch.setattr(choice, "SHORT_SECONDS", short)
-    monkeypatch.setattr(choice, "MARGIN", margin)
-    runs = [run_of({**CNN, "seed": seed}, f"run0000{seed}") for seed in range(4)]
-    stack = stack_of(runs, task="digits", stop=None, runtime=Runtime(precision="float64"))
-    losses: dict[str, list[float]] = {}
-    way, told = "", ""
-    for event in train(stack, load_task("digits"), "cpu"):
-        match event:
-            case Points(metric="train/loss"):
-                losses.setdefault(event.run, []).extend(event.values)
-            case Started():
-                way = event.way
-            case Log():
-                told += event.text
-            case Finished():
-                assert event.status == "finished"
-    assert ("the plain loop is quicker" in told) == (way == "loop")
-    return losses, way
-
-
-def test_the_quicker_way_is_taken_and_the_trial_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial that ends with the stack, one that ends with the plain loop, and none: one curve, to rounding."""
-    untried, way = curves_and_way(monkeypatch, short=10.0, margin=0.97)
-    assert way == "stacked"
-    stacked, way = curves_and_way(monkeypatch, short=0.0, margin=0.0)
-    assert way == "stacked"
-    assert stacked == untried
-    alone, way = curves_and_way(monkeypatch, short=0.0, margin=1e9)
-    assert way == "loop"
-    assert alone.keys() == stacked.keys()
-    for name, losses in alone.items():
-        assert losses[:20] == pytest.approx(stacked[name][:20], rel=1e-8)

@@ -48,6 +48,7 @@ _RUNTIME: dict[str, Reader] = {
     "compile": Param("bool", None),
     "data": Param("str", None, choices=("auto", "device", "host")),
     "loaders": Param("int", None, low=0),
+    "engine": Param("str", None, choices=("auto", "loop", "stacked", "vmap")),
     "snapshot_every": _seconds,
     "watch": Param("bool", None),
 }

@@ -32,7 +32,7 @@ def in_lessons(
         config = ReadConfig(first.config)
         given = make_data(task, config)
         with closing(placed(given, device, dtype, stack.runtime.data, loaders=stack.runtime.loaders or 0)) as data:
-            lesson = Lesson(task, data, first.config["batch_size"], arithmetic, stack.task, files)
+            lesson = Lesson(task, data, first.config["batch_size"], arithmetic, stack.task, files, stack.runtime.engine)
             keys = config.read | {"batch_size"}
             together = [member for member in waiting if _same(member, first, keys)]
             for member in together:

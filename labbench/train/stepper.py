@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 from torch import Tensor, nn
 
 from labbench.params import loop_config
-from labbench.records import Config
+from labbench.records import Config, Engine
 from labbench.train.arithmetic import Arithmetic
 from labbench.train.attributes import Attributes
 from labbench.train.data import Source, Split, usable_samples
@@ -42,6 +42,8 @@ class Lesson:
     """The task's."""
     files: Path | None = None
     """The database's, for what other runs kept."""
+    engine: Engine = "auto"
+    """The way in which runs are to be stepped; auto: by the rule in `choice`."""
     fixed: Config = field(default_factory=dict)
     """Settings of the training loop that replace those of the runs."""
 

@@ -19,7 +19,7 @@ from labbench.errors import is_out_of_memory
 from labbench.train.alone import Alone
 from labbench.train.captured import Captured
 from labbench.train.check import disagreement
-from labbench.train.choice import FEW, first_batch, why_alone
+from labbench.train.choice import first_batch, why_alone
 from labbench.train.clock import Clock
 from labbench.train.dropout import SPATIAL_DIMENSIONS, dropout_probabilities
 from labbench.train.layers import known
@@ -63,7 +63,7 @@ def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
     width = widest(members, lesson, free_bytes(lesson.data.device))
     for start in range(0, len(members), width):
         several = members[start : start + width]
-        if several[0].way == "loop" or (several[0].way is None and len(several) == 1):
+        if train_alone(several, lesson):
             yield from (alone(member, lesson) for member in several)
             continue
         models, traits = [], []
@@ -80,6 +80,12 @@ def arrange(members: Sequence[Member], lesson: Lesson) -> Iterator[Arranged]:
                     arranged.note = "\n".join(filter(None, (group.note, arranged.note))) or None
                     group.note = None  # once is enough
                     yield arranged
+
+
+def train_alone(members: Sequence[Member], lesson: Lesson) -> bool:
+    """Return True where no stack is to be tried: a run that resumes keeps its way, else `engine` decides."""
+    way = members[0].way or lesson.engine
+    return way == "loop" or (way == "auto" and len(members) == 1)
 
 
 def widest(members: Sequence[Member], lesson: Lesson, free: int | None) -> int:
@@ -140,30 +146,34 @@ def new_stack(members: list[Member], models: list[nn.Module], lesson: Lesson, cl
     """The members as one, after the updates that they have done; the first model is taken over."""
     dropouts = [dropout_probabilities(model) for model in models]
     states = [member.resumed or state_of(model) for member, model in zip(members, models, strict=True)]
-    return Together(way_of(models[0]), models[0], dropouts, states, [each.config for each in members], lesson, clock)
+    way = way_of(members[0], models[0], lesson)
+    return Together(way, models[0], dropouts, states, [each.config for each in members], lesson, clock)
 
 
-def way_of(model: nn.Module) -> str:
-    return "stacked" if known(model) else "vmap"
+def way_of(member: Member, model: nn.Module, lesson: Lesson) -> str:
+    """Return the way in which a stack is stepped: as the member was before, as `engine` says, or by its layers."""
+    way = member.way or lesson.engine
+    return ("stacked" if known(model) else "vmap") if way == "auto" else way
 
 
 def together(
     members: list[Member], models: list[nn.Module], lesson: Lesson, structure: Hashable = None
 ) -> Iterator[Arranged]:
     """Members whose models have one structure: as one stack, or each alone where the check finds a difference."""
-    if len(members) == 1 and members[0].way is None:
+    if train_alone(members, lesson):
         yield alone(members[0], lesson)
         return
-    configs = [member.config for member in members]
-    with attributes_of(lesson.task).kept():
-        note = disagreement(way_of(models[0]), models, configs, lesson)
+    way = way_of(members[0], models[0], lesson)
+    note = None if way == "vmap" or known(models[0]) else 'engine = "stacked" takes models of known layers alone'
+    if note is None:
+        with attributes_of(lesson.task).kept():
+            note = disagreement(way, models, [member.config for member in members], lesson)
     if note is not None:
         yield from one_after_another(members, lesson, note)
         return
-    if members[0].way is None:  # one that goes on keeps its way
-        tried = members[:FEW] if way_of(models[0]) == "stacked" else members
+    if (members[0].way or lesson.engine) == "auto":
         with attributes_of(lesson.task).kept():
-            note = why_alone(tried, lesson, partial(copied_stack, tried, models, lesson))
+            note = why_alone(way, members, lesson)
         if note is not None:
             yield from one_after_another(members, lesson, note)
             return

@@ -24,8 +24,13 @@ class WorkCounter(TorchDispatchMode):
         """Kernels started; views are not counted."""
         self.flops = 0
         """Of matrix products, convolutions and attention."""
+        self.convolution_flops = 0
         self.bf16_flops = 0
         """Those of them with bfloat16 inputs."""
+
+    def __enter__(self) -> WorkCounter:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -37,6 +42,7 @@ class WorkCounter(TorchDispatchMode):
         if count is not None:
             flops = int(count(*args, **kwargs, out_val=result))
             self.flops += flops
+            self.convolution_flops += flops if "convolution" in func.__name__ else 0
             tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
             self.bf16_flops += flops if any(each.dtype == torch.bfloat16 for each in tensors) else 0
         return result
