@@ -26,7 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -242,7 +242,7 @@ def warm_up(asked: Asked) -> None:
     os.environ.update({key: value for key, value in WORKER_ENVIRONMENT.items() if not key.startswith("MALLOC")})
     torch.set_num_threads(1)
     start_forkserver()
-    few = Asked(asked.grid, asked.runs[:2], asked.warnings, asked.params)
+    few = replace(asked, runs=asked.runs[:2])
     one_process(few, loader=True)
     with_labbench(few)
 

@@ -28,6 +28,8 @@ def as_document(record: RunRecord) -> dict[str, Any]:
         "device": record.device,
         "note": record.note,
         "archived": record.archived,
+        "code_version": record.code_version,
+        "older_code": record.older_code,
         "summary": {metric: _summary(summary) for metric, summary in record.summary.items()},
     }
 

@@ -21,7 +21,9 @@ from labbench.errors import FilterError, did_you_mean
 from labbench.filter_scanner import KEY, Operator, Scanner, Value, compact_json
 from labbench.records import STATUSES
 
-RESERVED: frozenset[str] = frozenset({"status", "name", "key", "experiment", "tag", "started", "archived"})
+RESERVED: frozenset[str] = frozenset(
+    {"status", "name", "key", "experiment", "tag", "started", "archived", "older_code"}
+)
 """Words that mean the run itself, whatever its config or its metrics are called."""
 
 Function: TypeAlias = Literal["last", "smooth", "best", "min", "max", "first", "n"]
@@ -107,6 +109,16 @@ def compares(tree: Filter) -> Iterator[Compare]:
 def mentions(tree: Filter | None, key: str) -> bool:
     """Whether the key itself is asked about (not a function of a metric of that name)."""
     return tree is not None and any(compare.key == key and compare.function is None for compare in compares(tree))
+
+
+def present_code(tree: Filter | None) -> Filter:
+    """Return the filter without runs of older code, unless it asks about them: what averages are made of."""
+    if tree is not None and mentions(tree, "older_code"):
+        return tree
+    return _PRESENT if tree is None else And((tree, _PRESENT))
+
+
+_PRESENT = Compare("older_code", None, "=", (False,), ("false",))
 
 
 def require_config_keys(tree: Filter, expression: str | Sequence[str], keys: Collection[str]) -> None:
@@ -268,8 +280,8 @@ def _problem(key: str, function: str | None, operator: Operator, value: Value, t
     if key == "status" and text not in STATUSES:
         hint = did_you_mean(text, STATUSES) or f": there are {', '.join(STATUSES)}"
         return f"no status is called `{text}`{hint}"
-    if key == "archived" and not isinstance(value, bool):
-        return f"archived is true or false, not `{text}`"
+    if key in ("archived", "older_code") and not isinstance(value, bool):
+        return f"{key} is true or false, not `{text}`"
     if key == "started" and value is not None:
         try:
             timestamp(text)

@@ -80,6 +80,10 @@ class NewRun:
     config: Config
     identity: str
     """SHA-256, hexadecimal: equal for two runs exactly when one result serves both."""
+    former_identity: str = ""
+    """The identity under which the first release of labbench recorded this run, if its code is still the same."""
+    setup: str = ""
+    """SHA-256, hexadecimal, of all in the identity but the code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,10 @@ class RunRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
     archived: bool = False
+    code_version: str | None = None
+    """SHA-256 of the code that it counts as computed by; None: recorded before code versions were."""
+    older_code: bool = False
+    """True after its grid was trained with changed code."""
     tags: tuple[str, ...] = ()
     summary: Mapping[str, MetricSummary] = field(default_factory=dict)
 

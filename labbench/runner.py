@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from labbench.catalogue import BUILTIN, EPOCH_METRICS, takes_weights
+from labbench.code_changes import CodeChange, sort_by_code
 from labbench.contents import RUN
 from labbench.driver import Driver, Interruption
 from labbench.errors import InputError, did_you_mean
@@ -22,7 +23,7 @@ from labbench.executors.inprocess import InProcessExecutor
 from labbench.executors.workers import WorkerExecutor
 from labbench.files import files_folder
 from labbench.filters import matches_config, parse, require_config_keys
-from labbench.grid import Grid, expand, new_runs, read_grid
+from labbench.grid import Code, Grid, expand, grid_code, new_runs, read_grid
 from labbench.params import TRAINING, Params, all_params, own_key_notes
 from labbench.planner import plan
 from labbench.provenance import Provenance, provenance
@@ -45,6 +46,8 @@ class Asked:
     warnings: list[str]
     params: Params
     """What the task understands."""
+    code: Code
+    """What computes the runs."""
 
     @property
     def notes(self) -> list[str]:
@@ -97,13 +100,14 @@ def read_asked(
     require_stop_metric(grid)
     expansion = expand(grid, params, yes=yes)
     configs = with_whole_keys(expansion.configs, params, db)
-    runs = new_runs(grid, configs, params, files=None if db is None else files_folder(db))
+    code = grid_code(grid)
+    runs = new_runs(grid, configs, params, files=None if db is None else files_folder(db), code=code)
     if wanted is not None:
         require_config_keys(wanted, only, expansion.configs[0].keys())
         runs = [run for run in runs if matches_config(wanted, run.config)]
         if not runs:
             raise InputError(f"--only matches none of the {len(expansion.configs)} runs of {path}")
-    return Asked(grid, runs[:limit], expansion.warnings, params)
+    return Asked(grid, runs[:limit], expansion.warnings, params, code)
 
 
 def with_whole_keys(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
@@ -151,6 +155,29 @@ def require_torch() -> None:
         )
 
 
+def code_change(asked: Asked, db: Path, *, keep: bool = False) -> CodeChange:
+    """Return what the grid's present code means to the runs in a database, which is only read.
+
+    `keep` takes runs of older code as they are.
+    """
+    if not db.exists() or db.stat().st_size == 0:
+        return CodeChange()
+    name = asked.grid.name
+    with Reader(db) as reader:
+        recorded = reader.other_code(name, asked.code.version)
+        known = reader.identities(name)
+    return sort_by_code(
+        asked.grid,
+        asked.runs,
+        recorded,
+        code=asked.code,
+        params=asked.params,
+        files=files_folder(db),
+        known=frozenset(known),
+        keep=keep,
+    )
+
+
 def run_grid(
     asked: Asked,
     db: Path,
@@ -160,17 +187,21 @@ def run_grid(
     workers: int | None = None,
     rerun: bool = False,
     retry_failed: bool = False,
+    change: CodeChange | None = None,
 ) -> Outcome:
     """Train what is due of the grid, recording every event in `db`; done runs are not touched.
 
-    `workers` None means one per usable core (per GPU on CUDA), 0 this process.
+    `workers` None means one per usable core (per GPU on CUDA), 0 this process. `change` is what `code_change` has
+    returned, by default for keeping no run of older code.
     """
     began = time.monotonic()
     grid = asked.grid
     devices = devices_for(asked, device, workers)
     source = provenance(grid.path.parent)
+    change = change or code_change(asked, db)
     trust_task(grid.task)
     with Writer(db) as writer:
+        writer.sort_by_code(grid.name, replace(change.sorting, code_version=asked.code.version))
         queued = writer.queue(
             grid.name,
             asked.runs,
@@ -178,7 +209,8 @@ def run_grid(
             metrics=grid.metrics,
             stop=grid.stop,
             rerun=rerun,
-            sources=sources(grid, source),
+            sources=sources(grid, source, asked.code),
+            code_version=asked.code.version,
         )
         # what is trained is what the grid says, whatever the database says of a run that was there
         runs = [replace(run, config=new.config) for run, new in zip(queued, asked.runs, strict=True)]
@@ -250,9 +282,9 @@ def preview_stacks(
     return planner_of(asked, db, devices, workers)(records)
 
 
-def sources(grid: Grid, source: Provenance) -> dict[str, str]:
+def sources(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
     """The texts from which the grid's results could be made again."""
-    texts = {"grid": grid.source.text, "diff": source.git_diff}
+    texts = {"grid": grid.source.text, "diff": source.git_diff, "code": code.text}
     file, _, _ = grid.task.rpartition(":")
     if file:
         texts["task"] = Path(file).read_text(errors="replace")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.grid import expand, identity, new_runs, read_grid, task_identity
+from labbench.grid import expand, grid_code, identity, new_runs, read_grid, task_identity
 from labbench.grid.identity import canonical, find_script
 from labbench.params import TRAINING, Param
 from labbench.records import Stop
@@ -84,21 +84,23 @@ def test_a_task_is_known_by_what_is_in_its_file(identities: Identities, tmp_path
     def told(name: str, content: str) -> str:
         (tmp_path / name.partition(":")[0]).write_text(content)
         (tmp_path / "grid.toml").write_text(f'task = "{name}"')
-        return task_identity(read_grid(tmp_path / "grid.toml"))
+        grid = read_grid(tmp_path / "grid.toml")
+        return task_identity(grid, grid_code(grid))
 
     first = told("a.py:Task", "x = 1")
-    assert told("b.py:Task", "x = 1") == first
+    assert told("b.py:Task", "x = 1  # a comment") == first
     assert told("a.py:Other", "x = 1") != first
     assert told("a.py:Task", "x = 2") != first
     grid = read_grid(tmp_path / "grid.toml")
     (tmp_path / "a.py").unlink()
     with pytest.raises(InputError, match=r"a\.py cannot be read: No such file"):
-        task_identity(grid)
+        grid_code(grid)
 
 
 def test_a_built_in_task_is_known_by_its_version(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text('task = "digits"')
-    assert task_identity(read_grid(tmp_path / "grid.toml")) == "digits@1"
+    grid = read_grid(tmp_path / "grid.toml")
+    assert task_identity(grid, grid_code(grid)) == "digits@1"
 
 
 def test_a_command_is_known_by_its_words_and_its_script(identities: Identities, tmp_path: Path) -> None:

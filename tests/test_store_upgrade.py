@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -79,3 +80,51 @@ def test_a_grid_that_an_earlier_release_trained_has_nothing_to_do(
     result = labbench("run", f"{grid}.toml", "--workers", "0", "--db", older)
     assert result.exit_code == 0
     assert f"{grid}: nothing to do" in result.stderr
+
+
+def test_a_changed_comment_trains_nothing_again_once_an_earlier_release_s_runs_are_known(
+    older: Path, labbench: Callable[..., Result]
+) -> None:
+    run = ("run", "blobs.toml", "--workers", "0", "--db", older)
+    assert "nothing to do" in labbench(*run).stderr
+    task = older.parent / "task.py"
+    task.write_text(f"# a comment\n{task.read_text()}")
+    assert "blobs: nothing to do" in labbench(*run).stderr
+    with Reader(older) as reader:
+        runs = reader.runs("experiment=blobs archived=true,false")
+    assert len({run.code_version for run in runs}) == 1
+    assert not any(run.older_code for run in runs)
+
+
+def test_runs_of_an_earlier_release_are_older_code_when_the_task_has_changed(
+    older: Path, labbench: Callable[..., Result]
+) -> None:
+    task = older.parent / "task.py"
+    task.write_text(task.read_text().replace("2.0 *", "3.0 *"))
+    result = labbench("run", "blobs.toml", "--workers", "0", "--limit", "2", "--db", older)
+    assert "task.py has changed: 2 runs train again" in result.stderr
+    with Reader(older) as reader:
+        runs = reader.runs("experiment=blobs archived=true,false")
+    assert [run.older_code for run in runs] == [True] * 9 + [False] * 2
+
+
+def test_a_driver_of_an_earlier_release_goes_on_while_a_later_one_reads_and_upgrades(older: Path) -> None:
+    """What the first release writes, word for word, before and after the file has been upgraded."""
+    queue = """
+        INSERT INTO runs (key, experiment_id, name, origin, identity, task, config, stop, status, created) VALUES
+            (?, 1, 'new', 'grid', ?, 'digits', '{}', NULL, 'queued', 0)
+    """
+    claim = "UPDATE runs SET status = 'running', heartbeat = ? WHERE key = ?"
+    point = "INSERT OR REPLACE INTO points (run_id, metric_id, step, time_ms, value) VALUES (?, 1, ?, 0, 0.5)"
+    with closing(sqlite3.connect(older, isolation_level=None)) as driver, Reader(older) as reader:
+        driver.execute("PRAGMA journal_mode = wal")
+        for number, key in enumerate(["aaaaaaaa", "bbbbbbbb"]):
+            run_id = driver.execute(queue, (key, f"{number:064x}")).lastrowid
+            driver.execute(claim, (time.time(), key))
+            driver.execute(point, (run_id, 1))
+            assert reader.find(key).code_version is None
+            assert reader.find(key).older_code is False
+            Writer(older).close()
+        with closing(sqlite3.connect(older)) as connection:
+            assert schema.state(connection) == "current"
+        assert len(reader.runs("older_code=false archived=true,false")) == 15

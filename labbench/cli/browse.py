@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labbench.cli.options import as_json, database, filters, runs
+from labbench.cli.options import all_code, as_json, database, filters, runs
 from labbench.errors import LabbenchError
 from labbench.text import clean, duration, setting, wants_no_colours
 
@@ -162,6 +162,7 @@ def facts_of(record: RunRecord) -> dict[str, str]:
         "code": ""
         if record.git_commit is None
         else record.git_commit[:12] + (" with changes" if record.git_dirty else ""),
+        "code version": (record.code_version or "")[:12] + (" (older code)" if record.older_code else ""),
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "tags": ", ".join(record.tags),
         "note": record.note or "",
@@ -194,11 +195,22 @@ def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
 @click.option("--smooth", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Weight of the moving average.")
 @click.option("--log", is_flag=True, help="Logarithmic y axis.")
 @click.option("--group", metavar="KEY", help="One curve a value of this config key: the mean of its runs.")
+@all_code
 @database
-def plot(db: Path, metric: str, filters: Sequence[str], axis: str, smooth: float, log: bool, group: str | None) -> None:
-    """Draw METRIC of the runs that match."""
+def plot(
+    db: Path,
+    metric: str,
+    filters: Sequence[str],
+    *,
+    axis: str,
+    smooth: float,
+    log: bool,
+    group: str | None,
+    all_code: bool,
+) -> None:
+    """Draw METRIC of the runs that match; means leave out runs of older code."""
     from labbench.cli.figure import draw_metric
-    from labbench.filters import parse
+    from labbench.filters import parse, present_code
     from labbench.store.reader import Reader
 
     columns, rows = shutil.get_terminal_size()
@@ -206,7 +218,7 @@ def plot(db: Path, metric: str, filters: Sequence[str], axis: str, smooth: float
         text = draw_metric(
             reader,
             metric,
-            parse(filters),
+            parse(filters) if group is None or all_code else present_code(parse(filters)),
             axis=axis,
             smooth=smooth,
             log=log,

@@ -36,4 +36,5 @@ def _nearest_database(context: click.Context, _: click.Parameter, given: Path | 
 
 filters = click.argument("filters", nargs=-1, metavar="[FILTER]...")
 runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+all_code = click.option("--all-code", is_flag=True, help="Count runs of older code, too.")
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from labbench.cli.report import say_change
+from labbench.code_changes import CodeChange
 from labbench.estimate import estimate_seconds
 from labbench.executors.cores import usable_cores
 from labbench.planner import grouping
 from labbench.records import NewRun, Status
-from labbench.runner import Asked, preview_stacks
+from labbench.runner import Asked, code_change, preview_stacks
 from labbench.store.reader import Reader
 from labbench.text import clean, duration
 
@@ -27,15 +29,22 @@ def preview(
     workers: int | None,
     rerun: bool,
     retry_failed: bool,
+    keep_code: bool,
     as_json: bool,
 ) -> None:
     """The runs of each grid on its devices on stdout, their count, grouping and time on stderr; nothing is changed."""
-    due = [asked.runs if rerun else missing_runs(asked, db, retry_failed=retry_failed) for asked, _ in grids]
+    changes = [code_change(asked, db, keep=keep_code) for asked, _ in grids]
+    due = [
+        asked.runs if rerun else missing_runs(asked, db, change, retry_failed=retry_failed)
+        for (asked, _), change in zip(grids, changes, strict=True)
+    ]
     if as_json:
         runs = [run for some in due for run in some]
         click.echo(json.dumps([{"name": run.name, "config": run.config, "identity": run.identity} for run in runs]))
         return
-    for (asked, devices), some in zip(grids, due, strict=True):
+    for (asked, devices), some, change in zip(grids, due, changes, strict=True):
+        if not rerun:
+            say_change(clean(asked.grid.name), change)
         for run in some:
             click.echo(clean(run.name))
         say_effort(asked, some, db, devices, workers=workers, name=f"{clean(asked.grid.name)}: " * (len(grids) > 1))
@@ -54,12 +63,12 @@ def say_effort(
         click.echo(f"{about} on {width} x {devices[0]} (reckoned from an epoch of up to 3 stacks)", err=True)
 
 
-def missing_runs(asked: Asked, db: Path, *, retry_failed: bool) -> list[NewRun]:
+def missing_runs(asked: Asked, db: Path, change: CodeChange, *, retry_failed: bool) -> list[NewRun]:
     """The runs of the grid that `labbench run` would train."""
     if not db.exists():
         return asked.runs
+    statuses = AFTER_RETRIES if retry_failed else (*AFTER_RETRIES, "failed")
     with Reader(db) as reader:
-        done = reader.identities(
-            asked.grid.name, statuses=AFTER_RETRIES if retry_failed else (*AFTER_RETRIES, "failed")
-        )
+        done = reader.identities(asked.grid.name, statuses=statuses)
+    done |= {change.sorting.present[run.id] for run in change.present if run.status in statuses}
     return [run for run in asked.runs if run.identity not in done]

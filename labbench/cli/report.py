@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from labbench.cli.tables import leading_metrics, print_table, run_columns
+from labbench.code_changes import CodeChange
 from labbench.documents import as_document
 from labbench.records import Goal, RunRecord
 from labbench.runner import Asked, Outcome
@@ -59,6 +60,22 @@ def say_outcome(name: str, outcome: Outcome, base: str) -> None:
         click.echo(f"{name}: {outcome.elsewhere} runs are being trained by another process", err=True)
     if outcome.interrupted:
         click.echo("interrupted: the same command goes on with what is missing", err=True)
+
+
+def say_change(name: str, change: CodeChange) -> None:
+    """Say on stderr which file has changed, how many runs train again for it, and how long they took before."""
+    if not change.outdated:
+        return
+    first, *others = change.files or ["its code"]
+    what = clean(first) + (f" and {len(others)} other file{'s' * (len(others) > 1)} have" if others else " has")
+    count = len(change.outdated)
+    train = f"{count} run{'s' * (count > 1)} train{'s' * (count == 1)} again"
+    about = "" if change.seconds is None else f" (about {duration(change.seconds)} of computing)"
+    click.echo(
+        f"{name}: {what} changed: {train}{about}, and the recorded ones count as older code; --keep-code takes them "
+        "as they are",
+        err=True,
+    )
 
 
 def best_first(runs: list[RunRecord], metric: str, goal: Goal) -> list[RunRecord]:

@@ -97,6 +97,8 @@ def run_columns(
         Column("key", [record.key for record in records]),
         Column("name", [record.name for record in records]),
     ]
+    if any(record.older_code for record in records):
+        columns.append(Column("code", ["older" if record.older_code else "" for record in records]))
     for key in keys:
         cells = [setting(record.config[key]) if key in record.config else "" for record in records]
         columns.append(Column(key, cells, right=True))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; 0: this one.  [one per core, or per GPU]")
 @click.option("--rerun", is_flag=True, help="Make new runs beside those that are done.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again.")
+@click.option("--keep-code", is_flag=True, help="Take runs of older code as they are.")
 @click.option("--detach", is_flag=True, help="Go on after the terminal is gone.")
 @click.option("--yes", is_flag=True, help="Do not refuse a very large grid.")
 @as_json
@@ -48,6 +49,7 @@ def run(
     workers: int | None,
     rerun: bool,
     retry_failed: bool,
+    keep_code: bool,
     detach: bool,
     yes: bool,
     as_json: bool,
@@ -65,14 +67,31 @@ def run(
         from labbench.cli.preview import preview
 
         for_each = list(zip(asked, devices, strict=True))
-        preview(for_each, db, workers=workers, rerun=rerun, retry_failed=retry_failed, as_json=as_json)
+        preview(
+            for_each,
+            db,
+            workers=workers,
+            rerun=rerun,
+            retry_failed=retry_failed,
+            keep_code=keep_code,
+            as_json=as_json,
+        )
     elif detach:
         from labbench.store.writer import Writer
 
         Writer(db).close()  # what is wrong with it is said here, not in a log that nobody reads
         go_on_alone(db)
     else:
-        train_all(asked, db, device=device, workers=workers, rerun=rerun, retry_failed=retry_failed, as_json=as_json)
+        train_all(
+            asked,
+            db,
+            device=device,
+            workers=workers,
+            rerun=rerun,
+            retry_failed=retry_failed,
+            keep_code=keep_code,
+            as_json=as_json,
+        )
 
 
 def train_all(
@@ -83,17 +102,28 @@ def train_all(
     workers: int | None,
     rerun: bool,
     retry_failed: bool,
+    keep_code: bool,
     as_json: bool,
 ) -> None:
     """Train one grid after another, say how each came out, and exit with the status that sums them up."""
-    from labbench.cli.report import echo_runs, report
+    from labbench.cli.report import echo_runs, report, say_change
     from labbench.progress import TerminalProgress
-    from labbench.runner import run_grid
+    from labbench.runner import code_change, run_grid
 
     outcomes = []
     for one in asked:
+        change = code_change(one, db, keep=keep_code)
+        if not rerun:
+            say_change(clean(one.grid.name), change)
         outcome = run_grid(
-            one, db, TerminalProgress(), device=device, workers=workers, rerun=rerun, retry_failed=retry_failed
+            one,
+            db,
+            TerminalProgress(),
+            device=device,
+            workers=workers,
+            rerun=rerun,
+            retry_failed=retry_failed,
+            change=change,
         )
         outcomes.append(outcome)
         report(one, outcome, db, with_table=not as_json)

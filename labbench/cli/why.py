@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labbench.cli.options import as_json, database, filters
+from labbench.cli.options import all_code, as_json, database, filters
 from labbench.errors import InputError, LabbenchError, did_you_mean
 from labbench.text import clean, wants_no_colours
 
@@ -51,9 +51,17 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     metavar="VALUE",
     help="Tell what it costs to get METRIC there.  [default: 5 % short of the best set-up]",
 )
+@all_code
 @database
 def why(
-    db: Path, metric: str, filters: Sequence[str], as_json: bool, html_file: Path | None, target: float | None
+    db: Path,
+    metric: str,
+    filters: Sequence[str],
+    *,
+    as_json: bool,
+    html_file: Path | None,
+    target: float | None,
+    all_code: bool,
 ) -> None:
     """Which set-up has the best METRIC, how sure that is, what each parameter does, and what a result costs."""
     from labbench.analysis import observe
@@ -61,16 +69,18 @@ def why(
     from labbench.analysis.spending import spend
     from labbench.cost_curves import read_cost_curves
     from labbench.files import refuse_database
-    from labbench.filters import parse
+    from labbench.filters import parse, present_code
     from labbench.store.reader import Reader
 
-    wanted = parse(filters)
+    wanted = parse(filters) if all_code else present_code(parse(filters))
     if html_file is not None:
         refuse_database(html_file)
     with Reader(db) as reader:
         goals = reader.metrics()
         if metric not in goals:
             raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, goals)}")
+        if left_out := reader.count(parse(filters)) - reader.count(wanted):
+            click.echo(f"runs of older code left out: {left_out} (--all-code counts them, too)", err=True)
         runs = reader.runs(wanted, summaries=[metric, "time/compute_s"])
         answer = answer_why(observe(runs, metric, goals[metric]), metric, goals[metric])
         spent = spend(answer, read_cost_curves(reader, runs, metric, goals[metric]), target)

@@ -8,29 +8,50 @@ runs = new_runs(grid, expansion.configs, params)    # all of them: names tell wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from labbench.contents import digest
+from labbench.grid.code import Code
 from labbench.grid.expansion import LIMIT, Expansion, count_runs, expand
 from labbench.grid.file import Grid, read_grid
-from labbench.grid.identity import by_content, identity, task_identity
+from labbench.grid.identity import by_content, former_task_identity, grid_code, identity, task_identity
 from labbench.grid.names import make_names
-from labbench.params import Params
+from labbench.params import Params, own_keys
 from labbench.records import Config, NewRun
 
-__all__ = ["LIMIT", "Expansion", "Grid", "count_runs", "expand", "identity", "new_runs", "read_grid", "task_identity"]
+__all__ = [
+    "LIMIT",
+    "Code",
+    "Expansion",
+    "Grid",
+    "count_runs",
+    "expand",
+    "grid_code",
+    "identity",
+    "new_runs",
+    "read_grid",
+    "task_identity",
+]
 
 
-def new_runs(grid: Grid, configs: Sequence[Config], params: Params, *, files: Path | None = None) -> list[NewRun]:
+def new_runs(
+    grid: Grid, configs: Sequence[Config], params: Params, *, files: Path | None = None, code: Code | None = None
+) -> list[NewRun]:
     """The runs of a grid, to be queued. Give all of its configs: a name says what differs among them.
 
-    `files` is the folder of the database's files, for what runs of it kept. Raises InputError where a file that
-    decides the results cannot be read.
+    `files` is the folder of the database's files, for what runs of it kept; `code` what computes the runs, by default
+    as it is now. Raises InputError where a file that decides the results cannot be read.
     """
     names = make_names(configs, params, axes=grid.axis_keys, implied=grid.implied_keys, same=grid.name)
-    task = task_identity(grid)
+    code = code or grid_code(grid)
+    task = task_identity(grid, code)
+    # a run of the first release was computed by the file as it is, unless the loop reads the config otherwise now
+    former = former_task_identity(grid) if code.files and not own_keys(params) else None
     once = cache(digest)  # a file of all runs is read once
-    told = [by_content(grid.task, config, params, once, files) for config in configs]
-    identities = [identity(task, config, params, grid.stop) for config in told]
-    return [NewRun(*run) for run in zip(names, configs, identities, strict=True)]
+    runs = []
+    for name, config in zip(names, configs, strict=True):
+        content = by_content(grid.task, config, params, once, files)
+        of_task = partial(identity, config=content, params=params, stop=grid.stop)
+        runs.append(NewRun(name, config, of_task(task), of_task(former) if former else "", of_task("")))
+    return runs

@@ -14,25 +14,34 @@ from typing import Any
 
 from labbench.catalogue import TASK_VERSIONS, takes_weights
 from labbench.contents import checkpoint_at, data_at
-from labbench.errors import InputError
+from labbench.grid.code import Code, command_code, read_bytes, task_code
 from labbench.grid.file import Grid
 from labbench.params import Param, Params
 from labbench.records import Config, Stop
 
 
-def task_identity(grid: Grid) -> str:
-    """What trains the grid's runs, by content: `digits@1`, or a hash of a file or of a command with its script.
-
-    Raises InputError when the file cannot be read.
-    """
+def grid_code(grid: Grid) -> Code:
+    """Return the code that computes a grid's runs. Raises InputError when a file of it cannot be read."""
     if grid.task in TASK_VERSIONS:
-        return f"{grid.task}@{TASK_VERSIONS[grid.task]}"
+        return Code(f"{grid.task}@{TASK_VERSIONS[grid.task]}")
+    if grid.command:
+        return command_code(grid.command, find_script(grid.command, grid.path.parent))
+    return task_code(Path(grid.task.rpartition(":")[0]))
+
+
+def task_identity(grid: Grid, code: Code) -> str:
+    """Return what computes the grid's runs, by content: `digits@1`, or a code version and the name of a class."""
+    return f"code:{code.version}:{grid.task.rpartition(':')[2]}" if code.files else code.version
+
+
+def former_task_identity(grid: Grid) -> str:
+    """Return what `task_identity` was in the first release, which hashed the bytes of one file."""
     if grid.command:
         script = find_script(grid.command, grid.path.parent)
-        content = _read(script) if script else b""
+        content = read_bytes(script) if script else b""
         return f"command:{_hash(canonical(list(grid.command)).encode() + content)}"
     file, _, name = grid.task.rpartition(":")
-    return f"file:{_hash(_read(Path(file)))}:{name}"
+    return f"file:{_hash(read_bytes(Path(file)))}:{name}"
 
 
 def find_script(command: Sequence[str], folder: Path) -> Path | None:
@@ -41,16 +50,24 @@ def find_script(command: Sequence[str], folder: Path) -> Path | None:
     `python train.py` runs train.py and `./train.sh data.csv` runs train.sh; an interpreter's own path is no script.
     """
     program = folder / command[0]
-    if "/" in command[0] and program.is_file() and (not Path(command[0]).is_absolute() or _read(program)[:2] == b"#!"):
+    if (
+        "/" in command[0]
+        and program.is_file()
+        and (not Path(command[0]).is_absolute() or read_bytes(program)[:2] == b"#!")
+    ):
         return program
     return next((folder / word for word in command[1:] if (folder / word).is_file()), None)
 
 
 def identity(task: str, config: Config, params: Params, stop: Stop | None) -> str:
-    """SHA-256, hexadecimal, of the task's identity and of all in a config that its result depends on."""
+    """Return the SHA-256, hexadecimal, of the task's identity and of all in a config that its result depends on.
+
+    Identities with a code version are the second kind, `v2`; those of built-in tasks are as they always were.
+    """
+    version = "v2" if task.startswith("code:") else "v1"
     told = {key: value for key, value in config.items() if key not in params or not _is_default(params[key], value)}
     rule = {f.name: value for f in fields(stop) if (value := getattr(stop, f.name)) != f.default} if stop else None
-    return _hash("\n".join(("v1", task, canonical(told), canonical(rule))).encode())
+    return _hash("\n".join((version, task, canonical(told), canonical(rule))).encode())
 
 
 def by_content(task: str, config: Config, params: Params, digest: Callable[[Path], str], files: Path | None) -> Config:
@@ -88,10 +105,3 @@ def _plain(value: Any) -> Any:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from None

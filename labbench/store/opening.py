@@ -161,6 +161,11 @@ def _checked(connection: sqlite3.Connection, path: Path, *, empty_is_fine: bool)
             raise InputError(f"{path}: written by a newer labbench; upgrade with `pip install -U labbench-ml`")
         if state == "empty" and not empty_is_fine:
             raise InputError(f"{path}: an empty database; `labbench run GRID.toml` fills one")
+        if state == "older":
+            [query_only] = connection.execute("PRAGMA query_only").fetchone()
+            connection.execute("PRAGMA query_only = 0")  # for the temporary views
+            schema.complete(connection)
+            connection.execute(f"PRAGMA query_only = {query_only}")
     except BaseException:
         connection.close()
         raise

@@ -15,6 +15,7 @@ _WORDS = {
     "tag": "(SELECT min(tag) FROM tags WHERE run_id = runs.id)",
     "started": "runs.started",
     "archived": "runs.archived",
+    "older_code": "runs.older_code",
 }
 _TIMES = {
     "created": "runs.created",

@@ -103,12 +103,12 @@ def _of_tag(compare: Compare) -> Sql:
     return _joined([some, Sql("NOT EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id)")], "OR")
 
 
-def _of_archived(compare: Compare) -> Sql:
+def _of_flag(compare: Compare, column: str) -> Sql:
     flags = [value for value in compare.values if isinstance(value, bool)]
     if compare.operator not in ("=", "!="):
         return NEVER
     negation = "NOT " if compare.operator == "!=" else ""
-    return Sql(f"(runs.archived {negation}IN ({_marks(flags)}))", tuple(flags))
+    return Sql(f"({column} {negation}IN ({_marks(flags)}))", tuple(flags))
 
 
 def _of_started(compare: Compare) -> Sql:
@@ -148,7 +148,8 @@ _RESERVED: dict[str, Callable[[Compare], Sql]] = {
     **{word: partial(_of_text, column=column) for word, column in TEXT_COLUMNS.items()},
     "tag": _of_tag,
     "started": _of_started,
-    "archived": _of_archived,
+    "archived": partial(_of_flag, column="runs.archived"),
+    "older_code": partial(_of_flag, column="runs.older_code"),
 }
 
 

@@ -26,6 +26,7 @@ def insert_missing(
     origin: Literal["grid", "rerun"],
     task: str,
     stop: Stop | None,
+    code_version: str | None = None,
 ) -> list[int]:
     """The ids of the runs, in order; those whose identity the experiment lacks are inserted, reruns always."""
     known = {} if origin == "rerun" else _by_identity(connection, experiment_id)
@@ -35,6 +36,7 @@ def insert_missing(
         "task": storable(task),
         "stop": None if stop is None else config_json(asdict(stop)),
         "created": time.time(),
+        "code_version": code_version,
     }
     ids = []
     for run in runs:
@@ -88,8 +90,9 @@ def _by_identity(connection: sqlite3.Connection, experiment_id: int) -> dict[str
 
 def _insert(connection: sqlite3.Connection, run: NewRun, columns: Mapping[str, Any]) -> int:
     query = """
-        INSERT INTO runs (key, experiment_id, name, origin, identity, task, config, stop, status, created) VALUES
-            (:key, :experiment_id, :name, :origin, :identity, :task, :config, :stop, 'queued', :created)
+        INSERT INTO runs
+            (key, experiment_id, name, origin, identity, task, config, stop, status, created, code_version) VALUES
+            (:key, :experiment_id, :name, :origin, :identity, :task, :config, :stop, 'queued', :created, :code_version)
     """
     own = {"key": new_key(connection), "name": storable(run.name), "identity": run.identity}
     run_id = connection.execute(query, {**columns, **own, "config": config_json(run.config)}).lastrowid

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from labbench.errors import InputError, RunNotFound, did_you_mean
 from labbench.filters import Filter, parse
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
+from labbench.store.code import CodedRun, read_other_code
 from labbench.store.configs import config_keys
 from labbench.store.lookup import find
 from labbench.store.ordering import order, require_heading, value_under
@@ -146,6 +147,10 @@ class Reader:
             lambda connection: connection.execute(query, (experiment, as_json_list(statuses))).fetchall()
         )
         return {identity for (identity,) in rows}
+
+    def other_code(self, experiment: str, code_version: str) -> list[CodedRun]:
+        """The runs of an experiment that were not recorded with this code version, archived ones too."""
+        return self._connection.read(lambda connection: read_other_code(connection, experiment, code_version))
 
     def metrics(self, wanted: Wanted = None) -> dict[str, Goal]:
         """The metrics that any of the runs that fit has logged, with their goals, in the order they first came."""

@@ -59,6 +59,7 @@ def _record(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, M
         "git_dirty": None if dirty is None else bool(dirty),
         "versions": json.loads(columns["versions"]),
         "archived": bool(columns["archived"]),
+        "older_code": bool(columns["older_code"]),
     }
     return RunRecord(**columns, tags=tags, summary=summary)
 

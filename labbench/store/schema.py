@@ -1,6 +1,6 @@
-"""What is in a labbench database: one DDL text, and the record that sqlite-utils keeps of it.
+"""What is in a labbench database: the first release's DDL, what later ones have added, and sqlite-utils's record of it.
 
-A new file gets the DDL through the standard library, with the `_sqlite_migrations` rows that sqlite-utils would have
+A new file gets all of it through the standard library, with the `_sqlite_migrations` rows that sqlite-utils would have
 written. An older file is upgraded by sqlite-utils itself, which is imported only then: it costs 60 ms and more.
 The SQL here keeps to SQLite 3.34, which long-lived clusters still have: no STRICT, no RETURNING, no `->>`.
 """
@@ -173,13 +173,30 @@ MIGRATION_SET = "labbench"
 Migration: TypeAlias = "Callable[[Database], None]"
 
 
-def _initial(db: Database) -> None:
-    for statement in statements(DDL):
-        db.execute(statement)
+_SCRIPTS = {
+    "initial": DDL,
+    "code version": """
+        -- SHA-256 of the code that the run counts as computed by; NULL: not known, as before this column
+        ALTER TABLE runs ADD COLUMN code_version TEXT;
+        -- 1: the code has changed since, as its grid found when it was last trained
+        ALTER TABLE runs ADD COLUMN older_code INTEGER NOT NULL DEFAULT 0;
+    """,
+}
+"""SQL by migration, append only, oldest first: each adds columns or tables, and changes nothing that is there."""
+
+_ADDED_COLUMNS = {"code version": {"runs": {"code_version": "NULL", "older_code": "0"}}}
+"""By migration and table: the columns that it adds, with what they hold where the file does not have them yet."""
 
 
-MIGRATIONS: dict[str, Migration] = {"initial": _initial}
-"""Append only, oldest first. The DDL above is always what all of them together make."""
+def _executed(script: str) -> Migration:
+    def migrate(db: Database) -> None:
+        for statement in statements(script):
+            db.execute(statement)
+
+    return migrate
+
+
+MIGRATIONS: dict[str, Migration] = {name: _executed(script) for name, script in _SCRIPTS.items()}
 
 # As sqlite-utils 4 creates it.
 _RECORD_DDL = """
@@ -204,8 +221,7 @@ def state(connection: sqlite3.Connection) -> State:
         return "empty"
     if not {"runs", "points", "_sqlite_migrations"} <= tables:
         return "foreign"
-    query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"
-    applied = {name for (name,) in connection.execute(query, (MIGRATION_SET,))}
+    applied = _applied(connection)
     if not applied:
         return "foreign"
     if applied - MIGRATIONS.keys():
@@ -213,9 +229,26 @@ def state(connection: sqlite3.Connection) -> State:
     return "current" if applied == MIGRATIONS.keys() else "older"
 
 
+def _applied(connection: sqlite3.Connection) -> set[str]:
+    query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"
+    return {name for (name,) in connection.execute(query, (MIGRATION_SET,))}
+
+
+def complete(connection: sqlite3.Connection) -> None:
+    """Let a connection that only reads an older database see the columns that it lacks, as temporary views."""
+    applied = _applied(connection)
+    lacking: dict[str, dict[str, str]] = {}
+    for name, tables in _ADDED_COLUMNS.items():
+        for table, columns in tables.items() if name not in applied else ():
+            lacking.setdefault(table, {}).update(columns)
+    for table, columns in lacking.items():
+        added = ", ".join(f"{value} AS {column}" for column, value in columns.items())
+        connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {added} FROM main.{table}")
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables in an empty database; the caller holds a transaction."""
-    for statement in statements(_RECORD_DDL + DDL):
+    for statement in statements(_RECORD_DDL + "".join(_SCRIPTS.values())):
         connection.execute(statement)
     applied_at = str(datetime.now(UTC))
     connection.executemany(

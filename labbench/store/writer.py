@@ -18,6 +18,7 @@ from typing import Literal, Self, TypeAlias
 
 from labbench.files import files_folder, run_folder
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Stop
+from labbench.store.code import CodeSorting, record_sorting
 from labbench.store.configs import set_config
 from labbench.store.liveness import HOST
 from labbench.store.opening import explained, open_for_writing, resolved
@@ -75,11 +76,12 @@ class Writer:
         stop: Stop | None = None,
         sources: Mapping[str, str] | None = None,
         rerun: bool = False,
+        code_version: str | None = None,
     ) -> list[RunRecord]:
         """Insert the runs whose identity the experiment does not have yet; `rerun` inserts all of them again.
 
         Returns all that were asked for, in order, as they stand now. `sources` are the texts by kind (grid, task,
-        diff) from which those that have not begun would be made.
+        diff, code) from which those that have not begun would be made, `code_version` their code's.
         """
         with self._transaction() as connection:
             for metric, goal in metrics.items():
@@ -87,11 +89,17 @@ class Writer:
             if stop is not None:
                 _declare(connection, stop.metric, stop.goal, unless_declared=True)
             experiment_id = experiment_id_of(connection, experiment)
+            origin: Literal["grid", "rerun"] = "rerun" if rerun else "grid"
             ids = insert_missing(
-                connection, experiment_id, runs, origin="rerun" if rerun else "grid", task=task, stop=stop
+                connection, experiment_id, runs, origin=origin, task=task, stop=stop, code_version=code_version
             )
             link_sources(connection, ids, sources or {})
             return read_records(connection, ids)
+
+    def sort_by_code(self, experiment: str, sorting: CodeSorting) -> None:
+        """Record which runs of an experiment count as computed by its present code, and which by an older one."""
+        with self._transaction() as connection:
+            record_sorting(connection, experiment, sorting)
 
     def claim(
         self,

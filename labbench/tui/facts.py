@@ -74,7 +74,7 @@ def _identity(run: RunRecord) -> list[Content]:
     lines = [
         Content.styled(text.clean(run.name) or run.key, "bold"),
         Content.assemble((f"{look.glyph} {run.status}", f"${look.colour}"), (reason, "$foreground")),
-        _pair("key", run.key, "archived" if run.archived else ""),
+        _pair("key", run.key, ", ".join(["archived"] * run.archived + ["older code"] * run.older_code)),
         _pair("experiment", run.experiment),
     ]
     if run.tags:

@@ -42,7 +42,7 @@ class GridState:
 
 def read_grid_state(reader: Reader, expression: str, metric: str | None, wanted: Sequence[str]) -> GridState:
     """The present state; `wanted` are the config keys of the heat map, as far as somebody has chosen them."""
-    shown = filters.parse(expression)
+    shown = filters.present_code(filters.parse(expression))
     metrics = reader.metrics(shown)
     differing = reader.told_apart(shown)[0]
     names = telling(metrics)
@@ -127,5 +127,6 @@ def read_importance(path: Path, expression: str, metric: str) -> list[tuple[str,
 
     with Reader(path) as reader:
         goal = reader.goal(metric)
-        answer = why(observe(reader.runs(expression, summaries=[metric]), metric, goal), metric, goal)
+        runs = reader.runs(filters.present_code(filters.parse(expression)), summaries=[metric])
+        answer = why(observe(runs, metric, goal), metric, goal)
     return [(one.name, one.importance.mean) for one in answer.parameters if one.importance is not None]

@@ -75,7 +75,7 @@ class RowPainter:
         glyph = MOVING[state.turn % len(MOVING)] if record.status == "running" else look.glyph
         name = f"{'  ' if state.is_member else ''}{columns[0].cell(record)}"
         cells = [name, *(column.cell(record) for column in columns[1:])]
-        colour = "secondary" if record.archived else "foreground"
+        colour = "secondary" if record.archived or record.older_code else "foreground"
         lead = [self._mark(state), Segment(f"{glyph} ", self._on(look.colour, state))]
         return self._row(lead, cells, columns, name_width, state, colour)
 

@@ -97,6 +97,8 @@ def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: in
         return Snapshot(query)
     with Reader(path) as reader:
         shown = filters.parse(query.expression)
+        if query.group:
+            shown = filters.present_code(shown)
         metrics = reader.metrics(shown)
         try:
             return _snapshot(reader, shown, _filled_in(query, metrics), metrics, wanted, rows)

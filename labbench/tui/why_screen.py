@@ -127,7 +127,7 @@ class WhyScreen(DataScreen[Reasons]):
 
 def _read(reader: Reader, expression: str, metric: str | None, known: Reasons) -> Reasons:
     """The answer for the runs that fit; the one that is known as long as no run has come or ended."""
-    shown = filters.parse(expression)
+    shown = filters.present_code(filters.parse(expression))
     metrics = reader.metrics(shown)
     names = telling(metrics)
     if not names:

@@ -1,0 +1,94 @@
+"""Which code the runs of an experiment were computed by, as far as the database knows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from labbench.records import Config, Status, Stop
+from labbench.store.rows import FROM_RUNS, STATUS, THESE, as_json_list
+
+
+@dataclass(frozen=True, slots=True)
+class CodedRun:
+    """A run of an experiment, with what its identity was made of."""
+
+    id: int
+    identity: str
+    task: str
+    config: Config
+    stop: Stop | None
+    status: Status
+    has_begun: bool
+    code_version: str | None
+    files: Mapping[str, str]
+    """The digests of the files that computed it, by name; empty where they were not recorded."""
+    seconds: float | None
+    """Its own share of the time that its stack took, else from its start to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSorting:
+    """The runs of an experiment by whether they count as computed by the present code."""
+
+    code_version: str = ""
+    present: Mapping[int, str] = field(default_factory=dict)
+    """Identities by the ids of runs that are the present code's, though they were not recorded so."""
+    older: Collection[int] = ()
+    """The ids of runs of other code."""
+
+
+def read_other_code(connection: sqlite3.Connection, experiment: str, code_version: str) -> list[CodedRun]:
+    """The runs of an experiment that were not recorded with this code version, as they were queued."""
+    query = f"""
+        SELECT runs.id, runs.identity, runs.task, runs.config, runs.stop, {STATUS}, runs.heartbeat IS NOT NULL,
+            runs.code_version, sources.text, coalesce(s.last, runs.finished - runs.started)
+        {FROM_RUNS}
+        LEFT JOIN run_sources ON run_sources.run_id = runs.id AND run_sources.kind = 'code'
+        LEFT JOIN sources ON sources.id = run_sources.source_id
+        LEFT JOIN summary AS s ON s.run_id = runs.id
+            AND s.metric_id = (SELECT id FROM metrics WHERE name = 'time/compute_s')
+        WHERE experiments.name = ? AND runs.code_version IS NOT ? AND runs.origin IN ('grid', 'rerun', 'import')
+        ORDER BY runs.id
+    """
+    rows = connection.execute(query, (experiment, code_version)).fetchall()
+    return [run for row in rows if (run := _coded_run(*row)) is not None]
+
+
+def _coded_run(
+    run_id: int, identity: str, task: str, config: str, stop: str | None, status: Status, begun: int,
+    version: str | None, files: str | None, seconds: float | None,
+) -> CodedRun | None:  # fmt: skip
+    """The run of a row; None where somebody else has written what labbench does not."""
+    try:
+        rule = None if stop is None else Stop(**json.loads(stop))
+        settings = json.loads(config)
+        digests = json.loads(files or "{}")
+    except (ValueError, TypeError):
+        return None
+    if not (isinstance(settings, dict) and isinstance(digests, dict)):
+        return None
+    return CodedRun(run_id, identity, task, settings, rule, status, bool(begun), version, digests, seconds)
+
+
+def record_sorting(connection: sqlite3.Connection, experiment: str, sorting: CodeSorting) -> None:
+    """Note the code version of runs; the caller holds a transaction."""
+    ours = "experiment_id = (SELECT id FROM experiments WHERE name = ?)"
+    connection.execute(
+        f"UPDATE runs SET code_version = ?, older_code = 0 WHERE {ours} AND id {THESE}",
+        (sorting.code_version, experiment, as_json_list(sorting.present)),
+    )
+    connection.execute(
+        f"UPDATE runs SET older_code = 0 WHERE {ours} AND code_version = ? AND older_code",
+        (experiment, sorting.code_version),
+    )
+    connection.execute(
+        f"UPDATE runs SET older_code = 1 WHERE {ours} AND id {THESE}", (experiment, as_json_list(sorting.older))
+    )
+    # where another run has that identity already, as after an import, it is the same made again
+    connection.executemany(
+        "UPDATE OR IGNORE runs SET identity = ? WHERE id = ?",
+        [(identity, run_id) for run_id, identity in sorting.present.items()],
+    )
