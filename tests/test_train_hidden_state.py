@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -237,6 +238,23 @@ class Looked(Net):
     def between(self, x: Tensor) -> Tensor:
         self.activations = x
         return x
+
+
+class Logging(Net):
+    """Speaks to a logger, which changes by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logger = logging.getLogger("a net")
+
+    def between(self, x: Tensor) -> Tensor:
+        self.logger.debug("between")
+        return x
+
+
+def test_a_logger_is_no_state(tmp_path: Path) -> None:
+    before, after = interrupted(task_of(Logging), tmp_path)
+    assert logs([*before, *after]) == []
 
 
 def test_tensors_kept_to_be_looked_at_do_not_prevent_a_stack() -> None:

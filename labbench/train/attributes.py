@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ Tree: TypeAlias = Any
 
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "deque": deque, "set": set, "frozenset": frozenset}
+HOLDERS = ("types", "argparse")
+"""Packages of the standard library whose objects hold other people's values, such as SimpleNamespace."""
 DEPTH = 20
 """Levels of nested values that are looked into."""
 
@@ -116,10 +119,13 @@ class _Description:
 
 
 def is_plain_object(value: Any) -> bool:
-    """Return True for an object whose state is its `__dict__`: no class, function or Python module."""
-    if isinstance(value, type | ModuleType | Enum) or not hasattr(value, "__dict__"):
+    """Return True for an object whose state is its `__dict__`: no class, function, Python module, logger or writer."""
+    if isinstance(value, nn.Module):
+        return True
+    if isinstance(value, type | ModuleType | Enum) or callable(value) or not hasattr(value, "__dict__"):
         return False
-    return isinstance(value, nn.Module) or not callable(value)
+    package = type(value).__module__.partition(".")[0]
+    return package in HOLDERS or package not in (*sys.stdlib_module_names, "torch", "numpy")
 
 
 def may_be_set(module: nn.Module, name: str) -> bool:
