@@ -20,9 +20,9 @@ import torch
 from stacks import CASES, Case
 
 from labbench.executors.workers import WORKER_ENVIRONMENT
-from labbench.params import TRAINING, with_defaults
+from labbench.params.param import TRAINING, with_defaults
 from labbench.records import RunRecord, Runtime
-from labbench.runner import read_asked
+from labbench.runner.run_grid import read_asked
 from labbench.train.arithmetic import prepare
 from labbench.train.choice import first_batch
 from labbench.train.clock import Clock

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labbench.params import Param
+from labbench.params.param import Param
 from labbench.train.data import Data, digits
 from labbench.train.models import cnn
 

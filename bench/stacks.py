@@ -37,9 +37,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from labbench.executors.workers import WORKER_ENVIRONMENT, start_forkserver
-from labbench.params import TRAINING, with_defaults
+from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, RunRecord
-from labbench.runner import Asked, read_asked, run_grid
+from labbench.runner.run_grid import Asked, read_asked, run_grid
 from labbench.store.reader import Reader
 from labbench.train.tasks import load_task, make_data, make_model
 

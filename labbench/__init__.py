@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from labbench._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from labbench.tracking.trio import finish, init, log
     from labbench.train.kept import load_model
 
-__version__ = "0.1.0"
 
 __all__ = ["Run", "finish", "init", "load_model", "log", "open", "start"]
 

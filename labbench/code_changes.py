@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from labbench.contents import digest
 from labbench.errors import InputError
 from labbench.grid import Code, Grid, identity
 from labbench.grid.code import changed_files
 from labbench.grid.identity import by_content, former_task_identity, task_identity
-from labbench.params import Params, own_keys, with_defaults
+from labbench.params.files import digest
+from labbench.params.param import Params, own_keys, with_defaults
 from labbench.records import NewRun, Status
 from labbench.store.code import CodedRun, CodeSorting
 

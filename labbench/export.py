@@ -13,9 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from labbench.documents import as_document, plain
 from labbench.errors import InputError
-from labbench.store.reader import Reader, Wanted
+from labbench.filters.parser import RunFilter
+from labbench.json_documents import as_document, plain
+from labbench.store.reader import Reader
 from labbench.store.streaming import StepRow
 from labbench.store.tables import LONG, Shape, table
 
@@ -29,7 +30,7 @@ _PARQUET_ROWS = 65_536
 
 
 def write_csv(
-    reader: Reader, wanted: Wanted, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
+    reader: Reader, wanted: RunFilter, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
 ) -> None:
     """Write the runs that fit as CSV, to a file that was opened with `newline=""`; `metrics` leaves the others out.
 
@@ -50,7 +51,7 @@ def write_csv(
 
 
 def write_jsonl(
-    reader: Reader, wanted: Wanted, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
+    reader: Reader, wanted: RunFilter, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
 ) -> None:
     """Write the runs that fit, one JSON document a line: points, steps with their `values`, or runs as `ls` does."""
     documents: Iterable[dict[str, Any]]
@@ -68,7 +69,7 @@ def write_jsonl(
 
 
 def write_parquet(
-    reader: Reader, wanted: Wanted, path: Path, *, shape: Shape = "long", metrics: Collection[str] | None = None
+    reader: Reader, wanted: RunFilter, path: Path, *, shape: Shape = "long", metrics: Collection[str] | None = None
 ) -> None:
     """Write the runs that fit as a Parquet file with the columns of the CSV; a NaN is a NaN, what is not there null.
 

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from labbench import __version__
+from labbench._version import __version__
 
 DIFF_LIMIT = 1_000_000
 """Characters of `git diff` that are kept: past that it is generated files, not a change somebody made."""

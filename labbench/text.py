@@ -12,11 +12,17 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labbench import text
+
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; tag letters; lone surrogates
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
 )
+
+
 _BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -174,3 +180,18 @@ def bar(fraction: float, room: int) -> str:
     eighths = max(0, min(8 * room, int(fraction * 8 * room)))
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_BLOCKS[rest] if full < room else "")).ljust(room)
+
+
+def lines_of(texts: Sequence[str]) -> list[str]:
+    """The lines of captured text, cleaned; of a line that was written over by carriage returns, what stood last."""
+    lines = "".join(texts).split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return [text.clean(line.rstrip("\r").rpartition("\r")[2].expandtabs(4)) for line in lines]
+
+
+def show_setting(value: Any) -> str:
+    """A config value in a narrow cell: booleans as ✓ and –."""
+    if isinstance(value, bool):
+        return "✓" if value else "–"
+    return text.setting(value)

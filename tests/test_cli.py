@@ -295,7 +295,7 @@ def test_a_grid_that_is_too_large_is_refused_with_its_count(labbench: Labbench, 
 def test_a_missing_torch_is_answered_with_the_extra_to_install(
     labbench: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labbench.runner.find_spec", lambda name: None)
+    monkeypatch.setattr("labbench.runner.run_grid.find_spec", lambda name: None)
     result = labbench("run", grid(tmp_path, GOOD))
     assert result.exit_code == 2
     assert '".[train]"' in result.stderr

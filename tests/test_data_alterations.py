@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbench.catalogue import ALTERATIONS, BUILTIN
 from labbench.errors import InputError
-from labbench.params import with_defaults
+from labbench.params.builtin import ALTERATIONS, BUILTIN
+from labbench.params.param import with_defaults
 from labbench.train.alterations import altered, only_classes
 from labbench.train.data import Data, digits
 from labbench.train.tasks import load_task, make_data, make_model

@@ -12,9 +12,9 @@ pytest.importorskip("PIL")
 
 import numpy as np
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import with_defaults
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import with_defaults
 from labbench.train.data import Data
 from labbench.train.losses import prediction_loss, prediction_metrics
 from labbench.train.own_data import own_data

@@ -10,11 +10,11 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import TRAINING, with_defaults
-from labbench.planner import stack_of
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Runtime
+from labbench.runner.planner import stack_of
 from labbench.train.loop import train
 from labbench.train.pretraining import pretrained, pretraining_of
 from labbench.train.tasks import load_task, make_data, make_model

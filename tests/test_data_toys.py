@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import with_defaults
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import with_defaults
 from labbench.train.layers import known
 from labbench.train.losses import classification_accuracy, classification_loss, perceptron_criterion
 from labbench.train.random import permutations

@@ -23,7 +23,7 @@ pytest.importorskip("torch")
 
 import labbench as api
 from labbench.cli import main
-from labbench.filters import FUNCTIONS, RESERVED, parse
+from labbench.filters.parser import FUNCTIONS, RESERVED, parse
 from labbench.records import STATUSES, Resources, RunRecord, Runtime, Stop
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer

@@ -21,9 +21,9 @@ torch = pytest.importorskip("torch")
 
 import numpy as np
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import LabbenchError
-from labbench.params import with_defaults
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import with_defaults
 from labbench.train import image_sets
 from labbench.train.downloads import Published, fetch
 from labbench.train.image_sets import CIFAR10, FASHION_MNIST, IMAGE_SETS, MNIST, image_set, read_cifar, read_idx

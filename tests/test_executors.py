@@ -13,8 +13,8 @@ from labbench.executors.attempt import attempt
 from labbench.executors.cores import cgroup_quota
 from labbench.executors.inprocess import InProcessExecutor
 from labbench.executors.workers import WorkerExecutor, cause_of_death
-from labbench.planner import stack_of
 from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Runtime, Stack, Started
+from labbench.runner.planner import stack_of
 
 pytest.importorskip("torch")
 

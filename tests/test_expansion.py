@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import GridError, InputError
 from labbench.grid import count_runs, expand, new_runs, read_grid
 from labbench.grid.identity import canonical
 from labbench.grid.names import make_names
-from labbench.params import TRAINING, Param
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING, Param
 from labbench.records import NewRun
 
 DIGITS = {**TRAINING, **BUILTIN["digits"]}

@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 
 from click.testing import Result
 
-from labbench.catalogue import ALTERATIONS, BUILTIN
 from labbench.grid import expand, read_grid
-from labbench.runner import task_params
+from labbench.params.builtin import ALTERATIONS, BUILTIN
+from labbench.runner.run_grid import task_params
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 GRIDS = sorted(path for path in FOLDER.glob("*.toml") if read_grid(path).task)

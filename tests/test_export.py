@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labbench.documents import as_document
 from labbench.errors import InputError
 from labbench.export import neutral, restored, write_csv, write_jsonl, write_parquet
+from labbench.json_documents import as_document
 from labbench.records import Finished, NewRun, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer

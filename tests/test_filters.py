@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.errors import FilterError
-from labbench.filters import (
+from labbench.filters.parser import (
     And,
     Compare,
     Filter,

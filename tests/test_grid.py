@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import GridError
 from labbench.grid import Expansion, Grid, expand, new_runs, read_grid
-from labbench.params import TRAINING
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING
 from labbench.records import Resources, Runtime, Stop
 
 DIGITS = {**TRAINING, **BUILTIN["digits"]}

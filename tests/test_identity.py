@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
 from labbench.grid import expand, grid_code, identity, new_runs, read_grid, task_identity
 from labbench.grid.identity import canonical, find_script
-from labbench.params import TRAINING, Param
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING, Param
 from labbench.records import Stop
 
 DIGITS = {**TRAINING, **BUILTIN["digits"]}

@@ -10,11 +10,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from labbench.catalogue import BUILTIN, TOYS
 from labbench.errors import GridError, InputError
 from labbench.grid import expand, read_grid
-from labbench.layer_words import KINDS, Shape
-from labbench.params import TRAINING, with_defaults
+from labbench.params.builtin import BUILTIN, TOYS
+from labbench.params.layers import KINDS, Shape
+from labbench.params.param import TRAINING, with_defaults
 from labbench.train.layer_list import MAKERS, build
 from labbench.train.models import ACTIVATIONS, Step, cnn
 from labbench.train.tasks import load_task, make_model

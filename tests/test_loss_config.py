@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labbench.errors import InputError
-from labbench.params import Param, all_params, with_defaults
-from labbench.planner import stack_of
+from labbench.params.param import Param, all_params, with_defaults
 from labbench.records import Config, Event, Log, Runtime
+from labbench.runner.planner import stack_of
 from labbench.train.captured import Captured
 from labbench.train.clock import Clock
 from labbench.train.data import Data, digits

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbench.params import TRAINING, Param
-from labbench.planner import ENOUGH, WIDEST, grouping, plan, stack_of
+from labbench.params.param import TRAINING, Param
 from labbench.records import RunRecord, Runtime, Stack
+from labbench.runner.planner import ENOUGH, WIDEST, grouping, plan, stack_of
 
 PARAMS = {**TRAINING, "width": Param("int", 8), "noise": Param("float", 0.0, per_run=True)}
 

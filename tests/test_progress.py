@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from labbench.catalogue import BUILTIN
 from labbench.grid import Grid, expand, read_grid
-from labbench.params import TRAINING
-from labbench.progress import Journal, TerminalProgress, sentence
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING
 from labbench.records import Failed, Finished, Points, RunRecord, Started
+from labbench.runner.progress import Journal, TerminalProgress, sentence
 
 
 @pytest.fixture

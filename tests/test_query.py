@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labbench.errors import FilterError, InputError
-from labbench.filters import And, Compare, Filter, Not, Or, matches_config, mentions, parse
+from labbench.filters.parser import And, Compare, Filter, Not, Or, matches_config, mentions, parse
 from labbench.records import Finished, NewRun, RunRecord, default_goal
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer

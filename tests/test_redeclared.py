@@ -14,11 +14,11 @@ torch = pytest.importorskip("torch")
 from click.testing import Result
 from torch import Tensor, nn
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import REDECLARABLE, TRAINING, Param, all_params, own_keys
-from labbench.planner import plan, stack_of
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import REDECLARABLE, TRAINING, Param, all_params, own_keys
 from labbench.records import RunRecord, Runtime
+from labbench.runner.planner import plan, stack_of
 from labbench.train.data import Data, digits
 from labbench.train.loop import train
 from labbench.train.losses import accuracy, cross_entropy

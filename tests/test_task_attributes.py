@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labbench.errors import InputError
-from labbench.params import Param
-from labbench.planner import stack_of
+from labbench.params.param import Param
 from labbench.records import Event, Log, Runtime
+from labbench.runner.planner import stack_of
 from labbench.train import choice
 from labbench.train.data import Data, digits
 from labbench.train.loop import train

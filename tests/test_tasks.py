@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 
 from click.testing import Result
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import TRAINING, Param, with_defaults
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING, Param, with_defaults
 from labbench.train.builtin import TASKS
 from labbench.train.losses import accuracy, cross_entropy
 from labbench.train.tasks import load_task, make_data, make_model

@@ -15,8 +15,8 @@ from torch._dynamo.utils import counters
 
 from labbench.errors import InputError
 from labbench.grid.file import read_grid
-from labbench.planner import stack_of
 from labbench.records import Config, Log, Runtime, Started
+from labbench.runner.planner import stack_of
 from labbench.train import arithmetic
 from labbench.train.arithmetic import Arithmetic, prepare
 from labbench.train.data import Data, digits

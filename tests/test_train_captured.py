@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn
 
-from labbench.params import TRAINING, with_defaults
-from labbench.planner import stack_of
+from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, Log, Runtime
+from labbench.runner.planner import stack_of
 from labbench.train import captured, ways
 from labbench.train.arithmetic import Arithmetic
 from labbench.train.captured import Captured

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
 from labbench.grid.file import read_grid
-from labbench.planner import stack_of
 from labbench.records import Engine, Event, Log, Points, Runtime, Started
+from labbench.runner.planner import stack_of
 from labbench.train import choice
 from labbench.train.data import Data, digits
 from labbench.train.loop import train

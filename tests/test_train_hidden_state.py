@@ -18,8 +18,8 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labbench.planner import stack_of
 from labbench.records import Boundary, Event, Log, Runtime, Started
+from labbench.runner.planner import stack_of
 from labbench.train.data import Data
 from labbench.train.loop import train
 from labbench.train.losses import accuracy, cross_entropy

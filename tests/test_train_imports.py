@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from click.testing import Result
 
 import labbench as labbench_package
-from labbench.params import Param
+from labbench.params.param import Param
 from labbench.store.reader import Reader
 from labbench.train.imports import imports_of
 from labbench.train.tasks import load_task

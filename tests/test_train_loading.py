@@ -24,9 +24,9 @@ from torch.utils.data import Dataset, IterableDataset
 
 from labbench.errors import InputError
 from labbench.grid import read_grid
-from labbench.planner import stack_of
 from labbench.records import Boundary, Failed, Finished, RunRecord, Runtime
-from labbench.runner import with_loaders
+from labbench.runner.planner import stack_of
+from labbench.runner.run_grid import with_loaders
 from labbench.store.reader import Reader
 from labbench.train.data import Data, digits
 from labbench.train.loading import Datasets, Loaded

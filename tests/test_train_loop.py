@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
-from labbench.params import TRAINING, Param, with_defaults
-from labbench.planner import stack_of
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING, Param, with_defaults
 from labbench.records import Config, Event, Finished, Points, Runtime, Started, Stop
+from labbench.runner.planner import stack_of
 from labbench.train.data import Data, digits, usable_samples
 from labbench.train.loop import train
 from labbench.train.optim import make_optimizer

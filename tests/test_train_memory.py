@@ -13,9 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from labbench.executors.attempt import attempt
-from labbench.params import TRAINING, with_defaults
-from labbench.planner import stack_of
+from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Event, Finished, Log, RunRecord, Runtime
+from labbench.runner.planner import stack_of
 from labbench.train.members import Member
 from labbench.train.memory import SHARE, known_width, learn_from, remember, width_for
 from labbench.train.residency import placed

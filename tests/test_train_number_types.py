@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labbench.errors import InputError
-from labbench.params import TRAINING, with_defaults
-from labbench.planner import stack_of
+from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Boundary, Event, Log, Runtime, Started
+from labbench.runner.planner import stack_of
 from labbench.train.data import Data
 from labbench.train.loop import train
 from labbench.train.optim import make_optimizer

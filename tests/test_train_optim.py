@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn, optim
 
-from labbench.params import TRAINING, with_defaults
+from labbench.params.param import TRAINING, with_defaults
 from labbench.train.optim import make_optimizer
 from training import CPU
 

@@ -20,9 +20,9 @@ from torch import nn
 from labbench import load_model
 from labbench.errors import InputError
 from labbench.files import files_folder
-from labbench.planner import stack_of
 from labbench.portrait_file import BINS, Portrait, portrait_path, read_portrait
 from labbench.records import Runtime
+from labbench.runner.planner import stack_of
 from labbench.store.reader import Reader
 from labbench.train.data import digits
 from labbench.train.loop import train

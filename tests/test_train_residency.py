@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from labbench.grid.file import read_grid
-from labbench.planner import stack_of
 from labbench.records import Config, Runtime
+from labbench.runner.planner import stack_of
 from labbench.train.data import Data, digits
 from labbench.train.loop import train
 from labbench.train.losses import accuracy, cross_entropy

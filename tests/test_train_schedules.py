@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch.optim import SGD, Optimizer, lr_scheduler
 
-from labbench.params import TRAINING, with_defaults
+from labbench.params.param import TRAINING, with_defaults
 from labbench.train.schedules import Schedule
 from training import trained
 

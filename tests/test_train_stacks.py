@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labbench.params import Param
-from labbench.planner import stack_of
+from labbench.params.param import Param
 from labbench.records import Boundary, Event, Failed, Finished, Log, RunRecord, Runtime, Started, Stop
+from labbench.runner.planner import stack_of
 from labbench.train.data import Data, digits
 from labbench.train.loop import train
 from labbench.train.losses import accuracy, cross_entropy

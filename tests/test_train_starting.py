@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from labbench import load_model
-from labbench.catalogue import BUILTIN
 from labbench.errors import InputError
 from labbench.files import MODEL
-from labbench.params import TRAINING, with_defaults
-from labbench.planner import stack_of
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Boundary, Event, Log, Runtime
-from labbench.runner import read_asked
+from labbench.runner.planner import stack_of
+from labbench.runner.run_grid import read_asked
 from labbench.store.reader import Reader
 from labbench.train import snapshots
 from labbench.train.loop import train

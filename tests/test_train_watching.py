@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 from click.testing import Result
 from torch import nn
 
-from labbench.planner import stack_of
 from labbench.records import Runtime
+from labbench.runner.planner import stack_of
 from labbench.train.data import Data, digits
 from labbench.train.loop import train
 from labbench.train.losses import accuracy, cross_entropy

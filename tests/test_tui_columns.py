@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from labbench.metrics import metric_rank
 from labbench.records import MetricSummary, RunRecord
-from labbench.tui.columns import Column, Contents, Layout, delta, metric_rank, run_columns
+from labbench.tui.columns import Column, Contents, Layout, delta, run_columns
 from labbench.tui.marks import Marks
 
 RUN = RunRecord(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from labbench import filters
-from labbench.tui.completion import Vocabulary, complete
+from labbench.filters import parser
+from labbench.filters.completion import Vocabulary, complete
 
 WORDS = Vocabulary(
     {"optimizer": ["adam", "sgd"], "lr": ["0.01", "0.1"], "a key": ["x y"], "tag": ["best"]}, ["val/loss", "train/loss"]
@@ -45,4 +45,4 @@ def test_an_offer_for_a_value_makes_a_filter_that_parses() -> None:
     for expression in ("name=", "status=", "not tag="):
         start, offers = complete(expression, words)
         for offer in offers:
-            assert filters.parse(expression[:start] + offer) is not None, offer
+            assert parser.parse(expression[:start] + offer) is not None, offer

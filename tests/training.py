@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from labbench.planner import stack_of
 from labbench.records import Event, Finished, Points, RunRecord, Runtime, Started, Stop
+from labbench.runner.planner import stack_of
 from labbench.train.loop import train
 from labbench.train.tasks import Task, load_task
 

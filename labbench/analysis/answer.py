@@ -10,7 +10,7 @@ from labbench.analysis.compare import Difference
 from labbench.analysis.effects import Contrast, Effect, Marginal, TwoWay
 from labbench.analysis.efficiency import Basin
 from labbench.analysis.intervals import Interval
-from labbench.documents import plain
+from labbench.json_documents import plain
 from labbench.records import Goal
 
 Verdict: TypeAlias = Literal[

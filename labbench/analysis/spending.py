@@ -14,7 +14,7 @@ from labbench.analysis.intervals import Interval
 from labbench.analysis.magnitude import in_metric_unit, in_own_unit
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.setups import freeze, tabulate
-from labbench.documents import plain
+from labbench.json_documents import plain
 from labbench.records import Goal
 
 Axis: TypeAlias = Literal["steps", "samples", "seconds"]

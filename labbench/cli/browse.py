@@ -56,7 +56,7 @@ def ls(
 ) -> None:
     """The table of runs: what differs in their configs, and their metrics."""
     from labbench.cli.tables import print_table, run_columns
-    from labbench.filters import parse
+    from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:
@@ -86,7 +86,7 @@ def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None,
 
 def documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """The runs as JSON shows them."""
-    from labbench.documents import as_document
+    from labbench.json_documents import as_document
 
     return [as_document(record) for record in records]
 
@@ -210,7 +210,7 @@ def plot(
 ) -> None:
     """Draw METRIC of the runs that match; means leave out runs of older code."""
     from labbench.cli.figure import draw_metric
-    from labbench.filters import parse, present_code
+    from labbench.filters.parser import parse, present_code
     from labbench.store.reader import Reader
 
     columns, rows = shutil.get_terminal_size()

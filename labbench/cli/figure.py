@@ -10,7 +10,7 @@ import numpy as np
 from labbench.bands import band
 from labbench.curves import Floats, join
 from labbench.errors import InputError, did_you_mean
-from labbench.filters import Filter
+from labbench.filters.parser import Filter
 from labbench.plot import Curve, draw
 from labbench.records import RunRecord, default_goal
 from labbench.smoothing import ema

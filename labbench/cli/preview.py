@@ -10,11 +10,11 @@ import click
 
 from labbench.cli.report import say_change
 from labbench.code_changes import CodeChange
-from labbench.estimate import estimate_seconds
 from labbench.executors.cores import usable_cores
-from labbench.planner import grouping
 from labbench.records import NewRun, Status
-from labbench.runner import Asked, code_change, preview_stacks
+from labbench.runner.estimate import estimate_seconds
+from labbench.runner.planner import grouping
+from labbench.runner.run_grid import Asked, code_change, preview_stacks
 from labbench.store.reader import Reader
 from labbench.text import clean, duration
 

@@ -11,9 +11,9 @@ import click
 
 from labbench.cli.tables import leading_metrics, print_table, run_columns
 from labbench.code_changes import CodeChange
-from labbench.documents import as_document
+from labbench.json_documents import as_document
 from labbench.records import Goal, RunRecord
-from labbench.runner import Asked, Outcome
+from labbench.runner.run_grid import Asked, Outcome
 from labbench.store.reader import Reader
 from labbench.text import clean, duration
 

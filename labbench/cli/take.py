@@ -32,7 +32,7 @@ def export(
     """Write the numbers of the runs that match, as they are: nan, inf, every digit."""
     from labbench.export import write_csv, write_jsonl, write_parquet
     from labbench.files import refuse_database, write_atomically
-    from labbench.filters import parse
+    from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
     wanted, only = parse(filters), metrics or None

@@ -18,8 +18,8 @@ from labbench.files import files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
-    from labbench.params import Param, Params
-    from labbench.runner import Asked
+    from labbench.params.param import Param, Params
+    from labbench.runner.run_grid import Asked
 
 
 @click.command()
@@ -55,7 +55,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Train every run of GRID that is not done, recording everything. Several are trained one after another."""
-    from labbench.runner import devices_for, read_asked
+    from labbench.runner.run_grid import devices_for, read_asked
 
     asked = [read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for grid in grids]
     for warning in (warning for one in asked for warning in one.warnings):
@@ -107,8 +107,8 @@ def train_all(
 ) -> None:
     """Train one grid after another, say how each came out, and exit with the status that sums them up."""
     from labbench.cli.report import echo_runs, report, say_change
-    from labbench.progress import TerminalProgress
-    from labbench.runner import code_change, run_grid
+    from labbench.runner.progress import TerminalProgress
+    from labbench.runner.run_grid import code_change, run_grid
 
     outcomes = []
     for one in asked:
@@ -157,8 +157,8 @@ def go_on_alone(db: Path) -> None:
 @as_json
 def tasks(name: str | None, as_json: bool) -> None:
     """What can be trained, and the parameters of the task NAME (built in, or FILE.py:CLASS)."""
-    from labbench.catalogue import BUILTIN
-    from labbench.params import all_params, own_key_notes
+    from labbench.params.builtin import BUILTIN
+    from labbench.params.param import all_params, own_key_notes
 
     if name is None:
         if as_json:
@@ -186,8 +186,8 @@ def told(param: Param) -> dict[str, Any]:
 
 def own_params(name: str) -> Params:
     """The parameters of a task beside those of the training loop."""
-    from labbench.catalogue import BUILTIN
     from labbench.errors import InputError
+    from labbench.params.builtin import BUILTIN
 
     if name in BUILTIN:
         return BUILTIN[name]

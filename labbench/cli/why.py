@@ -20,7 +20,7 @@ from labbench.text import clean, wants_no_colours
 if TYPE_CHECKING:
     from labbench.analysis import Answer
     from labbench.analysis.spending import Efficiency
-    from labbench.filters import Filter
+    from labbench.filters.parser import Filter
     from labbench.store.reader import Reader
 
 _MOST_SETUPS = 6
@@ -69,7 +69,7 @@ def why(
     from labbench.analysis.spending import spend
     from labbench.cost_curves import read_cost_curves
     from labbench.files import refuse_database
-    from labbench.filters import parse, present_code
+    from labbench.filters.parser import parse, present_code
     from labbench.store.reader import Reader
 
     wanted = parse(filters) if all_code else present_code(parse(filters))

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from labbench.contents import digest
 from labbench.grid.code import Code
 from labbench.grid.expansion import LIMIT, Expansion, count_runs, expand
 from labbench.grid.file import Grid, read_grid
 from labbench.grid.identity import by_content, former_task_identity, grid_code, identity, task_identity
 from labbench.grid.names import make_names
-from labbench.params import Params, own_keys
+from labbench.params.files import digest
+from labbench.params.param import Params, own_keys
 from labbench.records import Config, NewRun
 
 __all__ = [

@@ -16,7 +16,7 @@ from labbench.errors import did_you_mean
 from labbench.grid.source import Setting, Source, Table
 from labbench.grid.toml_positions import Path
 from labbench.grid.values import shown
-from labbench.params import Param
+from labbench.params.param import Param
 
 KINDS = ("uniform", "loguniform", "int", "choice")
 _FORMS = "{ uniform = [low, high] }, loguniform, int or choice"

@@ -20,7 +20,7 @@ from labbench.grid.placeholders import PLACEHOLDER
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
 from labbench.grid.values import BadValueError, typed
-from labbench.params import Param, Params
+from labbench.params.param import Param, Params
 
 Values: TypeAlias = dict[str, Any]
 

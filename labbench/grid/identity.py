@@ -12,11 +12,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from labbench.catalogue import TASK_VERSIONS, takes_weights
-from labbench.contents import checkpoint_at, data_at
 from labbench.grid.code import Code, command_code, read_bytes, task_code
 from labbench.grid.file import Grid
-from labbench.params import Param, Params
+from labbench.params.builtin import TASK_VERSIONS, takes_weights
+from labbench.params.files import checkpoint_at, data_at
+from labbench.params.param import Param, Params
 from labbench.records import Config, Stop
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from labbench.params import Params
+from labbench.params.param import Params
 from labbench.records import Config
 
 SHORT = {"batchnorm": "bn", "batch_size": "bs", "dropout": "drop", "weight_decay": "wd"}

@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from labbench.catalogue import sample_and_classes
 from labbench.grid.file import Grid
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
-from labbench.layer_words import Refused, read_layers, require_scores
-from labbench.params import BadItem
+from labbench.params.builtin import sample_and_classes
+from labbench.params.layers import Refused, read_layers, require_scores
+from labbench.params.param import BadItem
 
 
 def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from labbench.grid.source import Reader, Source
 from labbench.grid.values import BadValueError, shown, typed
-from labbench.params import Param
+from labbench.params.param import Param
 from labbench.records import Goal, Resources, Runtime, Stop, default_goal
 
 

@@ -14,7 +14,7 @@ from labbench.errors import GridError, did_you_mean
 from labbench.grid.toml_positions import Path as TomlPath
 from labbench.grid.toml_positions import Positions, find_positions
 from labbench.grid.values import BadValueError, typed
-from labbench.params import Param
+from labbench.params.param import Param
 
 Table: TypeAlias = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from labbench.errors import did_you_mean
-from labbench.params import BadItem, Param
+from labbench.params.param import BadItem, Param
 
 _WORDS = {
     "int": "a whole number",

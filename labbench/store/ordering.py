@@ -6,7 +6,7 @@ import re
 import sqlite3
 
 from labbench.errors import InputError, did_you_mean
-from labbench.filters import FUNCTIONS, Function
+from labbench.filters.parser import FUNCTIONS, Function
 from labbench.store.configs import config_keys
 from labbench.store.query import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
 

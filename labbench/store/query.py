@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeAlias
 
-from labbench.filters import RESERVED, And, Compare, Filter, Function, Not, Or, mentions, timestamp
+from labbench.filters.parser import RESERVED, And, Compare, Filter, Function, Not, Or, mentions, timestamp
 from labbench.records import Goal, default_goal
 from labbench.store.rows import STATUS, storable
 

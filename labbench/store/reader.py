@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from labbench.errors import InputError, RunNotFound, did_you_mean
-from labbench.filters import Filter, parse
+from labbench.filters.parser import Filter, parse
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
 from labbench.store.code import CodedRun, read_other_code
 from labbench.store.configs import config_keys
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from labbench.store.tables import Shape
-
-Wanted: TypeAlias = Filter | str | None
-"""A filter, parsed or as text; None is every run that is not archived."""
+from labbench.filters.parser import RunFilter
 
 
 class Reader:
@@ -60,7 +58,7 @@ class Reader:
 
     def runs(
         self,
-        wanted: Wanted = None,
+        wanted: RunFilter = None,
         *,
         sort: str | None = None,
         descending: bool = False,
@@ -80,11 +78,11 @@ class Reader:
 
         return self._connection.read(read)
 
-    def each_run(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
+    def each_run(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
         """The runs that fit as they were queued, a stream for any number of them; `metrics` as in `points`."""
         return stream_runs(self.path, _tree(wanted), self._known(metrics))
 
-    def keys(self, wanted: Wanted = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
+    def keys(self, wanted: RunFilter = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
         """The keys of all runs that fit, in the order of `runs`: a tenth of the work where nothing else is shown."""
         rows = self._connection.read(lambda connection: _sorted(connection, Sql("runs.key"), wanted, sort, descending))
         return [require_key(key) for (key,) in rows]
@@ -92,7 +90,7 @@ class Reader:
     def values(
         self,
         headings: Sequence[str],
-        wanted: Wanted = None,
+        wanted: RunFilter = None,
         *,
         by: Sequence[str] = (),
         sort: str | None = None,
@@ -115,16 +113,16 @@ class Reader:
 
         return self._connection.read(read)
 
-    def count(self, wanted: Wanted = None) -> int:
+    def count(self, wanted: RunFilter = None) -> int:
         """How many runs fit."""
         return sum(self.status_counts(wanted).values())
 
-    def status_counts(self, wanted: Wanted = None) -> dict[Status, int]:
+    def status_counts(self, wanted: RunFilter = None) -> dict[Status, int]:
         """How many of the runs that fit are in each status that any is in, in the order of `STATUSES`."""
         counts = dict(self._select(f"{STATUS} AS status, count(*)", wanted, "GROUP BY 1"))
         return {status: counts[status] for status in STATUSES if status in counts}
 
-    def experiments(self, wanted: Wanted = None) -> list[str]:
+    def experiments(self, wanted: RunFilter = None) -> list[str]:
         """The experiments of the runs that fit, oldest first."""
         return [name for (name,) in self._select("DISTINCT experiments.name", wanted, "ORDER BY experiments.id")]
 
@@ -152,7 +150,7 @@ class Reader:
         """The runs of an experiment that were not recorded with this code version, archived ones too."""
         return self._connection.read(lambda connection: read_other_code(connection, experiment, code_version))
 
-    def metrics(self, wanted: Wanted = None) -> dict[str, Goal]:
+    def metrics(self, wanted: RunFilter = None) -> dict[str, Goal]:
         """The metrics that any of the runs that fit has logged, with their goals, in the order they first came."""
 
         def read(connection: sqlite3.Connection) -> dict[str, Goal]:
@@ -173,20 +171,20 @@ class Reader:
         metrics = self._connection.read(read_metrics)
         return metrics[metric][1] if metric in metrics else default_goal(metric)
 
-    def config_keys(self, wanted: Wanted = None) -> list[str]:
+    def config_keys(self, wanted: RunFilter = None) -> list[str]:
         """The config keys of the runs that fit, in the order they first come."""
         return self._config_keys(wanted)[0]
 
-    def differing(self, wanted: Wanted = None) -> list[str]:
+    def differing(self, wanted: RunFilter = None) -> list[str]:
         """The config keys with more than one value among the runs that fit; not having the key counts as one."""
         return self.told_apart(wanted)[0]
 
-    def told_apart(self, wanted: Wanted = None) -> tuple[list[str], dict[str, Any]]:
+    def told_apart(self, wanted: RunFilter = None) -> tuple[list[str], dict[str, Any]]:
         """Both at once, for one reading of the configs: what `differing` and what `constant` give."""
         keys, constant = self._config_keys(wanted)
         return [key for key in keys if key not in constant], constant
 
-    def constant(self, wanted: Wanted = None) -> dict[str, Any]:
+    def constant(self, wanted: RunFilter = None) -> dict[str, Any]:
         """The config keys with one value, the same in every run that fits, and that value."""
         return self._config_keys(wanted)[1]
 
@@ -263,7 +261,7 @@ class Reader:
 
         return self._connection.read(read)
 
-    def points(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[PointRow]:
+    def points(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[PointRow]:
         """Every logged value of the runs that fit, run by run, metric by metric, step by step.
 
         Streams as of one moment, over a connection of its own. `metrics` leaves the others out; an unknown one is an
@@ -271,14 +269,14 @@ class Reader:
         """
         return stream_points(self.path, _tree(wanted), self._known(metrics))
 
-    def steps(self, wanted: Wanted = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
+    def steps(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
         """What `points` gives, put together by step."""
         return stream_steps(self.path, _tree(wanted), self._known(metrics))
 
     # Tables.
 
     def to_pandas(
-        self, wanted: Wanted = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
+        self, wanted: RunFilter = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
         """The runs that fit as a pandas.DataFrame with the columns of the CSV export.
 
@@ -289,7 +287,7 @@ class Reader:
         return data_frame("pandas", self, wanted, shape, metrics)
 
     def to_polars(
-        self, wanted: Wanted = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
+        self, wanted: RunFilter = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
         """The same as a polars.DataFrame."""
         from labbench.store.tables import data_frame
@@ -302,7 +300,7 @@ class Reader:
         """Cheap; another number when another connection has committed, or when a run's process has vanished."""
         return self._connection.version()
 
-    def _config_keys(self, wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
+    def _config_keys(self, wanted: RunFilter) -> tuple[list[str], dict[str, Any]]:
         keys, constant = config_keys(tuple(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id")))
         return list(keys), dict(constant)
 
@@ -314,7 +312,7 @@ class Reader:
                 raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, known)}")
         return metrics
 
-    def _select(self, columns: str, wanted: Wanted, rest: str = "") -> list[tuple[Any, ...]]:
+    def _select(self, columns: str, wanted: RunFilter, rest: str = "") -> list[tuple[Any, ...]]:
         """Columns of the runs that fit."""
 
         def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
@@ -337,7 +335,7 @@ class Reader:
         return self._connection.read(read)
 
 
-def _tree(wanted: Wanted) -> Filter | None:
+def _tree(wanted: RunFilter) -> Filter | None:
     return parse(wanted) if isinstance(wanted, str) else wanted
 
 
@@ -351,7 +349,7 @@ def _artifact(name: str, path: str, *rest: Any) -> Artifact:
 def _sorted(
     connection: sqlite3.Connection,
     columns: Sql,
-    wanted: Wanted,
+    wanted: RunFilter,
     sort: str | None,
     descending: bool,
     limit: int | None = None,

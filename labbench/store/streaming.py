@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from labbench.filters import Filter
+from labbench.filters.parser import Filter
 from labbench.records import RunRecord, require_key
 from labbench.store.opening import explained, open_for_reading
 from labbench.store.query import read_metrics, where

@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from labbench.documents import iso_time, plain
 from labbench.errors import InputError
+from labbench.json_documents import iso_time, plain
 from labbench.records import RunRecord
 from labbench.store.streaming import PointRow, StepRow
 
 if TYPE_CHECKING:
-    from labbench.store.reader import Reader, Wanted
+    from labbench.filters.parser import RunFilter
+    from labbench.store.reader import Reader
 
 Shape: TypeAlias = Literal["long", "wide", "summary"]
 
@@ -27,7 +28,7 @@ _OF_METRIC = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
 
 
 def table(
-    reader: Reader, wanted: Wanted, shape: Shape, metrics: Collection[str] | None
+    reader: Reader, wanted: RunFilter, shape: Shape, metrics: Collection[str] | None
 ) -> tuple[list[str], Iterator[Sequence[Any]]]:
     """Headings and rows of plain values, None for what is not there; the rows stream."""
     if shape == "long":
@@ -47,7 +48,7 @@ def table(
 def data_frame(
     package: Literal["pandas", "polars"],
     reader: Reader,
-    wanted: Wanted,
+    wanted: RunFilter,
     shape: Shape,
     metrics: Collection[str] | None,
 ) -> Any:

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import labbench
+from labbench._version import __version__
 from labbench.errors import InputError
 from labbench.tracking.recorder import Recorder
 
@@ -83,7 +83,7 @@ def _git_state(folder: Path) -> tuple[str | None, bool | None, str]:
 
 def _versions() -> dict[str, str]:
     """Versions of Python, labbench, and of what the script has imported to train with."""
-    found = {"python": sys.version.partition(" ")[0], "labbench": labbench.__version__}
+    found = {"python": sys.version.partition(" ")[0], "labbench": __version__}
     for name in _TRAINERS:
         version = getattr(sys.modules.get(name), "__version__", None)
         if isinstance(version, str):

@@ -24,7 +24,7 @@ Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def altered(data: Data, config: Config) -> Data:
-    """The data as a config wants it, by the parameters of `labbench.catalogue.ALTERATIONS` that its task has.
+    """The data as a config wants it, by the parameters of `labbench.params.builtin.ALTERATIONS` that its task has.
 
     Which classes there are and what the inputs look like holds for all splits; fewer samples and wrong labels are for
     those trained on alone. Inputs that are bytes become numbers from 0 to 1.

@@ -8,9 +8,9 @@ from math import prod
 
 from torch import nn
 
-from labbench.catalogue import BUILTIN, IMAGE_SHAPES
 from labbench.errors import InputError
-from labbench.layer_words import Shape
+from labbench.params.builtin import BUILTIN, IMAGE_SHAPES
+from labbench.params.layers import Shape
 from labbench.records import Config
 from labbench.train.alterations import altered, class_count
 from labbench.train.data import Data, digits

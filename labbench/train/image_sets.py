@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labbench.catalogue import IMAGE_SHAPES
 from labbench.errors import LabbenchError
+from labbench.params.builtin import IMAGE_SHAPES
 from labbench.train.data import Data, Split, in_proportion
 from labbench.train.downloads import Published, fetch
 from labbench.user_folders import cache_path

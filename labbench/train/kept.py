@@ -11,7 +11,7 @@ from torch import nn
 
 from labbench.errors import InputError
 from labbench.files import MODEL, files_folder, run_folder
-from labbench.params import all_params, with_defaults
+from labbench.params.param import all_params, with_defaults
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
 from labbench.train.builtin import TASKS

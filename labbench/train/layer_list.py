@@ -1,4 +1,4 @@
-"""The network that a list of layers says, as plain PyTorch; the language itself is `labbench.layer_words`."""
+"""The network that a list of layers says, as plain PyTorch; the language itself is `labbench.params.layers`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import nn
 
 from labbench.errors import InputError
-from labbench.layer_words import Layer, Refused, Shape, read_layers, require_scores
-from labbench.params import BadItem
+from labbench.params.layers import Layer, Refused, Shape, read_layers, require_scores
+from labbench.params.param import BadItem
 from labbench.train.models import ACTIVATIONS
 
 

@@ -15,7 +15,7 @@ import torch
 
 from labbench.errors import LabbenchError, SampleError
 from labbench.files import discard_portrait
-from labbench.params import all_params, with_defaults
+from labbench.params.param import all_params, with_defaults
 from labbench.records import Event, Failed, Finished, Log, Points, Stack
 from labbench.train import memory, snapshots
 from labbench.train.arithmetic import arithmetic_of, prepare

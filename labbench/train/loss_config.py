@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from labbench.errors import LabbenchError
-from labbench.params import TRAINING, Param, all_params, own_keys
+from labbench.params.param import TRAINING, Param, all_params, own_keys
 from labbench.records import Config
 from labbench.train.tasks import Task, takes_config
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labbench.contents import data_at
 from labbench.errors import InputError
+from labbench.params.files import data_at
 from labbench.train.data import Data, Split, stratified
 from labbench.train.pictures import read_folder
 from labbench.train.tables import as_targets, read_table

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from labbench.catalogue import takes_weights
-from labbench.contents import checkpoint_at
 from labbench.errors import InputError
+from labbench.params.builtin import takes_weights
+from labbench.params.files import checkpoint_at
 from labbench.records import Config
 from labbench.train import snapshots
 from labbench.train.freezing import freeze, head_of

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 from torch import Tensor, nn
 
-from labbench.params import loop_config
+from labbench.params.param import loop_config
 from labbench.records import Config, Engine
 from labbench.train.arithmetic import Arithmetic
 from labbench.train.attributes import Attributes

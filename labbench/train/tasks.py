@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from labbench.errors import InputError, did_you_mean
-from labbench.params import Param
+from labbench.params.param import Param
 from labbench.records import Config
 from labbench.train.builtin import TASKS
 from labbench.train.data import Data
@@ -36,7 +36,7 @@ class Task(Protocol):
 
     @property
     def params(self) -> Mapping[str, Param]:
-        """What can be set, besides what the training loop takes (`labbench.params.TRAINING`)."""
+        """What can be set, besides what the training loop takes (`labbench.params.param.TRAINING`)."""
 
     def data(self, config: Config, /) -> Data | Datasets:
         """The data, on the CPU. Generators are seeded alike for every run: all see the same data.

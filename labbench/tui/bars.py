@@ -18,11 +18,12 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from labbench import filters, text
+from labbench import text
 from labbench.errors import FilterError
+from labbench.filters import parser
+from labbench.filters.completion import Vocabulary, complete
 from labbench.records import STATUSES
-from labbench.tui.columns import show_setting
-from labbench.tui.completion import Vocabulary, complete
+from labbench.text import show_setting
 from labbench.tui.looks import STATUS_LOOKS
 from labbench.tui.source import Progress, Query
 
@@ -240,7 +241,7 @@ class FilterBar(Horizontal):
     def _read_expression(self) -> None:
         expression = self.input.value
         try:
-            filters.parse(expression)
+            parser.parse(expression)
         except FilterError as error:
             self._point_at(error)
         else:

@@ -18,12 +18,12 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from labbench.errors import LabbenchError
+from labbench.metrics import is_axis, metric_rank
 from labbench.records import Goal, RunRecord
 from labbench.ticks import FARTHEST, clamped
 from labbench.tui import curve_source
 from labbench.tui.chart import Chart
 from labbench.tui.chart_state import LAYOUTS, ChartState, begins_at_zero
-from labbench.tui.columns import is_axis, metric_rank
 from labbench.tui.shelf import Shelf
 from labbench.tui.view import Box, Range, XAxis, gathered
 

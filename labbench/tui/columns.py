@@ -5,16 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from labbench import text
+from labbench.metrics import is_axis, metric_rank
 from labbench.records import Goal, RunRecord, default_goal
+from labbench.text import show_setting
 from labbench.tui.groups import Group
 
 _WIDEST = 28
+
+
 _WIDEST_NAME = 48
+
+
 _BEST_COLUMNS = 8
 """How many metrics have a column when nobody has chosen."""
+
+
 SPARK_CELLS = 10
 
 
@@ -169,23 +176,6 @@ def run_columns(contents: Contents) -> list[Column]:
     return columns
 
 
-def is_axis(metric: str) -> bool:
-    """Whether a metric says how far a run is, not how well it does."""
-    return metric in ("epoch", "samples") or metric.startswith(("time/", "system/"))
-
-
-def metric_rank(metric: str) -> tuple[int, bool, str]:
-    """Sorts metrics by how much they say of a run: validation, test, training, then the rest; losses first."""
-    order = ("val", "test", "train")
-    first = metric.lower().replace("_", "/").split("/")[0]
-    return (order.index(first) if first in order else len(order)), "loss" not in metric.lower(), metric
-
-
-def telling(metrics: Iterable[str]) -> list[str]:
-    """The metrics that say how good a run is, the most telling first."""
-    return sorted((name for name in metrics if not is_axis(name)), key=metric_rank)
-
-
 def _metric_columns(metric: str, goal: Goal, contents: Contents) -> list[Column]:
     """Of the metric on the chart: last, best, its spread or its distance, where it was best, its curve."""
     last, best = _last_column(metric, goal), _best_column(metric, goal, title="best")
@@ -299,13 +289,6 @@ def _words_column(
     title: str, sort: str | None, words: Callable[[RunRecord], str | None], *, optional: bool = True
 ) -> Column:
     return Column(title, title, sort, lambda run: text.clean(words(run) or ""), numeric=False, optional=optional)
-
-
-def show_setting(value: Any) -> str:
-    """A config value in a narrow cell: booleans as ✓ and –."""
-    if isinstance(value, bool):
-        return "✓" if value else "–"
-    return text.setting(value)
 
 
 def _age(run: RunRecord) -> str:

@@ -13,12 +13,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from labbench import text
+from labbench.metrics import telling
 from labbench.records import Goal, RunRecord
 from labbench.tui import source
 from labbench.tui.chart_keys import CHART_BINDINGS
 from labbench.tui.chart_panel import ChartPanel
 from labbench.tui.clipboard import Rows
-from labbench.tui.columns import telling
 from labbench.tui.comparison import comparison, titles
 from labbench.tui.edit_screen import EditScreen
 from labbench.tui.run_screen import RunScreen

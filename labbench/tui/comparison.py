@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labbench import text
+from labbench.metrics import telling
 from labbench.records import Goal, RunRecord
-from labbench.tui.columns import best_of, delta, show_setting, telling
+from labbench.text import show_setting
+from labbench.tui.columns import best_of, delta
 from labbench.tui.labels import labels
 from labbench.tui.looks import GLYPHS, STATUS_LOOKS
 from labbench.tui.sheet import Cell, Row

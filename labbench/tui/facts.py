@@ -10,10 +10,11 @@ from datetime import datetime
 from textual.content import Content
 
 from labbench import text
+from labbench.metrics import is_axis, metric_rank
 from labbench.portrait_file import Portrait
 from labbench.records import Goal, RunRecord, default_goal
 from labbench.store.script_runs import Artifact
-from labbench.tui.columns import is_axis, metric_rank, show_setting
+from labbench.text import show_setting
 from labbench.tui.looks import STATUS_LOOKS
 
 _LINE = "\n"

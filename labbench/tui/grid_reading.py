@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labbench import filters, text
-from labbench.filters import And, Compare, Filter
+from labbench import text
+from labbench.filters import parser
+from labbench.filters.parser import And, Compare, Filter
+from labbench.metrics import telling
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
-from labbench.tui.columns import telling
 from labbench.tui.heat import Heat
 
 _FAILURES = 200
@@ -42,7 +43,7 @@ class GridState:
 
 def read_grid_state(reader: Reader, expression: str, metric: str | None, wanted: Sequence[str]) -> GridState:
     """The present state; `wanted` are the config keys of the heat map, as far as somebody has chosen them."""
-    shown = filters.present_code(filters.parse(expression))
+    shown = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(shown)
     differing = reader.told_apart(shown)[0]
     names = telling(metrics)
@@ -127,6 +128,6 @@ def read_importance(path: Path, expression: str, metric: str) -> list[tuple[str,
 
     with Reader(path) as reader:
         goal = reader.goal(metric)
-        runs = reader.runs(filters.present_code(filters.parse(expression)), summaries=[metric])
+        runs = reader.runs(parser.present_code(parser.parse(expression)), summaries=[metric])
         answer = why(observe(runs, metric, goal), metric, goal)
     return [(one.name, one.importance.mean) for one in answer.parameters if one.importance is not None]

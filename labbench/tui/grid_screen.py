@@ -14,12 +14,12 @@ from textual.message import Message
 from textual.widgets import Static
 
 from labbench import text
+from labbench.metrics import telling
 from labbench.records import STATUSES
 from labbench.store.reader import Reader
 from labbench.tui.bars import reads
 from labbench.tui.choice import Choice
 from labbench.tui.clipboard import Rows
-from labbench.tui.columns import telling
 from labbench.tui.edit_screen import EditScreen
 from labbench.tui.grid_reading import GridState, last_line, machine, rate, read_grid_state, read_importance
 from labbench.tui.looks import STATUS_LOOKS

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from labbench import text
 from labbench.records import Goal
-from labbench.tui.columns import show_setting
+from labbench.text import show_setting
 from labbench.tui.groups import mean_of
 from labbench.tui.sheet import Cell, Row
 

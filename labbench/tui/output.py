@@ -16,14 +16,6 @@ from textual.strip import Strip
 from labbench import text
 
 
-def lines_of(texts: Sequence[str]) -> list[str]:
-    """The lines of captured text, cleaned; of a line that was written over by carriage returns, what stood last."""
-    lines = "".join(texts).split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return [text.clean(line.rstrip("\r").rpartition("\r")[2].expandtabs(4)) for line in lines]
-
-
 class Output(ScrollView, can_focus=True):
     """Lines of text; stays at the end while it is there."""
 

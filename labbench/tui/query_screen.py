@@ -10,12 +10,13 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from labbench.filters.completion import Vocabulary
+from labbench.metrics import telling
 from labbench.tui import source
 from labbench.tui.bars import FilterBar, reads
 from labbench.tui.choice import Choice
-from labbench.tui.columns import Column, Layout, telling
+from labbench.tui.columns import Column, Layout
 from labbench.tui.columns_dialog import NARROWEST, WIDEST, ColumnsDialog
-from labbench.tui.completion import Vocabulary
 from labbench.tui.edit_screen import EditScreen
 from labbench.tui.source import Query, Snapshot
 from labbench.tui.table import RunsTable

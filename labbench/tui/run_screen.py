@@ -14,12 +14,12 @@ from textual.widgets import Static
 
 from labbench import text
 from labbench.errors import RunNotFound
+from labbench.metrics import metric_rank
 from labbench.tui import source
 from labbench.tui.ask import Ask
 from labbench.tui.chart_keys import CHART_BINDINGS
 from labbench.tui.chart_panel import ChartPanel
 from labbench.tui.clipboard import Rows
-from labbench.tui.columns import metric_rank
 from labbench.tui.edit_screen import EditScreen
 from labbench.tui.facts import RunDetail, facts
 from labbench.tui.output import Output

@@ -14,17 +14,18 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from labbench import filters, text
+from labbench import text
 from labbench.errors import FilterError, InputError, LabbenchError
-from labbench.filters import And, Compare, Filter
+from labbench.filters import parser
+from labbench.filters.completion import Vocabulary
+from labbench.filters.parser import And, Compare, Filter
+from labbench.metrics import is_axis, metric_rank, telling
 from labbench.portrait_file import NONE, Portrait, portrait_path, read_portrait
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
-from labbench.tui.columns import is_axis, metric_rank, telling
-from labbench.tui.completion import Vocabulary
+from labbench.text import lines_of
 from labbench.tui.facts import RunDetail
 from labbench.tui.groups import Group, group, sort_groups
-from labbench.tui.output import lines_of
 
 _LOOK_EVERY_SECONDS = 1.0
 ENDED: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped"})
@@ -96,9 +97,9 @@ def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: in
     if not path.exists():  # somebody may start a grid in another window: the screen waits for it
         return Snapshot(query)
     with Reader(path) as reader:
-        shown = filters.parse(query.expression)
+        shown = parser.parse(query.expression)
         if query.group:
-            shown = filters.present_code(shown)
+            shown = parser.present_code(shown)
         metrics = reader.metrics(shown)
         try:
             return _snapshot(reader, shown, _filled_in(query, metrics), metrics, wanted, rows)

@@ -13,12 +13,13 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from labbench import filters, text
+from labbench import text
+from labbench.filters import parser
+from labbench.metrics import telling
 from labbench.records import Goal
 from labbench.store.reader import Reader
 from labbench.tui.base_screen import DataScreen
 from labbench.tui.clipboard import Rows
-from labbench.tui.columns import telling
 from labbench.tui.session import Session
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
@@ -127,7 +128,7 @@ class WhyScreen(DataScreen[Reasons]):
 
 def _read(reader: Reader, expression: str, metric: str | None, known: Reasons) -> Reasons:
     """The answer for the runs that fit; the one that is known as long as no run has come or ended."""
-    shown = filters.present_code(filters.parse(expression))
+    shown = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(shown)
     names = telling(metrics)
     if not names:

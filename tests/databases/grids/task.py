@@ -8,7 +8,7 @@ import torch
 from layers import classifier
 from torch import Tensor, nn
 
-from labbench.params import Param
+from labbench.params.param import Param
 from labbench.train.data import Data
 
 

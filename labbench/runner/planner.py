@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from labbench.catalogue import BUILTIN
-from labbench.params import TRAINING, Params, with_defaults
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import TRAINING, Params, with_defaults
 from labbench.records import Command, RunRecord, Runtime, Stack, Stop
 
 ENOUGH = 36

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from labbench.filters import FUNCTIONS, RESERVED
+from labbench.filters.parser import FUNCTIONS, RESERVED
 from labbench.records import STATUSES
 
 _WORD = re.compile(r"""(?:[^\s()=<>~!,'"\\]|!(?!=))*$""")

@@ -5,8 +5,8 @@ Kept free of torch so that a grid is checked, hashed and queued without waiting 
 
 from __future__ import annotations
 
-from labbench.layer_words import ACTIVATION_NAMES, Shape, check_words
-from labbench.params import Param, Params
+from labbench.params.layers import ACTIVATION_NAMES, Shape, check_words
+from labbench.params.param import Param, Params
 from labbench.records import Config
 
 ALTERATIONS: dict[str, Param] = {

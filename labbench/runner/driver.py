@@ -15,9 +15,9 @@ from typing import Protocol
 
 from labbench.executors import Executor
 from labbench.files import discard_snapshots
-from labbench.planner import stack_of
 from labbench.provenance import Provenance
 from labbench.records import Event, Failed, Finished, RunRecord, Stack, Status
+from labbench.runner.planner import stack_of
 from labbench.store.writer import Writer
 
 FLUSH_SECONDS = 0.05

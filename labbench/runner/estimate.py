@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labbench.executors.attempt import attempt
-from labbench.params import TRAINING
-from labbench.planner import work
+from labbench.params.param import TRAINING
 from labbench.records import Failed, Points, RunRecord, Stack
+from labbench.runner.planner import work
 
 
 def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> float | None:

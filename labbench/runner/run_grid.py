@@ -12,22 +12,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from labbench.catalogue import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.code_changes import CodeChange, sort_by_code
-from labbench.contents import RUN
-from labbench.driver import Driver, Interruption
 from labbench.errors import InputError, did_you_mean
 from labbench.executors import Executor
 from labbench.executors.cores import usable_cores
 from labbench.executors.inprocess import InProcessExecutor
 from labbench.executors.workers import WorkerExecutor
 from labbench.files import files_folder
-from labbench.filters import matches_config, parse, require_config_keys
+from labbench.filters.parser import matches_config, parse, require_config_keys
 from labbench.grid import Code, Grid, expand, grid_code, new_runs, read_grid
-from labbench.params import TRAINING, Params, all_params, own_key_notes
-from labbench.planner import plan
+from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
+from labbench.params.files import RUN
+from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.provenance import Provenance, provenance
 from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, Status
+from labbench.runner.driver import Driver, Interruption
+from labbench.runner.planner import plan
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.train.devices import resolve

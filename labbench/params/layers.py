@@ -13,7 +13,7 @@ from math import prod
 from typing import TypeAlias
 
 from labbench.errors import did_you_mean
-from labbench.params import BadItem
+from labbench.params.param import BadItem
 
 Shape: TypeAlias = tuple[int, ...]
 """Of one sample: (channels, height, width) or (numbers,)."""

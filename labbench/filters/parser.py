@@ -15,21 +15,29 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from labbench.errors import FilterError, did_you_mean
-from labbench.filter_scanner import KEY, Operator, Scanner, Value, compact_json
+from labbench.filters.lexer import KEY, Operator, Scanner, Value, compact_json
 from labbench.records import STATUSES
+
+if TYPE_CHECKING:
+    pass
+
 
 RESERVED: frozenset[str] = frozenset(
     {"status", "name", "key", "experiment", "tag", "started", "archived", "older_code"}
 )
 """Words that mean the run itself, whatever its config or its metrics are called."""
 
+
 Function: TypeAlias = Literal["last", "smooth", "best", "min", "max", "first", "n"]
+
+
 FUNCTIONS: tuple[Function, ...] = ("last", "smooth", "best", "min", "max", "first", "n")
 """What can be asked of a metric; without one, a metric stands for its last value. `smooth` is the mean of its last
 points, so that one lucky step does not decide."""
+
 
 _DEEPEST = 50  # nested parentheses: far beyond use, far within Python's stack and SQLite's limit on an expression
 
@@ -288,3 +296,7 @@ def _problem(key: str, function: str | None, operator: Operator, value: Value, t
         except ValueError:
             return f"`{text}` is no time: write 2026-11-30 or 2026-11-30T14:00"
     return None
+
+
+RunFilter: TypeAlias = Filter | str | None
+"""A filter, parsed or as text; None is every run that is not archived."""

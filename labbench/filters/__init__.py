@@ -1,0 +1,5 @@
+"""The filter language: text to a tree of terms that the store compiles to SQL."""
+
+from labbench.filters.parser import And, Compare, Filter, Not, Or, parse
+
+__all__ = ["And", "Compare", "Filter", "Not", "Or", "parse"]

@@ -1,0 +1,5 @@
+"""Parameters of a config: types, defaults, ranges. Free of torch."""
+
+from labbench.params.param import TRAINING, BadItem, Param, Params, with_defaults
+
+__all__ = ["TRAINING", "BadItem", "Param", "Params", "with_defaults"]

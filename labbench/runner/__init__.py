@@ -1,0 +1,1 @@
+"""`labbench run`, from grid files to finished runs."""
