@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from labbench.grid.placeholders import fill
+from labbench.grid.command_template import fill
 from labbench.store.reader import Reader
 
 Labbench = Callable[..., Result]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from labbench.errors import InputError
-from labbench.grid.file import read_grid
+from labbench.grid.read import read_grid
 from labbench.records import Config, Log, Runtime, Started
 from labbench.runner.planner import stack_of
 from labbench.train import arithmetic

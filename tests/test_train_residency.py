@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from labbench.grid.file import read_grid
+from labbench.grid.read import read_grid
 from labbench.records import Config, Runtime
 from labbench.runner.planner import stack_of
 from labbench.train.data import Data, digits

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from labbench.grid.placeholders import fill
+from labbench.grid.command_template import fill
 from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, Started
 
 POLL_SECONDS = 0.1

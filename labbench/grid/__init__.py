@@ -13,9 +13,9 @@ from pathlib import Path
 
 from labbench.grid.code import Code
 from labbench.grid.expansion import LIMIT, Expansion, count_runs, expand
-from labbench.grid.file import Grid, read_grid
 from labbench.grid.identity import by_content, former_task_identity, grid_code, identity, task_identity
 from labbench.grid.names import make_names
+from labbench.grid.read import Grid, read_grid
 from labbench.params.files import digest
 from labbench.params.param import Params, own_keys
 from labbench.records import Config, NewRun

@@ -1,31 +1,30 @@
-"""A grid to the configs of its runs, each value checked and in its declared type.
-
-Order: the axes of `[grid]`, `[[zip]]` and `[random]`, minus `[[exclude]]`; plus `[[include]]`; then `[[set]]` on
-all of them; then the seeds; what is then there twice is kept once. `--set` decides over all of these.
-"""
+"""Expansion of a grid to the configs of its runs, each checked against the task's parameters."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from labbench.errors import GridError, InputError, did_you_mean
-from labbench.grid.file import Axis, Grid, Rule
+from labbench.grid.checks import BadValueError, typed
+from labbench.grid.command_template import PLACEHOLDER
 from labbench.grid.identity import canonical
-from labbench.grid.networks import require_networks
-from labbench.grid.placeholders import PLACEHOLDER
+from labbench.grid.read import Axis, Grid, Rule
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
-from labbench.grid.values import BadValueError, typed
-from labbench.params.param import Param, Params
+from labbench.params.builtin import sample_and_classes
+from labbench.params.layers import Refused, read_layers, require_scores
+from labbench.params.param import BadItem, Param, Params
 
 Values: TypeAlias = dict[str, Any]
 
+
 Condition: TypeAlias = dict[str, tuple[Any, ...]]
 """What a config must have: for each key one of these values."""
+
 
 LIMIT = 100_000
 """More runs than anybody asks for on purpose."""
@@ -222,3 +221,38 @@ def _require_placeholders(grid: Grid, configs: list[Values]) -> None:
                 who = "not every run has" if any(name in config for config in configs) else "no run has"
                 message = f"the command asks for `{name}`, which {who}{did_you_mean(name, sorted(common))}"
                 raise grid.source.error(message, ("command", index))
+
+
+def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a list of layers where the grid says it, if its task's samples and classes are known without the data."""
+    fitting = set()
+    for config in configs:
+        layers: list[str] | None = config.get("layers")
+        if layers is None:
+            continue
+        known = sample_and_classes(grid.task, config)
+        if known is None or (tuple(layers), known) in fitting:
+            continue
+        shape, classes = known
+        try:
+            require_scores(read_layers(layers, shape), shape, classes)
+        except BadItem as problem:
+            raise grid.source.error(f"layers{problem}", (*_place(grid, layers), problem.index)) from None
+        except Refused as problem:
+            raise grid.source.error(str(problem), (*_place(grid, layers), len(layers) - 1)) from None
+        fitting.add((tuple(layers), known))
+
+
+def _place(grid: Grid, layers: Sequence[str]) -> Path:
+    """Where the grid says these layers; what stands nowhere was drawn."""
+    said = (setting for setting in _settings(grid) if setting.key == "layers" and setting.value == layers)
+    return next((setting.path for setting in said), ("random", "layers"))
+
+
+def _settings(grid: Grid) -> Iterator[Setting]:
+    """Everything that the grid sets, what decides first."""
+    yield from grid.pinned.values()
+    yield from (setting for axis in grid.axes for point in axis.points for setting in point)
+    yield from (setting for include in grid.includes for setting in include.values())
+    yield from (setting for rule in grid.sets for setting in rule.then.values())
+    yield from grid.params.values()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.grid.code import Code, command_code, read_bytes, task_code
-from labbench.grid.file import Grid
+from labbench.grid.read import Grid
 from labbench.params.builtin import TASK_VERSIONS, takes_weights
 from labbench.params.files import checkpoint_at, data_at
 from labbench.params.param import Param, Params

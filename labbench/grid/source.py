@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from labbench.errors import GridError, did_you_mean
+from labbench.grid.checks import BadValueError, typed
 from labbench.grid.toml_positions import Path as TomlPath
 from labbench.grid.toml_positions import Positions, find_positions
-from labbench.grid.values import BadValueError, typed
 from labbench.params.param import Param
 
 Table: TypeAlias = Mapping[str, Any]

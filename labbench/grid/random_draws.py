@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from labbench.errors import did_you_mean
+from labbench.grid.checks import shown
 from labbench.grid.source import Setting, Source, Table
 from labbench.grid.toml_positions import Path
-from labbench.grid.values import shown
 from labbench.params.param import Param
 
 KINDS = ("uniform", "loguniform", "int", "choice")

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from labbench.grid.checks import BadValueError, shown, typed
 from labbench.grid.source import Reader, Source
-from labbench.grid.values import BadValueError, shown, typed
 from labbench.params.param import Param
 from labbench.records import Goal, Resources, Runtime, Stop, default_goal
 

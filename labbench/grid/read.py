@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labbench.errors import did_you_mean
-from labbench.grid.draws import Draws, read_draws
-from labbench.grid.options import read_metrics, read_resources, read_runtime, read_stop
+from labbench.grid.checks import shown
+from labbench.grid.random_draws import Draws, read_draws
+from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
 from labbench.grid.source import Setting, Source, Table, override_settings, read_source
 from labbench.grid.toml_positions import Path as TomlPath
-from labbench.grid.values import shown
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING
 from labbench.records import Goal, Resources, Runtime, Stop
