@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from stacks import CASES, Case
 
-from labbench.executors.workers import WORKER_ENVIRONMENT
+from labbench.executors.worker_pool import WORKER_ENVIRONMENT
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import RunRecord, Runtime
 from labbench.runner.run_grid import read_asked

@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from labbench.executors.workers import WORKER_ENVIRONMENT, start_forkserver
+from labbench.executors.worker_pool import WORKER_ENVIRONMENT, start_forkserver
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, RunRecord
 from labbench.runner.run_grid import Asked, read_asked, run_grid

@@ -10,9 +10,9 @@ import pytest
 
 from labbench.executors import Executor
 from labbench.executors.attempt import attempt
-from labbench.executors.cores import cgroup_quota
-from labbench.executors.inprocess import InProcessExecutor
-from labbench.executors.workers import WorkerExecutor, cause_of_death
+from labbench.executors.cpu_count import cgroup_quota
+from labbench.executors.in_process import InProcessExecutor
+from labbench.executors.worker_pool import WorkerExecutor, cause_of_death
 from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Runtime, Stack, Started
 from labbench.runner.planner import stack_of
 

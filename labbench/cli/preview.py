@@ -10,7 +10,7 @@ import click
 
 from labbench.cli.report import say_change
 from labbench.code_changes import CodeChange
-from labbench.executors.cores import usable_cores
+from labbench.executors.cpu_count import usable_cores
 from labbench.records import NewRun, Status
 from labbench.runner.estimate import estimate_seconds
 from labbench.runner.planner import grouping

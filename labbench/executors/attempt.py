@@ -1,4 +1,4 @@
-"""One try at a stack: the edge where an error of a task, a model or the trainer becomes an event."""
+"""Run a stack to its end: execute it, turn errors into events, split it where it fails."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 
 from labbench.errors import LabbenchError, is_out_of_memory
+from labbench.executors.command import run_command
 from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
 
 
@@ -88,3 +89,15 @@ class Deadline:
     @property
     def message(self) -> str:
         return f"timed out after {self.seconds:g} s ([resources] timeout)"
+
+
+def perform(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event | None]:
+    """The events of the stack, one `Finished` or `Failed` for each run; None while nothing is to be said.
+
+    `leaving` holds the keys of runs that shall leave at their next boundary; the caller may add to it meanwhile.
+    """
+    if stack.command is None:
+        yield from attempt(stack, device, leaving)
+    else:
+        for run in stack.runs:
+            yield from run_command(run, stack.command, device, leaving)

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from labbench.code_changes import CodeChange, sort_by_code
 from labbench.errors import InputError, did_you_mean
 from labbench.executors import Executor
-from labbench.executors.cores import usable_cores
-from labbench.executors.inprocess import InProcessExecutor
-from labbench.executors.workers import WorkerExecutor
+from labbench.executors.cpu_count import usable_cores
+from labbench.executors.in_process import InProcessExecutor
+from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.filters.parser import matches_config, parse, require_config_keys
 from labbench.grid import Code, Grid, expand, grid_code, new_runs, read_grid

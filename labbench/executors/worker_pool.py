@@ -21,7 +21,7 @@ from pathlib import Path
 
 from labbench.errors import LabbenchError
 from labbench.executors.attempt import Deadline, part_of
-from labbench.executors.worker import DRIVERS_SIGNALS, work
+from labbench.executors.worker_main import DRIVERS_SIGNALS, work
 from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
 
 TICK = 0.1
@@ -229,7 +229,7 @@ class Worker:
 def start_forkserver() -> ForkServerContext:
     """The context whose server process loads torch once, with the environment that training wants."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker"])
+    context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
     resource_tracker.ensure_running()  # starting it unblocks signals, so it comes first
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS_SIGNALS)  # inherited: no Ctrl-C while it loads torch

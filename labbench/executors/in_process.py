@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from labbench.executors.perform import perform
+from labbench.executors.attempt import perform
 from labbench.records import Event, Failed, Finished, Stack
 
 
