@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampler import watch_worker
 from stack_tasks import Images, Residual
 
-from labbench.train.builtin import Digits
+from labbench.train.tasks.builtin import Digits
 
 __all__ = ["Digits", "Images", "Residual"]
 

@@ -23,15 +23,15 @@ from labbench.executors.worker_pool import WORKER_ENVIRONMENT
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import RunRecord, Runtime
 from labbench.runner.run_grid import read_asked
-from labbench.train.arithmetic import prepare
-from labbench.train.choice import first_batch
-from labbench.train.clock import Clock
-from labbench.train.members import Member
-from labbench.train.memory import SHARE, peak_on_cuda
-from labbench.train.residency import free_bytes, placed
-from labbench.train.stepper import Lesson
-from labbench.train.tasks import load_task, make_data, make_model
-from labbench.train.ways import new_stack
+from labbench.train.data.placement import free_bytes, placed
+from labbench.train.engine.schedules import Clock
+from labbench.train.engine.stepper import Lesson
+from labbench.train.grouping.arrange import new_stack
+from labbench.train.grouping.loop_or_stack import first_batch
+from labbench.train.grouping.memory import SHARE, peak_on_cuda
+from labbench.train.precision import prepare
+from labbench.train.run_state import Member
+from labbench.train.tasks.task import load_task, make_data, make_model
 
 WIDTHS = (1, 8, 64)
 UPDATES = 3

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from labbench.params.param import Param
-from labbench.train.data import Data, digits
-from labbench.train.models import cnn
+from labbench.train.data.dataset import Data, digits
+from labbench.train.tasks.models import cnn
 
 
 class Images:

@@ -41,7 +41,7 @@ from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, RunRecord
 from labbench.runner.run_grid import Asked, read_asked, run_grid
 from labbench.store.reader import Reader
-from labbench.train.tasks import load_task, make_data, make_model
+from labbench.train.tasks.task import load_task, make_data, make_model
 
 TASKS = Path(__file__).with_name("stack_tasks.py")
 PROCESSES = 2

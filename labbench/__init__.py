@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from labbench.tracking.run import Run
     from labbench.tracking.starting import start
     from labbench.tracking.trio import finish, init, log
-    from labbench.train.kept import load_model
+    from labbench.train.load_model import load_model
 
 
 __all__ = ["Run", "finish", "init", "load_model", "log", "open", "start"]
@@ -28,7 +28,7 @@ _HOMES = {
     "init": "tracking.trio",
     "log": "tracking.trio",
     "finish": "tracking.trio",
-    "load_model": "train.kept",
+    "load_model": "train.load_model",
 }
 
 

@@ -1,6 +1,6 @@
 """What a run that was watched leaves to be looked at: numbers in one small .npz file, which needs numpy alone to read.
 
-It lies at `<database>.files/KEY/portrait.npz`, is written by `labbench.train.portrait` and drawn by
+It lies at `<database>.files/KEY/portrait.npz`, is written by `labbench.train.diagnostics.portrait` and drawn by
 `labbench.portraits`.
 """
 

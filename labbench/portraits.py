@@ -1,6 +1,7 @@
 """A run's portrait drawn for a terminal: numbers in, lines of coloured text out.
 
-Shown by `labbench show RUN` and on the TUI's run screen; `labbench.train.portrait` says how the numbers were taken.
+Shown by `labbench show RUN` and on the TUI's run screen; `labbench.train.diagnostics.portrait` measures
+the numbers.
 """
 
 from __future__ import annotations

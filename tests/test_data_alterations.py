@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from labbench.errors import InputError
 from labbench.params.builtin import ALTERATIONS, BUILTIN
 from labbench.params.param import with_defaults
-from labbench.train.alterations import altered, only_classes
-from labbench.train.data import Data, digits
-from labbench.train.tasks import load_task, make_data, make_model
+from labbench.train.data.corruption import altered, only_classes
+from labbench.train.data.dataset import Data, digits
+from labbench.train.tasks.task import load_task, make_data, make_model
 from training import trained
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import with_defaults
-from labbench.train.data import Data
-from labbench.train.losses import prediction_loss, prediction_metrics
-from labbench.train.own_data import own_data
-from labbench.train.tasks import load_task, make_data, make_model
+from labbench.train.data.dataset import Data
+from labbench.train.data.user_files import own_data
+from labbench.train.tasks.losses import prediction_loss, prediction_metrics
+from labbench.train.tasks.task import load_task, make_data, make_model
 from png_files import png
 from training import trained
 

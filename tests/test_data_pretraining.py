@@ -16,8 +16,8 @@ from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Runtime
 from labbench.runner.planner import stack_of
 from labbench.train.loop import train
-from labbench.train.pretraining import pretrained, pretraining_of
-from labbench.train.tasks import load_task, make_data, make_model
+from labbench.train.tasks.pretraining import pretrained, pretraining_of
+from labbench.train.tasks.task import load_task, make_data, make_model
 from training import histories, run_of, trained
 
 

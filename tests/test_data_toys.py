@@ -12,11 +12,11 @@ torch = pytest.importorskip("torch")
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import with_defaults
-from labbench.train.layers import known
-from labbench.train.losses import classification_accuracy, classification_loss, perceptron_criterion
-from labbench.train.random import permutations
-from labbench.train.tasks import load_task, make_data, make_model
-from labbench.train.toys import COMMON_WORDS, TOPIC_WORDS, TOYS, VOCABULARY, VOTES, texts, toy
+from labbench.train.data.toys import COMMON_WORDS, TOPIC_WORDS, TOYS, VOCABULARY, VOTES, texts, toy
+from labbench.train.engine.layers import known
+from labbench.train.rng import permutations
+from labbench.train.tasks.losses import classification_accuracy, classification_loss, perceptron_criterion
+from labbench.train.tasks.task import load_task, make_data, make_model
 from training import CPU, History, trained
 
 

@@ -24,10 +24,10 @@ import numpy as np
 from labbench.errors import LabbenchError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import with_defaults
-from labbench.train import image_sets
-from labbench.train.downloads import Published, fetch
-from labbench.train.image_sets import CIFAR10, FASHION_MNIST, IMAGE_SETS, MNIST, image_set, read_cifar, read_idx
-from labbench.train.tasks import load_task, make_data
+from labbench.train.data import image_sets
+from labbench.train.data.downloads import Published, fetch
+from labbench.train.data.image_sets import CIFAR10, FASHION_MNIST, IMAGE_SETS, MNIST, image_set, read_cifar, read_idx
+from labbench.train.tasks.task import load_task, make_data
 from training import trained
 
 CONTENT = bytes(range(256)) * 64

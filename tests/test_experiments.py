@@ -78,7 +78,7 @@ def test_what_is_compared_at_equal_parameters_has_equal_parameters(name: str) ->
     """And as many as the comment says."""
     import torch
 
-    from labbench.train.tasks import load_task, make_model
+    from labbench.train.tasks.task import load_task, make_model
 
     path = FOLDER / f"{name}.toml"
     grid = read_grid(path)

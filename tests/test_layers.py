@@ -15,10 +15,9 @@ from labbench.grid import expand, read_grid
 from labbench.params.builtin import BUILTIN, TOYS
 from labbench.params.layers import KINDS, Shape
 from labbench.params.param import TRAINING, with_defaults
-from labbench.train.layer_list import MAKERS, build
-from labbench.train.models import ACTIVATIONS, Step, cnn
-from labbench.train.tasks import load_task, make_model
-from labbench.train.toys import toy
+from labbench.train.data.toys import toy
+from labbench.train.tasks.models import ACTIVATIONS, MAKERS, Step, build, cnn
+from labbench.train.tasks.task import load_task, make_model
 from training import trained
 
 CNN = ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"]

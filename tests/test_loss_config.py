@@ -18,15 +18,15 @@ from labbench.errors import InputError
 from labbench.params.param import Param, all_params, with_defaults
 from labbench.records import Config, Event, Log, Runtime
 from labbench.runner.planner import stack_of
-from labbench.train.captured import Captured
-from labbench.train.clock import Clock
-from labbench.train.data import Data, digits
-from labbench.train.dropout import dropout_probabilities
+from labbench.train.data.dataset import Data, digits
+from labbench.train.engine.cuda_graph import Captured
+from labbench.train.engine.dropout import dropout_probabilities
+from labbench.train.engine.schedules import Clock
+from labbench.train.engine.stacked import Together
+from labbench.train.engine.stepper import Lesson, state_of
 from labbench.train.loop import train
-from labbench.train.losses import accuracy
-from labbench.train.stepper import Lesson, state_of
-from labbench.train.tasks import FileTask, load_task, make_model
-from labbench.train.together import Together
+from labbench.train.tasks.losses import accuracy
+from labbench.train.tasks.task import FileTask, load_task, make_model
 from training import CPU, History, histories, run_of
 
 EXACT = Runtime(precision="float64")

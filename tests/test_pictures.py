@@ -17,7 +17,7 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 from labbench.errors import InputError
-from labbench.train.pictures import read_picture
+from labbench.train.data.image_folder import read_picture
 from png_files import CHANNELS, COLOURS, COLOURS_ALPHA, DEPTHS, GREY, GREY_ALPHA, PALETTE, chunk, png
 
 KINDS = [(colour, bits) for colour, depths in DEPTHS.items() for bits in depths]

@@ -12,15 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbench.train.random import (
-    Purpose,
-    all_generators,
-    generator_seed,
-    keys,
-    permutations,
-    torch_generator,
-    words,
-)
+from labbench.train.rng import Purpose, all_generators, generator_seed, keys, permutations, torch_generator, words
 from training import CPU
 
 

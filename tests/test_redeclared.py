@@ -19,10 +19,10 @@ from labbench.params.builtin import BUILTIN
 from labbench.params.param import REDECLARABLE, TRAINING, Param, all_params, own_keys
 from labbench.records import RunRecord, Runtime
 from labbench.runner.planner import plan, stack_of
-from labbench.train.data import Data, digits
+from labbench.train.data.dataset import Data, digits
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.tasks import FileTask
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask
 from training import History, histories, run_of
 
 OWN: dict[str, Param] = {

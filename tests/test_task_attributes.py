@@ -18,11 +18,11 @@ from labbench.errors import InputError
 from labbench.params.param import Param
 from labbench.records import Event, Log, Runtime
 from labbench.runner.planner import stack_of
-from labbench.train import choice
-from labbench.train.data import Data, digits
+from labbench.train.data.dataset import Data, digits
+from labbench.train.grouping import loop_or_stack
 from labbench.train.loop import train
-from labbench.train.task_attributes import TaskAttributes
-from labbench.train.tasks import FileTask
+from labbench.train.tasks.attributes import TaskAttributes
+from labbench.train.tasks.task import FileTask
 from training import History, histories, run_of
 
 EXACT = Runtime(precision="float64")
@@ -31,7 +31,7 @@ EXACT = Runtime(precision="float64")
 @pytest.fixture(autouse=True)
 def stacks_without_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a slow machine the plain loop would be timed against these small stacks, and might win."""
-    monkeypatch.setattr(choice, "SHORT_SECONDS", torch.inf)
+    monkeypatch.setattr(loop_or_stack, "SHORT_SECONDS", torch.inf)
 
 
 class Residual(nn.Module):

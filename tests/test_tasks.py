@@ -14,9 +14,9 @@ from click.testing import Result
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param, with_defaults
-from labbench.train.builtin import TASKS
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.tasks import load_task, make_data, make_model
+from labbench.train.tasks.builtin import TASKS
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import load_task, make_data, make_model
 from training import trained
 
 EXAMPLE = Path(__file__).parents[1] / "experiments" / "my_task.py"

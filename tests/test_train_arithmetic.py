@@ -17,12 +17,12 @@ from labbench.errors import InputError
 from labbench.grid.read import read_grid
 from labbench.records import Config, Log, Runtime, Started
 from labbench.runner.planner import stack_of
-from labbench.train import arithmetic
-from labbench.train.arithmetic import Arithmetic, prepare
-from labbench.train.data import Data, digits
+from labbench.train import precision
+from labbench.train.data.dataset import Data, digits
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.tasks import FileTask
+from labbench.train.precision import Arithmetic, prepare
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask
 from training import CPU, History, histories, run_of
 
 BF16 = Runtime(precision="bf16")
@@ -125,8 +125,8 @@ def test_bf16_is_tried_before_a_stack_and_refused_by_what_cannot_take_it() -> No
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
 def test_a_compiled_stack_trains_the_same_runs() -> None:
-    if arithmetic.why_not_compiled("cpu") is not None:
-        pytest.skip(f"there is no compiler here: {arithmetic.why_not_compiled('cpu')}")
+    if precision.why_not_compiled("cpu") is not None:
+        pytest.skip(f"there is no compiler here: {precision.why_not_compiled('cpu')}")
     counters.clear()
     compiled = trained(plain, 2, Runtime(compile=True))
     assert counters["stats"]["unique_graphs"] > 0
@@ -142,13 +142,13 @@ def test_compiling_without_a_compiler_is_refused_in_plain_words(monkeypatch: pyt
     monkeypatch.setattr(inductor.cpp, "cxx", ("/nowhere/c++",))
     monkeypatch.setattr(inductor, "force_disable_caches", True)
     monkeypatch.delenv("CXX", raising=False)
-    arithmetic.why_not_compiled.cache_clear()
+    precision.why_not_compiled.cache_clear()
     torch._dynamo.reset()
     try:
         with pytest.raises(InputError, match=r"compile = true: torch cannot compile on cpu here \(.+\)"):
             trained(plain, 2, Runtime(compile=True))
     finally:
-        arithmetic.why_not_compiled.cache_clear()
+        precision.why_not_compiled.cache_clear()
         torch._dynamo.reset()
 
 

@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, Log, Runtime
 from labbench.runner.planner import stack_of
-from labbench.train import captured, ways
-from labbench.train.arithmetic import Arithmetic
-from labbench.train.captured import Captured
-from labbench.train.clock import Clock
-from labbench.train.data import digits
-from labbench.train.dropout import dropout_probabilities
+from labbench.train.data.dataset import digits
+from labbench.train.engine import cuda_graph
+from labbench.train.engine.cuda_graph import Captured
+from labbench.train.engine.dropout import dropout_probabilities
+from labbench.train.engine.schedules import Clock
+from labbench.train.engine.stacked import Together
+from labbench.train.engine.stepper import Lesson, Stepper, state_of
+from labbench.train.grouping import arrange
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.random import permutations
-from labbench.train.stepper import Lesson, Stepper, state_of
-from labbench.train.tasks import FileTask, load_task, make_model
-from labbench.train.together import Together
+from labbench.train.precision import Arithmetic
+from labbench.train.rng import permutations
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask, load_task, make_model
 from training import CPU, histories, run_of
 
 OPTIMIZERS: list[Config] = [
@@ -105,7 +106,7 @@ def losses(stepper: Stepper, steps: int, keep_at: int) -> list[Tensor]:
 def test_the_captured_function_is_a_step_of_the_stack(
     way: str, model: Callable[[Config], nn.Module], given: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(captured, "STEPS", 8)  # so that the tables are filled several times
+    monkeypatch.setattr(cuda_graph, "STEPS", 8)  # so that the tables are filled several times
     lesson = lesson_with(model)
     plain, replayed = stack(way, model, given, lesson), Captured(stack(way, model, given, lesson), 50)
     for ours, theirs in zip(losses(replayed, 30, 20), losses(plain, 30, 20), strict=True):
@@ -125,7 +126,7 @@ def test_where_a_step_cannot_be_captured_the_stack_trains_without_and_says_so(mo
         return list(train(made, load_task("digits"), "cpu"))
 
     plain = told()
-    monkeypatch.setattr(ways, "may_be_captured", lambda lesson: True)  # which a CPU's step cannot be
+    monkeypatch.setattr(arrange, "may_be_captured", lambda lesson: True)  # which a CPU's step cannot be
     events = told()
     logs = [event for event in events if isinstance(event, Log)]
     assert len(logs) == 1
@@ -149,7 +150,7 @@ def test_tensors_are_given_their_values_back_where_they_are() -> None:
     losses(ours, 3, 9)
     tensors = ours.tensors()
     values: list[Any] = [tensor.clone() for tensor in tensors]
-    undo = captured.remembered(tensors)
+    undo = cuda_graph.remembered(tensors)
     losses(ours, 3, 9)
     assert not torch.equal(tensors[0], values[0])
     undo()

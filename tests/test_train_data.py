@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.errors import InputError
-from labbench.train.data import DIGITS, DIGITS_HELD_OUT, DIGITS_SPLIT_SEED, Data, digits, stratified
+from labbench.train.data.dataset import DIGITS, DIGITS_HELD_OUT, DIGITS_SPLIT_SEED, Data, digits, stratified
 
 
 def test_digits_are_images_from_0_to_1_with_their_classes() -> None:

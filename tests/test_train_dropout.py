@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from labbench.train.clock import Clock
-from labbench.train.dropout import Dropout, Masks, swap_dropout
+from labbench.train.engine.dropout import Dropout, Masks, swap_dropout
+from labbench.train.engine.schedules import Clock
 
 LIKE = torch.zeros((), dtype=torch.float32)
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from labbench.grid.read import read_grid
 from labbench.records import Engine, Event, Log, Points, Runtime, Started
 from labbench.runner.planner import stack_of
-from labbench.train import choice
-from labbench.train.data import Data, digits
+from labbench.train.data.dataset import Data, digits
+from labbench.train.grouping import loop_or_stack
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.tasks import FileTask
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask
 from training import run_of
 
 
@@ -104,8 +104,8 @@ def test_what_cannot_be_stacked_as_pinned_trains_alone_and_says_so() -> None:
 
 def test_counts_of_a_step_depend_on_the_model_and_the_batch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
-    original = choice.work_of_a_step
-    monkeypatch.setattr(choice, "work_of_a_step", lambda *given: counted.append(original(*given)) or counted[-1])
+    original = loop_or_stack.work_of_a_step
+    monkeypatch.setattr(loop_or_stack, "work_of_a_step", lambda *given: counted.append(original(*given)) or counted[-1])
     for _ in range(2):
         events_of(task_of(16))
     first, second = counted

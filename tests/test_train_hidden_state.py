@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from labbench.records import Boundary, Event, Log, Runtime, Started
 from labbench.runner.planner import stack_of
-from labbench.train.data import Data
+from labbench.train.data.dataset import Data
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.random import all_generators
-from labbench.train.tasks import FileTask
+from labbench.train.rng import all_generators
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask
 from training import histories, run_of
 
 OFTEN = Runtime(snapshot_every=0.0)
@@ -211,7 +211,7 @@ def test_state_that_no_snapshot_can_hold_is_named_once(tmp_path: Path) -> None:
 
 def test_a_snapshot_sets_attributes_of_modules_and_nothing_else(tmp_path: Path) -> None:
     """A file from elsewhere must not replace what is called."""
-    from labbench.train.attributes import Attributes, AttributeWatch
+    from labbench.train.engine.module_state import Attributes, AttributeWatch
 
     model = Counter()
     AttributeWatch(model).restore(Attributes({"calls": 3, "_modules": {}, "first._parameters": {}, "no.such": 1}))

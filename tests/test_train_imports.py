@@ -17,8 +17,8 @@ from click.testing import Result
 import labbench as labbench_package
 from labbench.params.param import Param
 from labbench.store.reader import Reader
-from labbench.train.imports import imports_of
-from labbench.train.tasks import load_task
+from labbench.train.tasks.import_context import imports_of
+from labbench.train.tasks.task import load_task
 
 TASK = """
 import torch

@@ -28,11 +28,11 @@ from labbench.records import Boundary, Failed, Finished, RunRecord, Runtime
 from labbench.runner.planner import stack_of
 from labbench.runner.run_grid import with_loaders
 from labbench.store.reader import Reader
-from labbench.train.data import Data, digits
-from labbench.train.loading import Datasets, Loaded
+from labbench.train.data.dataset import Data, digits
+from labbench.train.data.loading import Datasets, Loaded
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.tasks import FileTask, load_task
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask, load_task
 from test_run import wait_for
 from training import CPU, histories, run_of
 

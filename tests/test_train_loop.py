@@ -20,11 +20,11 @@ from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param, with_defaults
 from labbench.records import Config, Event, Finished, Points, Runtime, Started, Stop
 from labbench.runner.planner import stack_of
-from labbench.train.data import Data, digits, usable_samples
+from labbench.train.data.dataset import Data, digits, usable_samples
+from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.loop import train
-from labbench.train.optim import make_optimizer
-from labbench.train.random import permutations
-from labbench.train.tasks import FileTask, accuracy, cross_entropy, load_task, make_model
+from labbench.train.rng import permutations
+from labbench.train.tasks.task import FileTask, accuracy, cross_entropy, load_task, make_model
 from training import CPU, History, histories, run_of, trained
 
 EXACT = Runtime(precision="float64")

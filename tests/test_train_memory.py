@@ -16,12 +16,12 @@ from labbench.executors.attempt import attempt
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Event, Finished, Log, RunRecord, Runtime
 from labbench.runner.planner import stack_of
-from labbench.train.members import Member
-from labbench.train.memory import SHARE, known_width, learn_from, remember, width_for
-from labbench.train.residency import placed
-from labbench.train.stepper import Lesson
-from labbench.train.tasks import load_task, make_data
-from labbench.train.ways import WIDTH, widest
+from labbench.train.data.placement import placed
+from labbench.train.engine.stepper import Lesson
+from labbench.train.grouping.arrange import WIDTH, widest
+from labbench.train.grouping.memory import SHARE, known_width, learn_from, remember, width_for
+from labbench.train.run_state import Member
+from labbench.train.tasks.task import load_task, make_data
 
 MEGABYTE = 2**20
 
@@ -121,7 +121,7 @@ def test_a_stack_that_ran_out_of_memory_is_halved_and_later_ones_are_cut_to_what
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_the_peak_of_some_work_is_what_it_took() -> None:
-    from labbench.train.memory import peak_on_cuda
+    from labbench.train.grouping.memory import peak_on_cuda
 
     device = torch.device("cuda:0")
     assert peak_on_cuda(device, lambda: torch.empty(32 * MEGABYTE, dtype=torch.uint8, device=device)) == 32 * MEGABYTE

@@ -17,11 +17,11 @@ from labbench.errors import InputError
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Boundary, Event, Log, Runtime, Started
 from labbench.runner.planner import stack_of
-from labbench.train.data import Data
+from labbench.train.data.dataset import Data
+from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.loop import train
-from labbench.train.optim import make_optimizer
-from labbench.train.random import all_generators
-from labbench.train.tasks import FileTask, make_model
+from labbench.train.rng import all_generators
+from labbench.train.tasks.task import FileTask, make_model
 from training import CPU, histories, run_of
 
 FLOAT32, FLOAT64 = Runtime(snapshot_every=0.0), Runtime(precision="float64", snapshot_every=0.0)

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import nn, optim
 
 from labbench.params.param import TRAINING, with_defaults
-from labbench.train.optim import make_optimizer
+from labbench.train.engine.optimizers import make_optimizer
 from training import CPU
 
 BY_HAND: list[tuple[dict[str, Any], Callable[[list[nn.Parameter]], optim.Optimizer]]] = [

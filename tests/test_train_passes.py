@@ -10,11 +10,11 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn
 
-from labbench.train import backprop, patches
-from labbench.train.backprop import Backprop, by_hand
-from labbench.train.freezing import freeze, set_mode
-from labbench.train.passes import ByGraph
-from labbench.train.rows import Rows
+from labbench.train.engine.cpu import backprop, im2col
+from labbench.train.engine.cpu.backprop import Backprop, by_hand
+from labbench.train.engine.cpu.kernels import ByGraph
+from labbench.train.engine.flat_params import Rows
+from labbench.train.engine.freezing import freeze, set_mode
 
 S, N, C = 3, 9, 2
 Tensors = dict[str, Tensor]
@@ -105,7 +105,7 @@ def test_convolutions(
     together: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(patches, "ROWS_BYTES", together)
+    monkeypatch.setattr(im2col, "ROWS_BYTES", together)
     first = nn.Conv2d(C, 4, 1)  # so that the second needs a gradient of its images
     layers = [first, nn.Conv2d(4, 3, kernel, stride, padding, bias=bias)]
     assert_trained_as_torch_does(models_of(layers), images())
@@ -113,8 +113,8 @@ def test_convolutions(
 
 @pytest.mark.parametrize("rows", [1, 2**20])
 def test_many_samples_are_convolved_in_parts(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patches, "PATCHES_BYTES", 100)
-    monkeypatch.setattr(patches, "ROWS_BYTES", rows)
+    monkeypatch.setattr(im2col, "PATCHES_BYTES", 100)
+    monkeypatch.setattr(im2col, "ROWS_BYTES", rows)
     layers = [nn.Conv2d(C, 4, 3, padding=1), nn.Conv2d(4, 3, 3)]
     assert_trained_as_torch_does(models_of(layers), images(samples=30))
 

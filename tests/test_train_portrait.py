@@ -24,11 +24,11 @@ from labbench.portrait_file import BINS, Portrait, portrait_path, read_portrait
 from labbench.records import Runtime
 from labbench.runner.planner import stack_of
 from labbench.store.reader import Reader
-from labbench.train.data import digits
+from labbench.train.data.dataset import digits
+from labbench.train.data.toys import toy
+from labbench.train.diagnostics.portrait import confusion_of, first_weights, histogram, probabilities_of
 from labbench.train.loop import train
-from labbench.train.portrait import confusion_of, first_weights, histogram, probabilities_of
-from labbench.train.tasks import load_task
-from labbench.train.toys import toy
+from labbench.train.tasks.task import load_task
 from training import run_of
 
 DIGITS = {"task": "digits", "epochs": 3, "hidden": [8], "lr": 0.05}

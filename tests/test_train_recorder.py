@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.records import Points
-from labbench.train.recorder import EVERY_STEP_UP_TO, Losses, Recorder, Watch, extremes, window_of
+from labbench.train.metric_buffer import EVERY_STEP_UP_TO, Losses, Recorder, Watch, extremes, window_of
 from training import run_of
 
 

@@ -14,11 +14,11 @@ from torch import nn
 from labbench.grid.read import read_grid
 from labbench.records import Config, Runtime
 from labbench.runner.planner import stack_of
-from labbench.train.data import Data, digits
+from labbench.train.data.dataset import Data, digits
+from labbench.train.data.placement import fits, placed, size
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.residency import fits, placed, size
-from labbench.train.tasks import FileTask, Task, load_task
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask, Task, load_task
 from training import CPU, histories, run_of
 
 MLP: Config = {"epochs": 2, "hidden": [16], "dropout": 0.3, "batch_size": 50}

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 from labbench.params.param import TRAINING, with_defaults
-from labbench.train.schedules import Schedule
+from labbench.train.engine.schedules import Schedule
 from training import trained
 
 STEPS_PER_EPOCH, EPOCHS = 7, 6

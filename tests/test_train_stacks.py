@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from labbench.params.param import Param
 from labbench.records import Boundary, Event, Failed, Finished, Log, RunRecord, Runtime, Started, Stop
 from labbench.runner.planner import stack_of
-from labbench.train.data import Data, digits
+from labbench.train.data.dataset import Data, digits
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.tasks import FileTask, Task, load_task
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask, Task, load_task
 from training import History, histories, run_of
 
 EXACT = Runtime(precision="float64")
@@ -418,7 +418,7 @@ def test_a_snapshot_that_cannot_be_read_fails_its_run_alone(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_the_model_that_is_kept_has_the_weights_asked_for(keep: Any, tmp_path: Path) -> None:
-    from labbench.train.snapshots import read
+    from labbench.train.checkpoints import read
 
     configs = [{"epochs": 6, "seed": seed, "lr": 0.5, "batch_size": 20} for seed in range(2)]
     task = images(mlp)

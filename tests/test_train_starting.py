@@ -24,9 +24,9 @@ from labbench.records import Boundary, Event, Log, Runtime
 from labbench.runner.planner import stack_of
 from labbench.runner.run_grid import read_asked
 from labbench.store.reader import Reader
-from labbench.train import snapshots
+from labbench.train import checkpoints
 from labbench.train.loop import train
-from labbench.train.tasks import load_task, make_model
+from labbench.train.tasks.task import load_task, make_model
 from training import histories, run_of
 
 Labbench = Callable[..., Result]
@@ -51,7 +51,7 @@ def events(files: Path, *configs: dict[str, Any], task: str = "digits") -> list[
 
 
 def kept(files: Path, number: int = 0) -> dict[str, Tensor]:
-    return snapshots.read(files / f"run{number}" / MODEL, torch.device("cpu"))[0]
+    return checkpoints.read(files / f"run{number}" / MODEL, torch.device("cpu"))[0]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ BODY = ["1.weight", "2.weight", "2.bias", "2.running_mean", "2.running_var", "5.
 def test_a_frozen_backbone_stays_as_it_began_its_statistics_too_and_the_new_head_learns(
     tmp_path: Path, source: Path
 ) -> None:
-    given = snapshots.read(source, torch.device("cpu"))[0]
+    given = checkpoints.read(source, torch.device("cpu"))[0]
     config = {**SOURCE, "classes": [5, 6, 7], "init_from": str(source), "freeze": True, "epochs": 2}
     told = histories(events(tmp_path, config))["run0"]
     ended = kept(tmp_path)
@@ -78,7 +78,7 @@ def test_a_frozen_backbone_stays_as_it_began_its_statistics_too_and_the_new_head
 
 
 def test_all_layers_learn_on_unless_they_are_frozen(tmp_path: Path, source: Path) -> None:
-    given = snapshots.read(source, torch.device("cpu"))[0]
+    given = checkpoints.read(source, torch.device("cpu"))[0]
     events(tmp_path, {**SOURCE, "classes": [5, 6, 7], "init_from": str(source), "lr": 0.0, "epochs": 1})
     started = kept(tmp_path)
     assert all(torch.equal(started[name], given[name]) for name in ("1.weight", "2.bias", "5.weight", "6.weight"))
@@ -88,7 +88,7 @@ def test_all_layers_learn_on_unless_they_are_frozen(tmp_path: Path, source: Path
 
 
 def test_a_head_is_taken_over_for_the_same_classes_alone(tmp_path: Path, source: Path) -> None:
-    given = snapshots.read(source, torch.device("cpu"))[0]
+    given = checkpoints.read(source, torch.device("cpu"))[0]
     for classes, same in (([0, 1, 2, 3, 4], True), ([5, 6, 7, 8, 9], False)):
         events(tmp_path, {**SOURCE, "classes": classes, "init_from": str(source), "lr": 0.0, "epochs": 1})
         assert torch.equal(kept(tmp_path)["9.weight"], given["9.weight"]) == same

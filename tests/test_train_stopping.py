@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from labbench.errors import InputError
 from labbench.records import Stop
-from labbench.train.stopping import Judge
+from labbench.train.run_state import Judge
 
 
 def epochs_until_end(stop: Stop, values: list[float]) -> tuple[int, str] | None:

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from labbench.train.trial import Trial
+from labbench.train.engine.tile_width import Trial
 
 
 def tried(trial: Trial, seconds: dict[int, float]) -> list[int]:

@@ -16,12 +16,12 @@ from torch import nn
 
 from labbench.records import Runtime
 from labbench.runner.planner import stack_of
-from labbench.train.data import Data, digits
+from labbench.train.data.dataset import Data, digits
+from labbench.train.diagnostics.probe import Looking
+from labbench.train.engine.stepper import Lesson
 from labbench.train.loop import train
-from labbench.train.losses import accuracy, cross_entropy
-from labbench.train.stepper import Lesson
-from labbench.train.tasks import FileTask, load_task
-from labbench.train.watching import Looking
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask, load_task
 from training import History, histories, run_of, trained
 
 WATCHING = Runtime(watch=True)

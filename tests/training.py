@@ -11,7 +11,7 @@ import torch
 from labbench.records import Event, Finished, Points, RunRecord, Runtime, Started, Stop
 from labbench.runner.planner import stack_of
 from labbench.train.loop import train
-from labbench.train.tasks import Task, load_task
+from labbench.train.tasks.task import Task, load_task
 
 torch.set_num_threads(1)  # the steps are too small to share, and the cores may be busy
 

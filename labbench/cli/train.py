@@ -193,7 +193,7 @@ def own_params(name: str) -> Params:
         return BUILTIN[name]
     if ":" not in name:
         raise InputError(f"no task {name}; built in: {', '.join(BUILTIN)}; of your own: FILE.py:CLASS")
-    from labbench.train.tasks import load_task  # a file of the user's own, which imports torch
+    from labbench.train.tasks.task import load_task  # a file of the user's own, which imports torch
 
     file, _, part = name.rpartition(":")
     return load_task(f"{Path(file).resolve()}:{part}").params

@@ -23,9 +23,9 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
     ways: dict[str, str] = {}
     try:
         # torch costs more than a second and the driver never needs it
-        from labbench.train.imports import imports_of
         from labbench.train.loop import train
-        from labbench.train.tasks import load_task
+        from labbench.train.tasks.import_context import imports_of
+        from labbench.train.tasks.task import load_task
 
         with imports_of(stack.task):
             for event in train(stack, load_task(stack.task), device, leaving=leaving):

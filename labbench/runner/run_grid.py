@@ -133,7 +133,7 @@ def task_params(grid: Grid) -> Params:
     if grid.task in BUILTIN:
         return {**TRAINING, **BUILTIN[grid.task]}
     require_torch()
-    from labbench.train.tasks import load_task  # a file of the user's own, which imports torch
+    from labbench.train.tasks.task import load_task  # a file of the user's own, which imports torch
 
     return all_params(load_task(grid.task).params)
 

@@ -17,20 +17,21 @@ from labbench.errors import LabbenchError, SampleError
 from labbench.files import discard_portrait
 from labbench.params.param import all_params, with_defaults
 from labbench.records import Event, Failed, Finished, Log, Points, Stack
-from labbench.train import memory, snapshots
-from labbench.train.arithmetic import arithmetic_of, prepare
-from labbench.train.data import Held
-from labbench.train.lessons import in_lessons
-from labbench.train.measures import Means, generalization_gap
-from labbench.train.members import Member
-from labbench.train.portrait import Portraits
-from labbench.train.random import Purpose, all_generators, generator_seed, generator_seeds
-from labbench.train.recorder import Losses, Watch
-from labbench.train.starting import classes_told
-from labbench.train.stepper import Lesson
-from labbench.train.tasks import Task
-from labbench.train.watching import Looking
-from labbench.train.ways import Arranged, arrange
+from labbench.train import checkpoints
+from labbench.train.data.dataset import Held
+from labbench.train.diagnostics.portrait import Portraits
+from labbench.train.diagnostics.probe import Looking
+from labbench.train.engine.initial_weights import classes_told
+from labbench.train.engine.stepper import Lesson
+from labbench.train.grouping import memory
+from labbench.train.grouping.arrange import Arranged, arrange
+from labbench.train.grouping.by_data import in_lessons
+from labbench.train.metric_buffer import Losses, Watch
+from labbench.train.precision import arithmetic_of, prepare
+from labbench.train.rng import Purpose, all_generators, generator_seed, generator_seeds
+from labbench.train.run_state import Member
+from labbench.train.tasks.metrics import Means, generalization_gap
+from labbench.train.tasks.task import Task
 
 
 def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozenset()) -> Iterator[Event]:
@@ -244,10 +245,10 @@ class Training:
         told = classes_told(self.lesson, member.config)
         if member.best is not None and member.best.weights:
             info: dict[str, Any] = {"step": member.best.step, "best": member.best.by.metric, "value": member.best.value}
-            snapshots.save_model(self.files, member.run, member.best.weights, info | told)
+            checkpoints.save_model(self.files, member.run, member.best.weights, info | told)
         elif self.runtime.keep == "last" and member.recorder.diverged_at is None:
             info = {"step": member.recorder.step}
-            snapshots.save_model(self.files, member.run, self.stepper.weights(index), info | told)
+            checkpoints.save_model(self.files, member.run, self.stepper.weights(index), info | told)
 
     def keep(self, indices: list[int]) -> None:
         """Go on with these runs alone."""

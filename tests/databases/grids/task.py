@@ -9,7 +9,7 @@ from layers import classifier
 from torch import Tensor, nn
 
 from labbench.params.param import Param
-from labbench.train.data import Data
+from labbench.train.data.dataset import Data
 
 
 class Blobs:

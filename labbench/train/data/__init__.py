@@ -1,0 +1,5 @@
+"""Data sets: loading, placement on a device, the built-in ones."""
+
+from labbench.train.data.dataset import Data, digits
+
+__all__ = ["Data", "digits"]

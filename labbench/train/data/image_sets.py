@@ -1,0 +1,147 @@
+"""MNIST, Fashion-MNIST and CIFAR-10 from the files in which they are published."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from labbench.errors import LabbenchError
+from labbench.params.builtin import IMAGE_SHAPES
+from labbench.train.data.dataset import Data, Split, in_proportion
+from labbench.train.data.downloads import Published, fetch
+from labbench.user_folders import cache_path
+
+Bytes = NDArray[np.uint8]
+
+HELD_OUT = 5000
+"""Training samples that are kept for validation."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A published data set of images in ten classes."""
+
+    files: tuple[Published, ...]
+    read: Callable[[Sequence[Path]], tuple[Split, Split]]
+    """Train and test from the paths of the files: uint8 (N, C, H, W), int64 (N,)."""
+    held_out: int = HELD_OUT
+
+
+@cache
+def image_set(name: str) -> Data:
+    """The data set, downloaded at its first use: inputs uint8 (N, C, H, W), which altering makes numbers up to 1."""
+    chosen = IMAGE_SETS[name]
+    train, test = chosen.read(fetch(chosen.files, cache_path(name)))
+    order = in_proportion(train[1], seed=0)
+    val, kept = (part.sort().values for part in order.split([chosen.held_out, len(order) - chosen.held_out]))
+    return Data((train[0][kept], train[1][kept]), (train[0][val], train[1][val]), test)
+
+
+def read_mnist(paths: Sequence[Path]) -> tuple[Split, Split]:
+    """The four files of MNIST and of what took its form: images and labels to train on, then to test."""
+    train_images, train_labels, test_images, test_labels = (torch.from_numpy(read_idx(path)) for path in paths)
+    return (train_images.unsqueeze(1), train_labels.long()), (test_images.unsqueeze(1), test_labels.long())
+
+
+def read_idx(path: Path) -> Bytes:
+    """An array of bytes in IDX, gzipped: 0, 0, 8 for bytes, the number of dimensions, each in 4 bytes, the values."""
+    content = unpacked(path)
+    end = 4 + 4 * (content[3] if len(content) > 3 else 0)
+    header, values = content[4:end], content[end:]
+    if content[:3] == b"\0\0\x08" and len(content) >= end:
+        shape = np.frombuffer(header, dtype=">u4").tolist()
+        if len(values) == prod(shape):
+            return np.frombuffer(bytearray(values), dtype=np.uint8).reshape(shape)
+    raise LabbenchError(f"{path} is no IDX file of bytes, or it is cut off")
+
+
+def unpacked(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise LabbenchError(f"{path} cannot be unpacked: {error}") from None
+
+
+CIFAR_SHAPE = IMAGE_SHAPES["cifar10"]
+CIFAR_TRAIN = [f"data_batch_{number}.bin" for number in range(1, 6)]
+CIFAR_TEST = ["test_batch.bin"]
+
+
+def read_cifar(paths: Sequence[Path]) -> tuple[Split, Split]:
+    """The binary archive of CIFAR-10: five files to train on, one to test."""
+    (path,) = paths
+    wanted = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if name in CIFAR_TRAIN + CIFAR_TEST and (file := archive.extractfile(member)) is not None:
+                    wanted[name] = read_records(file.read(), path)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise LabbenchError(f"{path} cannot be unpacked: {error}") from None
+    missing = [name for name in CIFAR_TRAIN + CIFAR_TEST if name not in wanted]
+    if missing:
+        raise LabbenchError(f"{path} lacks {', '.join(missing)}")
+    train, test = (joined([wanted[name] for name in names]) for names in (CIFAR_TRAIN, CIFAR_TEST))
+    return train, test
+
+
+def read_records(content: bytes, path: Path) -> Split:
+    """Records of one byte for the class, then the image: red, green and blue, each row by row."""
+    size = 1 + prod(CIFAR_SHAPE)
+    if not content or len(content) % size:
+        raise LabbenchError(f"{path} holds a file that is no list of records of {size} bytes")
+    records = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(-1, size)
+    return records[:, 1:].reshape(-1, *CIFAR_SHAPE), records[:, 0].long()
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    inputs, targets = (torch.cat(parts) for parts in zip(*splits, strict=True))
+    return inputs, targets
+
+
+def published(names_and_sums: Sequence[tuple[str, str]], *bases: str) -> tuple[Published, ...]:
+    return tuple(Published(name, digest, tuple(base + name for base in bases)) for name, digest in names_and_sums)
+
+
+MNIST = published(
+    [
+        ("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        ("train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        ("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        ("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+    ],
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+FASHION_MNIST = published(
+    [
+        ("train-images-idx3-ubyte.gz", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        ("train-labels-idx1-ubyte.gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        ("t10k-images-idx3-ubyte.gz", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        ("t10k-labels-idx1-ubyte.gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+    ],
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
+CIFAR10 = published(
+    [("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")],
+    "https://www.cs.toronto.edu/~kriz/",
+)
+
+IMAGE_SETS: dict[str, ImageSet] = {
+    "mnist": ImageSet(MNIST, read_mnist),
+    "fashion_mnist": ImageSet(FASHION_MNIST, read_mnist),
+    "cifar10": ImageSet(CIFAR10, read_cifar),
+}
+"""By the name of their task."""

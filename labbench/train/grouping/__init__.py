@@ -1,0 +1,1 @@
+"""Which runs train together, and with which engine."""

@@ -1,0 +1,95 @@
+"""Which runs learn the same: one data set serves all whose configs agree on what the task read to make it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labbench.records import Config, Stack
+from labbench.train.data.placement import placed
+from labbench.train.engine.stepper import Lesson
+from labbench.train.precision import arithmetic_of
+from labbench.train.run_state import Member
+from labbench.train.tasks.task import Task, make_data
+
+
+def in_lessons(
+    members: Sequence[Member], task: Task, stack: Stack, device: torch.device
+) -> Iterator[tuple[Lesson, list[Member]]]:
+    """The members by what they learn, in the order of the first of each; a data set is made when it is asked for.
+
+    Those of a lesson are after equally many updates, too, and go on in the way in which they were stepped before.
+    """
+    dtype, arithmetic = arithmetic_of(stack.runtime, device.type)
+    waiting = list(members)
+    files = None if stack.files is None else Path(stack.files)
+    while waiting:
+        first = waiting[0]
+        config = ReadConfig(first.config)
+        given = make_data(task, config)
+        with closing(placed(given, device, dtype, stack.runtime.data, loaders=stack.runtime.loaders or 0)) as data:
+            lesson = Lesson(task, data, first.config["batch_size"], arithmetic, stack.task, files, stack.runtime.engine)
+            keys = config.read | {"batch_size"}
+            together = [member for member in waiting if _same(member, first, keys)]
+            for member in together:
+                member.recorder.expect(member.epochs * lesson.steps_per_epoch)
+            yield lesson, together
+        waiting = [member for member in waiting if member not in together]
+
+
+def _same(member: Member, other: Member, keys: set[str]) -> bool:
+    return (member.epoch, member.way) == (other.epoch, other.way) and all(
+        member.config.get(key) == other.config.get(key) for key in keys
+    )
+
+
+class ReadConfig(dict[str, Any]):
+    """A config that remembers which of its keys were read; whoever goes through it has read them all."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.read.add(str(key))
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        self._read_all()
+        return super().__iter__()
+
+    def keys(self) -> Any:
+        self._read_all()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._read_all()
+        return super().values()
+
+    def items(self) -> Any:
+        self._read_all()
+        return super().items()
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self.items())
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
+
+    def _read_all(self) -> None:
+        self.read.update(super().keys())

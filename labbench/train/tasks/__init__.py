@@ -1,0 +1,5 @@
+"""Tasks: the built-in ones and those of a user's file."""
+
+from labbench.train.tasks.task import load_task, make_data, make_model
+
+__all__ = ["load_task", "make_data", "make_model"]

@@ -1,0 +1,187 @@
+"""The built-in tasks: data, what a config does to it, and the network that a config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+
+from torch import nn
+
+from labbench.errors import InputError
+from labbench.params.builtin import BUILTIN, IMAGE_SHAPES
+from labbench.params.layers import Shape
+from labbench.records import Config
+from labbench.train.data.corruption import altered, class_count
+from labbench.train.data.dataset import Data, digits
+from labbench.train.data.image_sets import IMAGE_SETS, image_set
+from labbench.train.data.toys import TOPICS, VOCABULARY, texts, toy
+from labbench.train.data.user_files import own_data
+from labbench.train.tasks.losses import (
+    accuracy,
+    classification_accuracy,
+    classification_loss,
+    cross_entropy,
+    prediction_loss,
+    prediction_metrics,
+)
+from labbench.train.tasks.models import bag_of_words, build, cnn, mlp, perceptron
+from labbench.train.tasks.pretraining import features, network_for, pretraining_of, started_from
+
+
+class Digits:
+    """Handwritten digits of 8x8 pixels, ten classes."""
+
+    params = BUILTIN["digits"]
+
+    def data(self, config: Config) -> Data:
+        return altered(digits(), config)
+
+    def model(self, config: Config) -> nn.Module:
+        return image_model(config, IMAGE_SHAPES["digits"], class_count(config, 10))
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
+class Images:
+    """A published data set of images, downloaded at its first use."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.params = name, BUILTIN[name]
+
+    def data(self, config: Config) -> Data:
+        return altered(image_set(self.name), config)
+
+    def model(self, config: Config) -> nn.Module:
+        return image_model(config, IMAGE_SHAPES[self.name], class_count(config, 10))
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
+class Toy:
+    """Points of a few inputs, made by the project: moons, spirals, XOR and others."""
+
+    params = BUILTIN["toy"]
+
+    def data(self, config: Config) -> Data:
+        return altered(toy(config["data"], config["noise"]), config)
+
+    def model(self, config: Config) -> nn.Module:
+        data = toy(config["data"], config["noise"])
+        inputs = data.train[0].shape[1]
+        if config["layers"] is not None:
+            return build(config["layers"], (inputs,), data.classes)
+        if config["model"] == "perceptron":
+            if data.classes > 2:
+                raise InputError(f"a perceptron tells two classes apart, and {config['data']} has {data.classes}")
+            return perceptron(inputs)
+        return dense(config, inputs, data.classes)
+
+    loss = staticmethod(classification_loss)
+    metrics = staticmethod(classification_accuracy)
+
+
+class Texts:
+    """Texts of made-up words on four topics: most words are rare, and most say nothing."""
+
+    params = BUILTIN["texts"]
+
+    def data(self, config: Config) -> Data:
+        return altered(texts(config["length"], config["rarity"]), config)
+
+    def model(self, config: Config) -> nn.Module:
+        then = dense(config, config["width"], TOPICS)
+        return bag_of_words(VOCABULARY, config["length"], config["width"], then)
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
+class Transfer:
+    """Some of the digits, by a network that may have learnt the others before."""
+
+    params = BUILTIN["transfer"]
+
+    def data(self, config: Config) -> Data:
+        return altered(digits(), config)
+
+    def model(self, config: Config) -> nn.Module:
+        wanted = pretraining_of(config)
+        network = network_for(wanted, class_count(config, 10))
+        if config["init_from"] is not None and config["start"] == "scratch":
+            raise InputError('start = "scratch" and init_from exclude each other: leave one of them out')
+        if config["start"] == "scratch" or config["init_from"] is not None:  # whose weights come in later
+            return network
+        return started_from(wanted, network, frozen=config["start"] == "frozen")
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
+class Probe:
+    """Some of the digits, by a linear classifier of what a layer sees in a network that has learnt the others."""
+
+    params = BUILTIN["probe"]
+
+    def data(self, config: Config) -> Data:
+        layers = len(config["hidden"])
+        if config["layer"] > layers:
+            raise InputError(f"layer = {config['layer']}: the network has {layers} hidden layers")
+        return features(altered(digits(), config), pretraining_of(config), config["layer"])
+
+    def model(self, config: Config) -> nn.Module:
+        width = config["hidden"][config["layer"] - 1] if config["layer"] else 64
+        return nn.Sequential(nn.Linear(width, class_count(config, 10)))
+
+    loss = staticmethod(cross_entropy)
+    metrics = staticmethod(accuracy)
+
+
+class Own:
+    """A person's own table, arrays or images: to tell classes, or a number."""
+
+    params = BUILTIN["own"]
+
+    def data(self, config: Config) -> Data:
+        return altered(own_data(config["path"], config["target"]), config)
+
+    def model(self, config: Config) -> nn.Module:
+        data = own_data(config["path"], config["target"])
+        inputs, targets = data.train
+        outputs = 1 if targets.is_floating_point() else class_count(config, data.classes)
+        if inputs.dim() == 2 and config["model"] == "cnn" and config["layers"] is None:
+            raise InputError("a cnn takes images, and these data are a table: use the mlp")
+        return image_model(config, tuple(inputs.shape[1:]), outputs)
+
+    loss = staticmethod(prediction_loss)
+    metrics = staticmethod(prediction_metrics)
+
+
+def dense(config: Config, inputs: int, classes: int) -> nn.Sequential:
+    """The fully connected network that a config asks for."""
+    chosen = {key: config[key] for key in ("activation", "dropout", "batchnorm")}
+    return mlp(inputs, config["hidden"], classes, **chosen)
+
+
+def image_model(config: Config, shape: Shape, classes: int) -> nn.Sequential:
+    """The network that a config asks for, for images of `shape` (channels, height, width)."""
+    if config["layers"] is not None:
+        return build(config["layers"], shape, classes)
+    if config["model"] == "mlp":
+        return dense(config, prod(shape), classes)
+    keys = ("kernel", "pooling", "activation", "dropout", "batchnorm")
+    return cnn(shape, config["channels"], classes, **{key: config[key] for key in keys})
+
+
+TASKS: dict[str, Callable[[], Digits | Images | Transfer | Probe | Own | Toy | Texts]] = {
+    "digits": Digits,
+    **{name: partial(Images, name) for name in IMAGE_SETS},
+    "transfer": Transfer,
+    "probe": Probe,
+    "own": Own,
+    "toy": Toy,
+    "texts": Texts,
+}
+"""The built-in tasks."""
