@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from labbench.records import NewRun, Points, RunRecord
-from labbench.store.health import examine
+from labbench.store.maintenance.health import examine
 from labbench.store.reader import Reader
 from labbench.store.schema import DDL, statements
 from labbench.store.writer import Writer

@@ -10,7 +10,7 @@ from labbench import curves
 from labbench.analysis.efficiency import Curve
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
-from labbench.store.series import Curve as Buckets
+from labbench.store.series.curves import Curve as Buckets
 
 SAMPLES, SECONDS = "samples", "time/compute_s"
 COLUMNS = 2_000

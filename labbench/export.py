@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from labbench.errors import InputError
 from labbench.filters.parser import RunFilter
 from labbench.json_documents import as_document, plain
+from labbench.store.queries.stream import StepRow
+from labbench.store.queries.tables import LONG, Shape, table
 from labbench.store.reader import Reader
-from labbench.store.streaming import StepRow
-from labbench.store.tables import LONG, Shape, table
 
 if TYPE_CHECKING:
     import pyarrow

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from labbench.errors import InputError
 from labbench.export import write_csv
 from labbench.importing.csv_file import import_csv
-from labbench.store.health import examine
+from labbench.store.maintenance.health import examine
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from store_samples import new_run, points, start

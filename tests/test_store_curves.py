@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labbench.store import series
 from labbench.store.reader import Reader
+from labbench.store.series import curves
 from labbench.store.writer import Writer
 from store_samples import points, start
 
@@ -45,7 +45,7 @@ def test_many_series_read_together_are_those_read_alone(
     with Reader(database) as reader:
         ids = [run.id for run in reader.runs()]
         together = reader.curves(ids, "loss", columns, times=times, **within)
-        monkeypatch.setattr(series, "_read_together", lambda *_: iter(()))
+        monkeypatch.setattr(curves, "_read_together", lambda *_: iter(()))
         alone = reader.curves(ids, "loss", columns, times=times, **within)
     assert len(alone) >= 20 * 3
     assert alone.keys() == together.keys()

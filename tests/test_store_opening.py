@@ -14,7 +14,8 @@ import pytest
 from sqlite_utils import Database, Migrations
 
 from labbench.errors import InputError
-from labbench.store import mounts, opening, schema
+from labbench.store import connection as connection_module
+from labbench.store import schema
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from store_samples import files_beside, new_run, points, queue, start
@@ -169,7 +170,7 @@ def test_a_reader_does_not_make_a_database_and_says_how_to_fill_an_empty_one(tmp
 def test_a_database_that_is_locked_for_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "runs.db"
     Writer(path).close()
-    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(InputError, match="locked the database for seconds"):
@@ -192,7 +193,7 @@ def as_nobody(function: str, path: Path) -> str:
     program = f"import os, sys\nfrom pathlib import Path\npath = Path({str(path)!r})\n{function}"
     become = "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
     imports = "from labbench.errors import LabbenchError\nfrom labbench.store.reader import Reader\n"
-    imports += "from labbench.store.writer import Writer\nimport labbench.store.series, numpy\n"
+    imports += "from labbench.store.writer import Writer\nimport labbench.store.series.curves, numpy\n"
     words = [sys.executable, "-c", program.replace("path = ", imports + become + "path = ", 1)]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
@@ -279,7 +280,7 @@ MOUNTS = """\
     [("/data/runs.db", "ext4"), ("/home/ann/runs.db", "nfs4"), ("/home/a b/runs.db", "tmpfs"), ("/homes/x", "ext4")],
 )
 def test_the_innermost_mount_says_which_file_system_a_path_is_on(path: str, kind: str) -> None:
-    assert mounts.file_system(path, MOUNTS) == kind
+    assert connection_module.file_system(path, MOUNTS) == kind
 
 
 def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
@@ -287,7 +288,7 @@ def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
 ) -> None:
     table = tmp_path / "mountinfo"
     table.write_text(f"22 1 0:21 / {tmp_path} rw - nfs4 server:/ rw\n")
-    monkeypatch.setattr(mounts, "_MOUNTS", table)
+    monkeypatch.setattr(connection_module, "_MOUNTS", table)
     path = tmp_path / "runs.db"
     with pytest.warns(UserWarning, match=r"network file system \(nfs4\)"):
         writer = Writer(path)

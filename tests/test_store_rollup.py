@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from labbench.errors import InputError
 from labbench.records import Boundary, Points
-from labbench.store import rollup, summary
 from labbench.store.reader import Reader
-from labbench.store.series import Curve
+from labbench.store.series import points as points_module
+from labbench.store.series import rollup
+from labbench.store.series.curves import Curve
 from labbench.store.writer import Writer
 from store_samples import points, start
 from test_store_points import same, summarised
@@ -273,5 +274,5 @@ def test_rebuilding_everything_changes_nothing(writer: Writer, path: Path) -> No
     writer.write([points(run, "loss", noisy(30_000))])
     before = stored(path)
     with writer._transaction() as connection:
-        summary.rebuild(connection, run.id, 1)
+        points_module.rebuild(connection, run.id, 1)
     assert stored(path) == before

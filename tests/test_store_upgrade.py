@@ -18,7 +18,7 @@ from click.testing import Result
 
 from labbench.records import RunRecord
 from labbench.store import schema
-from labbench.store.health import examine
+from labbench.store.maintenance.health import examine
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from store_samples import files_beside

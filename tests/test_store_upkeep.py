@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labbench.files import files_folder
-from labbench.importing.labbench import import_labbench
+from labbench.importing.labbench_db import import_labbench
 from labbench.records import Finished, Points
-from labbench.store.copying import back_up
-from labbench.store.health import Series, examine
-from labbench.store.keeper import Keeper
+from labbench.store.maintenance.health import Series, examine
+from labbench.store.maintenance.keeper import Keeper
+from labbench.store.maintenance.merge import back_up
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from store_samples import files_beside, new_run, points, queue, start

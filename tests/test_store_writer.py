@@ -367,9 +367,9 @@ def test_a_key_from_elsewhere_cannot_lead_out_of_the_folder_of_files(writer: Wri
 def test_a_database_that_becomes_locked_is_an_error_that_can_be_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from labbench.store import opening
+    from labbench.store import connection
 
-    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.05)
     with Writer(path) as writer, Writer(path) as other:
         [run] = start(writer)
         other._connection.execute("BEGIN IMMEDIATE")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labbench.errors import InputError
-from labbench.store import tables
+from labbench.store.queries import tables
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from store_samples import new_run, points, start

@@ -18,9 +18,9 @@ import labbench
 import scripts
 from labbench.errors import InputError
 from labbench.records import Points
-from labbench.store.script_runs import new_script_run
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.spill import Spill
+from labbench.store.scripts.script_run import new_script_run
+from labbench.store.scripts.spill import Spill
 from labbench.store.writer import Writer
 
 
@@ -225,7 +225,7 @@ def test_a_database_that_another_program_locks_is_waited_for(tmp_path: Path) -> 
 
 
 def test_a_network_file_system_is_warned_of_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labbench.store.opening.network_file_system", lambda path: "nfs4")
+    monkeypatch.setattr("labbench.store.connection.network_file_system", lambda path: "nfs4")
     with pytest.warns(UserWarning, match=r"runs.db is on a network file system \(nfs4\)"):
         run = labbench.start(db=tmp_path / "runs.db")
     for step in range(3_000):

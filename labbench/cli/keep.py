@@ -13,7 +13,7 @@ from labbench.errors import InputError, StoreError
 from labbench.text import clean
 
 if TYPE_CHECKING:
-    from labbench.store.health import Diagnosis
+    from labbench.store.maintenance.health import Diagnosis
 
 existing = click.Path(path_type=Path, dir_okay=False)
 
@@ -32,7 +32,7 @@ def import_labbench(db: Path, path: Path) -> None:
 
     Runs that are here already are left alone, or brought up to date where they have gone on there.
     """
-    from labbench.importing.labbench import import_labbench
+    from labbench.importing.labbench_db import import_labbench
 
     merged = import_labbench(db, path)
     click.echo(f"{len(merged.new)} new runs, {len(merged.newer)} brought up to date, {merged.n_same} were here already")
@@ -60,11 +60,11 @@ def import_csv(db: Path, path: Path) -> None:
 @database
 def doctor(db: Path, fix: bool) -> None:
     """Check the database: the file, its tables, and whether summaries and rollups are what the points say."""
-    from labbench.store.health import examine
+    from labbench.store.maintenance.health import examine
 
     diagnosis = examine(db)
     if fix and not diagnosis.is_sound and not diagnosis.damage:
-        from labbench.store.keeper import Keeper
+        from labbench.store.maintenance.keeper import Keeper
 
         with Keeper(db) as keeper:
             keeper.repair(diagnosis)
@@ -103,7 +103,7 @@ def _complaints(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator[str]
 @database
 def vacuum(db: Path) -> None:
     """Shrink the database to what is in it."""
-    from labbench.store.keeper import Keeper
+    from labbench.store.maintenance.keeper import Keeper
 
     before = _size(db)
     with Keeper(db) as keeper:
@@ -117,7 +117,7 @@ def vacuum(db: Path) -> None:
 def backup(db: Path, copy: Path) -> None:
     """Copy the database to FILE as it is at this moment, also while runs are training."""
     from labbench.files import files_folder
-    from labbench.store.copying import back_up
+    from labbench.store.maintenance.merge import back_up
 
     back_up(db, copy)
     click.echo(f"{copy}: {_size(copy) / 1e6:.1f} MB")

@@ -14,7 +14,7 @@ from labbench.cli.options import database, filters
 from labbench.errors import InputError
 
 if TYPE_CHECKING:
-    from labbench.store.tables import Shape
+    from labbench.store.queries.tables import Shape
 
 
 @click.command()

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from labbench.errors import InputError
 from labbench.export import restored
-from labbench.store.importing import ForeignRun, Import
-from labbench.store.keeper import Keeper
+from labbench.store.maintenance.external_runs import ForeignRun, Import
+from labbench.store.maintenance.keeper import Keeper
 
 _NEEDED = ("run", "metric", "step", "value")
 _AT_ONCE = 100_000

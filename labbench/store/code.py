@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from labbench.records import Config, Status, Stop
-from labbench.store.rows import FROM_RUNS, STATUS, THESE, as_json_list
+from labbench.store.queries.run_rows import FROM_RUNS, STATUS, THESE, as_json_list
 
 
 @dataclass(frozen=True, slots=True)

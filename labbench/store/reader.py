@@ -17,21 +17,20 @@ from labbench.errors import InputError, RunNotFound, did_you_mean
 from labbench.filters.parser import Filter, parse
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
 from labbench.store.code import CodedRun, read_other_code
-from labbench.store.configs import config_keys
-from labbench.store.lookup import find
-from labbench.store.ordering import order, require_heading, value_under
-from labbench.store.query import Sql, read_metrics, settings_of, where
-from labbench.store.rows import FROM_RUNS, STATUS, THESE, as_json_list, read_records
-from labbench.store.script_runs import Artifact
-from labbench.store.series import Curve, read_curves, read_series
-from labbench.store.streaming import PointRow, StepRow, stream_points, stream_runs, stream_steps
-from labbench.store.watching import FreshConnection
+from labbench.store.fresh_connection import FreshConnection
+from labbench.store.queries.filter_sql import Sql, read_metrics, settings_of, where
+from labbench.store.queries.find_run import find
+from labbench.store.queries.order_sql import order, require_heading, value_under
+from labbench.store.queries.run_rows import FROM_RUNS, STATUS, THESE, as_json_list, config_keys, read_records
+from labbench.store.queries.stream import PointRow, StepRow, stream_points, stream_runs, stream_steps
+from labbench.store.scripts.script_run import Artifact
+from labbench.store.series.curves import Curve, read_curves, read_series
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from labbench.store.tables import Shape
+    from labbench.store.queries.tables import Shape
 from labbench.filters.parser import RunFilter
 
 
@@ -282,7 +281,7 @@ class Reader:
 
         A row is a run, or by its `shape` a point ("long") or a step ("wide"). Raises InputError without pandas.
         """
-        from labbench.store.tables import data_frame
+        from labbench.store.queries.tables import data_frame
 
         return data_frame("pandas", self, wanted, shape, metrics)
 
@@ -290,7 +289,7 @@ class Reader:
         self, wanted: RunFilter = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
         """The same as a polars.DataFrame."""
-        from labbench.store.tables import data_frame
+        from labbench.store.queries.tables import data_frame
 
         return data_frame("polars", self, wanted, shape, metrics)
 

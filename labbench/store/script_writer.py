@@ -12,12 +12,12 @@ from pathlib import Path
 
 from labbench.errors import InputError, LabbenchError, RunNotFound
 from labbench.records import Points, RunRecord
+from labbench.store.connection import beside, explained
 from labbench.store.liveness import HOST
-from labbench.store.lookup import find
-from labbench.store.opening import beside, explained
-from labbench.store.recording import record_events
-from labbench.store.script_runs import Printed, ScriptRun, insert, write_changes, write_printed
-from labbench.store.summary import forget_points
+from labbench.store.queries.find_run import find
+from labbench.store.recording.events import record_events
+from labbench.store.scripts.script_run import Printed, ScriptRun, insert, write_changes, write_printed
+from labbench.store.series.points import forget_points
 from labbench.store.writer import Writer
 
 _OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"

@@ -19,14 +19,13 @@ from typing import Literal, Self, TypeAlias
 from labbench.files import files_folder, run_folder
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Stop
 from labbench.store.code import CodeSorting, record_sorting
-from labbench.store.configs import set_config
+from labbench.store.connection import explained, open_for_writing, resolved
 from labbench.store.liveness import HOST
-from labbench.store.opening import explained, open_for_writing, resolved
-from labbench.store.queueing import experiment_id_of, insert_missing, link_sources
-from labbench.store.recording import end_run, record_events
-from labbench.store.rows import STATUS, THESE, as_json_list, read_records, storable
-from labbench.store.spill import take_in
-from labbench.store.summary import forget_points
+from labbench.store.queries.run_rows import STATUS, THESE, as_json_list, read_records, set_config, storable
+from labbench.store.recording.events import end_run, record_events
+from labbench.store.recording.queue import experiment_id_of, insert_missing, link_sources
+from labbench.store.scripts.spill import take_in
+from labbench.store.series.points import forget_points
 
 Action: TypeAlias = Literal["stop", "retry"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from labbench.errors import InputError
 from labbench.files import write_atomically
-from labbench.store.script_runs import Artifact
+from labbench.store.scripts.script_run import Artifact
 from labbench.tracking.talk import tell
 
 

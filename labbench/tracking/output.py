@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from labbench.store.script_runs import Printed, Stream
+from labbench.store.scripts.script_run import Printed, Stream
 
 _LONGEST = 65_536
 """Characters of one line that are kept together."""

@@ -19,8 +19,8 @@ from itertools import chain
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.store.script_runs import Printed, ScriptRun
 from labbench.store.script_writer import ScriptWriter
+from labbench.store.scripts.script_run import Printed, ScriptRun
 from labbench.tracking.columns import Call, Columns
 from labbench.tracking.process import end_with_worker
 from labbench.tracking.storage import Batch, Storage

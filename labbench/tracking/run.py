@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_args
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.records import Goal
-from labbench.store.script_runs import Printed, Stream
+from labbench.store.scripts.script_run import Printed, Stream
 from labbench.tracking import process
 from labbench.tracking.config import RunConfig
 from labbench.tracking.ending import Ending, ending_of, exit_ending

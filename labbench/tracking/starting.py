@@ -12,8 +12,8 @@ from time import monotonic_ns
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.store.script_runs import ScriptRun, new_script_run
 from labbench.store.script_writer import ScriptWriter
+from labbench.store.scripts.script_run import ScriptRun, new_script_run
 from labbench.tracking.background import Background
 from labbench.tracking.config import plain_config, read_config
 from labbench.tracking.recorder import Recorder

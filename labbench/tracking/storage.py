@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from labbench.errors import LabbenchError
 from labbench.records import Points
-from labbench.store.script_runs import Printed, ScriptRun
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.spill import Spill
+from labbench.store.scripts.script_run import Printed, ScriptRun
+from labbench.store.scripts.spill import Spill
 from labbench.tracking.talk import tell, tell_once
 
 _PAUSES = (0.1, 5.0)

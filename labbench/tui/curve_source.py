@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     from numpy.typing import NDArray
 
     from labbench.curves import Floats, Series
-    from labbench.store.series import Curve
+    from labbench.store.series.curves import Curve
     from labbench.tui.view import Range, XAxis
 
 COLUMNS = 1600

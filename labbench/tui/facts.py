@@ -13,7 +13,7 @@ from labbench import text
 from labbench.metrics import is_axis, metric_rank
 from labbench.portrait_file import Portrait
 from labbench.records import Goal, RunRecord, default_goal
-from labbench.store.script_runs import Artifact
+from labbench.store.scripts.script_run import Artifact
 from labbench.text import show_setting
 from labbench.tui.looks import STATUS_LOOKS
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from labbench.filters.parser import Filter
 from labbench.records import RunRecord, require_key
-from labbench.store.opening import explained, open_for_reading
-from labbench.store.query import read_metrics, where
-from labbench.store.rows import FROM_RUNS, THESE, as_json_list, read_records
+from labbench.store.connection import explained, open_for_reading
+from labbench.store.queries.filter_sql import read_metrics, where
+from labbench.store.queries.run_rows import FROM_RUNS, THESE, as_json_list, read_records
 
 _RUNS_AT_ONCE = 200
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from labbench.records import Config, FailureKind, Goal
-from labbench.store.configs import config_json
 from labbench.store.liveness import HOST
-from labbench.store.queueing import experiment_id_of, keep_source, new_key
-from labbench.store.recording import metric_id_of
-from labbench.store.rows import storable
+from labbench.store.queries.run_rows import config_json, storable
+from labbench.store.recording.events import metric_id_of
+from labbench.store.recording.queue import experiment_id_of, keep_source, new_key
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
 

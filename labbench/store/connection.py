@@ -1,25 +1,24 @@
-"""Opens a database for writing or for reading, and says in plain words why one cannot be opened.
-
-A refused open changes nothing: what a file is, is found out by reading alone before anything is set on it.
-"""
+"""Open SQLite connections: journal mode, read-only access, network file systems, clear errors."""
 
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
 from labbench.errors import InputError, LabbenchError, StoreError
 from labbench.store import schema
 from labbench.store.liveness import is_lost
-from labbench.store.mounts import network_file_system
 
 _IMMUTABLE = "mode=ro&immutable=1"
+
 
 BUSY_SECONDS = 10.0
 """How long to wait for another process's transaction; labbench's own take milliseconds."""
@@ -210,3 +209,41 @@ def _make_current(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:  # a full disk has ended it already
             connection.execute("ROLLBACK")
         raise
+
+
+_NETWORK = {
+    "9p", "acfs", "afs", "beegfs", "ceph", "cephfs", "cifs", "davfs", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.sshfs",
+    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "panfs", "smb3", "smbfs",
+}  # fmt: skip
+
+
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def network_file_system(path: Path) -> str | None:
+    """The type of the network file system that the path is on; None on a local one and where it cannot be known.
+
+    It is known on Linux alone: other systems tell it only through programs that are slow to start.
+    """
+    kind = _file_system_of_folder(str(path.resolve().parent))
+    return kind if kind in _NETWORK else None
+
+
+@lru_cache(maxsize=64)  # a screen opens its database several times a second
+def _file_system_of_folder(folder: str) -> str | None:
+    try:
+        return file_system(folder, _MOUNTS.read_text(errors="surrogateescape"))
+    except OSError:
+        return None
+
+
+def file_system(path: str, mounts: str) -> str | None:
+    """The type of the innermost mount above an absolute path, from the text of Linux's mountinfo."""
+    kind, longest = None, 0
+    for line in mounts.splitlines():
+        fields, _, source = line.partition(" - ")
+        # the kernel writes a space in a path as \040, and tabs, line feeds and backslashes likewise
+        mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]).rstrip("/") + "/"
+        if len(mount) >= longest and f"{path}/".startswith(mount):  # of two on one folder the later one is seen
+            kind, longest = source.split()[0], len(mount)
+    return kind

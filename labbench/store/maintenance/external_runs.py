@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from labbench.records import Config
-from labbench.store.configs import config_json
-from labbench.store.queueing import experiment_id_of, new_key
-from labbench.store.recording import metric_id_of
-from labbench.store.rows import storable
-from labbench.store.summary import add_points
+from labbench.store.queries.run_rows import config_json, storable
+from labbench.store.recording.events import metric_id_of
+from labbench.store.recording.queue import experiment_id_of, new_key
+from labbench.store.series.points import add_points
 
 _KEY = re.compile("[a-z][a-z0-9]{7}")
 

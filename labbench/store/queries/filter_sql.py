@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from labbench.filters.parser import RESERVED, And, Compare, Filter, Function, Not, Or, mentions, timestamp
 from labbench.records import Goal, default_goal
-from labbench.store.rows import STATUS, storable
+from labbench.store.queries.run_rows import STATUS, storable
 
 Metrics: TypeAlias = Mapping[str, tuple[int, Goal]]
 """The id and the goal of every metric that the database has."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable
 
 from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
-from labbench.store.rows import storable
-from labbench.store.summary import add_points
+from labbench.store.queries.run_rows import storable
+from labbench.store.series.points import add_points
 
 
 def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from labbench.records import NewRun, Stop
-from labbench.store.configs import config_json
-from labbench.store.rows import THESE, as_json_list, storable
+from labbench.store.queries.run_rows import THESE, as_json_list, config_json, storable
 
 # no 0, 1, i, l, o to misread; a letter first, so that no key reads as a number
 _LETTERS = "abcdefghjkmnpqrstuvwxyz"

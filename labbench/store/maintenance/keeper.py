@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labbench.errors import InputError
-from labbench.store.copying import Merged, attached, merge
-from labbench.store.health import Diagnosis, repair
-from labbench.store.importing import Import
-from labbench.store.opening import explained
-from labbench.store.rows import STATUS
+from labbench.store.connection import explained
+from labbench.store.maintenance.external_runs import Import
+from labbench.store.maintenance.health import Diagnosis, repair
+from labbench.store.maintenance.merge import Merged, attached, merge
+from labbench.store.queries.run_rows import STATUS
 from labbench.store.writer import Writer
 
 

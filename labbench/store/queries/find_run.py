@@ -6,7 +6,7 @@ import sqlite3
 
 from labbench.errors import RunNotFound
 from labbench.records import RunRecord
-from labbench.store.rows import read_records, storable
+from labbench.store.queries.run_rows import read_records, storable
 
 _SHOWN = 10
 _COMPARED = 2000  # names that are looked through for one alike: more would be felt

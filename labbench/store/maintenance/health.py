@@ -11,9 +11,9 @@ from pathlib import Path
 from labbench.files import files_folder
 from labbench.records import is_key
 from labbench.store import schema
-from labbench.store.opening import explained, open_for_reading
-from labbench.store.rows import STATUS
-from labbench.store.summary import rebuild
+from labbench.store.connection import explained, open_for_reading
+from labbench.store.queries.run_rows import STATUS
+from labbench.store.series.points import rebuild
 
 _OF_RUN = ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources")
 _OF_METRIC = ("points", "summary", "rollup")

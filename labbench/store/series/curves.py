@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from labbench.store import rollup
-from labbench.store.rows import THESE, as_json_list
+from labbench.store.queries.run_rows import THESE, as_json_list
+from labbench.store.series import rollup
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from labbench.errors import InputError
 from labbench.json_documents import iso_time, plain
 from labbench.records import RunRecord
-from labbench.store.streaming import PointRow, StepRow
+from labbench.store.queries.stream import PointRow, StepRow
 
 if TYPE_CHECKING:
     from labbench.filters.parser import RunFilter

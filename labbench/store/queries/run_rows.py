@@ -1,4 +1,4 @@
-"""Between rows and records: a run's columns become a `RunRecord`, its config JSON that SQL can look into."""
+"""Rows of the table `runs` to `RunRecord`s, and configs to JSON."""
 
 from __future__ import annotations
 
@@ -7,22 +7,32 @@ import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 from labbench.errors import InputError
 from labbench.records import MetricSummary, RunRecord, require_key
 
 _IS_LOST = "runs.status = 'running' AND is_lost(runs.heartbeat, runs.host, runs.pid)"
+
+
 STATUS = f"CASE WHEN {_IS_LOST} THEN 'lost' ELSE runs.status END"
 """The status as a reader sees it; `is_lost` is registered on every connection of ours."""
+
 
 THESE = "IN (SELECT value FROM json_each(?))"
 """Membership in many values behind one parameter, `as_json_list`: SQLite limits how many parameters there may be."""
 
+
 FROM_RUNS = "FROM runs JOIN experiments ON experiments.id = runs.experiment_id"
 
+
 _FIELDS = tuple(field.name for field in fields(RunRecord) if field.name not in ("tags", "summary"))
+
+
 _EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS}
+
+
 _COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
 
 
@@ -88,3 +98,58 @@ def _summaries(
         value = math.nan if last is None else last
         found.setdefault(run_id, {})[names[metric_id]] = MetricSummary(n, n_nonfinite, first, value, *rest)
     return found
+
+
+# stand for the infinities while a config is written: no text that a person would set
+_INFINITY, _MINUS_INFINITY = "\0+inf", "\0-inf"
+
+
+def config_json(config: Mapping[str, Any]) -> str:
+    """A config as JSON that SQLite can read too.
+
+    JSON has no infinities, but a number that overflows is one; NaN, which it cannot say, becomes the string "nan".
+    """
+    try:
+        text = json.dumps(dict(config), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_with_marks(dict(config)), ensure_ascii=False)
+        text = text.replace(json.dumps(_INFINITY), "9e999").replace(json.dumps(_MINUS_INFINITY), "-9e999")
+    return storable(text)
+
+
+def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str, Any]) -> None:
+    """Give a run these values; keys that it has beside them, such as those that its script has added, stay."""
+    [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
+    recorded = json.loads(text)
+    new = config_json({**recorded, **config} if isinstance(recorded, dict) else config)
+    if new != text:
+        connection.execute("UPDATE runs SET config = ? WHERE id = ?", (new, run_id))
+
+
+@lru_cache(maxsize=2)  # whoever watches a database asks again after each commit, and its configs are as they were
+def config_keys(configs: tuple[str, ...]) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """The keys of configs (JSON) in the order they first come, and those that have one value in all, with it.
+
+    Not having a key counts as a value of it.
+    """
+    keys: dict[str, None] = {}
+    constant: dict[str, Any] | None = None
+    for text in configs:
+        config = json.loads(text)
+        if constant is None:
+            constant = config
+        else:
+            constant = {key: value for key, value in constant.items() if key in config and config[key] == value}
+        if not config.keys() <= keys.keys():
+            keys |= dict.fromkeys(config)
+    return tuple(keys), constant or {}
+
+
+def _with_marks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_marks(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_marks(item) for item in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else _INFINITY if value > 0 else _MINUS_INFINITY

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from labbench.errors import StoreError
-from labbench.store.opening import explained, has_side_files, is_live, open_for_reading, resolved
+from labbench.store.connection import explained, has_side_files, is_live, open_for_reading, resolved
 
 Result = TypeVar("Result")
 

@@ -11,8 +11,8 @@ from typing import IO
 
 from labbench.errors import InputError
 from labbench.files import files_folder, open_without_links, run_folder, write_atomically
-from labbench.store.copying import Merged
-from labbench.store.keeper import Keeper
+from labbench.store.maintenance.keeper import Keeper
+from labbench.store.maintenance.merge import Merged
 from labbench.store.reader import Reader
 
 

@@ -13,9 +13,9 @@ from urllib.parse import quote
 from labbench.errors import InputError
 from labbench.files import write_atomically
 from labbench.records import require_key
-from labbench.store.opening import explained, is_live, open_for_reading
-from labbench.store.queueing import new_key
-from labbench.store.rows import STATUS
+from labbench.store.connection import explained, is_live, open_for_reading
+from labbench.store.queries.run_rows import STATUS
+from labbench.store.recording.queue import new_key
 
 _COPIED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources", "tags")
 _REPLACED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources")

@@ -7,8 +7,8 @@ import sqlite3
 
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import FUNCTIONS, Function
-from labbench.store.configs import config_keys
-from labbench.store.query import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
+from labbench.store.queries.filter_sql import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
+from labbench.store.queries.run_rows import config_keys
 
 _WORDS = {
     **TEXT_COLUMNS,

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 from labbench.errors import InputError
 from labbench.files import open_without_links
 from labbench.records import Points, require_key
-from labbench.store.recording import metric_id_of
-from labbench.store.script_runs import (
+from labbench.store.recording.events import metric_id_of
+from labbench.store.scripts.script_run import (
     Artifact,
     Printed,
     ScriptRun,
@@ -30,7 +30,7 @@ from labbench.store.script_runs import (
     write_changes,
     write_printed,
 )
-from labbench.store.summary import add_points, forget_points
+from labbench.store.series.points import add_points, forget_points
 
 _MARK = ".spilled-"
 

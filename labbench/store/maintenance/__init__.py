@@ -1,0 +1,1 @@
+"""Maintenance of a database: edits, health checks, merge, backup."""

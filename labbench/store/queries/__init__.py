@@ -1,0 +1,1 @@
+"""Queries over runs: filters, sorting, lookup, tables."""

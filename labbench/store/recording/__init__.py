@@ -1,0 +1,1 @@
+"""Writing of runs that `labbench run` trains."""

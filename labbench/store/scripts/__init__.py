@@ -1,0 +1,1 @@
+"""Writing of runs that a user's own script logs."""

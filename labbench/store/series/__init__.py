@@ -1,0 +1,1 @@
+"""Series of points: writing, rollups, and reading at the resolution of a screen."""
