@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from labbench.store.reader import Reader
     from labbench.tracking.run import Run
-    from labbench.tracking.starting import start
-    from labbench.tracking.trio import finish, init, log
+    from labbench.tracking.start import start
+    from labbench.tracking.wandb_compat import finish, init, log
     from labbench.train.load_model import load_model
 
 
@@ -24,10 +24,10 @@ __all__ = ["Run", "finish", "init", "load_model", "log", "open", "start"]
 
 _HOMES = {
     "Run": "tracking.run",
-    "start": "tracking.starting",
-    "init": "tracking.trio",
-    "log": "tracking.trio",
-    "finish": "tracking.trio",
+    "start": "tracking.start",
+    "init": "tracking.wandb_compat",
+    "log": "tracking.wandb_compat",
+    "finish": "tracking.wandb_compat",
     "load_model": "train.load_model",
 }
 

@@ -12,7 +12,7 @@ import pytest
 import scripts
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-from labbench.tracking.recorder import BATCH, LIMIT
+from labbench.tracking.writer_thread import BATCH, LIMIT
 
 HUNDRED = """
 run = labbench.start("a run", db="runs.db")
@@ -254,7 +254,7 @@ def test_a_run_that_is_told_to_end_beside_a_lock_keeps_its_points_within_a_sched
 
 def test_a_signal_to_who_waits_for_room_is_answered_at_once(tmp_path: Path) -> None:
     code = """
-    from labbench.tracking import recorder
+    from labbench.tracking import writer_thread as recorder
     recorder.LIMIT = 100
     run = labbench.start("a run", system_metrics=False)
     wake, sent = run._recorder.wake, []

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 import labbench
 from labbench.errors import InputError
 from labbench.records import RunRecord
-from labbench.tracking.names import LONGEST, storable_name
 from labbench.tracking.storage import Batch, Storage
+from labbench.tracking.values import LONGEST, storable_name
 
 
 @pytest.fixture

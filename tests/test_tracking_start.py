@@ -24,9 +24,9 @@ import scripts
 from labbench.errors import InputError, RunNotFound
 from labbench.records import RunRecord
 from labbench.store.writer import Writer
-from labbench.tracking import system
+from labbench.tracking import system_metrics
 from labbench.tracking.config import plain_config
-from labbench.tracking.system import Sampler, cgroup_memory
+from labbench.tracking.system_metrics import Sampler, cgroup_memory
 from store_samples import queue
 
 
@@ -354,9 +354,9 @@ def test_memory_in_a_container_is_a_share_of_its_limit(tmp_path: Path, monkeypat
         assert cgroup_memory(root) == (2**18, 2**20)
     (root / "memory.max").write_text("max\n")
     assert cgroup_memory(root) is None
-    monkeypatch.setattr(system, "cgroup_memory", lambda: (2**18, 2**20))
+    monkeypatch.setattr(system_metrics, "cgroup_memory", lambda: (2**18, 2**20))
     assert Sampler().sample()["system/memory_percent"] == 25
-    monkeypatch.setattr(system, "cgroup_memory", lambda: (2**18, 2**62))  # version 1 without a limit
+    monkeypatch.setattr(system_metrics, "cgroup_memory", lambda: (2**18, 2**62))  # version 1 without a limit
     assert Sampler().sample()["system/memory_percent"] > 0.001
 
 
@@ -374,8 +374,8 @@ def test_system_metrics_that_a_container_hides_are_left_out(monkeypatch: pytest.
 def test_system_metrics_are_sampled_beside_the_run_at_steps_of_its_own(
     monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
-    monkeypatch.setattr("labbench.tracking.background.SYSTEM_SECONDS", 0.01)
-    monkeypatch.setattr("labbench.tracking.background.LOAD_SECONDS", 0)
+    monkeypatch.setattr("labbench.tracking.monitor.SYSTEM_SECONDS", 0.01)
+    monkeypatch.setattr("labbench.tracking.monitor.LOAD_SECONDS", 0)
     with labbench.start(system_metrics=wanted) as run:
         for step in range(0, 50, 10):
             run.log({"loss": 1.0}, step=step)
@@ -500,8 +500,8 @@ def test_files_of_one_name_are_two_artifacts(tmp_path: Path) -> None:
 def test_a_resumed_run_goes_on_behind_its_own_steps_not_those_of_the_machine_s_figures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("labbench.tracking.background.SYSTEM_SECONDS", 0.02)
-    monkeypatch.setattr("labbench.tracking.background.LOAD_SECONDS", 0)
+    monkeypatch.setattr("labbench.tracking.monitor.SYSTEM_SECONDS", 0.02)
+    monkeypatch.setattr("labbench.tracking.monitor.LOAD_SECONDS", 0)
     for attempt in range(2):
         with labbench.start("a run", resume="a run" if attempt else None) as run:
             time.sleep(0.5)

@@ -51,7 +51,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 IMPATIENT = """
-from labbench.tracking import recorder
+from labbench.tracking import writer_thread as recorder
 recorder.CLOSING_SECONDS = 0.2
 """
 

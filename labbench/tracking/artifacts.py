@@ -9,7 +9,7 @@ from pathlib import Path
 from labbench.errors import InputError
 from labbench.files import write_atomically
 from labbench.store.scripts.script_run import Artifact
-from labbench.tracking.talk import tell
+from labbench.tracking.messages import tell
 
 
 def recorded(path: Path, folder: Path, *, copy: bool) -> Artifact:

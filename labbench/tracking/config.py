@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.tracking.talk import as_text
+from labbench.tracking.messages import as_text
 
 _LONGEST_INTEGER = 4_096
 """Bits: Python writes and reads no integers of more than 4,300 digits as JSON, so the run could not be stored."""

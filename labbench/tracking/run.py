@@ -8,20 +8,22 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Protocol, get_args
 
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.records import Goal
-from labbench.store.scripts.script_run import Printed, Stream
-from labbench.tracking import process
+from labbench.store.script_writer import ScriptWriter
+from labbench.store.scripts.script_run import Printed, ScriptRun, Stream
+from labbench.tracking import process_hooks
 from labbench.tracking.config import RunConfig
-from labbench.tracking.ending import Ending, ending_of, exit_ending
-from labbench.tracking.hot_path import log_of
-from labbench.tracking.names import storable_name
-from labbench.tracking.recorder import Recorder
+from labbench.tracking.log import log_of
+from labbench.tracking.process_hooks import Ending, ending_of, exit_ending
 from labbench.tracking.summary import RunSummary
+from labbench.tracking.values import storable_name
+from labbench.tracking.writer_thread import Recorder
 
 
 class Closing(Protocol):
@@ -50,7 +52,7 @@ class Run:
         self._watches_output = False
         self._closing = ExitStack()
         self._ending = threading.RLock()
-        process.watch(self)
+        process_hooks.watch(self)
 
     @property
     def key(self) -> str:
@@ -94,7 +96,7 @@ class Run:
 
     def watch_output(self) -> None:
         """Keep what is printed from now on with the run; `start(capture_output=True)` does so from the start."""
-        from labbench.tracking.output import Tee  # as above
+        from labbench.tracking.console import Tee  # as above
 
         if not self._watches_output:
             self._watches_output = True
@@ -130,7 +132,7 @@ class Run:
                 if recorder.run.drives:
                     recorder.change(lambda run: replace(run, finished=time.time(), **asdict(ending)))
             recorder.close()
-            process.unwatch(self)
+            process_hooks.unwatch(self)
 
     # Another process.
 
@@ -146,7 +148,6 @@ class Run:
         self._closing.pop_all()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from labbench.tracking.starting import join  # it makes runs, so it imports this module
 
         return join, (str(self.path), self.key)
 
@@ -163,3 +164,19 @@ class Run:
         self._recorder.printed.append(printed)
         if self._recorder.calls.asleep:
             self._recorder.wake()
+
+
+def join(path: str, key: str) -> Run:
+    """A live run in another process than the one that started it: what a `Run` is unpickled to."""
+    writer = ScriptWriter(Path(path))
+    try:
+        known = writer.attach(key)
+    except BaseException:
+        writer.close()
+        raise
+    return Run(Recorder(writer, known, began=_began(known)), writer.path)
+
+
+def _began(run: ScriptRun) -> int:
+    """When the run began, on the clock of `time.monotonic_ns()`, which no change of the time of day moves."""
+    return monotonic_ns() - round((time.time() - run.started) * 1e9)

@@ -16,7 +16,7 @@ from labbench.records import Points
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import Printed, ScriptRun
 from labbench.store.scripts.spill import Spill
-from labbench.tracking.talk import tell, tell_once
+from labbench.tracking.messages import tell, tell_once
 
 _PAUSES = (0.1, 5.0)
 """Seconds before a database that could not be written is tried again: the first time, and at most."""

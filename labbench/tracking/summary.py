@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from time import monotonic_ns
 from typing import Any
 
-from labbench.tracking.names import storable_name
-from labbench.tracking.recorder import Recorder
-from labbench.tracking.values import flattened
+from labbench.tracking.values import flattened, storable_name
+from labbench.tracking.writer_thread import Recorder
 
 
 class RunSummary(Mapping[str, float]):

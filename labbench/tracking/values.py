@@ -1,21 +1,19 @@
-"""What a person logs, as plain numbers under flat names.
-
-`run.log` copies a dict of floats by itself. Anything else comes through here, still on the training thread: what may
-change before it is written is read now, only a number on a GPU is left there for the writer to fetch.
-"""
+"""Names and values of logged metrics: flattening, conversion, limits."""
 
 from __future__ import annotations
 
 import operator
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, SupportsFloat, TypeAlias
 
 from labbench.errors import InputError
-from labbench.tracking.talk import shown
+from labbench.tracking.messages import shown
 
 MAX_STEP = 2**62
 """The largest step that may be given: half of what SQLite stores, so that no count from it comes to an end."""
+
 
 _DEEPEST = 100
 """Levels of nested dicts; one that contains itself has more."""
@@ -99,3 +97,21 @@ def _number(key: Any, value: Any) -> Value:
     except OverflowError:
         raise InputError(f"run.log: `{key}` is an integer too large for a float: {shown(number)}") from None
     raise InputError(f"run.log: `{key}` must be a number, not {shown(value)}")
+
+
+LONGEST = 250
+"""Characters. Longer names are cut, and told apart by eight digits of their hash."""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def storable_name(key: Any) -> str:
+    """The name under which the values of a key are stored; the key itself where it is an ordinary one."""
+    name = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(key)) or "(no name)"
+    if len(name) > LONGEST:
+        import hashlib  # 3 ms, which start() need not pay
+
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        name = f"{name[: LONGEST - 9]}…{digest}"
+    return name

@@ -21,10 +21,10 @@ from typing import Any
 from labbench.errors import InputError
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import Printed, ScriptRun
-from labbench.tracking.columns import Call, Columns
-from labbench.tracking.process import end_with_worker
+from labbench.tracking.batching import Call, Columns
+from labbench.tracking.messages import tell, tell_once
+from labbench.tracking.process_hooks import end_with_worker
 from labbench.tracking.storage import Batch, Storage
-from labbench.tracking.talk import tell, tell_once
 
 LIMIT = 20_000
 """Log calls that wait in memory."""

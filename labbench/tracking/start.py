@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic_ns
 from typing import Any
 
 from labbench.errors import InputError
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.scripts.script_run import ScriptRun, new_script_run
-from labbench.tracking.background import Background
+from labbench.store.scripts.script_run import new_script_run
 from labbench.tracking.config import plain_config, read_config
-from labbench.tracking.recorder import Recorder
-from labbench.tracking.run import Run
+from labbench.tracking.monitor import Background
+from labbench.tracking.run import Run, _began
+from labbench.tracking.writer_thread import Recorder
 
 
 def start(
@@ -89,22 +87,6 @@ def _texts(tags: Any) -> tuple[str, ...]:
         return (tags,) if isinstance(tags, str) else tuple(map(str, tags))
     except TypeError:
         raise InputError(f"start: tags are texts, not {type(tags).__name__}") from None
-
-
-def join(path: str, key: str) -> Run:
-    """A live run in another process than the one that started it: what a `Run` is unpickled to."""
-    writer = ScriptWriter(Path(path))
-    try:
-        known = writer.attach(key)
-    except BaseException:
-        writer.close()
-        raise
-    return Run(Recorder(writer, known, began=_began(known)), writer.path)
-
-
-def _began(run: ScriptRun) -> int:
-    """When the run began, on the clock of `time.monotonic_ns()`, which no change of the time of day moves."""
-    return monotonic_ns() - round((time.time() - run.started) * 1e9)
 
 
 def _script() -> Path | None:

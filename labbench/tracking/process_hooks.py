@@ -1,8 +1,4 @@
-"""What must happen when the process ends, is told to end, or forks: nothing that a run logged may be lost.
-
-Every hook leaves the one that was there before in force: signal handlers are called on, `sys.excepthook` and
-`sys.exit` do what they did. They are set while a run is live and taken back with the last one.
-"""
+"""End runs however the process ends: signals, uncaught exceptions, exit, fork."""
 
 from __future__ import annotations
 
@@ -12,10 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
-from labbench.tracking.ending import Ending, ending_of
+from labbench.errors import is_out_of_memory
+from labbench.records import FailureKind
 
 
 class Live(Protocol):
@@ -30,13 +28,23 @@ class Live(Protocol):
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
 
+
 _live: list[Live] = []
+
+
 _handlers: dict[int, Any] = {}
+
+
 _signalled: int | None = None
+
+
 _exception: BaseException | None = None
 """What ends the process: it went through `sys.excepthook` or began in `sys.exit`."""
 
+
 _excepthook: Callable[[type[BaseException], BaseException, TracebackType | None], Any] | None = None
+
+
 _exit: Callable[..., NoReturn] | None = None
 
 
@@ -159,3 +167,43 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The last that is recorded of a run."""
+
+    status: Literal["finished", "failed", "stopped"]
+    reason: str | None = None
+    error_kind: FailureKind | None = None
+    error: str | None = None
+    """One line."""
+    traceback: str | None = None
+
+
+def ending_of(error: BaseException | None, *, signalled: int | None = None, killed: bool = False) -> Ending:
+    """The ending of a run whose script was left by an error or by none.
+
+    `signalled` is the last signal that came. It ended the script if that is `killed`, or goes with an error's status.
+    """
+    if signalled is not None and (killed or isinstance(error, SystemExit | KeyboardInterrupt)):
+        return Ending("stopped", signal.Signals(signalled).name)
+    if error is None:
+        return Ending("finished", "script ended")
+    if isinstance(error, KeyboardInterrupt):
+        return Ending("stopped", "interrupted")
+    if isinstance(error, SystemExit):
+        return exit_ending(error.code)
+    import traceback  # 5 ms, which runs that end well need not pay
+
+    kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
+    message = traceback.format_exception_only(error)[-1].strip()
+    return Ending("failed", None, kind, message, "".join(traceback.format_exception(error)))
+
+
+def exit_ending(status: object) -> Ending:
+    """The ending that an exit status means: 0 and None are well, text is a message."""
+    if status is None or status == 0:
+        return Ending("finished", "script ended")
+    message = status if isinstance(status, str) else f"exit status {status}"
+    return Ending("failed", None, "user", message)

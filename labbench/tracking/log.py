@@ -13,8 +13,8 @@ from time import monotonic_ns
 from typing import Any, Protocol
 
 from labbench.errors import InputError
-from labbench.tracking.recorder import LIMIT, Recorder
 from labbench.tracking.values import MAX_STEP, flattened, whole
+from labbench.tracking.writer_thread import LIMIT, Recorder
 
 
 class Log(Protocol):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labbench._version import __version__
 from labbench.errors import InputError
-from labbench.tracking.recorder import Recorder
+from labbench.tracking.writer_thread import Recorder
 
 SYSTEM_SECONDS = 5.0
 """Between two readings of the system metrics."""
@@ -64,7 +64,7 @@ class Background:
         step = self._recorder.step
         if self._over.wait(LOAD_SECONDS):
             return
-        from labbench.tracking.system import Sampler
+        from labbench.tracking.system_metrics import Sampler
 
         sampler = Sampler()
         while not self._over.wait(SYSTEM_SECONDS):

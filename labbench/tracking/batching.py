@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from labbench.records import Points
-from labbench.tracking.names import storable_name
-from labbench.tracking.talk import tell_once
-from labbench.tracking.values import Value
+from labbench.tracking.messages import tell_once
+from labbench.tracking.values import Value, storable_name
 
 Call: TypeAlias = tuple[int, int, dict[str, Value]]
 """A log call: step, `time.monotonic_ns()`, and a dict that nobody else holds."""

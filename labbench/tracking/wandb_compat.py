@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.tracking import process
+from labbench.tracking import process_hooks
 from labbench.tracking.run import Run
-from labbench.tracking.starting import start
+from labbench.tracking.start import start
 from labbench.tracking.values import Value, flattened
 
 _IGNORED = frozenset(
@@ -63,7 +63,7 @@ def init(
         raise InputError(f"labbench.init knows no {', '.join(sorted(unknown))}; see labbench.start for what there is")
     if others:
         warnings.warn(f"labbench.init ignores {', '.join(sorted(others))}", stacklevel=2)
-    if process.newest() is not None:
+    if process_hooks.newest() is not None:
         finish()
     return start(name, experiment=project, config=config, tags=tags or (), note=notes)
 
@@ -85,14 +85,14 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -
 
 def finish(exit_code: int | None = None) -> None:
     """End the run that began last; an exit code other than 0 says that it failed. Where none is open, nothing."""
-    run = process.newest()
+    run = process_hooks.newest()
     if isinstance(run, Run):
         _waiting.pop(run.key, None)
         run.finish(exit_code or 0)
 
 
 def _current() -> Run:
-    run = process.newest()
+    run = process_hooks.newest()
     if not isinstance(run, Run):
         raise InputError("no run is open: call labbench.init() or labbench.start() first")
     return run
