@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.analysis.compare import best_first, compare, mean_intervals, winner_interval
+from labbench.analysis.comparison import best_first, compare, mean_intervals, winner_interval
+from labbench.analysis.distributions import t_quantile
 from labbench.analysis.effects import marginal
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import Noise, learn_noise
-from labbench.analysis.quantiles import t_quantile
-from labbench.analysis.setups import Observation, Table, tabulate
+from labbench.analysis.table import Observation, Table, tabulate
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Floats]

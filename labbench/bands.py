@@ -81,7 +81,7 @@ def _half_interval(squares: Floats, n: NDArray[np.int64]) -> Floats:
     alone = own > pooled
     variance = np.where(alone, own, pooled)
     degrees = np.where(alone, own_df, df)
-    from labbench.analysis.quantiles import t_quantile  # all of the analysis, 50 ms: no first curve waits for it
+    from labbench.analysis.distributions import t_quantile  # all of the analysis, 50 ms: no first curve waits for it
 
     quantiles = np.array([t_quantile(0.975, float(d)) if d else 0.0 for d in range(int(degrees.max(initial=0)) + 1)])
     half: Floats = quantiles[degrees] * np.sqrt(variance / np.maximum(n, 1))

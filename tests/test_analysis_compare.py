@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from labbench.analysis import Observation
-from labbench.analysis.compare import best_first, compare, contenders, held_out, mean_intervals, winner_interval
+from labbench.analysis.comparison import best_first, compare, contenders, held_out, mean_intervals, winner_interval
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.setups import Table, tabulate
+from labbench.analysis.table import Table, tabulate
 
 
 def table_of(values: np.ndarray, *, first_seeds: tuple[int, ...] = ()) -> Table:

@@ -9,7 +9,7 @@ from analysis_grids import AXES, grid, nothing_matters, optimizer_and_rate, with
 from labbench.analysis import Observation
 from labbench.analysis.effects import marginal, two_way
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.setups import tabulate
+from labbench.analysis.table import tabulate
 
 
 def effects_of(observations, name, goal="max"):

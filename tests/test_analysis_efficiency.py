@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from labbench.analysis import Observation, sentences, why
-from labbench.analysis.efficiency import Curve, area_under, areas, basin, costs, first_reached, reach, stability
-from labbench.analysis.setups import tabulate
+from labbench.analysis import Observation, why
+from labbench.analysis.costs import Curve, area_under, areas, basin, costs, first_reached, reach, stability
+from labbench.analysis.table import tabulate
+from labbench.reports.sentences import sentences
 
 
 def array(*values: float) -> np.ndarray:

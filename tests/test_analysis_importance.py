@@ -11,9 +11,9 @@ from analysis_grids import grid, nothing_matters, optimizer_and_rate, with_holes
 from labbench.analysis import Observation
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.setups import tabulate
+from labbench.analysis.table import tabulate
 from labbench.analysis.why import why
-from labbench.analysis.words import sentences
+from labbench.reports.sentences import sentences
 
 
 def decomposed(observations, *, forest=False):

@@ -5,10 +5,10 @@ import pytest
 
 from analysis_grids import grid, nothing_matters
 from labbench.analysis import Observation
-from labbench.analysis.compare import mean_intervals
+from labbench.analysis.comparison import mean_intervals
 from labbench.analysis.intervals import interquartile_mean, share_interval
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.setups import Table, tabulate
+from labbench.analysis.table import Table, tabulate
 
 
 def table_of(values: np.ndarray) -> Table:

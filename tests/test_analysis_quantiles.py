@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbench.analysis.quantiles import f_tail, incomplete_beta, t_quantile, t_tail
+from labbench.analysis.distributions import f_tail, incomplete_beta, t_quantile, t_tail
 
 stats = pytest.importorskip("scipy.stats", reason="SciPy is the reference here: pip install scipy")
 

@@ -7,7 +7,7 @@ import pytest
 
 from analysis_grids import grid, nothing_matters
 from labbench.analysis import Observation, observe
-from labbench.analysis.setups import BINS, freeze, tabulate
+from labbench.analysis.table import BINS, freeze, tabulate
 from labbench.records import MetricSummary, RunRecord
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from labbench.analysis import observe, why
-from labbench.analysis.cost_words import cost_sentences
-from labbench.analysis.efficiency import Curve
-from labbench.analysis.setups import Observation
-from labbench.analysis.spending import spend
-from labbench.cost_curves import read_cost_curves
+from labbench.analysis.costs import Curve
+from labbench.analysis.setup_costs import spend
+from labbench.analysis.table import Observation
 from labbench.records import Finished
+from labbench.reports.cost_curves import read_cost_curves
+from labbench.reports.sentences import cost_sentences
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from store_samples import new_run, points, start

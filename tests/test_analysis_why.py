@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis_grids import grid, nothing_matters, optimizer_and_rate, with_holes
-from labbench.analysis import Observation, sentences, why
-from labbench.answer_figures import effect_lines, importance_rows
-from labbench.answer_tables import setups_table
+from labbench.analysis import Observation, why
+from labbench.reports.sentences import sentences
+from labbench.reports.tables import setups_table
+from labbench.reports.text_charts import effect_lines, importance_rows
 from labbench.text import clean
 
 ACCURACY = "val/accuracy"

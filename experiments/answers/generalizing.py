@@ -10,8 +10,8 @@ import numpy as np
 from answers.study import Experiment, PowerLaw, Study, cell, factor, power_law
 from answers.training import TRAINS, pivot, updates
 from answers.words import Answer, compared, listed, moved, proper
-from labbench.analysis.figures import change, with_interval
 from labbench.plot import Curve, draw
+from labbench.reports.formatting import change, with_interval
 from labbench.text import number, setting
 
 INPUTS, CLASSES = 64, 10

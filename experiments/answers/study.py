@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from labbench.analysis import Observation, observe
-from labbench.analysis.compare import RIVAL_LEVEL, best_first, contenders
-from labbench.analysis.efficiency import Basin, Curve, basin, costs
-from labbench.analysis.figures import digits, fixed, half_width, with_minus
+from labbench.analysis.comparison import RIVAL_LEVEL, best_first, contenders
+from labbench.analysis.costs import Basin, Curve, basin, costs
+from labbench.analysis.distributions import t_quantile
 from labbench.analysis.intervals import Interval, Spread
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.quantiles import t_quantile
-from labbench.analysis.setups import freeze, tabulate
+from labbench.analysis.table import freeze, tabulate
 from labbench.records import Goal, RunRecord, default_goal
+from labbench.reports.formatting import digits, fixed, half_width, with_minus
 from labbench.store.reader import Reader
 from labbench.text import number
 

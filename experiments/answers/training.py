@@ -10,8 +10,8 @@ import numpy as np
 from answers.study import Experiment, Study, cell, factor, fits
 from answers.words import Answer, compared, listed, moved, proper
 from labbench.analysis import Observation
-from labbench.analysis.figures import with_interval
 from labbench.analysis.intervals import Interval
+from labbench.reports.formatting import with_interval
 from labbench.text import setting
 
 TRAINS = 0.9

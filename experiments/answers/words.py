@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from answers.study import flipped
-from labbench.analysis.figures import change, with_interval
 from labbench.analysis.intervals import Interval
+from labbench.reports.formatting import change, with_interval
 
 
 @dataclass

@@ -4,8 +4,7 @@ Numbers only: runs come in as `Observation`s (`observe` makes them from records)
 """
 
 from labbench.analysis.answer import Answer
-from labbench.analysis.setups import Observation, observe
+from labbench.analysis.table import Observation, observe
 from labbench.analysis.why import why
-from labbench.analysis.words import sentences
 
-__all__ = ["Answer", "Observation", "observe", "sentences", "why"]
+__all__ = ["Answer", "Observation", "observe", "why"]

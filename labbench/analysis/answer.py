@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from labbench.analysis.compare import Difference
+from labbench.analysis.comparison import Difference
+from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect, Marginal, TwoWay
-from labbench.analysis.efficiency import Basin
 from labbench.analysis.intervals import Interval
 from labbench.json_documents import plain
 from labbench.records import Goal

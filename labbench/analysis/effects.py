@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from labbench.analysis.distributions import f_tail
 from labbench.analysis.intervals import Interval, Spread
 from labbench.analysis.noise import Noise
-from labbench.analysis.quantiles import f_tail
-from labbench.analysis.setups import ROUNDING, Floats, Ints, Parameter, Table, weighted
+from labbench.analysis.table import ROUNDING, Floats, Ints, Parameter, Table, weighted
 from labbench.records import Goal
 
 Basis: TypeAlias = Literal["seeds", "settings", "none"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from labbench.analysis.setups import Floats, Parameter, Table
+from labbench.analysis.table import Floats, Parameter, Table
 
 ENOUGH = 30
 """Set-ups from which on a forest learns more than an additive model."""

@@ -20,7 +20,7 @@ from labbench.analysis import forest
 from labbench.analysis.effects import enough_for_all, indicator, level_means
 from labbench.analysis.intervals import Interval
 from labbench.analysis.noise import Noise
-from labbench.analysis.setups import Floats, Ints, Parameter, Table
+from labbench.analysis.table import Floats, Ints, Parameter, Table
 
 DRAWS = 400
 """Simulated repetitions behind the intervals; their random numbers are fixed."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labbench.analysis.quantiles import t_quantile
-from labbench.analysis.setups import Floats
+from labbench.analysis.distributions import t_quantile
+from labbench.analysis.table import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from labbench.analysis.intervals import Spread
-from labbench.analysis.setups import ROUNDING, Floats, Ints, Table
-from labbench.analysis.spreads import Spreads, learn_spreads, who_lends
+from labbench.analysis.table import ROUNDING, Floats, Ints, Table
+from labbench.analysis.variance import Spreads, learn_spreads, who_lends
 
 ROUNDS = 2
 """Of fitting the seeds' shifts: the first knows set-ups by all of their spread, the next by what seeds leave of it."""

@@ -1,10 +1,11 @@
-"""From the runs of a grid to the answer: which set-up is best, how sure that is, and what each parameter does."""
+"""The analysis behind `labbench why`: from a table of set-ups to an `Answer`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -16,13 +17,13 @@ from labbench.analysis.answer import (
     Counts,
     Divergence,
     Estimate,
+    HeatMap,
     Interaction,
     ParameterAnswer,
     Shares,
     Verdict,
 )
-from labbench.analysis.basins import rate_ranges, widenings
-from labbench.analysis.compare import (
+from labbench.analysis.comparison import (
     Difference,
     best_first,
     compare,
@@ -32,21 +33,29 @@ from labbench.analysis.compare import (
     winner_interval,
 )
 from labbench.analysis.effects import Marginal, marginal, two_way
-from labbench.analysis.heat_maps import heat_maps
 from labbench.analysis.importance import Importance, importance
 from labbench.analysis.intervals import Interval, interquartile_mean
-from labbench.analysis.magnitude import in_metric_unit, in_own_unit
+from labbench.analysis.lr_ranges import rate_ranges, widenings
 from labbench.analysis.noise import Noise, learn_noise
-from labbench.analysis.setups import Ints, Observation, Parameter, Setup, Table, freeze, tabulate
+from labbench.analysis.rescale import in_metric_unit, in_own_unit
+from labbench.analysis.table import Ints, Observation, Parameter, Setup, Table, freeze, tabulate
 from labbench.records import Goal
 
 IQM_FROM = 8
 """Values from which the interquartile mean says more than the mean of so few middle ones would."""
+
+
 TOLD_INTERACTION = 0.02
 """Share of the variance below which an interaction is not worth a sentence."""
+
+
 RANKED = 10
 """Set-ups that are shown by name."""
+
+
 CHEAPER = 0.8
+
+
 WORTH_SECONDS = 1.0
 """Time saved on a run that is worth a sentence."""
 
@@ -315,3 +324,31 @@ def _best_by(case: _Case, first: Parameter, second: Parameter) -> tuple[tuple[ob
             sign = 1.0 if case.goal == "max" else -1.0
             best.append((value, max(steady, key=lambda pair: sign * pair[0].interval.mean)[1]))
     return tuple(best)
+
+
+MOST_MAPS = 2
+
+
+MOST_LEVELS = 12
+"""Columns that a screen has room for."""
+
+
+def heat_maps(
+    everything: Table, noise: Noise | None, parameters: Sequence[ParameterAnswer], interactions: Sequence[Interaction]
+) -> tuple[HeatMap, ...]:
+    """Two-way tables of `everything`; `parameters` have the most important first, `interactions` the strongest."""
+    by_name = {p.name: p for p in everything.judged if p.parent is None and len(p.levels) <= MOST_LEVELS}
+    pairs = [interaction.names for interaction in interactions]
+    pairs += combinations([parameter.name for parameter in parameters if parameter.name in by_name][:2], 2)
+    chosen: dict[frozenset[str], HeatMap] = {}
+    for names in pairs:
+        if len(chosen) < MOST_MAPS and frozenset(names) not in chosen and all(name in by_name for name in names):
+            row, column = sorted((by_name[name] for name in names), key=_across)
+            table = two_way(everything, row, column, noise)
+            chosen[frozenset(names)] = HeatMap((row.name, column.name), table)
+    return tuple(chosen.values())
+
+
+def _across(parameter: Parameter) -> tuple[bool, int]:
+    """Words down, and numbers, of which there are more, across."""
+    return (parameter.numeric, len(parameter.levels))

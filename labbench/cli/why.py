@@ -19,7 +19,7 @@ from labbench.text import clean, wants_no_colours
 
 if TYPE_CHECKING:
     from labbench.analysis import Answer
-    from labbench.analysis.spending import Efficiency
+    from labbench.analysis.setup_costs import Efficiency
     from labbench.filters.parser import Filter
     from labbench.store.reader import Reader
 
@@ -66,10 +66,10 @@ def why(
     """Which set-up has the best METRIC, how sure that is, what each parameter does, and what a result costs."""
     from labbench.analysis import observe
     from labbench.analysis import why as answer_why
-    from labbench.analysis.spending import spend
-    from labbench.cost_curves import read_cost_curves
+    from labbench.analysis.setup_costs import spend
     from labbench.files import refuse_database
     from labbench.filters.parser import parse, present_code
+    from labbench.reports.cost_curves import read_cost_curves
     from labbench.store.reader import Reader
 
     wanted = parse(filters) if all_code else present_code(parse(filters))
@@ -85,7 +85,7 @@ def why(
         answer = answer_why(observe(runs, metric, goals[metric]), metric, goals[metric])
         spent = spend(answer, read_cost_curves(reader, runs, metric, goals[metric]), target)
         if html_file is not None:
-            from labbench.answer_page import page, setup_curves
+            from labbench.reports.html_page import page, setup_curves
 
             _write(html_file, page(answer, spent, setup_curves(reader, runs, metric, goals[metric])))
             click.echo(f"written: {html_file}", err=True)
@@ -112,10 +112,9 @@ def _write(path: Path, text: str) -> None:
 
 def _lines(answer: Answer, spent: Efficiency | None) -> list[str]:
     """Sentences, then the set-ups, the importance of the parameters, what each value does, and what it costs."""
-    from labbench.analysis import sentences
-    from labbench.analysis.cost_words import cost_sentences
-    from labbench.answer_figures import effect_lines, importance_lines, scale_line
-    from labbench.answer_tables import other_tables, setups_table, text_block
+    from labbench.reports.sentences import cost_sentences, sentences
+    from labbench.reports.tables import other_tables, setups_table, text_block
+    from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
 
     columns = shutil.get_terminal_size((100, 24)).columns
     lines = [clean(line) for line in (*sentences(answer), *cost_sentences(answer, spent))]

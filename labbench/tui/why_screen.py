@@ -97,7 +97,7 @@ class WhyScreen(DataScreen[Reasons]):
         answer = self._reasons.answer
         if answer is None:
             return Content.styled(_EMPTY, "$secondary")
-        from labbench.analysis import sentences
+        from labbench.reports.sentences import sentences
 
         first, *rest = (text.clean(line) for line in sentences(answer))
         lines = [Content.styled(first, "bold $foreground"), *(Content(line) for line in rest)]
@@ -146,8 +146,8 @@ def _read(reader: Reader, expression: str, metric: str | None, known: Reasons) -
 
 def _figures(answer: Answer, columns: int) -> list[Content]:
     """The figures under the words."""
-    from labbench.answer_figures import effect_lines, importance_lines, scale_line
-    from labbench.answer_tables import other_tables, setups_table, sheet_lines
+    from labbench.reports.tables import other_tables, setups_table, sheet_lines
+    from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
 
     setups, others = setups_table(answer), other_tables(answer, None)
     lines = _titled(setups.title, sheet_lines(setups, columns - 2)) if setups else []

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from labbench.analysis.distributions import t_quantile, t_tail
 from labbench.analysis.intervals import Interval, Spread
 from labbench.analysis.noise import Noise
-from labbench.analysis.quantiles import t_quantile, t_tail
-from labbench.analysis.setups import Floats, Ints, Table, weighted
+from labbench.analysis.table import Floats, Ints, Table, weighted
 from labbench.records import Goal
 
 RIVAL_LEVEL = 0.999

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from labbench.analysis.answer import Answer, Estimate, HeatMap
-from labbench.analysis.efficiency import Basin
-from labbench.analysis.figures import short, two_digits, with_interval
+from labbench.analysis.costs import Basin
 from labbench.analysis.intervals import Interval
-from labbench.analysis.naming import describe, levels_of, value_text
-from labbench.analysis.spending import Efficiency, Spending
+from labbench.analysis.setup_costs import Efficiency, Spending
+from labbench.reports.formatting import describe, levels_of, short, two_digits, value_text, with_interval
 from labbench.text import clean, duration, fit, number, setting, width
 
 GAP = "   "

@@ -15,7 +15,7 @@ import numpy as np
 
 from labbench.analysis.intervals import Interval, share_interval
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.setups import Floats, Observation, Setup, Table, is_number
+from labbench.analysis.table import Floats, Observation, Setup, Table, is_number
 from labbench.records import Goal
 
 

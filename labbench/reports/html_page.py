@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.analysis import Answer, sentences
+from labbench.analysis import Answer
 from labbench.analysis.answer import ParameterAnswer
-from labbench.analysis.cost_words import cost_sentences
-from labbench.analysis.figures import with_interval
-from labbench.analysis.naming import describe
-from labbench.analysis.spending import Efficiency
-from labbench.answer_figures import effect_values, importance_rows
-from labbench.answer_tables import STAR, Sheet, other_tables, setups_table
+from labbench.analysis.setup_costs import Efficiency
 from labbench.bands import band
 from labbench.curves import Floats
 from labbench.records import RunRecord
+from labbench.reports.formatting import describe, with_interval
+from labbench.reports.sentences import cost_sentences, sentences
+from labbench.reports.tables import STAR, Sheet, other_tables, setups_table
+from labbench.reports.text_charts import effect_values, importance_rows
 from labbench.store.reader import Reader
 from labbench.text import clean
 
@@ -95,7 +94,7 @@ def page(answer: Answer, spent: Efficiency | None, curves: Sequence[SetupCurve])
     """The whole page, HTML. `spent` is what results have cost."""
     first, *others = [*sentences(answer), *cost_sentences(answer, spent)]
     setups = setups_table(answer)
-    template = Template(files("labbench").joinpath("answer_page.html").read_text(encoding="utf-8"))
+    template = Template(files("labbench.reports").joinpath("answer_page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=_text(f"{answer.metric}: which set-up is best, and why"),
         metric=_text(answer.metric),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from labbench.analysis.answer import RateRange, Widening
-from labbench.analysis.compare import best_first, mean_intervals, oriented
-from labbench.analysis.efficiency import Basin, basin
+from labbench.analysis.comparison import best_first, mean_intervals, oriented
+from labbench.analysis.costs import Basin, basin
 from labbench.analysis.intervals import Interval
 from labbench.analysis.noise import Noise
-from labbench.analysis.setups import Ints, Parameter, Table
+from labbench.analysis.table import Ints, Parameter, Table
 from labbench.records import Goal
 
 WITHIN = 0.05

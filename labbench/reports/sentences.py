@@ -1,23 +1,42 @@
-"""The answer in sentences: plain words with their numbers, and no claim that the numbers do not carry."""
+"""An `Answer` in sentences."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from labbench.analysis.answer import Answer, Estimate, Interaction, ParameterAnswer, Widening
-from labbench.analysis.compare import MOST_SEEDS, Difference
+from labbench.analysis.comparison import MOST_SEEDS, Difference
+from labbench.analysis.costs import Basin, Reach
 from labbench.analysis.effects import Contrast
-from labbench.analysis.efficiency import Basin
-from labbench.analysis.figures import change, digits, fixed, half_width, short, two_digits, with_interval, with_minus
 from labbench.analysis.intervals import Interval
-from labbench.analysis.naming import Levels, describe, levels_of, said, said_briefly, value_text
-from labbench.analysis.setups import freeze
+from labbench.analysis.setup_costs import Efficiency, Spending
+from labbench.analysis.table import freeze
+from labbench.reports.formatting import (
+    Levels,
+    change,
+    describe,
+    digits,
+    fixed,
+    half_width,
+    levels_of,
+    said,
+    said_briefly,
+    short,
+    two_digits,
+    value_text,
+    with_interval,
+    with_minus,
+)
 from labbench.text import clean, duration, number, setting
 
 TOLD_SHARE = 0.01
 """Share of the variance that is worth a mention."""
+
+
 MODELS = ("additive model", "random forest")
 """Methods that leave something unexplained, of which nobody knows whether it is interactions."""
+
+
 FOREST = 'interactions are not told apart without scikit-learn, pip install -e ".[forest]" in labbench\'s checkout'
 
 
@@ -327,3 +346,41 @@ def _measured(estimate: Estimate) -> str:
     if estimate.n > 1 and interval.low == interval.high and interval.low is not None:
         return f"{with_minus(number(interval.mean))} with each of {_seeds(estimate.n)}"
     return f"{with_interval(interval)} over {_seeds(estimate.n)}"
+
+
+def cost_sentences(answer: Answer, spent: Efficiency | None) -> list[str]:
+    """Who gets to the target first, what the best set-up takes, and who never gets there."""
+    if spent is None or answer.best is None:
+        return []
+    target = f"{clean(answer.metric)} {setting(float(f'{spent.target:.4g}'))}"
+    if not spent.asked:
+        target += " (5 % short of the best)"
+    if not spent.setups:
+        return [f"no set-up gets to {target}"]
+    first = spent.setups[0]
+    said = f"quickest to {target}: {_who(first, answer)}: {_steps(first)}"
+    best = next((one for one in spent.setups if freeze(one.config) == freeze(answer.best.config)), None)
+    if best is not None and best is not first and best.reached["steps"].median is not None:
+        said += f"; the best set-up takes {setting(best.reached['steps'].median)} steps"
+    if spent.never:
+        said += f"; {spent.never} of {spent.total} set-ups never get there"
+    return [said]
+
+
+def _who(spending: Spending, answer: Answer) -> str:
+    return describe(spending.differing, levels_of(answer)) or "the only set-up"
+
+
+def _steps(spending: Spending) -> str:
+    steps = spending.reached["steps"]
+    said = f"{setting(steps.median)} steps" if steps.median is not None else "in fewer than half of its runs"
+    seconds = spending.reached.get("seconds")
+    if seconds is not None and seconds.median:
+        said += f", {seconds.median:.2g} s of its own computing"
+    return f"{said} ({_runs(steps)})"
+
+
+def _runs(steps: Reach) -> str:
+    if steps.reached < steps.runs:
+        return f"{steps.reached} of {steps.runs} runs get there"
+    return f"median of {steps.runs} runs" if steps.runs > 1 else "one run"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from labbench.analysis.answer import Answer
-from labbench.analysis.basins import WITHIN
-from labbench.analysis.compare import mean_intervals
-from labbench.analysis.efficiency import Curve, Reach, areas, costs, reach
+from labbench.analysis.comparison import mean_intervals
+from labbench.analysis.costs import Curve, Reach, areas, costs, reach
 from labbench.analysis.intervals import Interval
-from labbench.analysis.magnitude import in_metric_unit, in_own_unit
+from labbench.analysis.lr_ranges import WITHIN
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.setups import freeze, tabulate
+from labbench.analysis.rescale import in_metric_unit, in_own_unit
+from labbench.analysis.table import freeze, tabulate
 from labbench.json_documents import plain
 from labbench.records import Goal
 

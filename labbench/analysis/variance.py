@@ -1,8 +1,4 @@
-"""How far single runs lie from the mean of their set-up: variances hardly known from 3 seeds, so set-ups lend theirs.
-
-Those of similar quality lend each other theirs (`moderation`): the good ones usually agree far better over seeds than
-those that hardly learn.
-"""
+"""Variance of set-ups from few seeds, pooled or moderated across set-ups."""
 
 from __future__ import annotations
 
@@ -13,17 +9,24 @@ from functools import cached_property
 
 import numpy as np
 
-from labbench.analysis.moderation import PRIOR_DEGREES, learn_prior, mix
-from labbench.analysis.setups import Floats, Ints
+from labbench.analysis.table import Floats, Ints
 
 FEW = 12
 """A sum of variances that has fewer degrees of freedom than this borrows from the others; one of more knows enough."""
+
+
 STRATUM = 12
 """Set-ups with repeated seeds that it takes to lend each other spread; in a grid of several times as many, set-ups of
 similar quality form strata."""
+
+
 BLOWN_UP = 6
 """Powers of ten between the spreads of set-ups that have nothing in common."""
+
+
 MOST_STRATA = 6
+
+
 MOST_LUCK = 0.05
 """Share of the variance between set-ups' means that may be noise where strata are formed."""
 
@@ -150,3 +153,69 @@ def _similar(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
     strata = max(1, min(MOST_STRATA, count // STRATUM))
     number = np.minimum((np.cumsum(replicated) - replicated) * strata // count, strata - 1)
     return [order[number == each] for each in range(strata)]
+
+
+PRIOR_DEGREES = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 1e6])
+"""What a set-up may borrow from the others, in degrees of freedom; the last is as good as everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What set-ups know of each other's variance: a mixture over the degrees of freedom that it is worth."""
+
+    weights: Floats
+    """(K,): how plausible each of `PRIOR_DEGREES` is; they add up to 1."""
+    variances: Floats
+    """(K,): the common variance under each."""
+
+    def moderate(self, variances: Floats, df: Floats) -> Floats:
+        """(K, n) variances, each moved towards the common one; `df` may be 0, and then the variance does not count."""
+        borrowed = PRIOR_DEGREES[:, None]
+        own = np.where(df > 0, variances, 0.0)
+        return (borrowed * self.variances[:, None] + df * own) / (borrowed + df)
+
+
+def learn_prior(variances: Floats, df: Floats) -> Prior:
+    """Fit variances ~ common * F(df, d0) for each d0 of `PRIOR_DEGREES`, and weigh the d0 by marginal likelihood."""
+    floor = 1e-5 * float(np.median(variances[variances > 0])) if (variances > 0).any() else 0.0
+    if floor == 0.0:  # every seed gave the same value: there is no spread
+        return Prior(np.full(len(PRIOR_DEGREES), 1.0 / len(PRIOR_DEGREES)), np.zeros(len(PRIOR_DEGREES)))
+    v = np.maximum(variances, floor)
+    d0 = PRIOR_DEGREES[:, None]
+    half = (df + d0) / 2.0
+    log_common = np.full(len(PRIOR_DEGREES), math.log(np.average(v, weights=df)))
+    sizes = np.log(df * v) - np.log(d0)  # all in logarithms: the variances may be of any size
+    for _ in range(60):  # Newton on a concave function, in steps that cannot overshoot
+        share = 1.0 / (1.0 + np.exp((log_common[:, None] - sizes).clip(-700.0, 700.0)))
+        slope = (half * share - df / 2.0).sum(axis=1)
+        curvature = (half * share * (1.0 - share)).sum(axis=1)
+        step = np.clip(slope / curvature, -1.0, 1.0)
+        log_common = log_common + step
+        if np.abs(step).max() < 1e-9:
+            break
+    log_ratio = sizes - log_common[:, None]
+    log_density = df / 2.0 * log_ratio - half * np.logaddexp(0.0, log_ratio) - _log_beta(df, d0)
+    evidence = log_density.sum(axis=1) - 0.5 * np.log(curvature)  # Laplace
+    weights = np.exp(evidence - evidence.max())
+    return Prior(weights / weights.sum(), np.exp(log_common))
+
+
+def _log_beta(df: Floats, d0: Floats) -> Floats:
+    """(K, n): log B(df / 2, d0 / 2)."""
+    sizes, index = np.unique(df, return_inverse=True)
+    table = [
+        [math.lgamma(d / 2) + math.lgamma(p / 2) - math.lgamma((d + p) / 2) for d in sizes] for p in d0[:, 0].tolist()
+    ]
+    return np.array(table)[:, index]
+
+
+def mix(weights: Floats, variances: Floats, df: Floats) -> tuple[Floats, Floats]:
+    """One variance and its degrees of freedom for each column of (K, n) alternatives, weighted by (K, n) or (K, 1).
+
+    The variance of the mixture of chi-squares decides (Satterthwaite 1946): how much the alternatives disagree
+    lowers the degrees of freedom as each one's own uncertainty does.
+    """
+    variance = (weights * variances).sum(axis=0)
+    relative = np.divide(variances, variance, out=np.ones(variances.shape), where=variance > 0)
+    doubt = (weights * (2.0 * relative**2 / df + (relative - 1.0) ** 2)).sum(axis=0)
+    return variance, np.where(variance > 0, 2.0 / doubt, np.inf)

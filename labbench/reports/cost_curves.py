@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labbench import curves
-from labbench.analysis.efficiency import Curve
+from labbench.analysis.costs import Curve
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.series.curves import Curve as Buckets

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from labbench.analysis.setups import Observation
+from labbench.analysis.table import Observation
 
 LARGEST = 1e150
 """Sums of squares of anything up to here are finite."""

@@ -9,9 +9,8 @@ import math
 
 from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.effects import Effect
-from labbench.analysis.figures import with_interval
-from labbench.analysis.naming import value_text
-from labbench.analysis.words import MODELS
+from labbench.reports.formatting import value_text, with_interval
+from labbench.reports.sentences import MODELS
 from labbench.text import bar, clean, fit, number, width
 
 _BAR_CELLS = 24

@@ -1,0 +1,1 @@
+"""Answers for people: sentences, tables, text charts, HTML."""
