@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labbench.bands import Spread, group_bands
+from labbench.charts.bands import Spread, group_bands
 
 NAN = float("nan")
 

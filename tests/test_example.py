@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 from labbench.files import PORTRAIT, files_folder
-from labbench.portrait_file import read_portrait
+from labbench.portraits.file import read_portrait
 from labbench.runner.run_grid import read_asked
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer

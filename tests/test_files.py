@@ -12,7 +12,7 @@ from click.testing import Result
 
 from labbench import files
 from labbench.files import UNFINISHED, discard_snapshots, open_without_links, snapshot_file, write_atomically
-from labbench.portrait_file import Portrait, write_portrait
+from labbench.portraits.file import Portrait, write_portrait
 from labbench.store.maintenance.merge import back_up
 from labbench.store.writer import Writer
 from labbench.tui.state import Kept

@@ -14,9 +14,9 @@ from click.testing import Result
 
 from golden import compare
 from labbench.files import files_folder
-from labbench.pixels import Hand, as_ansi, as_plain, hand_of, raster, size
-from labbench.portrait_file import BINS, NONE, Histogram, Mistakes, Portrait
-from labbench.portraits import draw
+from labbench.portraits.draw import draw
+from labbench.portraits.file import BINS, NONE, Histogram, Mistakes, Portrait
+from labbench.portraits.pixels import Hand, as_ansi, as_plain, hand_of, raster, size
 from labbench.text import width
 from tui_samples import grid_of_runs, leave_portraits, portrait
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbench.averages import Smoothing, Window, parse_smoothing
-from labbench.smoothing import ema, smooth
+from labbench.charts.smoothing import ema, smooth
+from labbench.charts.smoothing_spec import Smoothing, Window, parse_smoothing
 
 finite = st.floats(-1e6, 1e6, width=32)
 gappy = st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf]))

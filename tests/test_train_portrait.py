@@ -20,7 +20,7 @@ from torch import nn
 from labbench import load_model
 from labbench.errors import InputError
 from labbench.files import files_folder
-from labbench.portrait_file import BINS, Portrait, portrait_path, read_portrait
+from labbench.portraits.file import BINS, Portrait, portrait_path, read_portrait
 from labbench.records import Runtime
 from labbench.runner.planner import stack_of
 from labbench.store.reader import Reader
@@ -132,7 +132,7 @@ def test_reading_needs_numpy_alone(labbench: Callable[..., Result], tmp_path: Pa
     path = portrait_path(tmp_path / "runs.db", key)
     code = f"""import sys
 from pathlib import Path
-from labbench.portrait_file import read_portrait
+from labbench.portraits.file import read_portrait
 read_portrait(Path({str(path)!r}))
 print("torch" in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)

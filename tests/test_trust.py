@@ -14,7 +14,7 @@ from click.testing import Result
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder, snapshot_file
 from labbench.importing.labbench_db import import_labbench
-from labbench.portrait_file import portrait_path
+from labbench.portraits.file import portrait_path
 from labbench.records import Finished, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbench.tui.canvas import Canvas
-from labbench.tui.inks import BLANK
+from labbench.charts.braille import Canvas
+from labbench.charts.palette import BLANK
 
 NAN = float("nan")
 

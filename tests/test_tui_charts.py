@@ -10,9 +10,9 @@ import pytest
 from textual.pilot import Pilot
 
 from golden import LARGE, SMALL, compare, press, screen, settled, shown, type_in, use
+from labbench.charts.ticks import FARTHEST, NARROWEST
 from labbench.records import Finished, NewRun, Points, Started
 from labbench.store.writer import Writer
-from labbench.ticks import FARTHEST, NARROWEST
 from labbench.tui.chart import Chart
 from labbench.tui.chart_panel import ChartPanel
 from store_samples import points
@@ -196,8 +196,8 @@ def test_zooming_in_on_a_long_run_reads_its_points_and_keeps_the_smoothing(long_
         await press(pilot, "s", "s", "s")
         [line] = panel(pilot).lines_of("loss")
         assert line.series.buckets.n.max() > 20
-        from labbench.averages import Smoothing
-        from labbench.curves import smoothed
+        from labbench.charts.series import smoothed
+        from labbench.charts.smoothing_spec import Smoothing
 
         far = smoothed(line.series, Smoothing("ema", 0.999))
         await press(pilot, "h", *["H"] * 6, *["+"] * 8)
@@ -274,7 +274,7 @@ def test_groups_over_seeds_have_a_mean_a_band_and_the_number_of_runs(database: P
 
 
 def test_many_runs_are_gathered_by_themselves(tmp_path: Path) -> None:
-    from labbench.tui.view import gathered
+    from labbench.charts.view import gathered
 
     assert gathered("auto", 30, 30) == "runs"
     assert gathered("auto", 31, 10) == "groups"

@@ -11,9 +11,10 @@ import pytest
 from textual.pilot import Pilot
 
 from golden import SMALL, press, screen, settled, use
+from labbench.charts.glyphs import GLYPHS, STATUS_LOOKS
 from labbench.tui.app import LabbenchApp
 from labbench.tui.ascii import AsciiFilter, as_ascii, needs_ascii
-from labbench.tui.looks import CONTRAST, DARK, GLYPHS, LIGHT, SERIES, SERIES_CONTRAST, STATUS_LOOKS, THEMES
+from labbench.tui.looks import CONTRAST, DARK, LIGHT, SERIES, SERIES_CONTRAST, THEMES
 from labbench.tui.table import RunsTable
 from tui_samples import grid_of_runs
 

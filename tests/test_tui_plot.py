@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from labbench.curves import Series
-from labbench.tui.inks import BAND, BEST, BRIGHT, LINE, slot_and_way
-from labbench.tui.lines import Line
-from labbench.tui.plot import Plot
-from labbench.tui.view import Gather, View
+from labbench.charts.lines import Line
+from labbench.charts.palette import BAND, BEST, BRIGHT, LINE, slot_and_way
+from labbench.charts.render import Plot
+from labbench.charts.series import Series
+from labbench.charts.view import Gather, View
 
 WIDTH, HEIGHT = 60, 16
 
@@ -125,9 +125,9 @@ def test_the_time_axis_has_ticks_of_the_clock() -> None:
 
 def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Moving the highlight costs the dots alone, moving the crosshair not even these."""
-    from labbench import curves
-    from labbench.tui import lines as module
-    from labbench.tui import plot as drawing
+    from labbench.charts import lines as module
+    from labbench.charts import render as drawing
+    from labbench.charts import series
 
     calls = []
 
@@ -135,7 +135,7 @@ def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.
         plain = getattr(where, name)
         monkeypatch.setattr(where, name, lambda *args, **more: calls.append(name) or plain(*args, **more))
 
-    count(curves, "smooth")
+    count(series, "smooth")
     count(module, "measure_all")
     count(drawing, "_draw_lines")
     lines = [line("a", [3.0, 1.0]), line("b", [2.0, 1.0], slot=2)]

@@ -10,15 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labbench.portrait_file import (
-    BINS,
-    Histogram,
-    Mistakes,
-    Plane,
-    Portrait,
-    portrait_path,
-    write_portrait,
-)
+from labbench.portraits.file import BINS, Histogram, Mistakes, Plane, Portrait, portrait_path, write_portrait
 from labbench.records import Event, Failed, Finished, NewRun, Points, RunRecord, Started
 from labbench.store.writer import Writer
 

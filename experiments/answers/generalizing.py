@@ -10,7 +10,7 @@ import numpy as np
 from answers.study import Experiment, PowerLaw, Study, cell, factor, power_law
 from answers.training import TRAINS, pivot, updates
 from answers.words import Answer, compared, listed, moved, proper
-from labbench.plot import Curve, draw
+from labbench.charts.plotext_chart import Curve, draw
 from labbench.reports.formatting import change, with_interval
 from labbench.text import number, setting
 

@@ -131,9 +131,9 @@ def show_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], said: str) 
 
 def pictures_of(db: Path, record: RunRecord) -> list[str]:
     """What a run that was watched has to be looked at, as lines for this terminal; a hint where it has nothing."""
-    from labbench.pixels import as_ansi, as_plain, hand_of
-    from labbench.portrait_file import NONE, portrait_path, read_portrait
-    from labbench.portraits import draw
+    from labbench.portraits.draw import draw
+    from labbench.portraits.file import NONE, portrait_path, read_portrait
+    from labbench.portraits.pixels import as_ansi, as_plain, hand_of
 
     try:
         portrait = read_portrait(portrait_path(db, record.key))

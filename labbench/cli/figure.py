@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from labbench.bands import band
-from labbench.curves import Floats, join
+from labbench.charts.bands import band
+from labbench.charts.plotext_chart import Curve, draw
+from labbench.charts.series import Floats, join
+from labbench.charts.smoothing import ema
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import Filter
-from labbench.plot import Curve, draw
 from labbench.records import RunRecord, default_goal
-from labbench.smoothing import ema
 from labbench.store.reader import Reader
 from labbench.text import setting
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from labbench import curves
 from labbench.analysis.costs import Curve
+from labbench.charts.series import Floats, join
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.series.curves import Curve as Buckets
@@ -38,9 +38,9 @@ def _curve(run: RunRecord, found: Buckets | None, goal: Goal, costs: Mapping[str
         nothing = np.zeros(0)
         return Curve(run.config, known_seed, nothing, nothing, nothing, nothing)
 
-    def paid(name: str) -> curves.Floats | None:
+    def paid(name: str) -> Floats | None:
         known = costs[name].get(run.id)
-        return None if known is None else curves.join(found.last_step, known.last_step, known.high)
+        return None if known is None else join(found.last_step, known.last_step, known.high)
 
     return Curve(
         config=run.config,

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from labbench.analysis import Answer
 from labbench.analysis.answer import ParameterAnswer
 from labbench.analysis.setup_costs import Efficiency
-from labbench.bands import band
-from labbench.curves import Floats
+from labbench.charts.bands import band
+from labbench.charts.series import Floats
 from labbench.records import RunRecord
 from labbench.reports.formatting import describe, with_interval
 from labbench.reports.sentences import cost_sentences, sentences

@@ -19,12 +19,12 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from labbench import text
+from labbench.charts.glyphs import STATUS_LOOKS
 from labbench.errors import FilterError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary, complete
 from labbench.records import STATUSES
 from labbench.text import show_setting
-from labbench.tui.looks import STATUS_LOOKS
 from labbench.tui.source import Progress, Query
 
 SCREENS = {"runs": "1", "compare": "2", "grid": "3", "why": "4"}

@@ -15,19 +15,24 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from labbench import text
-from labbench.tui import inks
+from labbench.charts import palette
 from labbench.tui.looks import series_colours
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
-    from labbench.tui.frame import Frame
-    from labbench.tui.lines import Line
-    from labbench.tui.plot import Plot
-    from labbench.tui.view import Box, View
+    from labbench.charts.axes import Frame
+    from labbench.charts.lines import Line
+    from labbench.charts.render import Plot
+    from labbench.charts.view import Box, View
 
 
-_FADED = {inks.BAND: 0.66, inks.LINE: 0.12, inks.BRIGHT: 0.0}
+_FADED = {palette.BAND: 0.66, palette.LINE: 0.12, palette.BRIGHT: 0.0}
 """How far a line's colour goes towards the background."""
-_THEME_COLOURS = {inks.AXIS: "border", inks.LABEL: "secondary", inks.TEXT: "foreground", inks.BEST: "accent"}
+_THEME_COLOURS = {
+    palette.AXIS: "border",
+    palette.LABEL: "secondary",
+    palette.TEXT: "foreground",
+    palette.BEST: "accent",
+}
 
 
 class Chart(Widget):
@@ -120,9 +125,11 @@ class Chart(Widget):
     def _draw(self) -> list[Strip]:
         width, height = self.size
         if self.view is None:
-            hint = Strip([Segment("the curves of marked runs".center(width)[:width], self._style(inks.LABEL))], width)
+            hint = Strip(
+                [Segment("the curves of marked runs".center(width)[:width], self._style(palette.LABEL))], width
+            )
             return [hint if y == height // 2 else Strip.blank(width, self.rich_style) for y in range(height)]
-        from labbench.tui.plot import Plot  # numpy, 0.1 s: loaded by now, for the lines are made of it
+        from labbench.charts.render import Plot  # numpy, 0.1 s: loaded by now, for the lines are made of it
 
         if self._plot is None:
             self._plot = Plot()
@@ -132,7 +139,7 @@ class Chart(Widget):
     def _style(self, ink: int) -> Style:
         if ink not in self._styles:
             style = self.rich_style + self._ink(ink)
-            for ground, shade in ((inks.CROSS, 0.22), (inks.BOX, 0.3)):
+            for ground, shade in ((palette.CROSS, 0.22), (palette.BOX, 0.3)):
                 if ink & ground:
                     colour = self.background_colors[1].blend(self._theme_colour("primary"), shade)
                     style += Style(bgcolor=colour.rich_color)
@@ -140,20 +147,20 @@ class Chart(Widget):
         return self._styles[ink]
 
     def _ink(self, ink: int) -> Style:
-        line = inks.slot_and_way(ink)
-        ink = inks.without_ground(ink)
+        line = palette.slot_and_way(ink)
+        ink = palette.without_ground(ink)
         background = self.background_colors[1]
         if line is not None:
             slot, way = line
             colour = Color.parse(series_colours(self.app)[slot]).blend(background, _FADED[way])
-            return Style(color=colour.rich_color, bold=way == inks.BRIGHT)
-        if ink in inks.DENSITY:
-            share = (1 + inks.DENSITY.index(ink)) / len(inks.DENSITY)
+            return Style(color=colour.rich_color, bold=way == palette.BRIGHT)
+        if ink in palette.DENSITY:
+            share = (1 + palette.DENSITY.index(ink)) / len(palette.DENSITY)
             return Style(color=background.blend(self._theme_colour("primary"), share).rich_color)
         if ink not in _THEME_COLOURS:
             return Style()
         colour = self._theme_colour(_THEME_COLOURS[ink])
-        return Style(color=colour.rich_color, bold=ink in (inks.TEXT, inks.BEST))
+        return Style(color=colour.rich_color, bold=ink in (palette.TEXT, palette.BEST))
 
     def _theme_colour(self, name: str) -> Color:
         return Color.parse(self.app.theme_variables[name])

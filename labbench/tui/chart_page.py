@@ -17,19 +17,19 @@ from textual.containers import Container
 from textual.message import Message
 from textual.worker import get_current_worker
 
+from labbench.charts.ticks import FARTHEST, clamped
+from labbench.charts.view import Box, Range, XAxis, gathered
 from labbench.errors import LabbenchError
 from labbench.metrics import is_axis, metric_rank
 from labbench.records import Goal, RunRecord
-from labbench.ticks import FARTHEST, clamped
 from labbench.tui import curve_source
 from labbench.tui.chart import Chart
 from labbench.tui.chart_state import LAYOUTS, ChartState, begins_at_zero
 from labbench.tui.shelf import Shelf
-from labbench.tui.view import Box, Range, XAxis, gathered
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
-    from labbench.curves import Series
-    from labbench.tui.lines import Line
+    from labbench.charts.lines import Line
+    from labbench.charts.series import Series
     from labbench.tui.shelf import Asked
 
 Wanted: TypeAlias = list[tuple[str, list[RunRecord]]]

@@ -13,14 +13,14 @@ from typing import Any, ClassVar, Literal
 from textual.binding import BindingType
 from textual.message import Message
 
-from labbench.averages import parse_smoothing
-from labbench.ticks import FARTHEST, clamped
+from labbench.charts.smoothing_spec import parse_smoothing
+from labbench.charts.ticks import FARTHEST, clamped
+from labbench.charts.view import X_AXES, Box, Gathered, Range, gathered, on_axis, panned, zoomed
 from labbench.tui.ask import Ask
 from labbench.tui.chart import Chart
 from labbench.tui.chart_keys import PANEL_BINDINGS
 from labbench.tui.chart_page import ChartPage
 from labbench.tui.chart_state import LAYOUTS, SMOOTHINGS, SPREADS
-from labbench.tui.view import X_AXES, Box, Gathered, Range, gathered, on_axis, panned, zoomed
 
 _WHEEL_ZOOM = 0.8
 _WHEEL_PAN = 0.1
@@ -230,7 +230,7 @@ class ChartPanel(ChartPage, can_focus=True):
     # The crosshair
 
     def action_cross(self, steps: int) -> None:
-        from labbench.tui.crosshair import stepped
+        from labbench.charts.crosshair import stepped
 
         chart = self.chosen_chart()
         if chart is not None and chart.frame is not None:
@@ -238,7 +238,7 @@ class ChartPanel(ChartPage, can_focus=True):
             self._cross_at(stepped(lines, self.crosshair, steps, chart.frame))
 
     def action_best(self, way: int) -> None:
-        from labbench.tui.crosshair import next_best
+        from labbench.charts.crosshair import next_best
 
         if self.chosen is not None:
             goal = self._metrics[self.chosen]

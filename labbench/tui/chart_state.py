@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from labbench.averages import is_smoothing
+from labbench.charts.smoothing_spec import is_smoothing
+from labbench.charts.ticks import FARTHEST, clamped
+from labbench.charts.view import GATHERS, X_AXES, Gather, Gathered, Range, View, XAxis
 from labbench.records import Goal
-from labbench.ticks import FARTHEST, clamped
-from labbench.tui.view import GATHERS, X_AXES, Gather, Gathered, Range, View, XAxis
 
 SMOOTHINGS = ("", "ema 0.6", "ema 0.9", "ema 0.97")
 """What the key goes through; any other can be typed."""

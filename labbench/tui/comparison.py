@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labbench import text
+from labbench.charts.glyphs import GLYPHS, STATUS_LOOKS
 from labbench.metrics import telling
 from labbench.records import Goal, RunRecord
 from labbench.text import show_setting
 from labbench.tui.columns import best_of, delta
 from labbench.tui.labels import labels
-from labbench.tui.looks import GLYPHS, STATUS_LOOKS
 from labbench.tui.sheet import Cell, Row
 
 SECONDS = "time/compute_s"

@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     import numpy as np
     from numpy.typing import NDArray
 
-    from labbench.curves import Floats, Series
+    from labbench.charts.series import Floats, Series
+    from labbench.charts.view import Range, XAxis
     from labbench.store.series.curves import Curve
-    from labbench.tui.view import Range, XAxis
 
 COLUMNS = 1600
 """Buckets of a whole series: more than a wide screen has dots; a shorter series is exact."""
@@ -64,7 +64,7 @@ def _sharing_x(series: Series | None, other: Series | None) -> Series | None:
     """The series with the other one's x where the two are equal: most runs of a grid log at the same steps."""
     if series is None or other is None or series.buckets is not None or len(series) != len(other):
         return series
-    from labbench.curves import Series
+    from labbench.charts.series import Series
 
     return Series(other.x, series.y) if (series.x == other.x).all() else series
 
@@ -115,7 +115,7 @@ def _buckets_in(series: Series, window: Range) -> tuple[int, int]:
 def _series(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -> Series | None:
     import numpy as np  # here, for it is not imported before the first paint
 
-    from labbench.curves import Buckets, Series
+    from labbench.charts.series import Buckets, Series
 
     x, end = _axis(run, curve, x_axis, epochs)
     if x is None or end is None:
@@ -138,7 +138,7 @@ def _axis(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -> 
     if x_axis == "step":
         return _floats(curve.first_step), _floats(curve.last_step)
     if x_axis == "epoch":
-        from labbench.curves import join
+        from labbench.charts.series import join
 
         if epochs is None:
             return None, None
@@ -158,7 +158,7 @@ def _spliced(series: Series, first: int, last: int, inner: Series) -> Series:
     """The series with other points or buckets in the place of those from `first` to before `last`."""
     import numpy as np
 
-    from labbench.curves import Buckets, Series
+    from labbench.charts.series import Buckets, Series
 
     def put(outer: NDArray[Any], part: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([outer[:first], part, outer[last:]])

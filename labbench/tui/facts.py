@@ -10,12 +10,12 @@ from datetime import datetime
 from textual.content import Content
 
 from labbench import text
+from labbench.charts.glyphs import STATUS_LOOKS
 from labbench.metrics import is_axis, metric_rank
-from labbench.portrait_file import Portrait
+from labbench.portraits.file import Portrait
 from labbench.records import Goal, RunRecord, default_goal
 from labbench.store.scripts.script_run import Artifact
 from labbench.text import show_setting
-from labbench.tui.looks import STATUS_LOOKS
 
 _LINE = "\n"
 

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from labbench import text
+from labbench.charts.glyphs import STATUS_LOOKS
 from labbench.metrics import telling
 from labbench.records import STATUSES
 from labbench.store.reader import Reader
@@ -22,7 +23,6 @@ from labbench.tui.choice import Choice
 from labbench.tui.clipboard import Rows
 from labbench.tui.edit_screen import EditScreen
 from labbench.tui.grid_reading import GridState, last_line, machine, rate, read_grid_state, read_importance
-from labbench.tui.looks import STATUS_LOOKS
 from labbench.tui.run_screen import RunScreen
 from labbench.tui.session import Session
 from labbench.tui.sheet import Cell, Row, Sheet

@@ -13,7 +13,7 @@ from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
-from labbench.tui.looks import STATUS_LOOKS
+from labbench.charts.glyphs import STATUS_LOOKS
 
 _FILTERS = (
     ("optimizer=adam lr<=0.01", "terms joined by a space must all hold"),

@@ -7,15 +7,13 @@ different. Every series has a glyph of its own, as every status has: nothing is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual.theme import Theme
 
-from labbench.records import Status
-
 if TYPE_CHECKING:
     from textual.app import App
+
 
 DARK = Theme(
     name="labbench-dark",
@@ -40,6 +38,8 @@ DARK = Theme(
         "scrollbar-background-active": "#10141b",
     },
 )
+
+
 LIGHT = Theme(
     name="labbench-light",
     primary="#0b62b8",
@@ -63,6 +63,8 @@ LIGHT = Theme(
         "scrollbar-background-active": "#fcfcfa",
     },
 )
+
+
 CONTRAST = Theme(
     name="labbench-contrast",
     primary="#6cc5ff",
@@ -86,44 +88,21 @@ CONTRAST = Theme(
         "scrollbar-background-active": "#000000",
     },
 )
+
+
 THEMES = (DARK, LIGHT, CONTRAST)
+
 
 SERIES = {
     True: ("#f3f6fa", "#56b4e9", "#f0a030", "#c3f5de", "#a27e62", "#f8dd5a", "#5383e0", "#abc49e", "#52dbf1"),
     False: ("#111418", "#0072b2", "#c55a00", "#55120b", "#1f2d79", "#843c3b", "#9a646e", "#5c4c77", "#3b2246"),
 }
 """On dark backgrounds and on light ones."""
+
+
 SERIES_CONTRAST = ("#ffffff", "#6cc5ff", "#ffb000", "#eefbde", "#8fa38d", "#c4ccb0", "#e87c2a", "#6599ff", "#aff686")
-
-GLYPHS = "▸●◆■▲▼◉◈▣"
-"""Of a series, by its slot; slot 0 is the highlighted run that is not marked."""
-
-SLOTS = len(GLYPHS) - 1
-"""How many marked runs look different; more share looks, in turn."""
 
 
 def series_colours(app: App[None]) -> tuple[str, ...]:
     """The colour of each slot on the present theme's background, slot 0 first."""
     return SERIES_CONTRAST if app.theme == CONTRAST.name else SERIES[app.current_theme.dark]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A glyph, and the name of the theme's colour it has."""
-
-    glyph: str
-    colour: str
-
-
-STATUS_LOOKS: dict[Status, Look] = {
-    "queued": Look("○", "secondary"),
-    "running": Look("◐", "primary"),
-    "finished": Look("✓", "success"),
-    "diverged": Look("✗", "warning"),
-    "failed": Look("!", "error"),
-    "stopped": Look("□", "secondary"),
-    "lost": Look("?", "error"),
-}
-
-MOVING = "◐◓◑◒"
-"""The glyph of a run that is training turns through these."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from labbench.tui.looks import SLOTS
+from labbench.charts.glyphs import SLOTS
 
 
 class Marks(dict[str, int]):

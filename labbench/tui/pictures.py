@@ -15,12 +15,12 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from labbench.portrait_file import Portrait
+from labbench.portraits.file import Portrait
 from labbench.text import clean
 from labbench.tui.ascii import needs_ascii
 
 if TYPE_CHECKING:
-    from labbench.pixels import Colour, Hand, Line
+    from labbench.portraits.pixels import Colour, Hand, Line
 
 
 class Pictures(ScrollView, can_focus=True):
@@ -67,7 +67,7 @@ class Pictures(ScrollView, can_focus=True):
             self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
             self.border_subtitle = ""
         else:
-            from labbench.portraits import draw  # with numpy, which the first paint does without
+            from labbench.portraits.draw import draw  # with numpy, which the first paint does without
 
             self._strips = [_strip(line) for line in draw(self._portrait, width, self._hand())]
             self.border_subtitle = f"after epoch {self._portrait.epoch}"

@@ -12,10 +12,11 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from labbench import text
+from labbench.charts.glyphs import GLYPHS, MOVING, STATUS_LOOKS
 from labbench.records import RunRecord, Status
 from labbench.tui.columns import Column
 from labbench.tui.groups import Group
-from labbench.tui.looks import GLYPHS, MOVING, STATUS_LOOKS, series_colours
+from labbench.tui.looks import series_colours
 
 LEAD = 5
 """Cells before the name: the mark and the status."""

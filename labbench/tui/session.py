@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labbench.charts.glyphs import SLOTS
 from labbench.tui.columns import Layout
 from labbench.tui.edits import Edit
-from labbench.tui.looks import SLOTS
 from labbench.tui.marks import Marks
 from labbench.tui.source import Query
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from labbench.charts.glyphs import GLYPHS
+from labbench.charts.view import Range, XAxis
 from labbench.records import RunRecord
 from labbench.tui.labels import group_labels, labels
-from labbench.tui.looks import GLYPHS
-from labbench.tui.view import Range, XAxis
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
-    from labbench.curves import Series
-    from labbench.tui.lines import Line
+    from labbench.charts.lines import Line
+    from labbench.charts.series import Series
 
 Place: TypeAlias = tuple[str, str, XAxis]
 """Run key, metric, axis."""
@@ -84,7 +84,7 @@ class Shelf:
 
     def lines(self, runs: Sequence[RunRecord], marks: Mapping[str, int], metric: str, x_axis: XAxis) -> list[Line]:
         """The series at hand of these runs, as lines."""
-        from labbench.tui.lines import Line
+        from labbench.charts.lines import Line
 
         names, groups = self._called(runs)
         lines = []

@@ -20,7 +20,7 @@ from labbench.filters import parser
 from labbench.filters.completion import Vocabulary
 from labbench.filters.parser import And, Compare, Filter
 from labbench.metrics import is_axis, metric_rank, telling
-from labbench.portrait_file import NONE, Portrait, portrait_path, read_portrait
+from labbench.portraits.file import NONE, Portrait, portrait_path, read_portrait
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.text import lines_of

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from labbench.files import PORTRAIT, run_folder
-from labbench.portrait_file import BINS, Histogram, Kind, Mistakes, Plane, Portrait, write_portrait
+from labbench.portraits.file import BINS, Histogram, Kind, Mistakes, Plane, Portrait, write_portrait
 from labbench.records import Config
 from labbench.train.data.dataset import Source
 from labbench.train.diagnostics.probe import Looking

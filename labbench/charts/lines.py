@@ -12,15 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench import curves
-from labbench.averages import Smoothing, parse_smoothing
-from labbench.curves import Curve, Floats, Series
+from labbench.charts.axes import scale
+from labbench.charts.glyphs import GLYPHS, SLOTS
+from labbench.charts.rasterize import Extent, Spans, measure_all
+from labbench.charts.series import Curve, Floats, Series, envelope, smoothed, value_range
+from labbench.charts.smoothing_spec import Smoothing, parse_smoothing
+from labbench.charts.ticks import FARTHEST
+from labbench.charts.view import Gathered, Range, View, gathered
 from labbench.records import Status
-from labbench.spans import Extent, Spans, measure_all
-from labbench.ticks import FARTHEST
-from labbench.tui.frame import scale
-from labbench.tui.looks import GLYPHS, SLOTS
-from labbench.tui.view import Gathered, Range, View, gathered
 
 _FEW = 5
 """Fewer lines than this are all seen whole, however far they reach."""
@@ -65,13 +64,13 @@ class Drawn:
 
 
 def _drawn(series: Series, smoothing: Smoothing, log: bool, log_x: bool) -> Drawn:
-    curve = curves.smoothed(series, smoothing)
-    raw = curves.extent(series)
+    curve = smoothed(series, smoothing)
+    raw = envelope(series)
     line = _scaled((curve[0], curve[1], curve[1], curve[1]) if smoothing else raw, log, log_x)
     band = _scaled(raw, log, log_x) if smoothing else None
     x_range = (float(line[0][0]), float(line[0][-1])) if len(line[0]) else None
     extremes = [line[1]] if line[1] is line[3] else [line[1], line[3]]
-    return Drawn(curve, line, band, x_range, curves.value_range(extremes))
+    return Drawn(curve, line, band, x_range, value_range(extremes))
 
 
 def _scaled(extent: Extent, log: bool, log_x: bool) -> Extent:

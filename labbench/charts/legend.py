@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labbench import text
-from labbench.bands import Bands
-from labbench.curves import Curve
-from labbench.ticks import FIRST_DAY, LAST_DAY, clamped
-from labbench.tui.canvas import Canvas
-from labbench.tui.frame import Frame
-from labbench.tui.inks import BRIGHT, LABEL, LINE, TEXT, line_ink
-from labbench.tui.lines import Group, Line, Lines, last_finite, nearest
-from labbench.tui.view import View, XAxis
+from labbench.charts.axes import Frame
+from labbench.charts.bands import Bands
+from labbench.charts.braille import Canvas
+from labbench.charts.lines import Group, Line, Lines, last_finite, nearest
+from labbench.charts.palette import BRIGHT, LABEL, LINE, TEXT, line_ink
+from labbench.charts.series import Curve
+from labbench.charts.ticks import FIRST_DAY, LAST_DAY, clamped
+from labbench.charts.view import View, XAxis
 
 SIDE_FROM = 110
 """Cells of a chart from which on the legend stands beside the plot."""

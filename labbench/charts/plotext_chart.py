@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import plotext
 
-from labbench.curves import Floats, finite_pieces, thin, value_range
+from labbench.charts.series import Floats, finite_pieces, thin, value_range
+from labbench.charts.ticks import NARROWEST, Ticks, clamped, linear_ticks, log_ticks
 from labbench.text import clean, fit
-from labbench.ticks import NARROWEST, Ticks, clamped, linear_ticks, log_ticks
 
 POINTS = 300
 """At most so many points a curve: beyond that plotext only gets slower."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.averages import Smoothing
+from labbench.charts.smoothing_spec import Smoothing
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from labbench.charts.axes import Frame, scale_one
+from labbench.charts.lines import Line, best_place
 from labbench.records import Goal
-from labbench.tui.frame import Frame, scale_one
-from labbench.tui.lines import Line, best_place
 
 _LOOKED_AT = 200
 """Lines whose points are stepped along."""

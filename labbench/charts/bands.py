@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.curves import gaps_as_nan
+from labbench.charts.series import gaps_as_nan
 
 Floats: TypeAlias = NDArray[np.float64]
 Spread: TypeAlias = Literal["95 %", "std", "range"]

@@ -14,9 +14,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.averages import Smoothing
-from labbench.smoothing import smooth
-from labbench.spans import bundle, measure
+from labbench.charts.rasterize import bundle, measure
+from labbench.charts.smoothing import smooth
+from labbench.charts.smoothing_spec import Smoothing
 
 Floats: TypeAlias = NDArray[np.float64]
 Curve: TypeAlias = tuple[Floats, Floats]
@@ -67,7 +67,7 @@ def smoothed(series: Series, smoothing: Smoothing) -> Curve:
     return x, smooth(series.y, smoothing, buckets.n)
 
 
-def extent(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
+def envelope(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
     """(x, low, middle, high) of the series as it is: a bucket reaches from its lowest to its highest value, exactly."""
     if series.buckets is None:
         return series.x, series.y, series.y, series.y

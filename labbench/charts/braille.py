@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.tui.inks import BLANK
+from labbench.charts.palette import BLANK
 
 Run: TypeAlias = tuple[str, int]
 """Text in one ink: neighbouring cells of a row."""

@@ -13,7 +13,8 @@ from textwrap import wrap
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.pixels import (
+from labbench.portraits.file import Histogram, Kind, Mistakes, Plane, Portrait
+from labbench.portraits.pixels import (
     RAMPS,
     Colour,
     Hand,
@@ -30,7 +31,6 @@ from labbench.pixels import (
     signed,
     size,
 )
-from labbench.portrait_file import Histogram, Kind, Mistakes, Plane, Portrait
 from labbench.text import clean, fit, number, width
 
 CLASSES: Sequence[Colour] = (

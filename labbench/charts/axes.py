@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labbench.curves import Floats
-from labbench.ticks import FARTHEST, NARROWEST, Ticks, clamped, linear_ticks, log_ticks, time_ticks, wall_ticks
-from labbench.tui.canvas import Canvas
-from labbench.tui.inks import AXIS, LABEL
-from labbench.tui.view import View
+from labbench.charts.braille import Canvas
+from labbench.charts.palette import AXIS, LABEL
+from labbench.charts.series import Floats
+from labbench.charts.ticks import FARTHEST, NARROWEST, Ticks, clamped, linear_ticks, log_ticks, time_ticks, wall_ticks
+from labbench.charts.view import View
 
 LEAST_WIDTH, LEAST_HEIGHT = 12, 5
 """Cells of the smallest chart."""

@@ -1,7 +1,7 @@
 """What a run that was watched leaves to be looked at: numbers in one small .npz file, which needs numpy alone to read.
 
 It lies at `<database>.files/KEY/portrait.npz`, is written by `labbench.train.diagnostics.portrait` and drawn by
-`labbench.portraits`.
+`labbench.portraits.draw`.
 """
 
 from __future__ import annotations

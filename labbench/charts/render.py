@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labbench.averages import parse_smoothing
-from labbench.bands import SPREADS, Bands, group_bands
-from labbench.curves import Floats
-from labbench.spans import Spans
-from labbench.ticks import clamped
-from labbench.tui.canvas import Canvas, Run
-from labbench.tui.frame import LEAST_HEIGHT, LEAST_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_one
-from labbench.tui.inks import BAND, BEST, BOX, BRIGHT, CROSS, DENSITY, LABEL, LINE, line_ink
-from labbench.tui.legend import Entry, draw_legend, group_entries, heading, line_entries, side_width
-from labbench.tui.lines import Group, Line, Lines, Workshop, best_place, last_finite
-from labbench.tui.looks import STATUS_LOOKS
-from labbench.tui.view import Range, View
+from labbench.charts.axes import LEAST_HEIGHT, LEAST_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_one
+from labbench.charts.bands import SPREADS, Bands, group_bands
+from labbench.charts.braille import Canvas, Run
+from labbench.charts.glyphs import STATUS_LOOKS
+from labbench.charts.legend import Entry, draw_legend, group_entries, heading, line_entries, side_width
+from labbench.charts.lines import Group, Line, Lines, Workshop, best_place, last_finite
+from labbench.charts.palette import BAND, BEST, BOX, BRIGHT, CROSS, DENSITY, LABEL, LINE, line_ink
+from labbench.charts.rasterize import Spans
+from labbench.charts.series import Floats
+from labbench.charts.smoothing_spec import parse_smoothing
+from labbench.charts.ticks import clamped
+from labbench.charts.view import Range, View
 
 _MARKED = frozenset({"diverged", "failed", "stopped", "lost"})
 """How a run ended, where its end on the chart tells it."""

@@ -1,0 +1,1 @@
+"""Terminal charts from numbers. No module here imports Textual."""

@@ -1,0 +1,1 @@
+"""Portraits: pictures of a trained network, from file to terminal."""
