@@ -14,7 +14,7 @@ from pathlib import Path
 
 from labbench.cli.browse import FIRST_SEEN
 from labbench.tui.app import LabbenchApp
-from labbench.tui.looks import DARK, LIGHT
+from labbench.tui.theme import DARK, LIGHT
 
 SHOWN = "space j j j space y"
 """Mark two runs, switch to a logarithmic axis."""

@@ -15,7 +15,7 @@ from labbench.files import UNFINISHED, discard_snapshots, open_without_links, sn
 from labbench.portraits.file import Portrait, write_portrait
 from labbench.store.maintenance.merge import back_up
 from labbench.store.writer import Writer
-from labbench.tui.state import Kept
+from labbench.tui.saved_state import Kept
 from tui_samples import grid_of_runs
 
 Write = Callable[[Path], None]

@@ -13,8 +13,8 @@ from golden import LARGE, SMALL, compare, press, screen, settled, shown, type_in
 from labbench.charts.ticks import FARTHEST, NARROWEST
 from labbench.records import Finished, NewRun, Points, Started
 from labbench.store.writer import Writer
-from labbench.tui.chart import Chart
-from labbench.tui.chart_panel import ChartPanel
+from labbench.tui.charts.panel import ChartPanel
+from labbench.tui.charts.widget import Chart
 from store_samples import points
 from tui_samples import grid_of_runs
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from labbench.metrics import metric_rank
 from labbench.records import MetricSummary, RunRecord
-from labbench.tui.columns import Column, Contents, Layout, delta, run_columns
-from labbench.tui.marks import Marks
+from labbench.tui.session import Marks
+from labbench.tui.widgets.columns import Column, Contents, Layout, delta, run_columns
 
 RUN = RunRecord(
     id=1,

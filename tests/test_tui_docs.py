@@ -9,7 +9,7 @@ import pytest
 from textual.pilot import Pilot
 
 from golden import press, use
-from labbench.tui.chart_panel import ChartPanel
+from labbench.tui.charts.panel import ChartPanel
 from tui_samples import grid_of_runs
 
 TEXT = (Path(__file__).parents[1] / "docs" / "tui.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from labbench.records import RunRecord
-from labbench.tui.labels import group_labels, labels
+from labbench.tui.charts.labels import group_labels, labels
 
 RUN = RunRecord(1, "k3f9", "adam lr=0.1", "optimizers", "finished", {"optimizer": "adam", "lr": 0.1})
 

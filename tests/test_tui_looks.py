@@ -13,9 +13,9 @@ from textual.pilot import Pilot
 from golden import SMALL, press, screen, settled, use
 from labbench.charts.glyphs import GLYPHS, STATUS_LOOKS
 from labbench.tui.app import LabbenchApp
-from labbench.tui.ascii import AsciiFilter, as_ascii, needs_ascii
-from labbench.tui.looks import CONTRAST, DARK, LIGHT, SERIES, SERIES_CONTRAST, THEMES
-from labbench.tui.table import RunsTable
+from labbench.tui.line_filters import AsciiFilter, as_ascii, needs_ascii
+from labbench.tui.theme import CONTRAST, DARK, LIGHT, SERIES, SERIES_CONTRAST, THEMES
+from labbench.tui.widgets.run_table import RunsTable
 from tui_samples import grid_of_runs
 
 SIGHTS = {  # Machado, Oliveira and Fernandes 2009: what is seen of linear RGB without one kind of cone

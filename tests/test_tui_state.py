@@ -18,8 +18,8 @@ from golden import press, row_of, screen, settled, shown, type_in
 from labbench.errors import InputError
 from labbench.tui import run_app
 from labbench.tui.app import LabbenchApp
+from labbench.tui.saved_state import Kept, state_file
 from labbench.tui.session import Session
-from labbench.tui.state import Kept, state_file
 from tui_samples import grid_of_runs
 
 

@@ -20,7 +20,7 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
 
     Raises InputError for a view that there is not, or a file that is no labbench database.
     """
-    from labbench.tui.state import Kept
+    from labbench.tui.saved_state import Kept
 
     kept = Kept(path)
     kept.last = kept.last or dict(first or {})

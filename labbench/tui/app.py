@@ -19,18 +19,17 @@ from textual.screen import Screen
 
 from labbench import text
 from labbench.errors import LabbenchError
-from labbench.tui import source
-from labbench.tui.ascii import AsciiFilter, needs_ascii
-from labbench.tui.bars import SCREENS
-from labbench.tui.base_screen import DataScreen
-from labbench.tui.colourless import ColourlessFilter
-from labbench.tui.compare_screen import CompareScreen
-from labbench.tui.grid_screen import GridScreen
-from labbench.tui.looks import DARK, THEMES
-from labbench.tui.runs_screen import RunsScreen
+from labbench.tui import queries
+from labbench.tui.line_filters import AsciiFilter, ColourlessFilter, needs_ascii
+from labbench.tui.saved_state import Kept
+from labbench.tui.screens.base import DataScreen
+from labbench.tui.screens.compare import CompareScreen
+from labbench.tui.screens.grid import GridScreen
+from labbench.tui.screens.runs import RunsScreen
+from labbench.tui.screens.why import WhyScreen
 from labbench.tui.session import Session
-from labbench.tui.state import Kept
-from labbench.tui.why_screen import WhyScreen
+from labbench.tui.theme import DARK, THEMES
+from labbench.tui.widgets.top_bar import SCREENS
 
 
 class LabbenchApp(App[None]):
@@ -107,7 +106,7 @@ class LabbenchApp(App[None]):
 
     @work(thread=True, group="watch")
     def _watch(self) -> None:
-        for error in source.changes(self.path, self._stopped):
+        for error in queries.changes(self.path, self._stopped):
             self.post_message(self.DatabaseChanged() if error is None else self.WatchFailed(error))
 
     @on(DatabaseChanged)

@@ -15,16 +15,17 @@ from textual.widgets import Static
 from labbench import text
 from labbench.errors import RunNotFound
 from labbench.metrics import metric_rank
-from labbench.tui import source
-from labbench.tui.ask import Ask
-from labbench.tui.chart_keys import CHART_BINDINGS
-from labbench.tui.chart_panel import ChartPanel
+from labbench.tui import queries
+from labbench.tui.charts.keys import CHART_BINDINGS
+from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import Rows
-from labbench.tui.edit_screen import EditScreen
-from labbench.tui.facts import RunDetail, facts
-from labbench.tui.output import Output
-from labbench.tui.pictures import Pictures
+from labbench.tui.queries import RunDetail
+from labbench.tui.screens.editing import EditScreen
+from labbench.tui.screens.run_facts import facts
 from labbench.tui.session import Session
+from labbench.tui.widgets.log_view import Output
+from labbench.tui.widgets.portrait_view import Pictures
+from labbench.tui.widgets.prompt import Ask
 
 
 class RunScreen(EditScreen["RunDetail | None"]):
@@ -73,7 +74,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
 
         def read() -> RunDetail | None:
             try:
-                return source.read_run(path, key)
+                return queries.read_run(path, key)
             except RunNotFound:
                 return None
 

@@ -17,7 +17,7 @@ from textual.strip import Strip
 
 from labbench.portraits.file import Portrait
 from labbench.text import clean
-from labbench.tui.ascii import needs_ascii
+from labbench.tui.line_filters import needs_ascii
 
 if TYPE_CHECKING:
     from labbench.portraits.pixels import Colour, Hand, Line

@@ -15,11 +15,11 @@ from textual.message import Message
 from labbench import text
 from labbench.records import RunRecord
 from labbench.store.writer import Action
-from labbench.tui import clipboard, edits, source
-from labbench.tui.ask import Ask
-from labbench.tui.base_screen import DataScreen
-from labbench.tui.choice import Choice
+from labbench.tui import clipboard, edits, queries
 from labbench.tui.edits import these
+from labbench.tui.screens.base import DataScreen
+from labbench.tui.widgets.picker import Choice
+from labbench.tui.widgets.prompt import Ask
 
 Answer = TypeVar("Answer")
 Then: TypeAlias = Callable[[Sequence[RunRecord]], None]
@@ -63,7 +63,7 @@ class EditScreen(DataScreen[Answer]):
 
     @work(thread=True, group="edit")
     def _read_concerned(self, keys: list[str], then: Then) -> None:
-        self.send(lambda: self.Concerned(source.read_records(self.session.path, keys), then))
+        self.send(lambda: self.Concerned(queries.read_records(self.session.path, keys), then))
 
     @on(Concerned)
     def _go_on(self, event: Concerned) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from textual.content import Content
@@ -13,25 +12,11 @@ from labbench import text
 from labbench.charts.glyphs import STATUS_LOOKS
 from labbench.metrics import is_axis, metric_rank
 from labbench.portraits.file import Portrait
-from labbench.records import Goal, RunRecord, default_goal
-from labbench.store.scripts.script_run import Artifact
+from labbench.records import RunRecord, default_goal
 from labbench.text import show_setting
+from labbench.tui.queries import RunDetail
 
 _LINE = "\n"
-
-
-@dataclass(frozen=True, slots=True)
-class RunDetail:
-    """One run with what belongs to it."""
-
-    record: RunRecord
-    goals: Mapping[str, Goal] = field(default_factory=dict)
-    output: Sequence[str] = ()
-    """Lines."""
-    artifacts: Sequence[Artifact] = ()
-    sources: Mapping[str, str] = field(default_factory=dict)
-    portrait: Portrait | str = ""
-    """What there is to look at; words where there is nothing, or nothing that can be read."""
 
 
 def facts(detail: RunDetail, width: int) -> Content:

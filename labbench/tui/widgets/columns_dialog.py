@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from labbench.tui.columns import Column, Layout
+from labbench.tui.widgets.columns import Column, Layout
 
 NARROWEST, WIDEST = 3, 120
 """Cells that a column may have."""

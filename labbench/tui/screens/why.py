@@ -18,8 +18,8 @@ from labbench.filters import parser
 from labbench.metrics import telling
 from labbench.records import Goal
 from labbench.store.reader import Reader
-from labbench.tui.base_screen import DataScreen
 from labbench.tui.clipboard import Rows
+from labbench.tui.screens.base import DataScreen
 from labbench.tui.session import Session
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint

@@ -16,7 +16,7 @@ from textual.widget import Widget
 
 from labbench import text
 from labbench.charts import palette
-from labbench.tui.looks import series_colours
+from labbench.tui.theme import series_colours
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.axes import Frame

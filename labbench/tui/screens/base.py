@@ -24,15 +24,16 @@ from textual.worker import Worker, get_current_worker
 from labbench import text
 from labbench.errors import LabbenchError, StoreError
 from labbench.files import write_atomically
-from labbench.tui import edits, source
-from labbench.tui.ask import Ask
-from labbench.tui.bars import KeyLine, TopLine
-from labbench.tui.choice import Choice
+from labbench.tui import edits, queries
 from labbench.tui.clipboard import Rows, as_csv, new_file
 from labbench.tui.edits import Edit
-from labbench.tui.help import Help
+from labbench.tui.queries import Progress
+from labbench.tui.screens.help import Help
 from labbench.tui.session import Session
-from labbench.tui.source import Progress
+from labbench.tui.widgets.key_bar import KeyLine
+from labbench.tui.widgets.picker import Choice
+from labbench.tui.widgets.prompt import Ask
+from labbench.tui.widgets.top_bar import TopLine
 
 Answer = TypeVar("Answer")
 _SHARE = 0.05
@@ -159,7 +160,7 @@ class DataScreen(Screen[None], Generic[Answer]):
     def _read(self, asked: Callable[[], Answer]) -> None:
         def answered() -> Message:
             began = time.thread_time()
-            answer, progress = asked(), source.read_progress(self.session.path)
+            answer, progress = asked(), queries.read_progress(self.session.path)
             return self.Answered(answer, progress, time.thread_time() - began)
 
         self.send(answered)

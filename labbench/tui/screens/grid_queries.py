@@ -14,7 +14,7 @@ from labbench.filters.parser import And, Compare, Filter
 from labbench.metrics import telling
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
-from labbench.tui.heat import Heat
+from labbench.tui.screens.heatmap import Heat
 
 _FAILURES = 200
 _MOST_VALUES = 24

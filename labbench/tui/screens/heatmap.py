@@ -11,7 +11,7 @@ from labbench import text
 from labbench.records import Goal
 from labbench.text import show_setting
 from labbench.tui.groups import mean_of
-from labbench.tui.sheet import Cell, Row
+from labbench.tui.widgets.text_grid import Cell, Row
 
 _SHADES = "░▒▓█"
 _FAR = 5.0

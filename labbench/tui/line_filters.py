@@ -1,4 +1,4 @@
-"""The whole terminal interface in ASCII, for terminals without UTF-8: a filter over every line that is drawn."""
+"""Line filters of the app: ASCII where the terminal lacks UTF-8, no colours under NO_COLOR."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 from rich.segment import Segment
+from rich.style import Style
 from textual.color import Color
 from textual.filter import LineFilter
 
@@ -36,7 +37,11 @@ _SAME_WIDTH = {
     "“”„": '"',
     "‘’": "'",
 }
+
+
 _TABLE = {ord(character): ascii for characters, ascii in _SAME_WIDTH.items() for character in characters}
+
+
 _SLOPES = {(-1): "/", 0: "-", 1: "\\"}
 
 
@@ -85,3 +90,30 @@ def needs_ascii(environ: Mapping[str, str]) -> bool:
     coerced = environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8")
     named = environ.get("LC_ALL") or ("" if coerced else environ.get("LC_CTYPE", "")) or environ.get("LANG", "")
     return bool(named) and "utf8" not in named.lower().replace("-", "")
+
+
+_LIT = 0.1
+"""Difference of brightness, 0 to 1, from which on a ground is another one: that of the cursor's row is."""
+
+
+_DIM = 0.3
+"""The same between a character and its ground, up to which it is dim: borders, and the raw band of a curve."""
+
+
+class ColourlessFilter(LineFilter):
+    """Draws every line in the terminal's own two colours."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [
+            Segment(text, None if style is None else _colourless(style, background), control)
+            for text, style, control in segments
+        ]
+
+
+@lru_cache(4096)
+def _colourless(style: Style, background: Color) -> Style:
+    ground = background if style.bgcolor is None else Color.from_rich_color(style.bgcolor)
+    ink = None if style.color is None else Color.from_rich_color(style.color)
+    is_lit = abs(ground.brightness - background.brightness) > _LIT
+    is_dim = ink is not None and abs(ink.brightness - ground.brightness) < _DIM
+    return style.without_color + Style(reverse=(style.reverse or is_lit), dim=(style.dim or (is_dim and not is_lit)))

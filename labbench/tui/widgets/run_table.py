@@ -18,9 +18,9 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from labbench.records import RunRecord
-from labbench.tui.columns import Column
 from labbench.tui.groups import Group
-from labbench.tui.rows import LEAD, RowPainter, RowState
+from labbench.tui.widgets.columns import Column
+from labbench.tui.widgets.run_row import LEAD, RowPainter, RowState
 
 _MARGIN = 40
 """Rows asked for beyond those on the screen, so that a step finds them there."""

@@ -16,11 +16,11 @@ from textual.message import Message
 from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.ticks import FARTHEST, clamped
 from labbench.charts.view import X_AXES, Box, Gathered, Range, gathered, on_axis, panned, zoomed
-from labbench.tui.ask import Ask
-from labbench.tui.chart import Chart
-from labbench.tui.chart_keys import PANEL_BINDINGS
-from labbench.tui.chart_page import ChartPage
-from labbench.tui.chart_state import LAYOUTS, SMOOTHINGS, SPREADS
+from labbench.tui.charts.keys import PANEL_BINDINGS
+from labbench.tui.charts.page import ChartPage
+from labbench.tui.charts.settings import LAYOUTS, SMOOTHINGS, SPREADS
+from labbench.tui.charts.widget import Chart
+from labbench.tui.widgets.prompt import Ask
 
 _WHEEL_ZOOM = 0.8
 _WHEEL_PAN = 0.1

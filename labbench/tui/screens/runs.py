@@ -14,18 +14,20 @@ from textual.containers import Container
 from textual.message import Message
 
 from labbench.records import RunRecord
-from labbench.tui import clipboard, source
-from labbench.tui.bars import ConstantLine, FilterBar, describe
-from labbench.tui.chart_keys import CHART_BINDINGS
-from labbench.tui.chart_panel import ChartPanel
+from labbench.tui import clipboard, queries
+from labbench.tui.charts.keys import CHART_BINDINGS
+from labbench.tui.charts.panel import ChartPanel
+from labbench.tui.charts.series_cache import Sparks
 from labbench.tui.clipboard import Rows
-from labbench.tui.columns import SPARK_CELLS, Contents, run_columns
-from labbench.tui.query_screen import QueryScreen
-from labbench.tui.run_screen import RunScreen
+from labbench.tui.queries import Query, Snapshot
+from labbench.tui.screens.run import RunScreen
+from labbench.tui.screens.runs_query import QueryScreen
 from labbench.tui.session import Session
-from labbench.tui.source import Query, Snapshot
-from labbench.tui.sparks import Sparks
-from labbench.tui.table import RunsTable
+from labbench.tui.widgets.columns import SPARK_CELLS, Contents, run_columns
+from labbench.tui.widgets.filter_bar import FilterBar
+from labbench.tui.widgets.key_bar import ConstantLine
+from labbench.tui.widgets.run_table import RunsTable
+from labbench.tui.widgets.top_bar import describe
 
 _TURN_EVERY_SECONDS = 0.25
 _FIRST_ROWS = 100
@@ -97,7 +99,7 @@ class RunsScreen(QueryScreen):
         self._asked_marks = [*islice(session.marks, _DRAWN)]
         wanted = {*self._asked_marks, *self.table.wanted_keys(), *(key for key in also if key is not None)}
         query = session.query
-        return lambda: source.read_snapshot(session.path, query, wanted=wanted, rows=_FIRST_ROWS)
+        return lambda: queries.read_snapshot(session.path, query, wanted=wanted, rows=_FIRST_ROWS)
 
     def show(self, answer: Snapshot) -> None:
         self.snapshot = answer
@@ -142,7 +144,7 @@ class RunsScreen(QueryScreen):
 
     @work(thread=True, exclusive=True, group="records")
     def _read_records(self, keys: list[str]) -> None:
-        self.send(lambda: self.RecordsRead(source.read_records(self.session.path, keys)))
+        self.send(lambda: self.RecordsRead(queries.read_records(self.session.path, keys)))
 
     @on(RecordsRead)
     def _show_records(self, event: RecordsRead) -> None:
@@ -174,7 +176,7 @@ class RunsScreen(QueryScreen):
     @work(thread=True, exclusive=True, group="sparks", description="read sparklines")
     def _read_sparks(self, runs: Sequence[RunRecord], metric: str) -> None:
         self.send(
-            lambda: self.SparksRead(runs, source.read_sparks(self.session.path, runs, metric, SPARK_CELLS), metric)
+            lambda: self.SparksRead(runs, queries.read_sparks(self.session.path, runs, metric, SPARK_CELLS), metric)
         )
 
     @on(SparksRead)
@@ -274,7 +276,7 @@ class RunsScreen(QueryScreen):
         groups, settings = self.table.groups, [column for column in columns if column.id != "metric:spark"]
 
         def read() -> Rows:
-            records = {run.key: run for run in source.read_records(path, [key for key in rows if key not in groups])}
+            records = {run.key: run for run in queries.read_records(path, [key for key in rows if key not in groups])}
             lines = [[column.title for column in settings]]
             for key in rows:
                 if key in groups:

@@ -1,109 +1,22 @@
-"""The lines around the work: what is going on at the top, the filter under it, what the keys do at the bottom."""
+"""The filter input with its completion and error marker."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.highlighter import Highlighter
 from rich.text import Text
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.reactive import reactive
-from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from labbench import text
-from labbench.charts.glyphs import STATUS_LOOKS
 from labbench.errors import FilterError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary, complete
-from labbench.records import STATUSES
-from labbench.text import show_setting
-from labbench.tui.source import Progress, Query
-
-SCREENS = {"runs": "1", "compare": "2", "grid": "3", "why": "4"}
-"""The screens, and the key of each."""
-
-
-class TopLine(Widget):
-    """The database, the screens, its runs by status, and the progress of what is training."""
-
-    DEFAULT_CSS = """
-    TopLine { height: 1; padding: 0 1; background: $panel; }
-    """
-
-    progress: reactive[Progress] = reactive(Progress())
-
-    def __init__(self, path: Path, screen_name: str) -> None:
-        super().__init__()
-        self._path, self._screen_name = path, screen_name
-        self._tabs: list[tuple[range, str]] = []
-
-    def render(self) -> Content:
-        width = self.size.width
-        right = self._bar()
-        name = Content.assemble(("labbench", "bold $primary"), ("  " + text.clean(self._path.name), "$secondary"))
-        self._tabs = []
-        for tabs, long in ((True, True), (True, False), (False, False)):
-            left, middle = self._with_tabs(name) if tabs else name, self._counts(long=long)
-            room = width - left.cell_length - middle.cell_length - right.cell_length
-            if room >= 4:
-                before = min(room - 2, max(2, (width - middle.cell_length) // 2 - left.cell_length))
-                return left + " " * before + middle + " " * (room - before) + right
-        self._tabs = []
-        return name.truncate(width, ellipsis=True)
-
-    def _with_tabs(self, name: Content) -> Content:
-        """The name and the screens, the present one lit; where each stands is kept for clicks."""
-        line, self._tabs = name + "   ", []
-        for screen, key in SCREENS.items():
-            is_here = screen == self._screen_name
-            tab = Content.assemble((f" {key}", "$primary" if is_here else "$secondary"), " ")
-            tab += Content.styled(f"{screen} ", "bold $foreground" if is_here else "$secondary")
-            tab = tab.stylize("on $primary 25%") if is_here else tab
-            self._tabs.append((range(line.cell_length, line.cell_length + tab.cell_length), screen))
-            line += tab
-        return line
-
-    async def on_click(self, event: events.Click) -> None:
-        offset = event.get_content_offset(self)
-        for cells, screen in self._tabs:
-            if offset is not None and offset.x in cells:
-                await self.run_action(f"app.go('{screen}')")
-
-    def _counts(self, *, long: bool) -> Content:
-        progress = self.progress
-        if not progress.total:
-            return Content("")
-        names = progress.experiments
-        parts: list[tuple[str, str]] = []
-        if long:
-            parts.append((f"{text.clean(names[0]) if len(names) == 1 else f'{len(names)} experiments'} · ", ""))
-        parts.append((f"{progress.total} run{'s' * (progress.total != 1)}", ""))
-        for status in STATUSES:
-            count = progress.counts.get(status, 0)
-            if count:
-                look = STATUS_LOOKS[status]
-                parts.append(("  " if parts else "", ""))
-                parts.append((f"{look.glyph} {count}{f' {status}' if long else ''}", f"${look.colour}"))
-        return Content.assemble(*parts)
-
-    def _bar(self) -> Content:
-        progress = self.progress
-        if not progress.is_live:
-            return Content("")
-        left = f"  {text.duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
-        return Content.assemble(
-            (text.bar(progress.share, 12), "$primary on $border"),
-            f" {int(100 * progress.share)} %",
-            (left, "$secondary"),
-        )
 
 
 class FilterBar(Horizontal):
@@ -270,73 +183,3 @@ class _ErrorMarker(Highlighter):
         if self.position is not None and len(text):
             start = min(self.position, len(text) - 1)
             text.stylize("bold reverse", start, start + 1)
-
-
-class ConstantLine(Static):
-    """The settings that all shown runs share, in one line in place of a column each."""
-
-    DEFAULT_CSS = """
-    ConstantLine { height: 1; padding: 0 1; color: $secondary; text-overflow: ellipsis; text-wrap: nowrap; }
-    """
-
-    def show(self, constant: Mapping[str, Any]) -> None:
-        """Show keys with one value each."""
-        pairs = (f"{text.clean(key)} {show_setting(value)}" for key, value in constant.items())
-        self.update(Content("same in all   " + " · ".join(pairs) if constant else ""))
-
-
-class KeyLine(Widget):
-    """What the keys do here: as many as fit, the most useful first; a click presses the key."""
-
-    DEFAULT_CSS = """
-    KeyLine { height: 1; padding: 0 1; background: $panel; }
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._actions: list[tuple[range, str]] = []
-
-    def on_mount(self) -> None:
-        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
-
-    def render(self) -> Content:
-        entries = {
-            active.binding.action: self._entry(active.binding)
-            for active in reversed(self.screen.active_bindings.values())
-            if active.enabled and (active.binding.show or active.binding.action == "command_palette")
-        }
-        last = entries.pop("help", Content(""))
-        first: Sequence[str] = getattr(self.screen, "foremost", ())
-        entries = {action: entries[action] for action in (*first, *reversed(entries)) if action in entries}
-        if "app.quit" in entries:
-            entries["app.quit"] = entries.pop("app.quit")
-        line = Content("")
-        self._actions = []
-        for action, entry in [*entries.items(), ("help", last)]:
-            if action == "help" or line.cell_length + entry.cell_length + last.cell_length <= self.size.width:
-                self._actions.append((range(line.cell_length, line.cell_length + entry.cell_length), action))
-                line += entry
-        return line
-
-    def _entry(self, binding: Binding) -> Content:
-        key = self.app.get_key_display(binding)
-        return Content.assemble((key, "bold $primary"), (f" {binding.description}   ", "$secondary"))
-
-    async def on_click(self, event: events.Click) -> None:
-        offset = event.get_content_offset(self)
-        for cells, action in self._actions:
-            if offset is not None and offset.x in cells:
-                await self.screen.run_action(action)
-
-
-def reads(sort: str) -> str:
-    """What is sorted by, in words: `best val/loss`."""
-    if sort == "created":
-        return "when they were queued"
-    return text.clean(sort.replace("(", " ", 1).removesuffix(")") if sort.endswith(")") else sort)
-
-
-def describe(query: Query, shown: int, total: int) -> str:
-    """How much a query lets through and in which order, in words."""
-    order = f"sorted by {reads(query.sort)} {'▼' if query.descending else '▲'}" if query.sort else ""
-    return f"{shown} of {total}   {order}" if query.expression.strip() else order

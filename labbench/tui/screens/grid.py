@@ -18,14 +18,14 @@ from labbench.charts.glyphs import STATUS_LOOKS
 from labbench.metrics import telling
 from labbench.records import STATUSES
 from labbench.store.reader import Reader
-from labbench.tui.bars import reads
-from labbench.tui.choice import Choice
 from labbench.tui.clipboard import Rows
-from labbench.tui.edit_screen import EditScreen
-from labbench.tui.grid_reading import GridState, last_line, machine, rate, read_grid_state, read_importance
-from labbench.tui.run_screen import RunScreen
+from labbench.tui.screens.editing import EditScreen
+from labbench.tui.screens.grid_queries import GridState, last_line, machine, rate, read_grid_state, read_importance
+from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
-from labbench.tui.sheet import Cell, Row, Sheet
+from labbench.tui.widgets.picker import Choice
+from labbench.tui.widgets.text_grid import Cell, Row, Sheet
+from labbench.tui.widgets.top_bar import reads
 
 _EMPTY = """
 no runs yet

@@ -1,4 +1,4 @@
-"""The series at hand: what was read of which run, whether it is still true, and the lines that are made of it."""
+"""Caches of what was read for charts and sparklines."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from typing import TYPE_CHECKING, TypeAlias
 from labbench.charts.glyphs import GLYPHS
 from labbench.charts.view import Range, XAxis
 from labbench.records import RunRecord
-from labbench.tui.labels import group_labels, labels
+from labbench.tui.charts.labels import group_labels, labels
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.lines import Line
     from labbench.charts.series import Series
 
+
 Place: TypeAlias = tuple[str, str, XAxis]
 """Run key, metric, axis."""
+
+
 Asked: TypeAlias = "tuple[RunRecord, Series]"
 """A run, and its series as it was read whole."""
+
+
 _SPARE = 256
 """Series that are not shown any more, kept for coming back to them."""
 
 
 @dataclass(slots=True)
 class _Kept:
-    version: object
+    version: tuple[int, int, int]
     whole: Series | None
     finer: Series | None = None
     """The same with more points where somebody has zoomed in."""
@@ -63,7 +68,7 @@ class Shelf:
         self, runs: Sequence[RunRecord], metric: str, x_axis: XAxis, window: Range, dots: int
     ) -> dict[str, Asked]:
         """The series that the window shows in fewer buckets than the screen has dots, as they were read whole."""
-        from labbench.tui.curve_source import is_coarse
+        from labbench.tui.charts.series_reader import is_coarse
 
         found = {}
         for run in runs:
@@ -106,6 +111,38 @@ class Shelf:
         return self._names[1], self._names[2]
 
 
-def _version(run: RunRecord, metric: str) -> object:
+def _version(run: RunRecord, metric: str) -> tuple[int, int, int]:
     """Another one when the run's series is another one."""
     return run.attempt, run.summary[metric].n, run.summary[metric].last_step
+
+
+_KEPT = 2000
+
+
+class Sparks:
+    """Small curves by run, of the metric that was asked for last."""
+
+    def __init__(self) -> None:
+        self.shown: dict[str, str] = {}
+        self._versions: dict[str, tuple[int, int, int]] = {}
+        self._metric = ""
+
+    def missing(self, runs: Sequence[RunRecord], metric: str) -> list[RunRecord]:
+        """Those of the runs whose curve of this metric is not at hand, or has grown."""
+        if metric != self._metric:
+            self._metric = metric
+            self.shown.clear()
+            self._versions.clear()
+        return [run for run in runs if metric in run.summary and self._versions.get(run.key) != _version(run, metric)]
+
+    def keep(self, runs: Sequence[RunRecord], sparks: Mapping[str, str], metric: str) -> bool:
+        """Remember what was read for these runs; whether it is of the metric that is asked for now."""
+        if metric != self._metric:
+            return False
+        if len(self.shown) > _KEPT:
+            self.shown.clear()
+            self._versions.clear()
+        for run in runs:
+            self._versions[run.key] = _version(run, metric)
+            self.shown[run.key] = sparks.get(run.key, "")
+        return True

@@ -23,11 +23,13 @@ from labbench.metrics import is_axis, metric_rank, telling
 from labbench.portraits.file import NONE, Portrait, portrait_path, read_portrait
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
+from labbench.store.scripts.script_run import Artifact
 from labbench.text import lines_of
-from labbench.tui.facts import RunDetail
 from labbench.tui.groups import Group, group, sort_groups
 
 _LOOK_EVERY_SECONDS = 1.0
+
+
 ENDED: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped"})
 
 
@@ -144,6 +146,8 @@ def _snapshot(
 
 _STARRED = 12
 """Metrics whose best run is looked for."""
+
+
 _TAGGED = Compare("tag", None, "!=", (None,), ("none",))
 
 
@@ -324,3 +328,17 @@ def changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
             seen = "missing"
             yield None
         stopped.wait(_LOOK_EVERY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """One run with what belongs to it."""
+
+    record: RunRecord
+    goals: Mapping[str, Goal] = field(default_factory=dict)
+    output: Sequence[str] = ()
+    """Lines."""
+    artifacts: Sequence[Artifact] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    portrait: Portrait | str = ""
+    """What there is to look at; words where there is nothing, or nothing that can be read."""

@@ -22,15 +22,15 @@ from labbench.charts.view import Box, Range, XAxis, gathered
 from labbench.errors import LabbenchError
 from labbench.metrics import is_axis, metric_rank
 from labbench.records import Goal, RunRecord
-from labbench.tui import curve_source
-from labbench.tui.chart import Chart
-from labbench.tui.chart_state import LAYOUTS, ChartState, begins_at_zero
-from labbench.tui.shelf import Shelf
+from labbench.tui.charts import series_reader
+from labbench.tui.charts.series_cache import Shelf
+from labbench.tui.charts.settings import LAYOUTS, ChartState, begins_at_zero
+from labbench.tui.charts.widget import Chart
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.lines import Line
     from labbench.charts.series import Series
-    from labbench.tui.shelf import Asked
+    from labbench.tui.charts.series_cache import Asked
 
 Wanted: TypeAlias = list[tuple[str, list[RunRecord]]]
 """Metrics, and the runs whose series of it are missing."""
@@ -210,7 +210,7 @@ class ChartPage(Container):
             self._answer(partial(self._series_of, metric, axis, runs))
 
     def _series_of(self, metric: str, axis: XAxis, runs: list[RunRecord]) -> Message:
-        return self.SeriesRead(metric, axis, runs, curve_source.read_series(self._path, runs, metric, axis))
+        return self.SeriesRead(metric, axis, runs, series_reader.read_series(self._path, runs, metric, axis))
 
     def _refine(self) -> None:
         """Ask for more points where the window shows less than the screen could."""
@@ -228,7 +228,7 @@ class ChartPage(Container):
             self._answer(partial(self._finer_of, metric, axis, asked, window))
 
     def _finer_of(self, metric: str, axis: XAxis, asked: Mapping[str, Asked], window: Range) -> Message:
-        return self.FinerRead(metric, axis, asked, curve_source.read_finer(self._path, asked, metric, axis, window))
+        return self.FinerRead(metric, axis, asked, series_reader.read_finer(self._path, asked, metric, axis, window))
 
     def _answer(self, read: Callable[[], Message]) -> None:
         """Send what was read, unless something newer is being read by now."""

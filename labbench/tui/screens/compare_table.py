@@ -9,9 +9,9 @@ from labbench.charts.glyphs import GLYPHS, STATUS_LOOKS
 from labbench.metrics import telling
 from labbench.records import Goal, RunRecord
 from labbench.text import show_setting
-from labbench.tui.columns import best_of, delta
-from labbench.tui.labels import labels
-from labbench.tui.sheet import Cell, Row
+from labbench.tui.charts.labels import labels
+from labbench.tui.widgets.columns import best_of, delta
+from labbench.tui.widgets.text_grid import Cell, Row
 
 SECONDS = "time/compute_s"
 """A run's own share of its stack's seconds: what runs can be compared by."""

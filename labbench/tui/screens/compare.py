@@ -15,15 +15,15 @@ from textual.containers import Container
 from labbench import text
 from labbench.metrics import telling
 from labbench.records import Goal, RunRecord
-from labbench.tui import source
-from labbench.tui.chart_keys import CHART_BINDINGS
-from labbench.tui.chart_panel import ChartPanel
+from labbench.tui import queries
+from labbench.tui.charts.keys import CHART_BINDINGS
+from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import Rows
-from labbench.tui.comparison import comparison, titles
-from labbench.tui.edit_screen import EditScreen
-from labbench.tui.run_screen import RunScreen
+from labbench.tui.screens.compare_table import comparison, titles
+from labbench.tui.screens.editing import EditScreen
+from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
-from labbench.tui.sheet import Sheet
+from labbench.tui.widgets.text_grid import Sheet
 
 _COMPARED = 100
 """Runs side by side; more would scroll for ever."""
@@ -78,7 +78,7 @@ class CompareScreen(EditScreen[Compared]):
         session = self.session
         marked = list(islice(session.marks, _COMPARED)) or ([session.highlighted] if session.highlighted else [])
         keys = list(dict.fromkeys([*([session.baseline] if session.baseline else []), *marked]))
-        return lambda: Compared(*source.read_some(session.path, keys))
+        return lambda: Compared(*queries.read_some(session.path, keys))
 
     def show(self, answer: Compared) -> None:
         self._compared = answer

@@ -12,14 +12,15 @@ from textual.message import Message
 
 from labbench.filters.completion import Vocabulary
 from labbench.metrics import telling
-from labbench.tui import source
-from labbench.tui.bars import FilterBar, reads
-from labbench.tui.choice import Choice
-from labbench.tui.columns import Column, Layout
-from labbench.tui.columns_dialog import NARROWEST, WIDEST, ColumnsDialog
-from labbench.tui.edit_screen import EditScreen
-from labbench.tui.source import Query, Snapshot
-from labbench.tui.table import RunsTable
+from labbench.tui import queries
+from labbench.tui.queries import Query, Snapshot
+from labbench.tui.screens.editing import EditScreen
+from labbench.tui.widgets.columns import Column, Layout
+from labbench.tui.widgets.columns_dialog import NARROWEST, WIDEST, ColumnsDialog
+from labbench.tui.widgets.filter_bar import FilterBar
+from labbench.tui.widgets.picker import Choice
+from labbench.tui.widgets.run_table import RunsTable
+from labbench.tui.widgets.top_bar import reads
 
 _SETUPS = "set-ups"
 _NONE = "none"
@@ -78,7 +79,7 @@ class QueryScreen(EditScreen[Snapshot]):
     @on(FilterBar.Begun)
     @work(thread=True, exclusive=True, group="words")
     def _read_words(self) -> None:
-        self.send(lambda: self.WordsRead(source.read_vocabulary(self.session.path)))
+        self.send(lambda: self.WordsRead(queries.read_vocabulary(self.session.path)))
 
     @on(WordsRead)
     def _offer_words(self, event: WordsRead) -> None:

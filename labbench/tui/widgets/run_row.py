@@ -14,9 +14,9 @@ from textual.widget import Widget
 from labbench import text
 from labbench.charts.glyphs import GLYPHS, MOVING, STATUS_LOOKS
 from labbench.records import RunRecord, Status
-from labbench.tui.columns import Column
 from labbench.tui.groups import Group
-from labbench.tui.looks import series_colours
+from labbench.tui.theme import series_colours
+from labbench.tui.widgets.columns import Column
 
 LEAD = 5
 """Cells before the name: the mark and the status."""

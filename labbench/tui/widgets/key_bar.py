@@ -1,0 +1,72 @@
+"""The bottom bars: keys of the screen, and constants of the configs shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from textual import events
+from textual.binding import Binding
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from labbench import text
+from labbench.text import show_setting
+
+
+class ConstantLine(Static):
+    """The settings that all shown runs share, in one line in place of a column each."""
+
+    DEFAULT_CSS = """
+    ConstantLine { height: 1; padding: 0 1; color: $secondary; text-overflow: ellipsis; text-wrap: nowrap; }
+    """
+
+    def show(self, constant: Mapping[str, Any]) -> None:
+        """Show keys with one value each."""
+        pairs = (f"{text.clean(key)} {show_setting(value)}" for key, value in constant.items())
+        self.update(Content("same in all   " + " · ".join(pairs) if constant else ""))
+
+
+class KeyLine(Widget):
+    """What the keys do here: as many as fit, the most useful first; a click presses the key."""
+
+    DEFAULT_CSS = """
+    KeyLine { height: 1; padding: 0 1; background: $panel; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._actions: list[tuple[range, str]] = []
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
+
+    def render(self) -> Content:
+        entries = {
+            active.binding.action: self._entry(active.binding)
+            for active in reversed(self.screen.active_bindings.values())
+            if active.enabled and (active.binding.show or active.binding.action == "command_palette")
+        }
+        last = entries.pop("help", Content(""))
+        first: Sequence[str] = getattr(self.screen, "foremost", ())
+        entries = {action: entries[action] for action in (*first, *reversed(entries)) if action in entries}
+        if "app.quit" in entries:
+            entries["app.quit"] = entries.pop("app.quit")
+        line = Content("")
+        self._actions = []
+        for action, entry in [*entries.items(), ("help", last)]:
+            if action == "help" or line.cell_length + entry.cell_length + last.cell_length <= self.size.width:
+                self._actions.append((range(line.cell_length, line.cell_length + entry.cell_length), action))
+                line += entry
+        return line
+
+    def _entry(self, binding: Binding) -> Content:
+        key = self.app.get_key_display(binding)
+        return Content.assemble((key, "bold $primary"), (f" {binding.description}   ", "$secondary"))
+
+    async def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        for cells, action in self._actions:
+            if offset is not None and offset.x in cells:
+                await self.screen.run_action(action)
