@@ -12,7 +12,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from labbench.cli.browse import FIRST_SEEN
+from labbench.cli.tui import FIRST_SEEN
 from labbench.tui.app import LabbenchApp
 from labbench.tui.theme import DARK, LIGHT
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from golden import LARGE, screen, settled
-from labbench.cli.browse import FIRST_SEEN
+from labbench.cli.tui import FIRST_SEEN
 from labbench.tui import run_app
 from labbench.tui.app import LabbenchApp
 

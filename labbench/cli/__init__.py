@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from labbench import __version__
-from labbench.cli import browse, edit, keep, take, train, why
+from labbench.cli import edit, export, run, runs, tasks, tui, why
+from labbench.cli.database import backup, doctor, import_, vacuum
 from labbench.cli.options import database
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
@@ -76,31 +77,31 @@ def main(context: click.Context, db: Path) -> None:
     """
     if context.invoked_subcommand is None:
         if sys.stdout.isatty():
-            context.invoke(browse.tui, db=db)
+            context.invoke(tui.tui, db=db)
         else:
-            context.invoke(browse.ls, db=db)
+            context.invoke(runs.ls, db=db)
 
 
 for command in (
-    train.run,
-    browse.tui,
-    browse.ls,
-    browse.show,
-    browse.compare,
+    run.run,
+    tui.tui,
+    runs.ls,
+    runs.show,
+    runs.compare,
     why.why,
-    browse.plot,
-    take.export,
-    keep.import_,
+    runs.plot,
+    export.export,
+    import_,
     edit.tag,
     edit.note,
     edit.archive,
     edit.rm,
     edit.stop,
     edit.retry,
-    keep.doctor,
-    keep.backup,
-    keep.vacuum,
-    train.tasks,
-    browse.demo,
+    doctor,
+    backup,
+    vacuum,
+    tasks.tasks,
+    tui.demo,
 ):
     main.add_command(command)

@@ -133,7 +133,7 @@ def _lines(answer: Answer, spent: Efficiency | None) -> list[str]:
 
 def _curves(reader: Reader, answer: Answer, wanted: Filter | None) -> str:
     """The metric's curves by the values of the parameter that matters most."""
-    from labbench.cli.figure import draw_metric
+    from labbench.cli.plot_curves import draw_metric
 
     few = [one.name for one in answer.parameters if len(one.marginal.effects) <= _MOST_SETUPS]
     columns, rows = shutil.get_terminal_size()

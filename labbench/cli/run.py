@@ -1,15 +1,13 @@
-"""`labbench run` and `labbench tasks`."""
+"""`labbench run`."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +16,6 @@ from labbench.files import files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
-    from labbench.params.param import Param, Params
     from labbench.runner.run_grid import Asked
 
 
@@ -64,7 +61,7 @@ def run(
         click.echo(f"note: {clean(note)}", err=True)
     devices = [devices_for(one, device, workers) for one in asked]
     if dry_run:
-        from labbench.cli.preview import preview
+        from labbench.cli.run_preview import preview
 
         for_each = list(zip(asked, devices, strict=True))
         preview(
@@ -106,7 +103,7 @@ def train_all(
     as_json: bool,
 ) -> None:
     """Train one grid after another, say how each came out, and exit with the status that sums them up."""
-    from labbench.cli.report import echo_runs, report, say_change
+    from labbench.cli.run_report import echo_runs, report, say_change
     from labbench.runner.progress import TerminalProgress
     from labbench.runner.run_grid import code_change, run_grid
 
@@ -150,74 +147,3 @@ def go_on_alone(db: Path) -> None:
             start_new_session=True,
         )
     click.echo(f"training in process {process.pid}; its progress: tail -f {log}", err=True)
-
-
-@click.command()
-@click.argument("name", required=False)
-@as_json
-def tasks(name: str | None, as_json: bool) -> None:
-    """What can be trained, and the parameters of the task NAME (built in, or FILE.py:CLASS)."""
-    from labbench.params.builtin import BUILTIN
-    from labbench.params.param import all_params, own_key_notes
-
-    if name is None:
-        if as_json:
-            click.echo(json.dumps(list(BUILTIN)))
-            return
-        for task in BUILTIN:
-            click.echo(task)
-        click.echo("parameters: labbench tasks NAME; a task of your own: labbench tasks my_task.py:Task", err=True)
-        return
-    own = own_params(name)
-    merged = all_params(own)
-    params = {key: merged[key] for key in (*own, *merged)}  # the task's first
-    for note in own_key_notes(merged):
-        click.echo(f"note: {clean(note)}", err=True)
-    if as_json:
-        click.echo(json.dumps({key: told(param) for key, param in params.items()}))
-    else:
-        print_params(params)
-
-
-def told(param: Param) -> dict[str, Any]:
-    """A parameter as JSON has it; how a list is checked further is code."""
-    return {key: value for key, value in asdict(param).items() if key != "check"}
-
-
-def own_params(name: str) -> Params:
-    """The parameters of a task beside those of the training loop."""
-    from labbench.errors import InputError
-    from labbench.params.builtin import BUILTIN
-
-    if name in BUILTIN:
-        return BUILTIN[name]
-    if ":" not in name:
-        raise InputError(f"no task {name}; built in: {', '.join(BUILTIN)}; of your own: FILE.py:CLASS")
-    from labbench.train.tasks.task import load_task  # a file of the user's own, which imports torch
-
-    file, _, part = name.rpartition(":")
-    return load_task(f"{Path(file).resolve()}:{part}").params
-
-
-def print_params(params: Params) -> None:
-    """A table of parameters: name, type, default, what is allowed, what it does."""
-    from labbench.cli.tables import Column, print_table
-
-    print_table(
-        [
-            Column("parameter", list(params)),
-            Column("type", [param.type for param in params.values()]),
-            Column("default", [json.dumps(param.default) for param in params.values()]),
-            Column("allowed", [allowed(param) for param in params.values()]),
-            Column("", [param.help for param in params.values()]),
-        ]
-    )
-
-
-def allowed(param: Param) -> str:
-    """The range or the choices of a parameter, as a person writes them: `0 <= x < 1`, `sgd, adam`."""
-    if param.choices:
-        return ", ".join(str(choice) for choice in param.choices)
-    below = f"{param.low:g} <= " if param.low is not None else f"{param.above:g} < " if param.above is not None else ""
-    over = f" <= {param.high:g}" if param.high is not None else f" < {param.below:g}" if param.below is not None else ""
-    return f"{below}x{over}" if below or over else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from labbench.cli.report import say_change
+from labbench.cli.run_report import say_change
 from labbench.code_changes import CodeChange
 from labbench.executors.cpu_count import usable_cores
 from labbench.records import NewRun, Status

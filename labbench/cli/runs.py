@@ -1,4 +1,4 @@
-"""Commands that look: `tui ls show compare plot demo`."""
+"""Commands that show runs: `ls`, `show`, `compare`, `plot`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,6 @@ from labbench.text import clean, duration, setting, wants_no_colours
 
 if TYPE_CHECKING:
     from labbench.records import Goal, RunRecord
-
-FIRST_SEEN = "experiment=optimizers"
-"""Where the example begins: a whole grid, beside parts of others."""
-
-
-@click.command()
-@click.argument("path", required=False, metavar="[DB]", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--view", metavar="NAME", help="Open a saved view.")
-@database
-def tui(db: Path, path: Path | None = None, view: str | None = None) -> None:
-    """Browse, compare and understand the runs, live (the same as labbench alone)."""
-    from labbench.tui import run_app
-
-    run_app(path or db, view=view)
 
 
 @click.command()
@@ -209,7 +194,7 @@ def plot(
     all_code: bool,
 ) -> None:
     """Draw METRIC of the runs that match; means leave out runs of older code."""
-    from labbench.cli.figure import draw_metric
+    from labbench.cli.plot_curves import draw_metric
     from labbench.filters.parser import parse, present_code
     from labbench.store.reader import Reader
 
@@ -227,46 +212,3 @@ def plot(
             colour=sys.stdout.isatty() and not wants_no_colours(os.environ),
         )
     click.echo(text)
-
-
-@click.command()
-@click.argument("command", type=click.Choice(["tui", "ls"]), default="tui")
-@click.pass_context
-def demo(context: click.Context, command: str) -> None:
-    """The example database: real runs, in the TUI or as a table.
-
-    It begins with one of its experiments; another filter shows the others.
-    """
-    with example() as path:
-        if command == "tui" and sys.stdout.isatty():
-            from labbench.tui import run_app
-
-            run_app(path, first={"filter": FIRST_SEEN})
-        else:
-            context.invoke(ls, db=path, filters=[FIRST_SEEN])
-            name_others(path)
-
-
-def name_others(path: Path) -> None:
-    """Say which experiments the table of the example leaves out, and how to see them."""
-    from labbench.store.reader import Reader
-
-    with Reader(path) as reader:
-        others = ", ".join(reader.experiments(f"not ({FIRST_SEEN})"))
-    click.echo(f"others are {others}: labbench --db {path} ls experiment=NAME", err=True)
-
-
-@contextmanager
-def example() -> Iterator[Path]:
-    """The example database: inside the installed package, or at the top of a checkout."""
-    from importlib.resources import as_file, files  # 7 ms that every other command would pay
-
-    packaged = files("labbench") / "runs.db.example"
-    checkout = Path(__file__).parents[2] / "runs.db.example"
-    if packaged.is_file():
-        with as_file(packaged) as path:
-            yield path
-    elif checkout.is_file():
-        yield checkout
-    else:
-        raise LabbenchError("the example database is not there: reinstall labbench")
