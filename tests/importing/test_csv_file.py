@@ -1,0 +1,130 @@
+"""Runs out as CSV and in again: every number and text as it was."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.store_samples import new_run, points, start
+from labbench.errors import InputError
+from labbench.export import write_csv
+from labbench.importing.csv_file import import_csv
+from labbench.store.maintenance.health import examine
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+TEXTS = st.text(min_size=1, max_size=12).filter(lambda text: "\0" not in text)
+SERIES = st.dictionaries(st.integers(-(2**40), 2**40), st.floats(), min_size=1, max_size=12)
+
+
+def exported(database: Path, file: Path) -> str:
+    with Reader(database) as reader, file.open("w", newline="", encoding="utf-8") as text:
+        write_csv(reader, None, text)
+    return file.read_bytes().decode()
+
+
+def rows(path: Path) -> list[list[tuple[object, ...]]]:
+    with closing(sqlite3.connect(path)) as connection:
+        tables = ("runs", "points", "summary", "rollup", "metrics", "experiments")
+        return [sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables]
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(runs=st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, SERIES, min_size=1, max_size=3)), min_size=1, max_size=4))
+def test_what_goes_out_as_csv_comes_in_as_it_was_and_twice_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[str, dict[str, dict[int, float]]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    with Writer(folder / "from.db") as writer:
+        begun = start(writer, [new_run(number, name=name) for number, (name, _) in enumerate(runs)], experiment="=a,b")
+        for run, (_, metrics) in zip(begun, runs, strict=True):
+            writer.write([points(run, metric, series) for metric, series in metrics.items()])
+    out = exported(folder / "from.db", folder / "out.csv")
+    assert import_csv(folder / "to.db", folder / "out.csv") == (len(runs), 0)
+    assert exported(folder / "to.db", folder / "again.csv").splitlines() == out.splitlines()
+    before = rows(folder / "to.db")
+    assert import_csv(folder / "to.db", folder / "out.csv") == (0, len(runs))
+    assert rows(folder / "to.db") == before
+    assert examine(folder / "to.db").is_sound
+
+
+def test_what_was_exported_from_here_is_here(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [1.0])])
+    exported(database, tmp_path / "out.csv")
+    before = rows(database)
+    assert import_csv(database, tmp_path / "out.csv") == (0, 1)
+    assert rows(database) == before
+
+
+def test_four_columns_are_enough_and_a_file_that_has_grown_adds_its_points(
+    labbench: Callable[..., Result], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("step,value,metric,run\n0,1.5,loss,first try\n1,nan,loss,first try\n")
+    assert labbench("import", "csv", file).stdout == "1 new runs, 0 were here already\n"
+    with file.open("a") as text:
+        text.write("2,-inf,loss,first try\n0,3,loss,second\n")
+    assert labbench("import", "csv", file).stdout == "1 new runs, 1 were here already\n"
+    with Reader(tmp_path / "runs.db") as reader:
+        run = reader.find("first try")
+        assert (run.experiment, run.status) == ("mine", "finished")
+        assert list(map(repr, reader.series(run.key, "loss")[1].tolist())) == ["1.5", "nan", "-inf"]
+        assert math.isfinite(reader.find("second").summary["loss"].last)
+
+
+def test_of_two_rows_for_one_step_the_later_one_counts_each_time(tmp_path: Path) -> None:
+    file, database = tmp_path / "mine.csv", tmp_path / "runs.db"
+    file.write_text("run,metric,step,value\na,loss,0,1\na,loss,1,2\na,loss,0,3\n")
+    for _ in range(2):
+        import_csv(database, file)
+        with Reader(database) as reader:
+            assert reader.series(reader.find("a").key, "loss")[1].tolist() == [3.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "bad.csv:1: no column `run`"),
+        ("run,metric,step,value\n", "bad.csv: there are no rows"),
+        ("run,metric,step\na,b,1\n", "bad.csv:1: no column `value`"),
+        ("run,metric,step,value\na,loss,0,1\na,loss,1.5,1\n", "bad.csv:3: step, time and value must be numbers"),
+        ("run,metric,step,value\na,loss,0,high\n", "bad.csv:2: step, time and value must be numbers"),
+        ("run,metric,step,value\na,loss,99999999999999999999,1\n", "bad.csv:2: step"),
+        ("run,metric,step,value,time\na,loss,0,1,inf\n", "bad.csv:2: step"),
+        ("run,metric,step,value\na,loss,0\n", "bad.csv:2: 3 cells under 4 headings"),
+        ("run,metric,step,value\na,loss,0,1,2\n", "bad.csv:2: 5 cells under 4 headings"),
+        ("run,metric,step,value\n,loss,0,1\n", "bad.csv:2: a point needs a run and a metric"),
+    ],
+)
+def test_a_file_that_is_no_long_csv_is_refused_with_its_line_and_changes_nothing(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    with Writer(tmp_path / "runs.db"):
+        pass
+    before = rows(tmp_path / "runs.db")
+    with pytest.raises(InputError, match=message):
+        import_csv(tmp_path / "runs.db", tmp_path / "bad.csv")
+    assert rows(tmp_path / "runs.db") == before
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(labbench: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "bytes.csv").write_bytes(b"run,metric,step,value\n\xff\xfe\n")
+    assert "no CSV in UTF-8" in labbench("import", "csv", "bytes.csv").stderr
+    gone = labbench("import", "csv", "gone.csv")
+    assert (gone.exit_code, "No such file" in gone.stderr) == (2, True)
+    assert not (tmp_path / "runs.db").exists()
+    (tmp_path / "good.csv").write_text("run,metric,step,value\na,loss,0,1\n")
+    assert labbench("--db", "other.db", "import", "csv", "good.csv").exit_code == 0
+    assert (tmp_path / "other.db").exists()

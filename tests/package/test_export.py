@@ -1,0 +1,285 @@
+"""Exports: every number comes back exactly, no text is a formula, memory stays flat."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.store_samples import new_run, points, queue, start
+from labbench.errors import InputError
+from labbench.export import neutral, restored, write_csv, write_jsonl, write_parquet
+from labbench.json_documents import as_document
+from labbench.records import Finished, NewRun, Started
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[Writer]:
+    with Writer(tmp_path / "runs.db") as writer:
+        yield writer
+
+
+@pytest.fixture
+def reader(tmp_path: Path, writer: Writer) -> Iterator[Reader]:
+    with Reader(tmp_path / "runs.db") as reader:
+        yield reader
+
+
+def csv_rows(reader: Reader, wanted: str | None = None, **options: Any) -> list[dict[str, str]]:
+    file = io.StringIO(newline="")
+    write_csv(reader, wanted, file, **options)
+    file.seek(0)
+    return list(csv.DictReader(file))
+
+
+def json_lines(reader: Reader, wanted: str | None = None, **options: Any) -> list[dict[str, Any]]:
+    file = io.StringIO()
+    write_jsonl(reader, wanted, file, **options)
+    return [json.loads(line, parse_constant=refuse) for line in file.getvalue().splitlines()]
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_a_misspelt_metric_is_refused_before_anything_is_written(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer)
+    writer.write([points(run, "loss", [1.0])])
+    file = io.StringIO()
+    for write in (write_csv, write_jsonl):
+        for shape in ("long", "wide", "summary"):
+            with pytest.raises(InputError, match="no run has logged the metric `los`; did you mean `loss`"):
+                write(reader, None, file, shape=shape, metrics=["los"])  # type: ignore[arg-type]
+    assert file.getvalue() == ""
+
+
+def test_long_is_a_row_a_point(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer, [new_run(0, name="adam lr=0.1")])
+    writer.write([points(run, "val/loss", [0.5, NAN, INF, -INF]), points(run, "epoch", {3: 1.0})])
+    file = io.StringIO(newline="")
+    write_csv(reader, None, file)
+    assert file.getvalue() == (
+        "run,name,experiment,metric,step,time,value\n"
+        f"{run.key},adam lr=0.1,grid,val/loss,0,0.0,0.5\n"
+        f"{run.key},adam lr=0.1,grid,val/loss,1,0.01,nan\n"
+        f"{run.key},adam lr=0.1,grid,val/loss,2,0.02,inf\n"
+        f"{run.key},adam lr=0.1,grid,val/loss,3,0.03,-inf\n"
+        f"{run.key},adam lr=0.1,grid,epoch,3,0.03,1.0\n"
+    )
+    assert [row["metric"] for row in csv_rows(reader, metrics=["epoch"])] == ["epoch"]
+    assert csv_rows(reader, "lr=7") == []
+
+
+def test_wide_is_a_row_a_step_and_an_empty_cell_is_no_value(writer: Writer, reader: Reader) -> None:
+    a, b = start(writer, [new_run(0, name="a"), new_run(1, name="b")])
+    writer.write([points(a, "loss", [1.0, NAN]), points(a, "step", {1: 7.0}), points(b, "loss", {4: 2.0})])
+    file = io.StringIO(newline="")
+    write_csv(reader, None, file, shape="wide")
+    assert file.getvalue() == (
+        "run,name,experiment,step,time,loss,metric.step\n"
+        f"{a.key},a,grid,0,0.0,1.0,\n"
+        f"{a.key},a,grid,1,0.01,nan,7.0\n"
+        f"{b.key},b,grid,4,0.04,2.0,\n"
+    )
+    assert json_lines(reader, "name=a", shape="wide")[1] == {
+        "run": a.key,
+        "name": "a",
+        "experiment": "grid",
+        "step": 1,
+        "time": 0.01,
+        "values": {"loss": "nan", "step": 7.0},
+    }
+
+
+def test_summary_is_a_row_a_run(writer: Writer, reader: Reader) -> None:
+    a, b = start(writer, [new_run(0, name="a", hidden=[8, 4], bn=True), new_run(1, status="x", lr=1e-05, tag=None)])
+    writer.write([Started(a.key, 1, "vm", 1, "cpu"), points(a, "loss", [3.0, 1.0, NAN]), points(b, "loss", {2: INF})])
+    writer.write([Finished(a.key, 1, "finished", "all epochs")])
+    first, second = csv_rows(reader, shape="summary")
+    assert list(first) == [
+        *("run", "name", "experiment", "status", "started", "seconds"),
+        *("lr", "seed", "hidden", "bn", "config.status", "tag"),
+        *("loss:last", "loss:last_step", "loss:min", "loss:min_step", "loss:max", "loss:max_step", "loss:n"),
+    ]
+    assert first["started"].endswith("+00:00")
+    assert float(first["seconds"]) >= 0
+    assert [first[key] for key in ("run", "status", "hidden", "bn", "config.status")] == [
+        a.key,
+        "finished",
+        "[8, 4]",
+        "true",
+        "",
+    ]
+    assert [first[f"loss:{field}"] for field in ("last", "last_step", "min", "min_step", "max", "n")] == [
+        "nan",
+        "2",
+        "1.0",
+        "1",
+        "3.0",
+        "3",
+    ]
+    assert [second[key] for key in ("status", "config.status", "lr", "started", "loss:last", "loss:min", "loss:n")] == [
+        "running",
+        "x",
+        "1e-05",
+        "",
+        "inf",
+        "",
+        "1",
+    ]
+    writer.define_metric("epoch", "max")
+    assert list(csv_rows(reader, shape="summary", metrics=["epoch"])[0])[-1] == "tag"  # no run has logged it
+
+
+def test_the_document_of_a_run_is_the_one_that_the_design_shows(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer, [NewRun("adam", {"lr": 0.1, "clip": INF, "hidden": [8]}, "1")])
+    writer.write([Started(run.key, 1, "vm", 1, "cpu"), points(run, "loss", [NAN, 1.0, -INF])])
+    writer.tag([run.key], ["good"])
+    [document] = json_lines(reader, shape="summary")
+    assert list(document)[:8] == ["key", "name", "experiment", "status", "config", "tags", "started", "finished"]
+    assert document["config"] == {"lr": 0.1, "clip": "inf", "hidden": [8]}
+    assert document["tags"] == ["good"]
+    assert document["started"].endswith("+00:00")
+    assert document["finished"] is None
+    assert document["summary"] == {
+        "loss": {
+            "n": 3,
+            "n_nonfinite": 2,
+            "first_nonfinite_step": 0,
+            "last": "-inf",
+            "last_step": 2,
+            "min": 1.0,
+            "min_step": 1,
+            "max": 1.0,
+            "max_step": 1,
+        }
+    }
+    assert document == as_document(reader.runs()[0])
+
+
+VALUES = st.lists(st.floats() | st.sampled_from([NAN, INF, -INF, 5e-324, 0.1 + 0.2]), min_size=1, max_size=20)
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
+    ["\r", "=1+1", "'=x", "''", "@a", 'a,"b"\n', "-1"]
+)
+ONE_DATABASE = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@ONE_DATABASE
+@given(values=VALUES, name=TEXTS)
+def test_every_number_and_text_comes_back_exactly(
+    writer: Writer, reader: Reader, values: list[float], name: str
+) -> None:
+    writer.remove(reader.keys())
+    [run] = start(writer, [new_run(0, name=name, text=name, value=values[0])])
+    writer.write([points(run, "loss", values)])
+    expected = [repr(value + 0.0) for value in values]  # SQLite stores no negative zero
+    for shape, column in (("long", "value"), ("wide", "loss")):
+        rows = csv_rows(reader, shape=shape)
+        assert [repr(float(row[column]) + 0.0) for row in rows] == expected
+        assert {restored(row["name"]) for row in rows} == {name or "run 0"}
+    lines = json_lines(reader)
+    assert [repr(float(line["value"]) + 0.0) for line in lines] == expected
+    assert [line["step"] for line in lines] == list(range(len(values)))
+    [summary] = csv_rows(reader, shape="summary")
+    assert restored(summary["text"]) == name
+    assert summary["value"] == str(values[0])
+
+
+@given(text=TEXTS)
+def test_a_neutralised_text_is_no_formula_and_can_be_restored(text: str) -> None:
+    assert not neutral(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert restored(neutral(text)) == text
+
+
+def test_no_cell_or_heading_is_a_formula(writer: Writer, reader: Reader) -> None:
+    evil = '=HYPERLINK("http://example.org")'
+    [run] = start(writer, [NewRun(evil, {evil: evil, "delta": -0.5}, "1")], experiment="+1")
+    writer.write([points(run, "@loss", [-1.0])])
+    for shape in ("long", "wide", "summary"):
+        file = io.StringIO(newline="")
+        write_csv(reader, None, file, shape=shape)  # type: ignore[arg-type]
+        file.seek(0)
+        for row in csv.reader(file):
+            assert not [cell for cell in row if cell.startswith(("=", "+", "@"))]
+            assert [cell for cell in row if cell.startswith("-")] in ([], ["-1.0"], ["-0.5"] + ["-1.0"] * 3)
+
+
+@pytest.mark.parametrize("write", [write_csv, write_jsonl])
+@pytest.mark.parametrize("shape", ["long", "wide"])
+def test_memory_does_not_grow_with_the_rows(writer: Writer, reader: Reader, write: Any, shape: str) -> None:
+    class Nowhere(io.TextIOBase):
+        def write(self, text: str) -> int:
+            return len(text)
+
+    def peak(wanted: str) -> int:
+        tracemalloc.start()
+        write(reader, wanted, Nowhere(), shape=shape)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    runs = start(writer, 22)
+    for run in runs:
+        writer.write([points(run, metric, [1 / (step + 1) for step in range(1000)]) for metric in ("a", "b")])
+    peak("seed<2")  # what is loaded once
+    few, many = peak("seed<2"), peak("seed>=2")  # 4,000 and 40,000 points
+    assert many < few + 20_000
+
+
+def test_parquet_has_the_columns_of_the_csv(writer: Writer, reader: Reader, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    a, b = start(writer, [new_run(0, name="a", x=1), new_run(1, name="b", x="text")])
+    writer.write([points(a, "loss", [1.0, NAN]), points(a, "acc", {1: 0.5}), points(b, "loss", {4: INF})])
+    for shape in ("long", "wide", "summary"):
+        write_parquet(reader, None, tmp_path / f"{shape}.parquet", shape=shape)  # type: ignore[arg-type]
+    long = parquet.read_table(tmp_path / "long.parquet").to_pylist()
+    assert [(row["name"], row["metric"], row["step"], repr(row["value"])) for row in long] == [
+        ("a", "loss", 0, "1.0"),
+        ("a", "loss", 1, "nan"),
+        ("a", "acc", 1, "0.5"),
+        ("b", "loss", 4, "inf"),
+    ]
+    wide = parquet.read_table(tmp_path / "wide.parquet")
+    assert wide.column_names == ["run", "name", "experiment", "step", "time", "loss", "acc"]
+    assert [row["acc"] for row in wide.to_pylist()] == [None, 0.5, None]
+    summary = parquet.read_table(tmp_path / "summary.parquet").to_pylist()
+    assert [(row["lr"], row["x"], row["loss:n"]) for row in summary] == [(0.1, "1", 2), (0.1, '"text"', 1)]
+    write_parquet(reader, "lr=7", tmp_path / "none.parquet")
+    assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
+
+
+def test_parquet_without_pyarrow_names_what_to_install(
+    writer: Writer, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"pip install -e \"\.\[parquet\]\""):
+        write_parquet(reader, None, tmp_path / "runs.parquet")
+    assert not (tmp_path / "runs.parquet").exists()
+
+
+def test_exporting_loads_no_third_party_package(writer: Writer, reader: Reader) -> None:
+    queue(writer)
+    program = f"""
+import sys
+from labbench.export import write_csv
+from labbench.store.reader import Reader
+write_csv(Reader({str(reader.path)!r}), None, sys.stdout)
+print([name for name in ("numpy", "pyarrow", "sqlite_utils", "click") if name in sys.modules])
+"""
+    output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert output.splitlines()[-1] == "[]"

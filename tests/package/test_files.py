@@ -1,0 +1,140 @@
+"""Files are written whole or not at all, and nothing that others planted beside them is written to."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from helpers.tui_samples import grid_of_runs
+from labbench import files
+from labbench.files import UNFINISHED, discard_snapshots, open_without_links, snapshot_file, write_atomically
+from labbench.portraits.file import Portrait, write_portrait
+from labbench.store.maintenance.merge import back_up
+from labbench.store.writer import Writer
+from labbench.tui.saved_state import Kept
+
+Write = Callable[[Path], None]
+
+
+def write(path: Path, content: bytes) -> None:
+    with write_atomically(path) as file:
+        file.write(content)
+
+
+def test_a_file_that_could_not_be_finished_leaves_the_one_before(tmp_path: Path) -> None:
+    target = tmp_path / "page.html"
+    target.write_bytes(b"before")
+    with pytest.raises(TypeError), write_atomically(target) as file:
+        file.writelines([b"half", "and what is no bytes"])  # type: ignore[list-item]
+    assert target.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_permissions_are_those_of_the_file_that_is_replaced(tmp_path: Path) -> None:
+    private, new = tmp_path / "private", tmp_path / "new"
+    private.touch(mode=0o600)
+    write(private, b"secret")
+    write(new, b"for all")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert stat.S_IMODE(new.stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_link_at_the_target_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+    victim, target = tmp_path / "victim", tmp_path / "a.html"
+    victim.write_bytes(b"precious")
+    victim.chmod(0o640)
+    target.symlink_to(victim)
+    write(target, b"page")
+    assert victim.read_bytes() == b"precious"
+    assert not target.is_symlink()
+    assert target.read_bytes() == b"page"
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write(pipe, b"page")
+    assert os.read(reading, 10) == b"page"
+    os.close(reading)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["nowhere/a.csv", "a" * 256, "folder"])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, labbench: Callable[..., Result], name: str) -> None:
+    grid_of_runs(tmp_path / "x.db")
+    (tmp_path / "folder").mkdir()
+    refused = labbench("export", "-o", name, "--db", "x.db")
+    assert refused.exit_code != 0
+    assert name in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert UNFINISHED not in refused.stderr
+
+
+def test_a_link_is_not_opened_under_a_name_that_others_can_predict(tmp_path: Path) -> None:
+    victim, log = tmp_path / "victim", tmp_path / "run.log"
+    victim.write_bytes(b"precious")
+    log.symlink_to(victim)
+    for mode in ("wb", "ab"):
+        with pytest.raises(OSError, match="symbolic links"):
+            open_without_links(log, mode)
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which every name that this process could use for an unfinished file is a link to a victim's file."""
+    victim, shared = tmp_path / "victim", tmp_path / "shared"
+    victim.write_bytes(b"precious")
+    shared.mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(shared))
+    (shared / "labbench").mkdir()
+    for folder in (shared, shared / "labbench"):
+        for name in ("copy.db", "a.html", "portrait.npz", "x.db", "model.safetensors"):
+            for pattern in (".{0}.{1}", "{0}.unfinished-{1}", "{0}.{1}", "{0}.part"):
+                link = folder / pattern.format(name, os.getpid())
+                if not link.is_symlink():
+                    link.symlink_to(victim)
+    yield shared
+    assert victim.read_bytes() == b"precious"
+
+
+def test_no_writer_uses_a_name_that_can_be_predicted(
+    planted: Path, labbench: Callable[..., Result], tmp_path: Path
+) -> None:
+    database = tmp_path / "x.db"
+    grid_of_runs(database)
+    assert labbench("why", "val/loss", "--html", planted / "a.html", "--db", database).exit_code == 0
+    assert labbench("export", "-o", planted / "a.csv", "--db", database).exit_code == 0
+    back_up(database, planted / "copy.db")
+    write_portrait(planted / "portrait.npz", Portrait(1))
+    Kept(database).save({})
+    with Writer(planted / "copy.db") as writer:
+        assert writer.path.is_file()
+
+
+def test_a_random_name_that_is_taken_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.os, "urandom", bytes)
+    taken = tmp_path / f"{UNFINISHED}{bytes(8).hex()}"
+    taken.write_bytes(b"somebody else's")
+    with pytest.raises(FileExistsError):
+        write(tmp_path / "a.html", b"page")
+    assert taken.read_bytes() == b"somebody else's"
+
+
+def test_what_a_killed_process_has_not_finished_goes_with_the_snapshots(tmp_path: Path) -> None:
+    snapshot = snapshot_file(tmp_path, "abcdefgh", 8)
+    snapshot.parent.mkdir()
+    write(snapshot, b"weights")
+    (snapshot.parent / f"{UNFINISHED}0123456789abcdef").write_bytes(b"half")
+    discard_snapshots(tmp_path, "abcdefgh", keep=frozenset([8]))
+    assert list(snapshot.parent.iterdir()) == [snapshot]
+    discard_snapshots(tmp_path, "abcdefgh")
+    assert not snapshot.parent.exists()

@@ -1,0 +1,52 @@
+"""What is loaded when: each in a process of its own, by looking at what it has imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {
+    "torch",
+    "ray",
+    "textual",
+    "numpy",
+    "plotext",
+    "sqlite_utils",
+    "rich",
+    "click",
+    "platformdirs",
+    "PIL",
+    "psutil",
+}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that a fresh Python has after running `code`."""
+    report = "import sys; print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
+    return set(result.stderr.splitlines()[-1].split())
+
+
+def test_importing_labbench_costs_the_standard_library_alone() -> None:
+    third_party = loaded_by("import labbench") - set(sys.stdlib_module_names) - loaded_by("")
+    assert third_party == {"labbench"}
+
+
+@pytest.mark.parametrize("module", ["records", "params", "errors", "filters", "grid", "text", "runner.planner"])
+def test_what_every_command_needs_costs_the_standard_library_alone(module: str) -> None:
+    assert not loaded_by(f"import labbench.{module}") & HEAVY
+
+
+def test_the_help_loads_click_alone() -> None:
+    code = "from labbench.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert loaded_by(code) & HEAVY == {"click"}
+
+
+def test_planning_a_grid_of_a_built_in_task_loads_no_torch(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text('task = "digits"\n[grid]\nlr = [0.1, 0.01]\n')
+    code = f"from pathlib import Path; from labbench.runner.run_grid import read_asked; read_asked(Path({str(grid)!r}))"
+    assert "torch" not in loaded_by(code)

@@ -1,0 +1,370 @@
+"""The whole journey of `labbench run`: real grids, real training, a real database, in processes as a user has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from helpers.waiting import wait_for
+from labbench.store.reader import Reader
+
+pytest.importorskip("torch")
+
+Labbench = Callable[..., Result]
+
+SLOW = """
+name = "slow"
+task = "digits"
+[params]
+epochs = 30
+hidden = [32]
+[grid]
+batch_size = [63, 64, 65, 66]
+[repeat]
+seeds = [0, 1]
+"""
+
+
+def start(grid: Path, db: Path, *options: str) -> subprocess.Popen[str]:
+    """`labbench run` as a process of its own, in a process group that a test can signal as a terminal would."""
+    words = [sys.executable, "-m", "labbench", "--db", str(db), "run", str(grid), *options]
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, cwd=grid.parent
+    )
+
+
+def statuses(db: Path) -> dict[str, int]:
+    if not db.exists():
+        return {}
+    connection = sqlite3.connect(db)  # not read-only: that would leave files behind
+    try:
+        return dict(connection.execute("SELECT status, count(*) FROM runs GROUP BY status"))
+    except sqlite3.OperationalError:  # the tables are not there yet
+        return {}
+    finally:
+        connection.close()
+
+
+def points(db: Path) -> dict[tuple[str, str, int], float]:
+    """Every point by (identity of its run, metric, step)."""
+    connection = sqlite3.connect(db)
+    query = """SELECT identity, metrics.name, step, value FROM points
+               JOIN runs ON runs.id = run_id JOIN metrics ON metrics.id = metric_id
+               WHERE metrics.name NOT LIKE 'time/%'"""
+    rows = {(identity, metric, step): value for identity, metric, step, value in connection.execute(query)}
+    connection.close()
+    return rows
+
+
+def test_a_grid_is_trained_recorded_and_then_there_is_nothing_to_do(labbench: Labbench, tiny_grid: Path) -> None:
+    first = labbench("run", tiny_grid, "--workers", "0")
+    assert first.exit_code == 0, first.output
+    assert "4 finished" in first.stderr
+    with Reader(Path("runs.db")) as reader:
+        runs = reader.runs()
+        assert [run.name for run in runs] == ["sgd lr=0.1", "sgd lr=0.01", "adam lr=0.1", "adam lr=0.01"]
+        assert {run.status for run in runs} == {"finished"}
+        for run in runs:
+            assert {"train/loss", "val/loss", "val/accuracy", "test/accuracy", "epoch"} <= run.summary.keys()
+            assert run.summary["epoch"].last == 2.0
+            assert run.summary["train/loss"].n == 40  # 20 batches of 64 an epoch
+    before = points(Path("runs.db"))
+    again = labbench("run", tiny_grid)
+    assert again.exit_code == 0
+    assert "nothing to do: 4 finished" in again.stderr
+    assert points(Path("runs.db")) == before
+    assert sorted(path.name for path in Path().iterdir()) == ["runs.db", "tiny.toml"]
+
+
+def test_worker_processes_record_the_same_numbers_as_this_process(
+    labbench: Labbench, tiny_grid: Path, tmp_path: Path
+) -> None:
+    for db, workers in (("one.db", "0"), ("two.db", "2")):
+        assert labbench("--db", db, "run", tiny_grid, "--workers", workers).exit_code == 0
+    assert points(tmp_path / "one.db") == points(tmp_path / "two.db")
+
+
+def test_a_run_that_fails_is_told_and_the_others_finish(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(
+        "import torch\n"
+        "from labbench.params import Param\n"
+        "from labbench.train.data import Data\n"
+        "class Task:\n"
+        "    params = {'width': Param('int', 4)}\n"
+        "    def data(self, config):\n"
+        "        x = torch.randn(32, 4)\n"
+        "        return Data(train=(x, (x[:, 0] > 0).long()), val=(x, (x[:, 0] > 0).long()))\n"
+        "    def model(self, config):\n"
+        "        return torch.nn.Linear(config['width'], 2)\n"
+    )
+    grid = tmp_path / "grid.toml"
+    grid.write_text('name = "widths"\ntask = "task.py:Task"\n[params]\nepochs = 1\n[grid]\nwidth = [4, 5]\n')
+    result = labbench("run", grid, "--workers", "0")
+    assert result.exit_code == 1
+    assert "failed: width=5" in result.stderr
+    assert "mat1 and mat2 shapes cannot be multiplied" in result.stderr
+    shown = labbench("show", "width=5")
+    assert "RuntimeError" in shown.stdout
+    assert "nothing to do: 1 finished, 1 failed" in labbench("run", grid).stderr
+    assert labbench("run", grid, "--workers", "0", "--retry-failed").exit_code == 1
+    with Reader(Path("runs.db")) as reader:
+        assert reader.find("width=5").attempt == 2
+
+
+def test_retries_are_tried_at_once_and_counted(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(
+        "class Task:\n    params = {}\n"
+        "    def data(self, config): raise OSError('no disk')\n"
+        "    def model(self, config): ...\n"
+    )
+    grid = tmp_path / "grid.toml"
+    grid.write_text('name = "x"\ntask = "task.py:Task"\n[resources]\nretries = 2\n')
+    result = labbench("run", grid, "--workers", "0")
+    assert result.exit_code == 1
+    assert "x: 1 failed" in result.stderr
+    assert "1/1 runs · 0 running · 1 failed" in result.stderr
+    with Reader(Path("runs.db")) as reader:
+        assert [run.attempt for run in reader.runs()] == [3]
+
+
+def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW)
+    process = start(grid, db)
+    wait_for(lambda: statuses(db).get("finished", 0) >= 1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 130, talk
+    assert "Traceback" not in talk
+    left = statuses(db)
+    assert set(left) == {"finished", "queued"}
+    before = points(db)
+    again = start(grid, db)
+    _, talk = again.communicate(timeout=120)
+    assert again.returncode == 0, talk
+    assert statuses(db) == {"finished": 8}
+    finished = {key: value for key, value in points(db).items() if key in before}
+    assert finished == before  # also what an interrupted run had measured comes out the same
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_scheduler_s_signal_to_all_processes_stops_as_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000"))
+    process = start(grid, db)
+    wait_for(lambda: statuses(db).get("running", 0) >= 1)
+    os.killpg(process.pid, number)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 130, talk
+    assert statuses(db) == {"queued": 8}
+
+
+def test_ctrl_c_while_workers_are_still_loading_is_a_clean_stop(tmp_path: Path) -> None:
+    grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW)
+    process = start(grid, db)
+    wait_for(lambda: statuses(db).get("queued", 0) >= 1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 130, talk
+    assert "Traceback" not in talk
+    assert statuses(db).get("running", 0) == 0
+
+
+def test_ctrl_c_twice_stops_at_once_and_loses_no_run(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(
+        "import time\n"
+        "class Task:\n"
+        "    params = {}\n"
+        "    def data(self, config): time.sleep(600)\n"
+        "    def model(self, config): ...\n"
+    )
+    grid, db = tmp_path / "stuck.toml", tmp_path / "runs.db"
+    grid.write_text('task = "stuck.py:Task"\n')
+    process = start(grid, db)
+    wait_for(lambda: statuses(db).get("running", 0) == 1)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.5)  # it waits for an end of an epoch that never comes
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, talk = process.communicate(timeout=30)
+    assert process.returncode == 130, talk
+    assert statuses(db) == {"queued": 1}
+
+
+def test_a_module_of_the_current_folder_is_not_taken_for_a_library_s(tmp_path: Path) -> None:
+    grid, db = tmp_path / "tiny.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW.replace("epochs = 30", "epochs = 1"))
+    (tmp_path / "tarfile.py").write_text("raise RuntimeError('mine')\n")
+    words = [sys.executable, "-P", "-m", "labbench", "--db", str(db), "run", str(grid)]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_detached_training_goes_on_by_itself_and_bad_input_is_still_answered_here(
+    labbench: Labbench, tiny_grid: Path, tmp_path: Path
+) -> None:
+    for words in (["--db", "nowhere/runs.db"], ["--db", str(tiny_grid)]):
+        result = labbench(*words, "run", tiny_grid, "--detach")
+        assert result.exit_code == 2, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
+    words = [sys.executable, "-m", "labbench", "run", str(tiny_grid), "--detach"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    wait_for(lambda: statuses(tmp_path / "runs.db") == {"finished": 4})
+    wait_for(lambda: "next: labbench" in next((tmp_path / "runs.db.files").glob("*.log")).read_text())
+
+
+def test_a_task_that_prints_leaves_the_json_alone(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import torch\n"
+        "from labbench.train.data import Data\n"
+        "class Task:\n"
+        "    params = {}\n"
+        "    def data(self, config):\n"
+        "        print('hello')\n"
+        "        x = torch.randn(8, 2)\n"
+        "        return Data(train=(x, (x[:, 0] > 0).long()), val=(x, (x[:, 0] > 0).long()))\n"
+        "    def model(self, config): return torch.nn.Linear(2, 2)\n"
+    )
+    (tmp_path / "loud.toml").write_text('task = "loud.py:Task"\n[params]\nepochs = 1\n')
+    result = labbench("run", tmp_path / "loud.toml", "--workers", "0", "--json")
+    assert [run["status"] for run in json.loads(result.stdout)] == ["finished"]
+    assert "hello" in result.stderr
+
+
+def test_a_killed_driver_loses_no_finished_run_and_its_runs_are_trained_again(tmp_path: Path) -> None:
+    grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW)
+    process = start(grid, db)
+    wait_for(lambda: statuses(db).get("finished", 0) >= 1 and statuses(db).get("running", 0) >= 1)
+    process.kill()
+    process.communicate(timeout=60)
+    with Reader(db) as reader:
+        assert reader.status_counts().get("lost", 0) >= 1
+        done = {run.key: run.finished for run in reader.runs("status=finished")}
+    again = start(grid, db)
+    _, talk = again.communicate(timeout=120)
+    assert again.returncode == 0, talk
+    with Reader(db) as reader:
+        runs = reader.runs()
+        assert [run.status for run in runs] == ["finished"] * 8
+        assert {run.key: run.finished for run in runs if run.key in done} == done
+        assert {run.summary["train/loss"].n for run in runs} == {600}  # no point twice, none missing
+
+
+STACK = """
+name = "stack"
+task = "digits"
+[params]
+epochs = 40
+hidden = [32]
+[grid]
+optimizer = ["sgd", "adam"]
+lr = [0.1, 0.01, 0.001]
+dropout = [0.0, 0.5]
+[repeat]
+seeds = [0, 1, 2]
+[runtime]
+snapshot_every = 0.2
+"""
+
+
+def boundaries(db: Path) -> list[int]:
+    """The last step from which each run can go on."""
+    connection = sqlite3.connect(db)
+    steps = [step for (step,) in connection.execute("SELECT boundary FROM runs")]
+    connection.close()
+    return steps
+
+
+def test_a_stack_of_36_runs_killed_in_the_middle_has_the_curves_of_one_that_was_not(tmp_path: Path) -> None:
+    """Bit for bit, from the last boundary on: the same command again, after SIGKILL."""
+    grid, killed, whole = tmp_path / "stack.toml", tmp_path / "killed.db", tmp_path / "whole.db"
+    grid.write_text(STACK)
+    process = start(grid, killed, "--workers", "1")
+    wait_for(lambda: len(statuses(killed)) > 0 and min(boundaries(killed)) >= 100)
+    process.kill()
+    process.communicate(timeout=60)
+    reached = boundaries(killed)
+    assert len(reached) == 36
+    assert max(reached) < 800, "the test kills too late"
+    for db in (killed, whole):
+        process = start(grid, db, "--workers", "1")
+        _, talk = process.communicate(timeout=120)
+        assert process.returncode == 0, talk
+    with Reader(killed) as reader:
+        assert {(run.status, run.attempt, run.way) for run in reader.runs()} == {("finished", 2, "stacked")}
+    resumed, uninterrupted = points(killed), points(whole)
+    assert len(resumed) > 36 * 800
+    assert resumed == uninterrupted
+
+
+def test_two_commands_share_one_queue(tmp_path: Path) -> None:
+    grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW)
+    processes = [start(grid, db, "--workers", "1") for _ in range(2)]
+    talks = [process.communicate(timeout=180)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], talks
+    with Reader(db) as reader:
+        runs = reader.runs()
+        assert [(run.status, run.attempt) for run in runs] == [("finished", 1)] * 8
+        assert len({run.pid for run in runs}) == 2
+
+
+def test_a_dry_run_lists_what_is_missing_and_changes_nothing(labbench: Labbench, tiny_grid: Path) -> None:
+    result = labbench("run", tiny_grid, "--dry-run", "--only", "optimizer=adam")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == ["adam lr=0.1", "adam lr=0.01"]
+    assert "to train, of 2: 2 runs in" in result.stderr
+    assert "about" in result.stderr
+    assert not Path("runs.db").exists()
+    assert labbench("run", tiny_grid, "--limit", "1", "--workers", "0").exit_code == 0
+    names = [run["name"] for run in json.loads(labbench("run", tiny_grid, "--dry-run", "--json").stdout)]
+    assert names == ["sgd lr=0.01", "adam lr=0.1", "adam lr=0.01"]
+
+
+def test_rerun_makes_new_runs_beside_the_old(labbench: Labbench, tiny_grid: Path) -> None:
+    for options in ((), ("--rerun",)):
+        assert labbench("run", tiny_grid, "--workers", "0", "--limit", "1", *options).exit_code == 0
+    with Reader(Path("runs.db")) as reader:
+        first, second = reader.runs()
+    assert first.key != second.key
+    assert first.config == second.config
+    assert first.summary["val/loss"] == second.summary["val/loss"]
+
+
+def test_own_data_that_have_changed_are_trained_on_anew(labbench: Labbench, tmp_path: Path) -> None:
+    rows = "".join(f"{i},{(i * 7) % 10},{'ab'[i % 2]}\n" for i in range(40))
+    (tmp_path / "table.csv").write_text(f"x,y,kind\n{rows}")
+    grid = tmp_path / "own.toml"
+    grid.write_text('task = "own"\n[params]\npath = "table.csv"\nepochs = 1\nhidden = [4]\n[grid]\nlr = [0.1, 0.2]\n')
+    assert "2 finished" in labbench("run", grid, "--workers", "0").stderr
+    assert "nothing to do: 2 finished" in labbench("run", grid, "--workers", "0").stderr
+    (tmp_path / "table.csv").write_text(f"x,y,kind\n{rows}40,3,b\n")
+    assert "2 finished" in labbench("run", grid, "--workers", "0").stderr
+    with Reader(Path("runs.db")) as reader:
+        assert len(reader.runs()) == 4
+
+
+def test_a_run_is_stopped_from_outside(tmp_path: Path) -> None:
+    grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
+    grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000").replace("[63, 64, 65, 66]", "[64]"))
+    process = start(grid, db, "--workers", "2")
+    wait_for(lambda: statuses(db).get("running", 0) == 2)
+    words = [sys.executable, "-m", "labbench", "--db", str(db), "stop", "s0", "s1"]
+    subprocess.run(words, check=True)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 0, talk
+    assert statuses(db) == {"stopped": 2}
+    with Reader(db) as reader:
+        assert {run.reason for run in reader.runs()} == {"stopped by a person"}

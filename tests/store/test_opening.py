@@ -1,0 +1,318 @@
+"""Opening a database: what is made, what is upgraded, what is refused, and that a refusal changes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Database, Migrations
+
+from helpers.store_samples import files_beside, new_run, points, queue, start
+from labbench.errors import InputError
+from labbench.store import connection as connection_module
+from labbench.store import schema
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+SCHEMA = "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
+
+
+def in_memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None)
+
+
+def journal_mode(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        mode: str = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    return mode
+
+
+def sqlite_database(path: Path, script: str) -> bytes:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return path.read_bytes()
+
+
+def test_a_new_file_is_what_all_migrations_together_make() -> None:
+    """So the DDL that a new file gets, and the list that an old one gets, cannot drift apart."""
+    with closing(in_memory()) as by_ddl, closing(in_memory()) as by_migrations:
+        schema.create(by_ddl)
+        schema.upgrade(by_migrations)
+        assert by_ddl.execute(SCHEMA).fetchall() == by_migrations.execute(SCHEMA).fetchall()
+        assert schema.state(by_ddl) == schema.state(by_migrations) == "current"
+
+
+def test_sqlite_utils_finds_its_own_record_in_a_file_that_it_did_not_make(tmp_path: Path) -> None:
+    Writer(tmp_path / "runs.db").close()
+    migrations = Migrations(schema.MIGRATION_SET)
+    for name, function in schema.MIGRATIONS.items():
+        migrations(name=name)(function)
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
+        database = Database(connection)
+        assert migrations.pending(database) == []
+        assert [migration.name for migration in migrations.applied(database)] == list(schema.MIGRATIONS)
+        migrations.apply(database)  # changes nothing, and does not rebuild the table of records
+        record = connection.execute("SELECT sql FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()[0]
+    with closing(in_memory()) as own:
+        migrations.apply(Database(own))
+        assert own.execute("SELECT sql FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()[0] == record
+
+
+def test_opening_to_write_and_read_loads_neither_sqlite_utils_nor_numpy(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+Writer({str(tmp_path / "runs.db")!r}).close()
+Reader({str(tmp_path / "runs.db")!r}).runs("lr<1")
+print([name for name in ("sqlite_utils", "numpy") if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout == b"[]\n"
+
+
+def test_an_older_database_is_read_as_it_is_and_upgraded_when_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        [run] = queue(writer)
+
+    def add_mood(db: Database) -> None:
+        db.execute("ALTER TABLE runs ADD COLUMN mood TEXT")
+
+    monkeypatch.setitem(schema.MIGRATIONS, "mood", add_mood)
+    before = path.read_bytes()
+    with Reader(path) as reader:
+        assert reader.find(run.key).name == run.name
+    assert path.read_bytes() == before
+    Writer(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT mood FROM runs").fetchall() == [(None,)]
+        assert schema.state(connection) == "current"
+
+
+def test_a_migration_that_fails_leaves_the_older_database_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    Writer(path).close()
+
+    def add_half(db: Database) -> None:
+        db.execute("ALTER TABLE runs ADD COLUMN half TEXT")
+        db.execute("ALTER TABLE no_such_table ADD COLUMN other TEXT")
+
+    monkeypatch.setitem(schema.MIGRATIONS, "half", add_half)
+    with pytest.raises(InputError, match="no such table"):
+        Writer(path)
+    monkeypatch.delitem(schema.MIGRATIONS, "half")
+    with closing(sqlite3.connect(path)) as connection:
+        assert schema.state(connection) == "current"
+        assert "half" not in [column[1] for column in connection.execute("PRAGMA table_info(runs)")]
+
+
+@pytest.mark.parametrize("opened", [Reader, Writer])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name,lr\nadam,0.1\n" * 100, "not an SQLite database"),
+        ("CREATE TABLE invoices (id INTEGER PRIMARY KEY)", "of another program"),
+        ("CREATE TABLE runs (id); CREATE TABLE points (id)", "of another program"),
+        ("newer", "newer labbench; upgrade"),
+        (b"SQLite format 3\0" + b"\xff" * 5000, "not an SQLite database|damaged"),
+    ],
+)
+def test_a_file_that_is_not_ours_is_refused_and_stays_as_it_is(
+    tmp_path: Path, opened: type[Reader] | type[Writer], content: bytes | str, message: str
+) -> None:
+    path = tmp_path / "runs.db"
+    if content == "newer":
+        Writer(path).close()
+        content = "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('labbench', 'from the future')"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content = sqlite_database(path, content)
+    mode = journal_mode(path) if path.read_bytes()[:6] == b"SQLite" and content[100] < 0xFF else ""
+    with pytest.raises(InputError, match=message):
+        opened(path)
+    assert path.read_bytes() == content
+    assert files_beside(path) == ["runs.db"]
+    assert not mode or journal_mode(path) == mode
+
+
+@pytest.mark.parametrize("opened", [Reader, Writer])
+def test_a_folder_is_no_database_and_a_missing_folder_is_named(
+    tmp_path: Path, opened: type[Reader] | type[Writer]
+) -> None:
+    with pytest.raises(InputError, match=r"this is a folder|this is no file"):
+        opened(tmp_path)
+    with pytest.raises(InputError, match="nowhere"):
+        opened(tmp_path / "nowhere" / "runs.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_does_not_make_a_database_and_says_how_to_fill_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such database; `labbench run GRID\.toml` makes one"):
+        Reader(tmp_path / "runs.db")
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(InputError, match="an empty database"):
+        Reader(tmp_path / "empty.db")
+    Writer(tmp_path / "empty.db").close()
+    assert Reader(tmp_path / "empty.db").runs() == []
+
+
+def test_a_database_that_is_locked_for_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "runs.db"
+    Writer(path).close()
+    monkeypatch.setattr(connection_module, "BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(InputError, match="locked the database for seconds"):
+            Writer(path)
+        other.execute("COMMIT")
+    Writer(path).close()
+    assert files_beside(path) == ["runs.db"]
+
+
+@pytest.fixture
+def folder_for_everybody() -> Iterator[Path]:
+    """A folder that another user can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def as_nobody(function: str, path: Path) -> str:
+    """What a function prints in a process that may not write the file or its folder, even where root runs the tests."""
+    program = f"import os, sys\nfrom pathlib import Path\npath = Path({str(path)!r})\n{function}"
+    become = "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
+    imports = "from labbench.errors import LabbenchError\nfrom labbench.store.reader import Reader\n"
+    imports += "from labbench.store.writer import Writer\nimport labbench.store.series.curves, numpy\n"
+    words = [sys.executable, "-c", program.replace("path = ", imports + become + "path = ", 1)]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_database_that_may_not_be_written_can_be_read_and_says_so_to_a_writer(
+    folder_for_everybody: Path, mode: str
+) -> None:
+    path = folder_for_everybody / "runs.db"
+    with Writer(path) as writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [1.0, 2.0])])
+    sqlite_database(path, f"PRAGMA journal_mode = {mode}")
+    path.chmod(0o444)
+    folder_for_everybody.chmod(0o555)
+    try:
+        read = "r = Reader(path); print(len(r.runs()), r.series(r.runs()[0].key, 'loss')[1], len([*r.points()]))"
+        assert as_nobody(read, path) == "1 [1. 2.] 2\n"
+        write = "try: Writer(path)\nexcept LabbenchError as error: print(type(error).__name__, error)"
+        assert as_nobody(write, path) == (
+            f"InputError {path}: the database or its folder is read-only; copy it to where you may write, or pass "
+            "another --db\n"
+        )
+        assert files_beside(path) == ["runs.db"]
+    finally:
+        folder_for_everybody.chmod(0o755)
+
+
+def test_eight_processes_may_meet_on_one_file_that_is_not_there_yet(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from helpers.store_samples import new_run, points, start
+from labbench.store.writer import Writer
+number = int(sys.argv[1])
+with Writer({str(path)!r}) as writer:
+    [run] = start(writer, [new_run(number)])
+    for first in range(0, 200, 10):
+        writer.write([points(run, "loss", {{step: 1.0 for step in range(first, first + 10)}})])
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(number)]) for number in range(8)]
+    assert [process.wait() for process in processes] == [0] * 8
+    with Reader(path) as reader:
+        assert sorted(run.summary["loss"].n for run in reader.runs()) == [200] * 8
+    assert files_beside(path) == ["runs.db"]
+
+
+def test_the_last_to_close_leaves_one_file_whoever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    writer = Writer(path)
+    other = Writer(path)
+    start(writer)
+    reader = Reader(path)
+    assert len(reader.runs()) == 1
+    writer.close()
+    other.close()
+    assert len(reader.runs()) == 1
+    reader.close()
+    assert files_beside(path) == ["runs.db"]
+
+
+def test_a_database_reached_by_a_link_is_read_with_what_is_not_in_the_file_yet(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "runs.db"
+    link.symlink_to(tmp_path / "far" / "runs.db")
+    (tmp_path / "far" / "runs.db").touch()
+    with Writer(link) as writer:
+        queue(writer, [new_run(1)])
+        with Reader(link) as reader:
+            assert len(reader.runs()) == 1
+
+
+MOUNTS = """\
+22 1 0:21 / / rw,relatime - ext4 /dev/sda1 rw
+40 22 0:30 / /home rw,relatime shared:1 - nfs4 server:/home rw,vers=4.2
+41 40 0:31 / /home/a\\040b rw,relatime - tmpfs tmpfs rw
+42 22 0:32 / /scratch rw - fuse.sshfs user@host: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/data/runs.db", "ext4"), ("/home/ann/runs.db", "nfs4"), ("/home/a b/runs.db", "tmpfs"), ("/homes/x", "ext4")],
+)
+def test_the_innermost_mount_says_which_file_system_a_path_is_on(path: str, kind: str) -> None:
+    assert connection_module.file_system(path, MOUNTS) == kind
+
+
+def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(f"22 1 0:21 / {tmp_path} rw - nfs4 server:/ rw\n")
+    monkeypatch.setattr(connection_module, "_MOUNTS", table)
+    path = tmp_path / "runs.db"
+    with pytest.warns(UserWarning, match=r"network file system \(nfs4\)"):
+        writer = Writer(path)
+    with writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [1.0])])
+        with Reader(path) as reader:
+            version = reader.data_version()
+            assert files_beside(path) == ["runs.db"]
+            writer.write([points(run, "loss", {1: 2.0})])
+            assert reader.data_version() != version
+            assert reader.runs()[0].summary["loss"].n == 2
+    assert journal_mode(path) == "delete"
+
+
+def test_the_views_for_people_can_be_read_without_labbench(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        [run, gone] = start(writer, 2)
+        writer.write([points(run, "loss", {0: 1.0, 7: float("nan")})])
+        writer.tag([run.key], ["a", "b"])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE runs SET heartbeat = heartbeat - 60 WHERE key = ?", (gone.key,))
+        rows = connection.execute("SELECT key, experiment, status, tags FROM runs_named").fetchall()
+        assert rows == [(run.key, "grid", "running", "a, b"), (gone.key, "grid", "lost", None)]
+        values = connection.execute("SELECT run, metric, step, time, value FROM points_named").fetchall()
+        assert values == [(run.key, "loss", 0, 0.0, 1.0), (run.key, "loss", 7, 0.07, None)]

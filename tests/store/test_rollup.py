@@ -1,0 +1,278 @@
+"""The rollup: it is what the points say whatever was written in whatever order, and curves are drawn from it."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from helpers.store_samples import points, start
+from helpers.summaries import same, summarised
+from labbench.errors import InputError
+from labbench.records import Boundary, Points
+from labbench.store.reader import Reader
+from labbench.store.series import points as points_module
+from labbench.store.series import rollup
+from labbench.store.series.curves import Curve
+from labbench.store.writer import Writer
+
+NAN, INF = math.nan, math.inf
+
+SAME_DATABASE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+VALUES = st.floats() | st.sampled_from([0.0, 1.0, NAN, INF, -INF, 1.7976931348623157e308])
+SERIES = st.dictionaries(st.integers(-5, 60) | st.integers(-(10**9), 10**9), VALUES, max_size=50)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def writer(path: Path) -> Iterator[Writer]:
+    with Writer(path) as writer:
+        yield writer
+
+
+@pytest.fixture
+def reader(path: Path, writer: Writer) -> Iterator[Reader]:
+    with Reader(path) as reader:
+        yield reader
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of two buckets of two points, so that a few dozen points make several levels."""
+    monkeypatch.setattr(rollup, "FACTOR", 2)
+    monkeypatch.setattr(rollup, "CHUNK", 4)
+
+
+def defined(series: dict[int, float]) -> dict[tuple[int, int], list[tuple[float, ...]]]:
+    """The definition: all full chunks of all levels by level and first step, counted from all of the points at once.
+
+    The time of a point is ten times its step.
+    """
+    factor, buckets = rollup.FACTOR, rollup.CHUNK // rollup.FACTOR
+    ordered = sorted(series.items())
+    chunks, level = {}, 1
+    while len(ordered) >= (per_chunk := buckets * factor**level):
+        for at in range(0, len(ordered) - per_chunk + 1, per_chunk):
+            chunk = [
+                bucket(ordered[start : start + factor**level]) for start in range(at, at + per_chunk, factor**level)
+            ]
+            chunks[level, ordered[at][0]] = chunk
+        level += 1
+    return chunks
+
+
+def bucket(inside: Sequence[tuple[int, float]]) -> tuple[float, ...]:
+    finite = [value for _, value in inside if math.isfinite(value)]
+    first, last = inside[0][0], inside[-1][0]
+    mean = float(sum(map(Fraction, finite)) / len(finite)) if finite else NAN
+    return (
+        first, last, 10 * first, 10 * last, min(finite, default=NAN), max(finite, default=NAN), mean,
+        len(inside) - len(finite),
+    )  # fmt: skip
+
+
+def stored(path: Path) -> dict[tuple[int, int], list[rollup.Bucket]]:
+    """The chunks of the last run."""
+    query = "SELECT level, first_step, buckets FROM rollup WHERE run_id = (SELECT max(id) FROM runs)"
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            (level, first): [rollup.Bucket._make(fields) for fields in rollup.BUCKET.iter_unpack(chunk)]
+            for level, first, chunk in connection.execute(query)
+        }
+
+
+def assert_is_defined(path: Path, series: dict[int, float]) -> None:
+    expected, found = defined(series), stored(path)
+    assert found.keys() == expected.keys()
+    for place, chunk in expected.items():
+        for wanted, got in zip(chunk, found[place], strict=True):
+            np.testing.assert_array_equal((*got[:6], got[7]), (*wanted[:6], wanted[7]))
+            assert got.mean == pytest.approx(wanted[6], rel=1e-9, abs=1e293, nan_ok=True)
+
+
+@SAME_DATABASE
+@example(batches=[(dict.fromkeys(range(7), 1.7976931348623157e308) | {-1: INF}, False, None)])
+@given(batches=st.lists(st.tuples(SERIES, st.booleans(), st.none() | st.integers(-5, 60)), max_size=8))
+def test_the_rollup_is_what_the_points_say_after_any_sequence_of_writes_and_retries(
+    writer: Writer,
+    reader: Reader,
+    path: Path,
+    small_chunks: None,
+    batches: list[tuple[dict[int, float], bool, int | None]],
+) -> None:
+    """In order, again, backwards; and each retry forgets what lies behind its boundary."""
+    [run] = start(writer, rerun=True)
+    series: dict[int, float] = {}
+    for batch, in_order, boundary in batches:
+        batch = dict(sorted(batch.items())) if in_order else batch
+        writer.write([points(run, "loss", batch)])
+        series |= batch
+        if boundary is not None:
+            writer.write([Boundary(run.key, run.attempt, boundary)])
+            [run] = writer.claim([run.key], statuses=["running"])
+            series = {step: value for step, value in series.items() if boundary and step <= boundary}
+        assert_is_defined(path, series)
+    found = reader.find(run.key).summary
+    assert same(found["loss"], summarised(series)) if series else found == {}
+
+
+def part(series: dict[int, float], first: int, last: int) -> dict[int, float]:
+    return {step: value for step, value in sorted(series.items()) if first <= step <= last}
+
+
+def assert_holds(curve: Curve, series: dict[int, float]) -> None:
+    """Each point in one bucket, none outside, and what a bucket says of its points is true."""
+    assert curve.n.sum() == len(series)
+    assert (curve.first_step[1:] > curve.last_step[:-1]).all()
+    assert curve.first_time is not None
+    assert curve.last_time is not None
+    for index in range(len(curve.n)):
+        inside = [*part(series, curve.first_step[index], curve.last_step[index]).items()]
+        first, last, first_time, last_time, low, high, mean, bad = bucket(inside)
+        assert (first, last) == (curve.first_step[index], curve.last_step[index])
+        assert (first_time, last_time) == (curve.first_time[index], curve.last_time[index])
+        assert (len(inside), bad) == (curve.n[index], curve.n_nonfinite[index])
+        np.testing.assert_array_equal((curve.low[index], curve.high[index]), (low, high))
+        assert curve.mean[index] == pytest.approx(mean, rel=1e-9, abs=1e293, nan_ok=True)
+
+
+@SAME_DATABASE
+@given(
+    series=st.lists(st.tuples(st.sampled_from([1, 1, 1, 3, 100]), VALUES), min_size=1, max_size=200),
+    columns=st.integers(1, 40),
+    zoom=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_any_zoom_of_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket(
+    writer: Writer,
+    reader: Reader,
+    small_chunks: None,
+    series: list[tuple[int, float]],
+    columns: int,
+    zoom: tuple[float, float],
+) -> None:
+    """Steps are now dense and now far apart."""
+    steps = np.cumsum([gap for gap, _ in series]).tolist()
+    logged = dict(zip(steps, [value for _, value in series], strict=True))
+    [run] = start(writer, rerun=True)
+    writer.write([points(run, "loss", logged)])
+    whole = reader.curves([run.id], "loss", columns)[run.id]
+    assert len(whole.n) <= columns
+    assert_holds(whole, logged)
+    first, last = sorted(round(steps[0] + share * (steps[-1] - steps[0])) for share in zoom)
+    inside = part(logged, first, last)
+    zoomed = reader.curves([run.id], "loss", columns, first_step=first, last_step=last)
+    assert zoomed.keys() == ({run.id} if inside else set())
+    if inside:
+        curve = zoomed[run.id]
+        assert len(curve.n) <= columns
+        assert_holds(curve, inside)
+        widest = 2 * (last - first + 1) / columns
+        assert ((curve.last_step - curve.first_step) <= widest).all()
+        plain = reader.curves([run.id], "loss", columns, first_step=first, last_step=last, times=False)[run.id]
+        assert plain.first_time is plain.last_time is None
+        np.testing.assert_array_equal(plain.mean, curve.mean)
+
+
+def noisy(n: int) -> list[float]:
+    return (np.random.default_rng(0).normal(size=n) + 1 / np.arange(1, n + 1)).tolist()
+
+
+def test_levels_of_real_size_are_what_the_points_say(writer: Writer, path: Path) -> None:
+    values = noisy(60_000)
+    values[7], values[30_000], values[59_999] = NAN, INF, -INF
+    [run] = start(writer)
+    for at in range(0, 60_000, 7_000):
+        steps = range(at, min(at + 7_000, 60_000))
+        writer.write([Points(run.key, 1, "loss", steps, [10 * step for step in steps], values[at : at + 7_000])])
+    assert {level for level, _ in stored(path)} == {1, 2}
+    assert_is_defined(path, dict(enumerate(values)))
+
+
+def test_a_short_series_has_no_rollup(writer: Writer, path: Path) -> None:
+    [run] = start(writer)
+    writer.write([points(run, "loss", noisy(rollup.CHUNK - 1))])
+    assert stored(path) == {}
+    writer.write([points(run, "loss", {rollup.CHUNK: 0.0})])
+    assert len(stored(path)) == 1
+
+
+def rows_read(monkeypatch: pytest.MonkeyPatch, read: Callable[[], object]) -> int:
+    """How many points and buckets a call reads: all come through one of two functions of numpy."""
+    fetched = 0
+
+    def counting(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        def counted(*arguments: object) -> np.ndarray:
+            nonlocal fetched
+            array = function(*arguments)
+            fetched += len(array)
+            return array
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "fromiter", counting(np.fromiter))
+        patch.setattr(np, "frombuffer", counting(np.frombuffer))
+        read()
+    return fetched
+
+
+@pytest.mark.parametrize("columns", [50, 400])
+def test_drawing_a_curve_reads_in_proportion_to_the_columns(
+    writer: Writer, reader: Reader, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    [run] = start(writer)
+    n = 200_000
+    writer.write([points(run, "loss", noisy(n))])
+    for first, last in ((0, n - 1), (50_000, 150_000), (100_000, 100_999), (199_000, n - 1)):
+        read = partial(reader.curves, [run.id], "loss", columns, first_step=first, last_step=last)
+        # at most a level's factor more than asked for, and the unfinished chunks at the ends
+        assert rows_read(monkeypatch, read) <= rollup.FACTOR * columns + 4 * rollup.CHUNK
+
+
+def test_a_late_point_rebuilds_only_what_lies_behind_it(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that log to one series come a little out of order in every batch: that must not cost the whole series."""
+    [run] = start(writer)
+    values = dict(enumerate(noisy(100_000)))
+    writer.write([points(run, "loss", values)])
+    made = 0
+    whole = rollup._buckets_of_points
+
+    def counted(rows: Sequence[tuple[int, int, float]]) -> list[tuple[float, ...]]:
+        nonlocal made
+        made += 1
+        return whole(rows)
+
+    monkeypatch.setattr(rollup, "_buckets_of_points", counted)
+    values |= {99_990: 5.0, 97_000: -99.0}
+    writer.write([points(run, "loss", {99_990: 5.0, 97_000: -99.0})])
+    assert made <= 3
+    assert_is_defined(path, values)
+
+
+def test_a_curve_needs_a_column(writer: Writer, reader: Reader) -> None:
+    with pytest.raises(InputError, match="at least one column, not 0"):
+        reader.curves([1], "loss", 0)
+
+
+def test_rebuilding_everything_changes_nothing(writer: Writer, path: Path) -> None:
+    [run] = start(writer)
+    writer.write([points(run, "loss", noisy(30_000))])
+    before = stored(path)
+    with writer._transaction() as connection:
+        points_module.rebuild(connection, run.id, 1)
+    assert stored(path) == before

@@ -1,0 +1,77 @@
+"""Runs as data frames: the columns of the CSV, typed, with NaN a NaN and what is not there null."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.store_samples import new_run, points, start
+from labbench.errors import InputError
+from labbench.store.queries import tables
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+PACKAGES = ["pandas", "polars"]
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        a, b = start(writer, [new_run(0, hidden=[8, 4], drop=1, mixed=True), new_run(1, drop=0.5, mixed="x")])
+        writer.write([points(a, "loss", [1.0, math.nan]), points(b, "loss", {1: 2.5}), points(b, "step", {1: 7.0})])
+    with Reader(path) as reader:
+        yield reader
+
+
+def frame(reader: Reader, package: str, **options: object) -> dict[str, list[object]]:
+    """The columns of a frame; None for what is not there."""
+    pytest.importorskip(package)
+    made = getattr(reader, f"to_{package}")(**options)
+    if package == "polars":
+        return made.to_dict(as_series=False)
+    return {name: [None if _is_missing(value) else value for value in made[name].tolist()] for name in made.columns}
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_frame_has_a_row_a_run(reader: Reader, package: str) -> None:
+    columns = frame(reader, package)
+    assert columns["lr"] == [0.1, 0.1]
+    assert columns["drop"] == [1.0, 0.5]
+    assert columns["hidden"] == ["[8, 4]", None]
+    assert columns["mixed"] == ["true", '"x"']
+    assert columns["loss:n"] == [2, 1]
+    assert columns["loss:min"] == [1.0, 2.5]
+    assert columns["step:last"] == [None, 7.0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_frame_may_have_a_row_a_point_or_a_step(reader: Reader, package: str) -> None:
+    long = frame(reader, package, shape="long", metrics=["loss"], wanted="seed=1")
+    assert (long["metric"], long["step"], long["time"], long["value"]) == (["loss"], [1], [0.01], [2.5])
+    wide = frame(reader, package, shape="wide")
+    assert (wide["step"], wide["metric.step"], len(wide["loss"])) == ([0, 1, 1], [None, None, 7.0], 3)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_frame_of_nothing_has_its_columns(reader: Reader, package: str) -> None:
+    assert frame(reader, package, shape="long", wanted="lr=9")["value"] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_that_is_not_installed_is_named(
+    reader: Reader, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(tables, "import_module", missing)
+    with pytest.raises(InputError, match=f"pip install {package}"):
+        getattr(reader, f"to_{package}")()

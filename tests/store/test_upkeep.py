@@ -1,0 +1,292 @@
+"""Keeping a database in order: health, repair, backups while others write, and the runs of other databases."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.store_samples import files_beside, new_run, points, queue, start
+from labbench.files import files_folder
+from labbench.importing.labbench_db import import_labbench
+from labbench.records import Finished, Points
+from labbench.store.maintenance.health import Series, examine
+from labbench.store.maintenance.keeper import Keeper
+from labbench.store.maintenance.merge import back_up
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+LONG = np.random.default_rng(0).normal(size=30_000).tolist()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A database of three runs: one finished with a long series and a file, one that has failed, one queued."""
+    path = tmp_path / "other.db"
+    with Writer(path) as writer:
+        a, b, _ = queue(
+            writer, [new_run(0, name="a"), new_run(1, name="b"), new_run(2, name="c")],
+            metrics={"score": "max"}, sources={"grid": "text of the grid"},
+        )  # fmt: skip
+        writer.claim([a.key, b.key])
+        writer.write([points(a, "score", LONG), points(a, "loss", [1.0, float("nan")]), points(b, "loss", [3.0])])
+        writer.write([Finished(a.key, 1, "finished", "all epochs"), Finished(b.key, 1, "stopped", "by a person")])
+        writer.tag([a.key], add=["good"])
+        writer.note(a.key, "look here")
+        folder = files_folder(path) / a.key
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def change(path: Path, statement: str) -> None:
+    """Do to a database what labbench would not."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
+def everything(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """All rows of all tables."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables}
+
+
+def test_a_database_that_labbench_wrote_is_sound(other: Path) -> None:
+    before = other.read_bytes()
+    diagnosis = examine(other)
+    assert diagnosis.is_sound
+    assert diagnosis.n_series == 3
+    assert other.read_bytes() == before
+    assert files_beside(other) == ["other.db", "other.db.files"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "wrong"),
+    [
+        ("UPDATE summary SET min = min - 1 WHERE metric_id = 1", [Series(1, 1)]),
+        ("DELETE FROM summary WHERE run_id = 1", [Series(1, 1), Series(1, 2)]),
+        ("UPDATE points SET value = 99 WHERE metric_id = 1 AND step = 12345", [Series(1, 1)]),
+        ("DELETE FROM points WHERE metric_id = 1 AND step BETWEEN 100 AND 200", [Series(1, 1)]),
+        ("DELETE FROM points WHERE run_id = 2", [Series(2, 2)]),
+        ("DELETE FROM rollup WHERE level = 2", [Series(1, 1)]),
+        ("UPDATE rollup SET buckets = zeroblob(3840) WHERE level = 1", [Series(1, 1)]),
+        ("UPDATE rollup SET level = 7 WHERE level = 2", [Series(1, 1)]),
+        (
+            "INSERT INTO rollup SELECT 2, 2, 1, first_step, last_step, buckets FROM rollup WHERE level = 1",
+            [Series(2, 2)],
+        ),
+    ],
+)
+def test_the_doctor_finds_what_is_not_derived_from_the_points_and_makes_it_right(
+    other: Path, statement: str, wrong: list[Series]
+) -> None:
+    sound = everything(other)
+    change(other, statement)
+    diagnosis = examine(other)
+    assert list(diagnosis.wrong) == wrong
+    with Keeper(other) as keeper:
+        keeper.repair(diagnosis)
+    assert examine(other).is_sound
+    if "points" not in statement:
+        assert everything(other) == {**sound, "rollup": everything(other)["rollup"]}
+
+
+def test_rows_of_no_run_are_deleted_and_folders_of_none_are_only_said(other: Path) -> None:
+    sound = everything(other)
+    change(other, "INSERT INTO points VALUES (77, 1, 0, 0, 0.5)")
+    change(other, "INSERT INTO points VALUES (1, 77, 0, 0, 0.5)")
+    change(other, "INSERT INTO tags VALUES (77, 'gone')")
+    stray = files_folder(other) / "nobody"
+    stray.mkdir()
+    diagnosis = examine(other)
+    assert dict(diagnosis.orphans) == {"points": 2, "tags": 1}
+    assert list(diagnosis.stray_folders) == [stray]
+    with Keeper(other) as keeper:
+        keeper.repair(diagnosis)
+    assert examine(other).is_sound
+    assert everything(other) == sound
+    assert stray.is_dir()
+
+
+def test_a_damaged_file_is_said_to_be_damaged(other: Path) -> None:
+    content = bytearray(other.read_bytes())
+    content[40 * 4096 : 48 * 4096] = bytes(8 * 4096)
+    other.write_bytes(content)
+    diagnosis = examine(other)
+    assert diagnosis.damage
+    assert not diagnosis.is_sound
+
+
+def test_the_doctor_of_the_command_line(labbench: Callable[..., Result], other: Path) -> None:
+    assert "sound; 3 series are what their points say" in labbench("--db", other, "doctor").stdout
+    change(other, "UPDATE summary SET n = n + 1")
+    ill = labbench("doctor", "--db", other)
+    assert (ill.exit_code, ill.stdout) == (1, "3 of 3 series are summarised wrongly: --fix makes it right\n")
+    assert labbench("doctor", "--fix", "--db", other).exit_code == 0
+    assert labbench("doctor", "--db", other).exit_code == 0
+    assert labbench("doctor", "--db", "nothing.db").exit_code == 2
+
+
+def test_vacuum_gives_space_back_and_waits_for_runs(labbench: Callable[..., Result], other: Path) -> None:
+    size = other.stat().st_size
+    with Writer(other) as writer:
+        [running] = start(writer, [new_run(9)])
+        assert "1 runs are running" in labbench("vacuum", "--db", other).stderr
+        writer.write([Finished(running.key, 1, "finished", "all epochs")])
+        writer.remove([run.key for run in queue(writer, [new_run(0)])])
+    assert "MB now" in labbench("vacuum", "--db", other).stdout
+    assert other.stat().st_size < size / 5
+    assert examine(other).is_sound
+    assert labbench("vacuum", "--db", "nothing.db").exit_code == 2
+    assert not Path("nothing.db").exists()
+
+
+def test_a_backup_is_the_database_at_one_moment_while_others_write(path: Path, tmp_path: Path) -> None:
+    with Writer(path) as writer:
+        a, b = start(writer, 2)
+        done = threading.Event()
+
+        def copy() -> None:
+            for number in range(5):
+                back_up(path, tmp_path / f"copy{number}.db")
+            done.set()
+
+        thread = threading.Thread(target=copy)
+        thread.start()
+        step = 0
+        while not done.is_set() or step < 100:
+            writer.write([Points(run.key, 1, "loss", [step], [step], [0.5]) for run in (a, b)])
+            step += 1
+        thread.join()
+    assert files_beside(tmp_path / "copy0.db") == ["copy0.db"]
+    for number in range(5):
+        assert examine(tmp_path / f"copy{number}.db").is_sound
+        with Reader(tmp_path / f"copy{number}.db") as reader:
+            assert len(reader.series(a.key, "loss")[0]) == len(reader.series(b.key, "loss")[0]) <= step
+
+
+def test_a_backup_overwrites_nothing(labbench: Callable[..., Result], other: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    said = labbench("backup", copy, "--db", other)
+    assert (said.exit_code, "copy that folder too" in said.stderr) == (0, True)
+    assert everything(copy) == everything(other)
+    assert labbench("backup", copy, "--db", other).exit_code == 2
+    assert "no folder" in labbench("backup", tmp_path / "no" / "copy.db", "--db", other).stderr
+    assert labbench("backup", tmp_path / "x.db", "--db", "nothing.db").exit_code == 2
+    assert not (tmp_path / "x.db").exists()
+
+
+def test_an_import_brings_all_of_a_run_with_its_key(path: Path, other: Path) -> None:
+    with Writer(path) as writer:
+        queue(writer, [new_run(5)], metrics={"other": "min"}, experiment="mine")
+    merged = import_labbench(path, other)
+    with Reader(path) as ours, Reader(other) as theirs:
+        assert merged.new == {key: key for key in theirs.keys()}  # noqa: SIM118
+        for run in theirs.runs():
+            found = ours.find(run.key)
+            assert repr(replace(found, id=run.id)) == repr(run)
+            assert ours.sources(run.key) == theirs.sources(run.key)
+        for ours_at, theirs_at in zip(ours.points("experiment=grid"), theirs.points(), strict=True):
+            assert repr(ours_at) == repr(theirs_at)
+        assert ours.metrics()["score"] == "max"
+        assert [tuple(run.tags) for run in ours.runs("tag=good")] == [("good",)]
+        [a] = ours.runs("name=a")
+    assert (files_folder(path) / a.key / "model.safetensors").read_bytes() == b"weights"
+    assert examine(path).is_sound
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    plan=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 3), st.dictionaries(st.integers(0, 3000), st.floats())), max_size=6
+    )
+)
+def test_an_import_done_twice_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[bool, int, dict[int, float]]]
+) -> None:
+    """Whichever of two databases the runs are in, and with the same set-ups in both."""
+    folder = tmp_path_factory.mktemp("import")
+    here, there = folder / "here.db", folder / "there.db"
+    for path in (here, there):
+        with Writer(path) as writer:
+            for is_there, number, series in plan:
+                if is_there == (path == there):
+                    [run] = queue(writer, [new_run(number)], rerun=bool(series))
+                    for claimed in writer.claim([run.key]):
+                        writer.write([points(claimed, "loss", series), Finished(run.key, 1, "finished", "so")])
+    first = import_labbench(here, there)
+    once = everything(here)
+    again = import_labbench(here, there)
+    assert (again.new, again.newer, again.n_same) == ({}, {}, len(first.new))
+    assert everything(here) == once
+    assert examine(here).is_sound
+    with Reader(here) as ours, Reader(there) as theirs:
+        for run in theirs.runs():
+            for metric in run.summary:
+                np.testing.assert_array_equal(ours.series(first.new[run.key], metric), theirs.series(run.key, metric))
+
+
+def test_a_run_that_went_on_there_is_brought_up_to_date_and_keeps_what_a_person_did_here(
+    path: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there.db"
+    with Writer(there) as writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [3.0, 2.0])])
+        assert len(import_labbench(path, there).new) == 1
+        with Writer(path) as ours:
+            ours.tag([run.key], add=["mine"])
+            ours.note(run.key, "seen")
+            change(path, "UPDATE runs SET host = 'another machine', heartbeat = heartbeat - 60")
+        writer.write([points(run, "loss", {2: 1.0}), Finished(run.key, 1, "finished", "all epochs")])
+        merged = import_labbench(path, there)
+        assert (dict(merged.new), dict(merged.newer)) == ({}, {run.key: run.key})
+    with Reader(path) as reader:
+        found = reader.find(run.key)
+        assert (found.status, found.tags, found.note) == ("finished", ("mine",), "seen")
+        assert reader.series(run.key, "loss")[1].tolist() == [3.0, 2.0, 1.0]
+    assert import_labbench(path, there).n_same == 1
+
+
+def test_a_key_that_another_run_has_is_changed_and_known_again(path: Path, other: Path) -> None:
+    with Reader(other) as reader:
+        [run] = reader.runs("name=a")
+    with Writer(path) as writer:
+        queue(writer, [new_run(50)])
+    change(path, f"UPDATE runs SET key = '{run.key}'")
+    merged = import_labbench(path, other)
+    assert merged.new[run.key] != run.key
+    assert (files_folder(path) / merged.new[run.key] / "model.safetensors").is_file()
+    assert import_labbench(path, other).n_same == 3
+
+
+def test_what_is_no_other_database_is_refused_and_nothing_changes(
+    labbench: Callable[..., Result], path: Path, other: Path, tmp_path: Path
+) -> None:
+    shutil.copy(other, path)
+    before = everything(path)
+    (tmp_path / "text.db").write_text("no database at all, but a text of some length" * 100)
+    for bad, message in (("nothing.db", "no such database"), ("text.db", "not an SQLite database"), (path, "itself")):
+        refused = labbench("import", "labbench", bad, "--db", path)
+        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
+    assert everything(path) == before
+    assert labbench("import", "labbench", "nothing.db", "--db", "new.db").exit_code == 2
+    assert not Path("new.db").exists()
+    said = labbench("import", "labbench", other, "--db", path).stdout
+    assert said == "0 new runs, 0 brought up to date, 3 were here already\n"

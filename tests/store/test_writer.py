@@ -1,0 +1,397 @@
+"""Queueing, claiming, ending, editing and removing runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from helpers.store_samples import new_run, points, queue, start
+from labbench.errors import InputError, RunNotFound, StoreError
+from labbench.records import Boundary, Failed, Finished, Log, NewRun, Started, Stop
+from labbench.store import liveness
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def writer(path: Path) -> Iterator[Writer]:
+    with Writer(path) as writer:
+        yield writer
+
+
+@pytest.fixture
+def reader(path: Path, writer: Writer) -> Iterator[Reader]:
+    with Reader(path) as reader:
+        yield reader
+
+
+def in_another_process(program: str) -> str:
+    paths = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    imports = "from labbench.store.writer import Writer\nfrom helpers.store_samples import *\n"
+    return subprocess.run(
+        [sys.executable, "-c", paths + imports + program], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_a_grid_queued_again_inserts_only_what_is_missing(writer: Writer) -> None:
+    first = queue(writer, [new_run(1), new_run(2)])
+    again = queue(writer, [new_run(2), new_run(3), new_run(1)])
+    assert [run.id for run in again][::2] == [first[1].id, first[0].id]
+    assert again[1].key not in {run.key for run in first}
+    assert [run.status for run in again] == ["queued"] * 3
+
+
+def test_an_identity_counts_within_its_experiment(writer: Writer) -> None:
+    [here] = queue(writer, experiment="a")
+    [there] = queue(writer, experiment="b")
+    assert here.id != there.id
+    assert (here.experiment, there.experiment) == ("a", "b")
+
+
+def test_a_rerun_makes_new_runs_and_the_grid_stays_with_its_own(writer: Writer) -> None:
+    [run] = queue(writer)
+    [second] = queue(writer, rerun=True)
+    [third] = queue(writer, rerun=True)
+    assert len({run.id, second.id, third.id}) == 3
+    assert [found.id for found in queue(writer)] == [run.id]
+    writer.remove([run.key])
+    assert queue(writer)[0].id in (second.id, third.id)  # one result serves both
+
+
+def test_what_is_queued_is_returned_whole_and_in_order(writer: Writer) -> None:
+    configs = [
+        {"lr": 0.1, "hidden": [128, 64], "bn": True, "schedule": None, "ü": "é\n\"'\\"},
+        {},
+        {"clip": float("inf")},
+    ]
+    runs = [NewRun(f"run {i}", config, f"{i}") for i, config in enumerate(configs)]
+    found = queue(writer, runs, task="digits")
+    assert [run.config for run in found] == configs
+    assert [(run.name, run.identity, run.task, run.attempt, run.boundary) for run in found] == [
+        (f"run {i}", f"{i}", "digits", 1, 0) for i in range(3)
+    ]
+    assert found[0].started is None
+    assert found[0].seconds is None
+
+
+def test_a_config_is_json_that_sqlite_reads_whatever_is_in_it(writer: Writer, reader: Reader) -> None:
+    config = {
+        "nan": float("nan"),
+        "minus": float("-inf"),
+        "deep": [{"x": float("inf")}],
+        "half": "a\udc80",
+        "mark": "\0",
+    }
+    [run] = queue(writer, [NewRun("odd \udc80", config, "1")])
+    assert run.config == {**config, "nan": "nan", "half": "a?"}
+    assert run.name == "odd ?"
+    assert reader.runs("minus<0") == [run]
+
+
+def test_keys_are_eight_letters_and_digits_that_never_read_as_a_number(writer: Writer) -> None:
+    keys = [run.key for run in queue(writer, 500)]
+    assert len(set(keys)) == 500
+    assert all(len(key) == 8 and key.isalnum() and key[0].isalpha() and key == key.lower() for key in keys)
+    assert not set("01ilo") & set("".join(keys))
+
+
+def test_sources_are_kept_once_and_follow_a_run_until_it_begins(writer: Writer, reader: Reader) -> None:
+    [begun, waiting] = queue(writer, 2, sources={"grid": "old", "task": "code"})
+    writer.claim([begun.key])
+    queue(writer, 3, sources={"grid": "new", "task": "code"})
+    assert reader.sources(begun.key) == {"grid": "old", "task": "code"}
+    assert reader.sources(waiting.key) == {"grid": "new", "task": "code"}
+    count = "SELECT count(*) FROM sources"
+    assert writer._connection.execute(count).fetchone() == (3,)
+    writer.remove([begun.key])
+    assert writer._connection.execute(count).fetchone() == (2,)
+
+
+def test_goals_come_from_the_grid_then_from_stop_then_from_the_name(writer: Writer, reader: Reader) -> None:
+    [run] = queue(writer, metrics={"f1": "max"}, stop=Stop("reward", "min", patience=3))
+    queue(writer, metrics={}, stop=Stop("f1", "min", patience=3))  # [stop] does not overrule [metrics]
+    writer.claim([run.key])
+    writer.write([points(run, metric, [1.0]) for metric in ("reward", "f1", "val/loss", "speed")])
+    writer.define_metric("speed", "min")
+    assert reader.metrics() == {"f1": "max", "reward": "min", "val/loss": "min", "speed": "min"}
+    assert (reader.goal("reward"), reader.goal("never/error")) == ("min", "min")
+
+
+def test_ten_thousand_runs_are_queued_within_a_second_and_a_half_of_processor_time(writer: Writer) -> None:
+    import time
+
+    runs = [new_run(number, optimizer="adam", hidden=[128, 64], epochs=20) for number in range(10_000)]
+    began = time.process_time()
+    assert len(queue(writer, runs)) == 10_000
+    assert time.process_time() - began < 1.5
+
+
+def test_a_claim_takes_each_run_once(writer: Writer, path: Path) -> None:
+    keys = [run.key for run in queue(writer, 3)]
+    with Writer(path) as other:
+        assert [run.key for run in other.claim([keys[1], "nobodys", keys[1]])] == [keys[1]]
+    won = writer.claim(keys, git_commit="abc", git_dirty=True, versions={"torch": "2.13"})
+    assert [run.key for run in won] == [keys[0], keys[2]]
+    assert [(run.status, run.attempt, run.pid, run.host) for run in won] == [
+        ("running", 1, os.getpid(), liveness.HOST)
+    ] * 2
+    assert (won[0].git_commit, won[0].git_dirty, won[0].versions) == ("abc", True, {"torch": "2.13"})
+    assert writer.claim(keys) == []
+
+
+def test_two_processes_never_win_the_same_run(writer: Writer, path: Path) -> None:
+    keys = [run.key for run in queue(writer, 200)]
+    program = f"""
+keys = {keys!r}
+with Writer({str(path)!r}) as writer:
+    sys.stdin.read(1)
+    for key in keys:
+        for run in writer.claim([key], statuses=["queued"]):  # what a process held that has ended is lost
+            print(run.key)
+"""
+    paths = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\nfrom labbench.store.writer import Writer\n"
+    words = [sys.executable, "-c", paths + program]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(words, **pipes) for _ in range(3)]
+    for process in processes:
+        process.stdin.write("x")  # now
+        process.stdin.flush()
+    won = [key for process in processes for key in process.communicate()[0].split()]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(won) == sorted(keys)
+
+
+def test_a_run_whose_process_is_gone_is_lost_and_may_be_claimed(writer: Writer, reader: Reader, path: Path) -> None:
+    key = in_another_process(f"with Writer({str(path)!r}) as w: print(start(w)[0].key)").strip()
+    assert reader.find(key).status == "lost"
+    assert reader.status_counts() == {"lost": 1}
+    [run] = writer.claim([key])
+    assert (run.status, run.attempt) == ("running", 2)
+    assert reader.find(key).status == "running"
+
+
+def test_a_run_without_a_heartbeat_for_long_is_lost_wherever_it_is(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer)
+    writer._connection.execute("UPDATE runs SET host = 'elsewhere', heartbeat = heartbeat - 14")
+    assert reader.find(run.key).status == "running"
+    writer._connection.execute("UPDATE runs SET heartbeat = heartbeat - 2")
+    assert reader.find(run.key).status == "lost"
+
+
+def test_a_heartbeat_says_which_runs_are_still_ours(writer: Writer, path: Path) -> None:
+    ours, taken, removed = start(writer, 3)
+    in_another_process(f"with Writer({str(path)!r}) as w: w.claim([{taken.key!r}], statuses=['running'])")
+    writer.remove([removed.key])
+    assert writer.beat([ours.key, taken.key, removed.key]) == [ours.key]
+
+
+def test_a_second_attempt_keeps_what_lies_before_its_boundary(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer)
+    writer.write(
+        [
+            Started(run.key, 1, "vm", 1, "cpu", "stacked"),
+            points(run, "loss", [3.0, 2.0, 1.0]),
+            points(run, "val", {2: 9.0}),
+            Boundary(run.key, 1, 2),
+            points(run, "loss", {3: -1.0}),
+            Finished(run.key, 1, "queued", "interrupted"),
+        ]
+    )
+    before = reader.find(run.key)
+    assert (before.status, before.reason, before.finished) == ("queued", "interrupted", None)
+    [again] = writer.claim([run.key])
+    assert (again.attempt, again.boundary, again.way, again.started) == (2, 2, "stacked", before.started)
+    assert (again.device, again.reason) == (None, None)
+    assert reader.series(run.key, "loss")[1].tolist() == [3.0, 2.0, 1.0]
+    assert reader.series(run.key, "val")[1].tolist() == [9.0]
+    writer.write([points(run, "loss", {3: 5.0}), points(again, "loss", {3: 0.5})])
+    assert reader.series(run.key, "loss")[1].tolist() == [3.0, 2.0, 1.0, 0.5]
+
+
+def test_an_attempt_from_the_start_forgets_the_one_before(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer)
+    writer.write(
+        [Started(run.key, 1, "vm", 1, "cpu", "vmap"), points(run, "loss", [3.0]), Failed(run.key, 1, "oom", "no")]
+    )
+    [again] = writer.claim([run.key], statuses=["failed"])
+    assert (again.attempt, again.way, again.started, again.error, again.error_kind) == (2, None, None, None, None)
+    assert reader.series(run.key, "loss")[0].tolist() == []
+    assert reader.find(run.key).summary == {}
+
+
+def test_every_end_is_recorded(writer: Writer, reader: Reader) -> None:
+    done, bad, failed = start(writer, 3)
+    writer.write(
+        [
+            Started(done.key, 1, "vm", 1, "cuda:0"),
+            Log(failed.key, 1, "loading\n"),
+            Finished(done.key, 1, "finished", "all epochs"),
+            Finished(bad.key, 1, "diverged", "non-finite train/loss at step 12"),
+            Failed(failed.key, 1, "user", "boom \udc80", "Traceback ..."),
+            Log(failed.key, 1, "last words\n"),
+        ]
+    )
+    done, bad, failed = (reader.find(run.key) for run in (done, bad, failed))
+    assert (done.status, done.reason, done.device, done.way) == ("finished", "all epochs", "cuda:0", "loop")
+    assert done.seconds is not None
+    assert (bad.status, bad.reason) == ("diverged", "non-finite train/loss at step 12")
+    assert (failed.status, failed.error_kind, failed.error, failed.traceback) == (
+        "failed",
+        "user",
+        "boom ?",
+        "Traceback ...",
+    )
+    assert reader.logs(failed.key) == ["loading\n", "last words\n"]
+
+
+def test_events_of_runs_that_ended_or_never_were_are_dropped(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer)
+    writer.write([Finished(run.key, 1, "finished", "all epochs")])
+    writer.write([points(run, "loss", [1.0]), points(replace(run, key="nobodys"), "loss", [1.0])])
+    writer.write([Finished(run.key, 1, "stopped", "too late")])
+    assert (reader.find(run.key).status, reader.find(run.key).summary) == ("finished", {})
+
+
+def test_a_process_gives_its_own_runs_back(writer: Writer, reader: Reader, path: Path) -> None:
+    ours, other = start(writer, 2)
+    in_another_process(f"with Writer({str(path)!r}) as w: w.claim([{other.key!r}], statuses=['running'])")
+    writer.requeue([ours.key, other.key])
+    assert (reader.find(ours.key).status, reader.find(ours.key).reason) == ("queued", "interrupted")
+    assert reader.find(other.key).status == "lost"
+
+
+def test_retry_queues_what_did_not_come_to_a_good_end(writer: Writer, reader: Reader) -> None:
+    runs = dict(zip(["finished", "diverged", "failed", "stopped", "running", "queued"], queue(writer, 6), strict=True))
+    writer.claim([run.key for status, run in runs.items() if status != "queued"])
+    for status in ("finished", "diverged", "stopped"):
+        writer.write([Boundary(runs[status].key, 1, 7), Finished(runs[status].key, 1, status, "so")])  # type: ignore[arg-type]
+    writer.write([Boundary(runs["failed"].key, 1, 7), Failed(runs["failed"].key, 1, "crash", "gone")])
+    retried = writer.retry([run.key for run in runs.values()])
+    assert set(retried) == {runs[status].key for status in ("diverged", "failed", "stopped")}
+    boundaries = {status: reader.find(runs[status].key).boundary for status in ("diverged", "failed", "stopped")}
+    assert boundaries == {"diverged": 0, "failed": 7, "stopped": 7}
+    assert reader.status_counts() == {"queued": 4, "running": 1, "finished": 1}
+
+
+def test_retry_from_the_start_forgets_what_was_reached(writer: Writer, reader: Reader) -> None:
+    [run] = start(writer)
+    writer.write([points(run, "loss", [3.0, 2.0, 1.0]), Boundary(run.key, 1, 2), Failed(run.key, 1, "crash", "gone")])
+    assert writer.retry([run.key], from_start=True) == [run.key]
+    [again] = writer.claim([run.key])
+    assert (again.boundary, again.attempt) == (0, 2)
+    assert reader.series(run.key, "loss")[0].tolist() == []
+
+
+def test_a_request_reaches_the_driver_once(writer: Writer, reader: Reader) -> None:
+    driven, other, waiting, done = queue(writer, 4)
+    writer.claim([driven.key, other.key, done.key])
+    writer.write([Finished(done.key, 1, "finished", "all epochs")])
+    for run in (driven, driven, other, waiting, done):
+        writer.request(run.key, "stop")
+    writer.request("nobodys", "stop")
+    assert writer.take_requests([driven.key, done.key]) == [(driven.key, "stop")]
+    assert writer.take_requests([driven.key]) == []
+    assert [reader.find(run.key).status for run in (driven, other, waiting, done)] == [
+        "running",
+        "running",
+        "stopped",
+        "finished",
+    ]
+    writer.requeue([other.key])
+    writer.claim([other.key])
+    assert writer.take_requests([other.key]) == []  # it was meant for the attempt before
+    writer.request(waiting.key, "retry")
+    assert reader.find(waiting.key).status == "queued"
+
+
+def test_tags_notes_and_the_archive(writer: Writer, reader: Reader) -> None:
+    a, b = queue(writer, 2)
+    writer.tag([a.key, b.key], add=["good", "new"])
+    writer.tag([a.key], add=["good"], remove=["new", "never"])
+    assert [run.tags for run in reader.runs()] == [("good",), ("good", "new")]
+    writer.note(a.key, "look again")
+    assert reader.find(a.key).note == "look again"
+    writer.note(a.key, "")
+    assert reader.find(a.key).note is None
+    writer.archive([a.key])
+    assert reader.keys() == [b.key]
+    assert reader.find(a.key).archived
+    writer.archive([a.key], False)
+    assert reader.keys() == [a.key, b.key]
+
+
+def test_removing_a_run_takes_everything_with_it(writer: Writer, reader: Reader, path: Path) -> None:
+    gone, kept = start(writer, 2, sources={"grid": "text"})
+    for run in (gone, kept):
+        writer.write([points(run, "loss", [1.0]), Log(run.key, 1, "hello")])
+        writer.tag([run.key], ["tag"])
+        writer.request(run.key, "stop")
+        folder = path.with_name("runs.db.files") / run.key
+        folder.mkdir(parents=True)
+        (folder / "snapshot").write_bytes(b"weights")
+    writer.remove([gone.key])
+    with pytest.raises(RunNotFound):
+        reader.find(gone.key)
+    tables = ("runs", "points", "summary", "tags", "logs", "requests", "run_sources", "sources", "experiments")
+    assert [writer._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables] == [1] * 9
+    assert [folder.name for folder in path.with_name("runs.db.files").iterdir()] == [kept.key]
+    writer.remove([kept.key])
+    assert reader.runs() == []
+    assert not path.with_name("runs.db.files").exists()
+    assert writer._connection.execute("SELECT count(*) FROM experiments").fetchone() == (0,)
+
+
+def test_a_key_from_elsewhere_cannot_lead_out_of_the_folder_of_files(writer: Writer, path: Path) -> None:
+    queue(writer)
+    (path.parent / "precious").mkdir()
+    writer._connection.execute("UPDATE runs SET key = '../precious'")
+    with pytest.raises(InputError, match="a key is letters and digits"):
+        writer.remove(["../precious"])
+    assert (path.parent / "precious").exists()
+
+
+def test_a_database_that_becomes_locked_is_an_error_that_can_be_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from labbench.store import connection
+
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.05)
+    with Writer(path) as writer, Writer(path) as other:
+        [run] = start(writer)
+        other._connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked the database"):
+            writer.write([points(run, "loss", [1.0])])
+        other._connection.execute("COMMIT")
+        writer.write([points(run, "loss", [1.0])])
+
+
+def test_the_stop_of_a_grid_is_kept_for_who_wants_to_do_it_again(writer: Writer) -> None:
+    queue(writer, stop=Stop("val/loss", "min", target=float("inf")))
+    [(stop,)] = writer._connection.execute("SELECT stop FROM runs")
+    assert json.loads(stop)["metric"] == "val/loss"
+
+
+def test_closing_twice_is_fine(path: Path) -> None:
+    writer = Writer(path)
+    writer.close()
+    writer.close()
+
+
+def test_a_renamed_run_keeps_its_key_and_its_identity(writer: Writer, reader: Reader) -> None:
+    [run] = queue(writer, 1)
+    writer.rename(run.key, "the good one")
+    [found] = reader.runs("name~good")
+    assert (found.key, found.identity) == (run.key, run.identity)
+    assert [again.key for again in queue(writer, 1)] == [run.key]

@@ -1,0 +1,239 @@
+"""One run in several processes, several processes on one file: nothing deadlocks, nothing is lost or written twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import labbench
+from helpers import scripts
+from helpers.store_samples import start
+from labbench.store.writer import Writer
+
+
+def counts(folder: Path) -> dict[str, int]:
+    """How many points the one run has, by metric; the database is whole."""
+    with sqlite3.connect(folder / "runs.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    return {name: summary.n for name, summary in scripts.only_run(folder).summary.items()}
+
+
+def test_a_forked_child_logs_to_the_run_and_leaves_its_end_to_the_parent(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start()
+    for step in range(500):
+        run.log({"parent": float(step)})
+    children = []
+    for child in range(3):
+        pid = os.fork()
+        if pid == 0:
+            for step in range(200):
+                run.log({f"child {child}": float(step)}, step=step)
+            sys.exit(child)
+        children.append(pid)
+    for step in range(500, 1000):
+        run.log({"parent": float(step)})
+    for pid in children:
+        os.waitpid(pid, 0)
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert counts(tmp_path) == {"parent": 1000, "child 0": 200, "child 1": 200, "child 2": 200}
+    assert scripts.only_run(tmp_path).status == "finished"
+
+
+def test_forking_in_the_middle_of_everything_neither_hangs_nor_damages_the_file(tmp_path: Path) -> None:
+    code = """
+    import threading
+    run = labbench.start(capture_output=True)
+    over = threading.Event()
+    def log_on():
+        while not over.is_set():
+            run.log({"thread": 1.0})
+            time.sleep(0)
+    thread = threading.Thread(target=log_on)
+    thread.start()
+    for fork in range(40):
+        run.log({"parent": float(fork)}, step=fork)
+        pid = os.fork()
+        if pid == 0:
+            if fork % 4 == 0:
+                run.log({"child": float(fork)}, step=fork)
+                run.flush()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    over.set()
+    thread.join()
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = counts(tmp_path)
+    assert (found["parent"], found["child"]) == (40, 10)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_multiprocessing_log_to_the_run_that_they_are_given(tmp_path: Path, method: str) -> None:
+    code = f"""
+    import multiprocessing
+    def work(run, number):
+        for step in range(100):
+            run.log({{f"worker {{number}}": float(step)}}, step=step)
+    if __name__ == "__main__":
+        context = multiprocessing.get_context("{method}")
+        with labbench.start() as run:
+            workers = [context.Process(target=work, args=(run, number)) for number in range(2)]
+            for worker in workers:
+                worker.start()
+            run.log({{"parent": 1.0}})
+            for worker in workers:
+                worker.join()
+                assert worker.exitcode == 0
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert counts(tmp_path) == {"parent": 1, "worker 0": 100, "worker 1": 100}
+    assert scripts.only_run(tmp_path).status == "finished"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_run_that_is_started_in_a_worker_ends_with_it(tmp_path: Path, method: str) -> None:
+    code = f"""
+    import multiprocessing
+    def work():
+        run = labbench.start("in a worker")
+        run.log({{"loss": 1.0}})
+        raise ValueError("in the worker")
+    if __name__ == "__main__":
+        worker = multiprocessing.get_context("{method}").Process(target=work)
+        worker.start()
+        worker.join()
+    """
+    scripts.run(tmp_path, code)
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.error) == ("failed", "ValueError: in the worker")
+    assert record.summary["loss"].n == 1
+
+
+def test_workers_that_load_data_cost_the_run_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    code = """
+    import torch
+    data = torch.utils.data.TensorDataset(torch.arange(64.0))
+    with labbench.start() as run:
+        for epoch in range(2):
+            for batch, in torch.utils.data.DataLoader(data, batch_size=8, num_workers=2):
+                run.log({"loss": batch.mean()})
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert counts(tmp_path) == {"loss": 16}
+
+
+def test_eight_processes_on_one_cold_file_lose_nothing(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start(system_metrics=False)
+    for step in range(500):
+        run.log({"loss": float(step), "accuracy": 0.5})
+    """
+    processes = [scripts.begin(tmp_path, code) for _ in range(8)]
+    results = [scripts.end(process) for process in processes]
+    assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 8
+    with labbench.open(tmp_path / "runs.db") as db:
+        runs = db.runs()
+    assert [run.summary["loss"].n for run in runs] == [500] * 8
+    assert {run.name for run in runs} == {f"train-{number}" for number in range(1, 9)}
+
+
+def test_a_process_that_labbench_run_started_logs_to_its_run_with_its_config(tmp_path: Path) -> None:
+    code = """
+    config = {"lr": 0.5, "width": 8}
+    run = labbench.start("another name", experiment="another", config=config, db="elsewhere.db", tags=["t"])
+    assert run.config.lr == 0.1 and run.config.width == 8
+    run.log({"loss": 1.0})
+    print(run.key)
+    raise ValueError("the driver sees the exit status")
+    """
+    (tmp_path / "config.json").write_text('{"lr": 0.1, "seed": 0}')
+    with Writer(tmp_path / "queue.db") as writer:
+        [queued] = start(writer)
+        environment = {"LABBENCH_DB": "queue.db", "LABBENCH_RUN": queued.key, "LABBENCH_CONFIG": "config.json"}
+        result = scripts.run(tmp_path, code, **environment)
+    record = scripts.only_run(tmp_path, "queue.db")
+    assert result.stdout == f"{queued.key}\n"
+    assert not (tmp_path / "elsewhere.db").exists()
+    assert (record.name, record.experiment, record.status) == ("run 0", "grid", "running")
+    assert (record.summary["loss"].n, record.tags) == (1, ("t",))
+    assert record.config == {"lr": 0.1, "seed": 0, "width": 8}
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"LABBENCH_RUN": "nobody22"}, "no run has the key or the name `nobody22`"),
+        ({"LABBENCH_CONFIG": "nothing.json"}, "nothing.json: the config that LABBENCH_CONFIG names cannot be read"),
+    ],
+)
+def test_a_process_that_cannot_attach_says_why(tmp_path: Path, environment: dict[str, str], message: str) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        [queued] = start(writer)
+        result = scripts.run(tmp_path, "labbench.start()", **{"LABBENCH_RUN": queued.key} | environment)
+    assert result.returncode == 1
+    assert message in result.stderr
+
+
+def test_a_run_that_a_person_removes_is_told_and_does_not_come_back(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start()
+    run.log({"loss": 1.0})
+    run.flush()
+    print("ready", flush=True)
+    while not os.path.exists("removed"):
+        time.sleep(0.01)
+    run.log({"loss": 2.0})
+    """
+    process = scripts.begin(tmp_path, code)
+    scripts.wait_for(process, "ready")
+    with Writer(tmp_path / "runs.db") as writer:
+        writer.remove([scripts.only_run(tmp_path).key])
+    (tmp_path / "removed").touch()
+    result = scripts.end(process)
+    assert result.returncode == 0
+    assert "was removed, ended or resumed elsewhere; nothing more is recorded" in result.stderr
+    with labbench.open(tmp_path / "runs.db") as db:
+        assert db.runs() == []
+
+
+def test_a_run_that_a_person_stops_is_interrupted(tmp_path: Path) -> None:
+    code = """
+    with labbench.start() as run:
+        print("ready", flush=True)
+        try:
+            time.sleep(30)
+        except KeyboardInterrupt:
+            run.log({"saved": 1.0})
+    """
+    process = scripts.begin(tmp_path, code)
+    scripts.wait_for(process, "ready")
+    with Writer(tmp_path / "runs.db") as writer:
+        writer.request(scripts.only_run(tmp_path).key, "stop")
+    assert scripts.end(process).returncode == 0
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.reason) == ("stopped", "stopped by a person")
+    assert record.summary["saved"].n == 1
+
+
+def test_what_a_forked_child_adds_to_the_config_stays_beside_the_parent_s(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start("a run", config={"a": 1, "b": 1}, system_metrics=False)
+    pid = os.fork()
+    if pid == 0:
+        run.config.update(child=1, b=2)
+        sys.exit(0)
+    os.waitpid(pid, 0)
+    run.config.update(parent=1)
+    """
+    assert scripts.run(tmp_path, code).returncode == 0
+    assert scripts.only_run(tmp_path).config == {"a": 1, "b": 2, "child": 1, "parent": 1}

@@ -1,0 +1,347 @@
+"""Data that is read sample by sample: a real folder of images, by this process and by others, alone and in stacks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from click.testing import Result
+from torch.utils.data import Dataset, IterableDataset
+
+from helpers.training import CPU, histories, run_of
+from helpers.waiting import wait_for
+from labbench.errors import InputError
+from labbench.grid import read_grid
+from labbench.records import Boundary, Failed, Finished, RunRecord, Runtime
+from labbench.runner.planner import stack_of
+from labbench.runner.run_grid import with_loaders
+from labbench.store.reader import Reader
+from labbench.train.data.dataset import Data, digits
+from labbench.train.data.loading import Datasets, Loaded
+from labbench.train.loop import train
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask, load_task
+
+EXAMPLE = Path(__file__).parents[3] / "experiments" / "my_images.py"
+
+# Python warns from 3.12 on of forks beside threads; torch's own DataLoader forks the same way
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of 90 digits of three classes, 8x8 PGM files."""
+    inputs, targets = digits().train
+    for name in range(3):
+        folder = tmp_path / "images" / str(name)
+        folder.mkdir(parents=True)
+        for number, image in enumerate(inputs[targets == name][:30]):
+            pixels = (image[0] * 255).to(torch.uint8).numpy().tobytes()
+            (folder / f"{number:02}.pgm").write_bytes(b"P5 8 8 255\n" + pixels)
+    return tmp_path / "images"
+
+
+def curves(
+    path: Path, seeds: list[int], *, loaders: int = 0, precision: Any = "float32", **config: Any
+) -> dict[str, dict[str, dict[int, float]]]:
+    """What runs of the example measured in one stack, but for the clock, by their place in it."""
+    given = {"path": str(path), "epochs": 2, "batch_size": 16, "channels": 4, **config}
+    runs = [run_of({**given, "seed": seed}, f"{row}") for row, seed in enumerate(seeds)]
+    stack = stack_of(runs, task="", stop=None, runtime=Runtime(loaders=loaders, precision=precision))
+    told = histories(train(stack, load_task(f"{EXAMPLE}:Task"), "cpu"))
+    assert all(history.finished is not None for history in told.values())
+    return {key: {k: c for k, c in h.curves.items() if not k.startswith("time/")} for key, h in told.items()}
+
+
+def test_other_processes_read_the_same_as_this_one_and_end_with_the_training(images: Path) -> None:
+    before = multiprocessing.active_children()
+    assert curves(images, [0, 1, 0], loaders=2) == curves(images, [0, 1, 0], loaders=0)
+    assert multiprocessing.active_children() == before
+
+
+def test_a_run_gives_the_same_curves_alone_and_in_a_stack(images: Path) -> None:
+    together = curves(images, [0, 1, 1], loaders=2, precision="float64")
+    alone = curves(images, [1], precision="float64")["0"]
+    for metric, curve in alone.items():
+        assert together["1"][metric] == pytest.approx(curve, rel=1e-9)
+    assert together["1"] == together["2"]
+    assert together["0"]["train/loss"] != together["1"]["train/loss"]
+
+
+def test_training_samples_are_drawn_anew_in_each_epoch_and_those_that_judge_never(images: Path) -> None:
+    """Nothing is learnt here: what changes is what was read."""
+    (run,) = curves(images, [0], lr=0.0, epochs=3, batch_size=72).values()
+    assert len(set(run["train/loss"].values())) == 3
+    assert len(set(run["val/loss"].values())) == 1
+    (still,) = curves(images, [0], lr=0.0, epochs=3, batch_size=72, shift=0, precision="float64").values()
+    assert max(still["train/loss"].values()) == pytest.approx(min(still["train/loss"].values()), rel=1e-12)
+
+
+class Numbers(Dataset[Any]):
+    """Pairs of random numbers that remembers what it was asked for."""
+
+    def __init__(self, count: int = 40) -> None:
+        self.count, self.asked = count, list[int]()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked.append(index)
+        return np.array([index, np.random.random()], dtype=np.float32), index % 2
+
+
+def test_runs_of_one_seed_share_what_is_read_and_each_sees_every_sample_once_an_epoch() -> None:
+    given = Numbers()
+    source = Loaded(Datasets(given, Numbers(3)), CPU, torch.float64, loaders=0)
+    seen: list[list[int]] = [[], [], []]
+    for numbers in source.batches([5, 9, 5], 1, 16):
+        for row, own in enumerate(numbers):
+            inputs, targets = source.gather(own)
+            assert (inputs.dtype, targets.tolist()) == (torch.float64, [int(x) % 2 for x in inputs[:, 0]])
+            seen[row] += inputs[:, 0].long().tolist()
+    assert all(sorted(each) == list(range(40)) for each in seen)
+    assert seen[0] == seen[2] != seen[1]
+    assert len(given.asked) == 2 * 40
+
+
+def test_what_is_read_trains_as_the_same_data_in_memory_do() -> None:
+    given = digits()
+    held = Data(*((x[:200], y[:200]) for x, y in (given.train, given.val, given.val)))
+    read = Datasets(*([*zip(x, y.tolist(), strict=True)] for x, y in (held.train, held.val, held.val)))
+
+    def measured(data: Data | Datasets) -> list[dict[str, dict[int, float]]]:
+        task = FileTask({}, lambda config: data, small, cross_entropy, accuracy)
+        runs = [run_of({"epochs": 2, "batch_size": 64, "seed": seed}, str(seed)) for seed in range(2)]
+        stack = stack_of(runs, task="", stop=None, runtime=Runtime(precision="float64", loaders=1))
+        return [history.curves for history in histories(train(stack, task, "cpu")).values()]
+
+    for ours, theirs in zip(measured(read), measured(held), strict=True):
+        assert "test/accuracy" in ours
+        for metric in ours.keys() - {"time/compute_s"}:
+            assert ours[metric] == pytest.approx(theirs[metric], rel=1e-9)
+
+
+def small(config: Any) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+
+def test_an_epoch_that_is_given_up_leaves_nothing_to_the_next_one() -> None:
+    with closing(Loaded(Datasets(Numbers(), Numbers(3)), CPU, torch.float32, loaders=2)) as source:
+        whole = [source.gather(numbers[0])[0] for numbers in source.batches([1], 2, 8)]
+        for _ in source.batches([1], 1, 8):
+            break
+        again = [source.gather(numbers[0])[0] for numbers in source.batches([1], 2, 8)]
+    assert torch.equal(torch.cat(whole), torch.cat(again))
+
+
+def test_a_run_that_is_resumed_reads_what_it_would_have_read(images: Path, tmp_path: Path) -> None:
+    config = {"path": str(images), "epochs": 4, "batch_size": 16, "channels": 4}
+    runs = [run_of({**config, "seed": seed}, str(seed)) for seed in range(2)]
+    task, runtime = load_task(f"{EXAMPLE}:Task"), Runtime(loaders=1, snapshot_every=0.0)
+    whole = histories(train(stack_of(runs, task="", stop=None, runtime=runtime), task, "cpu"))
+    reached: dict[str, int] = {}
+    way = ""
+    events = train(stack_of(runs, task="", stop=None, runtime=runtime, files=str(tmp_path)), task, "cpu")
+    for event in events:
+        way = getattr(event, "way", way)
+        if isinstance(event, Boundary):
+            reached[event.run] = event.step
+        if set(reached.values()) == {10}:  # the second epoch's end
+            break
+    events.close()  # type: ignore[attr-defined]
+    again = [RunRecord(1, run.key, "", "", "running", run.config, boundary=10, way=way) for run in runs]
+    stack = stack_of(again, task="", stop=None, runtime=runtime, files=str(tmp_path))
+    for key, history in histories(train(stack, task, "cpu")).items():
+        assert history.curves["train/loss"].keys() == set(range(10, 20))
+        for metric in ("train/loss", "val/loss", "val/accuracy"):
+            assert history.curves[metric].items() <= whole[key].curves[metric].items()
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_a_sample_that_cannot_be_read_fails_the_runs_at_the_line_that_read_it(images: Path, loaders: int) -> None:
+    (images / "1" / "07.pgm").write_bytes(b"P5 8 8 255\n too short")
+    runs = [run_of({"path": str(images), "seed": seed, "epochs": 1}, str(seed)) for seed in range(3)]
+    stack = stack_of(runs, task="", stop=None, runtime=Runtime(loaders=loaders))
+    events = list(train(stack, load_task(f"{EXAMPLE}:Task"), "cpu"))
+    failures = {event.run: event for event in events if isinstance(event, Failed)}
+    assert failures.keys() == {"0", "1", "2"}
+    assert not [event for event in events if isinstance(event, Finished)]
+    line = next(n for n, text in enumerate(EXAMPLE.read_text().splitlines(), 1) if "read_picture(file)" in text)
+    assert failures["0"].message.startswith("sample ")
+    assert f"of `train` cannot be read: {EXAMPLE}:{line}: " in failures["0"].message
+    assert "07.pgm" in failures["0"].message
+    assert "in read_picture" in failures["0"].traceback
+    assert multiprocessing.active_children() == []
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.zeros(2), 0)])
+
+
+def task_of(train: Any, val: Any) -> FileTask:
+    def linear(config: Any) -> torch.nn.Module:
+        return torch.nn.Linear(2, 2)
+
+    return FileTask({}, lambda config: Datasets(train, val), linear, cross_entropy, accuracy)
+
+
+GOOD = [(torch.zeros(2), 0)] * 4
+
+
+@pytest.mark.parametrize(
+    ("train", "complaint"),
+    [
+        (
+            Stream(),
+            "`train` is an IterableDataset, whose order is its own: give a Dataset with",
+        ),
+        (7, "`train` must be a Dataset with __len__ and __getitem__, not 7"),
+        ([], "`train` has no samples"),
+    ],
+)
+def test_what_is_no_numbered_set_of_samples_is_refused_in_a_sentence(train: Any, complaint: str) -> None:
+    with pytest.raises(InputError) as raised:
+        task_of(train, GOOD).data({})
+    assert complaint in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "complaint"),
+    [
+        (
+            [(torch.zeros(2), 0), (torch.zeros(3), 0)] * 2,
+            "all of one shape: stack expects each tensor",
+        ),
+        ([(torch.zeros(2), 0, 1)] * 4, "must be pairs (inputs, target)"),
+        ([("a word", 0)] * 4, "inputs are "),
+    ],
+)
+def test_samples_that_do_not_fit_into_a_batch_fail_the_run_in_a_sentence(train: Any, complaint: str) -> None:
+    stack = stack_of([run_of({"epochs": 1})], task="", stop=None, runtime=Runtime())
+    *_, last = _train(stack, task_of(train, GOOD))
+    assert isinstance(last, Failed)
+    assert complaint in last.message
+
+
+def _train(stack: Any, task: Any) -> list[Any]:
+    return list(train(stack, task, "cpu"))
+
+
+def test_tensors_and_datasets_are_told_apart() -> None:
+    with pytest.raises(InputError, match=r"goes into labbench.train.loading.Datasets"):
+        Data(train=Numbers(), val=Numbers())  # type: ignore[arg-type]
+
+
+def test_how_many_processes_read_is_what_the_grid_says_or_what_cores_are_left_for(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text('task = "digits"\n[runtime]\nloaders = 3\n')
+    assert with_loaders(read_grid(grid).runtime, ["cpu"], 1).loaders == 3
+    assert with_loaders(Runtime(), ["cpu"], 1000).loaders == 0
+    assert with_loaders(Runtime(), ["cuda:0"], 1000).loaders == 1
+
+
+GRID = """
+task = "{task}:Task"
+[params]
+path = "{path}"
+epochs = {epochs}
+channels = 2
+[repeat]
+seeds = [0, 1]
+[runtime]
+loaders = 2
+snapshot_every = 0.1
+"""
+
+
+def test_a_grid_of_images_trains_in_worker_processes(images: Path, labbench: Callable[..., Result]) -> None:
+    grid = images.parent / "grid.toml"
+    grid.write_text(GRID.format(task=EXAMPLE, path=images, epochs=2))
+    result = labbench("run", grid, "--workers", "1")
+    assert result.exit_code == 0, result.output
+    with Reader(images.parent / "runs.db") as reader:
+        assert [run.status for run in reader.runs()] == ["finished"] * 2
+    (images / "2" / "11.pgm").write_bytes(b"P5")
+    result = labbench("run", grid, "--workers", "1", "--rerun")
+    assert result.exit_code == 1
+    assert "11.pgm" in labbench("show", "status=failed").output + result.output
+
+
+def processes_of(session: int) -> list[int]:
+    """The processes that descend from the one that began the session."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(file.parent.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("workers", "end"), [("0", "Ctrl-C"), ("1", "Ctrl-C twice"), ("1", "kill")])
+def test_no_reading_process_outlives_its_command(images: Path, workers: str, end: str) -> None:
+    grid, db = images.parent / "grid.toml", images.parent / "runs.db"
+    grid.write_text(GRID.format(task=EXAMPLE, path=images, epochs=100_000))
+    words = [sys.executable, "-m", "labbench", "--db", str(db), "run", str(grid), "--workers", workers]
+    process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True, cwd=grid.parent)
+    try:
+        wait_for(lambda: trained(db))
+        assert len(processes_of(process.pid)) >= 3  # the command and two that read
+        if end == "kill":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        if end == "Ctrl-C twice":
+            time.sleep(0.2)  # two signals at a time are one
+            os.killpg(process.pid, signal.SIGINT)
+        _, talk = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    twice = [130, 1, -signal.SIGINT]  # it may have stopped already, and be about to say so or to leave
+    assert process.returncode in {"kill": [-signal.SIGKILL], "Ctrl-C": [130], "Ctrl-C twice": twice}[end], talk
+    wait_for(lambda: not processes_of(process.pid))
+    with Reader(db) as reader:
+        assert not [run.error for run in reader.runs() if run.error]
+
+
+def trained(db: Path) -> bool:
+    """Whether an epoch's end is recorded."""
+    connection = sqlite3.connect(db)
+    try:
+        return any(boundary > 0 for (boundary,) in connection.execute("SELECT boundary FROM runs"))
+    except sqlite3.OperationalError:  # the tables are not there yet
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_samples_come_from_other_processes_to_where_the_models_are(images: Path) -> None:
+    cuda = torch.device("cuda:0")
+    data = load_task(f"{EXAMPLE}:Task").data({"path": str(images), "shift": 1})
+    assert isinstance(data, Datasets)
+    here = Loaded(data, CPU, torch.float32, loaders=0)
+    with closing(Loaded(data, cuda, torch.float32, loaders=2)) as there:
+        for ours, theirs in zip(there.batches([3, 4], 1, 16), here.batches([3, 4], 1, 16), strict=True):
+            brought, read = there.gather(ours.flatten())[0], here.gather(theirs.flatten())[0]
+            assert brought.device == cuda
+            assert torch.equal(brought.cpu(), read)

@@ -1,0 +1,99 @@
+"""Data that stays on the host because it does not fit the device: the same batches, the same curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn
+
+from helpers.training import CPU, histories, run_of
+from labbench.grid.read import read_grid
+from labbench.records import Config, Runtime
+from labbench.runner.planner import stack_of
+from labbench.train.data.dataset import Data, digits
+from labbench.train.data.placement import fits, placed, size
+from labbench.train.loop import train
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask, Task, load_task
+
+MLP: Config = {"epochs": 2, "hidden": [16], "dropout": 0.3, "batch_size": 50}
+CNN: Config = {"epochs": 1, "model": "cnn", "batchnorm": True, "train_size": 320}
+
+
+def curves(config: Config, runs: int, where: str, task: Task | None = None) -> list[dict[str, dict[int, float]]]:
+    """What the runs measured, but for the clock, with their data there."""
+    runtime = Runtime(data=where)  # type: ignore[arg-type]
+    members = [run_of({**config, "seed": seed}, str(seed)) for seed in range(runs)]
+    told = histories(
+        train(stack_of(members, task="digits", stop=None, runtime=runtime), task or load_task("digits"), "cpu")
+    )
+    return [{name: curve for name, curve in h.curves.items() if not name.startswith("time/")} for h in told.values()]
+
+
+@pytest.mark.parametrize("config", [MLP, CNN])
+@pytest.mark.parametrize("runs", [1, 3])
+def test_data_on_the_host_gives_the_same_curves_to_the_bit(config: Config, runs: int) -> None:
+    assert curves(config, runs, "host") == curves(config, runs, "device")
+
+
+def test_a_batch_is_brought_from_the_host_by_the_same_indices() -> None:
+    resident, remote = (placed(digits(), CPU, torch.float64, where) for where in ("device", "host"))
+    assert (resident.resident, remote.resident) == (True, False)
+    indices = torch.tensor([7, 0, 7, 1000])
+    for ours, theirs in zip(remote.gather(indices), resident.gather(indices), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
+
+
+def test_data_stays_on_the_host_when_it_would_take_over_half_of_what_is_free() -> None:
+    data = Data(
+        (torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64)), (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+    )
+    assert size(data, torch.float32) == 12 * (3 * 4 + 8)
+    assert size(data, torch.float64) == 12 * (3 * 8 + 8)
+    assert fits(500, 1000)
+    assert not fits(501, 1000)
+    assert fits(10**12, None)
+
+
+def test_a_memory_mapped_file_is_trained_on_without_being_read_whole(tmp_path: Path) -> None:
+    given = digits()
+    file = np.lib.format.open_memmap(
+        tmp_path / "train.npy", mode="w+", dtype=np.float32, shape=tuple(given.train[0].shape)
+    )
+    file[:] = given.train[0].numpy()
+    mapped = torch.from_numpy(file)
+    data = Data((mapped, given.train[1]), given.val, given.test)
+    assert placed(data, CPU, torch.float32, "host").train[0].data_ptr() == mapped.data_ptr()
+    config = {"epochs": 2, "batch_size": 50}
+    assert curves(config, 2, "host", task_with(data)) == curves(config, 2, "device", task_with(given))
+
+
+def task_with(data: Data) -> FileTask:
+    return FileTask({}, lambda config: data, small, cross_entropy, accuracy)
+
+
+def small(config: Config) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+
+def test_where_data_lies_is_read_from_a_grid(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text('task = "digits"\n[runtime]\ndata = "host"\n')
+    assert read_grid(grid).runtime.data == "host"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_batches_come_from_pinned_memory() -> None:
+    cuda = torch.device("cuda:0")
+    remote = placed(digits(), cuda, torch.float32, "host")
+    assert remote.home == CPU
+    indices = torch.tensor([3, 1, 2])
+    for ours, theirs in zip(remote.gather(indices), digits().train, strict=True):
+        assert ours.device == cuda
+        assert torch.equal(ours.cpu(), theirs[indices])

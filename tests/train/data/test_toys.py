@@ -1,0 +1,167 @@
+"""The data that the project makes: what each is, that it stays what it is, and who can learn it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from helpers.training import CPU, History, trained
+from labbench.errors import InputError
+from labbench.params.builtin import BUILTIN
+from labbench.params.param import with_defaults
+from labbench.train.data.toys import COMMON_WORDS, TOPIC_WORDS, TOYS, VOCABULARY, VOTES, texts, toy
+from labbench.train.engine.layers import known
+from labbench.train.rng import permutations
+from labbench.train.tasks.losses import classification_accuracy, classification_loss, perceptron_criterion
+from labbench.train.tasks.task import load_task, make_data, make_model
+
+
+def learnt(task: str, **config: Any) -> History:
+    return trained({"epochs": 15, "optimizer": "adam", "lr": 0.02, **config}, task=load_task(task))
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toy_data_are_balanced_points_with_fresh_ones_to_judge_by(name: str) -> None:
+    data = toy(name, None)
+    assert data.test is not None
+    inputs, classes = data.train
+    assert inputs.dtype == torch.float32
+    shares = classes.bincount() / len(classes)
+    assert (shares - (torch.tensor([0.75, 0.25]) if name == "and" else 1 / len(shares))).abs().max() < 0.05
+    if name in ("moons", "spirals"):
+        rows = [set(map(tuple, split[0].tolist())) for split in (data.train, data.val, data.test)]
+        assert len(set().union(*rows)) == 2000
+
+
+def test_the_choices_of_the_catalogue_are_the_toys() -> None:
+    assert set(BUILTIN["toy"]["data"].choices) == TOYS.keys()
+
+
+def test_toy_data_are_what_they_always_were() -> None:
+    """Their results stand on these numbers, to the fourth decimal: a libm may differ in the last bits."""
+    found = {}
+    for name in TOYS:
+        rounded = (toy(name, None).train[0].double() * 1e4).round().to(torch.int64)
+        found[name] = hashlib.sha256(rounded.numpy().astype("<i8").tobytes()).hexdigest()[:12]
+    found["texts"] = hashlib.sha256(texts(20, 1.0).train[0].numpy().astype("<i8").tobytes()).hexdigest()[:12]
+    assert found == {
+        "moons": "90580be77c13",
+        "spirals": "80ba7174004c",
+        "xor": "9e7b9ac82ea1",
+        "and": "9e7b9ac82ea1",
+        "separable": "72f4eda1b273",
+        "flowers": "574585a3941a",
+        "texts": "69b9d190ae30",
+    }
+
+
+def test_noise_is_what_is_asked_for() -> None:
+    exact, noisy = toy("xor", 0.0).train[0], toy("xor", 0.3).train[0]
+    assert set(map(tuple, exact.tolist())) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert (noisy - exact).std().item() == pytest.approx(0.3, rel=0.05)
+
+
+def test_separable_inputs_are_binary_and_a_plane_parts_them_with_room() -> None:
+    inputs, classes = toy("separable", None).train
+    assert set(inputs.unique().tolist()) == {0, 1}
+    votes = (2 * inputs - 1) @ torch.tensor(VOTES, dtype=torch.float32)
+    assert torch.equal(votes > 0, classes == 1)
+    assert votes.abs().min() >= 1
+
+
+def test_flowers_are_a_table_of_the_size_of_iris() -> None:
+    data = toy("flowers", None)
+    assert data.test is not None
+    assert [tuple(split[0].shape) for split in (data.train, data.val, data.test)] == [(90, 4), (30, 4), (30, 4)]
+    assert all(split[1].bincount().tolist() == [len(split[1]) // 3] * 3 for split in (data.train, data.val, data.test))
+    assert (data.train[0] > 0).all()
+
+
+@pytest.mark.parametrize("name", ["moons", "xor", "and", "separable"])
+def test_a_small_network_learns_each_toy(name: str) -> None:
+    assert learnt("toy", data=name).last("test/accuracy") > 0.97
+
+
+def test_spirals_take_a_larger_network() -> None:
+    assert learnt("toy", data="spirals", hidden=[32, 32], epochs=40).last("test/accuracy") > 0.95
+
+
+def test_a_perceptron_learns_what_a_line_parts_and_never_xor() -> None:
+    rule = {"model": "perceptron", "optimizer": "sgd", "lr": 1.0, "batch_size": 1, "epochs": 4}
+    assert learnt("toy", data="and", **rule).last("val/accuracy") > 0.98
+    assert learnt("toy", data="xor", noise=0.0, **rule).last("val/accuracy") <= 0.75
+
+
+def test_the_perceptron_follows_rosenblatts_rule_exactly() -> None:
+    """w += lr * y * x for each mistake, from zero, in the order of the epoch's permutation."""
+    task = load_task("toy")
+    config = {**with_defaults({"data": "separable", "model": "perceptron"}, task.params), "seed": 3}
+    inputs, classes = make_data(task, config).train
+    weights, bias, lr = torch.zeros(inputs.shape[1], dtype=torch.float64), 0.0, 0.5
+    mistakes = []
+    for i in permutations([3], 1, len(inputs), CPU)[0].tolist():
+        x, y = inputs[i].double(), 2 * int(classes[i]) - 1
+        wrong = y * (weights @ x + bias) <= 0
+        mistakes.append(-y * float(weights @ x + bias) if wrong else 0.0)
+        if wrong:
+            weights, bias = weights + lr * y * x, bias + lr * y
+    history = trained({**config, "optimizer": "sgd", "lr": lr, "batch_size": 1, "epochs": 1}, task=task)
+    assert list(history.curves["train/loss"].values()) == pytest.approx(mistakes, abs=1e-5)
+    assert sum(loss > 0 for loss in mistakes) > 50
+
+
+def test_a_single_output_is_judged_by_its_sign_and_several_by_cross_entropy() -> None:
+    one, classes = torch.tensor([[0.5], [-2.0], [0.0]]), torch.tensor([1, 1, 0])
+    assert perceptron_criterion(one, classes).tolist() == [0, 2, 0]
+    assert classification_loss(one, classes).tolist() == [0, 2, 0]
+    assert classification_accuracy(one, classes)["accuracy"].tolist() == [True, False, True]
+    two = torch.randn(3, 2)
+    torch.testing.assert_close(classification_loss(two, classes), -two.log_softmax(1)[torch.arange(3), classes])
+    assert torch.equal(classification_accuracy(two, classes)["accuracy"], two.argmax(1) == classes)
+
+
+def test_a_perceptron_refuses_three_classes() -> None:
+    task = load_task("toy")
+    config = {**with_defaults({"data": "flowers", "model": "perceptron"}, task.params), "seed": 0}
+    with pytest.raises(InputError, match="a perceptron tells two classes apart, and flowers has 3"):
+        make_model(task, config)
+
+
+def test_toys_take_layers_but_no_images() -> None:
+    task = load_task("toy")
+    config = with_defaults({"layers": ["linear 8", "tanh", "linear 2"]}, task.params) | {"seed": 0}
+    assert make_model(task, config)(torch.zeros(3, 2)).shape == (3, 2)
+    with pytest.raises(InputError, match=r'layers\[0\] = "conv 8": it gets 2 numbers, and takes an image'):
+        make_model(task, {**config, "layers": ["conv 8"]})
+
+
+def test_words_get_rarer_as_asked() -> None:
+    words = texts(20, 1.0).train[0]
+    common = words[words < COMMON_WORDS].bincount(minlength=COMMON_WORDS).double()
+    harmonic = sum(1 / n for n in range(1, COMMON_WORDS + 1))
+    assert (common[0] / common.sum()).item() == pytest.approx(1 / harmonic, rel=0.1)
+    assert (common[9] / common[0]).item() == pytest.approx(0.1, rel=0.3)
+    even = texts(20, 0.0).train[0]
+    assert even[even < COMMON_WORDS].bincount(minlength=COMMON_WORDS).double().max() < 60
+    assert int(words.max()) < VOCABULARY
+
+
+def test_a_text_has_its_own_topics_words_and_no_other_topics() -> None:
+    inputs, topics = texts(50, 1.0).val
+    special = inputs >= COMMON_WORDS
+    assert special.double().mean().item() == pytest.approx(0.15, abs=0.01)
+    assert torch.equal(((inputs - COMMON_WORDS) // TOPIC_WORDS)[special], topics[:, None].expand_as(inputs)[special])
+
+
+def test_texts_are_learnt_by_an_embedding() -> None:
+    assert learnt("texts", hidden=[16]).last("test/accuracy") > 0.8
+
+
+@pytest.mark.parametrize("task", ["toy", "texts"])
+def test_the_networks_are_made_of_layers_that_stack(task: str) -> None:
+    config = {**with_defaults({"batchnorm": True, "dropout": 0.5, "hidden": [8]}, BUILTIN[task]), "seed": 0}
+    assert known(make_model(load_task(task), config))

@@ -1,0 +1,67 @@
+"""Every optimizer is torch's own, with the config's numbers in the right places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn, optim
+
+from helpers.training import CPU
+from labbench.params.param import TRAINING, with_defaults
+from labbench.train.engine.optimizers import make_optimizer
+
+BY_HAND: list[tuple[dict[str, Any], Callable[[list[nn.Parameter]], optim.Optimizer]]] = [
+    ({"optimizer": "sgd"}, lambda p: optim.SGD(p, 0.05)),
+    ({"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1}, lambda p: optim.SGD(p, 0.05, 0.9, weight_decay=0.1)),
+    (
+        {"optimizer": "sgd", "momentum": 0.8, "nesterov": True},
+        lambda p: optim.SGD(p, 0.05, momentum=0.8, nesterov=True),
+    ),
+    ({"optimizer": "sgd", "nesterov": True}, lambda p: optim.SGD(p, 0.05)),
+    (
+        {"optimizer": "adam", "beta1": 0.7, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+        lambda p: optim.Adam(p, 0.05, (0.7, 0.9), 1e-3, 0.1),
+    ),
+    ({"optimizer": "adamw", "weight_decay": 0.1}, lambda p: optim.AdamW(p, 0.05, weight_decay=0.1)),
+    (
+        {"optimizer": "rmsprop", "alpha": 0.8, "momentum": 0.5, "weight_decay": 0.1},
+        lambda p: optim.RMSprop(p, 0.05, alpha=0.8, eps=1e-8, weight_decay=0.1, momentum=0.5),
+    ),
+    (
+        {"optimizer": "adagrad", "weight_decay": 0.1, "eps": 1e-4},
+        lambda p: optim.Adagrad(p, 0.05, weight_decay=0.1, eps=1e-4),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "by_hand"), BY_HAND, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
+def test_optimizers_do_what_torchs_do_by_hand(
+    config: dict[str, Any], by_hand: Callable[[list[nn.Parameter]], optim.Optimizer]
+) -> None:
+    """Five steps in float64; one parameter is transposed in memory, which fused optimizers have to notice."""
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(5, 3, dtype=torch.float64).T), nn.Parameter(torch.randn(4, dtype=torch.float64))]
+    theirs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    made = make_optimizer(with_defaults({"lr": 0.05, **config}, TRAINING), ours, CPU)
+    expected = by_hand(theirs)
+    for step in range(5):
+        for parameters, optimizer in ((ours, made), (theirs, expected)):
+            optimizer.zero_grad()
+            matrix, vector = parameters
+            ((matrix @ matrix.T).sin().sum() * (step + 1) + (vector**3).sum()).backward()
+            optimizer.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+
+
+def test_every_declared_optimizer_can_be_made() -> None:
+    for name in TRAINING["optimizer"].choices:
+        made = make_optimizer(with_defaults({"optimizer": name}, TRAINING), [nn.Parameter(torch.zeros(2))], CPU)
+        assert type(made).__name__.lower() == name

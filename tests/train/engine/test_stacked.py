@@ -1,0 +1,437 @@
+"""Stacks are exact: a run's numbers are those of the run alone, whatever its neighbours are and do."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.training import History, histories, run_of
+from labbench.params.param import Param
+from labbench.records import Boundary, Event, Failed, Finished, Log, RunRecord, Runtime, Started, Stop
+from labbench.runner.planner import stack_of
+from labbench.train.data.dataset import Data, digits
+from labbench.train.loop import train
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask, Task, load_task
+
+EXACT = Runtime(precision="float64")
+Curves = dict[str, dict[int, float]]
+
+
+def events_of(
+    configs: list[dict[str, Any]], task: Task | None = None, runtime: Runtime | None = None, stop: Stop | None = None
+) -> list[Event]:
+    """What is told of runs that are given to the trainer as one stack, named by their numbers."""
+    runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
+    stack = stack_of(runs, task="digits", stop=stop, runtime=runtime or Runtime())
+    return list(train(stack, task or load_task("digits"), "cpu"))
+
+
+def trained_together(configs: list[dict[str, Any]], task: Task | None = None, **options: Any) -> list[History]:
+    result = histories(events_of(configs, task, **options))
+    return [result[str(number)] for number in range(len(configs))]
+
+
+def trained_alone(configs: list[dict[str, Any]], task: Task | None = None, **options: Any) -> list[History]:
+    return [trained_together([config], task, **options)[0] for config in configs]
+
+
+def curves(history: History) -> Curves:
+    """All but the clock's."""
+    return {metric: curve for metric, curve in history.curves.items() if not metric.startswith("time/")}
+
+
+def ways(histories: list[History]) -> set[str]:
+    return {history.started.way for history in histories if history.started is not None}
+
+
+def assert_close(ours: History, theirs: History, relative: float = 1e-10) -> None:
+    assert ours.finished == dataclasses.replace(theirs.finished, run=ours.finished.run)  # type: ignore[union-attr, type-var]
+    assert curves(ours).keys() == curves(theirs).keys()
+    for metric, curve in curves(ours).items():
+        assert curve == pytest.approx(curves(theirs)[metric], rel=relative, abs=1e-13, nan_ok=True), metric
+
+
+def assert_stacked_as_alone(configs: list[dict[str, Any]], task: Task) -> None:
+    """These runs step together, and give in float64 what each gives alone."""
+    together = trained_together(configs, task, runtime=EXACT)
+    assert ways(together) == {"stacked"}
+    for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
+        assert_close(ours, theirs)
+
+
+def images(model: Callable[[dict[str, Any]], nn.Module], **parts: Any) -> FileTask:
+    """The first digits, with a model of the test's own."""
+    given = digits()
+    few = Data((given.train[0][:96], given.train[1][:96]), (given.val[0][:32], given.val[1][:32]))
+    params = {"p": Param("float", 0.0, per_run=True)}
+    return FileTask(
+        **{
+            "params": params,
+            "data": lambda config: few,
+            "model": model,
+            "loss": cross_entropy,
+            "metrics": accuracy,
+            **parts,
+        }
+    )
+
+
+def mlp(config: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(64, 16, bias=False),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Dropout(config["p"]),
+        nn.Linear(16, 32, bias=False),
+        nn.LayerNorm(32),
+        nn.Tanh(),
+        nn.Linear(32, 10),
+    )
+
+
+def cnn(config: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4, momentum=0.3),
+        nn.GELU(),
+        nn.MaxPool2d(2),
+        nn.Dropout2d(config["p"]),
+        nn.Conv2d(4, 6, 3, stride=2),
+        nn.Sigmoid(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 10),
+    )
+
+
+def pooled(config: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(2),
+        nn.Conv1d(1, 3, 5, padding=2, bias=False),
+        nn.BatchNorm1d(3, affine=False),
+        nn.ReLU(),
+        nn.AvgPool1d(4),
+        nn.MaxPool1d(2),
+        nn.Flatten(),
+        nn.Dropout(config["p"]),
+        nn.Linear(24, 10),
+    )
+
+
+class Residual(nn.Module):
+    """A forward of its own, with a buffer that is changed in place."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(64, 16), nn.Linear(16, 16, bias=False), nn.Linear(16, 10)
+        self.norm, self.dropout = nn.BatchNorm1d(16), nn.Dropout(p)
+        self.register_buffer("seen", torch.zeros(()))
+        self.seen: Tensor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = torch.relu(self.first(inputs.flatten(1)))
+        if self.training:
+            self.seen += 1
+        scores: Tensor = self.head(x + self.dropout(self.norm(self.second(x))))
+        return scores
+
+
+MODELS: dict[str, tuple[str, Callable[[dict[str, Any]], nn.Module]]] = {
+    "mlp": ("stacked", mlp),
+    "cnn": ("stacked", cnn),
+    "pooled": ("stacked", pooled),
+    "residual": ("vmap", lambda config: Residual(config["p"])),
+}
+UPDATES: dict[str, list[dict[str, Any]]] = {
+    "sgd": [{"lr": 0.1}, {"lr": 0.05, "momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "weight_decay": 0.01}],
+    "adam": [{"lr": 0.01}, {"lr": 0.003, "beta1": 0.8, "eps": 1e-4}, {"lr": 0.01, "weight_decay": 0.1}],
+    "adamw": [{"lr": 0.01}, {"lr": 0.003, "weight_decay": 0.1}, {"lr": 0.01, "weight_decay": 0.3}],
+    "rmsprop": [{"lr": 0.001}, {"lr": 0.002, "momentum": 0.5, "alpha": 0.9}, {"lr": 0.003, "weight_decay": 0.1}],
+    "adagrad": [{"lr": 0.05}, {"lr": 0.01, "eps": 1e-3}, {"lr": 0.05, "weight_decay": 0.01}],
+}
+COURSES: list[dict[str, Any]] = [
+    {},
+    {"schedule": "step", "step_epochs": 3, "clip": 0.5},
+    {"schedule": "cosine", "warmup": 10, "label_smoothing": 0.1},
+    {"schedule": "onecycle", "clip": 0.1},
+    {"warmup": 20, "label_smoothing": 0.3, "p": 0.3},
+]
+"""Five for five optimizers and four models: a Latin square, so that every pair meets."""
+
+
+@pytest.mark.parametrize("shift", range(5))
+@pytest.mark.parametrize("model", MODELS)
+def test_a_stack_equals_its_runs_alone_in_float64_over_100_steps(model: str, shift: int) -> None:
+    way, make = MODELS[model]
+    optimizer = list(UPDATES)[(shift + list(MODELS).index(model)) % 5]
+    common = {"epochs": 25, "batch_size": 24, "optimizer": optimizer}
+    drops = [0.0, 0.5, 0.2]
+    configs = [
+        {**common, "seed": seed, "p": p, **update, **course}
+        for seed, (p, update, course) in enumerate(
+            zip(drops, UPDATES[optimizer], (COURSES[shift], COURSES[(shift + 1) % 5], COURSES[shift]), strict=True)
+        )
+    ]
+    together = trained_together(configs, images(make), runtime=EXACT)
+    assert ways(together) == {way}
+    for ours, theirs in zip(together, trained_alone(configs, images(make), runtime=EXACT), strict=True):
+        assert len(ours.curves["train/loss"]) == 100
+        assert_close(ours, theirs)
+
+
+def test_runs_of_every_optimizer_share_a_stack() -> None:
+    configs = [
+        {"epochs": 5, "batch_size": 48, "optimizer": name, "seed": 3, **update}
+        for name, updates in UPDATES.items()
+        for update in updates
+    ]
+    assert_stacked_as_alone(configs, images(mlp))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_first_steps_agree_in_float32(model: str) -> None:
+    configs = [{"epochs": 1, "batch_size": 32, "seed": seed, "p": 0.2} for seed in range(3)]
+    task = images(MODELS[model][1])
+    for ours, theirs in zip(trained_together(configs, task), trained_alone(configs, task), strict=True):
+        assert ours.curves["train/loss"][0] == pytest.approx(theirs.curves["train/loss"][0], rel=1e-6)
+
+
+MANY = [
+    {"epochs": 3, "batch_size": 32, "seed": seed, "p": 0.1 * seed, "lr": 0.02 * (seed + 1), "optimizer": optimizer}
+    for optimizer in ("sgd", "adam", "rmsprop")
+    for seed in range(4)
+]
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn", "residual"])
+def test_the_width_of_a_stack_changes_no_bit(model: str) -> None:
+    task = images(MODELS[model][1])
+    wide = trained_together(MANY, task)
+    for width in (2, 3, 5):
+        narrow = [h for start in range(0, 12, width) for h in trained_together(MANY[start : start + width], task)]
+        alone = 12 % width == 1
+        for ours, theirs in list(zip(narrow, wide, strict=True))[: 12 - alone]:
+            assert curves(ours) == curves(theirs)
+
+
+@pytest.mark.parametrize("optimizer", UPDATES)
+@pytest.mark.parametrize("model", ["mlp", "cnn", "residual"])
+def test_a_run_that_diverges_changes_no_bit_of_its_neighbours(model: str, optimizer: str) -> None:
+    common = {"epochs": 3, "batch_size": 24, "optimizer": optimizer, "p": 0.2, "clip": 1e30}
+    good = [{**common, "seed": seed} for seed in range(3)]
+    bad = {**common, "lr": 1e38, "seed": 9}
+    task = images(MODELS[model][1])
+    mixed = trained_together([good[0], bad, good[1], good[2]], task)
+    assert mixed[1].finished is not None
+    for ours, theirs in zip([mixed[0], mixed[2], mixed[3]], trained_together(good, task), strict=True):
+        assert curves(ours) == curves(theirs)
+
+
+def test_a_diverged_run_leaves_with_its_step_and_the_others_go_on() -> None:
+    configs = [{"epochs": 6, "hidden": [16], "seed": 1}, {"epochs": 6, "hidden": [16], "lr": 1e200}]
+    good, bad = trained_together(configs, runtime=EXACT)
+    assert_close(bad, trained_alone(configs, runtime=EXACT)[1])
+    assert bad.finished is not None
+    assert bad.finished.status == "diverged"
+    assert good.finished is not None
+    assert good.finished.reason == "all epochs"
+
+
+def test_runs_leave_at_their_own_ends_and_the_rest_is_as_before() -> None:
+    configs = [{"epochs": epochs, "hidden": [8], "seed": epochs, "optimizer": "adam"} for epochs in (1, 4, 2, 6)]
+    stop = Stop("val/loss", "min", target=1.2)
+    together = trained_together(configs, runtime=EXACT, stop=stop)
+    for ours, theirs in zip(together, trained_alone(configs, runtime=EXACT, stop=stop), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_a_runs_share_of_the_time_is_told() -> None:
+    configs = [{"epochs": 4, "hidden": [8], "seed": seed} for seed in range(8)]
+    together = trained_together(configs)
+    shares = [list(history.curves["time/compute_s"].values()) for history in together]
+    assert all(share == shares[0] for share in shares)
+    assert 0 < shares[0][0] < shares[0][-1]
+
+
+# What cannot step together is found out, said once, and trained alone.
+
+
+class Noisy(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs.flatten(1) + 0.1 * torch.randn(inputs.shape[0], 64))
+
+
+class Rebinding(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+        self.register_buffer("average", torch.zeros(10))
+        self.average: Tensor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = super().forward(inputs.flatten(1))
+        if self.training:
+            self.average = 0.9 * self.average + 0.1 * outputs.detach().mean(dim=0)
+        return outputs - self.average
+
+
+class Deciding(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = super().forward(inputs.flatten(1))
+        return outputs if outputs.sum() > 0 else 2 * outputs
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        (images(lambda config: Noisy(64, 10)), "draws random numbers"),
+        (images(lambda config: Rebinding()), "comes out differently"),
+        (images(lambda config: Deciding(64, 10)), "data-dependent"),
+        (
+            images(
+                mlp, metrics=lambda outputs, targets: {"right": torch.tensor((outputs.argmax(1) == targets).tolist())}
+            ),
+            "",
+        ),
+    ],
+)
+def test_what_cannot_be_stacked_is_trained_alone_and_says_so_once(task: FileTask, reason: str) -> None:
+    configs = [{"epochs": 2, "seed": seed} for seed in range(3)]
+    events = events_of(configs, task)
+    told = [event.text for event in events if isinstance(event, Log)]
+    assert len(told) == 1
+    assert reason in told[0]
+    result = histories(events)
+    for number, config in enumerate(configs):
+        alone = trained_together([config], task)[0]
+        assert curves(result[str(number)]) == curves(alone)
+        assert result[str(number)].started.way == "loop"  # type: ignore[union-attr]
+
+
+def test_a_loss_of_the_users_own_is_mapped_over_runs() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs, F.one_hot(targets, 10).to(outputs.dtype), reduction="none").mean(dim=1)
+
+    task = images(mlp, loss=loss, metrics=lambda outputs, targets: {"top": outputs.amax(dim=1)})
+    configs = [{"epochs": 3, "seed": seed} for seed in range(3)]
+    assert_stacked_as_alone(configs, task)
+
+
+def test_a_loss_that_is_a_part_of_the_outputs_is_kept_as_it_was() -> None:
+    """The next tile, and the next step, go through the same memory."""
+    task = images(lambda config: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), loss=lambda o, t: o[:, 0])
+    configs = [{"epochs": 2, "batch_size": 50, "seed": seed} for seed in range(4)]
+    assert_stacked_as_alone(configs, task)
+
+
+def test_samples_without_a_class_are_passed_over() -> None:
+    """Cross-entropy's ignore_index, -100."""
+    data = digits()
+    targets = data.train[1].clone()
+    targets[::3] = -100
+    some = Data((data.train[0], targets), data.val)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    task = images(lambda config: copy.deepcopy(model), data=lambda config: some, metrics=lambda outputs, targets: {})
+    configs = [{"epochs": 1, "batch_size": 50, "seed": seed} for seed in range(3)]
+    assert_stacked_as_alone(configs, task)
+
+
+def test_runs_whose_data_or_models_differ_are_told_apart() -> None:
+    """A parameter that is wrongly called harmless costs speed, never exactness."""
+    given = digits()
+
+    def data(config: dict[str, Any]) -> Data:
+        inputs, targets = given.train
+        return Data((inputs[config["seed"] :: 20], targets[config["seed"] :: 20]), given.val)
+
+    def model(config: dict[str, Any]) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU() if config["p"] else nn.Tanh(), nn.Linear(8, 10))
+
+    task = images(model, data=data)
+    configs = [{"epochs": 2, "seed": seed, "p": p} for seed in (0, 1) for p in (0.0, 0.1)] * 2
+    for ours, theirs in zip(
+        trained_together(configs, task, runtime=EXACT), trained_alone(configs, task, runtime=EXACT), strict=True
+    ):
+        assert_close(ours, theirs)
+
+
+# Interruptions
+
+
+def interrupted(
+    runs: list[RunRecord], task: Task, files: Path, after: int, runtime: Runtime
+) -> tuple[dict[str, Curves], list[RunRecord]]:
+    """Train until some run has come to that epoch; the curves so far, and the runs as a resumed grid finds them."""
+    leaving: set[str] = set()
+    events: list[Event] = []
+    stack = stack_of(runs, task="digits", stop=None, runtime=runtime, files=str(files))
+    for event in train(stack, task, "cpu", leaving=leaving):
+        events.append(event)
+        if isinstance(event, Boundary) and event.step >= after:
+            leaving.update(run.key for run in runs)
+    steps = {event.run: event.step for event in events if isinstance(event, Boundary)}
+    ways = {event.run: event.way for event in events if isinstance(event, Started)}
+    again = [dataclasses.replace(run, boundary=steps[run.key], way=ways[run.key], attempt=2) for run in runs]
+    return {key: curves(history) for key, history in histories(events).items()}, again
+
+
+@pytest.mark.parametrize(("model", "count"), [("mlp", 5), ("cnn", 3), ("residual", 3), ("mlp", 1)])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(model: str, count: int, tmp_path: Path) -> None:
+    """Bit for bit, in stacks of other widths than before; the way `vmap` to rounding, so it is tested in float64."""
+    task = images(MODELS[model][1])
+    runs = [run_of({**config, "epochs": 8}, str(number)) for number, config in enumerate(MANY[3 : 3 + count])]
+    rounded = model == "residual"
+    runtime = Runtime(snapshot_every=0.0, precision="float64" if rounded else "float32")
+    whole = histories(train(stack_of(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
+    before, again = interrupted(runs, task, tmp_path, 8, runtime)
+    assert all(8 <= run.boundary < 24 for run in again)
+    for part in (again[:1], again[1:]):
+        if not part:
+            continue
+        stack = stack_of(part, task="digits", stop=None, runtime=runtime, files=str(tmp_path))
+        for key, history in histories(train(stack, task, "cpu")).items():
+            assert history.started.way == whole[key].started.way  # type: ignore[union-attr]
+            joined = {metric: before[key].get(metric, {}) | curve for metric, curve in curves(history).items()}
+            for metric, curve in curves(whole[key]).items():
+                assert joined[metric] == (pytest.approx(curve, rel=1e-10) if rounded else curve)
+
+
+def test_a_snapshot_that_cannot_be_read_fails_its_run_alone(tmp_path: Path) -> None:
+    runs = [run_of({"epochs": 1, "hidden": [4]}, "new"), run_of({"epochs": 1, "hidden": [4]}, "torn")]
+    runs[1] = dataclasses.replace(runs[1], boundary=20, way="stacked")
+    stack = stack_of(runs, task="digits", stop=None, runtime=Runtime(), files=str(tmp_path))
+    ends = [event for event in train(stack, load_task("digits"), "cpu") if isinstance(event, Finished | Failed)]
+    assert [(event.run, type(event)) for event in ends] == [("torn", Failed), ("new", Finished)]
+    assert "labbench retry torn" in ends[0].message  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_the_model_that_is_kept_has_the_weights_asked_for(keep: Any, tmp_path: Path) -> None:
+    from labbench.train.checkpoints import read
+
+    configs = [{"epochs": 6, "seed": seed, "lr": 0.5, "batch_size": 20} for seed in range(2)]
+    task = images(mlp)
+    runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
+    stack = stack_of(runs, task="", stop=None, runtime=Runtime(keep=keep), files=str(tmp_path))
+    for key, history in histories(train(stack, task, "cpu")).items():
+        weights, info = read(tmp_path / key / "model.safetensors", torch.device("cpu"))
+        model = mlp({"p": 0.0})
+        model.load_state_dict(weights)
+        inputs, targets = task.data({}).val
+        with torch.no_grad():
+            loss = F.cross_entropy(model.eval()(inputs), targets).item()
+        losses = history.curves["val/loss"]
+        step = min(losses, key=losses.__getitem__) if keep == "best" else max(losses)
+        assert info["step"] == step
+        assert loss == pytest.approx(losses[step], rel=1e-5)

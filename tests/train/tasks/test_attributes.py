@@ -1,0 +1,333 @@
+"""Attributes that a task sets on itself: no run trains with another run's value, whatever trains beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.training import History, histories, run_of
+from labbench.errors import InputError
+from labbench.params.param import Param
+from labbench.records import Event, Log, Runtime
+from labbench.runner.planner import stack_of
+from labbench.train.data.dataset import Data, digits
+from labbench.train.grouping import loop_or_stack
+from labbench.train.loop import train
+from labbench.train.tasks.attributes import TaskAttributes
+from labbench.train.tasks.task import FileTask
+
+EXACT = Runtime(precision="float64")
+
+
+@pytest.fixture(autouse=True)
+def stacks_without_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine the plain loop would be timed against these small stacks, and might win."""
+    monkeypatch.setattr(loop_or_stack, "SHORT_SECONDS", torch.inf)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = inputs.flatten(1)
+        scores: Tensor = self.head(x + torch.relu(self.first(x)))
+        return scores
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+
+class Base:
+    """A focal loss whose gamma is an attribute, as people write it."""
+
+    params: ClassVar = {"focus": Param("float", 0.0, per_run=True)}
+    focus: Any = 0.0
+    network: Callable[[], nn.Module] = staticmethod(mlp)
+
+    def data(self, config: dict[str, Any]) -> Data:
+        given = digits()
+        return Data((given.train[0][:64], given.train[1][:64]), (given.val[0][:32], given.val[1][:32]))
+
+    def model(self, config: dict[str, Any]) -> nn.Module:
+        self.keep(config)
+        return self.network()
+
+    def keep(self, config: dict[str, Any]) -> None:
+        self.focus = config["focus"]
+
+    def gamma(self) -> Any:
+        return self.focus
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        entropy = F.cross_entropy(outputs, targets, reduction="none")
+        return (1 - (-entropy).exp()) ** self.gamma() * entropy
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"gamma": outputs[:, 0] * 0 + self.gamma()}
+
+
+class Sometimes(Base):
+    """An attribute that not every run sets."""
+
+    def keep(self, config: dict[str, Any]) -> None:
+        if config["focus"] > 0:
+            self.focus = config["focus"]
+
+
+class InDict(Base):
+    def __init__(self) -> None:
+        self.settings = {"deep": [0.0]}
+
+    def keep(self, config: dict[str, Any]) -> None:
+        self.settings["deep"][0] = config["focus"]
+
+    def gamma(self) -> Any:
+        return self.settings["deep"][0]
+
+
+class Settings:
+    focus = 0.0
+
+
+class InObject(Base):
+    def __init__(self) -> None:
+        self.settings = Settings()
+
+    def keep(self, config: dict[str, Any]) -> None:
+        self.settings.focus = config["focus"]
+
+    def gamma(self) -> Any:
+        return self.settings.focus
+
+
+class InNamespace(Base):
+    def keep(self, config: dict[str, Any]) -> None:
+        self.settings = SimpleNamespace(focus=config["focus"])
+
+    def gamma(self) -> Any:
+        return self.settings.focus
+
+
+class InTensor(Base):
+    """A tensor that is changed in place."""
+
+    def __init__(self) -> None:
+        self.weights = torch.zeros(3)
+
+    def keep(self, config: dict[str, Any]) -> None:
+        self.weights[1] = config["focus"]
+
+    def gamma(self) -> Any:
+        return self.weights[1].item()
+
+
+class Focus(nn.Module):
+    def __init__(self, focus: float) -> None:
+        super().__init__()
+        self.focus = focus
+
+
+class InModule(Base):
+    def keep(self, config: dict[str, Any]) -> None:
+        self.criterion = Focus(config["focus"])
+
+    def gamma(self) -> Any:
+        return self.criterion.focus
+
+
+class InClosure(Base):
+    def keep(self, config: dict[str, Any]) -> None:
+        focus = config["focus"]
+        self.power = lambda: focus
+
+    def gamma(self) -> Any:
+        return self.power()
+
+
+class InPartial(Base):
+    def keep(self, config: dict[str, Any]) -> None:
+        self.power = partial(float, config["focus"])
+
+    def gamma(self) -> Any:
+        return self.power()
+
+
+class Counted(Base):
+    """The number of models made so far is no run's affair."""
+
+    count = 0
+
+    def keep(self, config: dict[str, Any]) -> None:
+        self.count += 1
+        self.focus = config["focus"] * self.count
+
+
+WAYS_OF_KEEPING = [
+    Base,
+    Sometimes,
+    InDict,
+    InObject,
+    InNamespace,
+    InTensor,
+    InModule,
+    InClosure,
+    InPartial,
+    Counted,
+]
+
+
+def task_of(kind: type[Any]) -> FileTask:
+    """The task as labbench loads it from a file."""
+    made = kind()
+    return FileTask(made.params, made.data, made.model, made.loss, made.metrics, TaskAttributes(made))
+
+
+def events_of(configs: list[dict[str, Any]], task: FileTask, runtime: Runtime = EXACT) -> list[Event]:
+    runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
+    return list(train(stack_of(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
+
+
+def ordered(events: list[Event]) -> list[History]:
+    by_run = histories(events)
+    return [by_run[str(number)] for number in range(len(by_run))]
+
+
+def notes(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Log)]
+
+
+def ways(runs: list[History]) -> set[str]:
+    return {run.started.way for run in runs if run.started is not None}
+
+
+def assert_as_alone(configs: list[dict[str, Any]], kind: type[Any], runs: list[History]) -> None:
+    """Each run's numbers are those of the same run in a process of its own."""
+    for config, run in zip(configs, runs, strict=True):
+        (alone,) = ordered(events_of([config], task_of(kind)))
+        assert alone.curves.keys() - run.curves.keys() == set()
+        for metric in alone.curves.keys() - {"time/compute_s"}:
+            assert run.curves[metric] == pytest.approx(alone.curves[metric], rel=1e-10, abs=1e-13), metric
+
+
+CONFIGS = [
+    {"epochs": 2, "batch_size": 32, "focus": focus, "seed": seed} for seed in (0, 1) for focus in (5.0, 0.0, 2.0)
+]
+
+
+@pytest.mark.parametrize("kind", WAYS_OF_KEEPING)
+def test_runs_train_in_stacks_with_those_whose_attributes_are_equal(kind: type[Any]) -> None:
+    events = events_of(CONFIGS, task_of(kind))
+    runs = ordered(events)
+    assert ways(runs) == {"stacked"}
+    assert_as_alone(CONFIGS, kind, runs)
+    for config, run in zip(CONFIGS, runs, strict=True):
+        assert set(run.curves["val/gamma"].values()) == {config["focus"]}
+    told = notes(events)
+    assert len(told) == 3
+    assert all(note.startswith("trained apart from other runs, because the task's `self.") for note in told)
+
+
+class Own(Base):
+    network = Residual
+
+
+@pytest.mark.parametrize("runtime", [EXACT, Runtime(precision="float64", watch=True)])
+def test_stacks_by_vmap_and_with_a_look_into_the_networks_are_separated_too(runtime: Runtime) -> None:
+    runs = ordered(events_of(CONFIGS, task_of(Own), runtime))
+    assert ways(runs) == {"vmap"}
+    assert_as_alone(CONFIGS, Own, runs)
+
+
+def test_runs_that_go_one_after_another_have_their_own_values_too() -> None:
+    class Deciding(Sometimes):
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return super().loss(outputs, targets) * (2 if outputs.sum() > 0 else 1)
+
+    configs = [{"epochs": 1, "focus": focus} for focus in (5.0, 0.0, 2.0)]
+    runs = ordered(events_of(configs, task_of(Deciding)))
+    assert ways(runs) == {"loop"}
+    assert_as_alone(configs, Deciding, runs)
+    assert [set(run.curves["val/gamma"].values()) for run in runs] == [{5.0}, {0.0}, {2.0}]
+
+
+def test_attributes_that_data_sets_are_those_of_the_runs_that_it_is_for() -> None:
+    class FromData(Base):
+        def data(self, config: dict[str, Any]) -> Data:
+            if config["focus"] > 0:
+                self.focus = config["focus"]
+            return super().data(config)
+
+        def keep(self, config: dict[str, Any]) -> None: ...
+
+    runs = ordered(events_of(CONFIGS, task_of(FromData)))
+    assert_as_alone(CONFIGS, FromData, runs)
+    assert [run.last("val/gamma") for run in runs] == [config["focus"] for config in CONFIGS]
+
+
+def test_equal_attributes_leave_runs_in_one_stack() -> None:
+    class Equal(Base):
+        def keep(self, config: dict[str, Any]) -> None:
+            self.criterion = nn.CrossEntropyLoss(torch.ones(10, dtype=torch.float64), reduction="none")
+            self.names, self.scale = ["a", {"b": (1, 2)}], lambda value: 2 * value
+            self.again = self
+
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            losses: Tensor = self.scale(self.criterion(outputs, targets))
+            return losses
+
+    events = events_of(CONFIGS, task_of(Equal))
+    assert ways(ordered(events)) == {"stacked"}
+    assert notes(events) == []
+
+
+def test_a_loss_over_the_weights_of_the_model_that_a_task_keeps_takes_those_of_the_run() -> None:
+    class Penalty(Base):
+        def model(self, config: dict[str, Any]) -> nn.Module:
+            self.kept = mlp()
+            return self.kept
+
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return F.cross_entropy(outputs, targets, reduction="none") + 0.1 * self.gamma()
+
+        def gamma(self) -> Any:
+            return sum(parameter.abs().sum() for parameter in self.kept.parameters())
+
+    configs = [{"epochs": 3, "lr": lr} for lr in (0.1, 0.01, 0.05)]  # whose first weights are equal
+    events = events_of(configs, task_of(Penalty), Runtime(precision="float64", watch=True))
+    assert ways(ordered(events)) == {"loop"}
+    assert_as_alone(configs, Penalty, ordered(events))
+    assert all(len(set(run.curves["val/gamma"].values())) == 3 for run in ordered(events))  # the weights of each epoch
+    assert "keeps the model of a run in an attribute" in notes(events)[0]
+
+
+def test_a_loss_that_is_set_in_model_is_refused() -> None:
+    class Replacing(Base):
+        def keep(self, config: dict[str, Any]) -> None:
+            self.loss = F.cross_entropy  # type: ignore[method-assign, assignment]
+
+    with pytest.raises(InputError, match=r"sets `self.loss` in model\(\): make loss a method"):
+        events_of(CONFIGS, task_of(Replacing))
+
+
+def test_a_large_tensor_that_model_changes_in_place_is_refused() -> None:
+    class Large(Base):
+        def __init__(self) -> None:
+            self.table = torch.zeros(200, 100)
+
+        def keep(self, config: dict[str, Any]) -> None:
+            self.table[0] = config["focus"]
+
+    with pytest.raises(InputError, match=r"changes the tensor `self.table` in place"):
+        events_of(CONFIGS, task_of(Large))

@@ -1,0 +1,190 @@
+"""`[runtime] precision = "bf16"`, `tf32` and `compile`: faster arithmetic that trains the same runs, to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+from helpers.training import CPU, History, histories, run_of
+from labbench.errors import InputError
+from labbench.grid.read import read_grid
+from labbench.records import Config, Log, Runtime, Started
+from labbench.runner.planner import stack_of
+from labbench.train import precision
+from labbench.train.data.dataset import Data, digits
+from labbench.train.loop import train
+from labbench.train.precision import Arithmetic, prepare
+from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.task import FileTask
+
+BF16 = Runtime(precision="bf16")
+
+
+class Residual(nn.Module):
+    """A forward of its own, so that it is stacked by vmap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(64, 32), nn.Linear(32, 32), nn.Linear(32, 10)
+        self.norm, self.dropout = nn.BatchNorm1d(32), nn.Dropout(0.2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = torch.relu(self.first(inputs.flatten(1)))
+        scores: Tensor = self.head(x + self.dropout(self.norm(self.second(x))))
+        return scores
+
+
+def known(config: Config) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(36, 10),
+    )
+
+
+def plain(config: Config) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+
+def trained(model: Callable[[Config], nn.Module], runs: int, runtime: Runtime) -> list[History]:
+    given = digits()
+    few = Data((given.train[0][:320], given.train[1][:320]), (given.val[0][:64], given.val[1][:64]))
+    task = FileTask({}, lambda config: few, model, cross_entropy, accuracy)
+    config: dict[str, Any] = {"epochs": 3, "batch_size": 32, "lr": 0.1}
+    members = [run_of({**config, "seed": seed}, str(seed)) for seed in range(runs)]
+    stack = stack_of(members, task="digits", stop=None, runtime=runtime)
+    return list(histories(train(stack, task, "cpu")).values())
+
+
+def losses(history: History) -> list[float]:
+    return list(history.curves["train/loss"].values())
+
+
+@pytest.mark.parametrize(
+    ("model", "runs", "way"),
+    [
+        (known, 1, "loop"),
+        (known, 2, "stacked"),
+        (lambda config: Residual(), 1, "loop"),
+        (lambda config: Residual(), 2, "vmap"),
+    ],
+)
+def test_bf16_trains_in_every_way_to_rounding(model: Callable[[Config], nn.Module], runs: int, way: str) -> None:
+    rounded, exact = trained(model, runs, BF16), trained(model, runs, Runtime())
+    for ours, theirs in zip(rounded, exact, strict=True):
+        assert ours.started is not None
+        assert ours.started.way == way
+        assert losses(ours) != losses(theirs)
+        assert losses(ours) == pytest.approx(losses(theirs), rel=0.1)
+
+
+def test_bf16_keeps_weights_and_outputs_in_float32() -> None:
+    model, seen = nn.Linear(8, 4), []
+    model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.dtype))
+    outputs = Arithmetic(bf16=True).outputs(CPU, lambda: {"scores": model(torch.ones(2, 8)), "class": torch.tensor(3)})
+    assert seen == [torch.bfloat16]
+    assert outputs["scores"].dtype == model.weight.dtype == torch.float32
+    assert outputs["class"].dtype == torch.int64
+
+
+def test_bf16_is_tried_before_a_stack_and_refused_by_what_cannot_take_it() -> None:
+    class Choosy(nn.Module):
+        """Takes no mixture of types, which only a stack's pass gives it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.scale, self.head = (
+                nn.Linear(64, 16, bias=False),
+                nn.Parameter(torch.ones(16)),
+                nn.Linear(16, 10),
+            )
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            x = self.first(inputs.flatten(1))
+            if x.dtype == torch.bfloat16 and torch._C._functorch.is_batchedtensor(x):
+                raise RuntimeError("no bfloat16 here")
+            scores: Tensor = self.head(x * self.scale)
+            return scores
+
+    histories = trained(lambda config: Choosy(), 2, BF16)
+    assert {history.started.way for history in histories if history.started} == {"loop"}
+    assert all(history.finished and history.finished.status == "finished" for history in histories)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
+def test_a_compiled_stack_trains_the_same_runs() -> None:
+    if precision.why_not_compiled("cpu") is not None:
+        pytest.skip(f"there is no compiler here: {precision.why_not_compiled('cpu')}")
+    counters.clear()
+    compiled = trained(plain, 2, Runtime(compile=True))
+    assert counters["stats"]["unique_graphs"] > 0
+    eager = trained(plain, 2, Runtime())
+    for ours, theirs in zip(compiled, eager, strict=True):
+        assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiling_without_a_compiler_is_refused_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", ("/nowhere/c++",))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    monkeypatch.delenv("CXX", raising=False)
+    precision.why_not_compiled.cache_clear()
+    torch._dynamo.reset()
+    try:
+        with pytest.raises(InputError, match=r"compile = true: torch cannot compile on cpu here \(.+\)"):
+            trained(plain, 2, Runtime(compile=True))
+    finally:
+        precision.why_not_compiled.cache_clear()
+        torch._dynamo.reset()
+
+
+def test_the_switches_are_read_from_a_grid(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text('task = "digits"\n[runtime]\nprecision = "bf16"\ntf32 = true\ncompile = true\n')
+    assert read_grid(grid).runtime == Runtime(precision="bf16", tf32=True, compile=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="TF32 is CUDA's")
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_off_unless_asked(tf32: bool) -> None:
+    prepare("cuda:0", tf32=tf32)
+    assert torch.backends.cuda.matmul.allow_tf32 is tf32
+    assert torch.backends.cudnn.allow_tf32 is tf32
+
+
+class Convolving(nn.Module):
+    """A convolution and a matrix product in a forward of its own: inside vmap, autocast reaches the second alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(1, 4, 3), nn.Linear(144, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.convolution(inputs).relu().flatten(1))
+        return scores
+
+
+def test_bf16_that_does_not_reach_a_stack_trains_its_runs_alone() -> None:
+    given = digits()
+    data = Data((given.train[0][:96], given.train[1][:96]), (given.val[0][:32], given.val[1][:32]))
+    task = FileTask({}, lambda config: data, lambda config: Convolving(), cross_entropy, accuracy)
+    runs = [run_of({"epochs": 1, "batch_size": 32, "seed": seed}, str(seed)) for seed in range(3)]
+    for runtime, expected in ((BF16, {"loop"}), (Runtime(), {"vmap"})):
+        events = list(train(stack_of(runs, task="", stop=None, runtime=runtime), task, "cpu"))
+        assert {event.way for event in events if isinstance(event, Started) and event.run != "0"} == expected
+        told = "".join(event.text for event in events if isinstance(event, Log))
+        assert ("bfloat16 reaches" in told) == (runtime is BF16)

@@ -1,0 +1,123 @@
+"""Keys and the mouse at random, over every screen and databases with little, much or nothing to show.
+
+Nothing that is pressed ends the program.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from textual import events
+from textual.pilot import Pilot
+
+from helpers.golden import LARGE, SMALL, hit, settled, use
+from helpers.store_samples import new_run, points, start
+from labbench.records import Finished, Started
+from labbench.store.writer import Writer
+
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
+EXAMPLE = Path(__file__).parents[2] / "runs.db.example"
+FAR = (
+    [2.0, 1.7e308],
+    [1e308, -1e308, 5e-324],
+    [2, 1e100, 1e200, 1.7e308, 1.5e308],
+    [2, math.nan, math.inf, -math.inf, 1e300],
+    [5e-324, 1e-323, 2e-320],
+)
+"""Of runs that blew up, and of one that vanished."""
+CURVES: Mapping[str, Sequence[Sequence[float]] | None] = {
+    "nothing": None,
+    "one run": [[3.0, 2.0, 1.0]],
+    "no metric": [[]] * 4,
+    "nan": [[math.nan] * 5] * 4,
+    "huge": [*FAR, *FAR],
+    "example": None,
+}
+"""The curves of each database's runs, by its name."""
+KEYS = (
+    *"1234jjkkllhhHLgGoyXsSx+-=[]FBi><wbznN*UIpvcCmMfO?atARDrKYeWu|/,.:0d",
+    *("space", "tab", "shift+tab", "enter", "left", "right", "up", "down", "shift+up", "shift+down"),
+    *("pageup", "pagedown", "home", "end", "ctrl+f", "ctrl+b", "number_sign", "backspace"),
+    *("escape", "escape", "escape", "escape"),
+)
+"""Not `q`, and Esc more often than others, for what it closes would take all other keys."""
+PRESSED = 25
+"""Keys a case: with all databases and sizes, 300."""
+
+
+def database(folder: Path, name: str) -> Path:
+    path = folder / "runs.db"
+    curves = CURVES[name]
+    if name == "example":
+        shutil.copy(EXAMPLE, path)
+    elif curves is not None:
+        with Writer(path) as writer:
+            asked = [new_run(number, optimizer="sgd" if number % 2 else "adam") for number in range(len(curves))]
+            for run, curve in zip(start(writer, asked, metrics={"val/loss": "min"}), curves, strict=True):
+                logged = [points(run, metric, curve) for metric in ("val/loss", "train/loss", "epoch") if curve]
+                how = "diverged" if len(curve) != 3 else "finished"
+                writer.write([Started(run.key, run.attempt, "box", 1, "cpu"), *logged])
+                writer.write([Finished(run.key, run.attempt, how, "as it is")])
+    return path
+
+
+@SIZES
+@pytest.mark.parametrize("name", CURVES)
+def test_no_key_ends_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # an export is a file here
+    keys = random.Random(f"{name} {size}").choices(KEYS, k=PRESSED)
+
+    async def look(pilot: Pilot[None]) -> None:
+        for key in ("asterisk", *keys):
+            await hit(pilot, key)
+            assert pilot.app.is_running, keys
+        await settled(pilot)
+
+    use(database(tmp_path, name), look, size=size)
+
+
+async def gesture(pilot: Pilot[None], dice: random.Random) -> None:
+    """Something that a hand does with the mouse, where the charts are."""
+    width, height = pilot.app.size
+
+    def somewhere() -> tuple[int, int]:
+        return dice.randrange(width // 2, width), dice.randrange(3, height)
+
+    x, y = somewhere()
+    kind = dice.choice(["point", "click", "double click", "box", "move", "wheel", "key"])
+    if kind == "point":
+        await pilot.hover(offset=(x, y))
+    elif kind in ("click", "double click"):
+        await pilot.click(offset=(x, y), times=1 if kind == "click" else 2)
+    elif kind in ("box", "move"):
+        button = 1 if kind == "box" else 3
+        await pilot._post_mouse_events([events.MouseDown], offset=(x, y), button=button)
+        await pilot.hover(offset=somewhere())
+        await pilot._post_mouse_events([events.MouseUp], offset=somewhere(), button=button)
+    elif kind == "wheel":
+        turned = dice.choice([events.MouseScrollUp, events.MouseScrollDown, events.MouseScrollLeft])
+        for _ in range(dice.randrange(1, 12)):
+            pilot.app.screen._forward_event(turned(None, x, y, 0, 0, 0, False, False, False, screen_x=x, screen_y=y))
+    else:
+        await pilot.press(dice.choice("XyxBs><zhl=F"))
+
+
+@pytest.mark.parametrize("name", ["one run", "nan", "huge", "example"])
+def test_nothing_that_the_mouse_does_ends_the_program(tmp_path: Path, name: str) -> None:
+    dice = random.Random(name)
+
+    async def look(pilot: Pilot[None]) -> None:
+        await pilot.press("asterisk")
+        for _ in range(12):
+            await gesture(pilot, dice)
+            assert pilot.app.is_running
+        await settled(pilot)
+
+    use(database(tmp_path, name), look)

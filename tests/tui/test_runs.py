@@ -1,0 +1,354 @@
+"""Browsing runs, by what a person presses and sees."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from helpers.golden import SMALL, press, row_of, screen, settled, shown, type_in, use
+from helpers.store_samples import points, start
+from helpers.tui_samples import grid_of_runs, many_runs
+from labbench.errors import InputError
+from labbench.records import Finished, Started
+from labbench.store.writer import Writer
+from labbench.tui import run_app
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    grid_of_runs(tmp_path / "runs.db")
+    return tmp_path / "runs.db"
+
+
+def table_of(screen: str) -> list[str]:
+    """The rows of the table, each from its mark on."""
+    lines = (line.split("││")[0] for line in screen.splitlines() if line.startswith("│") and "││" in line)
+    return [line[1:].rstrip("▁▂▃▄▅▆▇█ ") for line in lines][1:]
+
+
+def names_of(screen: str) -> list[str]:
+    return [match.group() for line in table_of(screen) if (match := re.search(r"(adam|sgd) lr=\S+ s\d", line))]
+
+
+def legend_of(screen: str) -> list[str]:
+    """The glyph and label of each line in the chart's legend."""
+    found = (re.search(r".*([▸●◆■▲▼◉◈▣]) (\S.*?)\s+(-?[\d.]+\S*|nan) *│$", line) for line in screen.splitlines())
+    return [f"{match[1]} {match[2]}" for match in found if match]
+
+
+# The table
+
+
+def test_the_best_run_comes_first_and_has_a_star(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        first = table_of(screen(pilot))[0]
+        assert "adam lr=1 s1" in first
+        assert "★0.0545" in first
+        assert "sorted by best val/loss ▲" in screen(pilot)
+
+    use(database, look)
+
+
+def test_settings_that_are_the_same_everywhere_are_one_line_and_no_column(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "same in all   epochs 20 · batch_size 64 · hidden 128-64" in screen(pilot)
+        heading = next(line for line in screen(pilot).splitlines() if "name" in line and "best" in line)
+        assert "optimizer" in heading
+        assert "epochs" not in heading
+
+    use(database, look)
+
+
+def test_every_status_has_its_glyph(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = screen(pilot)
+        assert row_of(now, "adam lr=1 s0").startswith("│   ✗")
+        assert row_of(now, "sgd lr=0.001 s1").startswith("│   !")
+        assert row_of(now, "sgd lr=0.01 s0").startswith("│   □")
+        assert row_of(now, "sgd lr=1 s0").startswith("│   ○")
+        assert row_of(now, "sgd lr=0.01 s1").startswith("│   ✓")
+
+    use(database, look)
+
+
+def test_a_list_of_columns_chooses_the_order_and_the_same_again_reverses_it(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "o")
+        await type_in(pilot, "name")
+        sorted_by_name = names_of(await press(pilot, "enter"))
+        assert sorted_by_name == sorted(sorted_by_name)
+        assert "sorted by name ▲" in screen(pilot)
+        await press(pilot, "o")
+        await type_in(pilot, "name")
+        assert names_of(await press(pilot, "enter")) == sorted_by_name[::-1]
+        assert names_of(await press(pilot, "O")) == sorted_by_name
+
+    use(database, look)
+
+
+def test_a_smoothed_metric_sorts_too_the_better_end_first(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        for metric, way in (("val/loss", "▲"), ("val/accuracy", "▼")):
+            await press(pilot, "o")
+            await type_in(pilot, "smooth")
+            assert f"sorted by smooth {metric} {way}" in await press(pilot, "enter")
+            assert names_of(screen(pilot))[0] == "adam lr=1 s1"
+            await press(pilot, "m")
+
+    use(database, look)
+
+
+def test_a_metric_where_more_is_better_is_sorted_from_the_top(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "m")
+        assert "sorted by best val/accuracy ▼" in screen(pilot)
+        assert "adam lr=1 s1" in table_of(screen(pilot))[0]
+        assert "sorted by best val/loss ▲" in await press(pilot, "M")
+
+    use(database, look)
+
+
+def test_another_metric_fills_all_of_its_columns_anew(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert row_of(screen(pilot), "adam lr=1 s1").split()[5:8] == ["0.0929", "★0.0545", "150"]
+        assert row_of(await press(pilot, "m", "m"), "adam lr=1 s1").split()[5:8] == ["0.0866", "★0.0500", "149"]
+
+    use(database, look)
+
+
+def test_a_click_on_a_title_sorts_and_one_on_a_row_goes_there(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        heading = next(line for line in screen(pilot).splitlines() if "name" in line and "best" in line)
+        await pilot.click("RunsTable", offset=(heading.index("optimizer") + 1, 1))
+        await settled(pilot)
+        assert "sorted by optimizer ▲" in screen(pilot)
+        await pilot.click("RunsTable", offset=(10, 4))
+        await settled(pilot)
+        assert legend_of(screen(pilot)) == [f"▸ {names_of(screen(pilot))[2]}"]
+
+    use(database, look)
+
+
+def test_thousands_of_rows_are_read_only_where_they_are_looked_at(tmp_path: Path) -> None:
+    many_runs(tmp_path / "runs.db", 3000)
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "1–43 of 3000" in screen(pilot)
+        await press(pilot, "G")
+        assert "run 2999" in screen(pilot)
+        assert "2958–3000 of 3000" in screen(pilot)
+        table = pilot.app.screen.query_one("RunsTable")
+        assert len(table._records) < 400
+        await press(pilot, "pageup", "pageup", "k")
+        assert "run 2914" in screen(pilot)
+        assert "…" not in screen(pilot)
+        assert "run 0 " in await press(pilot, "g")
+        now = await press(pilot, *["pagedown"] * 12)  # faster than the rows are read
+        assert "run 504 " in now
+        assert "…" not in now
+
+    use(tmp_path / "runs.db", look)
+
+
+# The filter
+
+
+def test_typing_a_filter_narrows_the_table_at_once(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, *"/optimizer=sgd", "space", *"lr<0.1")
+        assert sorted(names_of(now)) == ["sgd lr=0.001 s0", "sgd lr=0.001 s1", "sgd lr=0.01 s0", "sgd lr=0.01 s1"]
+        assert "4 of 12" in now
+        assert "⏎ to the runs" in now
+        now = await press(pilot, "enter", "j", "space")
+        assert "4 of 12" in now
+        assert "●" in table_of(now)[1]
+
+    use(database, look)
+
+
+def test_a_filter_that_does_not_parse_leaves_the_table_and_says_why(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "f")
+        await type_in(pilot, "optimizer=sgd")
+        now = await type_in(pilot, " or")
+        assert "6 of 12" in now
+        assert "a term is missing here" in now
+        assert "⏎ to the runs" in await press(pilot, "enter")
+        assert "a term is missing here" not in await press(pilot, "backspace", "backspace")
+
+    use(database, look)
+
+
+def test_escape_brings_the_former_filter_back(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "f")
+        await type_in(pilot, "lr=0.01")
+        await press(pilot, "enter", "f")
+        assert "no run matches" in await type_in(pilot, " seed=7")
+        now = await press(pilot, "escape")
+        assert "4 of 12" in now
+        assert "␣ mark" in now
+
+    use(database, look)
+
+
+# The chart
+
+
+def test_the_chart_shows_the_highlighted_run_while_nothing_is_marked(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert legend_of(screen(pilot)) == ["▸ adam lr=1 s1"]
+        assert legend_of(await press(pilot, "j")) == ["▸ adam lr=0.01 s0"]
+
+    use(database, look)
+
+
+def test_marked_runs_are_drawn_together_named_by_what_differs(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "space", "j", "space")
+        assert set(legend_of(now)) == {"● lr=1 s1", "◆ lr=0.01 s0"}
+        assert row_of(now, "adam lr=1 s1").startswith("│ ● ✓")
+        assert row_of(now, "adam lr=0.01 s0").startswith("│ ◆ ✓")
+        now = await press(pilot, "j")
+        assert set(legend_of(now)) == {"▸ lr=0.01 s1", "● lr=1 s1", "◆ lr=0.01 s0"}
+        assert legend_of(await press(pilot, "U")) == ["▸ adam lr=0.01 s1"]
+
+    use(database, look)
+
+
+def test_marks_outlive_a_filter_that_hides_their_runs(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "f")
+        await type_in(pilot, "optimizer=sgd")
+        now = await press(pilot, "enter")
+        assert "● adam lr=1 s1" in legend_of(now)
+
+    use(database, look)
+
+
+def test_scale_smoothing_and_axis_go_round_by_their_keys(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "val/loss  by epoch" in screen(pilot)
+        assert "val/loss  log y · by epoch" in await press(pilot, "y")
+        assert "val/loss  log y · ema 0.6 · by epoch" in await press(pilot, "s")
+        assert "val/loss  log y · ema 0.97 · by epoch" in await press(pilot, "s", "s")
+        assert "val/loss  log y · ema 0.97 · by time" in await press(pilot, "x")
+        assert "val/loss  log y · ema 0.97 · by clock" in await press(pilot, "x")
+        assert "val/loss  log y · ema 0.97 · by step" in await press(pilot, "x")
+        assert "val/loss  log y · by step" in await press(pilot, "s")
+        assert "val/accuracy  by step" in await press(pilot, "m")
+
+    use(database, look)
+
+
+def test_a_run_that_diverged_is_drawn_up_to_where_it_broke(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "m", "m", "o")
+        await type_in(pilot, "best train")
+        await press(pilot, "enter", "g")
+        now = screen(pilot)
+        while "adam lr=1 s0" not in "".join(legend_of(now)):
+            now = await press(pilot, "j")
+        assert "nan" in row_of(now, "adam lr=1 s0")
+        chart = "\n".join(line.split("││")[1] for line in now.splitlines() if "││" in line)
+        assert "✗" in chart
+
+    use(database, look)
+
+
+def test_v_gives_the_chart_the_screen_and_the_cursor_still_moves(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "v")
+        assert "││" not in now
+        assert legend_of(now) == ["▸ adam lr=1 s1"]
+        assert legend_of(await press(pilot, "j")) == ["▸ adam lr=0.01 s0"]
+        assert "││" in await press(pilot, "escape")
+        assert "││" in await press(pilot, "escape")
+
+    use(database, look)
+
+
+def test_a_run_that_has_not_begun_has_nothing_to_draw(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "no values yet" in await press(pilot, "G")
+
+    use(database, look)
+
+
+# Live
+
+
+def test_what_somebody_writes_appears_without_a_key_and_the_cursor_stays_on_its_run(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "j", "j", "space")
+        assert legend_of(now) == ["● adam lr=0.01 s1"]
+        with Writer(database) as writer:
+            [run] = start(writer, 1, experiment="later")
+            events = [Started(run.key, run.attempt, "box", os.getpid(), "cpu")]
+            writer.write([*events, points(run, "val/loss", [0.5, 0.03])])
+            now = await shown(pilot, "◐ 1 running")
+            assert "2 experiments" in now
+            assert "run 0" in table_of(now)[0]
+            assert re.search(r"\d+ %", now.splitlines()[0])
+            writer.write([points(run, "val/loss", {2: 0.02}), Finished(run.key, run.attempt, "finished", "done")])
+        now = await shown(pilot, "✓ 8 finished")
+        assert "★0.0200" in row_of(now, "run 0")
+        assert legend_of(now) == ["● adam lr=0.01 s1"]
+
+    use(database, look)
+
+
+def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "no runs yet" in screen(pilot)
+        many_runs(tmp_path / "runs.db", 3)
+        assert "run 2" in await shown(pilot, "run 2")
+
+    use(tmp_path / "runs.db", look, size=SMALL)
+
+
+def test_a_database_that_goes_wrong_is_said_in_one_line_until_it_is_read(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        database.write_bytes(b"not a database at all, but long enough to look at" * 100)
+        assert "this is not an SQLite database" in await shown(pilot, "SQLite")
+        assert "this is not an SQLite database" not in await press(pilot, "escape")
+
+    use(database, look)
+
+
+# The program
+
+
+def test_the_palette_finds_actions_by_their_words(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "ctrl+p")
+        await type_in(pilot, "logarithmic")
+        await pilot.pause(0.5)
+        assert "Logarithmic or linear y axis" in screen(pilot)
+        await press(pilot, "enter")
+        assert "val/loss  log y" in await shown(pilot, "log y ·")
+
+    use(database, look)
+
+
+def test_q_quits_and_escape_does_not(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "escape", "escape")
+        assert pilot.app.is_running
+        await pilot.press("q")
+        await pilot.pause()
+        assert pilot.app._exit
+
+    use(database, look)
+
+
+def test_an_unknown_view_and_a_foreign_file_are_refused_before_the_screen_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="runs, chart"):
+        run_app(tmp_path / "runs.db", view="cahrt")
+    (tmp_path / "notes.txt").write_text("hello, this is not a database")
+    with pytest.raises(InputError, match="not an SQLite database"):
+        run_app(tmp_path / "notes.txt")

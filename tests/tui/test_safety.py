@@ -1,0 +1,139 @@
+"""Names from outside reach the terminal harmlessly: looked for in the bytes that a pseudo-terminal receives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import sqlite3
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from helpers.golden import SMALL, press, screen, use
+from helpers.store_samples import points
+from labbench.records import Failed, Finished, NewRun, Started
+from labbench.store.writer import Writer
+
+HOSTILE = (
+    "x [/nope] [@click=app.quit]y[/] [bold]",
+    "\x1b]52;c;SEFDS0VE\x07copied",
+    "\x9b31mred\x90dcs\x9c",
+    "safe\u202egnp.exe\u2066",
+    "学習率 👩\u200d🔬 é",
+    "one\ntwo\rthree\ttab\x00null\x7f",
+    "",
+    "very long " * 1000,
+)
+"""Markup; sequences that fill the clipboard, colour the text, turn it round; wide characters; lines; nothing; a lot."""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A run of each hostile name, with config keys, values, metric and errors that are as bad."""
+    path = tmp_path / "runs.db"
+    bad = "\x1b]0;owned\x07[/x]"
+    with Writer(path) as writer:
+        asked = [NewRun(name, {f"key{bad}": f"{number}{bad}"}, str(number)) for number, name in enumerate(HOSTILE)]
+        runs = writer.queue(f"experiment{bad}", asked, task="digits", metrics={})
+        for run in writer.claim([run.key for run in runs]):
+            events = [Started(run.key, run.attempt, bad, os.getpid(), bad), points(run, f"loss{bad}", [2.0, 1.0])]
+            ended = Finished(run.key, run.attempt, "finished", bad) if run.id % 2 else Failed(run.key, 1, "user", bad)
+            writer.write([*events, ended])
+    return path
+
+
+def bytes_of(path: Path, keys: bytes, *, seconds: float) -> bytes:
+    """What the program sends to a terminal of 200 x 50 while these keys are typed into it; q ends it."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    code = f"from pathlib import Path; from labbench.tui import run_app; run_app(Path({str(path)!r}))"
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "200", "LINES": "50"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=slave, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    received = b""
+    typed = False
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        if select.select([master], [], [], 0.1)[0]:
+            try:
+                received += os.read(master, 65536)
+            except OSError:  # the program has closed the other side
+                break
+        if not typed and b"very long" in received:
+            typed = True
+            os.write(master, keys)
+            ends = time.monotonic() + seconds
+    process.terminate()
+    process.wait()
+    os.close(master)
+    return received
+
+
+def test_no_name_sends_a_control_sequence_to_the_terminal(database: Path) -> None:
+    received = bytes_of(database, b" jjj ?", seconds=2.0)
+    text = received.decode("utf-8", errors="replace")
+    assert "very long" in text
+    assert "SEFDS0VE" in text, "the name itself is shown"
+    assert "]52;c" in text
+    for harmful in ("\x1b]52", "\x1b]0;owned", "\x9b", "\x90", "\x9c", "\u202e", "\u2066", "\x00", "\x7f"):
+        assert harmful not in text, repr(harmful)
+
+
+@pytest.mark.parametrize(("asked", "coloured"), [("1", False), ("", True)])
+def test_no_color_sends_no_colour_unless_it_is_empty(
+    database: Path, monkeypatch: pytest.MonkeyPatch, asked: str, coloured: bool
+) -> None:
+    """As no-color.org asks; the cursor's row is reversed then."""
+    monkeypatch.setenv("NO_COLOR", asked)
+    received = bytes_of(database, b" jjj 2341?\x1b\x10", seconds=3.0)
+    codes = {code for codes in re.findall(rb"\x1b\[([0-9;]*)m", received) for code in codes.split(b";")}
+    assert b"very long" in received
+    assert (codes <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"9"}) == (not coloured)
+    assert coloured or {b"1", b"2", b"7"} <= codes
+
+
+def test_names_with_markup_are_shown_as_they_are(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        everything = screen(pilot)
+        for _ in HOSTILE:
+            everything += await press(pilot, "space", "j")
+        assert "x [/nope] [@click=app.quit]y" in everything
+        assert "␛]52;c;SEFDS0VE␇copied" in everything
+        assert "学習率" in everything
+        assert "loss␛]0;owned␇[/x]" in everything
+        for key in ("o", "escape", "question_mark", "escape", "ctrl+p", "escape"):
+            await press(pilot, key)
+        assert pilot.app.is_running
+
+    use(database, look)
+    use(database, look, size=SMALL)
+
+
+def test_no_line_is_wider_than_the_terminal_whatever_a_name_holds(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "j", "space", "j", "space", "j", "space", "j", "space")
+        for strip in pilot.app.screen._compositor.render_strips():
+            assert strip.cell_length == SMALL[0]
+
+    use(database, look, size=SMALL)
+
+
+def test_a_database_with_a_key_that_is_no_key_is_refused_in_words(database: Path) -> None:
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("UPDATE runs SET key = '../../etc' WHERE id = 1")
+    connection.close()
+
+    async def look(pilot: Pilot[None]) -> None:
+        shown = screen(pilot) + await press(pilot, "space", "j", "enter")
+        assert "a key is letters and digits" in shown
+
+    use(database, look)

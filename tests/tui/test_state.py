@@ -1,0 +1,242 @@
+"""What is kept of a look at a database, and what is taken elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from textual.pilot import Pilot
+
+from helpers.golden import press, row_of, screen, settled, shown, type_in
+from helpers.tui_samples import grid_of_runs
+from labbench.errors import InputError
+from labbench.tui import run_app
+from labbench.tui.app import LabbenchApp
+from labbench.tui.saved_state import Kept, state_file
+from labbench.tui.session import Session
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    grid_of_runs(tmp_path / "runs.db")
+    return tmp_path / "runs.db"
+
+
+def use(path: Path, script: Callable[[Pilot[None]], Awaitable[None]], *, view: str = "runs") -> None:
+    """Open the database as the program does: with what was kept of it."""
+
+    async def run() -> None:
+        app = LabbenchApp(path, view=view, kept=Kept(path))
+        async with app.run_test(size=(160, 40), notifications=True) as pilot:
+            await settled(pilot)
+            await script(pilot)
+
+    asyncio.run(run())
+
+
+async def arrange(pilot: Pilot[None]) -> None:
+    """Filter, sort, mark, pin, hide a column, a logarithmic axis."""
+    await press(pilot, "f")
+    await type_in(pilot, "optimizer=sgd")
+    await press(pilot, "enter", "right", "right", "right", "|", "o")
+    await type_in(pilot, "name")
+    await press(pilot, "enter", "g", "space", "j", "p", "y")
+
+
+def test_the_next_look_is_as_the_last_one_was(database: Path) -> None:
+    use(database, arrange)
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = screen(pilot)
+        assert "6 of 12" in now
+        assert "optimizer=sgd" in now.splitlines()[1]
+        assert "sorted by name ▲" in now
+        assert row_of(now, "sgd lr=0.001 s0").startswith("│ ●")
+        assert row_of(now, "sgd lr=0.001 s1").startswith("│»")
+        assert "Δ best" in now
+        assert " @ " not in now
+        assert "log y" in now
+        assert pilot.app.session.highlighted == pilot.app.session.baseline
+
+    use(database, look)
+
+
+def test_a_view_is_saved_under_a_name_and_opened_by_it(database: Path) -> None:
+    async def save(pilot: Pilot[None]) -> None:
+        await arrange(pilot)
+        await press(pilot, "W")
+        await type_in(pilot, "only sgd")
+        await press(pilot, "enter", "f", *["backspace"] * 13)
+        assert "12 runs" in await press(pilot, "enter")
+        await press(pilot, "ctrl+p")
+        await type_in(pilot, "only sgd")
+        await pilot.pause(0.5)
+        await press(pilot, "enter")
+        assert "6 of 12" in await shown(pilot, "6 of 12")
+        await press(pilot, "f", *["backspace"] * 13)
+        await press(pilot, "enter")
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "6 of 12" in screen(pilot)
+
+    use(database, save)
+    use(database, look, view="only sgd")
+    with pytest.raises(InputError, match="runs, chart, compare, grid, why, only sgd"):
+        run_app(database, view="only adam")
+
+
+def test_every_database_has_its_own_state(database: Path, tmp_path: Path) -> None:
+    assert state_file(database) != state_file(tmp_path / "other.db")
+    assert state_file(database).is_relative_to(tmp_path / "state")
+    use(database, arrange)
+    assert Kept(tmp_path / "other.db").last == {}
+    assert Kept(database).last["filter"] == "optimizer=sgd"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "not JSON", "[" * 100_000, "[]", '{"last": 3, "views": [1]}', '{"last": {"columns": 7}}'], ids=range(6)
+)
+def test_a_broken_state_is_as_none(database: Path, text: str) -> None:
+    file = state_file(database)
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "12 runs" in screen(pilot)
+
+    use(database, look)
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        '{"log": null}', '{"log": 5}', '{"smoothing": "ema banana"}', '{"window": [-Infinity, Infinity]}',
+        '{"window": [-1e308, 1e308], "x_axis": "clock"}', '{"heights": {"val/loss": [-Infinity, Infinity]}}',
+        '{"heights": {"val/loss": [-1e308, 1e308]}}', '{"window": [-5, 5], "log_x": true}', '{"layout": 2.0}',
+        '{"window": [NaN, 3]}', '{"x_axis": "clock", "window": [-1e17, 1e17]}', '{"window": [1e300, 1e301]}',
+    ],
+)  # fmt: skip
+def test_broken_charts_are_drawn_all_the_same(database: Path, chart: str) -> None:
+    file = state_file(database)
+    file.parent.mkdir(parents=True)
+    file.write_text('{"last": {"chart": %s}}' % chart)  # noqa: UP031  # braces
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "│" in await press(pilot, "*", "plus", "minus", "l", "y", "X", "plus")
+
+    use(database, look)
+
+
+def test_a_smoothing_close_to_1_is_there_again(database: Path) -> None:
+    async def smooth(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "number_sign")
+        await type_in(pilot, "0.99999999")
+        assert "ema 0.99999999" in await press(pilot, "enter")
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "ema 0.99999999" in screen(pilot)
+        await press(pilot, "number_sign")
+        await type_in(pilot, "gauss 1e308")
+        assert "gauss 1e+308" in await press(pilot, "enter")
+
+    use(database, smooth)
+    use(database, look)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(Session(Path("runs.db")).as_json(), ANYTHING)))
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_a_state_says_can_be_restored(kept: dict[str, Any]) -> None:
+    session = Session(Path("runs.db"))
+    session.restore(kept)
+    again, text = Session(Path("runs.db")), json.dumps(session.as_json())  # as text: NaN is not equal to itself
+    again.restore(json.loads(text))
+    assert json.dumps(again.as_json()) == text
+
+
+def test_a_sort_that_there_is_not_any_more_is_forgotten(database: Path) -> None:
+    kept = Kept(database)
+    kept.save({"sort": "best(gone)", "marks": {"nobody": 3}, "baseline": "nobody"})
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert "sorted by best val/loss ▲" in screen(pilot)
+        assert pilot.app.session.marks == {}
+
+    use(database, look)
+
+
+# Taking the view elsewhere
+
+
+async def save_as(pilot: Pilot[None], kind: str) -> str:
+    await press(pilot, "e")
+    await type_in(pilot, kind)
+    await press(pilot, "enter")
+    return await press(pilot, "enter")
+
+
+def test_the_view_is_saved_as_csv_text_and_picture(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "saved: runs-runs.csv" in await shown_after(pilot, "csv")
+        await save_as(pilot, "text")
+        await save_as(pilot, "svg")
+        assert "is there already" in await save_as(pilot, "csv")
+        await press(pilot, "escape")
+
+    async def shown_after(pilot: Pilot[None], kind: str) -> str:
+        await save_as(pilot, kind)
+        return await shown(pilot, "saved:")
+
+    use(database, look)
+    with (database.parent / "runs-runs.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][:3] == ["name", "val/loss", "best"]
+    assert len(rows) == 13
+    assert rows[1][:3] == ["adam lr=1 s1", "0.0929", "0.0545"]
+    assert "adam lr=1 s1" in (database.parent / "runs-runs.txt").read_text()
+    assert (database.parent / "runs-runs.svg").read_text().startswith("<svg")
+
+
+def test_the_view_goes_to_the_clipboard_as_csv(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "3", "Y")
+        await type_in(pilot, "view as")
+        await press(pilot, "enter")
+        assert pilot.app.clipboard.splitlines()[0] == "optimizer,lr 0.001,lr 0.01,lr 1"
+
+    use(database, look)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("~nosuchuser/x.csv", "no file can be made there"),
+        ("x" * 300, "File name too long"),
+        ("x\0.csv", "no file can be called x␀.csv"),
+        ("x\ud800.csv", "no file can be called"),
+        ("runs.db/x.csv", "Not a directory"),
+        ("nowhere/x.csv", "there is no folder nowhere"),
+    ],
+)
+def test_a_file_that_cannot_be_made_is_refused_in_words(database: Path, name: str, said: str) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "e", "enter")
+        pilot.app.focused.value = name  # a terminal would not take some of these as typed
+        assert said in await press(pilot, "enter")
+
+    use(database, look)
