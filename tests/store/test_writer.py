@@ -161,7 +161,8 @@ with Writer({str(path)!r}) as writer:
         for run in writer.claim([key], statuses=["queued"]):  # what a process held that has ended is lost
             print(run.key)
 """
-    paths = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\nfrom labbench.store.writer import Writer\n"
+    paths = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    paths += "from labbench.store.writer import Writer\n"
     words = [sys.executable, "-c", paths + program]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(words, **pipes) for _ in range(3)]

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 from labbench.store.reader import Reader
 
-GRIDS = Path(__file__).parent / "databases" / "grids"
+GRIDS = Path(__file__).parents[1] / "databases" / "grids"
 
 Train = Callable[..., Result]
 
