@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.analysis.comparison import best_first, compare, mean_intervals, winner_interval
+from labbench.analysis.comparison import compare, mean_intervals, rank_setups, winner_interval
 from labbench.analysis.distributions import t_quantile
-from labbench.analysis.effects import marginal
+from labbench.analysis.effects import marginal_effects
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.table import Observation, Table, tabulate
@@ -25,44 +25,44 @@ Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Floats]
 SEEDS = (2, 3, 5, 10)
 RESAMPLES = 500
-HOLED = 3
+GRIDS_WITH_HOLES_FACTOR = 3
 """Times as many grids with holes, which are small."""
 
 
-def equal(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+def equal_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
     values: Floats = generator.standard_normal((setups, seeds))
     return values
 
 
-def two_spreads(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+def two_spread_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
     """Half of the set-ups scatter three times as much as the others."""
-    values: Floats = equal(generator, setups, seeds) * np.resize([3.0, 1.0], (setups, 1))
+    values: Floats = equal_noise(generator, setups, seeds) * np.resize([3.0, 1.0], (setups, 1))
     return values
 
 
-def many_spreads(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+def many_spread_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
     """Every set-up scatters as it likes: log-normal, two thirds of them within a factor of 2.2 of the median."""
-    return equal(generator, setups, seeds) * np.exp(0.8 * generator.standard_normal((setups, 1)))
+    return equal_noise(generator, setups, seeds) * np.exp(0.8 * generator.standard_normal((setups, 1)))
 
 
-def shared(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+def shared_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
     """Half of the variance belongs to the seed and moves all set-ups alike."""
-    values: Floats = np.sqrt(0.5) * (equal(generator, setups, seeds) + equal(generator, 1, seeds))
+    values: Floats = np.sqrt(0.5) * (equal_noise(generator, setups, seeds) + equal_noise(generator, 1, seeds))
     return values
 
 
-def skewed(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+def skewed_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
     """Exponential noise, skewness 2: mostly a little above, sometimes far below."""
     values: Floats = 1.0 - generator.exponential(size=(setups, seeds))
     return values
 
 
 NOISES: dict[str, Draw] = {
-    "equal spread": equal,
-    "two spreads, 1 and 3": two_spreads,
-    "many spreads": many_spreads,
-    "half shared by seeds": shared,
-    "skewed": skewed,
+    "equal spread": equal_noise,
+    "two spreads, 1 and 3": two_spread_noise,
+    "many spreads": many_spread_noise,
+    "half shared by seeds": shared_noise,
+    "skewed": skewed_noise,
 }
 
 
@@ -74,34 +74,36 @@ class Coverage:
     width: float
 
 
-def table_of(values: Floats) -> Table:
+def make_table(values: Floats) -> Table:
     """A grid of (set-ups, seeds) values with one parameter."""
     return tabulate(
         Observation({"setup": i}, seed, float(value)) for i, row in enumerate(values) for seed, value in enumerate(row)
     )
 
 
-def labbench_halves(values: Floats) -> Floats:
+def labbench_half_widths(values: Floats) -> Floats:
     """Half-width of the interval of each set-up's mean."""
-    table = table_of(values)
+    table = make_table(values)
     return np.array([interval.mean - (interval.low or 0.0) for interval in mean_intervals(table, learn_noise(table))])
 
 
-def alone_halves(values: Floats) -> Floats:
+def separate_half_widths(values: Floats) -> Floats:
     """Student's t of each set-up by itself."""
     seeds = values.shape[1]
     spread: Floats = values.std(axis=1, ddof=1) / np.sqrt(seeds)
     return t_quantile(0.975, seeds - 1) * spread
 
 
-def pooled_halves(values: Floats) -> Floats:
+def pooled_half_widths(values: Floats) -> Floats:
     """Student's t with one variance for all."""
     setups, seeds = values.shape
     spread = np.sqrt(values.var(axis=1, ddof=1).mean() / seeds)
     return np.full(setups, t_quantile(0.975, setups * (seeds - 1)) * spread)
 
 
-def coverage(halves: Callable[[Floats], Floats], draw: Draw, *, setups: int, seeds: int, grids: int) -> Coverage:
+def measure_coverage(
+    halves: Callable[[Floats], Floats], draw: Draw, *, setups: int, seeds: int, grids: int
+) -> Coverage:
     """Of symmetric intervals around each set-up's mean; the truth is 0."""
     generator = np.random.default_rng(seeds)
     hits, widths, scale = [], [], []
@@ -114,7 +116,7 @@ def coverage(halves: Callable[[Floats], Floats], draw: Draw, *, setups: int, see
     return Coverage(float(np.mean(hits)), float(np.mean(widths) / np.sqrt(np.mean(np.square(scale)))))
 
 
-def bootstrap_coverage(draw: Draw, *, setups: int, seeds: int, grids: int) -> Coverage:
+def measure_bootstrap_coverage(draw: Draw, *, setups: int, seeds: int, grids: int) -> Coverage:
     """Of the percentile bootstrap of the mean, each set-up alone."""
     generator = np.random.default_rng(seeds)
     hits, widths, scale = [], [], []
@@ -146,18 +148,20 @@ class Judgement:
     """A set-up is called clearly better than the runner-up although none is better than another."""
 
 
-def judge(draw: Draw, *, setups: int, seeds: int, grids: int) -> Judgement:
+def measure_judgement(draw: Draw, *, setups: int, seeds: int, grids: int) -> Judgement:
     """Simulate grids of equal set-ups; the truth is 0 everywhere."""
     generator = np.random.default_rng(100 + seeds)
     half = (np.arange(setups) % 4 < 2) / (setups / 2)
     tallies = []
     for _ in range(grids):
-        table = table_of(draw(generator, setups, seeds))
+        table = make_table(draw(generator, setups, seeds))
         noise = learn_noise(table)
         assert isinstance(noise, Noise), "every set-up has several seeds"
-        order = best_first(table, "max")
+        order = rank_setups(table, "max")
         best = int(order[0])
-        means = [noise.of_combination(w).interval(float(w @ table.means)) for w in (half, 2 * half - 2 / setups)]
+        means = [
+            noise.variance_of_combination(w).interval(float(w @ table.means)) for w in (half, 2 * half - 2 / setups)
+        ]
         tallies.append(
             [
                 not mean_intervals(table, noise)[best].excludes(0.0),
@@ -171,7 +175,7 @@ def judge(draw: Draw, *, setups: int, seeds: int, grids: int) -> Judgement:
     return Judgement(*np.mean(tallies, axis=0).tolist())
 
 
-def false_effects(draw: Draw, *, seeds: int, grids: int) -> tuple[float, float]:
+def measure_false_effects(draw: Draw, *, seeds: int, grids: int) -> tuple[float, float]:
     """In a grid whose cells are there only where `a` or `b` is 0, and only `b` has an effect: how often `a` is claimed.
 
     And the largest sum of all shares of the variance over the grids, which should be 1.
@@ -187,10 +191,10 @@ def false_effects(draw: Draw, *, seeds: int, grids: int) -> tuple[float, float]:
         )
         noise, parameter = learn_noise(table), table.parameter("a")
         assert parameter is not None, "it takes four values"
-        claims.append((marginal(table, parameter, noise, "max").p_value or 0.0) < 0.05)
+        claims.append((marginal_effects(table, parameter, noise, "max").p_value or 0.0) < 0.05)
         found = importance(table, noise)
         assert found is not None, "values differ"
-        sums.append(sum(share.mean for share in found.alone.values()) + found.rest + (found.seeds or 0.0))
+        sums.append(sum(share.mean for share in found.main_effects.values()) + found.rest + (found.seeds or 0.0))
     return float(np.mean(claims)), max(sums)
 
 
@@ -200,8 +204,11 @@ def print_coverage(setups: int, grids: int) -> None:
     for name, draw in NOISES.items():
         for seeds in SEEDS:
             size = {"setups": setups, "seeds": seeds, "grids": grids}
-            found = [coverage(halves, draw, **size) for halves in (labbench_halves, pooled_halves, alone_halves)]
-            found.append(bootstrap_coverage(draw, **size))
+            found = [
+                measure_coverage(halves, draw, **size)
+                for halves in (labbench_half_widths, pooled_half_widths, separate_half_widths)
+            ]
+            found.append(measure_bootstrap_coverage(draw, **size))
             print(f"{name:22}{seeds:6}" + "".join(f"{c.share:9.3f} ({c.width:3.1f})".rjust(15) for c in found))
 
 
@@ -211,7 +218,7 @@ def print_judgements(setups: int, grids: int) -> None:
     print(f"{'noise':22}{'seeds':>6}" + "".join(title.rjust(13) for title in titles))
     for name, draw in NOISES.items():
         for seeds in SEEDS:
-            found = judge(draw, setups=setups, seeds=seeds, grids=grids)
+            found = measure_judgement(draw, setups=setups, seeds=seeds, grids=grids)
             shares = (found.winner_plain, found.winner, found.pair, found.half, found.contrast, found.false_claim)
             print(f"{name:22}{seeds:6}" + "".join(f"{share:13.3f}" for share in shares))
 
@@ -221,7 +228,7 @@ def print_false_effects(grids: int) -> None:
     print(f"{'noise':22}{'seeds':>6}{'claims':>13}{'sum':>13}")
     for name, draw in NOISES.items():
         for seeds in SEEDS:
-            claims, largest = false_effects(draw, seeds=seeds, grids=grids)
+            claims, largest = measure_false_effects(draw, seeds=seeds, grids=grids)
             print(f"{name:22}{seeds:6}{claims:13.3f}{largest:13.3f}")
 
 
@@ -233,7 +240,7 @@ def main() -> None:
     started = time.perf_counter()
     print_coverage(options.setups, options.grids)
     print_judgements(options.setups, options.grids)
-    print_false_effects(HOLED * options.grids)
+    print_false_effects(GRIDS_WITH_HOLES_FACTOR * options.grids)
     print(f"\n{options.grids} grids a line, {time.perf_counter() - started:.0f} s")
 
 

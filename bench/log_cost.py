@@ -39,9 +39,9 @@ REQUIREMENTS = {
     "mlflow": ["mlflow"],
     "aim": ["aim"],
 }
-OWN = ("list", "labbench", "csv")  # these run in this very environment
+LOCAL_TOOLS = ("list", "labbench", "csv")  # these run in this very environment
 
-QUIET = {
+QUIET_ENVIRONMENT = {
     "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False", "WANDB_MODE": "offline",
     "WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1",
@@ -49,7 +49,7 @@ QUIET = {
 }  # fmt: skip
 
 PROCESSES, CROWD_CALLS = 8, 5_000
-KILL_AFTER = 1.5
+KILL_AFTER_SECONDS = 1.5
 
 
 @dataclass
@@ -63,10 +63,12 @@ class Figures:
         for name, value in figures.items():
             self.values.setdefault((tool, name), []).append(value)
 
-    def shown(self, tool: str, name: str) -> str:
+    def format_range(self, tool: str, name: str) -> str:
         values = self.values.get((tool, name))
         return (
-            "" if not values else f"{_short(statistics.median(values))} ({_short(min(values))}-{_short(max(values))})"
+            ""
+            if not values
+            else f"{_format(statistics.median(values))} ({_format(min(values))}-{_format(max(values))})"
         )
 
     def ratio(self, tool: str, other: str, name: str) -> tuple[float, float, float] | None:
@@ -80,11 +82,11 @@ class Bench:
     """The tools that are there, and a process for each measurement."""
 
     def __init__(self, tools: Sequence[str], cache: Path, rounds: int) -> None:
-        self.pythons = {tool: python for tool in tools if (python := _python(tool, cache))}
+        self.pythons = {tool: python for tool in tools if (python := _make_python(tool, cache))}
         self.rounds = rounds
         self.figures = Figures(rounds)
 
-    def each(self) -> Iterator[str]:
+    def turns(self) -> Iterator[str]:
         """Every tool, in each round."""
         for number in range(self.rounds):
             for tool in self.pythons:
@@ -99,7 +101,7 @@ class Bench:
         own = {"HOME": str(home), "TRACKIO_DIR": str(folder / "trackio"), "PYTHONPATH": str(HERE.parent)}
         process = subprocess.Popen(
             [self.pythons[tool], HERE / "peers.py", tool, job, folder, str(number)],
-            cwd=folder, env=os.environ | QUIET | own, stdin=subprocess.DEVNULL,
+            cwd=folder, env=os.environ | QUIET_ENVIRONMENT | own, stdin=subprocess.DEVNULL,
             stdout=(folder / "out").open("ab"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
@@ -119,12 +121,12 @@ class Bench:
             print(f"{tool}: {job} failed: {(folder / 'out').read_text()[-300:]}", file=sys.stderr)
             return {}
 
-    def counted(self, tool: str, folder: Path) -> float:
+    def count_calls(self, tool: str, folder: Path) -> float:
         return self.measure(tool, "count", folder).get("calls", 0)
 
 
 @contextmanager
-def fresh() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="labbench-bench-"))
     try:
         yield folder
@@ -132,17 +134,17 @@ def fresh() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)  # a tool's own daemon may still write
 
 
-def load(bench: Bench, calls: int) -> None:
-    for tool in bench.each():
-        with fresh() as folder:
+def measure_load(bench: Bench, calls: int) -> None:
+    for tool in bench.turns():
+        with temporary_folder() as folder:
             bench.measure(tool, "load", folder)  # so that the files are in memory, for all
-        with fresh() as folder:
+        with temporary_folder() as folder:
             bench.figures.add(tool, **bench.measure(tool, "load", folder))
 
 
-def flat(bench: Bench, calls: int) -> None:
-    for tool in bench.each():
-        with fresh() as folder:
+def measure_flat(bench: Bench, calls: int) -> None:
+    for tool in bench.turns():
+        with temporary_folder() as folder:
             share = TOOLS[tool].share
             found = bench.measure(tool, "flat", folder, int(calls * share))
             if found:
@@ -150,52 +152,52 @@ def flat(bench: Bench, calls: int) -> None:
                 bench.figures.add(tool, **{f"flat {name}": value for name, value in found.items()})
 
 
-def paced(bench: Bench, calls: int) -> None:
-    for tool in bench.each():
-        with fresh() as folder:
+def measure_paced(bench: Bench, calls: int) -> None:
+    for tool in bench.turns():
+        with temporary_folder() as folder:
             found = bench.measure(tool, "paced", folder, 2_000)
             bench.figures.add(tool, **{f"paced {name}": value for name, value in found.items()})
 
 
-def killed(bench: Bench, calls: int) -> None:
+def measure_killed(bench: Bench, calls: int) -> None:
     """SIGKILL while a script logs at 1 kHz, and while it logs without a pause."""
-    for tool in bench.each():
+    for tool in bench.turns():
         for name, pause in (("1 kHz", 1), ("flat out", 0)):
             if tool == "list" or (TOOLS[tool].share < 1 and not pause):
                 continue
-            with fresh() as folder:
+            with temporary_folder() as folder:
                 said = folder / "said"
                 with bench.process(tool, "endless", folder, pause) as process:
                     while process.poll() is None and not (said.exists() and any(said.read_bytes())):
                         time.sleep(0.001)
-                    time.sleep(KILL_AFTER)
+                    time.sleep(KILL_AFTER_SECONDS)
                     process.send_signal(signal.SIGKILL)
                     process.wait()
                 logged = int.from_bytes(said.read_bytes(), "little")
                 time.sleep(0.5)  # a tool's own daemon may still write
-                lost = max(0.0, logged - bench.counted(tool, folder))
-                milliseconds = 1e3 * KILL_AFTER * lost / max(1, logged)
+                lost = max(0.0, logged - bench.count_calls(tool, folder))
+                milliseconds = 1e3 * KILL_AFTER_SECONDS * lost / max(1, logged)
                 bench.figures.add(tool, **{f"killed at {name}, calls": lost, f"killed at {name}, ms": milliseconds})
 
 
-def ended(bench: Bench, calls: int) -> None:
+def measure_ended(bench: Bench, calls: int) -> None:
     """500 calls, then the script ends in each way that there is, without `finish`."""
-    for tool in bench.each():
+    for tool in bench.turns():
         for number, how in enumerate(ENDINGS):
             if tool != "list":
-                with fresh() as folder:
+                with temporary_folder() as folder:
                     with bench.process(tool, "ends", folder, number) as process:
                         process.wait()
-                    bench.figures.add(tool, **{f"lost by {how}": 500 - bench.counted(tool, folder)})
+                    bench.figures.add(tool, **{f"lost by {how}": 500 - bench.count_calls(tool, folder)})
 
 
-def crowd(bench: Bench, calls: int) -> None:
+def measure_crowd(bench: Bench, calls: int) -> None:
     """Eight processes that begin at once in one empty folder."""
-    for tool in bench.each():
+    for tool in bench.turns():
         if tool == "list":
             continue
         share = TOOLS[tool].share
-        with fresh() as folder:
+        with temporary_folder() as folder:
             with ExitStack() as stack:
                 begun = [
                     stack.enter_context(bench.process(tool, "crowd", folder, int(CROWD_CALLS * share)))
@@ -207,12 +209,19 @@ def crowd(bench: Bench, calls: int) -> None:
                 (folder / "go").touch()
                 errors = sum(one.wait() != 0 for one in begun)
             done = [float(path.read_text()) for path in folder.glob("done-*")]
-            lost = PROCESSES * int(CROWD_CALLS * share) - bench.counted(tool, folder)
+            lost = PROCESSES * int(CROWD_CALLS * share) - bench.count_calls(tool, folder)
             wall = (max(done) - began) / share if done else float("nan")
             bench.figures.add(tool, **{"crowd wall": wall, "crowd errors": errors, "crowd lost": lost})
 
 
-JOBS = {job.__name__: job for job in (load, flat, paced, killed, ended, crowd)}
+JOBS = {
+    "load": measure_load,
+    "flat": measure_flat,
+    "paced": measure_paced,
+    "killed": measure_killed,
+    "ended": measure_ended,
+    "crowd": measure_crowd,
+}
 
 TABLES = [
     ("Seconds to begin", ["import", "start", "import, start", "import, start, first value kept"]),
@@ -246,10 +255,10 @@ def report(bench: Bench) -> None:
         if any((tool, name) in figures.values for tool in tools for name in names):
             print(f"\n{title}\n\n| | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
             for tool in tools:
-                print(f"| {tool} | {' | '.join(figures.shown(tool, name) for name in names)} |")
+                print(f"| {tool} | {' | '.join(figures.format_range(tool, name) for name in names)} |")
     print("\n| labbench | measured | goal | |\n|---|---|---|---|")
     for name, other, most in GOALS:
-        rivals = [tool for tool in tools if tool not in OWN] if other == "quickest" else [other]
+        rivals = [tool for tool in tools if tool not in LOCAL_TOOLS] if other == "quickest" else [other]
         ratios = [ratio for rival in rivals if (ratio := figures.ratio("labbench", rival, name))]
         if ratios:
             middle, low, high = max(ratios)
@@ -258,12 +267,12 @@ def report(bench: Bench) -> None:
     for name, most in LIMITS.items():
         if ("labbench", name) in figures.values:
             met = "met" if max(figures.values["labbench", name]) <= most else "**not met**"
-            print(f"| {name} | {figures.shown('labbench', name)} | <= {most:g} | {met} |")
+            print(f"| {name} | {figures.format_range('labbench', name)} | <= {most:g} | {met} |")
 
 
-def _python(tool: str, cache: Path) -> str | None:
+def _make_python(tool: str, cache: Path) -> str | None:
     """The interpreter of a tool's environment, made if it is not there; None where that fails, and it is said."""
-    if tool in OWN:
+    if tool in LOCAL_TOOLS:
         return sys.executable
     folder = cache / tool
     python = folder / "bin/python"
@@ -280,7 +289,7 @@ def _python(tool: str, cache: Path) -> str | None:
     return str(python)
 
 
-def _short(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 

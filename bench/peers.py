@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 METRICS = ("train/loss", "train/accuracy", "val/loss", "lr")
 
-KILOHERTZ = 0.001
+KILOHERTZ_PERIOD_SECONDS = 0.001
 
 
 class Tool:
@@ -128,7 +128,7 @@ class Trackio(Tool):
         self.module.finish()
 
     def count(self, folder: Path) -> int:
-        return _rows(folder / "trackio/bench.db", "SELECT count(*) FROM metrics")
+        return _query_count(folder / "trackio/bench.db", "SELECT count(*) FROM metrics")
 
 
 class TensorBoard(Tool):
@@ -178,7 +178,9 @@ class Wandb(Tool):
         from wandb.proto import wandb_internal_pb2
 
         paths = folder.glob("wandb/offline-run-*/*.wandb")
-        records = (wandb_internal_pb2.Record.FromString(data) for path in paths for data in _framed(path.read_bytes()))
+        records = (
+            wandb_internal_pb2.Record.FromString(data) for path in paths for data in _read_records(path.read_bytes())
+        )
         return sum(record.WhichOneof("record_type") == "history" for record in records)
 
 
@@ -201,7 +203,7 @@ class Mlflow(Tool):
         self.module.end_run()
 
     def count(self, folder: Path) -> int:
-        return _rows(folder / "mlflow.db", f"SELECT count(*) FROM metrics WHERE key = '{METRICS[0]}'")
+        return _query_count(folder / "mlflow.db", f"SELECT count(*) FROM metrics WHERE key = '{METRICS[0]}'")
 
 
 class Aim(Tool):
@@ -236,12 +238,12 @@ TOOLS: dict[str, type[Tool]] = {
 }  # fmt: skip
 
 
-def _rows(path: Path, query: str) -> int:
+def _query_count(path: Path, query: str) -> int:
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute(query).fetchone()[0])
 
 
-def _framed(data: bytes) -> Iterator[bytes]:
+def _read_records(data: bytes) -> Iterator[bytes]:
     """The records of a file in LevelDB's log format, behind a header of 7 bytes."""
     at, begun = 7, b""
     while at + 7 <= len(data):
@@ -256,7 +258,7 @@ def _framed(data: bytes) -> Iterator[bytes]:
             begun = b""
 
 
-def metrics_of(step: int) -> dict[str, float]:
+def make_metrics(step: int) -> dict[str, float]:
     """Four scalars, in a dict that is made anew each time, as scripts do."""
     return {METRICS[0]: 1.0 / (step + 1), METRICS[1]: 0.5, METRICS[2]: 0.25 + step * 1e-6, METRICS[3]: 0.1}
 
@@ -264,14 +266,14 @@ def metrics_of(step: int) -> dict[str, float]:
 # The jobs.
 
 
-def load(tool: Tool, folder: Path, _: int) -> dict[str, Any]:
+def run_load(tool: Tool, folder: Path, _: int) -> dict[str, Any]:
     """Seconds that it takes to import the tool, to begin a run in an empty folder, to have a first value on disk."""
     began = time.perf_counter()
     tool.load()
     loaded = time.perf_counter()
     tool.start(folder)
     started = time.perf_counter()
-    tool.log(metrics_of(0), 0)
+    tool.log(make_metrics(0), 0)
     tool.settle()
     return {
         "import": loaded - began,
@@ -281,40 +283,40 @@ def load(tool: Tool, folder: Path, _: int) -> dict[str, Any]:
     }
 
 
-def flat(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
+def run_flat(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
     """Log without a pause: nanoseconds a call, seconds until all of it is durable, bytes, files."""
     tool.load()
     tool.start(folder)
     nanoseconds = []
     began = time.perf_counter()
     for step in range(calls):
-        metrics = metrics_of(step)
+        metrics = make_metrics(step)
         called = time.perf_counter_ns()
         tool.log(metrics, step)
         nanoseconds.append(time.perf_counter_ns() - called)
     tool.finish()
     seconds = time.perf_counter() - began
-    size, files = _size(folder)
+    size, files = _folder_size(folder)
     points = calls * len(METRICS)
-    return _latencies(nanoseconds) | {"durable": seconds, "bytes": size / points, "files": files}
+    return _latency_quantiles(nanoseconds) | {"durable": seconds, "bytes": size / points, "files": files}
 
 
-def paced(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
+def run_paced(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
     """Log once every 2 ms, as a training loop does that has something to do in between."""
     tool.load()
     tool.start(folder)
     nanoseconds = []
     for step in range(calls):
-        metrics = metrics_of(step)
+        metrics = make_metrics(step)
         called = time.perf_counter_ns()
         tool.log(metrics, step)
         nanoseconds.append(time.perf_counter_ns() - called)
         time.sleep(0.002)
     tool.finish()
-    return _latencies(nanoseconds)
+    return _latency_quantiles(nanoseconds)
 
 
-def endless(tool: Tool, folder: Path, pause: int) -> dict[str, Any]:
+def run_endless(tool: Tool, folder: Path, pause: int) -> dict[str, Any]:
     """Log until killed, once a millisecond or, for a `pause` of 0, at once again; counts the calls in FOLDER/said."""
     with (folder / "said").open("w+b") as file:
         file.write(bytes(8))
@@ -324,20 +326,20 @@ def endless(tool: Tool, folder: Path, pause: int) -> dict[str, Any]:
     tool.start(folder)
     step, due = 0, time.perf_counter()
     while True:
-        tool.log(metrics_of(step), step)
+        tool.log(make_metrics(step), step)
         step += 1
         said[:] = step.to_bytes(8, "little")
-        due += KILOHERTZ
+        due += KILOHERTZ_PERIOD_SECONDS
         if pause and (left := due - time.perf_counter()) > 0:
             time.sleep(left)
 
 
-def ends(tool: Tool, folder: Path, how: int) -> dict[str, Any]:
+def run_ends(tool: Tool, folder: Path, how: int) -> dict[str, Any]:
     """Log 500 times and come to an end without `finish`: see ENDINGS."""
     tool.load()
     tool.start(folder)
     for step in range(500):
-        tool.log(metrics_of(step), step)
+        tool.log(make_metrics(step), step)
     ENDINGS[[*ENDINGS][how]]()
     return {}
 
@@ -355,7 +357,7 @@ ENDINGS: dict[str, Callable[[], object]] = {
 }
 
 
-def crowd(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
+def run_crowd(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
     """One of several processes on one folder: all load, wait for the word, then log and finish."""
     tool.load()
     tool.warm()
@@ -364,30 +366,31 @@ def crowd(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
         time.sleep(0.001)
     tool.start(folder)
     for step in range(calls):
-        tool.log(metrics_of(step), step)
+        tool.log(make_metrics(step), step)
     tool.finish()
     (folder / f"done-{os.getpid()}").write_text(str(time.time()))
     return {}
 
 
-def count(tool: Tool, folder: Path, _: int) -> dict[str, Any]:
+def run_count(tool: Tool, folder: Path, _: int) -> dict[str, Any]:
     """How many log calls are in the files."""
     tool.load()
     return {"calls": tool.count(folder)}
 
 
 JOBS: dict[str, Callable[[Tool, Path, int], dict[str, Any]]] = {
-    job.__name__: job for job in (load, flat, paced, endless, ends, crowd, count)
+    job.__name__.removeprefix("run_"): job
+    for job in (run_load, run_flat, run_paced, run_endless, run_ends, run_crowd, run_count)
 }
 
 
-def _latencies(nanoseconds: list[int]) -> dict[str, float]:
+def _latency_quantiles(nanoseconds: list[int]) -> dict[str, float]:
     ordered = sorted(nanoseconds)
     shares = {"median": 0.5, "p99": 0.99, "p99.9": 0.999}
     return {name: ordered[int(share * len(ordered))] / 1e3 for name, share in shares.items()}
 
 
-def _size(folder: Path) -> tuple[int, int]:
+def _folder_size(folder: Path) -> tuple[int, int]:
     """(bytes, files) of what the tool has left in the folder, its log files apart."""
     others = {"logs", "home", "out", "result.json"}
     files = [path for path in folder.rglob("*") if path.is_file() and not others & {*path.relative_to(folder).parts}]

@@ -19,27 +19,34 @@ from types import FrameType
 
 import labbench
 
-FOLDER = "LABBENCH_SHARES"
+FOLDER_VARIABLE = "LABBENCH_SHARES"
 """The environment variable that says where to write; without it nothing is looked at."""
-EVERY = 0.001
-WRITE_EVERY = 0.1
+SAMPLE_SECONDS = 0.001
+WRITE_SECONDS = 0.1
 
 Frame = tuple[str, str]
 """A module of labbench, as `train/loop`, else `torch/optim` or a file's name; a function in it."""
 
-STEP = {
+MODULE_PURPOSES = {
     "torch/optim": "optimizer",
-    "train/updates": "optimizer",
-    "train/optim": "optimizer",
-    "train/schedules": "optimizer",
-    "train/dropout": "dropout",
-    "train/data": "data",
-    "train/loading": "data",
-    "train/recorder": "recording",
+    "train/engine/optimizers": "optimizer",
+    "train/engine/schedules": "optimizer",
+    "train/engine/dropout": "dropout",
+    "train/data/dataset": "data",
+    "train/data/loading": "data",
+    "train/metric_buffer": "recording",
 }
-"""What a module does within an epoch of training; all others but those of `METRICS` do arithmetic."""
-METRICS = {"stacked_metrics_of", "first_of_largest", "metrics_of", "accuracy", "classification_accuracy", "add", "read"}
-"""Functions of `train/measures` and `train/losses` that count what is not minimised."""
+"""What a module does within an epoch of training; all others but those of `METRIC_FUNCTIONS` do arithmetic."""
+METRIC_FUNCTIONS = {
+    "compute_stacked_metrics",
+    "is_argmax",
+    "compute_metrics",
+    "accuracy",
+    "classification_accuracy",
+    "add",
+    "read",
+}
+"""Functions of `train/tasks/metrics` and `train/tasks/losses` that count what is not minimised."""
 
 
 class Sampler:
@@ -51,13 +58,13 @@ class Sampler:
         self.file = folder / f"{kind}-{os.getpid()}.json"
         self.first, self.last, self.written = time.perf_counter(), clock(), 0.0
 
-    def look(self, number: int, frame: FrameType | None) -> None:
+    def sample(self, number: int, frame: FrameType | None) -> None:
         now = self.clock()
-        frames = list(frames_of(frame))
+        frames = list(iter_frames(frame))
         place = next((f"{module}.{function}" for module, function in frames if "/" in module), "")
         self.seconds[f"{self.purpose(frames)} {place}"] += now - self.last
         self.last = now
-        if now - self.written > WRITE_EVERY:
+        if now - self.written > WRITE_SECONDS:
             self.written = now
             self.write()
 
@@ -67,15 +74,15 @@ class Sampler:
         beside.replace(self.file)
 
 
-def frames_of(frame: FrameType | None) -> Iterator[Frame]:
+def iter_frames(frame: FrameType | None) -> Iterator[Frame]:
     """From the innermost outwards."""
     while frame is not None:
-        yield module_of(frame.f_code.co_filename), frame.f_code.co_name
+        yield module_name(frame.f_code.co_filename), frame.f_code.co_name
         frame = frame.f_back
 
 
 @cache
-def module_of(filename: str) -> str:
+def module_name(filename: str) -> str:
     path = Path(filename)
     package = Path(labbench.__file__).parent
     if "torch/optim" in filename:
@@ -85,26 +92,26 @@ def module_of(filename: str) -> str:
 
 def purpose_in_worker(frames: list[Frame]) -> str:
     """What a worker process does, from the innermost of its frames outwards."""
-    if ("executors/worker", "events_of") not in frames:
+    if ("executors/worker_main", "train_and_listen") not in frames:
         sends = ("connection", "send") in frames
         return "recording" if sends else "idle" if ("connection", "recv") in frames else "preparing"
     if ("train/loop", "evaluate") in frames:
         return "validation"
-    if ("train/loop", "epoch") in frames:
+    if ("train/loop", "train_epoch") in frames:
         return purpose_in_epoch(frames)
-    own = {function for module, function in frames if module == "train/loop"}
-    return "recording" if own & {"part", "measured", "flush", "collect", "end"} else "preparing"
+    functions = {function for module, function in frames if module == "train/loop"}
+    return "recording" if functions & {"end_epoch", "record_epoch", "flush", "collect", "end_run"} else "preparing"
 
 
 def purpose_in_epoch(frames: list[Frame]) -> str:
     for module, function in frames:
-        if module in ("train/measures", "train/losses") and function in METRICS:
+        if module in ("train/tasks/metrics", "train/tasks/losses") and function in METRIC_FUNCTIONS:
             return "metrics"
-        if module in STEP:
-            return STEP[module]
-        if (module, function) == ("train/loop", "epoch"):
+        if module in MODULE_PURPOSES:
+            return MODULE_PURPOSES[module]
+        if (module, function) == ("train/loop", "train_epoch"):
             return "recording"  # the loop's own lines
-        if module.startswith("train/") and module != "train/random":  # which serves several
+        if module.startswith("train/") and module != "train/rng":  # which serves several
             return "arithmetic"
     return "arithmetic"
 
@@ -114,32 +121,32 @@ def purpose_in_driver(frames: list[Frame]) -> str:
     for module, function in frames:
         if module.startswith("store/"):
             return "SQLite"
-        if (module, function) == ("executors/workers", "receive"):
+        if (module, function) == ("executors/worker_pool", "receive"):
             return "receiving"
-        if module == "progress":
+        if module == "runner/progress":
             return "progress"
-        if (module, function) == ("driver", "train"):
+        if (module, function) == ("runner/driver", "train"):
             return "driving"
     return "start-up"
 
 
-_watched: list[str] = []
+_sampled_as: list[str] = []
 """What this process is watched as."""
 
 
 def watch_worker() -> None:
     """From now on look at this process by the wall's time, if anybody wants to know and does not look already."""
-    if FOLDER in os.environ and not _watched:
-        _watched.append("worker")
-        sampler = Sampler(Path(os.environ[FOLDER]), purpose_in_worker, "worker", time.perf_counter)
-        signal.signal(signal.SIGALRM, sampler.look)
-        signal.setitimer(signal.ITIMER_REAL, EVERY, EVERY)
+    if FOLDER_VARIABLE in os.environ and not _sampled_as:
+        _sampled_as.append("worker")
+        sampler = Sampler(Path(os.environ[FOLDER_VARIABLE]), purpose_in_worker, "worker", time.perf_counter)
+        signal.signal(signal.SIGALRM, sampler.sample)
+        signal.setitimer(signal.ITIMER_REAL, SAMPLE_SECONDS, SAMPLE_SECONDS)
 
 
 def watch_driver() -> Sampler:
     """From now on look at this process by the time that it computes."""
-    sampler = Sampler(Path(os.environ[FOLDER]), purpose_in_driver, "driver", time.process_time)
-    signal.signal(signal.SIGPROF, sampler.look)
-    signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
-    _watched.append("driver")  # it is no worker, though it imports the same task
+    sampler = Sampler(Path(os.environ[FOLDER_VARIABLE]), purpose_in_driver, "driver", time.process_time)
+    signal.signal(signal.SIGPROF, sampler.sample)
+    signal.setitimer(signal.ITIMER_PROF, SAMPLE_SECONDS, SAMPLE_SECONDS)
+    _sampled_as.append("driver")  # it is no worker, though it imports the same task
     return sampler

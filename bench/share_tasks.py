@@ -5,8 +5,8 @@ from __future__ import annotations
 from sampler import watch_worker
 from stack_tasks import Images, Residual
 
-from labbench.train.tasks.builtin import Digits
+from labbench.train.tasks.builtin import DigitsTask
 
-__all__ = ["Digits", "Images", "Residual"]
+__all__ = ["DigitsTask", "Images", "Residual"]
 
 watch_worker()

@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sampler
-from stacks import CASES, PROCESSES, TASKS, Case
+from stacks import CASES, PROCESS_COUNT, TASKS, Case
 
 HERE = Path(__file__).parent
 IN_WORKERS = (
@@ -44,7 +44,7 @@ IN_WORKERS = (
     "preparing",
     "idle",
 )
-PLACES = 25
+MAX_PLACES = 25
 IN_DRIVER = ("SQLite", "receiving", "driving", "progress", "start-up")
 
 
@@ -52,13 +52,15 @@ def train(grid: Path, epochs: int, folder: Path) -> float:
     """Train the grid by a command of its own, watched; returns its seconds."""
     words = [sys.executable, str(HERE / "shares.py"), "--train", str(grid), str(epochs)]
     began = time.perf_counter()
-    subprocess.run(words, check=True, cwd=folder, capture_output=True, env={**os.environ, sampler.FOLDER: str(folder)})
+    subprocess.run(
+        words, check=True, cwd=folder, capture_output=True, env={**os.environ, sampler.FOLDER_VARIABLE: str(folder)}
+    )
     return time.perf_counter() - began
 
 
-def watched_command(grid: str, epochs: str) -> None:
+def run_sampled_command(grid: str, epochs: str) -> None:
     """`labbench run` in this process."""
-    watching = sampler.watch_driver()
+    driver_sampler = sampler.watch_driver()
     from labbench.cli import main
 
     try:
@@ -73,42 +75,42 @@ def watched_command(grid: str, epochs: str) -> None:
                 "--device",
                 "cpu",
                 "--workers",
-                str(PROCESSES),
+                str(PROCESS_COUNT),
             ]
         )
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        watching.seconds["start-up"] += time.process_time() - sum(watching.seconds.values())  # Python's own
-        watching.write()
+        driver_sampler.seconds["start-up"] += time.process_time() - sum(driver_sampler.seconds.values())  # Python's own
+        driver_sampler.write()
 
 
-def shares(case: Case, epochs: int) -> tuple[float, Counter[str], Counter[str]]:
+def measure_shares(case: Case, epochs: int) -> tuple[float, Counter[str], Counter[str]]:
     """Seconds of a training of the case; the shares of the workers' time, and of the driver's core."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         grid = folder / "grid.toml"
         tasks = HERE / "share_tasks.py"
-        text = case.grid.replace('"digits"', f'"{tasks}:Digits"').replace(f"{TASKS}:", f"{tasks}:")
+        text = case.grid.replace('"digits"', f'"{tasks}:DigitsTask"').replace(f"{TASKS}:", f"{tasks}:")
         grid.write_text(f'name = "bench"\n{text}')
         began = time.perf_counter()
         seconds = train(grid, epochs, folder)
         workers: Counter[str] = Counter()
         for file in folder.glob("worker-*.json"):
-            told = json.loads(file.read_text())
-            before = told["first"] - began
-            workers.update(told["seconds"])
+            result = json.loads(file.read_text())
+            before = result["first"] - began
+            workers.update(result["seconds"])
             workers["loading"] += before
-            workers["idle"] += seconds - before - sum(told["seconds"].values())
-        workers["idle"] += seconds * (PROCESSES - len(list(folder.glob("worker-*.json"))))
+            workers["idle"] += seconds - before - sum(result["seconds"].values())
+        workers["idle"] += seconds * (PROCESS_COUNT - len(list(folder.glob("worker-*.json"))))
         (driver,) = (json.loads(file.read_text())["seconds"] for file in folder.glob("driver-*.json"))
     return (
         seconds,
-        by_purpose(workers, PROCESSES * seconds),
-        by_purpose(driver, seconds),
+        shares_by_purpose(workers, PROCESS_COUNT * seconds),
+        shares_by_purpose(driver, seconds),
     )
 
 
-def by_purpose(seconds: Mapping[str, float], whole: float) -> Counter[str]:
+def shares_by_purpose(seconds: Mapping[str, float], whole: float) -> Counter[str]:
     """Shares of the whole by purpose, and by purpose and function."""
     shares: Counter[str] = Counter()
     for name, value in seconds.items():
@@ -123,7 +125,7 @@ def print_places(name: str, rounds: Sequence[Counter[str]]) -> None:
     """The functions in which most of the workers' time goes by."""
     places = {place: statistics.median(one[place] for one in rounds) for one in rounds for place in one if " " in place}
     print(f"\n{name}:")
-    for place in sorted(places, key=places.__getitem__, reverse=True)[:PLACES]:
+    for place in sorted(places, key=places.__getitem__, reverse=True)[:MAX_PLACES]:
         print(f"  {places[place]:6.1%}  {place}")
 
 
@@ -138,14 +140,14 @@ def main() -> None:
     parser.add_argument("--train", nargs=2, metavar=("GRID", "EPOCHS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
-        watched_command(*options.train)
+        run_sampled_command(*options.train)
         return
     names = options.case or [name for name, case in CASES.items() if case.device == "cpu"]
     found: dict[str, list[tuple[float, Counter[str], Counter[str]]]] = {}
     for _ in range(1 if options.quick else options.rounds):
         for name in names:
             case = CASES[name]
-            found.setdefault(name, []).append(shares(case, case.quick if options.quick else case.epochs))
+            found.setdefault(name, []).append(measure_shares(case, case.quick if options.quick else case.epochs))
     print(f"load {os.getloadavg()[0]:.1f}")
     print("| | " + " | ".join(names) + " |\n| --- |" + " --- |" * len(names))
     print(

@@ -22,51 +22,51 @@ from stacks import CASES, Case
 from labbench.executors.worker_pool import WORKER_ENVIRONMENT
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import RunRecord, Runtime
-from labbench.runner.run_grid import read_asked
-from labbench.train.data.placement import free_bytes, placed
-from labbench.train.engine.schedules import Clock
-from labbench.train.engine.stepper import Lesson
-from labbench.train.grouping.arrange import new_stack
+from labbench.runner.run_grid import load_grid
+from labbench.train.data.placement import free_bytes, place_data
+from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.stepper import Workload
+from labbench.train.grouping.arrange import make_stack
 from labbench.train.grouping.loop_or_stack import first_batch
-from labbench.train.grouping.memory import SHARE, peak_on_cuda
-from labbench.train.precision import prepare
-from labbench.train.run_state import Member
+from labbench.train.grouping.memory import MAX_STACK_SHARE, measure_cuda_peak
+from labbench.train.precision import prepare_device
+from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import load_task, make_data, make_model
 
 WIDTHS = (1, 8, 64)
-UPDATES = 3
-MEGABYTE = 2**20
+UPDATE_COUNT = 3
+BYTES_PER_MEGABYTE = 2**20
 
 
-def peak_of(case: Case, runs: int) -> int:
+def peak_bytes(case: Case, runs: int) -> int:
     """The bytes that this process, or the device, has held at the most, with a stack of so many runs."""
-    device = torch.device(prepare(case.device))
+    device = torch.device(prepare_device(case.device))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "grid.toml")
         path.write_text(f'name = "bench"\n{case.grid}')
-        asked = read_asked(path, overrides=[])
+        asked = load_grid(path, overrides=[])
     task = load_task(asked.grid.task)
     config = with_defaults(asked.runs[-1].config, {**TRAINING, **task.params})
-    lesson = Lesson(task, placed(make_data(task, config), device, torch.float32), config["batch_size"])
+    workload = Workload(task, place_data(make_data(task, config), device, torch.float32), config["batch_size"])
     run = RunRecord(1, "run00000", "a run", "bench", "running", config)
-    members = [Member(run, {**config, "seed": seed}, None, Runtime()) for seed in range(runs)]
+    members = [TrainingRun(run, {**config, "seed": seed}, None, Runtime()) for seed in range(runs)]
 
     def work() -> None:
-        stack = new_stack(members, [make_model(task, member.config) for member in members], lesson, Clock())
+        stack = make_stack(members, [make_model(task, member.config) for member in members], workload, StepCounter())
         stack.train(True)
-        for _ in range(UPDATES):
-            stack.step(first_batch([member.config["seed"] for member in members], lesson))
+        for _ in range(UPDATE_COUNT):
+            stack.step(first_batch([member.config["seed"] for member in members], workload))
         stack.train(False)
-        stack.evaluate(lesson.data.bring((lesson.data.val[0], lesson.data.val[1])))
+        stack.evaluate(workload.data.to_device((workload.data.val[0], workload.data.val[1])))
 
     if device.type == "cuda":
-        return peak_on_cuda(device, work)
+        return measure_cuda_peak(device, work)
     work()
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def available(case: Case) -> int:
+def available_bytes(case: Case) -> int:
     """The bytes that are free for a process: of the device's memory, or of the machine's."""
     free = free_bytes(torch.device(case.device))
     if free is not None:
@@ -87,11 +87,11 @@ def main() -> None:
             print(f"{name:10} unmeasured, there is no CUDA device here")
             continue
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            peaks = [pool.apply(peak_of, (case, width)) for width in WIDTHS]
+            peaks = [pool.apply(peak_bytes, (case, width)) for width in WIDTHS]
         a_run = (peaks[-1] - peaks[0]) / (WIDTHS[-1] - WIDTHS[0])
-        largest = int((SHARE * available(case) - (peaks[0] - a_run)) / a_run)
-        columns = " ".join(f"{peak / MEGABYTE:7.0f} MB" for peak in peaks)
-        print(f"{name:10} {columns} {a_run / MEGABYTE:7.2f} MB   {largest:,}", flush=True)
+        largest = int((MAX_STACK_SHARE * available_bytes(case) - (peaks[0] - a_run)) / a_run)
+        columns = " ".join(f"{peak / BYTES_PER_MEGABYTE:7.0f} MB" for peak in peaks)
+        print(f"{name:10} {columns} {a_run / BYTES_PER_MEGABYTE:7.2f} MB   {largest:,}", flush=True)
 
 
 if __name__ == "__main__":

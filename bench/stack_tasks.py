@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from labbench.params.param import Param
-from labbench.train.data.dataset import Data, digits
+from labbench.train.data.dataset import Data, load_digits
 from labbench.train.tasks.models import cnn
 
 
@@ -20,11 +20,11 @@ class Images:
     params: Mapping[str, Param] = MappingProxyType({})
 
     def data(self, config: dict[str, Any]) -> Data:
-        def enlarged(split: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        def enlarge(split: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return nn.functional.interpolate(split[0], scale_factor=2.0, mode="bilinear"), split[1]
 
-        given = digits()
-        return Data(enlarged(given.train), enlarged(given.val))
+        original = load_digits()
+        return Data(enlarge(original.train), enlarge(original.val))
 
     def model(self, config: dict[str, Any]) -> nn.Module:
         return cnn((1, 16, 16), [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
@@ -36,11 +36,11 @@ class LargeImages:
     params: Mapping[str, Param] = MappingProxyType({})
 
     def data(self, config: dict[str, Any]) -> Data:
-        def enlarged(split: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        def enlarge(split: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return nn.functional.interpolate(split[0], size=(28, 28), mode="bilinear"), split[1]
 
-        given = digits()
-        return Data(enlarged(given.train), enlarged(given.val))
+        original = load_digits()
+        return Data(enlarge(original.train), enlarge(original.val))
 
     def model(self, config: dict[str, Any]) -> nn.Module:
         return cnn((1, 28, 28), [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
@@ -52,7 +52,7 @@ class Residual:
     params: Mapping[str, Param] = MappingProxyType({})
 
     def data(self, config: dict[str, Any]) -> Data:
-        return digits()
+        return load_digits()
 
     def model(self, config: dict[str, Any]) -> nn.Module:
         return ResidualMLP()

@@ -39,12 +39,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from labbench.executors.worker_pool import WORKER_ENVIRONMENT, start_forkserver
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, RunRecord
-from labbench.runner.run_grid import Asked, read_asked, run_grid
+from labbench.runner.run_grid import ExpandedGrid, load_grid, run_grid
 from labbench.store.reader import Reader
 from labbench.train.tasks.task import load_task, make_data, make_model
 
 TASKS = Path(__file__).with_name("stack_tasks.py")
-PROCESSES = 2
+PROCESS_COUNT = 2
 
 OPTIMIZERS = """
 [[zip]]
@@ -112,7 +112,7 @@ CASES = {
 }
 
 
-def plain(task_name: str, config: Config, *, loader: bool, device: str = "cpu") -> float:
+def train_plain_loop(task_name: str, config: Config, *, loader: bool, device: str = "cpu") -> float:
     """Train one run as people write it; returns its accuracy on the validation data."""
     task = load_task(task_name)
     config = with_defaults(config, {**TRAINING, **task.params})
@@ -127,7 +127,7 @@ def plain(task_name: str, config: Config, *, loader: bool, device: str = "cpu") 
     for _ in range(config["epochs"]):
         model.train()
         losses, right = [], 0.0
-        for inputs, targets in batches(data.train, config["batch_size"], loader=loader):
+        for inputs, targets in iter_batches(data.train, config["batch_size"], loader=loader):
             optimizer.zero_grad()
             outputs = model(inputs)
             loss = F.cross_entropy(outputs, targets)
@@ -143,46 +143,48 @@ def plain(task_name: str, config: Config, *, loader: bool, device: str = "cpu") 
     return accuracy
 
 
-def batches(split: tuple[Tensor, Tensor], size: int, *, loader: bool) -> Iterable[Sequence[Tensor]]:
+def iter_batches(split: tuple[Tensor, Tensor], size: int, *, loader: bool) -> Iterable[Sequence[Tensor]]:
     if loader:
         return DataLoader(TensorDataset(*split), batch_size=size, shuffle=True)
     order = torch.randperm(len(split[0]), device=split[0].device).split(size)
     return ((split[0][indices], split[1][indices]) for indices in order)
 
 
-def one_process(asked: Asked, *, loader: bool, device: str = "cpu") -> list[float]:
-    return [plain(asked.grid.task, run.config, loader=loader, device=device) for run in asked.runs]
+def train_in_one_process(asked: ExpandedGrid, *, loader: bool, device: str = "cpu") -> list[float]:
+    return [train_plain_loop(asked.grid.task, run.config, loader=loader, device=device) for run in asked.runs]
 
 
-def several_processes(asked: Asked, pool: Any) -> list[float]:
+def train_in_processes(asked: ExpandedGrid, pool: Any) -> list[float]:
     """The runs in turn in worker processes, which have loaded torch."""
-    accuracies: list[float] = pool.map(partial(_plain_run, asked.grid.task), [run.config for run in asked.runs], 1)
+    accuracies: list[float] = pool.map(
+        partial(_train_with_loader, asked.grid.task), [run.config for run in asked.runs], 1
+    )
     return accuracies
 
 
-def _plain_run(task_name: str, config: Config) -> float:
-    return plain(task_name, config, loader=True)
+def _train_with_loader(task_name: str, config: Config) -> float:
+    return train_plain_loop(task_name, config, loader=True)
 
 
 def set_up_worker() -> None:
     torch.set_num_threads(1)
 
 
-def with_labbench(asked: Asked, device: str = "cpu") -> list[float]:
+def train_with_labbench(asked: ExpandedGrid, device: str = "cpu") -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder, "runs.db")
-        run_grid(asked, db, Silent(), device=device, workers=PROCESSES if device == "cpu" else None)
+        run_grid(asked, db, SilentProgress(), device=device, workers=PROCESS_COUNT if device == "cpu" else None)
         with Reader(db) as reader:
             runs = {run.name: run for run in reader.runs()}
-        return [accuracy_of(runs[run.name]) for run in asked.runs]
+        return [final_accuracy(runs[run.name]) for run in asked.runs]
 
 
-def accuracy_of(run: RunRecord) -> float:
+def final_accuracy(run: RunRecord) -> float:
     """The last one; a run that diverged has the accuracy of a guess, or none."""
     return run.summary["val/accuracy"].last if "val/accuracy" in run.summary else 0.1
 
 
-class Silent:
+class SilentProgress:
     """Nobody who is told how it goes."""
 
     def begin(self, *_: object) -> None: ...
@@ -196,58 +198,58 @@ def measure(case: Case, rounds: int, epochs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "grid.toml")
         path.write_text(f'name = "bench"\n{case.grid}')
-        asked = read_asked(path, overrides=[f"epochs={epochs}"])
+        asked = load_grid(path, overrides=[f"epochs={epochs}"])
     warm_up(asked)
     if case.device != "cpu":
-        ways = {
-            "resident": partial(one_process, loader=False, device=case.device),
-            "labbench": partial(with_labbench, device=case.device),
+        methods = {
+            "resident": partial(train_in_one_process, loader=False, device=case.device),
+            "labbench": partial(train_with_labbench, device=case.device),
         }
-        report(asked, *in_turn(ways, asked, rounds))
+        report(asked, *measure_in_turn(methods, asked, rounds))
         return
-    with multiprocessing.get_context("spawn").Pool(PROCESSES, set_up_worker) as pool:
-        several_processes(asked, pool)
-        report(asked, *in_turn(ways_on_cpu(pool), asked, rounds))
+    with multiprocessing.get_context("spawn").Pool(PROCESS_COUNT, set_up_worker) as pool:
+        train_in_processes(asked, pool)
+        report(asked, *measure_in_turn(methods_on_cpu(pool), asked, rounds))
 
 
-Way: TypeAlias = Callable[[Asked], list[float]]
+TrainingMethod: TypeAlias = Callable[[ExpandedGrid], list[float]]
 """Trains a grid; returns the final accuracies."""
 
 
-def ways_on_cpu(pool: Any) -> dict[str, Way]:
+def methods_on_cpu(pool: Any) -> dict[str, TrainingMethod]:
     return {
-        "loader": partial(one_process, loader=True),
-        "resident": partial(one_process, loader=False),
-        "workers": partial(several_processes, pool=pool),
-        "labbench": with_labbench,
+        "loader": partial(train_in_one_process, loader=True),
+        "resident": partial(train_in_one_process, loader=False),
+        "workers": partial(train_in_processes, pool=pool),
+        "labbench": train_with_labbench,
     }
 
 
-def in_turn(
-    ways: Mapping[str, Way], asked: Asked, rounds: int
+def measure_in_turn(
+    methods: Mapping[str, TrainingMethod], asked: ExpandedGrid, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """By way the seconds of each round, and the accuracies of the last one."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    """By method the seconds of each round, and the accuracies of the last one."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     accuracies: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, method in methods.items():
             start = time.perf_counter()
-            accuracies[name] = way(asked)
+            accuracies[name] = method(asked)
             seconds[name].append(time.perf_counter() - start)
     return seconds, accuracies
 
 
-def warm_up(asked: Asked) -> None:
+def warm_up(asked: ExpandedGrid) -> None:
     """Start the server of worker processes and let it load torch; warm this process, too."""
     os.environ.update({key: value for key, value in WORKER_ENVIRONMENT.items() if not key.startswith("MALLOC")})
     torch.set_num_threads(1)
     start_forkserver()
     few = replace(asked, runs=asked.runs[:2])
-    one_process(few, loader=True)
-    with_labbench(few)
+    train_in_one_process(few, loader=True)
+    train_with_labbench(few)
 
 
-def report(asked: Asked, seconds: dict[str, list[float]], accuracies: dict[str, list[float]]) -> None:
+def report(asked: ExpandedGrid, seconds: dict[str, list[float]], accuracies: dict[str, list[float]]) -> None:
     task = load_task(asked.grid.task)
     config = with_defaults(asked.runs[0].config, {**TRAINING, **task.params})
     samples = len(make_data(task, config).train[0])

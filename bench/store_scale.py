@@ -19,16 +19,16 @@ from functools import partial
 from pathlib import Path
 
 from labbench.records import NewRun, Points, RunRecord
-from labbench.store.maintenance.health import examine
+from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.schema import DDL, statements
 from labbench.store.writer import Writer
 
-TENSORBOARD = 44.0
+TENSORBOARD_BYTES_PER_POINT = 44.0
 """Bytes a point of torch's SummaryWriter: four scalars a step, 50,000 steps."""
 
-LONG, CURVE, COLUMNS = 1_000_000, 1_000, 400
-RUNS_AT_ONCE = 100
+LONG_STEPS, CURVE_STEPS, COLUMNS = 1_000_000, 1_000, 400
+RUNS_PER_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Timing:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
-    def shown(self, scale: float, unit: str) -> str:
+    def format_range(self, scale: float, unit: str) -> str:
         low, high = min(self.seconds) * scale, max(self.seconds) * scale
         return f"{self.median * scale:,.3g} {unit} ({low:,.3g} - {high:,.3g})"
 
 
-def timed(function: Callable[[], object], repetitions: int = 7) -> Timing:
+def time_calls(function: Callable[[], object], repetitions: int = 7) -> Timing:
     seconds = []
     for _ in range(repetitions):
         began = time.perf_counter()
@@ -55,15 +55,15 @@ def timed(function: Callable[[], object], repetitions: int = 7) -> Timing:
     return Timing(seconds)
 
 
-def show(what: str, goal: str, measured: str, baseline: str = "", ratio: str = "") -> None:
+def print_row(what: str, goal: str, measured: str, baseline: str = "", ratio: str = "") -> None:
     print(f"{what:<46} {goal:<16} {measured:<28} {baseline:<42} {ratio}", flush=True)
 
 
-def against(what: str, goal: str, measured: Timing, baseline: Timing, name: str, *, unit: str = "ms") -> None:
+def print_comparison(what: str, goal: str, measured: Timing, baseline: Timing, name: str, *, unit: str = "ms") -> None:
     """A row with a baseline; its unit is ms, or k/s of rates."""
     scale = {"ms": 1e3, "k/s": 1e-3}[unit]
     ratio = f"{measured.median / baseline.median:.3g}"
-    show(what, goal, measured.shown(scale, unit), f"{name}: {baseline.shown(scale, unit)}", ratio)
+    print_row(what, goal, measured.format_range(scale, unit), f"{name}: {baseline.format_range(scale, unit)}", ratio)
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="an empty one, where the databases stay")
     options = parser.parse_args()
-    show(
+    print_row(
         "what",
         "goal",
         "median (range)",
@@ -79,37 +79,37 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        writing(folder)
-        size(folder)
+        measure_writing(folder)
+        measure_size(folder)
         path = folder / "scale.db"
-        fill(path, options.runs)
-        reading(path)
-        late_point(path)
+        fill_database(path, options.runs)
+        measure_reading(path)
+        measure_late_point(path)
 
 
-def writing(folder: Path) -> None:
+def measure_writing(folder: Path) -> None:
     """50 points of 20 series a transaction, as a stack of runs writes them; in turns with a plain table."""
     series, per_transaction, transactions = 20, 50, 60
     n = series * per_transaction * transactions
     ours, plain = [], []
     for turn in range(5):
         with Writer(folder / f"write{turn}.db") as writer:
-            runs = begun(writer, series)
-            batches = list(batches_of(runs, per_transaction, transactions))
-            ours.append(timed(partial(each, writer.write, batches), 1).median)
+            runs = start_runs(writer, series)
+            batches = list(make_batches(runs, per_transaction, transactions))
+            ours.append(time_calls(partial(call_each, writer.write, batches), 1).median)
         with closing(plain_table(folder / f"plain{turn}.db")) as connection:
-            plain.append(timed(partial(each, partial(insert, connection), batches), 1).median)
+            plain.append(time_calls(partial(call_each, partial(insert_points, connection), batches), 1).median)
     rates, plain_rates = Timing([n / seconds for seconds in ours]), Timing([n / seconds for seconds in plain])
     what = f"points written, {series} series x {per_transaction} a transaction"
-    against(what, ">= 300 k/s", rates, plain_rates, "plain table", unit="k/s")
+    print_comparison(what, ">= 300 k/s", rates, plain_rates, "plain table", unit="k/s")
 
 
-def each(function: Callable[[list[Points]], object], batches: Sequence[list[Points]]) -> None:
+def call_each(function: Callable[[list[Points]], object], batches: Sequence[list[Points]]) -> None:
     for batch in batches:
         function(batch)
 
 
-def batches_of(runs: Sequence[RunRecord], per_transaction: int, transactions: int) -> Iterator[list[Points]]:
+def make_batches(runs: Sequence[RunRecord], per_transaction: int, transactions: int) -> Iterator[list[Points]]:
     for start in range(0, per_transaction * transactions, per_transaction):
         steps = range(start, start + per_transaction)
         times = [7 * step for step in steps]
@@ -125,7 +125,7 @@ def plain_table(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def insert(connection: sqlite3.Connection, batch: Sequence[Points]) -> None:
+def insert_points(connection: sqlite3.Connection, batch: Sequence[Points]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for number, points in enumerate(batch):
         rows = zip(points.steps, points.times, points.values, strict=True)
@@ -134,11 +134,11 @@ def insert(connection: sqlite3.Connection, batch: Sequence[Points]) -> None:
     connection.execute("COMMIT")
 
 
-def size(folder: Path) -> None:
+def measure_size(folder: Path) -> None:
     """The work by which the loggers are compared: four scalars a step, 50,000 steps, 1 ms a step."""
     path = folder / "size.db"
     with Writer(path) as writer:
-        [run] = begun(writer, 1)
+        [run] = start_runs(writer, 1)
         for start in range(0, 50_000, 1_000):
             steps = range(start, start + 1_000)
             writer.write(
@@ -146,80 +146,88 @@ def size(folder: Path) -> None:
                 for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
             )
     [file] = folder.glob("size.db*")  # one file is left
-    share(file, 200_000, "bytes a point, 4 x 50,000, closed")
+    print_share(file, 200_000, "bytes a point, 4 x 50,000, closed")
 
 
-def share(file: Path, n: int, what: str) -> None:
+def print_share(file: Path, n: int, what: str) -> None:
     a_point = file.stat().st_size / n
-    baseline = f"{TENSORBOARD:.0f} TensorBoard"
-    show(what, "<= 0.7 of it", f"{a_point:.1f}", baseline, f"{a_point / TENSORBOARD:.3g}")
+    baseline = f"{TENSORBOARD_BYTES_PER_POINT:.0f} TensorBoard"
+    print_row(what, "<= 0.7 of it", f"{a_point:.1f}", baseline, f"{a_point / TENSORBOARD_BYTES_PER_POINT:.3g}")
 
 
-def fill(path: Path, runs: int) -> None:
+def fill_database(path: Path, runs: int) -> None:
     """Runs of 850 training losses and 50 of validation; 1,000 of them have 1,000, and one more a million."""
     n, began = 0, time.perf_counter()
     with Writer(path) as writer:
-        for start in range(0, runs, RUNS_AT_ONCE):
-            length = CURVE if start < CURVE else 850
-            some = begun(writer, RUNS_AT_ONCE, start)
+        for start in range(0, runs, RUNS_PER_BATCH):
+            length = CURVE_STEPS if start < CURVE_STEPS else 850
+            some = start_runs(writer, RUNS_PER_BATCH, start)
             lengths = {"loss": length, "val/loss": 50}
-            writer.write(curve(run, metric, size) for run in some for metric, size in lengths.items())
-            n += RUNS_AT_ONCE * (length + 50)
-        [long] = begun(writer, 1, runs)
-        writer.write([curve(long, "long", LONG)])
-        n += LONG
+            writer.write(make_curve(run, metric, size) for run in some for metric, size in lengths.items())
+            n += RUNS_PER_BATCH * (length + 50)
+        [long] = start_runs(writer, 1, runs)
+        writer.write([make_curve(long, "long", LONG_STEPS)])
+        n += LONG_STEPS
     seconds = time.perf_counter() - began
-    show(f"{runs + 1:,} runs, {n / 1e6:.1f} M points, made in", "", f"{seconds:.0f} s")
-    share(path, n, "bytes a point, all of it, closed")
+    print_row(f"{runs + 1:,} runs, {n / 1e6:.1f} M points, made in", "", f"{seconds:.0f} s")
+    print_share(path, n, "bytes a point, all of it, closed")
 
 
-def begun(writer: Writer, count: int, first: int = 0) -> list[RunRecord]:
+def start_runs(writer: Writer, count: int, first: int = 0) -> list[RunRecord]:
     wanted = [NewRun(f"run {number}", {"lr": random.random(), "seed": number}, f"{number:064x}")
               for number in range(first, first + count)]  # fmt: skip
     queued = writer.queue("scale", wanted, task="digits", metrics={"val/loss": "min"})
     return writer.claim([run.key for run in queued])
 
 
-def curve(run: RunRecord, metric: str, length: int) -> Points:
+def make_curve(run: RunRecord, metric: str, length: int) -> Points:
     steps = range(length)
     values = [1 / (step + 1) ** 0.5 + 0.1 * random.random() for step in steps]
     return Points(run.key, run.attempt, metric, steps, [7 * step for step in steps], values)
 
 
-def reading(path: Path) -> None:
+def measure_reading(path: Path) -> None:
     with Reader(path) as reader, closing(sqlite3.connect(path)) as connection:
-        page = timed(lambda: reader.runs(sort="best(val/loss)", limit=50))
+        page = time_calls(lambda: reader.runs(sort="best(val/loss)", limit=50))
         query = """
             SELECT run_id FROM points WHERE metric_id = (SELECT id FROM metrics WHERE name = 'val/loss')
             GROUP BY run_id ORDER BY min(value) LIMIT 50
         """
-        grouped = timed(lambda: connection.execute(query).fetchall(), 3)
-        against("page of 50 runs by best val/loss", "<= 20 ms", page, grouped, "GROUP BY")
+        grouped = time_calls(lambda: connection.execute(query).fetchall(), 3)
+        print_comparison("page of 50 runs by best val/loss", "<= 20 ms", page, grouped, "GROUP BY")
 
         [long] = reader.runs(f"name='run {reader.count() - 1}'")
-        whole = timed(lambda: reader.series(long.key, "long"), 3)
-        zooms = {"": (0, LONG - 1), ", half": (LONG // 4, 3 * LONG // 4), ", a hundredth": (500_000, 510_000)}
+        whole = time_calls(lambda: reader.series(long.key, "long"), 3)
+        zooms = {
+            "": (0, LONG_STEPS - 1),
+            ", half": (LONG_STEPS // 4, 3 * LONG_STEPS // 4),
+            ", a hundredth": (500_000, 510_000),
+        }
         for name, (first, last) in zooms.items():
             draw = partial(reader.curves, [long.id], "long", COLUMNS, first_step=first, last_step=last)
-            against(f"curve of 1 M points, {COLUMNS} columns{name}", "<= 5 ms", timed(draw), whole, "all points")
+            print_comparison(
+                f"curve of 1 M points, {COLUMNS} columns{name}", "<= 5 ms", time_calls(draw), whole, "all points"
+            )
 
-        many = reader.runs(limit=CURVE, summaries=False)
-        whole = timed(lambda: [reader.series(run.key, "loss") for run in many], 3)
+        many = reader.runs(limit=CURVE_STEPS, summaries=False)
+        whole = time_calls(lambda: [reader.series(run.key, "loss") for run in many], 3)
         for name, times in (("", False), (", with times", True)):
             draw = partial(reader.curves, [run.id for run in many], "loss", COLUMNS, times=times)
-            against(f"1,000 curves of 1,000 points{name}", "<= 600 ms", timed(draw, 5), whole, "all points")
-    show("all summaries and rollups checked", "", timed(lambda: examine(path), 1).shown(1, "s"))
+            print_comparison(
+                f"1,000 curves of 1,000 points{name}", "<= 600 ms", time_calls(draw, 5), whole, "all points"
+            )
+    print_row("all summaries and rollups checked", "", time_calls(lambda: diagnose(path), 1).format_range(1, "s"))
 
 
-def late_point(path: Path) -> None:
+def measure_late_point(path: Path) -> None:
     """A point that comes too late: near the end of a series of a million, and at its beginning."""
     with Reader(path) as reader:
         [long] = reader.runs(f"name='run {reader.count() - 1}'")
     with Writer(path) as writer:
-        for name, step, repetitions in (("end", LONG - 50, 7), ("beginning", 0, 2)):
+        for name, step, repetitions in (("end", LONG_STEPS - 50, 7), ("beginning", 0, 2)):
             again = Points(long.key, long.attempt, "long", [step], [7 * step], [0.5])
-            took = timed(partial(writer.write, [again]), repetitions)
-            show(f"a step of 1 M logged again, at the {name}", "", took.shown(1e3, "ms"))
+            took = time_calls(partial(writer.write, [again]), repetitions)
+            print_row(f"a step of 1 M logged again, at the {name}", "", took.format_range(1e3, "ms"))
 
 
 if __name__ == "__main__":

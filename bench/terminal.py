@@ -71,7 +71,9 @@ class Terminal:
         """Press keys, by tmux's names."""
         self._tmux("send-keys", "-t", "m", *names)
 
-    def until(self, holds: Callable[[str], object], *, since: float | None = None, timeout: float = 120.0) -> float:
+    def wait_until(
+        self, holds: Callable[[str], object], *, since: float | None = None, timeout: float = 120.0
+    ) -> float:
         """Seconds from `since` (the start, if None) until the screen is as it should; infinity after the timeout."""
         since = self.started if since is None else since
         while time.perf_counter() - since < timeout:

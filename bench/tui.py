@@ -27,7 +27,7 @@ from terminal import Terminal
 
 HERE = Path(__file__).parent
 WANDB = "wandb==0.31.0"
-STARTS = 5
+START_COUNT = 5
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Bench:
     """Emptied at the end."""
     with_wandb: bool
 
-    def python_of_wandb(self) -> Path:
+    def wandb_python(self) -> Path:
         """The interpreter of wandb's own environment, made where there is none."""
         home = self.folder / "wandb-env"
         python = home / "bin" / "python"
@@ -63,7 +63,7 @@ class Bench:
         folder = self.folder / f"{tool}-{runs}x{metrics}x{points}"
         if not folder.exists():
             unfinished = Path(tempfile.mkdtemp(dir=self.scratch))
-            python = sys.executable if tool == "labbench" else self.python_of_wandb()
+            python = sys.executable if tool == "labbench" else self.wandb_python()
             sizes = map(str, (runs, metrics, points))
             subprocess.run([python, HERE / "tui_data.py", tool, unfinished, *sizes], check=True)
             unfinished.rename(folder)
@@ -85,37 +85,37 @@ class Bench:
             "WANDB_ERROR_REPORTING": "false",
             "PYTHONDONTWRITEBYTECODE": "",
         }
-        return Terminal([str(self.python_of_wandb().parent / "wandb"), "leet", str(runs_folder)], environ=home)
+        return Terminal([str(self.wandb_python().parent / "wandb"), "leet", str(runs_folder)], environ=home)
 
 
-def seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} s" if math.isfinite(value) else "no answer"
 
 
-def milliseconds(value: float | None) -> str:
+def format_milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{1000 * value:.0f} ms" if math.isfinite(value) else "no answer"
 
 
-def shown(terminal: Terminal, words: str) -> tuple[float, float]:
+def measure_start(terminal: Terminal, words: str) -> tuple[float, float]:
     """Seconds to the first paint and to these words."""
     with terminal:
-        return terminal.until(str.strip), terminal.until(lambda screen: words in screen)
+        return terminal.wait_until(str.strip), terminal.wait_until(lambda screen: words in screen)
 
 
-def medians(pairs: list[tuple[float, float]]) -> str:
-    return ", ".join(seconds(statistics.median(values)) for values in zip(*pairs, strict=True))
+def format_medians(pairs: list[tuple[float, float]]) -> str:
+    return ", ".join(format_seconds(statistics.median(values)) for values in zip(*pairs, strict=True))
 
 
-def paint(bench: Bench) -> Iterator[Row]:
+def measure_paint(bench: Bench) -> Iterator[Row]:
     """First paint, and the table with its runs: the median of several starts, in which the two take turns."""
     for runs in (10, 100, 1000, 10_000):
         metrics, points = (4, 1000) if runs <= 1000 else (1, 10)
         ours, theirs = [], []
-        for _ in range(STARTS):
-            ours.append(shown(bench.labbench(runs, metrics, points), f"of {runs}"))
+        for _ in range(START_COUNT):
+            ours.append(measure_start(bench.labbench(runs, metrics, points), f"of {runs}"))
             if bench.with_wandb and runs <= 1000:
-                theirs.append(shown(bench.leet(runs), "Runs ["))
-        yield Row(f"first paint, table of {runs:,} runs", medians(ours), medians(theirs), "<= LEET")
+                theirs.append(measure_start(bench.leet(runs), "Runs ["))
+        yield Row(f"first paint, table of {runs:,} runs", format_medians(ours), format_medians(theirs), "<= LEET")
 
 
 def mark_all(terminal: Terminal, *, charts: int = 1) -> float:
@@ -131,7 +131,7 @@ def mark_all(terminal: Terminal, *, charts: int = 1) -> float:
 
 def launch(terminal: Terminal) -> float:
     """Seconds from the start to the last change of the screen."""
-    terminal.until(str.strip)
+    terminal.wait_until(str.strip)
     return terminal.settle(quiet=2.0)
 
 
@@ -145,24 +145,24 @@ def select_all(terminal: Terminal) -> float:
     return terminal.settle(since=since, quiet=2.0, timeout=180)
 
 
-def overlay(bench: Bench) -> Iterator[Row]:
+def measure_overlay(bench: Bench) -> Iterator[Row]:
     """All runs marked and drawn, and the memory that takes."""
     for runs, goal in ((100, "<= 0.5 s, <= 110 MB"), (1000, "<= 1.5 s, <= 180 MB")):
         answers = []
         for charts in (4, 1):
             with bench.labbench(runs) as terminal:
-                answers.append(f"{seconds(mark_all(terminal, charts=charts))}, {terminal.megabytes():.0f} MB")
+                answers.append(f"{format_seconds(mark_all(terminal, charts=charts))}, {terminal.megabytes():.0f} MB")
         leet = ""
         if bench.with_wandb:
             with bench.leet(runs) as terminal:
-                leet = f"{seconds(select_all(terminal))}, {terminal.megabytes():.0f} MB"
+                leet = f"{format_seconds(select_all(terminal))}, {terminal.megabytes():.0f} MB"
         yield Row(
             f"{runs:,} runs x 4 metrics x 1,000 points, all marked: 4 charts drawn, memory", answers[0], leet, goal
         )
         yield Row(f"{runs:,} runs, all marked: 1 chart drawn, memory", answers[1], "", goal)
 
 
-def long(bench: Bench) -> Iterator[Row]:
+def measure_long_runs(bench: Bench) -> Iterator[Row]:
     """Long runs: launch to the final curve, zoom."""
     with bench.labbench(1, 1, 1_000_000) as terminal:
         answer, zoom = launch(terminal), terminal.median(["+"] * 10, pause=0.6)
@@ -170,17 +170,19 @@ def long(bench: Bench) -> Iterator[Row]:
     if bench.with_wandb:
         with bench.leet(1, 1, 1_000_000) as terminal:
             leet = launch(terminal)
-    yield Row("one run of 1 M points: launch to the final curve", seconds(answer), seconds(leet), "<= 0.6 s")
-    yield Row("zoom step on 1 M points", milliseconds(zoom), "mouse only", "<= 40 ms")
+    yield Row(
+        "one run of 1 M points: launch to the final curve", format_seconds(answer), format_seconds(leet), "<= 0.6 s"
+    )
+    yield Row("zoom step on 1 M points", format_milliseconds(zoom), "mouse only", "<= 40 ms")
     with bench.labbench(20, 1, 100_000) as terminal:
         answer = mark_all(terminal)
     if bench.with_wandb:
         with bench.leet(20, 1, 100_000) as terminal:
             leet = select_all(terminal)
-    yield Row("20 runs x 100,000 points, all drawn", seconds(answer), seconds(leet), "<= 0.8 s")
+    yield Row("20 runs x 100,000 points, all drawn", format_seconds(answer), format_seconds(leet), "<= 0.8 s")
 
 
-def keys(bench: Bench) -> Iterator[Row]:
+def measure_keys(bench: Bench) -> Iterator[Row]:
     """Single keys with 100 runs marked, the crosshair with 50."""
     with bench.labbench(100) as terminal:
         mark_all(terminal)
@@ -194,16 +196,18 @@ def keys(bench: Bench) -> Iterator[Row]:
             terminal.settle()
             leet = terminal.median(["y"] * 9)
     for words, answer in answers.items():
-        theirs = milliseconds(leet) if words == "log toggle" else "not possible"
-        yield Row(f"{words}, 100 runs marked", milliseconds(answer), theirs, "<= 30 ms")
+        theirs = format_milliseconds(leet) if words == "log toggle" else "not possible"
+        yield Row(f"{words}, 100 runs marked", format_milliseconds(answer), theirs, "<= 30 ms")
     with bench.labbench(50) as terminal:
         mark_all(terminal)
         terminal.keys("h")
         terminal.settle()
-        yield Row("crosshair step, 50 runs marked", milliseconds(terminal.median(["h"] * 19)), "mouse only", "<= 20 ms")
+        yield Row(
+            "crosshair step, 50 runs marked", format_milliseconds(terminal.median(["h"] * 19)), "mouse only", "<= 20 ms"
+        )
 
 
-def move(bench: Bench) -> Iterator[Row]:
+def measure_move(bench: Bench) -> Iterator[Row]:
     """From row to row."""
     for runs, goal in ((100, "<= 16 ms"), (1000, "<= 20 ms"), (10_000, "<= 20 ms")):
         metrics, points = (4, 1000) if runs <= 1000 else (1, 10)
@@ -215,7 +219,7 @@ def move(bench: Bench) -> Iterator[Row]:
             with bench.leet(runs) as terminal:
                 launch(terminal)
                 leet = terminal.median(["Down"] * 19)
-        yield Row(f"row move, {runs:,} runs", milliseconds(answer), milliseconds(leet), goal)
+        yield Row(f"row move, {runs:,} runs", format_milliseconds(answer), format_milliseconds(leet), goal)
 
 
 _LIVE = """
@@ -227,7 +231,7 @@ with labbench.start("live", db=sys.argv[1]) as run:
 """
 
 
-def idle(bench: Bench) -> Iterator[Row]:
+def measure_idle(bench: Bench) -> Iterator[Row]:
     """Processor time while nobody presses a key."""
     with bench.labbench(100) as terminal:
         launch(terminal)
@@ -244,7 +248,7 @@ def idle(bench: Bench) -> Iterator[Row]:
     )
     try:
         with Terminal([sys.executable, "-m", "labbench", "tui", str(database)]) as terminal:
-            terminal.until(lambda screen: "live" in screen)
+            terminal.wait_until(lambda screen: "live" in screen)
             time.sleep(3)
             yield Row("one live run of 100 points/s, share of a core", f"{terminal.cpu(15):.1%}", "", "<= 5 %")
     finally:
@@ -253,12 +257,12 @@ def idle(bench: Bench) -> Iterator[Row]:
 
 
 CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    "paint": paint,
-    "overlay": overlay,
-    "long": long,
-    "keys": keys,
-    "move": move,
-    "idle": idle,
+    "paint": measure_paint,
+    "overlay": measure_overlay,
+    "long": measure_long_runs,
+    "keys": measure_keys,
+    "move": measure_move,
+    "idle": measure_idle,
 }
 
 

@@ -41,29 +41,29 @@ def main() -> None:
         db = Path(folder, "runs.db")
         for name, only, runtime in SELECTION:
             grid = Path(folder, f"{name}.toml")
-            grid.write_text(recorded((ROOT / "experiments" / grid.name).read_text(encoding="utf-8"), runtime))
-            train(grid, only, db)
-        plain(db)
+            grid.write_text(set_runtime((ROOT / "experiments" / grid.name).read_text(encoding="utf-8"), runtime))
+            train_grid(grid, only, db)
+        make_single_file(db)
         shutil.copyfile(db, EXAMPLE)
-        keep_pictures(files_folder(db), files_folder(EXAMPLE))
+        copy_portraits(files_folder(db), files_folder(EXAMPLE))
     everything = [EXAMPLE, *files_folder(EXAMPLE).rglob(PORTRAIT)]
     megabytes = sum(file.stat().st_size for file in everything) / 1e6
     print(f"{EXAMPLE.name} and {len(everything) - 1} pictures: {megabytes:.1f} MB", file=sys.stderr)
 
 
-def recorded(grid: str, runtime: str) -> str:
+def set_runtime(grid: str, runtime: str) -> str:
     """Return the text of a grid with this [runtime], which is not part of a run's identity."""
     before, _, after = grid.partition("[runtime]\n")
     rest = after.partition("\n\n")[2]
     return f"{before.rstrip()}\n\n[runtime]\n{runtime}\n{rest}"
 
 
-def train(grid: Path, only: str, db: Path) -> None:
+def train_grid(grid: Path, only: str, db: Path) -> None:
     words = ["--db", str(db), "run", str(grid), "--only", only]
     subprocess.run([sys.executable, "-m", "labbench", *words], check=True)
 
 
-def plain(db: Path) -> None:
+def make_single_file(db: Path) -> None:
     """Turn the database into a single file."""
     with closing(sqlite3.connect(db)) as connection:
         connection.execute("PRAGMA journal_mode = delete")
@@ -72,12 +72,12 @@ def plain(db: Path) -> None:
         connection.execute("VACUUM")
 
 
-def keep_pictures(found: Path, kept: Path) -> None:
+def copy_portraits(source: Path, target: Path) -> None:
     """Replace the portraits of the example by those of the new runs."""
-    shutil.rmtree(kept, ignore_errors=True)
-    for portrait in found.glob(f"*/{PORTRAIT}"):
-        (kept / portrait.parent.name).mkdir(parents=True)
-        shutil.copyfile(portrait, kept / portrait.parent.name / PORTRAIT)
+    shutil.rmtree(target, ignore_errors=True)
+    for portrait in source.glob(f"*/{PORTRAIT}"):
+        (target / portrait.parent.name).mkdir(parents=True)
+        shutil.copyfile(portrait, target / portrait.parent.name / PORTRAIT)
 
 
 if __name__ == "__main__":

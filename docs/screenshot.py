@@ -12,7 +12,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from labbench.cli.tui import FIRST_SEEN
+from labbench.cli.tui import EXAMPLE_FILTER
 from labbench.tui.app import LabbenchApp
 from labbench.tui.theme import DARK, LIGHT
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--size", default="140x38", metavar="COLUMNSxROWS")
     parser.add_argument("--light", action="store_true", help="the light theme")
-    parser.add_argument("--filter", default=FIRST_SEEN)
+    parser.add_argument("--filter", default=EXAMPLE_FILTER)
     parser.add_argument("--keys", default=SHOWN)
     options = parser.parse_args()
     columns, rows = map(int, options.size.split("x"))

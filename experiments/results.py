@@ -17,10 +17,10 @@ from pathlib import Path
 import labbench
 from answers import generalizing, training
 from answers.study import Experiment
-from answers.words import Answer, sentence
+from answers.words import Answer, finish_sentence
 from labbench.errors import LabbenchError
 from labbench.grid import read_grid
-from labbench.text import duration
+from labbench.text import format_duration
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
@@ -55,9 +55,9 @@ def main() -> int:
     try:
         if options.train:
             train(options.database)
-        text = results(options.database)
+        text = render_results(options.database)
         if options.write:
-            README.write_text(with_results(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+            README.write_text(insert_results(README.read_text(encoding="utf-8"), text), encoding="utf-8")
         else:
             print(text)
     except LabbenchError as error:
@@ -78,10 +78,10 @@ def train(database: Path) -> None:
             raise LabbenchError(f"{name}: some runs failed; `labbench --db {database} ls status=failed` lists them")
 
 
-def results(database: Path) -> str:
+def render_results(database: Path) -> str:
     """Return the results section of the README."""
     with labbench.open(database) as reader:
-        parts = [section(name, Experiment(reader, name)) for name in ANSWERS]
+        parts = [render_section(name, Experiment(reader, name)) for name in ANSWERS]
     return "\n\n".join([BEGIN, INTRODUCTION, *parts, END])
 
 
@@ -97,10 +97,10 @@ epochs and compared as a factor. Times are from the first run's start to the las
 with other work."""
 
 
-def section(name: str, experiment: Experiment) -> str:
+def render_section(name: str, experiment: Experiment) -> str:
     """Return the section of one experiment: question, sentences, table."""
     path = FOLDER / f"{name}.toml"
-    title = f"### [{name}]({path.name})\n\n*{question(path)}*"
+    title = f"### [{name}]({path.name})\n\n*{read_question(path)}*"
     ended = [run for run in experiment.runs if run.status in ("finished", "diverged")]
     if not ended or len(ended) < len(experiment.runs):
         return f"{title}\n\n{len(ended)} of {len(experiment.runs)} runs in this database have ended: no answer yet."
@@ -108,24 +108,25 @@ def section(name: str, experiment: Experiment) -> str:
     picture = ["```\n" + "\n".join(line.rstrip() for line in answer.picture.splitlines()) + "\n```"] * bool(
         answer.picture
     )
-    sentences = "\n".join(f"- {sentence(one)}" for one in answer.sentences)
-    basis = f"{len(experiment.runs)} runs, {experiment.seeds} seeds per configuration, {duration(experiment.seconds)}."
-    return "\n\n".join([title, sentences, markdown(answer.table), *picture, basis])
+    sentences = "\n".join(f"- {finish_sentence(one)}" for one in answer.sentences)
+    seconds = format_duration(experiment.seconds)
+    basis = f"{len(experiment.runs)} runs, {experiment.seeds} seeds per configuration, {seconds}."
+    return "\n\n".join([title, sentences, markdown_table(answer.table), *picture, basis])
 
 
-def question(path: Path) -> str:
+def read_question(path: Path) -> str:
     """Return the question of an experiment, the first paragraph of its comment."""
     comment = takewhile(lambda line: line.startswith("# "), path.read_text(encoding="utf-8").splitlines())
     return " ".join(line.removeprefix("# ") for line in comment)
 
 
-def markdown(table: list[list[str]]) -> str:
+def markdown_table(table: list[list[str]]) -> str:
     """Return rows as a Markdown table; the first row is the header."""
     header, *rows = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([header, "|" + " --- |" * len(table[0]), *rows])
 
 
-def with_results(readme: str, text: str) -> str:
+def insert_results(readme: str, text: str) -> str:
     """Return the README with its results replaced, or appended if it has none."""
     before, _, rest = readme.partition(BEGIN)
     after = rest.partition(END)[2]

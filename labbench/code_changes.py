@@ -10,8 +10,8 @@ from pathlib import Path
 from labbench.errors import InputError
 from labbench.grid import Code, Grid, identity
 from labbench.grid.code import changed_files
-from labbench.grid.identity import by_content, former_task_identity, task_identity
-from labbench.params.files import digest
+from labbench.grid.identity import former_task_identity, task_identity, with_file_digests
+from labbench.params.files import content_digest
 from labbench.params.param import Params, own_keys, with_defaults
 from labbench.records import NewRun, Status
 from labbench.store.code import CodedRun, CodeSorting
@@ -97,12 +97,12 @@ def _is_same_task(recorded: str, asked: str) -> bool:
 
 def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, str], str | None]:
     """Return the function that computes a recorded run's identity, if a given task had computed it."""
-    once = cache(digest)
+    once = cache(content_digest)
 
     @cache
     def content(run_id: int) -> dict[str, object] | None:
         try:
-            return dict(by_content(grid.task, with_defaults(runs[run_id].config, params), params, once, files))
+            return dict(with_file_digests(grid.task, with_defaults(runs[run_id].config, params), params, once, files))
         except InputError:  # a file that it was made from is gone
             return None
 

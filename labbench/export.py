@@ -15,61 +15,79 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from labbench.errors import InputError
 from labbench.filters.parser import RunFilter
-from labbench.json_documents import as_document, plain
+from labbench.json_documents import run_document, to_json_value
 from labbench.store.queries.stream import StepRow
-from labbench.store.queries.tables import LONG, Shape, table
+from labbench.store.queries.tables import LONG_COLUMNS, TableShape, make_table
 from labbench.store.reader import Reader
 
 if TYPE_CHECKING:
     import pyarrow
 
-_NEUTRALISED = tuple("=+-@\t\r\n'")
+_FORMULA_STARTS = tuple("=+-@\t\r\n'")
 """What begins a formula in a spreadsheet; and the `'` that keeps it from being one, so that this can be undone."""
 
 _PARQUET_ROWS = 65_536
 
 
 def write_csv(
-    reader: Reader, wanted: RunFilter, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
+    reader: Reader,
+    wanted: RunFilter,
+    file: TextIO,
+    *,
+    shape: TableShape = "long",
+    metrics: Collection[str] | None = None,
 ) -> None:
     """Write the runs that fit as CSV, to a file that was opened with `newline=""`; `metrics` leaves the others out.
 
     Non-finite numbers are `nan`, `inf` and `-inf`; an empty cell is a value that there is not. Texts are neutralised.
     """
-    writer = csv.writer(_LineFeeds(file))
+    writer = csv.writer(_LineFeedWriter(file))
     if shape == "long":
         points = reader.points(wanted, metrics)
-        writer.writerow(LONG)
+        writer.writerow(LONG_COLUMNS)
         writer.writerows(
-            (neutral(run), neutral(name), neutral(experiment), neutral(metric), step, time, value)
+            (
+                escape_formula(run),
+                escape_formula(name),
+                escape_formula(experiment),
+                escape_formula(metric),
+                step,
+                time,
+                value,
+            )
             for run, name, experiment, metric, step, time, value in points
         )
         return
-    headings, rows = table(reader, wanted, shape, metrics)
-    writer.writerow([neutral(heading) for heading in headings])
+    headings, rows = make_table(reader, wanted, shape, metrics)
+    writer.writerow([escape_formula(heading) for heading in headings])
     writer.writerows([_cell(value) for value in row] for row in rows)
 
 
 def write_jsonl(
-    reader: Reader, wanted: RunFilter, file: TextIO, *, shape: Shape = "long", metrics: Collection[str] | None = None
+    reader: Reader,
+    wanted: RunFilter,
+    file: TextIO,
+    *,
+    shape: TableShape = "long",
+    metrics: Collection[str] | None = None,
 ) -> None:
     """Write the runs that fit, one JSON document a line: points, steps with their `values`, or runs as `ls` does."""
     documents: Iterable[dict[str, Any]]
     if shape == "long":
         points = reader.points(wanted, metrics)
-        documents = (dict(zip(LONG, (*row[:-1], plain(row.value)), strict=True)) for row in points)
+        documents = (dict(zip(LONG_COLUMNS, (*row[:-1], to_json_value(row.value)), strict=True)) for row in points)
     elif shape == "wide":
         steps = reader.steps(wanted, metrics)
-        documents = (dict(zip(StepRow._fields, (*row[:-1], plain(row.values)), strict=True)) for row in steps)
+        documents = (dict(zip(StepRow._fields, (*row[:-1], to_json_value(row.values)), strict=True)) for row in steps)
     else:
-        documents = (as_document(run) for run in reader.each_run(wanted, metrics))
+        documents = (run_document(run) for run in reader.each_run(wanted, metrics))
     # ASCII, for there are line ends in Unicode that some programs split at
     encode = json.JSONEncoder(allow_nan=False).encode
     file.writelines(encode(document) + "\n" for document in documents)
 
 
 def write_parquet(
-    reader: Reader, wanted: RunFilter, path: Path, *, shape: Shape = "long", metrics: Collection[str] | None = None
+    reader: Reader, wanted: RunFilter, path: Path, *, shape: TableShape = "long", metrics: Collection[str] | None = None
 ) -> None:
     """Write the runs that fit as a Parquet file with the columns of the CSV; a NaN is a NaN, what is not there null.
 
@@ -80,10 +98,10 @@ def write_parquet(
         from pyarrow import parquet
     except ImportError:
         raise InputError('Parquet needs pyarrow: pip install -e ".[parquet]" in labbench\'s checkout') from None
-    headings, rows = table(reader, wanted, shape, metrics)
+    headings, rows = make_table(reader, wanted, shape, metrics)
     if shape == "summary":
         columns = list(zip(*rows, strict=True)) or [()] * len(headings)
-        arrays = [_inferred(column) for column in columns]
+        arrays = [_infer_column(column) for column in columns]
         parquet.write_table(pyarrow.Table.from_arrays(arrays, names=headings), path)
         return
     kinds = {"step": pyarrow.int64(), **dict.fromkeys(("run", "name", "experiment", "metric"), pyarrow.string())}
@@ -95,7 +113,7 @@ def write_parquet(
             writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))
 
 
-class _LineFeeds:
+class _LineFeedWriter:
     """Ends rows with a line feed alone. Told so itself, the csv module would not quote a carriage return in a cell."""
 
     def __init__(self, file: TextIO) -> None:
@@ -106,30 +124,30 @@ class _LineFeeds:
 
 
 @lru_cache(maxsize=4096)  # a run's name stands in each of its rows
-def neutral(text: str) -> str:
+def escape_formula(text: str) -> str:
     """A text that no spreadsheet runs: where it would begin a formula, with a leading `'` that `restored` takes off."""
-    return "'" + text if text.startswith(_NEUTRALISED) else text
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text
 
 
-def restored(text: str) -> str:
+def unescape_formula(text: str) -> str:
     """What `neutral` was given."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(_NEUTRALISED) else text
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA_STARTS) else text
 
 
 def _cell(value: Any) -> Any:
     """A value as the csv module shall have it; floats it writes with every digit by itself."""
     if isinstance(value, str):
-        return neutral(value)
+        return escape_formula(value)
     if isinstance(value, bool | list | dict):
-        return json.dumps(plain(value), ensure_ascii=False)
+        return json.dumps(to_json_value(value), ensure_ascii=False)
     return value
 
 
-def _inferred(column: Sequence[Any]) -> pyarrow.Array:
+def _infer_column(column: Sequence[Any]) -> pyarrow.Array:
     """A column of one type, or of JSON texts where runs disagree about it."""
     import pyarrow
 
     try:
         return pyarrow.array(column)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):
-        return pyarrow.array([None if value is None else json.dumps(plain(value)) for value in column])
+        return pyarrow.array([None if value is None else json.dumps(to_json_value(value)) for value in column])

@@ -60,7 +60,7 @@ def discard_portrait(files: Path, run: str) -> None:
     (run_folder(files, run) / PORTRAIT).unlink(missing_ok=True)
 
 
-def refuse_database(target: Path) -> None:
+def require_not_database(target: Path) -> None:
     """Raises InputError for a file that may not be written over: an SQLite database, whoever's it is."""
     if not target.is_file():
         return

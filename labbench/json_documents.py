@@ -10,14 +10,14 @@ from typing import Any
 from labbench.records import MetricSummary, RunRecord
 
 
-def as_document(record: RunRecord) -> dict[str, Any]:
+def run_document(record: RunRecord) -> dict[str, Any]:
     """A run as JSON shows it: times in ISO 8601 UTC, and non-finite numbers as "nan", "inf" and "-inf"."""
     return {
         "key": record.key,
         "name": record.name,
         "experiment": record.experiment,
         "status": record.status,
-        "config": plain(record.config),
+        "config": to_json_value(record.config),
         "tags": list(record.tags),
         "started": iso_time(record.started),
         "finished": iso_time(record.finished),
@@ -34,13 +34,13 @@ def as_document(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """A value that JSON can say: what is not finite becomes a string."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): to_json_value(item) for key, item in value.items()}
+    return [to_json_value(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def iso_time(seconds: float | None) -> str | None:
@@ -53,7 +53,7 @@ def _summary(summary: MetricSummary) -> dict[str, Any]:
         "n": summary.n,
         "n_nonfinite": summary.n_nonfinite,
         "first_nonfinite_step": summary.first_nonfinite_step,
-        "last": plain(summary.last),
+        "last": to_json_value(summary.last),
         "last_step": summary.last_step,
         "min": summary.min,
         "min_step": summary.min_step,

@@ -17,6 +17,6 @@ def metric_rank(metric: str) -> tuple[int, bool, str]:
     return (order.index(first) if first in order else len(order)), "loss" not in metric.lower(), metric
 
 
-def telling(metrics: Iterable[str]) -> list[str]:
+def quality_metrics(metrics: Iterable[str]) -> list[str]:
     """The metrics that say how good a run is, the most telling first."""
     return sorted((name for name in metrics if not is_axis(name)), key=metric_rank)

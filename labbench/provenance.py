@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labbench._version import __version__
 
-DIFF_LIMIT = 1_000_000
+MAX_DIFF_CHARACTERS = 1_000_000
 """Characters of `git diff` that are kept: past that it is generated files, not a change somebody made."""
 
 
@@ -23,20 +23,20 @@ class Provenance:
     versions: dict[str, str]
 
 
-def provenance(folder: Path) -> Provenance:
+def read_provenance(folder: Path) -> Provenance:
     """What git knows of `folder` (nothing where it is no repository, or git is missing), and library versions."""
-    commit, dirty, diff = git_state(folder)
-    return Provenance(commit, dirty, diff, versions())
+    commit, dirty, diff = read_git_state(folder)
+    return Provenance(commit, dirty, diff, library_versions())
 
 
-def git_state(folder: Path) -> tuple[str | None, bool | None, str]:
+def read_git_state(folder: Path) -> tuple[str | None, bool | None, str]:
     """The commit that is checked out, whether files differ from it, and how."""
-    commit = git(folder, "rev-parse", "HEAD")
-    diff = git(folder, "diff", "HEAD") if commit else ""
-    return commit or None, bool(diff) if commit else None, diff[:DIFF_LIMIT]
+    commit = run_git(folder, "rev-parse", "HEAD")
+    diff = run_git(folder, "diff", "HEAD") if commit else ""
+    return commit or None, bool(diff) if commit else None, diff[:MAX_DIFF_CHARACTERS]
 
 
-def git(folder: Path, *words: str) -> str:
+def run_git(folder: Path, *words: str) -> str:
     """What a git command prints, or "" where it cannot be run or fails."""
     try:
         result = subprocess.run(
@@ -47,7 +47,7 @@ def git(folder: Path, *words: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of Python, labbench and, where they are installed, of the libraries that train."""
     from importlib import metadata  # 25 ms
 

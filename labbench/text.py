@@ -26,7 +26,7 @@ _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def wants_no_colours(environ: Mapping[str, str]) -> bool:
+def no_color_requested(environ: Mapping[str, str]) -> bool:
     """NO_COLOR is set, and not empty (no-color.org)."""
     return bool(environ.get("NO_COLOR"))
 
@@ -45,7 +45,7 @@ def _visible(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def cells(text: str) -> list[int]:
+def cell_widths(text: str) -> list[int]:
     """Terminal cells of each character: 2 for wide East Asian ones and emoji, 0 for combining marks."""
     return [1] * len(text) if text.isascii() else [_cells(character) for character in text]
 
@@ -56,14 +56,14 @@ def _cells(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def width(text: str) -> int:
+def cell_width(text: str) -> int:
     """Terminal cells that cleaned text takes."""
-    return sum(cells(text))
+    return sum(cell_widths(text))
 
 
-def fit(text: str, room: int, *, right: bool = False) -> str:
+def fit_to_width(text: str, room: int, *, right: bool = False) -> str:
     """Cleaned text in exactly `room` terminal cells: padded (on the left if `right`), or cut with an ellipsis."""
-    taken = width(text)
+    taken = cell_width(text)
     if taken > room:
         text, taken = _cut(text, room)
     padding = " " * (room - taken)
@@ -74,14 +74,14 @@ def _cut(text: str, room: int) -> tuple[str, int]:
     if room <= 0:
         return "", 0
     taken = 0
-    for index, wide in enumerate(cells(text)):
+    for index, wide in enumerate(cell_widths(text)):
         if taken + wide > room - 1:
             return text[:index] + "…", taken + 1
         taken += wide
     return text, taken
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """A measured value in three or four significant digits: `0.0812`, `12.35`, `12.35e6`, `nan`; "" for None.
 
     Engineering notation (exponents are multiples of three) below 0.01 and from a million on. Whole numbers stay whole.
@@ -94,12 +94,12 @@ def number(value: float | None) -> str:
     if size < 1e6 and value == int(value):
         return str(int(value))
     if not 0.01 <= size < 999_999.5:
-        return engineering(value)
+        return format_engineering(value)
     decimals = 4 if size < 1 else 3 if size < 9.9995 else 2 if size < 99.995 else 1 if size < 999.95 else 0
     return f"{value:.{decimals}f}"
 
 
-def engineering(value: float, digits: int = 4) -> str:
+def format_engineering(value: float, digits: int = 4) -> str:
     """A finite value with an exponent that is a multiple of three: `12.35e-6`; no exponent where it is 0."""
     if value == 0:
         return "0"
@@ -112,7 +112,7 @@ def engineering(value: float, digits: int = 4) -> str:
     return f"{shifted}e{power}" if power else shifted
 
 
-def setting(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A config value as a person writes it: `0.001`, `1e-5`, `true`, `none`, `128-64` for a list; cleaned."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
@@ -120,7 +120,7 @@ def setting(value: Any) -> str:
         mantissa, _, exponent = f"{value:g}".partition("e")
         return f"{mantissa}e{int(exponent)}" if exponent else mantissa
     if isinstance(value, list | tuple):
-        return "-".join(setting(item) for item in value)
+        return "-".join(format_setting(item) for item in value)
     return clean(str(value))
 
 
@@ -135,21 +135,21 @@ def sparkline(values: Sequence[float]) -> str:
     )
 
 
-def align_points(numbers: Sequence[str]) -> list[str]:
+def align_decimal_points(numbers: Sequence[str]) -> list[str]:
     """Numbers of a column padded so that their decimal points stand under one another and all are equally wide."""
-    split = [split_at_point(text) for text in numbers]
+    split = [split_at_decimal_point(text) for text in numbers]
     left = max((len(whole) for whole, _ in split), default=0)
     right = max((len(rest) for _, rest in split), default=0)
     return [whole.rjust(left) + rest.ljust(right) for whole, rest in split]
 
 
-def split_at_point(number: str) -> tuple[str, str]:
+def split_at_decimal_point(number: str) -> tuple[str, str]:
     """(up to the point, the point and what follows); a whole number, `nan` and a bare exponent have no second part."""
     match = re.search(r"[.e]", number) if number[:1] in "-0123456789" else None
     return (number[: match.start()], number[match.start() :]) if match else (number, "")
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A time span in one or two units: `0.4s`, `12s`, `2m05s`, `1h04m`, `3d07h`; "" for None."""
     if seconds is None or not math.isfinite(seconds):
         return ""
@@ -163,7 +163,7 @@ def duration(seconds: float | None) -> str:
     return f"{whole}s"
 
 
-def age(seconds: float | None) -> str:
+def format_age(seconds: float | None) -> str:
     """How long ago in one unit, for a narrow column: `now`, `12s`, `5m`, `3h`, `2d`, `7w`, `1y`; "" for None."""
     if seconds is None:
         return ""
@@ -175,14 +175,14 @@ def age(seconds: float | None) -> str:
     return f"{int(seconds)}s"
 
 
-def bar(fraction: float, room: int) -> str:
+def progress_bar(fraction: float, room: int) -> str:
     """A progress bar of `room` cells in eighths; full only when all is done."""
     eighths = max(0, min(8 * room, int(fraction * 8 * room)))
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_BLOCKS[rest] if full < room else "")).ljust(room)
 
 
-def lines_of(texts: Sequence[str]) -> list[str]:
+def split_lines(texts: Sequence[str]) -> list[str]:
     """The lines of captured text, cleaned; of a line that was written over by carriage returns, what stood last."""
     lines = "".join(texts).split("\n")
     if lines and not lines[-1]:
@@ -190,8 +190,8 @@ def lines_of(texts: Sequence[str]) -> list[str]:
     return [text.clean(line.rstrip("\r").rpartition("\r")[2].expandtabs(4)) for line in lines]
 
 
-def show_setting(value: Any) -> str:
+def format_setting_cell(value: Any) -> str:
     """A config value in a narrow cell: booleans as ✓ and –."""
     if isinstance(value, bool):
         return "✓" if value else "–"
-    return text.setting(value)
+    return text.format_setting(value)

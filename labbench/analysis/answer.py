@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias
 
 from labbench.analysis.comparison import Difference
 from labbench.analysis.costs import Basin
-from labbench.analysis.effects import Contrast, Effect, Marginal, TwoWay
+from labbench.analysis.effects import Contrast, Effect, MarginalEffects, TwoWayTable
 from labbench.analysis.intervals import Interval
-from labbench.json_documents import plain
+from labbench.json_documents import to_json_value
 from labbench.records import Goal
 
 Verdict: TypeAlias = Literal[
@@ -43,7 +43,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class CloseAlternative:
     """How near the other value of a parameter comes when the rest suits it."""
 
     value: Any
@@ -61,12 +61,12 @@ class ParameterAnswer:
     numeric: bool
     importance: Interval | None
     """Share of the variance; None where it was not computed."""
-    marginal: Marginal
+    marginal: MarginalEffects
     evidence: Literal["clear", "weak", "none"]
     """That its values differ at all: `clear` allows for the number of parameters looked at (Holm), `weak` does not."""
     followers: tuple[str, ...]
     """Parameters that only move together with this one, so that the effect may be theirs."""
-    closing: Closing | None
+    close_alternative: CloseAlternative | None
     parent: str | None = None
     """The parameter under some of whose values alone this one was varied."""
 
@@ -87,7 +87,7 @@ class HeatMap:
 
     names: tuple[str, str]
     """Of the rows and of the columns."""
-    table: TwoWay
+    table: TwoWayTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class VarianceShares:
     """Where the variance of a single run comes from, beside the parameters."""
 
     method: str
@@ -157,7 +157,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Everything `labbench why` says, as numbers; `words.sentences` puts it into words."""
+    """Everything `labbench why` says, as numbers; `reports.sentences` puts it into words."""
 
     metric: str
     goal: Goal
@@ -184,7 +184,7 @@ class Answer:
     widenings: tuple[Widening, ...] = ()
     divergences: tuple[Divergence, ...] = ()
     """By the values of the parameter that tells most about which runs diverge."""
-    shares: Shares | None = None
+    shares: VarianceShares | None = None
     lost: str = "diverged"
     """What happened to the runs that count as diverged, for sentences."""
 
@@ -201,39 +201,39 @@ class Answer:
                 "missing": self.counts.missing,
                 "setups": self.counts.setups,
             },
-            "best": None if self.best is None else _estimate(self.best) | {"held_out": self.held_out},
-            "runner_up": self._runner_up(),
+            "best": None if self.best is None else _estimate_document(self.best) | {"held_out": self.held_out},
+            "runner_up": self._runner_up_document(),
             "rivals": self.rivals,
-            "parameters": [_parameter(parameter) for parameter in self.parameters],
-            "interactions": [_interaction(interaction) for interaction in self.interactions],
-            "ranking": [_estimate(estimate) for estimate in self.ranking],
-            "heat_maps": [_heat_map(heat_map) for heat_map in self.heat_maps],
-            "rate_ranges": [_rate_range(found) for found in self.rate_ranges],
-            "widenings": [_widening(widening) for widening in self.widenings],
-            "divergences": [_divergence(divergence) for divergence in self.divergences],
-            "shares": None if self.shares is None else _shares(self.shares),
+            "parameters": [_parameter_document(parameter) for parameter in self.parameters],
+            "interactions": [_interaction_document(interaction) for interaction in self.interactions],
+            "ranking": [_estimate_document(estimate) for estimate in self.ranking],
+            "heat_maps": [_heat_map_document(heat_map) for heat_map in self.heat_maps],
+            "rate_ranges": [_rate_range_document(found) for found in self.rate_ranges],
+            "widenings": [_widening_document(widening) for widening in self.widenings],
+            "divergences": [_divergence_document(divergence) for divergence in self.divergences],
+            "shares": None if self.shares is None else _shares_document(self.shares),
         }
-        return {key: plain(value) for key, value in document.items()}
+        return {key: to_json_value(value) for key, value in document.items()}
 
-    def _runner_up(self) -> dict[str, Any] | None:
+    def _runner_up_document(self) -> dict[str, Any] | None:
         if self.runner_up is None or self.difference is None:
             return None
-        return _estimate(self.runner_up) | {
-            "difference": _interval(self.difference.interval),
+        return _estimate_document(self.runner_up) | {
+            "difference": _interval_document(self.difference.interval),
             "pairs": self.difference.pairs,
             "probability_of_improvement": self.difference.probability,
             "seeds_needed": self.difference.seeds_needed,
         }
 
 
-def _interval(interval: Interval) -> dict[str, Any]:
+def _interval_document(interval: Interval) -> dict[str, Any]:
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
-def _estimate(estimate: Estimate) -> dict[str, Any]:
+def _estimate_document(estimate: Estimate) -> dict[str, Any]:
     return {
         "config": dict(estimate.config),
-        **_interval(estimate.interval),
+        **_interval_document(estimate.interval),
         "n": estimate.n,
         "median": estimate.median,
         "iqm": estimate.iqm,
@@ -244,7 +244,7 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _parameter(parameter: ParameterAnswer) -> dict[str, Any]:
+def _parameter_document(parameter: ParameterAnswer) -> dict[str, Any]:
     importance = parameter.importance or Interval(float("nan"))
     known = parameter.importance is not None
     return {
@@ -256,23 +256,23 @@ def _parameter(parameter: ParameterAnswer) -> dict[str, Any]:
         "p_value": parameter.marginal.p_value,
         "basis": parameter.marginal.basis,
         "moves_with": list(parameter.followers),
-        "difference": None if parameter.marginal.contrast is None else _contrast(parameter.marginal.contrast),
-        "effects": [_effect(effect) for effect in parameter.marginal.effects],
+        "difference": None if parameter.marginal.contrast is None else _contrast_document(parameter.marginal.contrast),
+        "effects": [_effect_document(effect) for effect in parameter.marginal.effects],
     }
 
 
-def _contrast(contrast: Contrast) -> dict[str, Any]:
-    return {"value": contrast.value, "against": contrast.against, **_interval(contrast.interval)}
+def _contrast_document(contrast: Contrast) -> dict[str, Any]:
+    return {"value": contrast.value, "against": contrast.against, **_interval_document(contrast.interval)}
 
 
-def _effect(effect: Effect) -> dict[str, Any]:
+def _effect_document(effect: Effect) -> dict[str, Any]:
     """A mean that does not exist is null, not "nan": nothing was measured there."""
-    measured = _interval(effect.interval) if effect.n else {"mean": None, "low": None, "high": None}
+    measured = _interval_document(effect.interval) if effect.n else {"mean": None, "low": None, "high": None}
     span = {} if effect.span is None else {"from": effect.span[0], "to": effect.span[1]}
     return {"value": effect.value, **span, **measured, "n": effect.n, "diverged": effect.diverged}
 
 
-def _interaction(interaction: Interaction) -> dict[str, Any]:
+def _interaction_document(interaction: Interaction) -> dict[str, Any]:
     return {
         "names": list(interaction.names),
         "importance": interaction.importance.mean,
@@ -282,10 +282,10 @@ def _interaction(interaction: Interaction) -> dict[str, Any]:
     }
 
 
-def _heat_map(heat_map: HeatMap) -> dict[str, Any]:
+def _heat_map_document(heat_map: HeatMap) -> dict[str, Any]:
     table = heat_map.table
     cells = [
-        {"row": row, "column": column, **_interval(cell.interval), "n": cell.n, "diverged": cell.diverged}
+        {"row": row, "column": column, **_interval_document(cell.interval), "n": cell.n, "diverged": cell.diverged}
         for row, line in zip(table.rows, table.cells, strict=True)
         for column, cell in zip(table.columns, line, strict=True)
         if cell.runs
@@ -294,25 +294,25 @@ def _heat_map(heat_map: HeatMap) -> dict[str, Any]:
     return {"rows": heat_map.names[0], "columns": heat_map.names[1], "cells": measured}
 
 
-def _rate_range(found: RateRange) -> dict[str, Any]:
-    known = None if found.basin is None else _range(found.basin)
+def _rate_range_document(found: RateRange) -> dict[str, Any]:
+    known = None if found.basin is None else _basin_document(found.basin)
     return {"name": found.name, "value": found.value, "rate": found.rate, "range": known}
 
 
-def _widening(widening: Widening) -> dict[str, Any]:
+def _widening_document(widening: Widening) -> dict[str, Any]:
     return {
         "name": widening.name,
         "rate": widening.rate,
-        "wide": {"value": widening.wide_value, **_range(widening.wide)},
-        "narrow": {"value": widening.narrow_value, **_range(widening.narrow)},
+        "wide": {"value": widening.wide_value, **_basin_document(widening.wide)},
+        "narrow": {"value": widening.narrow_value, **_basin_document(widening.narrow)},
     }
 
 
-def _range(basin: Basin) -> dict[str, Any]:
+def _basin_document(basin: Basin) -> dict[str, Any]:
     return {"from": basin.low, "to": basin.high, "best": basin.best, "decades": basin.decades}
 
 
-def _divergence(divergence: Divergence) -> dict[str, Any]:
+def _divergence_document(divergence: Divergence) -> dict[str, Any]:
     return {
         "name": divergence.name,
         "value": divergence.value,
@@ -321,7 +321,7 @@ def _divergence(divergence: Divergence) -> dict[str, Any]:
     }
 
 
-def _shares(shares: Shares) -> dict[str, Any]:
+def _shares_document(shares: VarianceShares) -> dict[str, Any]:
     return {
         "method": shares.method,
         "seeds": shares.seeds,

@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.analysis.distributions import t_quantile, t_tail
-from labbench.analysis.intervals import Interval, Spread
+from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
-from labbench.analysis.table import Floats, Ints, Table, weighted
+from labbench.analysis.table import Floats, Ints, Table, weighted_sum
 from labbench.records import Goal
 
 RIVAL_LEVEL = 0.999
 """Those not behind at this level could have been chosen; counting too few would narrow the winner's interval."""
 POWER = 0.8
 """Chance to tell a difference, at the number of seeds that is called enough."""
-MOST_SEEDS = 200
+MAX_SEEDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class Difference:
         return self.interval.excludes(0.0)
 
 
-def best_first(table: Table, goal: Goal) -> Ints:
+def rank_setups(table: Table, goal: Goal) -> Ints:
     """Indices of set-ups from best to worst mean; those of which a run diverged come after all others."""
     unsafe = np.array([setup.diverged > 0 for setup in table.setups])
-    return np.lexsort((oriented(table.means, goal) * -1.0, unsafe)).astype(np.int64)
+    return np.lexsort((orient(table.means, goal) * -1.0, unsafe)).astype(np.int64)
 
 
-def oriented(values: Floats, goal: Goal) -> Floats:
+def orient(values: Floats, goal: Goal) -> Floats:
     """Values whose greater is better."""
     return values if goal == "max" else -values
 
@@ -63,17 +63,20 @@ def oriented(values: Floats, goal: Goal) -> Floats:
 def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Goal) -> Difference:
     """The set-ups at two indices."""
     weights, pairs = _difference_weights(table, first, second)
-    centre = float(weighted(weights, table.value))
+    centre = float(weighted_sum(weights, table.value))
     if noise is None:
         return Difference(Interval(centre), pairs, None, None)
-    spread = noise.of_values(weights)
+    spread = noise.variance_of_values(weights)
     if pairs:
         runs, seeds = pairs * spread.variance, pairs
     else:
         runs, seeds = float(noise.total.variance[[first, second]].sum()), int(table.counts[[first, second]].min())
-    probability = _probability(centre, spread, runs, goal)
+    probability = _probability_of_improvement(centre, spread, runs, goal)
     return Difference(
-        spread.interval(centre), pairs, probability, _seeds_needed(centre, Spread(runs, spread.total_df), seeds)
+        spread.interval(centre),
+        pairs,
+        probability,
+        _seeds_needed(centre, VarianceEstimate(runs, spread.total_df), seeds),
     )
 
 
@@ -98,7 +101,7 @@ def _difference_weights(table: Table, first: int, second: int) -> tuple[Floats, 
     return weights, 0
 
 
-def _probability(centre: float, spread: Spread, single_runs: float, goal: Goal) -> float:
+def _probability_of_improvement(centre: float, spread: VarianceEstimate, single_runs: float, goal: Goal) -> float:
     """Of a new run beating a new run, with the doubt about the means in it; a tie counts half."""
     scale = math.sqrt(spread.variance + single_runs)
     ahead = centre if goal == "max" else -centre
@@ -107,7 +110,7 @@ def _probability(centre: float, spread: Spread, single_runs: float, goal: Goal) 
     return 1.0 - t_tail(ahead / scale, spread.total_df)
 
 
-def _seeds_needed(centre: float, spread: Spread, seeds: int) -> int | None:
+def _seeds_needed(centre: float, spread: VarianceEstimate, seeds: int) -> int | None:
     """The number of seeds with which a difference of this size would show; `spread` is that of one pair."""
 
     def shows(n: int) -> bool:
@@ -115,7 +118,7 @@ def _seeds_needed(centre: float, spread: Spread, seeds: int) -> int | None:
         reach = (t_quantile(0.975, df) + t_quantile(POWER, df)) * math.sqrt(spread.variance / n)
         return reach <= abs(centre)
 
-    low, high = max(1, seeds - 1), MOST_SEEDS  # more seeds never show less
+    low, high = max(1, seeds - 1), MAX_SEEDS  # more seeds never show less
     if centre == 0.0 or not shows(high):
         return None
     while high - low > 1:
@@ -134,13 +137,13 @@ def contenders(table: Table, noise: Noise | None, best: int, goal: Goal, *, leve
     found = np.ones(len(table.setups), dtype=np.bool_)
     for i in np.flatnonzero(np.arange(len(table.setups)) != best).tolist():
         weights, _ = _difference_weights(table, best, i)
-        difference = weighted(weights, table.value)
-        interval = noise.of_values(weights).interval(float(difference), level=level)
-        found[i] = not interval.excludes(0.0) or oriented(difference, goal) < 0
+        difference = weighted_sum(weights, table.value)
+        interval = noise.variance_of_values(weights).interval(float(difference), level=level)
+        found[i] = not interval.excludes(0.0) or orient(difference, goal) < 0
     return found
 
 
-def _at_each(function: Callable[[float], float], values: Floats) -> Floats:
+def _map_distinct(function: Callable[[float], float], values: Floats) -> Floats:
     """Apply a function of one number, once for each distinct value (to three digits: quantiles need no more)."""
     distinct, index = np.unique([float(f"{value:.3g}") for value in values], return_inverse=True)
     return np.array([function(float(value)) for value in distinct])[index]
@@ -150,8 +153,8 @@ def mean_intervals(table: Table, noise: Noise | None) -> list[Interval]:
     """Mean and 95 % interval of each set-up, as if it had been named beforehand."""
     if noise is None:
         return [Interval(float(mean)) for mean in table.means]
-    variance, df = noise.of_means()
-    half = _at_each(lambda each: t_quantile(0.975, each), df) * np.sqrt(variance)
+    variance, df = noise.variance_of_means()
+    half = _map_distinct(lambda each: t_quantile(0.975, each), df) * np.sqrt(variance)
     return [Interval(float(m), float(m - h), float(m + h)) for m, h in zip(table.means, half, strict=True)]
 
 
@@ -165,14 +168,14 @@ def winner_interval(table: Table, noise: Noise | None, best: int, goal: Goal) ->
     if noise is None:
         return Interval(mean)
     k = int(contenders(table, noise, best, goal, level=RIVAL_LEVEL).sum())
-    variance, df = noise.of_means()
+    variance, df = noise.variance_of_means()
     scale, degrees = math.sqrt(float(variance[best])), float(df[best])
     flattered, plain = (t_quantile(1.0 - tail, degrees) * scale for tail in (0.025 / k, 0.025))
     below, above = (flattered, plain) if goal == "max" else (plain, flattered)
     return Interval(mean, mean - below, mean + above)
 
 
-def held_out(table: Table, goal: Goal) -> float | None:
+def held_out_score(table: Table, goal: Goal) -> float | None:
     """The mean value of the winner on a seed that had no say in choosing it; None where set-ups share no two seeds.
 
     It is the fair forecast for "train the best one again with a new seed", slightly low, as one seed was held back.
@@ -181,7 +184,7 @@ def held_out(table: Table, goal: Goal) -> float | None:
     seeds = [seed for seed in {seed for setup in eligible for seed in setup.seeds} if seed is not None]
     forecasts = []
     for seed in sorted(seeds):
-        candidates = [_split(setup.values, setup.seeds, seed) for setup in eligible if seed in setup.seeds]
+        candidates = [_leave_seed_out(setup.values, setup.seeds, seed) for setup in eligible if seed in setup.seeds]
         chosen = [(others, left_out) for others, left_out in candidates if others is not None]
         if len(chosen) >= max(2, len(eligible) / 2):
             ranked = max(chosen, key=lambda pair: pair[0] if goal == "max" else -pair[0])
@@ -189,7 +192,7 @@ def held_out(table: Table, goal: Goal) -> float | None:
     return float(np.mean(forecasts)) if len(forecasts) > 1 else None
 
 
-def _split(values: tuple[float, ...], seeds: tuple[int | None, ...], seed: int) -> tuple[float | None, float]:
+def _leave_seed_out(values: tuple[float, ...], seeds: tuple[int | None, ...], seed: int) -> tuple[float | None, float]:
     """(mean of the values with other seeds, value with this seed)."""
     place = seeds.index(seed)
     others = values[:place] + values[place + 1 :]

@@ -1,7 +1,7 @@
 """What a result costs: steps, samples or seconds to a target, area under the curve, stability, learning-rate basins.
 
-`costs` and `areas` give observations again, so that everything said of a metric (intervals, effects, the best set-up)
-can be said of the steps to a target too.
+`observe_costs` and `observe_areas` give observations again, so that everything said of a metric (intervals, effects,
+the best set-up) can be said of the steps to a target too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from labbench.records import Goal
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class CostCurve:
     """A metric of one run, as it was measured. All arrays are (points,), in the order of the steps."""
 
     config: Mapping[str, Any]
@@ -77,13 +77,13 @@ class Stability:
     """Standard deviation over seeds, steadied by that of the other set-ups; None for a set-up of a single seed."""
 
 
-def first_reached(axis: Floats, values: Floats, target: float, goal: Goal) -> float | None:
+def cost_to_target(axis: Floats, values: Floats, target: float, goal: Goal) -> float | None:
     """The cost at the first point that is as good as the target; None where none is. Nothing is interpolated."""
     good = values >= target if goal == "max" else values <= target
     return float(axis[int(good.argmax())]) if good.any() else None
 
 
-def area_under(axis: Floats, values: Floats, *, until: float | None = None) -> float | None:
+def area_under_curve(axis: Floats, values: Floats, *, until: float | None = None) -> float | None:
     """Mean height of the curve from its first point to `until` (its last point), linear between points.
 
     A curve that ends before `until` stays at its last value, as a run that was stopped early would have kept it.
@@ -98,8 +98,8 @@ def area_under(axis: Floats, values: Floats, *, until: float | None = None) -> f
     return float(((y[1:] / 2.0 + y[:-1] / 2.0) * (np.diff(x) / (end - axis[0]))).sum())
 
 
-def costs(
-    curves: Iterable[Curve], target: float, goal: Goal, *, axis: Literal["steps", "samples", "seconds"] = "steps"
+def observe_costs(
+    curves: Iterable[CostCurve], target: float, goal: Goal, *, axis: Literal["steps", "samples", "seconds"] = "steps"
 ) -> list[Observation]:
     """What each run paid to reach the target, as observations to compare.
 
@@ -109,20 +109,20 @@ def costs(
     observed = []
     for curve in curves:
         along = curve.axis(axis)
-        cost = None if along is None else first_reached(along, curve.values, target, goal)
+        cost = None if along is None else cost_to_target(along, curve.values, target, goal)
         observed.append(Observation(curve.config, curve.seed, cost, cost, diverged=along is not None and cost is None))
     return observed
 
 
-def areas(
-    curves: Iterable[Curve], *, axis: Literal["steps", "samples", "seconds"] = "steps", until: float | None = None
+def observe_areas(
+    curves: Iterable[CostCurve], *, axis: Literal["steps", "samples", "seconds"] = "steps", until: float | None = None
 ) -> list[Observation]:
     """The area under each run's curve, as observations to compare; give `until` where curves differ in length."""
     observed = []
     for curve in curves:
         along = curve.axis(axis)
         heights = curve.values if curve.means is None else curve.means
-        area = None if along is None else area_under(along, heights, until=until)
+        area = None if along is None else area_under_curve(along, heights, until=until)
         observed.append(Observation(curve.config, curve.seed, area, diverged=_is_broken(heights)))
     return observed
 
@@ -131,16 +131,16 @@ def _is_broken(values: Floats) -> bool:
     return not np.isfinite(values).all()
 
 
-def reach(setup: Setup) -> Reach:
-    """Sum up a set-up whose values are the `costs` of its runs."""
+def summarize_costs(setup: Setup) -> Reach:
+    """Sum up a set-up whose values are the `observe_costs` of its runs."""
     late = setup.values + (math.inf,) * (setup.runs - len(setup.values))
     median = float(np.median(late)) if late else math.inf
     return Reach(len(setup.values), setup.runs, median if math.isfinite(median) else None)
 
 
-def stability(table: Table) -> list[Stability]:
+def setup_stability(table: Table) -> list[Stability]:
     """Of each set-up, in the table's order."""
-    noise = learn_noise(table.measured())
+    noise = learn_noise(table.with_values())
     spread: dict[int, float] = {}
     if noise is not None:
         spread = dict(
@@ -152,7 +152,7 @@ def stability(table: Table) -> list[Stability]:
     ]
 
 
-def basin(
+def find_basin(
     rates: Sequence[float],
     values: Sequence[float | None],
     goal: Goal,
@@ -164,7 +164,7 @@ def basin(
 
     A value of None or NaN (diverged, failed) ends the basin. None where not even the best rate is within.
     """
-    tried = sorted((rate, _finite(value)) for rate, value in zip(rates, values, strict=True) if rate > 0)
+    tried = sorted((rate, _finite_or_none(value)) for rate, value in zip(rates, values, strict=True) if rate > 0)
     known = [(value if goal == "max" else -value, i) for i, (_, value) in enumerate(tried) if value is not None]
     if not known:
         return None
@@ -182,5 +182,5 @@ def basin(
     return Basin(tried[at][0], tried[low][0], tried[high][0], low == 0, high == len(tried) - 1)
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and is_number(value) else None

@@ -10,7 +10,7 @@ from functools import lru_cache
 from statistics import NormalDist
 
 _TINY = 1e-300
-_MANY_DEGREES = 1e4
+_MIN_NORMAL_DF = 1e4
 """From here on the normal distribution, corrected to the third order, is exact to 1e-12."""
 
 
@@ -49,7 +49,7 @@ def t_tail(x: float, df: float) -> float:
     """P(T > x) for Student's t; `df` may be a fraction or infinite."""
     if x < 0.0:
         return 1.0 - t_tail(-x, df)
-    if df > _MANY_DEGREES:
+    if df > _MIN_NORMAL_DF:
         return _t_tail_from_normal(x, df)
     squared = x * x
     if squared < df:  # the complement keeps its digits where x is small
@@ -73,7 +73,7 @@ def t_quantile(p: float, df: float) -> float:
         return -t_quantile(1.0 - p, df)
     if p == 0.5:
         return 0.0
-    if df > _MANY_DEGREES:
+    if df > _MIN_NORMAL_DF:
         return _t_quantile_from_normal(NormalDist().inv_cdf(p), df)
     tail = 1.0 - p
     x = max(NormalDist().inv_cdf(p), 1e-3)

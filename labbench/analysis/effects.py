@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labbench.analysis.distributions import f_tail
-from labbench.analysis.intervals import Interval, Spread
+from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
-from labbench.analysis.table import ROUNDING, Floats, Ints, Parameter, Table, weighted
+from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Parameter, Table, weighted_sum
 from labbench.records import Goal
 
 Basis: TypeAlias = Literal["seeds", "settings", "none"]
@@ -50,7 +50,7 @@ class Contrast:
 
 
 @dataclass(frozen=True, slots=True)
-class Marginal:
+class MarginalEffects:
     """The effects of one parameter."""
 
     name: str
@@ -63,7 +63,7 @@ class Marginal:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TwoWayCell:
     """One cell of a two-way table: mean over its set-ups; NaN where none has a result."""
 
     interval: Interval
@@ -73,12 +73,12 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class TwoWay:
+class TwoWayTable:
     """A metric by two parameters, averaged over the others: the data of a heat map."""
 
     rows: tuple[Any, ...]
     columns: tuple[Any, ...]
-    cells: tuple[tuple[Cell, ...], ...]
+    cells: tuple[tuple[TwoWayCell, ...], ...]
     """By row, then column."""
 
 
@@ -90,7 +90,7 @@ class LevelMeans:
     """(k,): the levels that have a result."""
     weights: Floats
     """(k, set-ups)."""
-    residual: Spread | None
+    residual: VarianceEstimate | None
     """Variance of one set-up's mean around the model; None where no degree of freedom is left."""
     matched: bool
     """Compared within settings of the other parameters, not by an additive model."""
@@ -105,39 +105,39 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
         weights[:, rows] = 1.0 / max(1, len(rows))
         return LevelMeans(levels, weights, None, True)
     one_hot = np.eye(len(levels))[codes]
-    settings = _settings(table, parameter, rows)
+    settings = _setting_indices(table, parameter, rows)
     tried = np.bincount(settings, minlength=settings.max() + 1)
-    repeated = np.bincount(settings, weights=_first_of_pairs(settings, codes)) > 1
+    repeated = np.bincount(settings, weights=_mark_first_pairs(settings, codes)) > 1
     # set-ups of one bin are not alike, so bins make no settings
-    binned = any(p.spans for p in table.judged)
+    binned = any(p.spans for p in table.independent)
     matched = not binned and bool(tried[repeated].sum() >= 0.5 * len(rows))
     if matched:
-        solved = _solve(one_hot, _GroupMeans(settings), table.means[rows], averaged_over=settings)
+        solved = _solve(one_hot, _GroupProjection(settings), table.means[rows], averaged_over=settings)
     else:
-        others = _additive(table, parameter, rows)
-        solved = _solve(one_hot, _Columns(others), table.means[rows]) if enough_for_all(table) else None
+        others = _additive_design(table, parameter, rows)
+        solved = _solve(one_hot, _ColumnProjection(others), table.means[rows]) if can_fit_additive(table) else None
     if solved is None:  # too little data for the others to be taken into account: plain averages
         matched = False
-        solved = _solve(one_hot, _GroupMeans(np.zeros(len(rows), dtype=np.int64)), table.means[rows])
+        solved = _solve(one_hot, _GroupProjection(np.zeros(len(rows), dtype=np.int64)), table.means[rows])
         assert solved is not None, "plain averages always exist"
-    weights[:, rows] = np.where(np.abs(solved[0]) > ROUNDING * np.abs(solved[0]).max(), solved[0], 0.0)
+    weights[:, rows] = np.where(np.abs(solved[0]) > ROUNDING_TOLERANCE * np.abs(solved[0]).max(), solved[0], 0.0)
     return LevelMeans(levels, weights, solved[1], matched)
 
 
-def enough_for_all(table: Table) -> bool:
+def can_fit_additive(table: Table) -> bool:
     """There are two set-ups for each number that an additive model of all parameters has to find."""
-    return len(table.setups) >= 2 * (1 + sum(len(np.unique(p.codes)) - 1 for p in table.judged))
+    return len(table.setups) >= 2 * (1 + sum(len(np.unique(p.codes)) - 1 for p in table.independent))
 
 
-def _settings(table: Table, parameter: Parameter, rows: Ints) -> Ints:
+def _setting_indices(table: Table, parameter: Parameter, rows: Ints) -> Ints:
     """(rows,): number of the setting of all other parameters, leaving out those that exist under this one alone."""
-    others = [p.codes[rows] for p in table.judged if p is not parameter and p.parent != parameter.name]
+    others = [p.codes[rows] for p in table.independent if p is not parameter and p.parent != parameter.name]
     if not others:
         return np.zeros(len(rows), dtype=np.int64)
     return np.unique(np.stack(others), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _first_of_pairs(settings: Ints, codes: NDArray[np.int64]) -> Floats:
+def _mark_first_pairs(settings: Ints, codes: NDArray[np.int64]) -> Floats:
     """1 at the first occurrence of each (setting, level), else 0."""
     first = np.unique(np.stack([settings, codes]), axis=1, return_index=True)[1]
     marks = np.zeros(len(settings))
@@ -145,13 +145,13 @@ def _first_of_pairs(settings: Ints, codes: NDArray[np.int64]) -> Floats:
     return marks
 
 
-def _additive(table: Table, parameter: Parameter, rows: Ints) -> Floats:
+def _additive_design(table: Table, parameter: Parameter, rows: Ints) -> Floats:
     """(rows, columns): an intercept and the levels of the other parameters."""
-    others = [p for p in table.judged if p is not parameter]
-    return np.column_stack([np.ones(len(rows)), *(indicator(p, rows) for p in others)])
+    others = [p for p in table.independent if p is not parameter]
+    return np.column_stack([np.ones(len(rows)), *(indicator_columns(p, rows) for p in others)])
 
 
-def indicator(parameter: Parameter, rows: Ints) -> Floats:
+def indicator_columns(parameter: Parameter, rows: Ints) -> Floats:
     """(rows, levels) of 0 and 1; of a parameter that exists in part only, centred there and 0 elsewhere."""
     levels, codes = np.unique(parameter.codes[rows], return_inverse=True)
     columns = np.eye(len(levels))[codes]
@@ -162,19 +162,19 @@ def indicator(parameter: Parameter, rows: Ints) -> Floats:
     return np.where(present[:, None], columns - columns[present].mean(axis=0), 0.0) if present.any() else columns
 
 
-class _GroupMeans:
+class _GroupProjection:
     """Projects out one free height per group of rows."""
 
     def __init__(self, groups: Ints) -> None:
         self.groups, self.rank = groups, int(groups.max()) + 1
 
-    def clear(self, columns: Floats) -> Floats:
+    def project_out(self, columns: Floats) -> Floats:
         sums = np.zeros((self.rank, columns.shape[1]))
         np.add.at(sums, self.groups, columns)
         return columns - (sums / np.bincount(self.groups)[:, None])[self.groups]
 
 
-class _Columns:
+class _ColumnProjection:
     """Projects out the space that columns span."""
 
     def __init__(self, columns: Floats) -> None:
@@ -182,19 +182,19 @@ class _Columns:
         self.basis = u[:, sizes > 1e-9 * sizes[0]]
         self.rank = self.basis.shape[1]
 
-    def clear(self, columns: Floats) -> Floats:
+    def project_out(self, columns: Floats) -> Floats:
         return np.asarray(columns - self.basis @ (self.basis.T @ columns))
 
 
 def _solve(
-    one_hot: Floats, others: _GroupMeans | _Columns, y: Floats, *, averaged_over: Ints | None = None
-) -> tuple[Floats, Spread | None] | None:
+    one_hot: Floats, others: _GroupProjection | _ColumnProjection, y: Floats, *, averaged_over: Ints | None = None
+) -> tuple[Floats, VarianceEstimate | None] | None:
     """Weights (levels, rows) of the levels' means and the residual spread; None where they cannot be told apart.
 
     The others are projected out (Frisch-Waugh), then put back at their average over settings, or over set-ups.
     """
     n, k = one_hot.shape
-    cleared = others.clear(one_hot)
+    cleared = others.project_out(one_hot)
     information = cleared.T @ cleared
     if np.linalg.matrix_rank(information, tol=1e-8 * n) < k - 1:
         return None
@@ -202,28 +202,28 @@ def _solve(
     groups = np.arange(n) if averaged_over is None else averaged_over
     average = 1.0 / (np.bincount(groups)[groups] * (groups.max() + 1))
     weights = slopes + average - np.outer(np.ones(k), (average @ one_hot) @ slopes)
-    left = others.clear((y - one_hot @ (slopes @ y))[:, None])[:, 0]
+    left = others.project_out((y - one_hot @ (slopes @ y))[:, None])[:, 0]
     df = n - others.rank - (k - 1)
-    return weights, Spread(float(left @ left) / df, float(df)) if df > 0 else None
+    return weights, VarianceEstimate(float(left @ left) / df, float(df)) if df > 0 else None
 
 
-def marginal(everything: Table, parameter: Parameter, noise: Noise | None, goal: Goal) -> Marginal:
-    """The effects of one parameter of `everything`; `noise` is that of `everything.measured()`."""
-    table = everything.measured()
+def marginal_effects(everything: Table, parameter: Parameter, noise: Noise | None, goal: Goal) -> MarginalEffects:
+    """The effects of one parameter of `everything`; `noise` is that of `everything.with_values()`."""
+    table = everything.with_values()
     measured = table.parameter(parameter.name)
-    assert measured is not None, "measured() keeps the parameters"
+    assert measured is not None, "with_values() keeps the parameters"
     means = level_means(table, measured)
-    centre = weighted(means.weights, table.means)
+    centre = weighted_sum(means.weights, table.means)
     by_seeds = noise is not None and means.matched
     basis: Basis = "seeds" if by_seeds else "settings" if means.residual else "none"
     known = noise if by_seeds else means.residual
     effects = [_missing_effect(everything, parameter, level) for level in range(len(parameter.levels))]
     for level, mean, weights in zip(means.levels, centre, means.weights, strict=True):
         n = int(table.counts[measured.codes == level].sum())
-        effects[level] = _effect(effects[level], n, _interval(float(mean), weights, known))
+        effects[level] = _measured_effect(effects[level], n, _combination_interval(float(mean), weights, known))
     shown = tuple(e for e in effects if not (parameter.parent and e.value is None))
     contrast = _contrast(parameter, means, centre, known, goal)
-    return Marginal(parameter.name, shown, contrast, _p_value(means, centre, known), basis)
+    return MarginalEffects(parameter.name, shown, contrast, _p_value(means, centre, known), basis)
 
 
 def _missing_effect(everything: Table, parameter: Parameter, level: int) -> Effect:
@@ -232,35 +232,35 @@ def _missing_effect(everything: Table, parameter: Parameter, level: int) -> Effe
     return Effect(parameter.levels[level], Interval(math.nan), 0, diverged, span)
 
 
-def _effect(empty: Effect, n: int, interval: Interval) -> Effect:
+def _measured_effect(empty: Effect, n: int, interval: Interval) -> Effect:
     return Effect(empty.value, interval, n, empty.diverged, empty.span)
 
 
-def _interval(centre: float, weights: Floats, known: Noise | Spread | None) -> Interval:
+def _combination_interval(centre: float, weights: Floats, known: Noise | VarianceEstimate | None) -> Interval:
     """The interval of `weights @ means`, from the noise of each set-up or from one variance for all."""
-    spread = _spread(weights, known)
+    spread = _combination_variance(weights, known)
     return spread.interval(centre) if spread else Interval(centre)
 
 
-def _spread(weights: Floats, known: Noise | Spread | None) -> Spread | None:
+def _combination_variance(weights: Floats, known: Noise | VarianceEstimate | None) -> VarianceEstimate | None:
     if isinstance(known, Noise):
-        return known.of_combination(weights)
-    return Spread(known.variance * float(weights @ weights), known.df) if known else None
+        return known.variance_of_combination(weights)
+    return VarianceEstimate(known.variance * float(weights @ weights), known.df) if known else None
 
 
 def _contrast(
-    parameter: Parameter, means: LevelMeans, centre: Floats, known: Noise | Spread | None, goal: Goal
+    parameter: Parameter, means: LevelMeans, centre: Floats, known: Noise | VarianceEstimate | None, goal: Goal
 ) -> Contrast | None:
     if len(centre) < 2:
         return None
     first, second = (int(i) for i in np.argsort(-centre if goal == "max" else centre, kind="stable")[:2])
-    difference = float(weighted(np.array([1.0, -1.0]), centre[[first, second]]))
-    interval = _interval(difference, means.weights[first] - means.weights[second], known)
+    difference = float(weighted_sum(np.array([1.0, -1.0]), centre[[first, second]]))
+    interval = _combination_interval(difference, means.weights[first] - means.weights[second], known)
     value, against = (parameter.levels[means.levels[i]] for i in (first, second))
     return Contrast(value, against, interval)
 
 
-def _p_value(means: LevelMeans, centre: Floats, known: Noise | Spread | None) -> float | None:
+def _p_value(means: LevelMeans, centre: Floats, known: Noise | VarianceEstimate | None) -> float | None:
     """F test of all levels being equal: that of the linear model, with its sum of squares over what noise makes of it.
 
     Where spreads differ the sum of squares stays as it is, so that a lucky seed counts no more than others; its
@@ -276,33 +276,33 @@ def _p_value(means: LevelMeans, centre: Floats, known: Noise | Spread | None) ->
     contrasts = (axes[:, kept] / np.sqrt(sizes[kept])).T  # of equal variance, and independent, where spreads are equal
     squares = float(((contrasts @ np.diff(centre)) ** 2).sum())
     if isinstance(known, Noise):
-        expected, covariance = known.of_combination(contrasts @ steps), known.covariance(contrasts @ steps)
+        expected, covariance = known.variance_of_combination(contrasts @ steps), known.covariance(contrasts @ steps)
         df = 1.0 / float(((covariance / np.trace(covariance)) ** 2).sum()) if expected.variance > 0 else 1.0
     else:
-        expected, df = Spread(known.variance * int(kept.sum()), known.df), float(kept.sum())
+        expected, df = VarianceEstimate(known.variance * int(kept.sum()), known.df), float(kept.sum())
     if not expected.variance > 0:  # no noise at all: what differs by more than rounding differs
         return 0.0 if np.abs(np.diff(centre)).max() > 1e-9 * np.abs(centre).max() else 1.0
     return f_tail(squares / expected.variance, df, expected.total_df)
 
 
-def two_way(everything: Table, row: Parameter, column: Parameter, noise: Noise | None) -> TwoWay:
+def two_way_table(everything: Table, row: Parameter, column: Parameter, noise: Noise | None) -> TwoWayTable:
     """The table of two parameters; each cell is the plain mean over its set-ups."""
-    table = everything.measured()
+    table = everything.with_values()
     kept = np.flatnonzero(everything.counts > 0)
     cells = []
     for i in range(len(row.levels)):
         here = [(row.codes == i) & (column.codes == j) for j in range(len(column.levels))]
-        cells.append(tuple(_cell(everything, table, inside, inside[kept], noise) for inside in here))
-    return TwoWay(row.levels, column.levels, tuple(cells))
+        cells.append(tuple(_make_cell(everything, table, inside, inside[kept], noise) for inside in here))
+    return TwoWayTable(row.levels, column.levels, tuple(cells))
 
 
-def _cell(
+def _make_cell(
     everything: Table, table: Table, inside: NDArray[np.bool_], measured: NDArray[np.bool_], noise: Noise | None
-) -> Cell:
+) -> TwoWayCell:
     setups = [everything.setups[i] for i in np.flatnonzero(inside)]
     interval = Interval(math.nan)
     if measured.any():
         weights = measured / measured.sum()
-        interval = _interval(float(weighted(weights, table.means)), weights, noise)
+        interval = _combination_interval(float(weighted_sum(weights, table.means)), weights, noise)
     n, diverged = sum(len(setup.values) for setup in setups), sum(setup.diverged for setup in setups)
-    return Cell(interval, n, diverged, sum(setup.runs for setup in setups))
+    return TwoWayCell(interval, n, diverged, sum(setup.runs for setup in setups))

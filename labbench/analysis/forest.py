@@ -15,48 +15,50 @@ import numpy as np
 
 from labbench.analysis.table import Floats, Parameter, Table
 
-ENOUGH = 30
+MIN_SETUPS = 30
 """Set-ups from which on a forest learns more than an additive model."""
-TREES = 100
-BACKGROUND, BACKGROUND_OF_PAIRS = 256, 32
+TREE_COUNT = 100
+MAX_BACKGROUND_SETUPS, MAX_BACKGROUND_SETUPS_OF_PAIRS = 256, 32
 """Set-ups whose other parameters an effect is averaged over."""
-VALUES = 8
+MAX_VALUES = 8
 """Of a parameter, at which its effect is asked for."""
-PERMUTATIONS = 3
+PERMUTATION_COUNT = 3
 """Forests of shuffled residuals, which tell how much variance mere noise would be given."""
 
 
-def is_there() -> bool:
+def is_available() -> bool:
     """Whether scikit-learn is installed, without loading it."""
     return find_spec("sklearn") is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class VarianceParts:
     """Variances of the set-ups' means."""
 
-    alone: dict[str, float]
+    main_effects: dict[str, float]
     pairs: dict[tuple[str, str], float]
 
 
-def parts(table: Table) -> Parts:
+def decompose_variance(table: Table) -> VarianceParts:
     """What each parameter and each pair adds to the variance, less what it would be given of mere noise.
 
     An interaction of two parameters that do nothing alone comes out smaller than it is: greedy splits hardly find it.
     The same table always gives the same numbers.
     """
-    names = [p.name for p in table.judged]
-    inputs, generator = np.column_stack([_column(p, table) for p in table.judged]), np.random.default_rng(0)
-    fitted = _fit(inputs, table.means)
+    names = [p.name for p in table.independent]
+    inputs, generator = np.column_stack([_rank_column(p, table) for p in table.independent]), np.random.default_rng(0)
+    fitted = _fit_forest(inputs, table.means)
     left = table.means - fitted.oob_prediction_
-    noise = [_variances(_fit(inputs, generator.permutation(left)), inputs) for _ in range(PERMUTATIONS)]
-    clear = (_variances(fitted, inputs) - np.mean(noise, axis=0)).clip(0.0)
-    clear = (clear * _stretch(table.means, fitted.oob_prediction_) ** 2).tolist()
+    noise = [
+        _effect_variances(_fit_forest(inputs, generator.permutation(left)), inputs) for _ in range(PERMUTATION_COUNT)
+    ]
+    clear = (_effect_variances(fitted, inputs) - np.mean(noise, axis=0)).clip(0.0)
+    clear = (clear * _calibration_slope(table.means, fitted.oob_prediction_) ** 2).tolist()
     pairs = list(combinations(names, 2))
-    return Parts(dict(zip(names, clear, strict=False)), dict(zip(pairs, clear[len(names) :], strict=True)))
+    return VarianceParts(dict(zip(names, clear, strict=False)), dict(zip(pairs, clear[len(names) :], strict=True)))
 
 
-def _column(parameter: Parameter, table: Table) -> Floats:
+def _rank_column(parameter: Parameter, table: Table) -> Floats:
     """(set-ups,): ranks of the parameter's own values, not of its bins; a forest asks for nothing but their order."""
     if not parameter.spans:
         return parameter.codes.astype(np.float64)
@@ -65,14 +67,14 @@ def _column(parameter: Parameter, table: Table) -> Floats:
     return np.unique(known, return_inverse=True)[1].astype(np.float64)
 
 
-def _fit(inputs: Floats, targets: Floats) -> Any:
+def _fit_forest(inputs: Floats, targets: Floats) -> Any:
     from sklearn.ensemble import RandomForestRegressor  # takes a second, and grids never need it
 
-    forest = RandomForestRegressor(TREES, min_samples_leaf=2, oob_score=True, random_state=0)
+    forest = RandomForestRegressor(TREE_COUNT, min_samples_leaf=2, oob_score=True, random_state=0)
     return forest.fit(inputs, targets)
 
 
-def _stretch(means: Floats, predicted: Floats) -> float:
+def _calibration_slope(means: Floats, predicted: Floats) -> float:
     """By how much effects are larger than a forest has them, which smooths: the slope of set-ups it has not seen.
 
     Never below 0, which would be a forest that has learnt nothing.
@@ -80,10 +82,10 @@ def _stretch(means: Floats, predicted: Floats) -> float:
     return max(0.0, float(np.polyfit(predicted, means, 1)[0])) if np.ptp(predicted) > 0 else 0.0
 
 
-def _variances(forest: Any, inputs: Floats) -> Floats:
+def _effect_variances(forest: Any, inputs: Floats) -> Floats:
     """(parameters + pairs,): of each main effect, then of what each pair does beyond its two."""
     order = np.random.default_rng(0).permutation(len(inputs))
-    grids = [_values(column) for column in inputs.T]
+    grids = [_evaluation_values(column) for column in inputs.T]
 
     def heights(columns: tuple[int, ...], background: Floats) -> Floats:
         """Mean prediction at each combination of these parameters' values."""
@@ -95,21 +97,21 @@ def _variances(forest: Any, inputs: Floats) -> Floats:
 
     found = []
     for column, (_, weights) in enumerate(grids):
-        effect = heights((column,), inputs[order[:BACKGROUND]])
+        effect = heights((column,), inputs[order[:MAX_BACKGROUND_SETUPS]])
         found.append(float(weights @ (effect - weights @ effect) ** 2))
     for first, second in combinations(range(len(grids)), 2):
         rows, columns = grids[first][1], grids[second][1]
-        effect = heights((first, second), inputs[order[:BACKGROUND_OF_PAIRS]])
+        effect = heights((first, second), inputs[order[:MAX_BACKGROUND_SETUPS_OF_PAIRS]])
         effect = effect - rows @ effect
         effect = effect - (effect @ columns)[:, None]
         found.append(float(rows @ effect**2 @ columns))
     return np.array(found)
 
 
-def _values(column: Floats) -> tuple[Floats, Floats]:
+def _evaluation_values(column: Floats) -> tuple[Floats, Floats]:
     """Values at which to ask for a parameter's effect, and the share of the set-ups that each stands for."""
     values, counts = np.unique(column, return_counts=True)
-    if len(values) > VALUES:
-        values = np.quantile(column, (np.arange(VALUES) + 0.5) / VALUES)
-        counts = np.ones(VALUES, dtype=np.int64)
+    if len(values) > MAX_VALUES:
+        values = np.quantile(column, (np.arange(MAX_VALUES) + 0.5) / MAX_VALUES)
+        counts = np.ones(MAX_VALUES, dtype=np.int64)
     return values, counts / counts.sum()

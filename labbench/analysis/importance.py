@@ -17,14 +17,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from labbench.analysis import forest
-from labbench.analysis.effects import enough_for_all, indicator, level_means
+from labbench.analysis.effects import can_fit_additive, indicator_columns, level_means
 from labbench.analysis.intervals import Interval
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import Floats, Ints, Parameter, Table
 
-DRAWS = 400
+SIMULATION_COUNT = 400
 """Simulated repetitions behind the intervals; their random numbers are fixed."""
-MOST_CELLS = 4
+MAX_CELLS_PER_SETUP = 4
 """A grid of more cells than this times its set-ups is no factorial."""
 
 Term: TypeAlias = tuple[str, ...]
@@ -35,7 +35,7 @@ class Importance:
     """Shares of the variance of a single run, when every value of every parameter counts the same."""
 
     method: Literal["full factorial", "part of the grid", "random forest", "additive model"]
-    alone: dict[str, Interval]
+    main_effects: dict[str, Interval]
     """By parameter: its own share, averaged over the others."""
     pairs: dict[tuple[str, str], Interval]
     """By pair: what the two do together beyond the sum of each; empty for an additive model."""
@@ -56,23 +56,23 @@ def importance(table: Table, noise: Noise | None, *, may_ask_forest: bool | None
 
     `may_ask_forest` None means where scikit-learn is installed.
     """
-    free = [p for p in table.judged if p.parent is None and len(np.unique(p.codes)) > 1]
+    free = [p for p in table.independent if p.parent is None and len(np.unique(p.codes)) > 1]
     if not free or not float(np.ptp(table.means)) > 0:
         return None
     binned = any(p.spans for p in free)  # set-ups in one cell of bins are not alike
-    rows, left_out = (np.zeros(0, dtype=np.int64), ()) if binned else _full_part(free, len(table.setups))
+    rows, left_out = (np.zeros(0, dtype=np.int64), ()) if binned else _reduce_to_factorial(free, len(table.setups))
     if 2 * len(rows) >= len(table.setups):
-        return _exact(table, noise, free, rows, left_out)
-    enough = len(table.setups) >= forest.ENOUGH and len(table.judged) > 1
-    if enough and (forest.is_there() if may_ask_forest is None else may_ask_forest):
-        return _by_forest(table, noise)
-    return replace(_additive(table, noise), wants_forest=enough)
+        return _factorial_importance(table, noise, free, rows, left_out)
+    enough = len(table.setups) >= forest.MIN_SETUPS and len(table.independent) > 1
+    if enough and (forest.is_available() if may_ask_forest is None else may_ask_forest):
+        return _forest_importance(table, noise)
+    return replace(_additive_importance(table, noise), wants_forest=enough)
 
 
-def _full_part(parameters: list[Parameter], setups: int) -> tuple[Ints, tuple[tuple[str, Any], ...]]:
+def _reduce_to_factorial(parameters: list[Parameter], setups: int) -> tuple[Ints, tuple[tuple[str, Any], ...]]:
     """The set-ups that remain once the values that miss most partners are dropped, until none misses any."""
     shape = tuple(len(p.levels) for p in parameters)
-    if math.prod(shape) > MOST_CELLS * setups:
+    if math.prod(shape) > MAX_CELLS_PER_SETUP * setups:
         return np.zeros(0, dtype=np.int64), ()
     filled = np.zeros(shape, dtype=np.bool_)
     filled[tuple(p.codes for p in parameters)] = True
@@ -94,7 +94,7 @@ def _full_part(parameters: list[Parameter], setups: int) -> tuple[Ints, tuple[tu
     return rows, tuple(entry for entry in dropped if entry in tried)
 
 
-def _exact(
+def _factorial_importance(
     table: Table, noise: Noise | None, free: list[Parameter], rows: Ints, left_out: tuple[tuple[str, Any], ...]
 ) -> Importance:
     coded = [np.unique(p.codes[rows], return_inverse=True)[1] for p in free]
@@ -105,13 +105,13 @@ def _exact(
     names = [p.name for p in free]
     terms: list[Term] = [(name,) for name in names] + list(combinations(names, 2))
     axes = [tuple(names.index(name) for name in term) for term in terms]
-    children = {p.name: _child_variance(table, noise, p) for p in table.judged if p.parent is not None}
+    children = {p.name: _child_variance(table, noise, p) for p in table.independent if p.parent is not None}
     runs = 0.0 if noise is None else float(noise.total.raw[rows].mean())
     of_cells = np.bincount(cell, weights=_variance_of_means(table, noise)[rows]) / members**2
 
     def parts(heights: Floats, noise_level: float) -> Floats:
         """(draws, terms + 1): variance of each term, then the total, for (draws, cells) heights."""
-        found = _decompose(heights.reshape(-1, *shape), axes)
+        found = _decompose_variance(heights.reshape(-1, *shape), axes)
         degrees = [math.prod(shape[a] - 1 for a in term) for term in axes]
         expected = np.array([*degrees, len(cells) - 1.0]) * (noise_level / len(cells))
         return found - expected
@@ -122,13 +122,16 @@ def _exact(
     simulated = None
     if noise is not None and level > 0:
         generator = np.random.default_rng(0)
-        scale = np.sqrt(noise.apart.total_df / generator.chisquare(noise.apart.total_df, size=(DRAWS, 1)))
-        draws = cells + generator.standard_normal((DRAWS, len(cells))) * np.sqrt(of_cells) * scale
+        scale = np.sqrt(
+            noise.unshared.total_df / generator.chisquare(noise.unshared.total_df, size=(SIMULATION_COUNT, 1))
+        )
+        draws = cells + generator.standard_normal((SIMULATION_COUNT, len(cells))) * np.sqrt(of_cells) * scale
         pieces = parts(draws, 2.0 * level)  # the noise of the grid and that of the draw
         totals = np.maximum(pieces[:, -1:], 0.0) + sum(children.values()) + runs * scale**2
         simulated = pieces[:, :-1] / totals
     shares = [
-        _share(float(v) / total, None if simulated is None else simulated[:, i]) for i, v in enumerate(found[:-1])
+        _share_interval(float(v) / total, None if simulated is None else simulated[:, i])
+        for i, v in enumerate(found[:-1])
     ]
     alone = dict(zip(names, shares, strict=False)) | {name: Interval(v / total) for name, v in children.items()}
     pairs = {(term[0], term[1]): share for term, share in zip(terms[len(names) :], shares[len(names) :], strict=True)}
@@ -136,7 +139,7 @@ def _exact(
     whole = len(rows) == len(table.setups)
     return Importance(
         method="full factorial" if whole else "part of the grid",
-        alone=alone,
+        main_effects=alone,
         pairs=pairs,
         rest=float(max(0.0, 1.0 - told)),
         seeds=None if noise is None else runs / total,
@@ -145,7 +148,7 @@ def _exact(
     )
 
 
-def _decompose(heights: Floats, terms: list[tuple[int, ...]]) -> Floats:
+def _decompose_variance(heights: Floats, terms: list[tuple[int, ...]]) -> Floats:
     """(draws, terms + 1) variances: of each main effect and each pair's interaction, and of everything.
 
     `heights` is (draws, levels of the first parameter, levels of the second, ...); a term names one or two of these.
@@ -165,7 +168,7 @@ def _decompose(heights: Floats, terms: list[tuple[int, ...]]) -> Floats:
 
 def _variance_of_means(table: Table, noise: Noise | None) -> Floats:
     """(set-ups,): the noise that differs between set-ups; what a seed does to all of them alike cancels."""
-    return np.zeros(len(table.setups)) if noise is None else noise.apart.raw / noise.counts
+    return np.zeros(len(table.setups)) if noise is None else noise.unshared.raw / noise.counts
 
 
 def _child_variance(table: Table, noise: Noise | None, child: Parameter) -> float:
@@ -175,11 +178,11 @@ def _child_variance(table: Table, noise: Noise | None, child: Parameter) -> floa
         return 0.0
     weights = means.weights - means.weights.mean(axis=0)
     found = float(((weights @ table.means) ** 2).mean())
-    expected = 0.0 if noise is None else noise.of_combination(weights).variance / len(weights)
+    expected = 0.0 if noise is None else noise.variance_of_combination(weights).variance / len(weights)
     return float(child.present().mean()) * max(0.0, found - expected)
 
 
-def _share(share: float, simulated: Floats | None) -> Interval:
+def _share_interval(share: float, simulated: Floats | None) -> Interval:
     """A share between 0 and 1, and the middle 95 % of the simulated ones."""
     clipped = float(min(max(share, 0.0), 1.0))
     if simulated is None:
@@ -188,7 +191,7 @@ def _share(share: float, simulated: Floats | None) -> Interval:
     return Interval(clipped, min(float(low), clipped), max(float(high), clipped))
 
 
-def _additive(table: Table, noise: Noise | None) -> Importance:
+def _additive_importance(table: Table, noise: Noise | None) -> Importance:
     """Each parameter's part of what an additive least-squares fit explains; one at a time where data are too few.
 
     A part is the covariance of a parameter's effect with the whole fit, so that parts add up also where parameters are
@@ -196,36 +199,36 @@ def _additive(table: Table, noise: Noise | None) -> Importance:
     doi:10.1021/jp9096919). The noise in it has as many degrees of freedom as the parameter.
     """
     n = len(table.setups)
-    blocks = [indicator(p, np.arange(n)) for p in table.judged]
-    effects = _effects_in_fit(blocks)
+    blocks = [indicator_columns(p, np.arange(n)) for p in table.independent]
+    effects = _effect_matrices(blocks)
     degrees = np.array([float(np.trace(effect)) for effect in effects])
     left = table.means - table.means.mean() - sum(effect @ table.means for effect in effects)
-    variance, df = float(_variance_of_means(table, noise).mean()), 0.0 if noise is None else noise.apart.total_df
-    if enough_for_all(table):
+    variance, df = float(_variance_of_means(table, noise).mean()), 0.0 if noise is None else noise.unshared.total_df
+    if can_fit_additive(table):
         df = n - 1.0 - float(degrees.sum())
         variance = float(left @ left) / df
     together = df > 0 and np.allclose(degrees, [np.linalg.matrix_rank(block - block.mean(axis=0)) for block in blocks])
     if not together:
-        effects = [_effects_in_fit([block])[0] for block in blocks]
+        effects = [_effect_matrices([block])[0] for block in blocks]
     expected = np.array([float(np.trace(effect)) for effect in effects]) * variance / n
-    found = (_parts(effects, table.means[:, None], together=together)[:, 0] - expected).clip(0.0)
-    runs, total = _of_runs(table, noise)
+    found = (_explained_variances(effects, table.means[:, None], together=together)[:, 0] - expected).clip(0.0)
+    runs, total = _seed_and_total_variance(table, noise)
     total = max(total, float(found.sum()) + runs)
     shares = [Interval(float(part) / total) for part in found]
     if together:
         generator = np.random.default_rng(0)
-        scale = math.sqrt(variance) * np.sqrt(df / generator.chisquare(df, size=DRAWS))
-        drawn = (table.means - left)[:, None] + generator.standard_normal((n, DRAWS)) * scale
+        scale = math.sqrt(variance) * np.sqrt(df / generator.chisquare(df, size=SIMULATION_COUNT))
+        drawn = (table.means - left)[:, None] + generator.standard_normal((n, SIMULATION_COUNT)) * scale
         # a draw holds its own noise, and the fit that it was drawn around that of the grid
-        simulated = (_parts(effects, drawn, together=True) - 2.0 * expected[:, None]) / total
-        shares = [_share(share.mean, draws) for share, draws in zip(shares, simulated, strict=True)]
-    alone = dict(zip((p.name for p in table.judged), shares, strict=True))
+        simulated = (_explained_variances(effects, drawn, together=True) - 2.0 * expected[:, None]) / total
+        shares = [_share_interval(share.mean, draws) for share, draws in zip(shares, simulated, strict=True)]
+    alone = dict(zip((p.name for p in table.independent), shares, strict=True))
     told = sum(share.mean for share in shares) + runs / total
     seeds = None if noise is None else runs / total
     return Importance("additive model", alone, {}, float(max(0.0, 1.0 - told)), seeds, n)
 
 
-def _effects_in_fit(blocks: list[Floats]) -> list[Floats]:
+def _effect_matrices(blocks: list[Floats]) -> list[Floats]:
     """(set-ups, set-ups) for each block of columns: from the heights to its centred effect in a fit of all of them."""
     design = np.column_stack([np.ones(len(blocks[0])), *blocks])
     solution = np.linalg.pinv(design, rcond=1e-10)
@@ -237,28 +240,28 @@ def _effects_in_fit(blocks: list[Floats]) -> list[Floats]:
     return effects
 
 
-def _parts(effects: list[Floats], heights: Floats, *, together: bool) -> Floats:
+def _explained_variances(effects: list[Floats], heights: Floats, *, together: bool) -> Floats:
     """(parameters, draws): what each effect explains of (set-ups, draws) heights, in one fit or each in its own."""
     found = np.stack([effect @ heights for effect in effects])  # (parameters, set-ups, draws)
     fit = found.sum(axis=0) if together else found
     return np.asarray((found * fit).mean(axis=1))
 
 
-def _of_runs(table: Table, noise: Noise | None) -> tuple[float, float]:
+def _seed_and_total_variance(table: Table, noise: Noise | None) -> tuple[float, float]:
     """The variance that seeds alone make, and all of it, of a single run."""
     runs = 0.0 if noise is None else float(noise.total.raw.mean())
     return runs, max(float(table.means.var(ddof=1)) - float(_variance_of_means(table, noise).mean()), 0.0) + runs
 
 
-def _by_forest(table: Table, noise: Noise | None) -> Importance:
+def _forest_importance(table: Table, noise: Noise | None) -> Importance:
     """Each parameter's and each pair's part of what a random forest has learnt; it gives no intervals."""
-    found = forest.parts(table)
-    runs, total = _of_runs(table, noise)
-    told = sum(found.alone.values()) + sum(found.pairs.values())
+    found = forest.decompose_variance(table)
+    runs, total = _seed_and_total_variance(table, noise)
+    told = sum(found.main_effects.values()) + sum(found.pairs.values())
     total = max(total, told + runs)
     return Importance(
         method="random forest",
-        alone={name: Interval(variance / total) for name, variance in found.alone.items()},
+        main_effects={name: Interval(variance / total) for name, variance in found.main_effects.items()},
         pairs={names: Interval(variance / total) for names, variance in found.pairs.items()},
         rest=float(max(0.0, 1.0 - (told + runs) / total)),
         seeds=None if noise is None else runs / total,

@@ -26,7 +26,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class VarianceEstimate:
     """A variance, and how well it is known: the sum of two where seeds share a part of it."""
 
     variance: float

@@ -14,16 +14,16 @@ from functools import cached_property
 
 import numpy as np
 
-from labbench.analysis.intervals import Spread
-from labbench.analysis.table import ROUNDING, Floats, Ints, Table
-from labbench.analysis.variance import Spreads, learn_spreads, who_lends
+from labbench.analysis.intervals import VarianceEstimate
+from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Table
+from labbench.analysis.variance import SetupVariances, learn_variances, pooling_groups
 
-ROUNDS = 2
+FIT_ROUNDS = 2
 """Of fitting the seeds' shifts: the first knows set-ups by all of their spread, the next by what seeds leave of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shifts:
+class SeedShifts:
     """How far seeds move all set-ups alike."""
 
     mean_square: float
@@ -49,11 +49,11 @@ class Noise:
     """(values,): the set-up of each value."""
     seed: Ints
     """(values,): the seed of each value."""
-    total: Spreads
+    total: SetupVariances
     """Of the runs of each set-up."""
-    apart: Spreads
+    unshared: SetupVariances
     """What is left of it without the shifts that seeds share."""
-    shifts: Shifts | None
+    shifts: SeedShifts | None
     """None where no seeds pair."""
 
     @cached_property
@@ -63,39 +63,41 @@ class Noise:
         total = self.total.variance
         return np.divide(together, total, out=np.zeros(len(total)), where=total > 0).clip(0.0, 1.0)
 
-    def of_means(self) -> tuple[Floats, Floats]:
+    def variance_of_means(self) -> tuple[Floats, Floats]:
         """(n,) variance of each set-up's mean, and (n,) degrees of freedom, never fewer than it has alone."""
-        variance, df = self.total.each()
+        variance, df = self.total.variance_by_setup()
         doubt = (1.0 - self.shared) ** 2 / df + self.shared**2 / (self.shifts.df if self.shifts else 1.0)
-        return variance / self.counts, np.maximum(1.0 / np.maximum(doubt, 1e-12), np.maximum(self.total.own_df, 1.0))
+        return variance / self.counts, np.maximum(
+            1.0 / np.maximum(doubt, 1e-12), np.maximum(self.total.unpooled_df, 1.0)
+        )
 
-    def of_combination(self, weights: Floats) -> Spread:
+    def variance_of_combination(self, weights: Floats) -> VarianceEstimate:
         """Spread of `weights @ means`, for (n,) weights: an average over set-ups, or a difference of such."""
-        return self.of_values((weights / self.counts)[..., self.owner])
+        return self.variance_of_values((weights / self.counts)[..., self.owner])
 
-    def of_values(self, weights: Floats) -> Spread:
+    def variance_of_values(self, weights: Floats) -> VarianceEstimate:
         """Spread of `weights @ values`, for (values,) weights; for (k, values), the k variances added up."""
         rows = np.atleast_2d(weights)
-        factors = _sums(self.owner, (rows**2).sum(axis=0), len(self.counts))
-        variance, df = self.apart.of_sum(factors)
+        factors = _sum_by_setup(self.owner, (rows**2).sum(axis=0), len(self.counts))
+        variance, df = self.unshared.variance_of_sum(factors)
         if self.shifts is None:
-            return Spread(variance, df)
-        moved = float((self._moved_by_seeds(rows) ** 2).sum())
+            return VarianceEstimate(variance, df)
+        moved = float((self._seed_weights(rows) ** 2).sum())
         apart, together = max(0.0, variance - moved * self.shifts.noise), moved * self.shifts.mean_square
         total = apart + together
         if total <= 0.0 or together <= 1e-12 * total:
-            return Spread(total, df)
-        return Spread(total, df, together / total, self.shifts.df)
+            return VarianceEstimate(total, df)
+        return VarianceEstimate(total, df, together / total, self.shifts.df)
 
     def covariance(self, weights: Floats) -> Floats:
         """(k, k): covariance of `weights @ means`, for (k, n) weights: k averages over set-ups."""
-        found = (weights * self.apart.raw / self.counts) @ weights.T
+        found = (weights * self.unshared.raw / self.counts) @ weights.T
         if self.shifts is not None:
-            moved = self._moved_by_seeds((weights / self.counts)[:, self.owner])
+            moved = self._seed_weights((weights / self.counts)[:, self.owner])
             found = found + self.shifts.variance * moved @ moved.T
         return np.asarray(found)
 
-    def _moved_by_seeds(self, rows: Floats) -> Floats:
+    def _seed_weights(self, rows: Floats) -> Floats:
         """(k, seeds): how far one unit of each seed moves each of k combinations of values."""
         return np.array([np.bincount(self.seed, weights=row) for row in rows])
 
@@ -106,21 +108,21 @@ def learn_noise(table: Table) -> Noise | None:
     if not (df > 0).any():
         return None
     residuals = table.value - table.means[table.owner]
-    residuals[np.abs(residuals) <= ROUNDING * np.abs(table.value)] = 0.0
-    squares = _sums(table.owner, residuals**2, len(table.setups))
-    strata = who_lends(table.means, squares, df)
-    total = apart = learn_spreads(squares, df, strata)
+    residuals[np.abs(residuals) <= ROUNDING_TOLERANCE * np.abs(table.value)] = 0.0
+    squares = _sum_by_setup(table.owner, residuals**2, len(table.setups))
+    strata = pooling_groups(table.means, squares, df)
+    total = apart = learn_variances(squares, df, strata)
     shifts = None
-    for _ in range(ROUNDS):
+    for _ in range(FIT_ROUNDS):
         fit = _fit_shifts(table, residuals, apart.variance)
         if fit is None:
             break
         shifts, squares, df = fit
-        apart = learn_spreads(squares, df, strata)
+        apart = learn_variances(squares, df, strata)
     return Noise(table.counts, table.owner, table.seed, total, apart, shifts)
 
 
-def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[Shifts, Floats, Floats] | None:
+def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[SeedShifts, Floats, Floats] | None:
     """The shifts by seed, and by set-up the squares that they leave, with degrees of freedom; None without pairs.
 
     `residuals` are from the means of the set-ups, which the columns of the seeds are freed of too (Frisch-Waugh).
@@ -144,16 +146,16 @@ def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[Shif
     basis = scaled @ (axes[:, kept] / np.sqrt(sizes[kept]))  # (values, rank), orthonormal
     fitted = basis @ (basis.T @ (residuals * scale))
     left = residuals - np.divide(fitted, scale, out=np.zeros(len(fitted)), where=scale > 0)
-    leverage = _sums(owner, (basis**2).sum(axis=1), n)
+    leverage = _sum_by_setup(owner, (basis**2).sum(axis=1), n)
     own = table.counts - 1.0
     told = leverage <= 0.5 * own + 1e-9  # one that decides the shifts by itself shows nothing without them
     df = np.where(told, own - leverage, own)
-    squares = _sums(owner, np.where(told[owner], left, residuals) ** 2, n)
+    squares = _sum_by_setup(owner, np.where(told[owner], left, residuals) ** 2, n)
     rank, size = float(kept.sum()), 1.0 / float(sizes[kept].sum())
     noise = float(((left * scale) ** 2).sum() / (own - leverage)[moving].sum())
-    return Shifts(size * float(fitted @ fitted), size * rank * noise, rank), squares, df
+    return SeedShifts(size * float(fitted @ fitted), size * rank * noise, rank), squares, df
 
 
-def _sums(owner: Ints, parts: Floats, n: int) -> Floats:
+def _sum_by_setup(owner: Ints, parts: Floats, n: int) -> Floats:
     """(n,): sums of (values,) parts by set-up."""
     return np.bincount(owner, parts, minlength=n).astype(np.float64)

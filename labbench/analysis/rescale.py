@@ -9,37 +9,37 @@ from typing import Any, TypeVar
 
 from labbench.analysis.table import Observation
 
-LARGEST = 1e150
+MAX_SQUARABLE = 1e150
 """Sums of squares of anything up to here are finite."""
-IN_METRIC_UNIT = {"mean", "low", "high", "median", "iqm", "spread", "gap", "held_out"}
-IN_OTHER_UNITS = {"importance", "shares", "rate_ranges", "widenings"}
+METRIC_UNIT_FIELDS = {"mean", "low", "high", "median", "iqm", "spread", "gap", "held_out"}
+OTHER_UNIT_FIELDS = {"importance", "shares", "rate_ranges", "widenings"}
 """Parts of an answer whose numbers are shares, or learning rates."""
 
-Told = TypeVar("Told")
+Part = TypeVar("Part")
 
 
-def in_own_unit(observations: Sequence[Observation]) -> tuple[Sequence[Observation], float]:
+def rescale_observations(observations: Sequence[Observation]) -> tuple[Sequence[Observation], float]:
     """The observations in a unit in which they can be squared, and that unit: 1 but for enormous values."""
     sizes = [abs(run.value) for run in observations if run.value is not None and math.isfinite(run.value)]
     largest = max(sizes, default=0.0)
-    if largest <= LARGEST:
+    if largest <= MAX_SQUARABLE:
         return observations, 1.0
-    unit = 2.0 ** math.ceil(math.log2(largest) - math.log2(LARGEST))  # of two: no digit changes
+    unit = 2.0 ** math.ceil(math.log2(largest) - math.log2(MAX_SQUARABLE))  # of two: no digit changes
     return [replace(run, value=None if run.value is None else run.value / unit) for run in observations], unit
 
 
-def in_metric_unit(told: Told, unit: float) -> Told:
+def restore_unit(part: Part, unit: float) -> Part:
     """The same answer, interval or other part, with its numbers times `unit`."""
     if unit == 1.0:
-        return told
-    if isinstance(told, tuple):
-        return type(told)(in_metric_unit(part, unit) for part in told)
-    if not is_dataclass(told) or isinstance(told, type):
-        return told
-    parts = {field.name: getattr(told, field.name) for field in fields(told)}
+        return part
+    if isinstance(part, tuple):
+        return type(part)(restore_unit(item, unit) for item in part)
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    parts = {field.name: getattr(part, field.name) for field in fields(part)}
     changed: dict[str, Any] = {
-        name: part * unit if name in IN_METRIC_UNIT and isinstance(part, float) else in_metric_unit(part, unit)
-        for name, part in parts.items()
-        if name not in IN_OTHER_UNITS
+        name: value * unit if name in METRIC_UNIT_FIELDS and isinstance(value, float) else restore_unit(value, unit)
+        for name, value in parts.items()
+        if name not in OTHER_UNIT_FIELDS
     }
-    return replace(told, **changed)
+    return replace(part, **changed)

@@ -8,22 +8,22 @@ from typing import Any, Literal, TypeAlias
 
 from labbench.analysis.answer import Answer
 from labbench.analysis.comparison import mean_intervals
-from labbench.analysis.costs import Curve, Reach, areas, costs, reach
+from labbench.analysis.costs import CostCurve, Reach, observe_areas, observe_costs, summarize_costs
 from labbench.analysis.intervals import Interval
-from labbench.analysis.lr_ranges import WITHIN
+from labbench.analysis.lr_ranges import RANGE_TOLERANCE
 from labbench.analysis.noise import learn_noise
-from labbench.analysis.rescale import in_metric_unit, in_own_unit
+from labbench.analysis.rescale import rescale_observations, restore_unit
 from labbench.analysis.table import freeze, tabulate
-from labbench.json_documents import plain
+from labbench.json_documents import to_json_value
 from labbench.records import Goal
 
 Axis: TypeAlias = Literal["steps", "samples", "seconds"]
 AXES: tuple[Axis, ...] = ("steps", "samples", "seconds")
-SHOWN = 10
+MAX_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Spending:
+class SetupCosts:
     """What one set-up costs."""
 
     config: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Spending:
     """Mean height of its curves from their start to the last step of all; None where a curve is broken or a point."""
 
     @property
-    def always(self) -> bool:
+    def always_reaches_target(self) -> bool:
         """Every run of it reaches the target."""
         return self.reached["steps"].reached == self.reached["steps"].runs
 
@@ -48,8 +48,8 @@ class Efficiency:
     target: float
     asked: bool
     """The target was given; else it is 5 % short of the best set-up's mean."""
-    setups: tuple[Spending, ...]
-    """The quickest in steps first, those of which every run gets there before the others; at most `SHOWN`."""
+    setups: tuple[SetupCosts, ...]
+    """The quickest in steps first, those of which every run gets there before the others; at most `MAX_SHOWN`."""
     never: int
     """Set-ups of which no run gets there."""
     total: int
@@ -67,16 +67,16 @@ class Efficiency:
             for one in self.setups
         ]
         document = {"target": self.target, "asked": self.asked, "never": self.never, "setups": setups}
-        return {key: plain(value) for key, value in document.items()}
+        return {key: to_json_value(value) for key, value in document.items()}
 
 
-def spend(answer: Answer, curves: Sequence[Curve], target: float | None = None) -> Efficiency | None:
+def compare_costs(answer: Answer, curves: Sequence[CostCurve], target: float | None = None) -> Efficiency | None:
     """What it costs each set-up to reach `target`; None where runs were measured once only, or there is no result."""
     if answer.best is None or sum(len(curve.steps) > 1 for curve in curves) <= len(curves) / 2:
         return None
     goal, asked = answer.goal, target is not None
     best = answer.best.interval.mean
-    short = WITHIN * abs(best) * (-1.0 if goal == "max" else 1.0)
+    short = RANGE_TOLERANCE * abs(best) * (-1.0 if goal == "max" else 1.0)
     wanted = best + short if target is None else target
     judged = tuple(answer.best.differing)
     reached: dict[object, dict[Axis, Reach]] = {}
@@ -84,37 +84,37 @@ def spend(answer: Answer, curves: Sequence[Curve], target: float | None = None) 
     for axis in AXES:
         if any(curve.axis(axis) is None for curve in curves):
             continue
-        for setup in tabulate(costs(curves, wanted, goal, axis=axis)).setups:
+        for setup in tabulate(observe_costs(curves, wanted, goal, axis=axis)).setups:
             configs[freeze(setup.config)] = setup.config
-            reached.setdefault(freeze(setup.config), {})[axis] = reach(setup)
-    heights = _areas(curves)
+            reached.setdefault(freeze(setup.config), {})[axis] = summarize_costs(setup)
+    heights = _area_intervals(curves)
     setups = [
-        Spending(config, {name: config.get(name) for name in judged}, reached[key], heights.get(key))
+        SetupCosts(config, {name: config.get(name) for name in judged}, reached[key], heights.get(key))
         for key, config in configs.items()
     ]
-    ordered = sorted(setups, key=lambda one: (*_soonest(one), _flat(one, goal)))
+    ordered = sorted(setups, key=lambda one: (*_speed_key(one), _area_key(one, goal)))
     there = tuple(one for one in ordered if one.reached["steps"].reached)
-    return Efficiency(wanted, asked, there[:SHOWN], len(setups) - len(there), len(setups))
+    return Efficiency(wanted, asked, there[:MAX_SHOWN], len(setups) - len(there), len(setups))
 
 
-def _areas(curves: Sequence[Curve]) -> dict[object, Interval]:
+def _area_intervals(curves: Sequence[CostCurve]) -> dict[object, Interval]:
     """By set-up: the mean area, with its interval."""
     last = max(float(curve.steps[-1]) for curve in curves if len(curve.steps))
-    observations, unit = in_own_unit(areas(curves, until=last))
-    table = tabulate(observations).measured()
+    observations, unit = rescale_observations(observe_areas(curves, until=last))
+    table = tabulate(observations).with_values()
     if not table.setups:
         return {}
-    intervals = in_metric_unit(tuple(mean_intervals(table, learn_noise(table))), unit)
+    intervals = restore_unit(tuple(mean_intervals(table, learn_noise(table))), unit)
     found = zip(table.setups, intervals, strict=True)
     return {freeze(setup.config): interval for setup, interval in found if not setup.diverged}
 
 
-def _soonest(spending: Spending) -> tuple[bool, float]:
+def _speed_key(spending: SetupCosts) -> tuple[bool, float]:
     median = spending.reached["steps"].median
-    return (not spending.always, float("inf") if median is None else median)
+    return (not spending.always_reaches_target, float("inf") if median is None else median)
 
 
-def _flat(spending: Spending, goal: Goal) -> float:
+def _area_key(spending: SetupCosts, goal: Goal) -> float:
     """Less for the better area: it decides between set-ups that are measured too rarely to tell who was first."""
     if spending.area is None:
         return float("inf")

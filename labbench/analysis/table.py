@@ -21,11 +21,11 @@ from labbench.records import Goal, RunRecord, default_goal
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
-MANY_LEVELS = 6
+MAX_UNBINNED_LEVELS = 6
 """Outside of a full grid, a number with more levels than this is judged in bins, if each is seen in few set-ups (or
 there are more than 20)."""
-BINS = 5
-ROUNDING = 1e-13
+BIN_COUNT = 5
+ROUNDING_TOLERANCE = 1e-13
 """Of a sum, as a share of the sizes of its terms."""
 
 
@@ -43,7 +43,7 @@ class Observation:
     """A run whose value is not finite counts as diverged too."""
 
     @property
-    def lost(self) -> bool:
+    def has_diverged(self) -> bool:
         """It diverged, or ended in a value that is not finite."""
         return self.diverged or (self.value is not None and not math.isfinite(self.value))
 
@@ -60,10 +60,10 @@ def observe(
     A run that failed, was stopped or is lost stands for a missing value: what it had reached says little.
     """
     wanted = goal or default_goal(metric)
-    return [_observation(run, metric, wanted, at) for run in runs if run.status not in ("queued", "running")]
+    return [_make_observation(run, metric, wanted, at) for run in runs if run.status not in ("queued", "running")]
 
 
-def _observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best", "last"]) -> Observation:
+def _make_observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best", "last"]) -> Observation:
     summary = run.summary.get(metric)
     value = None
     if run.status == "finished" and summary is not None:
@@ -158,7 +158,7 @@ class Table:
         return np.array([known.setdefault(i if k is None else ("seed", k), len(known)) for i, k in enumerate(keys)])
 
     @property
-    def judged(self) -> tuple[Parameter, ...]:
+    def independent(self) -> tuple[Parameter, ...]:
         """The parameters that can be told apart."""
         return tuple(parameter for parameter in self.parameters if parameter.follows is None)
 
@@ -166,7 +166,7 @@ class Table:
         """None where no parameter of that name takes more than one value."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
-    def measured(self) -> Table:
+    def with_values(self) -> Table:
         """The set-ups that have a value; parameters keep their levels."""
         kept = np.flatnonzero(self.counts > 0)
         parameters = tuple(replace(parameter, codes=parameter.codes[kept]) for parameter in self.parameters)
@@ -178,14 +178,14 @@ def tabulate(observations: Iterable[Observation]) -> Table:
     groups: dict[object, list[Observation]] = {}
     for observation in observations:
         groups.setdefault(freeze(_without_seed(observation.config)), []).append(observation)
-    setups = tuple(_setup(group) for group in groups.values())
+    setups = tuple(_make_setup(group) for group in groups.values())
     names = dict.fromkeys(name for setup in setups for name in setup.config)
-    found = [_parameter(name, [setup.config.get(name) for setup in setups]) for name in names]
-    varying = _with_followers([parameter for parameter in found if len(parameter.levels) > 1])
-    varying = _with_parents([_where_it_varies(parameter, varying) for parameter in varying])
+    found = [_make_parameter(name, [setup.config.get(name) for setup in setups]) for name in names]
+    varying = _mark_followers([parameter for parameter in found if len(parameter.levels) > 1])
+    varying = _mark_parents([_drop_default_level(parameter, varying) for parameter in varying])
     cells = math.prod(len(p.levels) for p in varying if p.follows is None and p.parent is None)
     if cells > 1.5 * len(setups):  # not a grid: a number rarely has the same value twice
-        varying = [_binned(parameter) if _has_many_levels(parameter) else parameter for parameter in varying]
+        varying = [_bin_levels(parameter) if _has_many_levels(parameter) else parameter for parameter in varying]
     return Table(setups, tuple(varying))
 
 
@@ -193,25 +193,25 @@ def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "seed"}
 
 
-def _setup(group: Sequence[Observation]) -> Setup:
+def _make_setup(group: Sequence[Observation]) -> Setup:
     """A run repeated with the same seed says nothing new about the spread: its values count as one, their mean."""
     by_seed: dict[object, list[float]] = {}
     for number, run in enumerate(group):
-        if run.value is not None and not run.lost:
+        if run.value is not None and not run.has_diverged:
             by_seed.setdefault(run.seed if run.seed is not None else f"run {number}", []).append(run.value)
     seconds = [run.seconds for run in group if run.seconds is not None and math.isfinite(run.seconds)]
     return Setup(
         config=_without_seed(group[0].config),
         values=tuple(float(np.mean(values)) for values in by_seed.values()),
         seeds=tuple(seed if isinstance(seed, int) else None for seed in by_seed),
-        runs=len(group) - _repeats(group),
-        diverged=sum(run.lost for run in group),
+        runs=len(group) - _count_repeats(group),
+        diverged=sum(run.has_diverged for run in group),
         seconds=float(np.mean(seconds)) if seconds else None,
     )
 
 
-def _repeats(group: Sequence[Observation]) -> int:
-    seeds = [run.seed for run in group if run.seed is not None and run.value is not None and not run.lost]
+def _count_repeats(group: Sequence[Observation]) -> int:
+    seeds = [run.seed for run in group if run.seed is not None and run.value is not None and not run.has_diverged]
     return len(seeds) - len(set(seeds))
 
 
@@ -231,13 +231,13 @@ def freeze(value: object) -> object:
 def average(values: Sequence[float]) -> float:
     """The mean of some values; 0 where they cancel but for rounding."""
     mean = float(np.mean(values))
-    return mean if abs(mean) > ROUNDING * float(np.mean(np.abs(values))) else 0.0
+    return mean if abs(mean) > ROUNDING_TOLERANCE * float(np.mean(np.abs(values))) else 0.0
 
 
-def weighted(weights: Floats, values: Floats) -> Floats:
+def weighted_sum(weights: Floats, values: Floats) -> Floats:
     """`weights @ values`; 0 where they cancel but for rounding, which would be shown as a value of its own."""
     total = weights @ values
-    return np.asarray(np.where(np.abs(total) > ROUNDING * (np.abs(weights) @ np.abs(values)), total, 0.0))
+    return np.asarray(np.where(np.abs(total) > ROUNDING_TOLERANCE * (np.abs(weights) @ np.abs(values)), total, 0.0))
 
 
 def is_number(value: object) -> bool:
@@ -245,15 +245,15 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _order(value: object) -> tuple[int, float, str]:
+def _level_order(value: object) -> tuple[int, float, str]:
     if is_number(value):
         return (1, float(value), "")  # type: ignore[arg-type]  # a number, as is_number says
     return (0 if value is None else 2, 0.0, json.dumps(value, default=str))
 
 
-def _parameter(name: str, values: Sequence[Any]) -> Parameter:
+def _make_parameter(name: str, values: Sequence[Any]) -> Parameter:
     distinct = {freeze(value): value for value in values}
-    levels = sorted(distinct.values(), key=_order)
+    levels = sorted(distinct.values(), key=_level_order)
     index = {freeze(level): code for code, level in enumerate(levels)}
     codes = np.array([index[freeze(value)] for value in values], dtype=np.int64)
     return Parameter(name, tuple(levels), codes, all(is_number(level) for level in levels if level is not None))
@@ -262,14 +262,14 @@ def _parameter(name: str, values: Sequence[Any]) -> Parameter:
 def _has_many_levels(parameter: Parameter) -> bool:
     levels = len(parameter.levels)
     rarely_repeated = len(parameter.codes) < 3 * levels
-    return parameter.numeric and levels > MANY_LEVELS and (rarely_repeated or levels > 4 * BINS)
+    return parameter.numeric and levels > MAX_UNBINNED_LEVELS and (rarely_repeated or levels > 4 * BIN_COUNT)
 
 
-def _binned(parameter: Parameter) -> Parameter:
+def _bin_levels(parameter: Parameter) -> Parameter:
     """Bins with about the same number of set-ups each, as random searches need; a missing key is a bin of its own."""
     present = parameter.present()
     values = np.array([math.nan if level is None else float(level) for level in parameter.levels])[parameter.codes]
-    edges = np.unique(np.quantile(values[present], np.linspace(0, 1, BINS + 1)[1:-1]))
+    edges = np.unique(np.quantile(values[present], np.linspace(0, 1, BIN_COUNT + 1)[1:-1]))
     bins = np.where(present, np.searchsorted(edges, values, side="left") + 1, 0)
     kept, codes = np.unique(bins, return_inverse=True)
     members = [values[codes == code] for code in range(len(kept))]
@@ -278,30 +278,30 @@ def _binned(parameter: Parameter) -> Parameter:
     return replace(parameter, levels=levels, codes=codes.astype(np.int64), spans=spans)
 
 
-def _with_followers(parameters: Sequence[Parameter]) -> list[Parameter]:
+def _mark_followers(parameters: Sequence[Parameter]) -> list[Parameter]:
     """Mark each parameter that is a function of the others, keeping the one that reads best as the leader."""
     result = list(parameters)
-    for follower in sorted(range(len(result)), key=lambda i: (_leads(result[i]), -i)):
+    for follower in sorted(range(len(result)), key=lambda i: (_leader_priority(result[i]), -i)):
         others = [p for i, p in enumerate(result) if i != follower and p.follows is None]
-        leader = _leader(result[follower], others)
+        leader = _find_leader(result[follower], others)
         if leader is not None:
             result[follower] = replace(result[follower], follows=leader)
     return result
 
 
-def _leads(parameter: Parameter) -> tuple[bool, bool]:
+def _leader_priority(parameter: Parameter) -> tuple[bool, bool]:
     """Present everywhere and named by words: `optimizer` should lead `momentum`, not the other way round."""
     return (None not in parameter.levels, not parameter.numeric)
 
 
-def _leader(parameter: Parameter, others: Sequence[Parameter]) -> str | None:
+def _find_leader(parameter: Parameter, others: Sequence[Parameter]) -> str | None:
     if None not in parameter.levels:  # what is there everywhere does not follow what is there in part
         others = [other for other in others if None not in other.levels]
     for other in others:
         replicated = len(other.codes) >= 2 * len(other.levels)
         if replicated and _is_function_of(parameter.codes, other.codes):
             return other.name
-        if parameter.numeric and other.numeric and _same_ranks(parameter, other):
+        if parameter.numeric and other.numeric and _has_same_ranks(parameter, other):
             return other.name
     if len(others) > 1 and _is_full_factorial(others):  # the parameter adds no set-up: the others decide it
         return max(others, key=lambda other: _share_explained(parameter.codes, other.codes)).name
@@ -313,7 +313,7 @@ def _is_function_of(codes: Ints, given: Ints) -> bool:
     return bool(pairs.shape[1] == len(np.unique(given)))
 
 
-def _same_ranks(one: Parameter, other: Parameter) -> bool:
+def _has_same_ranks(one: Parameter, other: Parameter) -> bool:
     if len(one.levels) != len(other.levels) or len(one.codes) < 3:
         return False
     return bool((one.codes == other.codes).all() or (one.codes == len(one.levels) - 1 - other.codes).all())
@@ -330,7 +330,7 @@ def _share_explained(codes: Ints, given: Ints) -> float:
     return float(sum(np.bincount(codes[given == value]).max() for value in np.unique(given)) / len(codes))
 
 
-def _where_it_varies(parameter: Parameter, parameters: Sequence[Parameter]) -> Parameter:
+def _drop_default_level(parameter: Parameter, parameters: Sequence[Parameter]) -> Parameter:
     """The parameter without the value at which it is held outside some words of another, as momentum is outside of SGD.
 
     One set-up of a word may have its value by chance; two that differ in something else show that it was held there.
@@ -356,7 +356,7 @@ def _is_switch(parameter: Parameter) -> bool:
     return all(isinstance(level, bool) for level in parameter.levels)
 
 
-def _with_parents(parameters: Sequence[Parameter]) -> list[Parameter]:
+def _mark_parents(parameters: Sequence[Parameter]) -> list[Parameter]:
     """Mark each parameter that exists under some values of another alone, and nowhere under the rest."""
     result = []
     for parameter in parameters:

@@ -11,34 +11,34 @@ import numpy as np
 
 from labbench.analysis.table import Floats, Ints
 
-FEW = 12
+MIN_UNPOOLED_DF = 12
 """A sum of variances that has fewer degrees of freedom than this borrows from the others; one of more knows enough."""
 
 
-STRATUM = 12
+MIN_STRATUM_SETUPS = 12
 """Set-ups with repeated seeds that it takes to lend each other spread; in a grid of several times as many, set-ups of
 similar quality form strata."""
 
 
-BLOWN_UP = 6
+MAX_SPREAD_DECADES = 6
 """Powers of ten between the spreads of set-ups that have nothing in common."""
 
 
-MOST_STRATA = 6
+MAX_STRATA = 6
 
 
-MOST_LUCK = 0.05
+MAX_NOISE_SHARE = 0.05
 """Share of the variance between set-ups' means that may be noise where strata are formed."""
 
 
 @dataclass(frozen=True)
-class Spreads:
-    """The variance of single runs of each of n set-ups; made by `learn_spreads`."""
+class SetupVariances:
+    """The variance of single runs of each of n set-ups; made by `learn_variances`."""
 
-    own: Floats
+    unpooled: Floats
     """(n,): by the runs of each set-up; 0 where they say nothing."""
-    own_df: Floats
-    """(n,): degrees of freedom of `own`."""
+    unpooled_df: Floats
+    """(n,): degrees of freedom of `unpooled`."""
     pooled: Floats
     """(n,): mean variance over the set-ups of similar quality that it may borrow from, its stratum."""
     stratum_df: Floats
@@ -51,49 +51,49 @@ class Spreads:
     @cached_property
     def total_df(self) -> float:
         """Degrees of freedom of all set-ups together."""
-        return max(1.0, float(self.own_df.sum()))
+        return max(1.0, float(self.unpooled_df.sum()))
 
     @cached_property
     def raw(self) -> Floats:
         """(n,): variance by a set-up's own runs; the average one where these say nothing."""
-        return np.asarray(np.where(self.own_df > 0, self.own, self.pooled))
+        return np.asarray(np.where(self.unpooled_df > 0, self.unpooled, self.pooled))
 
     @cached_property
     def raw_df(self) -> Floats:
         """(n,): degrees of freedom of `raw`."""
-        return np.asarray(np.where(self.own_df > 0, self.own_df, self.stratum_df))
+        return np.asarray(np.where(self.unpooled_df > 0, self.unpooled_df, self.stratum_df))
 
     @cached_property
     def variance(self) -> Floats:
         """(n,): the variance that is most plausible."""
         return np.asarray((self.weights * self.moderated).sum(axis=0))
 
-    def each(self) -> tuple[Floats, Floats]:
+    def variance_by_setup(self) -> tuple[Floats, Floats]:
         """(n,) variances, and (n,) degrees of freedom of each."""
-        df = np.minimum(PRIOR_DEGREES[:, None] + self.own_df, np.minimum(self.stratum_df, self.total_df))
+        df = np.minimum(PRIOR_DEGREES[:, None] + self.unpooled_df, np.minimum(self.stratum_df, self.total_df))
         return mix(self.weights, self.moderated, df)
 
-    def of_sum(self, factors: Floats) -> tuple[float, float]:
+    def variance_of_sum(self, factors: Floats) -> tuple[float, float]:
         """`factors @ variances` for (n,) factors of at least 0, and its degrees of freedom."""
-        few = self.own_df[factors > 0].sum() < FEW
-        return self._of_few(factors) if few else self._of_many(factors)
+        few = self.unpooled_df[factors > 0].sum() < MIN_UNPOOLED_DF
+        return self._moderated_sum(factors) if few else self._raw_sum(factors)
 
-    def _of_few(self, factors: Floats) -> tuple[float, float]:
+    def _moderated_sum(self, factors: Floats) -> tuple[float, float]:
         """A few variances need to borrow."""
         involved = factors > 0
         parts = self.moderated[:, involved] * factors[involved]
-        total, df = parts.sum(axis=1), PRIOR_DEGREES[:, None] + self.own_df[involved]
+        total, df = parts.sum(axis=1), PRIOR_DEGREES[:, None] + self.unpooled_df[involved]
         if not total.all():
             return 0.0, self.total_df
         known = min(self.total_df, float(self.stratum_df[involved].min()))
         welch = np.minimum(1.0 / ((parts / total[:, None]) ** 2 / df).sum(axis=1), known)
         # what set-ups borrow is the same for all of them, so degrees of freedom do not add up as Welch's do
-        welch = np.minimum(welch, np.maximum(df.min(axis=1), self.own_df[involved].sum()))
+        welch = np.minimum(welch, np.maximum(df.min(axis=1), self.unpooled_df[involved].sum()))
         plausible = self.weights[:, involved].mean(axis=1, keepdims=True)
         variance, mixed = mix(plausible, total[:, None], welch[:, None])
         return float(variance[0]), max(1.0, float(mixed[0]))
 
-    def _of_many(self, factors: Floats) -> tuple[float, float]:
+    def _raw_sum(self, factors: Floats) -> tuple[float, float]:
         """A sum of many needs variances that are right on average, as unmoderated ones are."""
         parts = factors * self.raw
         total = float(parts.sum())
@@ -104,40 +104,40 @@ class Spreads:
         return total, min(1.0 / doubt, self.total_df)
 
 
-def learn_spreads(squares: Floats, df: Floats, strata: Sequence[Ints]) -> Spreads:
+def learn_variances(squares: Floats, df: Floats, strata: Sequence[Ints]) -> SetupVariances:
     """From (n,) sums of squared residuals and their (n,) degrees of freedom, of which some are above 0."""
-    own = np.divide(squares, df, out=np.zeros(len(df)), where=df > 0)
-    pooled, stratum_df = np.zeros(len(own)), np.zeros(len(own))
-    weights, moderated = (np.zeros((len(PRIOR_DEGREES), len(own))) for _ in range(2))
+    unpooled = np.divide(squares, df, out=np.zeros(len(df)), where=df > 0)
+    pooled, stratum_df = np.zeros(len(unpooled)), np.zeros(len(unpooled))
+    weights, moderated = (np.zeros((len(PRIOR_DEGREES), len(unpooled))) for _ in range(2))
     for members in strata:
         known = members[df[members] > 0]
-        prior = learn_prior(own[known], df[known])
-        pooled[members], stratum_df[members] = np.average(own[known], weights=df[known]), df[known].sum()
+        prior = learn_prior(unpooled[known], df[known])
+        pooled[members], stratum_df[members] = np.average(unpooled[known], weights=df[known]), df[known].sum()
         weights[:, members] = prior.weights[:, None]
-        moderated[:, members] = prior.moderate(own[members], df[members])
-    return Spreads(own, df, pooled, stratum_df, weights, moderated)
+        moderated[:, members] = prior.moderate(unpooled[members], df[members])
+    return SetupVariances(unpooled, df, pooled, stratum_df, weights, moderated)
 
 
-def who_lends(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
+def pooling_groups(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
     """Indices of set-ups that lend each other spread: those of similar quality among those of comparable spread."""
     return [
         members[stratum]
-        for members in _comparable(squares, df)
-        for stratum in _similar(means[members], squares[members], df[members])
+        for members in _group_by_spread(squares, df)
+        for stratum in _group_by_quality(means[members], squares[members], df[members])
     ]
 
 
-def _comparable(squares: Floats, df: Floats) -> list[Ints]:
+def _group_by_spread(squares: Floats, df: Floats) -> list[Ints]:
     """Set-ups whose runs blew up apart from the others, whose spread they would drown; single runs with the calmest."""
     known = (squares > 0) & (df > 0)
     sizes = np.log10(squares, out=np.zeros(len(squares)), where=known)
     sizes[~known] = sizes[known].min(initial=math.inf)
     order = np.argsort(sizes, kind="stable")
     sizes = np.nan_to_num(sizes[order], posinf=0.0)
-    return np.split(order, np.flatnonzero(np.diff(sizes) > 2.0 * BLOWN_UP) + 1)
+    return np.split(order, np.flatnonzero(np.diff(sizes) > 2.0 * MAX_SPREAD_DECADES) + 1)
 
 
-def _similar(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
+def _group_by_quality(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
     """Set-ups of similar quality, so many together that they can lend each other spread.
 
     All in one where quality is mostly luck: a lucky draw of skewed noise has a small spread too, and lucky ones among
@@ -145,12 +145,12 @@ def _similar(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
     """
     known = df > 0
     luck = float(squares.sum() / df.sum() * np.mean(1.0 / (df[known] + 1.0)))
-    if luck > MOST_LUCK * float(np.var(means)):
+    if luck > MAX_NOISE_SHARE * float(np.var(means)):
         return [np.arange(len(means))]
     order = np.argsort(means, kind="stable")
     replicated = known[order]
     count = int(replicated.sum())
-    strata = max(1, min(MOST_STRATA, count // STRATUM))
+    strata = max(1, min(MAX_STRATA, count // MIN_STRATUM_SETUPS))
     number = np.minimum((np.cumsum(replicated) - replicated) * strata // count, strata - 1)
     return [order[number == each] for each in range(strata)]
 
@@ -171,8 +171,8 @@ class Prior:
     def moderate(self, variances: Floats, df: Floats) -> Floats:
         """(K, n) variances, each moved towards the common one; `df` may be 0, and then the variance does not count."""
         borrowed = PRIOR_DEGREES[:, None]
-        own = np.where(df > 0, variances, 0.0)
-        return (borrowed * self.variances[:, None] + df * own) / (borrowed + df)
+        usable = np.where(df > 0, variances, 0.0)
+        return (borrowed * self.variances[:, None] + df * usable) / (borrowed + df)
 
 
 def learn_prior(variances: Floats, df: Floats) -> Prior:

@@ -10,13 +10,22 @@ import numpy as np
 from labbench.charts.braille import Canvas
 from labbench.charts.palette import AXIS, LABEL
 from labbench.charts.series import Floats
-from labbench.charts.ticks import FARTHEST, NARROWEST, Ticks, clamped, linear_ticks, log_ticks, time_ticks, wall_ticks
-from labbench.charts.view import View
+from labbench.charts.ticks import (
+    MAX_AXIS_VALUE,
+    MIN_AXIS_EXTENT,
+    Ticks,
+    clamp,
+    clock_ticks,
+    linear_ticks,
+    log_ticks,
+    time_ticks,
+)
+from labbench.charts.view import ChartView
 
-LEAST_WIDTH, LEAST_HEIGHT = 12, 5
+MIN_WIDTH, MIN_HEIGHT = 12, 5
 """Cells of the smallest chart."""
-_LOWEST_POWER, _HIGHEST_POWER = math.log10(NARROWEST), math.log10(FARTHEST)
-_FINEST = 1e-13
+_MIN_EXPONENT, _MAX_EXPONENT = math.log10(MIN_AXIS_EXTENT), math.log10(MAX_AXIS_VALUE)
+_MIN_RELATIVE_EXTENT = 1e-13
 """The least extent of a range, as a share of what is in it: floats end soon behind."""
 
 
@@ -41,19 +50,19 @@ class Frame:
 
     def cell(self, x: float, scaled: float) -> tuple[int, int]:
         """(column, row) of a point in scaled values, clipped to the plot."""
-        across = clamped((x - self.left) / (self.right - self.left), 0.0, 1.0)
-        down = clamped((self.high - scaled) / (self.high - self.low), 0.0, 1.0)
+        across = clamp((x - self.left) / (self.right - self.left), 0.0, 1.0)
+        down = clamp((self.high - scaled) / (self.high - self.low), 0.0, 1.0)
         column = min(int(across * self.width), self.width - 1)
         return self.column + column, round(down * (4 * self.height - 1)) // 4
 
-    def holds(self, x: float) -> bool:
+    def contains_x(self, x: float) -> bool:
         """A scaled x is between the borders."""
         return self.left <= x <= self.right
 
     def column_of(self, x: float) -> int | None:
         """The cell column of an x value, None outside the plot."""
-        scaled = scale_one(x, self.log_x)
-        return self.cell(scaled, self.low)[0] if scaled is not None and self.holds(scaled) else None
+        scaled = scale_value(x, self.log_x)
+        return self.cell(scaled, self.low)[0] if scaled is not None and self.contains_x(scaled) else None
 
     def x_at(self, share: float) -> float:
         """The x value at a share of the width."""
@@ -65,7 +74,7 @@ class Frame:
 
     def unscale_all(self, scaled: Floats) -> Floats:
         """The y values of scaled ones."""
-        return 10.0 ** np.minimum(scaled, _HIGHEST_POWER) if self.log_y else scaled
+        return 10.0 ** np.minimum(scaled, _MAX_EXPONENT) if self.log_y else scaled
 
     def unscale_x(self, scaled: float) -> float:
         """The x value at a place on the axis."""
@@ -74,25 +83,27 @@ class Frame:
 
 def _unscale(scaled: float, log: bool) -> float:
     """The value at a place on an axis, or the nearest that an axis can show."""
-    return 10.0 ** clamped(scaled, _LOWEST_POWER, _HIGHEST_POWER) if log else clamped(scaled, -FARTHEST, FARTHEST)
+    return (
+        10.0 ** clamp(scaled, _MIN_EXPONENT, _MAX_EXPONENT) if log else clamp(scaled, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
+    )
 
 
-def scale(values: Floats, log: bool) -> Floats:
+def scale_values(values: Floats, log: bool) -> Floats:
     """Values as an axis places them, at its end if they are beyond; on a logarithmic one, not positive is a gap."""
     if log:
         return np.log10(values, out=np.full(len(values), np.nan), where=values > 0)
-    if not (np.abs(values) > FARTHEST).any():
+    if not (np.abs(values) > MAX_AXIS_VALUE).any():
         return values
-    return np.where(np.isfinite(values), np.clip(values, -FARTHEST, FARTHEST), values)
+    return np.where(np.isfinite(values), np.clip(values, -MAX_AXIS_VALUE, MAX_AXIS_VALUE), values)
 
 
-def scale_one(value: float, log: bool) -> float | None:
+def scale_value(value: float, log: bool) -> float | None:
     """The same for one value, None for a gap."""
     return value if not log else math.log10(value) if value > 0 else None
 
 
 def make_frame(
-    width: int, height: int, x_range: tuple[float, float], y_range: tuple[float, float], view: View
+    width: int, height: int, x_range: tuple[float, float], y_range: tuple[float, float], view: ChartView
 ) -> tuple[Frame, Ticks]:
     """The frame for scaled ranges, and the ticks of its y axis, whose labels decide how much room is left."""
     low, high = axis_range(*y_range, view.log, air=0.0 if view.height is not None else 0.03)
@@ -110,17 +121,17 @@ def make_frame(
 
 def axis_range(low: float, high: float, log: bool, *, air: float) -> tuple[float, float]:
     """What an axis can show of a scaled range, with a share of air, and with an extent even where all is equal."""
-    nearest, farthest = (_LOWEST_POWER, _HIGHEST_POWER) if log else (-FARTHEST, FARTHEST)
-    low, high = clamped(low, nearest, farthest), clamped(high, nearest, farthest)
+    nearest, farthest = (_MIN_EXPONENT, _MAX_EXPONENT) if log else (-MAX_AXIS_VALUE, MAX_AXIS_VALUE)
+    low, high = clamp(low, nearest, farthest), clamp(high, nearest, farthest)
     size = max(abs(low), abs(high))
     extent = high - low
     around = air * extent
-    if extent <= max(_FINEST * size, NARROWEST):
-        around = 0.05 * size if air and size > NARROWEST else max(1.0, 2 * _FINEST * size)
-    return clamped(low - around, nearest, farthest), clamped(high + around, nearest, farthest)
+    if extent <= max(_MIN_RELATIVE_EXTENT * size, MIN_AXIS_EXTENT):
+        around = 0.05 * size if air and size > MIN_AXIS_EXTENT else max(1.0, 2 * _MIN_RELATIVE_EXTENT * size)
+    return clamp(low - around, nearest, farthest), clamp(high + around, nearest, farthest)
 
 
-def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: View) -> None:
+def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: ChartView) -> None:
     """Both axes with their ticks."""
     line = frame.column - 1
     for row in range(frame.height):
@@ -141,7 +152,7 @@ def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: View) -> None:
             end = start + len(label) + 1
 
 
-def _x_ticks(frame: Frame, view: View) -> Ticks:
+def _x_ticks(frame: Frame, view: ChartView) -> Ticks:
     most = max(2, frame.width // 10)
     if frame.log_x:
         ticks = log_ticks(10**frame.left, 10**frame.right, most)
@@ -149,5 +160,5 @@ def _x_ticks(frame: Frame, view: View) -> Ticks:
     if view.x_axis == "time":
         return time_ticks(frame.left, frame.right, most)
     if view.x_axis == "clock":
-        return wall_ticks(frame.left, frame.right, most)
+        return clock_ticks(frame.left, frame.right, most)
     return linear_ticks(frame.left, frame.right, most, whole=frame.right - frame.left >= 2)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from labbench.charts.series import gaps_as_nan
 
 Floats: TypeAlias = NDArray[np.float64]
-Spread: TypeAlias = Literal["95 %", "std", "range"]
-SPREADS: tuple[Spread, ...] = get_args(Spread)
+SpreadKind: TypeAlias = Literal["95 %", "std", "range"]
+SPREADS: tuple[SpreadKind, ...] = get_args(SpreadKind)
 
 
-_WILD = 50
+_MAX_VARIANCE_RATIO = 50
 """Times the median variance: a group that spreads more is on its way to infinity and says nothing of the others."""
 
 
@@ -31,7 +31,7 @@ class Bands:
     """How many runs have a value there: runs end at different steps."""
 
 
-def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: Spread) -> Bands:
+def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: SpreadKind) -> Bands:
     """Bands of (curves, places) values, NaN for none, whose rows belong to the groups that `owner` says.
 
     `95 %` is the interval of the mean. A few seeds hardly tell their spread, so groups lend each other theirs; one
@@ -42,12 +42,12 @@ def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: S
     # the largest value of each place is made 1, by a power of two: no square of a run that blows up is infinite
     unit = np.ldexp(1.0, np.frexp(np.abs(values).max(axis=0, initial=0.0, where=present))[1].clip(-1000, 1000))
     with np.errstate(over="ignore"):
-        scaled = _group_bands(values / unit, present, owner, groups, spread)
+        scaled = _scaled_group_bands(values / unit, present, owner, groups, spread)
         return Bands(scaled.mean * unit, scaled.low * unit, scaled.high * unit, scaled.n)
 
 
-def _group_bands(
-    values: Floats, present: NDArray[np.bool_], owner: NDArray[np.int64], groups: int, spread: Spread
+def _scaled_group_bands(
+    values: Floats, present: NDArray[np.bool_], owner: NDArray[np.int64], groups: int, spread: SpreadKind
 ) -> Bands:
     """The bands of values whose squares are finite."""
     n, sums, squares = np.zeros((groups, values.shape[1]), dtype=np.int64), *np.zeros((2, groups, values.shape[1]))
@@ -75,7 +75,7 @@ def _half_interval(squares: Floats, n: NDArray[np.int64]) -> Floats:
     known = np.sort(np.where(own_df > 0, own, np.inf), axis=0)
     middle = np.maximum((own_df > 0).sum(axis=0) - 1, 0) // 2
     median = np.take_along_axis(known, middle[None], axis=0)[0]  # (places,)
-    lending = np.where(own <= _WILD * median, own_df, 0)
+    lending = np.where(own <= _MAX_VARIANCE_RATIO * median, own_df, 0)
     df = lending.sum(axis=0)
     pooled = np.divide((own * lending).sum(axis=0), df, out=np.zeros(len(df)), where=df > 0)
     alone = own > pooled
@@ -102,7 +102,7 @@ class Band:
     """How many runs have a value there: runs end at different steps."""
 
 
-def band(curves: Sequence[tuple[Floats, Floats]], x: Floats) -> Band:
+def make_band(curves: Sequence[tuple[Floats, Floats]], x: Floats) -> Band:
     """Mean and spread over curves at the given x, each curve linear between its points and absent outside them."""
     rows = np.full((len(curves), len(x)), np.nan)  # (runs, points)
     for row, (curve_x, curve_y) in zip(rows, curves, strict=True):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from labbench.charts.palette import BLANK
 
-Run: TypeAlias = tuple[str, int]
+InkRun: TypeAlias = tuple[str, int]
 """Text in one ink: neighbouring cells of a row."""
 
 _LEFT_DOTS = (0x01, 0x02, 0x04, 0x40)  # of a braille cell, from the top; U+2800 is the empty one
@@ -25,7 +25,7 @@ _BITS = np.array(  # (side, first dot, last dot)
     [[[sum(dots[first : last + 1]) for last in range(4)] for first in range(4)] for dots in (_LEFT_DOTS, _RIGHT_DOTS)],
     dtype=np.uint32,
 )
-_COVERED = 0  # a cell that is the right half of a wide character
+_WIDE_TAIL = 0  # a cell that is the right half of a wide character
 
 
 class Canvas:
@@ -63,9 +63,9 @@ class Canvas:
         first, last = np.maximum(top[span] - 4 * row, 0), np.minimum(bottom[span] - 4 * row, 3)
         column = column[span]
         cell = row * self.width + left + column // 2
-        self._own(cell, layer[span], _BITS[column % 2, first, last], inks)
+        self._paint_cells(cell, layer[span], _BITS[column % 2, first, last], inks)
 
-    def _own(
+    def _paint_cells(
         self, cell: NDArray[np.int64], layer: NDArray[np.int64], bits: NDArray[np.uint32], inks: NDArray[np.int32]
     ) -> None:
         """Give each touched cell to the last layer that touches it, with that layer's dots alone."""
@@ -109,11 +109,11 @@ class Canvas:
         for character, cells in zip(text, widths, strict=True):
             if cells and column >= 0 and column + cells <= self.width:
                 self._characters[row, column] = ord(character)
-                self._characters[row, column + 1 : column + cells] = _COVERED
+                self._characters[row, column + 1 : column + cells] = _WIDE_TAIL
                 self._inks[row, column : column + cells] = ink
             column += cells
 
-    def lay(self, column: int, row: int, width: int, height: int, ground: int) -> None:
+    def add_ground(self, column: int, row: int, width: int, height: int, ground: int) -> None:
         """Lay a ground under a rectangle: what is drawn there stays."""
         self._inks[max(0, row) : row + height, max(0, column) : column + width] |= ground
 
@@ -128,7 +128,7 @@ class Canvas:
         """How many cells of a rectangle hold something."""
         return int(np.count_nonzero(self._inks[row : row + height, column : column + width]))
 
-    def lines(self) -> list[list[Run]]:
+    def lines(self) -> list[list[InkRun]]:
         """Each row as runs of one ink, left to right."""
         turns = self._inks[:, 1:] != self._inks[:, :-1]
         lines = []

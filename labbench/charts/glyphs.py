@@ -11,32 +11,32 @@ if TYPE_CHECKING:
     pass
 
 
-GLYPHS = "▸●◆■▲▼◉◈▣"
+SERIES_GLYPHS = "▸●◆■▲▼◉◈▣"
 """Of a series, by its slot; slot 0 is the highlighted run that is not marked."""
 
 
-SLOTS = len(GLYPHS) - 1
+SLOT_COUNT = len(SERIES_GLYPHS) - 1
 """How many marked runs look different; more share looks, in turn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class GlyphStyle:
     """A glyph, and the name of the theme's colour it has."""
 
     glyph: str
     colour: str
 
 
-STATUS_LOOKS: dict[Status, Look] = {
-    "queued": Look("○", "secondary"),
-    "running": Look("◐", "primary"),
-    "finished": Look("✓", "success"),
-    "diverged": Look("✗", "warning"),
-    "failed": Look("!", "error"),
-    "stopped": Look("□", "secondary"),
-    "lost": Look("?", "error"),
+STATUS_GLYPHS: dict[Status, GlyphStyle] = {
+    "queued": GlyphStyle("○", "secondary"),
+    "running": GlyphStyle("◐", "primary"),
+    "finished": GlyphStyle("✓", "success"),
+    "diverged": GlyphStyle("✗", "warning"),
+    "failed": GlyphStyle("!", "error"),
+    "stopped": GlyphStyle("□", "secondary"),
+    "lost": GlyphStyle("?", "error"),
 }
 
 
-MOVING = "◐◓◑◒"
+SPINNER_GLYPHS = "◐◓◑◒"
 """The glyph of a run that is training turns through these."""

@@ -11,19 +11,19 @@ from labbench import text
 from labbench.charts.axes import Frame
 from labbench.charts.bands import Bands
 from labbench.charts.braille import Canvas
-from labbench.charts.lines import Group, Line, Lines, last_finite, nearest
+from labbench.charts.lines import Line, LineGroup, PreparedLines, last_finite_index, nearest_index
 from labbench.charts.palette import BRIGHT, LABEL, LINE, TEXT, line_ink
 from labbench.charts.series import Curve
-from labbench.charts.ticks import FIRST_DAY, LAST_DAY, clamped
-from labbench.charts.view import View, XAxis
+from labbench.charts.ticks import MAX_CLOCK_SECONDS, MIN_CLOCK_SECONDS, clamp
+from labbench.charts.view import ChartView, XAxis
 
-SIDE_FROM = 110
+MIN_SIDE_LEGEND_WIDTH = 110
 """Cells of a chart from which on the legend stands beside the plot."""
-_WIDEST_SIDE = 64
+_MAX_SIDE_WIDTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LegendEntry:
     """One line of the legend."""
 
     rank: float
@@ -37,83 +37,87 @@ class Entry:
     bright: bool = False
 
 
-def line_entries(lines: Lines, view: View, most: int) -> list[Entry]:
+def line_entries(lines: PreparedLines, view: ChartView, most: int) -> list[LegendEntry]:
     """Entries for the `most` best lines, best value first; lines without a value are the worst."""
-    places = [_place(line, drawn.curve, view) for line, drawn in zip(lines.lines, lines.drawn, strict=True)]
+    places = [_readout_index(line, drawn.curve, view) for line, drawn in zip(lines.lines, lines.drawn, strict=True)]
     values = [None if at is None else float(drawn.curve[1][at]) for at, drawn in zip(places, lines.drawn, strict=True)]
-    ranks = [math.inf if value is None else _rank(value, view) for value in values]
+    ranks = [math.inf if value is None else _rank_of_value(value, view) for value in values]
     best = sorted(range(len(ranks)), key=ranks.__getitem__)[:most]
     alone = len(ranks) == 1
     return [_line_entry(lines.lines[row], lines.drawn[row].curve, places[row], view, alone=alone) for row in best]
 
 
-def _place(line: Line, curve: Curve, view: View) -> int | None:
+def _readout_index(line: Line, curve: Curve, view: ChartView) -> int | None:
     """The point that is read off a curve: the one at the crosshair, or the last one of a run that did not blow up."""
     if view.crosshair is not None:
-        return nearest(curve, view.crosshair)
-    return None if line.broken else last_finite(curve[1])
+        return nearest_index(curve, view.crosshair)
+    return None if line.has_diverged else last_finite_index(curve[1])
 
 
-def _line_entry(line: Line, curve: Curve, place: int | None, view: View, *, alone: bool) -> Entry:
+def _line_entry(line: Line, curve: Curve, place: int | None, view: ChartView, *, alone: bool) -> LegendEntry:
     bright = alone or line.key == view.highlighted
     if place is None:
-        shown = "nan" if line.broken and view.crosshair is None else "–"
-        return Entry(math.inf, line.glyph, line.slot, line.label, shown, bright=bright)
+        shown = "nan" if line.has_diverged and view.crosshair is None else "–"
+        return LegendEntry(math.inf, line.glyph, line.slot, line.label, shown, bright=bright)
     value, x = float(curve[1][place]), float(curve[0][place])
-    where = "" if view.crosshair is None else x_text(x, view.x_axis)
-    return Entry(_rank(value, view), line.glyph, line.slot, line.label, text.number(value), where, bright)
+    where = "" if view.crosshair is None else format_x(x, view.x_axis)
+    return LegendEntry(
+        _rank_of_value(value, view), line.glyph, line.slot, line.label, text.format_number(value), where, bright
+    )
 
 
-def group_entries(groups: Sequence[Group], bands: Bands, place: int | None, view: View) -> list[Entry]:
+def group_entries(groups: Sequence[LineGroup], bands: Bands, place: int | None, view: ChartView) -> list[LegendEntry]:
     """An entry for each group, best mean first; `place` is the crosshair's column of the bands."""
     entries = []
     for row, group in enumerate(groups):
-        at = last_finite(bands.mean[row]) if place is None else place
+        at = last_finite_index(bands.mean[row]) if place is None else place
         value = float(bands.mean[row, at]) if at is not None else math.nan
         label = f"{group.label} ×{len(group.rows)}"
         if at is None or not math.isfinite(value):
-            entries.append(Entry(math.inf, group.glyph, group.slot, label, "–"))
+            entries.append(LegendEntry(math.inf, group.glyph, group.slot, label, "–"))
             continue
         half = float(bands.high[row, at]) / 2 - float(bands.low[row, at]) / 2
-        spread = f" ±{_two_digits(half)}" if half > 0 else ""
-        entries.append(Entry(_rank(value, view), group.glyph, group.slot, label, text.number(value) + spread))
+        spread = f" ±{_format_half_width(half)}" if half > 0 else ""
+        entries.append(
+            LegendEntry(_rank_of_value(value, view), group.glyph, group.slot, label, text.format_number(value) + spread)
+        )
     return sorted(entries, key=lambda entry: entry.rank)
 
 
-def _two_digits(half: float) -> str:
+def _format_half_width(half: float) -> str:
     if half == math.inf:
         return "inf"
-    return f"{half:.2g}" if 1e-4 <= half < 100 else text.engineering(half, 2)
+    return f"{half:.2g}" if 1e-4 <= half < 100 else text.format_engineering(half, 2)
 
 
-def _rank(value: float, view: View) -> float:
+def _rank_of_value(value: float, view: ChartView) -> float:
     return value if view.goal == "min" else -value
 
 
-def x_text(x: float, axis: XAxis) -> str:
+def format_x(x: float, axis: XAxis) -> str:
     """An x value as a person reads it."""
     if axis == "time":
-        return text.duration(x)
+        return text.format_duration(x)
     if axis == "clock":
-        return time.strftime("%H:%M:%S", time.localtime(clamped(x, FIRST_DAY, LAST_DAY)))
-    return text.number(round(x, 3))
+        return time.strftime("%H:%M:%S", time.localtime(clamp(x, MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS)))
+    return text.format_number(round(x, 3))
 
 
-def heading(view: View) -> str:
+def legend_title(view: ChartView) -> str:
     """What the values are: `step 1200`, or nothing where they are the last ones."""
-    return "" if view.crosshair is None else f"{view.x_axis} {x_text(view.crosshair, view.x_axis)}"
+    return "" if view.crosshair is None else f"{view.x_axis} {format_x(view.crosshair, view.x_axis)}"
 
 
-def side_width(lines: Sequence[Line], width: int, view: View) -> int:
+def side_legend_width(lines: Sequence[Line], width: int, view: ChartView) -> int:
     """How many cells beside the plot the legend takes; 0 where it stands inside."""
-    if width < SIDE_FROM or (len(lines) < 2 and view.crosshair is None):
+    if width < MIN_SIDE_LEGEND_WIDTH or (len(lines) < 2 and view.crosshair is None):
         return 0
-    longest = max(text.width(line.group or line.label) for line in lines) if len(lines) > 1 else 16
-    return min(longest + 24, _WIDEST_SIDE, width // 3)
+    longest = max(text.cell_width(line.group or line.label) for line in lines) if len(lines) > 1 else 16
+    return min(longest + 24, _MAX_SIDE_WIDTH, width // 3)
 
 
 def draw_legend(
-    canvas: Canvas, frame: Frame, entries: Sequence[Entry], title: str, side: int, *, total: int | None = None
+    canvas: Canvas, frame: Frame, entries: Sequence[LegendEntry], title: str, side: int, *, total: int | None = None
 ) -> None:
     """Beside the plot in `side` cells, or in its emptiest corner; `total` where these are not all entries."""
     rows = frame.height + 1 if side else max(min(frame.height - 2, 5), frame.height // 2 - 1)
@@ -121,7 +125,7 @@ def draw_legend(
     total = total or len(entries)
     hidden = total - most + 1 if total > most else 0
     entries = entries[: most - 1] if hidden else entries
-    values = text.align_points([entry.value for entry in entries])
+    values = text.align_decimal_points([entry.value for entry in entries])
     places = [entry.where for entry in entries]
     if len(set(places)) == 1 or not side:
         places = [""] * len(places)
@@ -130,24 +134,24 @@ def draw_legend(
     taken = 5 + value_width + (where + 1 if where else 0)
     room = (side if side else max(14, frame.width * 2 // 3)) - taken
     more = f"and {hidden} more" if hidden else ""
-    widest = max([len(more), len(title) - taken + 4, *(text.width(entry.label) for entry in entries)])
+    widest = max([len(more), len(title) - taken + 4, *(text.cell_width(entry.label) for entry in entries)])
     label_width = max(3, room if side else min(room, widest))
     width, height = label_width + taken, len(entries) + bool(hidden) + bool(title)
     column, row = (canvas.width - width, 0) if side else _emptiest_corner(canvas, frame, width, height)
     if title:
-        canvas.put(column, row, text.fit(f" {title}", width), TEXT)
+        canvas.put(column, row, text.fit_to_width(f" {title}", width), TEXT)
         row += 1
     for entry, value, place in zip(entries, values, places, strict=True):
         ink = TEXT if entry.bright else LABEL
-        label = text.fit(entry.label, label_width)
+        label = text.fit_to_width(entry.label, label_width)
         canvas.put(column, row, f" {entry.glyph} ", line_ink(entry.slot, BRIGHT if entry.bright else LINE))
-        canvas.put(column + 3, row, label, ink, widths=text.cells(label))
+        canvas.put(column + 3, row, label, ink, widths=text.cell_widths(label))
         canvas.put(column + 3 + label_width, row, f" {value} ", TEXT if title else ink)
         if where:
             canvas.put(column + width - where - 1, row, place.rjust(where), LABEL)
         row += 1
     if hidden:
-        canvas.put(column, row, text.fit(f"   {more}", width), LABEL)
+        canvas.put(column, row, text.fit_to_width(f"   {more}", width), LABEL)
 
 
 def _emptiest_corner(canvas: Canvas, frame: Frame, width: int, height: int) -> tuple[int, int]:

@@ -8,24 +8,24 @@ AXIS, LABEL, TEXT, BEST = 1, 2, 3, 4
 """Everything that is no line."""
 DENSITY = (5, 6, 7, 8)
 """Where many lines meet, from few to most of them."""
-CROSS, BOX = 1 << 20, 1 << 21
+CROSSHAIR_GROUND, BOX_GROUND = 1 << 20, 1 << 21
 """Grounds: added to the ink of a cell in the crosshair's column, or inside a box."""
-_FIRST_OF_LINES = 9
+_FIRST_LINE_INK = 9
 BAND, LINE, BRIGHT = 0, 1, 2
 """Ways to draw a line of one colour."""
 
 
-def line_ink(slot: int, way: int) -> int:
+def line_ink(slot: int, style: int) -> int:
     """The ink of a line of that slot, drawn as `BAND`, `LINE` or `BRIGHT`."""
-    return _FIRST_OF_LINES + 3 * slot + way
+    return _FIRST_LINE_INK + 3 * slot + style
 
 
-def slot_and_way(ink: int) -> tuple[int, int] | None:
+def slot_and_style(ink: int) -> tuple[int, int] | None:
     """What is behind a line's ink; None for the other inks."""
     ink = without_ground(ink)
-    return divmod(ink - _FIRST_OF_LINES, 3) if ink >= _FIRST_OF_LINES else None
+    return divmod(ink - _FIRST_LINE_INK, 3) if ink >= _FIRST_LINE_INK else None
 
 
 def without_ground(ink: int) -> int:
     """The ink alone."""
-    return ink & ~(CROSS | BOX)
+    return ink & ~(CROSSHAIR_GROUND | BOX_GROUND)

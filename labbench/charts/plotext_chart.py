@@ -13,26 +13,26 @@ from dataclasses import dataclass
 import numpy as np
 import plotext
 
-from labbench.charts.series import Floats, finite_pieces, thin, value_range
-from labbench.charts.ticks import NARROWEST, Ticks, clamped, linear_ticks, log_ticks
-from labbench.text import clean, fit
+from labbench.charts.series import Floats, split_at_gaps, thin, value_range
+from labbench.charts.ticks import MIN_AXIS_EXTENT, Ticks, clamp, linear_ticks, log_ticks
+from labbench.text import clean, fit_to_width
 
-POINTS = 300
+MAX_POINTS = 300
 """At most so many points a curve: beyond that plotext only gets slower."""
 
-_FARTHEST = 1e300
+_MAX_VALUE = 1e300
 """What is beyond is drawn there: plotext multiplies before it divides."""
 
-LEGEND = 10
+MAX_LEGEND_ENTRIES = 10
 """Curves that are named; more names would hide the curves."""
 
-LEGEND_CELLS = 40
+MAX_LEGEND_CELLS = 40
 COLOURS = (33, 208, 35, 170, 178, 39, 203, 107, 99, 244)
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LETTER_MARKERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class NamedSeries:
     """A named series: `x` ascending, `y` alongside, any float."""
 
     name: str
@@ -40,8 +40,8 @@ class Curve:
     y: Floats
 
 
-def draw(
-    curves: Sequence[Curve],
+def draw_curves(
+    curves: Sequence[NamedSeries],
     *,
     title: str,
     x_label: str,
@@ -56,12 +56,12 @@ def draw(
     `falling` curves leave room for the legend in the upper right corner, others in the lower. Without colour each
     curve is drawn in a letter of its own.
     """
-    pieces = [(index, x, y) for index, curve in enumerate(curves) for x, y in _pieces(curve, log=log)]
+    pieces = [(index, x, y) for index, curve in enumerate(curves) for x, y in _drawable_pieces(curve, log=log)]
     x_range = value_range([x for _, x, _ in pieces])
     y_range = value_range([y for _, _, y in pieces])
     if x_range is None or y_range is None:
         return f"{clean(title)}: nothing to draw, no value is finite{' and positive' if log else ''}"
-    x_range, y_range = _widened(x_range), _widened(y_range)
+    x_range, y_range = _widen_range(x_range), _widen_range(y_range)
     plotext.terminal.limit(False, False)
     figure = plotext.figure
     figure.clear()
@@ -72,43 +72,43 @@ def draw(
     named: set[int] = set()
     for index, x, y in pieces:
         signal = figure.signal(x.tolist(), y.tolist(), marker=_marker(index, colour=colour)).lines()
-        if index not in named and index < LEGEND:
-            signal.label(fit(clean(curves[index].name), LEGEND_CELLS).rstrip())
+        if index not in named and index < MAX_LEGEND_ENTRIES:
+            signal.label(fit_to_width(clean(curves[index].name), MAX_LEGEND_CELLS).rstrip())
             named.add(index)
         figure.draw(signal)
     if len(curves) > 1:
         corner = (y_range[1], "top") if falling else (y_range[0], "bottom")
         figure.legend(x=x_range[1], y=corner[0], ha="right", va=corner[1], relative=True)
     _set_axis("x", x_range, linear_ticks(*x_range, max(2, columns // 14)))
-    _set_axis("y", y_range, _ticks_of_logarithms(y_range, rows // 4) if log else linear_ticks(*y_range, rows // 4))
+    _set_axis("y", y_range, _log_scaled_ticks(y_range, rows // 4) if log else linear_ticks(*y_range, rows // 4))
     text: str = figure.build().string(colorless=not colour)
     return text.rstrip("\n")
 
 
-def _pieces(curve: Curve, *, log: bool) -> list[tuple[Floats, Floats]]:
+def _drawable_pieces(curve: NamedSeries, *, log: bool) -> list[tuple[Floats, Floats]]:
     """What can be drawn of a curve, in about POINTS points at most."""
-    x, y = np.clip(curve.x, -_FARTHEST, _FARTHEST), curve.y
+    x, y = np.clip(curve.x, -_MAX_VALUE, _MAX_VALUE), curve.y
     if log:
         with np.errstate(divide="ignore", invalid="ignore"):
             y = np.log10(y)
-    pieces = [(along, np.clip(piece, -_FARTHEST, _FARTHEST)) for along, piece in finite_pieces(x, y)]
-    each = max(4, POINTS // max(1, len(pieces)))
+    pieces = [(along, np.clip(piece, -_MAX_VALUE, _MAX_VALUE)) for along, piece in split_at_gaps(x, y)]
+    each = max(4, MAX_POINTS // max(1, len(pieces)))
     return [thin(x, y, each) for x, y in pieces]
 
 
-def _widened(extent: tuple[float, float]) -> tuple[float, float]:
+def _widen_range(extent: tuple[float, float]) -> tuple[float, float]:
     """The range itself, or one around what is hardly more than a single value."""
     low, high = extent
     size = max(abs(low), abs(high))
-    if high - low > max(NARROWEST, 1e-13 * size):
+    if high - low > max(MIN_AXIS_EXTENT, 1e-13 * size):
         return extent
-    around = 0.5 * size if size > NARROWEST else 0.5
+    around = 0.5 * size if size > MIN_AXIS_EXTENT else 0.5
     return low - around, high + around
 
 
-def _ticks_of_logarithms(extent: tuple[float, float], most: int) -> Ticks:
+def _log_scaled_ticks(extent: tuple[float, float], most: int) -> Ticks:
     """Round values as labels, at their logarithms."""
-    low, high = (10.0 ** clamped(border, -300.0, 307.0) for border in extent)
+    low, high = (10.0 ** clamp(border, -300.0, 307.0) for border in extent)
     ticks = log_ticks(low, high, max(2, most))
     return Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
 
@@ -122,4 +122,4 @@ def _set_axis(axis: str, extent: tuple[float, float], ticks: Ticks) -> None:
 def _marker(index: int, *, colour: bool) -> object:
     if colour:
         return plotext.marker("braille", COLOURS[index % len(COLOURS)])
-    return LETTERS[index % len(LETTERS)]
+    return LETTER_MARKERS[index % len(LETTER_MARKERS)]

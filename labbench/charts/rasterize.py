@@ -18,12 +18,12 @@ Extent: TypeAlias = tuple[Floats, Floats, Floats, Floats]
 """(x, low, middle, high), one length, x non-decreasing: a line through `middle` that reaches from `low` to `high`."""
 
 
-_TOGETHER = 32
+_CURVES_PER_BATCH = 32
 """Curves measured at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class PackedCurves:
     """Curves laid end to end: (points,) each, and where each curve starts, the end of the last one behind."""
 
     x: Floats
@@ -37,16 +37,18 @@ class Bundle:
         return len(self.starts) - 1
 
 
-def bundle(curves: Sequence[Extent]) -> Bundle:
+def pack_curves(curves: Sequence[Extent]) -> PackedCurves:
     """Lay curves end to end; what is not finite becomes a gap."""
     starts = np.cumsum([0, *(len(x) for x, _, _, _ in curves)])
     if not curves:
         nothing = np.empty(0)
-        return Bundle(nothing, nothing, nothing, nothing, starts)
+        return PackedCurves(nothing, nothing, nothing, nothing, starts)
     x, low, middle, high = (np.concatenate(parts) for parts in zip(*curves, strict=True))
     plain = all(low is middle is high for _, low, middle, high in curves)
     middle = _gaps_as_nan(middle)
-    return Bundle(x, middle if plain else _gaps_as_nan(low), middle, middle if plain else _gaps_as_nan(high), starts)
+    return PackedCurves(
+        x, middle if plain else _gaps_as_nan(low), middle, middle if plain else _gaps_as_nan(high), starts
+    )
 
 
 def _gaps_as_nan(values: Floats) -> Floats:
@@ -54,7 +56,7 @@ def _gaps_as_nan(values: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Spans:
+class ColumnSpans:
     """How far each curve reaches in each of the columns, NaN where it is not."""
 
     low: Floats
@@ -64,27 +66,27 @@ class Spans:
     """(curves, columns + 1): the curves' values at the columns' borders."""
 
 
-def measure_all(curves: Sequence[Extent], left: float, right: float, columns: int) -> Spans:
+def measure_all_spans(curves: Sequence[Extent], left: float, right: float, columns: int) -> ColumnSpans:
     """The extents of all curves, some at a time: these fit into the CPU's cache, and no copy of all is made."""
     parts = [
-        measure(bundle(curves[start : start + _TOGETHER]), left, right, columns)
-        for start in range(0, max(1, len(curves)), _TOGETHER)
+        measure_spans(pack_curves(curves[start : start + _CURVES_PER_BATCH]), left, right, columns)
+        for start in range(0, max(1, len(curves)), _CURVES_PER_BATCH)
     ]
     if len(parts) == 1:
         return parts[0]
     low, high, edges = (
         np.concatenate(some) for some in zip(*((part.low, part.high, part.edges) for part in parts), strict=True)
     )
-    return Spans(low, high, edges)
+    return ColumnSpans(low, high, edges)
 
 
-def measure(curves: Bundle, left: float, right: float, columns: int) -> Spans:
+def measure_spans(curves: PackedCurves, left: float, right: float, columns: int) -> ColumnSpans:
     """The extent of every curve in equal columns of [left, right].
 
     Exact for the line through the points: between two points, its value at the columns' borders counts too.
     """
-    counts, first = _columns(curves, left, right, columns)
-    edges = _at_edges(curves, np.linspace(left, right, columns + 1), first)
+    counts, first = _count_points(curves, left, right, columns)
+    edges = _values_at_edges(curves, np.linspace(left, right, columns + 1), first)
     low, high = np.fmin(edges[:, :-1], edges[:, 1:]), np.fmax(edges[:, :-1], edges[:, 1:])
     held = np.nonzero(counts)
     if len(held[0]):
@@ -93,10 +95,12 @@ def measure(curves: Bundle, left: float, right: float, columns: int) -> Spans:
         lowest = np.fmin.reduceat(np.append(curves.low, np.nan), parts)[::2]
         highest = np.fmax.reduceat(np.append(curves.high, np.nan), parts)[::2]
         low[held], high[held] = np.fmin(low[held], lowest), np.fmax(high[held], highest)
-    return Spans(low, high, edges)
+    return ColumnSpans(low, high, edges)
 
 
-def _columns(curves: Bundle, left: float, right: float, columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _count_points(
+    curves: PackedCurves, left: float, right: float, columns: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(curves, columns) points in each column, (curves, columns + 1) the first point at or behind each border."""
     width = columns + 2  # one more on either side, for what is outside
     with np.errstate(over="ignore"):  # infinitely far outside is outside
@@ -110,7 +114,7 @@ def _columns(curves: Bundle, left: float, right: float, columns: int) -> tuple[N
     return counts[:, 1:-1], first
 
 
-def _at_edges(curves: Bundle, edges: Floats, first: NDArray[np.int64]) -> Floats:
+def _values_at_edges(curves: PackedCurves, edges: Floats, first: NDArray[np.int64]) -> Floats:
     """The curves' values at each border, NaN before the first point, behind the last, and in gaps."""
     found = np.full(first.shape, np.nan)
     inside = np.nonzero((first > curves.starts[:-1, None]) & (first < curves.starts[1:, None]))

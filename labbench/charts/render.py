@@ -11,22 +11,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labbench.charts.axes import LEAST_HEIGHT, LEAST_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_one
+from labbench.charts.axes import MIN_HEIGHT, MIN_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_value
 from labbench.charts.bands import SPREADS, Bands, group_bands
-from labbench.charts.braille import Canvas, Run
-from labbench.charts.glyphs import STATUS_LOOKS
-from labbench.charts.legend import Entry, draw_legend, group_entries, heading, line_entries, side_width
-from labbench.charts.lines import Group, Line, Lines, Workshop, best_place, last_finite
-from labbench.charts.palette import BAND, BEST, BOX, BRIGHT, CROSS, DENSITY, LABEL, LINE, line_ink
-from labbench.charts.rasterize import Spans
+from labbench.charts.braille import Canvas, InkRun
+from labbench.charts.glyphs import STATUS_GLYPHS
+from labbench.charts.legend import (
+    LegendEntry,
+    draw_legend,
+    group_entries,
+    legend_title,
+    line_entries,
+    side_legend_width,
+)
+from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLines, best_point, last_finite_index
+from labbench.charts.palette import BAND, BEST, BOX_GROUND, BRIGHT, CROSSHAIR_GROUND, DENSITY, LABEL, LINE, line_ink
+from labbench.charts.rasterize import ColumnSpans
 from labbench.charts.series import Floats
 from labbench.charts.smoothing_spec import parse_smoothing
-from labbench.charts.ticks import clamped
-from labbench.charts.view import Range, View
+from labbench.charts.ticks import clamp
+from labbench.charts.view import ChartView, Range
 
-_MARKED = frozenset({"diverged", "failed", "stopped", "lost"})
+_STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "lost"})
 """How a run ended, where its end on the chart tells it."""
-_GLYPHS_APART = 18
+_GLYPH_SPACING_DOTS = 18
 """Dot columns between two glyphs of a line that carries them along."""
 
 
@@ -36,67 +43,67 @@ class _Drawing:
 
     canvas: Canvas
     frame: Frame
-    lines: Lines
-    groups: tuple[Sequence[Group], Bands] | None
+    lines: PreparedLines
+    groups: tuple[Sequence[LineGroup], Bands] | None
     side: int
 
 
-class Plot:
+class ChartRenderer:
     """Draws lines into rows of text, and remembers what the next drawing can use again."""
 
     def __init__(self) -> None:
-        self._workshop = Workshop()
-        self._kept: tuple[object, _Drawing | str] | None = None
+        self._line_cache = LineCache()
+        self._drawing: tuple[object, _Drawing | str] | None = None
 
     @property
     def frame(self) -> Frame | None:
         """Where the last drawing has its plot; None where there was nothing to draw."""
-        return self._kept[1].frame if self._kept and isinstance(self._kept[1], _Drawing) else None
+        return self._drawing[1].frame if self._drawing and isinstance(self._drawing[1], _Drawing) else None
 
-    def draw(self, lines: Sequence[Line], view: View, width: int, height: int) -> list[list[Run]]:
+    def draw(self, lines: Sequence[Line], view: ChartView, width: int, height: int) -> list[list[InkRun]]:
         """The chart in `height` rows of `width` cells; lines are drawn in their order, the highlighted one last."""
-        side = side_width(lines, width, view)
-        key = (tuple(lines), view.still, width, height, side)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._draw(lines, view, width, height, side))
-        drawing = self._kept[1]
+        side = side_legend_width(lines, width, view)
+        key = (tuple(lines), view.without_cursor, width, height, side)
+        if self._drawing is None or self._drawing[0] != key:
+            self._drawing = (key, self._draw(lines, view, width, height, side))
+        drawing = self._drawing[1]
         if isinstance(drawing, str):
             canvas = Canvas(width, height)
             canvas.put(max(0, (width - len(drawing)) // 2), height // 2, drawing, LABEL)
             return canvas.lines()
         canvas = drawing.canvas.copy()
         total = None if drawing.groups else len(lines)
-        draw_legend(canvas, drawing.frame, _entries(drawing, view), heading(view), side, total=total)
-        _lay_crosshair(canvas, drawing.frame, view)
+        draw_legend(canvas, drawing.frame, _legend_entries(drawing, view), legend_title(view), side, total=total)
+        _draw_crosshair(canvas, drawing.frame, view)
         return canvas.lines()
 
-    def _draw(self, chosen: Sequence[Line], view: View, width: int, height: int, side: int) -> _Drawing | str:
-        if width < LEAST_WIDTH or height < LEAST_HEIGHT:
+    def _draw(self, chosen: Sequence[Line], view: ChartView, width: int, height: int, side: int) -> _Drawing | str:
+        if width < MIN_WIDTH or height < MIN_HEIGHT:
             return "too small"
-        lines = self._workshop.prepare(chosen, view)
+        lines = self._line_cache.prepare(chosen, view)
         # what is in the window decides the width of the labels: the last drawing's is nearly always right
         last = self.frame
-        ranges = _ranges(lines, view, 2 * (last.width if last is not None else width - side))
+        ranges = _axis_ranges(lines, view, 2 * (last.width if last is not None else width - side))
         if ranges is None:
-            return _nothing(chosen, view)
+            return _empty_message(chosen, view)
         canvas = Canvas(width, height)
         frame, y_ticks = make_frame(width - side, height, *ranges, view)
-        gathered = lines.gathered(view)
+        display = lines.display(view)
         groups = None
-        if gathered == "density":
+        if display == "density":
             _draw_density(canvas, frame, lines, view)
-        elif gathered == "groups":
+        elif display == "groups":
             groups = _draw_groups(canvas, frame, lines, view)
         else:
             _draw_lines(canvas, frame, lines, view)
         draw_axes(canvas, frame, y_ticks, view)
-        if view.height is None and (far := lines.far()):
+        if view.height is None and (far := lines.count_outliers()):
             canvas.put(frame.column + 1, 0, f"↑ {far} reach{'es' * (far == 1)} further", LABEL)
-        _draw_marks(canvas, frame, lines, view, ends=gathered == "runs")
+        _draw_marks(canvas, frame, lines, view, ends=display == "runs")
         return _Drawing(canvas, frame, lines, groups, side)
 
 
-def _ranges(lines: Lines, view: View, columns: int) -> tuple[Range, Range] | None:
+def _axis_ranges(lines: PreparedLines, view: ChartView, columns: int) -> tuple[Range, Range] | None:
     """(x, y) that the borders stand for, scaled; None where nothing can be drawn."""
     whole = lines.x_range()
     y_range = lines.y_range()
@@ -104,42 +111,42 @@ def _ranges(lines: Lines, view: View, columns: int) -> tuple[Range, Range] | Non
         return None
     left, right = whole
     if view.window is not None:
-        borders = [scale_one(x, view.log_x) for x in view.window]
+        borders = [scale_value(x, view.log_x) for x in view.window]
         left, right = (side if border is None else border for border, side in zip(borders, whole, strict=True))
         left, right = axis_range(left, right, view.log_x, air=0.0)
         spans = lines.spans(left, right, columns)
-        steady = lines.steady()
+        steady = lines.inlier_rows()
         low, high = spans.low[steady], spans.high[steady]
         if np.isfinite(low).any():
             y_range = float(np.nanmin(low)), float(np.nanmax(high))
     elif not view.log_x and view.x_axis != "clock" and 0 < left <= 0.1 * right:
         left = 0.0
     if view.height is not None:
-        scaled = [scale_one(y, view.log) for y in view.height]
+        scaled = [scale_value(y, view.log) for y in view.height]
         if scaled[0] is not None and scaled[1] is not None:
             y_range = scaled[0], scaled[1]
     return (left, right), y_range
 
 
-def _nothing(lines: Sequence[Line], view: View) -> str:
+def _empty_message(lines: Sequence[Line], view: ChartView) -> str:
     finite = [line.series for line in lines if np.isfinite(line.series.y).any()]
     if view.log_x and finite and not any(series.x[-1] > 0 for series in finite):
         return "no x is positive: press X for a linear axis"
     return "nothing is positive: press y for a linear axis" if view.log and finite else "no values yet"
 
 
-def _spans(lines: Lines, frame: Frame, *, bands: bool = False) -> Spans:
+def _line_spans(lines: PreparedLines, frame: Frame, *, bands: bool = False) -> ColumnSpans:
     return lines.spans(frame.left, frame.right, 2 * frame.width, bands=bands)
 
 
-def _draw_lines(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> None:
+def _draw_lines(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
     """All raw bands first, dim, then the lines over them, the highlighted one last."""
-    spans = _spans(lines, frame)
+    spans = _line_spans(lines, frame)
     order = sorted(range(len(lines.lines)), key=lambda row: lines.lines[row].key == view.highlighted)
     tops, bottoms = [spans.high[order]], [spans.low[order]]
-    inks = [line_ink(lines.lines[row].slot, _way(lines.lines[row], lines, view)) for row in order]
+    inks = [line_ink(lines.lines[row].slot, _line_style(lines.lines[row], lines, view)) for row in order]
     if parse_smoothing(view.smoothing):
-        raw = _spans(lines, frame, bands=True)
+        raw = _line_spans(lines, frame, bands=True)
         tops.insert(0, raw.high[order])
         bottoms.insert(0, raw.low[order])
         inks = [line_ink(lines.lines[row].slot, BAND) for row in order] + inks
@@ -159,41 +166,43 @@ def _draw_glyphs(canvas: Canvas, frame: Frame, middle: Floats, looks: Sequence[t
     """Each line's glyph here and there along it, at places of its own."""
     rows = frame.dot_rows(middle)
     for index, (glyph, ink) in enumerate(looks):
-        for column in range((3 + 5 * index) % _GLYPHS_APART, rows.shape[1], _GLYPHS_APART):
+        for column in range((3 + 5 * index) % _GLYPH_SPACING_DOTS, rows.shape[1], _GLYPH_SPACING_DOTS):
             if 0 <= rows[index, column] < 4 * frame.height:
                 canvas.put(frame.column + column // 2, int(rows[index, column]) // 4, glyph, ink)
 
 
-def _way(line: Line, lines: Lines, view: View) -> int:
+def _line_style(line: Line, lines: PreparedLines, view: ChartView) -> int:
     return BRIGHT if line.key == view.highlighted or len(lines.lines) == 1 else LINE
 
 
-def _draw_groups(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> tuple[Sequence[Group], Bands]:
+def _draw_groups(
+    canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView
+) -> tuple[Sequence[LineGroup], Bands]:
     """Each group's band, then the means over them, then the highlighted run by itself."""
     groups = lines.groups()
     owner = np.empty(len(lines.lines), dtype=np.int64)
     for index, group in enumerate(groups):
         owner[group.rows] = index
-    spans = _spans(lines, frame)
+    spans = _line_spans(lines, frame)
     spread = next(spread for spread in SPREADS if spread == view.spread)
     bands = group_bands(frame.unscale_all(spans.edges), owner, len(groups), spread)
-    low, mean, high = _scaled(bands, frame)
-    for lower, upper, way in ((low, high, BAND), (mean, mean, LINE)):
-        inks = [line_ink(group.slot, way) for group in groups]
+    low, mean, high = _scale_bands(bands, frame)
+    for lower, upper, style in ((low, high, BAND), (mean, mean, LINE)):
+        inks = [line_ink(group.slot, style) for group in groups]
         lowest, highest = np.fmin(lower[:, :-1], lower[:, 1:]), np.fmax(upper[:, :-1], upper[:, 1:])
         _draw_layers(canvas, frame, highest, lowest, inks)
     if view.glyphs:
         _draw_glyphs(canvas, frame, mean[:, :-1], [(group.glyph, line_ink(group.slot, LINE)) for group in groups])
     _draw_highlighted(canvas, frame, lines, view, spans)
     for index, group in enumerate(groups):
-        last = last_finite(mean[index])
+        last = last_finite_index(mean[index])
         if last is not None:
             x = frame.left + last / (2 * frame.width) * (frame.right - frame.left)
             canvas.put(*frame.cell(x, float(mean[index, last])), group.glyph, line_ink(group.slot, LINE))
     return groups, bands
 
 
-def _scaled(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
+def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
     """Low, mean and high as the y axis places them; a band that reaches below 0 reaches below a logarithmic one."""
     if not frame.log_y:
         return bands.low, bands.mean, bands.high
@@ -203,9 +212,9 @@ def _scaled(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
     return low, mean, high
 
 
-def _draw_density(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> None:
+def _draw_density(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
     """Each dot as bright as many lines cover it, by logarithm, then the highlighted run by itself."""
-    spans = _spans(lines, frame)
+    spans = _line_spans(lines, frame)
     rows, columns = 4 * frame.height, 2 * frame.width
     with np.errstate(invalid="ignore"):
         top, bottom = np.rint(frame.dot_rows(spans.high)), np.rint(frame.dot_rows(spans.low))
@@ -221,52 +230,52 @@ def _draw_density(canvas: Canvas, frame: Frame, lines: Lines, view: View) -> Non
     _draw_highlighted(canvas, frame, lines, view, spans)
 
 
-def _draw_highlighted(canvas: Canvas, frame: Frame, lines: Lines, view: View, spans: Spans) -> None:
+def _draw_highlighted(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, spans: ColumnSpans) -> None:
     for row, line in enumerate(lines.lines):
         if line.key == view.highlighted:
             _draw_layers(canvas, frame, spans.high[[row]], spans.low[[row]], [line_ink(line.slot, BRIGHT)])
 
 
-def _draw_marks(canvas: Canvas, frame: Frame, lines: Lines, view: View, *, ends: bool) -> None:
+def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, *, ends: bool) -> None:
     """Each line's glyph where it ends, or how it ended, and ★ at the best value of the highlighted one."""
     for line, drawn in zip(lines.lines, lines.drawn, strict=True):
         highlighted = line.key == view.highlighted
         if not ends and not highlighted:
             continue
         x, _, scaled, _ = drawn.line
-        ink = line_ink(line.slot, _way(line, lines, view))
-        best = best_place(line.series, view.goal) if highlighted else None
+        ink = line_ink(line.slot, _line_style(line, lines, view))
+        best = best_point(line.series, view.goal) if highlighted else None
         if best is not None:
-            place = min(int(np.searchsorted(x, scale_one(best[0], view.log_x) or 0.0)), len(x) - 1)
-            if np.isfinite(scaled[place]) and frame.holds(float(x[place])):
+            place = min(int(np.searchsorted(x, scale_value(best[0], view.log_x) or 0.0)), len(x) - 1)
+            if np.isfinite(scaled[place]) and frame.contains_x(float(x[place])):
                 canvas.put(*frame.cell(float(x[place]), float(scaled[place])), "★", BEST)
-        last = last_finite(scaled)
-        if last is not None and frame.holds(float(x[last])):
-            glyph = STATUS_LOOKS[line.status].glyph if line.status in _MARKED else line.glyph
+        last = last_finite_index(scaled)
+        if last is not None and frame.contains_x(float(x[last])):
+            glyph = STATUS_GLYPHS[line.status].glyph if line.status in _STATUSES_WITH_END_GLYPH else line.glyph
             canvas.put(*frame.cell(float(x[last]), float(scaled[last])), glyph, ink)
 
 
-def _entries(drawing: _Drawing, view: View) -> list[Entry]:
+def _legend_entries(drawing: _Drawing, view: ChartView) -> list[LegendEntry]:
     if drawing.groups is None:
         return line_entries(drawing.lines, view, drawing.canvas.height)
     frame, place = drawing.frame, None
     if view.crosshair is not None:
-        scaled = scale_one(view.crosshair, view.log_x)
+        scaled = scale_value(view.crosshair, view.log_x)
         if scaled is not None:
-            share = clamped((scaled - frame.left) / (frame.right - frame.left), 0.0, 1.0)
+            share = clamp((scaled - frame.left) / (frame.right - frame.left), 0.0, 1.0)
             place = round(share * 2 * frame.width)
     return group_entries(*drawing.groups, place, view)
 
 
-def _lay_crosshair(canvas: Canvas, frame: Frame, view: View) -> None:
+def _draw_crosshair(canvas: Canvas, frame: Frame, view: ChartView) -> None:
     if view.crosshair is not None:
         column = frame.column_of(view.crosshair)
         if column is not None:
-            canvas.lay(column, 0, 1, frame.height, CROSS)
+            canvas.add_ground(column, 0, 1, frame.height, CROSSHAIR_GROUND)
     if view.box is not None:
         left, right, low, high = view.box
         ends = [
-            frame.cell(scale_one(x, view.log_x) or frame.left, scale_one(y, view.log) or frame.low)
+            frame.cell(scale_value(x, view.log_x) or frame.left, scale_value(y, view.log) or frame.low)
             for x, y in ((left, high), (right, low))
         ]
-        canvas.lay(*ends[0], ends[1][0] - ends[0][0] + 1, ends[1][1] - ends[0][1] + 1, BOX)
+        canvas.add_ground(*ends[0], ends[1][0] - ends[0][0] + 1, ends[1][1] - ends[0][1] + 1, BOX_GROUND)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.charts.rasterize import bundle, measure
+from labbench.charts.rasterize import measure_spans, pack_curves
 from labbench.charts.smoothing import smooth
 from labbench.charts.smoothing_spec import Smoothing
 
@@ -58,7 +58,7 @@ class Buckets:
     last_step: NDArray[np.int64]
 
 
-def smoothed(series: Series, smoothing: Smoothing) -> Curve:
+def smooth_series(series: Series, smoothing: Smoothing) -> Curve:
     """The smoothed line through a series, over the whole of it."""
     buckets = series.buckets
     if buckets is None:
@@ -76,9 +76,9 @@ def envelope(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
     return ends, low, middle, high
 
 
-def spans(x: Floats, y: Floats, left: float, right: float, columns: int) -> Curve:
+def column_spans(x: Floats, y: Floats, left: float, right: float, columns: int) -> Curve:
     """(low, high), each (columns,): how far the curve reaches in each column of [left, right]; NaN where it is not."""
-    found = measure(bundle([(x, y, y, y)]), left, right, columns)
+    found = measure_spans(pack_curves([(x, y, y, y)]), left, right, columns)
     return found.low[0], found.high[0]
 
 
@@ -89,7 +89,7 @@ def gaps_as_nan(values: Floats) -> Floats:
 def thin(x: Floats, y: Floats, points: int) -> Curve:
     """The curve in at most `points` of its own points (at least 4): the ends, and the extremes of equal parts between.
 
-    For curves without gaps: see `finite_pieces`.
+    For curves without gaps: see `split_at_gaps`.
     """
     if len(x) <= points:
         return x, y
@@ -102,7 +102,7 @@ def thin(x: Floats, y: Floats, points: int) -> Curve:
     return x[kept], y[kept]
 
 
-def finite_pieces(x: Floats, y: Floats) -> list[Curve]:
+def split_at_gaps(x: Floats, y: Floats) -> list[Curve]:
     """The curve split at non-finite values: the pieces a line can be drawn through, in order."""
     finite = np.isfinite(y)
     if finite.all():
@@ -114,7 +114,7 @@ def finite_pieces(x: Floats, y: Floats) -> list[Curve]:
 # Joins
 
 
-def join(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_values: Floats) -> Floats:
+def join_by_step(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_values: Floats) -> Floats:
     """What a metric used as the x axis was at each of `steps`: linear between its logged points.
 
     Outside them it goes on as over its first or last interval (one point: in proportion to the step), so that a run in

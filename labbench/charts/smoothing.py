@@ -17,9 +17,9 @@ from labbench.charts.smoothing_spec import Smoothing
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_LOST = 1e-18
+_NEGLIGIBLE_WEIGHT = 1e-18
 """What weighs less is lost in rounding."""
-_SUMMED, _SMALL = 2.0**950, 2.0**-80
+_MAX_SUMMABLE, _RESCALE_FACTOR = 2.0**950, 2.0**-80
 """Of what is not larger, any series has a finite sum; what a larger one is multiplied by: exact, a power of two."""
 
 
@@ -28,8 +28,8 @@ def smooth(values: Floats, smoothing: Smoothing, counts: NDArray[np.int64] | Non
     if not smoothing:
         return values
     largest = float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))
-    if largest > _SUMMED:  # no sum of what is smoothed may be infinite
-        return smooth(values * _SMALL, smoothing, counts) / _SMALL
+    if largest > _MAX_SUMMABLE:  # no sum of what is smoothed may be infinite
+        return smooth(values * _RESCALE_FACTOR, smoothing, counts) / _RESCALE_FACTOR
     if smoothing.window == "ema":
         return ema(values, smoothing.amount, counts)
     if smoothing.window == "mean":
@@ -67,7 +67,7 @@ def _decayed_sums(values: Floats, weight: float) -> Floats:
     """s[i] = weight * s[i - 1] + values[i], by doubling: each pass extends every sum to twice as many values back."""
     sums = values.copy()
     reach = 1
-    while reach < len(values) and weight**reach > _LOST:
+    while reach < len(values) and weight**reach > _NEGLIGIBLE_WEIGHT:
         sums[reach:] += weight**reach * sums[:-reach]
         reach *= 2
     return sums
@@ -77,7 +77,7 @@ def _recurrence(values: Floats, weights: Floats) -> Floats:
     """s[i] = weights[i] * s[i - 1] + values[i], by doubling too; `factors` are products over the reach."""
     sums, factors = values.copy(), weights.copy()
     reach = 1
-    while reach < len(values) and factors[reach:].max() > _LOST:
+    while reach < len(values) and factors[reach:].max() > _NEGLIGIBLE_WEIGHT:
         sums[reach:] += factors[reach:] * sums[:-reach]
         factors[reach:] *= factors[:-reach].copy()
         reach *= 2

@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-Window: TypeAlias = Literal["none", "ema", "mean", "gauss"]
-WINDOWS: tuple[Window, ...] = get_args(Window)
+SmoothingKind: TypeAlias = Literal["none", "ema", "mean", "gauss"]
+SMOOTHING_KINDS: tuple[SmoothingKind, ...] = get_args(SmoothingKind)
 
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
     """A kind of average, and how much it takes in."""
 
-    window: Window = "none"
+    window: SmoothingKind = "none"
     amount: float = 0.0
     """The share that the past keeps, in [0, 1), of `ema`; else points: how many `mean` averages, the deviation of
     `gauss`."""
@@ -47,7 +47,7 @@ def parse_smoothing(words: str) -> Smoothing:
     first, *rest = words.lower().split() or ["none"]
     if first == "none" and not rest:
         return Smoothing()
-    named = first in WINDOWS and first != "none"
+    named = first in SMOOTHING_KINDS and first != "none"
     window, numbers = (first, rest) if named else ("ema" if not rest else "", [first])
     try:
         [amount] = (float(number) for number in numbers)

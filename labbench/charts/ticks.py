@@ -15,33 +15,33 @@ class Ticks:
     labels: tuple[str, ...]
 
 
-FARTHEST = 8e307
+MAX_AXIS_VALUE = 8e307
 """What an axis can show: the differences of two such values are finite, as are round values around them."""
-NARROWEST = 1e-300
+MIN_AXIS_EXTENT = 1e-300
 """A range that is narrower has no extent: the steps in it would not be exact."""
-FIRST_DAY, LAST_DAY = -62_000_000_000, 253_000_000_000
+MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS = -62_000_000_000, 253_000_000_000
 """Unix seconds in the years 5 and 9987: no calendar goes much further."""
 _SUFFIXES = {3: "k", 6: "M", 9: "G", 12: "T"}
-_TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
+_TIME_STEP_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
 def linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> Ticks:
     """At most `most` multiples of 1, 2 or 5 times a power of ten within [low, high]; whole numbers only if `whole`."""
-    low, high = clamped(low, -FARTHEST, FARTHEST), clamped(high, -FARTHEST, FARTHEST)
-    if not high - low > NARROWEST:
+    low, high = clamp(low, -MAX_AXIS_VALUE, MAX_AXIS_VALUE), clamp(high, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
+    if not high - low > MIN_AXIS_EXTENT:
         return Ticks((low,), (f"{low:g}",))
     step = _round_step((high - low) / (most + 1), whole=whole)
-    while _how_many(low, high, step) > most:
+    while _count_multiples(low, high, step) > most:
         step = _round_step(step * 1.01, whole=whole)
     values = _multiples(low, high, step)
     largest = max((abs(value) for value in values), default=0.0)
     power = 3 * math.floor(math.log10(largest) / 3 + 1e-9) if largest >= 1e4 or 0 < largest < 1e-2 else 0
     decimals = max(0, -math.floor(math.log10(step) + 1e-9) + power)
-    labels = [_label(value, power, decimals) for value in values]
+    labels = [_format_tick(value, power, decimals) for value in values]
     return Ticks(tuple(values), tuple(labels))
 
 
-def clamped(value: float, low: float, high: float) -> float:
+def clamp(value: float, low: float, high: float) -> float:
     """The value, or the border of [low, high] that is nearest to it."""
     return min(max(value, low), high)
 
@@ -55,22 +55,22 @@ def _round_step(least: float, *, whole: bool) -> float:
 
 
 def _multiples(low: float, high: float, step: float) -> list[float]:
-    first, last = _first_and_last(low, high, step)
+    first, last = _multiple_range(low, high, step)
     return [index * step for index in range(first, last + 1)]
 
 
-def _how_many(low: float, high: float, step: float) -> int:
+def _count_multiples(low: float, high: float, step: float) -> int:
     """How many multiples there are: there may be more than a list should hold."""
-    first, last = _first_and_last(low, high, step)
+    first, last = _multiple_range(low, high, step)
     return last - first + 1
 
 
-def _first_and_last(low: float, high: float, step: float) -> tuple[int, int]:
+def _multiple_range(low: float, high: float, step: float) -> tuple[int, int]:
     slack = 1e-9 * min(step, high - low)
     return math.ceil((low - slack) / step), math.floor((high + slack) / step)
 
 
-def _label(value: float, power: int, decimals: int) -> str:
+def _format_tick(value: float, power: int, decimals: int) -> str:
     if value == 0:
         return "0"
     suffix = "" if power == 0 else _SUFFIXES.get(power, f"e{power}")
@@ -79,7 +79,7 @@ def _label(value: float, power: int, decimals: int) -> str:
 
 def log_ticks(low: float, high: float, most: int) -> Ticks:
     """At most `most` ticks on a logarithmic axis, 0 < low <= high: powers of ten, 2 and 5 between if there is room."""
-    low, high = clamped(low, NARROWEST, FARTHEST), clamped(high, NARROWEST, FARTHEST)
+    low, high = clamp(low, MIN_AXIS_EXTENT, MAX_AXIS_VALUE), clamp(high, MIN_AXIS_EXTENT, MAX_AXIS_VALUE)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors in ((1, 2, 5), (1, 3), (1,)):
         values = [
@@ -93,10 +93,10 @@ def log_ticks(low: float, high: float, most: int) -> Ticks:
     values = values[:: -(-len(values) // max(1, most)) or 1]
     if len(values) < 2:
         return linear_ticks(low, high, most)
-    return Ticks(tuple(values), tuple(_log_label(value) for value in values))
+    return Ticks(tuple(values), tuple(_format_log_tick(value) for value in values))
 
 
-def _log_label(value: float) -> str:
+def _format_log_tick(value: float) -> str:
     power = math.floor(math.log10(value) + 1e-9)
     if -4 <= power <= 3:
         return f"{value:.{max(0, -power)}f}"
@@ -106,17 +106,17 @@ def _log_label(value: float) -> str:
 
 def time_ticks(low: float, high: float, most: int) -> Ticks:
     """Ticks of an axis in seconds, at round seconds, minutes, hours or days: `30s`, `1m30s`, `2h`."""
-    low, high = clamped(low, -FARTHEST, FARTHEST), clamped(high, -FARTHEST, FARTHEST)
+    low, high = clamp(low, -MAX_AXIS_VALUE, MAX_AXIS_VALUE), clamp(high, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
     if high - low <= most / 2:
         plain = linear_ticks(low, high, most)
         return Ticks(plain.values, tuple(label if label == "0" else f"{label}s" for label in plain.labels))
     days = 86400 * _round_step((high - low) / max(1, most - 1) / 86400, whole=True)
-    step = next((step for step in _TIME_STEPS if _how_many(low, high, step) <= most), days)
+    step = next((step for step in _TIME_STEP_SECONDS if _count_multiples(low, high, step) <= most), days)
     values = _multiples(low, high, step)
-    return Ticks(tuple(values), tuple(_clock(round(value)) for value in values))
+    return Ticks(tuple(values), tuple(_format_seconds(round(value)) for value in values))
 
 
-def _clock(seconds: int) -> str:
+def _format_seconds(seconds: int) -> str:
     if seconds == 0:
         return "0"
     sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
@@ -124,9 +124,9 @@ def _clock(seconds: int) -> str:
     return sign + "".join(f"{count}{unit}" for count, unit in parts if count)
 
 
-def wall_ticks(low: float, high: float, most: int) -> Ticks:
+def clock_ticks(low: float, high: float, most: int) -> Ticks:
     """Ticks of an axis in Unix seconds, at round local times: `14:05`, `14:05:30`, `22 Nov` over days."""
-    low, high = clamped(low, FIRST_DAY, LAST_DAY), clamped(high, FIRST_DAY, LAST_DAY)
+    low, high = clamp(low, MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS), clamp(high, MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS)
     offset = time.localtime(low).tm_gmtoff
     relative = time_ticks(low + offset, high + offset, most)
     values = [value - offset for value in relative.values]

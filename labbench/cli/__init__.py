@@ -19,11 +19,11 @@ from labbench.cli.options import database
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
 
-NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+UNUSABLE_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 """A path that cannot be used as it was given."""
 
 
-class Labbench(click.Group):
+class CommandGroup(click.Group):
     """The group of all commands; the one place where an error becomes a message and an exit status."""
 
     def invoke(self, context: click.Context) -> object:
@@ -38,9 +38,11 @@ class Labbench(click.Group):
             raise  # whoever read us has read enough: click knows what to do
         except OSError as error:
             what = f"{error.filename or 'output'}: {error.strerror or error}"
-            raise (BadInput if isinstance(error, NOT_THERE) else Problem)(LabbenchError(what)) from error
+            raise (InputCommandError if isinstance(error, UNUSABLE_PATH_ERRORS) else CommandError)(
+                LabbenchError(what)
+            ) from error
         except LabbenchError as error:
-            raise (BadInput if isinstance(error, InputError) else Problem)(error) from error
+            raise (InputCommandError if isinstance(error, InputError) else CommandError)(error) from error
         except KeyboardInterrupt:
             context.exit(130)
 
@@ -49,7 +51,7 @@ class Labbench(click.Group):
         return list(self.commands)
 
 
-class Problem(click.ClickException):
+class CommandError(click.ClickException):
     """A LabbenchError on its way to stderr."""
 
     def __init__(self, error: LabbenchError) -> None:
@@ -60,13 +62,13 @@ class Problem(click.ClickException):
         click.echo(self.message, err=True)
 
 
-class BadInput(Problem):
+class InputCommandError(CommandError):
     """Wrong usage or bad input: nothing was changed."""
 
     exit_code = 2
 
 
-@click.group(cls=Labbench, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="labbench")
 @database
 @click.pass_context

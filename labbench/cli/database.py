@@ -15,7 +15,7 @@ from labbench.text import clean
 if TYPE_CHECKING:
     from labbench.store.maintenance.health import Diagnosis
 
-existing = click.Path(path_type=Path, dir_okay=False)
+FILE_PATH = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group("import")
@@ -25,7 +25,7 @@ def import_(db: Path) -> None:
 
 
 @import_.command("labbench")
-@click.argument("path", type=existing)
+@click.argument("path", type=FILE_PATH)
 @database
 def import_labbench(db: Path, path: Path) -> None:
     """The runs of another labbench database, with their files.
@@ -42,7 +42,7 @@ def import_labbench(db: Path, path: Path) -> None:
 
 
 @import_.command("csv")
-@click.argument("path", type=existing)
+@click.argument("path", type=FILE_PATH)
 @database
 def import_csv(db: Path, path: Path) -> None:
     """The points of a long CSV, as `labbench export` writes it: run,name,experiment,metric,step,time,value.
@@ -60,15 +60,15 @@ def import_csv(db: Path, path: Path) -> None:
 @database
 def doctor(db: Path, fix: bool) -> None:
     """Check the database: the file, its tables, and whether summaries and rollups are what the points say."""
-    from labbench.store.maintenance.health import examine
+    from labbench.store.maintenance.health import diagnose
 
-    diagnosis = examine(db)
+    diagnosis = diagnose(db)
     if fix and not diagnosis.is_sound and not diagnosis.damage:
-        from labbench.store.maintenance.keeper import Keeper
+        from labbench.store.maintenance.keeper import MaintenanceWriter
 
-        with Keeper(db) as keeper:
+        with MaintenanceWriter(db) as keeper:
             keeper.repair(diagnosis)
-    for line in _complaints(db, diagnosis, fixed=fix):
+    for line in _diagnosis_lines(db, diagnosis, fixed=fix):
         click.echo(line)
     if diagnosis.is_sound:
         click.echo(f"{db}: sound; {diagnosis.n_series} series are what their points say")
@@ -76,7 +76,7 @@ def doctor(db: Path, fix: bool) -> None:
         raise StoreError(f"{db}: not as it should be")
 
 
-def _complaints(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator[str]:
+def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator[str]:
     for line in diagnosis.damage:
         yield f"the file is damaged: {line}"
     if diagnosis.damage:
@@ -103,16 +103,16 @@ def _complaints(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator[str]
 @database
 def vacuum(db: Path) -> None:
     """Shrink the database to what is in it."""
-    from labbench.store.maintenance.keeper import Keeper
+    from labbench.store.maintenance.keeper import MaintenanceWriter
 
-    before = _size(db)
-    with Keeper(db) as keeper:
+    before = _file_size(db)
+    with MaintenanceWriter(db) as keeper:
         keeper.vacuum()
-    click.echo(f"{db}: {before / 1e6:.1f} MB before, {_size(db) / 1e6:.1f} MB now")
+    click.echo(f"{db}: {before / 1e6:.1f} MB before, {_file_size(db) / 1e6:.1f} MB now")
 
 
 @click.command()
-@click.argument("copy", type=existing, metavar="FILE")
+@click.argument("copy", type=FILE_PATH, metavar="FILE")
 @database
 def backup(db: Path, copy: Path) -> None:
     """Copy the database to FILE as it is at this moment, also while runs are training."""
@@ -120,12 +120,12 @@ def backup(db: Path, copy: Path) -> None:
     from labbench.store.maintenance.merge import back_up
 
     back_up(db, copy)
-    click.echo(f"{copy}: {_size(copy) / 1e6:.1f} MB")
+    click.echo(f"{copy}: {_file_size(copy) / 1e6:.1f} MB")
     if files_folder(db).is_dir():
         click.echo(f"models and other files lie in {files_folder(db)}: copy that folder too", err=True)
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     if not path.is_file():
         raise InputError(f"{path}: no such database")
     return path.stat().st_size

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from labbench.records import RunRecord
 
 
-def found(db: Path, words: Sequence[str]) -> list[RunRecord]:
+def find_runs(db: Path, words: Sequence[str]) -> list[RunRecord]:
     """The runs that the words name."""
     from labbench.store.reader import Reader
 
@@ -34,7 +34,7 @@ def tag(db: Path, runs: Sequence[str], add: Sequence[str], remove: Sequence[str]
 
     if not add and not remove:
         raise InputError("nothing to do: give --add TAG or --remove TAG")
-    keys = [record.key for record in found(db, runs)]
+    keys = [record.key for record in find_runs(db, runs)]
     with Writer(db) as writer:
         writer.tag(keys, add=add, remove=remove)
 
@@ -47,7 +47,7 @@ def note(db: Path, run: str, text: str) -> None:
     """Write TEXT beside RUN; an empty TEXT takes the note away."""
     from labbench.store.writer import Writer
 
-    [record] = found(db, [run])
+    [record] = find_runs(db, [run])
     with Writer(db) as writer:
         writer.note(record.key, text)
 
@@ -60,7 +60,7 @@ def archive(db: Path, runs: Sequence[str], undo: bool) -> None:
     """Hide runs from every table; nothing is deleted."""
     from labbench.store.writer import Writer
 
-    keys = [record.key for record in found(db, runs)]
+    keys = [record.key for record in find_runs(db, runs)]
     with Writer(db) as writer:
         writer.archive(keys, not undo)
 
@@ -74,7 +74,7 @@ def rm(db: Path, runs: Sequence[str], yes: bool) -> None:
     from labbench.store.writer import Writer
     from labbench.text import clean
 
-    records = found(db, runs)
+    records = find_runs(db, runs)
     if any(record.status == "running" for record in records):
         raise InputError("a running run cannot be deleted: labbench stop it first")
     if not yes:
@@ -91,7 +91,7 @@ def stop(db: Path, runs: Sequence[str]) -> None:
     """Ask running runs to stop at their next epoch's end; queued ones are stopped at once."""
     from labbench.store.writer import Writer
 
-    keys = [record.key for record in found(db, runs)]
+    keys = [record.key for record in find_runs(db, runs)]
     with Writer(db) as writer:
         for key in keys:
             writer.request(key, "stop")
@@ -105,6 +105,6 @@ def retry(db: Path, runs: Sequence[str], from_start: bool) -> None:
     """Put failed, stopped or lost runs back into the queue; running their grid trains them."""
     from labbench.store.writer import Writer
 
-    keys = [record.key for record in found(db, runs)]
+    keys = [record.key for record in find_runs(db, runs)]
     with Writer(db) as writer:
         writer.retry(keys, from_start=from_start)

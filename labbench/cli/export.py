@@ -14,7 +14,7 @@ from labbench.cli.options import database, filters
 from labbench.errors import InputError
 
 if TYPE_CHECKING:
-    from labbench.store.queries.tables import Shape
+    from labbench.store.queries.tables import TableShape
 
 
 @click.command()
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
 @database
 def export(
-    db: Path, *, filters: Sequence[str], form: str, shape: Shape, metrics: Sequence[str], output: Path | None
+    db: Path, *, filters: Sequence[str], form: str, shape: TableShape, metrics: Sequence[str], output: Path | None
 ) -> None:
     """Write the numbers of the runs that match, as they are: nan, inf, every digit."""
     from labbench.export import write_csv, write_jsonl, write_parquet
-    from labbench.files import refuse_database, write_atomically
+    from labbench.files import require_not_database, write_atomically
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
     wanted, only = parse(filters), metrics or None
     if output is not None:
-        refuse_database(output)
+        require_not_database(output)
     with Reader(db) as reader:
         if form == "parquet":
             if output is None:

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from labbench.charts.bands import band
-from labbench.charts.plotext_chart import Curve, draw
-from labbench.charts.series import Floats, join
+from labbench.charts.bands import make_band
+from labbench.charts.plotext_chart import NamedSeries, draw_curves
+from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import Filter
 from labbench.records import RunRecord, default_goal
 from labbench.store.reader import Reader
-from labbench.text import setting
+from labbench.text import format_setting
 
-MOST = 30
+MAX_CURVES = 30
 """Curves in one picture; above that, groups tell more."""
 
 
@@ -44,43 +44,43 @@ def draw_metric(
     if axis not in ("step", "time", *goals):
         raise InputError(f"no axis {axis}{did_you_mean(axis, goals) or ': step, time, or a metric such as epoch'}")
     records = [record for record in reader.runs(wanted) if metric in record.summary]
-    curves = [curve_of(reader, record, metric, axis, smooth) for record in records]
+    curves = [read_curve(reader, record, metric, axis, smooth) for record in records]
     if group is not None:
-        curves = group_means(records, curves, group)
+        curves = mean_curves(records, curves, group)
     if not curves:
         raise InputError(f"no run that matches has {metric}")
-    if len(curves) > MOST:
+    if len(curves) > MAX_CURVES:
         raise InputError(f"{len(curves)} curves are too many to tell apart: filter the runs, or --group KEY")
     goal = goals.get(metric) or default_goal(metric)
     title = metric + (f"  (ema {smooth:g})" if smooth else "")
     columns, rows = size
-    return draw(
+    return draw_curves(
         curves, title=title, x_label=axis, columns=columns, rows=rows, log=log, falling=goal == "min", colour=colour
     )
 
 
-def curve_of(reader: Reader, record: RunRecord, metric: str, axis: str, smooth: float) -> Curve:
+def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth: float) -> NamedSeries:
     """One run's metric over steps, seconds (`time`), or another metric joined by step."""
     steps, values = reader.series(record.key, metric)
     x = steps.astype(np.float64)
     if axis == "time":
         x = reader.times(record.key, metric) / 1000.0
     elif axis != "step":
-        x = join(steps, *reader.series(record.key, axis))
-    return Curve(record.name, x, ema(values, smooth) if smooth else values)
+        x = join_by_step(steps, *reader.series(record.key, axis))
+    return NamedSeries(record.name, x, ema(values, smooth) if smooth else values)
 
 
-def group_means(records: Sequence[RunRecord], curves: Sequence[Curve], key: str) -> list[Curve]:
+def mean_curves(records: Sequence[RunRecord], curves: Sequence[NamedSeries], key: str) -> list[NamedSeries]:
     """One curve a value of the config key: the mean of its runs where they are, named with how many those are."""
-    groups: Mapping[str, list[Curve]] = defaultdict(list)
+    groups: Mapping[str, list[NamedSeries]] = defaultdict(list)
     for record, curve in zip(records, curves, strict=True):
         if key in record.config:
-            groups[setting(record.config[key])].append(curve)
+            groups[format_setting(record.config[key])].append(curve)
     if not groups:
         raise InputError(f"--group {key}: no run that matches has this config key")
     return [mean_curve(f"{key}={value} (n={len(members)})", members) for value, members in groups.items()]
 
 
-def mean_curve(name: str, members: Sequence[Curve]) -> Curve:
+def mean_curve(name: str, members: Sequence[NamedSeries]) -> NamedSeries:
     x: Floats = np.unique(np.concatenate([curve.x for curve in members]))
-    return Curve(name, x, band([(curve.x, curve.y) for curve in members], x).mean)
+    return NamedSeries(name, x, make_band([(curve.x, curve.y) for curve in members], x).mean)

@@ -16,7 +16,7 @@ from labbench.files import files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
-    from labbench.runner.run_grid import Asked
+    from labbench.runner.run_grid import ExpandedGrid
 
 
 @click.command()
@@ -52,19 +52,19 @@ def run(
     as_json: bool,
 ) -> None:
     """Train every run of GRID that is not done, recording everything. Several are trained one after another."""
-    from labbench.runner.run_grid import devices_for, read_asked
+    from labbench.runner.run_grid import choose_devices, load_grid
 
-    asked = [read_asked(grid, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for grid in grids]
+    asked = [load_grid(grid, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for grid in grids]
     for warning in (warning for one in asked for warning in one.warnings):
         click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
     for note in dict.fromkeys(note for one in asked for note in one.notes):
         click.echo(f"note: {clean(note)}", err=True)
-    devices = [devices_for(one, device, workers) for one in asked]
+    devices = [choose_devices(one, device, workers) for one in asked]
     if dry_run:
-        from labbench.cli.run_preview import preview
+        from labbench.cli.run_preview import print_preview
 
         for_each = list(zip(asked, devices, strict=True))
-        preview(
+        print_preview(
             for_each,
             db,
             workers=workers,
@@ -77,7 +77,7 @@ def run(
         from labbench.store.writer import Writer
 
         Writer(db).close()  # what is wrong with it is said here, not in a log that nobody reads
-        go_on_alone(db)
+        run_detached(db)
     else:
         train_all(
             asked,
@@ -92,7 +92,7 @@ def run(
 
 
 def train_all(
-    asked: Sequence[Asked],
+    asked: Sequence[ExpandedGrid],
     db: Path,
     *,
     device: str,
@@ -103,7 +103,7 @@ def train_all(
     as_json: bool,
 ) -> None:
     """Train one grid after another, say how each came out, and exit with the status that sums them up."""
-    from labbench.cli.run_report import echo_runs, report, say_change
+    from labbench.cli.run_report import print_json, print_report, say_change
     from labbench.runner.progress import TerminalProgress
     from labbench.runner.run_grid import code_change, run_grid
 
@@ -123,16 +123,16 @@ def train_all(
             change=change,
         )
         outcomes.append(outcome)
-        report(one, outcome, db, with_table=not as_json)
+        print_report(one, outcome, db, with_table=not as_json)
         if outcome.interrupted:
             break
     if as_json:
-        echo_runs([run for outcome in outcomes for run in outcome.runs], db)
+        print_json([run for outcome in outcomes for run in outcome.runs], db)
     failed = any(outcome.ended.get("failed") for outcome in outcomes)
     click.get_current_context().exit(130 if outcomes[-1].interrupted else 1 if failed else 0)
 
 
-def go_on_alone(db: Path) -> None:
+def run_detached(db: Path) -> None:
     """Start the same command again in a session of its own, which the end of this terminal does not reach."""
     folder = files_folder(db)
     folder.mkdir(exist_ok=True)

@@ -10,20 +10,20 @@ import click
 
 from labbench.cli.run_report import say_change
 from labbench.code_changes import CodeChange
-from labbench.executors.cpu_count import usable_cores
+from labbench.executors.cpu_count import usable_cpu_count
 from labbench.records import NewRun, Status
 from labbench.runner.estimate import estimate_seconds
-from labbench.runner.planner import grouping
-from labbench.runner.run_grid import Asked, code_change, preview_stacks
+from labbench.runner.planner import describe_plan
+from labbench.runner.run_grid import ExpandedGrid, code_change, preview_stacks
 from labbench.store.reader import Reader
-from labbench.text import clean, duration
+from labbench.text import clean, format_duration
 
-AFTER_RETRIES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped")
+NOT_RETRIED_STATUSES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped")
 """What is not trained again, even where failed runs are."""
 
 
-def preview(
-    grids: Sequence[tuple[Asked, Sequence[str]]],
+def print_preview(
+    grids: Sequence[tuple[ExpandedGrid, Sequence[str]]],
     db: Path,
     *,
     workers: int | None,
@@ -47,27 +47,27 @@ def preview(
             say_change(clean(asked.grid.name), change)
         for run in some:
             click.echo(clean(run.name))
-        say_effort(asked, some, db, devices, workers=workers, name=f"{clean(asked.grid.name)}: " * (len(grids) > 1))
+        print_estimate(asked, some, db, devices, workers=workers, name=f"{clean(asked.grid.name)}: " * (len(grids) > 1))
 
 
-def say_effort(
-    asked: Asked, due: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int | None, name: str
+def print_estimate(
+    asked: ExpandedGrid, due: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int | None, name: str
 ) -> None:
     """How many runs there are to train, how they group, and about how long it takes."""
-    width = max(1, workers if workers is not None else usable_cores() if devices == ["cpu"] else len(devices))
+    width = max(1, workers if workers is not None else usable_cpu_count() if devices == ["cpu"] else len(devices))
     stacks = preview_stacks(asked, due, db, devices, workers=width)
-    click.echo(f"{name}to train, of {len(asked.runs)}: {grouping(stacks)}", err=True)
+    click.echo(f"{name}to train, of {len(asked.runs)}: {describe_plan(stacks)}", err=True)
     if due:
         seconds = estimate_seconds(stacks, devices[0], workers=width)
-        about = "no estimate of the time" if seconds is None else f"about {duration(seconds)}"
+        about = "no estimate of the time" if seconds is None else f"about {format_duration(seconds)}"
         click.echo(f"{about} on {width} x {devices[0]} (reckoned from an epoch of up to 3 stacks)", err=True)
 
 
-def missing_runs(asked: Asked, db: Path, change: CodeChange, *, retry_failed: bool) -> list[NewRun]:
+def missing_runs(asked: ExpandedGrid, db: Path, change: CodeChange, *, retry_failed: bool) -> list[NewRun]:
     """The runs of the grid that `labbench run` would train."""
     if not db.exists():
         return asked.runs
-    statuses = AFTER_RETRIES if retry_failed else (*AFTER_RETRIES, "failed")
+    statuses = NOT_RETRIED_STATUSES if retry_failed else (*NOT_RETRIED_STATUSES, "failed")
     with Reader(db) as reader:
         done = reader.identities(asked.grid.name, statuses=statuses)
     done |= {change.sorting.present[run.id] for run in change.present if run.status in statuses}

@@ -11,20 +11,20 @@ import click
 
 from labbench.cli.tables import leading_metrics, print_table, run_columns
 from labbench.code_changes import CodeChange
-from labbench.json_documents import as_document
+from labbench.json_documents import run_document
 from labbench.records import Goal, RunRecord
-from labbench.runner.run_grid import Asked, Outcome
+from labbench.runner.run_grid import ExpandedGrid, Outcome
 from labbench.store.reader import Reader
-from labbench.text import clean, duration
+from labbench.text import clean, format_duration
 
-BEST = 5
+MAX_BEST_RUNS = 5
 """How many of the best runs are shown."""
 
 
-def report(asked: Asked, outcome: Outcome, db: Path, *, with_table: bool) -> None:
+def print_report(asked: ExpandedGrid, outcome: Outcome, db: Path, *, with_table: bool) -> None:
     """Counts on stderr, the best runs on stdout, and the next command to type."""
     base = "labbench" if db == Path("runs.db") else f"labbench --db {db}"
-    say_outcome(clean(asked.grid.name), outcome, base)
+    print_outcome(clean(asked.grid.name), outcome, base)
     if not with_table:
         return
     keys = {run.key for run in outcome.runs}
@@ -33,22 +33,22 @@ def report(asked: Asked, outcome: Outcome, db: Path, *, with_table: bool) -> Non
         goals = reader.metrics()
     metric = next((name for name in (*asked.grid.metrics, *leading_metrics(goals)) if name in goals), None)
     if metric is not None:
-        print_table(run_columns(best_first(runs, metric, goals[metric])[:BEST], goals, metrics=[metric]))
+        print_table(run_columns(sort_by_best(runs, metric, goals[metric])[:MAX_BEST_RUNS], goals, metrics=[metric]))
         click.echo(f"next: {base}  (the TUI), or {base} plot {metric} --group KEY", err=True)
 
 
-def echo_runs(runs: Sequence[RunRecord], db: Path) -> None:
+def print_json(runs: Sequence[RunRecord], db: Path) -> None:
     """These runs, as they have become, as one JSON document."""
     keys = {run.key for run in runs}
     with Reader(db) as reader:
-        click.echo(json.dumps([as_document(run) for run in reader.runs() if run.key in keys]))
+        click.echo(json.dumps([run_document(run) for run in reader.runs() if run.key in keys]))
 
 
-def say_outcome(name: str, outcome: Outcome, base: str) -> None:
+def print_outcome(name: str, outcome: Outcome, base: str) -> None:
     """How many runs ended how, in words on stderr."""
     if outcome.trained:
         counts = ", ".join(f"{number} {status}" for status, number in outcome.ended.items())
-        click.echo(f"{name}: {counts} in {duration(outcome.seconds)}", err=True)
+        click.echo(f"{name}: {counts} in {format_duration(outcome.seconds)}", err=True)
         if outcome.ended.get("failed"):
             click.echo(f"why a run failed: {base} show RUN", err=True)
     elif not outcome.elsewhere and not outcome.interrupted:
@@ -70,7 +70,7 @@ def say_change(name: str, change: CodeChange) -> None:
     what = clean(first) + (f" and {len(others)} other file{'s' * (len(others) > 1)} have" if others else " has")
     count = len(change.outdated)
     train = f"{count} run{'s' * (count > 1)} train{'s' * (count == 1)} again"
-    about = "" if change.seconds is None else f" (about {duration(change.seconds)} of computing)"
+    about = "" if change.seconds is None else f" (about {format_duration(change.seconds)} of computing)"
     click.echo(
         f"{name}: {what} changed: {train}{about}, and the recorded ones count as older code; --keep-code takes them "
         "as they are",
@@ -78,7 +78,7 @@ def say_change(name: str, change: CodeChange) -> None:
     )
 
 
-def best_first(runs: list[RunRecord], metric: str, goal: Goal) -> list[RunRecord]:
+def sort_by_best(runs: list[RunRecord], metric: str, goal: Goal) -> list[RunRecord]:
     """The runs that have a best value of the metric, best first."""
     bests = {run.key: run.summary[metric].best(goal)[0] for run in runs if metric in run.summary}
     sign = -1.0 if goal == "max" else 1.0

@@ -14,7 +14,7 @@ import click
 
 from labbench.cli.options import all_code, as_json, database, filters, runs
 from labbench.errors import LabbenchError
-from labbench.text import clean, duration, setting, wants_no_colours
+from labbench.text import clean, format_duration, format_setting, no_color_requested
 
 if TYPE_CHECKING:
     from labbench.records import Goal, RunRecord
@@ -50,7 +50,7 @@ def ls(
         column, descending = sort_order(sort, goals)
         records = reader.runs(wanted, sort=column, descending=descending, limit=limit)
     if as_json:
-        click.echo(json.dumps(documents(records)))
+        click.echo(json.dumps(run_documents(records)))
     elif records:
         names = [name.strip() for name in columns.split(",")] if columns else None
         print_table(run_columns(records, goals, names=names))
@@ -69,11 +69,11 @@ def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None,
     return column, (goals.get(metric) == "max") != sort.startswith("-")
 
 
-def documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+def run_documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """The runs as JSON shows them."""
-    from labbench.json_documents import as_document
+    from labbench.json_documents import run_document
 
-    return [as_document(record) for record in records]
+    return [run_document(record) for record in records]
 
 
 @click.command()
@@ -88,21 +88,21 @@ def show(db: Path, runs: Sequence[str], as_json: bool) -> None:
         records, goals = [reader.find(run) for run in runs], reader.metrics()
         printed = [reader.logs(record.key) for record in records]
     if as_json:
-        found = documents(records)
+        found = run_documents(records)
         click.echo(json.dumps(found if len(runs) > 1 else found[0]))
         return
     for index, (record, said) in enumerate(zip(records, printed, strict=True)):
         if index:
             click.echo()
-        show_run(db, record, goals, "".join(said).rstrip())
+        print_run(db, record, goals, "".join(said).rstrip())
 
 
-def show_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], said: str) -> None:
+def print_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], said: str) -> None:
     """Facts, metrics, what went wrong, what the run has printed, and its pictures."""
-    from labbench.cli.tables import Column, print_table, summary_columns
+    from labbench.cli.tables import TextColumn, print_table, summary_columns
 
-    facts = facts_of(record)
-    print_table([Column("", list(facts)), Column("", list(facts.values()))])
+    facts = run_facts(record)
+    print_table([TextColumn("", list(facts)), TextColumn("", list(facts.values()))])
     if record.summary:
         click.echo()
         print_table(summary_columns(record.summary, goals))
@@ -110,28 +110,28 @@ def show_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], said: str) 
     for text in (story if not said.endswith(story) else "", said):  # a worker's last lines are in both
         if text:
             click.echo("\n" + "\n".join(clean(line) for line in text.splitlines()))
-    for line in pictures_of(db, record):
+    for line in portrait_lines(db, record):
         click.echo(line, color=True)
 
 
-def pictures_of(db: Path, record: RunRecord) -> list[str]:
+def portrait_lines(db: Path, record: RunRecord) -> list[str]:
     """What a run that was watched has to be looked at, as lines for this terminal; a hint where it has nothing."""
-    from labbench.portraits.draw import draw
-    from labbench.portraits.file import NONE, portrait_path, read_portrait
-    from labbench.portraits.pixels import as_ansi, as_plain, hand_of
+    from labbench.portraits.draw import draw_portrait
+    from labbench.portraits.file import NO_PORTRAIT_MESSAGE, portrait_path, read_portrait
+    from labbench.portraits.pixels import choose_paint_mode, to_ansi, to_plain_text
 
     try:
         portrait = read_portrait(portrait_path(db, record.key))
     except LabbenchError as error:
         return ["", clean(str(error))]
     if portrait is None:
-        return ["", NONE] if record.way is not None and record.status != "failed" else []
-    hand = hand_of(sys.stdout, os.environ)
-    lines = draw(portrait, shutil.get_terminal_size().columns, hand)
-    return ["", *(as_ansi(lines, os.environ) if hand == "colour" else as_plain(lines))]
+        return ["", NO_PORTRAIT_MESSAGE] if record.way is not None and record.status != "failed" else []
+    mode = choose_paint_mode(sys.stdout, os.environ)
+    lines = draw_portrait(portrait, shutil.get_terminal_size().columns, mode)
+    return ["", *(to_ansi(lines, os.environ) if mode == "colour" else to_plain_text(lines))]
 
 
-def facts_of(record: RunRecord) -> dict[str, str]:
+def run_facts(record: RunRecord) -> dict[str, str]:
     """What there is to say of a run besides its numbers."""
     from datetime import datetime
 
@@ -141,7 +141,7 @@ def facts_of(record: RunRecord) -> dict[str, str]:
         "experiment": record.experiment,
         "status": ended if record.error is None else f"{ended}: {record.error}",
         "started": "" if record.started is None else f"{datetime.fromtimestamp(record.started):%Y-%m-%d %H:%M:%S}",
-        "took": duration(record.seconds),
+        "took": format_duration(record.seconds),
         "where": " ".join(filter(None, (record.host, record.device, record.way))),
         "attempt": str(record.attempt),
         "code": ""
@@ -151,7 +151,7 @@ def facts_of(record: RunRecord) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "tags": ", ".join(record.tags),
         "note": record.note or "",
-        **{f"  {key}": setting(value) for key, value in record.config.items()},
+        **{f"  {key}": format_setting(value) for key, value in record.config.items()},
     }
     return {name: text for name, text in facts.items() if text}
 
@@ -168,7 +168,7 @@ def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
     with Reader(db) as reader:
         records, goals = reader.find_many(runs), reader.metrics()
     if as_json:
-        click.echo(json.dumps(documents(records)))
+        click.echo(json.dumps(run_documents(records)))
     else:
         print_table(comparison_columns(records, goals))
 
@@ -209,6 +209,6 @@ def plot(
             log=log,
             group=group,
             size=(columns, max(10, rows - 2)),
-            colour=sys.stdout.isatty() and not wants_no_colours(os.environ),
+            colour=sys.stdout.isatty() and not no_color_requested(os.environ),
         )
     click.echo(text)

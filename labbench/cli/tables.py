@@ -12,7 +12,15 @@ from dataclasses import dataclass
 import click
 
 from labbench.records import Goal, MetricSummary, RunRecord, default_goal
-from labbench.text import align_points, clean, fit, number, setting, wants_no_colours, width
+from labbench.text import (
+    align_decimal_points,
+    cell_width,
+    clean,
+    fit_to_width,
+    format_number,
+    format_setting,
+    no_color_requested,
+)
 
 STATUS_COLOURS = {
     "queued": "bright_black",
@@ -24,17 +32,17 @@ STATUS_COLOURS = {
     "lost": "red",
 }
 
-GAP = "   "
+COLUMN_GAP = "   "
 
-SECONDS = "time/compute_s"
+COMPUTE_SECONDS_METRIC = "time/compute_s"
 """A run's own share of its stack's seconds: what runs can be compared by."""
 
-LEADING = 2
+MAX_LEADING_METRICS = 2
 """How many metrics a table of runs shows when nobody says which."""
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TextColumn:
     """A named column of plain text."""
 
     name: str
@@ -42,38 +50,38 @@ class Column:
     right: bool = False
 
 
-def print_table(columns: Sequence[Column]) -> None:
+def print_table(columns: Sequence[TextColumn]) -> None:
     """Print columns side by side; a terminal gets no line that is longer than it, and statuses in their colours.
 
     Ours, since rich takes 5 s for the 10,000 rows that this prints in a tenth of one.
     """
     if sys.stdout.isatty():
         cells = shutil.get_terminal_size().columns
-        paint = plain_text if wants_no_colours(os.environ) else coloured_status
-        lines = [paint(fit(line, cells).rstrip()) for line in table_lines(columns)]
+        paint = unchanged_line if no_color_requested(os.environ) else colour_status
+        lines = [paint(fit_to_width(line, cells).rstrip()) for line in table_lines(columns)]
     else:
         lines = table_lines(columns)
     click.echo("\n".join(lines))
 
 
-def table_lines(columns: Sequence[Column]) -> list[str]:
+def table_lines(columns: Sequence[TextColumn]) -> list[str]:
     """The table as aligned text, control characters made visible: a header, a rule, and the rows."""
     aligned = []
     for column in columns:
         cells = [clean(cell) for cell in (column.name, *column.cells)]
-        size = max(width(cell) for cell in cells)
-        fitted = [fit(cell, size, right=column.right) for cell in cells]
+        size = max(cell_width(cell) for cell in cells)
+        fitted = [fit_to_width(cell, size, right=column.right) for cell in cells]
         aligned.append(fitted)
-    lines = [GAP.join(row).rstrip() for row in zip(*aligned, strict=True)]
+    lines = [COLUMN_GAP.join(row).rstrip() for row in zip(*aligned, strict=True)]
     rule = "─" if "utf" in sys.stdout.encoding.lower() else "-"
-    return [lines[0], rule * max(width(line) for line in lines), *lines[1:]]
+    return [lines[0], rule * max(cell_width(line) for line in lines), *lines[1:]]
 
 
-def plain_text(line: str) -> str:
+def unchanged_line(line: str) -> str:
     return line
 
 
-def coloured_status(line: str) -> str:
+def colour_status(line: str) -> str:
     """The line with its first word in the colour of the status that it names."""
     status = line.partition(" ")[0]
     colour = STATUS_COLOURS.get(status)
@@ -86,35 +94,39 @@ def run_columns(
     *,
     names: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
-) -> list[Column]:
+) -> list[TextColumn]:
     """Status, key and name of runs; config keys and metrics: those of `names`, else what differs and what leads."""
     if names is not None:
         keys, metrics = [name for name in names if name not in goals], [name for name in names if name in goals]
     else:
         keys, metrics = differing_keys(records), leading_metrics(goals) if metrics is None else metrics
     columns = [
-        Column("status", [record.status for record in records]),
-        Column("key", [record.key for record in records]),
-        Column("name", [record.name for record in records]),
+        TextColumn("status", [record.status for record in records]),
+        TextColumn("key", [record.key for record in records]),
+        TextColumn("name", [record.name for record in records]),
     ]
     if any(record.older_code for record in records):
-        columns.append(Column("code", ["older" if record.older_code else "" for record in records]))
+        columns.append(TextColumn("code", ["older" if record.older_code else "" for record in records]))
     for key in keys:
-        cells = [setting(record.config[key]) if key in record.config else "" for record in records]
-        columns.append(Column(key, cells, right=True))
+        cells = [format_setting(record.config[key]) if key in record.config else "" for record in records]
+        columns.append(TextColumn(key, cells, right=True))
     for metric in metrics:
         columns += metric_columns(records, metric, goals.get(metric) or default_goal(metric))
     return columns
 
 
-def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> list[Column]:
+def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> list[TextColumn]:
     """Last value, best value and the step of the best."""
     summaries = [record.summary.get(metric) for record in records]
     bests = [(None, None) if summary is None else summary.best(goal) for summary in summaries]
     return [
-        Column(metric, align_points(["" if summary is None else number(summary.last) for summary in summaries]), True),
-        Column("best", align_points([number(value) for value, _ in bests]), True),
-        Column("at step", ["" if step is None else str(step) for _, step in bests], True),
+        TextColumn(
+            metric,
+            align_decimal_points(["" if summary is None else format_number(summary.last) for summary in summaries]),
+            True,
+        ),
+        TextColumn("best", align_decimal_points([format_number(value) for value, _ in bests]), True),
+        TextColumn("at step", ["" if step is None else str(step) for _, step in bests], True),
     ]
 
 
@@ -130,71 +142,76 @@ def differing_keys(records: Sequence[RunRecord]) -> list[str]:
 def leading_metrics(goals: Mapping[str, Goal]) -> list[str]:
     """The metrics to show when nobody says which: of validation first, then of tests; never clocks and counters."""
     order = {"val": 0, "test": 1}
-    telling = telling_metrics(goals)
+    telling = result_metrics(goals)
     return sorted(telling, key=lambda name: (order.get(name.partition("/")[0], 2), goals[name] == "min", name))[
-        :LEADING
+        :MAX_LEADING_METRICS
     ]
 
 
-def telling_metrics(goals: Mapping[str, Goal]) -> list[str]:
+def result_metrics(goals: Mapping[str, Goal]) -> list[str]:
     """The metrics that say how good a run is: no clocks and no counters."""
     return [name for name in goals if name.partition("/")[0] not in ("epoch", "samples", "time", "system")]
 
 
-def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[Column]:
+def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[TextColumn]:
     """Every metric of one run: how often it was measured, its last and its best value."""
     bests = [summary[name].best(goals.get(name) or default_goal(name)) for name in summary]
     return [
-        Column("metric", list(summary)),
-        Column("n", [str(one.n) for one in summary.values()], True),
-        Column("not finite", [str(one.n_nonfinite or "") for one in summary.values()], True),
-        Column("last", align_points([number(one.last) for one in summary.values()]), True),
-        Column("best", align_points([number(value) for value, _ in bests]), True),
-        Column("at step", ["" if step is None else str(step) for _, step in bests], True),
+        TextColumn("metric", list(summary)),
+        TextColumn("n", [str(one.n) for one in summary.values()], True),
+        TextColumn("not finite", [str(one.n_nonfinite or "") for one in summary.values()], True),
+        TextColumn("last", align_decimal_points([format_number(one.last) for one in summary.values()]), True),
+        TextColumn("best", align_decimal_points([format_number(value) for value, _ in bests]), True),
+        TextColumn("at step", ["" if step is None else str(step) for _, step in bests], True),
     ]
 
 
-def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) -> list[Column]:
+def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) -> list[TextColumn]:
     """A row for each config key that differs and each metric's best, a column a run, `=` where it is as the first.
 
     A metric's cell ends with how far it is from the first run's, and whether that is better (▲) or worse (▼).
     """
     keys = differing_keys(records)
-    metrics = [name for name in telling_metrics(goals) if any(name in record.summary for record in records)]
-    rows = [*keys, *(f"best {name}" for name in metrics), SECONDS]
-    columns = [Column("", rows)]
+    metrics = [name for name in result_metrics(goals) if any(name in record.summary for record in records)]
+    rows = [*keys, *(f"best {name}" for name in metrics), COMPUTE_SECONDS_METRIC]
+    columns = [TextColumn("", rows)]
     first = records[0]
     for record in records:
         settings = [
-            "=" if record is not first and _setting(record, key) == _setting(first, key) else _setting(record, key)
+            "="
+            if record is not first and _format_config_value(record, key) == _format_config_value(first, key)
+            else _format_config_value(record, key)
             for key in keys
         ]
         bests = [
-            _compared(_best(record, name, goals[name]), _best(first, name, goals[name]), goals[name])
+            _format_delta(_best_value(record, name, goals[name]), _best_value(first, name, goals[name]), goals[name])
             for name in metrics
         ]
-        seconds = _compared(_last(record, SECONDS), _last(first, SECONDS), "min")
-        columns.append(Column(f"{record.name} ({record.key})", [*settings, *bests, seconds], True))
+        seconds = _format_delta(
+            _last_value(record, COMPUTE_SECONDS_METRIC), _last_value(first, COMPUTE_SECONDS_METRIC), "min"
+        )
+        columns.append(TextColumn(f"{record.name} ({record.key})", [*settings, *bests, seconds], True))
     return columns
 
 
-def _setting(record: RunRecord, key: str) -> str:
-    return setting(record.config[key]) if key in record.config else "-"
+def _format_config_value(record: RunRecord, key: str) -> str:
+    return format_setting(record.config[key]) if key in record.config else "-"
 
 
-def _best(record: RunRecord, metric: str, goal: Goal) -> float | None:
+def _best_value(record: RunRecord, metric: str, goal: Goal) -> float | None:
     return record.summary[metric].best(goal)[0] if metric in record.summary else None
 
 
-def _last(record: RunRecord, metric: str) -> float | None:
+def _last_value(record: RunRecord, metric: str) -> float | None:
     return record.summary[metric].last if metric in record.summary else None
 
 
-def _compared(value: float | None, first: float | None, goal: Goal) -> str:
+def _format_delta(value: float | None, first: float | None, goal: Goal) -> str:
     """A value, and how far it is from the first run's."""
     if value is None:
         return "-"
     if first is None or value == first:
-        return number(value)
+        return format_number(value)
     better = (value < first) == (goal == "min")
-    return f"{number(value)} {'▲' if better else '▼'} {'+' if value > first else '−'}{number(abs(value - first))}"
+    difference = format_number(abs(value - first))
+    return f"{format_number(value)} {'▲' if better else '▼'} {'+' if value > first else '−'}{difference}"

@@ -32,23 +32,23 @@ def tasks(name: str | None, as_json: bool) -> None:
             click.echo(task)
         click.echo("parameters: labbench tasks NAME; a task of your own: labbench tasks my_task.py:Task", err=True)
         return
-    own = own_params(name)
+    own = load_task_params(name)
     merged = all_params(own)
     params = {key: merged[key] for key in (*own, *merged)}  # the task's first
     for note in own_key_notes(merged):
         click.echo(f"note: {clean(note)}", err=True)
     if as_json:
-        click.echo(json.dumps({key: told(param) for key, param in params.items()}))
+        click.echo(json.dumps({key: param_document(param) for key, param in params.items()}))
     else:
         print_params(params)
 
 
-def told(param: Param) -> dict[str, Any]:
+def param_document(param: Param) -> dict[str, Any]:
     """A parameter as JSON has it; how a list is checked further is code."""
     return {key: value for key, value in asdict(param).items() if key != "check"}
 
 
-def own_params(name: str) -> Params:
+def load_task_params(name: str) -> Params:
     """The parameters of a task beside those of the training loop."""
     from labbench.errors import InputError
     from labbench.params.builtin import BUILTIN
@@ -65,20 +65,20 @@ def own_params(name: str) -> Params:
 
 def print_params(params: Params) -> None:
     """A table of parameters: name, type, default, what is allowed, what it does."""
-    from labbench.cli.tables import Column, print_table
+    from labbench.cli.tables import TextColumn, print_table
 
     print_table(
         [
-            Column("parameter", list(params)),
-            Column("type", [param.type for param in params.values()]),
-            Column("default", [json.dumps(param.default) for param in params.values()]),
-            Column("allowed", [allowed(param) for param in params.values()]),
-            Column("", [param.help for param in params.values()]),
+            TextColumn("parameter", list(params)),
+            TextColumn("type", [param.type for param in params.values()]),
+            TextColumn("default", [json.dumps(param.default) for param in params.values()]),
+            TextColumn("allowed", [format_allowed(param) for param in params.values()]),
+            TextColumn("", [param.help for param in params.values()]),
         ]
     )
 
 
-def allowed(param: Param) -> str:
+def format_allowed(param: Param) -> str:
     """The range or the choices of a parameter, as a person writes them: `0 <= x < 1`, `sgd, adam`."""
     if param.choices:
         return ", ".join(str(choice) for choice in param.choices)

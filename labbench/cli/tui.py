@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     pass
 from labbench.cli.runs import ls
 
-FIRST_SEEN = "experiment=optimizers"
+EXAMPLE_FILTER = "experiment=optimizers"
 """Where the example begins: a whole grid, beside parts of others."""
 
 
@@ -40,27 +40,27 @@ def demo(context: click.Context, command: str) -> None:
 
     It begins with one of its experiments; another filter shows the others.
     """
-    with example() as path:
+    with open_example() as path:
         if command == "tui" and sys.stdout.isatty():
             from labbench.tui import run_app
 
-            run_app(path, first={"filter": FIRST_SEEN})
+            run_app(path, first={"filter": EXAMPLE_FILTER})
         else:
-            context.invoke(ls, db=path, filters=[FIRST_SEEN])
-            name_others(path)
+            context.invoke(ls, db=path, filters=[EXAMPLE_FILTER])
+            print_other_experiments(path)
 
 
-def name_others(path: Path) -> None:
+def print_other_experiments(path: Path) -> None:
     """Say which experiments the table of the example leaves out, and how to see them."""
     from labbench.store.reader import Reader
 
     with Reader(path) as reader:
-        others = ", ".join(reader.experiments(f"not ({FIRST_SEEN})"))
+        others = ", ".join(reader.experiments(f"not ({EXAMPLE_FILTER})"))
     click.echo(f"others are {others}: labbench --db {path} ls experiment=NAME", err=True)
 
 
 @contextmanager
-def example() -> Iterator[Path]:
+def open_example() -> Iterator[Path]:
     """The example database: inside the installed package, or at the top of a checkout."""
     from importlib.resources import as_file, files  # 7 ms that every other command would pay
 

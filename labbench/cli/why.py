@@ -15,7 +15,7 @@ import click
 
 from labbench.cli.options import all_code, as_json, database, filters
 from labbench.errors import InputError, LabbenchError, did_you_mean
-from labbench.text import clean, wants_no_colours
+from labbench.text import clean, no_color_requested
 
 if TYPE_CHECKING:
     from labbench.analysis import Answer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labbench.filters.parser import Filter
     from labbench.store.reader import Reader
 
-_MOST_SETUPS = 6
+_MAX_SETUPS = 6
 """Curves of so many values of the most important parameter can be told apart."""
 
 
@@ -66,15 +66,15 @@ def why(
     """Which set-up has the best METRIC, how sure that is, what each parameter does, and what a result costs."""
     from labbench.analysis import observe
     from labbench.analysis import why as answer_why
-    from labbench.analysis.setup_costs import spend
-    from labbench.files import refuse_database
+    from labbench.analysis.setup_costs import compare_costs
+    from labbench.files import require_not_database
     from labbench.filters.parser import parse, present_code
     from labbench.reports.cost_curves import read_cost_curves
     from labbench.store.reader import Reader
 
     wanted = parse(filters) if all_code else present_code(parse(filters))
     if html_file is not None:
-        refuse_database(html_file)
+        require_not_database(html_file)
     with Reader(db) as reader:
         goals = reader.metrics()
         if metric not in goals:
@@ -83,23 +83,25 @@ def why(
             click.echo(f"runs of older code left out: {left_out} (--all-code counts them, too)", err=True)
         runs = reader.runs(wanted, summaries=[metric, "time/compute_s"])
         answer = answer_why(observe(runs, metric, goals[metric]), metric, goals[metric])
-        spent = spend(answer, read_cost_curves(reader, runs, metric, goals[metric]), target)
+        spent = compare_costs(answer, read_cost_curves(reader, runs, metric, goals[metric]), target)
         if html_file is not None:
-            from labbench.reports.html_page import page, setup_curves
+            from labbench.reports.html_page import read_setup_curves, render_page
 
-            _write(html_file, page(answer, spent, setup_curves(reader, runs, metric, goals[metric])))
+            _write_atomically(
+                html_file, render_page(answer, spent, read_setup_curves(reader, runs, metric, goals[metric]))
+            )
             click.echo(f"written: {html_file}", err=True)
         if as_json:
             costs = None if spent is None else spent.as_document()
             click.echo(json.dumps(answer.as_document() | {"efficiency": costs}))
         if as_json or html_file is not None:
             return
-        click.echo("\n".join(_lines(answer, spent)))
+        click.echo("\n".join(_answer_lines(answer, spent)))
         if sys.stdout.isatty() and answer.parameters:
-            click.echo("\n" + _curves(reader, answer, wanted))
+            click.echo("\n" + _draw_curves(reader, answer, wanted))
 
 
-def _write(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     """The whole file, or none of it."""
     from labbench.files import write_atomically
 
@@ -110,7 +112,7 @@ def _write(path: Path, text: str) -> None:
         raise LabbenchError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _lines(answer: Answer, spent: Efficiency | None) -> list[str]:
+def _answer_lines(answer: Answer, spent: Efficiency | None) -> list[str]:
     """Sentences, then the set-ups, the importance of the parameters, what each value does, and what it costs."""
     from labbench.reports.sentences import cost_sentences, sentences
     from labbench.reports.tables import other_tables, setups_table, text_block
@@ -131,11 +133,11 @@ def _lines(answer: Answer, spent: Efficiency | None) -> list[str]:
     return lines
 
 
-def _curves(reader: Reader, answer: Answer, wanted: Filter | None) -> str:
+def _draw_curves(reader: Reader, answer: Answer, wanted: Filter | None) -> str:
     """The metric's curves by the values of the parameter that matters most."""
     from labbench.cli.plot_curves import draw_metric
 
-    few = [one.name for one in answer.parameters if len(one.marginal.effects) <= _MOST_SETUPS]
+    few = [one.name for one in answer.parameters if len(one.marginal.effects) <= _MAX_SETUPS]
     columns, rows = shutil.get_terminal_size()
     return draw_metric(
         reader,
@@ -146,5 +148,5 @@ def _curves(reader: Reader, answer: Answer, wanted: Filter | None) -> str:
         log=False,
         group=few[0] if few else answer.parameters[0].name,
         size=(columns, max(10, rows // 2)),
-        colour=not wants_no_colours(os.environ),
+        colour=not no_color_requested(os.environ),
     )

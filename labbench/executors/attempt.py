@@ -12,12 +12,12 @@ from labbench.executors.command import run_command
 from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
 
 
-def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
+def train_with_retries(stack: Stack, device: str, stop_requested: Set[str]) -> Iterator[Event]:
     """Train the stack on `device`. Only a run that fails alone is `Failed`.
 
     Where several train together and something goes wrong, each half of those that have not ended is tried again from
     its last boundary. What they then measure again, they measure at the same steps, where the last word counts.
-    `leaving` holds the keys of runs that shall leave at their next boundary; the caller may add to it meanwhile.
+    `stop_requested` holds the keys of runs that shall leave at their next boundary; the caller may add to it meanwhile.
     """
     unfinished = {run.key: run for run in stack.runs}
     ways: dict[str, str] = {}
@@ -28,7 +28,7 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
         from labbench.train.tasks.task import load_task
 
         with imports_of(stack.task):
-            for event in train(stack, load_task(stack.task), device, leaving=leaving):
+            for event in train(stack, load_task(stack.task), device, stop_requested=stop_requested):
                 match event:
                     case Started(run=key, way=way):
                         ways[key] = way
@@ -40,9 +40,9 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
     except (Exception, SystemExit) as error:  # a user's code may raise anything, and the other runs go on
         if len(unfinished) == 1:
             (run,) = unfinished.values()
-            yield Failed(run.key, run.attempt, kind_of(error), message_of(error), story_of(error))
+            yield Failed(run.key, run.attempt, failure_kind(error), error_summary(error), error_details(error))
             return
-        if kind_of(error) == "oom":
+        if failure_kind(error) == "oom":
             run = next(iter(unfinished.values()))
             yield Log(run.key, run.attempt, f"memory ran out with {len(unfinished)} runs at a time; now half of them\n")
     else:
@@ -50,29 +50,29 @@ def attempt(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
     runs = list(unfinished.values())
     for half in (runs[: len(runs) // 2], runs[len(runs) // 2 :]):
         if half:
-            yield from attempt(part_of(stack, half), device, leaving)
+            yield from train_with_retries(sub_stack(stack, half), device, stop_requested)
 
 
-def part_of(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
+def sub_stack(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
     """The stack with these of its runs, as they stand now."""
     rows = {run.key: row for row, run in enumerate(stack.runs)}
     columns = {key: [values[rows[run.key]] for run in runs] for key, values in stack.columns.items()}
     return replace(stack, runs=tuple(runs), columns=columns)
 
 
-def message_of(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """The line that says what went wrong, the first of several."""
     words = str(error) if isinstance(error, LabbenchError) else traceback.format_exception_only(error)[-1]
     line = words.strip().partition("\n")[0].rstrip(":")
     return f"the task called sys.exit ({line}): raise an error instead" if isinstance(error, SystemExit) else line
 
 
-def story_of(error: BaseException) -> str:
+def error_details(error: BaseException) -> str:
     """All there is to say: our own errors are written for people, and any other has its traceback."""
     return str(error) if isinstance(error, LabbenchError) else "".join(traceback.format_exception(error))
 
 
-def kind_of(error: BaseException) -> FailureKind:
+def failure_kind(error: BaseException) -> FailureKind:
     return "oom" if is_out_of_memory(error) else "user"
 
 
@@ -83,7 +83,7 @@ class Deadline:
         self.seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
 
-    def passed(self) -> bool:
+    def is_over(self) -> bool:
         return self._end is not None and time.monotonic() > self._end
 
     @property
@@ -91,13 +91,13 @@ class Deadline:
         return f"timed out after {self.seconds:g} s ([resources] timeout)"
 
 
-def perform(stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event | None]:
+def run_stack(stack: Stack, device: str, stop_requested: Set[str]) -> Iterator[Event | None]:
     """The events of the stack, one `Finished` or `Failed` for each run; None while nothing is to be said.
 
-    `leaving` holds the keys of runs that shall leave at their next boundary; the caller may add to it meanwhile.
+    `stop_requested` holds the keys of runs that shall leave at their next boundary; the caller may add to it meanwhile.
     """
     if stack.command is None:
-        yield from attempt(stack, device, leaving)
+        yield from train_with_retries(stack, device, stop_requested)
     else:
         for run in stack.runs:
-            yield from run_command(run, stack.command, device, leaving)
+            yield from run_command(run, stack.command, device, stop_requested)

@@ -16,31 +16,31 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from labbench.grid.command_template import fill
+from labbench.grid.command_template import fill_placeholders
 from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, Started
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
 """What a script has to end in after it was asked to (SIGTERM), before it is made to."""
 
-LAST_LINES = 20
+MAX_TAIL_LINES = 20
 
 
-def run_command(run: RunRecord, command: Command, device: str, leaving: Set[str]) -> Iterator[Event | None]:
+def run_command(run: RunRecord, command: Command, device: str, stop_requested: Set[str]) -> Iterator[Event | None]:
     """Start the script for one run and follow it to its end; None while it says nothing.
 
-    A run that is in `leaving` is asked to end; it has no boundary, so it begins anew when it is trained again.
+    A run that is in `stop_requested` is asked to end; it has no boundary, so it begins anew when it is trained again.
     """
-    words = fill(command.words, run.config)
+    words = fill_placeholders(command.words, run.config)
     yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "command")
     with tempfile.TemporaryDirectory(prefix="labbench-") as scratch:
-        output = Output(run, Path(scratch, "output.txt"))
+        output = ScriptOutput(run, Path(scratch, "output.txt"))
         try:
-            with started(run, words, command, device, Path(scratch)) as process:
+            with running_script(run, words, command, device, Path(scratch)) as process:
                 while process.poll() is None:
                     yield from output.new()
-                    if run.key in leaving:
-                        end(process)
+                    if run.key in stop_requested:
+                        terminate(process)
                         break
                     yield None
                     time.sleep(POLL_SECONDS)
@@ -49,7 +49,7 @@ def run_command(run: RunRecord, command: Command, device: str, leaving: Set[str]
             yield Failed(run.key, run.attempt, "user", f"{words[0]} cannot be started: {error.strerror}")
             return
         yield from output.new()
-    if run.key in leaving:
+    if run.key in stop_requested:
         yield Finished(run.key, run.attempt, "queued", "interrupted")
     elif status == 0:
         yield Finished(run.key, run.attempt, "finished", "exit status 0")
@@ -59,7 +59,7 @@ def run_command(run: RunRecord, command: Command, device: str, leaving: Set[str]
 
 
 @contextmanager
-def started(
+def running_script(
     run: RunRecord, words: list[str], command: Command, device: str, scratch: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The script's process; it does not outlive the block. Raises OSError where it cannot be started."""
@@ -90,7 +90,7 @@ def started(
         process.wait()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def terminate(process: subprocess.Popen[bytes]) -> None:
     """Ask a process to end, and make it when it does not."""
     process.terminate()
     try:
@@ -99,7 +99,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-class Output:
+class ScriptOutput:
     """What a script prints, as it comes."""
 
     def __init__(self, run: RunRecord, file: Path) -> None:
@@ -116,5 +116,5 @@ class Output:
             printed = file.read()
         self._read += len(printed)
         text = printed.decode(errors="replace")
-        self.last_lines = [*self.last_lines, *text.splitlines()][-LAST_LINES:]
+        self.last_lines = [*self.last_lines, *text.splitlines()][-MAX_TAIL_LINES:]
         yield Log(self.run.key, self.run.attempt, text)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def usable_cores() -> int:
+def usable_cpu_count() -> int:
     """Cores by affinity and by the cgroup's CPU quota, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()

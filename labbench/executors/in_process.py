@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from labbench.executors.attempt import perform
+from labbench.executors.attempt import run_stack
 from labbench.records import Event, Failed, Finished, Stack
 
 
@@ -29,7 +29,7 @@ class InProcessExecutor:
     def _train(self, stack: Stack) -> Iterator[Event | None]:
         self._leaving = set()
         self._training = {run.key: run.attempt for run in stack.runs}
-        for event in perform(stack, self.device, self._leaving):
+        for event in run_stack(stack, self.device, self._leaving):
             if isinstance(event, Finished | Failed):
                 del self._training[event.run]
             yield event

@@ -10,26 +10,26 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from labbench.executors.attempt import perform
+from labbench.executors.attempt import run_stack
 from labbench.records import Event, Stack
 
-DRIVERS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DRIVER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a terminal or a scheduler sends to a whole group of processes: the driver decides what it means."""
 
 
-def work(connection: Connection, device: str, output: Path) -> None:
+def serve(connection: Connection, device: str, output: Path) -> None:
     """Serve the driver at the other end of `connection`: stacks and lists of leaving runs come in, events go out.
 
     A None says that the stack is done. Everything printed goes to the file `output`.
     """
     os.environ.pop("PYTHONSAFEPATH", None)  # it was for the server's own start, not for a script that is started here
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVERS_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVER_SIGNALS)
     multiprocessing.current_process().daemon = False  # which might start no processes that read its data
     os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group: only the driver answers it; what is started here joins us
     redirect_output(output)
     try:
         while isinstance(stack := connection.recv(), Stack):
-            for event in events_of(stack, device, connection):
+            for event in train_and_listen(stack, device, connection):
                 connection.send(event)
             sys.stdout.flush()
             connection.send(None)
@@ -37,14 +37,14 @@ def work(connection: Connection, device: str, output: Path) -> None:
         return  # the driver is gone: nobody is left to tell
 
 
-def events_of(stack: Stack, device: str, connection: Connection) -> Iterator[Event]:
+def train_and_listen(stack: Stack, device: str, connection: Connection) -> Iterator[Event]:
     """The events of the stack, while runs that the driver names are let go."""
-    leaving: set[str] = set()
-    for event in perform(stack, device, leaving):
+    stop_requested: set[str] = set()
+    for event in run_stack(stack, device, stop_requested):
         if event is not None:
             yield event
         while connection.poll():
-            leaving.update(connection.recv())
+            stop_requested.update(connection.recv())
 
 
 def redirect_output(output: Path) -> None:

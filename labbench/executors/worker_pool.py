@@ -20,14 +20,14 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from labbench.errors import LabbenchError
-from labbench.executors.attempt import Deadline, part_of
-from labbench.executors.worker_main import DRIVERS_SIGNALS, work
+from labbench.executors.attempt import Deadline, sub_stack
+from labbench.executors.worker_main import DRIVER_SIGNALS, serve
 from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
 
-TICK = 0.1
+POLL_SECONDS = 0.1
 """Seconds without an event after which `execute` yields None."""
 
-LAST_LINES = 20
+MAX_TAIL_LINES = 20
 """How much of what a dead worker printed goes into the failure of its runs."""
 
 WORKER_ENVIRONMENT = {
@@ -69,30 +69,30 @@ class WorkerExecutor:
                 if worker.busy or self._interrupted:
                     continue
                 if (stack := again.popleft() if again else next(pending, None)) is not None:
-                    worker.give(stack)
+                    worker.submit(stack)
             busy = {worker.connection: worker for worker in self._workers if worker.busy}
             if not busy:
                 return
-            ready = wait(list(busy), timeout=TICK)
+            ready = wait(list(busy), timeout=POLL_SECONDS)
             if not ready:
                 yield None
             for connection, worker in busy.items():
                 if connection in ready:
                     yield from worker.receive()
                 if worker.died:
-                    again.extend((yield from worker.bury()))
-                elif worker.deadline.passed():
-                    again.extend((yield from worker.end_late()))
+                    again.extend((yield from worker.handle_death()))
+                elif worker.deadline.is_over():
+                    again.extend((yield from worker.handle_timeout()))
 
     def stop(self, run: str) -> None:
         for worker in self._workers:
             if run in worker.training:
-                worker.let_leave([run])
+                worker.request_stop([run])
 
     def interrupt(self) -> None:
         self._interrupted = True
         for worker in self._workers:
-            worker.let_leave(list(worker.training))
+            worker.request_stop(list(worker.training))
 
     def close(self) -> None:
         for worker in self._workers:
@@ -120,7 +120,7 @@ class Worker:
         self._output = output  # what it prints must not mix with the driver's own results
         self._read = 0  # bytes of the output that were passed on
 
-    def give(self, stack: Stack) -> None:
+    def submit(self, stack: Stack) -> None:
         """Train this stack next."""
         if self._process is None:
             self._start()
@@ -150,7 +150,7 @@ class Worker:
         if event is not None:
             yield event
 
-    def bury(self) -> Generator[Event, None, list[Stack]]:
+    def handle_death(self) -> Generator[Event, None, list[Stack]]:
         """What the death of the process means: a run that was alone has failed, several are tried again in halves."""
         exit_status = self.kill(grace=1.0)
         yield from self._printed()
@@ -160,9 +160,9 @@ class Worker:
             runs = []
         halves = runs[: len(runs) // 2], runs[len(runs) // 2 :]
         self._rest()
-        return [part_of(self._stack, half) for half in halves if half]
+        return [sub_stack(self._stack, half) for half in halves if half]
 
-    def end_late(self) -> Generator[Event, None, list[Stack]]:
+    def handle_timeout(self) -> Generator[Event, None, list[Stack]]:
         """End a process whose time is up: the runs that had begun have failed, the others are still to be trained."""
         message = self.deadline.message
         self.kill()
@@ -171,13 +171,13 @@ class Worker:
         for key in self.training.keys() & self._begun:
             yield self._failure(self.training[key], "timeout", message)
         self._rest()
-        return [part_of(self._stack, waiting)] if waiting else []
+        return [sub_stack(self._stack, waiting)] if waiting else []
 
     def _failure(self, run: RunRecord, kind: FailureKind, message: str) -> Failed:
-        lines = self._output.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        lines = self._output.read_text(errors="replace").splitlines()[-MAX_TAIL_LINES:]
         return Failed(run.key, run.attempt, kind, message, "\n".join(lines))
 
-    def let_leave(self, runs: list[str]) -> None:
+    def request_stop(self, runs: list[str]) -> None:
         """Let these runs go at their next boundary."""
         if runs and self._process is not None:
             with contextlib.suppress(BrokenPipeError):
@@ -201,7 +201,7 @@ class Worker:
         self._output.write_bytes(b"")
         self._read = 0
         self.connection, theirs = self._context.Pipe()
-        process = self._context.Process(target=work, args=(theirs, self.device, self._output), daemon=True)
+        process = self._context.Process(target=serve, args=(theirs, self.device, self._output), daemon=True)
         try:
             process.start()
         except (EOFError, OSError) as error:
@@ -232,7 +232,7 @@ def start_forkserver() -> ForkServerContext:
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
     resource_tracker.ensure_running()  # starting it unblocks signals, so it comes first
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS_SIGNALS)  # inherited: no Ctrl-C while it loads torch
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)  # inherited: no Ctrl-C while it loads torch
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:

@@ -12,7 +12,7 @@ from labbench.records import STATUSES
 _WORD = re.compile(r"""(?:[^\s()=<>~!,'"\\]|!(?!=))*$""")
 _KEY_BEFORE = re.compile(r"""([^\s()=<>~!,'"\\]+)\)?\s*(?:[=<>~]|!=)=?\s*(?:[^\s()=<>~!'"\\]*,)*$""")
 _FUNCTION_BEFORE = re.compile(rf"\b({'|'.join(FUNCTIONS)})\($")
-_SAFE = re.compile(r"""[^\s()=<>~!,'"\\]+""")
+_UNQUOTED = re.compile(r"""[^\s()=<>~!,'"\\]+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +30,24 @@ def complete(expression: str, words: Vocabulary) -> tuple[int, list[str]]:
     start = match.start() if match else len(expression)
     typed, before = expression[start:], expression[:start]
     if _FUNCTION_BEFORE.search(before):
-        return start, _fitting(typed, words.metrics)
+        return start, _matching(typed, words.metrics)
     if asked := _KEY_BEFORE.search(before):
         values = STATUSES if asked[1] == "status" else words.values.get(asked[1], ())
-        return start, [_quoted(word) for word in _fitting(typed, values)]
+        return start, [_quote(word) for word in _matching(typed, values)]
     keys = [key for key in words.values if key not in RESERVED]
-    found = _fitting(typed, [*keys, *words.metrics, *sorted(RESERVED)])
-    return start, [*map(_quoted, found), *_fitting(typed, [f"best({metric})" for metric in words.metrics])]
+    found = _matching(typed, [*keys, *words.metrics, *sorted(RESERVED)])
+    return start, [*map(_quote, found), *_matching(typed, [f"best({metric})" for metric in words.metrics])]
 
 
-def _fitting(typed: str, candidates: Iterable[str]) -> list[str]:
+def _matching(typed: str, candidates: Iterable[str]) -> list[str]:
     """Those that begin with what was typed, then those that have it within; not what is there already."""
     wanted = typed.lower()
     found = [word for word in dict.fromkeys(candidates) if wanted in word.lower() and word != typed]
     return sorted(found, key=lambda word: not word.lower().startswith(wanted))
 
 
-def _quoted(word: str) -> str:
-    if _SAFE.fullmatch(word):
+def _quote(word: str) -> str:
+    if _UNQUOTED.fullmatch(word):
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

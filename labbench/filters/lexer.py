@@ -29,7 +29,7 @@ _NAMED |= {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "-inf": -math.inf
 _OTHER_SPELLINGS = {"==": "=", "=<": "<=", "=>": ">=", "<>": "!=", "=~": "~", "~=": "~", "!": "!="}
 
 
-class Scanner:
+class Lexer:
     """An expression and how far it is read; each method leaves `at` behind what it took."""
 
     def __init__(self, expression: str) -> None:
@@ -87,7 +87,7 @@ class Scanner:
         text, quoted = self.text(WORD)
         if self.at == start:
             raise self.error(f"a value is missing after `{after}`")
-        return (text if quoted else typed(text)), text
+        return (text if quoted else parse_word(text)), text
 
     def text(self, bare: re.Pattern[str]) -> tuple[str, bool]:
         """What a shell would make of the characters up to the next space: (text, whether any of it was quoted)."""
@@ -126,12 +126,12 @@ class Scanner:
                 raise self.error("this `[` is never closed", start) from None
             if "[" in self.expression[start + 1 : end]:
                 raise self.error("a list of lists must be JSON, with its strings in double quotes", start) from None
-            items = [_json_or_text(item.strip()) for item in self.expression[start + 1 : end].split(",")]
+            items = [_json_or_plain(item.strip()) for item in self.expression[start + 1 : end].split(",")]
             self.at = end + 1
         return compact_json(items)
 
 
-def typed(word: str) -> Value:
+def parse_word(word: str) -> Value:
     """What an unquoted word means: a number, true, false, none, or itself."""
     return float(word) if _NUMBER.fullmatch(word) else _NAMED.get(word.lower(), word)
 
@@ -141,7 +141,7 @@ def compact_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _json_or_text(item: str) -> Any:
+def _json_or_plain(item: str) -> Any:
     try:
         return json.loads(item)
     except ValueError:

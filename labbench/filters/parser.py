@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from labbench.errors import FilterError, did_you_mean
-from labbench.filters.lexer import KEY, Operator, Scanner, Value, compact_json
+from labbench.filters.lexer import KEY, Lexer, Operator, Value, compact_json
 from labbench.records import STATUSES
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ FUNCTIONS: tuple[Function, ...] = ("last", "smooth", "best", "min", "max", "firs
 points, so that one lucky step does not decide."""
 
 
-_DEEPEST = 50  # nested parentheses: far beyond use, far within Python's stack and SQLite's limit on an expression
+_MAX_DEPTH = 50  # nested parentheses: far beyond use, far within Python's stack and SQLite's limit on an expression
 
 
 @dataclass(frozen=True, slots=True)
-class Compare:
+class Comparison:
     """`key operator values`: true when one of the values fits (`!=`: when none does).
 
     A string fits by `texts`, a number by the values that are numbers, a boolean by `true` and `false`, null by
@@ -83,7 +83,7 @@ class Or:
     terms: tuple[Filter, ...]
 
 
-Filter: TypeAlias = Compare | Not | And | Or
+Filter: TypeAlias = Comparison | Not | And | Or
 
 
 def parse(expression: str | Sequence[str]) -> Filter | None:
@@ -91,53 +91,53 @@ def parse(expression: str | Sequence[str]) -> Filter | None:
 
     Raises FilterError with the position of what cannot be read.
     """
-    scanner = Scanner(joined(expression))
+    scanner = Lexer(join_words(expression))
     if scanner.at_end():
         return None
-    tree = _alternatives(scanner, 0)
+    tree = _parse_or(scanner, 0)
     if not scanner.at_end():  # nothing but a closing parenthesis ends the terms early
         raise scanner.error("this `)` closes nothing")
     return tree
 
 
-def joined(expression: str | Sequence[str]) -> str:
+def join_words(expression: str | Sequence[str]) -> str:
     """The one text that the positions count in."""
     return expression if isinstance(expression, str) else " ".join(expression)
 
 
-def compares(tree: Filter) -> Iterator[Compare]:
+def comparisons(tree: Filter) -> Iterator[Comparison]:
     """Every compare of the tree, in the order they were written."""
-    if isinstance(tree, Compare):
+    if isinstance(tree, Comparison):
         yield tree
     else:
         for term in (tree.term,) if isinstance(tree, Not) else tree.terms:
-            yield from compares(term)
+            yield from comparisons(term)
 
 
-def mentions(tree: Filter | None, key: str) -> bool:
+def uses_key(tree: Filter | None, key: str) -> bool:
     """Whether the key itself is asked about (not a function of a metric of that name)."""
-    return tree is not None and any(compare.key == key and compare.function is None for compare in compares(tree))
+    return tree is not None and any(compare.key == key and compare.function is None for compare in comparisons(tree))
 
 
 def present_code(tree: Filter | None) -> Filter:
     """Return the filter without runs of older code, unless it asks about them: what averages are made of."""
-    if tree is not None and mentions(tree, "older_code"):
+    if tree is not None and uses_key(tree, "older_code"):
         return tree
     return _PRESENT if tree is None else And((tree, _PRESENT))
 
 
-_PRESENT = Compare("older_code", None, "=", (False,), ("false",))
+_PRESENT = Comparison("older_code", None, "=", (False,), ("false",))
 
 
 def require_config_keys(tree: Filter, expression: str | Sequence[str], keys: Collection[str]) -> None:
     """Raise FilterError at the first compare that is not about one of these config keys."""
-    for compare in compares(tree):
+    for compare in comparisons(tree):
         if compare.function is None and compare.key in keys:
             continue
         name = compare.key if compare.function is None else f"{compare.function}({compare.key})"
         near = did_you_mean(compare.key, keys) if compare.function is None else ""
         hint = near or ", and these runs can only be chosen by their configs"
-        raise FilterError(f"no config has `{name}`{hint}", expression=joined(expression), position=compare.position)
+        raise FilterError(f"no config has `{name}`{hint}", expression=join_words(expression), position=compare.position)
 
 
 def matches_config(tree: Filter | None, config: Mapping[str, Any]) -> bool:
@@ -155,11 +155,11 @@ def matches_config(tree: Filter | None, config: Mapping[str, Any]) -> bool:
     actual = config[tree.key]
     pairs = zip(tree.values, tree.texts, strict=True)
     if tree.operator == "!=":
-        return not any(_fits(actual, "=", value, text) for value, text in pairs)
-    return any(_fits(actual, tree.operator, value, text) for value, text in pairs)
+        return not any(_matches(actual, "=", value, text) for value, text in pairs)
+    return any(_matches(actual, tree.operator, value, text) for value, text in pairs)
 
 
-def timestamp(text: str) -> float:
+def parse_timestamp(text: str) -> float:
     """Unix seconds of what `started` is compared with: ISO 8601, local time where it names no zone.
 
     Raises ValueError when it is no time.
@@ -170,7 +170,7 @@ def timestamp(text: str) -> float:
         raise ValueError(str(error)) from None
 
 
-def _fits(actual: Any, operator: Operator, value: Value, text: str) -> bool:
+def _matches(actual: Any, operator: Operator, value: Value, text: str) -> bool:
     if isinstance(actual, list | dict):
         actual = compact_json(actual)
     if operator == "~":
@@ -182,10 +182,10 @@ def _fits(actual: Any, operator: Operator, value: Value, text: str) -> bool:
             return actual is value
         return _is_number(value) and bool(actual == value)
     comparable = (isinstance(actual, str) and isinstance(value, str)) or (_is_number(actual) and _is_number(value))
-    return comparable and _ordered(actual, operator, value)
+    return comparable and _compare_order(actual, operator, value)
 
 
-def _ordered(left: Any, operator: Operator, right: Any) -> bool:
+def _compare_order(left: Any, operator: Operator, right: Any) -> bool:
     if operator.startswith("<"):
         return bool(left < right) or (operator == "<=" and bool(left == right))
     return bool(left > right) or (operator == ">=" and bool(left == right))
@@ -198,65 +198,65 @@ def _is_number(value: object) -> bool:
 # Recursive descent, one function a rule of the grammar above.
 
 
-def _alternatives(scanner: Scanner, depth: int) -> Filter:
-    terms = [_conjunction(scanner, depth)]
+def _parse_or(scanner: Lexer, depth: int) -> Filter:
+    terms = [_parse_and(scanner, depth)]
     while scanner.take("or"):
-        terms.append(_conjunction(scanner, depth))
+        terms.append(_parse_and(scanner, depth))
     return terms[0] if len(terms) == 1 else Or(tuple(terms))
 
 
-def _conjunction(scanner: Scanner, depth: int) -> Filter:
-    terms = [_term(scanner, depth)]
+def _parse_and(scanner: Lexer, depth: int) -> Filter:
+    terms = [_parse_term(scanner, depth)]
     while scanner.take("and") or not (scanner.at_end() or scanner.peek() == ")" or scanner.next_is("or")):
-        terms.append(_term(scanner, depth))
+        terms.append(_parse_term(scanner, depth))
     return terms[0] if len(terms) == 1 else And(tuple(terms))
 
 
-def _term(scanner: Scanner, depth: int) -> Filter:
+def _parse_term(scanner: Lexer, depth: int) -> Filter:
     if scanner.at_end():
         raise scanner.error("a term is missing here, such as `lr<0.1`")
-    if depth > _DEEPEST:
-        raise scanner.error(f"nested deeper than {_DEEPEST}")
+    if depth > _MAX_DEPTH:
+        raise scanner.error(f"nested deeper than {_MAX_DEPTH}")
     if scanner.take("not"):
-        return Not(_term(scanner, depth + 1))
+        return Not(_parse_term(scanner, depth + 1))
     if scanner.peek() == "(":
-        return _group(scanner, depth + 1)
-    return _compare(scanner)
+        return _parse_group(scanner, depth + 1)
+    return _parse_comparison(scanner)
 
 
-def _group(scanner: Scanner, depth: int) -> Filter:
+def _parse_group(scanner: Lexer, depth: int) -> Filter:
     opened = scanner.at
     scanner.at += 1
-    tree = _alternatives(scanner, depth)
+    tree = _parse_or(scanner, depth)
     if scanner.at_end():
         raise scanner.error("this `(` is never closed", opened)
     scanner.at += 1
     return tree
 
 
-def _compare(scanner: Scanner) -> Compare:
+def _parse_comparison(scanner: Lexer) -> Comparison:
     position = scanner.at
-    key, function = _key(scanner)
+    key, function = _parse_key(scanner)
     operator = scanner.operator(key)
     values: list[Value] = []
     texts: list[str] = []
     while True:
         before, start = scanner.at, scanner.skip_space()
         value, text = scanner.value(f"{key}{operator}")
-        if problem := _problem(key, function, operator, value, text):
+        if problem := _reason_never_true(key, function, operator, value, text):
             raise scanner.error(problem, start)
         if values and before < start and re.match(r"[^'\"]*[=<>~]", scanner.expression[start : scanner.at]):
             raise scanner.error("terms are joined by a space, not by a comma", before - 1)
         values.append(value)
         texts.append(text)
         if scanner.at_end() or scanner.peek() != ",":
-            return Compare(key, function, operator, tuple(values), tuple(texts), position)
+            return Comparison(key, function, operator, tuple(values), tuple(texts), position)
         if operator not in ("=", "!=", "~"):
             raise scanner.error(f"`{operator}` takes one value, not several")
         scanner.at += 1
 
 
-def _key(scanner: Scanner) -> tuple[str, Function | None]:
+def _parse_key(scanner: Lexer) -> tuple[str, Function | None]:
     start = scanner.at
     misplaced = next((word for word in ("or", "and") if scanner.next_is(word)), None)
     word, quoted = scanner.text(KEY)
@@ -277,7 +277,7 @@ def _key(scanner: Scanner) -> tuple[str, Function | None]:
     return metric, function
 
 
-def _problem(key: str, function: str | None, operator: Operator, value: Value, text: str) -> str | None:
+def _reason_never_true(key: str, function: str | None, operator: Operator, value: Value, text: str) -> str | None:
     """Why a compare can never match, so that a slip of the pen is not just an empty table."""
     if function is not None and (operator == "~" or not _is_number(value)):
         return f"{function}({key}) is a number and cannot be compared by `{operator}{text}`"
@@ -292,7 +292,7 @@ def _problem(key: str, function: str | None, operator: Operator, value: Value, t
         return f"{key} is true or false, not `{text}`"
     if key == "started" and value is not None:
         try:
-            timestamp(text)
+            parse_timestamp(text)
         except ValueError:
             return f"`{text}` is no time: write 2026-11-30 or 2026-11-30T14:00"
     return None

@@ -30,20 +30,20 @@ class BadValueError(ValueError):
         super().__init__(message)
 
 
-def typed(param: Param, value: Any) -> Any:
+def convert_value(param: Param, value: Any) -> Any:
     """The value as the parameter's type: 1 for a float is 1.0, 1.0 for an int is 1.
 
     Raises BadValueError when type, range or choices forbid it.
     """
     item_type = _ITEM_TYPES.get(param.type)
     if item_type is None:
-        return _checked(param, param.type, value)
+        return _check_scalar(param, param.type, value)
     if not isinstance(value, list):
-        raise BadValueError(f"must be {_WORDS[param.type]}, not {shown(value)}")
+        raise BadValueError(f"must be {_WORDS[param.type]}, not {quote_value(value)}")
     items = []
     for index, item in enumerate(value):
         try:
-            items.append(_checked(param, item_type, item))
+            items.append(_check_scalar(param, item_type, item))
         except BadValueError as problem:
             raise BadValueError(str(problem), index=index) from None
     if param.check is not None:
@@ -54,13 +54,13 @@ def typed(param: Param, value: Any) -> Any:
     return items
 
 
-def shown(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """A value as a message quotes it."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def _converted(kind: str, value: Any) -> Any:
+def _convert_scalar(kind: str, value: Any) -> Any:
     """The value in a scalar type."""
     if kind == "bool":
         if isinstance(value, bool):
@@ -70,19 +70,19 @@ def _converted(kind: str, value: Any) -> Any:
             return value
     elif isinstance(value, int | float) and not isinstance(value, bool):
         if kind == "float":
-            return _finite(value)
+            return _require_finite(value)
         if isinstance(value, int) or value.is_integer():
             return int(value)
-    raise BadValueError(f"must be {_WORDS[kind]}, not {shown(value)}{_quotes_hint(kind, value)}")
+    raise BadValueError(f"must be {_WORDS[kind]}, not {quote_value(value)}{_quotes_hint(kind, value)}")
 
 
-def _finite(value: float) -> float:
+def _require_finite(value: float) -> float:
     try:
         number = float(value)
     except OverflowError:  # an integer of more than 308 digits
         number = math.inf
     if not math.isfinite(number):
-        raise BadValueError(f"must be a finite number, not {shown(value)}")
+        raise BadValueError(f"must be a finite number, not {quote_value(value)}")
     return number
 
 
@@ -96,13 +96,13 @@ def _quotes_hint(kind: str, value: Any) -> str:
     return ""
 
 
-def _checked(param: Param, kind: str, written: Any) -> Any:
+def _check_scalar(param: Param, kind: str, written: Any) -> Any:
     """One value in a scalar type, if range and choices allow it."""
-    value = _converted(kind, written)
+    value = _convert_scalar(kind, written)
     if param.choices and value not in param.choices:
         choices = ", ".join(map(str, param.choices))
         hint = did_you_mean(value, param.choices) if isinstance(value, str) else ""
-        raise BadValueError(f"must be one of {choices}, not {shown(written)}{hint}")
+        raise BadValueError(f"must be one of {choices}, not {quote_value(written)}{hint}")
     limits = [
         (param.low is None or value >= param.low, "at least", param.low),
         (param.above is None or value > param.above, "above", param.above),
@@ -110,10 +110,10 @@ def _checked(param: Param, kind: str, written: Any) -> Any:
         (param.below is None or value < param.below, "below", param.below),
     ]
     if not all(holds for holds, _, _ in limits):
-        rules = " and ".join(f"{words} {_plain(limit)}" for _, words, limit in limits if limit is not None)
-        raise BadValueError(f"must be {rules}, not {shown(written)}")
+        rules = " and ".join(f"{words} {_format_number(limit)}" for _, words, limit in limits if limit is not None)
+        raise BadValueError(f"must be {rules}, not {quote_value(written)}")
     return value
 
 
-def _plain(number: float) -> str:
+def _format_number(number: float) -> str:
     return repr(number).removesuffix(".0")

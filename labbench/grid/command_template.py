@@ -11,7 +11,7 @@ from labbench.records import Config
 PLACEHOLDER = re.compile(r"(?<![${])\{([A-Za-z_][\w.-]*)\}(?!\})")
 
 
-def fill(words: Sequence[str], config: Config) -> list[str]:
+def fill_placeholders(words: Sequence[str], config: Config) -> list[str]:
     """The words with each placeholder replaced: texts as they are, other values as JSON writes them."""
     return [PLACEHOLDER.sub(lambda match: _text(config[match[1]]), word) for word in words]
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from labbench.errors import GridError, InputError, did_you_mean
-from labbench.grid.checks import BadValueError, typed
+from labbench.grid.checks import BadValueError, convert_value
 from labbench.grid.command_template import PLACEHOLDER
-from labbench.grid.identity import canonical
+from labbench.grid.identity import canonical_json
 from labbench.grid.read import Axis, Grid, Rule
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
 from labbench.params.builtin import sample_and_classes
-from labbench.params.layers import Refused, read_layers, require_scores
+from labbench.params.layers import LayerError, read_layers, require_scores
 from labbench.params.param import BadItem, Param, Params
 
 Values: TypeAlias = dict[str, Any]
@@ -26,7 +26,7 @@ Condition: TypeAlias = dict[str, tuple[Any, ...]]
 """What a config must have: for each key one of these values."""
 
 
-LIMIT = 100_000
+MAX_RUNS = 100_000
 """More runs than anybody asks for on purpose."""
 
 
@@ -40,7 +40,7 @@ class Expansion:
     """One line each, `file:line:col: message`."""
 
 
-def expand(grid: Grid, params: Params, *, limit_without_yes: int = LIMIT, yes: bool = False) -> Expansion:
+def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes: bool = False) -> Expansion:
     """The configs of a grid. `params` are all that its task understands; a command takes any key and value.
 
     Raises GridError for a value that its parameter forbids, for layers that do not fit the data, and for more runs than
@@ -50,12 +50,12 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = LIMIT, yes: b
         _require_at_most(limit_without_yes, grid)
     checker = _Checker(grid, params)
     rules = _Rules(grid, checker)
-    base = {**_defaults(params), **checker.values(grid.params)}
+    base = {**_default_config(params), **checker.values(grid.params)}
     pinned = checker.values(grid.pinned)
     axes = [checker.axis(axis) for axis in grid.axes] + checker.draws()
     includes = [{**checker.values(include), **pinned} for include in grid.includes]
 
-    own = [_merged(points) | pinned for points in itertools.product(*axes)] if axes or not includes else []
+    own = [_merge_points(points) | pinned for points in itertools.product(*axes)] if axes or not includes else []
     runs = [(values, {**base, **values}) for values in own]
     runs = [(values, config) for values, config in runs if not rules.exclude(config)]
     runs += [(values, {**base, **values}) for values in includes]
@@ -68,7 +68,7 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = LIMIT, yes: b
     require_networks(grid, configs)
     once: dict[str, Values] = {}
     for config in configs:
-        once.setdefault(canonical(config), config)
+        once.setdefault(canonical_json(config), config)
     return Expansion(list(once.values()), rules.warnings())
 
 
@@ -164,14 +164,14 @@ class _Rules:
 
     def exclude(self, config: Values) -> bool:
         """Whether a run is dropped. Every rule is asked, to know which ones match nothing."""
-        matching = [rule.path for rule, condition in self.excludes if _fits(condition, config)]
+        matching = [rule.path for rule, condition in self.excludes if _matches(condition, config)]
         self.matched.update(matching)
         return bool(matching)
 
     def complete(self, config: Values, own: Iterable[str]) -> Values:
         """The config with what `[[set]]` adds; the keys that the run sets itself stay."""
         for rule, condition, then in self.sets:
-            if _fits(condition, config):
+            if _matches(condition, config):
                 self.matched.add(rule.path)
                 config = {**config, **{key: value for key, value in then.items() if key not in own}}
         return config
@@ -186,27 +186,27 @@ class _Rules:
         return str(self.grid.source.error(f"this {what} matches no run", path, at="key")).partition("\n")[0]
 
 
-def _fits(condition: Condition, config: Values) -> bool:
+def _matches(condition: Condition, config: Values) -> bool:
     return all(
-        key in config and any(_same(config[key], value) for value in values) for key, values in condition.items()
+        key in config and any(_is_equal(config[key], value) for value in values) for key, values in condition.items()
     )
 
 
-def _same(left: Any, right: Any) -> bool:
+def _is_equal(left: Any, right: Any) -> bool:
     """Equality that tells true from 1."""
     return bool(left == right) and isinstance(left, bool) is isinstance(right, bool)
 
 
-def _merged(points: Iterable[Values]) -> Values:
+def _merge_points(points: Iterable[Values]) -> Values:
     return {key: value for point in points for key, value in point.items()}
 
 
-def _defaults(params: Params) -> Values:
+def _default_config(params: Params) -> Values:
     defaults = {}
     for key, param in params.items():
         default = list(param.default) if isinstance(param.default, tuple) else param.default
         try:
-            defaults[key] = None if default is None else typed(param, default)
+            defaults[key] = None if default is None else convert_value(param, default)
         except BadValueError as problem:
             raise InputError(f"the task declares `{key}` with a default that {problem}") from None
     return defaults
@@ -237,19 +237,19 @@ def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:
         try:
             require_scores(read_layers(layers, shape), shape, classes)
         except BadItem as problem:
-            raise grid.source.error(f"layers{problem}", (*_place(grid, layers), problem.index)) from None
-        except Refused as problem:
-            raise grid.source.error(str(problem), (*_place(grid, layers), len(layers) - 1)) from None
+            raise grid.source.error(f"layers{problem}", (*_position_of_layers(grid, layers), problem.index)) from None
+        except LayerError as problem:
+            raise grid.source.error(str(problem), (*_position_of_layers(grid, layers), len(layers) - 1)) from None
         fitting.add((tuple(layers), known))
 
 
-def _place(grid: Grid, layers: Sequence[str]) -> Path:
+def _position_of_layers(grid: Grid, layers: Sequence[str]) -> Path:
     """Where the grid says these layers; what stands nowhere was drawn."""
-    said = (setting for setting in _settings(grid) if setting.key == "layers" and setting.value == layers)
+    said = (setting for setting in _all_settings(grid) if setting.key == "layers" and setting.value == layers)
     return next((setting.path for setting in said), ("random", "layers"))
 
 
-def _settings(grid: Grid) -> Iterator[Setting]:
+def _all_settings(grid: Grid) -> Iterator[Setting]:
     """Everything that the grid sets, what decides first."""
     yield from grid.pinned.values()
     yield from (setting for axis in grid.axes for point in axis.points for setting in point)

@@ -15,7 +15,7 @@ from typing import Any
 from labbench.grid.code import Code, command_code, read_bytes, task_code
 from labbench.grid.read import Grid
 from labbench.params.builtin import TASK_VERSIONS, takes_weights
-from labbench.params.files import checkpoint_at, data_at
+from labbench.params.files import resolve_checkpoint, resolve_data_path
 from labbench.params.param import Param, Params
 from labbench.records import Config, Stop
 
@@ -39,9 +39,9 @@ def former_task_identity(grid: Grid) -> str:
     if grid.command:
         script = find_script(grid.command, grid.path.parent)
         content = read_bytes(script) if script else b""
-        return f"command:{_hash(canonical(list(grid.command)).encode() + content)}"
+        return f"command:{_sha256(canonical_json(list(grid.command)).encode() + content)}"
     file, _, name = grid.task.rpartition(":")
-    return f"file:{_hash(read_bytes(Path(file)))}:{name}"
+    return f"file:{_sha256(read_bytes(Path(file)))}:{name}"
 
 
 def find_script(command: Sequence[str], folder: Path) -> Path | None:
@@ -67,25 +67,27 @@ def identity(task: str, config: Config, params: Params, stop: Stop | None) -> st
     version = "v2" if task.startswith("code:") else "v1"
     told = {key: value for key, value in config.items() if key not in params or not _is_default(params[key], value)}
     rule = {f.name: value for f in fields(stop) if (value := getattr(stop, f.name)) != f.default} if stop else None
-    return _hash("\n".join((version, task, canonical(told), canonical(rule))).encode())
+    return _sha256("\n".join((version, task, canonical_json(told), canonical_json(rule))).encode())
 
 
-def by_content(task: str, config: Config, params: Params, digest: Callable[[Path], str], files: Path | None) -> Config:
+def with_file_digests(
+    task: str, config: Config, params: Params, digest: Callable[[Path], str], files: Path | None
+) -> Config:
     """The config with the digest of each file that it names in place of the path; `files` are the database's.
 
     Raises InputError where a file is not there.
     """
     told = dict(config)
     if task == "own":
-        told["path"] = digest(data_at(config["path"]))
+        told["path"] = digest(resolve_data_path(config["path"]))
     if takes_weights(params) and config["init_from"] is not None:
-        told["init_from"] = digest(checkpoint_at(config["init_from"], files))
+        told["init_from"] = digest(resolve_checkpoint(config["init_from"], files))
     return told
 
 
-def canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
     """JSON with one spelling for equal values: keys sorted, no spaces, 1 for 1.0."""
-    return _ENCODER.encode(_plain(value))
+    return _ENCODER.encode(_normalize(value))
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -95,13 +97,13 @@ def _is_default(param: Param, value: Any) -> bool:
     return bool(value == (list(param.default) if isinstance(param.default, tuple) else param.default))
 
 
-def _plain(value: Any) -> Any:
+def _normalize(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {key: _normalize(item) for key, item in value.items()}
+    return [_normalize(item) for item in value] if isinstance(value, list) else value
 
 
-def _hash(content: bytes) -> str:
+def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

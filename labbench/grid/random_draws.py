@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from labbench.errors import did_you_mean
-from labbench.grid.checks import shown
-from labbench.grid.source import Setting, Source, Table
+from labbench.grid.checks import quote_value
+from labbench.grid.source import GridSource, Setting, Table
 from labbench.grid.toml_positions import Path
 from labbench.params.param import Param
 
@@ -37,7 +37,7 @@ class Distribution:
 
     def draw(self, samples: int, seed: int) -> list[Any]:
         """The first so many values of the key's stream."""
-        return [self._value(_position(f"{seed} {self.key} {index}")) for index in range(samples)]
+        return [self._value(_uniform(f"{seed} {self.key} {index}")) for index in range(samples)]
 
     def _value(self, position: float) -> Any:
         """The value at a position from 0 to 1 (exclusive) of the distribution."""
@@ -54,7 +54,7 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class RandomAxis:
     """The axis of `[random]`: so many points, each with a value for every key."""
 
     samples: int
@@ -66,7 +66,7 @@ class Draws:
         return [distribution.key for distribution in self.distributions]
 
 
-def read_draws(source: Source) -> Draws | None:
+def read_draws(source: GridSource) -> RandomAxis | None:
     """The `[random]` of a grid file, None without one."""
     table = source.table("random")
     if not table:
@@ -79,16 +79,16 @@ def read_draws(source: Source) -> Draws | None:
     distributions = _distributions(source, keys, ("random",), "")
     if not distributions:
         raise source.error(f"[random] draws nothing: give a key a distribution ({_FORMS})", ("random",), at="key")
-    return Draws(samples, seed, tuple(distributions))
+    return RandomAxis(samples, seed, tuple(distributions))
 
 
-def _distributions(source: Source, table: Table, path: Path, prefix: str) -> list[Distribution]:
+def _distributions(source: GridSource, table: Table, path: Path, prefix: str) -> list[Distribution]:
     found = []
     for name, value in table.items():
         key, where = prefix + name, (*path, name)
         if not isinstance(value, dict):
             hint = did_you_mean(name, KINDS) if prefix else ""
-            raise source.error(f"`{key}` is drawn at random, from {_FORMS}, not {shown(value)}{hint}", where)
+            raise source.error(f"`{key}` is drawn at random, from {_FORMS}, not {quote_value(value)}{hint}", where)
         kinds = [kind for kind in KINDS if kind in value]
         if not kinds:
             found += _distributions(source, value, where, f"{key}.")
@@ -96,29 +96,29 @@ def _distributions(source: Source, table: Table, path: Path, prefix: str) -> lis
             raise source.error(f"`{key}` takes one distribution", where)
         else:
             arguments = value[kinds[0]]
-            if problem := _problem(kinds[0], arguments):
+            if problem := _check_arguments(kinds[0], arguments):
                 raise source.error(f"`{key}`: {problem}", (*where, kinds[0]))
             source.settings(value, where)  # all JSON
             found.append(Distribution(key, kinds[0], arguments, (*where, kinds[0])))
     return found
 
 
-def _position(counter: str) -> float:
+def _uniform(counter: str) -> float:
     """A number from 0 to 1 (exclusive), decided by the text alone."""
     return (int.from_bytes(hashlib.sha256(counter.encode()).digest()[:8], "big") >> 11) / 2**53
 
 
-def _problem(kind: str, arguments: Any) -> str | None:
+def _check_arguments(kind: str, arguments: Any) -> str | None:
     if not isinstance(arguments, list) or not arguments:
-        return f"`{kind}` takes a list, not {shown(arguments)}"
+        return f"`{kind}` takes a list, not {quote_value(arguments)}"
     if kind == "choice":
         return None
     numbers = [value for value in arguments if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(arguments) != 2 or len(numbers) != 2:
-        return f"`{kind}` takes two numbers, [low, high], not {shown(arguments)}"
+        return f"`{kind}` takes two numbers, [low, high], not {quote_value(arguments)}"
     low, high = numbers
     if kind == "int" and not (float(low).is_integer() and float(high).is_integer()):
-        return f"`int` takes two whole numbers, not {shown(arguments)}"
+        return f"`int` takes two whole numbers, not {quote_value(arguments)}"
     if kind == "loguniform" and low <= 0:
-        return f"`loguniform` takes numbers above 0, not {shown(low)}"
-    return None if low < high else f"the first number must be below the second, not {shown(arguments)}"
+        return f"`loguniform` takes numbers above 0, not {quote_value(low)}"
+    return None if low < high else f"the first number must be below the second, not {quote_value(arguments)}"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labbench.errors import did_you_mean
-from labbench.grid.checks import shown
-from labbench.grid.random_draws import Draws, read_draws
+from labbench.grid.checks import quote_value
+from labbench.grid.random_draws import RandomAxis, read_draws
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
-from labbench.grid.source import Setting, Source, Table, override_settings, read_source
+from labbench.grid.source import GridSource, Setting, Table, override_settings, read_source
 from labbench.grid.toml_positions import Path as TomlPath
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING
@@ -68,10 +68,10 @@ class Grid:
     stop: Stop | None
     runtime: Runtime
     resources: Resources
-    source: Source
+    source: GridSource
     params: Mapping[str, Setting]
     axes: tuple[Axis, ...]
-    draws: Draws | None
+    draws: RandomAxis | None
     includes: tuple[Mapping[str, Setting], ...]
     excludes: tuple[Rule, ...]
     sets: tuple[Rule, ...]
@@ -111,10 +111,10 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
     _require_known_tables(source)
     metrics = read_metrics(source)
     pinned = override_settings(source)
-    task, command = _task(source, path.parent)
+    task, command = _read_task(source, path.parent)
     grid = Grid(
         path=path,
-        name=_name(source, path),
+        name=_read_name(source, path),
         task=task,
         command=command,
         metrics=metrics,
@@ -123,12 +123,12 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
         resources=read_resources(source),
         source=source,
         params=source.settings(source.table("params"), ("params",)),
-        axes=_axes(source),
+        axes=_read_axes(source),
         draws=read_draws(source),
-        includes=tuple(_include(source, table, path) for path, table in source.tables("include")),
-        excludes=tuple(_exclude(source, table, path) for path, table in source.tables("exclude")),
-        sets=tuple(_set(source, table, path) for path, table in source.tables("set")),
-        seeds=_seeds(source),
+        includes=tuple(_read_include(source, table, path) for path, table in source.tables("include")),
+        excludes=tuple(_read_exclude(source, table, path) for path, table in source.tables("exclude")),
+        sets=tuple(_read_set(source, table, path) for path, table in source.tables("set")),
+        seeds=_read_seeds(source),
         pinned=pinned,
     )
     _require_one_axis_a_key(grid)
@@ -137,7 +137,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
     return grid
 
 
-def _require_known_tables(source: Source) -> None:
+def _require_known_tables(source: GridSource) -> None:
     for name, value in source.document.items():
         if name in TABLES or name in KEYS:
             continue
@@ -148,14 +148,14 @@ def _require_known_tables(source: Source) -> None:
         raise source.error(f"unknown key `{name}` at the top of the file{hint}", (name,), at="key")
 
 
-def _name(source: Source, path: Path) -> str:
+def _read_name(source: GridSource, path: Path) -> str:
     name = source.document.get("name", path.stem)
     if not isinstance(name, str) or not name.strip():
-        raise source.error(f"name must be a string that is not empty, not {shown(name)}", ("name",))
+        raise source.error(f"name must be a string that is not empty, not {quote_value(name)}", ("name",))
     return name
 
 
-def _task(source: Source, folder: Path) -> tuple[str, tuple[str, ...]]:
+def _read_task(source: GridSource, folder: Path) -> tuple[str, tuple[str, ...]]:
     """What trains a run: (task, command), one of them empty."""
     given = [key for key in ("task", "command") if key in source.document]
     if not given:
@@ -163,22 +163,22 @@ def _task(source: Source, folder: Path) -> tuple[str, tuple[str, ...]]:
     if len(given) == 2:
         raise source.error("task and command are both given: one of them trains the runs", ("command",), at="key")
     value = source.document[given[0]]
-    return ("", _command(source, value)) if given == ["command"] else (_task_name(source, value, folder), ())
+    return ("", _read_command(source, value)) if given == ["command"] else (_resolve_task(source, value, folder), ())
 
 
-def _command(source: Source, words: object) -> tuple[str, ...]:
+def _read_command(source: GridSource, words: object) -> tuple[str, ...]:
     if not isinstance(words, list) or not words:
         raise source.error('command must be a list of words, ["python", "train.py"]', ("command",))
     for index, word in enumerate(words):
         if not isinstance(word, str):
-            raise source.error(f"a word of command must be a string, not {shown(word)}", ("command", index))
+            raise source.error(f"a word of command must be a string, not {quote_value(word)}", ("command", index))
     return tuple(words)
 
 
-def _task_name(source: Source, task: object, folder: Path) -> str:
+def _resolve_task(source: GridSource, task: object, folder: Path) -> str:
     """A built-in task's name, or `/absolute/file.py:Class`; the file is there, whatever is in it."""
     if not isinstance(task, str):
-        raise source.error(f"task must be a string, not {shown(task)}", ("task",))
+        raise source.error(f"task must be a string, not {quote_value(task)}", ("task",))
     if task in BUILTIN:
         return task
     file, colon, name = task.rpartition(":")
@@ -193,23 +193,23 @@ def _task_name(source: Source, task: object, folder: Path) -> str:
     return f"{absolute}:{name}"
 
 
-def _axes(source: Source) -> tuple[Axis, ...]:
+def _read_axes(source: GridSource) -> tuple[Axis, ...]:
     """The axes of `[grid]` and of each `[[zip]]`, in the file's order."""
     if "grid" in source.document and not source.table("grid"):
         raise source.error("[grid] is empty: give it an axis, such as lr = [0.1, 0.01]", ("grid",), at="key")
-    axes = [_axis(source, [setting]) for setting in source.settings(source.table("grid"), ("grid",)).values()]
+    axes = [_read_axis(source, [setting]) for setting in source.settings(source.table("grid"), ("grid",)).values()]
     for path, table in source.tables("zip"):
         settings = list(source.settings(table, path).values())
         if not settings:
             raise source.error("this [[zip]] is empty: give it the keys that move together", path, at="key")
-        axes.append(_axis(source, settings))
+        axes.append(_read_axis(source, settings))
     return tuple(axes)
 
 
-def _axis(source: Source, settings: Sequence[Setting]) -> Axis:
+def _read_axis(source: GridSource, settings: Sequence[Setting]) -> Axis:
     for setting in settings:
         if not isinstance(setting.value, list):
-            value = shown(setting.value)
+            value = quote_value(setting.value)
             raise source.error(
                 f"an axis is a list: {setting.key} = [{value}] (what never varies stands in [params])", setting.path
             )
@@ -228,7 +228,7 @@ def _axis(source: Source, settings: Sequence[Setting]) -> Axis:
     return Axis(tuple(setting.key for setting in settings), tuple(points))
 
 
-def _seeds(source: Source) -> tuple[Setting, ...]:
+def _read_seeds(source: GridSource) -> tuple[Setting, ...]:
     if "repeat" not in source.document:
         return ()
     table = source.table("repeat")
@@ -246,21 +246,21 @@ def _seeds(source: Source) -> tuple[Setting, ...]:
     )
 
 
-def _include(source: Source, table: Table, path: TomlPath) -> Mapping[str, Setting]:
+def _read_include(source: GridSource, table: Table, path: TomlPath) -> Mapping[str, Setting]:
     settings = source.settings(table, path)
     if not settings:
         raise source.error("this [[include]] is empty: give it what the extra run sets", path, at="key")
     return settings
 
 
-def _exclude(source: Source, table: Table, path: TomlPath) -> Rule:
+def _read_exclude(source: GridSource, table: Table, path: TomlPath) -> Rule:
     when = source.settings(table, path)
     if not when:
         raise source.error("this [[exclude]] is empty: it would drop every run", path, at="key")
     return Rule(when, {}, path)
 
 
-def _set(source: Source, table: Table, path: TomlPath) -> Rule:
+def _read_set(source: GridSource, table: Table, path: TomlPath) -> Rule:
     condition = table.get("when")
     if not isinstance(condition, dict) or not condition:
         raise source.error('[[set]] needs a condition: when = { optimizer = "sgd" }', (*path, "when"))

@@ -6,33 +6,33 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from labbench.grid.checks import BadValueError, shown, typed
-from labbench.grid.source import Reader, Source
+from labbench.grid.checks import BadValueError, convert_value, quote_value
+from labbench.grid.source import GridSource, ValueParser
 from labbench.params.param import Param
 from labbench.records import Goal, Resources, Runtime, Stop, default_goal
 
 
-def _steps(value: Any) -> Any:
+def _parse_steps(value: Any) -> Any:
     """`log_every`: a number of steps, or "auto"."""
     if isinstance(value, str) and value != "auto":
-        raise BadValueError(f'must be a number of steps or "auto", not {shown(value)}')
-    return value if value == "auto" else typed(Param("int", None, low=1), value)
+        raise BadValueError(f'must be a number of steps or "auto", not {quote_value(value)}')
+    return value if value == "auto" else convert_value(Param("int", None, low=1), value)
 
 
-def _seconds(value: Any) -> Any:
+def _parse_duration(value: Any) -> Any:
     """A duration: "2h", "90m", "1h30m", "30s", or a number of seconds."""
     if isinstance(value, str):
         if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", value):
-            raise BadValueError(f'must be a time such as "2h", "90m" or "30s", not {shown(value)}')
+            raise BadValueError(f'must be a time such as "2h", "90m" or "30s", not {quote_value(value)}')
         value = sum(float(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"[\d.]+[dhms]", value))
-    return typed(Param("float", None, above=0), value)
+    return convert_value(Param("float", None, above=0), value)
 
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 _GOAL = Param("str", None, choices=("min", "max"))
 
-_STOP: dict[str, Reader] = {
+_STOP: dict[str, ValueParser] = {
     "metric": Param("str", None),
     "goal": _GOAL,
     "patience": Param("int", None, low=1),
@@ -40,8 +40,8 @@ _STOP: dict[str, Reader] = {
     "min_delta": Param("float", None, low=0),
 }
 
-_RUNTIME: dict[str, Reader] = {
-    "log_every": _steps,
+_RUNTIME: dict[str, ValueParser] = {
+    "log_every": _parse_steps,
     "keep": Param("str", None, choices=("none", "last", "best")),
     "precision": Param("str", None, choices=("float32", "float64", "bf16")),
     "tf32": Param("bool", None),
@@ -49,18 +49,18 @@ _RUNTIME: dict[str, Reader] = {
     "data": Param("str", None, choices=("auto", "device", "host")),
     "loaders": Param("int", None, low=0),
     "engine": Param("str", None, choices=("auto", "loop", "stacked", "vmap")),
-    "snapshot_every": _seconds,
+    "snapshot_every": _parse_duration,
     "watch": Param("bool", None),
 }
 
-_RESOURCES: dict[str, Reader] = {
+_RESOURCES: dict[str, ValueParser] = {
     "gpus": Param("int", None, low=0),
     "retries": Param("int", None, low=0),
-    "timeout": _seconds,
+    "timeout": _parse_duration,
 }
 
 
-def read_metrics(source: Source) -> dict[str, Goal]:
+def read_metrics(source: GridSource) -> dict[str, Goal]:
     goals: dict[str, Goal] = {}
     for name, goal in source.table("metrics").items():
         if isinstance(goal, dict):
@@ -71,10 +71,10 @@ def read_metrics(source: Source) -> dict[str, Goal]:
     return goals
 
 
-def read_stop(source: Source, metrics: Mapping[str, Goal]) -> Stop | None:
+def read_stop(source: GridSource, metrics: Mapping[str, Goal]) -> Stop | None:
     if "stop" not in source.document:
         return None
-    options = _options(source, "stop", _STOP)
+    options = _read_options(source, "stop", _STOP)
     if "metric" not in options:
         raise source.error("[stop] needs a `metric`", ("stop",), at="key")
     if ("patience" in options) == ("target" in options):
@@ -89,15 +89,15 @@ def read_stop(source: Source, metrics: Mapping[str, Goal]) -> Stop | None:
     return Stop(**{**options, "goal": goal})
 
 
-def read_runtime(source: Source) -> Runtime:
-    return Runtime(**_options(source, "runtime", _RUNTIME))
+def read_runtime(source: GridSource) -> Runtime:
+    return Runtime(**_read_options(source, "runtime", _RUNTIME))
 
 
-def read_resources(source: Source) -> Resources:
-    return Resources(**_options(source, "resources", _RESOURCES))
+def read_resources(source: GridSource) -> Resources:
+    return Resources(**_read_options(source, "resources", _RESOURCES))
 
 
-def _options(source: Source, name: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
+def _read_options(source: GridSource, name: str, readers: Mapping[str, ValueParser]) -> dict[str, Any]:
     """The keys of a table of fixed keys, those that the file gives."""
     table = source.table(name)
     source.require_known(table, (name,), readers)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from labbench.errors import GridError, did_you_mean
-from labbench.grid.checks import BadValueError, typed
+from labbench.grid.checks import BadValueError, convert_value
 from labbench.grid.toml_positions import Path as TomlPath
 from labbench.grid.toml_positions import Positions, find_positions
 from labbench.params.param import Param
 
 Table: TypeAlias = Mapping[str, Any]
 
-Reader: TypeAlias = Param | Callable[[Any], Any]
+ValueParser: TypeAlias = Param | Callable[[Any], Any]
 """What a value must be: a parameter, or a function that returns it as it is used or raises BadValueError."""
 
 
@@ -34,7 +34,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class GridSource:
     """What a person wrote: the file and the overrides of the command line."""
 
     file: str
@@ -57,10 +57,10 @@ class Source:
             path = path[:-1]
         return GridError(message, file=self.file)
 
-    def read(self, reader: Reader, value: Any, name: str, path: TomlPath) -> Any:
+    def read(self, reader: ValueParser, value: Any, name: str, path: TomlPath) -> Any:
         """A value as it is used, or an error that calls it by its name."""
         try:
-            return typed(reader, value) if isinstance(reader, Param) else reader(value)
+            return convert_value(reader, value) if isinstance(reader, Param) else reader(value)
         except BadValueError as problem:
             if problem.index is None:
                 raise self.error(f"{name} {problem}", path) from None
@@ -118,7 +118,7 @@ class Source:
             raise self.error(f"{setting.key} cannot be a date or a time: put quotes around {value}", path)
 
 
-def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
+def read_source(path: Path, overrides: Sequence[str] = ()) -> GridSource:
     """Read a grid file. Raises GridError when there is none, or none that is TOML."""
     file = str(path)
     try:
@@ -139,10 +139,10 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
         raise GridError("is nested too deeply", file=file) from None
     except ValueError:
         raise GridError("TOML: an integer of thousands of digits", file=file) from None
-    return Source(file, text, document, positions, tuple(overrides))
+    return GridSource(file, text, document, positions, tuple(overrides))
 
 
-def override_settings(source: Source) -> dict[str, Setting]:
+def override_settings(source: GridSource) -> dict[str, Setting]:
     """The settings of `--set key=value`: values are TOML, and a bare word is a string. The last of a key wins."""
     found: dict[str, Setting] = {}
     for index, override in enumerate(source.overrides):

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labbench.errors import InputError
-from labbench.export import restored
-from labbench.store.maintenance.external_runs import ForeignRun, Import
-from labbench.store.maintenance.keeper import Keeper
+from labbench.export import unescape_formula
+from labbench.store.maintenance.external_runs import Import, ImportedRun
+from labbench.store.maintenance.keeper import MaintenanceWriter
 
-_NEEDED = ("run", "metric", "step", "value")
-_AT_ONCE = 100_000
+_REQUIRED_COLUMNS = ("run", "metric", "step", "value")
+_ROWS_PER_BATCH = 100_000
 """Points in memory."""
 
 
-class Point(NamedTuple):
+class CsvPoint(NamedTuple):
     """A row: of which run, and what was logged."""
 
     run: str
@@ -42,39 +42,39 @@ def import_csv(database: Path, file: Path) -> tuple[int, int]:
     first = next(points, None)  # what is no CSV at all shall not make a database
     if first is None:
         raise InputError(f"{file}: there are no rows in it")
-    with Keeper(database) as keeper, keeper.importing() as incoming:
+    with MaintenanceWriter(database) as keeper, keeper.importing() as incoming:
         ids: dict[tuple[str, str], int | None] = {}
-        series: dict[tuple[int, str], list[Point]] = defaultdict(list)
+        series: dict[tuple[int, str], list[CsvPoint]] = defaultdict(list)
         for number, point in enumerate(chain([first], points), 1):
             place = (point.experiment, point.run)
             if place not in ids:
-                ids[place] = incoming.begin(ForeignRun("csv", point.run, point.name, point.experiment))
+                ids[place] = incoming.begin(ImportedRun("csv", point.run, point.name, point.experiment))
             if (run_id := ids[place]) is not None:
                 series[run_id, point.metric].append(point)
-            if number % _AT_ONCE == 0:
-                _add(incoming, series)
+            if number % _ROWS_PER_BATCH == 0:
+                _add_series(incoming, series)
                 series.clear()
-        _add(incoming, series)
+        _add_series(incoming, series)
         return incoming.n_new, incoming.n_known
 
 
-def read_points(path: Path) -> Iterator[Point]:
+def read_points(path: Path) -> Iterator[CsvPoint]:
     """The rows of a long CSV, one by one."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             headings = next(rows, [])
-            for name in _NEEDED:
+            for name in _REQUIRED_COLUMNS:
                 if name not in headings:
                     columns = "run,name,experiment,metric,step,time,value"
                     raise InputError(f"{path}:1: no column `{name}`; a long CSV has {columns}")
             # a column that may be left out is looked up behind the row
-            at = {name: headings.index(name) if name in headings else -1 for name in Point._fields}
+            at = {name: headings.index(name) if name in headings else -1 for name in CsvPoint._fields}
             for row in rows:
                 if len(row) != len(headings):
                     raise InputError(f"{path}:{rows.line_num}: {len(row)} cells under {len(headings)} headings")
                 try:
-                    yield _point([*row, ""], at, path.stem)
+                    yield _parse_row([*row, ""], at, path.stem)
                 except ValueError as error:
                     raise InputError(f"{path}:{rows.line_num}: {error}") from None
     except OSError as error:
@@ -83,27 +83,32 @@ def read_points(path: Path) -> Iterator[Point]:
         raise InputError(f"{path}: this is no CSV in UTF-8: {error}") from error
 
 
-def _point(row: Sequence[str], at: Mapping[str, int], file: str) -> Point:
+def _parse_row(row: Sequence[str], at: Mapping[str, int], file: str) -> CsvPoint:
     """A row of cells. ValueError says what is wrong with it."""
-    texts = _texts(row[at["run"]], row[at["name"]], row[at["experiment"]], row[at["metric"]], file)
+    texts = _run_labels(row[at["run"]], row[at["name"]], row[at["experiment"]], row[at["metric"]], file)
     try:
         step, seconds, value = int(row[at["step"]]), float(row[at["time"]] or 0), float(row[at["value"]])
     except ValueError as error:
         raise ValueError(f"step, time and value must be numbers, the step a whole one ({error})") from None
     if not -(2**53) < step < 2**53 or not abs(seconds) < 2**40:
         raise ValueError(f"step {step} or time {seconds} is out of range")
-    return Point(*texts, step, seconds, value)
+    return CsvPoint(*texts, step, seconds, value)
 
 
 @lru_cache(maxsize=1024)  # the same in row after row
-def _texts(run: str, name: str, experiment: str, metric: str, file: str) -> tuple[str, str, str, str]:
+def _run_labels(run: str, name: str, experiment: str, metric: str, file: str) -> tuple[str, str, str, str]:
     """What a row belongs to; without a name or experiment it has those of its run and its file."""
     if not run or not metric:
         raise ValueError("a point needs a run and a metric")
-    return restored(run), restored(name or run), restored(experiment) or file, restored(metric)
+    return (
+        unescape_formula(run),
+        unescape_formula(name or run),
+        unescape_formula(experiment) or file,
+        unescape_formula(metric),
+    )
 
 
-def _add(incoming: Import, series: Mapping[tuple[int, str], list[Point]]) -> None:
+def _add_series(incoming: Import, series: Mapping[tuple[int, str], list[CsvPoint]]) -> None:
     for (run_id, metric), points in series.items():
         milliseconds = [round(1000 * point.time) for point in points]
         incoming.add(run_id, metric, [point.step for point in points], milliseconds, [point.value for point in points])

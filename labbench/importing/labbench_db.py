@@ -11,18 +11,18 @@ from typing import IO
 
 from labbench.errors import InputError
 from labbench.files import files_folder, open_without_links, run_folder, write_atomically
-from labbench.store.maintenance.keeper import Keeper
-from labbench.store.maintenance.merge import Merged
+from labbench.store.maintenance.keeper import MaintenanceWriter
+from labbench.store.maintenance.merge import MergeResult
 from labbench.store.reader import Reader
 
 
-def import_labbench(database: Path, other: Path) -> Merged:
+def import_labbench(database: Path, other: Path) -> MergeResult:
     """Bring in the runs of `other` that the database lacks or that have gone on there; `other` stays as it is.
 
     Raises InputError where `other` is no labbench database, or the same one.
     """
     Reader(other).close()  # what is none shall not make a database
-    with Keeper(database) as keeper:
+    with MaintenanceWriter(database) as keeper:
         if other.resolve() == keeper.path:
             raise InputError(f"{other}: this is the database itself")
         merged = keeper.merge(other)

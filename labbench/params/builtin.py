@@ -9,7 +9,7 @@ from labbench.params.layers import ACTIVATION_NAMES, Shape, check_words
 from labbench.params.param import Param, Params
 from labbench.records import Config
 
-ALTERATIONS: dict[str, Param] = {
+CORRUPTION: dict[str, Param] = {
     "train_size": Param("int", None, "samples to train on, classes in proportion; all if not given", low=1),
     "classes": Param("ints", None, "the classes to tell apart, numbered anew in this order; all if not given", low=0),
     "label_noise": Param("float", 0.0, "share of the training labels replaced by another class", low=0.0, high=1.0),
@@ -39,7 +39,7 @@ INIT_FROM = Param(
     "weights to begin with: a .safetensors or .pt file, or run:KEY, a run of this database that kept its model",
     per_run=True,
 )
-STARTS: dict[str, Param] = {
+INITIAL_WEIGHTS: dict[str, Param] = {
     "init_from": INIT_FROM,
     "freeze": Param("bool", False, "only the last layer learns; all before it stays as it began"),
 }
@@ -52,8 +52,8 @@ IMAGES: dict[str, Param] = {
     "kernel": Param("int", 3, "side of the convolution kernels (cnn)", low=1, high=8),
     "pooling": Param("str", "max", "2x2 pooling after each convolution (cnn)", choices=("max", "avg", "none")),
     **DENSE,
-    **STARTS,
-    **ALTERATIONS,
+    **INITIAL_WEIGHTS,
+    **CORRUPTION,
 }
 """Networks for images, where they begin, and what may be done to these."""
 
@@ -75,7 +75,7 @@ TOYS: dict[str, tuple[int, int]] = {
 }
 """Inputs and classes of each data set of the task `toy`."""
 
-LABELS = {key: ALTERATIONS[key] for key in ("train_size", "label_noise", "random_labels")}
+LABELS = {key: CORRUPTION[key] for key in ("train_size", "label_noise", "random_labels")}
 
 PRETRAINED: dict[str, Param] = {
     "hidden": Param("ints", [64, 64], DENSE["hidden"].help, low=1),

@@ -9,12 +9,12 @@ from pathlib import Path
 from labbench.errors import InputError
 from labbench.files import MODEL, run_folder
 
-RUN = "run:"
+RUN_PREFIX = "run:"
 """What a run's key stands behind, where a checkpoint may be a file or what a run kept."""
-WEIGHTS = (".safetensors", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
-def data_at(path: str) -> Path:
+def resolve_data_path(path: str) -> Path:
     """Where a person's own data lie. Raises InputError where nothing does."""
     if not path:
         raise InputError('say where the data are: path = "table.csv", "arrays.npz" or a folder of images')
@@ -24,12 +24,12 @@ def data_at(path: str) -> Path:
     return place
 
 
-def checkpoint_at(word: str, files: Path | None) -> Path:
+def resolve_checkpoint(word: str, files: Path | None) -> Path:
     """The file of weights that `init_from` names: its path, or `run:KEY`, whose model lies in the database's `files`.
 
     Raises InputError where there is none.
     """
-    key = word.removeprefix(RUN)
+    key = word.removeprefix(RUN_PREFIX)
     if key != word:
         kept = None if files is None else run_folder(files, key) / MODEL
         if kept is None or not kept.is_file():
@@ -37,8 +37,10 @@ def checkpoint_at(word: str, files: Path | None) -> Path:
             raise InputError(f'init_from = "{word}": that run kept no model: {keep}')
         return kept
     file = Path(word).expanduser().resolve()
-    if file.suffix not in WEIGHTS:
-        raise InputError(f'init_from = "{word}": give a file of weights ({", ".join(WEIGHTS)}), or {RUN}KEY')
+    if file.suffix not in WEIGHT_SUFFIXES:
+        raise InputError(
+            f'init_from = "{word}": give a file of weights ({", ".join(WEIGHT_SUFFIXES)}), or {RUN_PREFIX}KEY'
+        )
     if not file.is_file():
         raise InputError(
             f"init_from: there is no file {file} (a path counts from the folder where labbench is started)"
@@ -46,7 +48,7 @@ def checkpoint_at(word: str, files: Path | None) -> Path:
     return file
 
 
-def digest(place: Path) -> str:
+def content_digest(place: Path) -> str:
     """SHA-256, hexadecimal, of a file, or of the names and contents in a folder; hidden files do not count.
 
     The ending of a file's name says how to read it, so it counts too. Raises InputError for what cannot be read.

@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # the TUI's first paint does without numpy
     import numpy as np
     from numpy.typing import NDArray
 
-NONE = "no pictures of its network: a grid with `[runtime] watch = true` leaves some at the end of a run"
+NO_PORTRAIT_MESSAGE = "no pictures of its network: a grid with `[runtime] watch = true` leaves some at the end of a run"
 """Said of a run without a portrait."""
-BINS = 16
+HISTOGRAM_BINS = 16
 """Of a histogram."""
-Kind = Literal["activations", "gradients"]
+HistogramKind = Literal["activations", "gradients"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Histogram:
     """How the outputs of a layer, or the gradients by its parameters, were spread after an epoch."""
 
     epoch: int
-    kind: Kind
+    kind: HistogramKind
     layer: str
     low: float
     """Where the first bin begins; of gradients it is the decimal logarithm of the magnitude that is counted."""
@@ -92,7 +92,7 @@ def write_portrait(path: Path, portrait: Portrait) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as file:
-        np.savez_compressed(file, **_arrays(portrait))
+        np.savez_compressed(file, **_to_arrays(portrait))
 
 
 def read_portrait(path: Path) -> Portrait | None:
@@ -103,7 +103,7 @@ def read_portrait(path: Path) -> Portrait | None:
 
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return _portrait({name: file[name] for name in file.files})
+            return _from_arrays({name: file[name] for name in file.files})
     except (
         AttributeError,
         OSError,
@@ -118,7 +118,7 @@ def read_portrait(path: Path) -> Portrait | None:
         raise InputError(f"{path} is no portrait of a run ({error}): delete it, or train the run again") from error
 
 
-def _arrays(portrait: Portrait) -> dict[str, Any]:
+def _to_arrays(portrait: Portrait) -> dict[str, Any]:
     import numpy as np
 
     arrays: dict[str, Any] = {"epoch": portrait.epoch}
@@ -138,43 +138,46 @@ def _arrays(portrait: Portrait) -> dict[str, Any]:
     return arrays
 
 
-def _portrait(arrays: dict[str, NDArray[Any]]) -> Portrait:
+def _from_arrays(arrays: dict[str, NDArray[Any]]) -> Portrait:
     """The reverse. Raises ValueError or KeyError where the arrays do not fit together."""
     mistakes = plane = None
     histograms: list[Histogram] = []
     if "mistakes/images" in arrays:
-        images = _shaped(arrays["mistakes/images"], 4, channels=True).astype("uint8")
-        labels, probabilities = arrays["mistakes/labels"].astype("int64"), _shaped(arrays["mistakes/probabilities"], 2)
-        _alike(images, labels, probabilities)
+        images = _check_shape(arrays["mistakes/images"], 4, channels=True).astype("uint8")
+        labels, probabilities = (
+            arrays["mistakes/labels"].astype("int64"),
+            _check_shape(arrays["mistakes/probabilities"], 2),
+        )
+        _check_equal_lengths(images, labels, probabilities)
         mistakes = Mistakes(images, labels, probabilities)
     if "plane/scores" in arrays:
-        points, labels = _shaped(arrays["plane/points"], 2), arrays["plane/labels"].astype("int64")
-        _alike(points, labels)
-        left, right, bottom, top = _finite(arrays["plane/bounds"]).astype(float).tolist()
-        plane = Plane(_shaped(arrays["plane/scores"], 3), (left, right, bottom, top), points, labels)
+        points, labels = _check_shape(arrays["plane/points"], 2), arrays["plane/labels"].astype("int64")
+        _check_equal_lengths(points, labels)
+        left, right, bottom, top = _check_finite(arrays["plane/bounds"]).astype(float).tolist()
+        plane = Plane(_check_shape(arrays["plane/scores"], 3), (left, right, bottom, top), points, labels)
     if "histograms/counts" in arrays:
         columns = [arrays[f"histograms/{name}"] for name in ("epoch", "kind", "layer", "low", "high", "counts")]
-        _shaped(columns[-1], 2)
-        _alike(*columns)
+        _check_shape(columns[-1], 2)
+        _check_equal_lengths(*columns)
         for epoch, kind, layer, low, high, counts in zip(*columns, strict=True):
-            named: Kind = "gradients" if str(kind) == "gradients" else "activations"
+            named: HistogramKind = "gradients" if str(kind) == "gradients" else "activations"
             histograms.append(Histogram(int(epoch), named, str(layer), float(low), float(high), counts))
     confusion, weights = arrays.get("confusion"), arrays.get("weights")
     if confusion is not None and (confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]):
         raise ValueError("a confusion matrix is square")
     if weights is not None:
-        _shaped(weights, 4, channels=True)
+        _check_shape(weights, 4, channels=True)
     return Portrait(int(arrays["epoch"]), confusion, mistakes, plane, weights, histograms)
 
 
-def _shaped(array: NDArray[Any], dimensions: int, *, channels: bool = False) -> NDArray[Any]:
-    _finite(array)
+def _check_shape(array: NDArray[Any], dimensions: int, *, channels: bool = False) -> NDArray[Any]:
+    _check_finite(array)
     if array.ndim != dimensions or not array.size or (channels and array.shape[-1] not in (1, 3)):
         raise ValueError(f"an array has the shape {array.shape}")
     return array
 
 
-def _finite(array: NDArray[Any]) -> NDArray[Any]:
+def _check_finite(array: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     if not np.isfinite(array).all():
@@ -182,6 +185,6 @@ def _finite(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _alike(*arrays: NDArray[Any]) -> None:
+def _check_equal_lengths(*arrays: NDArray[Any]) -> None:
     if len({len(array) for array in arrays}) != 1:
         raise ValueError("arrays that belong together have different lengths")

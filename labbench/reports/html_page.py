@@ -21,19 +21,19 @@ from numpy.typing import NDArray
 from labbench.analysis import Answer
 from labbench.analysis.answer import ParameterAnswer
 from labbench.analysis.setup_costs import Efficiency
-from labbench.charts.bands import band
+from labbench.charts.bands import make_band
 from labbench.charts.series import Floats
 from labbench.records import RunRecord
-from labbench.reports.formatting import describe, with_interval
+from labbench.reports.formatting import describe_settings, format_interval
 from labbench.reports.sentences import cost_sentences, sentences
-from labbench.reports.tables import STAR, Sheet, other_tables, setups_table
-from labbench.reports.text_charts import effect_values, importance_rows
+from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table
+from labbench.reports.text_charts import effect_labels, importance_rows
 from labbench.store.reader import Reader
 from labbench.text import clean
 
-COLUMNS = 300
+MAX_CURVE_POINTS = 300
 """Places at which a curve is drawn."""
-MOST_CURVES = 60
+MAX_CURVES = 60
 """Set-ups whose curves the page holds, the best ones; more cannot be told apart, and make a page of megabytes."""
 
 
@@ -50,25 +50,25 @@ class SetupCurve:
     """How many runs have a value there: runs end at different steps."""
 
 
-def setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: str) -> list[SetupCurve]:
+def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: str) -> list[SetupCurve]:
     """A curve for each set-up (a config without its seed), the best ones first, named by what differs."""
     setups: dict[str, list[RunRecord]] = {}
     for run in runs:
         if metric in run.summary:
             setups.setdefault(json.dumps(_without_seed(run.config), sort_keys=True), []).append(run)
-    order = sorted(setups.values(), key=lambda members: _typical(members, metric, goal))[:MOST_CURVES]
+    order = sorted(setups.values(), key=lambda members: _ranking_key(members, metric, goal))[:MAX_CURVES]
     configs = [members[0].config for members in setups.values()]
-    differing = _differing(configs)
+    differing = _differing_keys(configs)
     levels = {key: [config[key] for config in configs if key in config] for key in differing}
-    read = reader.curves([run.id for members in order for run in members], metric, COLUMNS, times=False)
+    read = reader.curves([run.id for members in order for run in members], metric, MAX_CURVE_POINTS, times=False)
     curves = []
     for members in order:
         parts = [(read[run.id].first_step.astype(np.float64), read[run.id].mean) for run in members if run.id in read]
         steps = np.unique(np.concatenate([x for x, _ in parts]))
-        places = np.linspace(0, len(steps) - 1, min(COLUMNS, len(steps))).round().astype(int)  # with both ends
-        joined = band(parts, steps[places])
+        places = np.linspace(0, len(steps) - 1, min(MAX_CURVE_POINTS, len(steps))).round().astype(int)  # with both ends
+        joined = make_band(parts, steps[places])
         settings = {key: members[0].config[key] for key in differing if key in members[0].config}
-        name = describe(settings, levels) or "all runs"
+        name = describe_settings(settings, levels) or "all runs"
         curves.append(SetupCurve(clean(name), joined.x, joined.mean, joined.low, joined.high, joined.n))
     return curves
 
@@ -77,7 +77,7 @@ def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "seed"}
 
 
-def _typical(members: Sequence[RunRecord], metric: str, goal: str) -> float:
+def _ranking_key(members: Sequence[RunRecord], metric: str, goal: str) -> float:
     """The mean of what the runs of a set-up reached, smaller for better."""
     reached = [summary.min if goal == "min" else summary.max for summary in (run.summary[metric] for run in members)]
     known = [value for value in reached if value is not None]
@@ -85,86 +85,88 @@ def _typical(members: Sequence[RunRecord], metric: str, goal: str) -> float:
     return mean if goal == "min" else -mean
 
 
-def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for config in configs for key in _without_seed(config))
     return [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
 
 
-def page(answer: Answer, spent: Efficiency | None, curves: Sequence[SetupCurve]) -> str:
+def render_page(answer: Answer, spent: Efficiency | None, curves: Sequence[SetupCurve]) -> str:
     """The whole page, HTML. `spent` is what results have cost."""
     first, *others = [*sentences(answer), *cost_sentences(answer, spent)]
     setups = setups_table(answer)
     template = Template(files("labbench.reports").joinpath("answer_page.html").read_text(encoding="utf-8"))
     return template.substitute(
-        title=_text(f"{answer.metric}: which set-up is best, and why"),
-        metric=_text(answer.metric),
-        verdict=_text(first),
-        sentences="\n".join(f"<li>{_text(line)}</li>" for line in others),
-        setups=_sheet(setups) if setups is not None else "",
-        importance=_importance(answer),
-        parameters="\n".join(_parameter(parameter, answer) for parameter in answer.parameters),
-        tables="\n".join(map(_sheet, other_tables(answer, spent))),
-        data=_json([_plain(curve) for curve in curves]),
-        shown=f"{len(curves)} set-ups" if len(curves) < MOST_CURVES else f"the best {MOST_CURVES} set-ups",
+        title=_escape(f"{answer.metric}: which set-up is best, and why"),
+        metric=_escape(answer.metric),
+        verdict=_escape(first),
+        sentences="\n".join(f"<li>{_escape(line)}</li>" for line in others),
+        setups=_render_report_table(setups) if setups is not None else "",
+        importance=_render_importance(answer),
+        parameters="\n".join(_render_parameter(parameter, answer) for parameter in answer.parameters),
+        tables="\n".join(map(_render_report_table, other_tables(answer, spent))),
+        data=_script_json([_curve_document(curve) for curve in curves]),
+        shown=f"{len(curves)} set-ups" if len(curves) < MAX_CURVES else f"the best {MAX_CURVES} set-ups",
     )
 
 
-def _sheet(sheet: Sheet) -> str:
+def _render_report_table(sheet: ReportTable) -> str:
     """A table with its title; means shaded from the worst to the best, which has a star."""
     rows = []
     for number, row in enumerate(sheet.rows):
-        cells = [f'<th scope="row">{_text(row[0])}</th>']
+        cells = [f'<th scope="row">{_escape(row[0])}</th>']
         for place, cell in enumerate(row[1:], start=1):
             shade = sheet.shades[number][place - 1] if sheet.shades else None
             style = f' style="--share: {shade:.0%}" class="shaded"' if shade is not None else ""
-            cells.append(f"<td{style}>{_text(f'{STAR} {cell}' if sheet.best == (number, place) else cell)}</td>")
+            cells.append(f"<td{style}>{_escape(f'{STAR} {cell}' if sheet.best == (number, place) else cell)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<h3>{_text(sheet.title)}</h3>{_table(sheet.header, rows)}"
+    return f"<h3>{_escape(sheet.title)}</h3>{_render_table(sheet.header, rows)}"
 
 
-def _importance(answer: Answer) -> str:
+def _render_importance(answer: Answer) -> str:
     """Where the variance comes from, as bars."""
     rows = [
-        f'<tr><th scope="row">{_text(name)}</th><td><meter value="{share:.4f}"></meter></td>'
-        f"<td>{share:.0%}</td><td>{_text(interval)}</td></tr>"
+        f'<tr><th scope="row">{_escape(name)}</th><td><meter value="{share:.4f}"></meter></td>'
+        f"<td>{share:.0%}</td><td>{_escape(interval)}</td></tr>"
         for name, share, interval in importance_rows(answer)
     ]
     head = "<h2>Where the variance comes from</h2>"
-    return f"{head}{_table(['', '', 'share', '95 %'], rows)}" if rows else ""
+    return f"{head}{_render_table(['', '', 'share', '95 %'], rows)}" if rows else ""
 
 
-def _parameter(parameter: ParameterAnswer, answer: Answer) -> str:
+def _render_parameter(parameter: ParameterAnswer, answer: Answer) -> str:
     """What a parameter's values do, on average over the rest of the grid."""
     effects = parameter.marginal.effects
     known = [effect.interval.mean for effect in effects if effect.n]
     best = (min if answer.goal == "min" else max)(known, default=math.nan)
     rows = [
-        _row(
+        _render_row(
             [
                 f"{STAR} {value}" if effect.n and effect.interval.mean == best else value,
-                with_interval(effect.interval) if effect.n else "no result",
+                format_interval(effect.interval) if effect.n else "no result",
                 f"{effect.n}" + (f", {effect.diverged} {answer.lost}" if effect.diverged else ""),
             ]
         )
-        for effect, value in zip(effects, effect_values(parameter), strict=True)
+        for effect, value in zip(effects, effect_labels(parameter), strict=True)
     ]
-    return f"<section><h3>{_text(parameter.name)}</h3>{_table(['value', 'mean [95 %]', 'runs'], rows)}</section>"
+    return (
+        f"<section><h3>{_escape(parameter.name)}</h3>{_render_table(['value', 'mean [95 %]', 'runs'], rows)}</section>"
+    )
 
 
-def _table(header: Sequence[str], rows: Sequence[str]) -> str:
-    cells = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
+def _render_table(header: Sequence[str], rows: Sequence[str]) -> str:
+    cells = "".join(f'<th scope="col">{_escape(name)}</th>' for name in header)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
+def _render_row(cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<td>{_escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
-def _text(text: str) -> str:
+def _escape(text: str) -> str:
     return html.escape(clean(text))
 
 
-def _plain(curve: SetupCurve) -> dict[str, Any]:
+def _curve_document(curve: SetupCurve) -> dict[str, Any]:
     """What the script draws; null where nothing is."""
 
     def short(values: Floats) -> list[float | None]:
@@ -174,7 +176,7 @@ def _plain(curve: SetupCurve) -> dict[str, Any]:
     return {"name": curve.name, "n": curve.n.tolist(), **{key: short(values) for key, values in arrays.items()}}
 
 
-def _json(value: Any) -> str:
+def _script_json(value: Any) -> str:
     """JSON that may stand in a script element: nothing in it ends the element or begins a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

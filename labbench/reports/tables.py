@@ -9,18 +9,25 @@ from typing import Any
 from labbench.analysis.answer import Answer, Estimate, HeatMap
 from labbench.analysis.costs import Basin
 from labbench.analysis.intervals import Interval
-from labbench.analysis.setup_costs import Efficiency, Spending
-from labbench.reports.formatting import describe, levels_of, short, two_digits, value_text, with_interval
-from labbench.text import clean, duration, fit, number, setting, width
+from labbench.analysis.setup_costs import Efficiency, SetupCosts
+from labbench.reports.formatting import (
+    describe_settings,
+    format_interval,
+    format_mean,
+    format_two_digits,
+    format_value,
+    parameter_levels,
+)
+from labbench.text import cell_width, clean, fit_to_width, format_duration, format_number, format_setting
 
-GAP = "   "
+COLUMN_GAP = "   "
 STAR = "★"
-LOST = "✗"
+DIVERGED_SIGN = "✗"
 """Before the number of runs that diverged."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class ReportTable:
     """A titled table; every cell is cleaned text. The first column has words, the others numbers."""
 
     title: str
@@ -32,57 +39,63 @@ class Sheet:
     """Of a table of means, by row and column but the first: 0 for the worst to 1 for the best; None for no mean."""
 
 
-def other_tables(answer: Answer, spent: Efficiency | None) -> list[Sheet]:
+def other_tables(answer: Answer, spent: Efficiency | None) -> list[ReportTable]:
     """What there is beside the set-ups: means by two parameters, learning rates, costs."""
-    found = [*(_two_way(answer, heat_map) for heat_map in answer.heat_maps), _rates(answer), _costs(answer, spent)]
+    found = [
+        *(_heat_map_table(answer, heat_map) for heat_map in answer.heat_maps),
+        _rate_ranges_table(answer),
+        _costs_table(answer, spent),
+    ]
     return [sheet for sheet in found if sheet is not None]
 
 
-def sheet_lines(sheet: Sheet, columns: int) -> list[str]:
+def table_lines(sheet: ReportTable, columns: int) -> list[str]:
     """The table as aligned text, no line longer than `columns`."""
-    table = [sheet.header, *(_starred(sheet, index) for index in range(len(sheet.rows)))]
-    sizes = [max(width(row[place]) for row in table) for place in range(len(sheet.header))]
+    table = [sheet.header, *(_row_with_star(sheet, index) for index in range(len(sheet.rows)))]
+    sizes = [max(cell_width(row[place]) for row in table) for place in range(len(sheet.header))]
     lines = [
-        GAP.join(fit(cell, size, right=place > 0) for place, (cell, size) in enumerate(zip(row, sizes, strict=True)))
+        COLUMN_GAP.join(
+            fit_to_width(cell, size, right=place > 0) for place, (cell, size) in enumerate(zip(row, sizes, strict=True))
+        )
         for row in table
     ]
-    return [fit(line.rstrip(), columns).rstrip() for line in lines]
+    return [fit_to_width(line.rstrip(), columns).rstrip() for line in lines]
 
 
-def _starred(sheet: Sheet, index: int) -> tuple[str, ...]:
+def _row_with_star(sheet: ReportTable, index: int) -> tuple[str, ...]:
     row = sheet.rows[index]
     if sheet.best is None or sheet.best[0] != index:
         return row
     return tuple(f"{STAR} {cell}" if place == sheet.best[1] else cell for place, cell in enumerate(row))
 
 
-def setups_table(answer: Answer) -> Sheet | None:
+def setups_table(answer: Answer) -> ReportTable | None:
     """The best set-ups by name, with everything that is known of each."""
     if len(answer.ranking) < 2:
         return None
     many = any(estimate.iqm is not None for estimate in answer.ranking)
     lost = any(estimate.diverged for estimate in answer.ranking)
     header = ("set-up", "mean [95 %]", "median", *(["IQM"] if many else []), "sd", "seeds")
-    rows = tuple(_setup(estimate, answer, many, lost) for estimate in answer.ranking)
+    rows = tuple(_setup_row(estimate, answer, many, lost) for estimate in answer.ranking)
     shown = "the set-ups" if len(rows) == answer.counts.setups else f"the best {len(rows)} of {answer.counts.setups}"
     title = f"{shown} by {clean(answer.metric)}"
-    return Sheet(title, (*header, *([answer.lost] if lost else []), "time a run"), rows)
+    return ReportTable(title, (*header, *([answer.lost] if lost else []), "time a run"), rows)
 
 
-def _setup(estimate: Estimate, answer: Answer, many: bool, lost: bool) -> tuple[str, ...]:
+def _setup_row(estimate: Estimate, answer: Answer, many: bool, lost: bool) -> tuple[str, ...]:
     return (
-        describe(estimate.differing, levels_of(answer)) or "the only set-up",
-        with_interval(estimate.interval),
-        short(Interval(estimate.median, estimate.interval.low, estimate.interval.high)),
-        *([number(estimate.iqm)] if many else []),
-        "" if estimate.spread is None else two_digits(estimate.spread),
+        describe_settings(estimate.differing, parameter_levels(answer)) or "the only set-up",
+        format_interval(estimate.interval),
+        format_mean(Interval(estimate.median, estimate.interval.low, estimate.interval.high)),
+        *([format_number(estimate.iqm)] if many else []),
+        "" if estimate.spread is None else format_two_digits(estimate.spread),
         str(estimate.n),
         *([f"{estimate.diverged} of {estimate.runs}"] if lost else []),
-        _seconds(estimate.seconds),
+        _format_seconds(estimate.seconds),
     )
 
 
-def _two_way(answer: Answer, heat_map: HeatMap) -> Sheet:
+def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
     """Means by two parameters, the best starred."""
     table = heat_map.table
     means = [[cell.interval.mean if cell.n else None for cell in line] for line in table.cells]
@@ -97,78 +110,78 @@ def _two_way(answer: Answer, heat_map: HeatMap) -> Sheet:
     def cell_text(row: int, column: int) -> str:
         cell = table.cells[row][column]
         if cell.n:
-            return short(cell.interval) + (f" {LOST}{cell.diverged}" if cell.diverged else "")
+            return format_mean(cell.interval) + (f" {DIVERGED_SIGN}{cell.diverged}" if cell.diverged else "")
         return answer.lost if cell.diverged else "–" if cell.runs else ""
 
     names = tuple(clean(name) for name in heat_map.names)
     rows = tuple(
-        (value_text(value, table.rows), *(cell_text(row, column) for column in range(len(table.columns))))
+        (format_value(value, table.rows), *(cell_text(row, column) for column in range(len(table.columns))))
         for row, value in enumerate(table.rows)
     )
     place = next(((r, c + 1) for r, line in enumerate(means) for c, mean in enumerate(line) if mean == best), None)
-    header = (f"{names[0]} \\ {names[1]}", *(value_text(value, table.columns) for value in table.columns))
+    header = (f"{names[0]} \\ {names[1]}", *(format_value(value, table.columns) for value in table.columns))
     shades = tuple(tuple(shade(mean) for mean in line) for line in means)
-    lost = f" ({LOST} {answer.lost})" if any(cell.diverged for line in table.cells for cell in line) else ""
+    lost = f" ({DIVERGED_SIGN} {answer.lost})" if any(cell.diverged for line in table.cells for cell in line) else ""
     title = f"{clean(answer.metric)} by {names[0]} and {names[1]}, mean over the rest{lost}"
-    return Sheet(title, header, rows, place, shades)
+    return ReportTable(title, header, rows, place, shades)
 
 
-def _rates(answer: Answer) -> Sheet | None:
+def _rate_ranges_table(answer: Answer) -> ReportTable | None:
     """How forgiving each value of a parameter is towards the learning rate."""
     if not answer.rate_ranges:
         return None
     rate = clean(answer.rate_ranges[0].rate)
-    levels = levels_of(answer)
+    levels = parameter_levels(answer)
     rows = tuple(
-        (f"{clean(found.name)} {value_text(found.value, levels.get(found.name, ()))}", *_basin(found.basin))
+        (f"{clean(found.name)} {format_value(found.value, levels.get(found.name, ()))}", *_basin_cells(found.basin))
         for found in answer.rate_ranges
     )
     title = f"{rate} within 5 % of the best, the rest tuned"
-    return Sheet(title, ("with", f"best {rate}", "from", "to", "decades"), rows)
+    return ReportTable(title, ("with", f"best {rate}", "from", "to", "decades"), rows)
 
 
-def _basin(basin: Basin | None) -> tuple[str, ...]:
+def _basin_cells(basin: Basin | None) -> tuple[str, ...]:
     if basin is None:
         return ("none", "", "", "")
-    low = f"≤ {setting(basin.low)}" if basin.open_below else setting(basin.low)
-    high = f"≥ {setting(basin.high)}" if basin.open_above else setting(basin.high)
-    return (setting(basin.best), low, high, f"{basin.decades:.1f}")
+    low = f"≤ {format_setting(basin.low)}" if basin.open_below else format_setting(basin.low)
+    high = f"≥ {format_setting(basin.high)}" if basin.open_above else format_setting(basin.high)
+    return (format_setting(basin.best), low, high, f"{basin.decades:.1f}")
 
 
-def _costs(answer: Answer, spent: Efficiency | None) -> Sheet | None:
+def _costs_table(answer: Answer, spent: Efficiency | None) -> ReportTable | None:
     """Steps, samples and seconds to the target, the quickest set-ups first."""
     if spent is None or not spent.setups:
         return None
     axes = list(spent.setups[0].reached)
     rows = tuple(
         (
-            describe(one.differing, levels_of(answer)) or "the only set-up",
+            describe_settings(one.differing, parameter_levels(answer)) or "the only set-up",
             f"{one.reached['steps'].reached} of {one.reached['steps'].runs}",
-            *(_cost(one, axis) for axis in axes),
-            "" if one.area is None else with_interval(one.area),
+            *(_format_cost(one, axis) for axis in axes),
+            "" if one.area is None else format_interval(one.area),
         )
         for one in spent.setups
     )
     title = f"cost to {clean(answer.metric)} {target_text(spent)}, median over seeds"
-    return Sheet(title, ("set-up", "runs there", *axes, "mean of the curve [95 %]"), rows)
+    return ReportTable(title, ("set-up", "runs there", *axes, "mean of the curve [95 %]"), rows)
 
 
 def target_text(spent: Efficiency) -> str:
     """The target in as many digits as a person would give it."""
-    return setting(float(f"{spent.target:.4g}"))
+    return format_setting(float(f"{spent.target:.4g}"))
 
 
-def _cost(spending: Spending, axis: Any) -> str:
+def _format_cost(spending: SetupCosts, axis: Any) -> str:
     median = spending.reached[axis].median
     if median is None:
         return "–"
-    return _seconds(median) if axis == "seconds" else setting(float(f"{median:.6g}"))
+    return _format_seconds(median) if axis == "seconds" else format_setting(float(f"{median:.6g}"))
 
 
-def _seconds(seconds: float | None) -> str:
-    return f"{seconds:.2g}s" if seconds is not None and 0 < seconds < 0.95 else duration(seconds)
+def _format_seconds(seconds: float | None) -> str:
+    return f"{seconds:.2g}s" if seconds is not None and 0 < seconds < 0.95 else format_duration(seconds)
 
 
-def text_block(sheet: Sheet, columns: int) -> Sequence[str]:
+def text_block(sheet: ReportTable, columns: int) -> Sequence[str]:
     """Title and indented lines."""
-    return ["", sheet.title, *(f"  {line}" for line in sheet_lines(sheet, columns - 2))]
+    return ["", sheet.title, *(f"  {line}" for line in table_lines(sheet, columns - 2))]

@@ -17,7 +17,7 @@ from labbench.executors import Executor
 from labbench.files import discard_snapshots
 from labbench.provenance import Provenance
 from labbench.records import Event, Failed, Finished, RunRecord, Stack, Status
-from labbench.runner.planner import stack_of
+from labbench.runner.planner import make_stack
 from labbench.store.writer import Writer
 
 FLUSH_SECONDS = 0.05
@@ -50,7 +50,7 @@ class Driver:
     """The runs that were claimed and have not ended, by key."""
     _stopping: set[str] = field(default_factory=set)
     _failures: dict[str, int] = field(default_factory=dict)
-    _again: list[RunRecord] = field(default_factory=list)
+    _to_retry: list[RunRecord] = field(default_factory=list)
     _unwritten: list[Event] = field(default_factory=list)
     _flushed: float = 0.0
     _beaten: float = 0.0
@@ -60,11 +60,11 @@ class Driver:
         """Train the runs that are due, and once more those that failed and may be tried again."""
         try:
             while due and not self.interruption.asked:
-                self._again = []
+                self._to_retry = []
                 for event in self.executor.execute(self._claimed(self.plan(due), statuses)):
                     self._take(event)
                 self._flush()
-                due, statuses = self._again, ("queued", "lost", "failed")
+                due, statuses = self._to_retry, ("queued", "lost", "failed")
         except KeyboardInterrupt:  # asked twice, or by the task itself: at once
             self.interruption.asked = True
             self.executor.close()
@@ -90,7 +90,7 @@ class Driver:
             runs = [replace(run, config=configs[run.key]) for run in claimed]  # not what the database gives back
             if runs:
                 self._held.update({run.key: run for run in runs})
-                yield stack_of(
+                yield make_stack(
                     runs,
                     task=stack.task,
                     stop=stack.stop,
@@ -127,7 +127,7 @@ class Driver:
         if isinstance(event, Failed):
             self._failures[event.run] = self._failures.get(event.run, 0) + 1
             if self._failures[event.run] <= self.retries:
-                self._again.append(run)
+                self._to_retry.append(run)
                 return event
         status: Status = "failed" if isinstance(event, Failed) else event.status
         self.ended[status] = self.ended.get(status, 0) + 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labbench.executors.attempt import attempt
+from labbench.executors.attempt import train_with_retries
 from labbench.params.param import TRAINING
 from labbench.records import Failed, Points, RunRecord, Stack
-from labbench.runner.planner import work
+from labbench.runner.planner import relative_cost
 
 
 def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> float | None:
@@ -16,11 +16,11 @@ def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> f
     seconds = known = 0.0
     for stack in sampled:
         epoch = epoch_seconds(stack, device)
-        seconds += sum(epoch[run.key] * epochs_of(run) for run in stack.runs if run.key in epoch)
-        known += work(stack, TRAINING) if epoch else 0.0
+        seconds += sum(epoch[run.key] * epochs_left(run) for run in stack.runs if run.key in epoch)
+        known += relative_cost(stack, TRAINING) if epoch else 0.0
     if not known:
         return None
-    return seconds / known * sum(work(stack, TRAINING) for stack in stacks) / min(workers, len(stacks))
+    return seconds / known * sum(relative_cost(stack, TRAINING) for stack in stacks) / min(workers, len(stacks))
 
 
 def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
@@ -28,7 +28,7 @@ def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
     if stack.command is not None:
         return {}
     seconds: dict[str, float] = {}
-    for event in attempt(stack, device, frozenset()):
+    for event in train_with_retries(stack, device, frozenset()):
         if isinstance(event, Failed):
             return {}
         if isinstance(event, Points) and event.metric == "time/compute_s":
@@ -38,5 +38,5 @@ def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
     return seconds
 
 
-def epochs_of(run: RunRecord) -> float:
+def epochs_left(run: RunRecord) -> float:
     return float(run.config.get("epochs", TRAINING["epochs"].default))

@@ -15,15 +15,15 @@ from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Params, with_defaults
 from labbench.records import Command, RunRecord, Runtime, Stack, Stop
 
-ENOUGH = 36
+TARGET_STACKS_PER_WORKER = 36
 """Runs in a stack from which on another one hardly makes it cheaper for each."""
-WIDEST = 64
+MAX_STACK_WIDTH = 64
 """Runs in a stack at the most; not on a GPU, where memory alone decides, once the stack is there (`train.memory`)."""
 PIECES = 4
 """Stacks for each worker at the most, where they can be wide enough: so that all workers end at about one time."""
 
 
-def plan(
+def plan_stacks(
     runs: Iterable[RunRecord],
     *,
     task: str,
@@ -45,10 +45,10 @@ def plan(
     for run in runs:
         alike.setdefault(structure(run, known), []).append(run)
     width = 1 if command else best_width(sum(map(len, alike.values())), workers, device)
-    parts = [part for group in alike.values() for part in cut(sorted(group, key=_by_optimizer(known)), width)]
+    parts = [part for group in alike.values() for part in split_evenly(sorted(group, key=_by_optimizer(known)), width)]
     common: dict[str, Any] = {"task": task, "stop": stop, "runtime": runtime or Runtime(), "files": files}
-    stacks = [stack_of(part, **common, command=command) for part in parts]
-    return sorted(stacks, key=lambda stack: -work(stack, known))
+    stacks = [make_stack(part, **common, command=command) for part in parts]
+    return sorted(stacks, key=lambda stack: -relative_cost(stack, known))
 
 
 def structure(run: RunRecord, params: Params) -> Hashable:
@@ -65,25 +65,25 @@ def best_width(runs: int, workers: int, device: str = "cpu") -> int:
     """
     if device.startswith("cuda"):
         return max(1, math.ceil(runs / workers))
-    pieces = max(1, min(PIECES, runs // (workers * ENOUGH)))
-    return min(WIDEST, max(1, math.ceil(runs / (workers * pieces))))
+    pieces = max(1, min(PIECES, runs // (workers * TARGET_STACKS_PER_WORKER)))
+    return min(MAX_STACK_WIDTH, max(1, math.ceil(runs / (workers * pieces))))
 
 
-def cut(runs: Sequence[RunRecord], width: int) -> list[Sequence[RunRecord]]:
+def split_evenly(runs: Sequence[RunRecord], width: int) -> list[Sequence[RunRecord]]:
     """Parts of at most `width` runs, as equal as can be."""
     parts = math.ceil(len(runs) / width)
     edges = [round(index * len(runs) / parts) for index in range(parts + 1)]
     return [runs[start:end] for start, end in pairwise(edges)]
 
 
-def work(stack: Stack, params: Params) -> float:
+def relative_cost(stack: Stack, params: Params) -> float:
     """How long it may take, in no unit: epochs of all runs, dearer in small batches."""
     configs = [with_defaults(run.config, params) for run in stack.runs]
     epochs: float = sum(config.get("epochs", 1) * (1 + 32 / config.get("batch_size", 64)) for config in configs)
     return epochs
 
 
-def grouping(stacks: Sequence[Stack]) -> str:
+def describe_plan(stacks: Sequence[Stack]) -> str:
     """The plan in a line, as people want it before a long training: `144 runs in 6 stacks of 24`."""
     widths = sorted({len(stack.runs) for stack in stacks}, reverse=True)
     counts = [(width, sum(len(stack.runs) == width for stack in stacks)) for width in widths]
@@ -92,7 +92,7 @@ def grouping(stacks: Sequence[Stack]) -> str:
     return f"{total} run{'s' * (total != 1)} in {' and '.join(parts)}" if parts else "no runs"
 
 
-def stack_of(
+def make_stack(
     runs: Iterable[RunRecord],
     *,
     task: str,

@@ -12,7 +12,7 @@ from typing import IO
 
 from labbench.grid import Grid
 from labbench.records import Event, Failed, Finished, Goal, Points, RunRecord, Started, default_goal
-from labbench.text import bar, clean, duration, fit, number
+from labbench.text import clean, fit_to_width, format_duration, format_number, progress_bar
 
 DRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
@@ -20,7 +20,7 @@ RATE_SECONDS = 5.0
 """The window over which run-steps a second are measured."""
 
 
-class Journal:
+class GridProgress:
     """What is known of a grid that trains, gathered from its events: no clock and no terminal in here."""
 
     def __init__(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
@@ -95,17 +95,17 @@ class Journal:
         return sum(self._share.values()) / max(1, self.total)
 
 
-def sentence(journal: Journal, *, rate: float, left: float | None) -> str:
+def progress_line(journal: GridProgress, *, rate: float, left: float | None) -> str:
     """How it goes, in one line: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`."""
     parts = [f"{journal.ended}/{journal.total} runs", f"{len(journal.running)} running"]
     parts += [f"{count} {status}" for status in ("failed", "diverged") if (count := journal.count(status))]
     if journal.steps:  # commands report none
         parts.append(f"{rate:,.0f} run-steps/s")
     if left is not None:
-        parts.append(f"{duration(left)} left")
+        parts.append(f"{format_duration(left)} left")
     if journal.best is not None and journal.metric is not None:
         value, name = journal.best
-        parts.append(f"best {clean(journal.metric)} {number(value)} ({clean(name)})")
+        parts.append(f"best {clean(journal.metric)} {format_number(value)} ({clean(name)})")
     return " · ".join(parts)
 
 
@@ -118,10 +118,10 @@ class TerminalProgress:
         self._drawn = 0.0
         self._began = time.monotonic()
         self._rates: deque[tuple[float, int]] = deque()
-        self.journal: Journal | None = None
+        self.journal: GridProgress | None = None
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
-        self.journal = Journal(grid, runs, due)
+        self.journal = GridProgress(grid, runs, due)
         before = f", {self.journal.before} done before" if self.journal.before else ""
         self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")
 
@@ -152,10 +152,10 @@ class TerminalProgress:
         (then, steps), share = self._rates[0], self.journal.share
         rate = (self.journal.steps - steps) / (now - then) if now > then else 0.0
         left = (now - self._began) * (1 - share) / share if 0.005 < share < 1 else None
-        line = sentence(self.journal, rate=rate, left=left)
+        line = progress_line(self.journal, rate=rate, left=left)
         if self.stream.isatty():
             cells = os.get_terminal_size(self.stream.fileno()).columns - 1
-            self._write(f"{self._erase()}{fit(f'{bar(share, 12)} {line}', cells).rstrip()}")
+            self._write(f"{self._erase()}{fit_to_width(f'{progress_bar(share, 12)} {line}', cells).rstrip()}")
         else:
             self._write(f"{line}\n")
 

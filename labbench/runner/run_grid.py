@@ -15,30 +15,30 @@ from typing import Any, Protocol
 from labbench.code_changes import CodeChange, sort_by_code
 from labbench.errors import InputError, did_you_mean
 from labbench.executors import Executor
-from labbench.executors.cpu_count import usable_cores
+from labbench.executors.cpu_count import usable_cpu_count
 from labbench.executors.in_process import InProcessExecutor
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.filters.parser import matches_config, parse, require_config_keys
 from labbench.grid import Code, Grid, expand, grid_code, new_runs, read_grid
 from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
-from labbench.params.files import RUN
+from labbench.params.files import RUN_PREFIX
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
-from labbench.provenance import Provenance, provenance
+from labbench.provenance import Provenance, read_provenance
 from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, Status
 from labbench.runner.driver import Driver, Interruption
-from labbench.runner.planner import plan
+from labbench.runner.planner import plan_stacks
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-from labbench.train.devices import resolve
+from labbench.train.devices import resolve_devices
 from labbench.trusted_tasks import trust_task
 
-MOST_LOADERS = 8
+MAX_LOADERS = 8
 """Processes that read samples for a training, where nobody says how many: more are seldom needed to keep up with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExpandedGrid:
     """What a grid file asks for, checked and expanded; no database was touched."""
 
     grid: Grid
@@ -80,7 +80,7 @@ class Progress(Protocol):
     def end(self) -> None: ...
 
 
-def read_asked(
+def load_grid(
     path: Path,
     *,
     overrides: Sequence[str] = (),
@@ -88,7 +88,7 @@ def read_asked(
     limit: int | None = None,
     yes: bool = False,
     db: Path | None = None,
-) -> Asked:
+) -> ExpandedGrid:
     """Read, check and expand a grid file.
 
     `only` is a filter that keeps runs by their configs, `limit` keeps the first ones; `db` is where `init_from` finds
@@ -99,7 +99,7 @@ def read_asked(
     params = task_params(grid)
     require_stop_metric(grid)
     expansion = expand(grid, params, yes=yes)
-    configs = with_whole_keys(expansion.configs, params, db)
+    configs = resolve_init_from(expansion.configs, params, db)
     code = grid_code(grid)
     runs = new_runs(grid, configs, params, files=None if db is None else files_folder(db), code=code)
     if wanted is not None:
@@ -107,22 +107,22 @@ def read_asked(
         runs = [run for run in runs if matches_config(wanted, run.config)]
         if not runs:
             raise InputError(f"--only matches none of the {len(expansion.configs)} runs of {path}")
-    return Asked(grid, runs[:limit], expansion.warnings, params, code)
+    return ExpandedGrid(grid, runs[:limit], expansion.warnings, params, code)
 
 
-def with_whole_keys(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
+def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
     """The configs, `init_from = "run:WORD"` with the key of the run that the word means.
 
     Raises RunNotFound where there is none.
     """
     named = {config["init_from"] for config in configs if takes_weights(params) and config["init_from"] is not None}
-    words = {word for word in named if word.startswith(RUN)}
+    words = {word for word in named if word.startswith(RUN_PREFIX)}
     if not words:
         return configs
     if db is None or not db.exists():
         raise InputError(f"init_from = {min(words)!r}: there is no database {db or ''} with runs to begin from")
     with Reader(db) as reader:
-        keys = {word: RUN + reader.find(word.removeprefix(RUN)).key for word in words}
+        keys = {word: RUN_PREFIX + reader.find(word.removeprefix(RUN_PREFIX)).key for word in words}
     return [{**config, "init_from": keys.get(config["init_from"], config["init_from"])} for config in configs]
 
 
@@ -155,7 +155,7 @@ def require_torch() -> None:
         )
 
 
-def code_change(asked: Asked, db: Path, *, keep: bool = False) -> CodeChange:
+def code_change(asked: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeChange:
     """Return what the grid's present code means to the runs in a database, which is only read.
 
     `keep` takes runs of older code as they are.
@@ -179,7 +179,7 @@ def code_change(asked: Asked, db: Path, *, keep: bool = False) -> CodeChange:
 
 
 def run_grid(
-    asked: Asked,
+    asked: ExpandedGrid,
     db: Path,
     progress: Progress,
     *,
@@ -196,8 +196,8 @@ def run_grid(
     """
     began = time.monotonic()
     grid = asked.grid
-    devices = devices_for(asked, device, workers)
-    source = provenance(grid.path.parent)
+    devices = choose_devices(asked, device, workers)
+    source = read_provenance(grid.path.parent)
     change = change or code_change(asked, db)
     trust_task(grid.task)
     with Writer(db) as writer:
@@ -209,7 +209,7 @@ def run_grid(
             metrics=grid.metrics,
             stop=grid.stop,
             rerun=rerun,
-            sources=sources(grid, source, asked.code),
+            sources=source_texts(grid, source, asked.code),
             code_version=asked.code.version,
         )
         # what is trained is what the grid says, whatever the database says of a run that was there
@@ -226,7 +226,7 @@ def run_grid(
         ):
             progress.begin(grid, runs, due)
             files = files_folder(db)
-            planned = partial(planner_of(asked, db, devices, executor.capacity()), files=str(files))
+            planned = partial(make_planner(asked, db, devices, executor.capacity()), files=str(files))
             driver = Driver(writer, executor, planned, progress, interruption, source, files, grid.resources.retries)
             try:
                 driver.train(due, trainable)
@@ -236,23 +236,23 @@ def run_grid(
         return Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.asked, seconds)
 
 
-def devices_for(asked: Asked, device: str, workers: int | None) -> list[str]:
+def choose_devices(asked: ExpandedGrid, device: str, workers: int | None) -> list[str]:
     """The devices to train on. Raises InputError, before anything is queued, where the grid cannot be trained here."""
     if not asked.grid.command:
         require_torch()
     if workers == 0 and asked.grid.resources.timeout is not None:
         raise InputError("[resources] timeout needs a worker process that can be ended: --workers 1 or more")
-    return resolve(device)
+    return resolve_devices(device)
 
 
-def planner_of(asked: Asked, db: Path, devices: Sequence[str], workers: int) -> Callable[..., list[Stack]]:
+def make_planner(asked: ExpandedGrid, db: Path, devices: Sequence[str], workers: int) -> Callable[..., list[Stack]]:
     """How the grid's runs are put into stacks, so many of which train at a time."""
     grid = asked.grid
     return partial(
-        plan,
+        plan_stacks,
         task=grid.task,
         stop=grid.stop,
-        runtime=with_loaders(grid.runtime, devices, workers),
+        runtime=set_loader_count(grid.runtime, devices, workers),
         params=asked.params,
         command=Command(grid.command, str(grid.path.parent.resolve()), str(db.resolve())) if grid.command else None,
         workers=workers,
@@ -260,7 +260,7 @@ def planner_of(asked: Asked, db: Path, devices: Sequence[str], workers: int) -> 
     )
 
 
-def with_loaders(runtime: Runtime, devices: Sequence[str], workers: int) -> Runtime:
+def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> Runtime:
     """The settings with how many processes read samples for each training: those that cores are left for.
 
     A training on a CPU keeps a core busy, and one on a GPU waits where nobody else reads for it.
@@ -268,21 +268,21 @@ def with_loaders(runtime: Runtime, devices: Sequence[str], workers: int) -> Runt
     if runtime.loaders is not None:
         return runtime
     least = 0 if devices[0] == "cpu" else 1
-    return replace(runtime, loaders=min(MOST_LOADERS, max(least, usable_cores() // workers - 1)))
+    return replace(runtime, loaders=min(MAX_LOADERS, max(least, usable_cpu_count() // workers - 1)))
 
 
 def preview_stacks(
-    asked: Asked, runs: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int
+    asked: ExpandedGrid, runs: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int
 ) -> list[Stack]:
     """The stacks that these of the grid's runs would be trained in; no database is touched."""
     records = [
         RunRecord(index, f"preview-{index}", run.name, asked.grid.name, "queued", run.config)
         for index, run in enumerate(runs)
     ]
-    return planner_of(asked, db, devices, workers)(records)
+    return make_planner(asked, db, devices, workers)(records)
 
 
-def sources(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
+def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
     """The texts from which the grid's results could be made again."""
     texts = {"grid": grid.source.text, "diff": source.git_diff, "code": code.text}
     file, _, _ = grid.task.rpartition(":")
@@ -296,5 +296,5 @@ def open_executor(devices: Sequence[str], workers: int | None, stacks: int, *, t
     if workers == 0:
         return InProcessExecutor(devices[0])
     if workers is None:
-        workers = usable_cores() if devices == ["cpu"] else len(devices)
+        workers = usable_cpu_count() if devices == ["cpu"] else len(devices)
     return WorkerExecutor([devices[i % len(devices)] for i in range(min(workers, stacks))], timeout=timeout)

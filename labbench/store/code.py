@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from labbench.records import Config, Status, Stop
-from labbench.store.queries.run_rows import FROM_RUNS, STATUS, THESE, as_json_list
+from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def record_sorting(connection: sqlite3.Connection, experiment: str, sorting: Cod
     """Note the code version of runs; the caller holds a transaction."""
     ours = "experiment_id = (SELECT id FROM experiments WHERE name = ?)"
     connection.execute(
-        f"UPDATE runs SET code_version = ?, older_code = 0 WHERE {ours} AND id {THESE}",
+        f"UPDATE runs SET code_version = ?, older_code = 0 WHERE {ours} AND id {IN_JSON_LIST}",
         (sorting.code_version, experiment, as_json_list(sorting.present)),
     )
     connection.execute(
@@ -85,7 +85,7 @@ def record_sorting(connection: sqlite3.Connection, experiment: str, sorting: Cod
         (experiment, sorting.code_version),
     )
     connection.execute(
-        f"UPDATE runs SET older_code = 1 WHERE {ours} AND id {THESE}", (experiment, as_json_list(sorting.older))
+        f"UPDATE runs SET older_code = 1 WHERE {ours} AND id {IN_JSON_LIST}", (experiment, as_json_list(sorting.older))
     )
     # where another run has that identity already, as after an import, it is the same made again
     connection.executemany(

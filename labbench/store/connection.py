@@ -24,7 +24,7 @@ BUSY_SECONDS = 10.0
 """How long to wait for another process's transaction; labbench's own take milliseconds."""
 
 
-def resolved(path: Path | str) -> Path:
+def resolve_path(path: Path | str) -> Path:
     """The file that a path leads to. Raises InputError where none can be there, or where one may not look."""
     try:
         found = Path(path).resolve()
@@ -46,11 +46,11 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         raise InputError(f"{path}: this is a folder, not a database")
     if path.exists():
         open_for_reading(path, live=True, empty_is_fine=True).close()
-    with explained(path, opening=True):
+    with translate_sqlite_errors(path, opening=True):
         connection = _connect(path, "mode=rwc")
         try:
             _set_journal(connection, path)
-            _make_current(connection)
+            _create_or_upgrade(connection)
         except BaseException:
             connection.close()
             raise
@@ -66,13 +66,13 @@ def open_for_reading(path: Path, *, live: bool, empty_is_fine: bool = False) -> 
     if not path.is_file():
         what = "this is no file" if path.exists() else "no such database"
         raise InputError(f"{path}: {what}; `labbench run GRID.toml` makes one, `labbench demo` shows an example")
-    with explained(path, opening=True):
+    with translate_sqlite_errors(path, opening=True):
         if not live:
             try:
-                return _checked(_connect(path, _IMMUTABLE), path, empty_is_fine=empty_is_fine)
+                return _check_connection(_connect(path, _IMMUTABLE), path, empty_is_fine=empty_is_fine)
             except sqlite3.DatabaseError:
                 pass  # perhaps caught in the middle of a write: look again with locks
-        return _checked(_connect_live(path), path, empty_is_fine=empty_is_fine)
+        return _check_connection(_connect_seeing_commits(path), path, empty_is_fine=empty_is_fine)
 
 
 def is_live(path: Path) -> bool:
@@ -82,16 +82,16 @@ def is_live(path: Path) -> bool:
 
 def has_side_files(path: Path) -> bool:
     """Whether SQLite keeps something beside the file: a transaction, or commits that are not in the file yet."""
-    return beside(path, "-wal").exists() or beside(path, "-journal").exists()
+    return path_with_suffix(path, "-wal").exists() or path_with_suffix(path, "-journal").exists()
 
 
-def beside(path: Path, suffix: str) -> Path:
+def path_with_suffix(path: Path, suffix: str) -> Path:
     """The path with something appended to the file's whole name, as SQLite names its side files."""
     return path.with_name(path.name + suffix)
 
 
 @contextmanager
-def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
+def translate_sqlite_errors(path: Path, *, opening: bool = False) -> Iterator[None]:
     """Turn SQLite's errors into ours; while opening, what is wrong with the file is the caller's bad input."""
     try:
         yield
@@ -99,10 +99,10 @@ def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
         raise  # a mistake of ours, not of the file
     except sqlite3.DatabaseError as error:
         kind: type[LabbenchError] = InputError if opening else StoreError
-        raise kind(f"{path}: {_explanation(error, path)}") from error
+        raise kind(f"{path}: {_explain_error(error, path)}") from error
 
 
-def _explanation(error: sqlite3.DatabaseError, path: Path) -> str:
+def _explain_error(error: sqlite3.DatabaseError, path: Path) -> str:
     text = str(error)
     if "not a database" in text:
         return "this is not an SQLite database"
@@ -125,15 +125,15 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     # to several threads under a lock, which Python would otherwise refuse.
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.create_function("is_lost", 3, is_lost)
-    connection.create_function("has_part", 2, _has_part)
+    connection.create_function("has_part", 2, _contains_words)
     return connection
 
 
-def _has_part(text: str, part: str) -> bool:
+def _contains_words(text: str, part: str) -> bool:
     return part.lower() in text.lower()  # SQLite's own lower() knows ASCII alone
 
 
-def _connect_live(path: Path) -> sqlite3.Connection:
+def _connect_seeing_commits(path: Path) -> sqlite3.Connection:
     """See every commit. With write access where there is any, so that the last to leave can remove the `-wal` file."""
     ways = ["mode=rw", "mode=ro"] + ([] if has_side_files(path) else [_IMMUTABLE])
     while True:
@@ -150,10 +150,10 @@ def _connect_live(path: Path) -> sqlite3.Connection:
             return connection
 
 
-def _checked(connection: sqlite3.Connection, path: Path, *, empty_is_fine: bool) -> sqlite3.Connection:
+def _check_connection(connection: sqlite3.Connection, path: Path, *, empty_is_fine: bool) -> sqlite3.Connection:
     """The connection, if what it is connected to is ours; closed if not."""
     try:
-        state = schema.state(connection)
+        state = schema.read_state(connection)
         if state == "foreign":
             raise InputError(f"{path}: an SQLite database, but of another program; pass another --db")
         if state == "newer":
@@ -195,15 +195,15 @@ def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = NORMAL" if mode == "wal" else "PRAGMA synchronous = FULL")
 
 
-def _make_current(connection: sqlite3.Connection) -> None:
+def _create_or_upgrade(connection: sqlite3.Connection) -> None:
     """Create or upgrade the tables. Begins to write even where nothing is to be done: so it is known that it can."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        state = schema.state(connection)  # in the transaction: another process may have been quicker
+        state = schema.read_state(connection)  # in the transaction: another process may have been quicker
         if state == "empty":
-            schema.create(connection)
+            schema.create_tables(connection)
         elif state == "older":
-            schema.upgrade(connection)
+            schema.upgrade_tables(connection)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # a full disk has ended it already

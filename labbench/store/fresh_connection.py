@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from labbench.errors import StoreError
-from labbench.store.connection import explained, has_side_files, is_live, open_for_reading, resolved
+from labbench.store.connection import has_side_files, is_live, open_for_reading, resolve_path, translate_sqlite_errors
 
 Result = TypeVar("Result")
 
-_TRIES = 10
+_MAX_TRIES = 10
 
 
 class FreshConnection:
     """For any number of threads, which take turns."""
 
     def __init__(self, path: Path) -> None:
-        self.path = resolved(path)  # SQLite puts its side files beside what a link points to
+        self.path = resolve_path(path)  # SQLite puts its side files beside what a link points to
         self._lock = threading.RLock()
         self._openings = 0
         self._open()
@@ -35,8 +35,8 @@ class FreshConnection:
 
     def read(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
         """What a function finds in the database, which does not change while it looks. It may be called again."""
-        with self._lock, explained(self.path):
-            for _ in range(_TRIES):
+        with self._lock, translate_sqlite_errors(self.path):
+            for _ in range(_MAX_TRIES):
                 self._refresh()
                 try:
                     result = self._snapshot(function)
@@ -50,7 +50,7 @@ class FreshConnection:
 
     def version(self) -> int:
         """Another number when another connection has committed, or when a run has lost its process."""
-        with self._lock, explained(self.path):
+        with self._lock, translate_sqlite_errors(self.path):
             self._refresh()
             [commits] = self._connection.execute("PRAGMA data_version").fetchone()
             query = "SELECT count(*) FROM runs WHERE status = 'running' AND is_lost(heartbeat, host, pid)"

@@ -22,13 +22,13 @@ def is_lost(heartbeat: float | None, host: str | None, pid: int | None) -> bool:
     if host == HOST and pid is not None:
         if not _exists(pid):
             return True
-        began = _start_of(pid)
+        began = _start_time(pid)
         if began is not None:
             return began > heartbeat + 1.0  # another process that has got the number since
     return time.time() - heartbeat > LOST_AFTER_SECONDS
 
 
-def _start_of(pid: int) -> float | None:
+def _start_time(pid: int) -> float | None:
     """When the process began, in Unix seconds; None where the system does not tell (only Linux does)."""
     try:
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

@@ -18,19 +18,19 @@ from labbench.filters.parser import Filter, parse
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
 from labbench.store.code import CodedRun, read_other_code
 from labbench.store.fresh_connection import FreshConnection
-from labbench.store.queries.filter_sql import Sql, read_metrics, settings_of, where
-from labbench.store.queries.find_run import find
-from labbench.store.queries.order_sql import order, require_heading, value_under
-from labbench.store.queries.run_rows import FROM_RUNS, STATUS, THESE, as_json_list, config_keys, read_records
+from labbench.store.queries.filter_sql import Sql, config_values, filter_condition, read_metrics
+from labbench.store.queries.find_run import find_run
+from labbench.store.queries.order_sql import heading_value, order_by, require_heading
+from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list, config_keys, read_records
 from labbench.store.queries.stream import PointRow, StepRow, stream_points, stream_runs, stream_steps
 from labbench.store.scripts.script_run import Artifact
-from labbench.store.series.curves import Curve, read_curves, read_series
+from labbench.store.series.curves import BucketedSeries, read_curves, read_series
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from labbench.store.queries.tables import Shape
+    from labbench.store.queries.tables import TableShape
 from labbench.filters.parser import RunFilter
 
 
@@ -72,18 +72,20 @@ class Reader:
         """
 
         def read(connection: sqlite3.Connection) -> list[RunRecord]:
-            rows = _sorted(connection, Sql("runs.id"), wanted, sort, descending, limit, offset)
+            rows = _select_sorted(connection, Sql("runs.id"), wanted, sort, descending, limit, offset)
             return read_records(connection, [run_id for (run_id,) in rows], summaries=summaries)
 
         return self._connection.read(read)
 
     def each_run(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
         """The runs that fit as they were queued, a stream for any number of them; `metrics` as in `points`."""
-        return stream_runs(self.path, _tree(wanted), self._known(metrics))
+        return stream_runs(self.path, _filter_tree(wanted), self._known(metrics))
 
     def keys(self, wanted: RunFilter = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
         """The keys of all runs that fit, in the order of `runs`: a tenth of the work where nothing else is shown."""
-        rows = self._connection.read(lambda connection: _sorted(connection, Sql("runs.key"), wanted, sort, descending))
+        rows = self._connection.read(
+            lambda connection: _select_sorted(connection, Sql("runs.key"), wanted, sort, descending)
+        )
         return [require_key(key) for (key,) in rows]
 
     def values(
@@ -103,9 +105,9 @@ class Reader:
 
         def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
             metrics = read_metrics(connection)
-            parts = [Sql("runs.key"), settings_of(by), *(value_under(heading, metrics) for heading in headings)]
+            parts = [Sql("runs.key"), config_values(by), *(heading_value(heading, metrics) for heading in headings)]
             columns = Sql(", ".join(part.text for part in parts), tuple(chain(*(part.parameters for part in parts))))
-            rows = _sorted(connection, columns, wanted, sort, descending)
+            rows = _select_sorted(connection, columns, wanted, sort, descending)
             for key, *_ in rows:
                 require_key(key)
             return rows
@@ -130,7 +132,7 @@ class Reader:
 
         Raises RunNotFound, with what it may have meant, where there is none or are several. Archived runs are found.
         """
-        return self._connection.read(lambda connection: find(connection, word))
+        return self._connection.read(lambda connection: find_run(connection, word))
 
     def find_many(self, words: Sequence[str]) -> list[RunRecord]:
         """The runs that the words name, each once, in order."""
@@ -139,7 +141,7 @@ class Reader:
 
     def identities(self, experiment: str, *, statuses: Collection[Status] = STATUSES) -> set[str]:
         """The identities of the runs of an experiment, archived ones too, that are in one of these statuses."""
-        query = f"SELECT runs.identity {FROM_RUNS} WHERE experiments.name = ? AND {STATUS} {THESE}"
+        query = f"SELECT runs.identity {FROM_RUNS} WHERE experiments.name = ? AND {STATUS} {IN_JSON_LIST}"
         rows = self._connection.read(
             lambda connection: connection.execute(query, (experiment, as_json_list(statuses))).fetchall()
         )
@@ -154,7 +156,7 @@ class Reader:
 
         def read(connection: sqlite3.Connection) -> dict[str, Goal]:
             metrics = read_metrics(connection)
-            condition = where(_tree(wanted), metrics)
+            condition = filter_condition(_filter_tree(wanted), metrics)
             logged = f"""
                 SELECT m.name FROM metrics AS m WHERE EXISTS (
                     SELECT 1 {FROM_RUNS} CROSS JOIN summary AS s ON s.run_id = runs.id AND s.metric_id = m.id
@@ -176,9 +178,9 @@ class Reader:
 
     def differing(self, wanted: RunFilter = None) -> list[str]:
         """The config keys with more than one value among the runs that fit; not having the key counts as one."""
-        return self.told_apart(wanted)[0]
+        return self.varying_and_constant(wanted)[0]
 
-    def told_apart(self, wanted: RunFilter = None) -> tuple[list[str], dict[str, Any]]:
+    def varying_and_constant(self, wanted: RunFilter = None) -> tuple[list[str], dict[str, Any]]:
         """Both at once, for one reading of the configs: what `differing` and what `constant` give."""
         keys, constant = self._config_keys(wanted)
         return [key for key in keys if key not in constant], constant
@@ -238,7 +240,7 @@ class Reader:
         last_step: int | None = None,
         times: bool = True,
         rounded: bool = False,
-    ) -> dict[int, Curve]:
+    ) -> dict[int, BucketedSeries]:
         """The metric of each run that has logged it, by the run's id, in at most `columns` buckets, for drawing.
 
         Reads in proportion to the columns, however long the series are. `first_step` and `last_step` zoom in; both are
@@ -249,7 +251,7 @@ class Reader:
         if columns < 1:
             raise InputError(f"a curve is drawn in at least one column, not {columns}")
 
-        def read(connection: sqlite3.Connection) -> dict[int, Curve]:
+        def read(connection: sqlite3.Connection) -> dict[int, BucketedSeries]:
             metrics = read_metrics(connection)
             if metric not in metrics:
                 return {}
@@ -266,16 +268,16 @@ class Reader:
         Streams as of one moment, over a connection of its own. `metrics` leaves the others out; an unknown one is an
         InputError.
         """
-        return stream_points(self.path, _tree(wanted), self._known(metrics))
+        return stream_points(self.path, _filter_tree(wanted), self._known(metrics))
 
     def steps(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
         """What `points` gives, put together by step."""
-        return stream_steps(self.path, _tree(wanted), self._known(metrics))
+        return stream_steps(self.path, _filter_tree(wanted), self._known(metrics))
 
     # Tables.
 
     def to_pandas(
-        self, wanted: RunFilter = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
+        self, wanted: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
         """The runs that fit as a pandas.DataFrame with the columns of the CSV export.
 
@@ -286,7 +288,7 @@ class Reader:
         return data_frame("pandas", self, wanted, shape, metrics)
 
     def to_polars(
-        self, wanted: RunFilter = None, *, shape: Shape = "summary", metrics: Collection[str] | None = None
+        self, wanted: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
         """The same as a polars.DataFrame."""
         from labbench.store.queries.tables import data_frame
@@ -315,7 +317,7 @@ class Reader:
         """Columns of the runs that fit."""
 
         def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-            condition = where(_tree(wanted), read_metrics(connection))
+            condition = filter_condition(_filter_tree(wanted), read_metrics(connection))
             query = f"SELECT {columns} {FROM_RUNS} WHERE {condition.text} {rest}"
             return connection.execute(query, condition.parameters).fetchall()
 
@@ -334,7 +336,7 @@ class Reader:
         return self._connection.read(read)
 
 
-def _tree(wanted: RunFilter) -> Filter | None:
+def _filter_tree(wanted: RunFilter) -> Filter | None:
     return parse(wanted) if isinstance(wanted, str) else wanted
 
 
@@ -345,7 +347,7 @@ def _artifact(name: str, path: str, *rest: Any) -> Artifact:
     return Artifact(name, path, *rest)
 
 
-def _sorted(
+def _select_sorted(
     connection: sqlite3.Connection,
     columns: Sql,
     wanted: RunFilter,
@@ -356,10 +358,10 @@ def _sorted(
 ) -> list[tuple[Any, ...]]:
     """Columns of the runs that fit, in order."""
     metrics = read_metrics(connection)
-    condition = where(_tree(wanted), metrics)
+    condition = filter_condition(_filter_tree(wanted), metrics)
     if sort is not None:
         require_heading(connection, sort, metrics)
-    by = order(sort, descending=descending, metrics=metrics)
+    by = order_by(sort, descending=descending, metrics=metrics)
     query = f"SELECT {columns.text} {FROM_RUNS} WHERE {condition.text} ORDER BY {by.text} LIMIT ? OFFSET ?"
     page = (-1 if limit is None else limit, offset)
     parameters = (*columns.parameters, *condition.parameters, *by.parameters, *page)

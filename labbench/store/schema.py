@@ -214,7 +214,7 @@ CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
 State: TypeAlias = Literal["empty", "foreign", "newer", "older", "current"]
 
 
-def state(connection: sqlite3.Connection) -> State:
+def read_state(connection: sqlite3.Connection) -> State:
     """What a file is to this version of labbench; `foreign` is an SQLite database of another program."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
@@ -246,7 +246,7 @@ def complete(connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {added} FROM main.{table}")
 
 
-def create(connection: sqlite3.Connection) -> None:
+def create_tables(connection: sqlite3.Connection) -> None:
     """Make the tables in an empty database; the caller holds a transaction."""
     for statement in statements(_RECORD_DDL + "".join(_SCRIPTS.values())):
         connection.execute(statement)
@@ -257,7 +257,7 @@ def create(connection: sqlite3.Connection) -> None:
     )
 
 
-def upgrade(connection: sqlite3.Connection) -> None:
+def upgrade_tables(connection: sqlite3.Connection) -> None:
     """Bring an older database up to date; the caller holds a transaction."""
     from sqlite_utils import Database, Migrations  # not at the top: see the module's docstring
 

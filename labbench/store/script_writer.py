@@ -12,16 +12,16 @@ from pathlib import Path
 
 from labbench.errors import InputError, LabbenchError, RunNotFound
 from labbench.records import Points, RunRecord
-from labbench.store.connection import beside, explained
+from labbench.store.connection import path_with_suffix, translate_sqlite_errors
 from labbench.store.liveness import HOST
-from labbench.store.queries.find_run import find
+from labbench.store.queries.find_run import find_run
 from labbench.store.recording.events import record_events
-from labbench.store.scripts.script_run import Printed, ScriptRun, insert, write_changes, write_printed
-from labbench.store.series.points import forget_points
+from labbench.store.scripts.script_run import PrintedText, ScriptRun, insert_run, write_changes, write_printed
+from labbench.store.series.points import delete_points
 from labbench.store.writer import Writer
 
-_OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"
-_OF_ATTEMPT = f"{_OF_RUN} AND attempt = ?"
+_RUN_TABLES = "run_id = (SELECT id FROM runs WHERE key = ?)"
+_ATTEMPT_TABLES = f"{_RUN_TABLES} AND attempt = ?"
 
 _CHUNK = 10_000
 """Points in memory while a series is copied."""
@@ -34,9 +34,9 @@ class ScriptWriter(Writer):
         super().__init__(path)
         # of what is open here, if the path comes to name another file
         self._inode = self.path.stat().st_ino
-        self._log_inode = _inode(beside(self.path, "-wal"))
+        self._log_inode = _inode(path_with_suffix(self.path, "-wal"))
 
-    def wait_at_most(self, seconds: float) -> None:
+    def set_busy_timeout(self, seconds: float) -> None:
         """How long to wait for another process's transaction, in place of `opening.BUSY_SECONDS`."""
         self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
@@ -51,20 +51,20 @@ class ScriptWriter(Writer):
         """
         with suppress(LabbenchError):
             self.close()
-        log = beside(self.path, "-wal")
+        log = path_with_suffix(self.path, "-wal")
         if self._log_inode is not None and _inode(log) == self._log_inode:
-            for side in (log, beside(self.path, "-shm")):
+            for side in (log, path_with_suffix(self.path, "-shm")):
                 side.unlink(missing_ok=True)
 
-    def salvage(self, run: ScriptRun) -> Iterator[Points | Printed]:
+    def salvage(self, run: ScriptRun) -> Iterator[Points | PrintedText]:
         """All that the open file knows of a run, to be written elsewhere."""
-        with explained(self.path):
-            printed = f"SELECT time, coalesce(stream, 'stdout'), text FROM logs WHERE {_OF_ATTEMPT} ORDER BY id"
+        with translate_sqlite_errors(self.path):
+            printed = f"SELECT time, coalesce(stream, 'stdout'), text FROM logs WHERE {_ATTEMPT_TABLES} ORDER BY id"
             for row in self._connection.execute(printed, (run.key, run.attempt)):
-                yield Printed(*row)
-            metrics = f"SELECT metric_id, name FROM summary JOIN metrics ON metrics.id = metric_id WHERE {_OF_RUN}"
+                yield PrintedText(*row)
+            metrics = f"SELECT metric_id, name FROM summary JOIN metrics ON metrics.id = metric_id WHERE {_RUN_TABLES}"
             for metric_id, name in self._connection.execute(metrics, (run.key,)).fetchall():
-                query = f"SELECT step, time_ms, value FROM points WHERE {_OF_RUN} AND metric_id = ? ORDER BY step"
+                query = f"SELECT step, time_ms, value FROM points WHERE {_RUN_TABLES} AND metric_id = ? ORDER BY step"
                 rows = self._connection.execute(query, (run.key, metric_id))
                 while chunk := rows.fetchmany(_CHUNK):
                     steps, times, values = zip(*chunk, strict=True)
@@ -74,13 +74,13 @@ class ScriptWriter(Writer):
     def begin(self, run: ScriptRun) -> ScriptRun:
         """Insert a running run; returns it with its key and name."""
         with self._transaction() as connection:
-            return insert(connection, run)
+            return insert_run(connection, run)
 
     def begin_unless_there(self, run: ScriptRun) -> None:
         """Insert a run that a new file does not have."""
         with self._transaction() as connection:
             if connection.execute("SELECT 1 FROM runs WHERE key = ?", (run.key,)).fetchone() is None:
-                insert(connection, run)
+                insert_run(connection, run)
 
     def resume(self, word: str) -> tuple[ScriptRun, int | None]:
         """Take up a script's run that has ended, by key, beginning of a key or name: its next attempt begins.
@@ -88,7 +88,7 @@ class ScriptWriter(Writer):
         Returns the run and the last step that it has logged. Raises InputError where it lives or is no script's.
         """
         with self._transaction() as connection:
-            record = find(connection, word)
+            record = find_run(connection, word)
             origin, last_step = connection.execute(
                 """
                 SELECT origin,
@@ -110,18 +110,18 @@ class ScriptWriter(Writer):
                 """,
                 (HOST, os.getpid(), time.time(), record.id),
             )
-            run = replace(_known(record), attempt=record.attempt + 1, host=HOST, pid=os.getpid())
+            run = replace(_run_from_record(record), attempt=record.attempt + 1, host=HOST, pid=os.getpid())
             return run, last_step
 
     def attach(self, key: str) -> ScriptRun:
         """The running run that another process drives and this one logs to."""
         with self._transaction() as connection:
-            record = find(connection, key)
+            record = find_run(connection, key)
             if record.key != key:
                 raise RunNotFound(f"no run has the key `{key}`")
             if record.status not in ("running", "lost"):
                 raise InputError(f"run {key} is {record.status}, not running: nothing can be logged to it")
-            return replace(_known(record), drives=False)
+            return replace(_run_from_record(record), drives=False)
 
     def keep(
         self,
@@ -129,7 +129,7 @@ class ScriptWriter(Writer):
         known: ScriptRun,
         *,
         points: Iterable[Points] = (),
-        printed: Iterable[Printed] = (),
+        printed: Iterable[PrintedText] = (),
         forget_from: int | None = None,
     ) -> bool:
         """Write what is new since `known` was written; says with it that the process lives.
@@ -144,7 +144,7 @@ class ScriptWriter(Writer):
                 return False
             [run_id] = row
             if forget_from is not None:
-                forget_points(connection, run_id, after=forget_from - 1)
+                delete_points(connection, run_id, after=forget_from - 1)
             record_events(connection, points)
             write_printed(connection, run_id, run.attempt, printed)
             if run is not known:
@@ -161,7 +161,7 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def _known(record: RunRecord) -> ScriptRun:
+def _run_from_record(record: RunRecord) -> ScriptRun:
     """A run that is in the database."""
     return ScriptRun(
         record.key,

@@ -19,13 +19,13 @@ from typing import Literal, Self, TypeAlias
 from labbench.files import files_folder, run_folder
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Stop
 from labbench.store.code import CodeSorting, record_sorting
-from labbench.store.connection import explained, open_for_writing, resolved
+from labbench.store.connection import open_for_writing, resolve_path, translate_sqlite_errors
 from labbench.store.liveness import HOST
-from labbench.store.queries.run_rows import STATUS, THESE, as_json_list, read_records, set_config, storable
+from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list, read_records, set_config, storable_text
 from labbench.store.recording.events import end_run, record_events
-from labbench.store.recording.queue import experiment_id_of, insert_missing, link_sources
-from labbench.store.scripts.spill import take_in
-from labbench.store.series.points import forget_points
+from labbench.store.recording.queue import ensure_experiment, insert_missing, link_sources
+from labbench.store.scripts.spill import merge_spill_files
+from labbench.store.series.points import delete_points
 
 Action: TypeAlias = Literal["stop", "retry"]
 
@@ -37,7 +37,7 @@ class Writer:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = resolved(path)
+        self.path = resolve_path(path)
         self._connection = open_for_writing(self.path)
         self._closed = False
         try:
@@ -54,7 +54,7 @@ class Writer:
 
     def close(self) -> None:
         """Move what is in the log into the database; the last connection leaves that one file alone."""
-        with explained(self.path):
+        with translate_sqlite_errors(self.path):
             if not self._closed:
                 self._closed = True
                 self._connection.execute("PRAGMA wal_checkpoint")
@@ -62,8 +62,8 @@ class Writer:
 
     def take_in_spilled(self) -> None:
         """Write what scripts could not write while the database was locked or its disk full."""
-        with explained(self.path, opening=True):
-            take_in(self._connection, self.path)
+        with translate_sqlite_errors(self.path, opening=True):
+            merge_spill_files(self._connection, self.path)
 
     def queue(
         self,
@@ -84,10 +84,10 @@ class Writer:
         """
         with self._transaction() as connection:
             for metric, goal in metrics.items():
-                _declare(connection, metric, goal)
+                _declare_goal(connection, metric, goal)
             if stop is not None:
-                _declare(connection, stop.metric, stop.goal, unless_declared=True)
-            experiment_id = experiment_id_of(connection, experiment)
+                _declare_goal(connection, stop.metric, stop.goal, unless_declared=True)
+            experiment_id = ensure_experiment(connection, experiment)
             origin: Literal["grid", "rerun"] = "rerun" if rerun else "grid"
             ids = insert_missing(
                 connection, experiment_id, runs, origin=origin, task=task, stop=stop, code_version=code_version
@@ -118,11 +118,11 @@ class Writer:
         where another program has written something else into the database, it is replaced.
         """
         with self._transaction() as connection:
-            query = f"SELECT id, key, boundary FROM runs WHERE key {THESE} AND {STATUS} {THESE}"
+            query = f"SELECT id, key, boundary FROM runs WHERE key {IN_JSON_LIST} AND {STATUS} {IN_JSON_LIST}"
             found = connection.execute(query, (as_json_list(keys), as_json_list(statuses)))
             won = {key: (run_id, boundary) for run_id, key, boundary in found}
             for run_id, boundary in won.values():
-                forget_points(connection, run_id, after=boundary or None)
+                delete_points(connection, run_id, after=boundary or None)
             ids = [won[key][0] for key in dict.fromkeys(keys) if key in won]
             # a run that starts anew forgets when and how it went before
             connection.execute(
@@ -133,14 +133,16 @@ class Writer:
                     started = CASE WHEN boundary > 0 THEN started END, way = CASE WHEN boundary > 0 THEN way END,
                     device = NULL, error_kind = NULL, error = NULL, traceback = NULL,
                     git_commit = ?, git_dirty = ?, versions = ?
-                WHERE id {THESE}
+                WHERE id {IN_JSON_LIST}
                 """,
                 (HOST, os.getpid(), time.time(), git_commit, git_dirty, json.dumps(dict(versions or {})),
                  as_json_list(ids)),
             )  # fmt: skip
-            connection.execute(f"DELETE FROM requests WHERE run_id {THESE}", (as_json_list(ids),))
+            connection.execute(f"DELETE FROM requests WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
             if task is not None:
-                connection.execute(f"UPDATE runs SET task = ? WHERE id {THESE}", (storable(task), as_json_list(ids)))
+                connection.execute(
+                    f"UPDATE runs SET task = ? WHERE id {IN_JSON_LIST}", (storable_text(task), as_json_list(ids))
+                )
             for key, (run_id, _) in won.items():
                 if configs is not None:
                     set_config(connection, run_id, configs[key])
@@ -154,7 +156,7 @@ class Writer:
     def beat(self, keys: Sequence[str]) -> list[str]:
         """Say that this process still drives the runs; returns those that it does, the others being somebody else's."""
         with self._transaction() as connection:
-            mine = f"key {THESE} AND status = 'running' AND host = ? AND pid = ?"
+            mine = f"key {IN_JSON_LIST} AND status = 'running' AND host = ? AND pid = ?"
             owner = (as_json_list(keys), HOST, os.getpid())
             connection.execute(f"UPDATE runs SET heartbeat = ? WHERE {mine}", (time.time(), *owner))
             return [key for (key,) in connection.execute(f"SELECT key FROM runs WHERE {mine}", owner)]
@@ -165,7 +167,7 @@ class Writer:
             connection.execute(
                 f"""
                 UPDATE runs SET status = 'queued', reason = 'interrupted'
-                WHERE key {THESE} AND status = 'running' AND host = ? AND pid = ?
+                WHERE key {IN_JSON_LIST} AND status = 'running' AND host = ? AND pid = ?
                 """,
                 (as_json_list(keys), HOST, os.getpid()),
             )
@@ -177,15 +179,14 @@ class Writer:
         what led there.
         """
         with self._transaction() as connection:
-            query = (
-                f"SELECT id, key FROM runs WHERE key {THESE} AND {STATUS} IN ('failed', 'diverged', 'stopped', 'lost')"
-            )
+            ended = f"{STATUS} IN ('failed', 'diverged', 'stopped', 'lost')"
+            query = f"SELECT id, key FROM runs WHERE key {IN_JSON_LIST} AND {ended}"
             found = connection.execute(query, (as_json_list(keys),)).fetchall()
             connection.execute(
                 f"""
                 UPDATE runs SET status = 'queued', reason = NULL, finished = NULL,
                     boundary = CASE WHEN status = 'diverged' OR ? THEN 0 ELSE boundary END
-                WHERE id {THESE}
+                WHERE id {IN_JSON_LIST}
                 """,
                 (from_start, as_json_list(run_id for run_id, _ in found)),
             )
@@ -215,7 +216,7 @@ class Writer:
         with self._transaction() as connection:
             query = f"""
                 SELECT requests.id, key, action FROM requests JOIN runs ON runs.id = run_id
-                WHERE key {THESE} ORDER BY requests.id
+                WHERE key {IN_JSON_LIST} ORDER BY requests.id
             """
             found = connection.execute(query, (as_json_list(keys),)).fetchall()
             connection.executemany("DELETE FROM requests WHERE id = ?", [(request_id,) for request_id, _, _ in found])
@@ -224,35 +225,35 @@ class Writer:
     def tag(self, keys: Sequence[str], add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """Put tags on runs and take others off."""
         with self._transaction() as connection:
-            ids = _ids(connection, keys)
-            put = [(run_id, storable(tag)) for tag in add for run_id in ids]
-            off = [(run_id, storable(tag)) for tag in remove for run_id in ids]
+            ids = _run_ids(connection, keys)
+            put = [(run_id, storable_text(tag)) for tag in add for run_id in ids]
+            off = [(run_id, storable_text(tag)) for tag in remove for run_id in ids]
             connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", put)
             connection.executemany("DELETE FROM tags WHERE run_id = ? AND tag = ?", off)
 
     def note(self, key: str, text: str) -> None:
         """Set the note of a run; an empty text takes it away."""
         with self._transaction() as connection:
-            connection.execute("UPDATE runs SET note = ? WHERE key = ?", (storable(text) or None, key))
+            connection.execute("UPDATE runs SET note = ? WHERE key = ?", (storable_text(text) or None, key))
 
     def rename(self, key: str, name: str) -> None:
         """Give a run another name; its identity is not its name, so that its grid knows it still."""
         with self._transaction() as connection:
-            connection.execute("UPDATE runs SET name = ? WHERE key = ?", (storable(name), key))
+            connection.execute("UPDATE runs SET name = ? WHERE key = ?", (storable_text(name), key))
 
     def archive(self, keys: Sequence[str], archived: bool = True) -> None:
         """Hide runs from every list that does not ask for archived ones, or show them again."""
         with self._transaction() as connection:
-            connection.execute(f"UPDATE runs SET archived = ? WHERE key {THESE}", (archived, as_json_list(keys)))
+            connection.execute(f"UPDATE runs SET archived = ? WHERE key {IN_JSON_LIST}", (archived, as_json_list(keys)))
 
     def remove(self, keys: Sequence[str]) -> None:
         """Delete runs with everything that belongs to them, the files too."""
         folders = [run_folder(files_folder(self.path), key) for key in keys]
         with self._transaction() as connection:
-            ids = _ids(connection, keys)
+            ids = _run_ids(connection, keys)
             for table in ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources"):
-                connection.execute(f"DELETE FROM {table} WHERE run_id {THESE}", (as_json_list(ids),))
-            connection.execute(f"DELETE FROM runs WHERE id {THESE}", (as_json_list(ids),))
+                connection.execute(f"DELETE FROM {table} WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
+            connection.execute(f"DELETE FROM runs WHERE id {IN_JSON_LIST}", (as_json_list(ids),))
             connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM run_sources)")
             connection.execute("DELETE FROM experiments WHERE id NOT IN (SELECT experiment_id FROM runs)")
         import shutil  # 4 ms, which a script's start need not pay
@@ -266,12 +267,12 @@ class Writer:
     def define_metric(self, name: str, goal: Goal) -> None:
         """Say whether less or more of a metric is better."""
         with self._transaction() as connection:
-            _declare(connection, name, goal)
+            _declare_goal(connection, name, goal)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         connection = self._connection
-        with explained(self.path):
+        with translate_sqlite_errors(self.path):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -282,12 +283,12 @@ class Writer:
                 raise
 
 
-def _declare(connection: sqlite3.Connection, metric: str, goal: Goal, *, unless_declared: bool = False) -> None:
+def _declare_goal(connection: sqlite3.Connection, metric: str, goal: Goal, *, unless_declared: bool = False) -> None:
     new = "coalesce(goal, excluded.goal)" if unless_declared else "excluded.goal"
     query = f"INSERT INTO metrics (name, goal) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET goal = {new}"
-    connection.execute(query, (storable(metric), goal))
+    connection.execute(query, (storable_text(metric), goal))
 
 
-def _ids(connection: sqlite3.Connection, keys: Sequence[str]) -> list[int]:
-    query = f"SELECT id FROM runs WHERE key {THESE}"
+def _run_ids(connection: sqlite3.Connection, keys: Sequence[str]) -> list[int]:
+    query = f"SELECT id FROM runs WHERE key {IN_JSON_LIST}"
     return [run_id for (run_id,) in connection.execute(query, (as_json_list(keys),))]

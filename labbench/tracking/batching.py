@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from labbench.records import Points
-from labbench.tracking.messages import tell_once
+from labbench.tracking.messages import warn_once
 from labbench.tracking.values import Value, storable_name
 
 Call: TypeAlias = tuple[int, int, dict[str, Value]]
 """A log call: step, `time.monotonic_ns()`, and a dict that nobody else holds."""
 
 
-class Columns:
+class MetricBatcher:
     """Turns calls into series, and remembers what every metric said last."""
 
     def __init__(self, run: str, attempt: int, began: int) -> None:
@@ -28,7 +28,7 @@ class Columns:
         for step, now, metrics in calls:
             milliseconds = (now - self._began) // 1_000_000
             for key, value in metrics.items():
-                number = value if value.__class__ is float else _fetched(key, value)
+                number = value if value.__class__ is float else _fetch_number(key, value)
                 if number is None:
                     continue
                 column = columns.get(key)
@@ -46,15 +46,15 @@ class Columns:
         if name is None:
             name = self._names[key] = storable_name(key)
             if name != key:
-                tell_once(f"a metric's name is kept as `{name}`: names have no control characters and are not so long")
+                warn_once(f"a metric's name is kept as `{name}`: names have no control characters and are not so long")
         return name
 
 
-def _fetched(key: str, value: Value) -> float | None:
+def _fetch_number(key: str, value: Value) -> float | None:
     if isinstance(value, float):
         return value
     try:
         return value.number()
     except RuntimeError as error:
-        tell_once(f"a value of `{key}` could not be read from its device and is left out: {error}")
+        warn_once(f"a value of `{key}` could not be read from its device and is left out: {error}")
         return None

@@ -13,10 +13,10 @@ from typing import Any
 from labbench.errors import InputError
 from labbench.tracking.messages import as_text
 
-_LONGEST_INTEGER = 4_096
+_MAX_INTEGER_DIGITS = 4_096
 """Bits: Python writes and reads no integers of more than 4,300 digits as JSON, so the run could not be stored."""
 
-_DEEPEST = 20
+_MAX_DEPTH = 20
 """Levels of nesting; a config that contains itself ends here."""
 
 
@@ -67,7 +67,7 @@ class RunConfig(Mapping[str, Any]):
 def plain_config(config: Any, *, stacklevel: int = 3) -> dict[str, Any]:
     """A config as a flat dict of JSON values. Warns of what had to be made text; raises InputError for no config."""
     texts: list[str] = []
-    flat = dict(_flat(_mapping(config), "", texts, 0))
+    flat = dict(_flatten(_as_mapping(config), "", texts, 0))
     if texts:
         warnings.warn(
             f"the config is kept as JSON, which cannot say {', '.join(texts)}: kept as text", stacklevel=stacklevel
@@ -87,7 +87,7 @@ def read_config(path: str) -> dict[str, Any]:
     return config
 
 
-def _mapping(config: Any) -> Mapping[Any, Any]:
+def _as_mapping(config: Any) -> Mapping[Any, Any]:
     if config is None:
         return {}
     if isinstance(config, Mapping):
@@ -107,38 +107,38 @@ def _is_dataclass(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _flat(config: Mapping[Any, Any], prefix: str, texts: list[str], depth: int) -> Iterator[tuple[str, Any]]:
+def _flatten(config: Mapping[Any, Any], prefix: str, texts: list[str], depth: int) -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         name = f"{prefix}{key}"
         if _is_namespace(value) or _is_dataclass(value):
-            value = _mapping(value)
-        if isinstance(value, Mapping) and value and depth < _DEEPEST:
-            yield from _flat(value, f"{name}.", texts, depth + 1)
+            value = _as_mapping(value)
+        if isinstance(value, Mapping) and value and depth < _MAX_DEPTH:
+            yield from _flatten(value, f"{name}.", texts, depth + 1)
         else:
-            yield name, _plain(value, name, texts, 0)
+            yield name, _to_json_value(value, name, texts, 0)
 
 
-def _plain(value: Any, name: str, texts: list[str], depth: int) -> Any:
+def _to_json_value(value: Any, name: str, texts: list[str], depth: int) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, float) or (
-        isinstance(value, int) and value.bit_length() <= _LONGEST_INTEGER
+        isinstance(value, int) and value.bit_length() <= _MAX_INTEGER_DIGITS
     ):  # numpy.float64 and IntEnum too
         return float(value) if isinstance(value, float) else int(value)
     if isinstance(value, os.PathLike):
         return os.fsdecode(os.fspath(value))
-    if isinstance(value, list | tuple) and depth < _DEEPEST:
-        return [_plain(item, name, texts, depth + 1) for item in value]
+    if isinstance(value, list | tuple) and depth < _MAX_DEPTH:
+        return [_to_json_value(item, name, texts, depth + 1) for item in value]
     if isinstance(value, Mapping) and not value:
         return {}
-    number = _single(value)
+    number = _scalar(value)
     if number is not None:
         return number
     texts.append(f"`{name}` ({type(value).__name__})")
     return as_text(value)
 
 
-def _single(value: Any) -> Any:
+def _scalar(value: Any) -> Any:
     """The number in a numpy scalar or a tensor of one; None where it is something else."""
     item = getattr(value, "item", None)
     if not callable(item):

@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from labbench.store.scripts.script_run import Printed, Stream
+from labbench.store.scripts.script_run import PrintedText, Stream
 
-_LONGEST = 65_536
+_MAX_LINE_CHARACTERS = 65_536
 """Characters of one line that are kept together."""
 
 
 class Tee:
     """Passes on what a stream is given and keeps its lines; of a progress bar, only what it showed last."""
 
-    def __init__(self, name: Stream, keep: Callable[[Printed], None]) -> None:
+    def __init__(self, name: Stream, keep: Callable[[PrintedText], None]) -> None:
         self._name: Stream = name
         self._keep = keep
         self._file: Any = getattr(sys, name)
@@ -45,19 +45,19 @@ class Tee:
             del self._file.write
         with self._lock:
             self._take("\n" if self._begun else "")
-            self._keep = _forget
+            self._keep = _remove_tees
 
     def _take(self, text: str) -> None:
         *lines, begun = (self._begun + text).split("\n")
-        if len(begun) > _LONGEST:
+        if len(begun) > _MAX_LINE_CHARACTERS:
             lines.append(begun)
             begun = ""
         # what a carriage return at the end will have overwritten is not known yet
         self._begun = begun.removesuffix("\r").rpartition("\r")[2] + ("\r" if begun.endswith("\r") else "")
         if lines:
             shown = [line.removesuffix("\r").rpartition("\r")[2] for line in lines]
-            self._keep(Printed(time.time(), self._name, "\n".join(shown)))
+            self._keep(PrintedText(time.time(), self._name, "\n".join(shown)))
 
 
-def _forget(printed: Printed) -> None:
+def _remove_tees(printed: PrintedText) -> None:
     """The run has ended."""

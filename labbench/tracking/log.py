@@ -13,20 +13,20 @@ from time import monotonic_ns
 from typing import Any, Protocol
 
 from labbench.errors import InputError
-from labbench.tracking.values import MAX_STEP, flattened, whole
-from labbench.tracking.writer_thread import LIMIT, Recorder
+from labbench.tracking.values import MAX_STEP, flatten_metrics, to_step
+from labbench.tracking.writer_thread import MAX_BACKLOG, RunWriterThread
 
 
-class Log(Protocol):
+class LogFunction(Protocol):
     """What `run.log` is."""
 
     def __call__(self, metrics: Mapping[str, Any], step: int | None = None, epoch: float | None = None) -> None: ...
 
 
-def log_of(recorder: Recorder, first_step: int) -> Log:
+def make_log(recorder: RunWriterThread, first_step: int) -> LogFunction:
     """The `log` of a run whose steps are counted from `first_step` where they are not given."""
     calls = recorder.calls
-    append, waiting, limit = calls.append, calls.__len__, LIMIT
+    append, waiting, limit = calls.append, calls.__len__, MAX_BACKLOG
     clock, plain, kind = monotonic_ns, float, type
     next_step = count(first_step).__next__
     last_step = first_step - 1
@@ -48,15 +48,15 @@ def log_of(recorder: Recorder, first_step: int) -> Log:
             raise InputError(f"run.log takes a dict of numbers by name, not {type(metrics).__name__}") from None
         for key in numbers:
             if kind(numbers[key]) is not plain:
-                numbers = flattened(numbers)
+                numbers = flatten_metrics(numbers)
                 break
         if epoch is not None:
-            numbers |= flattened({"epoch": epoch})
+            numbers |= flatten_metrics({"epoch": epoch})
         if step is None:
             step = next_step()
         else:
             if kind(step) is not int or not -MAX_STEP <= step <= MAX_STEP:
-                step = whole(step)
+                step = to_step(step)
             last_step, next_step = step, count_on
         append((step, clock(), numbers))
         if calls.asleep:

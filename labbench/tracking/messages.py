@@ -6,19 +6,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
-_SHOWN = 60
+_MAX_CHARACTERS = 60
 
 
-def tell_once(text: str) -> None:
+def warn_once(text: str) -> None:
     """Say something that must not end the training: never an exception, also where warnings are errors."""
-    if text not in _told:
-        _told.add(text)
-        tell(text)
+    if text not in _warned:
+        _warned.add(text)
+        warn(text)
 
 
-def tell(text: str) -> None:
+def warn(text: str) -> None:
     """Say something, again if need be."""
     try:
         print(f"labbench: {text}", file=sys.stderr, flush=True)
@@ -26,10 +26,10 @@ def tell(text: str) -> None:
         return
 
 
-def shown(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """A value in a message: not too long, with its type."""
     text = as_text(value, repr)
-    return f"{text if len(text) <= _SHOWN else text[: _SHOWN - 1] + '…'} ({type(value).__name__})"
+    return f"{text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + '…'} ({type(value).__name__})"
 
 
 def as_text(value: Any, convert: Callable[[Any], str] = str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labbench._version import __version__
 from labbench.errors import InputError
-from labbench.tracking.writer_thread import Recorder
+from labbench.tracking.writer_thread import RunWriterThread
 
 SYSTEM_SECONDS = 5.0
 """Between two readings of the system metrics."""
@@ -24,10 +24,10 @@ _PATIENCE_SECONDS = 2.0
 """How long a run that ends at once waits to know its git commit."""
 
 
-class Background:
+class RunMonitor:
     """The thread of one run."""
 
-    def __init__(self, recorder: Recorder, script: Path | None, *, system_metrics: bool) -> None:
+    def __init__(self, recorder: RunWriterThread, script: Path | None, *, system_metrics: bool) -> None:
         self._recorder = recorder
         self._script = script
         self._system_metrics = system_metrics
@@ -45,15 +45,15 @@ class Background:
     def _work(self) -> None:
         try:
             if self._recorder.run.drives:
-                self._look_up()
+                self._record_provenance()
             if self._system_metrics:
                 self._sample()
         except InputError:
             return  # the run ended meanwhile
 
-    def _look_up(self) -> None:
+    def _record_provenance(self) -> None:
         commit, dirty, diff = _git_state(self._script.parent if self._script else Path.cwd())
-        texts = {"script": _text(self._script), "diff": diff}
+        texts = {"script": _read_script(self._script), "diff": diff}
         sources = {kind: text for kind, text in texts.items() if text}
         self._recorder.change(
             lambda run: replace(run, git_commit=commit, git_dirty=dirty, versions=_versions(), sources=sources)
@@ -64,9 +64,9 @@ class Background:
         step = self._recorder.step
         if self._over.wait(LOAD_SECONDS):
             return
-        from labbench.tracking.system_metrics import Sampler
+        from labbench.tracking.system_metrics import SystemSampler
 
-        sampler = Sampler()
+        sampler = SystemSampler()
         while not self._over.wait(SYSTEM_SECONDS):
             step = max(step + 1, self._recorder.step)
             self._recorder.samples.append((step, time.monotonic_ns(), dict(sampler.sample())))
@@ -76,9 +76,9 @@ class Background:
 def _git_state(folder: Path) -> tuple[str | None, bool | None, str]:
     if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
         return None, None, ""
-    from labbench.provenance import git_state  # it loads what starts processes
+    from labbench.provenance import read_git_state  # it loads what starts processes
 
-    return git_state(folder)
+    return read_git_state(folder)
 
 
 def _versions() -> dict[str, str]:
@@ -91,7 +91,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _text(script: Path | None) -> str:
+def _read_script(script: Path | None) -> str:
     try:
         return script.read_text(encoding="utf-8", errors="replace") if script else ""
     except OSError:

@@ -16,11 +16,11 @@ from labbench.errors import is_out_of_memory
 from labbench.records import FailureKind
 
 
-class Live(Protocol):
+class OpenRun(Protocol):
     """A run, as far as the process's end concerns it."""
 
     def flush(self) -> bool: ...
-    def end(self, ending: Ending) -> None: ...
+    def end(self, ending: ExitInfo) -> None: ...
     def before_fork(self) -> None: ...
     def after_fork_in_parent(self) -> None: ...
     def after_fork_in_child(self) -> None: ...
@@ -29,7 +29,7 @@ class Live(Protocol):
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
 
 
-_live: list[Live] = []
+_open_runs: list[OpenRun] = []
 
 
 _handlers: dict[int, Any] = {}
@@ -48,19 +48,19 @@ _excepthook: Callable[[type[BaseException], BaseException, TracebackType | None]
 _exit: Callable[..., NoReturn] | None = None
 
 
-def watch(run: Live) -> None:
+def register(run: OpenRun) -> None:
     """See to it that the run is ended with its process."""
-    if not _live:
+    if not _open_runs:
         _set_hooks()
     _set_signals()  # again for each run: the first may have begun in another thread, where Python allows no handler
-    _live.append(run)
+    _open_runs.append(run)
 
 
-def unwatch(run: Live) -> None:
+def unregister(run: OpenRun) -> None:
     """The run has ended."""
-    if run in _live:
-        _live.remove(run)
-        if not _live:
+    if run in _open_runs:
+        _open_runs.remove(run)
+        if not _open_runs:
             _unset_hooks()
 
 
@@ -73,16 +73,16 @@ def end_with_worker() -> None:
         Finalize(None, _end_all, exitpriority=0)
 
 
-def newest() -> Live | None:
+def newest_run() -> OpenRun | None:
     """The live run that began last."""
-    return _live[-1] if _live else None
+    return _open_runs[-1] if _open_runs else None
 
 
 def _end_all() -> None:
     """The process ends: in `atexit`, or in a child of multiprocessing, which leaves that out."""
     error = _exception or sys.exc_info()[1]
-    for run in reversed(_live):
-        run.end(ending_of(error, signalled=_signalled))
+    for run in reversed(_open_runs):
+        run.end(exit_info_of_error(error, signalled=_signalled))
 
 
 def _set_hooks() -> None:
@@ -124,12 +124,12 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     before = _handlers[number]
     _signalled = number
     if callable(before):  # it may go on to save a checkpoint and log more: `atexit` ends the run
-        for run in list(_live):
+        for run in list(_open_runs):
             run.flush()
         before(number, frame)
     else:
-        for run in list(_live):
-            run.end(ending_of(None, signalled=number, killed=True))
+        for run in list(_open_runs):
+            run.end(exit_info_of_error(None, signalled=number, killed=True))
         signal.signal(number, before)
         os.kill(os.getpid(), number)
 
@@ -151,17 +151,17 @@ def _on_exit(status: Any = None, /) -> NoReturn:
 
 
 def _before_fork() -> None:
-    for run in _live:
+    for run in _open_runs:
         run.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for run in _live:
+    for run in _open_runs:
         run.after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
-    for run in _live:
+    for run in _open_runs:
         run.after_fork_in_child()
 
 
@@ -170,7 +170,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ExitInfo:
     """The last that is recorded of a run."""
 
     status: Literal["finished", "failed", "stopped"]
@@ -181,29 +181,29 @@ class Ending:
     traceback: str | None = None
 
 
-def ending_of(error: BaseException | None, *, signalled: int | None = None, killed: bool = False) -> Ending:
+def exit_info_of_error(error: BaseException | None, *, signalled: int | None = None, killed: bool = False) -> ExitInfo:
     """The ending of a run whose script was left by an error or by none.
 
     `signalled` is the last signal that came. It ended the script if that is `killed`, or goes with an error's status.
     """
     if signalled is not None and (killed or isinstance(error, SystemExit | KeyboardInterrupt)):
-        return Ending("stopped", signal.Signals(signalled).name)
+        return ExitInfo("stopped", signal.Signals(signalled).name)
     if error is None:
-        return Ending("finished", "script ended")
+        return ExitInfo("finished", "script ended")
     if isinstance(error, KeyboardInterrupt):
-        return Ending("stopped", "interrupted")
+        return ExitInfo("stopped", "interrupted")
     if isinstance(error, SystemExit):
-        return exit_ending(error.code)
+        return exit_info_of_status(error.code)
     import traceback  # 5 ms, which runs that end well need not pay
 
     kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
     message = traceback.format_exception_only(error)[-1].strip()
-    return Ending("failed", None, kind, message, "".join(traceback.format_exception(error)))
+    return ExitInfo("failed", None, kind, message, "".join(traceback.format_exception(error)))
 
 
-def exit_ending(status: object) -> Ending:
+def exit_info_of_status(status: object) -> ExitInfo:
     """The ending that an exit status means: 0 and None are well, text is a message."""
     if status is None or status == 0:
-        return Ending("finished", "script ended")
+        return ExitInfo("finished", "script ended")
     message = status if isinstance(status, str) else f"exit status {status}"
-    return Ending("failed", None, "user", message)
+    return ExitInfo("failed", None, "user", message)

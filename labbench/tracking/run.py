@@ -16,17 +16,17 @@ from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.records import Goal
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.scripts.script_run import Printed, ScriptRun, Stream
+from labbench.store.scripts.script_run import PrintedText, ScriptRun, Stream
 from labbench.tracking import process_hooks
 from labbench.tracking.config import RunConfig
-from labbench.tracking.log import log_of
-from labbench.tracking.process_hooks import Ending, ending_of, exit_ending
+from labbench.tracking.log import make_log
+from labbench.tracking.process_hooks import ExitInfo, exit_info_of_error, exit_info_of_status
 from labbench.tracking.summary import RunSummary
 from labbench.tracking.values import storable_name
-from labbench.tracking.writer_thread import Recorder
+from labbench.tracking.writer_thread import RunWriterThread
 
 
-class Closing(Protocol):
+class Closable(Protocol):
     """What ends with a run."""
 
     def close(self) -> None: ...
@@ -40,19 +40,19 @@ class Run:
     process, it does the same there.
     """
 
-    def __init__(self, recorder: Recorder, path: Path, *, first_step: int = 0) -> None:
+    def __init__(self, recorder: RunWriterThread, path: Path, *, first_step: int = 0) -> None:
         run = recorder.run
         self.path = path
         """The database."""
         self.config = RunConfig(run.config, self._configure)
         self.summary = RunSummary(recorder)
         self._recorder = recorder
-        self.log = log_of(recorder, first_step)
+        self.log = make_log(recorder, first_step)
         """`run.log({"train/loss": 0.3}, step=10, epoch=1)` records numbers by name."""
         self._watches_output = False
         self._closing = ExitStack()
         self._ending = threading.RLock()
-        process_hooks.watch(self)
+        process_hooks.register(self)
 
     @property
     def key(self) -> str:
@@ -89,9 +89,9 @@ class Run:
 
         Reads the whole file. One that is recorded again under the same path replaces the record.
         """
-        from labbench.tracking.artifacts import recorded  # who records none need not load it
+        from labbench.tracking.artifacts import record_file  # who records none need not load it
 
-        artifact = recorded(Path(path), run_folder(files_folder(self.path), self.key), copy=copy)
+        artifact = record_file(Path(path), run_folder(files_folder(self.path), self.key), copy=copy)
         self._recorder.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
 
     def watch_output(self) -> None:
@@ -103,7 +103,7 @@ class Run:
             for name in get_args(Stream):
                 self._closing.callback(Tee(name, self._print).close)
 
-    def in_background(self, background: Closing) -> None:
+    def in_background(self, background: Closable) -> None:
         """Leave something to be closed when the run ends."""
         self._closing.callback(background.close)
 
@@ -113,26 +113,26 @@ class Run:
 
     def finish(self, exit_code: int = 0) -> None:
         """End the run, once all of it is in the database; an exit code other than 0 says that it failed."""
-        self.end(exit_ending(exit_code))
+        self.end(exit_info_of_status(exit_code))
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.end(ending_of(error))
+        self.end(exit_info_of_error(error))
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: ExitInfo) -> None:
         """Record how the run ended, if that is for this process to say, and write all that is left."""
         recorder = self._recorder
         with self._ending:
             if not recorder.ended:
                 self._closing.close()
                 if recorder.stop_asked and ending.status == "finished":
-                    ending = Ending("stopped", "stopped by a person")
+                    ending = ExitInfo("stopped", "stopped by a person")
                 if recorder.run.drives:
                     recorder.change(lambda run: replace(run, finished=time.time(), **asdict(ending)))
             recorder.close()
-            process_hooks.unwatch(self)
+            process_hooks.unregister(self)
 
     # Another process.
 
@@ -149,7 +149,7 @@ class Run:
 
     def __reduce__(self) -> tuple[Any, ...]:
 
-        return join, (str(self.path), self.key)
+        return attach_from_pickle, (str(self.path), self.key)
 
     def __copy__(self) -> Run:
         return self
@@ -160,13 +160,13 @@ class Run:
     def _configure(self, config: dict[str, Any]) -> None:
         self._recorder.change(lambda run: replace(run, config=config))
 
-    def _print(self, printed: Printed) -> None:
+    def _print(self, printed: PrintedText) -> None:
         self._recorder.printed.append(printed)
         if self._recorder.calls.asleep:
             self._recorder.wake()
 
 
-def join(path: str, key: str) -> Run:
+def attach_from_pickle(path: str, key: str) -> Run:
     """A live run in another process than the one that started it: what a `Run` is unpickled to."""
     writer = ScriptWriter(Path(path))
     try:
@@ -174,9 +174,9 @@ def join(path: str, key: str) -> Run:
     except BaseException:
         writer.close()
         raise
-    return Run(Recorder(writer, known, began=_began(known)), writer.path)
+    return Run(RunWriterThread(writer, known, began=_start_on_monotonic_clock(known)), writer.path)
 
 
-def _began(run: ScriptRun) -> int:
+def _start_on_monotonic_clock(run: ScriptRun) -> int:
     """When the run began, on the clock of `time.monotonic_ns()`, which no change of the time of day moves."""
     return monotonic_ns() - round((time.time() - run.started) * 1e9)

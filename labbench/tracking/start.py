@@ -13,9 +13,9 @@ from labbench.errors import InputError
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
 from labbench.tracking.config import plain_config, read_config
-from labbench.tracking.monitor import Background
-from labbench.tracking.run import Run, _began
-from labbench.tracking.writer_thread import Recorder
+from labbench.tracking.monitor import RunMonitor
+from labbench.tracking.run import Run, _start_on_monotonic_clock
+from labbench.tracking.writer_thread import RunWriterThread
 
 
 def start(
@@ -47,8 +47,8 @@ def start(
     Raises InputError for a database that cannot be opened or a run that cannot be resumed.
     """
     settings = plain_config(config)
-    tags = _texts(tags)
-    script = _script()
+    tags = _tag_texts(tags)
+    script = _main_script()
     attached = os.environ.get("LABBENCH_RUN")
     path = (None if attached else db) or os.environ.get("LABBENCH_DB") or "runs.db"
     writer = ScriptWriter(Path(path))
@@ -69,7 +69,9 @@ def start(
         writer.close()
         raise
     forgets = resume is not None and not attached
-    recorder = Recorder(writer, known, began=_began(known), forgets=forgets, first_step=first_step)
+    recorder = RunWriterThread(
+        writer, known, began=_start_on_monotonic_clock(known), forgets=forgets, first_step=first_step
+    )
     run = Run(recorder, writer.path, first_step=first_step)
     if settings != known.config:
         run.config.update(settings)
@@ -78,18 +80,18 @@ def start(
     recorder.start()
     if capture_output:
         run.watch_output()
-    run.in_background(Background(recorder, script, system_metrics=system_metrics))
+    run.in_background(RunMonitor(recorder, script, system_metrics=system_metrics))
     return run
 
 
-def _texts(tags: Any) -> tuple[str, ...]:
+def _tag_texts(tags: Any) -> tuple[str, ...]:
     try:
         return (tags,) if isinstance(tags, str) else tuple(map(str, tags))
     except TypeError:
         raise InputError(f"start: tags are texts, not {type(tags).__name__}") from None
 
 
-def _script() -> Path | None:
+def _main_script() -> Path | None:
     """The file that Python was started with; None in a notebook or at a prompt."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(file).absolute() if file else None

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from labbench.errors import LabbenchError
 from labbench.records import Points
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.scripts.script_run import Printed, ScriptRun
+from labbench.store.scripts.script_run import PrintedText, ScriptRun
 from labbench.store.scripts.spill import Spill
-from labbench.tracking.messages import tell, tell_once
+from labbench.tracking.messages import warn, warn_once
 
-_PAUSES = (0.1, 5.0)
+_RETRY_PAUSES = (0.1, 5.0)
 """Seconds before a database that could not be written is tried again: the first time, and at most."""
 
 _BUSY_SECONDS = 2.0
@@ -27,7 +27,7 @@ _BUSY_SECONDS = 2.0
 _inherited: list[object] = []
 """What a forked child got open from its parent: closing it here would reach into the parent's files."""
 
-_TROUBLE = (LabbenchError, sqlite3.Error, OSError)
+_STORAGE_ERRORS = (LabbenchError, sqlite3.Error, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Batch:
 
     run: ScriptRun
     points: list[Points]
-    printed: list[Printed]
+    printed: list[PrintedText]
     forget_from: int | None
     """Delete what an earlier attempt logged from this step on."""
     calls: int
@@ -49,7 +49,7 @@ class Storage:
     def __init__(self, writer: ScriptWriter, run: ScriptRun) -> None:
         self.path = writer.path
         self._writer: ScriptWriter | None = writer
-        writer.wait_at_most(_BUSY_SECONDS)
+        writer.set_busy_timeout(_BUSY_SECONDS)
         self._known = run
         self._spill: Spill | None = None
         self._pause = 0.0
@@ -72,16 +72,16 @@ class Storage:
             kept = self._opened().keep(
                 batch.run, self._known, points=batch.points, printed=batch.printed, forget_from=batch.forget_from
             )
-        except _TROUBLE as error:
+        except _STORAGE_ERRORS as error:
             self._failed(error)
             return False
         self._known = batch.run
         if self.failing:
             self._pause, self.stuck = 0.0, False
-            tell(f"{self.path} can be written again")
+            warn(f"{self.path} can be written again")
         if not kept:
             self.gone = True
-            tell(f"{self.path}: run {batch.run.key} was removed, ended or resumed elsewhere; nothing more is recorded")
+            warn(f"{self.path}: run {batch.run.key} was removed, ended or resumed elsewhere; nothing more is recorded")
         return True
 
     def spill(self, batch: Batch) -> bool:
@@ -90,12 +90,12 @@ class Storage:
             self._spilled(batch.run, batch.points, batch.printed, batch.forget_from)
         except OSError as error:
             if not self.stuck:
-                tell(f"{self.path}: nor can a file beside it be written ({error}): what memory cannot hold is lost")
+                warn(f"{self.path}: nor can a file beside it be written ({error}): what memory cannot hold is lost")
             self.stuck = True
             return False
         self.stuck = False
         assert self._spill is not None  # it was just written
-        tell_once(f"what could not be written is in {self._spill.path}; opening the database for writing takes it in")
+        warn_once(f"what could not be written is in {self._spill.path}; opening the database for writing takes it in")
         return True
 
     def asked_to_stop(self) -> bool:
@@ -104,7 +104,7 @@ class Storage:
             return False
         try:
             return bool(self._writer.take_requests([self._known.key]))
-        except _TROUBLE:
+        except _STORAGE_ERRORS:
             return False  # the next batch meets it too
 
     def after_fork_in_child(self, run: ScriptRun) -> None:
@@ -118,7 +118,7 @@ class Storage:
         """Close the database, until it is needed again."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            with suppress(*_TROUBLE):
+            with suppress(*_STORAGE_ERRORS):
                 writer.close()
 
     def close(self) -> None:
@@ -129,13 +129,13 @@ class Storage:
     def _opened(self) -> ScriptWriter:
         """The writer, of a file that is where it was, with everything in it that was spilled."""
         if self._writer is not None and not self._writer.is_in_place():
-            tell(f"{self.path} was deleted or replaced: run {self._known.key} goes on in the file that is there now")
+            warn(f"{self.path} was deleted or replaced: run {self._known.key} goes on in the file that is there now")
             self._salvage(self._writer)
         if self._writer is None:
             self._close_spill()
             is_new = not self.path.exists()
             self._writer = ScriptWriter(self.path)  # takes in what was spilled
-            self._writer.wait_at_most(_BUSY_SECONDS)
+            self._writer.set_busy_timeout(_BUSY_SECONDS)
             if is_new:
                 self._writer.begin_unless_there(self._known)
         elif self._spill is not None:
@@ -154,7 +154,7 @@ class Storage:
         self._writer = None
 
     def _spilled(
-        self, run: ScriptRun, points: Iterable[Points], printed: Iterable[Printed], forget_from: int | None
+        self, run: ScriptRun, points: Iterable[Points], printed: Iterable[PrintedText], forget_from: int | None
     ) -> None:
         if self._spill is None:
             self._spill = Spill(self.path, run)
@@ -166,7 +166,7 @@ class Storage:
             spill.close()
 
     def _failed(self, error: Exception) -> None:
-        shortest, longest = _PAUSES
+        shortest, longest = _RETRY_PAUSES
         self._pause = min(longest, max(shortest, 2 * self._pause))
         self._retry_at = time.monotonic() + self._pause
-        tell_once(f"{error}; the run goes on, and what it logs is kept and written as soon as that works")
+        warn_once(f"{error}; the run goes on, and what it logs is kept and written as soon as that works")

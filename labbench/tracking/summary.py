@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from time import monotonic_ns
 from typing import Any
 
-from labbench.tracking.values import flattened, storable_name
-from labbench.tracking.writer_thread import Recorder
+from labbench.tracking.values import flatten_metrics, storable_name
+from labbench.tracking.writer_thread import RunWriterThread
 
 
 class RunSummary(Mapping[str, float]):
@@ -16,7 +16,7 @@ class RunSummary(Mapping[str, float]):
     What is set here, `run.summary["best/accuracy"] = 0.97`, is a metric like any other, logged at the run's last step.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: RunWriterThread) -> None:
         self._recorder = recorder
 
     def __setitem__(self, metric: str, value: Any) -> None:
@@ -24,7 +24,7 @@ class RunSummary(Mapping[str, float]):
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Set several at once; nested dicts are joined with `/`."""
-        numbers = flattened(values)
+        numbers = flatten_metrics(values)
         self._recorder.flush()  # so that the last step is known
         self._recorder.calls.append((max(0, self._recorder.step), monotonic_ns(), numbers))
         self._recorder.wake()

@@ -15,7 +15,7 @@ import psutil
 _MIB = 2**20
 
 
-class Sampler:
+class SystemSampler:
     """Takes one reading after another, in one thread; CPU use is the mean since the reading before."""
 
     def __init__(self) -> None:

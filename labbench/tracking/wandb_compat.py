@@ -10,7 +10,7 @@ from labbench.errors import InputError
 from labbench.tracking import process_hooks
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
-from labbench.tracking.values import Value, flattened
+from labbench.tracking.values import Value, flatten_metrics
 
 _IGNORED = frozenset(
     [
@@ -22,7 +22,7 @@ _IGNORED = frozenset(
 """Keywords of `wandb.init` that mean nothing here."""
 
 
-class _Waiting:
+class _UncommittedLog:
     """What was logged to a run with `commit=False`: with the next call, or when the run ends, it is logged."""
 
     def __init__(self, run: Run) -> None:
@@ -31,7 +31,7 @@ class _Waiting:
         self._step: int | None = None
 
     def add(self, data: Mapping[str, Any], step: int | None) -> None:
-        self._numbers |= flattened(data)
+        self._numbers |= flatten_metrics(data)
         self._step = self._step if step is None else step
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class _Waiting:
             self._run.log(numbers, step)
 
 
-_waiting: dict[str, _Waiting] = {}
+_uncommitted: dict[str, _UncommittedLog] = {}
 """By the key of a run."""
 
 
@@ -63,20 +63,20 @@ def init(
         raise InputError(f"labbench.init knows no {', '.join(sorted(unknown))}; see labbench.start for what there is")
     if others:
         warnings.warn(f"labbench.init ignores {', '.join(sorted(others))}", stacklevel=2)
-    if process_hooks.newest() is not None:
+    if process_hooks.newest_run() is not None:
         finish()
     return start(name, experiment=project, config=config, tags=tags or (), note=notes)
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
     """Log to the run that began last; with `commit=False` together with what is logged next."""
-    run = _current()
-    waiting = _waiting.get(run.key)
+    run = _current_run()
+    waiting = _uncommitted.get(run.key)
     if commit and waiting is None:
         run.log(data, step)
         return
     if waiting is None:
-        waiting = _waiting[run.key] = _Waiting(run)
+        waiting = _uncommitted[run.key] = _UncommittedLog(run)
         run.in_background(waiting)
     waiting.add(data, step)
     if commit:
@@ -85,14 +85,14 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -
 
 def finish(exit_code: int | None = None) -> None:
     """End the run that began last; an exit code other than 0 says that it failed. Where none is open, nothing."""
-    run = process_hooks.newest()
+    run = process_hooks.newest_run()
     if isinstance(run, Run):
-        _waiting.pop(run.key, None)
+        _uncommitted.pop(run.key, None)
         run.finish(exit_code or 0)
 
 
-def _current() -> Run:
-    run = process_hooks.newest()
+def _current_run() -> Run:
+    run = process_hooks.newest_run()
     if not isinstance(run, Run):
         raise InputError("no run is open: call labbench.init() or labbench.start() first")
     return run

@@ -2,7 +2,7 @@
 
 The training thread appends to `calls` and goes on. Every 25 ms this thread takes what has gathered, at most a thousand
 calls a transaction: without that bound a script that logs without a pause would keep the first transaction from ever
-ending. Where `LIMIT` calls wait, the script waits too, in `make_room`, unless nothing can be written at all.
+ending. Where `MAX_BACKLOG` calls wait, the script waits too, in `make_room`, unless nothing can be written at all.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any
 
 from labbench.errors import InputError
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.scripts.script_run import Printed, ScriptRun
-from labbench.tracking.batching import Call, Columns
-from labbench.tracking.messages import tell, tell_once
+from labbench.store.scripts.script_run import PrintedText, ScriptRun
+from labbench.tracking.batching import Call, MetricBatcher
+from labbench.tracking.messages import warn, warn_once
 from labbench.tracking.process_hooks import end_with_worker
 from labbench.tracking.storage import Batch, Storage
 
-LIMIT = 20_000
+MAX_BACKLOG = 20_000
 """Log calls that wait in memory."""
 
-BATCH = 1_000
+MAX_BATCH = 1_000
 """Log calls in one transaction."""
 
-INTERVAL = 0.025
+FLUSH_SECONDS = 0.025
 """Seconds between transactions while a script logs: what a killed process loses."""
 
 BEAT_SECONDS = 2.0
@@ -43,10 +43,10 @@ CLOSING_SECONDS = 3.0
 _FAILING_SECONDS = 0.05
 """How often a backlog that cannot be written is looked after."""
 
-_PRINTED_LIMIT = 10_000
+_MAX_PRINTED_CHARACTERS = 10_000
 
 
-class Bell:
+class WakeEvent:
     """Wakes the one thread that waits for it. May be rung from a signal handler: it is a single step in C."""
 
     def __init__(self) -> None:
@@ -71,13 +71,13 @@ class Backlog(deque[Call]):
     """Whoever appends something must call `Recorder.wake`."""
 
 
-class Recorder:
+class RunWriterThread:
     """One run's backlog and the thread that empties it."""
 
     def __init__(
         self, writer: ScriptWriter, run: ScriptRun, *, began: int, forgets: bool = False, first_step: int = 0
     ) -> None:
-        """`began`: see `Columns`. `forgets`: an earlier attempt loses what it logged behind the first step.
+        """`began`: see `MetricBatcher`. `forgets`: an earlier attempt loses what it logged behind the first step.
 
         `first_step` is the one that comes next where none is given.
         """
@@ -85,12 +85,12 @@ class Recorder:
         self.calls.asleep = True
         self.samples: deque[Call] = deque()
         """As `calls`, but of no step of the script's own."""
-        self.printed: deque[Printed] = deque(maxlen=_PRINTED_LIMIT)
+        self.printed: deque[PrintedText] = deque(maxlen=_MAX_PRINTED_CHARACTERS)
         self.run = run
         self.stop_asked = False
         self.step = first_step - 1
         """The step that was written last."""
-        self._columns = Columns(run.key, run.attempt, began)
+        self._columns = MetricBatcher(run.key, run.attempt, began)
         self._storage = Storage(writer, run)
         self._forgets = forgets
         self._batch: Batch | None = None
@@ -134,10 +134,10 @@ class Recorder:
     def make_room(self) -> None:
         """Wait until the backlog is below its limit; where nothing can be written, drop what came last."""
         with self._room:
-            while len(self.calls) > LIMIT and not self._storage.stuck and not self._closing:
+            while len(self.calls) > MAX_BACKLOG and not self._storage.stuck and not self._closing:
                 self.wake()
                 self._room.wait(0.1)
-        if len(self.calls) > LIMIT:
+        if len(self.calls) > MAX_BACKLOG:
             self.calls.pop()
             self._lost += 1
 
@@ -190,7 +190,7 @@ class Recorder:
         self._make_locks()
 
     def _make_locks(self) -> None:
-        self._bell = Bell()
+        self._bell = WakeEvent()
         self._writing = threading.Lock()
         self._changing = threading.RLock()
         self._room = threading.Condition()
@@ -209,14 +209,14 @@ class Recorder:
                 with self._writing:
                     self._write_news()
             except Exception as error:  # a mistake in here must not hold up the training
-                tell_once(f"this is a mistake in labbench, and something is not recorded: {error!r}")
+                warn_once(f"this is a mistake in labbench, and something is not recorded: {error!r}")
             for event in waiting:
                 event.set()
         with self._writing:
             try:
                 self._end()
             except Exception as error:
-                tell(f"this is a mistake in labbench, and the end of run {self.run.key} is not recorded: {error!r}")
+                warn(f"this is a mistake in labbench, and the end of run {self.run.key} is not recorded: {error!r}")
             self._storage.close()
         for event in self._waiting:
             event.set()
@@ -225,10 +225,10 @@ class Recorder:
         """Seconds until there is something to do, unless the bell rings."""
         if self._storage.failing:
             return _FAILING_SECONDS
-        if self._closing or len(self.calls) >= BATCH:
+        if self._closing or len(self.calls) >= MAX_BATCH:
             return 0
         if not self.calls.asleep:
-            return INTERVAL
+            return FLUSH_SECONDS
         return max(0, self._beaten + BEAT_SECONDS - time.monotonic()) if self.run.drives else -1
 
     def _write_news(self) -> None:
@@ -236,7 +236,7 @@ class Recorder:
         asked, done = len(self.calls), -1
         while done < asked and (batch := self._batch or self._next_batch()) is not None:
             self._batch = batch
-            full = len(self.calls) > LIMIT // 2
+            full = len(self.calls) > MAX_BACKLOG // 2
             if not self._put(batch) and not (full and self._storage.spill(batch)):
                 return
             self._batch, self._written = None, batch.run
@@ -254,14 +254,14 @@ class Recorder:
         try:
             return self._storage.put(batch, at_once=at_once)
         except Exception as error:
-            tell_once(f"this is a mistake in labbench, and {batch.calls} calls of log() are lost: {error!r}")
+            warn_once(f"this is a mistake in labbench, and {batch.calls} calls of log() are lost: {error!r}")
             return True
 
     def _has_news(self) -> bool:
         return bool(self._batch or self.calls or self.samples or self.printed or self.run is not self._written)
 
     def _next_batch(self) -> Batch | None:
-        """Up to `BATCH` calls with everything else that is new; None where nothing is, and no heartbeat is due."""
+        """Up to `MAX_BATCH` calls with everything else that is new; None where nothing is, and no heartbeat is due."""
         now = time.monotonic()
         if not self._has_news() and not (self.run.drives and now >= self._beaten + BEAT_SECONDS):
             return None
@@ -271,15 +271,17 @@ class Recorder:
             if self._storage.asked_to_stop():
                 self.stop_asked = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # as Ctrl-C, in a sleep too
-        calls = _taken(self.calls, BATCH)
+        calls = _pop_up_to(self.calls, MAX_BATCH)
         forget_from = calls[0][0] if calls and self._forgets else None
         if calls:
             self.step, self._forgets = calls[-1][0], False
-        points = self._columns.series(chain(calls, _taken(self.samples, BATCH)))
+        points = self._columns.series(chain(calls, _pop_up_to(self.samples, MAX_BATCH)))
         run = self.run
         if run.status != "running" and self.calls:
             run = self._written  # the end comes last
-        return Batch(run, points, _joined(_taken(self.printed, _PRINTED_LIMIT)), forget_from, len(calls))
+        return Batch(
+            run, points, _join_texts(_pop_up_to(self.printed, _MAX_PRINTED_CHARACTERS)), forget_from, len(calls)
+        )
 
     def _end(self) -> None:
         """The last try for what is left."""
@@ -290,17 +292,17 @@ class Recorder:
                 break
             self._batch, self._written = None, batch.run
         if self._lost:
-            tell(f"run {self.run.key}: {self._lost} calls of log() are lost, nothing could be written")
+            warn(f"run {self.run.key}: {self._lost} calls of log() are lost, nothing could be written")
 
 
-def _taken(queue: deque[Any], most: int) -> list[Any]:
+def _pop_up_to(queue: deque[Any], most: int) -> list[Any]:
     """What waits in a queue, oldest first; others may append meanwhile."""
     return [queue.popleft() for _ in range(min(most, len(queue)))]
 
 
-def _joined(printed: Iterable[Printed]) -> list[Printed]:
+def _join_texts(printed: Iterable[PrintedText]) -> list[PrintedText]:
     """Lines that one stream got one after another, as one text."""
-    joined: list[Printed] = []
+    joined: list[PrintedText] = []
     for lines in printed:
         if joined and joined[-1].stream == lines.stream:
             joined[-1] = replace(joined[-1], text=f"{joined[-1].text}\n{lines.text}")

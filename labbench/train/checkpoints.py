@@ -24,22 +24,22 @@ WIDE = "complex128"
 """Header key that lists tensors of this type, which safetensors lacks: they are stored as pairs of float64."""
 
 Tensors = Mapping[str, Tensor]
-State = Mapping[str, Any]
+Metadata = Mapping[str, Any]
 """Values that JSON can say; non-finite numbers too."""
 
 
-def save(files: Path, run: RunRecord, step: int, tensors: Tensors, state: State) -> None:
+def save_snapshot(files: Path, run: RunRecord, step: int, tensors: Tensors, state: Metadata) -> None:
     """Write the run's snapshot at `step`. The one before stays, since the database may not know of this one yet."""
-    write(snapshot_file(files, run.key, step), tensors, state)
+    write_safetensors(snapshot_file(files, run.key, step), tensors, state)
     steps = sorted(int(file.stem.rpartition("-")[2]) for file in run_folder(files, run.key).glob(SNAPSHOTS))
     discard_snapshots(files, run.key, keep=frozenset(steps[-2:]))
 
 
-def load(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_snapshot(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of the run at its boundary. Raises LabbenchError where the snapshot is not there or torn."""
     path = snapshot_file(files, run.key, run.boundary)
     try:
-        return read(path, device)
+        return read_safetensors(path, device)
     except (OSError, SafetensorError, ValueError) as error:
         raise LabbenchError(
             f"{run.name} ({run.key}) cannot go on from step {run.boundary}, its snapshot {path} cannot be read "
@@ -47,12 +47,12 @@ def load(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, T
         ) from error
 
 
-def save_model(files: Path, run: RunRecord, weights: Tensors, info: State) -> None:
+def save_model(files: Path, run: RunRecord, weights: Tensors, info: Metadata) -> None:
     """Keep a model's weights; `info` says at which step they were taken, and why."""
-    write(run_folder(files, run.key) / MODEL, weights, info)
+    write_safetensors(run_folder(files, run.key) / MODEL, weights, info)
 
 
-def write(path: Path, tensors: Tensors, state: State) -> None:
+def write_safetensors(path: Path, tensors: Tensors, state: Metadata) -> None:
     """Tensors and state in one file that is whole or not there."""
     wide = [name for name, tensor in tensors.items() if tensor.dtype == torch.complex128]
     stored = {
@@ -64,7 +64,7 @@ def write(path: Path, tensors: Tensors, state: State) -> None:
         save_file(stored, file.name, header)
 
 
-def read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_safetensors(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write` wrote."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -14,7 +14,7 @@ from labbench.files import MODEL, files_folder, run_folder
 from labbench.params.param import all_params, with_defaults
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
-from labbench.train.checkpoints import read
+from labbench.train.checkpoints import read_safetensors
 from labbench.train.tasks.builtin import TASKS
 from labbench.train.tasks.import_context import imports_of
 from labbench.train.tasks.task import load_task, make_model
@@ -42,7 +42,7 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
         its_task = load_task(name)
         model = make_model(its_task, with_defaults(record.config, all_params(its_task.params)))
     try:
-        weights, _ = read(file, torch.device(device))
+        weights, _ = read_safetensors(file, torch.device(device))
         model.load_state_dict(weights)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).partition("\n")[0].rstrip(":")

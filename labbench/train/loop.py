@@ -18,44 +18,44 @@ from labbench.files import discard_portrait
 from labbench.params.param import all_params, with_defaults
 from labbench.records import Event, Failed, Finished, Log, Points, Stack
 from labbench.train import checkpoints
-from labbench.train.data.dataset import Held
-from labbench.train.diagnostics.portrait import Portraits
-from labbench.train.diagnostics.probe import Looking
-from labbench.train.engine.initial_weights import classes_told
-from labbench.train.engine.stepper import Lesson
+from labbench.train.data.dataset import HeldOutSplit
+from labbench.train.diagnostics.portrait import PortraitWriter
+from labbench.train.diagnostics.probe import NetworkProbe
+from labbench.train.engine.initial_weights import head_metadata
+from labbench.train.engine.stepper import Workload
 from labbench.train.grouping import memory
-from labbench.train.grouping.arrange import Arranged, arrange
-from labbench.train.grouping.by_data import in_lessons
-from labbench.train.metric_buffer import Losses, Watch
-from labbench.train.precision import arithmetic_of, prepare
-from labbench.train.rng import Purpose, all_generators, generator_seed, generator_seeds
-from labbench.train.run_state import Member
-from labbench.train.tasks.metrics import Means, generalization_gap
+from labbench.train.grouping.arrange import ReadyStack, make_stacks
+from labbench.train.grouping.by_data import group_by_data
+from labbench.train.metric_buffer import LossBuffer, Stopwatch
+from labbench.train.precision import prepare_device, resolve_precision
+from labbench.train.rng import Purpose, generator_seed, generator_seeds, seeded_generators
+from labbench.train.run_state import TrainingRun
+from labbench.train.tasks.metrics import MetricMeans, add_generalization_gap
 from labbench.train.tasks.task import Task
 
 
-def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozenset()) -> Iterator[Event]:
+def train(stack: Stack, task: Task, device: str, *, stop_requested: Set[str] = frozenset()) -> Iterator[Event]:
     """Train every run of the stack on `device` ("cpu", "cuda:0"): Started, Points, Finished of each.
 
-    A run whose key is in `leaving`, which the caller may add to meanwhile, ends with its epoch and goes back to the
+    A run whose key is in `stop_requested` (the caller may add to it) ends with its epoch and goes back to the
     queue. Points come about every quarter of a second. Raises InputError where the device is not there or the task
     gives what cannot be trained; other errors of the task's travel to the caller as they are.
     """
-    device = prepare(device, tf32=stack.runtime.tf32)
+    device = prepare_device(device, tf32=stack.runtime.tf32)
     params = all_params(task.params)
     members = [
-        Member(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
+        TrainingRun(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
         for index, run in enumerate(stack.runs)
     ]
     place = torch.device(device)
-    arithmetic_of(stack.runtime, device)  # before anything starts
-    members = yield from resumed(members, stack.files, place)
-    if members and members[0].run.key not in leaving:  # before the task's own code, which may take its time
-        yield members[0].started(device, members[0].way or "loop")
-    for lesson, learners in in_lessons(members, task, stack, place):
-        unfinished = {member.run.key: member.run for member in learners}
+    resolve_precision(stack.runtime, device)  # before anything starts
+    members = yield from resume_runs(members, stack.files, place)
+    if members and members[0].run.key not in stop_requested:  # before the task's own code, which may take its time
+        yield members[0].started_event(device, members[0].engine or "loop")
+    for workload, members_of_workload in group_by_data(members, task, stack, place):
+        unfinished = {member.run.key: member.run for member in members_of_workload}
         try:
-            for event in taught(learners, lesson, stack, device, leaving):
+            for event in train_workload(members_of_workload, workload, stack, device, stop_requested):
                 if isinstance(event, Finished):
                     del unfinished[event.run]
                 yield event
@@ -64,18 +64,22 @@ def train(stack: Stack, task: Task, device: str, *, leaving: Set[str] = frozense
             yield from (Failed(run.key, run.attempt, "user", str(error), story) for run in unfinished.values())
 
 
-def taught(members: list[Member], lesson: Lesson, stack: Stack, device: str, leaving: Set[str]) -> Iterator[Event]:
-    """Train the members that have this lesson."""
-    for arranged in arrange(members, lesson):
-        training = Training(arranged, lesson, stack, device, leaving)
+def train_workload(
+    members: list[TrainingRun], workload: Workload, stack: Stack, device: str, stop_requested: Set[str]
+) -> Iterator[Event]:
+    """Train the members that have this workload."""
+    for ready in make_stacks(members, workload):
+        training = StackTrainer(ready, workload, stack, device, stop_requested)
         try:
             yield from training.events()
         except Exception as error:
-            memory.learn_from(error, arranged.structure, len(training.members))
+            memory.halve_width_on_oom(error, ready.structure, len(training.members))
             raise
 
 
-def resumed(members: list[Member], files: str | None, device: torch.device) -> Generator[Event, None, list[Member]]:
+def resume_runs(
+    members: list[TrainingRun], files: str | None, device: torch.device
+) -> Generator[Event, None, list[TrainingRun]]:
     """The members, those that have a boundary gone back to it; a run whose snapshot cannot be read fails."""
     ready = []
     for member in members:
@@ -91,64 +95,66 @@ def resumed(members: list[Member], files: str | None, device: torch.device) -> G
     return ready
 
 
-class Training:
+class StackTrainer:
     """Runs that step together: the epochs, at whose ends they may leave."""
 
-    def __init__(self, arranged: Arranged, lesson: Lesson, stack: Stack, device: str, leaving: Set[str]) -> None:
-        self.members, self.stepper, self.clock = list(arranged.members), arranged.stepper, arranged.clock
-        self.note, self.lesson, self.device, self.leaving = arranged.note, lesson, device, leaving
+    def __init__(
+        self, ready: ReadyStack, workload: Workload, stack: Stack, device: str, stop_requested: Set[str]
+    ) -> None:
+        self.members, self.stepper, self.step_counter = list(ready.members), ready.stepper, ready.step_counter
+        self.note, self.workload, self.device, self.stop_requested = ready.note, workload, device, stop_requested
         self.files = Path(stack.files) if stack.files is not None else None
         self.runtime = stack.runtime
-        self.losses, self.watch = Losses(), Watch()
-        self.looking = Looking(self.members[0].config, lesson) if stack.runtime.watch else None
-        self.portraits = Portraits(self.looking, lesson.data, self.files) if self.looking and self.files else None
-        self.saved = 0.0
+        self.losses, self.stopwatch = LossBuffer(), Stopwatch()
+        self.probe = NetworkProbe(self.members[0].config, workload) if stack.runtime.watch else None
+        self.portraits = PortraitWriter(self.probe, workload.data, self.files) if self.probe and self.files else None
+        self.last_snapshot_seconds = 0.0
         """When the last snapshots were written, in seconds of the watch."""
 
     def events(self) -> Iterator[Event]:
         """Everything there is to say of these runs."""
-        yield from self.begin()
+        yield from self.begin_runs()
         while self.members:
-            measured = yield from self.epoch()
-            yield from self.part(measured)
+            measured = yield from self.train_epoch()
+            yield from self.end_epoch(measured)
 
-    def begin(self) -> Iterator[Event]:
+    def begin_runs(self) -> Iterator[Event]:
         """The runs start, but for those that are to leave already."""
         staying = []
         for index, member in enumerate(self.members):
             run = member.run
-            if run.key in self.leaving:
+            if run.key in self.stop_requested:
                 yield Finished(run.key, run.attempt, "queued", "interrupted")
                 continue
             staying.append(index)
-            if member.way_told != self.stepper.way:
-                yield member.started(self.device, self.stepper.way)
+            if member.reported_engine != self.stepper.engine:
+                yield member.started_event(self.device, self.stepper.engine)
             if self.note is not None:
                 yield Log(run.key, run.attempt, f"{self.note}\n")
                 self.note = None  # once is enough
             if member.note is not None:
                 yield Log(run.key, run.attempt, f"{member.note}\n")
             if member.epoch == 0:
-                member.recorder.measure({"epoch": 0, "samples": 0}, 0)
+                member.metric_buffer.add_metrics({"epoch": 0, "samples": 0}, 0)
                 if self.files is not None:
                     discard_portrait(self.files, run.key)
         self.keep(staying)
 
-    def epoch(self) -> Generator[Points, None, list[dict[str, float]]]:
+    def train_epoch(self) -> Generator[Points, None, list[dict[str, float]]]:
         """One pass over the training data, then the validation; returns what was measured, by run and metric.
 
         Of runs that have diverged nothing is measured. Where all have, the epoch ends early.
         """
-        began, number = self.watch.seconds(), self.members[0].epoch + 1
+        began, number = self.stopwatch.compute_seconds(), self.members[0].epoch + 1
         seeds = [member.config["seed"] for member in self.members]
-        data, running = self.lesson.data, Means(len(seeds))
-        with all_generators(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
+        data, running = self.workload.data, MetricMeans(len(seeds))
+        with seeded_generators(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
             self.stepper.train(True)
-            for batch in data.batches(seeds, number, self.lesson.batch_size):  # (S, N)
+            for batch in data.batches(seeds, number, self.workload.batch_size):  # (S, N)
                 losses, metrics = self.stepper.step(batch)
-                self.losses.add(losses, self.watch.milliseconds())
+                self.losses.add(losses, self.stopwatch.elapsed_milliseconds())
                 running.add(metrics)
-                if self.watch.due():
+                if self.stopwatch.is_flush_due():
                     yield from self.flush()
                     if self.all_diverged():
                         return [{} for _ in self.members]
@@ -156,85 +162,94 @@ class Training:
             if self.all_diverged():
                 return [{} for _ in self.members]
             trained, validated = running.read("train/"), self.evaluate("val")
-        share = (self.watch.seconds() - began) / len(self.members)
+        share = (self.stopwatch.compute_seconds() - began) / len(self.members)
         return [
             {}
-            if member.recorder.diverged_at is not None
-            else self.measured(index, generalization_gap(trained[index] | validated[index]), share)
+            if member.metric_buffer.diverged_at is not None
+            else self.record_epoch(index, add_generalization_gap(trained[index] | validated[index]), share)
             for index, member in enumerate(self.members)
         ]
 
-    def measured(self, index: int, values: dict[str, float], seconds: float) -> dict[str, float]:
+    def record_epoch(self, index: int, values: dict[str, float], seconds: float) -> dict[str, float]:
         """Record an epoch of a run, which took it so many seconds; returns what it may be judged by."""
         member = self.members[index]
         member.epoch += 1
-        member.compute += seconds
+        member.compute_seconds += seconds
         now = {
             "epoch": member.epoch,
-            "samples": member.epoch * self.lesson.samples_per_epoch,
-            "time/compute_s": member.compute,
+            "samples": member.epoch * self.workload.samples_per_epoch,
+            "time/compute_s": member.compute_seconds,
         }
-        seen = {} if self.looking is None else self.looking.see(self.stepper.weights(index), member.config)
+        seen = {} if self.probe is None else self.probe.measure(self.stepper.weights(index), member.config)
         if self.portraits is not None:
-            self.portraits.sketch(member.run.key, member.epoch, self.stepper.weights(index), member.config)
-        member.recorder.measure(values | now | seen, member.milliseconds + self.watch.milliseconds())
-        judged = values | {"train/loss": member.recorder.epoch_loss()}
-        if member.best is not None and member.best.is_beaten(judged):
-            member.best.take(judged, member.recorder.step, self.stepper.weights(index))
+            self.portraits.record_histograms(member.run.key, member.epoch, self.stepper.weights(index), member.config)
+        member.metric_buffer.add_metrics(
+            values | now | seen, member.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
+        )
+        judged = values | {"train/loss": member.metric_buffer.pop_epoch_loss()}
+        if member.best is not None and member.best.is_new_best(judged):
+            member.best.update(judged, member.metric_buffer.step, self.stepper.weights(index))
         return judged
 
-    def part(self, measured: list[dict[str, float]]) -> Iterator[Event]:
+    def end_epoch(self, measured: list[dict[str, float]]) -> Iterator[Event]:
         """At an epoch's end: let those go who have finished, diverged or shall leave."""
-        reasons = [member.verdict(values) for member, values in zip(self.members, measured, strict=True)]
-        if any(reasons) and self.lesson.data.is_tested:
+        reasons = [member.reason_to_stop(values) for member, values in zip(self.members, measured, strict=True)]
+        if any(reasons) and self.workload.data.has_test:
             (generator,) = generator_seeds(
                 self.members[0].config["seed"], Purpose.GENERATOR, [self.members[0].epoch], layer=1
             )
-            with all_generators(generator, self.lesson.data.device):
+            with seeded_generators(generator, self.workload.data.device):
                 tested = self.evaluate("test")
             for member, reason, values in zip(self.members, reasons, tested, strict=True):
                 if reason:
-                    member.recorder.measure(values, member.milliseconds + self.watch.milliseconds())
+                    member.metric_buffer.add_metrics(
+                        values, member.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
+                    )
         staying = []
-        snapshot = self.files is not None and self.watch.seconds() - self.saved > self.runtime.snapshot_every
+        snapshot = (
+            self.files is not None
+            and self.stopwatch.compute_seconds() - self.last_snapshot_seconds > self.runtime.snapshot_every
+        )
         for index, (member, reason) in enumerate(zip(self.members, reasons, strict=True)):
-            diverged, leaves = member.recorder.diverged_at, member.run.key in self.leaving
+            diverged, leaves = member.metric_buffer.diverged_at, member.run.key in self.stop_requested
             if diverged is not None or reason:
                 self.keep_model(index)
                 if self.portraits is not None:
-                    self.portraits.paint(member.run.key, member.epoch, self.stepper.weights(index), member.config)
-                told = f"non-finite train/loss at step {diverged}"
-                yield from self.end(member, "finished" if reason else "diverged", reason or told)
+                    self.portraits.write(member.run.key, member.epoch, self.stepper.weights(index), member.config)
+                divergence = f"non-finite train/loss at step {diverged}"
+                yield from self.end_run(member, "finished" if reason else "diverged", reason or divergence)
                 continue
             if self.files is not None and (snapshot or leaves):
-                yield from self.watch.handing(member.recorder.points())
+                yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points())
                 state = self.stepper.state(index)
-                yield member.save(self.files, state, self.watch.milliseconds())
+                yield member.save(self.files, state, self.stopwatch.elapsed_milliseconds())
                 if (sentence := member.loss_of(state.attributes)) is not None:
                     yield Log(member.run.key, member.run.attempt, f"{sentence}\n")
             if leaves:
-                yield from self.end(member, "queued", "interrupted")
+                yield from self.end_run(member, "queued", "interrupted")
             else:
                 staying.append(index)
         if snapshot:
-            self.saved = self.watch.seconds()
-        if self.watch.due():
+            self.last_snapshot_seconds = self.stopwatch.compute_seconds()
+        if self.stopwatch.is_flush_due():
             yield from self.flush()
         self.keep(staying)
 
-    def evaluate(self, name: Held) -> list[dict[str, float]]:
+    def evaluate(self, name: HeldOutSplit) -> list[dict[str, float]]:
         """Of each run the mean loss and metrics over a split, as the model is used."""
         self.stepper.train(False)
-        means = Means(len(self.members))
-        for part in self.lesson.data.parts(name, self.lesson.evaluation_batch):
+        means = MetricMeans(len(self.members))
+        for part in self.workload.data.held_out_batches(name, self.workload.evaluation_batch_size):
             losses, metrics = self.stepper.evaluate(part)
             means.add({"loss": losses, **metrics})
         return means.read(f"{name}/")
 
-    def end(self, member: Member, status: Literal["finished", "diverged", "queued"], reason: str) -> Iterator[Event]:
+    def end_run(
+        self, member: TrainingRun, status: Literal["finished", "diverged", "queued"], reason: str
+    ) -> Iterator[Event]:
         """Hand over the run's last points, then say how it ended. One that will go on has an open window of losses."""
         goes_on = status == "queued" and self.files is not None
-        yield from self.watch.handing(member.recorder.points(ended=not goes_on))
+        yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points(ended=not goes_on))
         yield Finished(member.run.key, member.run.attempt, status, reason)
 
     def keep_model(self, index: int) -> None:
@@ -242,13 +257,17 @@ class Training:
         member = self.members[index]
         if self.files is None:
             return
-        told = classes_told(self.lesson, member.config)
+        metadata = head_metadata(self.workload, member.config)
         if member.best is not None and member.best.weights:
-            info: dict[str, Any] = {"step": member.best.step, "best": member.best.by.metric, "value": member.best.value}
-            checkpoints.save_model(self.files, member.run, member.best.weights, info | told)
-        elif self.runtime.keep == "last" and member.recorder.diverged_at is None:
-            info = {"step": member.recorder.step}
-            checkpoints.save_model(self.files, member.run, self.stepper.weights(index), info | told)
+            info: dict[str, Any] = {
+                "step": member.best.step,
+                "best": member.best.criterion.metric,
+                "value": member.best.value,
+            }
+            checkpoints.save_model(self.files, member.run, member.best.weights, info | metadata)
+        elif self.runtime.keep == "last" and member.metric_buffer.diverged_at is None:
+            info = {"step": member.metric_buffer.step}
+            checkpoints.save_model(self.files, member.run, self.stepper.weights(index), info | metadata)
 
     def keep(self, indices: list[int]) -> None:
         """Go on with these runs alone."""
@@ -261,14 +280,14 @@ class Training:
         """Hand over what all runs measured since the last time."""
         self.collect()
         for member in self.members:
-            yield from self.watch.handing(member.recorder.points())
+            yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points())
 
     def collect(self) -> None:
         """Copy the losses since the last time from the device, to each run its own."""
-        losses, times = self.losses.take()  # (T, S)
+        losses, times = self.losses.drain()  # (T, S)
         for index, member in enumerate(self.members):
             if times:
-                member.recorder.update(losses[:, index], [member.milliseconds + time for time in times])
+                member.metric_buffer.update(losses[:, index], [member.previous_milliseconds + time for time in times])
 
     def all_diverged(self) -> bool:
-        return all(member.recorder.diverged_at is not None for member in self.members)
+        return all(member.metric_buffer.diverged_at is not None for member in self.members)

@@ -18,39 +18,39 @@ from labbench.records import Points, RunRecord
 Mask: TypeAlias = NDArray[np.bool_]
 
 FLUSH_SECONDS = 0.25
-EVERY_STEP_UP_TO = 4000
-"""Steps of a run of which each is logged; a longer one keeps the extremes of each of `WINDOWS` windows."""
-WINDOWS = EVERY_STEP_UP_TO // 2
+MAX_UNTHINNED_STEPS = 4000
+"""Steps of a run of which each is logged; a longer one keeps the extremes of each of `MAX_WINDOWS` windows."""
+MAX_WINDOWS = MAX_UNTHINNED_STEPS // 2
 
 
-class Watch:
+class Stopwatch:
     """The time of a stack, and when it is time to hand over what was measured."""
 
     def __init__(self) -> None:
         self._start = self._flushed = time.perf_counter()
-        self._waited = 0.0
+        self._consumer_seconds = 0.0
 
-    def milliseconds(self) -> int:
+    def elapsed_milliseconds(self) -> int:
         """Since the start."""
         return int((time.perf_counter() - self._start) * 1000)
 
-    def seconds(self) -> float:
+    def compute_seconds(self) -> float:
         """Seconds of computing since the start: without the time that the receiver of the points took."""
-        return time.perf_counter() - self._start - self._waited
+        return time.perf_counter() - self._start - self._consumer_seconds
 
-    def due(self) -> bool:
+    def is_flush_due(self) -> bool:
         """Is it time to flush? Asked at every step, so cheap."""
         return time.perf_counter() - self._flushed > FLUSH_SECONDS
 
-    def handing(self, points: Iterator[Points]) -> Iterator[Points]:
+    def exclude_consumer_time(self, points: Iterator[Points]) -> Iterator[Points]:
         """The points, while the time that their receiver takes is not counted."""
         handed = time.perf_counter()
         yield from points
         self._flushed = time.perf_counter()
-        self._waited += self._flushed - handed
+        self._consumer_seconds += self._flushed - handed
 
 
-class Losses:
+class LossBuffer:
     """The training losses of S runs that were not copied from the device yet."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Losses:
         self._batches.append(losses)
         self._times.append(time)
 
-    def take(self) -> tuple[NDArray[np.float64], list[int]]:
+    def drain(self) -> tuple[NDArray[np.float64], list[int]]:
         """The means over each batch since the last call, (T, S), and their times."""
         times, self._times = self._times, []
         batches, self._batches = self._batches, []
@@ -72,7 +72,7 @@ class Losses:
         return torch.cat(means).cpu().double().numpy(), times  # the one copy from device to host
 
 
-class Recorder:
+class MetricBuffer:
     """The points of one run between two flushes. No training loss after the first non-finite one is kept."""
 
     def __init__(self, run: RunRecord, log_every: int | Literal["auto"], total_steps: int = 0) -> None:
@@ -81,16 +81,16 @@ class Recorder:
         """Training losses recorded so far."""
         self.diverged_at: int | None = None
         """The step of the first non-finite training loss."""
-        self._every = 1 if log_every == "auto" else log_every
-        self.expect(total_steps)
+        self._log_interval = 1 if log_every == "auto" else log_every
+        self.set_total_steps(total_steps)
         self._losses: list[float] = []  # not thinned yet
         self._times: list[int] = []  # of both
         self._epoch_losses: list[float] = []
         self._points: dict[str, tuple[list[int], list[int], list[float]]] = {}  # steps, times and values by metric
 
-    def expect(self, total_steps: int) -> None:
+    def set_total_steps(self, total_steps: int) -> None:
         """Get ready for a training of that length."""
-        self._window = window_of(total_steps) if self._log_every == "auto" else 1
+        self._window = window_size(total_steps) if self._log_every == "auto" else 1
 
     def update(self, losses: NDArray[np.float64], times: list[int]) -> None:
         """The training losses (T,) of the next updates."""
@@ -102,17 +102,17 @@ class Recorder:
             self.diverged_at = self.step + int(np.isfinite(losses).argmin())
         self.step += len(values)
 
-    def epoch_loss(self) -> float:
+    def pop_epoch_loss(self) -> float:
         """The mean of the training losses recorded since the last call."""
         losses, self._epoch_losses = self._epoch_losses, []
         return math.fsum(losses) / len(losses)
 
-    def measure(self, values: Mapping[str, float], time: int) -> None:
+    def add_metrics(self, values: Mapping[str, float], time: int) -> None:
         """Values measured now, by metric."""
         for metric, value in values.items():
             self._add(metric, [self.step], [time], [float(value)])
 
-    def points(self, *, ended: bool = False) -> Iterator[Points]:
+    def drain_points(self, *, ended: bool = False) -> Iterator[Points]:
         """Hand over what was measured; when the run has `ended`, the incomplete window of losses too."""
         self._thin(ended=ended or self.diverged_at is not None)
         points, self._points = self._points, {}
@@ -133,21 +133,21 @@ class Recorder:
         first = self.step - len(self._losses)
         end = self.step if self.diverged_at is None else max(first, self.diverged_at + 1)
         count = end - first
-        if not ended and (self._window > 1 or self._every > 1):
+        if not ended and (self._window > 1 or self._log_interval > 1):
             count = (count - 1) // self._window * self._window  # the newest may turn out to be the last
         if count <= 0:
             return
         steps, losses = np.arange(first, first + count), np.array(self._losses[:count])
-        keep = self._worth_keeping(steps, losses, ended=ended)
+        keep = self._keep_mask(steps, losses, ended=ended)
         times = np.array(self._times[:count])
         self._add("train/loss", steps[keep].tolist(), times[keep].tolist(), losses[keep].tolist())
         del self._losses[:count], self._times[:count]
 
-    def _worth_keeping(self, steps: NDArray[np.int64], losses: NDArray[np.float64], *, ended: bool) -> Mask:
+    def _keep_mask(self, steps: NDArray[np.int64], losses: NDArray[np.float64], *, ended: bool) -> Mask:
         """A truth value a step. The first step and, if the run has ended, its last one always are."""
         body = len(steps) - ended  # the last loss of a diverged run has no place among extremes
         keep = np.full(len(steps), True)
-        keep[:body] = (steps[:body] % self._every == 0) & extremes(losses[:body], self._window)
+        keep[:body] = (steps[:body] % self._log_interval == 0) & extremes_mask(losses[:body], self._window)
         keep[steps == 0] = True
         return keep
 
@@ -158,12 +158,12 @@ class Recorder:
         kept[2].extend(values)
 
 
-def window_of(total_steps: int) -> int:
+def window_size(total_steps: int) -> int:
     """Steps in a window of losses, of which `auto` keeps the extremes: a function of the run's length alone."""
-    return 1 if total_steps <= EVERY_STEP_UP_TO else math.ceil(total_steps / WINDOWS)
+    return 1 if total_steps <= MAX_UNTHINNED_STEPS else math.ceil(total_steps / MAX_WINDOWS)
 
 
-def extremes(values: NDArray[np.float64], window: int) -> Mask:
+def extremes_mask(values: NDArray[np.float64], window: int) -> Mask:
     """Which values are the smallest or the largest of their window (the first of equals); the last may be shorter."""
     keep = np.zeros(len(values), dtype=bool)
     whole = len(values) // window

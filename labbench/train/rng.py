@@ -41,7 +41,7 @@ class Purpose(IntEnum):
     """Where each label goes when they are shuffled."""
     INPUT_NOISE = 9
     INPUT_SPARSITY = 10
-    MADE = 11
+    SYNTHETIC_DATA = 11
     """Data that the project makes itself."""
     PRETRAINING = 12
     """Weights of a network that learns something before the run begins."""
@@ -51,7 +51,7 @@ class Purpose(IntEnum):
 
 CPU = torch.device("cpu")
 
-START = (0x243F6A88, -0x7A5CF72D)
+INITIAL_KEY = (0x243F6A88, -0x7A5CF72D)
 """Where the two words of a key begin: the digits of pi, 0x243F6A88 and 0x85A308D3."""
 GOLDEN = -0x61C88647
 """0x9E3779B9 as int32, so that zeros fold to something."""
@@ -61,7 +61,7 @@ def keys(
     seeds: Sequence[int], purpose: Purpose, *, layer: int = 0, steps: Sequence[int], device: torch.device
 ) -> Tensor:
     """The keys of the streams of S seeds at T steps: int32 (S, T, 2), the second word odd."""
-    words = _fold(np.array(START, dtype=np.int32), np.array(seeds, dtype=np.int32)[:, None])  # (S, 2)
+    words = _fold(np.array(INITIAL_KEY, dtype=np.int32), np.array(seeds, dtype=np.int32)[:, None])  # (S, 2)
     words = _fold(_fold(words, int(purpose)), layer)
     words = _fold(words[:, None], np.array(steps, dtype=np.int32)[:, None])  # (S, T, 2)
     words[..., 1] |= 1
@@ -123,7 +123,7 @@ def generator_seeds(seed: int, purpose: Purpose, steps: Sequence[int], *, layer:
 
 
 @contextmanager
-def torch_generator(seed: int, device: torch.device) -> Iterator[None]:
+def seeded_torch_generator(seed: int, device: torch.device) -> Iterator[None]:
     """torch's generators, of the CPU and of the current `device`, seeded inside; afterwards as they were."""
     on_cpu = device.type == "cpu"
     with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
@@ -134,11 +134,11 @@ def torch_generator(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def all_generators(seed: int, device: torch.device = CPU) -> Iterator[None]:
+def seeded_generators(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """Seed the generators of torch (of the CPU and of `device`), numpy and Python inside; restore them afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
-        with torch_generator(seed, device):
+        with seeded_torch_generator(seed, device):
             seed_all(seed)
             yield
     finally:

@@ -15,32 +15,32 @@ from labbench.errors import InputError
 from labbench.records import Boundary, Config, RunRecord, Runtime, Started, Stop
 from labbench.train import checkpoints
 from labbench.train.engine.module_state import Attributes
-from labbench.train.engine.stepper import State
-from labbench.train.metric_buffer import Recorder
+from labbench.train.engine.stepper import TrainingState
+from labbench.train.metric_buffer import MetricBuffer
 
-BEST_BY = Stop("val/loss", "min")
+DEFAULT_CRITERION = Stop("val/loss", "min")
 """What the best weights are judged by where the grid has no `[stop]`."""
 
 
-class Best:
+class BestWeights:
     """The weights of a run when it was at its best, for `keep = "best"`."""
 
-    def __init__(self, by: Stop) -> None:
-        self.by = by
+    def __init__(self, criterion: Stop) -> None:
+        self.criterion = criterion
         self.value = math.nan
         self.step = 0
         self.weights: Mapping[str, Tensor] = {}
 
-    def is_beaten(self, measured: Mapping[str, float]) -> bool:
+    def is_new_best(self, measured: Mapping[str, float]) -> bool:
         """Whether the run has never been as good as it now is; NaN is never better."""
-        value, sign = measured.get(self.by.metric, math.nan), 1 if self.by.goal == "max" else -1
+        value, sign = measured.get(self.criterion.metric, math.nan), 1 if self.criterion.goal == "max" else -1
         return sign * value > sign * self.value or (math.isnan(self.value) and not math.isnan(value))
 
-    def take(self, measured: Mapping[str, float], step: int, weights: Mapping[str, Tensor]) -> None:
-        self.value, self.step, self.weights = measured[self.by.metric], step, weights
+    def update(self, measured: Mapping[str, float], step: int, weights: Mapping[str, Tensor]) -> None:
+        self.value, self.step, self.weights = measured[self.criterion.metric], step, weights
 
 
-class Member:
+class TrainingRun:
     """One run of a stack."""
 
     def __init__(self, run: RunRecord, config: Config, stop: Stop | None, runtime: Runtime) -> None:
@@ -49,55 +49,55 @@ class Member:
         self.epochs: int = config["epochs"]
         self.epoch = 0
         """Epochs done."""
-        self.compute = 0.0
+        self.compute_seconds = 0.0
         """Seconds of computing: its share of those of its stacks."""
-        self.milliseconds = 0
+        self.previous_milliseconds = 0
         """How long it trained before this stack began."""
-        self.judge = Judge(stop)
-        self.best = Best(stop or BEST_BY) if runtime.keep == "best" else None
-        self.resumed: State | None = None
+        self.early_stopping = EarlyStopping(stop)
+        self.best = BestWeights(stop or DEFAULT_CRITERION) if runtime.keep == "best" else None
+        self.resume_state: TrainingState | None = None
         """The tensors with which it goes on, in place of those of a new model."""
-        self.way: str | None = run.way if run.boundary else None
+        self.engine: str | None = run.way if run.boundary else None
         """The way in which it was stepped before."""
-        self.way_told: str | None = None
-        """The way that the world was told of."""
+        self.reported_engine: str | None = None
+        """The engine in the last Started event."""
         self.note: str | None = None
         """What its first weights are, where that may surprise."""
         self.warned = False
         """Whether it was said what is lost on resume."""
-        self.recorder = Recorder(run, runtime.log_every)
+        self.metric_buffer = MetricBuffer(run, runtime.log_every)
 
-    def started(self, device: str, way: str) -> Started:
+    def started_event(self, device: str, engine: str) -> Started:
         """Tell that it trains, in that way."""
-        self.way_told = way
-        return Started(self.run.key, self.run.attempt, socket.gethostname(), os.getpid(), device, way)
+        self.reported_engine = engine
+        return Started(self.run.key, self.run.attempt, socket.gethostname(), os.getpid(), device, engine)
 
-    def verdict(self, measured: Mapping[str, float]) -> str | None:
+    def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
         """Why the run has finished, by what its last epoch measured; None where it goes on or has diverged."""
         if not measured:
             return None
-        return self.judge.verdict(measured) or ("all epochs" if self.epoch == self.epochs else None)
+        return self.early_stopping.reason_to_stop(measured) or ("all epochs" if self.epoch == self.epochs else None)
 
-    def save(self, files: Path, state: State, milliseconds: int) -> Boundary:
+    def save(self, files: Path, state: TrainingState, milliseconds: int) -> Boundary:
         """Write a snapshot of an epoch's end, when all points were handed over."""
         best = self.best.weights if self.best is not None else {}
         tensors = {
             **{f"model/{name}": tensor for name, tensor in state.tensors.items()},
-            **{f"optimizer/{name}": tensor for name, tensor in state.memory.items()},
+            **{f"optimizer/{name}": tensor for name, tensor in state.optimizer_state.items()},
             **{f"best/{name}": tensor for name, tensor in best.items()},
             **{f"attributes/{name}": tensor for name, tensor in state.attributes.tensors.items()},
         }
-        told = {
+        metadata = {
             "epoch": self.epoch,
-            "compute": self.compute,
-            "milliseconds": self.milliseconds + milliseconds,
-            "judge": self.judge.state(),
-            "recorder": self.recorder.state(),
+            "compute": self.compute_seconds,
+            "milliseconds": self.previous_milliseconds + milliseconds,
+            "judge": self.early_stopping.state(),
+            "recorder": self.metric_buffer.state(),
             "attributes": state.attributes.trees,
             "best": None if self.best is None else {"value": self.best.value, "step": self.best.step},
         }
-        checkpoints.save(files, self.run, self.recorder.step, tensors, told)
-        return Boundary(self.run.key, self.run.attempt, self.recorder.step)
+        checkpoints.save_snapshot(files, self.run, self.metric_buffer.step, tensors, metadata)
+        return Boundary(self.run.key, self.run.attempt, self.metric_buffer.step)
 
     def loss_of(self, attributes: Attributes) -> str | None:
         """Return the sentence that names the state which no snapshot can hold, once; None where all is saved."""
@@ -112,38 +112,44 @@ class Member:
 
     def resume(self, files: Path, device: torch.device) -> None:
         """Go on from the run's boundary. Raises LabbenchError where its snapshot cannot be read."""
-        tensors, told = checkpoints.load(files, self.run, device)
-        attributes = Attributes(told.get("attributes", {}), _under("attributes/", tensors))
-        self.resumed = State(_under("model/", tensors), _under("optimizer/", tensors), attributes)
-        self.epoch, self.compute, self.milliseconds = told["epoch"], told["compute"], told["milliseconds"]
-        self.judge.load(told["judge"])
-        self.recorder.load(told["recorder"])
-        if self.best is not None and told["best"] is not None:
-            self.best.value, self.best.step = told["best"]["value"], told["best"]["step"]
-            self.best.weights = _under("best/", tensors)
+        tensors, metadata = checkpoints.load_snapshot(files, self.run, device)
+        attributes = Attributes(metadata.get("attributes", {}), _select_prefix("attributes/", tensors))
+        self.resume_state = TrainingState(
+            _select_prefix("model/", tensors), _select_prefix("optimizer/", tensors), attributes
+        )
+        self.epoch, self.compute_seconds, self.previous_milliseconds = (
+            metadata["epoch"],
+            metadata["compute"],
+            metadata["milliseconds"],
+        )
+        self.early_stopping.load(metadata["judge"])
+        self.metric_buffer.load(metadata["recorder"])
+        if self.best is not None and metadata["best"] is not None:
+            self.best.value, self.best.step = metadata["best"]["value"], metadata["best"]["step"]
+            self.best.weights = _select_prefix("best/", tensors)
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-class Judge:
+class EarlyStopping:
     """Asked at each epoch's end whether the run goes on."""
 
     def __init__(self, stop: Stop | None) -> None:
         self.stop = stop
         self._best = -math.inf
-        self._epochs_without_better = 0
+        self._epochs_without_improvement = 0
 
     def state(self) -> dict[str, float]:
         """What a resumed run has to know."""
-        return {"best": self._best, "epochs_without_better": self._epochs_without_better}
+        return {"best": self._best, "epochs_without_better": self._epochs_without_improvement}
 
     def load(self, state: Mapping[str, float]) -> None:
         """Go on from there."""
-        self._best, self._epochs_without_better = state["best"], int(state["epochs_without_better"])
+        self._best, self._epochs_without_improvement = state["best"], int(state["epochs_without_better"])
 
-    def verdict(self, measured: Mapping[str, float]) -> str | None:
+    def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
         """The reason to end now, or None. NaN is never better. Raises InputError where the metric was not measured."""
         if self.stop is None:
             return None
@@ -157,9 +163,9 @@ class Judge:
         if self.stop.target is not None and value >= sign * self.stop.target:
             return "target reached"
         if value > self._best + self.stop.min_delta:
-            self._best, self._epochs_without_better = value, 0
+            self._best, self._epochs_without_improvement = value, 0
         else:
-            self._epochs_without_better += 1
-        if self.stop.patience is not None and self._epochs_without_better >= self.stop.patience:
+            self._epochs_without_improvement += 1
+        if self.stop.patience is not None and self._epochs_without_improvement >= self.stop.patience:
             return "early stop"
         return None

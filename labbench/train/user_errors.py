@@ -6,21 +6,25 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-LABBENCH = str(Path(__file__).parents[1])
+LIBRARY_FOLDERS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+LABBENCH_FOLDER = str(Path(__file__).parents[1])
 
 
-def where(error: BaseException, file: Path | None = None) -> str:
+def error_location(error: BaseException, file: Path | None = None) -> str:
     """`file:line: Error: message`, then that line: the deepest one in `file`, or in code that is no library's."""
     summary = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError) and file is not None:
         return f"{error.filename or file}:{error.lineno}: {summary}\n    {(error.text or '').strip()}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename, file)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_user_code(frame.filename, file)]
     if not frames:
         return summary if file is None else f"{file}: {summary}"
     return f"{frames[-1].filename}:{frames[-1].lineno}: {summary}\n    {(frames[-1].line or '').strip()}"
 
 
-def _is_own(filename: str, file: Path | None) -> bool:
+def _is_user_code(filename: str, file: Path | None) -> bool:
     """Whether its lines are the person's to mend."""
-    return Path(filename) == file if file is not None else not filename.startswith((*LIBRARIES, LABBENCH, "<"))
+    return (
+        Path(filename) == file
+        if file is not None
+        else not filename.startswith((*LIBRARY_FOLDERS, LABBENCH_FOLDER, "<"))
+    )

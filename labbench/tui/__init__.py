@@ -9,7 +9,7 @@ from typing import Any
 
 from labbench.errors import InputError
 
-VIEWS = ("runs", "chart", "compare", "grid", "why")
+BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
 """What the application can begin with, beside the views that somebody has saved: a screen, or the charts alone."""
 
 
@@ -20,11 +20,11 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
 
     Raises InputError for a view that there is not, or a file that is no labbench database.
     """
-    from labbench.tui.saved_state import Kept
+    from labbench.tui.saved_state import SavedState
 
-    kept = Kept(path)
-    kept.last = kept.last or dict(first or {})
-    views = [*VIEWS, *kept.views]
+    saved_state = SavedState(path)
+    saved_state.last = saved_state.last or dict(first or {})
+    views = [*BUILTIN_VIEWS, *saved_state.views]
     if view is not None and view not in views:
         raise InputError(f"no view is called `{view}`: there are {', '.join(views)}")
     if path.exists():  # said on the command line, before the screen is taken over
@@ -35,4 +35,4 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from labbench.tui.app import LabbenchApp  # Textual: 0.2 s that other commands do not pay
 
-    LabbenchApp(path, view=view or "runs", kept=kept).run()
+    LabbenchApp(path, view=view or "runs", saved_state=saved_state).run()

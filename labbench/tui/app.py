@@ -21,7 +21,7 @@ from labbench import text
 from labbench.errors import LabbenchError
 from labbench.tui import queries
 from labbench.tui.line_filters import AsciiFilter, ColourlessFilter, needs_ascii
-from labbench.tui.saved_state import Kept
+from labbench.tui.saved_state import SavedState
 from labbench.tui.screens.base import DataScreen
 from labbench.tui.screens.compare import CompareScreen
 from labbench.tui.screens.grid import GridScreen
@@ -29,7 +29,7 @@ from labbench.tui.screens.runs import RunsScreen
 from labbench.tui.screens.why import WhyScreen
 from labbench.tui.session import Session
 from labbench.tui.theme import DARK, THEMES
-from labbench.tui.widgets.top_bar import SCREENS
+from labbench.tui.widgets.top_bar import SCREEN_KEYS
 
 
 class LabbenchApp(App[None]):
@@ -50,14 +50,14 @@ class LabbenchApp(App[None]):
             self.error = error
             super().__init__()
 
-    def __init__(self, path: Path, *, view: str = "runs", kept: Kept | None = None) -> None:
-        """`view` is a screen, `chart`, or a view that was saved; without `kept` nothing is remembered."""
+    def __init__(self, path: Path, *, view: str = "runs", saved_state: SavedState | None = None) -> None:
+        """`view` is a screen, `chart`, or a view that was saved; without `saved_state` nothing is remembered."""
         super().__init__()
         self.path = path
         self.session = Session(path)
-        self._kept = kept
-        if kept is not None:
-            self.session.restore(kept.views.get(view, kept.last))
+        self._saved_state = saved_state
+        if saved_state is not None:
+            self.session.restore(saved_state.views.get(view, saved_state.last))
         self._view = view
         self._stopped = threading.Event()
         self.add_mode("runs", lambda: RunsScreen(self.session, chart_only=view == "chart"))
@@ -67,8 +67,10 @@ class LabbenchApp(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
-        self.no_color = text.wants_no_colours(os.environ)
-        self._filters = [kept for kept in self._filters if not isinstance(kept, Monochrome | NoColor)]
+        self.no_color = text.no_color_requested(os.environ)
+        self._filters = [
+            line_filter for line_filter in self._filters if not isinstance(line_filter, Monochrome | NoColor)
+        ]
         if self.no_color:
             self._filters.append(ColourlessFilter())
         if needs_ascii(os.environ):
@@ -76,20 +78,20 @@ class LabbenchApp(App[None]):
 
     def on_mount(self) -> None:
         self._watch()
-        if self._view in SCREENS:
+        if self._view in SCREEN_KEYS:
             self.switch_mode(self._view)
 
     def on_unmount(self) -> None:
         self._stopped.set()
-        if self._kept is not None:
+        if self._saved_state is not None:
             with suppress(LabbenchError):  # nobody is there to be told, and nothing that was recorded is lost
-                self._kept.save(self.session.as_json())
+                self._saved_state.save(self.session.as_json())
 
     @on(DataScreen.ViewNamed)
     def _save_view(self, event: DataScreen.ViewNamed) -> None:
-        if self._kept is not None:
+        if self._saved_state is not None:
             try:
-                self._kept.save_view(event.name, self.session.as_json())
+                self._saved_state.save_view(event.name, self.session.as_json())
             except LabbenchError as error:
                 self.screen.post_message(DataScreen.Failed(error))
             else:
@@ -97,27 +99,27 @@ class LabbenchApp(App[None]):
 
     def open_view(self, name: str) -> None:
         """Look as somebody once did, and said to remember."""
-        if self._kept is not None:
-            self.session.restore(self._kept.views[name])
+        if self._saved_state is not None:
+            self.session.restore(self._saved_state.views[name])
             self.switch_mode("runs")
             for screen in self.data_screens():
                 if isinstance(screen, RunsScreen):
-                    screen.restored()
+                    screen.show_restored_session()
 
     @work(thread=True, group="watch")
     def _watch(self) -> None:
-        for error in queries.changes(self.path, self._stopped):
+        for error in queries.watch_changes(self.path, self._stopped):
             self.post_message(self.DatabaseChanged() if error is None else self.WatchFailed(error))
 
     @on(DatabaseChanged)
-    def _reread(self) -> None:
+    def _reread_screens(self) -> None:
         """The screen that is looked at reads again; the others do when somebody comes back to them."""
-        self.session.has_looked = True
+        self.session.has_read = True
         for screen in self.data_screens():
             screen.reread()
 
     @on(WatchFailed)
-    def _say_failure(self, event: WatchFailed) -> None:
+    def _show_failure(self, event: WatchFailed) -> None:
         for screen in self.data_screens():
             screen.post_message(DataScreen.Failed(event.error))
 
@@ -135,12 +137,12 @@ class LabbenchApp(App[None]):
         for active in {active.binding.action: active for active in screen.active_bindings.values()}.values():
             if active.node is screen and active.binding.tooltip:
                 title = f"{active.binding.tooltip} ({self.get_key_display(active.binding)})"
-                yield SystemCommand(title, "", _runner(self, active.binding.action, screen))
-        for name in self._kept.views if self._kept is not None else ():
+                yield SystemCommand(title, "", _make_action(self, active.binding.action, screen))
+        for name in self._saved_state.views if self._saved_state is not None else ():
             yield SystemCommand(f"Open the view {text.clean(name)}", "", partial(self.open_view, name))
         yield SystemCommand("Theme: dark, light and others", "", self.action_change_theme)
         yield SystemCommand("Save the screen as an SVG picture", "", self.action_screenshot)
 
 
-def _runner(app: App[None], action: str, node: DOMNode) -> Callable[[], Awaitable[bool]]:
+def _make_action(app: App[None], action: str, node: DOMNode) -> Callable[[], Awaitable[bool]]:
     return lambda: app.run_action(action, default_namespace=node)

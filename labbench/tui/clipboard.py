@@ -13,29 +13,29 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from labbench.export import neutral
+from labbench.export import escape_formula
 from labbench.records import RunRecord
 from labbench.text import clean
 
-Rows: TypeAlias = Sequence[Sequence[str]]
-_PLAIN = str | int | float | bool
+TableRows: TypeAlias = Sequence[Sequence[str]]
+_SCALAR = str | int | float | bool
 
 
-def command_of(run: RunRecord, database: Path, keys: Collection[str] = ()) -> str:
+def training_command(run: RunRecord, database: Path, keys: Collection[str] = ()) -> str:
     """What a shell trains just this run with, from its grid's file; `keys` tell it from the others there."""
     base = "labbench" if database == Path("runs.db") else f"labbench --db {shlex.quote(str(database))}"
-    config = {key: value for key, value in run.config.items() if isinstance(value, _PLAIN) and key in (keys or [key])}
-    only = " ".join(f"{key}={_word(value)}" for key, value in config.items())
+    config = {key: value for key, value in run.config.items() if isinstance(value, _SCALAR) and key in (keys or [key])}
+    only = " ".join(f"{key}={_quote_value(value)}" for key, value in config.items())
     return f"{base} run {shlex.quote(run.experiment + '.toml')} --only {shlex.quote(only)}"
 
 
-def _word(value: object) -> str:
+def _quote_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return shlex.quote(value) if isinstance(value, str) else repr(value)
 
 
-def new_file(name: str) -> Path:
+def new_file_path(name: str) -> Path:
     """The path of a file that can be made; raises ValueError, in words, for one that cannot."""
     try:
         file = Path(name).expanduser()
@@ -52,8 +52,8 @@ def new_file(name: str) -> Path:
     raise ValueError(f"{clean(str(file))} is there already")
 
 
-def as_csv(rows: Rows) -> str:
+def format_csv(rows: TableRows) -> str:
     """Rows of texts as CSV; a text that a spreadsheet would run is neutralised."""
     file = io.StringIO(newline="")
-    csv.writer(file, lineterminator="\n").writerows([neutral(cell) for cell in row] for row in rows)
+    csv.writer(file, lineterminator="\n").writerows([escape_formula(cell) for cell in row] for row in rows)
     return file.getvalue()

@@ -11,27 +11,27 @@ from labbench import text
 from labbench.records import RunRecord
 from labbench.store.writer import Action, Writer
 
-Change: TypeAlias = Callable[[Writer], None]
+DatabaseChange: TypeAlias = Callable[[Writer], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
     """Something to write."""
 
-    words: str
+    description: str
     """What was done, for a person: `tagged 3 runs`."""
-    change: Change
-    back: Change | None = None
+    change: DatabaseChange
+    revert: DatabaseChange | None = None
     """What undoes it; None where nothing can."""
 
 
-def write(path: Path, change: Change) -> None:
+def apply_change(path: Path, change: DatabaseChange) -> None:
     """Make a change to the database. Raises InputError and StoreError as a writer does."""
     with Writer(path) as writer:
         change(writer)
 
 
-def these(runs: Sequence[RunRecord]) -> str:
+def name_runs(runs: Sequence[RunRecord]) -> str:
     """The runs in words: the one's name, or how many they are."""
     return text.clean(runs[0].name) or runs[0].key if len(runs) == 1 else f"{len(runs)} runs"
 
@@ -50,7 +50,7 @@ def tag(runs: Sequence[RunRecord], words: str) -> Edit | None:
             writer.tag([key], add=tags & set(remove), remove=set(add) - tags)
 
     said = [*(f"+{word}" for word in add), *(f"−{word}" for word in remove)]
-    return Edit(f"{text.clean(' '.join(said))}: {these(runs)}", lambda writer: writer.tag(keys, add, remove), back)
+    return Edit(f"{text.clean(' '.join(said))}: {name_runs(runs)}", lambda writer: writer.tag(keys, add, remove), back)
 
 
 def note(runs: Sequence[RunRecord], words: str) -> Edit:
@@ -65,13 +65,13 @@ def note(runs: Sequence[RunRecord], words: str) -> Edit:
         for key, old in before.items():
             writer.note(key, old)
 
-    return Edit(f"{'noted' if words else 'note taken away'}: {these(runs)}", change, back)
+    return Edit(f"{'noted' if words else 'note taken away'}: {name_runs(runs)}", change, back)
 
 
 def rename(run: RunRecord, name: str) -> Edit:
     """Give a run another name."""
     return Edit(
-        f"renamed {these([run])} to {text.clean(name)}",
+        f"renamed {name_runs([run])} to {text.clean(name)}",
         lambda writer: writer.rename(run.key, name),
         lambda writer: writer.rename(run.key, run.name),
     )
@@ -82,7 +82,7 @@ def archive(runs: Sequence[RunRecord]) -> Edit:
     hide = not all(run.archived for run in runs)
     keys = [run.key for run in runs if run.archived != hide]
     return Edit(
-        f"{'archived' if hide else 'taken out of the archive'}: {these(runs)}",
+        f"{'archived' if hide else 'taken out of the archive'}: {name_runs(runs)}",
         lambda writer: writer.archive(keys, hide),
         lambda writer: writer.archive(keys, not hide),
     )
@@ -90,7 +90,7 @@ def archive(runs: Sequence[RunRecord]) -> Edit:
 
 def remove(runs: Sequence[RunRecord]) -> Edit:
     """Delete runs for good."""
-    return Edit(f"deleted {these(runs)}", lambda writer: writer.remove([run.key for run in runs]))
+    return Edit(f"deleted {name_runs(runs)}", lambda writer: writer.remove([run.key for run in runs]))
 
 
 def request(runs: Sequence[RunRecord], action: Action) -> Edit | None:
@@ -105,4 +105,4 @@ def request(runs: Sequence[RunRecord], action: Action) -> Edit | None:
             writer.request(run.key, action)
 
     said = "asked to stop" if action == "stop" else "back in the queue (its grid trains it when it runs)"
-    return Edit(f"{said}: {these(concerned)}", change)
+    return Edit(f"{said}: {name_runs(concerned)}", change)

@@ -12,12 +12,12 @@ from typing import Any
 from labbench import text
 from labbench.records import STATUSES, Status
 
-_SIGN = "⟨group⟩"
+_GROUP_ID_PREFIX = "⟨group⟩"
 """Begins the id of a group: no key of a run does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
+class SampleStats:
     """Of the values that are numbers."""
 
     n: int
@@ -27,7 +27,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RunGroup:
     """Some runs and what they have in common."""
 
     id: str
@@ -36,49 +36,49 @@ class Group:
     keys: tuple[str, ...]
     """Of its runs, in the order of the table."""
     statuses: Mapping[Status, int] = field(default_factory=dict)
-    means: Mapping[str, Mean] = field(default_factory=dict)
+    means: Mapping[str, SampleStats] = field(default_factory=dict)
     """By what the store sorts by: `best(val/loss)`."""
     is_open: bool = False
     """Whether its runs are rows beneath it."""
 
     def label(self) -> str:
         """Its settings in words."""
-        parts = [f"{text.clean(key)} {_said(value)}" for key, value in self.settings.items()]
+        parts = [f"{text.clean(key)} {_format_setting(value)}" for key, value in self.settings.items()]
         return f"{'▾' if self.is_open else '▸'} {' · '.join(parts)}"
 
 
-def _said(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     if value is None:
         return "–"
-    return str(value).lower() if isinstance(value, bool) else text.setting(value)
+    return str(value).lower() if isinstance(value, bool) else text.format_setting(value)
 
 
-def group(
+def group_rows(
     rows: Sequence[tuple[Any, ...]], by: Sequence[str], headings: Sequence[str], *, opened: Collection[str]
-) -> list[Group]:
+) -> list[RunGroup]:
     """Groups of rows (key, settings as JSON, status, one value a heading), in the order of their first rows."""
     members: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
         members.setdefault(row[1], []).append(row)
-    return [_group(settings, by, headings, runs, opened) for settings, runs in members.items()]
+    return [_make_group(settings, by, headings, runs, opened) for settings, runs in members.items()]
 
 
-def _group(
+def _make_group(
     settings: str, by: Sequence[str], headings: Sequence[str], rows: Sequence[tuple[Any, ...]], opened: Collection[str]
-) -> Group:
+) -> RunGroup:
     counts = Counter(row[2] for row in rows)
-    means = {heading: mean_of([row[3 + index] for row in rows]) for index, heading in enumerate(headings)}
-    return Group(
-        id=_SIGN + settings,
+    means = {heading: sample_stats([row[3 + index] for row in rows]) for index, heading in enumerate(headings)}
+    return RunGroup(
+        id=_GROUP_ID_PREFIX + settings,
         settings=dict(zip(by, json.loads(settings), strict=False)),
         keys=tuple(row[0] for row in rows),
         statuses={status: counts[status] for status in STATUSES if counts[status]},
         means={heading: mean for heading, mean in means.items() if mean is not None},
-        is_open=_SIGN + settings in opened,
+        is_open=_GROUP_ID_PREFIX + settings in opened,
     )
 
 
-def mean_of(values: Sequence[object]) -> Mean | None:
+def sample_stats(values: Sequence[object]) -> SampleStats | None:
     """Mean and standard deviation of what is a finite number; None where nothing is."""
     numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if not numbers:
@@ -89,17 +89,17 @@ def mean_of(values: Sequence[object]) -> Mean | None:
     shares = [number / unit for number in numbers]
     mean = math.fsum(shares) / n
     if n < 2:
-        return Mean(n, mean * unit, None)
-    return Mean(n, mean * unit, unit * math.sqrt(math.fsum((share - mean) ** 2 for share in shares) / (n - 1)))
+        return SampleStats(n, mean * unit, None)
+    return SampleStats(n, mean * unit, unit * math.sqrt(math.fsum((share - mean) ** 2 for share in shares) / (n - 1)))
 
 
-def sort_groups(groups: Sequence[Group], heading: str | None, *, descending: bool) -> list[Group]:
+def sort_groups(groups: Sequence[RunGroup], heading: str | None, *, descending: bool) -> list[RunGroup]:
     """By their means under a metric's heading; by anything else they stay in the order of their first runs."""
     if not any(heading in group.means for group in groups):
         return list(groups)
     sign = -1.0 if descending else 1.0
 
-    def rank(group: Group) -> tuple[bool, float]:
+    def rank(group: RunGroup) -> tuple[bool, float]:
         mean = group.means.get(heading or "")
         return (True, 0.0) if mean is None else (False, sign * mean.mean)
 

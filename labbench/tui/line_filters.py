@@ -11,7 +11,7 @@ from rich.style import Style
 from textual.color import Color
 from textual.filter import LineFilter
 
-_SAME_WIDTH = {
+_ASCII_REPLACEMENTS = {
     "─━╌┄═▁⎯": "-",
     "│┃║▏▕▎▍▌▐": "|",
     "╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝": "+",
@@ -39,13 +39,15 @@ _SAME_WIDTH = {
 }
 
 
-_TABLE = {ord(character): ascii for characters, ascii in _SAME_WIDTH.items() for character in characters}
+_TRANSLATION_TABLE = {
+    ord(character): ascii for characters, ascii in _ASCII_REPLACEMENTS.items() for character in characters
+}
 
 
 _SLOPES = {(-1): "/", 0: "-", 1: "\\"}
 
 
-def _braille(dots: int) -> str:
+def _braille_to_ascii(dots: int) -> str:
     """The ASCII character that is most like a braille cell."""
     left = [row for row, bit in enumerate((0x01, 0x02, 0x04, 0x40)) if dots & bit]
     right = [row for row, bit in enumerate((0x08, 0x10, 0x20, 0x80)) if dots & bit]
@@ -61,15 +63,15 @@ def _braille(dots: int) -> str:
     return "''-..__"[min(6, round(2 * sum(rows) / len(rows)))]
 
 
-_TABLE.update({0x2800 + dots: _braille(dots) for dots in range(256)})
+_TRANSLATION_TABLE.update({0x2800 + dots: _braille_to_ascii(dots) for dots in range(256)})
 
 
 @lru_cache(4096)
-def as_ascii(text: str) -> str:
+def to_ascii(text: str) -> str:
     """The text in ASCII, as many cells wide; what has no likeness is a question mark."""
     if text.isascii():
         return text
-    likened = text.translate(_TABLE)
+    likened = text.translate(_TRANSLATION_TABLE)
     return "".join(character if character.isascii() else "?" * cell_len(character) for character in likened)
 
 
@@ -77,7 +79,7 @@ class AsciiFilter(LineFilter):
     """Draws every line in ASCII."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [Segment(as_ascii(text), style, control) for text, style, control in segments]
+        return [Segment(to_ascii(text), style, control) for text, style, control in segments]
 
 
 def needs_ascii(environ: Mapping[str, str]) -> bool:
@@ -92,11 +94,11 @@ def needs_ascii(environ: Mapping[str, str]) -> bool:
     return bool(named) and "utf8" not in named.lower().replace("-", "")
 
 
-_LIT = 0.1
+_MIN_LIT_DIFFERENCE = 0.1
 """Difference of brightness, 0 to 1, from which on a ground is another one: that of the cursor's row is."""
 
 
-_DIM = 0.3
+_MAX_DIM_DIFFERENCE = 0.3
 """The same between a character and its ground, up to which it is dim: borders, and the raw band of a curve."""
 
 
@@ -105,15 +107,15 @@ class ColourlessFilter(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [
-            Segment(text, None if style is None else _colourless(style, background), control)
+            Segment(text, None if style is None else _remove_colours(style, background), control)
             for text, style, control in segments
         ]
 
 
 @lru_cache(4096)
-def _colourless(style: Style, background: Color) -> Style:
+def _remove_colours(style: Style, background: Color) -> Style:
     ground = background if style.bgcolor is None else Color.from_rich_color(style.bgcolor)
     ink = None if style.color is None else Color.from_rich_color(style.color)
-    is_lit = abs(ground.brightness - background.brightness) > _LIT
-    is_dim = ink is not None and abs(ink.brightness - ground.brightness) < _DIM
+    is_lit = abs(ground.brightness - background.brightness) > _MIN_LIT_DIFFERENCE
+    is_dim = ink is not None and abs(ink.brightness - ground.brightness) < _MAX_DIM_DIFFERENCE
     return style.without_color + Style(reverse=(style.reverse or is_lit), dim=(style.dim or (is_dim and not is_lit)))

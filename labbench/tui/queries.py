@@ -18,19 +18,19 @@ from labbench import text
 from labbench.errors import FilterError, InputError, LabbenchError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary
-from labbench.filters.parser import And, Compare, Filter
-from labbench.metrics import is_axis, metric_rank, telling
-from labbench.portraits.file import NONE, Portrait, portrait_path, read_portrait
+from labbench.filters.parser import And, Comparison, Filter
+from labbench.metrics import is_axis, metric_rank, quality_metrics
+from labbench.portraits.file import NO_PORTRAIT_MESSAGE, Portrait, portrait_path, read_portrait
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.store.scripts.script_run import Artifact
-from labbench.text import lines_of
-from labbench.tui.groups import Group, group, sort_groups
+from labbench.text import split_lines
+from labbench.tui.groups import RunGroup, group_rows, sort_groups
 
-_LOOK_EVERY_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
-ENDED: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped"})
+ENDED_STATUSES: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DatabaseProgress:
     """How far all runs are that are not archived."""
 
     experiments: Sequence[str] = ()
@@ -79,7 +79,7 @@ class Snapshot:
     """The runs that fit by their keys, and the groups by their ids, in order."""
     keys: Sequence[str] = ()
     """The runs alone, those of closed groups too."""
-    groups: Mapping[str, Group] = field(default_factory=dict)
+    groups: Mapping[str, RunGroup] = field(default_factory=dict)
     records: Sequence[RunRecord] = ()
     """Those of the runs that were asked for, with their summaries."""
     metrics: Mapping[str, Goal] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Snapshot:
     constant: Mapping[str, Any] = field(default_factory=dict)
     stars: frozenset[tuple[str, str]] = frozenset()
     """(metric, run or group) where it has the best value of all."""
-    tagged: bool = False
+    has_tags: bool = False
     """Whether any run has a tag."""
 
 
@@ -104,14 +104,16 @@ def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: in
             shown = parser.present_code(shown)
         metrics = reader.metrics(shown)
         try:
-            return _snapshot(reader, shown, _filled_in(query, metrics), metrics, wanted, rows)
+            return _query_snapshot(reader, shown, _fill_defaults(query, metrics), metrics, wanted, rows)
         except FilterError:
             raise
         except InputError:  # there is nothing of that name to sort by any more
-            return _snapshot(reader, shown, _filled_in(replace(query, sort=None), metrics), metrics, wanted, rows)
+            return _query_snapshot(
+                reader, shown, _fill_defaults(replace(query, sort=None), metrics), metrics, wanted, rows
+            )
 
 
-def _snapshot(
+def _query_snapshot(
     reader: Reader,
     shown: Filter | None,
     query: Query,
@@ -119,40 +121,40 @@ def _snapshot(
     wanted: Collection[str],
     first_rows: int,
 ) -> Snapshot:
-    starred = telling(metrics)[:_STARRED]
+    starred = quality_metrics(metrics)[:_MAX_STARRED_METRICS]
     headings = [f"best({metric})" for metric in starred]
     if query.group:
         also = [f"last({query.metric})", f"best({query.metric})"] if query.metric else []
         headings += [heading for heading in dict.fromkeys([*also, query.sort or "created"]) if heading not in headings]
     found = reader.values(["status", *headings], shown, by=query.group, sort=query.sort, descending=query.descending)
-    groups = group(found, query.group, headings, opened=query.opened) if query.group else []
+    groups = group_rows(found, query.group, headings, opened=query.opened) if query.group else []
     groups = sort_groups(groups, query.sort, descending=query.descending)
     keys = [row[0] for row in found]
     rows = [key for one in groups for key in (one.id, *(one.keys if one.is_open else ()))] if query.group else keys
-    differing, constant = reader.told_apart(shown)
+    differing, constant = reader.varying_and_constant(shown)
     return Snapshot(
         query=query,
         rows=rows,
         keys=keys,
         groups={one.id: one for one in groups},
-        records=_records(reader, {*wanted, *rows[:first_rows]}),
+        records=_query_records(reader, {*wanted, *rows[:first_rows]}),
         metrics=metrics,
         differing=differing,
         constant=constant,
-        stars=_stars(found, groups, starred, metrics),
-        tagged=bool(reader.runs(_TAGGED if shown is None else And((shown, _TAGGED)), limit=1, summaries=False)),
+        stars=_find_stars(found, groups, starred, metrics),
+        has_tags=bool(reader.runs(_HAS_TAG if shown is None else And((shown, _HAS_TAG)), limit=1, summaries=False)),
     )
 
 
-_STARRED = 12
+_MAX_STARRED_METRICS = 12
 """Metrics whose best run is looked for."""
 
 
-_TAGGED = Compare("tag", None, "!=", (None,), ("none",))
+_HAS_TAG = Comparison("tag", None, "!=", (None,), ("none",))
 
 
-def _stars(
-    found: Sequence[tuple[Any, ...]], groups: Sequence[Group], metrics: Sequence[str], goals: Mapping[str, Goal]
+def _find_stars(
+    found: Sequence[tuple[Any, ...]], groups: Sequence[RunGroup], metrics: Sequence[str], goals: Mapping[str, Goal]
 ) -> frozenset[tuple[str, str]]:
     stars = set()
     for column, metric in enumerate(metrics, start=3):
@@ -167,7 +169,7 @@ def _stars(
     return frozenset(stars)
 
 
-def _filled_in(query: Query, metrics: Mapping[str, Goal]) -> Query:
+def _fill_defaults(query: Query, metrics: Mapping[str, Goal]) -> Query:
     metric = query.metric
     if metric not in metrics:
         metric = min((name for name in metrics if not is_axis(name)), key=metric_rank, default=None)
@@ -181,75 +183,77 @@ def _filled_in(query: Query, metrics: Mapping[str, Goal]) -> Query:
 def read_records(path: Path, keys: Collection[str]) -> list[RunRecord]:
     """The runs with these keys, in no particular order."""
     with Reader(path) as reader:
-        return _records(reader, keys)
+        return _query_records(reader, keys)
 
 
-def read_some(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping[str, Goal]]:
+def read_runs(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping[str, Goal]]:
     """The runs with these keys, in this order, and all metrics."""
     if not path.exists():
         return [], {}
     with Reader(path) as reader:
-        found = {run.key: run for run in _records(reader, keys)}
+        found = {run.key: run for run in _query_records(reader, keys)}
         return [found[key] for key in keys if key in found], reader.metrics()
 
 
-def _records(reader: Reader, keys: Collection[str]) -> list[RunRecord]:
+def _query_records(reader: Reader, keys: Collection[str]) -> list[RunRecord]:
     if not keys:
         return []
     texts = tuple(keys)
-    both = Compare("archived", None, "=", (True, False), ("true", "false"))  # naming it lets archived runs in
-    return reader.runs(And((Compare("key", None, "=", texts, texts), both)))
+    both = Comparison("archived", None, "=", (True, False), ("true", "false"))  # naming it lets archived runs in
+    return reader.runs(And((Comparison("key", None, "=", texts, texts), both)))
 
 
-def read_progress(path: Path) -> Progress:
+def read_progress(path: Path) -> DatabaseProgress:
     """How far everything in the database is."""
     if not path.exists():
-        return Progress()
+        return DatabaseProgress()
     with Reader(path) as reader:
-        return _progress(reader)
+        return _query_progress(reader)
 
 
-def read_sparks(path: Path, runs: Sequence[RunRecord], metric: str, cells: int) -> dict[str, str]:
+def read_sparklines(path: Path, runs: Sequence[RunRecord], metric: str, cells: int) -> dict[str, str]:
     """The curve of a metric in a few cells, for each of the runs that has one."""
     with Reader(path) as reader:
         curves = reader.curves([run.id for run in runs], metric, cells)
-    return {run.key: text.sparkline(_levelled(curves[run.id].mean.tolist())) for run in runs if run.id in curves}
+    return {run.key: text.sparkline(_log_if_steep(curves[run.id].mean.tolist())) for run in runs if run.id in curves}
 
 
-def _levelled(values: list[float]) -> list[float]:
+def _log_if_steep(values: list[float]) -> list[float]:
     """As they are, or their logarithms where one step down would hide all that follows."""
     finite = [value for value in values if math.isfinite(value)]
-    if not finite or min(finite) <= 0 or max(finite) < _FAR * min(finite):
+    if not finite or min(finite) <= 0 or max(finite) < _LOG_SCALE_RATIO * min(finite):
         return values
     return [math.log(value) if math.isfinite(value) else value for value in values]
 
 
-_FAR = 5.0
+_LOG_SCALE_RATIO = 5.0
 
 
-def _progress(reader: Reader) -> Progress:
+def _query_progress(reader: Reader) -> DatabaseProgress:
     """Counts, and while something trains the time left, from what the runs driven by those processes took so far."""
     counts = reader.status_counts()
     total = sum(counts.values())
-    ended = sum(count for status, count in counts.items() if status in ENDED)
+    ended = sum(count for status, count in counts.items() if status in ENDED_STATUSES)
     share, seconds_left = ended / total if total else 1.0, None
     if counts.get("running"):
         running = reader.runs("status=running", summaries=["epoch"])
-        under_way = sum(_share_done(run) for run in running)
+        under_way = sum(_fraction_done(run) for run in running)
         share = (ended + under_way) / total
         began = min((run.started for run in running if run.started is not None), default=None)
         drivers = {(run.host, run.pid) for run in running}
         recent = reader.runs(sort="finished", descending=True, limit=200, summaries=False)
-        session = [run for run in recent if (run.host, run.pid) in drivers and run.status in ENDED and run.started]
+        session = [
+            run for run in recent if (run.host, run.pid) in drivers and run.status in ENDED_STATUSES and run.started
+        ]
         began = min([run.started or began or 0.0 for run in session] + [began or 0.0])
         done = len(session) + under_way
         left = sum(count for status, count in counts.items() if status in ("queued", "running", "lost")) - under_way
         if began and done > 0:
             seconds_left = (time.time() - began) * left / done
-    return Progress(reader.experiments(), counts, share, seconds_left)
+    return DatabaseProgress(reader.experiments(), counts, share, seconds_left)
 
 
-def _share_done(run: RunRecord) -> float:
+def _fraction_done(run: RunRecord) -> float:
     epochs = run.config.get("epochs")
     epoch = run.summary.get("epoch")
     if epoch is None or not isinstance(epochs, int | float) or not epochs > 0:
@@ -266,23 +270,25 @@ def read_vocabulary(path: Path) -> Vocabulary:
         values: dict[str, dict[str, None]] = {key: {} for key in keys}
         for settings in {row[1] for row in reader.values([], by=keys)}:
             for key, value in zip(keys, json.loads(settings), strict=False):
-                if value is not None and len(values[key]) < _WORDS:
-                    values[key][_word(value)] = None
-        words = {key: sorted(found, key=_order) for key, found in values.items()}
+                if value is not None and len(values[key]) < _MAX_VALUES_PER_KEY:
+                    values[key][_format_value(value)] = None
+        words = {key: sorted(found, key=_value_sort_key) for key, found in values.items()}
         words["experiment"] = reader.experiments()
-        words["tag"] = sorted({tag for run in reader.runs(_TAGGED, summaries=False, limit=_WORDS) for tag in run.tags})
-        return Vocabulary(words, telling(reader.metrics()))
+        words["tag"] = sorted(
+            {tag for run in reader.runs(_HAS_TAG, summaries=False, limit=_MAX_VALUES_PER_KEY) for tag in run.tags}
+        )
+        return Vocabulary(words, quality_metrics(reader.metrics()))
 
 
-_WORDS = 200
+_MAX_VALUES_PER_KEY = 200
 """Values of one key that are offered."""
 
 
-def _word(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _order(word: str) -> tuple[bool, float, str]:
+def _value_sort_key(word: str) -> tuple[bool, float, str]:
     """Numbers by size, then words."""
     try:
         return False, float(word), word
@@ -295,16 +301,16 @@ def read_run(path: Path, key: str) -> RunDetail:
     with Reader(path) as reader:
         record = reader.find(key)
         goals = reader.metrics()
-        output = lines_of(reader.logs(record.key))
+        output = split_lines(reader.logs(record.key))
         artifacts, sources = reader.artifacts(record.key), reader.sources(record.key)
     try:
-        portrait: Portrait | str = read_portrait(portrait_path(path, record.key)) or NONE
+        portrait: Portrait | str = read_portrait(portrait_path(path, record.key)) or NO_PORTRAIT_MESSAGE
     except LabbenchError as error:
         portrait = str(error)
     return RunDetail(record, goals, output, artifacts, sources, portrait)
 
 
-def changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
+def watch_changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
     """Yield None at once and whenever the database has changed, an error when it begins to be unreadable.
 
     Goes on until `stopped`. Looks once a second: that costs a tenth of a millisecond, and is all that goes on while
@@ -319,7 +325,7 @@ def changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
                         if (version := reader.data_version()) != seen:
                             seen = version
                             yield None
-                        stopped.wait(_LOOK_EVERY_SECONDS)
+                        stopped.wait(_POLL_SECONDS)
             except LabbenchError as error:
                 if seen != str(error):  # said once, not every second
                     seen = str(error)
@@ -327,7 +333,7 @@ def changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
         elif seen is None:
             seen = "missing"
             yield None
-        stopped.wait(_LOOK_EVERY_SECONDS)
+        stopped.wait(_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

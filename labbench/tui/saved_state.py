@@ -24,7 +24,7 @@ def state_file(database: Path) -> Path:
     return state_path(f"{name}.json")
 
 
-class Kept:
+class SavedState:
     """The state of one database."""
 
     def __init__(self, database: Path) -> None:
@@ -34,9 +34,9 @@ class Kept:
         self.views: dict[str, dict[str, Any]] = {}
         """As somebody has saved it, by name."""
         with suppress(OSError, ValueError, RecursionError):  # there is none yet, or it is broken
-            found = _dict(json.loads(self._file.read_text(encoding="utf-8")))
-            self.last = _dict(found.get("last"))
-            self.views = {str(name): _dict(view) for name, view in _dict(found.get("views")).items()}
+            found = _as_dict(json.loads(self._file.read_text(encoding="utf-8")))
+            self.last = _as_dict(found.get("last"))
+            self.views = {str(name): _as_dict(view) for name, view in _as_dict(found.get("views")).items()}
 
     def save(self, last: Mapping[str, Any]) -> None:
         """Remember how it is now. Raises StoreError where that cannot be written."""
@@ -59,5 +59,5 @@ class Kept:
             raise StoreError(f"the view cannot be kept in {self._file}: {error}") from error
 
 
-def _dict(value: object) -> dict[str, Any]:
+def _as_dict(value: object) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labbench.charts.glyphs import SLOTS
+from labbench.charts.glyphs import SLOT_COUNT
 from labbench.tui.edits import Edit
 from labbench.tui.queries import Query
-from labbench.tui.widgets.columns import Layout
+from labbench.tui.widgets.columns import ColumnLayout
 
 
 class Marks(dict[str, int]):
@@ -25,23 +25,23 @@ class Marks(dict[str, int]):
 
     def add(self, keys: Iterable[str]) -> None:
         """Mark these runs too; when all slots are taken they are shared, in turn."""
-        free = [slot for slot in range(SLOTS, 0, -1) if slot not in self.values()]
+        free = [slot for slot in range(SLOT_COUNT, 0, -1) if slot not in self.values()]
         for key in keys:
             if key not in self:
-                self[key] = free.pop() if free else len(self) % SLOTS + 1
+                self[key] = free.pop() if free else len(self) % SLOT_COUNT + 1
 
     def invert(self, keys: Collection[str]) -> None:
         """Of these runs, mark those that are not, and no others."""
         unmarked = [key for key in keys if key not in self]
-        self.forget(set(keys))
+        self.unmark(set(keys))
         self.add(unmarked)
 
-    def forget(self, keys: Iterable[str]) -> None:
+    def unmark(self, keys: Iterable[str]) -> None:
         """Take the marks of these runs away."""
         for key in keys:
             self.pop(key, None)
 
-    def concerned(self, highlighted: Collection[str]) -> list[str]:
+    def selected_keys(self, highlighted: Collection[str]) -> list[str]:
         """What an edit is about: the highlighted runs, and all marked ones where one of those is highlighted."""
         return list(self) if self.keys() & set(highlighted) else list(highlighted)
 
@@ -57,19 +57,19 @@ class Session:
     """The key of the run that was highlighted last."""
     baseline: str | None = None
     """The key of the run that others are told from."""
-    layout: Layout = field(default_factory=Layout)
+    layout: ColumnLayout = field(default_factory=ColumnLayout)
     chart: dict[str, Any] = field(default_factory=dict)
     """What the charts want to be kept, as plain JSON."""
-    heat: tuple[str, ...] = ()
+    heat_keys: tuple[str, ...] = ()
     """Config keys of the heat map: rows, columns, and of the small multiples where there are."""
-    done: list[Edit] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
     """What was edited, the last one last; some of it can be undone."""
-    has_looked: bool = False
+    has_read: bool = False
     """Whether the database was looked at: before, a screen has nothing to read."""
 
-    def question(self) -> object:
+    def query_key(self) -> object:
         """Another one when a screen that somebody comes back to has to read again."""
-        return self.query, tuple(self.marks), self.baseline, self.heat
+        return self.query, tuple(self.marks), self.baseline, self.heat_keys
 
     def as_json(self) -> dict[str, Any]:
         """What is worth keeping, as plain JSON."""
@@ -91,7 +91,7 @@ class Session:
                 "widths": dict(layout.widths),
             },
             "chart": self.chart,
-            "heat": list(self.heat),
+            "heat": list(self.heat_keys),
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
@@ -99,36 +99,36 @@ class Session:
         columns = kept.get("columns")
         columns = columns if isinstance(columns, Mapping) else {}
         self.query = Query(
-            expression=_word(kept.get("filter")) or "",
-            metric=_word(kept.get("metric")),
-            sort=_word(kept.get("sort")),
+            expression=_as_string(kept.get("filter")) or "",
+            metric=_as_string(kept.get("metric")),
+            sort=_as_string(kept.get("sort")),
             descending=kept.get("descending") is True,
-            group=_words(kept.get("group")),
-            opened=frozenset(_words(kept.get("opened"))),
+            group=_as_strings(kept.get("group")),
+            opened=frozenset(_as_strings(kept.get("opened"))),
         )
         self.marks.clear()
-        self.marks.update({key: min(max(1, slot), SLOTS) for key, slot in _numbers(kept.get("marks")).items()})
-        self.highlighted, self.baseline = _word(kept.get("highlighted")), _word(kept.get("baseline"))
-        self.layout = Layout(
-            order=_words(columns.get("order")),
-            hidden=frozenset(_words(columns.get("hidden"))),
-            shown=frozenset(_words(columns.get("shown"))),
-            widths=_numbers(columns.get("widths")),
+        self.marks.update({key: min(max(1, slot), SLOT_COUNT) for key, slot in _as_integers(kept.get("marks")).items()})
+        self.highlighted, self.baseline = _as_string(kept.get("highlighted")), _as_string(kept.get("baseline"))
+        self.layout = ColumnLayout(
+            order=_as_strings(columns.get("order")),
+            hidden=frozenset(_as_strings(columns.get("hidden"))),
+            shown=frozenset(_as_strings(columns.get("shown"))),
+            widths=_as_integers(columns.get("widths")),
         )
         chart = kept.get("chart")
         self.chart = dict(chart) if isinstance(chart, Mapping) else {}
-        self.heat = _words(kept.get("heat"))[:3]
+        self.heat_keys = _as_strings(kept.get("heat"))[:3]
 
 
-def _word(value: object) -> str | None:
+def _as_string(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _words(value: object) -> tuple[str, ...]:
+def _as_strings(value: object) -> tuple[str, ...]:
     return tuple(word for word in value if isinstance(word, str)) if isinstance(value, list | tuple) else ()
 
 
-def _numbers(value: object) -> dict[str, int]:
+def _as_integers(value: object) -> dict[str, int]:
     if not isinstance(value, Mapping):
         return {}
     return {key: number for key, number in value.items() if isinstance(key, str) and type(number) is int}

@@ -93,16 +93,26 @@ CONTRAST = Theme(
 THEMES = (DARK, LIGHT, CONTRAST)
 
 
-SERIES = {
+SERIES_COLOURS = {
     True: ("#f3f6fa", "#56b4e9", "#f0a030", "#c3f5de", "#a27e62", "#f8dd5a", "#5383e0", "#abc49e", "#52dbf1"),
     False: ("#111418", "#0072b2", "#c55a00", "#55120b", "#1f2d79", "#843c3b", "#9a646e", "#5c4c77", "#3b2246"),
 }
 """On dark backgrounds and on light ones."""
 
 
-SERIES_CONTRAST = ("#ffffff", "#6cc5ff", "#ffb000", "#eefbde", "#8fa38d", "#c4ccb0", "#e87c2a", "#6599ff", "#aff686")
+CONTRAST_SERIES_COLOURS = (
+    "#ffffff",
+    "#6cc5ff",
+    "#ffb000",
+    "#eefbde",
+    "#8fa38d",
+    "#c4ccb0",
+    "#e87c2a",
+    "#6599ff",
+    "#aff686",
+)
 
 
 def series_colours(app: App[None]) -> tuple[str, ...]:
     """The colour of each slot on the present theme's background, slot 0 first."""
-    return SERIES_CONTRAST if app.theme == CONTRAST.name else SERIES[app.current_theme.dark]
+    return CONTRAST_SERIES_COLOURS if app.theme == CONTRAST.name else SERIES_COLOURS[app.current_theme.dark]

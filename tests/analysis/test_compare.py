@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from labbench.analysis import Observation
-from labbench.analysis.comparison import best_first, compare, contenders, held_out, mean_intervals, winner_interval
+from labbench.analysis.comparison import (
+    compare,
+    contenders,
+    held_out_score,
+    mean_intervals,
+    rank_setups,
+    winner_interval,
+)
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.table import Table, tabulate
 
@@ -89,14 +96,14 @@ def test_setups_of_which_runs_diverged_come_last():
     runs += [Observation({"i": 1}, 0, 0.99), Observation({"i": 1}, 1, None, diverged=True)]
     runs += [Observation({"i": 2}, seed, 0.8) for seed in range(2)]
     table = tabulate(runs)
-    assert best_first(table, "max").tolist() == [0, 2, 1]
-    assert best_first(table, "min").tolist() == [2, 0, 1]
+    assert rank_setups(table, "max").tolist() == [0, 2, 1]
+    assert rank_setups(table, "min").tolist() == [2, 0, 1]
 
 
 def test_contenders_are_those_not_clearly_behind():
     values = np.random.default_rng(5).normal(scale=0.01, size=(6, 3)) + np.array([0, 0, -5, -5, -5, -5])[:, None]
     table = table_of(values)
-    best = int(best_first(table, "max")[0])
+    best = int(rank_setups(table, "max")[0])
     assert contenders(table, learn_noise(table), best, "max").tolist() == [True, True, False, False, False, False]
     assert contenders(table, None, best, "max").all()
 
@@ -105,7 +112,7 @@ def test_contenders_are_those_not_clearly_behind():
 def test_the_winners_interval_reaches_further_on_the_side_that_selection_flatters(goal):
     table = table_of(np.random.default_rng(6).normal(size=(20, 3)))
     noise = learn_noise(table)
-    best = int(best_first(table, goal)[0])
+    best = int(rank_setups(table, goal)[0])
     plain, chosen = mean_intervals(table, noise)[best], winner_interval(table, noise, best, goal)
     if goal == "max":
         assert (chosen.high, chosen.low < plain.low) == (pytest.approx(plain.high, rel=1e-3), True)
@@ -126,12 +133,12 @@ def test_the_held_out_value_of_a_lucky_winner_is_unbiased():
     for rng in range(100):
         table = table_of(np.random.default_rng(rng).normal(size=(20, 3)))
         flattered.append(table.means.max())
-        forecast.append(held_out(table, "max"))
+        forecast.append(held_out_score(table, "max"))
     assert np.mean(flattered) > 0.9
     assert np.mean(forecast) == pytest.approx(0.0, abs=0.15)
 
 
 def test_there_is_no_held_out_value_without_shared_seeds():
     values = np.random.default_rng(7).normal(size=(3, 2))
-    assert held_out(table_of(values, first_seeds=(0, 10, 20)), "max") is None
-    assert held_out(table_of(values[:, :1]), "max") is None
+    assert held_out_score(table_of(values, first_seeds=(0, 10, 20)), "max") is None
+    assert held_out_score(table_of(values[:, :1]), "max") is None

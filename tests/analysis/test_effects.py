@@ -5,16 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from helpers.analysis_grids import AXES, grid, nothing_matters, optimizer_and_rate, with_holes
+from helpers.analysis_grids import AXES, grid, grid_with_holes, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation
-from labbench.analysis.effects import marginal, two_way
+from labbench.analysis.effects import marginal_effects, two_way_table
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.table import tabulate
 
 
 def effects_of(observations, name, goal="max"):
     table = tabulate(observations)
-    return marginal(table, table.parameter(name), learn_noise(table.measured()), goal)
+    return marginal_effects(table, table.parameter(name), learn_noise(table.with_values()), goal)
 
 
 def means(found) -> dict:
@@ -73,14 +73,14 @@ def test_a_hole_in_the_grid_is_not_mistaken_for_an_effect():
 def test_effects_that_are_not_there_are_found_once_in_twenty_in_a_grid_with_holes_too(seeds):
     """The lucky set-up whose two seeds agree must not pass for one that is known exactly."""
     found = [
-        effects_of(with_holes(lambda c: 0.8 + 0.05 * c["b"], seeds=seeds, rng=rng), "a").p_value < 0.05
+        effects_of(grid_with_holes(lambda c: 0.8 + 0.05 * c["b"], seeds=seeds, rng=rng), "a").p_value < 0.05
         for rng in range(150)
     ]
     assert np.mean(found) <= 0.07
 
 
 def test_an_effect_is_found_in_a_grid_with_holes():
-    found = [effects_of(with_holes(lambda c: 0.8 + 0.05 * c["b"], rng=rng), "b").p_value for rng in range(20)]
+    found = [effects_of(grid_with_holes(lambda c: 0.8 + 0.05 * c["b"], rng=rng), "b").p_value for rng in range(20)]
     assert np.mean(np.array(found) < 0.05) >= 0.9
 
 
@@ -161,7 +161,7 @@ def test_a_search_too_small_for_its_parameters_still_gives_averages():
 def test_a_two_way_table_has_every_cell():
     runs = grid(lambda config: None if config["lr"] == 1.0 and config["optimizer"] == "adam" else 0.9)
     table = tabulate(runs)
-    found = two_way(table, table.parameter("optimizer"), table.parameter("lr"), learn_noise(table.measured()))
+    found = two_way_table(table, table.parameter("optimizer"), table.parameter("lr"), learn_noise(table.with_values()))
     assert found.rows == ("adam", "sgd")
     assert found.columns == (0.001, 0.01, 0.1, 1.0)
     full, empty = found.cells[1][3], found.cells[0][3]

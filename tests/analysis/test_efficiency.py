@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from labbench.analysis import Observation, why
-from labbench.analysis.costs import Curve, area_under, areas, basin, costs, first_reached, reach, stability
+from labbench.analysis.costs import (
+    CostCurve,
+    area_under_curve,
+    cost_to_target,
+    find_basin,
+    observe_areas,
+    observe_costs,
+    setup_stability,
+    summarize_costs,
+)
 from labbench.analysis.table import tabulate
 from labbench.reports.sentences import sentences
 
@@ -15,30 +24,30 @@ def array(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float64)
 
 
-def curve(optimizer: str, seed: int, *values: float) -> Curve:
+def curve(optimizer: str, seed: int, *values: float) -> CostCurve:
     steps = 10.0 * np.arange(1, len(values) + 1)
-    return Curve({"optimizer": optimizer, "seed": seed}, seed, steps, array(*values), steps * 64, steps / 100)
+    return CostCurve({"optimizer": optimizer, "seed": seed}, seed, steps, array(*values), steps * 64, steps / 100)
 
 
 def test_a_target_is_reached_at_the_first_point_as_good():
     steps, values = array(0, 10, 20, 30), array(0.1, 0.9, 0.5, 0.95)
-    assert first_reached(steps, values, 0.9, "max") == 10
-    assert first_reached(steps, values, 0.91, "max") == 30
-    assert first_reached(steps, values, 0.96, "max") is None
-    assert first_reached(steps, 1 - values, 0.5, "min") == 10
-    assert first_reached(array(), array(), 0.5, "min") is None
-    assert first_reached(array(0, 1), array(math.nan, 0.6), 0.5, "max") == 1
+    assert cost_to_target(steps, values, 0.9, "max") == 10
+    assert cost_to_target(steps, values, 0.91, "max") == 30
+    assert cost_to_target(steps, values, 0.96, "max") is None
+    assert cost_to_target(steps, 1 - values, 0.5, "min") == 10
+    assert cost_to_target(array(), array(), 0.5, "min") is None
+    assert cost_to_target(array(0, 1), array(math.nan, 0.6), 0.5, "max") == 1
 
 
 def test_the_area_is_the_mean_height():
     steps = array(0, 10, 30)
-    assert area_under(steps, array(2, 2, 2)) == pytest.approx(2.0)
-    assert area_under(steps, array(0, 1, 1)) == pytest.approx((5 + 20) / 30)
-    assert area_under(steps, array(0, 1, 3), until=20.0) == pytest.approx((5 + 15) / 20)
+    assert area_under_curve(steps, array(2, 2, 2)) == pytest.approx(2.0)
+    assert area_under_curve(steps, array(0, 1, 1)) == pytest.approx((5 + 20) / 30)
+    assert area_under_curve(steps, array(0, 1, 3), until=20.0) == pytest.approx((5 + 15) / 20)
 
 
 def test_a_curve_that_stopped_early_stays_at_its_last_value():
-    assert area_under(array(0, 10), array(0, 1), until=30.0) == pytest.approx((5 + 20) / 30)
+    assert area_under_curve(array(0, 10), array(0, 1), until=30.0) == pytest.approx((5 + 20) / 30)
 
 
 @pytest.mark.parametrize(
@@ -46,16 +55,16 @@ def test_a_curve_that_stopped_early_stays_at_its_last_value():
     [(array(), array()), (array(0), array(1)), (array(0, 1), array(1, math.nan)), (array(5, 5), array(1, 2))],
 )
 def test_a_broken_curve_has_no_area(steps, values):
-    assert area_under(steps, values) is None
+    assert area_under_curve(steps, values) is None
 
 
 def test_costs_are_compared_like_any_metric():
     curves = [curve("adam", seed, 0.5, 0.9 + seed / 100, 0.95) for seed in range(3)]
     curves += [curve("sgd", seed, 0.1, 0.3, 0.5, 0.7, 0.9 + seed / 100) for seed in range(3)]
     for axis, factor in (("steps", 1.0), ("samples", 64.0), ("seconds", 0.01)):
-        observed = costs(curves, 0.9, "max", axis=axis)
+        observed = observe_costs(curves, 0.9, "max", axis=axis)
         assert [o.value for o in observed] == pytest.approx([20 * factor] * 3 + [50 * factor] * 3)
-    answer = why(costs(curves, 0.9, "max"), "steps to 0.9", "min")
+    answer = why(observe_costs(curves, 0.9, "max"), "steps to 0.9", "min")
     assert answer.best.config == {"optimizer": "adam"}
     assert answer.best.interval.mean == 20
     assert sentences(answer)[0] == "best: adam: steps to 0.9 20 with each of 3 seeds"
@@ -68,30 +77,30 @@ def test_a_run_that_never_gets_there_has_no_cost_and_does_not_win():
         curve("steady", 0, 0.5, 0.9),
         curve("steady", 1, 0.5, 0.9),
     ]
-    observed = costs(curves, 0.9, "max")
+    observed = observe_costs(curves, 0.9, "max")
     assert [(o.value, o.diverged) for o in observed] == [(10, False), (None, True), (20, False), (20, False)]
     answer = why(observed, "steps", "min", lost="never got there")
     assert answer.best.config == {"optimizer": "steady"}
     assert "1 of 4 runs never got there: 1 of 2 with optimizer lucky" in sentences(answer)
-    lucky, steady = (reach(setup) for setup in tabulate(observed).setups)
+    lucky, steady = (summarize_costs(setup) for setup in tabulate(observed).setups)
     assert (lucky.reached, lucky.runs, lucky.median) == (1, 2, None)
     assert (steady.reached, steady.runs, steady.median) == (2, 2, 20)
 
 
 def test_a_cost_that_was_not_recorded_is_missing():
-    (observed,) = costs([Curve({}, 0, array(0, 1), array(0, 1))], 0.5, "max", axis="seconds")
+    (observed,) = observe_costs([CostCurve({}, 0, array(0, 1), array(0, 1))], 0.5, "max", axis="seconds")
     assert (observed.value, observed.diverged) == (None, False)
 
 
 def test_areas_are_observations():
-    observed = areas([curve("adam", 0, 1.0, 1.0), curve("adam", 1, 1.0, math.nan)])
+    observed = observe_areas([curve("adam", 0, 1.0, 1.0), curve("adam", 1, 1.0, math.nan)])
     assert [(o.value, o.diverged) for o in observed] == [(1.0, False), (None, True)]
 
 
 def test_stability_counts_what_diverged_and_how_far_seeds_scatter():
     runs = [Observation({"lr": 0.1}, seed, 0.9 + seed) for seed in range(3)]
     runs += [Observation({"lr": 1.0}, seed, None, diverged=True) for seed in range(3)]
-    calm, wild = stability(tabulate(runs))
+    calm, wild = setup_stability(tabulate(runs))
     assert (calm.diverged.mean, wild.diverged.mean) == (0.0, 1.0)
     assert calm.diverged.high > 0.5  # three runs prove little
     assert calm.spread == pytest.approx(1.0)
@@ -102,28 +111,28 @@ RATES = [0.001, 0.01, 0.1, 1.0, 10.0]
 
 
 def test_the_basin_is_what_stays_within_5_percent_around_the_best():
-    found = basin(RATES, [0.5, 0.96, 1.0, 0.97, 0.2], "max")
+    found = find_basin(RATES, [0.5, 0.96, 1.0, 0.97, 0.2], "max")
     assert (found.best, found.low, found.high, found.decades) == (0.1, 0.01, 1.0, pytest.approx(2.0))
     assert not found.open_below
     assert not found.open_above
 
 
 def test_a_basin_of_losses_is_within_5_percent_above_the_least():
-    assert basin(RATES, [2.0, 1.04, 1.0, 1.06, 3.0], "min").decades == pytest.approx(1.0)
+    assert find_basin(RATES, [2.0, 1.04, 1.0, 1.06, 3.0], "min").decades == pytest.approx(1.0)
 
 
 def test_a_basin_ends_at_a_gap_or_a_divergence():
-    assert basin(RATES, [1.0, 0.5, 1.0, 1.0, 0.5], "max").low in (0.001, 0.1)
-    found = basin(RATES, [0.99, 0.99, 1.0, None, 0.99], "max")
+    assert find_basin(RATES, [1.0, 0.5, 1.0, 1.0, 0.5], "max").low in (0.001, 0.1)
+    found = find_basin(RATES, [0.99, 0.99, 1.0, None, 0.99], "max")
     assert (found.low, found.high, found.open_below) == (0.001, 0.1, True)
-    assert basin(RATES, [0.9, 0.99, 1.0, math.nan, 0.99], "max").high == 0.1
+    assert find_basin(RATES, [0.9, 0.99, 1.0, math.nan, 0.99], "max").high == 0.1
 
 
 def test_a_basin_can_be_measured_against_another_best():
-    assert basin(RATES, [0.5, 0.96, 1.0, 0.97, 0.2], "max", best=1.03).decades == pytest.approx(0.0)
-    assert basin(RATES, [0.5, 0.96, 1.0, 0.97, 0.2], "max", best=2.0) is None
-    assert basin(RATES, [None] * 5, "max") is None
+    assert find_basin(RATES, [0.5, 0.96, 1.0, 0.97, 0.2], "max", best=1.03).decades == pytest.approx(0.0)
+    assert find_basin(RATES, [0.5, 0.96, 1.0, 0.97, 0.2], "max", best=2.0) is None
+    assert find_basin(RATES, [None] * 5, "max") is None
 
 
 def test_a_basin_of_negative_values_is_within_5_percent_of_their_size():
-    assert basin(RATES, [-150.0, -104.0, -100.0, -106.0, -150.0], "max").decades == pytest.approx(1.0)
+    assert find_basin(RATES, [-150.0, -104.0, -100.0, -106.0, -150.0], "max").decades == pytest.approx(1.0)

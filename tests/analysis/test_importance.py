@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from helpers.analysis_grids import grid, nothing_matters, optimizer_and_rate, with_holes
+from helpers.analysis_grids import grid, grid_with_holes, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import learn_noise
@@ -17,7 +17,7 @@ from labbench.reports.sentences import sentences
 
 
 def decomposed(observations, *, forest=False):
-    table = tabulate(observations).measured()
+    table = tabulate(observations).with_values()
     return importance(table, learn_noise(table), may_ask_forest=forest)
 
 
@@ -32,7 +32,7 @@ CORNERS = list(itertools.product((-1, 1), repeat=3))
 def test_a_full_factorial_gives_the_closed_form():
     found = decomposed([Observation(dict(zip("abc", x, strict=True)), 0, bilinear(*x)) for x in CORNERS])
     assert found.method == "full factorial"
-    assert {name: share.mean for name, share in found.alone.items()} == pytest.approx(
+    assert {name: share.mean for name, share in found.main_effects.items()} == pytest.approx(
         {"a": 4 / 38, "b": 9 / 38, "c": 0}
     )
     assert found.pairs["a", "b"].mean == pytest.approx(25 / 38)
@@ -42,7 +42,7 @@ def test_a_full_factorial_gives_the_closed_form():
 
 def test_an_interaction_of_three_is_the_rest():
     found = decomposed([Observation(dict(zip("abc", x, strict=True)), 0, math.prod(x) + x[0]) for x in CORNERS])
-    assert found.alone["a"].mean == pytest.approx(0.5)
+    assert found.main_effects["a"].mean == pytest.approx(0.5)
     assert found.rest == pytest.approx(0.5)
 
 
@@ -57,7 +57,9 @@ def test_seeds_have_their_share_and_take_none_from_the_parameters():
             for seed in range(3)
         ]
         found = decomposed(runs)
-        shares.append([found.alone["a"].mean, found.alone["b"].mean, found.pairs["a", "b"].mean, found.seeds])
+        shares.append(
+            [found.main_effects["a"].mean, found.main_effects["b"].mean, found.pairs["a", "b"].mean, found.seeds]
+        )
     assert np.mean(shares, axis=0) == pytest.approx([4 / 76, 9 / 76, 25 / 76, 1 / 2], abs=0.04)
 
 
@@ -67,7 +69,7 @@ def test_cells_with_more_seeds_do_not_count_more():
         for x in CORNERS
         for seed in range(2 + 5 * (x == (1, 1, 1)))
     ]
-    assert decomposed(runs).alone["b"].mean == pytest.approx(9 / 38, rel=1e-4)
+    assert decomposed(runs).main_effects["b"].mean == pytest.approx(9 / 38, rel=1e-4)
 
 
 def test_intervals_hold_the_true_shares():
@@ -76,8 +78,8 @@ def test_intervals_hold_the_true_shares():
     held = []
     for rng in range(40):
         found = decomposed(grid(optimizer_and_rate, spread=0.03, rng=rng))
-        for name, share in found.alone.items():
-            truth = exact.alone[name].mean * signal / (signal + 0.03**2)
+        for name, share in found.main_effects.items():
+            truth = exact.main_effects[name].mean * signal / (signal + 0.03**2)
             held.append(share.low - 1e-9 <= truth <= share.high + 1e-9)
     assert np.mean(held) >= 0.9
 
@@ -85,7 +87,7 @@ def test_intervals_hold_the_true_shares():
 def test_where_nothing_matters_the_seeds_take_it_all():
     found = [decomposed(grid(nothing_matters, rng=rng)) for rng in range(20)]
     assert np.mean([f.seeds for f in found]) > 0.8
-    assert np.mean([share.low == 0.0 for f in found for share in f.alone.values()]) >= 0.9
+    assert np.mean([share.low == 0.0 for f in found for share in f.main_effects.values()]) >= 0.9
 
 
 def test_a_value_that_lacks_partners_is_left_out():
@@ -94,7 +96,7 @@ def test_a_value_that_lacks_partners_is_left_out():
     without = decomposed([run for run in runs if run.config["lr"] < 1.0])
     assert found.method == "part of the grid"
     assert found.left_out == (("lr", 1.0),)
-    assert found.alone["optimizer"].mean == pytest.approx(without.alone["optimizer"].mean)
+    assert found.main_effects["optimizer"].mean == pytest.approx(without.main_effects["optimizer"].mean)
 
 
 def test_a_random_search_gets_the_shares_of_its_additive_part():
@@ -103,22 +105,22 @@ def test_a_random_search_gets_the_shares_of_its_additive_part():
     points = generator.uniform(size=(400, 3)).tolist()
     found = decomposed([Observation(dict(zip("abc", x, strict=True)), 0, x[0] + 2 * x[1]) for x in points])
     assert found.method == "additive model"
-    assert found.alone["a"].mean == pytest.approx(0.2, abs=0.03)
-    assert found.alone["b"].mean == pytest.approx(0.8, abs=0.06)  # bins of a fifth keep 24/25 of it
-    assert found.alone["c"].mean == pytest.approx(0.0, abs=0.02)
-    assert found.alone["c"].low == 0.0
+    assert found.main_effects["a"].mean == pytest.approx(0.2, abs=0.03)
+    assert found.main_effects["b"].mean == pytest.approx(0.8, abs=0.06)  # bins of a fifth keep 24/25 of it
+    assert found.main_effects["c"].mean == pytest.approx(0.0, abs=0.02)
+    assert found.main_effects["c"].low == 0.0
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.02, 0.1])
 def test_the_shares_of_a_grid_with_holes_add_up(effect):
-    found = [decomposed(with_holes(lambda c: 0.8 + effect * c["b"], rng=rng)) for rng in range(30)]
+    found = [decomposed(grid_with_holes(lambda c: 0.8 + effect * c["b"], rng=rng)) for rng in range(30)]
     assert {f.method for f in found} == {"additive model"}
     for f in found:
-        assert sum(share.mean for share in f.alone.values()) + f.rest + f.seeds == pytest.approx(1.0)
-        assert all(share.low <= share.mean <= share.high for share in f.alone.values())
+        assert sum(share.mean for share in f.main_effects.values()) + f.rest + f.seeds == pytest.approx(1.0)
+        assert all(share.low <= share.mean <= share.high for share in f.main_effects.values())
     if effect == 0.1:
-        assert np.mean([f.alone["a"].mean for f in found]) < 0.03  # it does nothing, and lies where b is 0
-        assert np.mean([f.alone["b"].mean for f in found]) > 0.8
+        assert np.mean([f.main_effects["a"].mean for f in found]) < 0.03  # it does nothing, and lies where b is 0
+        assert np.mean([f.main_effects["b"].mean for f in found]) > 0.8
 
 
 def rates_of_two_optimizers(setups=200, seeds=2):
@@ -145,10 +147,10 @@ def test_a_forest_finds_an_interaction_in_a_random_search_that_an_additive_model
     rates, optimizers = heights.mean(axis=0), heights.mean(axis=1)
     both = heights - rates - optimizers[:, None] + heights.mean()
     total = heights.var() + 0.02**2
-    assert found.alone["rate"].mean == pytest.approx(rates.var() / total, abs=0.05)
-    assert found.alone["optimizer"].mean == pytest.approx(optimizers.var() / total, abs=0.05)
+    assert found.main_effects["rate"].mean == pytest.approx(rates.var() / total, abs=0.05)
+    assert found.main_effects["optimizer"].mean == pytest.approx(optimizers.var() / total, abs=0.05)
     assert found.pairs["optimizer", "rate"].mean == pytest.approx(both.var() / total, abs=0.12)
-    assert found.alone["width"].mean < 0.01
+    assert found.main_effects["width"].mean < 0.01
     assert found.rest < 0.15 < both.var() / total < additive.rest
     assert found == decomposed(runs, forest=True)
 
@@ -170,7 +172,7 @@ def test_a_forest_gives_noise_to_the_seeds_and_nothing_to_the_parameters():
         for seed in range(2)
     ]
     found = decomposed(runs, forest=True)
-    assert sum(share.mean for share in (*found.alone.values(), *found.pairs.values())) < 0.1
+    assert sum(share.mean for share in (*found.main_effects.values(), *found.pairs.values())) < 0.1
 
 
 def test_where_the_forest_is_not_installed_the_answer_says_what_it_would_tell():
@@ -192,8 +194,8 @@ def test_a_parameter_of_one_optimizer_alone_has_its_share_of_the_whole():
         for lr in (0.1, 0.2)
     ]
     found = decomposed(runs)
-    assert found.alone["optimizer"].mean == pytest.approx(0.0, abs=1e-9)
-    assert found.alone["momentum"].mean == pytest.approx(1.0)
+    assert found.main_effects["optimizer"].mean == pytest.approx(0.0, abs=1e-9)
+    assert found.main_effects["momentum"].mean == pytest.approx(1.0)
 
 
 def test_a_parameter_that_is_held_outside_one_optimizer_has_the_share_it_has_within():
@@ -217,9 +219,9 @@ def test_a_parameter_that_is_held_outside_one_optimizer_has_the_share_it_has_wit
     optimizers = np.array([0.9, 0.8, 0.59]).var()
     rates, momentum = np.array([0.1, 0.2, 0.3]).var(), 0.5 * 0.09**2  # momentum moves half of the set-ups
     total = optimizers + rates + momentum
-    assert shares.alone["optimizer"].mean == pytest.approx(optimizers / total)
-    assert shares.alone["lr"].mean == pytest.approx(rates / total)
-    assert shares.alone["momentum"].mean == pytest.approx(momentum / total)
+    assert shares.main_effects["optimizer"].mean == pytest.approx(optimizers / total)
+    assert shares.main_effects["lr"].mean == pytest.approx(rates / total)
+    assert shares.main_effects["momentum"].mean == pytest.approx(momentum / total)
     assert shares.rest == pytest.approx(0.0, abs=1e-9)
 
 

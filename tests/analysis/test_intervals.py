@@ -73,7 +73,7 @@ def test_single_seeds_everywhere_give_no_interval():
 def test_equal_values_have_no_width():
     table = table_of(np.array([[0.5, 0.5, 0.5], [0.7, 0.7, 0.7]]))
     assert widths(table) == pytest.approx([0.0, 0.0])
-    assert learn_noise(table).of_combination(np.array([1.0, -1.0])).interval(-0.2).excludes(0.0)
+    assert learn_noise(table).variance_of_combination(np.array([1.0, -1.0])).interval(-0.2).excludes(0.0)
 
 
 def test_what_seeds_share_is_found_and_cancels_in_differences():
@@ -82,8 +82,8 @@ def test_what_seeds_share_is_found_and_cancels_in_differences():
     noise = learn_noise(table_of(values))
     assert noise.shared == pytest.approx(0.8, abs=0.15)
     mean, effect = np.full(24, 1 / 24), np.where(np.arange(24) < 12, 1 / 12, -1 / 12)
-    assert noise.of_combination(mean).variance > 0.1  # 4 / 10 seeds, however many set-ups
-    assert noise.of_combination(effect).variance < 0.05  # 1 / (6 set-ups x 10 seeds)
+    assert noise.variance_of_combination(mean).variance > 0.1  # 4 / 10 seeds, however many set-ups
+    assert noise.variance_of_combination(effect).variance < 0.05  # 1 / (6 set-ups x 10 seeds)
 
 
 def test_an_average_over_setups_allows_for_what_its_seeds_share():
@@ -95,7 +95,7 @@ def test_an_average_over_setups_allows_for_what_its_seeds_share():
         for _ in range(150):
             values = np.sqrt(0.5) * (generator.standard_normal((24, seeds)) + generator.standard_normal((1, seeds)))
             table = table_of(values)
-            spread = learn_noise(table).of_combination(half)
+            spread = learn_noise(table).variance_of_combination(half)
             held.append(not spread.interval(float(half @ table.means)).excludes(0.0))
         assert 0.9 <= np.mean(held) <= 0.99
 
@@ -114,7 +114,7 @@ def test_covariance_and_combination_agree():
     noise = learn_noise(tabulate(grid(nothing_matters)))
     weights = np.stack([np.full(32, 1 / 32), np.resize([1 / 16, -1 / 16], 32)])
     covariance = noise.covariance(weights)
-    assert np.diag(covariance) == pytest.approx([noise.of_combination(row).variance for row in weights])
+    assert np.diag(covariance) == pytest.approx([noise.variance_of_combination(row).variance for row in weights])
 
 
 @pytest.mark.parametrize("n", [4, 8, 12, 40])

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.analysis_grids import grid, nothing_matters
 from labbench.analysis import Observation, observe
-from labbench.analysis.table import BINS, freeze, tabulate
+from labbench.analysis.table import BIN_COUNT, freeze, tabulate
 from labbench.records import MetricSummary, RunRecord
 
 
@@ -56,7 +56,7 @@ def test_a_script_that_ends_in_no_number_has_diverged_however_good_it_was(last):
 
 def test_a_huge_value_is_a_value():
     (seen,) = observe([record(0, metrics={"loss": (1e200, 1e200, 1e250)})], "loss")
-    assert (seen.value, seen.lost) == (1e200, False)
+    assert (seen.value, seen.has_diverged) == (1e200, False)
 
 
 def test_levels_of_mixed_types_are_told_apart_and_ordered():
@@ -87,7 +87,7 @@ def test_zipped_parameters_are_judged_once():
         for seed in range(2)
     ]
     table = tabulate(runs)
-    assert [p.name for p in table.judged] == ["lr", "batch_size"]
+    assert [p.name for p in table.independent] == ["lr", "batch_size"]
     assert table.parameter("weight_decay").follows == "batch_size"
 
 
@@ -99,7 +99,7 @@ def test_a_setting_that_comes_with_a_word_follows_the_word():
         for lr in (0.01, 0.1)
     ]
     table = tabulate(runs)
-    assert [p.name for p in table.judged] == ["optimizer", "lr"]
+    assert [p.name for p in table.independent] == ["optimizer", "lr"]
     assert table.parameter("momentum").follows == "optimizer"
 
 
@@ -111,15 +111,15 @@ def test_a_parameter_of_one_optimizer_alone_is_its_child():
         for momentum in (0.0, 0.9)
     ]
     table = tabulate(runs)
-    assert [p.name for p in table.judged] == ["optimizer", "lr", "momentum"]
+    assert [p.name for p in table.independent] == ["optimizer", "lr", "momentum"]
     assert table.parameter("momentum").parent == "optimizer"
 
 
 def test_a_random_search_is_judged_in_bins():
     generator = np.random.default_rng(0)
     configs = [{"lr": float(10 ** generator.uniform(-4, 0)), "decay": float(generator.uniform())} for _ in range(30)]
-    for parameter in tabulate(Observation(config, 0, 0.5) for config in configs).judged:
-        assert len(parameter.levels) == BINS
+    for parameter in tabulate(Observation(config, 0, 0.5) for config in configs).independent:
+        assert len(parameter.levels) == BIN_COUNT
         assert np.bincount(parameter.codes).min() >= 5
         values = np.array([config[parameter.name] for config in configs])
         for level, (low, high) in enumerate(parameter.spans):

@@ -9,8 +9,8 @@ import pytest
 
 from helpers.store_samples import new_run, points, start
 from labbench.analysis import observe, why
-from labbench.analysis.costs import Curve
-from labbench.analysis.setup_costs import spend
+from labbench.analysis.costs import CostCurve
+from labbench.analysis.setup_costs import compare_costs
 from labbench.analysis.table import Observation
 from labbench.records import Finished
 from labbench.reports.cost_curves import read_cost_curves
@@ -22,10 +22,10 @@ RISES = {"adam": 20, "sgd": 100, "never": 10**9}
 """Steps after which each is above 0.9."""
 
 
-def curve(optimizer: str, seed: int) -> Curve:
+def curve(optimizer: str, seed: int) -> CostCurve:
     steps = np.arange(10.0, 210.0, 10.0)
     values = np.where(steps >= RISES[optimizer], 0.95 + 0.001 * seed, 0.5)
-    return Curve({"optimizer": optimizer, "seed": seed}, seed, steps, values, steps * 64, steps / 100)
+    return CostCurve({"optimizer": optimizer, "seed": seed}, seed, steps, values, steps * 64, steps / 100)
 
 
 CURVES = [curve(optimizer, seed) for optimizer in ("sgd", "adam", "never") for seed in range(3)]
@@ -36,7 +36,7 @@ def answer_to(curves):
 
 
 def test_the_quickest_come_first_with_what_they_cost():
-    spent = spend(answer_to(CURVES), CURVES, 0.9)
+    spent = compare_costs(answer_to(CURVES), CURVES, 0.9)
     assert [one.differing["optimizer"] for one in spent.setups] == ["adam", "sgd"]
     assert [{axis: cost.median for axis, cost in one.reached.items()} for one in spent.setups] == [
         {"steps": 20, "samples": 1280, "seconds": 0.2},
@@ -48,37 +48,39 @@ def test_the_quickest_come_first_with_what_they_cost():
 
 
 def test_the_target_is_5_percent_short_of_the_best_unless_one_is_asked_for():
-    assert spend(answer_to(CURVES), CURVES).target == pytest.approx(0.951 * 0.95)
-    losses = [Curve(c.config, c.seed, c.steps, 1 - c.values) for c in CURVES]
+    assert compare_costs(answer_to(CURVES), CURVES).target == pytest.approx(0.951 * 0.95)
+    losses = [CostCurve(c.config, c.seed, c.steps, 1 - c.values) for c in CURVES]
     answer = why([Observation(c.config, c.seed, float(c.values[-1])) for c in losses], "val/loss", "min")
-    assert spend(answer, losses).target == pytest.approx(0.049 * 1.05)
+    assert compare_costs(answer, losses).target == pytest.approx(0.049 * 1.05)
 
 
 def test_a_sentence_says_who_is_quickest_and_what_the_best_takes():
-    curves = [*CURVES, *(Curve({"optimizer": "late", "seed": s}, s, c.steps, c.values + 0.01) for s, c in enumerate(
+    curves = [*CURVES, *(CostCurve({"optimizer": "late", "seed": s}, s, c.steps, c.values + 0.01) for s, c in enumerate(
         curve("sgd", seed) for seed in range(3)))]  # fmt: skip
-    (said,) = cost_sentences(answer_to(curves), spend(answer_to(curves), curves, 0.9))
+    (said,) = cost_sentences(answer_to(curves), compare_costs(answer_to(curves), curves, 0.9))
     assert said == (
         "quickest to val/accuracy 0.9: adam: 20 steps (median of 3 runs); the best set-up takes 100 steps; "
         "1 of 4 set-ups never get there"
     )
-    assert cost_sentences(answer_to(CURVES), spend(answer_to(CURVES), CURVES, 2.0)) == [
+    assert cost_sentences(answer_to(CURVES), compare_costs(answer_to(CURVES), CURVES, 2.0)) == [
         "no set-up gets to val/accuracy 2"
     ]
 
 
 def test_a_setup_of_which_a_run_never_gets_there_does_not_come_first():
-    curves = [curve("adam", 0), Curve({"optimizer": "adam", "seed": 1}, 1, *[np.zeros(0)] * 4), curve("sgd", 0)]
-    assert [one.differing["optimizer"] for one in spend(answer_to([CURVES[0], CURVES[3]]), curves, 0.9).setups] == [
+    curves = [curve("adam", 0), CostCurve({"optimizer": "adam", "seed": 1}, 1, *[np.zeros(0)] * 4), curve("sgd", 0)]
+    assert [
+        one.differing["optimizer"] for one in compare_costs(answer_to([CURVES[0], CURVES[3]]), curves, 0.9).setups
+    ] == [
         "sgd",
         "adam",
     ]
 
 
 def test_what_is_measured_once_has_no_cost():
-    once = [Curve(c.config, c.seed, c.steps[-1:], c.values[-1:]) for c in CURVES]
-    assert spend(answer_to(once), once) is None
-    assert spend(answer_to([]), []) is None
+    once = [CostCurve(c.config, c.seed, c.steps[-1:], c.values[-1:]) for c in CURVES]
+    assert compare_costs(answer_to(once), once) is None
+    assert compare_costs(answer_to([]), []) is None
 
 
 def test_costs_are_read_from_a_database(tmp_path: Path):
@@ -96,7 +98,7 @@ def test_costs_are_read_from_a_database(tmp_path: Path):
         runs = reader.runs()
         curves = read_cost_curves(reader, runs, "val/loss", "min")
     answer = why(observe(runs, "val/loss", "min"), "val/loss", "min")
-    (one,) = spend(answer, curves, 0.2).setups
+    (one,) = compare_costs(answer, curves, 0.2).setups
     assert {axis: cost.median for axis, cost in one.reached.items()} == {"steps": 20, "samples": 1280, "seconds": 1.0}
     assert (one.reached["steps"].reached, one.reached["steps"].runs) == (2, 3)
     assert not math.isnan(one.area.mean)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.analysis_grids import grid, nothing_matters, optimizer_and_rate, with_holes
+from helpers.analysis_grids import grid, grid_with_holes, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation, why
 from labbench.reports.sentences import sentences
 from labbench.reports.tables import setups_table
@@ -151,7 +151,7 @@ def test_sgd_closing_in_at_its_own_rate_is_said():
         return (0.95 if c["optimizer"] == "adam" else 0.94) - width * abs(math.log10(c["lr"] / ideal))
 
     answer = why(grid(truth, spread=0.002), ACCURACY, "max")
-    closing = parameter(answer, "optimizer").closing
+    closing = parameter(answer, "optimizer").close_alternative
     assert closing.value == "sgd"
     assert closing.differing["lr"] == 0.1
     assert closing.gap == pytest.approx(0.01, abs=0.005)
@@ -361,7 +361,7 @@ def test_a_single_run_shows_no_spread_of_its_own():
 
 
 def test_what_an_additive_model_leaves_is_not_called_interactions():
-    answer = why(with_holes(lambda c: 0.8 + 0.1 * (c["a"] == 2) + 0.02 * c["b"]), "score", "max")
+    answer = why(grid_with_holes(lambda c: 0.8 + 0.1 * (c["a"] == 2) + 0.02 * c["b"]), "score", "max")
     rows = importance_rows(answer)
     assert [name for name, _, _ in rows] == ["a", "b", "other", "seeds"]
     assert sum(share for _, share, _ in rows) == pytest.approx(1.0)

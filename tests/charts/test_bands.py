@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labbench.charts.bands import Spread, group_bands
+from labbench.charts.bands import SpreadKind, group_bands
 
 NAN = float("nan")
 
@@ -49,7 +49,7 @@ def test_a_group_that_blows_up_does_not_widen_the_others() -> None:
 
 @pytest.mark.parametrize("spread", ["95 %", "std", "range"])
 @pytest.mark.parametrize("factor", [1e300, 1e-300])
-def test_bands_of_huge_and_tiny_values_are_those_of_others_times_a_factor(spread: Spread, factor: float) -> None:
+def test_bands_of_huge_and_tiny_values_are_those_of_others_times_a_factor(spread: SpreadKind, factor: float) -> None:
     values, owner = (
         np.array([[1.0, 2.0, NAN], [3.0, 4.5, 1.0], [2.0, 7.0, 0.0], [5.0, 5.0, 5.0]]),
         np.array([0, 0, 1, 1]),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from labbench.charts.lines import Line
-from labbench.charts.palette import BAND, BEST, BRIGHT, LINE, slot_and_way
-from labbench.charts.render import Plot
+from labbench.charts.palette import BAND, BEST, BRIGHT, LINE, slot_and_style
+from labbench.charts.render import ChartRenderer
 from labbench.charts.series import Series
-from labbench.charts.view import Gather, View
+from labbench.charts.view import ChartView, Display
 
 WIDTH, HEIGHT = 60, 16
 
@@ -23,12 +23,12 @@ def line(key: str, y: list[float], *, x: list[float] | None = None, slot: int = 
     )
 
 
-def rows(lines: list[Line], view: View = View(), *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> list[str]:  # noqa: B008
-    return ["".join(part for part, _ in row) for row in Plot().draw(lines, view, *size)]
+def rows(lines: list[Line], view: ChartView = ChartView(), *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> list[str]:  # noqa: B008
+    return ["".join(part for part, _ in row) for row in ChartRenderer().draw(lines, view, *size)]
 
 
-def inks(lines: list[Line], view: View) -> set[int]:
-    return {ink for row in Plot().draw(lines, view, WIDTH, HEIGHT) for _, ink in row}
+def inks(lines: list[Line], view: ChartView) -> set[int]:
+    return {ink for row in ChartRenderer().draw(lines, view, WIDTH, HEIGHT) for _, ink in row}
 
 
 def test_a_falling_line_goes_from_the_upper_left_to_the_lower_right() -> None:
@@ -50,12 +50,12 @@ def test_every_row_is_exactly_as_wide_as_asked() -> None:
 def test_the_legend_lists_the_best_last_value_first_and_broken_runs_last() -> None:
     lines = [line("worse", [3, 2]), line("broken", [3, np.nan], slot=2, broken=True), line("better", [3, 1], slot=3)]
 
-    def order(view: View) -> list[str]:
+    def order(view: ChartView) -> list[str]:
         text = "\n".join(rows(lines, view))
         return sorted(("worse", "broken", "better"), key=text.index)
 
-    assert order(View(goal="min")) == ["better", "worse", "broken"]
-    assert order(View(goal="max")) == ["worse", "better", "broken"]
+    assert order(ChartView(goal="min")) == ["better", "worse", "broken"]
+    assert order(ChartView(goal="max")) == ["worse", "better", "broken"]
 
 
 def test_a_legend_that_is_too_long_says_how_many_it_leaves_out() -> None:
@@ -66,18 +66,20 @@ def test_a_legend_that_is_too_long_says_how_many_it_leaves_out() -> None:
 
 def test_the_highlighted_line_is_bright_on_top_and_has_a_star_at_its_best() -> None:
     lines = [line("same", [2.0, 1.0, 2.0]), line("other", [2.0, 1.0, 2.0], slot=2)]
-    used = inks(lines, View(highlighted="same"))
+    used = inks(lines, ChartView(highlighted="same"))
     assert BEST in used
-    assert (1, BRIGHT) in {slot_and_way(ink) for ink in used}
-    drawn = Plot().draw(lines, View(highlighted="same"), WIDTH, HEIGHT)
-    braille = {slot_and_way(ink) for row in drawn for part, ink in row if any("⠀" < c <= "⣿" for c in part)}
+    assert (1, BRIGHT) in {slot_and_style(ink) for ink in used}
+    drawn = ChartRenderer().draw(lines, ChartView(highlighted="same"), WIDTH, HEIGHT)
+    braille = {slot_and_style(ink) for row in drawn for part, ink in row if any("⠀" < c <= "⣿" for c in part)}
     assert braille == {(1, BRIGHT)}, "it covers the other one wholly"
 
 
 def test_smoothing_draws_a_bright_line_over_the_dim_raw_values() -> None:
     noisy = [1.0, 5.0] * 50
-    assert {slot_and_way(ink) for ink in inks([line("a", noisy), line("b", noisy, slot=2)], View())} >= {(1, LINE)}
-    ways = {slot_and_way(ink) for ink in inks([line("a", noisy)], View(smoothing="0.9"))}
+    assert {slot_and_style(ink) for ink in inks([line("a", noisy), line("b", noisy, slot=2)], ChartView())} >= {
+        (1, LINE)
+    }
+    ways = {slot_and_style(ink) for ink in inks([line("a", noisy)], ChartView(smoothing="0.9"))}
     assert {(1, BAND), (1, BRIGHT)} <= ways
 
 
@@ -93,19 +95,19 @@ def test_a_run_that_blew_up_does_not_flatten_the_others() -> None:
 def test_a_few_runs_that_reach_far_do_not_flatten_the_others_and_are_counted() -> None:
     calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
     wild = line("wild", [2.0, 30_000.0])
-    drawn = rows([*calm, wild], View())
+    drawn = rows([*calm, wild], ChartView())
     assert "↑ 1 reaches further" in drawn[0]
     assert not re.search(r"\dk *┤", "\n".join(drawn))
-    few = rows([*calm[:3], wild], View())
+    few = rows([*calm[:3], wild], ChartView())
     assert "further" not in few[0]
     assert re.search(r"\dk *┤", "\n".join(few))
 
 
 def test_a_logarithmic_axis_has_gaps_where_nothing_is_positive() -> None:
-    drawn = rows([line("a", [100.0, 10.0, 1.0, 0.0, -5.0])], View(log=True))
+    drawn = rows([line("a", [100.0, 10.0, 1.0, 0.0, -5.0])], ChartView(log=True))
     labels = [row.split("┤")[0].strip() for row in drawn if "┤" in row]
     assert labels == ["100", "10", "1"]
-    assert "nothing is positive" in "\n".join(rows([line("a", [0.0, -1.0])], View(log=True)))
+    assert "nothing is positive" in "\n".join(rows([line("a", [0.0, -1.0])], ChartView(log=True)))
 
 
 @pytest.mark.parametrize("lines", [[], [line("a", [])], [line("a", [np.nan, np.inf])]])
@@ -119,7 +121,7 @@ def test_one_point_and_equal_values_are_drawn() -> None:
 
 
 def test_the_time_axis_has_ticks_of_the_clock() -> None:
-    drawn = rows([line("a", [3.0, 2.0, 1.0], x=[0.0, 60.0, 125.0])], View(x_axis="time"))
+    drawn = rows([line("a", [3.0, 2.0, 1.0], x=[0.0, 60.0, 125.0])], ChartView(x_axis="time"))
     assert drawn[-1].split() == ["0", "30s", "1m", "1m30s", "2m"]
 
 
@@ -136,14 +138,14 @@ def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.
         monkeypatch.setattr(where, name, lambda *args, **more: calls.append(name) or plain(*args, **more))
 
     count(series, "smooth")
-    count(module, "measure_all")
+    count(module, "measure_all_spans")
     count(drawing, "_draw_lines")
     lines = [line("a", [3.0, 1.0]), line("b", [2.0, 1.0], slot=2)]
-    plot = Plot()
-    plot.draw(lines, View(smoothing="0.6", highlighted="a"), WIDTH, HEIGHT)
-    assert calls == ["smooth", "smooth", "_draw_lines", "measure_all", "measure_all"]
-    plot.draw(lines, View(smoothing="0.6", highlighted="b"), WIDTH, HEIGHT)
-    plot.draw(lines, View(smoothing="0.6", highlighted="b", crosshair=0.5), WIDTH, HEIGHT)
+    plot = ChartRenderer()
+    plot.draw(lines, ChartView(smoothing="0.6", highlighted="a"), WIDTH, HEIGHT)
+    assert calls == ["smooth", "smooth", "_draw_lines", "measure_all_spans", "measure_all_spans"]
+    plot.draw(lines, ChartView(smoothing="0.6", highlighted="b"), WIDTH, HEIGHT)
+    plot.draw(lines, ChartView(smoothing="0.6", highlighted="b", crosshair=0.5), WIDTH, HEIGHT)
     assert calls[5:] == ["_draw_lines"]
 
 
@@ -162,16 +164,16 @@ FAR = (
 @pytest.mark.parametrize("gather", ["runs", "groups", "density"])
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("y", FAR, ids=str)
-def test_any_numbers_can_be_drawn(y: list[float], log: bool, gather: Gather) -> None:
+def test_any_numbers_can_be_drawn(y: list[float], log: bool, gather: Display) -> None:
     lines = [line("a", y), line("b", y[::-1], slot=2), line("c", [1.0, 2.0], slot=3), line("d", y[1:])]
     shifted = [line("a", [1.0, 2.0, 3.0], x=[-1.7e308, 0.0, 1.7e308])]
     for smoothing in ("", "ema 0.9", "gauss 1e308"):
         for crosshair in (None, 1.0, 1.7e308):
-            view = View(log=log, gather=gather, smoothing=smoothing, crosshair=crosshair, glyphs=True)
+            view = ChartView(log=log, display=gather, smoothing=smoothing, crosshair=crosshair, glyphs=True)
             for some in (lines, lines[:1], lines + shifted):
                 assert len(rows(some, view)) == HEIGHT
     for height in ((-1e308, 1e308), (1e-320, 2e-320), (-1.7e308, 1.7e308), (3.0, 3.0 + 1e-15)):
-        assert len(rows(lines, View(log=log, gather=gather, height=height, window=height))) == HEIGHT
+        assert len(rows(lines, ChartView(log=log, display=gather, height=height, window=height))) == HEIGHT
 
 
 def test_a_value_too_large_for_its_axis_is_at_the_end_of_it_and_read_as_it_is() -> None:

@@ -44,7 +44,7 @@ def plain_spans(x: list[float], y: list[float], left: float, right: float, colum
 def test_spans_are_the_exact_extent_of_the_line_in_each_column(points, window, columns: int) -> None:
     by_step = sorted(dict(points).items())
     x, y = [float(step) + 0.01 for step, _ in by_step], [value for _, value in by_step]
-    low, high = series.spans(array(x), array(y), *window, columns)
+    low, high = series.column_spans(array(x), array(y), *window, columns)
     expected = plain_spans(x, y, *window, columns)
     np.testing.assert_allclose(low, [pair[0] for pair in expected], rtol=1e-6, atol=1e-4)
     np.testing.assert_allclose(high, [pair[1] for pair in expected], rtol=1e-6, atol=1e-4)
@@ -53,7 +53,7 @@ def test_spans_are_the_exact_extent_of_the_line_in_each_column(points, window, c
 @given(st.lists(finite, min_size=1, max_size=2000), st.integers(1, 50))
 def test_spans_keep_the_extremes(values: list[float], columns: int) -> None:
     y = array(values)
-    low, high = series.spans(np.arange(len(y), dtype=float), y, 0, max(1, len(y) - 1), columns)
+    low, high = series.column_spans(np.arange(len(y), dtype=float), y, 0, max(1, len(y) - 1), columns)
     rounding = 1e-12 * np.abs(y).max()  # interpolation at an edge rounds to the size of its ends
     np.testing.assert_allclose([np.nanmin(low), np.nanmax(high)], [y.min(), y.max()], rtol=0, atol=rounding)
 
@@ -61,14 +61,14 @@ def test_spans_keep_the_extremes(values: list[float], columns: int) -> None:
 def test_no_line_crosses_a_gap() -> None:
     x, y = np.arange(30.0), np.ones(30)
     y[10:20] = [math.nan, math.inf, *[math.nan] * 8]
-    low, _ = series.spans(x, y, 0, 30, 30)
+    low, _ = series.column_spans(x, y, 0, 30, 30)
     assert np.isnan(low[10:20]).all()
     assert np.isfinite(low[:9]).all()
     assert np.isfinite(low[20:29]).all()
 
 
 def test_two_points_at_one_x_are_a_vertical_line() -> None:
-    low, high = series.spans(array([1, 1]), array([0, 5]), 0, 2, 4)
+    low, high = series.column_spans(array([1, 1]), array([0, 5]), 0, 2, 4)
     assert low[2] == 0
     assert high[2] == 5
     assert np.isnan(low[[0, 1, 3]]).all()
@@ -89,7 +89,7 @@ def test_thinning_keeps_the_ends_and_the_extremes_within_its_budget(values: list
 @given(st.lists(gappy, max_size=50))
 def test_pieces_are_finite_and_together_hold_every_finite_point(values: list[float]) -> None:
     y = array(values)
-    pieces = series.finite_pieces(np.arange(len(y), dtype=float), y)
+    pieces = series.split_at_gaps(np.arange(len(y), dtype=float), y)
     assert all(len(piece_y) and np.isfinite(piece_y).all() for _, piece_y in pieces)
     rejoined = [int(step) for piece_x, _ in pieces for step in piece_x]
     assert rejoined == np.flatnonzero(np.isfinite(y)).tolist()
@@ -100,21 +100,21 @@ def test_pieces_are_finite_and_together_hold_every_finite_point(values: list[flo
 
 
 def test_a_join_is_linear_between_the_logged_points_and_goes_on_beyond_them() -> None:
-    epochs = series.join(np.array([0, 10, 15, 20, 25]), np.array([10, 20]), array([1.0, 2.0]))
+    epochs = series.join_by_step(np.array([0, 10, 15, 20, 25]), np.array([10, 20]), array([1.0, 2.0]))
     np.testing.assert_allclose(epochs, [0, 1, 1.5, 2, 2.5])
 
 
 def test_a_join_with_one_point_is_in_proportion_and_with_none_is_nan() -> None:
-    np.testing.assert_allclose(series.join(np.array([0, 5]), np.array([10]), array([1.0])), [0, 0.5])
-    assert np.isnan(series.join(np.array([0, 5]), np.array([], dtype=np.int64), array([]))).all()
-    assert np.isnan(series.join(np.array([0, 5]), np.array([3]), array([math.nan]))).all()
-    np.testing.assert_allclose(series.join(np.array([0, 1]), np.array([0]), array([4.0])), [0, 4])
+    np.testing.assert_allclose(series.join_by_step(np.array([0, 5]), np.array([10]), array([1.0])), [0, 0.5])
+    assert np.isnan(series.join_by_step(np.array([0, 5]), np.array([], dtype=np.int64), array([]))).all()
+    assert np.isnan(series.join_by_step(np.array([0, 5]), np.array([3]), array([math.nan]))).all()
+    np.testing.assert_allclose(series.join_by_step(np.array([0, 1]), np.array([0]), array([4.0])), [0, 4])
 
 
 def test_a_band_is_the_mean_and_spread_of_the_runs_that_are_there() -> None:
     x = np.arange(4.0)
     runs = [(x, array([1, 2, 3, 4])), (x[:3], array([3, 4, math.nan])), (x[:2], array([2, 6]))]
-    band = bands.band(runs, x)
+    band = bands.make_band(runs, x)
     np.testing.assert_array_equal(band.n, [3, 3, 1, 1])
     np.testing.assert_allclose(band.mean, [2, 4, 3, 4])
     np.testing.assert_allclose(band.deviation, [1, 2, 0, 0])
@@ -123,7 +123,7 @@ def test_a_band_is_the_mean_and_spread_of_the_runs_that_are_there() -> None:
 
 
 def test_a_band_of_nothing_is_all_nan() -> None:
-    band = bands.band([], np.arange(3.0))
+    band = bands.make_band([], np.arange(3.0))
     assert np.isnan(band.mean).all()
     assert (band.n == 0).all()
 

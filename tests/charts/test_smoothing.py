@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labbench.charts.smoothing import ema, smooth
-from labbench.charts.smoothing_spec import Smoothing, Window, parse_smoothing
+from labbench.charts.smoothing_spec import Smoothing, SmoothingKind, parse_smoothing
 
 finite = st.floats(-1e6, 1e6, width=32)
 gappy = st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -121,7 +121,7 @@ def test_a_curve_that_blows_up_can_be_smoothed(words: str) -> None:
 
 @given(st.floats(5e-324, 1, exclude_max=True) | st.floats(1, allow_infinity=False))
 def test_smoothing_in_words_is_read_as_it_was(amount: float) -> None:
-    windows: tuple[Window, ...] = ("ema",) if amount < 1 else ("mean", "gauss")
+    windows: tuple[SmoothingKind, ...] = ("ema",) if amount < 1 else ("mean", "gauss")
     for window in windows:
         smoothing = Smoothing(window, amount)
         assert parse_smoothing(str(smoothing)) == smoothing

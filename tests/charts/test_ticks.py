@@ -82,9 +82,15 @@ def test_wall_ticks_are_round_local_times(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     began = 1_700_000_000  # 14 Nov 2023, 22:13:20
-    assert ticks.wall_ticks(began, began + 3600, 5).labels == ("22:15", "22:30", "22:45", "23:00")
-    assert ticks.wall_ticks(began, began + 45, 5).labels == ("22:13:20", "22:13:30", "22:13:40", "22:13:50", "22:14:00")
-    assert ticks.wall_ticks(began, began + 3 * 86400, 4).labels == ("15 Nov", "16 Nov", "17 Nov")
+    assert ticks.clock_ticks(began, began + 3600, 5).labels == ("22:15", "22:30", "22:45", "23:00")
+    assert ticks.clock_ticks(began, began + 45, 5).labels == (
+        "22:13:20",
+        "22:13:30",
+        "22:13:40",
+        "22:13:50",
+        "22:14:00",
+    )
+    assert ticks.clock_ticks(began, began + 3 * 86400, 4).labels == ("15 Nov", "16 Nov", "17 Nov")
 
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -97,7 +103,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 @example(0.0, 1e9, 4)
 def test_any_two_numbers_have_few_ticks_between_them(one: float, other: float, most: int) -> None:
     low, high = sorted((one, other))
-    for make in (ticks.linear_ticks, ticks.time_ticks, ticks.wall_ticks):
+    for make in (ticks.linear_ticks, ticks.time_ticks, ticks.clock_ticks):
         found = make(low, high, most)
         assert len(found.values) == len(found.labels) <= most
         assert all(math.isfinite(value) for value in found.values)

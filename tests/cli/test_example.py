@@ -14,7 +14,7 @@ from click.testing import Result
 
 from labbench.files import PORTRAIT, files_folder
 from labbench.portraits.file import read_portrait
-from labbench.runner.run_grid import read_asked
+from labbench.runner.run_grid import load_grid
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -49,7 +49,7 @@ def test_its_runs_are_those_of_the_experiments(labbench: Labbench) -> None:
         experiments = reader.experiments()
         assert len(experiments) >= 6
         for name in experiments:
-            asked = read_asked(EXAMPLE.parent / "experiments" / f"{name}.toml")
+            asked = load_grid(EXAMPLE.parent / "experiments" / f"{name}.toml")
             assert reader.identities(name) <= {run.identity for run in asked.runs}
         statuses = {run.status for run in reader.runs()}
     assert statuses == {"finished", "diverged"}

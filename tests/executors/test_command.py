@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from labbench.grid.command_template import fill
+from labbench.grid.command_template import fill_placeholders
 from labbench.store.reader import Reader
 
 Labbench = Callable[..., Result]
@@ -52,7 +52,7 @@ def alive(pid: int) -> bool:
 def test_placeholders_are_filled_and_the_shells_own_braces_are_left_alone() -> None:
     words = ["--lr={lr}", "{name}", "{hidden}", "{bn}", "${HOME}", "{{lr}}"]
     config = {"lr": 0.1, "name": "a b", "hidden": [1, 2], "bn": True}
-    assert fill(words, config) == ["--lr=0.1", "a b", "[1, 2]", "true", "${HOME}", "{{lr}}"]
+    assert fill_placeholders(words, config) == ["--lr=0.1", "a b", "[1, 2]", "true", "${HOME}", "{{lr}}"]
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

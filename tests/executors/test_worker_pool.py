@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from labbench.executors import Executor
-from labbench.executors.attempt import attempt
+from labbench.executors.attempt import train_with_retries
 from labbench.executors.cpu_count import cgroup_quota
 from labbench.executors.in_process import InProcessExecutor
 from labbench.executors.worker_pool import WorkerExecutor, cause_of_death
 from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Runtime, Stack, Started
-from labbench.runner.planner import stack_of
+from labbench.runner.planner import make_stack
 
 pytest.importorskip("torch")
 
@@ -61,7 +61,7 @@ def stacks_of(tmp_path: Path, *behaviours: str, epochs: int = 1) -> list[Stack]:
         RunRecord(i, f"run{i}", behaviour, "unruly", "running", {"behaviour": behaviour, "epochs": epochs})
         for i, behaviour in enumerate(behaviours)
     ]
-    return [stack_of([run], task=f"{file}:Task", stop=None, runtime=Runtime()) for run in runs]
+    return [make_stack([run], task=f"{file}:Task", stop=None, runtime=Runtime()) for run in runs]
 
 
 def ends(events: list[Event | None]) -> dict[str, Finished | Failed]:
@@ -94,7 +94,7 @@ def test_every_run_ends_once_and_a_task_that_raises_fails_alone(executor: Execut
 def test_a_task_that_leaves_by_sys_exit_fails_its_run_alone(executor: Executor, tmp_path: Path) -> None:
     runs = [run for stack in stacks_of(tmp_path, "good", "sys.exit", "good") for run in stack.runs]
     [one] = stacks_of(tmp_path, "good")
-    stack = stack_of(runs, task=one.task, stop=None, runtime=Runtime())
+    stack = make_stack(runs, task=one.task, stop=None, runtime=Runtime())
     last = ends(list(executor.execute([stack])))
     assert {run: type(event) for run, event in last.items()} == {"run0": Finished, "run1": Failed, "run2": Finished}
     failure = last["run1"]
@@ -139,7 +139,7 @@ def test_a_worker_that_dies_fails_its_run_with_the_reason_and_its_last_lines(
 def test_a_run_that_kills_its_worker_in_a_stack_fails_alone(tmp_path: Path) -> None:
     runs = [run for stack in stacks_of(tmp_path, "good", "exit", "good", "good") for run in stack.runs]
     [one, *_] = stacks_of(tmp_path, "good")
-    stack = stack_of(runs, task=one.task, stop=None, runtime=Runtime())
+    stack = make_stack(runs, task=one.task, stop=None, runtime=Runtime())
     with closing(WorkerExecutor(["cpu"])) as executor:
         last = ends(list(executor.execute([stack])))
     assert {run: type(event) for run, event in last.items()} == {
@@ -243,9 +243,9 @@ def test_only_the_run_that_fails_alone_is_failed_and_the_others_end_as_if_it_had
     runs = [RunRecord(seed, f"run{seed}", "", "touchy", "running", config) for seed, config in enumerate(configs)]
 
     def curves(chosen: list[RunRecord]) -> dict[str, dict[tuple[str, int], float]]:
-        stack = stack_of(chosen, task=f"{file}:Task", stop=None, runtime=Runtime(precision="float64"))
+        stack = make_stack(chosen, task=f"{file}:Task", stop=None, runtime=Runtime(precision="float64"))
         found: dict[str, dict[tuple[str, int], float]] = {run.key: {} for run in chosen}
-        events = list(attempt(stack, "cpu", set()))
+        events = list(train_with_retries(stack, "cpu", set()))
         failures = [event for event in events if isinstance(event, Failed)]
         assert [event.run for event in failures] == ["run2"] * (len(chosen) == 5)
         assert len(ends(list(events))) == len(chosen)
@@ -292,7 +292,7 @@ def test_a_run_for_which_there_is_no_memory_fails_as_that_and_the_others_finish(
     file.write_text(GREEDY)
     configs = [{"seed": seed, "epochs": 1, "greed": 2**50 if seed == 1 else 1} for seed in range(3)]
     runs = [RunRecord(seed, f"run{seed}", "", "greedy", "running", config) for seed, config in enumerate(configs)]
-    stack = stack_of(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
-    ended = ends(list(attempt(stack, "cpu", set()))).values()
+    stack = make_stack(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
+    ended = ends(list(train_with_retries(stack, "cpu", set()))).values()
     assert [event.kind for event in ended if isinstance(event, Failed)] == ["oom"]
     assert sorted(event.run for event in ended if isinstance(event, Finished)) == ["run0", "run2"]

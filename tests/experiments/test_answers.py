@@ -45,7 +45,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         patched.syspath_prepend(FOLDER)
         import results
 
-        text = results.results(db)
+        text = results.render_results(db)
         for module in [name for name in sys.modules if name.partition(".")[0] in ("results", "answers")]:
             del sys.modules[module]
     sections = {part.partition("]")[0]: part for part in text.split("### [")[1:]}

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from click.testing import Result
 
 from labbench.grid import expand, read_grid
-from labbench.params.builtin import ALTERATIONS, BUILTIN
+from labbench.params.builtin import BUILTIN, CORRUPTION
 from labbench.runner.run_grid import task_params
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -95,4 +95,4 @@ def test_the_readme_lists_every_experiment_task_and_alteration() -> None:
     text = (FOLDER / "README.md").read_text()
     assert all(f"[{path.stem}]({path.name})" in text for path in GRIDS)
     assert all(f"`{task}`" in text for task in BUILTIN)
-    assert all(f"`{name} = " in text for name in ALTERATIONS)
+    assert all(f"`{name} = " in text for name in CORRUPTION)

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from labbench.errors import FilterError
 from labbench.filters.parser import (
     And,
-    Compare,
+    Comparison,
     Filter,
     Not,
     Or,
     matches_config,
-    mentions,
     parse,
+    parse_timestamp,
     require_config_keys,
-    timestamp,
+    uses_key,
 )
 
 CONFIG = {
@@ -37,9 +37,9 @@ CONFIG = {
 }
 
 
-def only(expression: str) -> Compare:
+def only(expression: str) -> Comparison:
     tree = parse(expression)
-    assert isinstance(tree, Compare)
+    assert isinstance(tree, Comparison)
     return tree
 
 
@@ -84,7 +84,7 @@ def test_every_operator_reads_with_and_without_spaces(operator: str) -> None:
     assert (
         parse(f"lr{operator}1e-3")
         == parse(f" lr {operator} 1e-3 ")
-        == Compare("lr", None, operator, (0.001,), ("1e-3",))
+        == Comparison("lr", None, operator, (0.001,), ("1e-3",))
     )
 
 
@@ -287,7 +287,7 @@ def test_these_do_not_match_the_config(expression: str) -> None:
 
 
 leaves = st.builds(
-    lambda key, operator, value: Compare(key, None, operator, (float(value),), (str(value),)),
+    lambda key, operator, value: Comparison(key, None, operator, (float(value),), (str(value),)),
     st.sampled_from(["a", "b", "lacking"]),
     st.sampled_from(["=", "!=", "<", ">="]),
     st.integers(0, 3),
@@ -304,7 +304,7 @@ trees = st.recursive(
 
 
 def written(tree: Filter) -> str:
-    if isinstance(tree, Compare):
+    if isinstance(tree, Comparison):
         return f"{tree.key}{tree.operator}{tree.texts[0]}"
     if isinstance(tree, Not):
         return f"not ({written(tree.term)})"
@@ -334,9 +334,9 @@ def test_no_filter_matches_everything() -> None:
 
 
 def test_mentions_knows_keys_but_not_the_metrics_of_functions() -> None:
-    assert mentions(parse("lr<1 or not (archived=true)"), "archived")
-    assert not mentions(parse("best(archived)<1"), "archived")
-    assert not mentions(None, "archived")
+    assert uses_key(parse("lr<1 or not (archived=true)"), "archived")
+    assert not uses_key(parse("best(archived)<1"), "archived")
+    assert not uses_key(None, "archived")
 
 
 def test_a_filter_on_configs_refuses_keys_that_none_has() -> None:
@@ -355,7 +355,7 @@ def test_a_filter_on_configs_refuses_keys_that_none_has() -> None:
 
 
 def test_times_are_local_unless_they_name_a_zone() -> None:
-    assert timestamp("1970-01-02T00:00:00+00:00") == 86400.0
-    assert timestamp("2026-11-30") < timestamp("2026-11-30T00:01")
+    assert parse_timestamp("1970-01-02T00:00:00+00:00") == 86400.0
+    assert parse_timestamp("2026-11-30") < parse_timestamp("2026-11-30T00:01")
     with pytest.raises(ValueError, match="year"):
-        timestamp("0001-01-01")
+        parse_timestamp("0001-01-01")

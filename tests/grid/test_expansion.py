@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from labbench.errors import GridError, InputError
 from labbench.grid import count_runs, expand, new_runs, read_grid
-from labbench.grid.identity import canonical
+from labbench.grid.identity import canonical_json
 from labbench.grid.names import make_names
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param
@@ -363,7 +363,7 @@ words = st.sampled_from(["a", "a b", "bn", "s1", "lr=1", "true", ""])
 free_values = st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-1, 1) | words
 free_keys = st.sampled_from(["lr", "x.lr", "bn", "batchnorm", "seed", "opt", "a"])
 free_configs = st.lists(
-    st.dictionaries(free_keys, free_values, max_size=5), min_size=1, max_size=6, unique_by=canonical
+    st.dictionaries(free_keys, free_values, max_size=5), min_size=1, max_size=6, unique_by=canonical_json
 )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from labbench.errors import InputError
 from labbench.grid import expand, grid_code, identity, new_runs, read_grid, task_identity
-from labbench.grid.identity import canonical, find_script
+from labbench.grid.identity import canonical_json, find_script
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param
 from labbench.records import Stop
@@ -182,7 +182,7 @@ def test_a_parameter_that_a_release_adds_leaves_what_was_trained_alone(
 @settings(deadline=None)
 @given(json_values, json_values)
 def test_canonical_text_is_equal_exactly_for_equal_values(left: Any, right: Any) -> None:
-    assert (canonical(left) == canonical(right)) == same(left, right)
+    assert (canonical_json(left) == canonical_json(right)) == same(left, right)
 
 
 def same(left: Any, right: Any) -> bool:

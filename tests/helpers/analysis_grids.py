@@ -50,7 +50,7 @@ def optimizer_and_rate(config: Mapping[str, Any]) -> float:
     return 0.85 + 0.06 * (config["optimizer"] == "adam") - 0.05 * distance + 0.02 * config["batchnorm"]
 
 
-def with_holes(truth: Callable[[Mapping[str, Any]], float], *, seeds: int = 2, rng: int = 0) -> list[Observation]:
+def grid_with_holes(truth: Callable[[Mapping[str, Any]], float], *, seeds: int = 2, rng: int = 0) -> list[Observation]:
     """A grid of `a` and `b` in which each was varied only while the other was 0; seeds spread by 0.02."""
     axes = {"a": range(4), "b": range(4)}
     cells = grid(truth, axes=axes, seeds=seeds, spread=0.02, rng=rng)

@@ -20,7 +20,7 @@ from textual.pilot import Pilot
 from labbench.tui.app import LabbenchApp
 
 FOLDER = Path(__file__).parents[1] / "golden"
-DOTS_APART = 6
+MAX_DIFFERENT_DOTS = 6
 """Cells of a screen at the most in which curves may have other dots."""
 DOTS = {" ", *map(chr, range(0x2800, 0x2900))}
 
@@ -35,7 +35,7 @@ def use(
 
     async def run() -> None:
         async with LabbenchApp(path, view=view).run_test(size=size, notifications=True) as pilot:
-            await settled(pilot)
+            await settle(pilot)
             await script(pilot)
 
     asyncio.run(run())
@@ -46,7 +46,7 @@ async def press(pilot: Pilot[None], *keys: str) -> str:
     for key in keys:
         await hit(pilot, key)
         await finish_readings(pilot)
-    await settled(pilot)
+    await settle(pilot)
     return screen(pilot)
 
 
@@ -64,11 +64,11 @@ async def type_in(pilot: Pilot[None], words: str) -> str:
     """Type text where the keyboard is; all at once, as from the clipboard, for a key takes a tenth of a second."""
     assert pilot.app.focused is not None
     pilot.app.focused.post_message(events.Paste(words))
-    await settled(pilot)
+    await settle(pilot)
     return screen(pilot)
 
 
-async def settled(pilot: Pilot[None]) -> None:
+async def settle(pilot: Pilot[None]) -> None:
     """Wait for the readings in thread workers, and for what they cause; the watch for changes never ends."""
     quiet = 0
     while quiet < 2:  # a worker that has ended may have sent a message that is not taken yet
@@ -85,7 +85,7 @@ async def finish_readings(pilot: Pilot[None]) -> bool:
     return bool(reading)
 
 
-async def shown(pilot: Pilot[None], words: str, *, seconds: float = 10.0) -> str:
+async def wait_for_words(pilot: Pilot[None], words: str, *, seconds: float = 10.0) -> str:
     """Wait until the words are on the screen, without a key; returns the screen, whatever it is after that long."""
     for _ in range(int(seconds / 0.05)):
         if words in screen(pilot):
@@ -111,13 +111,13 @@ def compare(name: str, screen: str) -> None:
         file.write_text(screen + "\n", encoding="utf-8")
     assert file.exists(), f"no golden screen {file.name}: LABBENCH_UPDATE_GOLDEN=1 writes it"
     golden = file.read_text(encoding="utf-8").removesuffix("\n")
-    if not only_dots_apart(screen, golden):
+    if not differs_in_dots_only(screen, golden):
         assert screen == golden
 
 
-def only_dots_apart(screen: str, golden: str) -> bool:
+def differs_in_dots_only(screen: str, golden: str) -> bool:
     """Whether they differ in nothing but a few dots of curves: a logarithm's last digit depends on the processor."""
     if len(screen) != len(golden):
         return False
     apart = [(ours, theirs) for ours, theirs in zip(screen, golden, strict=True) if ours != theirs]
-    return len(apart) <= DOTS_APART and all(each in DOTS for pair in apart for each in pair)
+    return len(apart) <= MAX_DIFFERENT_DOTS and all(each in DOTS for pair in apart for each in pair)

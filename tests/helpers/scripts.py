@@ -53,7 +53,7 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
         assert printed, f"it ended without printing {line!r}: {end(process).stderr}"
 
 
-def signalled(process: subprocess.Popen[str], number: int, line: str = "ready") -> subprocess.CompletedProcess[str]:
+def send_signal(process: subprocess.Popen[str], number: int, line: str = "ready") -> subprocess.CompletedProcess[str]:
     """Send a signal to a script that has printed a line, and wait for its end."""
     wait_for(process, line)
     process.send_signal(number)
@@ -67,7 +67,7 @@ def only_run(folder: Path, db: str = "runs.db") -> RunRecord:
     return record
 
 
-def eventually(claim, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+def wait_until(claim, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
     """Wait until a claim holds."""
     until = time.monotonic() + seconds
     while not claim():
@@ -75,5 +75,5 @@ def eventually(claim, seconds: float = 10.0) -> None:  # type: ignore[no-untyped
         time.sleep(0.01)
 
 
-KILLED = {number: -number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)}
+SIGNAL_EXIT_STATUS = {number: -number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)}
 """The exit status of a process that a signal has ended."""

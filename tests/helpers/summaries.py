@@ -8,7 +8,7 @@ from dataclasses import fields
 from labbench.records import MetricSummary
 
 
-def summarised(series: dict[int, float]) -> MetricSummary:
+def summarize(series: dict[int, float]) -> MetricSummary:
     """The definition: counted from all of the points at once."""
     steps = sorted(series)
     bad = [step for step in steps if not math.isfinite(series[step])]
@@ -19,7 +19,7 @@ def summarised(series: dict[int, float]) -> MetricSummary:
     return MetricSummary(len(steps), len(bad), first_bad, series[steps[-1]], steps[-1], *low, *high)
 
 
-def same(left: MetricSummary, right: MetricSummary) -> bool:
+def is_same_summary(left: MetricSummary, right: MetricSummary) -> bool:
     """Equality for which NaN is NaN, and zero has no sign: SQLite stores none."""
     return [repr(_unsigned(getattr(left, name))) for name in FIELDS] == [
         repr(_unsigned(getattr(right, name))) for name in FIELDS

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from labbench.records import Event, Finished, Points, RunRecord, Runtime, Started, Stop
-from labbench.runner.planner import stack_of
+from labbench.runner.planner import make_stack
 from labbench.train.loop import train
 from labbench.train.tasks.task import Task, load_task
 
@@ -52,7 +52,7 @@ def histories(events: Iterable[Event]) -> dict[str, History]:
     return result
 
 
-def trained(
+def train_run(
     config: dict[str, Any],
     *,
     task: Task | None = None,
@@ -60,5 +60,5 @@ def trained(
     runtime: Runtime | None = None,
 ) -> History:
     """One run of the config, trained alone on the CPU: the digits unless another task is given."""
-    stack = stack_of([run_of(config)], task="digits", stop=stop, runtime=runtime or Runtime())
+    stack = make_stack([run_of(config)], task="digits", stop=stop, runtime=runtime or Runtime())
     return histories(train(stack, task or load_task("digits"), "cpu"))["run00000"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labbench.portraits.file import BINS, Histogram, Mistakes, Plane, Portrait, portrait_path, write_portrait
+from labbench.portraits.file import HISTOGRAM_BINS, Histogram, Mistakes, Plane, Portrait, portrait_path, write_portrait
 from labbench.records import Event, Failed, Finished, NewRun, Points, RunRecord, Started
 from labbench.store.writer import Writer
 
@@ -34,12 +34,12 @@ def grid_of_runs(path: Path) -> list[RunRecord]:
         goals = {"val/accuracy": "max", "val/loss": "min"}
         runs = writer.queue("optimizers", asked, task="digits", metrics=goals)
         for run in writer.claim([run.key for run in runs[:10]]):
-            writer.write(_life(run))
+            writer.write(_run_events(run))
     _fix_times(path)
     return runs
 
 
-def _life(run: RunRecord) -> list[Event]:
+def _run_events(run: RunRecord) -> list[Event]:
     events: list[Event] = [Started(run.key, run.attempt, "box", 1, "cpu")]
     rate = 0.3 + 3 * run.config["lr"] ** 0.3 + (0.4 if run.config["optimizer"] == "adam" else 0.0)
     diverges = run.name == "adam lr=1 s0"
@@ -96,7 +96,7 @@ def portrait() -> Portrait:
     angles = np.arange(12) * np.pi / 6
     points = np.concatenate([0.3 * np.stack([np.cos(angles), np.sin(angles)], 1), np.array([[0.9, 0.9], [-0.9, -0.9]])])
     ramp = np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4
-    counts = np.arange(BINS) ** 2
+    counts = np.arange(HISTOGRAM_BINS) ** 2
     return Portrait(
         epoch=4,
         confusion=np.array([[9, 1, 0], [0, 10, 0], [3, 0, 7]]),
@@ -121,7 +121,7 @@ def portrait() -> Portrait:
     )
 
 
-def leave_portraits(path: Path, runs: Sequence[RunRecord]) -> None:
+def write_portraits(path: Path, runs: Sequence[RunRecord]) -> None:
     """Let each of the runs have been watched."""
     for run in runs:
         file = portrait_path(path, run.key)

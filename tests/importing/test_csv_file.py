@@ -17,7 +17,7 @@ from helpers.store_samples import new_run, points, start
 from labbench.errors import InputError
 from labbench.export import write_csv
 from labbench.importing.csv_file import import_csv
-from labbench.store.maintenance.health import examine
+from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -53,7 +53,7 @@ def test_what_goes_out_as_csv_comes_in_as_it_was_and_twice_changes_nothing(
     before = rows(folder / "to.db")
     assert import_csv(folder / "to.db", folder / "out.csv") == (0, len(runs))
     assert rows(folder / "to.db") == before
-    assert examine(folder / "to.db").is_sound
+    assert diagnose(folder / "to.db").is_sound
 
 
 def test_what_was_exported_from_here_is_here(tmp_path: Path) -> None:

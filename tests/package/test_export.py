@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from helpers.store_samples import new_run, points, queue, start
 from labbench.errors import InputError
-from labbench.export import neutral, restored, write_csv, write_jsonl, write_parquet
-from labbench.json_documents import as_document
+from labbench.export import escape_formula, unescape_formula, write_csv, write_jsonl, write_parquet
+from labbench.json_documents import run_document
 from labbench.records import Finished, NewRun, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -169,7 +169,7 @@ def test_the_document_of_a_run_is_the_one_that_the_design_shows(writer: Writer, 
             "max_step": 1,
         }
     }
-    assert document == as_document(reader.runs()[0])
+    assert document == run_document(reader.runs()[0])
 
 
 VALUES = st.lists(st.floats() | st.sampled_from([NAN, INF, -INF, 5e-324, 0.1 + 0.2]), min_size=1, max_size=20)
@@ -191,19 +191,19 @@ def test_every_number_and_text_comes_back_exactly(
     for shape, column in (("long", "value"), ("wide", "loss")):
         rows = csv_rows(reader, shape=shape)
         assert [repr(float(row[column]) + 0.0) for row in rows] == expected
-        assert {restored(row["name"]) for row in rows} == {name or "run 0"}
+        assert {unescape_formula(row["name"]) for row in rows} == {name or "run 0"}
     lines = json_lines(reader)
     assert [repr(float(line["value"]) + 0.0) for line in lines] == expected
     assert [line["step"] for line in lines] == list(range(len(values)))
     [summary] = csv_rows(reader, shape="summary")
-    assert restored(summary["text"]) == name
+    assert unescape_formula(summary["text"]) == name
     assert summary["value"] == str(values[0])
 
 
 @given(text=TEXTS)
 def test_a_neutralised_text_is_no_formula_and_can_be_restored(text: str) -> None:
-    assert not neutral(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert restored(neutral(text)) == text
+    assert not escape_formula(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert unescape_formula(escape_formula(text)) == text
 
 
 def test_no_cell_or_heading_is_a_formula(writer: Writer, reader: Reader) -> None:

@@ -16,7 +16,7 @@ from labbench.files import UNFINISHED, discard_snapshots, open_without_links, sn
 from labbench.portraits.file import Portrait, write_portrait
 from labbench.store.maintenance.merge import back_up
 from labbench.store.writer import Writer
-from labbench.tui.saved_state import Kept
+from labbench.tui.saved_state import SavedState
 
 Write = Callable[[Path], None]
 
@@ -115,7 +115,7 @@ def test_no_writer_uses_a_name_that_can_be_predicted(
     assert labbench("export", "-o", planted / "a.csv", "--db", database).exit_code == 0
     back_up(database, planted / "copy.db")
     write_portrait(planted / "portrait.npz", Portrait(1))
-    Kept(database).save({})
+    SavedState(database).save({})
     with Writer(planted / "copy.db") as writer:
         assert writer.path.is_file()
 

@@ -48,5 +48,5 @@ def test_the_help_loads_click_alone() -> None:
 def test_planning_a_grid_of_a_built_in_task_loads_no_torch(tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "digits"\n[grid]\nlr = [0.1, 0.01]\n')
-    code = f"from pathlib import Path; from labbench.runner.run_grid import read_asked; read_asked(Path({str(grid)!r}))"
+    code = f"from pathlib import Path; from labbench.runner.run_grid import load_grid; read_asked(Path({str(grid)!r}))"
     assert "torch" not in loaded_by(code)

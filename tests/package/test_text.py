@@ -34,15 +34,15 @@ def test_clean_leaves_ordinary_text_alone(harmless: str) -> None:
 
 @given(st.text(st.characters()).map(text.clean), st.integers(0, 40), st.booleans())
 def test_fitted_text_takes_exactly_the_cells_it_is_given(cleaned: str, cells: int, right: bool) -> None:
-    fitted = text.fit(cleaned, cells, right=right)
-    assert text.width(fitted) == cells
+    fitted = text.fit_to_width(cleaned, cells, right=right)
+    assert text.cell_width(fitted) == cells
 
 
 def test_fit_pads_and_cuts() -> None:
-    assert text.fit("adam", 6) == "adam  "
-    assert text.fit("adam", 6, right=True) == "  adam"
-    assert text.fit("adam lr=0.01", 6) == "adam …"
-    assert text.fit("学習率", 4) == "学… "
+    assert text.fit_to_width("adam", 6) == "adam  "
+    assert text.fit_to_width("adam", 6, right=True) == "  adam"
+    assert text.fit_to_width("adam lr=0.01", 6) == "adam …"
+    assert text.fit_to_width("学習率", 4) == "学… "
 
 
 @pytest.mark.parametrize(
@@ -73,26 +73,26 @@ def test_fit_pads_and_cuts() -> None:
     ],
 )
 def test_numbers_have_three_or_four_significant_digits(value: float | None, shown: str) -> None:
-    assert text.number(value) == shown
+    assert text.format_number(value) == shown
 
 
 @given(st.floats(min_value=-1.7e308, max_value=1.7e308))
 def test_a_shown_number_is_within_a_rounding_of_the_value(value: float) -> None:
-    shown = text.number(value)
+    shown = text.format_number(value)
     assert math.isclose(float(shown), value, rel_tol=5.1e-3)
     assert len(shown) <= 12
 
 
 @given(st.floats(min_value=-1e300, max_value=1e300).filter(lambda value: value == 0 or abs(value) > 1e-300))
 def test_engineering_exponents_are_multiples_of_three(value: float) -> None:
-    mantissa, _, exponent = text.engineering(value).partition("e")
+    mantissa, _, exponent = text.format_engineering(value).partition("e")
     assert int(exponent or 0) % 3 == 0
     assert value == 0 or 1 <= abs(float(mantissa)) < 1000
-    assert math.isclose(float(text.engineering(value)), value, rel_tol=5.1e-4)
+    assert math.isclose(float(text.format_engineering(value)), value, rel_tol=5.1e-4)
 
 
 def test_numbers_of_a_column_align_at_the_point() -> None:
-    assert text.align_points(["0.0812", "12.35", "nan", "123457", "1.230e-3", "", "-2.303"]) == [
+    assert text.align_decimal_points(["0.0812", "12.35", "nan", "123457", "1.230e-3", "", "-2.303"]) == [
         "     0.0812  ",
         "    12.35    ",
         "   nan       ",
@@ -118,7 +118,7 @@ def test_numbers_of_a_column_align_at_the_point() -> None:
     ],
 )
 def test_settings_read_as_a_person_writes_them(value: object, shown: str) -> None:
-    assert text.setting(value) == shown
+    assert text.format_setting(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_settings_read_as_a_person_writes_them(value: object, shown: str) -> Non
     ],
 )
 def test_durations_have_at_most_two_units(seconds: float | None, shown: str) -> None:
-    assert text.duration(seconds) == shown
+    assert text.format_duration(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -154,15 +154,15 @@ def test_durations_have_at_most_two_units(seconds: float | None, shown: str) -> 
     ],
 )
 def test_ages_have_one_unit(seconds: float | None, shown: str) -> None:
-    assert text.age(seconds) == shown
+    assert text.format_age(seconds) == shown
 
 
 def test_a_bar_is_full_only_when_all_is_done() -> None:
-    assert text.bar(0, 4) == "    "
-    assert text.bar(0.5, 4) == "██  "
-    assert text.bar(0.9999, 4) == "███▉"
-    assert text.bar(1, 4) == "████"
-    assert {len(text.bar(step / 100, 7)) for step in range(-10, 120)} == {7}
+    assert text.progress_bar(0, 4) == "    "
+    assert text.progress_bar(0.5, 4) == "██  "
+    assert text.progress_bar(0.9999, 4) == "███▉"
+    assert text.progress_bar(1, 4) == "████"
+    assert {len(text.progress_bar(step / 100, 7)) for step in range(-10, 120)} == {7}
 
 
 def test_a_sparkline_goes_from_the_lowest_bar_to_the_highest() -> None:

@@ -10,14 +10,14 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from helpers.training import trained
+from helpers.training import train_run
 from labbench.errors import GridError, InputError
 from labbench.grid import expand, read_grid
 from labbench.params.builtin import BUILTIN, TOYS
 from labbench.params.layers import KINDS, Shape
 from labbench.params.param import TRAINING, with_defaults
-from labbench.train.data.toys import toy
-from labbench.train.tasks.models import ACTIVATIONS, MAKERS, Step, build, cnn
+from labbench.train.data.toys import make_toy
+from labbench.train.tasks.models import ACTIVATIONS, LAYER_MAKERS, Step, build_network, cnn
 from labbench.train.tasks.task import load_task, make_model
 
 CNN = ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"]
@@ -25,7 +25,7 @@ DIGITS = {**TRAINING, **BUILTIN["digits"]}
 
 
 def test_a_list_is_the_network_that_it_says() -> None:
-    model = build(CNN, (1, 8, 8), 10)
+    model = build_network(CNN, (1, 8, 8), 10)
     assert [type(module) for module in model] == [nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Flatten, nn.Linear]
     assert model[0].weight.shape == (16, 1, 3, 3)
     assert model[4].weight.shape == (10, 16 * 4 * 4)
@@ -36,13 +36,13 @@ def test_a_list_is_the_network_that_it_says() -> None:
 def test_shapes_are_worked_out_as_torch_has_them(shape: Shape) -> None:
     layers = ["conv 4x5", "batchnorm", "gelu", "avgpool", "conv 3x2", "tanh", "maxpool 2", "dropout 0.5", "sigmoid"]
     layers += ["flatten", "linear 7", "batchnorm", "step", "linear 2"]
-    assert {line.split()[0] for line in layers} == MAKERS.keys() - {"relu"}
-    assert MAKERS.keys() == KINDS.keys()
-    assert build(layers, shape, 2)(torch.rand(3, *shape)).shape == (3, 2)
+    assert {line.split()[0] for line in layers} == LAYER_MAKERS.keys() - {"relu"}
+    assert LAYER_MAKERS.keys() == KINDS.keys()
+    assert build_network(layers, shape, 2)(torch.rand(3, *shape)).shape == (3, 2)
 
 
 def test_a_layer_before_batch_normalisation_has_no_bias() -> None:
-    model = build(["conv 4", "batchnorm", "flatten", "linear 5", "batchnorm", "linear 2"], (1, 4, 4), 2)
+    model = build_network(["conv 4", "batchnorm", "flatten", "linear 5", "batchnorm", "linear 2"], (1, 4, 4), 2)
     assert [getattr(model[i], "bias", None) is None for i in (0, 3, 5)] == [True, True, False]
 
 
@@ -80,12 +80,12 @@ def test_a_layer_before_batch_normalisation_has_no_bias() -> None:
 )
 def test_a_list_that_cannot_be_is_explained_at_its_layer(layers: list[str], complaint: str) -> None:
     with pytest.raises(InputError) as raised:
-        build(layers, (1, 8, 8), 10)
+        build_network(layers, (1, 8, 8), 10)
     assert complaint in str(raised.value)
 
 
 def test_layers_train_in_place_of_the_named_model() -> None:
-    history = trained({"layers": CNN, "epochs": 4, "optimizer": "adam", "lr": 0.01})
+    history = train_run({"layers": CNN, "epochs": 4, "optimizer": "adam", "lr": 0.01})
     assert history.last("val/accuracy") > 0.9
 
 
@@ -108,7 +108,7 @@ def test_every_activation_of_the_catalogue_can_be_made() -> None:
 
 
 def test_with_steps_only_the_last_layer_learns() -> None:
-    history = trained({"activation": "step", "hidden": [256], "epochs": 10, "lr": 0.1})
+    history = train_run({"activation": "step", "hidden": [256], "epochs": 10, "lr": 0.1})
     assert 0.7 < history.last("val/accuracy") < 1
 
 
@@ -181,7 +181,7 @@ def test_layers_that_do_not_fit_the_classes_are_refused_where_the_grid_says_them
 
 @pytest.mark.parametrize("name", TOYS)
 def test_the_catalogue_knows_the_inputs_and_classes_of_each_toy(name: str) -> None:
-    data = toy(name, None)
+    data = make_toy(name, None)
     assert (data.train[0].shape[1], data.classes) == TOYS[name]
 
 

@@ -13,34 +13,34 @@ import pytest
 from click.testing import Result
 
 from helpers.golden import compare
-from helpers.tui_samples import grid_of_runs, leave_portraits, portrait
+from helpers.tui_samples import grid_of_runs, portrait, write_portraits
 from labbench.files import files_folder
-from labbench.portraits.draw import draw
-from labbench.portraits.file import BINS, NONE, Histogram, Mistakes, Portrait
-from labbench.portraits.pixels import Hand, as_ansi, as_plain, hand_of, raster, size
-from labbench.text import width
+from labbench.portraits.draw import draw_portrait
+from labbench.portraits.file import HISTOGRAM_BINS, NO_PORTRAIT_MESSAGE, Histogram, Mistakes, Portrait
+from labbench.portraits.pixels import PaintMode, choose_paint_mode, line_width, rasterize_image, to_ansi, to_plain_text
+from labbench.text import cell_width
 
 
 @pytest.mark.parametrize("hand", ["shades", "ascii"])
-def test_a_portrait_without_colours_looks_as_it_should(hand: Hand) -> None:
-    compare(f"portrait-{hand}", "\n".join(as_plain(draw(portrait(), 80, hand))))
+def test_a_portrait_without_colours_looks_as_it_should(hand: PaintMode) -> None:
+    compare(f"portrait-{hand}", "\n".join(to_plain_text(draw_portrait(portrait(), 80, hand))))
 
 
 def test_ascii_is_ascii() -> None:
-    assert all(line.isascii() for line in as_plain(draw(portrait(), 120, "ascii")))
+    assert all(line.isascii() for line in to_plain_text(draw_portrait(portrait(), 120, "ascii")))
 
 
 @pytest.mark.parametrize("hand", ["colour", "shades", "ascii"])
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
-def test_no_line_is_wider_than_the_terminal(columns: int, hand: Hand) -> None:
-    lines = draw(portrait(), columns, hand)
-    assert max(map(size, lines)) <= columns
+def test_no_line_is_wider_than_the_terminal(columns: int, hand: PaintMode) -> None:
+    lines = draw_portrait(portrait(), columns, hand)
+    assert max(map(line_width, lines)) <= columns
     assert len(lines) > 20
 
 
 def test_in_colour_each_side_of_the_boundary_has_the_colour_of_its_class() -> None:
     plane = replace(portrait(), confusion=None, mistakes=None, weights=None, histograms=())
-    rows = draw(plane, 80, "colour")[2:]
+    rows = draw_portrait(plane, 80, "colour")[2:]
     corner, middle = rows[0][0], rows[10][40]
     assert corner.ink is not None
     assert middle.ink is not None
@@ -51,14 +51,14 @@ def test_in_colour_each_side_of_the_boundary_has_the_colour_of_its_class() -> No
 
 def test_pixels_of_an_image_stand_above_one_another() -> None:
     image = np.array([[[255, 0, 0]], [[0, 255, 0]], [[0, 0, 255]]], dtype=np.uint8)
-    [first], [second] = raster(image, "colour")
+    [first], [second] = rasterize_image(image, "colour")
     assert (first.ink, first.ground) == ((255, 0, 0), (0, 255, 0))
     assert second.ink == (0, 0, 255)
 
 
 def test_codes_are_of_the_colours_that_the_terminal_knows_and_end_with_the_line() -> None:
-    lines = draw(portrait(), 80, "colour")
-    rich, plain = as_ansi(lines, {"COLORTERM": "truecolor"}), as_ansi(lines, {})
+    lines = draw_portrait(portrait(), 80, "colour")
+    rich, plain = to_ansi(lines, {"COLORTERM": "truecolor"}), to_ansi(lines, {})
     assert any("38;2;" in line for line in rich)
     assert not any("38;2;" in line for line in plain)
     numbers = [int(number) for line in plain for number in re.findall(r"[34]8;5;(\d+)", line)]
@@ -75,20 +75,20 @@ class Terminal(io.StringIO):
 
 
 def test_colours_are_for_a_terminal_whose_person_wants_them() -> None:
-    assert hand_of(Terminal(), {}) == "colour"
-    assert hand_of(Terminal(), {"NO_COLOR": "1"}) == "shades"
-    assert hand_of(Terminal(), {"TERM": "dumb"}) == "shades"
-    assert hand_of(Terminal(), {"LABBENCH_ASCII": "1"}) == "ascii"
-    assert hand_of(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), {}) == "shades"
-    assert hand_of(io.TextIOWrapper(io.BytesIO(), encoding="latin-1"), {}) == "ascii"
+    assert choose_paint_mode(Terminal(), {}) == "colour"
+    assert choose_paint_mode(Terminal(), {"NO_COLOR": "1"}) == "shades"
+    assert choose_paint_mode(Terminal(), {"TERM": "dumb"}) == "shades"
+    assert choose_paint_mode(Terminal(), {"LABBENCH_ASCII": "1"}) == "ascii"
+    assert choose_paint_mode(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), {}) == "shades"
+    assert choose_paint_mode(io.TextIOWrapper(io.BytesIO(), encoding="latin-1"), {}) == "ascii"
 
 
 def test_names_of_layers_are_cleaned() -> None:
     histograms = [replace(one, layer="1.\x1b]0;evil\x07\x1b[2J宽") for one in portrait().histograms]
-    lines = as_plain(draw(replace(portrait(), histograms=histograms), 60, "shades"))
+    lines = to_plain_text(draw_portrait(replace(portrait(), histograms=histograms), 60, "shades"))
     assert not any("\x1b" in line or "\x07" in line for line in lines)
     assert any("1.␛]0;evil" in line for line in lines)
-    assert max(map(width, lines)) <= 60
+    assert max(map(cell_width, lines)) <= 60
 
 
 def test_colour_images_and_kernels_keep_their_colours() -> None:
@@ -97,7 +97,7 @@ def test_colour_images_and_kernels_keep_their_colours() -> None:
     mistakes = Mistakes(red, np.array([1]), np.array([[0.9, 0.1]], dtype=np.float32))
     kernels = np.zeros((1, 5, 5, 3), dtype=np.float32)
     kernels[..., 2] = 1.0
-    lines = draw(Portrait(1, mistakes=mistakes, weights=kernels), 80, "colour")
+    lines = draw_portrait(Portrait(1, mistakes=mistakes, weights=kernels), 80, "colour")
     assert lines[1][0].ink == (200, 0, 0)
     assert (len(lines[1]), len(lines)) == (32, 1 + 16 + 1 + 1 + 1 + 5)
     assert lines[-1][0].ink == (127, 127, 255)
@@ -106,7 +106,7 @@ def test_colour_images_and_kernels_keep_their_colours() -> None:
 def test_many_classes_are_told_in_words() -> None:
     confusion = np.diag(np.full(100, 5))
     confusion[41, 7] = 3
-    lines = as_plain(draw(Portrait(1, confusion), 80, "shades"))
+    lines = to_plain_text(draw_portrait(Portrait(1, confusion), 80, "shades"))
     assert lines[1:] == [
         "the table is drawn for up to 20 classes, and here are 100",
         "taken most often: 41 for 7 (3)",
@@ -117,48 +117,51 @@ def test_many_classes_are_told_in_words() -> None:
 def test_the_confusion_of_ten_classes_fits_a_narrow_terminal(columns: int) -> None:
     confusion = np.diag(np.full(10, 27))
     confusion[8, 1] = 3
-    lines = as_plain(draw(Portrait(1, confusion), columns, "shades"))
+    lines = to_plain_text(draw_portrait(Portrait(1, confusion), columns, "shades"))
     top = next(index for index, line in enumerate(lines) if line.startswith("   "))
     assert lines[top].split() == [str(index) for index in range(10)]
     assert lines[top + 9].split() == ["8", "·", "3", *"······", "27", "·"]
-    assert max(map(width, lines)) <= columns
+    assert max(map(cell_width, lines)) <= columns
 
 
 def test_a_confusion_matrix_that_is_too_wide_says_how_wide_it_is() -> None:
     confusion = np.diag(np.full(10, 27))
-    lines = as_plain(draw(Portrait(1, confusion), 32, "shades"))
+    lines = to_plain_text(draw_portrait(Portrait(1, confusion), 32, "shades"))
     assert lines[-2:] == ["the table takes 33 columns", "none was taken for another"]
 
 
 def test_what_is_said_of_a_picture_is_whole_in_a_narrow_terminal() -> None:
-    said = [" ".join(" ".join(as_plain(draw(portrait(), columns, "shades"))).split()) for columns in (20, 30, 80)]
+    said = [
+        " ".join(" ".join(to_plain_text(draw_portrait(portrait(), columns, "shades"))).split())
+        for columns in (20, 30, 80)
+    ]
     for words in ("confusion matrix 26 of 30 validation samples right; rows are true classes", "2 for 0 (3), 0 for 1"):
         assert all(words in text for text in said)
 
 
 def test_weights_and_counts_that_are_all_zero_are_drawn() -> None:
-    nothing = Histogram(1, "activations", "a", 0.0, 0.0, np.zeros(BINS, dtype=np.int64))
+    nothing = Histogram(1, "activations", "a", 0.0, 0.0, np.zeros(HISTOGRAM_BINS, dtype=np.int64))
     blank = Portrait(1, np.zeros((2, 2), dtype=np.int64), None, None, np.zeros((1, 3, 3, 1), np.float32), [nothing])
     for hand in ("colour", "shades", "ascii"):
-        assert draw(blank, 80, hand)
+        assert draw_portrait(blank, 80, hand)
 
 
 def test_show_draws_below_what_it_says_and_json_stays(labbench: Callable[..., Result], tmp_path: Path) -> None:
     run = grid_of_runs(tmp_path / "runs.db")[0]
     before, document = labbench("show", run.key).stdout, labbench("show", run.key, "--json").stdout
-    leave_portraits(tmp_path / "runs.db", [run])
+    write_portraits(tmp_path / "runs.db", [run])
     shown = labbench("show", run.key).stdout
     assert "decision boundary" in shown
     assert "\x1b" not in shown  # a pipe
-    assert shown.startswith(before.removesuffix(f"\n{NONE}\n"))
+    assert shown.startswith(before.removesuffix(f"\n{NO_PORTRAIT_MESSAGE}\n"))
     assert labbench("show", run.key, "--json").stdout == document
 
 
 def test_a_run_without_a_portrait_says_how_one_comes_about(labbench: Callable[..., Result], tmp_path: Path) -> None:
     runs = grid_of_runs(tmp_path / "runs.db")
-    assert labbench("show", runs[4].key).stdout.endswith(f"\n{NONE}\n")
-    assert "[runtime] watch = true" in NONE
-    assert NONE not in labbench("show", runs[-1].key).stdout  # it waits in the queue
+    assert labbench("show", runs[4].key).stdout.endswith(f"\n{NO_PORTRAIT_MESSAGE}\n")
+    assert "[runtime] watch = true" in NO_PORTRAIT_MESSAGE
+    assert NO_PORTRAIT_MESSAGE not in labbench("show", runs[-1].key).stdout  # it waits in the queue
 
 
 def test_a_torn_portrait_is_a_line_and_no_failure(labbench: Callable[..., Result], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labbench.params.param import TRAINING, Param
 from labbench.records import RunRecord, Runtime, Stack
-from labbench.runner.planner import ENOUGH, WIDEST, grouping, plan, stack_of
+from labbench.runner.planner import MAX_STACK_WIDTH, TARGET_STACKS_PER_WORKER, describe_plan, make_stack, plan_stacks
 
 PARAMS = {**TRAINING, "width": Param("int", 8), "noise": Param("float", 0.0, per_run=True)}
 
@@ -20,7 +20,7 @@ def runs_of(configs: Sequence[dict[str, Any]]) -> list[RunRecord]:
 
 
 def planned(configs: Sequence[dict[str, Any]], workers: int = 1) -> list[Stack]:
-    return plan(runs_of(configs), task="mine.py:Task", params=PARAMS, workers=workers)
+    return plan_stacks(runs_of(configs), task="mine.py:Task", params=PARAMS, workers=workers)
 
 
 CONFIGS = st.lists(
@@ -45,7 +45,7 @@ def test_every_run_is_in_exactly_one_stack_and_stacks_agree_on_what_is_not_one_v
     stacks = planned(configs, workers)
     assert sorted(run.key for stack in stacks for run in stack.runs) == sorted(f"run{i}" for i in range(len(configs)))
     for stack in stacks:
-        assert 1 <= len(stack.runs) <= WIDEST
+        assert 1 <= len(stack.runs) <= MAX_STACK_WIDTH
         assert len({run.config.get("width", 8) for run in stack.runs}) == 1
         assert len({repr(run.config.get("unheard")) for run in stack.runs}) == 1
         for row, run in enumerate(stack.runs):
@@ -70,7 +70,7 @@ def test_runs_that_differ_in_rate_seed_optimizer_and_the_like_share_a_stack() ->
 def test_runs_of_other_shapes_or_from_another_boundary_do_not() -> None:
     runs = runs_of([{"width": 8}, {"width": 16}, {"batch_size": 32}, {}])
     going_on = RunRecord(9, "on", "on", "e", "lost", {}, boundary=40, way="stacked")
-    stacks = plan([*runs, going_on], task="mine.py:Task", params=PARAMS)
+    stacks = plan_stacks([*runs, going_on], task="mine.py:Task", params=PARAMS)
     assert sorted(sorted(run.key for run in stack.runs) for stack in stacks) == [
         ["on"],
         ["run0", "run3"],
@@ -81,15 +81,15 @@ def test_runs_of_other_shapes_or_from_another_boundary_do_not() -> None:
 
 def test_workers_get_equal_stacks_that_are_wide_enough() -> None:
     configs = [{"width": width, "seed": seed} for width in (8, 16) for seed in range(72)]
-    assert [len(stack.runs) for stack in planned(configs, workers=2)] == [ENOUGH] * 4
+    assert [len(stack.runs) for stack in planned(configs, workers=2)] == [TARGET_STACKS_PER_WORKER] * 4
     assert sorted(len(stack.runs) for stack in planned(configs[:7], workers=2)) == [3, 4]
-    assert max(len(stack.runs) for stack in planned(configs * 20, workers=2)) <= WIDEST
+    assert max(len(stack.runs) for stack in planned(configs * 20, workers=2)) <= MAX_STACK_WIDTH
 
 
 def test_on_gpus_a_stack_is_as_wide_as_there_are_runs_for_each_of_them() -> None:
     runs = runs_of([{"seed": seed} for seed in range(256)])
     for gpus, widths in ((1, [256]), (2, [128, 128]), (4, [64] * 4)):
-        stacks = plan(runs, task="mine.py:Task", params=PARAMS, workers=gpus, device="cuda:0")
+        stacks = plan_stacks(runs, task="mine.py:Task", params=PARAMS, workers=gpus, device="cuda:0")
         assert [len(stack.runs) for stack in stacks] == widths
 
 
@@ -100,8 +100,8 @@ def test_the_longest_stacks_come_first() -> None:
 
 def test_a_plan_is_told_in_a_line() -> None:
     def stack(width: int) -> Stack:
-        return stack_of(runs_of([{"seed": seed} for seed in range(width)]), task="", stop=None, runtime=Runtime())
+        return make_stack(runs_of([{"seed": seed} for seed in range(width)]), task="", stop=None, runtime=Runtime())
 
-    assert grouping([stack(24), stack(24), stack(1)]) == "49 runs in 2 stacks of 24 and 1 stack of 1"
-    assert grouping([stack(1)]) == "1 run in 1 stack of 1"
-    assert grouping([]) == "no runs"
+    assert describe_plan([stack(24), stack(24), stack(1)]) == "49 runs in 2 stacks of 24 and 1 stack of 1"
+    assert describe_plan([stack(1)]) == "1 run in 1 stack of 1"
+    assert describe_plan([]) == "no runs"

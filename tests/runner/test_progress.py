@@ -11,7 +11,7 @@ from labbench.grid import Grid, expand, read_grid
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING
 from labbench.records import Failed, Finished, Points, RunRecord, Started
-from labbench.runner.progress import Journal, TerminalProgress, sentence
+from labbench.runner.progress import GridProgress, TerminalProgress, progress_line
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def runs(grid: Grid) -> list[RunRecord]:
 
 
 def test_the_journal_counts_ends_steps_and_epochs(grid: Grid, runs: list[RunRecord]) -> None:
-    journal = Journal(grid, runs, runs)
+    journal = GridProgress(grid, runs, runs)
     for event in (
         Started("k0", 1, "here", 1, "cpu"),
         Points("k0", 1, "train/loss", range(20), range(20), [1.0] * 20),
@@ -39,15 +39,15 @@ def test_the_journal_counts_ends_steps_and_epochs(grid: Grid, runs: list[RunReco
         journal.take(event)
     assert (journal.ended, journal.running, journal.steps) == (2, {"k0"}, 20)
     assert journal.share == pytest.approx((0.5 + 1 + 1) / 4)
-    line = sentence(journal, rate=1234.0, left=65.0)
+    line = progress_line(journal, rate=1234.0, left=65.0)
     assert line == "2/4 runs · 1 running · 1 failed · 1 diverged · 1,234 run-steps/s · 1m05s left"
 
 
 def test_the_best_so_far_follows_the_goal_and_ignores_nan(grid: Grid, runs: list[RunRecord]) -> None:
-    journal = Journal(grid, runs, runs)
+    journal = GridProgress(grid, runs, runs)
     for run, values in (("k0", [0.5, 0.9]), ("k1", [float("nan")]), ("k2", [0.8])):
         journal.take(Points(run, 1, "val/accuracy", range(len(values)), range(len(values)), values))
-    assert "best val/accuracy 0.9000 (run 0)" in sentence(journal, rate=0.0, left=None)
+    assert "best val/accuracy 0.9000 (run 0)" in progress_line(journal, rate=0.0, left=None)
 
 
 def test_a_log_gets_plain_lines_and_failures_with_harmless_names(grid: Grid, runs: list[RunRecord]) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from helpers.store_samples import new_run, points, queue, start
 from labbench.errors import FilterError, InputError
-from labbench.filters.parser import And, Compare, Filter, Not, Or, matches_config, mentions, parse
+from labbench.filters.parser import And, Comparison, Filter, Not, Or, matches_config, parse, uses_key
 from labbench.records import Finished, NewRun, RunRecord, default_goal
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -82,14 +82,14 @@ def matches(tree: Filter, run: RunRecord, reader: Reader) -> bool:
     return matches_metric(tree, run, reader)
 
 
-def matches_tags(tree: Compare, tags: tuple[str, ...]) -> bool:
+def matches_tags(tree: Comparison, tags: tuple[str, ...]) -> bool:
     if tree.operator == "!=":
-        return not matches_tags(Compare("tag", None, "=", tree.values, tree.texts), tags)
+        return not matches_tags(Comparison("tag", None, "=", tree.values, tree.texts), tags)
     untagged = tree.operator == "=" and None in tree.values and not tags
     return untagged or any(matches_config(tree, {"tag": tag}) for tag in tags)
 
 
-def matches_day(tree: Compare, started: float | None) -> bool:
+def matches_day(tree: Comparison, started: float | None) -> bool:
     if started is None:
         return tree.operator == "=" and None in tree.values
     day = f"{datetime.fromtimestamp(started):%Y-%m-%d}"
@@ -98,7 +98,7 @@ def matches_day(tree: Compare, started: float | None) -> bool:
     return tree.operator != "~" and ORDERINGS[tree.operator](day, tree.texts[0])
 
 
-def matches_metric(tree: Compare, run: RunRecord, reader: Reader) -> bool:
+def matches_metric(tree: Comparison, run: RunRecord, reader: Reader) -> bool:
     summary = run.summary.get(tree.key)
     if summary is None or tree.operator == "~":
         return False
@@ -163,7 +163,7 @@ def test_the_database_finds_the_runs_that_a_plain_evaluation_finds(reader: Reade
     assert tree is not None
     everything = reader.runs("archived=true or archived=false")
     expected = {
-        run.key for run in everything if matches(tree, run, reader) and (mentions(tree, "archived") or not run.archived)
+        run.key for run in everything if matches(tree, run, reader) and (uses_key(tree, "archived") or not run.archived)
     }
     assert {run.key for run in reader.runs(tree)} == expected
     assert reader.count(tree) == len(expected)
@@ -292,10 +292,10 @@ def test_no_text_of_a_filter_becomes_sql(database: tuple[Writer, Reader]) -> Non
     hostile = "x') OR 1=1; DROP TABLE runs; --"
     [run] = start(writer, [new_run(0, **{hostile: hostile})])
     writer.write([points(run, hostile + "m", [1.0])])
-    assert reader.count(Compare(hostile, None, "=", (hostile,), (hostile,))) == 1
+    assert reader.count(Comparison(hostile, None, "=", (hostile,), (hostile,))) == 1
     for key in ("$", '"', "$.lr", "lr'", "*", "?", "lr\0", "", "]", "[0]", '" or 1=1'):
         for sign in ("=", "~"):
-            assert reader.count(Compare(key, None, sign, ("no",), ("no",))) == 0
+            assert reader.count(Comparison(key, None, sign, ("no",), ("no",))) == 0
         with pytest.raises(InputError, match="nothing called"):
             reader.runs(sort=key)
     assert reader.runs(sort=hostile) == reader.runs(sort=hostile + "m") == reader.runs(sort=f"max({hostile}m)")

@@ -42,10 +42,10 @@ def sqlite_database(path: Path, script: str) -> bytes:
 def test_a_new_file_is_what_all_migrations_together_make() -> None:
     """So the DDL that a new file gets, and the list that an old one gets, cannot drift apart."""
     with closing(in_memory()) as by_ddl, closing(in_memory()) as by_migrations:
-        schema.create(by_ddl)
-        schema.upgrade(by_migrations)
+        schema.create_tables(by_ddl)
+        schema.upgrade_tables(by_migrations)
         assert by_ddl.execute(SCHEMA).fetchall() == by_migrations.execute(SCHEMA).fetchall()
-        assert schema.state(by_ddl) == schema.state(by_migrations) == "current"
+        assert schema.read_state(by_ddl) == schema.read_state(by_migrations) == "current"
 
 
 def test_sqlite_utils_finds_its_own_record_in_a_file_that_it_did_not_make(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_an_older_database_is_read_as_it_is_and_upgraded_when_it_is_written(
     Writer(path).close()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT mood FROM runs").fetchall() == [(None,)]
-        assert schema.state(connection) == "current"
+        assert schema.read_state(connection) == "current"
 
 
 def test_a_migration_that_fails_leaves_the_older_database_alone(
@@ -112,7 +112,7 @@ def test_a_migration_that_fails_leaves_the_older_database_alone(
         Writer(path)
     monkeypatch.delitem(schema.MIGRATIONS, "half")
     with closing(sqlite3.connect(path)) as connection:
-        assert schema.state(connection) == "current"
+        assert schema.read_state(connection) == "current"
         assert "half" not in [column[1] for column in connection.execute("PRAGMA table_info(runs)")]
 
 

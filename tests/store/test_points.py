@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.store_samples import points, queue, start
-from helpers.summaries import same, summarised
+from helpers.summaries import is_same_summary, summarize
 from labbench.records import Boundary, Event, Points, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -65,7 +65,7 @@ def test_the_summary_is_what_its_points_say_after_any_sequence_of_writes(
     summary = reader.find(run.key).summary
     assert summary.keys() == logged.keys()
     for metric, series in logged.items():
-        assert same(summary[metric], summarised(series))
+        assert is_same_summary(summary[metric], summarize(series))
         steps, values = reader.series(run.key, metric)
         assert steps.tolist() == sorted(series)
         assert list(map(repr, values + 0.0)) == list(map(repr, np.array([series[s] for s in sorted(series)]) + 0.0))
@@ -110,7 +110,7 @@ def test_attempts_never_splice(
     steps, values = reader.series(run.key, "loss")
     assert dict(zip(steps.tolist(), values.tolist(), strict=True)) == expected
     summary = reader.find(run.key).summary
-    assert same(summary["loss"], summarised(expected)) if expected else summary == {}
+    assert is_same_summary(summary["loss"], summarize(expected)) if expected else summary == {}
 
 
 def test_nan_is_null_and_infinity_is_infinity_in_the_file(tmp_path: Path) -> None:

@@ -368,8 +368,8 @@ def test_values_of_all_runs_come_with_the_settings_they_are_grouped_by(writer: W
 
 def test_differing_and_constant_keys_are_told_apart_in_one_reading(writer: Writer, reader: Reader) -> None:
     queue(writer, [new_run(0, bn=True), new_run(1)])
-    assert reader.told_apart() == (["seed", "bn"], {"lr": 0.1})
-    reader.told_apart()[1].clear()
+    assert reader.varying_and_constant() == (["seed", "bn"], {"lr": 0.1})
+    reader.varying_and_constant()[1].clear()
     assert reader.constant() == {"lr": 0.1}
     queue(writer, [new_run(2, lr=1.0)])
-    assert reader.told_apart() == (["lr", "seed", "bn"], {})
+    assert reader.varying_and_constant() == (["lr", "seed", "bn"], {})

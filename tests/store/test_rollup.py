@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from helpers.store_samples import points, start
-from helpers.summaries import same, summarised
+from helpers.summaries import is_same_summary, summarize
 from labbench.errors import InputError
 from labbench.records import Boundary, Points
 from labbench.store.reader import Reader
 from labbench.store.series import points as points_module
 from labbench.store.series import rollup
-from labbench.store.series.curves import Curve
+from labbench.store.series.curves import BucketedSeries
 from labbench.store.writer import Writer
 
 NAN, INF = math.nan, math.inf
@@ -126,14 +126,14 @@ def test_the_rollup_is_what_the_points_say_after_any_sequence_of_writes_and_retr
             series = {step: value for step, value in series.items() if boundary and step <= boundary}
         assert_is_defined(path, series)
     found = reader.find(run.key).summary
-    assert same(found["loss"], summarised(series)) if series else found == {}
+    assert is_same_summary(found["loss"], summarize(series)) if series else found == {}
 
 
 def part(series: dict[int, float], first: int, last: int) -> dict[int, float]:
     return {step: value for step, value in sorted(series.items()) if first <= step <= last}
 
 
-def assert_holds(curve: Curve, series: dict[int, float]) -> None:
+def assert_holds(curve: BucketedSeries, series: dict[int, float]) -> None:
     """Each point in one bucket, none outside, and what a bucket says of its points is true."""
     assert curve.n.sum() == len(series)
     assert (curve.first_step[1:] > curve.last_step[:-1]).all()
@@ -250,7 +250,7 @@ def test_a_late_point_rebuilds_only_what_lies_behind_it(
     values = dict(enumerate(noisy(100_000)))
     writer.write([points(run, "loss", values)])
     made = 0
-    whole = rollup._buckets_of_points
+    whole = rollup._read_buckets
 
     def counted(rows: Sequence[tuple[int, int, float]]) -> list[tuple[float, ...]]:
         nonlocal made
@@ -274,5 +274,5 @@ def test_rebuilding_everything_changes_nothing(writer: Writer, path: Path) -> No
     writer.write([points(run, "loss", noisy(30_000))])
     before = stored(path)
     with writer._transaction() as connection:
-        points_module.rebuild(connection, run.id, 1)
+        points_module.rebuild_series(connection, run.id, 1)
     assert stored(path) == before

@@ -19,7 +19,7 @@ from click.testing import Result
 from helpers.store_samples import files_beside
 from labbench.records import RunRecord
 from labbench.store import schema
-from labbench.store.maintenance.health import examine
+from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -69,8 +69,8 @@ def test_an_older_database_is_upgraded_by_the_first_writer_and_loses_nothing(old
     Writer(older).close()
     assert repr(content(older)) == before
     with closing(sqlite3.connect(older)) as connection:
-        assert schema.state(connection) == "current"
-    assert examine(older).is_sound
+        assert schema.read_state(connection) == "current"
+    assert diagnose(older).is_sound
 
 
 @pytest.mark.parametrize("grid", ["blobs", "digits", "script"])
@@ -126,5 +126,5 @@ def test_a_driver_of_an_earlier_release_goes_on_while_a_later_one_reads_and_upgr
             assert reader.find(key).older_code is False
             Writer(older).close()
         with closing(sqlite3.connect(older)) as connection:
-            assert schema.state(connection) == "current"
+            assert schema.read_state(connection) == "current"
         assert len(reader.runs("older_code=false archived=true,false")) == 15

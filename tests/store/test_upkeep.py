@@ -20,8 +20,8 @@ from helpers.store_samples import files_beside, new_run, points, queue, start
 from labbench.files import files_folder
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import Finished, Points
-from labbench.store.maintenance.health import Series, examine
-from labbench.store.maintenance.keeper import Keeper
+from labbench.store.maintenance.health import SeriesId, diagnose
+from labbench.store.maintenance.keeper import MaintenanceWriter
 from labbench.store.maintenance.merge import back_up
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -69,7 +69,7 @@ def everything(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 def test_a_database_that_labbench_wrote_is_sound(other: Path) -> None:
     before = other.read_bytes()
-    diagnosis = examine(other)
+    diagnosis = diagnose(other)
     assert diagnosis.is_sound
     assert diagnosis.n_series == 3
     assert other.read_bytes() == before
@@ -79,30 +79,30 @@ def test_a_database_that_labbench_wrote_is_sound(other: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "wrong"),
     [
-        ("UPDATE summary SET min = min - 1 WHERE metric_id = 1", [Series(1, 1)]),
-        ("DELETE FROM summary WHERE run_id = 1", [Series(1, 1), Series(1, 2)]),
-        ("UPDATE points SET value = 99 WHERE metric_id = 1 AND step = 12345", [Series(1, 1)]),
-        ("DELETE FROM points WHERE metric_id = 1 AND step BETWEEN 100 AND 200", [Series(1, 1)]),
-        ("DELETE FROM points WHERE run_id = 2", [Series(2, 2)]),
-        ("DELETE FROM rollup WHERE level = 2", [Series(1, 1)]),
-        ("UPDATE rollup SET buckets = zeroblob(3840) WHERE level = 1", [Series(1, 1)]),
-        ("UPDATE rollup SET level = 7 WHERE level = 2", [Series(1, 1)]),
+        ("UPDATE summary SET min = min - 1 WHERE metric_id = 1", [SeriesId(1, 1)]),
+        ("DELETE FROM summary WHERE run_id = 1", [SeriesId(1, 1), SeriesId(1, 2)]),
+        ("UPDATE points SET value = 99 WHERE metric_id = 1 AND step = 12345", [SeriesId(1, 1)]),
+        ("DELETE FROM points WHERE metric_id = 1 AND step BETWEEN 100 AND 200", [SeriesId(1, 1)]),
+        ("DELETE FROM points WHERE run_id = 2", [SeriesId(2, 2)]),
+        ("DELETE FROM rollup WHERE level = 2", [SeriesId(1, 1)]),
+        ("UPDATE rollup SET buckets = zeroblob(3840) WHERE level = 1", [SeriesId(1, 1)]),
+        ("UPDATE rollup SET level = 7 WHERE level = 2", [SeriesId(1, 1)]),
         (
             "INSERT INTO rollup SELECT 2, 2, 1, first_step, last_step, buckets FROM rollup WHERE level = 1",
-            [Series(2, 2)],
+            [SeriesId(2, 2)],
         ),
     ],
 )
 def test_the_doctor_finds_what_is_not_derived_from_the_points_and_makes_it_right(
-    other: Path, statement: str, wrong: list[Series]
+    other: Path, statement: str, wrong: list[SeriesId]
 ) -> None:
     sound = everything(other)
     change(other, statement)
-    diagnosis = examine(other)
+    diagnosis = diagnose(other)
     assert list(diagnosis.wrong) == wrong
-    with Keeper(other) as keeper:
+    with MaintenanceWriter(other) as keeper:
         keeper.repair(diagnosis)
-    assert examine(other).is_sound
+    assert diagnose(other).is_sound
     if "points" not in statement:
         assert everything(other) == {**sound, "rollup": everything(other)["rollup"]}
 
@@ -114,12 +114,12 @@ def test_rows_of_no_run_are_deleted_and_folders_of_none_are_only_said(other: Pat
     change(other, "INSERT INTO tags VALUES (77, 'gone')")
     stray = files_folder(other) / "nobody"
     stray.mkdir()
-    diagnosis = examine(other)
+    diagnosis = diagnose(other)
     assert dict(diagnosis.orphans) == {"points": 2, "tags": 1}
     assert list(diagnosis.stray_folders) == [stray]
-    with Keeper(other) as keeper:
+    with MaintenanceWriter(other) as keeper:
         keeper.repair(diagnosis)
-    assert examine(other).is_sound
+    assert diagnose(other).is_sound
     assert everything(other) == sound
     assert stray.is_dir()
 
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_said_to_be_damaged(other: Path) -> None:
     content = bytearray(other.read_bytes())
     content[40 * 4096 : 48 * 4096] = bytes(8 * 4096)
     other.write_bytes(content)
-    diagnosis = examine(other)
+    diagnosis = diagnose(other)
     assert diagnosis.damage
     assert not diagnosis.is_sound
 
@@ -152,7 +152,7 @@ def test_vacuum_gives_space_back_and_waits_for_runs(labbench: Callable[..., Resu
         writer.remove([run.key for run in queue(writer, [new_run(0)])])
     assert "MB now" in labbench("vacuum", "--db", other).stdout
     assert other.stat().st_size < size / 5
-    assert examine(other).is_sound
+    assert diagnose(other).is_sound
     assert labbench("vacuum", "--db", "nothing.db").exit_code == 2
     assert not Path("nothing.db").exists()
 
@@ -176,7 +176,7 @@ def test_a_backup_is_the_database_at_one_moment_while_others_write(path: Path, t
         thread.join()
     assert files_beside(tmp_path / "copy0.db") == ["copy0.db"]
     for number in range(5):
-        assert examine(tmp_path / f"copy{number}.db").is_sound
+        assert diagnose(tmp_path / f"copy{number}.db").is_sound
         with Reader(tmp_path / f"copy{number}.db") as reader:
             assert len(reader.series(a.key, "loss")[0]) == len(reader.series(b.key, "loss")[0]) <= step
 
@@ -208,7 +208,7 @@ def test_an_import_brings_all_of_a_run_with_its_key(path: Path, other: Path) -> 
         assert [tuple(run.tags) for run in ours.runs("tag=good")] == [("good",)]
         [a] = ours.runs("name=a")
     assert (files_folder(path) / a.key / "model.safetensors").read_bytes() == b"weights"
-    assert examine(path).is_sound
+    assert diagnose(path).is_sound
 
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -235,7 +235,7 @@ def test_an_import_done_twice_changes_nothing(
     again = import_labbench(here, there)
     assert (again.new, again.newer, again.n_same) == ({}, {}, len(first.new))
     assert everything(here) == once
-    assert examine(here).is_sound
+    assert diagnose(here).is_sound
     with Reader(here) as ours, Reader(there) as theirs:
         for run in theirs.runs():
             for metric in run.summary:

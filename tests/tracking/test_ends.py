@@ -12,7 +12,7 @@ import pytest
 from helpers import scripts
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-from labbench.tracking.writer_thread import BATCH, LIMIT
+from labbench.tracking.writer_thread import MAX_BACKLOG, MAX_BATCH
 
 HUNDRED = """
 run = labbench.start("a run", db="runs.db")
@@ -96,17 +96,17 @@ time.sleep(30)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_process_as_before_and_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    result = scripts.signalled(scripts.begin(tmp_path, HUNDRED + READY), number)
+    result = scripts.send_signal(scripts.begin(tmp_path, HUNDRED + READY), number)
     record = scripts.only_run(tmp_path)
-    assert result.returncode == scripts.KILLED[number]
+    assert result.returncode == scripts.SIGNAL_EXIT_STATUS[number]
     assert (record.status, record.reason, logged(tmp_path)) == ("stopped", number.name, 100)
 
 
 def test_ctrl_c_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
-    result = scripts.signalled(scripts.begin(tmp_path, HUNDRED + READY), signal.SIGINT)
+    result = scripts.send_signal(scripts.begin(tmp_path, HUNDRED + READY), signal.SIGINT)
     record = scripts.only_run(tmp_path)
     assert "KeyboardInterrupt" in result.stderr
-    assert result.returncode == scripts.KILLED[signal.SIGINT]
+    assert result.returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGINT]
     assert (record.status, record.reason, logged(tmp_path)) == ("stopped", "interrupted", 100)
 
 
@@ -120,7 +120,7 @@ def test_a_handler_that_was_there_is_called_and_may_log_more(tmp_path: Path, nam
     signal.signal(signal.{name}, save)
     """
     script = scripts.begin(tmp_path, textwrap.dedent(code) + HUNDRED + READY)
-    result = scripts.signalled(script, getattr(signal, name))
+    result = scripts.send_signal(script, getattr(signal, name))
     record = scripts.only_run(tmp_path)
     assert (result.returncode, result.stdout) == (7, "saved\n")
     assert (record.status, record.reason, logged(tmp_path)) == ("stopped", name, 100)
@@ -129,14 +129,14 @@ def test_a_handler_that_was_there_is_called_and_may_log_more(tmp_path: Path, nam
 
 def test_what_a_handler_that_leaves_at_once_could_lose_is_written_before_it_is_called(tmp_path: Path) -> None:
     code = "signal.signal(signal.SIGTERM, lambda *_: os._exit(5))\n"
-    result = scripts.signalled(scripts.begin(tmp_path, code + HUNDRED + READY), signal.SIGTERM)
+    result = scripts.send_signal(scripts.begin(tmp_path, code + HUNDRED + READY), signal.SIGTERM)
     assert (result.returncode, logged(tmp_path)) == (5, 100)
 
 
 def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
     code = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + HUNDRED
     ends = "print('ready', flush=True)\ntime.sleep(0.2)\nassert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"
-    result = scripts.signalled(scripts.begin(tmp_path, code + ends), signal.SIGHUP)
+    result = scripts.send_signal(scripts.begin(tmp_path, code + ends), signal.SIGHUP)
     assert (result.returncode, result.stderr) == (0, "")
     assert scripts.only_run(tmp_path).status == "finished"
 
@@ -144,7 +144,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
 def test_a_signal_that_the_script_survives_does_not_stop_its_run(tmp_path: Path) -> None:
     code = "signal.signal(signal.SIGTERM, lambda *_: None)\n" + HUNDRED
     ends = "print('ready', flush=True)\ntime.sleep(0.3)\nrun.log({'loss': 0.0})\n"
-    scripts.signalled(scripts.begin(tmp_path, code + ends), signal.SIGTERM)
+    scripts.send_signal(scripts.begin(tmp_path, code + ends), signal.SIGTERM)
     assert (scripts.only_run(tmp_path).status, logged(tmp_path)) == ("finished", 101)
 
 
@@ -182,9 +182,9 @@ def killed_after(folder: Path, code: str, calls: int) -> int:
     said.write_bytes(bytes(8))
     process = scripts.begin(folder, code)
     scripts.wait_for(process, "ready")
-    scripts.eventually(lambda: int.from_bytes(said.read_bytes(), "little") >= calls, seconds=30)
+    scripts.wait_until(lambda: int.from_bytes(said.read_bytes(), "little") >= calls, seconds=30)
     process.kill()
-    assert scripts.end(process).returncode == scripts.KILLED[signal.SIGKILL]
+    assert scripts.end(process).returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGKILL]
     return int.from_bytes(said.read_bytes(), "little")
 
 
@@ -198,7 +198,7 @@ def test_a_killed_script_loses_a_fraction_of_a_second_and_shows_as_lost(tmp_path
 
 def test_a_killed_script_that_never_pauses_loses_no_more_than_the_backlog(tmp_path: Path) -> None:
     calls = killed_after(tmp_path, COUNTED, 40_000)
-    assert calls - logged(tmp_path) <= LIMIT + BATCH + 1
+    assert calls - logged(tmp_path) <= MAX_BACKLOG + MAX_BATCH + 1
 
 
 def test_a_signal_ends_the_runs_of_all_threads_whichever_began_first(tmp_path: Path) -> None:
@@ -215,8 +215,8 @@ def test_a_signal_ends_the_runs_of_all_threads_whichever_began_first(tmp_path: P
     print("ready", flush=True)
     time.sleep(60)
     """
-    result = scripts.signalled(scripts.begin(tmp_path, code), signal.SIGTERM)
-    assert result.returncode == scripts.KILLED[signal.SIGTERM]
+    result = scripts.send_signal(scripts.begin(tmp_path, code), signal.SIGTERM)
+    assert result.returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGTERM]
     with Reader(tmp_path / "runs.db") as reader:
         found = {run.name: (run.status, run.reason, run.summary["loss"].n) for run in reader.runs()}
     assert found == dict.fromkeys(("in a thread", "in the main thread"), ("stopped", "SIGTERM", 1000))
@@ -267,7 +267,7 @@ def test_a_signal_to_who_waits_for_room_is_answered_at_once(tmp_path: Path) -> N
         run.log({"loss": 1.0})
     """
     process = scripts.begin(tmp_path, code)
-    assert scripts.end(process, seconds=20).returncode == scripts.KILLED[signal.SIGTERM]
+    assert scripts.end(process, seconds=20).returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGTERM]
     record = scripts.only_run(tmp_path)
     assert (record.status, record.reason) == ("stopped", "SIGTERM")
     assert record.summary["loss"].n > 100

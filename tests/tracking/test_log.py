@@ -20,7 +20,7 @@ import labbench
 from labbench.errors import InputError
 from labbench.records import RunRecord
 from labbench.tracking.storage import Batch, Storage
-from labbench.tracking.values import LONGEST, storable_name
+from labbench.tracking.values import MAX_NAME_CHARACTERS, storable_name
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_names_with_control_characters_are_made_visible(run: labbench.Run) -> No
 def test_endless_names_are_cut_and_stay_apart(run: labbench.Run) -> None:
     run.log({"x" * 10_000: 1.0, "x" * 10_001: 2.0})
     first, second = recorded(run).summary
-    assert len(first) == len(second) == LONGEST
+    assert len(first) == len(second) == MAX_NAME_CHARACTERS
     assert first != second
     assert run.summary["x" * 10_000] == 1.0
 
@@ -268,7 +268,7 @@ def test_a_stored_name_is_stored_under_itself(key: str) -> None:
     name = storable_name(key)
     assert storable_name(name) == name
     assert name
-    assert len(name) <= LONGEST
+    assert len(name) <= MAX_NAME_CHARACTERS
 
 
 def test_names_that_sqlite_cannot_store_do_not_stop_a_run(run: labbench.Run) -> None:

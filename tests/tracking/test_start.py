@@ -27,7 +27,7 @@ from labbench.records import RunRecord
 from labbench.store.writer import Writer
 from labbench.tracking import system_metrics
 from labbench.tracking.config import plain_config
-from labbench.tracking.system_metrics import Sampler, cgroup_memory
+from labbench.tracking.system_metrics import SystemSampler, cgroup_memory
 
 
 @pytest.fixture(autouse=True)
@@ -325,7 +325,7 @@ def test_output_can_be_watched_from_any_moment_and_streams_are_given_back(capsys
 
 
 def test_system_metrics_are_percent_and_megabytes() -> None:
-    sampler = Sampler()
+    sampler = SystemSampler()
     sum(range(2_000_000))
     sample = sampler.sample()
     assert sample["system/process_cpu_percent"] > 0
@@ -355,9 +355,9 @@ def test_memory_in_a_container_is_a_share_of_its_limit(tmp_path: Path, monkeypat
     (root / "memory.max").write_text("max\n")
     assert cgroup_memory(root) is None
     monkeypatch.setattr(system_metrics, "cgroup_memory", lambda: (2**18, 2**20))
-    assert Sampler().sample()["system/memory_percent"] == 25
+    assert SystemSampler().sample()["system/memory_percent"] == 25
     monkeypatch.setattr(system_metrics, "cgroup_memory", lambda: (2**18, 2**62))  # version 1 without a limit
-    assert Sampler().sample()["system/memory_percent"] > 0.001
+    assert SystemSampler().sample()["system/memory_percent"] > 0.001
 
 
 def test_system_metrics_that_a_container_hides_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +365,7 @@ def test_system_metrics_that_a_container_hides_are_left_out(monkeypatch: pytest.
         raise PermissionError("/proc/meminfo")
 
     monkeypatch.setattr(psutil, "virtual_memory", hidden)
-    sample = Sampler().sample()
+    sample = SystemSampler().sample()
     assert "system/memory_percent" not in sample
     assert sample["system/process_memory_mb"] > 0
 
@@ -426,7 +426,7 @@ def test_gpus_are_sampled_where_nvml_is_there(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    sample = Sampler().sample()
+    sample = SystemSampler().sample()
     assert {name: value for name, value in sample.items() if name.startswith("system/gpu")} == expected
 
 

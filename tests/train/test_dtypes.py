@@ -17,11 +17,11 @@ from helpers.training import CPU, histories, run_of
 from labbench.errors import InputError
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Boundary, Event, Log, Runtime, Started
-from labbench.runner.planner import stack_of
+from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data
 from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.loop import train
-from labbench.train.rng import all_generators
+from labbench.train.rng import seeded_generators
 from labbench.train.tasks.task import FileTask, make_model
 
 FLOAT32, FLOAT64 = Runtime(snapshot_every=0.0), Runtime(precision="float64", snapshot_every=0.0)
@@ -45,7 +45,7 @@ class Spectral(nn.Module):
 
 def signals() -> FileTask:
     """Shift a signal by three places, which needs phases."""
-    with all_generators(1):
+    with seeded_generators(1):
         inputs = torch.randn(80, 12)
     targets = inputs.roll(3, -1)
     return FileTask(
@@ -58,7 +58,7 @@ def signals() -> FileTask:
 
 
 def words(sparse: bool = True, **options: Any) -> FileTask:
-    with all_generators(2):
+    with seeded_generators(2):
         inputs = torch.randint(40, (80, 5))
     targets = inputs.sum(1) % 3
     return FileTask(
@@ -74,7 +74,7 @@ def words(sparse: bool = True, **options: Any) -> FileTask:
 
 def events_of(task: FileTask, configs: list[dict[str, Any]], runtime: Runtime = FLOAT32, **options: Any) -> list[Event]:
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
-    return list(train(stack_of(runs, task="", stop=None, runtime=runtime), task, "cpu", **options))
+    return list(train(make_stack(runs, task="", stop=None, runtime=runtime), task, "cpu", **options))
 
 
 def by_a_plain_loop(task: FileTask, given: dict[str, Any], dtype: Any) -> float:
@@ -142,7 +142,7 @@ def test_what_cannot_take_sparse_gradients_is_refused_by_name(update: dict[str, 
 )
 def test_they_resume_to_the_same_bits(task: FileTask, update: dict[str, Any], runtime: Runtime, tmp_path: Path) -> None:
     run = run_of({"epochs": 4, "batch_size": 16, **update})
-    stack = stack_of([run], task="", stop=None, runtime=runtime, files=str(tmp_path))
+    stack = make_stack([run], task="", stop=None, runtime=runtime, files=str(tmp_path))
     whole = histories(train(dataclasses.replace(stack, files=None), task, "cpu"))[run.key]
     leaving: set[str] = set()
     step = 0

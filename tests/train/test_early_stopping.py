@@ -10,13 +10,13 @@ pytest.importorskip("torch")
 
 from labbench.errors import InputError
 from labbench.records import Stop
-from labbench.train.run_state import Judge
+from labbench.train.run_state import EarlyStopping
 
 
 def epochs_until_end(stop: Stop, values: list[float]) -> tuple[int, str] | None:
-    judge = Judge(stop)
+    early_stopping = EarlyStopping(stop)
     for epoch, value in enumerate(values, start=1):
-        reason = judge.verdict({stop.metric: value, "other": 0.0})
+        reason = early_stopping.reason_to_stop({stop.metric: value, "other": 0.0})
         if reason:
             return epoch, reason
     return None
@@ -43,11 +43,11 @@ def test_a_run_ends_when_it_no_longer_gets_better_or_has_reached_its_target(
 
 
 def test_without_stop_nothing_ends_a_run() -> None:
-    assert Judge(None).verdict({}) is None
+    assert EarlyStopping(None).reason_to_stop({}) is None
 
 
 def test_a_metric_that_nobody_measures_is_named_with_those_that_are() -> None:
     with pytest.raises(
         InputError, match=r"'val/f1' is not measured at an epoch's end; use one of val/accuracy, val/loss"
     ):
-        Judge(Stop("val/f1", "max", patience=1)).verdict({"val/loss": 1, "val/accuracy": 1})
+        EarlyStopping(Stop("val/f1", "max", patience=1)).reason_to_stop({"val/loss": 1, "val/accuracy": 1})

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from helpers.training import CPU, History, histories, run_of, trained
+from helpers.training import CPU, History, histories, run_of, train_run
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param, with_defaults
 from labbench.records import Config, Event, Finished, Points, Runtime, Started, Stop
-from labbench.runner.planner import stack_of
-from labbench.train.data.dataset import Data, digits, usable_samples
+from labbench.runner.planner import make_stack
+from labbench.train.data.dataset import Data, load_digits, usable_samples
 from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.loop import train
 from labbench.train.rng import permutations
@@ -32,7 +32,7 @@ SMALL = {"hidden": [16], "epochs": 2}
 
 
 def test_an_mlp_learns_the_digits() -> None:
-    history = trained({"epochs": 12, "optimizer": "adam", "lr": 0.003, "batchnorm": True, "dropout": 0.2})
+    history = train_run({"epochs": 12, "optimizer": "adam", "lr": 0.003, "batchnorm": True, "dropout": 0.2})
     assert history.last("test/accuracy") > 0.94
     assert history.last("val/accuracy") > 0.94
     assert history.last("val/loss") < 0.25
@@ -40,7 +40,9 @@ def test_an_mlp_learns_the_digits() -> None:
 
 
 def test_a_cnn_learns_the_digits() -> None:
-    history = trained({"model": "cnn", "epochs": 4, "optimizer": "adam", "lr": 0.01, "batchnorm": True, "dropout": 0.1})
+    history = train_run(
+        {"model": "cnn", "epochs": 4, "optimizer": "adam", "lr": 0.01, "batchnorm": True, "dropout": 0.1}
+    )
     assert history.last("test/accuracy") > 0.9
 
 
@@ -55,11 +57,11 @@ def test_every_shape_of_cnn_trains(pooling: str, kernel: int, channels: list[int
         "epochs": 1,
         "batch_size": 629,
     }
-    assert trained(config).finished == Finished("run00000", 1, "finished", "all epochs")
+    assert train_run(config).finished == Finished("run00000", 1, "finished", "all epochs")
 
 
 def test_a_run_says_when_it_starts_what_it_measures_and_why_it_ends() -> None:
-    history = trained(SMALL)
+    history = train_run(SMALL)
     assert history.started is not None
     assert (history.started.device, history.started.way, history.started.attempt) == ("cpu", "loop", 1)
     assert history.finished == Finished("run00000", 1, "finished", "all epochs")
@@ -83,7 +85,7 @@ def test_a_run_says_when_it_starts_what_it_measures_and_why_it_ends() -> None:
 
 
 def test_only_plain_numbers_leave_the_trainer() -> None:
-    stack = stack_of([run_of(SMALL)], task="digits", stop=None, runtime=Runtime())
+    stack = make_stack([run_of(SMALL)], task="digits", stop=None, runtime=Runtime())
     for event in train(stack, load_task("digits"), "cpu"):
         if isinstance(event, Points):
             assert {type(step) for step in event.steps} | {type(time) for time in event.times} == {int}
@@ -104,12 +106,12 @@ def test_only_plain_numbers_leave_the_trainer() -> None:
 def test_training_is_what_one_would_write_by_hand(config: dict[str, Any]) -> None:
     """In float64, to 1e-10: the losses, then validation in eval mode, so with running statistics."""
     config = {"hidden": [16, 12], "epochs": 2, "batch_size": 200, "seed": 3, **config}
-    history = trained(config, runtime=EXACT)
+    history = train_run(config, runtime=EXACT)
 
     full = with_defaults(config, {**TRAINING, **BUILTIN["digits"]})
     model = make_model(load_task("digits"), full).double()
     optimizer = make_optimizer(full, model.parameters(), CPU)
-    data = digits().to(CPU, torch.float64)
+    data = load_digits().to(CPU, torch.float64)
     losses, validation = [], []
     for epoch in (1, 2):
         model.train()
@@ -139,28 +141,28 @@ RICH = {"hidden": [16], "epochs": 2, "optimizer": "adam", "dropout": 0.3, "batch
 
 
 def test_the_same_seed_gives_the_same_curves_bit_for_bit() -> None:
-    first = trained({**RICH, "seed": 1})
+    first = train_run({**RICH, "seed": 1})
     torch.manual_seed(12345)  # nothing outside matters
-    assert curves(trained({**RICH, "seed": 1})) == curves(first)
-    assert curves(trained({**RICH, "seed": 2})) != curves(first)
+    assert curves(train_run({**RICH, "seed": 1})) == curves(first)
+    assert curves(train_run({**RICH, "seed": 2})) != curves(first)
 
 
 def test_a_run_gives_the_same_curves_whatever_trains_beside_it() -> None:
     configs = [{**RICH, "seed": 1}, {**RICH, "seed": 1, "lr": 0.1}, {**RICH, "seed": 2, "dropout": 0.0}]
     runs = [run_of(config, f"run{i}") for i, config in enumerate(configs)]
-    stack = stack_of(runs, task="digits", stop=None, runtime=EXACT)
+    stack = make_stack(runs, task="digits", stop=None, runtime=EXACT)
     together = histories(train(stack, load_task("digits"), "cpu"))
     for run, config in zip(runs, configs, strict=True):
-        alone = curves(trained(config, runtime=EXACT))
+        alone = curves(train_run(config, runtime=EXACT))
         for metric, curve in curves(together[run.key]).items():
             assert curve == pytest.approx(alone[metric], rel=1e-9)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_gpu_trains_the_same_run() -> None:
-    stack = stack_of([run_of(RICH)], task="digits", stop=None, runtime=EXACT)
+    stack = make_stack([run_of(RICH)], task="digits", stop=None, runtime=EXACT)
     history = histories(train(stack, load_task("digits"), "cuda"))["run00000"]
-    here = trained(RICH, runtime=EXACT)
+    here = train_run(RICH, runtime=EXACT)
     assert list(history.curves["train/loss"].values()) == pytest.approx(
         list(here.curves["train/loss"].values()), rel=1e-8
     )
@@ -172,8 +174,8 @@ def test_the_first_weights_depend_on_the_seed_alone() -> None:
     full = with_defaults({"hidden": [16], "seed": 4}, {**TRAINING, **BUILTIN["digits"]})
     first, again = make_model(task, full), make_model(task, {**full, "lr": 1.0})
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
-    with_dropout = trained({"hidden": [16], "seed": 4, "epochs": 1}, runtime=EXACT).curves["train/loss"][0]
-    assert trained({"hidden": [16], "seed": 4, "epochs": 1}).curves["train/loss"][0] == pytest.approx(with_dropout)
+    with_dropout = train_run({"hidden": [16], "seed": 4, "epochs": 1}, runtime=EXACT).curves["train/loss"][0]
+    assert train_run({"hidden": [16], "seed": 4, "epochs": 1}).curves["train/loss"][0] == pytest.approx(with_dropout)
 
 
 @given(st.integers(1, 300), st.integers(1, 300))
@@ -186,12 +188,12 @@ def test_an_epoch_takes_all_samples_but_no_batch_of_a_single_left_over_one(sampl
 
 
 def test_batch_normalisation_survives_a_batch_size_that_leaves_one_sample_over() -> None:
-    history = trained({"hidden": [8], "epochs": 1, "batch_size": 157, "batchnorm": True})
+    history = train_run({"hidden": [8], "epochs": 1, "batch_size": 157, "batchnorm": True})
     assert history.curves["samples"] == {0: 0, 8: 1256}
 
 
 def test_a_run_that_diverges_keeps_the_step_at_which_it_did() -> None:
-    history = trained({"hidden": [16], "epochs": 5, "lr": 1e30})
+    history = train_run({"hidden": [16], "epochs": 5, "lr": 1e30})
     losses = history.curves["train/loss"]
     end = list(losses)[-1]
     assert history.finished == Finished("run00000", 1, "diverged", f"non-finite train/loss at step {end}")
@@ -203,13 +205,13 @@ def test_a_run_that_diverges_keeps_the_step_at_which_it_did() -> None:
 
 def test_a_run_stops_early_or_at_its_target_and_is_tested() -> None:
     impatient = Stop("val/loss", "min", patience=1, min_delta=10)
-    early = trained({**SMALL, "epochs": 50}, stop=impatient)
+    early = train_run({**SMALL, "epochs": 50}, stop=impatient)
     assert early.finished is not None
     assert (early.finished.status, early.finished.reason) == ("finished", "early stop")
     assert early.last("epoch") == 2
     assert "test/accuracy" in early.curves
 
-    reached = trained({"epochs": 50, "lr": 0.1}, stop=Stop("val/accuracy", "max", target=0.8))
+    reached = train_run({"epochs": 50, "lr": 0.1}, stop=Stop("val/accuracy", "max", target=0.8))
     assert reached.finished is not None
     assert reached.finished.reason == "target reached"
     *before, last = reached.curves["val/accuracy"].values()
@@ -217,29 +219,29 @@ def test_a_run_stops_early_or_at_its_target_and_is_tested() -> None:
 
 
 def test_stop_can_watch_the_mean_training_loss_of_an_epoch() -> None:
-    history = trained({"epochs": 50, "lr": 0.1}, stop=Stop("train/loss", "min", target=0.5))
+    history = train_run({"epochs": 50, "lr": 0.1}, stop=Stop("train/loss", "min", target=0.5))
     losses = list(history.curves["train/loss"].values())
     means = [sum(losses[start : start + 20]) / 20 for start in range(0, len(losses), 20)]
     assert means[-1] <= 0.5 < min(means[:-1])
 
 
 def test_long_runs_are_thinned_and_log_every_is_obeyed() -> None:
-    full = trained({"hidden": [2], "epochs": 2, "batch_size": 16})
-    thinned = trained({"hidden": [2], "epochs": 2, "batch_size": 16}, runtime=Runtime(log_every=10))
+    full = train_run({"hidden": [2], "epochs": 2, "batch_size": 16})
+    thinned = train_run({"hidden": [2], "epochs": 2, "batch_size": 16}, runtime=Runtime(log_every=10))
     losses = full.curves["train/loss"]
     assert thinned.curves["train/loss"] == {step: losses[step] for step in [*range(0, 158, 10), 157]}
     assert curves(full).keys() == curves(thinned).keys()
 
 
 def test_runs_that_shall_leave_go_back_to_the_queue_at_the_end_of_their_epoch() -> None:
-    leaving: set[str] = set()
+    stop_requested: set[str] = set()
     runs = [run_of({**SMALL, "epochs": 1000, "batch_size": size}, key) for key, size in (("first", 64), ("second", 32))]
-    stack = stack_of(runs, task="digits", stop=None, runtime=Runtime())
+    stack = make_stack(runs, task="digits", stop=None, runtime=Runtime())
 
     def interrupted() -> Iterator[Event]:
-        for event in train(stack, load_task("digits"), "cpu", leaving=leaving):
+        for event in train(stack, load_task("digits"), "cpu", stop_requested=stop_requested):
             if isinstance(event, Points):
-                leaving.update({"first", "second"})
+                stop_requested.update({"first", "second"})
             yield event
 
     result = histories(interrupted())
@@ -251,7 +253,7 @@ def test_runs_that_shall_leave_go_back_to_the_queue_at_the_end_of_their_epoch() 
 
 def test_points_come_while_a_long_epoch_goes_on() -> None:
     config = {"epochs": 1, "batch_size": 1, "hidden": [512, 512]}
-    stack = stack_of([run_of(config)], task="digits", stop=None, runtime=Runtime())
+    stack = make_stack([run_of(config)], task="digits", stop=None, runtime=Runtime())
     events = train(stack, load_task("digits"), "cpu")
     assert isinstance(next(events), Started)
     first = next(event for event in events if isinstance(event, Points) and event.metric == "train/loss")
@@ -261,7 +263,7 @@ def test_points_come_while_a_long_epoch_goes_on() -> None:
 
 def test_the_callers_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
-    trained(RICH)
+    train_run(RICH)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -283,7 +285,7 @@ def line(
 
 
 def test_a_regression_trains_with_its_own_loss_and_without_metrics_or_test() -> None:
-    history = trained({"epochs": 60, "lr": 0.3, "batch_size": 20}, task=line())
+    history = train_run({"epochs": 60, "lr": 0.3, "batch_size": 20}, task=line())
     assert history.last("val/loss") < 1e-3
     assert set(history.curves) == {"epoch", "samples", "train/loss", "val/loss", "time/compute_s"}
 
@@ -295,7 +297,7 @@ def test_metrics_of_the_users_own_are_means_over_samples() -> None:
     frozen = nn.Linear(1, 1)
     nn.init.zeros_(frozen.weight)
     nn.init.constant_(frozen.bias, 1.5)
-    history = trained({"epochs": 1, "lr": 0.0}, task=line(frozen, metrics=metrics))
+    history = train_run({"epochs": 1, "lr": 0.0}, task=line(frozen, metrics=metrics))
     inputs = torch.linspace(-1, 1, 40)
     assert history.last("train/mae") == pytest.approx((0.5 - 2 * inputs).abs().mean().item(), rel=1e-6)
     assert history.last("train/above") == pytest.approx((2 * inputs < 0.5).double().mean().item())
@@ -306,7 +308,7 @@ def test_a_nan_that_is_no_training_loss_is_kept_and_ends_nothing() -> None:
     def metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"odd": torch.full_like(targets, float("nan"))}
 
-    history = trained({"epochs": 2}, task=line(metrics=metrics))
+    history = train_run({"epochs": 2}, task=line(metrics=metrics))
     assert history.finished is not None
     assert history.finished.status == "finished"
     assert [value == value for value in history.curves["val/odd"].values()] == [False, False]
@@ -328,7 +330,7 @@ def test_a_forward_that_draws_random_numbers_gives_the_same_curves_again() -> No
     def noisy() -> FileTask:
         return dataclasses.replace(line(), model=lambda config: Noisy())
 
-    assert curves(trained({"epochs": 3}, task=noisy())) == curves(trained({"epochs": 3}, task=noisy()))
+    assert curves(train_run({"epochs": 3}, task=noisy())) == curves(train_run({"epochs": 3}, task=noisy()))
 
 
 def test_every_run_sees_the_same_data_even_if_it_is_drawn_at_random() -> None:
@@ -340,7 +342,7 @@ def test_every_run_sees_the_same_data_even_if_it_is_drawn_at_random() -> None:
         return Data(train=(inputs, inputs[:, 0]), val=(inputs, inputs[:, 0]))
 
     for seed in (1, 2):
-        trained({"epochs": 1, "seed": seed}, task=dataclasses.replace(line(), data=data))
+        train_run({"epochs": 1, "seed": seed}, task=dataclasses.replace(line(), data=data))
     assert torch.equal(*seen)
 
 
@@ -366,23 +368,23 @@ def test_every_run_sees_the_same_data_even_if_it_is_drawn_at_random() -> None:
 )
 def test_a_task_that_gives_what_cannot_be_trained_is_told(task: FileTask, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        trained({"epochs": 1}, task=task)
+        train_run({"epochs": 1}, task=task)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    stack = stack_of([run_of(SMALL)], task="digits", stop=None, runtime=Runtime())
+    stack = make_stack([run_of(SMALL)], task="digits", stop=None, runtime=Runtime())
     with pytest.raises(InputError, match="no CUDA device"):
         list(train(stack, load_task("digits"), "cuda:0"))
 
 
 def test_a_precision_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match=r"float16.*use one of float32, float64, bf16"):
-        trained(SMALL, runtime=Runtime(precision="float16"))  # type: ignore[arg-type]
+        train_run(SMALL, runtime=Runtime(precision="float16"))  # type: ignore[arg-type]
 
 
 def test_the_generalization_gap_grows_as_labels_are_learnt_by_heart() -> None:
-    history = trained({"epochs": 60, "optimizer": "adam", "lr": 0.01, "train_size": 50, "random_labels": True})
+    history = train_run({"epochs": 60, "optimizer": "adam", "lr": 0.01, "train_size": 50, "random_labels": True})
     trained_with, validated, gap = (history.curves[f"{name}/accuracy"] for name in ("train", "val", "gap"))
     assert gap == {step: trained_with[step] - validated[step] for step in validated}
     assert history.last("gap/accuracy") > 0.7

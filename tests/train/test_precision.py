@@ -17,11 +17,11 @@ from helpers.training import CPU, History, histories, run_of
 from labbench.errors import InputError
 from labbench.grid.read import read_grid
 from labbench.records import Config, Log, Runtime, Started
-from labbench.runner.planner import stack_of
+from labbench.runner.planner import make_stack
 from labbench.train import precision
-from labbench.train.data.dataset import Data, digits
+from labbench.train.data.dataset import Data, load_digits
 from labbench.train.loop import train
-from labbench.train.precision import Arithmetic, prepare
+from labbench.train.precision import Precision, prepare_device
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask
 
@@ -59,12 +59,12 @@ def plain(config: Config) -> nn.Module:
 
 
 def trained(model: Callable[[Config], nn.Module], runs: int, runtime: Runtime) -> list[History]:
-    given = digits()
+    given = load_digits()
     few = Data((given.train[0][:320], given.train[1][:320]), (given.val[0][:64], given.val[1][:64]))
     task = FileTask({}, lambda config: few, model, cross_entropy, accuracy)
     config: dict[str, Any] = {"epochs": 3, "batch_size": 32, "lr": 0.1}
     members = [run_of({**config, "seed": seed}, str(seed)) for seed in range(runs)]
-    stack = stack_of(members, task="digits", stop=None, runtime=runtime)
+    stack = make_stack(members, task="digits", stop=None, runtime=runtime)
     return list(histories(train(stack, task, "cpu")).values())
 
 
@@ -93,7 +93,9 @@ def test_bf16_trains_in_every_way_to_rounding(model: Callable[[Config], nn.Modul
 def test_bf16_keeps_weights_and_outputs_in_float32() -> None:
     model, seen = nn.Linear(8, 4), []
     model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.dtype))
-    outputs = Arithmetic(bf16=True).outputs(CPU, lambda: {"scores": model(torch.ones(2, 8)), "class": torch.tensor(3)})
+    outputs = Precision(bf16=True).run_forward(
+        CPU, lambda: {"scores": model(torch.ones(2, 8)), "class": torch.tensor(3)}
+    )
     assert seen == [torch.bfloat16]
     assert outputs["scores"].dtype == model.weight.dtype == torch.float32
     assert outputs["class"].dtype == torch.int64
@@ -125,8 +127,8 @@ def test_bf16_is_tried_before_a_stack_and_refused_by_what_cannot_take_it() -> No
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
 def test_a_compiled_stack_trains_the_same_runs() -> None:
-    if precision.why_not_compiled("cpu") is not None:
-        pytest.skip(f"there is no compiler here: {precision.why_not_compiled('cpu')}")
+    if precision.compile_error("cpu") is not None:
+        pytest.skip(f"there is no compiler here: {precision.compile_error('cpu')}")
     counters.clear()
     compiled = trained(plain, 2, Runtime(compile=True))
     assert counters["stats"]["unique_graphs"] > 0
@@ -142,13 +144,13 @@ def test_compiling_without_a_compiler_is_refused_in_plain_words(monkeypatch: pyt
     monkeypatch.setattr(inductor.cpp, "cxx", ("/nowhere/c++",))
     monkeypatch.setattr(inductor, "force_disable_caches", True)
     monkeypatch.delenv("CXX", raising=False)
-    precision.why_not_compiled.cache_clear()
+    precision.compile_error.cache_clear()
     torch._dynamo.reset()
     try:
         with pytest.raises(InputError, match=r"compile = true: torch cannot compile on cpu here \(.+\)"):
             trained(plain, 2, Runtime(compile=True))
     finally:
-        precision.why_not_compiled.cache_clear()
+        precision.compile_error.cache_clear()
         torch._dynamo.reset()
 
 
@@ -161,7 +163,7 @@ def test_the_switches_are_read_from_a_grid(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="TF32 is CUDA's")
 @pytest.mark.parametrize("tf32", [False, True])
 def test_tf32_is_off_unless_asked(tf32: bool) -> None:
-    prepare("cuda:0", tf32=tf32)
+    prepare_device("cuda:0", tf32=tf32)
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
     assert torch.backends.cudnn.allow_tf32 is tf32
 
@@ -179,12 +181,12 @@ class Convolving(nn.Module):
 
 
 def test_bf16_that_does_not_reach_a_stack_trains_its_runs_alone() -> None:
-    given = digits()
+    given = load_digits()
     data = Data((given.train[0][:96], given.train[1][:96]), (given.val[0][:32], given.val[1][:32]))
     task = FileTask({}, lambda config: data, lambda config: Convolving(), cross_entropy, accuracy)
     runs = [run_of({"epochs": 1, "batch_size": 32, "seed": seed}, str(seed)) for seed in range(3)]
     for runtime, expected in ((BF16, {"loop"}), (Runtime(), {"vmap"})):
-        events = list(train(stack_of(runs, task="", stop=None, runtime=runtime), task, "cpu"))
+        events = list(train(make_stack(runs, task="", stop=None, runtime=runtime), task, "cpu"))
         assert {event.way for event in events if isinstance(event, Started) and event.run != "0"} == expected
         told = "".join(event.text for event in events if isinstance(event, Log))
         assert ("bfloat16 reaches" in told) == (runtime is BF16)

@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.training import CPU
-from labbench.train.rng import Purpose, all_generators, generator_seed, keys, permutations, torch_generator, words
+from labbench.train.rng import (
+    Purpose,
+    generator_seed,
+    keys,
+    permutations,
+    seeded_generators,
+    seeded_torch_generator,
+    words,
+)
 
 
 def reference_words(seed: int, purpose: int, layer: int, step: int, count: int) -> list[int]:
@@ -150,11 +158,11 @@ def test_generators_are_seeded_inside_and_as_they_were_afterwards() -> None:
     def draw() -> tuple[float, float, float]:
         return torch.rand(1).item(), float(np.random.rand()), random.random()
 
-    with all_generators(1):
+    with seeded_generators(1):
         first = draw()
     draw()
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[union-attr]
-    with all_generators(1):
+    with seeded_generators(1):
         assert draw() == first
     after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[union-attr]
     assert torch.equal(before[0], after[0])
@@ -167,6 +175,6 @@ def test_seeding_leaves_nothing_behind_for_cuda_to_do() -> None:
 
     before = len(_queued_calls)
     for _ in range(3):
-        with torch_generator(1, CPU):
+        with seeded_torch_generator(1, CPU):
             torch.rand(1)
     assert len(_queued_calls) == before

@@ -15,7 +15,7 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from helpers.golden import LARGE, SMALL, hit, settled, use
+from helpers.golden import LARGE, SMALL, hit, settle, use
 from helpers.store_samples import new_run, points, start
 from labbench.records import Finished, Started
 from labbench.store.writer import Writer
@@ -78,7 +78,7 @@ def test_no_key_ends_the_program(
         for key in ("asterisk", *keys):
             await hit(pilot, key)
             assert pilot.app.is_running, keys
-        await settled(pilot)
+        await settle(pilot)
 
     use(database(tmp_path, name), look, size=size)
 
@@ -118,6 +118,6 @@ def test_nothing_that_the_mouse_does_ends_the_program(tmp_path: Path, name: str)
         for _ in range(12):
             await gesture(pilot, dice)
             assert pilot.app.is_running
-        await settled(pilot)
+        await settle(pilot)
 
     use(database(tmp_path, name), look)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import LARGE, SMALL, compare, press, screen, settled, shown, type_in, use
+from helpers.golden import LARGE, SMALL, compare, press, screen, settle, type_in, use, wait_for_words
 from helpers.store_samples import points
 from helpers.tui_samples import grid_of_runs
-from labbench.charts.ticks import FARTHEST, NARROWEST
+from labbench.charts.ticks import MAX_AXIS_VALUE, MIN_AXIS_EXTENT
 from labbench.records import Finished, NewRun, Points, Started
 from labbench.store.writer import Writer
 from labbench.tui.charts.panel import ChartPanel
@@ -105,12 +105,12 @@ def test_the_mouse_reads_where_it_is_and_the_crosshair_comes_back_when_it_leaves
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "h", "h")
         await pilot.hover(Chart, offset=(30, 10))
-        await settled(pilot)
+        await settle(pilot)
         pointed = crosshair(screen(pilot))
         assert pointed is not None
         assert float(pointed) < 12
-        await pilot.hover("TopLine")
-        await settled(pilot)
+        await pilot.hover("TopBar")
+        await settle(pilot)
         assert crosshair(screen(pilot)) == "19"
 
     use(database, look)
@@ -172,15 +172,15 @@ def test_the_wheel_zooms_and_a_drag_draws_a_box(database: Path) -> None:
         x, y = region.x + 40, region.y + 10
         event = MouseScrollUp(target, 40, 10, 0, 0, 0, False, False, False, screen_x=x, screen_y=y)
         target.post_message(event)
-        await settled(pilot)
+        await settle(pilot)
         assert panel(pilot).settings.window is not None
         await press(pilot, "=")
         await pilot.mouse_down(Chart, offset=(30, 5))
         await pilot.hover(Chart, offset=(60, 15))
-        await settled(pilot)
+        await settle(pilot)
         assert chart(pilot).view.box is not None
         await pilot.mouse_up(Chart, offset=(60, 15))
-        await settled(pilot)
+        await settle(pilot)
         assert chart(pilot).view.box is None
         left, right = panel(pilot).settings.window
         assert 5 < left < right < 16
@@ -196,16 +196,16 @@ def test_zooming_in_on_a_long_run_reads_its_points_and_keeps_the_smoothing(long_
         await press(pilot, "s", "s", "s")
         [line] = panel(pilot).lines_of("loss")
         assert line.series.buckets.n.max() > 20
-        from labbench.charts.series import smoothed
+        from labbench.charts.series import smooth_series
         from labbench.charts.smoothing_spec import Smoothing
 
-        far = smoothed(line.series, Smoothing("ema", 0.999))
+        far = smooth_series(line.series, Smoothing("ema", 0.999))
         await press(pilot, "h", *["H"] * 6, *["+"] * 8)
         [line] = panel(pilot).lines_of("loss")
         left, right = panel(pilot).settings.window
         inside = (line.series.x >= left) & (line.series.x <= right)
         assert inside.sum() > 0.9 * (right - left), "nearly every point of the window, more than the screen has dots"
-        near = smoothed(line.series, Smoothing("ema", 0.999))
+        near = smooth_series(line.series, Smoothing("ema", 0.999))
         places = near[0][inside]
         np.testing.assert_allclose(near[1][inside], np.interp(places, *far), atol=0.01)
 
@@ -225,7 +225,7 @@ def test_follow_stays_at_the_newest_steps(tmp_path: Path) -> None:
             assert "following" in await press(pilot, "F")
             assert chart(pilot).view.window == pytest.approx((99 * 0.75, 99))
             writer.write([points(run, "loss", dict.fromkeys(range(100, 200), 0.01))])
-            await shown(pilot, "180")
+            await wait_for_words(pilot, "180")
             assert chart(pilot).view.window == pytest.approx((199 * 0.75, 199))
 
         use(path, look)
@@ -274,12 +274,12 @@ def test_groups_over_seeds_have_a_mean_a_band_and_the_number_of_runs(database: P
 
 
 def test_many_runs_are_gathered_by_themselves(tmp_path: Path) -> None:
-    from labbench.charts.view import gathered
+    from labbench.charts.view import resolve_display
 
-    assert gathered("auto", 30, 30) == "runs"
-    assert gathered("auto", 31, 10) == "groups"
-    assert gathered("auto", 31, 31) == "density"
-    assert gathered("runs", 500, 500) == "runs"
+    assert resolve_display("auto", 30, 30) == "runs"
+    assert resolve_display("auto", 31, 10) == "groups"
+    assert resolve_display("auto", 31, 31) == "density"
+    assert resolve_display("runs", 500, 500) == "runs"
 
 
 def test_how_a_run_ended_is_marked_where_it_ended(database: Path) -> None:
@@ -325,7 +325,7 @@ def test_the_ways_to_look_are_kept_and_restored(database: Path) -> None:
         kept = panel(pilot).state()
         await press(pilot, "y", "s", "<", "=", "x")
         panel(pilot).restore(kept)
-        await settled(pilot)
+        await settle(pilot)
         assert panel(pilot).state() == kept
         panel(pilot).restore({"layout": "x", "window": [3], "log": [1], "smoothing": 7, "x_axis": "nope"})
 
@@ -370,7 +370,7 @@ def test_the_x_axis_can_be_changed_where_no_run_has_epochs(database: Path, size:
 def test_an_axis_is_not_made_longer_than_numbers_are(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "y", *focused(*["shift+down"] * 14))
-        assert panel(pilot).settings.heights["val/loss"] == pytest.approx((NARROWEST, FARTHEST))
+        assert panel(pilot).settings.heights["val/loss"] == pytest.approx((MIN_AXIS_EXTENT, MAX_AXIS_VALUE))
         now = await press(pilot, *["shift+up"] * 80)
         assert "┤" in now
 
@@ -380,7 +380,7 @@ def test_an_axis_is_not_made_longer_than_numbers_are(database: Path) -> None:
 def test_a_crosshair_at_0_is_not_on_a_logarithmic_axis(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "x", "x", "tab", "l", *["H"] * 30)
-        panel(pilot)._cross_at(0.0)
+        panel(pilot)._move_crosshair(0.0)
         await press(pilot, "X", "plus", "plus", "h", "left_square_bracket", *["H"] * 30, "plus", "minus")
         assert panel(pilot).crosshair != 0.0
 

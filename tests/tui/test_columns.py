@@ -8,7 +8,7 @@ from dataclasses import replace
 from labbench.metrics import metric_rank
 from labbench.records import MetricSummary, RunRecord
 from labbench.tui.session import Marks
-from labbench.tui.widgets.columns import Column, Contents, Layout, delta, run_columns
+from labbench.tui.widgets.columns import ColumnContext, ColumnLayout, RunColumn, format_delta, run_columns
 
 RUN = RunRecord(
     id=1,
@@ -21,12 +21,12 @@ RUN = RunRecord(
 )
 
 
-CONTENTS = Contents(["lr", "batchnorm", "optimizer", "momentum"], ["epochs"], "val/loss", {"val/loss": "min"})
+CONTENTS = ColumnContext(["lr", "batchnorm", "optimizer", "momentum"], ["epochs"], "val/loss", {"val/loss": "min"})
 
 
-def shown(contents: Contents, layout: Layout | None = None) -> list[Column]:
-    layout = layout or Layout()
-    return [column for column in layout.arrange(run_columns(contents)) if layout.shows(column)]
+def shown(contents: ColumnContext, layout: ColumnLayout | None = None) -> list[RunColumn]:
+    layout = layout or ColumnLayout()
+    return [column for column in layout.arrange(run_columns(contents)) if layout.is_shown(column)]
 
 
 def cells(run: RunRecord) -> dict[str, str]:
@@ -63,7 +63,7 @@ def test_a_metric_without_finite_values_is_nan_and_has_no_best() -> None:
 
 def test_other_metrics_follow_with_their_best_and_axes_are_left_out() -> None:
     metrics = {"epoch": "max", "train/loss": "min", "val/accuracy": "max", "val/loss": "min", "time/compute_s": "max"}
-    titles = [column.title for column in shown(Contents(metric="val/loss", metrics=metrics))]
+    titles = [column.title for column in shown(ColumnContext(metric="val/loss", metrics=metrics))]
     assert titles == ["name", "val/loss", "best", "@", "curve", "val/accuracy", "train/loss", "took", "age"]
 
 
@@ -73,28 +73,28 @@ def test_metrics_are_ranked_by_what_they_say_of_a_run() -> None:
 
 
 def test_a_column_grows_to_what_it_shows_and_never_shrinks() -> None:
-    column = Column("lr", "lr", "lr", lambda run: str(run.config["lr"]))
-    column.learn(["0.1", "10"])
-    assert [column.fitted(cell) for cell in ("0.1", "10")] == [" 0.1", "10  "]
-    column.learn(["0.001"])
+    column = RunColumn("lr", "lr", "lr", lambda run: str(run.config["lr"]))
+    column.widen_for(["0.1", "10"])
+    assert [column.fit_cell(cell) for cell in ("0.1", "10")] == [" 0.1", "10  "]
+    column.widen_for(["0.001"])
     assert column.width == 6
-    column.learn(["1"])
+    column.widen_for(["1"])
     assert column.width == 6
     assert column.heading() == "    lr"
     column.fixed_width = 3
-    assert (column.fitted("0.001"), column.heading()) == ("0.…", " lr")
+    assert (column.fit_cell("0.001"), column.heading()) == ("0.…", " lr")
 
 
 def test_a_column_of_words_is_flush_left() -> None:
-    column = Column("optimizer", "optimizer", "optimizer", lambda run: run.config["optimizer"], words=True)
-    column.learn(["adam"])
-    assert column.fitted("adam") == "adam     "
+    column = RunColumn("optimizer", "optimizer", "optimizer", lambda run: run.config["optimizer"], words=True)
+    column.widen_for(["adam"])
+    assert column.fit_cell("adam") == "adam     "
     assert column.heading() == "optimizer"
 
 
 def test_chosen_columns_come_in_the_chosen_order_and_new_ones_beside_their_neighbours() -> None:
-    few = Contents(["lr", "seed"], [], "val/loss", {"val/loss": "min"})
-    layout = Layout(
+    few = ColumnContext(["lr", "seed"], [], "val/loss", {"val/loss": "min"})
+    layout = ColumnLayout(
         order=("age", "config:lr", "name", "metric:best", "config:seed", "metric:last", "took"),
         hidden=frozenset({"metric:step", "metric:spark"}),
         shown=frozenset({"key"}),
@@ -114,7 +114,11 @@ def test_the_baseline_gives_every_run_its_distance() -> None:
     assert column.cell(RUN) == "base"
     assert column.cell(replace(RUN, key="other", summary={"val/loss": worse})) == "▼ +0.0211"
     assert column.cell(replace(RUN, key="other", summary={})) == ""
-    assert [delta(1.0, 2.0, "min"), delta(1.0, 2.0, "max"), delta(2.0, 2.0, "max")] == ["▲ −1", "▼ −1", "= 0"]
+    assert [format_delta(1.0, 2.0, "min"), format_delta(1.0, 2.0, "max"), format_delta(2.0, 2.0, "max")] == [
+        "▲ −1",
+        "▼ −1",
+        "= 0",
+    ]
 
 
 def test_marked_runs_get_the_first_free_slot() -> None:
@@ -136,6 +140,6 @@ def test_marked_runs_get_the_first_free_slot() -> None:
 def test_an_edit_is_about_the_marked_runs_only_from_one_of_them() -> None:
     marks = Marks()
     marks.add(["a", "b"])
-    assert marks.concerned(["a"]) == ["a", "b"]
-    assert marks.concerned(["c"]) == ["c"]
-    assert marks.concerned([]) == []
+    assert marks.selected_keys(["a"]) == ["a", "b"]
+    assert marks.selected_keys(["c"]) == ["c"]
+    assert marks.selected_keys([]) == []

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.golden import LARGE, screen, settled
-from labbench.cli.tui import FIRST_SEEN
+from helpers.golden import LARGE, screen, settle
+from labbench.cli.tui import EXAMPLE_FILTER
 from labbench.tui import run_app
 from labbench.tui.app import LabbenchApp
 
@@ -24,17 +24,17 @@ def test_the_example_begins_with_one_experiment_and_then_as_it_was_left(
     def run(app: LabbenchApp) -> None:
         async def look() -> None:
             async with app.run_test(size=LARGE) as pilot:
-                await settled(pilot)
+                await settle(pilot)
                 seen.append(screen(pilot))
                 await pilot.press("f", "ctrl+u", "enter")  # an empty filter
-                await settled(pilot)
+                await settle(pilot)
 
         asyncio.run(look())
 
     monkeypatch.setattr(LabbenchApp, "run", run)
     for _ in range(2):
-        run_app(EXAMPLE, first={"filter": FIRST_SEEN})
+        run_app(EXAMPLE, first={"filter": EXAMPLE_FILTER})
     first, again = seen
-    assert f"filter  {FIRST_SEEN}" in first
+    assert f"filter  {EXAMPLE_FILTER}" in first
     assert "189 of 295" in first
     assert "all runs" in again

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbench.tui.groups import Group, Mean, group, mean_of, sort_groups
+from labbench.tui.groups import RunGroup, SampleStats, group_rows, sample_stats, sort_groups
 
 BEST = "best(val/loss)"
 ROWS = [
@@ -20,8 +20,8 @@ ROWS = [
 ]
 
 
-def groups(*opened: str) -> list[Group]:
-    return group(ROWS, ["optimizer", "bn"], [BEST], opened=opened)
+def groups(*opened: str) -> list[RunGroup]:
+    return group_rows(ROWS, ["optimizer", "bn"], [BEST], opened=opened)
 
 
 def test_every_run_is_in_one_group_and_groups_come_as_their_first_runs_do() -> None:
@@ -29,8 +29,8 @@ def test_every_run_is_in_one_group_and_groups_come_as_their_first_runs_do() -> N
     assert (adam.keys, sgd.keys, odd.keys) == (("a0", "a1"), ("s0", "s1"), ("q0",))
     assert adam.settings == {"optimizer": "adam", "bn": True}
     assert adam.statuses == {"finished": 1, "failed": 1}
-    assert adam.means == {BEST: Mean(2, 2.0, math.sqrt(2))}
-    assert sgd.means == {BEST: Mean(1, 2.0, None)}
+    assert adam.means == {BEST: SampleStats(2, 2.0, math.sqrt(2))}
+    assert sgd.means == {BEST: SampleStats(1, 2.0, None)}
     assert odd.means == {}
 
 
@@ -43,7 +43,7 @@ def test_a_group_says_what_it_is_and_whether_it_is_open() -> None:
 
 def test_groups_are_sorted_by_their_means_and_those_without_come_last() -> None:
     rows = [("a", "[1]", "finished", 5.0), ("b", "[2]", "queued", None), ("c", "[3]", "finished", 1.0)]
-    found = group(rows, ["k"], [BEST], opened=())
+    found = group_rows(rows, ["k"], [BEST], opened=())
     assert [one.keys[0] for one in sort_groups(found, BEST, descending=False)] == ["c", "a", "b"]
     assert [one.keys[0] for one in sort_groups(found, BEST, descending=True)] == ["a", "c", "b"]
     assert sort_groups(found, "name", descending=True) == found
@@ -53,7 +53,7 @@ def test_groups_are_sorted_by_their_means_and_those_without_come_last() -> None:
 def test_the_spread_is_the_standard_deviation(values: list[float]) -> None:
     import numpy as np
 
-    mean = mean_of([*values, None, math.nan, "word"])
+    mean = sample_stats([*values, None, math.nan, "word"])
     assert mean is not None
     assert mean.spread is not None
     assert math.isclose(mean.mean, float(np.mean(values)), rel_tol=1e-9, abs_tol=1e-6)
@@ -62,7 +62,7 @@ def test_the_spread_is_the_standard_deviation(values: list[float]) -> None:
 
 @pytest.mark.parametrize("factor", [1e300, 1e-300, 2.0**1023])
 def test_the_mean_of_huge_and_tiny_numbers_is_that_of_others_times_a_factor(factor: float) -> None:
-    plain, far = mean_of([0.25, 0.5, 0.75]), mean_of([0.25 * factor, 0.5 * factor, 0.75 * factor])
+    plain, far = sample_stats([0.25, 0.5, 0.75]), sample_stats([0.25 * factor, 0.5 * factor, 0.75 * factor])
     assert plain is not None
     assert far is not None
     assert far.mean == pytest.approx(plain.mean * factor)

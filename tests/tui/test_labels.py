@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from labbench.records import RunRecord
-from labbench.tui.charts.labels import group_labels, labels
+from labbench.tui.charts.labels import group_labels, run_labels
 
 RUN = RunRecord(1, "k3f9", "adam lr=0.1", "optimizers", "finished", {"optimizer": "adam", "lr": 0.1})
 
@@ -18,7 +18,7 @@ def runs_of(*named: tuple[str, dict[str, Any]]) -> list[RunRecord]:
 def test_labels_leave_out_the_words_that_all_runs_share() -> None:
     def named(*names: str) -> list[str]:
         runs = [replace(RUN, key=f"key{number}", name=name) for number, name in enumerate(names)]
-        return list(labels(runs).values())
+        return list(run_labels(runs).values())
 
     assert named("adam lr=0.1 s0", "adam lr=0.01 s0") == ["lr=0.1", "lr=0.01"]
     assert named("adam lr=0.1", "sgd lr=0.1 bn") == ["adam", "sgd bn"]
@@ -30,7 +30,7 @@ def test_labels_leave_out_the_words_that_all_runs_share() -> None:
 
 def test_config_keys_that_differ_and_that_no_name_tells_stand_behind_it() -> None:
     runs = runs_of(("baseline", {"lr": 0.1, "seed": 0}), ("second try", {"lr": 0.01, "seed": 0}))
-    assert list(labels(runs).values()) == ["baseline lr=0.1", "second try lr=0.01"]
+    assert list(run_labels(runs).values()) == ["baseline lr=0.1", "second try lr=0.01"]
 
 
 def test_what_a_name_leaves_out_because_it_is_off_is_not_said_again() -> None:
@@ -38,14 +38,14 @@ def test_what_a_name_leaves_out_because_it_is_off_is_not_said_again() -> None:
     runs = runs_of(
         ("lr=0.1 s0", plain), ("lr=0.1 bn drop=0.5 s1", plain | {"batchnorm": True, "seed": 1, "dropout": 0.5})
     )
-    assert list(labels(runs).values()) == ["s0", "bn drop=0.5 s1"]
+    assert list(run_labels(runs).values()) == ["s0", "bn drop=0.5 s1"]
 
 
 def test_runs_that_differ_by_their_seed_form_a_group_named_by_what_they_share() -> None:
     runs = runs_of(
         *((f"{name} lr=0.1 s{seed}", {"optimizer": name, "seed": seed}) for name in ("adam", "sgd") for seed in (0, 1))
     )
-    assert list(group_labels(runs, labels(runs)).values()) == ["adam", "adam", "sgd", "sgd"]
+    assert list(group_labels(runs, run_labels(runs)).values()) == ["adam", "adam", "sgd", "sgd"]
 
 
 def test_groups_of_one_name_stay_apart() -> None:

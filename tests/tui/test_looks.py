@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import SMALL, press, screen, settled, use
+from helpers.golden import SMALL, press, screen, settle, use
 from helpers.tui_samples import grid_of_runs
-from labbench.charts.glyphs import GLYPHS, STATUS_LOOKS
+from labbench.charts.glyphs import SERIES_GLYPHS, STATUS_GLYPHS
 from labbench.tui.app import LabbenchApp
-from labbench.tui.line_filters import AsciiFilter, as_ascii, needs_ascii
-from labbench.tui.theme import CONTRAST, DARK, LIGHT, SERIES, SERIES_CONTRAST, THEMES
+from labbench.tui.line_filters import AsciiFilter, needs_ascii, to_ascii
+from labbench.tui.theme import CONTRAST, CONTRAST_SERIES_COLOURS, DARK, LIGHT, SERIES_COLOURS, THEMES
 from labbench.tui.widgets.run_table import RunsTable
 
 SIGHTS = {  # Machado, Oliveira and Fernandes 2009: what is seen of linear RGB without one kind of cone
@@ -28,7 +28,7 @@ TO_CONES = [[0.41222, 0.53633, 0.05145], [0.2119, 0.6807, 0.1074], [0.0883, 0.28
 TO_OKLAB = [[0.21045, 0.79362, -0.00407], [1.978, -2.42859, 0.45059], [0.0259, 0.78277, -0.80868]]
 PALETTES = pytest.mark.parametrize(
     ("colours", "theme"),
-    [(SERIES[True], DARK), (SERIES[False], LIGHT), (SERIES_CONTRAST, CONTRAST)],
+    [(SERIES_COLOURS[True], DARK), (SERIES_COLOURS[False], LIGHT), (CONTRAST_SERIES_COLOURS, CONTRAST)],
     ids=["dark", "light", "contrast"],
 )
 
@@ -64,11 +64,11 @@ def test_series_stand_out_from_their_background(colours, theme) -> None:
 
 
 def test_every_glyph_of_a_series_has_an_ascii_character() -> None:
-    for glyph in GLYPHS + "".join(look.glyph for look in STATUS_LOOKS.values()):
-        assert as_ascii(glyph).isascii()
-        assert as_ascii(glyph) != "?" or glyph == "?"
-    assert as_ascii("⠑⢄⡇⠉⣀⣿ ") == "\\\\|'_# "
-    assert as_ascii("学 é") == "?? ?"
+    for glyph in SERIES_GLYPHS + "".join(look.glyph for look in STATUS_GLYPHS.values()):
+        assert to_ascii(glyph).isascii()
+        assert to_ascii(glyph) != "?" or glyph == "?"
+    assert to_ascii("⠑⢄⡇⠉⣀⣿ ") == "\\\\|'_# "
+    assert to_ascii("学 é") == "?? ?"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_theme_chosen_while_the_table_is_painted_colours_all_of_it(tmp_path: P
         app = LabbenchApp(tmp_path / "runs.db")
         async with app.run_test(size=SMALL) as pilot:
             app.theme = theme
-            await settled(pilot)
+            await settle(pilot)
             table = app.screen.query_one(RunsTable)
             lead = next(iter(table.render_line(0)))
             assert lead.style is not None

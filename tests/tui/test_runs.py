@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import SMALL, press, row_of, screen, settled, shown, type_in, use
+from helpers.golden import SMALL, press, row_of, screen, settle, type_in, use, wait_for_words
 from helpers.store_samples import points, start
 from helpers.tui_samples import grid_of_runs, many_runs
 from labbench.errors import InputError
@@ -124,10 +124,10 @@ def test_a_click_on_a_title_sorts_and_one_on_a_row_goes_there(database: Path) ->
     async def look(pilot: Pilot[None]) -> None:
         heading = next(line for line in screen(pilot).splitlines() if "name" in line and "best" in line)
         await pilot.click("RunsTable", offset=(heading.index("optimizer") + 1, 1))
-        await settled(pilot)
+        await settle(pilot)
         assert "sorted by optimizer ▲" in screen(pilot)
         await pilot.click("RunsTable", offset=(10, 4))
-        await settled(pilot)
+        await settle(pilot)
         assert legend_of(screen(pilot)) == [f"▸ {names_of(screen(pilot))[2]}"]
 
     use(database, look)
@@ -290,12 +290,12 @@ def test_what_somebody_writes_appears_without_a_key_and_the_cursor_stays_on_its_
             [run] = start(writer, 1, experiment="later")
             events = [Started(run.key, run.attempt, "box", os.getpid(), "cpu")]
             writer.write([*events, points(run, "val/loss", [0.5, 0.03])])
-            now = await shown(pilot, "◐ 1 running")
+            now = await wait_for_words(pilot, "◐ 1 running")
             assert "2 experiments" in now
             assert "run 0" in table_of(now)[0]
             assert re.search(r"\d+ %", now.splitlines()[0])
             writer.write([points(run, "val/loss", {2: 0.02}), Finished(run.key, run.attempt, "finished", "done")])
-        now = await shown(pilot, "✓ 8 finished")
+        now = await wait_for_words(pilot, "✓ 8 finished")
         assert "★0.0200" in row_of(now, "run 0")
         assert legend_of(now) == ["● adam lr=0.01 s1"]
 
@@ -306,7 +306,7 @@ def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert "no runs yet" in screen(pilot)
         many_runs(tmp_path / "runs.db", 3)
-        assert "run 2" in await shown(pilot, "run 2")
+        assert "run 2" in await wait_for_words(pilot, "run 2")
 
     use(tmp_path / "runs.db", look, size=SMALL)
 
@@ -314,7 +314,7 @@ def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
 def test_a_database_that_goes_wrong_is_said_in_one_line_until_it_is_read(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         database.write_bytes(b"not a database at all, but long enough to look at" * 100)
-        assert "this is not an SQLite database" in await shown(pilot, "SQLite")
+        assert "this is not an SQLite database" in await wait_for_words(pilot, "SQLite")
         assert "this is not an SQLite database" not in await press(pilot, "escape")
 
     use(database, look)
@@ -330,7 +330,7 @@ def test_the_palette_finds_actions_by_their_words(database: Path) -> None:
         await pilot.pause(0.5)
         assert "Logarithmic or linear y axis" in screen(pilot)
         await press(pilot, "enter")
-        assert "val/loss  log y" in await shown(pilot, "log y ·")
+        assert "val/loss  log y" in await wait_for_words(pilot, "log y ·")
 
     use(database, look)
 

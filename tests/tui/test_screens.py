@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import LARGE, SMALL, compare, press, screen, settled, shown, type_in, use
+from helpers.golden import LARGE, SMALL, compare, press, screen, settle, type_in, use, wait_for_words
 from helpers.store_samples import points, start
-from helpers.tui_samples import grid_of_runs, leave_portraits, many_runs
+from helpers.tui_samples import grid_of_runs, many_runs, write_portraits
 from labbench.records import Failed, Finished, Log, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -142,7 +142,7 @@ def test_failures_stand_with_the_last_line_of_their_traceback_and_are_tried_agai
         now = await press(pilot, "tab", "enter")
         assert "Traceback (most recent call last):" in now
         await press(pilot, "escape", "r")
-        assert "nothing has failed" in await shown(pilot, "nothing has failed")
+        assert "nothing has failed" in await wait_for_words(pilot, "nothing has failed")
 
     use(database, look)
     with Reader(database) as reader:
@@ -179,7 +179,7 @@ def test_a_run_that_trains_is_seen_and_stopped_from_the_grid(tmp_path: Path) -> 
         now = await press(pilot, "3")
         assert "1 training on" in now
         await press(pilot, "tab", "K")
-        assert "asked to stop: run 0" in await shown(pilot, "asked to stop")
+        assert "asked to stop: run 0" in await wait_for_words(pilot, "asked to stop")
 
     use(database, look)
     with Writer(database) as writer:
@@ -217,7 +217,7 @@ def test_why_waits_for_runs_to_end(tmp_path: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert "no run has ended yet" in await press(pilot, "4")
         grid_of_runs(tmp_path / "runs.db")
-        assert "best: adam" in await shown(pilot, "best: adam")
+        assert "best: adam" in await wait_for_words(pilot, "best: adam")
 
     use(tmp_path / "runs.db", look)
 
@@ -238,7 +238,7 @@ def test_pictures_of_the_network_stand_beside_the_facts_or_in_their_place(
     database: Path, size: tuple[int, int]
 ) -> None:
     with Reader(database) as reader:
-        leave_portraits(database, reader.runs(None))
+        write_portraits(database, reader.runs(None))
 
     async def look(pilot: Pilot[None]) -> None:
         before = await press(pilot, "enter")
@@ -268,7 +268,7 @@ def test_output_is_followed_and_searched(tmp_path: Path) -> None:
             assert "│100 % " in now
             assert "50 %" not in now
             writer.write([Log(run.key, 1, "warning: \x1b[31mslow\x1b[0m\n"), Finished(run.key, 1, "finished", "done")])
-            now = await shown(pilot, "slow")
+            now = await wait_for_words(pilot, "slow")
             assert "warning: ␛[31mslow␛[0m" in now
             await press(pilot, "slash")
             await type_in(pilot, "EPOCH 42")
@@ -285,8 +285,8 @@ def test_a_run_that_is_deleted_meanwhile_says_so(database: Path) -> None:
         await press(pilot, "enter")
         with Writer(database) as writer, Reader(database) as reader:
             writer.remove([reader.find("adam lr=1 s1").key])
-        assert "this run was deleted" in await shown(pilot, "was deleted")
-        await settled(pilot)
+        assert "this run was deleted" in await wait_for_words(pilot, "was deleted")
+        await settle(pilot)
         assert "11 runs" in await press(pilot, "escape")
 
     use(database, look)
@@ -311,7 +311,7 @@ def test_the_tabs_in_the_top_line_are_clicked(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         top = screen(pilot).splitlines()[0]
         await pilot.click(offset=(top.index("why") + 1, 0))
-        await settled(pilot)
+        await settle(pilot)
         assert "best: adam" in screen(pilot)
 
     use(database, look)
@@ -323,7 +323,7 @@ def test_pictures_do_without_colours_and_without_unicode(
 ) -> None:
     monkeypatch.setenv(name, "1")
     with Reader(database) as reader:
-        leave_portraits(database, reader.runs(None))
+        write_portraits(database, reader.runs(None))
 
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "enter")
@@ -347,7 +347,7 @@ def test_a_run_without_pictures_says_how_they_come_about_and_p_again_brings_the_
 
 def test_pictures_are_scrolled_and_a_search_goes_back_to_the_output(database: Path) -> None:
     with Reader(database) as reader:
-        leave_portraits(database, reader.runs(None))
+        write_portraits(database, reader.runs(None))
 
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "enter")

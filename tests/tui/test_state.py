@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from textual.pilot import Pilot
 
-from helpers.golden import press, row_of, screen, settled, shown, type_in
+from helpers.golden import press, row_of, screen, settle, type_in, wait_for_words
 from helpers.tui_samples import grid_of_runs
 from labbench.errors import InputError
 from labbench.tui import run_app
 from labbench.tui.app import LabbenchApp
-from labbench.tui.saved_state import Kept, state_file
+from labbench.tui.saved_state import SavedState, state_file
 from labbench.tui.session import Session
 
 
@@ -35,9 +35,9 @@ def use(path: Path, script: Callable[[Pilot[None]], Awaitable[None]], *, view: s
     """Open the database as the program does: with what was kept of it."""
 
     async def run() -> None:
-        app = LabbenchApp(path, view=view, kept=Kept(path))
+        app = LabbenchApp(path, view=view, saved_state=SavedState(path))
         async with app.run_test(size=(160, 40), notifications=True) as pilot:
-            await settled(pilot)
+            await settle(pilot)
             await script(pilot)
 
     asyncio.run(run())
@@ -81,7 +81,7 @@ def test_a_view_is_saved_under_a_name_and_opened_by_it(database: Path) -> None:
         await type_in(pilot, "only sgd")
         await pilot.pause(0.5)
         await press(pilot, "enter")
-        assert "6 of 12" in await shown(pilot, "6 of 12")
+        assert "6 of 12" in await wait_for_words(pilot, "6 of 12")
         await press(pilot, "f", *["backspace"] * 13)
         await press(pilot, "enter")
 
@@ -98,8 +98,8 @@ def test_every_database_has_its_own_state(database: Path, tmp_path: Path) -> Non
     assert state_file(database) != state_file(tmp_path / "other.db")
     assert state_file(database).is_relative_to(tmp_path / "state")
     use(database, arrange)
-    assert Kept(tmp_path / "other.db").last == {}
-    assert Kept(database).last["filter"] == "optimizer=sgd"
+    assert SavedState(tmp_path / "other.db").last == {}
+    assert SavedState(database).last["filter"] == "optimizer=sgd"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_whatever_a_state_says_can_be_restored(kept: dict[str, Any]) -> None:
 
 
 def test_a_sort_that_there_is_not_any_more_is_forgotten(database: Path) -> None:
-    kept = Kept(database)
+    kept = SavedState(database)
     kept.save({"sort": "best(gone)", "marks": {"nobody": 3}, "baseline": "nobody"})
 
     async def look(pilot: Pilot[None]) -> None:
@@ -200,7 +200,7 @@ def test_the_view_is_saved_as_csv_text_and_picture(database: Path) -> None:
 
     async def shown_after(pilot: Pilot[None], kind: str) -> str:
         await save_as(pilot, kind)
-        return await shown(pilot, "saved:")
+        return await wait_for_words(pilot, "saved:")
 
     use(database, look)
     with (database.parent / "runs-runs.csv").open(newline="") as file:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import press, row_of, screen, settled, shown, type_in, use
+from helpers.golden import press, row_of, screen, settle, type_in, use, wait_for_words
 from helpers.tui_samples import grid_of_runs
 from labbench.errors import StoreError
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.tui import edits
-from labbench.tui.edits import Change
+from labbench.tui.edits import DatabaseChange
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_deleted_run_gives_its_colour_back(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "j", "space")
         await choose(pilot, "D", "yes")
-        assert "deleted adam lr=0.01 s0" in await shown(pilot, "deleted")
+        assert "deleted adam lr=0.01 s0" in await wait_for_words(pilot, "deleted")
         assert pilot.app.session.marks == {}
         assert "● ✓ adam lr=0.01 s1" in await press(pilot, "space")
 
@@ -178,7 +178,7 @@ def test_tags_are_put_on_and_the_last_edit_is_undone(database: Path) -> None:
         await press(pilot, "t")
         await type_in(pilot, "best good")
         await press(pilot, "enter")
-        assert "+best +good: adam lr=1 s1" in await shown(pilot, "+good")
+        assert "+best +good: adam lr=1 s1" in await wait_for_words(pilot, "+good")
         await press(pilot, "C")
         await type_in(pilot, "tags")
         assert "✓ tags" in screen(pilot)
@@ -195,7 +195,7 @@ def test_tags_are_put_on_and_the_last_edit_is_undone(database: Path) -> None:
         with Reader(database) as reader:
             assert reader.find("adam lr=1 s1").tags == ()
         await press(pilot, "u")
-        assert "nothing to undo" in await shown(pilot, "nothing to undo")
+        assert "nothing to undo" in await wait_for_words(pilot, "nothing to undo")
 
     use(database, look)
 
@@ -247,7 +247,7 @@ def test_nothing_is_deleted_unless_somebody_says_yes(database: Path) -> None:
 def test_a_failed_run_is_put_back_into_the_queue_and_a_queued_one_stopped(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "r")
-        assert "nothing here has failed" in await shown(pilot, "nothing here")
+        assert "nothing here has failed" in await wait_for_words(pilot, "nothing here")
         await press(pilot, "f")
         await type_in(pilot, "status=failed")
         await press(pilot, "enter", "r")
@@ -292,7 +292,7 @@ def test_the_cell_and_the_command_of_a_run_go_to_the_clipboard(database: Path) -
         await choose(pilot, "Y", "cell of best")
         assert pilot.app.clipboard == "0.0545"
         await choose(pilot, "Y", "command")
-        await settled(pilot)
+        await settle(pilot)
         only = "--only 'optimizer=adam lr=1.0 seed=1'"
         assert pilot.app.clipboard == f"labbench --db {database} run optimizers.toml {only}"
 
@@ -310,7 +310,7 @@ def test_a_dialog_that_is_only_looked_at_changes_nothing(database: Path) -> None
         await press(pilot, "enter")
         assert "a␉name" in await press(pilot, "R")
         await press(pilot, "enter", "u")
-        assert "nothing to undo" in await shown(pilot, "nothing to undo")
+        assert "nothing to undo" in await wait_for_words(pilot, "nothing to undo")
 
     use(database, look)
     with Reader(database) as reader:
@@ -324,7 +324,7 @@ def test_undo_after_what_cannot_be_undone_says_so_and_leaves_older_edits_alone(d
         await press(pilot, "enter", "j")
         await choose(pilot, "D", "yes")
         await press(pilot, "u")
-        assert "cannot be undone: deleted adam lr=0.01 s0" in await shown(pilot, "cannot be undone")
+        assert "cannot be undone: deleted adam lr=0.01 s0" in await wait_for_words(pilot, "cannot be undone")
         with Reader(database) as reader:
             assert reader.find("adam lr=1 s1").tags == ("foo",)
         await press(pilot, "u")
@@ -335,7 +335,7 @@ def test_undo_after_what_cannot_be_undone_says_so_and_leaves_older_edits_alone(d
 
 
 def test_an_undo_that_cannot_be_written_can_be_tried_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, change: Change) -> None:
+    def full(path: Path, change: DatabaseChange) -> None:
         raise StoreError("the disk is full")
 
     async def look(pilot: Pilot[None]) -> None:
@@ -343,7 +343,7 @@ def test_an_undo_that_cannot_be_written_can_be_tried_again(database: Path, monke
         await type_in(pilot, "foo")
         await press(pilot, "enter")
         with monkeypatch.context() as patched:
-            patched.setattr(edits, "write", full)
+            patched.setattr(edits, "apply_change", full)
             assert "the disk is full" in await press(pilot, "u")
         await press(pilot, "u")
 

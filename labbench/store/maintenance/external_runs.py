@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from labbench.records import Config
-from labbench.store.queries.run_rows import config_json, storable
-from labbench.store.recording.events import metric_id_of
-from labbench.store.recording.queue import experiment_id_of, new_key
+from labbench.store.queries.run_rows import config_json, storable_text
+from labbench.store.recording.events import ensure_metric
+from labbench.store.recording.queue import ensure_experiment, new_key
 from labbench.store.series.points import add_points
 
 _KEY = re.compile("[a-z][a-z0-9]{7}")
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignRun:
+class ImportedRun:
     """A run as its source tells of it."""
 
     source: str
     """The kind of source, `csv`."""
-    word: str
+    hint: str
     """What it is called there and nothing else is."""
     name: str
     experiment: str
@@ -49,30 +49,30 @@ class Import:
         self.n_known = 0
         """Runs that are here already."""
 
-    def begin(self, run: ForeignRun) -> int | None:
+    def begin(self, run: ImportedRun) -> int | None:
         """The id of the run, which is made if it is not here; None where it is here and did not come by an import."""
-        identity = hashlib.sha256(f"import {run.source} {run.word}".encode("utf-8", "replace")).hexdigest()
-        experiment_id = experiment_id_of(self._connection, run.experiment)
+        identity = hashlib.sha256(f"import {run.source} {run.hint}".encode("utf-8", "replace")).hexdigest()
+        experiment_id = ensure_experiment(self._connection, run.experiment)
         query = "SELECT id FROM runs WHERE experiment_id = ? AND identity = ? AND origin = 'import'"
         row = self._connection.execute(query, (experiment_id, identity)).fetchone()
         if row is not None:
             self.n_known += 1
             return int(row[0])
         query = "SELECT name, experiment_id FROM runs WHERE key = ?"
-        holder = self._connection.execute(query, (storable(run.word),)).fetchone()
-        if holder == (storable(run.name), experiment_id):  # exported from here
+        holder = self._connection.execute(query, (storable_text(run.hint),)).fetchone()
+        if holder == (storable_text(run.name), experiment_id):  # exported from here
             self.n_known += 1
             return None
         self.n_new += 1
-        is_key = holder is None and _KEY.fullmatch(run.word)
-        return self._insert(run, run.word if is_key else new_key(self._connection), experiment_id, identity)
+        is_key = holder is None and _KEY.fullmatch(run.hint)
+        return self._insert(run, run.hint if is_key else new_key(self._connection), experiment_id, identity)
 
     def add(
         self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
     ) -> None:
         """Points of a run; `times` in milliseconds since its start. Those of a step that is here replace it."""
         if metric not in self._metric_ids:
-            self._metric_ids[metric] = metric_id_of(self._connection, metric)
+            self._metric_ids[metric] = ensure_metric(self._connection, metric)
         metric_id = self._metric_ids[metric]
         # what is here as it is coming is left alone: to write it again would rebuild the series
         query = "SELECT step, time_ms, value FROM points WHERE run_id = ? AND metric_id = ? AND step BETWEEN ? AND ?"
@@ -86,11 +86,11 @@ class Import:
         if new:
             add_points(self._connection, run_id, metric_id, *zip(*new, strict=True))
 
-    def _insert(self, run: ForeignRun, key: str, experiment_id: int, identity: str) -> int:
+    def _insert(self, run: ImportedRun, key: str, experiment_id: int, identity: str) -> int:
         columns: Mapping[str, object] = {
             "key": key,
             "experiment_id": experiment_id,
-            "name": storable(run.name),
+            "name": storable_text(run.name),
             "origin": "import",
             "identity": identity,
             "config": config_json(run.config),
@@ -98,12 +98,12 @@ class Import:
             "created": time.time(),
             "started": run.started,
             "finished": run.finished,
-            "note": run.note and storable(run.note),
+            "note": run.note and storable_text(run.note),
         }
         marks = ", ".join(f":{column}" for column in columns)
         query = f"INSERT INTO runs ({', '.join(columns)}) VALUES ({marks})"
         run_id = self._connection.execute(query, columns).lastrowid
         assert run_id is not None  # an INSERT has one
-        tags = [(run_id, storable(tag)) for tag in run.tags]
+        tags = [(run_id, storable_text(tag)) for tag in run.tags]
         self._connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", tags)
         return run_id

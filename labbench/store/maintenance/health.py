@@ -11,9 +11,9 @@ from pathlib import Path
 from labbench.files import files_folder
 from labbench.records import is_key
 from labbench.store import schema
-from labbench.store.connection import explained, open_for_reading
+from labbench.store.connection import open_for_reading, translate_sqlite_errors
 from labbench.store.queries.run_rows import STATUS
-from labbench.store.series.points import rebuild
+from labbench.store.series.points import rebuild_series
 
 _OF_RUN = ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources")
 _OF_METRIC = ("points", "summary", "rollup")
@@ -24,7 +24,7 @@ _DERIVED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class SeriesId:
     """A metric of a run, by the ids of both."""
 
     run_id: int
@@ -40,7 +40,7 @@ class Diagnosis:
     is_older: bool = False
     """Whether the tables are those of an older version."""
     n_series: int = 0
-    wrong: Sequence[Series] = ()
+    wrong: Sequence[SeriesId] = ()
     """Whose summary or rollup is not what the points say."""
     orphans: Mapping[str, int] = field(default_factory=dict)
     """Rows by table that belong to no run or no metric."""
@@ -56,20 +56,20 @@ class Diagnosis:
         return not (self.damage or self.is_older or self.wrong or self.orphans or self.bad_keys)
 
 
-def examine(path: Path) -> Diagnosis:
+def diagnose(path: Path) -> Diagnosis:
     """Read all of a database and say what is wrong with it; others may write it meanwhile."""
-    with closing(open_for_reading(path, live=True)) as connection, explained(path):
+    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
         connection.execute("BEGIN")
-        if damage := _damage(connection):
+        if damage := _integrity_errors(connection):
             return Diagnosis(damage)
         runs = dict(connection.execute(f"SELECT key, {STATUS} FROM runs"))
         folder = files_folder(path.resolve())
         folders = sorted(folder.iterdir()) if folder.is_dir() else []
-        series = _series(connection)
+        series = _all_series(connection)
         return Diagnosis(
-            is_older=schema.state(connection) == "older",
+            is_older=schema.read_state(connection) == "older",
             n_series=len(series),
-            wrong=_wrong(connection, series),
+            wrong=_outdated_series(connection, series),
             orphans={table: count for table in _OF_RUN if (count := _count_orphans(connection, table))},
             stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in runs],
             bad_keys=[key for key in runs if not is_key(key)],
@@ -80,12 +80,12 @@ def examine(path: Path) -> Diagnosis:
 def repair(connection: sqlite3.Connection, diagnosis: Diagnosis) -> None:
     """Delete orphans, and make what is derived again where it was wrong. The caller holds a transaction."""
     for table in diagnosis.orphans:
-        connection.execute(f"DELETE FROM {table} WHERE {_orphaned(table)}")
+        connection.execute(f"DELETE FROM {table} WHERE {_orphan_condition(table)}")
     for series in diagnosis.wrong:
-        rebuild(connection, series.run_id, series.metric_id)
+        rebuild_series(connection, series.run_id, series.metric_id)
 
 
-def _damage(connection: sqlite3.Connection) -> list[str]:
+def _integrity_errors(connection: sqlite3.Connection) -> list[str]:
     """What SQLite finds broken in the file."""
     try:
         return [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
@@ -95,13 +95,13 @@ def _damage(connection: sqlite3.Connection) -> list[str]:
         return [str(error)]  # so broken that the check itself cannot go on
 
 
-def _series(connection: sqlite3.Connection) -> list[Series]:
+def _all_series(connection: sqlite3.Connection) -> list[SeriesId]:
     """All that have points, or something that is derived from points."""
     query = " UNION ".join(f"SELECT run_id, metric_id FROM {table}" for table in _OF_METRIC)
-    return [Series(*ids) for ids in connection.execute(query)]
+    return [SeriesId(*ids) for ids in connection.execute(query)]
 
 
-def _wrong(connection: sqlite3.Connection, all_series: Sequence[Series]) -> list[Series]:
+def _outdated_series(connection: sqlite3.Connection, all_series: Sequence[SeriesId]) -> list[SeriesId]:
     """The series that would be summarised otherwise. Temporary tables hide those of the same name in the file."""
     connection.execute("PRAGMA query_only = 0")  # for the temporary tables; the file's stay hidden
     for statement in schema.statements(schema.DDL):
@@ -109,7 +109,7 @@ def _wrong(connection: sqlite3.Connection, all_series: Sequence[Series]) -> list
             connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
     wrong = []
     for series in all_series:
-        rebuild(connection, series.run_id, series.metric_id)
+        rebuild_series(connection, series.run_id, series.metric_id)
         if any(_rows(connection, f"main.{table}", series) != _rows(connection, table, series) for table in _DERIVED):
             wrong.append(series)
         for table in _DERIVED:
@@ -119,7 +119,7 @@ def _wrong(connection: sqlite3.Connection, all_series: Sequence[Series]) -> list
     return wrong
 
 
-def _rows(connection: sqlite3.Connection, table: str, series: Series) -> list[tuple[object, ...]]:
+def _rows(connection: sqlite3.Connection, table: str, series: SeriesId) -> list[tuple[object, ...]]:
     columns = _DERIVED[table.removeprefix("main.")]
     query = f"SELECT {columns} FROM {table} WHERE run_id = ? AND metric_id = ? ORDER BY {columns.partition(',')[0]}"
     query += ", first_step" if "first_step" in columns else ""
@@ -127,10 +127,10 @@ def _rows(connection: sqlite3.Connection, table: str, series: Series) -> list[tu
 
 
 def _count_orphans(connection: sqlite3.Connection, table: str) -> int:
-    [count] = connection.execute(f"SELECT count(*) FROM {table} WHERE {_orphaned(table)}").fetchone()
+    [count] = connection.execute(f"SELECT count(*) FROM {table} WHERE {_orphan_condition(table)}").fetchone()
     return int(count)
 
 
-def _orphaned(table: str) -> str:
+def _orphan_condition(table: str) -> str:
     condition = "run_id NOT IN (SELECT id FROM runs)"
     return condition + (" OR metric_id NOT IN (SELECT id FROM metrics)" if table in _OF_METRIC else "")

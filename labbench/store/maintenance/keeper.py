@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labbench.errors import InputError
-from labbench.store.connection import explained
+from labbench.store.connection import translate_sqlite_errors
 from labbench.store.maintenance.external_runs import Import
 from labbench.store.maintenance.health import Diagnosis, repair
-from labbench.store.maintenance.merge import Merged, attached, merge
+from labbench.store.maintenance.merge import MergeResult, attach_read_only, merge
 from labbench.store.queries.run_rows import STATUS
 from labbench.store.writer import Writer
 
 
-class Keeper(Writer):
+class MaintenanceWriter(Writer):
     """Keeps a database in order. To open it for writing upgrades one of an older version."""
 
-    def merge(self, other: Path) -> Merged:
+    def merge(self, other: Path) -> MergeResult:
         """Bring in the runs of another database that are not here or have gone on there, but not their files."""
-        with attached(self._connection, other), self._transaction() as connection:
+        with attach_read_only(self._connection, other), self._transaction() as connection:
             return merge(connection)
 
     @contextmanager
@@ -40,7 +40,7 @@ class Keeper(Writer):
         Raises InputError while runs are driven: the file is locked for as long as it takes.
         """
         query = f"SELECT count(*) FROM runs WHERE {STATUS} = 'running'"
-        with explained(self.path):
+        with translate_sqlite_errors(self.path):
             [running] = self._connection.execute(query).fetchone()
             if running:
                 raise InputError(f"{self.path}: {running} runs are running; vacuum when they are done")

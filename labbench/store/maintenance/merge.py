@@ -13,7 +13,7 @@ from urllib.parse import quote
 from labbench.errors import InputError
 from labbench.files import write_atomically
 from labbench.records import require_key
-from labbench.store.connection import explained, is_live, open_for_reading
+from labbench.store.connection import is_live, open_for_reading, translate_sqlite_errors
 from labbench.store.queries.run_rows import STATUS
 from labbench.store.recording.queue import new_key
 
@@ -21,13 +21,13 @@ _COPIED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sou
 _REPLACED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources")
 """Tags are a person's: they are added, and none is taken off."""
 
-_OURS = {"run_id": "r.ours", "metric_id": "m.ours", "source_id": "s.ours"}
+_LOCAL_RUN = {"run_id": "r.ours", "metric_id": "m.ours", "source_id": "s.ours"}
 _EDITS = ("id", "key", "experiment_id", "name", "origin", "note", "archived")
 """Columns of `runs` that are this database's own, or a person's, when a run is brought up to date."""
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergeResult:
     """What a merge did: keys there by keys here."""
 
     new: Mapping[str, str]
@@ -49,7 +49,7 @@ def back_up(path: Path, copy: Path) -> None:
         raise InputError(f"{copy}: there is no folder {copy.parent}")
     source = open_for_reading(path, live=is_live(path))
     with (
-        explained(path),
+        translate_sqlite_errors(path),
         closing(source),
         write_atomically(copy) as file,
         closing(sqlite3.connect(file.name)) as target,
@@ -59,11 +59,11 @@ def back_up(path: Path, copy: Path) -> None:
 
 
 @contextmanager
-def attached(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+def attach_read_only(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     """Another labbench database as the schema `other`, which is only read."""
     open_for_reading(path, live=is_live(path)).close()  # says what is wrong with it
     options = "mode=ro" if is_live(path) else "mode=ro&immutable=1"
-    with explained(path, opening=True):
+    with translate_sqlite_errors(path, opening=True):
         connection.execute("ATTACH ? AS other", (f"file:{quote(str(path.absolute()))}?{options}",))
     try:
         yield
@@ -71,7 +71,7 @@ def attached(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
         connection.execute("DETACH other")
 
 
-def merge(connection: sqlite3.Connection) -> Merged:
+def merge(connection: sqlite3.Connection) -> MergeResult:
     """Bring in the runs of the attached database that are not here, or have gone on there.
 
     The caller holds a transaction. Keys are kept where they are free; the same again changes nothing. Raises InputError
@@ -79,8 +79,8 @@ def merge(connection: sqlite3.Connection) -> Merged:
     """
     _pair_names(connection)
     new, newer, n_same = {}, {}, 0
-    columns = _columns(connection, "runs")
-    for their_id, key, ours in _pairs(connection):
+    columns = _common_columns(connection, "runs")
+    for their_id, key, ours in _match_runs(connection):
         if ours is None:
             run_id, new[key] = _insert_run(connection, their_id, key, columns)
         elif ours.is_behind:
@@ -94,7 +94,7 @@ def merge(connection: sqlite3.Connection) -> Merged:
         _copy_rows(connection, table)
     for table in ("merged_runs", "merged_metrics", "merged_sources", "merged_experiments"):
         connection.execute(f"DROP TABLE temp.{table}")
-    return Merged(new, newer, n_same)
+    return MergeResult(new, newer, n_same)
 
 
 def _pair_names(connection: sqlite3.Connection) -> None:
@@ -121,7 +121,7 @@ def _pair_names(connection: sqlite3.Connection) -> None:
     )
 
 
-class _Ours(NamedTuple):
+class _LocalRun(NamedTuple):
     """The run here that was made there."""
 
     id: int
@@ -130,7 +130,7 @@ class _Ours(NamedTuple):
     """Whether it has gone on there, and not here."""
 
 
-def _pairs(connection: sqlite3.Connection) -> list[tuple[int, str, _Ours | None]]:
+def _match_runs(connection: sqlite3.Connection) -> list[tuple[int, str, _LocalRun | None]]:
     """Every run there, its id and key, and what it is here, perhaps under another key for its own was taken."""
     columns = "id, key, created, identity, coalesce(heartbeat, 0), runs.status = 'running'"
     theirs = connection.execute(f"SELECT {columns} FROM other.runs ORDER BY id").fetchall()
@@ -151,7 +151,7 @@ def _pairs(connection: sqlite3.Connection) -> list[tuple[int, str, _Ours | None]
         if row := by_key.get((key, created, identity)) or renamed.get((created, identity)):
             our_id, our_key, _, _, our_heartbeat, our_runs, driven = row
             went_on = heartbeat > our_heartbeat or (heartbeat == our_heartbeat and our_runs and not runs)
-            ours = _Ours(our_id, our_key, went_on and not driven)
+            ours = _LocalRun(our_id, our_key, went_on and not driven)
         pairs.append((their_id, key, ours))
     return pairs
 
@@ -190,8 +190,8 @@ def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, colu
 
 def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
     """The rows of a table that belong to the merged runs."""
-    columns = [column for column in _columns(connection, table) if column != "id"]
-    values = ", ".join(_OURS.get(column, f"theirs.{column}") for column in columns)
+    columns = [column for column in _common_columns(connection, table) if column != "id"]
+    values = ", ".join(_LOCAL_RUN.get(column, f"theirs.{column}") for column in columns)
     joins = "JOIN temp.merged_metrics AS m ON m.theirs = theirs.metric_id" if "metric_id" in columns else ""
     joins += "JOIN temp.merged_sources AS s ON s.theirs = theirs.source_id" if "source_id" in columns else ""
     connection.execute(
@@ -202,7 +202,7 @@ def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
     )
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+def _common_columns(connection: sqlite3.Connection, table: str) -> list[str]:
     """Those that both databases have: the other may be of an older version."""
     query = """
         SELECT name FROM pragma_table_info(?, 'main')

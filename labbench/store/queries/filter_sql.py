@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeAlias
 
-from labbench.filters.parser import RESERVED, And, Compare, Filter, Function, Not, Or, mentions, timestamp
+from labbench.filters.parser import RESERVED, And, Comparison, Filter, Function, Not, Or, parse_timestamp, uses_key
 from labbench.records import Goal, default_goal
-from labbench.store.queries.run_rows import STATUS, storable
+from labbench.store.queries.run_rows import STATUS, storable_text
 
 Metrics: TypeAlias = Mapping[str, tuple[int, Goal]]
 """The id and the goal of every metric that the database has."""
@@ -46,79 +46,79 @@ def read_metrics(connection: sqlite3.Connection) -> Metrics:
     return {name: (metric_id, goal or default_goal(name)) for name, metric_id, goal in rows}
 
 
-def where(tree: Filter | None, metrics: Metrics) -> Sql:
+def filter_condition(tree: Filter | None, metrics: Metrics) -> Sql:
     """The condition on `runs` and `experiments` that a filter means; archived runs only where the filter names them."""
-    condition = ALWAYS if tree is None else _compiled(tree, metrics)
-    if mentions(tree, "archived"):
+    condition = ALWAYS if tree is None else _compile(tree, metrics)
+    if uses_key(tree, "archived"):
         return condition
     return Sql(f"runs.archived = 0 AND {condition.text}", condition.parameters)
 
 
-def _compiled(tree: Filter, metrics: Metrics) -> Sql:
+def _compile(tree: Filter, metrics: Metrics) -> Sql:
     if isinstance(tree, Not):
-        term = _compiled(tree.term, metrics)
+        term = _compile(tree.term, metrics)
         return Sql(f"(NOT {term.text})", term.parameters)
     if isinstance(tree, And | Or):
-        return _joined([_compiled(term, metrics) for term in tree.terms], "AND" if isinstance(tree, And) else "OR")
+        return _join_terms([_compile(term, metrics) for term in tree.terms], "AND" if isinstance(tree, And) else "OR")
     if tree.function is not None:
-        return _of_metric(tree, tree.function, metrics)
+        return _metric_comparison(tree, tree.function, metrics)
     if tree.key in RESERVED:
         return _RESERVED[tree.key](tree)
-    return _of_config(tree, otherwise=_of_metric(tree, "last", metrics))
+    return _config_comparison(tree, otherwise=_metric_comparison(tree, "last", metrics))
 
 
-def _joined(terms: Sequence[Sql], word: str) -> Sql:
+def _join_terms(terms: Sequence[Sql], word: str) -> Sql:
     """The terms as a balanced tree: SQLite bounds how deep an expression may be, and `a AND b AND c` is deep."""
     if len(terms) == 1:
         return terms[0]
     middle = len(terms) // 2
-    left, right = _joined(terms[:middle], word), _joined(terms[middle:], word)
+    left, right = _join_terms(terms[:middle], word), _join_terms(terms[middle:], word)
     return Sql(f"({left.text} {word} {right.text})", (*left.parameters, *right.parameters))
 
 
 # A run's own words.
 
 
-def _of_text(compare: Compare, column: str) -> Sql:
+def _text_comparison(compare: Comparison, column: str) -> Sql:
     """A compare with a column that is text and never NULL."""
-    texts = tuple(storable(text) for text in compare.texts)
+    texts = tuple(storable_text(text) for text in compare.texts)
     if compare.operator == "~":
-        parts = _joined([Sql(f"has_part({column}, ?)", (text,)) for text in texts], "OR")
+        parts = _join_terms([Sql(f"has_part({column}, ?)", (text,)) for text in texts], "OR")
         return Sql(f"({parts.text})", parts.parameters)
     if compare.operator in ("=", "!="):
         negation = "NOT " if compare.operator == "!=" else ""
-        return Sql(f"({column} {negation}IN ({_marks(texts)}))", texts)
+        return Sql(f"({column} {negation}IN ({_placeholders(texts)}))", texts)
     return Sql(f"({column} {compare.operator} ?)", texts) if isinstance(compare.values[0], str) else NEVER
 
 
-def _of_tag(compare: Compare) -> Sql:
+def _tag_comparison(compare: Comparison) -> Sql:
     """Some tag fits (`!=`: none does, as where there are no tags); `none` is a run without any."""
     if compare.operator == "!=":
-        positive = _of_tag(Compare("tag", None, "=", compare.values, compare.texts))
+        positive = _tag_comparison(Comparison("tag", None, "=", compare.values, compare.texts))
         return Sql(f"(NOT {positive.text})", positive.parameters)
-    fits = _of_text(compare, "tag")
+    fits = _text_comparison(compare, "tag")
     some = Sql(f"EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id AND {fits.text})", fits.parameters)
     if compare.operator != "=" or None not in compare.values:
         return some
-    return _joined([some, Sql("NOT EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id)")], "OR")
+    return _join_terms([some, Sql("NOT EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id)")], "OR")
 
 
-def _of_flag(compare: Compare, column: str) -> Sql:
+def _of_flag(compare: Comparison, column: str) -> Sql:
     flags = [value for value in compare.values if isinstance(value, bool)]
     if compare.operator not in ("=", "!="):
         return NEVER
     negation = "NOT " if compare.operator == "!=" else ""
-    return Sql(f"({column} {negation}IN ({_marks(flags)}))", tuple(flags))
+    return Sql(f"({column} {negation}IN ({_placeholders(flags)}))", tuple(flags))
 
 
-def _of_started(compare: Compare) -> Sql:
+def _started_comparison(compare: Comparison) -> Sql:
     """A time means all of the day, minute or second that was written: `started>2026-11-30` begins on 1 December."""
-    spans = [_span(text) for value, text in zip(compare.values, compare.texts, strict=True) if value is not None]
+    spans = [_time_span(text) for value, text in zip(compare.values, compare.texts, strict=True) if value is not None]
     is_null = "runs.started IS NULL"
     if compare.operator in ("=", "!="):
         never_begun = None in compare.values
         within = [Sql("(runs.started >= ? AND runs.started < ?)", span) for span in spans]
-        some = _joined(within, "OR") if within else NEVER
+        some = _join_terms(within, "OR") if within else NEVER
         if compare.operator == "=":
             return Sql(f"(CASE WHEN {is_null} THEN {never_begun:d} ELSE {some.text} END)", some.parameters)
         return Sql(f"(CASE WHEN {is_null} THEN 0 ELSE NOT {some.text} END)", some.parameters)
@@ -129,9 +129,9 @@ def _of_started(compare: Compare) -> Sql:
     return Sql(f"coalesce(runs.started {operator} ?, 0)", (bound,))
 
 
-def _span(text: str) -> tuple[float, float]:
+def _time_span(text: str) -> tuple[float, float]:
     """From when to when (excluded) a time as written may mean: a day, an hour, a minute, a second, or a moment."""
-    begin = timestamp(text)
+    begin = parse_timestamp(text)
     date, separator, clock = text.replace(" ", "T").partition("T")
     if not separator:
         try:  # a day of local time, which is not always 24 hours
@@ -144,10 +144,10 @@ def _span(text: str) -> tuple[float, float]:
     return begin, begin + {2: 3600.0, 4: 60.0}.get(len(digits), 1.0)
 
 
-_RESERVED: dict[str, Callable[[Compare], Sql]] = {
-    **{word: partial(_of_text, column=column) for word, column in TEXT_COLUMNS.items()},
-    "tag": _of_tag,
-    "started": _of_started,
+_RESERVED: dict[str, Callable[[Comparison], Sql]] = {
+    **{word: partial(_text_comparison, column=column) for word, column in TEXT_COLUMNS.items()},
+    "tag": _tag_comparison,
+    "started": _started_comparison,
     "archived": partial(_of_flag, column="runs.archived"),
     "older_code": partial(_of_flag, column="runs.older_code"),
 }
@@ -168,7 +168,7 @@ class ConfigValue:
 
     @classmethod
     def of(cls, key: str) -> ConfigValue:
-        key = storable(key)
+        key = storable_text(key)
         if _PLAIN_KEY.fullmatch(key):
             return cls("json_type(runs.config, ?)", "json_extract(runs.config, ?)", (f'$."{key}"',))
         # a path cannot say every key; this way is slower
@@ -176,24 +176,24 @@ class ConfigValue:
         return cls(lookup.format("type"), lookup.format("value"), (key,))
 
 
-def settings_of(keys: Sequence[str]) -> Sql:
+def config_values(keys: Sequence[str]) -> Sql:
     """A JSON array that begins with the values of these config keys, null for one that a run lacks."""
     if keys and all(map(_PLAIN_KEY.fullmatch, keys)):  # asked for several paths, SQLite keeps true apart from 1
-        paths = [f'$."{storable(key)}"' for key in (*keys, *keys[:1])]
-        return Sql(f"json_extract(runs.config, {_marks(paths)})", tuple(paths))
+        paths = [f'$."{storable_text(key)}"' for key in (*keys, *keys[:1])]
+        return Sql(f"json_extract(runs.config, {_placeholders(paths)})", tuple(paths))
     configs = [ConfigValue.of(key) for key in keys]
     values = ", ".join(config.value for config in configs)
     return Sql(f"json_array({values})", tuple(parameter for config in configs for parameter in config.parameters))
 
 
-def _of_config(compare: Compare, *, otherwise: Sql) -> Sql:
+def _config_comparison(compare: Comparison, *, otherwise: Sql) -> Sql:
     """A compare with a config value of whatever type, and what holds where the config has no such key."""
     config = ConfigValue.of(compare.key)
-    on_text, on_number = _of_config_text(compare, config), _of_config_number(compare, config)
+    on_text, on_number = _config_text_comparison(compare, config), _config_number_comparison(compare, config)
     cases = {
         **dict.fromkeys(("text", "array", "object"), on_text),  # JSON for the last two
         **dict.fromkeys(("integer", "real"), on_number),
-        **{kind: _of_config_constant(compare, value) for kind, value in _CONSTANTS.items()},
+        **{kind: _config_constant_comparison(compare, value) for kind, value in _CONSTANTS.items()},
     }
     whens = " ".join(f"WHEN '{kind}' THEN {fits.text}" for kind, fits in cases.items())
     bound = [value for fits in cases.values() for value in fits.parameters]
@@ -203,34 +203,34 @@ def _of_config(compare: Compare, *, otherwise: Sql) -> Sql:
     )
 
 
-def _of_config_text(compare: Compare, config: ConfigValue) -> Sql:
+def _config_text_comparison(compare: Comparison, config: ConfigValue) -> Sql:
     if compare.operator == "~":
         part = f"has_part({config.value}, ?)"
-        return _joined([Sql(part, (*config.parameters, storable(text))) for text in compare.texts], "OR")
+        return _join_terms([Sql(part, (*config.parameters, storable_text(text))) for text in compare.texts], "OR")
     if compare.operator in ("=", "!="):
-        return Sql(_among(compare, config.value), (*config.parameters, json.dumps(compare.texts)))
+        return Sql(_is_among(compare, config.value), (*config.parameters, json.dumps(compare.texts)))
     if not isinstance(compare.values[0], str):
         return NEVER
-    return Sql(f"{config.value} {compare.operator} ?", (*config.parameters, storable(compare.values[0])))
+    return Sql(f"{config.value} {compare.operator} ?", (*config.parameters, storable_text(compare.values[0])))
 
 
-def _of_config_number(compare: Compare, config: ConfigValue) -> Sql:
+def _config_number_comparison(compare: Comparison, config: ConfigValue) -> Sql:
     """Numbers to compare with go through SQLite's JSON as the config does: it need not read them as Python does."""
     numbers = _numbers(compare)
     if compare.operator in ("=", "!="):
-        return Sql(_among(compare, config.value), (*config.parameters, _json_numbers(numbers)))
+        return Sql(_is_among(compare, config.value), (*config.parameters, _json_numbers(numbers)))
     if compare.operator == "~" or not numbers:
         return NEVER
     text = f"{config.value} {compare.operator} json_extract(?, '$[0]')"
     return Sql(text, (*config.parameters, _json_numbers(numbers)))
 
 
-def _of_config_constant(compare: Compare, constant: bool | None) -> Sql:
+def _config_constant_comparison(compare: Comparison, constant: bool | None) -> Sql:
     is_asked_for = any(value is constant for value in compare.values)
     return ALWAYS if (compare.operator, is_asked_for) in (("=", True), ("!=", False)) else NEVER
 
 
-def _among(compare: Compare, value: str) -> str:
+def _is_among(compare: Comparison, value: str) -> str:
     return f"{value} {'NOT ' if compare.operator == '!=' else ''}IN (SELECT value FROM json_each(?))"
 
 
@@ -242,7 +242,7 @@ def _json_numbers(numbers: Sequence[float]) -> str:
 # Metrics.
 
 
-def _of_metric(compare: Compare, function: Function, metrics: Metrics) -> Sql:
+def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics) -> Sql:
     """A compare with a number of a metric; NULL is NaN for `last` and `first`, otherwise that there is none."""
     if compare.key not in metrics or compare.operator == "~":
         return NEVER
@@ -250,14 +250,14 @@ def _of_metric(compare: Compare, function: Function, metrics: Metrics) -> Sql:
     numbers = _numbers(compare)
     if compare.operator in ("=", "!="):
         unequal = compare.operator == "!="
-        among = f"{column} {'NOT ' if unequal else ''}IN ({_marks(numbers)})"
+        among = f"{column} {'NOT ' if unequal else ''}IN ({_placeholders(numbers)})"
         on_nan = function in ("last", "first") and any(map(_is_nan, compare.values)) != unequal
         fits = Sql(f"CASE WHEN {column} IS NULL THEN {on_nan:d} ELSE {among} END", tuple(numbers))
     elif numbers:
         fits = Sql(f"{column} {compare.operator} ?", (numbers[0],))
     else:
         return NEVER
-    value = _from_summary(fits, metrics[compare.key][0])
+    value = _select_from_summary(fits, metrics[compare.key][0])
     return Sql(f"coalesce({value.text}, 0)", value.parameters)
 
 
@@ -266,10 +266,10 @@ def metric_value(metric: str, function: Function, metrics: Metrics) -> Sql:
     if metric not in metrics:
         return Sql("NULL")
     metric_id, goal = metrics[metric]
-    return _from_summary(Sql(_metric_column(function, goal)), metric_id)
+    return _select_from_summary(Sql(_metric_column(function, goal)), metric_id)
 
 
-def _from_summary(expression: Sql, metric_id: int) -> Sql:
+def _select_from_summary(expression: Sql, metric_id: int) -> Sql:
     return Sql(
         f"(SELECT {expression.text} FROM summary AS s WHERE s.run_id = runs.id AND s.metric_id = ?)",
         (*expression.parameters, metric_id),
@@ -285,11 +285,11 @@ def _metric_column(function: Function, goal: Goal) -> str:
     return f"s.{goal}" if function == "best" else f"s.{function}"
 
 
-def _marks(values: Sequence[object]) -> str:
+def _placeholders(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _numbers(compare: Compare) -> list[float]:
+def _numbers(compare: Comparison) -> list[float]:
     """The values that are numbers; NaN equals nothing."""
     return [value for value in compare.values if isinstance(value, float) and not math.isnan(value)]
 

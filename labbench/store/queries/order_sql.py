@@ -10,7 +10,7 @@ from labbench.filters.parser import FUNCTIONS, Function
 from labbench.store.queries.filter_sql import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
 from labbench.store.queries.run_rows import config_keys
 
-_WORDS = {
+_RUN_HEADINGS = {
     **TEXT_COLUMNS,
     "tag": "(SELECT min(tag) FROM tags WHERE run_id = runs.id)",
     "started": "runs.started",
@@ -25,19 +25,19 @@ _TIMES = {
 """Not reserved words: a config key or a metric of such a name comes first."""
 
 
-def order(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
+def order_by(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
     """What stands behind ORDER BY: NULL and NaN come last either way, and equal runs as they were queued."""
     if sort is None:
         return Sql("runs.id DESC" if descending else "runs.id")
-    value = value_under(sort, metrics)
+    value = heading_value(sort, metrics)
     return Sql(f"{value.text} {'DESC' if descending else 'ASC'} NULLS LAST, runs.id", value.parameters)
 
 
-def value_under(heading: str, metrics: Metrics) -> Sql:
+def heading_value(heading: str, metrics: Metrics) -> Sql:
     """The value of a run under a heading: a word of its own, a config key, a metric's last or a function of one."""
-    if heading in _WORDS:
-        return Sql(_WORDS[heading])
-    metric, function = _split(heading)
+    if heading in _RUN_HEADINGS:
+        return Sql(_RUN_HEADINGS[heading])
+    metric, function = _split_heading(heading)
     if function is not None:
         return metric_value(metric, function, metrics)
     config, last = ConfigValue.of(heading), metric_value(heading, "last", metrics)
@@ -47,8 +47,8 @@ def value_under(heading: str, metrics: Metrics) -> Sql:
 
 def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metrics) -> None:
     """Raise InputError where no run can have a value under a heading: most likely it is misspelt."""
-    metric, function = _split(heading)
-    if metric in metrics or (function is None and heading in _WORDS | _TIMES):
+    metric, function = _split_heading(heading)
+    if metric in metrics or (function is None and heading in _RUN_HEADINGS | _TIMES):
         return
     config = ConfigValue.of(metric)
     has_key = f"SELECT 1 FROM runs WHERE {config.type} IS NOT NULL"
@@ -57,11 +57,11 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
     configs = tuple(text for (text,) in connection.execute("SELECT config FROM runs"))
     if configs:  # before there are runs, nothing is misspelt
         keys, _ = config_keys(configs)
-        headings = [*metrics] if function is not None else [*_WORDS, *_TIMES, *keys, *metrics]
+        headings = [*metrics] if function is not None else [*_RUN_HEADINGS, *_TIMES, *keys, *metrics]
         raise InputError(f"there is nothing called `{metric}` to sort by{did_you_mean(metric, headings)}")
 
 
-def _split(heading: str) -> tuple[str, Function | None]:
+def _split_heading(heading: str) -> tuple[str, Function | None]:
     for function in FUNCTIONS:
         if found := re.fullmatch(rf"{function}\((.+)\)", heading):
             return found[1], function

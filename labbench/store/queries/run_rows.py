@@ -20,7 +20,7 @@ STATUS = f"CASE WHEN {_IS_LOST} THEN 'lost' ELSE runs.status END"
 """The status as a reader sees it; `is_lost` is registered on every connection of ours."""
 
 
-THESE = "IN (SELECT value FROM json_each(?))"
+IN_JSON_LIST = "IN (SELECT value FROM json_each(?))"
 """Membership in many values behind one parameter, `as_json_list`: SQLite limits how many parameters there may be."""
 
 
@@ -41,24 +41,28 @@ def read_records(
 ) -> list[RunRecord]:
     """The runs with these ids, in this order; ids that are gone are left out. `summaries`: all, none, or of metrics."""
     wanted = as_json_list(ids)
-    query = f"SELECT {_COLUMNS} {FROM_RUNS} WHERE runs.id {THESE}"
+    query = f"SELECT {_COLUMNS} {FROM_RUNS} WHERE runs.id {IN_JSON_LIST}"
     rows = {row[0]: row for row in connection.execute(query, (wanted,))}
-    tags = _tags(connection, wanted)
-    summary = {} if summaries is False else _summaries(connection, wanted, summaries)
-    return [_record(rows[run_id], tags.get(run_id, ()), summary.get(run_id, {})) for run_id in ids if run_id in rows]
+    tags = _read_tags(connection, wanted)
+    summary = {} if summaries is False else _read_summaries(connection, wanted, summaries)
+    return [
+        _record_from_row(rows[run_id], tags.get(run_id, ()), summary.get(run_id, {}))
+        for run_id in ids
+        if run_id in rows
+    ]
 
 
 def as_json_list(values: Iterable[int | str]) -> str:
-    """What is bound to the parameter of `THESE`."""
+    """What is bound to the parameter of `IN_JSON_LIST`."""
     return json.dumps(list(values))
 
 
-def storable(text: str) -> str:
+def storable_text(text: str) -> str:
     """Text that SQLite takes: half a surrogate pair, as in the name of an odd file, becomes a question mark."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _record(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, MetricSummary]) -> RunRecord:
+def _record_from_row(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, MetricSummary]) -> RunRecord:
     columns = dict(zip(_FIELDS, row, strict=True))
     require_key(columns["key"])
     if not isinstance(columns["boundary"], int):  # it is part of a snapshot's name
@@ -74,15 +78,15 @@ def _record(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, M
     return RunRecord(**columns, tags=tags, summary=summary)
 
 
-def _tags(connection: sqlite3.Connection, ids: str) -> dict[int, tuple[str, ...]]:
-    query = f"SELECT run_id, tag FROM tags WHERE run_id {THESE} ORDER BY run_id, tag"
+def _read_tags(connection: sqlite3.Connection, ids: str) -> dict[int, tuple[str, ...]]:
+    query = f"SELECT run_id, tag FROM tags WHERE run_id {IN_JSON_LIST} ORDER BY run_id, tag"
     tags: dict[int, tuple[str, ...]] = {}
     for run_id, tag in connection.execute(query, (ids,)):
         tags[run_id] = (*tags.get(run_id, ()), tag)
     return tags
 
 
-def _summaries(
+def _read_summaries(
     connection: sqlite3.Connection, ids: str, metrics: bool | Iterable[str]
 ) -> dict[int, dict[str, MetricSummary]]:
     names = dict(connection.execute("SELECT id, name FROM metrics ORDER BY id"))
@@ -91,7 +95,7 @@ def _summaries(
         names = {metric_id: name for metric_id, name in names.items() if name in chosen}
     query = f"""
         SELECT run_id, metric_id, n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step
-        FROM summary WHERE run_id {THESE} AND metric_id {THESE}
+        FROM summary WHERE run_id {IN_JSON_LIST} AND metric_id {IN_JSON_LIST}
     """
     found: dict[int, dict[str, MetricSummary]] = {}
     for run_id, metric_id, n, n_nonfinite, first, last, *rest in connection.execute(query, (ids, as_json_list(names))):
@@ -112,9 +116,9 @@ def config_json(config: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(dict(config), ensure_ascii=False, allow_nan=False)
     except ValueError:
-        text = json.dumps(_with_marks(dict(config)), ensure_ascii=False)
+        text = json.dumps(_mark_non_finite(dict(config)), ensure_ascii=False)
         text = text.replace(json.dumps(_INFINITY), "9e999").replace(json.dumps(_MINUS_INFINITY), "-9e999")
-    return storable(text)
+    return storable_text(text)
 
 
 def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str, Any]) -> None:
@@ -145,11 +149,11 @@ def config_keys(configs: tuple[str, ...]) -> tuple[tuple[str, ...], Mapping[str,
     return tuple(keys), constant or {}
 
 
-def _with_marks(value: Any) -> Any:
+def _mark_non_finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _with_marks(item) for key, item in value.items()}
+        return {key: _mark_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_with_marks(item) for item in value]
+        return [_mark_non_finite(item) for item in value]
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return "nan" if math.isnan(value) else _INFINITY if value > 0 else _MINUS_INFINITY

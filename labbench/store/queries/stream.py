@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from labbench.filters.parser import Filter
 from labbench.records import RunRecord, require_key
-from labbench.store.connection import explained, open_for_reading
-from labbench.store.queries.filter_sql import read_metrics, where
-from labbench.store.queries.run_rows import FROM_RUNS, THESE, as_json_list, read_records
+from labbench.store.connection import open_for_reading, translate_sqlite_errors
+from labbench.store.queries.filter_sql import filter_condition, read_metrics
+from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, as_json_list, read_records
 
-_RUNS_AT_ONCE = 200
+_RUNS_PER_BATCH = 200
 
 
 class PointRow(NamedTuple):
@@ -49,11 +49,11 @@ class StepRow(NamedTuple):
 
 def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[PointRow]:
     """The runs that fit as they were queued, metric by metric, step by step."""
-    with closing(open_for_reading(path, live=True)) as connection, explained(path):
-        names, runs = _begin(connection, tree, metrics)
+    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
+        names, runs = _begin_snapshot(connection, tree, metrics)
         query = f"""
             SELECT metric_id, step, time_ms / 1000.0, value FROM points
-            WHERE run_id = ? AND metric_id {THESE} ORDER BY metric_id, step
+            WHERE run_id = ? AND metric_id {IN_JSON_LIST} ORDER BY metric_id, step
         """
         wanted = as_json_list(names)
         for run_id, key, name, experiment in runs:
@@ -64,11 +64,11 @@ def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | No
 
 def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[StepRow]:
     """The runs that fit as they were queued, step by step, each with all that was logged for it."""
-    with closing(open_for_reading(path, live=True)) as connection, explained(path):
-        names, runs = _begin(connection, tree, metrics)
+    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
+        names, runs = _begin_snapshot(connection, tree, metrics)
         query = f"""
             SELECT step, metric_id, time_ms / 1000.0, value FROM points
-            WHERE run_id = ? AND metric_id {THESE} ORDER BY step, metric_id
+            WHERE run_id = ? AND metric_id {IN_JSON_LIST} ORDER BY step, metric_id
         """
         wanted = as_json_list(names)
         for run_id, key, name, experiment in runs:
@@ -85,21 +85,21 @@ def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | Non
 
 def stream_runs(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[RunRecord]:
     """The runs that fit as they were queued, with their summaries."""
-    with closing(open_for_reading(path, live=True)) as connection, explained(path):
-        names, runs = _begin(connection, tree, metrics)
+    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
+        names, runs = _begin_snapshot(connection, tree, metrics)
         ids = [run_id for run_id, *_ in runs]
-        for start in range(0, len(ids), _RUNS_AT_ONCE):
-            yield from read_records(connection, ids[start : start + _RUNS_AT_ONCE], summaries=names.values())
+        for start in range(0, len(ids), _RUNS_PER_BATCH):
+            yield from read_records(connection, ids[start : start + _RUNS_PER_BATCH], summaries=names.values())
 
 
-def _begin(
+def _begin_snapshot(
     connection: sqlite3.Connection, tree: Filter | None, metrics: Collection[str] | None
 ) -> tuple[dict[int, str], list[tuple[int, str, str, str]]]:
     """Fix the moment that is seen; the names of the metrics by id, and (id, key, name, experiment) of the runs."""
     connection.execute("BEGIN")
     known = read_metrics(connection)
     names = {metric_id: name for name, (metric_id, _) in known.items() if metrics is None or name in metrics}
-    condition = where(tree, known)
+    condition = filter_condition(tree, known)
     query = f"""
         SELECT runs.id, runs.key, runs.name, experiments.name {FROM_RUNS} WHERE {condition.text} ORDER BY runs.id
     """

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from labbench.errors import InputError
-from labbench.json_documents import iso_time, plain
+from labbench.json_documents import iso_time, to_json_value
 from labbench.records import RunRecord
 from labbench.store.queries.stream import PointRow, StepRow
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from labbench.filters.parser import RunFilter
     from labbench.store.reader import Reader
 
-Shape: TypeAlias = Literal["long", "wide", "summary"]
+TableShape: TypeAlias = Literal["long", "wide", "summary"]
 
-LONG = PointRow._fields
-_WIDE = StepRow._fields[:-1]
-_RUN = ("run", "name", "experiment", "status", "started", "seconds")
-_OF_METRIC = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
+LONG_COLUMNS = PointRow._fields
+_WIDE_COLUMNS = StepRow._fields[:-1]
+_RUN_COLUMNS = ("run", "name", "experiment", "status", "started", "seconds")
+_SUMMARY_FIELDS = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
 
 
-def table(
-    reader: Reader, wanted: RunFilter, shape: Shape, metrics: Collection[str] | None
+def make_table(
+    reader: Reader, wanted: RunFilter, shape: TableShape, metrics: Collection[str] | None
 ) -> tuple[list[str], Iterator[Sequence[Any]]]:
     """Headings and rows of plain values, None for what is not there; the rows stream."""
     if shape == "long":
-        return [*LONG], reader.points(wanted, metrics)
+        return [*LONG_COLUMNS], reader.points(wanted, metrics)
     names = [name for name in reader.metrics(wanted) if metrics is None or name in metrics]
     if shape == "wide":
-        headings = _unlike([*_WIDE], names, prefix="metric.")
+        headings = _unique_headings([*_WIDE_COLUMNS], names, prefix="metric.")
         steps = reader.steps(wanted, metrics)
         return headings, ((*step[:-1], *(step.values.get(name) for name in names)) for step in steps)
     keys = reader.config_keys(wanted)
-    headings = _unlike([*_RUN], keys, prefix="config.")
-    headings += [f"{name}:{field}" for name in names for field in _OF_METRIC]
+    headings = _unique_headings([*_RUN_COLUMNS], keys, prefix="config.")
+    headings += [f"{name}:{field}" for name in names for field in _SUMMARY_FIELDS]
     runs = reader.each_run(wanted, metrics)
     return headings, (_summary_row(run, keys, names) for run in runs)
 
@@ -49,7 +49,7 @@ def data_frame(
     package: Literal["pandas", "polars"],
     reader: Reader,
     wanted: RunFilter,
-    shape: Shape,
+    shape: TableShape,
     metrics: Collection[str] | None,
 ) -> Any:
     """The table as a DataFrame of that package. Raises InputError where it is not installed."""
@@ -57,19 +57,19 @@ def data_frame(
         library = import_module(package)  # a large one, which labbench neither needs nor brings
     except ImportError:
         raise InputError(f"to_{package}() needs {package}: pip install {package}") from None
-    headings, rows = table(reader, wanted, shape, metrics)
+    headings, rows = make_table(reader, wanted, shape, metrics)
     columns = list(zip(*rows, strict=True)) or [()] * len(headings)
-    return library.DataFrame({name: _of_one_type(column) for name, column in zip(headings, columns, strict=True)})
+    return library.DataFrame({name: _unify_column(column) for name, column in zip(headings, columns, strict=True)})
 
 
-def _of_one_type(column: Sequence[Any]) -> list[Any]:
+def _unify_column(column: Sequence[Any]) -> list[Any]:
     """A column as it is, or as JSON texts where runs disagree about the type of a config key."""
     types = {type(value) for value in column if value is not None}
     if types == {int, float}:
         return [None if value is None else float(value) for value in column]
     if len(types) <= 1 and not types & {list, dict}:
         return list(column)
-    return [None if value is None else json.dumps(plain(value)) for value in column]
+    return [None if value is None else json.dumps(to_json_value(value)) for value in column]
 
 
 def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) -> list[Any]:
@@ -77,11 +77,11 @@ def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) ->
     row += [run.config.get(key) for key in keys]
     for metric in metrics:
         summary = run.summary.get(metric)
-        row += [getattr(summary, field, None) for field in _OF_METRIC]
+        row += [getattr(summary, field, None) for field in _SUMMARY_FIELDS]
     return row
 
 
-def _unlike(headings: list[str], names: Sequence[str], *, prefix: str) -> list[str]:
+def _unique_headings(headings: list[str], names: Sequence[str], *, prefix: str) -> list[str]:
     """The headings and the names, those with a prefix that would stand there twice."""
     for name in names:
         while name in headings:

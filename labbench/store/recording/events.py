@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
-from labbench.store.queries.run_rows import storable
+from labbench.store.queries.run_rows import storable_text
 from labbench.store.series.points import add_points
 
 
@@ -28,15 +28,15 @@ def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> No
             continue
         if isinstance(event, Points):
             before = series.get((run[0], event.metric))
-            series[run[0], event.metric] = event if before is None else _joined(before, event)
+            series[run[0], event.metric] = event if before is None else _merge_points(before, event)
         else:
             others.append((run[0], event))
     # points first: a boundary holds only with all points before it
-    metric_ids = {metric: metric_id_of(connection, metric) for metric in dict.fromkeys(metric for _, metric in series)}
+    metric_ids = {metric: ensure_metric(connection, metric) for metric in dict.fromkeys(metric for _, metric in series)}
     for (run_id, metric), points in series.items():
         add_points(connection, run_id, metric_ids[metric], points.steps, points.times, points.values)
     for run_id, event in others:
-        _record(connection, run_id, event)
+        _record_event(connection, run_id, event)
 
 
 def end_run(
@@ -45,10 +45,10 @@ def end_run(
     """Set how a run ended, now or `at` a time; `queued` is not an end, so it leaves the time open."""
     finished = None if status == "queued" else at or time.time()
     query = "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ?"
-    connection.execute(query, (status, reason and storable(reason), finished, run_id))
+    connection.execute(query, (status, reason and storable_text(reason), finished, run_id))
 
 
-def _record(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
+def _record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
     match event:
         case Started():
             # `started` stays when a run goes on from its boundary; host and pid are those of the driver
@@ -58,16 +58,18 @@ def _record(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
             connection.execute("UPDATE runs SET boundary = ? WHERE id = ?", (event.step, run_id))
         case Log():
             query = "INSERT INTO logs (run_id, attempt, time, text) VALUES (?, ?, ?, ?)"
-            connection.execute(query, (run_id, event.attempt, time.time(), storable(event.text)))
+            connection.execute(query, (run_id, event.attempt, time.time(), storable_text(event.text)))
         case Finished():
             end_run(connection, run_id, event.status, event.reason, event.time)
         case Failed():
             end_run(connection, run_id, "failed", None, event.time)
             query = "UPDATE runs SET error_kind = ?, error = ?, traceback = ? WHERE id = ?"
-            connection.execute(query, (event.kind, storable(event.message), storable(event.traceback) or None, run_id))
+            connection.execute(
+                query, (event.kind, storable_text(event.message), storable_text(event.traceback) or None, run_id)
+            )
 
 
-def _joined(first: Points, second: Points) -> Points:
+def _merge_points(first: Points, second: Points) -> Points:
     return Points(
         first.run,
         first.attempt,
@@ -78,9 +80,9 @@ def _joined(first: Points, second: Points) -> Points:
     )
 
 
-def metric_id_of(connection: sqlite3.Connection, name: str) -> int:
+def ensure_metric(connection: sqlite3.Connection, name: str) -> int:
     """The id of a metric, which is made if it is not there."""
-    name = storable(name)
+    name = storable_text(name)
     connection.execute("INSERT OR IGNORE INTO metrics (name) VALUES (?)", (name,))
     row: tuple[int] = connection.execute("SELECT id FROM metrics WHERE name = ?", (name,)).fetchone()
     return row[0]

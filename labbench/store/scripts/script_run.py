@@ -16,9 +16,9 @@ from typing import Any, Literal, TypeAlias
 
 from labbench.records import Config, FailureKind, Goal
 from labbench.store.liveness import HOST
-from labbench.store.queries.run_rows import config_json, storable
-from labbench.store.recording.events import metric_id_of
-from labbench.store.recording.queue import experiment_id_of, keep_source, new_key
+from labbench.store.queries.run_rows import config_json, storable_text
+from labbench.store.recording.events import ensure_metric
+from labbench.store.recording.queue import ensure_experiment, keep_source, new_key
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
 
@@ -38,7 +38,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class Printed:
+class PrintedText:
     """Lines that a script wrote to its terminal."""
 
     time: float
@@ -84,18 +84,18 @@ def new_script_run(name: str, experiment: str, config: Config) -> ScriptRun:
     return ScriptRun("", name, experiment, 1, time.time(), HOST, os.getpid(), config=config)
 
 
-def insert(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
+def insert_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
     """Insert a run that is not there; the caller holds a transaction."""
-    experiment_id = experiment_id_of(connection, run.experiment)
+    experiment_id = ensure_experiment(connection, run.experiment)
     key = run.key or new_key(connection)
-    name = run.name or _numbered(connection, experiment_id, run.experiment)
+    name = run.name or _next_free_name(connection, experiment_id, run.experiment)
     run_id = connection.execute(
         """
         INSERT INTO runs (key, experiment_id, name, origin, config, status, attempt, created, started, heartbeat, host,
             pid)
         VALUES (?, ?, ?, 'script', ?, 'running', ?, ?, ?, ?, ?, ?)
         """,
-        (key, experiment_id, storable(name), config_json(run.config), run.attempt, run.started, run.started,
+        (key, experiment_id, storable_text(name), config_json(run.config), run.attempt, run.started, run.started,
          time.time(), run.host, run.pid),
     ).lastrowid  # fmt: skip
     assert run_id is not None  # an INSERT has one
@@ -105,7 +105,7 @@ def insert(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
 
 def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, known: ScriptRun) -> None:
     """Write what of a run differs from what is known to be written; the caller holds a transaction."""
-    columns = {name: value for name, value in _columns(run).items() if value != _columns(known)[name]}
+    columns = {name: value for name, value in _changing_columns(run).items() if value != _changing_columns(known)[name]}
     if columns:
         names = ", ".join(f"{name} = ?" for name in columns)
         connection.execute(f"UPDATE runs SET {names} WHERE id = ?", (*columns.values(), run_id))
@@ -116,15 +116,22 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, k
         }
         merged = {**json.loads(text), **news}  # another process of the run may have added something of its own
         connection.execute("UPDATE runs SET config = ? WHERE id = ?", (config_json(merged), run_id))
-    tags = [(run_id, storable(tag)) for tag in run.tags if tag not in known.tags]
+    tags = [(run_id, storable_text(tag)) for tag in run.tags if tag not in known.tags]
     connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", tags)
     for metric, goal in run.goals.items():
         if known.goals.get(metric) != goal:
-            connection.execute("UPDATE metrics SET goal = ? WHERE id = ?", (goal, metric_id_of(connection, metric)))
+            connection.execute("UPDATE metrics SET goal = ? WHERE id = ?", (goal, ensure_metric(connection, metric)))
     connection.executemany(
         "INSERT OR REPLACE INTO artifacts (run_id, name, path, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (run_id, storable(artifact.name), storable(artifact.path), artifact.size, artifact.sha256, artifact.created)
+            (
+                run_id,
+                storable_text(artifact.name),
+                storable_text(artifact.path),
+                artifact.size,
+                artifact.sha256,
+                artifact.created,
+            )
             for artifact in run.artifacts
             if artifact not in known.artifacts
         ],
@@ -135,18 +142,18 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, k
             connection.execute(query, (run_id, kind, keep_source(connection, text)))
 
 
-def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, printed: Iterable[Printed]) -> None:
+def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, printed: Iterable[PrintedText]) -> None:
     """Append to a run's log; the caller holds a transaction."""
     connection.executemany(
         "INSERT INTO logs (run_id, attempt, time, stream, text) VALUES (?, ?, ?, ?, ?)",
-        [(run_id, attempt, lines.time, lines.stream, storable(lines.text)) for lines in printed],
+        [(run_id, attempt, lines.time, lines.stream, storable_text(lines.text)) for lines in printed],
     )
 
 
-def _columns(run: ScriptRun) -> dict[str, Any]:
+def _changing_columns(run: ScriptRun) -> dict[str, Any]:
     """The columns of `runs` that change while a run lives."""
     columns: dict[str, Any] = {
-        "note": run.note and storable(run.note),
+        "note": run.note and storable_text(run.note),
         "git_commit": run.git_commit,
         "git_dirty": run.git_dirty,
         "versions": json.dumps(dict(run.versions)),
@@ -154,16 +161,16 @@ def _columns(run: ScriptRun) -> dict[str, Any]:
     if run.drives:
         columns |= {
             "status": run.status,
-            "reason": run.reason and storable(run.reason),
+            "reason": run.reason and storable_text(run.reason),
             "finished": run.finished,
             "error_kind": run.error_kind,
-            "error": run.error and storable(run.error),
-            "traceback": run.traceback and storable(run.traceback),
+            "error": run.error and storable_text(run.error),
+            "traceback": run.traceback and storable_text(run.traceback),
         }
     return columns
 
 
-def _numbered(connection: sqlite3.Connection, experiment_id: int, experiment: str) -> str:
+def _next_free_name(connection: sqlite3.Connection, experiment_id: int, experiment: str) -> str:
     """The first free `EXPERIMENT-N`: a name for a run that was given none."""
     names = {name for (name,) in connection.execute("SELECT name FROM runs WHERE experiment_id = ?", (experiment_id,))}
     number = len(names) + 1

@@ -20,17 +20,17 @@ from typing import Any, BinaryIO
 from labbench.errors import InputError
 from labbench.files import open_without_links
 from labbench.records import Points, require_key
-from labbench.store.recording.events import metric_id_of
+from labbench.store.recording.events import ensure_metric
 from labbench.store.scripts.script_run import (
     Artifact,
-    Printed,
+    PrintedText,
     ScriptRun,
-    insert,
+    insert_run,
     new_script_run,
     write_changes,
     write_printed,
 )
-from labbench.store.series.points import add_points, forget_points
+from labbench.store.series.points import add_points, delete_points
 
 _MARK = ".spilled-"
 
@@ -49,14 +49,14 @@ class Spill:
         self,
         run: ScriptRun,
         points: Iterable[Points] = (),
-        printed: Iterable[Printed] = (),
+        printed: Iterable[PrintedText] = (),
         forget_from: int | None = None,
     ) -> None:
         """Append what is new, all or none of it."""
         lines: list[dict[str, Any]] = [] if run is self._run else [{"run": asdict(run)}]
         if forget_from is not None:
             lines.append({"forget_from": forget_from})
-        lines += [{"points": _exact(event)} for event in points]
+        lines += [{"points": _encode_points(event)} for event in points]
         lines += [{"printed": asdict(text)} for text in printed]
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         end = self._file.seek(0, os.SEEK_END)
@@ -75,7 +75,7 @@ class Spill:
         self._file.close()
 
 
-def take_in(connection: sqlite3.Connection, database: Path) -> None:
+def merge_spill_files(connection: sqlite3.Connection, database: Path) -> None:
     """Move what was spilled into the database that is open on `connection`."""
     with os.scandir(database.parent) as entries:
         paths = [Path(entry.path) for entry in entries if _is_spill(entry, database)]
@@ -87,7 +87,7 @@ def take_in(connection: sqlite3.Connection, database: Path) -> None:
                 continue  # its process is alive
             except OSError:
                 pass  # a file system without locks
-            _take_in_file(connection, path, file)
+            _merge_file(connection, path, file)
 
 
 def _is_spill(entry: os.DirEntry[str], database: Path) -> bool:
@@ -95,10 +95,10 @@ def _is_spill(entry: os.DirEntry[str], database: Path) -> bool:
     return entry.name.startswith(database.name + _MARK) and entry.is_file(follow_symlinks=False)
 
 
-def _take_in_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> None:
+def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _write(connection, _lines(file))
+        _write_rows(connection, _whole_lines(file))
         connection.execute("COMMIT")
     except (InputError, KeyError, TypeError, ValueError) as error:
         connection.execute("ROLLBACK")
@@ -111,23 +111,23 @@ def _take_in_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) ->
     path.unlink(missing_ok=True)
 
 
-def _lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
+def _whole_lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
     """The whole lines: the last one is torn where the process was killed over it."""
     for line in file:
         if line.endswith(b"\n"):
             yield json.loads(line)
 
 
-def _write(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any]]) -> None:
+def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any]]) -> None:
     """The lines as rows. A run that is in a later attempt by now takes nothing from an earlier one."""
     run: ScriptRun | None = None
     run_id = 0
     for line in lines:
         if "run" in line:
-            run = _run(line["run"])
+            run = _decode_run(line["run"])
             found = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
             if found is None:
-                insert(connection, run)
+                insert_run(connection, run)
                 found = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
             run_id, attempt = found
             if attempt > run.attempt:
@@ -136,23 +136,23 @@ def _write(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any]]) -
         elif run is None:
             raise ValueError("the run is missing")
         elif "forget_from" in line:
-            forget_points(connection, run_id, after=line["forget_from"] - 1)
+            delete_points(connection, run_id, after=line["forget_from"] - 1)
         elif "points" in line:
             points = line["points"]
             values = [float(value) for value in points["values"]]
-            metric_id = metric_id_of(connection, points["metric"])
+            metric_id = ensure_metric(connection, points["metric"])
             add_points(connection, run_id, metric_id, points["steps"], points["times"], values)
         else:
-            write_printed(connection, run_id, run.attempt, [Printed(**line["printed"])])
+            write_printed(connection, run_id, run.attempt, [PrintedText(**line["printed"])])
 
 
-def _exact(points: Points) -> dict[str, Any]:
+def _encode_points(points: Points) -> dict[str, Any]:
     """Points as JSON that says NaN and infinities as text, and every other number exactly."""
     values = [value if -float("inf") < value < float("inf") else repr(value) for value in points.values]
     return {"metric": points.metric, "steps": list(points.steps), "times": list(points.times), "values": values}
 
 
-def _run(fields: Mapping[str, Any]) -> ScriptRun:
+def _decode_run(fields: Mapping[str, Any]) -> ScriptRun:
     artifacts = tuple(Artifact(**artifact) for artifact in fields["artifacts"])
     run = ScriptRun(**{**fields, "tags": tuple(fields["tags"]), "artifacts": artifacts})
     if run.key:  # empty: it is given one

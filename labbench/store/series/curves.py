@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from labbench.store.queries.run_rows import THESE, as_json_list
+from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list
 from labbench.store.series import rollup
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class BucketedSeries:
     """A series, or the part of one between two steps, in buckets; a short one has a bucket a point.
 
     All arrays are of one length. `low`, `high` and `mean` are of the finite values, NaN where a bucket has none.
@@ -77,7 +77,7 @@ def read_curves(
     last_step: int | None = None,
     times: bool = True,
     rounded: bool = False,
-) -> Iterator[Curve]:
+) -> Iterator[BucketedSeries]:
     """Each run's series between two steps, in at most `columns` buckets; none where it has no point there.
 
     A bucket holds the points of a column of the screen, give or take a bucket of the rollup, which is narrower.
@@ -86,23 +86,23 @@ def read_curves(
     query = f"""
         SELECT run_id, n, last_step,
             (SELECT min(step) FROM points WHERE run_id = s.run_id AND metric_id = s.metric_id)
-        FROM summary AS s WHERE metric_id = ? AND run_id {THESE}
+        FROM summary AS s WHERE metric_id = ? AND run_id {IN_JSON_LIST}
     """
     spans = {
-        run_id: _Span(run_id, n, first, last, first_step, last_step)
+        run_id: _Window(run_id, n, first, last, first_step, last_step)
         for run_id, n, last, first in connection.execute(query, (metric_id, as_json_list(run_ids)))
     }
-    read = _packed if rounded else _rows
+    read = _packed_rows if rounded else _rows
     short = dict(_read_together(connection, list(spans.values()), metric_id, columns, times, read))
     for run_id in run_ids:
         if run_id in short:
             yield short[run_id]
         elif run_id in spans:
-            yield from _read_alone(connection, spans[run_id], metric_id, columns, times)
+            yield from _read_one(connection, spans[run_id], metric_id, columns, times)
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
+class _Window:
     """A series, and the steps between which it is wanted."""
 
     run_id: int
@@ -133,26 +133,26 @@ class _Span:
         return max(0, min(self.right, self.last) - max(self.left, self.first) + 1) if self.is_dense else None
 
 
-def _read_alone(
-    connection: sqlite3.Connection, span: _Span, metric_id: int, columns: int, times: bool
-) -> Iterator[Curve]:
+def _read_one(
+    connection: sqlite3.Connection, span: _Window, metric_id: int, columns: int, times: bool
+) -> Iterator[BucketedSeries]:
     column = (span.right - span.left + 1) / columns
-    reading = _Reading(connection, span.run_id, metric_id, column, times, span.is_dense)
+    reading = _SeriesQuery(connection, span.run_id, metric_id, column, times, span.is_dense)
     level = rollup.top_level(connection, span.run_id, metric_id) if span.n >= rollup.CHUNK else 0
     within = max(span.left, span.first), min(span.right, span.last)
     parts = [part for part in reading.between(*within, level) if len(part.n)]
     if parts:
-        yield _in_columns(_joined(parts), span.left, span.right, columns)
+        yield _reduce_to_columns(_concatenate(parts), span.left, span.right, columns)
 
 
 def _read_together(
     connection: sqlite3.Connection,
-    spans: Iterable[_Span],
+    spans: Iterable[_Window],
     metric_id: int,
     columns: int,
     times: bool,
     read: Callable[[sqlite3.Connection, str, tuple[Any, ...], bool, bool], _Columns],
-) -> Iterator[tuple[int, Curve]]:
+) -> Iterator[tuple[int, BucketedSeries]]:
     """The curves, by run, of series too short for a rollup: a query and a pass of numpy for many of them.
 
     Those of which only the points can tell how many there are, or of which the summary tells wrong, are left out.
@@ -166,7 +166,7 @@ def _read_together(
             some = alike[start : start + _TOGETHER]
             counts = np.array([span.n_wanted for span in some])
             ids = as_json_list(span.run_id for span in some)
-            query = f"FROM points WHERE run_id {THESE} AND metric_id = ? AND step BETWEEN ? AND ?"
+            query = f"FROM points WHERE run_id {IN_JSON_LIST} AND metric_id = ? AND step BETWEEN ? AND ?"
             within = min(max(span.left, span.first) for span in some), max(min(span.right, span.last) for span in some)
             rows = read(connection, query, (ids, metric_id, *within), times, is_dense)
             if len(rows["value"]) == counts.sum():
@@ -174,8 +174,8 @@ def _read_together(
 
 
 def _split(
-    rows: _Columns, spans: Sequence[_Span], counts: NDArray[np.int64], columns: int
-) -> Iterator[tuple[int, Curve]]:
+    rows: _Columns, spans: Sequence[_Window], counts: NDArray[np.int64], columns: int
+) -> Iterator[tuple[int, BucketedSeries]]:
     """The points of several series, one behind the other, as a curve for each."""
     import numpy as np
 
@@ -183,22 +183,22 @@ def _split(
     number = np.arange(len(rows["value"])) - np.repeat(begins, counts)  # (P,): of a point in its series
     firsts = np.array([max(span.left, span.first) for span in spans])
     steps = rows["step"] if "step" in rows else number + np.repeat(firsts, counts)
-    together, ends = _of_points(0, steps, rows), np.cumsum(counts)
+    together, ends = _bucket_per_point(0, steps, rows), np.cumsum(counts)
     if (counts > columns).any():  # otherwise a bucket a point
         lefts = np.array([span.left for span in spans])
         widths = np.array([float(span.right - span.left) + 1.0 for span in spans])
-        column = _column(steps - np.repeat(lefts, counts), np.repeat(widths, counts), columns)
+        column = _column_of_steps(steps - np.repeat(lefts, counts), np.repeat(widths, counts), columns)
         column = np.where(np.repeat(counts <= columns, counts), number, column)
         owner = np.repeat(np.arange(len(spans)), counts)
         is_start = np.append(True, (column[1:] != column[:-1]) | (owner[1:] != owner[:-1]))
         starts = np.flatnonzero(is_start)
-        together, ends = _grouped(together, starts), np.cumsum(np.bincount(owner[starts], minlength=len(spans)))
+        together, ends = _reduce_groups(together, starts), np.cumsum(np.bincount(owner[starts], minlength=len(spans)))
     for span, start, end in zip(spans, [0, *ends.tolist()], ends.tolist(), strict=False):
-        yield span.run_id, _sliced(together, span.run_id, start, end)
+        yield span.run_id, _slice(together, span.run_id, start, end)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _SeriesQuery:
     """One series, and how finely it is wanted."""
 
     connection: sqlite3.Connection
@@ -209,7 +209,7 @@ class _Reading:
     times: bool
     is_dense: bool
 
-    def between(self, left: int, right: int, level: int) -> Iterator[Curve]:
+    def between(self, left: int, right: int, level: int) -> Iterator[BucketedSeries]:
         """Consecutive parts, in buckets no wider than a column and none reaching out, down to single points."""
         if left > right:
             return
@@ -246,10 +246,10 @@ class _Reading:
         buckets = np.frombuffer(b"".join(chunk for (chunk,) in rows), np.dtype(rollup.BUCKET_FIELDS))
         return buckets[(buckets["last_step"] >= left) & (buckets["first_step"] <= right)]
 
-    def _curve(self, buckets: NDArray[np.void], size: int) -> Curve:
+    def _curve(self, buckets: NDArray[np.void], size: int) -> BucketedSeries:
         import numpy as np
 
-        return Curve(
+        return BucketedSeries(
             self.run_id,
             buckets["first_step"],
             buckets["last_step"],
@@ -262,7 +262,7 @@ class _Reading:
             buckets["mean"],
         )
 
-    def _points(self, left: int, right: int) -> Curve:
+    def _points(self, left: int, right: int) -> BucketedSeries:
         """A bucket a point."""
         import numpy as np
 
@@ -270,7 +270,7 @@ class _Reading:
         parameters = (self.run_id, self.metric_id, left, right)
         rows = _rows(self.connection, query, parameters, self.times, self.is_dense)
         steps = np.arange(left, left + len(rows["value"])) if self.is_dense else rows["step"]
-        return _of_points(self.run_id, steps, rows)
+        return _bucket_per_point(self.run_id, steps, rows)
 
 
 def _rows(
@@ -278,11 +278,11 @@ def _rows(
 ) -> _Columns:
     """The columns of the points that a query finds: each that is not read saves a fifth or more of the time.
 
-    What is not finite is infinite, as in `_packed`.
+    What is not finite is infinite, as in `_packed_rows`.
     """
     import numpy as np
 
-    wanted = _wanted(times, is_dense)
+    wanted = _column_sql(times, is_dense)
     columns = [array("d" if name == "value" else "q") for name in wanted]
     found = connection.execute(f"SELECT {', '.join(wanted.values())} {query} ORDER BY run_id, step", parameters)
     while rows := found.fetchmany(_ROWS):
@@ -291,7 +291,7 @@ def _rows(
     return dict(zip(wanted, map(np.asarray, columns), strict=True))
 
 
-def _packed(
+def _packed_rows(
     connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...], times: bool, is_dense: bool
 ) -> _Columns:
     """The same with values to 15 digits, as SQLite writes numbers.
@@ -301,7 +301,7 @@ def _packed(
     """
     import numpy as np
 
-    wanted = _wanted(times, is_dense)
+    wanted = _column_sql(times, is_dense)
     texts = ", ".join(f"group_concat({column})" for column in wanted.values())
     found = connection.execute(f"SELECT {texts} {query} GROUP BY run_id", parameters).fetchall()
     return {
@@ -310,7 +310,7 @@ def _packed(
     }
 
 
-def _wanted(times: bool, is_dense: bool) -> dict[str, str]:
+def _column_sql(times: bool, is_dense: bool) -> dict[str, str]:
     """The columns to read, by name, in SQL."""
     return {
         **({} if is_dense else {"step": "step"}),
@@ -319,7 +319,7 @@ def _wanted(times: bool, is_dense: bool) -> dict[str, str]:
     }
 
 
-def _of_points(run_id: int, steps: NDArray[np.int64], rows: _Columns) -> Curve:
+def _bucket_per_point(run_id: int, steps: NDArray[np.int64], rows: _Columns) -> BucketedSeries:
     """A bucket a point."""
     import numpy as np
 
@@ -327,10 +327,10 @@ def _of_points(run_id: int, steps: NDArray[np.int64], rows: _Columns) -> Curve:
     finite = np.isfinite(rows["value"])
     values = np.where(finite, rows["value"], np.nan)
     ones = np.ones(len(values), np.int64)
-    return Curve(run_id, steps, steps, times, times, ones, ones - finite, values, values, values)
+    return BucketedSeries(run_id, steps, steps, times, times, ones, ones - finite, values, values, values)
 
 
-def _joined(parts: Sequence[Curve]) -> Curve:
+def _concatenate(parts: Sequence[BucketedSeries]) -> BucketedSeries:
     """Consecutive parts as one curve."""
     import numpy as np
 
@@ -341,35 +341,35 @@ def _joined(parts: Sequence[Curve]) -> Curve:
         arrays = [getattr(part, field) for part in parts]
         return None if arrays[0] is None else np.concatenate(arrays)
 
-    return Curve(parts[0].run_id, *(joined(field) for field in Curve.__slots__[1:]))
+    return BucketedSeries(parts[0].run_id, *(joined(field) for field in BucketedSeries.__slots__[1:]))
 
 
-def _sliced(curve: Curve, run_id: int, start: int, end: int) -> Curve:
+def _slice(curve: BucketedSeries, run_id: int, start: int, end: int) -> BucketedSeries:
     def part(field: str) -> Any:
         array = getattr(curve, field)
         return None if array is None else array[start:end]
 
-    return Curve(run_id, *(part(field) for field in Curve.__slots__[1:]))
+    return BucketedSeries(run_id, *(part(field) for field in BucketedSeries.__slots__[1:]))
 
 
-def _in_columns(curve: Curve, left: int, right: int, columns: int) -> Curve:
+def _reduce_to_columns(curve: BucketedSeries, left: int, right: int, columns: int) -> BucketedSeries:
     """Buckets put together that begin in the same column of the range from `left` to `right`."""
     import numpy as np
 
     if len(curve.n) <= columns:
         return curve
-    column = _column(curve.first_step - left, float(right - left) + 1.0, columns)
-    return _grouped(curve, np.flatnonzero(np.diff(column, prepend=-1)))
+    column = _column_of_steps(curve.first_step - left, float(right - left) + 1.0, columns)
+    return _reduce_groups(curve, np.flatnonzero(np.diff(column, prepend=-1)))
 
 
-def _column(offsets: NDArray[np.int64], width: float | NDArray[np.float64], columns: int) -> NDArray[np.int64]:
+def _column_of_steps(offsets: NDArray[np.int64], width: float | NDArray[np.float64], columns: int) -> NDArray[np.int64]:
     """The column, of those into which a range of steps is divided, of each offset from its left end."""
     import numpy as np
 
     return np.minimum((offsets / width * columns).astype(np.int64), columns - 1)
 
 
-def _grouped(curve: Curve, starts: NDArray[np.int64]) -> Curve:
+def _reduce_groups(curve: BucketedSeries, starts: NDArray[np.int64]) -> BucketedSeries:
     """Neighbouring buckets put together; (B,) `starts` says where each group begins."""
     import numpy as np
 
@@ -381,7 +381,7 @@ def _grouped(curve: Curve, starts: NDArray[np.int64]) -> Curve:
     parts = np.where(n_finite > 0, curve.mean, 0.0) * shares
     low, high = np.fmin.reduceat(curve.low, starts), np.fmax.reduceat(curve.high, starts)
     half_mean = np.clip(np.add.reduceat(parts, starts), low / 2, high / 2)
-    return Curve(
+    return BucketedSeries(
         curve.run_id,
         first_step=curve.first_step[starts],
         last_step=curve.last_step[ends - 1],

@@ -13,7 +13,7 @@ from labbench.store.series import rollup
 _SERIES = "run_id = ? AND metric_id = ?"
 
 
-_KNOWN = f"SELECT n, last_step FROM summary WHERE {_SERIES}"
+_SELECT_SUMMARY = f"SELECT n, last_step FROM summary WHERE {_SERIES}"
 
 
 # Two-argument min() and max() are NULL as soon as one argument is, hence the CASEs.
@@ -50,19 +50,19 @@ def add_points(
         raise ValueError(f"{len(steps)} steps, {len(times)} times and {len(values)} values: they belong together")
     if not steps:
         return
-    n, last_step = connection.execute(_KNOWN, (run_id, metric_id)).fetchone() or (0, None)
+    n, last_step = connection.execute(_SELECT_SUMMARY, (run_id, metric_id)).fetchone() or (0, None)
     forward = (last_step is None or last_step < steps[0]) and all(map(lt, steps, steps[1:]))
     insert_points(connection, run_id, metric_id, steps, times, values)
     if not forward:
-        rebuild(connection, run_id, metric_id, from_step=min(steps))
+        rebuild_series(connection, run_id, metric_id, from_step=min(steps))
         return
-    connection.execute(_MERGE, (run_id, metric_id, *_summarised(steps, values)))
+    connection.execute(_MERGE, (run_id, metric_id, *_summarize(steps, values)))
     chunks = n // rollup.CHUNK
     if (n + len(steps)) // rollup.CHUNK > chunks:
-        rollup.append(connection, run_id, metric_id, steps, times, values, chunks=chunks)
+        rollup.append_chunks(connection, run_id, metric_id, steps, times, values, chunks=chunks)
 
 
-def forget_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
+def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
     """Delete the points of a run behind a step (all of them for None). The caller holds a transaction.
 
     At the step itself stand what was measured at the end of an epoch, before the boundary, and what the next epoch
@@ -76,28 +76,30 @@ def forget_points(connection: sqlite3.Connection, run_id: int, *, after: int | N
     for (metric_id,) in connection.execute(query, (run_id, after)).fetchall():
         query = f"DELETE FROM points WHERE {_SERIES} AND step > ?"
         connection.execute(query, (run_id, metric_id, after))
-        rebuild(connection, run_id, metric_id, from_step=after + 1)
+        rebuild_series(connection, run_id, metric_id, from_step=after + 1)
 
 
-def rebuild(connection: sqlite3.Connection, run_id: int, metric_id: int, *, from_step: int = rollup.LEAST_STEP) -> None:
+def rebuild_series(
+    connection: sqlite3.Connection, run_id: int, metric_id: int, *, from_step: int = rollup.LEAST_STEP
+) -> None:
     """Make summary and rollup of a series again whose points have changed from a step on.
 
     The caller holds a transaction.
     """
-    chunks = rollup.truncate(connection, run_id, metric_id, from_step=from_step)
-    rollup.extend(connection, run_id, metric_id, chunks=chunks)
+    chunks = rollup.truncate_chunks(connection, run_id, metric_id, from_step=from_step)
+    rollup.extend_chunks(connection, run_id, metric_id, chunks=chunks)
     connection.execute(f"DELETE FROM summary WHERE {_SERIES}", (run_id, metric_id))
-    if columns := _summary_of_chunks(connection, run_id, metric_id):
+    if columns := _summarize_chunks(connection, run_id, metric_id):
         connection.execute(_MERGE, (run_id, metric_id, *columns))
     query = f"SELECT step, value FROM points WHERE {_SERIES} AND step >= ? ORDER BY step"
-    start = rollup.first_step_behind(connection, run_id, metric_id)
+    start = rollup.first_step_after_chunks(connection, run_id, metric_id)
     tail = connection.execute(query, (run_id, metric_id, start)).fetchall()
     if tail:
         values = [math.nan if value is None else value for _, value in tail]
-        connection.execute(_MERGE, (run_id, metric_id, *_summarised([step for step, _ in tail], values)))
+        connection.execute(_MERGE, (run_id, metric_id, *_summarize([step for step, _ in tail], values)))
 
 
-def _summary_of_chunks(
+def _summarize_chunks(
     connection: sqlite3.Connection, run_id: int, metric_id: int
 ) -> tuple[int | float | None, ...] | None:
     """The summary's columns from `n` on, of the points that are in chunks; None where none are."""
@@ -128,7 +130,7 @@ def _summary_of_chunks(
     return n, n_nonfinite, bad_step, last, last_step, *extremes
 
 
-def _summarised(steps: Sequence[int], values: Sequence[float]) -> tuple[int | float | None, ...]:
+def _summarize(steps: Sequence[int], values: Sequence[float]) -> tuple[int | float | None, ...]:
     """The summary's columns from `n` on, for steps that increase."""
     n_nonfinite, first_nonfinite_step = 0, None
     finite_steps, finite = steps, values

@@ -57,10 +57,10 @@ class Bucket(NamedTuple):
 
 _SERIES = "run_id = ? AND metric_id = ?"
 
-_COUNTED = "coalesce(value, 9e999)"  # what is not finite is only counted here: NaN, which is NULL, may be infinite
+_COUNT_CHUNKS = "coalesce(value, 9e999)"  # what is not finite is only counted here: NaN, which is NULL, may be infinite
 
 
-def append(
+def append_chunks(
     connection: sqlite3.Connection,
     run_id: int,
     metric_id: int,
@@ -74,28 +74,32 @@ def append(
 
     As `extend`, but only what the caller does not hand over is read. The caller holds a transaction.
     """
-    start = first_step_behind(connection, run_id, metric_id) if chunks else LEAST_STEP
-    query = f"SELECT step, time_ms, {_COUNTED} FROM points WHERE {_SERIES} AND step >= ? AND step < ? ORDER BY step"
+    start = first_step_after_chunks(connection, run_id, metric_id) if chunks else LEAST_STEP
+    query = (
+        f"SELECT step, time_ms, {_COUNT_CHUNKS} FROM points WHERE {_SERIES} AND step >= ? AND step < ? ORDER BY step"
+    )
     rows = connection.execute(query, (run_id, metric_id, start, steps[0])).fetchall()
     waiting = zip(*rows, strict=True) if rows else ((), (), ())
     counted = [math.inf if value != value else value for value in values]
     columns = [[*before, *new] for before, new in zip(waiting, (steps, times, counted), strict=True)]
     for end in range(CHUNK, len(columns[0]) + 1, CHUNK):
-        _add(connection, run_id, metric_id, 1, chunks, _buckets(*(column[end - CHUNK : end] for column in columns)))
+        _write_chunk(
+            connection, run_id, metric_id, 1, chunks, _make_buckets(*(column[end - CHUNK : end] for column in columns))
+        )
         chunks += 1
 
 
-def extend(connection: sqlite3.Connection, run_id: int, metric_id: int, *, chunks: int) -> None:
+def extend_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int, *, chunks: int) -> None:
     """Add the chunks that have become full, `chunks` of level 1 being there. The caller holds a transaction."""
-    start = first_step_behind(connection, run_id, metric_id) if chunks else LEAST_STEP
-    query = f"SELECT step, time_ms, {_COUNTED} FROM points WHERE {_SERIES} AND step >= ? ORDER BY step"
+    start = first_step_after_chunks(connection, run_id, metric_id) if chunks else LEAST_STEP
+    query = f"SELECT step, time_ms, {_COUNT_CHUNKS} FROM points WHERE {_SERIES} AND step >= ? ORDER BY step"
     rows = connection.execute(query, (run_id, metric_id, start))
     while len(points := rows.fetchmany(CHUNK)) == CHUNK:
-        _add(connection, run_id, metric_id, 1, chunks, _buckets_of_points(points))
+        _write_chunk(connection, run_id, metric_id, 1, chunks, _read_buckets(points))
         chunks += 1
 
 
-def truncate(connection: sqlite3.Connection, run_id: int, metric_id: int, *, from_step: int) -> int:
+def truncate_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int, *, from_step: int) -> int:
     """Delete the chunks that reach a step; returns how many of level 1 are left. The caller holds a transaction."""
     level = top_level(connection, run_id, metric_id)
     for reaching in range(1, level + 1):
@@ -119,7 +123,7 @@ def top_level(connection: sqlite3.Connection, run_id: int, metric_id: int) -> in
     return 0 if row is None else int(row[0])
 
 
-def first_step_behind(connection: sqlite3.Connection, run_id: int, metric_id: int) -> int:
+def first_step_after_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int) -> int:
     """Where the points begin that no chunk holds."""
     query = f"SELECT last_step FROM rollup WHERE {_SERIES} AND level = 1 ORDER BY first_step DESC LIMIT 1"
     row = connection.execute(query, (run_id, metric_id)).fetchone()
@@ -137,7 +141,7 @@ def read_cover(connection: sqlite3.Connection, run_id: int, metric_id: int) -> I
             start = buckets[-1].last_step + 1
 
 
-def _add(
+def _write_chunk(
     connection: sqlite3.Connection, run_id: int, metric_id: int, level: int, number: int, buckets: list[_Fields]
 ) -> None:
     """Write the chunk with this number, counted from 0, and the chunk of the next level that it fills."""
@@ -149,15 +153,15 @@ def _add(
         query = f"SELECT buckets FROM rollup WHERE {_SERIES} AND level = ? ORDER BY first_step DESC LIMIT {FACTOR}"
         chunks = connection.execute(query, (run_id, metric_id, level)).fetchall()
         finer = [bucket for (chunk,) in reversed(chunks) for bucket in BUCKET.iter_unpack(chunk)]
-        coarser = [_merged(finer[at : at + FACTOR], FACTOR**level) for at in range(0, len(finer), FACTOR)]
-        _add(connection, run_id, metric_id, level + 1, number // FACTOR, coarser)
+        coarser = [_merge_buckets(finer[at : at + FACTOR], FACTOR**level) for at in range(0, len(finer), FACTOR)]
+        _write_chunk(connection, run_id, metric_id, level + 1, number // FACTOR, coarser)
 
 
-def _buckets_of_points(points: Sequence[tuple[int, int, float]]) -> list[_Fields]:
-    return _buckets(*zip(*points, strict=True))
+def _read_buckets(points: Sequence[tuple[int, int, float]]) -> list[_Fields]:
+    return _make_buckets(*zip(*points, strict=True))
 
 
-def _buckets(steps: Sequence[int], times: Sequence[int], values: Sequence[float]) -> list[_Fields]:
+def _make_buckets(steps: Sequence[int], times: Sequence[int], values: Sequence[float]) -> list[_Fields]:
     """Points in buckets of level 1."""
     buckets = []
     for start in range(0, len(steps), FACTOR):
@@ -184,7 +188,7 @@ def _extent(values: Sequence[float]) -> tuple[float, float, float, int]:
     return low, high, mean, len(values) - len(finite)
 
 
-def _merged(buckets: Sequence[_Fields], size: int) -> _Fields:
+def _merge_buckets(buckets: Sequence[_Fields], size: int) -> _Fields:
     """Neighbouring buckets of `size` points each as one."""
     first_steps, last_steps, first_times, last_times, lows, highs, means, bad = zip(*buckets, strict=True)
     steps_and_times = first_steps[0], last_steps[-1], min(first_times), max(last_times)

@@ -13,7 +13,7 @@ from torch import Tensor
 from labbench.errors import InputError, did_you_mean
 from labbench.train.data.dataset import Split
 
-CLASSES = 100
+MAX_CLASSES = 100
 """Different whole numbers in a target up to which they are taken for classes, and different words in a column."""
 
 
@@ -28,8 +28,8 @@ def read_table(path: Path, target: str | None) -> Split:
         hint = did_you_mean(wanted, names) or f"; it has {', '.join(names)}"
         raise InputError(f"{path} has no column `{wanted}`{hint}")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    targets = as_targets([number(cell) for cell in columns.pop(wanted)])
-    return torch.cat([inputs_of(name, cells, path) for name, cells in columns.items()], dim=1), targets
+    targets = encode_targets([parse_number(cell) for cell in columns.pop(wanted)])
+    return torch.cat([encode_column(name, cells, path) for name, cells in columns.items()], dim=1), targets
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -52,7 +52,7 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return names, rows
 
 
-def number(cell: str) -> float | int | str:
+def parse_number(cell: str) -> float | int | str:
     """A cell's number, else its word."""
     for kind in (int, float):
         try:
@@ -62,24 +62,24 @@ def number(cell: str) -> float | int | str:
     return cell
 
 
-def inputs_of(name: str, cells: Sequence[str], path: Path) -> Tensor:
+def encode_column(name: str, cells: Sequence[str], path: Path) -> Tensor:
     """A column of numbers (N, 1), or of words (N, words) with a 1 for each cell's own."""
-    values = [number(cell) for cell in cells]
+    values = [parse_number(cell) for cell in cells]
     if not any(isinstance(value, str) for value in values):
         if all(math.isfinite(value) for value in values if not isinstance(value, str)):
             return torch.tensor(values, dtype=torch.float32).unsqueeze(1)
         raise InputError(f"{path}: column `{name}` has a value that is not finite")
     words = sorted(set(cells))
-    if len(words) > CLASSES:
+    if len(words) > MAX_CLASSES:
         raise InputError(f"{path}: column `{name}` has {len(words)} different words: leave it out")
     return torch.nn.functional.one_hot(torch.tensor([words.index(cell) for cell in cells])).to(torch.float32)
 
 
-def as_targets(values: Sequence[float | int | str]) -> Tensor:
+def encode_targets(values: Sequence[float | int | str]) -> Tensor:
     """Words and few different whole numbers as classes, in their order; others as numbers, float32."""
     if any(isinstance(value, str) for value in values):
         values = [str(value) for value in values]
-    elif any(isinstance(value, float) for value in values) or len(set(values)) > CLASSES:
+    elif any(isinstance(value, float) for value in values) or len(set(values)) > MAX_CLASSES:
         return torch.tensor(values, dtype=torch.float32)
     number_of = {value: index for index, value in enumerate(sorted(set(values)))}
     return torch.tensor([number_of[value] for value in values])

@@ -1,6 +1,6 @@
 """What a task trains on: three pairs of tensors, and what a training asks of them. Here too are the digits.
 
-What is too large for tensors is read sample by sample instead (`loading`): to a training both are a `Source`.
+What is too large for tensors is read sample by sample instead (`loading`): to a training both are a `DataSource`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from labbench.train.rng import Purpose, keys, permutations, words
 Split: TypeAlias = tuple[Tensor, Tensor]
 """(inputs (N, ...), targets (N, ...))"""
 
-Held: TypeAlias = Literal["val", "test"]
+HeldOutSplit: TypeAlias = Literal["val", "test"]
 """A split that is held out."""
 
 HOST = torch.device("cpu")
 
-DIGITS = Path(__file__).with_name("digits.npz")
+DIGITS_FILE = Path(__file__).with_name("digits.npz")
 DIGITS_SPLIT_SEED = 1998
 """Decides which digits are trained on; part of `digits@1`."""
 DIGITS_HELD_OUT = 270
 """Samples for validation, and as many for the test; the other 1,257 are trained on."""
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """What a training asks of its data, wherever they lie."""
 
     @property
@@ -58,7 +58,7 @@ class Source(Protocol):
         """Of one input."""
 
     @property
-    def is_tested(self) -> bool:
+    def has_test(self) -> bool:
         """Whether there is a split `test`."""
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
@@ -67,16 +67,16 @@ class Source(Protocol):
         It understands those of a batch until the next one is asked for.
         """
 
-    def first(self, seeds: Sequence[int], size: int) -> Tensor:
+    def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
         """The first of the batches of the first epoch, for a trial."""
 
     def gather(self, numbers: Tensor) -> Split:
         """The training samples with these numbers (N,), where the models are."""
 
-    def parts(self, name: Held, size: int) -> Iterator[Split]:
+    def held_out_batches(self, name: HeldOutSplit, size: int) -> Iterator[Split]:
         """A held-out split in parts of so many samples, where the models are."""
 
-    def glimpse(self, count: int | None = None) -> Split:
+    def sample_validation(self, count: int | None = None) -> Split:
         """Up to `count` samples of the validation data, where the models are; None: as many as are good to look at."""
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Data:
     def __post_init__(self) -> None:
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
             if split is not None:
-                _check(name, split)
+                _check_split(name, split)
 
     @property
     def home(self) -> torch.device:
@@ -116,7 +116,7 @@ class Data:
         return self.train[0].shape[1:]
 
     @property
-    def is_tested(self) -> bool:
+    def has_test(self) -> bool:
         return self.test is not None
 
     @property
@@ -129,25 +129,27 @@ class Data:
         order = permutations(seeds, epoch, self.samples, self.home)  # (S, samples)
         return iter(order[:, : usable_samples(self.samples, size)].split(size, dim=1))
 
-    def first(self, seeds: Sequence[int], size: int) -> Tensor:
+    def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
         return next(self.batches(seeds, 1, size))
 
     def gather(self, numbers: Tensor) -> Split:
         inputs, targets = (part.index_select(0, numbers) for part in self.train)
-        return self.bring((inputs, targets))
+        return self.to_device((inputs, targets))
 
-    def parts(self, name: Held, size: int) -> Iterator[Split]:
+    def held_out_batches(self, name: HeldOutSplit, size: int) -> Iterator[Split]:
         split = self.val if name == "val" else self.test
         assert split is not None
-        return (self.bring((inputs, targets)) for inputs, targets in zip(*(x.split(size) for x in split), strict=True))
+        return (
+            self.to_device((inputs, targets)) for inputs, targets in zip(*(x.split(size) for x in split), strict=True)
+        )
 
-    def glimpse(self, count: int | None = None) -> Split:
-        return self.bring((self.val[0][:count], self.val[1][:count]))
+    def sample_validation(self, count: int | None = None) -> Split:
+        return self.to_device((self.val[0][:count], self.val[1][:count]))
 
     def close(self) -> None:
         """Nothing: it took only memory."""
 
-    def bring(self, split: Split) -> Split:
+    def to_device(self, split: Split) -> Split:
         """Samples of this data where the models are. To CUDA they go from pinned memory while the host goes on."""
         if self.resident:
             return split
@@ -168,7 +170,7 @@ class Data:
         return Data(moved(self.train), moved(self.val), test, dtype, device, resident)
 
 
-def _check(name: str, split: Split) -> None:
+def _check_split(name: str, split: Split) -> None:
     if not (isinstance(split, tuple | list) and len(split) == 2 and all(isinstance(x, Tensor) for x in split)):
         raise InputError(
             f"data: `{name}` must be a pair of tensors (inputs, targets); what gives one sample at a time, "
@@ -181,22 +183,22 @@ def _check(name: str, split: Split) -> None:
 
 
 @cache
-def digits() -> Data:
+def load_digits() -> Data:
     """The UCI digits: inputs float32 (N, 1, 8, 8) from 0 to 1, classes 0-9; 1,257 / 270 / 270 samples."""
-    with np.load(DIGITS) as file:
+    with np.load(DIGITS_FILE) as file:
         inputs = torch.from_numpy(file["images"]).unsqueeze(1).to(torch.float32) / 16
         targets = torch.from_numpy(file["targets"]).to(torch.int64)
-    train, val, test = stratified(targets, DIGITS_HELD_OUT, seed=DIGITS_SPLIT_SEED)
+    train, val, test = split_stratified(targets, DIGITS_HELD_OUT, seed=DIGITS_SPLIT_SEED)
     return Data((inputs[train], targets[train]), (inputs[val], targets[val]), (inputs[test], targets[test]))
 
 
-def stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def split_stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ascending indices of train, val and test: `held_out` samples each for the last two, every class in proportion."""
-    val, test, train = in_proportion(targets, seed=seed).split([held_out, held_out, len(targets) - 2 * held_out])
+    val, test, train = stratified_order(targets, seed=seed).split([held_out, held_out, len(targets) - 2 * held_out])
     return train.sort().values, val.sort().values, test.sort().values
 
 
-def in_proportion(targets: Tensor, *, seed: int, purpose: Purpose = Purpose.SPLIT) -> Tensor:
+def stratified_order(targets: Tensor, *, seed: int, purpose: Purpose = Purpose.SPLIT) -> Tensor:
     """All indices in an order of which every stretch has every class in proportion.
 
     Each class is shuffled; a sample's place in its class, as a share of the class, orders all samples, and

@@ -20,15 +20,15 @@ from pathlib import Path
 from labbench.errors import LabbenchError
 from labbench.files import open_without_links
 
-TIMEOUT = 30.0
+TIMEOUT_SECONDS = 30.0
 """Seconds without a byte after which a download has broken off."""
-TRIES = 3
+MAX_TRIES = 3
 """How often a download that broke off goes on, at each address."""
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedFile:
     """A file, with where it is to be had and what it must be."""
 
     name: str
@@ -36,20 +36,20 @@ class Published:
     urls: tuple[str, ...]
 
 
-def fetch(files: Sequence[Published], folder: Path) -> list[Path]:
+def fetch_files(files: Sequence[PublishedFile], folder: Path) -> list[Path]:
     """The paths of the files in `folder`, after downloading those that are not there.
 
     Raises LabbenchError where one cannot be had, saying what to put where, or where a file is not what was published.
     """
-    if not all(is_there(file, folder) for file in files):
-        with only_process(folder):
+    if not all(is_downloaded(file, folder) for file in files):
+        with download_lock(folder):
             for file in files:
-                if not is_there(file, folder):
+                if not is_downloaded(file, folder):
                     download(file, folder, files)
     return [folder / file.name for file in files]
 
 
-def is_there(file: Published, folder: Path) -> bool:
+def is_downloaded(file: PublishedFile, folder: Path) -> bool:
     """Whether the file is in the folder. Raises LabbenchError where another lies in its place."""
     path = folder / file.name
     if not path.exists():
@@ -63,7 +63,7 @@ def is_there(file: Published, folder: Path) -> bool:
     return True
 
 
-def download(file: Published, folder: Path, wanted: Sequence[Published]) -> None:
+def download(file: PublishedFile, folder: Path, wanted: Sequence[PublishedFile]) -> None:
     """Bring one file; on failure tell all of the `wanted` that are missing, so that a person fetches them at once."""
     part = folder / f"{file.name}.part"
     problems = []
@@ -90,7 +90,7 @@ def download(file: Published, folder: Path, wanted: Sequence[Published]) -> None
 
 def receive(url: str, part: Path) -> None:
     """Write what the address sends to `part`, going on behind what is there already."""
-    for attempt in range(TRIES):
+    for attempt in range(MAX_TRIES):
         try:
             if receive_once(url, part):
                 return
@@ -99,7 +99,7 @@ def receive(url: str, part: Path) -> None:
                 raise
             part.unlink()  # it has more than there is: another file's
         except (OSError, http.client.HTTPException):
-            if attempt == TRIES - 1 or not part.exists():
+            if attempt == MAX_TRIES - 1 or not part.exists():
                 raise
     raise ConnectionError("it breaks off again and again")
 
@@ -108,13 +108,13 @@ def receive_once(url: str, part: Path) -> bool:
     """One connection; whether everything has come."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
         if response.status != http.client.PARTIAL_CONTENT:
             have = 0  # the server begins anew
         length = response.headers["Content-Length"]
         whole = None if length is None else have + int(length)
         with open_without_links(part, "ab" if have else "wb") as out:
-            while block := response.read(BLOCK):
+            while block := response.read(BLOCK_BYTES):
                 out.write(block)
                 have += len(block)
     return whole is None or have == whole
@@ -126,7 +126,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def only_process(folder: Path) -> Iterator[None]:
+def download_lock(folder: Path) -> Iterator[None]:
     """Nobody else downloads into the folder meanwhile."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

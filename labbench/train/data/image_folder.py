@@ -15,7 +15,7 @@ from labbench.train.data.dataset import Split
 Picture = NDArray[np.uint8]
 """(H, W, C), C 1 for grey, 3 for colours."""
 
-SUFFIXES = (".png", ".pgm", ".ppm", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".png", ".pgm", ".ppm", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "PPM", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 """Pillow's names of the formats that it may take a file for; others, such as EPS, start programs of the system."""
 DEEP_MODES = ("I", "I;16", "F")
@@ -29,24 +29,26 @@ def read_folder(folder: Path) -> Split:
 
     Raises InputError with the file that cannot be used.
     """
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and any(pictures_in(path)))
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and any(list_pictures(path)))
     if len(classes) < 2:
-        raise InputError(f"{folder} must have a folder of images for each class, at least two ({', '.join(SUFFIXES)})")
-    files = [(file, number) for number, each in enumerate(classes) for file in pictures_in(each)]
+        raise InputError(
+            f"{folder} must have a folder of images for each class, at least two ({', '.join(IMAGE_SUFFIXES)})"
+        )
+    files = [(file, number) for number, each in enumerate(classes) for file in list_pictures(each)]
     pictures = [read_picture(file) for file, _ in files]
     for (file, _), picture in zip(files, pictures, strict=True):
         if picture.shape != pictures[0].shape:
-            sizes = " and ".join(described(each) for each in (picture, pictures[0]))
+            sizes = " and ".join(format_size(each) for each in (picture, pictures[0]))
             raise InputError(f"{file} and {files[0][0]} differ, {sizes}: all images must be of one size and kind")
     inputs = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
     return inputs, torch.tensor([number for _, number in files])
 
 
-def pictures_in(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES)
+def list_pictures(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def described(picture: Picture) -> str:
+def format_size(picture: Picture) -> str:
     height, width, channels = picture.shape
     return f"{width}x{height} in {'grey' if channels == 1 else 'colours'}"
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from labbench.errors import LabbenchError
 from labbench.params.builtin import IMAGE_SHAPES
-from labbench.train.data.dataset import Data, Split, in_proportion
-from labbench.train.data.downloads import Published, fetch
+from labbench.train.data.dataset import Data, Split, stratified_order
+from labbench.train.data.downloads import PublishedFile, fetch_files
 from labbench.user_folders import cache_path
 
 Bytes = NDArray[np.uint8]
 
-HELD_OUT = 5000
+HELD_OUT_SAMPLES = 5000
 """Training samples that are kept for validation."""
 
 
@@ -31,18 +31,18 @@ HELD_OUT = 5000
 class ImageSet:
     """A published data set of images in ten classes."""
 
-    files: tuple[Published, ...]
+    files: tuple[PublishedFile, ...]
     read: Callable[[Sequence[Path]], tuple[Split, Split]]
     """Train and test from the paths of the files: uint8 (N, C, H, W), int64 (N,)."""
-    held_out: int = HELD_OUT
+    held_out: int = HELD_OUT_SAMPLES
 
 
 @cache
-def image_set(name: str) -> Data:
+def load_image_set(name: str) -> Data:
     """The data set, downloaded at its first use: inputs uint8 (N, C, H, W), which altering makes numbers up to 1."""
     chosen = IMAGE_SETS[name]
-    train, test = chosen.read(fetch(chosen.files, cache_path(name)))
-    order = in_proportion(train[1], seed=0)
+    train, test = chosen.read(fetch_files(chosen.files, cache_path(name)))
+    order = stratified_order(train[1], seed=0)
     val, kept = (part.sort().values for part in order.split([chosen.held_out, len(order) - chosen.held_out]))
     return Data((train[0][kept], train[1][kept]), (train[0][val], train[1][val]), test)
 
@@ -55,7 +55,7 @@ def read_mnist(paths: Sequence[Path]) -> tuple[Split, Split]:
 
 def read_idx(path: Path) -> Bytes:
     """An array of bytes in IDX, gzipped: 0, 0, 8 for bytes, the number of dimensions, each in 4 bytes, the values."""
-    content = unpacked(path)
+    content = decompress_file(path)
     end = 4 + 4 * (content[3] if len(content) > 3 else 0)
     header, values = content[4:end], content[end:]
     if content[:3] == b"\0\0\x08" and len(content) >= end:
@@ -65,7 +65,7 @@ def read_idx(path: Path) -> Bytes:
     raise LabbenchError(f"{path} is no IDX file of bytes, or it is cut off")
 
 
-def unpacked(path: Path) -> bytes:
+def decompress_file(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
@@ -92,7 +92,7 @@ def read_cifar(paths: Sequence[Path]) -> tuple[Split, Split]:
     missing = [name for name in CIFAR_TRAIN + CIFAR_TEST if name not in wanted]
     if missing:
         raise LabbenchError(f"{path} lacks {', '.join(missing)}")
-    train, test = (joined([wanted[name] for name in names]) for names in (CIFAR_TRAIN, CIFAR_TEST))
+    train, test = (join_splits([wanted[name] for name in names]) for names in (CIFAR_TRAIN, CIFAR_TEST))
     return train, test
 
 
@@ -105,16 +105,16 @@ def read_records(content: bytes, path: Path) -> Split:
     return records[:, 1:].reshape(-1, *CIFAR_SHAPE), records[:, 0].long()
 
 
-def joined(splits: Sequence[Split]) -> Split:
+def join_splits(splits: Sequence[Split]) -> Split:
     inputs, targets = (torch.cat(parts) for parts in zip(*splits, strict=True))
     return inputs, targets
 
 
-def published(names_and_sums: Sequence[tuple[str, str]], *bases: str) -> tuple[Published, ...]:
-    return tuple(Published(name, digest, tuple(base + name for base in bases)) for name, digest in names_and_sums)
+def published_files(names_and_sums: Sequence[tuple[str, str]], *bases: str) -> tuple[PublishedFile, ...]:
+    return tuple(PublishedFile(name, digest, tuple(base + name for base in bases)) for name, digest in names_and_sums)
 
 
-MNIST = published(
+MNIST = published_files(
     [
         ("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
         ("train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
@@ -124,7 +124,7 @@ MNIST = published(
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
-FASHION_MNIST = published(
+FASHION_MNIST = published_files(
     [
         ("train-images-idx3-ubyte.gz", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
         ("train-labels-idx1-ubyte.gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
@@ -134,7 +134,7 @@ FASHION_MNIST = published(
     "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
 )
-CIFAR10 = published(
+CIFAR10 = published_files(
     [("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")],
     "https://www.cs.toronto.edu/~kriz/",
 )

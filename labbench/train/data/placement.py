@@ -9,30 +9,30 @@ from __future__ import annotations
 import torch
 
 from labbench.train.data.dataset import Data, Split
-from labbench.train.data.loading import Datasets, Loaded
+from labbench.train.data.loading import Datasets, DatasetSource
 from labbench.train.dtypes import trained_dtype
 
-SHARE = 0.5
+MAX_DATA_SHARE = 0.5
 """Of a device's free memory for data; the rest is for models and what they compute."""
 
 
-def placed(
+def place_data(
     data: Data | Datasets, device: torch.device, dtype: torch.dtype, wish: str = "auto", *, loaders: int = 0
-) -> Data | Loaded:
+) -> Data | DatasetSource:
     """The data for models on `device`, floating-point numbers as `dtype`.
 
     `wish` is `[runtime] data`: "device" and "host" are obeyed, "auto" keeps data on the host that takes more than
-    `SHARE` of what a CUDA device has free. `loaders` processes read samples of Datasets.
+    `MAX_DATA_SHARE` of what a CUDA device has free. `loaders` processes read samples of Datasets.
     """
     if isinstance(data, Datasets):
-        return Loaded(data, device, dtype, loaders)
-    resident = wish == "device" or (wish == "auto" and fits(size(data, dtype), free_bytes(device)))
+        return DatasetSource(data, device, dtype, loaders)
+    resident = wish == "device" or (wish == "auto" and fits_on_device(total_bytes(data, dtype), free_bytes(device)))
     return data.to(device, dtype, resident=resident)
 
 
-def fits(data_bytes: int, free: int | None) -> bool:
+def fits_on_device(data_bytes: int, free: int | None) -> bool:
     """Whether data of that size may lie on a device with so many bytes free; None is the host's own memory."""
-    return free is None or data_bytes <= SHARE * free
+    return free is None or data_bytes <= MAX_DATA_SHARE * free
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -43,7 +43,7 @@ def free_bytes(device: torch.device) -> int | None:
     return free
 
 
-def size(data: Data, dtype: torch.dtype) -> int:
+def total_bytes(data: Data, dtype: torch.dtype) -> int:
     """The bytes of all splits, floating-point numbers as `dtype`."""
     splits: list[Split | None] = [data.train, data.val, data.test]
     parts = [part for split in splits if split is not None for part in split]

@@ -13,26 +13,26 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from labbench.train.data.dataset import Data, Split, stratified
+from labbench.train.data.dataset import Data, Split, split_stratified
 from labbench.train.rng import Purpose, keys, normal, uniform, words
 
-SIZES = (1000, 500, 500)
+SPLIT_SIZES = (1000, 500, 500)
 """Samples of train, val and test, but for the flowers."""
-FLOWERS = 150
+FLOWER_SAMPLES = 150
 FLOWERS_HELD_OUT = 30
-VOTES = (7, -5, 3, -3, 1, 1, -1, 5, -7, 3, -1)
+HIDDEN_WEIGHTS = (7, -5, 3, -3, 1, 1, -1, 5, -7, 3, -1)
 """Weights of the inputs of `separable` in its hidden rule: oddly many, all odd, so that no vote is a draw."""
 TOPICS = 4
 COMMON_WORDS, TOPIC_WORDS = 600, 100
 """Words that all texts share, and as many for each topic."""
 VOCABULARY = COMMON_WORDS + TOPICS * TOPIC_WORDS
-ON_TOPIC = 0.15
+TOPIC_SHARE = 0.15
 """Share of a text's words that are its topic's."""
 
-Maker: TypeAlias = Callable[["Draws", int], Split]
+SplitMaker: TypeAlias = Callable[["RandomDraws", int], Split]
 
 
-class Draws:
+class RandomDraws:
     """Random numbers for one split of a data set. Each call draws others."""
 
     def __init__(self, split: int) -> None:
@@ -49,11 +49,13 @@ class Draws:
     def _words(self, count: int) -> Tensor:
         self._calls += 1
         place = torch.device("cpu")
-        return words(keys([0], Purpose.MADE, layer=self._split, steps=[self._calls], device=place)[0, 0], count)
+        return words(
+            keys([0], Purpose.SYNTHETIC_DATA, layer=self._split, steps=[self._calls], device=place)[0, 0], count
+        )
 
 
 @cache
-def toy(name: str, noise: float | None) -> Data:
+def make_toy(name: str, noise: float | None) -> Data:
     """The data set `name`: inputs float32 (N, F), classes (N,).
 
     `noise` is the standard deviation of what is added to the inputs, None for what suits the data.
@@ -62,64 +64,64 @@ def toy(name: str, noise: float | None) -> Data:
     spread = usual if noise is None else noise
 
     def split(number: int, size: int) -> Split:
-        draws = Draws(number)
+        draws = RandomDraws(number)
         inputs, classes = make(draws, size)
         return (inputs + spread * draws.normal(*inputs.shape)).to(torch.float32), classes
 
     if name == "flowers":
-        inputs, classes = split(0, FLOWERS)
-        parts = stratified(classes, FLOWERS_HELD_OUT, seed=0)
+        inputs, classes = split(0, FLOWER_SAMPLES)
+        parts = split_stratified(classes, FLOWERS_HELD_OUT, seed=0)
         train, val, test = ((inputs[part], classes[part]) for part in parts)
     else:
-        train, val, test = (split(number, size) for number, size in enumerate(SIZES))
+        train, val, test = (split(number, size) for number, size in enumerate(SPLIT_SIZES))
     return Data(train, val, test)
 
 
-def alternating(count: int, classes: int = 2) -> Tensor:
+def alternating_classes(count: int, classes: int = 2) -> Tensor:
     return torch.arange(count) % classes
 
 
-def moons(draws: Draws, count: int) -> Split:
+def moons(draws: RandomDraws, count: int) -> Split:
     """Two half circles of radius 1 that reach into each other."""
-    classes = alternating(count)
+    classes = alternating_classes(count)
     angle = math.pi * draws.uniform(count)
     upper = torch.stack([angle.cos(), angle.sin()], dim=1)
     lower = torch.stack([1 - angle.cos(), 0.5 - angle.sin()], dim=1)
     return upper.where(classes[:, None] == 0, lower), classes
 
 
-def spirals(draws: Draws, count: int) -> Split:
+def spirals(draws: RandomDraws, count: int) -> Split:
     """Two arms that wind around each other, one and a half turns, from radius 0.1 to 1."""
-    classes = alternating(count)
+    classes = alternating_classes(count)
     along = draws.uniform(count).sqrt()  # as dense outside as inside
     angle = 3 * math.pi * along + math.pi * classes
     radius = 0.1 + 0.9 * along
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), classes
 
 
-def xor(draws: Draws, count: int) -> Split:
+def xor(draws: RandomDraws, count: int) -> Split:
     """The corners of a square, 0 or 1 both ways; the class is whether they differ: no line parts them."""
-    corner = alternating(count, 4)
+    corner = alternating_classes(count, 4)
     first, second = corner % 2, corner // 2
     return torch.stack([first, second], dim=1).to(torch.float64), first ^ second
 
 
-def logical_and(draws: Draws, count: int) -> Split:
+def logical_and(draws: RandomDraws, count: int) -> Split:
     """The same corners; the class is whether both are 1: a line parts them."""
     inputs, _ = xor(draws, count)
     return inputs, inputs.prod(dim=1).to(torch.int64)
 
 
-def separable(draws: Draws, count: int) -> Split:
+def separable(draws: RandomDraws, count: int) -> Split:
     """Eleven inputs, 0 or 1; the class is how they vote by a hidden rule of weights, so a plane parts them."""
-    votes = torch.tensor(VOTES, dtype=torch.float64)
+    votes = torch.tensor(HIDDEN_WEIGHTS, dtype=torch.float64)
     inputs = (draws.uniform(count, len(votes)) < 0.5).to(torch.float64)
     return inputs, ((2 * inputs - 1) @ votes > 0).to(torch.int64)
 
 
-def flowers(draws: Draws, count: int) -> Split:
+def flowers(draws: RandomDraws, count: int) -> Split:
     """Four lengths in centimetres of three made-up kinds of flower: one stands apart, two overlap."""
-    classes = alternating(count, 3)
+    classes = alternating_classes(count, 3)
     means = torch.tensor([[5.0, 3.4, 1.5, 0.25], [5.9, 2.8, 4.3, 1.3], [6.6, 3.0, 5.5, 2.0]], dtype=torch.float64)
     deviations = torch.tensor([[0.35, 0.35, 0.2, 0.1], [0.5, 0.3, 0.45, 0.2], [0.6, 0.3, 0.55, 0.27]])
     size = draws.normal(count, 1)  # a large flower is large all over
@@ -128,7 +130,7 @@ def flowers(draws: Draws, count: int) -> Split:
     return lengths.clamp(min=0.1), classes
 
 
-TOYS: dict[str, tuple[Maker, float]] = {
+TOYS: dict[str, tuple[SplitMaker, float]] = {
     "moons": (moons, 0.1),
     "spirals": (spirals, 0.03),
     "xor": (xor, 0.1),
@@ -140,24 +142,28 @@ TOYS: dict[str, tuple[Maker, float]] = {
 
 
 @cache
-def texts(length: int, rarity: float) -> Data:
+def make_texts(length: int, rarity: float) -> Data:
     """Texts of `length` words on four topics: inputs int64 (N, length), numbers of words below VOCABULARY.
 
     The n-th word of the common ones, or of a topic's, comes in proportion to n ** -rarity.
     """
 
     def split(number: int, size: int) -> Split:
-        draws = Draws(number)
-        topics = alternating(size, TOPICS)
-        common = ranks(draws.uniform(size, length), COMMON_WORDS, rarity)
-        own = ranks(draws.uniform(size, length), TOPIC_WORDS, rarity) + COMMON_WORDS + TOPIC_WORDS * topics[:, None]
-        return own.where(draws.uniform(size, length) < ON_TOPIC, common), topics
+        draws = RandomDraws(number)
+        topics = alternating_classes(size, TOPICS)
+        common = draw_zipf_ranks(draws.uniform(size, length), COMMON_WORDS, rarity)
+        own = (
+            draw_zipf_ranks(draws.uniform(size, length), TOPIC_WORDS, rarity)
+            + COMMON_WORDS
+            + TOPIC_WORDS * topics[:, None]
+        )
+        return own.where(draws.uniform(size, length) < TOPIC_SHARE, common), topics
 
-    train, val, test = (split(number, size) for number, size in enumerate(SIZES))
+    train, val, test = (split(number, size) for number, size in enumerate(SPLIT_SIZES))
     return Data(train, val, test)
 
 
-def ranks(chances: Tensor, count: int, rarity: float) -> Tensor:
+def draw_zipf_ranks(chances: Tensor, count: int, rarity: float) -> Tensor:
     """Numbers below `count` of uniform draws, each n as often as (n + 1) ** -rarity says."""
     weights = torch.arange(1, count + 1, dtype=torch.float64) ** -rarity
     limits = (weights / weights.sum()).cumsum(0)

@@ -1,6 +1,6 @@
 """The portrait of a run that was watched: what its network takes for what, where, by which weights.
 
-Made of one plain module, that of `Looking`, from the weights that the run has at an epoch's end and at its own end.
+Made of one plain module, the one of `NetworkProbe`, from weights that the run has at an epoch's end and at its own end.
 Nothing of the training is touched.
 """
 
@@ -17,129 +17,134 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from labbench.files import PORTRAIT, run_folder
-from labbench.portraits.file import BINS, Histogram, Kind, Mistakes, Plane, Portrait, write_portrait
+from labbench.portraits.file import HISTOGRAM_BINS, Histogram, HistogramKind, Mistakes, Plane, Portrait, write_portrait
 from labbench.records import Config
-from labbench.train.data.dataset import Source
-from labbench.train.diagnostics.probe import Looking
+from labbench.train.data.dataset import DataSource
+from labbench.train.diagnostics.probe import NetworkProbe
 from labbench.train.tasks.models import ACTIVATIONS
 
-MISTAKES, WEIGHTS, POINTS = 12, 24, 300
+MAX_MISTAKES, MAX_UNITS, MAX_POINTS = 12, 24, 300
 """How many samples, first-layer units and points of a plane are kept at most."""
-ROWS, COLUMNS = 40, 80
+PLANE_ROWS, PLANE_COLUMNS = 40, 80
 """Of the grid that is laid over a plane."""
-CLASSES = 1000
-PIXELS = 32
+MAX_CLASSES = 1000
+MAX_IMAGE_SIDE = 32
 """The longer side of an image that is kept; larger ones are made smaller."""
-BATCH = 512
-_HUGE = 1e300
+BATCH_SIZE = 512
+_MAX_MAGNITUDE = 1e300
 """What is larger, or not finite, is in no histogram: its range could not be told."""
-GRADIENTS = (-8.0, 0.0)
+GRADIENT_DECADES = (-8.0, 0.0)
 """Decades over which magnitudes of gradients are spread, the same for all layers and epochs: bins of half a decade."""
 
 
-class Portraits:
+class PortraitWriter:
     """The portraits of the runs that step together."""
 
-    def __init__(self, looking: Looking, data: Source, files: Path) -> None:
-        self._looking, self._data, self._files = looking, data, files
+    def __init__(self, probe: NetworkProbe, data: DataSource, files: Path) -> None:
+        self._probe, self._data, self._files = probe, data, files
         self._histograms: dict[str, list[Histogram]] = {}
         """By run: those since it began, or went on after an interruption."""
-        self._speakers = {
+        self._layer_modules = {
             name: module
-            for name, module in looking.modules.items()
+            for name, module in probe.modules.items()
             if isinstance(module, tuple(ACTIVATIONS.values()))
             or (not list(module.children()) and list(module.parameters()))
         }
 
-    def sketch(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
+    def record_histograms(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
         """At the epochs 1, 2, 4, 8 and so on, note how a run's activations and gradients are spread."""
         if epoch & (epoch - 1) == 0:
-            self._histograms.setdefault(run, []).extend(self._spread(epoch, weights, config))
+            self._histograms.setdefault(run, []).extend(self._make_histograms(epoch, weights, config))
 
-    def paint(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
+    def write(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
         """Write the portrait of a run that has ended; one whose weights are not all finite has none."""
         histograms = self._histograms.pop(run, [])
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
             return
         if not histograms or histograms[-1].epoch != epoch:
-            histograms += self._spread(epoch, weights, config)
-        self._looking.model.load_state_dict(weights)
+            histograms += self._make_histograms(epoch, weights, config)
+        self._probe.model.load_state_dict(weights)
         with torch.no_grad():
-            write_portrait(run_folder(self._files, run) / PORTRAIT, self._portrait(epoch, histograms))
+            write_portrait(run_folder(self._files, run) / PORTRAIT, self._make_portrait(epoch, histograms))
 
-    def _portrait(self, epoch: int, histograms: list[Histogram]) -> Portrait:
-        inputs, targets = self._data.glimpse()
-        weights = first_weights(self._looking.model, inputs)
-        outputs = [self._looking.model(part) for part in inputs.split(BATCH)]
+    def _make_portrait(self, epoch: int, histograms: list[Histogram]) -> Portrait:
+        inputs, targets = self._data.sample_validation()
+        weights = first_layer_weights(self._probe.model, inputs)
+        outputs = [self._probe.model(part) for part in inputs.split(BATCH_SIZE)]
         if not are_classes(targets) or not all(isinstance(part, Tensor) and part.dim() == 2 for part in outputs):
             return Portrait(epoch, weights=weights, histograms=histograms)
         targets = targets.long()
-        probabilities = probabilities_of(torch.cat(outputs))
+        probabilities = to_probabilities(torch.cat(outputs))
         return Portrait(
             epoch,
-            confusion_of(probabilities, targets),
-            mistakes_of(inputs, targets, probabilities),
-            plane_of(self._looking.model, inputs, targets),
+            confusion_matrix(probabilities, targets),
+            find_mistakes(inputs, targets, probabilities),
+            make_plane(self._probe.model, inputs, targets),
             weights,
             histograms,
         )
 
-    def _spread(self, epoch: int, weights: Mapping[str, Tensor], config: Config) -> list[Histogram]:
-        spoken: dict[str, Tensor] = {}
+    def _make_histograms(self, epoch: int, weights: Mapping[str, Tensor], config: Config) -> list[Histogram]:
+        activations: dict[str, Tensor] = {}
 
         def listener(name: str) -> Any:
             def listen(module: nn.Module, _: Any, outputs: Any) -> None:
                 if isinstance(outputs, Tensor):
-                    spoken[name] = outputs.detach()
+                    activations[name] = outputs.detach()
 
             return listen
 
-        handles = [module.register_forward_hook(listener(name)) for name, module in self._speakers.items()]
+        handles = [module.register_forward_hook(listener(name)) for name, module in self._layer_modules.items()]
         try:
-            gradients = self._looking.gradients(weights, config)
+            gradients = self._probe.gradients(weights, config)
         finally:
             for handle in handles:
                 handle.remove()
-        found = [histogram(epoch, "activations", name, _numbers([outputs])) for name, outputs in spoken.items()]
-        return found + [histogram(epoch, "gradients", name, _numbers(own)) for name, own in gradients.items() if own]
+        found = [
+            make_histogram(epoch, "activations", name, _flatten_to_numpy([outputs]))
+            for name, outputs in activations.items()
+        ]
+        return found + [
+            make_histogram(epoch, "gradients", name, _flatten_to_numpy(own)) for name, own in gradients.items() if own
+        ]
 
 
-def histogram(epoch: int, kind: Kind, layer: str, values: NDArray[np.float64]) -> Histogram:
-    """Of activations from the smallest to the largest, of gradients by magnitude over the decades of `GRADIENTS`."""
-    values = values[np.abs(values) < _HUGE]
+def make_histogram(epoch: int, kind: HistogramKind, layer: str, values: NDArray[np.float64]) -> Histogram:
+    """Of activations from the smallest to the largest, of gradients by magnitude, over `GRADIENT_DECADES`."""
+    values = values[np.abs(values) < _MAX_MAGNITUDE]
     if kind == "gradients":
-        low, high = GRADIENTS
+        low, high = GRADIENT_DECADES
         values = np.log10(np.maximum(np.abs(values), 10.0**low)).clip(low, high)
     else:
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     # not np.histogram, which refuses a range too small for its bins
-    place = ((values - low) / ((high - low) or 1.0) * BINS).astype(np.int64).clip(0, BINS - 1)
-    return Histogram(epoch, kind, layer, low, high, np.bincount(place, minlength=BINS))
+    place = ((values - low) / ((high - low) or 1.0) * HISTOGRAM_BINS).astype(np.int64).clip(0, HISTOGRAM_BINS - 1)
+    return Histogram(epoch, kind, layer, low, high, np.bincount(place, minlength=HISTOGRAM_BINS))
 
 
-def probabilities_of(outputs: Tensor) -> Tensor:
+def to_probabilities(outputs: Tensor) -> Tensor:
     """(N, C) of scores (N, C); a single output (N, 1) tells two classes apart by its sign. NaN is 0."""
     if outputs.shape[1] == 1:
         return torch.cat([-outputs, outputs], dim=1).sigmoid().nan_to_num()
     return outputs.softmax(dim=1).nan_to_num()
 
 
-def confusion_of(probabilities: Tensor, targets: Tensor) -> NDArray[np.int64]:
+def confusion_matrix(probabilities: Tensor, targets: Tensor) -> NDArray[np.int64]:
     """(C, C): samples by true class and by the likeliest one, the lower of equals."""
     classes = max(probabilities.shape[1], int(targets.max()) + 1)
     pairs = targets * classes + probabilities.argmax(dim=1)
     return pairs.bincount(minlength=classes**2).view(classes, classes).cpu().numpy()
 
 
-def mistakes_of(inputs: Tensor, targets: Tensor, probabilities: Tensor) -> Mistakes | None:
+def find_mistakes(inputs: Tensor, targets: Tensor, probabilities: Tensor) -> Mistakes | None:
     """Those that the network was surest of; None where inputs are no images or nothing is wrong."""
     sure, guesses = probabilities.max(dim=1)
     wrong = (guesses != targets).nonzero().squeeze(1)
     if not is_image(inputs) or not len(wrong):
         return None
-    chosen = wrong[sure[wrong].argsort(descending=True, stable=True)][:MISTAKES]
+    chosen = wrong[sure[wrong].argsort(descending=True, stable=True)][:MAX_MISTAKES]
     low, high = inputs.min(), inputs.max()
-    images = (_small(inputs[chosen].double()) - low) / (high - low).clamp(min=1e-12) * 255
+    images = (_shrink(inputs[chosen].double()) - low) / (high - low).clamp(min=1e-12) * 255
     return Mistakes(
         images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu().numpy(),
         targets[chosen].cpu().numpy(),
@@ -147,25 +152,27 @@ def mistakes_of(inputs: Tensor, targets: Tensor, probabilities: Tensor) -> Mista
     )
 
 
-def plane_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Plane | None:
+def make_plane(model: nn.Module, inputs: Tensor, targets: Tensor) -> Plane | None:
     """The network's probabilities over the range of the inputs and a little beyond; None where there are not two."""
     if inputs.dim() != 2 or inputs.shape[1] != 2 or not inputs.is_floating_point():
         return None
     low, high = inputs.min(dim=0).values, inputs.max(dim=0).values
     margin = 0.08 * (high - low).clamp(min=1e-6)
     (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
-    y, x = torch.meshgrid(torch.linspace(top, bottom, ROWS), torch.linspace(left, right, COLUMNS), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.linspace(top, bottom, PLANE_ROWS), torch.linspace(left, right, PLANE_COLUMNS), indexing="ij"
+    )
     outputs = model(torch.stack([x.flatten(), y.flatten()], dim=1).to(inputs))
-    scores = probabilities_of(outputs).view(ROWS, COLUMNS, -1)
+    scores = to_probabilities(outputs).view(PLANE_ROWS, PLANE_COLUMNS, -1)
     return Plane(
         scores.half().cpu().numpy(),
         (left, right, bottom, top),
-        inputs[:POINTS].float().cpu().numpy(),
-        targets[:POINTS].cpu().numpy(),
+        inputs[:MAX_POINTS].float().cpu().numpy(),
+        targets[:MAX_POINTS].cpu().numpy(),
     )
 
 
-def first_weights(model: nn.Module, inputs: Tensor) -> NDArray[np.float32] | None:
+def first_layer_weights(model: nn.Module, inputs: Tensor) -> NDArray[np.float32] | None:
     """(K, height, width, 1 or 3) of the first layer, the units with the largest weights first.
 
     A convolution's kernels, or the rows of a linear layer that takes whole images; None for any other layer.
@@ -179,15 +186,15 @@ def first_weights(model: nn.Module, inputs: Tensor) -> NDArray[np.float32] | Non
         images = layer.weight.view(-1, *inputs.shape[1:])
     else:
         return None
-    largest = images.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:WEIGHTS]
-    return _small(images.detach()[largest]).float().movedim(1, -1).cpu().numpy()
+    largest = images.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:MAX_UNITS]
+    return _shrink(images.detach()[largest]).float().movedim(1, -1).cpu().numpy()
 
 
 def are_classes(targets: Tensor) -> bool:
     """(N,), few enough for a matrix of them; not the -100 that some losses leave out."""
     if targets.is_floating_point() or targets.dim() != 1:
         return False
-    return int(targets.min()) >= 0 and int(targets.max()) < CLASSES
+    return int(targets.min()) >= 0 and int(targets.max()) < MAX_CLASSES
 
 
 def is_image(inputs: Tensor) -> bool:
@@ -195,14 +202,14 @@ def is_image(inputs: Tensor) -> bool:
     return inputs.dim() == 4 and inputs.shape[1] in (1, 3) and inputs.is_floating_point()
 
 
-def _small(images: Tensor) -> Tensor:
+def _shrink(images: Tensor) -> Tensor:
     longer = max(images.shape[2:])
-    if longer <= PIXELS:
+    if longer <= MAX_IMAGE_SIDE:
         return images
-    height, width = (max(1, round(side * PIXELS / longer)) for side in images.shape[2:])
+    height, width = (max(1, round(side * MAX_IMAGE_SIDE / longer)) for side in images.shape[2:])
     return F.adaptive_avg_pool2d(images, (height, width))
 
 
-def _numbers(tensors: list[Tensor]) -> NDArray[np.float64]:
+def _flatten_to_numpy(tensors: list[Tensor]) -> NDArray[np.float64]:
     real = [tensor.abs() if tensor.is_complex() else tensor for tensor in tensors]
     return torch.cat([tensor.double().flatten() for tensor in real]).cpu().numpy()

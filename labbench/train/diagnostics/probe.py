@@ -15,30 +15,30 @@ from torch import Tensor, nn
 from labbench.records import Config
 from labbench.train.dtypes import place_model
 from labbench.train.engine.initial_weights import new_model
-from labbench.train.engine.stepper import Lesson
+from labbench.train.engine.stepper import Workload
 from labbench.train.tasks.loss_config import loss_configs
-from labbench.train.tasks.metrics import losses_of
+from labbench.train.tasks.metrics import compute_losses
 from labbench.train.tasks.models import Step
 from labbench.train.tasks.task import attributes_of
 
-SAMPLES = 256
+PROBE_SAMPLES = 256
 """Of the validation data, the first ones."""
-SATURATED = 0.01
+SATURATION_SHARE = 0.01
 """How near to its ends a sigmoid or tanh is that hardly passes a gradient on: a share of its range."""
 
 
-class Looking:
+class NetworkProbe:
     """What can be seen in networks of one structure: `grad_norm/LAYER` and `dead/LAYER`, a layer being `0.linear`."""
 
-    def __init__(self, config: Config, lesson: Lesson) -> None:
+    def __init__(self, config: Config, workload: Workload) -> None:
         """`config` is that of one of the runs."""
-        self._task = lesson.task
-        self._place = lesson.data.dtype, lesson.data.device
-        self._sample = lesson.data.glimpse(SAMPLES)
-        with attributes_of(lesson.task).kept():
-            model = new_model(lesson.task, config)
-        self.model = place_model(model, lesson.data.device, lesson.data.dtype).eval()
-        self.modules = {_name(path, module): module for path, module in self.model.named_modules()}
+        self._task = workload.task
+        self._place = workload.data.dtype, workload.data.device
+        self._sample = workload.data.sample_validation(PROBE_SAMPLES)
+        with attributes_of(workload.task).kept():
+            model = new_model(workload.task, config)
+        self.model = place_model(model, workload.data.device, workload.data.dtype).eval()
+        self.modules = {_layer_name(path, module): module for path, module in self.model.named_modules()}
         """By name, the model itself too."""
         self._layers = {
             name: parameters
@@ -47,10 +47,10 @@ class Looking:
         }
         self._dead: dict[str, Tensor] = {}
         for name, module in self.modules.items():
-            if type(module) in _SILENT:
-                module.register_forward_hook(self._listener(name))
+            if type(module) in _IS_SILENT:
+                module.register_forward_hook(self._make_hook(name))
 
-    def see(self, weights: Mapping[str, Tensor], config: Config) -> dict[str, float]:
+    def measure(self, weights: Mapping[str, Tensor], config: Config) -> dict[str, float]:
         """Of a run with these weights, its model's state_dict, and this config.
 
         A gradient norm is that of the mean loss by all of a layer's own parameters. A unit, which is a channel of an
@@ -69,42 +69,42 @@ class Looking:
         inputs, targets = self._sample
         parameters = [parameter for layer in self._layers.values() for parameter in layer]
         own = loss_configs(self._task, [config], *self._place).first()
-        loss = losses_of(self._task, self.model(inputs), targets, own).mean()
+        loss = compute_losses(self._task, self.model(inputs), targets, own).mean()
         found = iter(torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ())
         return {
             name: [g.to_dense() for _, g in zip(layer, found, strict=False) if g is not None]
             for name, layer in self._layers.items()
         }
 
-    def _listener(self, name: str) -> Any:
+    def _make_hook(self, name: str) -> Any:
         def listen(module: nn.Module, _: Any, outputs: Tensor) -> None:
             units = outputs.detach().flatten(2).movedim(2, 1).flatten(0, 1) if outputs.dim() > 2 else outputs.detach()
-            self._dead[name] = _SILENT[type(module)](units).all(dim=0)
+            self._dead[name] = _IS_SILENT[type(module)](units).all(dim=0)
 
         return listen
 
 
-def _name(path: str, module: nn.Module) -> str:
+def _layer_name(path: str, module: nn.Module) -> str:
     kind = type(module).__name__.lower()
     return f"{path}.{kind}" if path else kind
 
 
-def _at_zero(outputs: Tensor) -> Tensor:
+def _is_zero(outputs: Tensor) -> Tensor:
     return outputs == 0
 
 
-def _at_an_end_of_sigmoid(outputs: Tensor) -> Tensor:
-    return (outputs < SATURATED) | (outputs > 1 - SATURATED)
+def _is_saturated_sigmoid(outputs: Tensor) -> Tensor:
+    return (outputs < SATURATION_SHARE) | (outputs > 1 - SATURATION_SHARE)
 
 
-def _at_an_end_of_tanh(outputs: Tensor) -> Tensor:
-    return outputs.abs() > 1 - 2 * SATURATED
+def _is_saturated_tanh(outputs: Tensor) -> Tensor:
+    return outputs.abs() > 1 - 2 * SATURATION_SHARE
 
 
-_SILENT = {
-    nn.ReLU: _at_zero,
-    Step: _at_zero,
-    nn.Sigmoid: _at_an_end_of_sigmoid,
-    nn.Tanh: _at_an_end_of_tanh,
+_IS_SILENT = {
+    nn.ReLU: _is_zero,
+    Step: _is_zero,
+    nn.Sigmoid: _is_saturated_sigmoid,
+    nn.Tanh: _is_saturated_tanh,
 }
 """By activation: whether a unit's output says nothing of its input."""

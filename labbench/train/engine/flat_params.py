@@ -12,7 +12,7 @@ ALIGNMENT = 64
 """Rows are padded to a multiple of this, so that a run's numbers meet the same vector instructions in every row."""
 
 
-class Rows:
+class FlatParameters:
     """Where each parameter of a model lies in a row of P numbers."""
 
     def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
@@ -31,7 +31,7 @@ class Rows:
             for name, start in self._starts.items()
         }
 
-    def filled(self, runs: list[Mapping[str, Tensor]], like: Tensor) -> Tensor:
+    def pack(self, runs: list[Mapping[str, Tensor]], like: Tensor) -> Tensor:
         """Rows (S, P) that hold these parameters of each run, in the type and place of `like`."""
         rows = like.new_zeros(len(runs), self.width)
         for name, view in self.views(rows).items():

@@ -6,13 +6,13 @@ from torch import nn
 
 from labbench.train.engine.dropout import SPATIAL_DIMENSIONS
 
-KEPT = "labbench_kept"
+EVAL_MODE_ATTRIBUTE = "labbench_kept"
 """The attribute of a module that stays in eval mode."""
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def head_of(model: nn.Module) -> tuple[str, nn.Module]:
+def find_head(model: nn.Module) -> tuple[str, nn.Module]:
     """The last module with parameters of its own, and its path in the model."""
     *_, last = ((path, m) for path, m in model.named_modules() if any(True for _ in m.parameters(recurse=False)))
     return last
@@ -20,14 +20,14 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
 
 def freeze(model: nn.Module) -> None:
     """Let only the head learn. The backbone drops nothing, and its batch normalisation uses what it has learnt."""
-    _, head = head_of(model)
+    _, head = find_head(model)
     for module in model.modules():
         if module is head:
             continue
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
         if isinstance(module, NORMALISATIONS):
-            setattr(module, KEPT, True)
+            setattr(module, EVAL_MODE_ATTRIBUTE, True)
         elif type(module) in SPATIAL_DIMENSIONS:
             module.p = 0.0  # type: ignore[assignment]
 
@@ -36,5 +36,5 @@ def set_mode(model: nn.Module, training: bool) -> None:
     """Into training mode or out of it, but for what is kept as it is."""
     model.train(training)
     for module in model.modules():
-        if hasattr(module, KEPT):
+        if hasattr(module, EVAL_MODE_ATTRIBUTE):
             module.eval()

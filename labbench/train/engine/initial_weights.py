@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from labbench.errors import InputError
 from labbench.params.builtin import takes_weights
-from labbench.params.files import checkpoint_at
+from labbench.params.files import resolve_checkpoint
 from labbench.records import Config
 from labbench.train import checkpoints
-from labbench.train.engine.freezing import freeze, head_of
-from labbench.train.engine.stepper import Lesson
+from labbench.train.engine.freezing import find_head, freeze
+from labbench.train.engine.stepper import Workload
 from labbench.train.tasks.task import Task, make_model
 
 Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 """Tensors by name, and what labbench wrote beside them."""
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 """Where people's training scripts put the state_dict in a larger dict."""
 
 
@@ -43,23 +43,23 @@ def is_frozen(task: Task, config: Config) -> bool:
     return bool(config.get("freeze") or (config["init_from"] is not None and config.get("start") == "frozen"))
 
 
-def take_over(model: nn.Module, lesson: Lesson, config: Config) -> str | None:
+def load_initial_weights(model: nn.Module, workload: Workload, config: Config) -> str | None:
     """Give the model the weights that the config names; what of it stays as it was drawn, in words, if anything does.
 
     What is there under the same name in the same shape is taken over. The head is not where it tells other classes.
     Raises InputError where nothing before the head fits, or not all of it and it is to stay as it is.
     """
-    if not takes_weights(lesson.task.params) or config["init_from"] is None:
+    if not takes_weights(workload.task.params) or config["init_from"] is None:
         return None
-    path = checkpoint_at(config["init_from"], lesson.files)
-    tensors, told = read_checkpoint(path, path.stat().st_mtime_ns)
-    own, head = model.state_dict(), head_of(model)[0]
-    same_head = all(told.get(key, value) == value for key, value in classes_told(lesson, config).items())
+    path = resolve_checkpoint(config["init_from"], workload.files)
+    tensors, metadata = read_checkpoint(path, path.stat().st_mtime_ns)
+    own, head = model.state_dict(), find_head(model)[0]
+    same_head = all(metadata.get(key, value) == value for key, value in head_metadata(workload, config).items())
     fits = {name: name in tensors and tensors[name].shape == tensor.shape for name, tensor in own.items()}
     body = [name for name in own if name.rpartition(".")[0] != head]
     lacking = [name for name in body if not fits[name]]
-    if body and (len(lacking) == len(body) or (lacking and is_frozen(lesson.task, config))):
-        raise InputError(complaint(config["init_from"], lacking[0], own[lacking[0]], tensors))
+    if body and (len(lacking) == len(body) or (lacking and is_frozen(workload.task, config))):
+        raise InputError(format_mismatch(config["init_from"], lacking[0], own[lacking[0]], tensors))
     with torch.no_grad():
         for name, tensor in own.items():
             if fits[name] and (name in body or same_head):
@@ -67,21 +67,25 @@ def take_over(model: nn.Module, lesson: Lesson, config: Config) -> str | None:
     return f"not taken over from {config['init_from']}: {', '.join(lacking)}" if lacking else None
 
 
-def classes_told(lesson: Lesson, config: Config) -> dict[str, Any]:
+def head_metadata(workload: Workload, config: Config) -> dict[str, Any]:
     """What decides which classes a head tells apart, as it is written beside a kept model."""
-    return {"task": lesson.name, **{key: config[key] for key in ("classes", "path") if key in lesson.task.params}}
+    return {"task": workload.name, **{key: config[key] for key in ("classes", "path") if key in workload.task.params}}
 
 
-def complaint(word: str, name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str:
-    here = f"{name} is {sized(tensor)} in this network"
-    there = f"and {sized(tensors[name])} there" if name in tensors else f"and there are {', '.join(tensors) or 'none'}"
+def format_mismatch(word: str, name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str:
+    here = f"{name} is {format_shape(tensor)} in this network"
+    there = (
+        f"and {format_shape(tensors[name])} there"
+        if name in tensors
+        else f"and there are {', '.join(tensors) or 'none'}"
+    )
     return (
         f'init_from = "{word}" does not fit: {here}, {there}. Give this run the network that learnt those weights: '
         "the same model, hidden or channels, kernel, pooling, batchnorm or layers, on inputs of the same shape"
     )
 
 
-def sized(tensor: Tensor) -> str:
+def format_shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"
 
 
@@ -90,7 +94,7 @@ def read_checkpoint(path: Path, changed: int) -> Checkpoint:
     """A file of weights as it was `changed` last, on the CPU. Nothing in it is run. Raises InputError."""
     try:
         if path.suffix == ".safetensors":
-            return checkpoints.read(path, torch.device("cpu"))
+            return checkpoints.read_safetensors(path, torch.device("cpu"))
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ValueError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
@@ -98,7 +102,7 @@ def read_checkpoint(path: Path, changed: int) -> Checkpoint:
             f"{path} cannot be read as weights ({reason}): save those alone, torch.save(model.state_dict(), FILE), "
             "or as .safetensors"
         ) from None
-    for key in WRAPPERS:
+    for key in STATE_DICT_KEYS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}

@@ -15,27 +15,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labbench.train.engine.dropout import SPATIAL_DIMENSIONS, Dropout
+from labbench.train.engine.dropout import SPATIAL_DIMENSIONS, SeededDropout
 from labbench.train.engine.flat_params import ALIGNMENT
 
-Own: TypeAlias = Mapping[str, Tensor]
+LayerTensors: TypeAlias = Mapping[str, Tensor]
 """A layer's own parameters and buffers by their names in it, each (S, ...)."""
-Forward: TypeAlias = Callable[[Any, Own, Tensor], Tensor]
+LayerForward: TypeAlias = Callable[[Any, LayerTensors, Tensor], Tensor]
 
 
-def linear(layer: nn.Linear, own: Own, x: Tensor) -> Tensor:
+def linear(layer: nn.Linear, tensors: LayerTensors, x: Tensor) -> Tensor:
     """(S, N, ..., I) -> (S, N, ..., O)."""
     runs, *between, _ = x.shape
     columns = x.reshape(runs, -1, layer.in_features).transpose(1, 2)  # (S, I, N)
     if layer.bias is None:
-        y = torch.bmm(own["weight"], columns)  # (S, O, N)
+        y = torch.bmm(tensors["weight"], columns)  # (S, O, N)
     else:
-        y = torch.baddbmm(own["bias"].unsqueeze(2), own["weight"], columns)
+        y = torch.baddbmm(tensors["bias"].unsqueeze(2), tensors["weight"], columns)
     outputs: Tensor = y.transpose(1, 2).unflatten(1, between)
     return outputs
 
 
-def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: Own, x: Tensor) -> Tensor:
+def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, tensors: LayerTensors, x: Tensor) -> Tensor:
     """(S, N, C, ...), normalised over samples and pixels: as one batch norm with the channels of all runs.
 
     In training it is a group norm whose groups are the channels, the same formula in half the time on a CPU.
@@ -45,8 +45,8 @@ def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: Own, x: Tensor) -> T
         x = x.float()  # means and variances need more digits
     behind = x.movedim(1, -1)  # (S, C, ..., N)
     folded = behind.reshape(1, S * C, -1).contiguous()  # (1, S * C, pixels * N)
-    mean, variance = (own[name].view(-1) if name in own else None for name in ("running_mean", "running_var"))
-    weight, bias = (own[name].reshape(-1).contiguous() if layer.affine else None for name in ("weight", "bias"))
+    mean, variance = (tensors[name].view(-1) if name in tensors else None for name in ("running_mean", "running_var"))
+    weight, bias = (tensors[name].reshape(-1).contiguous() if layer.affine else None for name in ("weight", "bias"))
     assert layer.momentum is not None  # a cumulative average: such a layer is not stacked
     values = folded.shape[2]
     if not layer.training and mean is not None:
@@ -56,7 +56,7 @@ def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: Own, x: Tensor) -> T
     else:
         y, means, scales = torch.native_group_norm(folded, weight, bias, 1, S * C, values, S * C, layer.eps)
         if layer.training and mean is not None and variance is not None:
-            own["num_batches_tracked"].add_(1)
+            tensors["num_batches_tracked"].add_(1)
             found = (
                 scales.detach().view(-1).pow(-2).sub_(layer.eps).mul_(values / (values - 1))
             )  # unbiased, as torch keeps it
@@ -65,68 +65,68 @@ def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: Own, x: Tensor) -> T
     return y.view(behind.shape).movedim(-1, 1)
 
 
-def layer_norm(layer: nn.LayerNorm, own: Own, x: Tensor) -> Tensor:
+def layer_norm(layer: nn.LayerNorm, tensors: LayerTensors, x: Tensor) -> Tensor:
     """(S, N, ..., *normalized_shape)."""
     y = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
     between = (1,) * (x.dim() - 1 - len(layer.normalized_shape))
     for name, combine in (("weight", torch.mul), ("bias", torch.add)):
-        if name in own:
-            y = combine(y, own[name].view(len(x), *between, *layer.normalized_shape))
+        if name in tensors:
+            y = combine(y, tensors[name].view(len(x), *between, *layer.normalized_shape))
     return y
 
 
-def convolution(layer: nn.Conv1d | nn.Conv2d, own: Own, x: Tensor) -> Tensor:
+def convolution(layer: nn.Conv1d | nn.Conv2d, tensors: LayerTensors, x: Tensor) -> Tensor:
     """(S, N, C, ...), run by run: grouped over runs, the same sums come out in another order at some widths."""
     convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
-    biases = own["bias"] if layer.bias is not None else [None] * len(x)
+    biases = tensors["bias"] if layer.bias is not None else [None] * len(x)
     return torch.stack(
         [
             convolve(inputs, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-            for inputs, weight, bias in zip(x, own["weight"], biases, strict=True)
+            for inputs, weight, bias in zip(x, tensors["weight"], biases, strict=True)
         ]
     )
 
 
-def embedding(layer: nn.Embedding, own: Own, x: Tensor) -> Tensor:
+def embedding(layer: nn.Embedding, tensors: LayerTensors, x: Tensor) -> Tensor:
     """(S, N, ...) -> (S, N, ..., E): the tables of all runs as one long table."""
-    S, V, E = own["weight"].shape
+    S, V, E = tensors["weight"].shape
     first = torch.arange(0, S * V, V, device=x.device).view(S, *[1] * (x.dim() - 1))
-    return F.embedding(x + first, own["weight"].reshape(S * V, E))
+    return F.embedding(x + first, tensors["weight"].reshape(S * V, E))
 
 
-def per_image(layer: nn.Module, own: Own, x: Tensor) -> Tensor:
+def pool(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor:
     """Pooling: (S, N, C, ...), each channel of each sample by itself."""
     pooled: Tensor = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
     return pooled
 
 
-def pair(value: Any) -> tuple[int, int]:
+def as_pair(value: Any) -> tuple[int, int]:
     """As torch takes it: one number for both directions, or one for each."""
     return (value, value) if isinstance(value, int) else value
 
 
-def element_wise(layer: nn.Module, own: Own, x: Tensor) -> Tensor:
+def element_wise(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor:
     y: Tensor = layer(x)
     return y
 
 
-def transcendental(layer: nn.Module, own: Own, x: Tensor) -> Tensor:
+def transcendental(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor:
     """Element-wise, by approximations: the last elements of a tensor that fill no vector get others.
 
     So where a run does not fill whole vectors, each is a tensor of its own: the same last elements at any width.
     """
     if x[0].numel() % ALIGNMENT == 0:
-        return element_wise(layer, own, x)
+        return element_wise(layer, tensors, x)
     return torch.stack([layer(run) for run in x])
 
 
-def flatten(layer: nn.Flatten, own: Own, x: Tensor) -> Tensor:
+def flatten(layer: nn.Flatten, tensors: LayerTensors, x: Tensor) -> Tensor:
     """(S, N, ...), whose dimensions are counted without the S."""
     start, end = (dim + 1 if dim >= 0 else dim for dim in (layer.start_dim, layer.end_dim))
     return x.flatten(start, end)
 
 
-LAYERS: dict[type[nn.Module], Forward] = {
+LAYER_FORWARDS: dict[type[nn.Module], LayerForward] = {
     nn.Linear: linear,
     nn.Conv1d: convolution,
     nn.Conv2d: convolution,
@@ -134,29 +134,29 @@ LAYERS: dict[type[nn.Module], Forward] = {
     nn.BatchNorm2d: batch_norm,
     nn.LayerNorm: layer_norm,
     nn.Embedding: embedding,
-    nn.MaxPool1d: per_image,
-    nn.MaxPool2d: per_image,
-    nn.AvgPool1d: per_image,
-    nn.AvgPool2d: per_image,
-    nn.AdaptiveAvgPool1d: per_image,
-    nn.AdaptiveAvgPool2d: per_image,
-    nn.AdaptiveMaxPool1d: per_image,
-    nn.AdaptiveMaxPool2d: per_image,
+    nn.MaxPool1d: pool,
+    nn.MaxPool2d: pool,
+    nn.AvgPool1d: pool,
+    nn.AvgPool2d: pool,
+    nn.AdaptiveAvgPool1d: pool,
+    nn.AdaptiveAvgPool2d: pool,
+    nn.AdaptiveMaxPool1d: pool,
+    nn.AdaptiveMaxPool2d: pool,
     nn.ReLU: element_wise,
     nn.GELU: transcendental,
     nn.Tanh: transcendental,
     nn.Sigmoid: transcendental,
     nn.Identity: element_wise,
-    Dropout: element_wise,
+    SeededDropout: element_wise,
     nn.Flatten: flatten,
 }
 
 
-def known(module: nn.Module) -> bool:
-    """Whether all of a model is a Sequential of layers in `LAYERS`, in the forms that are written here."""
+def is_supported(module: nn.Module) -> bool:
+    """Whether all of a model is a Sequential of layers in `LAYER_FORWARDS`, in the forms that are written here."""
     if type(module) is nn.Sequential:
-        return not has_hooks(module) and all(known(child) for child in module)
-    if type(module) not in LAYERS.keys() | SPATIAL_DIMENSIONS.keys() or has_hooks(module):
+        return not has_hooks(module) and all(is_supported(child) for child in module)
+    if type(module) not in LAYER_FORWARDS.keys() | SPATIAL_DIMENSIONS.keys() or has_hooks(module):
         return False
     match module:
         case nn.Conv1d() | nn.Conv2d():
@@ -178,13 +178,13 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in kinds) or hasattr(module, "parametrizations")
 
 
-def in_order(model: nn.Module) -> list[tuple[nn.Module, dict[str, str]]]:
+def list_layers(model: nn.Module) -> list[tuple[nn.Module, dict[str, str]]]:
     """The known layers of a model as they are applied, each with the paths in the model of what is its own.
 
     Of a ReLU before a max pooling the pooling comes first: the same numbers, and the activation has a quarter to do.
     """
     paths = {module: f"{path}." if path else "" for path, module in model.named_modules()}
-    layers = [*_leaves(model)]
+    layers = [*_iter_layers(model)]
     for first, (one, other) in enumerate(pairwise([*layers])):
         if type(one) is nn.ReLU and type(other) is nn.MaxPool2d:
             layers[first : first + 2] = other, one
@@ -195,20 +195,20 @@ def in_order(model: nn.Module) -> list[tuple[nn.Module, dict[str, str]]]:
     ]
 
 
-def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+def _iter_layers(module: nn.Module) -> Iterator[nn.Module]:
     """The layers in a Sequential, again and again where one stands in several places."""
     if isinstance(module, nn.Sequential):
         for child in module:
-            yield from _leaves(child)
+            yield from _iter_layers(child)
     else:
         yield module
 
 
-class Layers:
+class StackedSequential:
     """A model of known layers, as one function of stacked tensors."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._steps = [(layer, LAYERS[type(layer)], own) for layer, own in in_order(model)]
+        self._steps = [(layer, LAYER_FORWARDS[type(layer)], own) for layer, own in list_layers(model)]
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         for layer, forward, own in self._steps:

@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 
 from labbench.errors import InputError
 from labbench.records import Config
-from labbench.train.engine.flat_params import Rows
+from labbench.train.engine.flat_params import FlatParameters
 
 
 def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: torch.device) -> optim.Optimizer:
@@ -62,7 +62,7 @@ def take_sparse_gradients(optimizer: optim.Optimizer, config: Config, parameter:
         group["fused"] = None
 
 
-SETTINGS: dict[str, tuple[str, ...]] = {
+OPTIMIZER_SETTINGS: dict[str, tuple[str, ...]] = {
     "sgd": ("momentum", "nesterov"),
     "adam": ("beta1", "beta2", "eps"),
     "adamw": ("beta1", "beta2", "eps"),
@@ -75,12 +75,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 class StackOptimizer:
     """Updates of S runs whose parameters and gradients are rows (S, P)."""
 
-    def __init__(self, configs: Sequence[Config], rows: Rows, parameters: Tensor, gradients: Tensor) -> None:
-        self.rows, self.parameters, self.gradients = rows, parameters, gradients
+    def __init__(
+        self, configs: Sequence[Config], flat_parameters: FlatParameters, parameters: Tensor, gradients: Tensor
+    ) -> None:
+        self.flat_parameters, self.parameters, self.gradients = flat_parameters, parameters, gradients
         self._direction = torch.zeros_like(parameters)  # (S, P)
         self._parts: list[tuple[slice, nn.Parameter, optim.Optimizer]] = []
         start = 0
-        for _, equal in groupby(configs, settings_of):
+        for _, equal in groupby(configs, optimizer_key):
             config, *others = equal
             part = slice(start, start := start + 1 + len(others))
             buffer = nn.Parameter(self._direction[part])
@@ -89,18 +91,18 @@ class StackOptimizer:
             if parameters.device.type == "cuda" and "capturable" in made.defaults:
                 made.param_groups[0]["capturable"] = True  # it counts its steps on the device
             self._parts.append((part, buffer, made))
-        self._decayed = _decays(configs, parameters, decoupled=False)
-        self._shrunk = _decays(configs, parameters, decoupled=True)
+        self._coupled_decays = _weight_decays(configs, parameters, decoupled=False)
+        self._decoupled_decays = _weight_decays(configs, parameters, decoupled=True)
 
     @torch.no_grad()
     def step(self, rates: Tensor) -> None:
         """One update with these learning rates (S, 1)."""
-        for part, decay in self._decayed:
+        for part, decay in self._coupled_decays:
             self.gradients[part].addcmul_(decay, self.parameters[part])
         self._direction.zero_()
         for _, _, optimizer in self._parts:
             optimizer.step()
-        for part, decay in self._shrunk:
+        for part, decay in self._decoupled_decays:
             self.parameters[part].mul_(1 - rates[part] * decay)
         self.parameters.addcmul_(rates, self._direction)
 
@@ -119,7 +121,7 @@ class StackOptimizer:
             if value.dim() == 0:
                 state[name] = value
             else:
-                views = self.rows.views(value[index - part.start : index - part.start + 1])
+                views = self.flat_parameters.views(value[index - part.start : index - part.start + 1])
                 state |= {f"{name}.{parameter}": view[0] for parameter, view in views.items()}
         return state
 
@@ -132,17 +134,17 @@ class StackOptimizer:
                     optimizer.state[buffer][name] = of_part[0][name].clone()
                 else:
                     runs: list[Mapping[str, Tensor]] = [
-                        {p: state[f"{name}.{p}"] for p in self.rows.shapes} for state in of_part
+                        {p: state[f"{name}.{p}"] for p in self.flat_parameters.shapes} for state in of_part
                     ]
-                    optimizer.state[buffer][name] = self.rows.filled(runs, self.parameters)
+                    optimizer.state[buffer][name] = self.flat_parameters.pack(runs, self.parameters)
 
 
-def settings_of(config: Config) -> tuple[Any, ...]:
+def optimizer_key(config: Config) -> tuple[Any, ...]:
     """What one torch optimizer must have in common."""
-    return config["optimizer"], *(config[key] for key in SETTINGS[config["optimizer"]])
+    return config["optimizer"], *(config[key] for key in OPTIMIZER_SETTINGS[config["optimizer"]])
 
 
-def _decays(configs: Sequence[Config], like: Tensor, *, decoupled: bool) -> list[tuple[slice, Tensor]]:
+def _weight_decays(configs: Sequence[Config], like: Tensor, *, decoupled: bool) -> list[tuple[slice, Tensor]]:
     """The weight decays (rows, 1) of consecutive runs that have one of this kind."""
     found = []
     start = 0

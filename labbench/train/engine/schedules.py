@@ -27,10 +27,10 @@ class Schedule:
         """The rates (S,) of the update that follows `step` updates."""
         if self.constant:
             return self.base
-        return np.array([rate(config, step, self._steps_per_epoch) for config in self._configs])
+        return np.array([learning_rate(config, step, self._steps_per_epoch) for config in self._configs])
 
 
-def rate(config: Config, step: int, steps_per_epoch: int) -> float:
+def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     """The learning rate of one run after `step` updates."""
     lr: float = config["lr"]
     gamma: float = config["gamma"]
@@ -54,16 +54,16 @@ def one_cycle(step: int, total: int) -> float:
     top, last = PCT_START * total - 1, total - 1
     low, lowest = 1 / DIV_FACTOR, 1 / DIV_FACTOR / FINAL_DIV_FACTOR
     if step <= top:
-        return anneal(low, 1.0, step / top)
-    return anneal(1.0, lowest, (step - top) / (last - top))
+        return cosine_anneal(low, 1.0, step / top)
+    return cosine_anneal(1.0, lowest, (step - top) / (last - top))
 
 
-def anneal(start: float, end: float, share: float) -> float:
+def cosine_anneal(start: float, end: float, share: float) -> float:
     """From `start` to `end` along half a cosine."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
-class Clock:
+class StepCounter:
     """Optimizer updates done so far."""
 
     def __init__(self, step: int = 0) -> None:

@@ -15,44 +15,44 @@ from labbench.train.engine.dropout import swap_dropout
 from labbench.train.engine.freezing import set_mode
 from labbench.train.engine.module_state import AttributeWatch
 from labbench.train.engine.optimizers import make_optimizer, take_sparse_gradients
-from labbench.train.engine.schedules import Clock, Schedule
-from labbench.train.engine.stepper import Lesson, Measured, State
+from labbench.train.engine.schedules import Schedule, StepCounter
+from labbench.train.engine.stepper import StepResult, TrainingState, Workload
 from labbench.train.tasks.loss_config import loss_configs
-from labbench.train.tasks.metrics import losses_of, metrics_of
+from labbench.train.tasks.metrics import compute_losses, compute_metrics
 
 
-class Alone:
+class SingleStepper:
     """A stack of a single run."""
 
-    way = "loop"
+    engine = "loop"
 
-    def __init__(self, model: nn.Module, config: Config, lesson: Lesson, clock: Clock) -> None:
-        """The model is taken over, to where the lesson's data lies."""
-        self.model, self.task, self.data, self.clock = model, lesson.task, lesson.data, clock
-        settings = lesson.loop_config(config)
-        self.schedule = Schedule([settings], lesson.steps_per_epoch)
+    def __init__(self, model: nn.Module, config: Config, workload: Workload, step_counter: StepCounter) -> None:
+        """The model is taken over, to where the workload's data lies."""
+        self.model, self.task, self.data, self.step_counter = model, workload.task, workload.data, step_counter
+        settings = workload.loop_config(config)
+        self.schedule = Schedule([settings], workload.steps_per_epoch)
         self.smoothing: float = settings["label_smoothing"]
         self.clip: float | None = settings["clip"]
         self.loss_config = loss_configs(self.task, [config], self.data.dtype, self.data.device).first()
-        swap_dropout(model, config["seed"], clock)
+        swap_dropout(model, config["seed"], step_counter)
         place_model(model, self.data.device, self.data.dtype)
         if any(isinstance(module, nn.Conv2d) for module in model.modules()):
             # up to twice as fast on CPUs: pooling and normalisation above all
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        lesson.arithmetic.adapt(model)
-        self._arithmetic, self._forward = lesson.arithmetic, lesson.arithmetic.compiled(model)
+        workload.precision.adapt_batch_norm(model)
+        self._precision, self._forward = workload.precision, workload.precision.maybe_compile(model)
         self.parameters = dict(model.named_parameters())
         self.optimizer = make_optimizer(settings, self.parameters.values(), self.data.device)
         self.settings = settings
-        self.config, self.lesson = config, lesson
+        self.config, self.workload = config, workload
         self._attributes = AttributeWatch(model)
         self.sparse: list[str] | None = None
         """Names of the parameters whose gradients are sparse; None before the first step."""
 
-    def step(self, batch: Tensor) -> Measured:
+    def step(self, batch: Tensor) -> StepResult:
         inputs, targets = self.data.gather(batch[0])
-        outputs = self._outputs(inputs)
-        losses = losses_of(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)
+        outputs = self._compute_outputs(inputs)
+        losses = compute_losses(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)
         for parameter in self.parameters.values():
             parameter.grad = None
         losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of their mean
@@ -66,36 +66,36 @@ class Alone:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         if not self.schedule.constant:
-            self.optimizer.param_groups[0]["lr"] = float(self.schedule.at(self.clock.step)[0])
+            self.optimizer.param_groups[0]["lr"] = float(self.schedule.at(self.step_counter.step)[0])
         self.optimizer.step()
-        self.clock.step += 1
-        return _of_one_run(losses.detach(), metrics_of(self.task, outputs, targets, self.loss_config))
+        self.step_counter.step += 1
+        return _add_run_dimension(losses.detach(), compute_metrics(self.task, outputs, targets, self.loss_config))
 
     @torch.no_grad()
-    def evaluate(self, split: Split) -> Measured:
+    def evaluate(self, split: Split) -> StepResult:
         inputs, targets = split
-        outputs = self._outputs(inputs)
-        losses = losses_of(self.task, outputs, targets, self.loss_config)
-        return _of_one_run(losses, metrics_of(self.task, outputs, targets, self.loss_config))
+        outputs = self._compute_outputs(inputs)
+        losses = compute_losses(self.task, outputs, targets, self.loss_config)
+        return _add_run_dimension(losses, compute_metrics(self.task, outputs, targets, self.loss_config))
 
-    def _outputs(self, inputs: Tensor) -> Any:
-        return self._arithmetic.outputs(self.data.device, lambda: self._forward(inputs))
+    def _compute_outputs(self, inputs: Tensor) -> Any:
+        return self._precision.run_forward(self.data.device, lambda: self._forward(inputs))
 
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)
 
-    def state(self, index: int) -> State:
+    def state(self, index: int) -> TrainingState:
         memory: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             for kind, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     memory[kind if value.dim() == 0 else f"{kind}.{name}"] = value.clone()
         tensors = self.parameters | dict(self.model.named_buffers())
-        return State(
+        return TrainingState(
             {name: tensor.detach().clone() for name, tensor in tensors.items()}, memory, self._attributes.now()
         )
 
-    def load(self, states: Sequence[State]) -> None:
+    def load(self, states: Sequence[TrainingState]) -> None:
         (state,) = states
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -104,7 +104,7 @@ class Alone:
             path, _, own = name.rpartition(".")
             self.model.get_submodule(path)._buffers[own] = state.tensors[name].clone()
         self._attributes.restore(state.attributes)
-        for key, value in state.memory.items():
+        for key, value in state.optimizer_state.items():
             kind, _, name = key.partition(".")
             for parameter in [self.parameters[name]] if name else self.parameters.values():
                 self.optimizer.state[parameter][kind] = value.clone()
@@ -116,5 +116,5 @@ class Alone:
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
 
-def _of_one_run(losses: Tensor, metrics: Mapping[str, Tensor]) -> Measured:
+def _add_run_dimension(losses: Tensor, metrics: Mapping[str, Tensor]) -> StepResult:
     return losses.unsqueeze(0), {name: values.unsqueeze(0) for name, values in metrics.items()}

@@ -20,22 +20,22 @@ from labbench.records import Config
 from labbench.train.data.dataset import Split
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
-from labbench.train.engine.cpu.kernels import Own
-from labbench.train.engine.dropout import Dropout, Masks, StackedDropout, replace_dropout
-from labbench.train.engine.flat_params import Rows
+from labbench.train.engine.cpu.kernels import LayerArrays
+from labbench.train.engine.dropout import DropoutMasks, SeededDropout, VmapDropout, replace_dropout
+from labbench.train.engine.flat_params import FlatParameters
 from labbench.train.engine.freezing import set_mode
-from labbench.train.engine.layers import Layers
+from labbench.train.engine.layers import StackedSequential
 from labbench.train.engine.optimizers import StackOptimizer
-from labbench.train.engine.schedules import Clock, Schedule
-from labbench.train.engine.stepper import Lesson, Measured, State
-from labbench.train.engine.tile_width import Trial
+from labbench.train.engine.schedules import Schedule, StepCounter
+from labbench.train.engine.stepper import StepResult, TrainingState, Workload
+from labbench.train.engine.tile_width import TileWidthTuner
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
-from labbench.train.tasks.metrics import stacked_gradients_of, stacked_losses_of, stacked_metrics_of
+from labbench.train.tasks.metrics import compute_stacked_gradients, compute_stacked_losses, compute_stacked_metrics
 
-Tensors: TypeAlias = Mapping[str, Tensor]
-Passed: TypeAlias = tuple[Tensor, Any, Tensor]
+TensorsByName: TypeAlias = Mapping[str, Tensor]
+ForwardResult: TypeAlias = tuple[Tensor, Any, Tensor]
 """Losses (S, N), outputs and targets of some runs."""
-MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], Masks]
+MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], DropoutMasks]
 """From the seeds of runs, their probabilities and the number of a dropout layer."""
 
 
@@ -50,177 +50,193 @@ class Tile:
     """Where those go."""
     fixed: Mapping[str, Tensor]
     """Buffers and frozen parameters."""
-    masks: list[Masks]
+    masks: list[DropoutMasks]
     """By dropout layer."""
     loss_configs: LossConfigs
     """As the task's loss and metrics read them."""
-    own: Sequence[Own] = ()
+    layer_arrays: Sequence[LayerArrays] = ()
     """For passes written by hand: parameters and buffers by layer."""
-    own_gradients: Sequence[Own] = ()
+    layer_gradients: Sequence[LayerArrays] = ()
     """Likewise where gradients go."""
 
 
-class Together:
+class StackedStepper:
     """S runs with models of one structure."""
 
     def __init__(
         self,
-        way: str,
+        engine: str,
         model: nn.Module,
         dropouts: Sequence[Sequence[float]],
-        states: Sequence[State],
+        states: Sequence[TrainingState],
         configs: Sequence[Config],
-        lesson: Lesson,
-        clock: Clock,
+        workload: Workload,
+        step_counter: StepCounter,
     ) -> None:
         """`model` is a model of the structure, taken over; `dropouts` are the probabilities of each run, by layer."""
-        self.way, self.model, self.task, self.clock = way, model, lesson.task, clock
-        self._loop_config = lesson.loop_config
-        self.data, self._steps_per_epoch, self._batch_size = lesson.data, lesson.steps_per_epoch, lesson.batch_size
+        self.engine, self.model, self.task, self.step_counter = engine, model, workload.task, step_counter
+        self._loop_config = workload.loop_config
+        self.data, self._steps_per_epoch, self._batch_size = (
+            workload.data,
+            workload.steps_per_epoch,
+            workload.batch_size,
+        )
         self.names = canonical_names(model)
         trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
-        self.rows = Rows(trained)
-        kind = StackedDropout if way == "vmap" else Dropout
-        self._dropouts = replace_dropout(model, kind, lambda layer: Masks([], [], layer, clock))
-        self._arithmetic = lesson.arithmetic
-        self._arithmetic.adapt(model)
-        self._forward = self._arithmetic.compiled(Layers(model) if way == "stacked" else vmapped(model))
-        self._by_hand = way == "stacked" and lesson.data.device.type == "cpu" and self._arithmetic.plain
-        self._trial: Trial | None = None
-        self._arrange(configs, dropouts, states)
+        self.flat_parameters = FlatParameters(trained)
+        kind = VmapDropout if engine == "vmap" else SeededDropout
+        self._dropouts = replace_dropout(model, kind, lambda layer: DropoutMasks([], [], layer, step_counter))
+        self._precision = workload.precision
+        self._precision.adapt_batch_norm(model)
+        self._forward = self._precision.maybe_compile(
+            StackedSequential(model) if engine == "stacked" else vmap_model(model)
+        )
+        self._uses_kernels = engine == "stacked" and workload.data.device.type == "cpu" and self._precision.plain
+        self._tuner: TileWidthTuner | None = None
+        self._set_up(configs, dropouts, states)
 
-    def _arrange(self, configs: Sequence[Config], dropouts: Sequence[Sequence[float]], states: Sequence[State]) -> None:
+    def _set_up(
+        self, configs: Sequence[Config], dropouts: Sequence[Sequence[float]], states: Sequence[TrainingState]
+    ) -> None:
         """Set up these runs, all after equally many updates."""
         self._configs, self._probabilities = configs, dropouts
         settings = [self._loop_config(config) for config in configs]
         self._loss_configs = loss_configs(self.task, configs, self.data.dtype, self.data.device)
         tensors = [state.tensors for state in states]
-        self.parameters = self.rows.filled(
+        self.parameters = self.flat_parameters.pack(
             tensors, torch.empty(0, device=self.data.device, dtype=self.data.dtype)
         )  # (S, P)
         self.gradients = torch.zeros_like(self.parameters)  # (S, P)
         self.fixed = {
             name: place(torch.stack([each[name] for each in tensors]), self.data.device, self.data.dtype)
             for name in tensors[0]
-            if name not in self.rows.shapes
+            if name not in self.flat_parameters.shapes
         }
-        self.optimizer = StackOptimizer(settings, self.rows, self.parameters, self.gradients)
-        self.optimizer.load([state.memory for state in states])
+        self.optimizer = StackOptimizer(settings, self.flat_parameters, self.parameters, self.gradients)
+        self.optimizer.load([state.optimizer_state for state in states])
         self.schedule = Schedule(settings, self._steps_per_epoch)
-        self._rates = self._column(self.schedule.at(self.clock.step))
+        self._rates = self._as_column(self.schedule.at(self.step_counter.step))
         smoothing = [each["label_smoothing"] for each in settings]
-        self._smoothing = self._column(smoothing) if any(smoothing) else None
+        self._smoothing = self._as_column(smoothing) if any(smoothing) else None
         clips = [each["clip"] for each in settings]
-        self._clips = self._column([clip or torch.inf for clip in clips]) if any(clips) else None
-        if self._by_hand:
-            self._trial = self._trial.of(len(configs)) if self._trial is not None else Trial(len(configs))
-        self._cut(self._trial.width if self._trial is not None else len(configs))
+        self._clips = self._as_column([clip or torch.inf for clip in clips]) if any(clips) else None
+        if self._uses_kernels:
+            self._tuner = (
+                self._tuner.for_runs(len(configs)) if self._tuner is not None else TileWidthTuner(len(configs))
+            )
+        self._split_into_tiles(self._tuner.width if self._tuner is not None else len(configs))
 
-    def _cut(self, width: int) -> None:
+    def _split_into_tiles(self, width: int) -> None:
         """Step so many runs at a time."""
         self._width, runs = width, len(self._configs)
-        self._backprop = Backprop(self.model, self.rows.shapes, self._batch_size) if self._by_hand else None
-        self._tiles = [self._tile(slice(start, min(start + width, runs))) for start in range(0, runs, width)]
+        self._backprop = (
+            Backprop(self.model, self.flat_parameters.shapes, self._batch_size) if self._uses_kernels else None
+        )
+        self._tiles = [self._make_tile(slice(start, min(start + width, runs))) for start in range(0, runs, width)]
 
-    def whole(self, masks: MakeMasks) -> Tile:
+    def whole_tile(self, masks: MakeMasks) -> Tile:
         """All runs as one tile, with masks of dropout made by the caller."""
-        return self._tile(slice(0, len(self._configs)), masks)
+        return self._make_tile(slice(0, len(self._configs)), masks)
 
-    def _tile(self, rows: slice, masks: MakeMasks | None = None) -> Tile:
-        make = masks or (lambda seeds, probabilities, layer: Masks(seeds, probabilities, layer, self.clock))
+    def _make_tile(self, rows: slice, masks: MakeMasks | None = None) -> Tile:
+        make = masks or (
+            lambda seeds, probabilities, layer: DropoutMasks(seeds, probabilities, layer, self.step_counter)
+        )
         seeds = [config["seed"] for config in self._configs[rows]]
-        leaves = {n: view.detach().requires_grad_() for n, view in self.rows.views(self.parameters[rows]).items()}
-        gradients = self.rows.views(self.gradients[rows])
+        leaves = {
+            n: view.detach().requires_grad_() for n, view in self.flat_parameters.views(self.parameters[rows]).items()
+        }
+        gradients = self.flat_parameters.views(self.gradients[rows])
         fixed = {name: tensor[rows] for name, tensor in self.fixed.items()}
-        of_layers = [
+        masks_by_layer = [
             make(seeds, [run[layer] for run in self._probabilities[rows]], layer)
             for layer in range(len(self._dropouts))
         ]
         loss_configs = self._loss_configs.rows(rows)
         if self._backprop is None:
-            return Tile(rows, leaves, gradients, fixed, of_layers, loss_configs)
-        own = self._backprop.own({**leaves, **fixed}), self._backprop.own(gradients)
-        return Tile(rows, leaves, gradients, fixed, of_layers, loss_configs, *own)
+            return Tile(rows, leaves, gradients, fixed, masks_by_layer, loss_configs)
+        own = self._backprop.layer_arrays({**leaves, **fixed}), self._backprop.layer_arrays(gradients)
+        return Tile(rows, leaves, gradients, fixed, masks_by_layer, loss_configs, *own)
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """Whether it is known how many runs to step at a time."""
-        return self._trial is None or self._trial.settled
+        return self._tuner is None or self._tuner.is_settled
 
-    def step(self, batch: Tensor) -> Measured:
-        if self._trial is not None and self._trial.width != self._width:
-            self._cut(self._trial.width)
+    def step(self, batch: Tensor) -> StepResult:
+        if self._tuner is not None and self._tuner.width != self._width:
+            self._split_into_tiles(self._tuner.width)
         began = time.thread_time()  # not what a busy machine lets through
         if not self.schedule.constant:
-            self._rates = self._column(self.schedule.at(self.clock.step))
+            self._rates = self._as_column(self.schedule.at(self.step_counter.step))
         measured = self.update(self._tiles, batch, self._rates)
-        self.clock.step += 1
-        if self._trial is not None:
-            self._trial.took(time.thread_time() - began, batch.shape[1])
+        self.step_counter.step += 1
+        if self._tuner is not None:
+            self._tuner.record_step(time.thread_time() - began, batch.shape[1])
         return measured
 
-    def update(self, tiles: Sequence[Tile], batch: Tensor, rates: Tensor) -> Measured:
+    def update(self, tiles: Sequence[Tile], batch: Tensor, rates: Tensor) -> StepResult:
         """The arithmetic of a step with these learning rates (S, 1): it only reads and writes tensors."""
-        passed = [self._differentiate(tile, batch[tile.rows]) for tile in tiles]
+        results = [self._forward_backward(tile, batch[tile.rows]) for tile in tiles]
         if self._clips is not None:
             norms = self.gradients.norm(dim=1, keepdim=True)  # (S, 1)
             self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ has it
         self.optimizer.step(rates)
-        return self._measured(passed)
+        return self._step_result(results)
 
     def tensors(self) -> list[Tensor]:
         """All that an update changes and the next one depends on, where it lies."""
         return [self.parameters, *self.fixed.values(), *self.optimizer.tensors()]
 
-    def _differentiate(self, tile: Tile, batch: Tensor) -> Passed:
+    def _forward_backward(self, tile: Tile, batch: Tensor) -> ForwardResult:
         """Leave the gradients of these runs in their rows; what the forward pass gave."""
         S, N = batch.shape
         inputs, targets = (part.unflatten(0, (S, N)) for part in self.data.gather(batch.flatten()))
         smoothing = None if self._smoothing is None else self._smoothing[tile.rows]
-        self._enter(tile)
+        self._use_masks(tile)
         if self._backprop is not None:
-            outputs = self._backprop.forward(tile.own, inputs)
-            losses, gradient = stacked_gradients_of(self.task, outputs, targets, tile.loss_configs, smoothing)
-            self._backprop.backward(tile.own, tile.own_gradients, gradient)
+            outputs = self._backprop.forward(tile.layer_arrays, inputs)
+            losses, gradient = compute_stacked_gradients(self.task, outputs, targets, tile.loss_configs, smoothing)
+            self._backprop.backward(tile.layer_arrays, tile.layer_gradients, gradient)
         else:
-            outputs = self._outputs(tile, inputs)
-            losses = stacked_losses_of(self.task, outputs, targets, tile.loss_configs, smoothing)
+            outputs = self._compute_outputs(tile, inputs)
+            losses = compute_stacked_losses(self.task, outputs, targets, tile.loss_configs, smoothing)
             gradients = torch.autograd.grad(losses, list(tile.leaves.values()), torch.full_like(losses, 1 / N))
             torch._foreach_copy_(list(tile.gradients.values()), gradients)
         return losses.detach(), outputs, targets
 
     @torch.no_grad()
-    def evaluate(self, split: Split) -> Measured:
-        return self._measured([self._evaluate(tile, split) for tile in self._tiles])
+    def evaluate(self, split: Split) -> StepResult:
+        return self._step_result([self._evaluate(tile, split) for tile in self._tiles])
 
-    def _evaluate(self, tile: Tile, split: Split) -> Passed:
+    def _evaluate(self, tile: Tile, split: Split) -> ForwardResult:
         runs = tile.rows.stop - tile.rows.start
         inputs, targets = (part.expand(runs, *part.shape) for part in split)
-        self._enter(tile)
+        self._use_masks(tile)
         if self._backprop is not None:
-            outputs = self._backprop.infer(tile.own, inputs)
+            outputs = self._backprop.infer(tile.layer_arrays, inputs)
         else:
-            outputs = self._outputs(tile, inputs)
-        return stacked_losses_of(self.task, outputs, targets, tile.loss_configs), outputs, targets
+            outputs = self._compute_outputs(tile, inputs)
+        return compute_stacked_losses(self.task, outputs, targets, tile.loss_configs), outputs, targets
 
-    def _enter(self, tile: Tile) -> None:
+    def _use_masks(self, tile: Tile) -> None:
         """Let dropout have the masks of these runs."""
         for dropout, masks in zip(self._dropouts, tile.masks, strict=True):
             dropout.masks = masks
 
-    def _outputs(self, tile: Tile, inputs: Tensor) -> Any:
+    def _compute_outputs(self, tile: Tile, inputs: Tensor) -> Any:
         tensors = {**tile.leaves, **tile.fixed}
-        return self._arithmetic.outputs(self.data.device, lambda: self._forward(tensors, inputs))
+        return self._precision.run_forward(self.data.device, lambda: self._forward(tensors, inputs))
 
     @torch.no_grad()
-    def _measured(self, passed: Sequence[Passed]) -> Measured:
+    def _step_result(self, results: Sequence[ForwardResult]) -> StepResult:
         """The losses and metrics of all runs, in order."""
-        losses, outputs, targets = passed[0] if len(passed) == 1 else map(torch.cat, zip(*passed, strict=True))
-        return losses, stacked_metrics_of(self.task, outputs, targets, self._loss_configs)
+        losses, outputs, targets = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))
+        return losses, compute_stacked_metrics(self.task, outputs, targets, self._loss_configs)
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
         """A copy of one run's parameters and buffers."""
-        parameters = self.rows.views(self.parameters[index : index + 1])
+        parameters = self.flat_parameters.views(self.parameters[index : index + 1])
         tensors = {name: view[0] for name, view in parameters.items()}
         tensors |= {name: tensor[index] for name, tensor in self.fixed.items()}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
@@ -228,15 +244,15 @@ class Together:
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)
 
-    def state(self, index: int) -> State:
+    def state(self, index: int) -> TrainingState:
         memory = {name: value.clone() for name, value in self.optimizer.state(index).items()}
-        return State(self._tensors(index), memory)
+        return TrainingState(self._tensors(index), memory)
 
-    def load(self, states: Sequence[State]) -> None:
-        self._arrange(self._configs, self._probabilities, states)
+    def load(self, states: Sequence[TrainingState]) -> None:
+        self._set_up(self._configs, self._probabilities, states)
 
     def keep(self, indices: Sequence[int]) -> None:
-        self._arrange(
+        self._set_up(
             [self._configs[index] for index in indices],
             [self._probabilities[index] for index in indices],
             [self.state(index) for index in indices],
@@ -246,7 +262,7 @@ class Together:
         tensors = self._tensors(index)
         return {name: tensors[own] for name, own in self.names.items()}
 
-    def _column(self, values: Any) -> Tensor:
+    def _as_column(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=self.data.dtype, device=self.data.device).unsqueeze(1)
 
 
@@ -257,10 +273,10 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
     return {name: by_tensor[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
-def vmapped(model: nn.Module) -> Callable[[Tensors, Tensor], Any]:
+def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Tensor], Any]:
     """The module's own forward, mapped over runs."""
 
-    def forward(tensors: Tensors, inputs: Tensor) -> Any:
+    def forward(tensors: TensorsByName, inputs: Tensor) -> Any:
         return functional_call(model, dict(tensors), (inputs,))
 
     return vmap(forward)

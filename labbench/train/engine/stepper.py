@@ -1,6 +1,6 @@
 """The one interface behind which runs are stepped, whichever way: some runs, some samples, one update of each.
 
-`Alone` is the way `loop`; `Together` has two, `stacked` and `vmap`.
+`SingleStepper` is the way `loop`; `StackedStepper` has two, `stacked` and `vmap`.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from torch import Tensor, nn
 
 from labbench.params.param import loop_config
 from labbench.records import Config, Engine
-from labbench.train.data.dataset import Source, Split, usable_samples
-from labbench.train.data.loading import Loaded
+from labbench.train.data.dataset import DataSource, Split, usable_samples
+from labbench.train.data.loading import DatasetSource
 from labbench.train.engine.module_state import Attributes
-from labbench.train.precision import Arithmetic
+from labbench.train.precision import Precision
 from labbench.train.tasks.task import Task
 
-Measured: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
+StepResult: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
 """Losses of S runs (S, N), and by name what else was measured of each sample (S, N)."""
 
 
-EVALUATION_BATCH = 512
+EVALUATION_BATCH_SIZE = 512
 """Samples in a forward pass that needs no gradients, unless `batch_size` is larger."""
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Workload:
     """What the runs of a stack have in common: what they learn, from which data, in which batches."""
 
     task: Task
-    data: Source
+    data: DataSource
     """Where, and in the precision in which, models are trained."""
     batch_size: int
-    arithmetic: Arithmetic = field(default_factory=Arithmetic)
+    precision: Precision = field(default_factory=Precision)
     name: str = ""
     """The task's."""
     files: Path | None = None
@@ -60,49 +60,49 @@ class Lesson:
         return math.ceil(self.samples_per_epoch / self.batch_size)
 
     @property
-    def evaluation_batch(self) -> int:
+    def evaluation_batch_size(self) -> int:
         """Samples in a forward pass that needs no gradients."""
-        if isinstance(self.data, Loaded):  # whose samples may be large: a batch is known to fit
+        if isinstance(self.data, DatasetSource):  # whose samples may be large: a batch is known to fit
             return self.batch_size
-        return max(EVALUATION_BATCH, self.batch_size)
+        return max(EVALUATION_BATCH_SIZE, self.batch_size)
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """Everything that a run's next updates depend on, besides its config and the number of updates done."""
 
     tensors: Mapping[str, Tensor]
     """Parameters and buffers by their names in the model."""
-    memory: Mapping[str, Tensor]
+    optimizer_state: Mapping[str, Tensor]
     """The optimizer's: scalars as `NAME`, what it keeps of a parameter as `NAME.PARAMETER`."""
     attributes: Attributes = field(default_factory=Attributes)
     """What modules keep outside their tensors."""
 
 
-def state_of(model: nn.Module) -> State:
+def initial_state(model: nn.Module) -> TrainingState:
     """The state of a run whose model is new."""
-    return State(dict(model.named_parameters()) | dict(model.named_buffers()), {})
+    return TrainingState(dict(model.named_parameters()) | dict(model.named_buffers()), {})
 
 
 class Stepper(Protocol):
     """S runs at the same step."""
 
-    way: str
-    data: Source
+    engine: str
+    data: DataSource
 
-    def step(self, batch: Tensor) -> Measured:
+    def step(self, batch: Tensor) -> StepResult:
         """One update of each run by the samples with these numbers (S, N); what it measured before the update."""
 
-    def evaluate(self, split: Split) -> Measured:
+    def evaluate(self, split: Split) -> StepResult:
         """Losses and metrics of these samples (N, ...) for each run; nothing changes."""
 
     def train(self, mode: bool) -> None:
         """Into training mode, or out of it."""
 
-    def state(self, index: int) -> State:
+    def state(self, index: int) -> TrainingState:
         """A copy of the state of one run."""
 
-    def load(self, states: Sequence[State]) -> None:
+    def load(self, states: Sequence[TrainingState]) -> None:
         """Go on from these states, one a run."""
 
     def keep(self, indices: Sequence[int]) -> None:

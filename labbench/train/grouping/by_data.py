@@ -10,44 +10,46 @@ from typing import Any
 import torch
 
 from labbench.records import Config, Stack
-from labbench.train.data.placement import placed
-from labbench.train.engine.stepper import Lesson
-from labbench.train.precision import arithmetic_of
-from labbench.train.run_state import Member
+from labbench.train.data.placement import place_data
+from labbench.train.engine.stepper import Workload
+from labbench.train.precision import resolve_precision
+from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import Task, make_data
 
 
-def in_lessons(
-    members: Sequence[Member], task: Task, stack: Stack, device: torch.device
-) -> Iterator[tuple[Lesson, list[Member]]]:
+def group_by_data(
+    members: Sequence[TrainingRun], task: Task, stack: Stack, device: torch.device
+) -> Iterator[tuple[Workload, list[TrainingRun]]]:
     """The members by what they learn, in the order of the first of each; a data set is made when it is asked for.
 
-    Those of a lesson are after equally many updates, too, and go on in the way in which they were stepped before.
+    Those of a workload are after equally many updates, too, and go on in the way in which they were stepped before.
     """
-    dtype, arithmetic = arithmetic_of(stack.runtime, device.type)
+    dtype, precision = resolve_precision(stack.runtime, device.type)
     waiting = list(members)
     files = None if stack.files is None else Path(stack.files)
     while waiting:
         first = waiting[0]
-        config = ReadConfig(first.config)
+        config = ReadTrackingConfig(first.config)
         given = make_data(task, config)
-        with closing(placed(given, device, dtype, stack.runtime.data, loaders=stack.runtime.loaders or 0)) as data:
-            lesson = Lesson(task, data, first.config["batch_size"], arithmetic, stack.task, files, stack.runtime.engine)
+        with closing(place_data(given, device, dtype, stack.runtime.data, loaders=stack.runtime.loaders or 0)) as data:
+            workload = Workload(
+                task, data, first.config["batch_size"], precision, stack.task, files, stack.runtime.engine
+            )
             keys = config.read | {"batch_size"}
-            together = [member for member in waiting if _same(member, first, keys)]
+            together = [member for member in waiting if _shares_workload(member, first, keys)]
             for member in together:
-                member.recorder.expect(member.epochs * lesson.steps_per_epoch)
-            yield lesson, together
+                member.metric_buffer.set_total_steps(member.epochs * workload.steps_per_epoch)
+            yield workload, together
         waiting = [member for member in waiting if member not in together]
 
 
-def _same(member: Member, other: Member, keys: set[str]) -> bool:
-    return (member.epoch, member.way) == (other.epoch, other.way) and all(
+def _shares_workload(member: TrainingRun, other: TrainingRun, keys: set[str]) -> bool:
+    return (member.epoch, member.engine) == (other.epoch, other.engine) and all(
         member.config.get(key) == other.config.get(key) for key in keys
     )
 
 
-class ReadConfig(dict[str, Any]):
+class ReadTrackingConfig(dict[str, Any]):
     """A config that remembers which of its keys were read; whoever goes through it has read them all."""
 
     def __init__(self, config: Config) -> None:

@@ -12,11 +12,11 @@ from dataclasses import replace
 import torch
 
 from labbench.train.engine.initial_weights import new_model
-from labbench.train.engine.schedules import Clock
-from labbench.train.engine.single import Alone
-from labbench.train.engine.stepper import Lesson
+from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.single import SingleStepper
+from labbench.train.engine.stepper import Workload
 from labbench.train.grouping.work_counter import WorkCounter
-from labbench.train.run_state import Member
+from labbench.train.run_state import TrainingRun
 
 WIDE = 6
 """Runs from which on a stack counts as wide."""
@@ -37,11 +37,11 @@ COUNTED = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip": Non
 """Settings under which a step is counted: runs of one structure are counted alike."""
 
 
-def why_alone(way: str, members: list[Member], lesson: Lesson) -> str | None:
+def reason_to_loop(way: str, members: list[TrainingRun], workload: Workload) -> str | None:
     """Return the reason why these members should train one after another, or None where a stack in that way pays."""
-    if lesson.data.device.type != "cpu" or lesson.arithmetic.compiles:
+    if workload.data.device.type != "cpu" or workload.precision.compiles:
         return None
-    work = work_of_a_step(members[0], lesson)
+    work = work_of_a_step(members[0], workload)
     key = (way, len(members) >= WIDE)
     operations = max(1, work.operations)
     products, convolutions = (work.flops - work.convolution_flops) / operations, work.convolution_flops / operations
@@ -51,18 +51,18 @@ def why_alone(way: str, members: list[Member], lesson: Lesson) -> str | None:
     return f"the plain loop is quicker for models of this size ({size})"
 
 
-def work_of_a_step(member: Member, lesson: Lesson) -> WorkCounter:
+def work_of_a_step(member: TrainingRun, workload: Workload) -> WorkCounter:
     """Return the counts of a plain training step of the member's model, on its first batch."""
-    counted = replace(lesson, fixed=COUNTED)
-    alone = Alone(new_model(lesson.task, member.config), member.config, counted, Clock())
+    counted = replace(workload, fixed=COUNTED)
+    alone = SingleStepper(new_model(workload.task, member.config), member.config, counted, StepCounter())
     alone.train(True)
-    batch = first_batch([member.config["seed"]], lesson)
+    batch = first_batch([member.config["seed"]], workload)
     alone.step(batch)  # the first one makes what later ones find
     with WorkCounter() as work:
         alone.step(batch)
     return work
 
 
-def first_batch(seeds: list[int], lesson: Lesson) -> torch.Tensor:
+def first_batch(seeds: list[int], workload: Workload) -> torch.Tensor:
     """The numbers of the samples with which each run begins: (S, N)."""
-    return lesson.data.first(seeds, lesson.batch_size)
+    return workload.data.first_batch(seeds, workload.batch_size)

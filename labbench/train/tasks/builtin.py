@@ -12,11 +12,11 @@ from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN, IMAGE_SHAPES
 from labbench.params.layers import Shape
 from labbench.records import Config
-from labbench.train.data.corruption import altered, class_count
-from labbench.train.data.dataset import Data, digits
-from labbench.train.data.image_sets import IMAGE_SETS, image_set
-from labbench.train.data.toys import TOPICS, VOCABULARY, texts, toy
-from labbench.train.data.user_files import own_data
+from labbench.train.data.corruption import class_count, corrupt
+from labbench.train.data.dataset import Data, load_digits
+from labbench.train.data.image_sets import IMAGE_SETS, load_image_set
+from labbench.train.data.toys import TOPICS, VOCABULARY, make_texts, make_toy
+from labbench.train.data.user_files import load_user_data
 from labbench.train.tasks.losses import (
     accuracy,
     classification_accuracy,
@@ -25,17 +25,17 @@ from labbench.train.tasks.losses import (
     prediction_loss,
     prediction_metrics,
 )
-from labbench.train.tasks.models import bag_of_words, build, cnn, mlp, perceptron
-from labbench.train.tasks.pretraining import features, network_for, pretraining_of, started_from
+from labbench.train.tasks.models import bag_of_words, build_network, cnn, mlp, perceptron
+from labbench.train.tasks.pretraining import extract_features, load_pretrained_body, make_network, parse_pretraining
 
 
-class Digits:
+class DigitsTask:
     """Handwritten digits of 8x8 pixels, ten classes."""
 
     params = BUILTIN["digits"]
 
     def data(self, config: Config) -> Data:
-        return altered(digits(), config)
+        return corrupt(load_digits(), config)
 
     def model(self, config: Config) -> nn.Module:
         return image_model(config, IMAGE_SHAPES["digits"], class_count(config, 10))
@@ -44,14 +44,14 @@ class Digits:
     metrics = staticmethod(accuracy)
 
 
-class Images:
+class ImagesTask:
     """A published data set of images, downloaded at its first use."""
 
     def __init__(self, name: str) -> None:
         self.name, self.params = name, BUILTIN[name]
 
     def data(self, config: Config) -> Data:
-        return altered(image_set(self.name), config)
+        return corrupt(load_image_set(self.name), config)
 
     def model(self, config: Config) -> nn.Module:
         return image_model(config, IMAGE_SHAPES[self.name], class_count(config, 10))
@@ -60,67 +60,67 @@ class Images:
     metrics = staticmethod(accuracy)
 
 
-class Toy:
+class ToyTask:
     """Points of a few inputs, made by the project: moons, spirals, XOR and others."""
 
     params = BUILTIN["toy"]
 
     def data(self, config: Config) -> Data:
-        return altered(toy(config["data"], config["noise"]), config)
+        return corrupt(make_toy(config["data"], config["noise"]), config)
 
     def model(self, config: Config) -> nn.Module:
-        data = toy(config["data"], config["noise"])
+        data = make_toy(config["data"], config["noise"])
         inputs = data.train[0].shape[1]
         if config["layers"] is not None:
-            return build(config["layers"], (inputs,), data.classes)
+            return build_network(config["layers"], (inputs,), data.classes)
         if config["model"] == "perceptron":
             if data.classes > 2:
                 raise InputError(f"a perceptron tells two classes apart, and {config['data']} has {data.classes}")
             return perceptron(inputs)
-        return dense(config, inputs, data.classes)
+        return mlp_from_config(config, inputs, data.classes)
 
     loss = staticmethod(classification_loss)
     metrics = staticmethod(classification_accuracy)
 
 
-class Texts:
+class TextsTask:
     """Texts of made-up words on four topics: most words are rare, and most say nothing."""
 
     params = BUILTIN["texts"]
 
     def data(self, config: Config) -> Data:
-        return altered(texts(config["length"], config["rarity"]), config)
+        return corrupt(make_texts(config["length"], config["rarity"]), config)
 
     def model(self, config: Config) -> nn.Module:
-        then = dense(config, config["width"], TOPICS)
+        then = mlp_from_config(config, config["width"], TOPICS)
         return bag_of_words(VOCABULARY, config["length"], config["width"], then)
 
     loss = staticmethod(cross_entropy)
     metrics = staticmethod(accuracy)
 
 
-class Transfer:
+class TransferTask:
     """Some of the digits, by a network that may have learnt the others before."""
 
     params = BUILTIN["transfer"]
 
     def data(self, config: Config) -> Data:
-        return altered(digits(), config)
+        return corrupt(load_digits(), config)
 
     def model(self, config: Config) -> nn.Module:
-        wanted = pretraining_of(config)
-        network = network_for(wanted, class_count(config, 10))
+        pretraining = parse_pretraining(config)
+        network = make_network(pretraining, class_count(config, 10))
         if config["init_from"] is not None and config["start"] == "scratch":
             raise InputError('start = "scratch" and init_from exclude each other: leave one of them out')
         if config["start"] == "scratch" or config["init_from"] is not None:  # whose weights come in later
             return network
-        return started_from(wanted, network, frozen=config["start"] == "frozen")
+        return load_pretrained_body(pretraining, network, frozen=config["start"] == "frozen")
 
     loss = staticmethod(cross_entropy)
     metrics = staticmethod(accuracy)
 
 
-class Probe:
+class ProbeTask:
     """Some of the digits, by a linear classifier of what a layer sees in a network that has learnt the others."""
 
     params = BUILTIN["probe"]
@@ -129,7 +129,7 @@ class Probe:
         layers = len(config["hidden"])
         if config["layer"] > layers:
             raise InputError(f"layer = {config['layer']}: the network has {layers} hidden layers")
-        return features(altered(digits(), config), pretraining_of(config), config["layer"])
+        return extract_features(corrupt(load_digits(), config), parse_pretraining(config), config["layer"])
 
     def model(self, config: Config) -> nn.Module:
         width = config["hidden"][config["layer"] - 1] if config["layer"] else 64
@@ -139,16 +139,16 @@ class Probe:
     metrics = staticmethod(accuracy)
 
 
-class Own:
+class UserDataTask:
     """A person's own table, arrays or images: to tell classes, or a number."""
 
     params = BUILTIN["own"]
 
     def data(self, config: Config) -> Data:
-        return altered(own_data(config["path"], config["target"]), config)
+        return corrupt(load_user_data(config["path"], config["target"]), config)
 
     def model(self, config: Config) -> nn.Module:
-        data = own_data(config["path"], config["target"])
+        data = load_user_data(config["path"], config["target"])
         inputs, targets = data.train
         outputs = 1 if targets.is_floating_point() else class_count(config, data.classes)
         if inputs.dim() == 2 and config["model"] == "cnn" and config["layers"] is None:
@@ -159,7 +159,7 @@ class Own:
     metrics = staticmethod(prediction_metrics)
 
 
-def dense(config: Config, inputs: int, classes: int) -> nn.Sequential:
+def mlp_from_config(config: Config, inputs: int, classes: int) -> nn.Sequential:
     """The fully connected network that a config asks for."""
     chosen = {key: config[key] for key in ("activation", "dropout", "batchnorm")}
     return mlp(inputs, config["hidden"], classes, **chosen)
@@ -168,20 +168,22 @@ def dense(config: Config, inputs: int, classes: int) -> nn.Sequential:
 def image_model(config: Config, shape: Shape, classes: int) -> nn.Sequential:
     """The network that a config asks for, for images of `shape` (channels, height, width)."""
     if config["layers"] is not None:
-        return build(config["layers"], shape, classes)
+        return build_network(config["layers"], shape, classes)
     if config["model"] == "mlp":
-        return dense(config, prod(shape), classes)
+        return mlp_from_config(config, prod(shape), classes)
     keys = ("kernel", "pooling", "activation", "dropout", "batchnorm")
     return cnn(shape, config["channels"], classes, **{key: config[key] for key in keys})
 
 
-TASKS: dict[str, Callable[[], Digits | Images | Transfer | Probe | Own | Toy | Texts]] = {
-    "digits": Digits,
-    **{name: partial(Images, name) for name in IMAGE_SETS},
-    "transfer": Transfer,
-    "probe": Probe,
-    "own": Own,
-    "toy": Toy,
-    "texts": Texts,
+TASKS: dict[
+    str, Callable[[], DigitsTask | ImagesTask | TransferTask | ProbeTask | UserDataTask | ToyTask | TextsTask]
+] = {
+    "digits": DigitsTask,
+    **{name: partial(ImagesTask, name) for name in IMAGE_SETS},
+    "transfer": TransferTask,
+    "probe": ProbeTask,
+    "own": UserDataTask,
+    "toy": ToyTask,
+    "texts": TextsTask,
 }
 """The built-in tasks."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeAlias
 
-from labbench.train.user_errors import LABBENCH, LIBRARIES
+from labbench.train.user_errors import LABBENCH_FOLDER, LIBRARY_FOLDERS
 
 Stamp: TypeAlias = tuple[int, int]
 """Time of a file's last change in nanoseconds, and its size in bytes."""
@@ -115,7 +115,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
 
 
 def is_of_library(path: Path) -> bool:
-    return any(map(path.is_relative_to, (*LIBRARIES, LABBENCH))) or "site-packages" in path.parts
+    return any(map(path.is_relative_to, (*LIBRARY_FOLDERS, LABBENCH_FOLDER))) or "site-packages" in path.parts
 
 
 def _stamp(path: Path, *, before: int | None = None) -> Stamp:

@@ -16,15 +16,15 @@ from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import Task, takes_config
 
 
-def losses_of(task: Task, outputs: Any, targets: Tensor, config: Config, smoothing: float = 0.0) -> Tensor:
+def compute_losses(task: Task, outputs: Any, targets: Tensor, config: Config, smoothing: float = 0.0) -> Tensor:
     """The task's loss of each sample: (N,). Raises InputError where it is anything else."""
     losses = _called(task.loss, outputs, targets, config)
     if smoothing:
-        losses = smoothed(task, outputs, losses, smoothing)
-    return _checked("loss", losses, len(targets))
+        losses = apply_label_smoothing(task, outputs, losses, smoothing)
+    return _check_values("loss", losses, len(targets))
 
 
-def metrics_of(task: Task, outputs: Any, targets: Tensor, config: Config) -> dict[str, Tensor]:
+def compute_metrics(task: Task, outputs: Any, targets: Tensor, config: Config) -> dict[str, Tensor]:
     """The task's metrics of each sample: (N,) each. Raises InputError where one is anything else."""
     with torch.no_grad():
         metrics: Any = _called(task.metrics, outputs, targets, config)
@@ -35,7 +35,7 @@ def metrics_of(task: Task, outputs: Any, targets: Tensor, config: Config) -> dic
         )
     if "loss" in metrics:
         raise InputError("the task's metrics have one called 'loss': that is what its loss() gives, name it otherwise")
-    return {name: _checked(f"metric {name!r}", values, len(targets)) for name, values in metrics.items()}
+    return {name: _check_values(f"metric {name!r}", values, len(targets)) for name, values in metrics.items()}
 
 
 def _called(function: Callable[..., Any], outputs: Any, targets: Tensor, config: Config) -> Any:
@@ -43,31 +43,31 @@ def _called(function: Callable[..., Any], outputs: Any, targets: Tensor, config:
     return function(outputs, targets, config=config) if takes_config(function) else function(outputs, targets)
 
 
-def stacked_losses_of(
+def compute_stacked_losses(
     task: Task, outputs: Any, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> Tensor:
     """The same for S runs, targets (S, N): losses (S, N); `smoothing` is (S, 1)."""
     if task.loss is not cross_entropy:
 
         def losses_of_run(outputs: Any, targets: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
-            return losses_of(task, outputs, targets, configs.config(numbers))
+            return compute_losses(task, outputs, targets, configs.config(numbers))
 
         return vmap(losses_of_run)(outputs, targets, configs.columns)
     scores = outputs.transpose(1, 2)  # (S, C, N)
     if targets.is_floating_point():
         targets = targets.transpose(1, 2)
     losses = F.cross_entropy(scores, targets, reduction="none")
-    return losses if smoothing is None else smoothed(task, scores, losses, smoothing)
+    return losses if smoothing is None else apply_label_smoothing(task, scores, losses, smoothing)
 
 
-def stacked_gradients_of(
+def compute_stacked_gradients(
     task: Task, outputs: Tensor, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The same losses, and the gradient of each run's mean of them with respect to its outputs (S, N, ...)."""
     plain = task.loss is cross_entropy and outputs.dim() == 3 and not targets.is_floating_point()
     if not plain or smoothing is not None or bool((targets < 0).any()):  # a class of -100 is none
         leaf = outputs.detach().requires_grad_()
-        losses = stacked_losses_of(task, leaf, targets, configs, smoothing)
+        losses = compute_stacked_losses(task, leaf, targets, configs, smoothing)
         (gradient,) = torch.autograd.grad(losses, [leaf], torch.full_like(losses, 1 / losses.shape[1]))
         return losses.detach(), gradient
     logs = outputs.transpose(1, 2).log_softmax(dim=1)  # (S, C, N)
@@ -79,18 +79,18 @@ def stacked_gradients_of(
     return losses, gradient.transpose(1, 2)
 
 
-def stacked_metrics_of(task: Task, outputs: Any, targets: Tensor, configs: LossConfigs) -> dict[str, Tensor]:
+def compute_stacked_metrics(task: Task, outputs: Any, targets: Tensor, configs: LossConfigs) -> dict[str, Tensor]:
     """The same for S runs: (S, N) each."""
     if task.metrics is accuracy and targets.dim() == 2 and not targets.is_floating_point() and outputs.dim() == 3:
-        return {"accuracy": first_of_largest(outputs.transpose(1, 2), targets)}
+        return {"accuracy": is_argmax(outputs.transpose(1, 2), targets)}
 
     def metrics_of_run(outputs: Any, targets: Tensor, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return metrics_of(task, outputs, targets, configs.config(numbers))
+        return compute_metrics(task, outputs, targets, configs.config(numbers))
 
     return vmap(metrics_of_run)(outputs, targets, configs.columns)
 
 
-def first_of_largest(scores: Tensor, classes: Tensor) -> Tensor:
+def is_argmax(scores: Tensor, classes: Tensor) -> Tensor:
     """Whether argmax over C of the scores (S, C, N) gives these classes (S, N): in whole rows, which argmax is not."""
     best = scores.amax(dim=1, keepdim=True)  # (S, 1, N)
     chosen = scores.gather(1, classes.unsqueeze(1)) == best
@@ -101,7 +101,7 @@ def first_of_largest(scores: Tensor, classes: Tensor) -> Tensor:
     return chosen.squeeze(1) & ~(largest & earlier).any(dim=1)
 
 
-def smoothed(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tensor) -> Tensor:
+def apply_label_smoothing(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tensor) -> Tensor:
     """Cross-entropies of scores (..., C, N) or (N, C), with a share of each target spread over all classes."""
     if task.loss is not cross_entropy:
         raise InputError("label_smoothing belongs to cross-entropy, and this task has a loss of its own")
@@ -109,7 +109,7 @@ def smoothed(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tens
     return losses * (1 - smoothing) + spread * smoothing
 
 
-def _checked(what: str, values: Any, samples: int) -> Tensor:
+def _check_values(what: str, values: Any, samples: int) -> Tensor:
     if isinstance(values, Tensor) and values.shape == (samples,) and not values.is_complex():
         return values
     given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
@@ -121,7 +121,7 @@ def _checked(what: str, values: Any, samples: int) -> Tensor:
     )
 
 
-class Means:
+class MetricMeans:
     """Values a sample of S runs, kept on the device until their means are read."""
 
     def __init__(self, runs: int) -> None:
@@ -147,7 +147,7 @@ def _mean(values: Tensor) -> Tensor:
     return values.mean(dim=1, dtype=torch.float32 if on_metal else torch.float64)
 
 
-def generalization_gap(measured: Mapping[str, float]) -> dict[str, float]:
+def add_generalization_gap(measured: Mapping[str, float]) -> dict[str, float]:
     """What an epoch measured, and `gap/accuracy` where there are both: accuracy in training minus in validation.
 
     That in training is the epoch's running mean, with the dropout that is then in force.

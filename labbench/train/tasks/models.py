@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor, nn
 
 from labbench.errors import InputError
-from labbench.params.layers import Layer, Refused, Shape, read_layers, require_scores
+from labbench.params.layers import Layer, LayerError, Shape, read_layers, require_scores
 from labbench.params.param import BadItem
 
 
@@ -92,7 +92,7 @@ def bag_of_words(vocabulary: int, length: int, width: int, then: nn.Sequential) 
     return nn.Sequential(nn.Embedding(vocabulary, width), nn.AvgPool2d((length, 1)), *then)
 
 
-def build(layers: Sequence[str], shape: Shape, classes: int) -> nn.Sequential:
+def build_network(layers: Sequence[str], shape: Shape, classes: int) -> nn.Sequential:
     """The network for samples of `shape` that gives a score for each of the classes.
 
     Raises InputError, which names the layer that cannot be and the shape that it gets.
@@ -102,37 +102,37 @@ def build(layers: Sequence[str], shape: Shape, classes: int) -> nn.Sequential:
         require_scores(found, shape, classes)
     except BadItem as problem:
         raise InputError(f"layers{problem}") from None
-    except Refused as problem:
+    except LayerError as problem:
         raise InputError(str(problem)) from None
-    return nn.Sequential(*without_useless_biases([MAKERS[layer.name](layer) for layer in found]))
+    return nn.Sequential(*remove_useless_biases([LAYER_MAKERS[layer.name](layer) for layer in found]))
 
 
-def conv(layer: Layer) -> nn.Module:
+def make_conv(layer: Layer) -> nn.Module:
     filters, kernel = map(int, layer.numbers)
-    return nn.Conv2d(layer.gets[0], filters, kernel, padding=kernel // 2)
+    return nn.Conv2d(layer.input_shape[0], filters, kernel, padding=kernel // 2)
 
 
-def batchnorm(layer: Layer) -> nn.Module:
-    return (nn.BatchNorm2d if len(layer.gets) > 1 else nn.BatchNorm1d)(layer.gets[0])
+def make_batchnorm(layer: Layer) -> nn.Module:
+    return (nn.BatchNorm2d if len(layer.input_shape) > 1 else nn.BatchNorm1d)(layer.input_shape[0])
 
 
-def activation(layer: Layer) -> nn.Module:
+def make_activation(layer: Layer) -> nn.Module:
     return ACTIVATIONS[layer.name]()
 
 
-MAKERS: dict[str, Callable[[Layer], nn.Module]] = {
-    "conv": conv,
+LAYER_MAKERS: dict[str, Callable[[Layer], nn.Module]] = {
+    "conv": make_conv,
     "maxpool": lambda layer: nn.MaxPool2d(int(layer.numbers[0])),
     "avgpool": lambda layer: nn.AvgPool2d(int(layer.numbers[0])),
-    "linear": lambda layer: nn.Linear(layer.gets[0], layer.gives[0]),
+    "linear": lambda layer: nn.Linear(layer.input_shape[0], layer.gives[0]),
     "flatten": lambda layer: nn.Flatten(),
-    "batchnorm": batchnorm,
+    "batchnorm": make_batchnorm,
     "dropout": lambda layer: nn.Dropout(layer.numbers[0]),
-    **dict.fromkeys(ACTIVATIONS, activation),
+    **dict.fromkeys(ACTIVATIONS, make_activation),
 }
 
 
-def without_useless_biases(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
+def remove_useless_biases(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
     """The modules; a layer before batch normalisation without its bias, which would be taken off again."""
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d):

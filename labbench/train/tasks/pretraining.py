@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
 from labbench.records import Config
-from labbench.train.data.corruption import class_count, only_classes
-from labbench.train.data.dataset import Data, Split, digits
-from labbench.train.rng import Purpose, generator_seed, permutations, torch_generator
+from labbench.train.data.corruption import class_count, select_classes
+from labbench.train.data.dataset import Data, Split, load_digits
+from labbench.train.rng import Purpose, generator_seed, permutations, seeded_torch_generator
 from labbench.train.tasks.models import cnn, mlp
 
-BATCH = 32
-MODULES_A_LAYER = 3
+BATCH_SIZE = 32
+MODULES_PER_LAYER = 3
 """Linear, activation and dropout, behind the first module, which flattens."""
 
 
@@ -39,10 +39,10 @@ class Pretraining:
     seed: int
 
 
-def pretraining_of(config: Config) -> Pretraining:
+def parse_pretraining(config: Config) -> Pretraining:
     """The pre-training that a config asks for, with the run's own seed."""
     classes = config["source_classes"]
-    class_count({"classes": classes}, digits().classes)  # refuses what is not there
+    class_count({"classes": classes}, load_digits().classes)  # refuses what is not there
     model = config.get("model", "mlp")
     return Pretraining(
         model,
@@ -56,42 +56,42 @@ def pretraining_of(config: Config) -> Pretraining:
 
 
 @cache
-def pretrained(wanted: Pretraining) -> nn.Sequential:
+def pretrain(settings: Pretraining) -> nn.Sequential:
     """The network after Adam has taught it its classes of the digits. Copy it: it is everybody's."""
-    inputs, targets = only_classes(digits().train, list(wanted.classes))
+    inputs, targets = select_classes(load_digits().train, list(settings.classes))
     here = inputs.device
-    with torch_generator(generator_seed(wanted.seed, Purpose.PRETRAINING), here):
-        network = network_for(wanted, len(wanted.classes))
-    optimizer = optim.Adam(network.parameters(), wanted.lr)
+    with seeded_torch_generator(generator_seed(settings.seed, Purpose.PRETRAINING), here):
+        network = make_network(settings, len(settings.classes))
+    optimizer = optim.Adam(network.parameters(), settings.lr)
     with torch.enable_grad():
-        for epoch in range(1, wanted.epochs + 1):
-            for batch in permutations([wanted.seed], epoch, len(inputs), here)[0].split(BATCH):
+        for epoch in range(1, settings.epochs + 1):
+            for batch in permutations([settings.seed], epoch, len(inputs), here)[0].split(BATCH_SIZE):
                 optimizer.zero_grad()
                 F.cross_entropy(network(inputs[batch]), targets[batch]).backward()
                 optimizer.step()
     return network.eval().requires_grad_(False)
 
 
-def network_for(wanted: Pretraining, classes: int) -> nn.Sequential:
+def make_network(settings: Pretraining, classes: int) -> nn.Sequential:
     """A new network for so many classes."""
-    kind, widths = wanted.activation, wanted.widths
-    if wanted.model == "mlp":
+    kind, widths = settings.activation, settings.widths
+    if settings.model == "mlp":
         return mlp(64, widths, classes, activation=kind, dropout=0.0, batchnorm=False)
     return cnn((1, 8, 8), widths, classes, kernel=3, pooling="max", activation=kind, dropout=0.0, batchnorm=False)
 
 
-def started_from(wanted: Pretraining, network: nn.Sequential, *, frozen: bool) -> nn.Sequential:
+def load_pretrained_body(settings: Pretraining, network: nn.Sequential, *, frozen: bool) -> nn.Sequential:
     """The network with the pre-trained one's weights in all but its last layer; `frozen`, only that one learns."""
     body = network[:-1]
-    body.load_state_dict(pretrained(wanted)[:-1].state_dict())
+    body.load_state_dict(pretrain(settings)[:-1].state_dict())
     body.requires_grad_(not frozen)
     return network
 
 
 @torch.no_grad()
-def features(data: Data, wanted: Pretraining, layer: int) -> Data:
+def extract_features(data: Data, settings: Pretraining, layer: int) -> Data:
     """Each input as the `layer`-th hidden layer of a pre-trained mlp sees it, 0 being the pixels: (N, width)."""
-    body = pretrained(wanted)[: 1 + MODULES_A_LAYER * layer]
+    body = pretrain(settings)[: 1 + MODULES_PER_LAYER * layer]
 
     def seen(split: Split) -> Split:
         found: Tensor = body(split[0])

@@ -23,12 +23,12 @@ from labbench.params.param import Param
 from labbench.records import Config
 from labbench.train.data.dataset import Data
 from labbench.train.data.loading import Datasets
-from labbench.train.rng import Purpose, all_generators, generator_seed
+from labbench.train.rng import Purpose, generator_seed, seeded_generators
 from labbench.train.tasks.attributes import TaskAttributes
 from labbench.train.tasks.builtin import TASKS
 from labbench.train.tasks.import_context import imports_of
 from labbench.train.tasks.losses import accuracy, cross_entropy
-from labbench.train.user_errors import where
+from labbench.train.user_errors import error_location
 
 
 class Task(Protocol):
@@ -67,7 +67,7 @@ class Task(Protocol):
 
 def make_data(task: Task, config: Config) -> Data | Datasets:
     """The task's data, with every generator in the same state whatever the run."""
-    with all_generators(generator_seed(0, Purpose.DATA)), attributes_of(task).during_data():
+    with seeded_generators(generator_seed(0, Purpose.DATA)), attributes_of(task).during_data():
         data: Any = task.data(config)
     if not isinstance(data, Data | Datasets):
         raise InputError(
@@ -79,7 +79,7 @@ def make_data(task: Task, config: Config) -> Data | Datasets:
 
 def make_model(task: Task, config: Config) -> nn.Module:
     """A new model of the task, its weights drawn under the run's own seed."""
-    with all_generators(generator_seed(config["seed"], Purpose.WEIGHTS)), attributes_of(task).during_model():
+    with seeded_generators(generator_seed(config["seed"], Purpose.WEIGHTS)), attributes_of(task).during_model():
         model: Any = task.model(config)
     if not isinstance(model, nn.Module):
         raise InputError(f"the task's model(config) must return a torch.nn.Module, not {type(model).__name__}")
@@ -124,10 +124,10 @@ def load_task(name: str) -> Task:
         hint = did_you_mean(name, TASKS) or f"; built in: {', '.join(TASKS)}; or FILE.py:CLASS"
         raise InputError(f"no task {name!r}{hint}")
     with imports_of(name):
-        return _task_from(_import(Path(path)), class_name, Path(path))
+        return _make_task(_import_file(Path(path)), class_name, Path(path))
 
 
-def _import(file: Path) -> ModuleType:
+def _import_file(file: Path) -> ModuleType:
     """Run the file as a module, in its import context."""
     if not file.is_file():
         raise InputError(f"no such task file: {file}")
@@ -139,11 +139,11 @@ def _import(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a user's file may raise anything
-        raise InputError(f"cannot import {where(error, file)}") from error
+        raise InputError(f"cannot import {error_location(error, file)}") from error
     return module
 
 
-def _task_from(module: ModuleType, name: str, file: Path) -> Task:
+def _make_task(module: ModuleType, name: str, file: Path) -> Task:
     """The task that the class `name` of the user's module makes, checked for its parts."""
     found: Any = getattr(module, name, None)
     if not isclass(found):
@@ -152,7 +152,7 @@ def _task_from(module: ModuleType, name: str, file: Path) -> Task:
     try:
         given: Any = found()
     except (Exception, SystemExit) as error:  # the same
-        raise InputError(f"cannot make {name}(): {where(error, file)}") from error
+        raise InputError(f"cannot make {name}(): {error_location(error, file)}") from error
     lacking = [part for part, there in _required_parts(given).items() if not there]
     if lacking:
         raise InputError(f"{name} in {file} lacks {' and '.join(lacking)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.binding import Binding
 
-_SHARED = (
+_SCREEN_KEYS = (
     # key, action, what the key line says, what help and palette say, whether the key line says it
     ("y", "log", "log y", "Logarithmic or linear y axis", True),
     ("X", "log_x", "log x", "Logarithmic or linear x axis", False),
@@ -22,12 +22,12 @@ _SHARED = (
     ("H", "cross(-10)", "far left", "Crosshair ten steps to the left", False),
     ("L", "cross(10)", "far right", "Crosshair ten steps to the right", False),
     ("F", "follow", "follow", "Stay at the newest steps", False),
-    ("B", "gather", "bands", "Runs, groups over seeds with bands, or density", False),
+    ("B", "display", "bands", "Runs, groups over seeds with bands, or density", False),
     ("i", "spread", "band", "Band of a group: 95 % interval, deviation, range", False),
     ("greater_than_sign", "layout(1)", "more charts", "More charts on the page, up to 4 x 4", True),
     ("less_than_sign", "layout(-1)", "fewer charts", "Fewer charts on the page", False),
 )
-_FOCUSED = (
+_PANEL_KEYS = (
     ("w", "best(1)", "next best", "Crosshair to the next run's best value", True),
     ("b", "best(-1)", "best before", "Crosshair to the best value before", False),
     ("left", "pan(-0.25)", "move", "Move the window to the left", True),
@@ -45,26 +45,26 @@ _FOCUSED = (
     ("j", "run(1)", "next run", "Highlight the next run", False),
     ("k", "run(-1)", "run before", "Highlight the run before", False),
 )
-_DISPLAY = {
+_KEY_DISPLAYS = {
     "number_sign": "#", "plus": "+", "minus": "-", "equals_sign": "=", "left_square_bracket": "[",
     "right_square_bracket": "]", "greater_than_sign": ">", "less_than_sign": "<", "enter": "⏎",
 }  # fmt: skip
 
 
-def _binding(key: str, action: str, said: str, tooltip: str, show: bool) -> Binding:
-    return Binding(key, action, said, show=show, tooltip=tooltip, key_display=_DISPLAY.get(key))
+def _make_binding(key: str, action: str, said: str, tooltip: str, show: bool) -> Binding:
+    return Binding(key, action, said, show=show, tooltip=tooltip, key_display=_KEY_DISPLAYS.get(key))
 
 
-def _for_screen(action: str) -> str:
+def _screen_action(action: str) -> str:
     """`smooth(1)` as an action of the screen: `chart('smooth', 1)`."""
     name, _, arguments = action.rstrip(")").partition("(")
     return f"chart({', '.join(filter(None, [repr(name), arguments]))})"
 
 
 CHART_BINDINGS = [
-    _binding(key, _for_screen(action), said, tooltip, show) for key, action, said, tooltip, show in _SHARED
+    _make_binding(key, _screen_action(action), said, tooltip, show) for key, action, said, tooltip, show in _SCREEN_KEYS
 ]
 """For a screen with charts, whose `action_chart(name, *arguments)` calls `ChartPanel.do`."""
 
-PANEL_BINDINGS = [_binding(*row) for row in _FOCUSED]
+PANEL_BINDINGS = [_make_binding(*row) for row in _PANEL_KEYS]
 """For the charts themselves, while they have the keyboard."""

@@ -9,12 +9,12 @@ from typing import Any
 from labbench import text
 from labbench.records import RunRecord
 
-_MOST_DETAILS = 4
-_OFF = (False, 0, None, "")
+_MAX_DETAILS = 4
+_OMITTED_VALUES = (False, 0, None, "")
 """Values that a grid's names leave out."""
 
 
-def labels(runs: Sequence[RunRecord]) -> dict[str, str]:
+def run_labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     """A short text for each run, by key: its name without the words that all names share.
 
     Names say what differs within a grid, so what is left is what differs among these; the config keys that differ and
@@ -25,9 +25,9 @@ def labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     short = {key: " ".join(word for word in name if word not in shared) for key, name in words.items()}
     if not all(short.values()):
         short = {key: " ".join(name) for key, name in words.items()}
-    untold = [key for key in differing(runs) if not _told(runs, key)][:_MOST_DETAILS]
+    untold = [key for key in differing_keys(runs) if not _is_in_names(runs, key)][:_MAX_DETAILS]
     for run in runs:
-        details = " ".join(f"{text.clean(key)}={text.setting(run.config.get(key))}" for key in untold)
+        details = " ".join(f"{text.clean(key)}={text.format_setting(run.config.get(key))}" for key in untold)
         short[run.key] = f"{short[run.key]} {details}".strip()
     seen: dict[str, int] = {}
     for label in short.values():
@@ -35,21 +35,23 @@ def labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     return {key: label if label and seen[label] == 1 else f"{label} {key}".strip() for key, label in short.items()}
 
 
-def differing(runs: Sequence[RunRecord]) -> list[str]:
+def differing_keys(runs: Sequence[RunRecord]) -> list[str]:
     """The config keys with more than one value among the runs, not having the key counting as one."""
     first = runs[0].config if runs else {}
     keys = dict.fromkeys(key for run in runs for key in run.config)
     return [key for key in keys if any(run.config.get(key) != first.get(key) for run in runs)]
 
 
-def _told(runs: Sequence[RunRecord], key: str) -> bool:
+def _is_in_names(runs: Sequence[RunRecord], key: str) -> bool:
     """Every run's name says its value of the key, or leaves it out because it is off."""
-    return all(value in _OFF or _says(run.name, key, value) for run in runs for value in [run.config.get(key)])
+    return all(
+        value in _OMITTED_VALUES or _mentions(run.name, key, value) for run in runs for value in [run.config.get(key)]
+    )
 
 
-def _says(name: str, key: str, value: Any) -> bool:
+def _mentions(name: str, key: str, value: Any) -> bool:
     words = name.split()
-    spelled = {text.setting(value), json.dumps(value, separators=(",", ":"))}
+    spelled = {text.format_setting(value), json.dumps(value, separators=(",", ":"))}
     if value is True:
         return any(word in (key, "bn") or key.endswith(word) for word in words)
     if key == "seed" and f"s{value}" in words:
@@ -61,7 +63,7 @@ def group_labels(runs: Sequence[RunRecord], names: Mapping[str, str]) -> dict[st
     """The group of each run, by key: what the labels of the runs that differ by their seed alone have in common."""
     members: dict[str, list[str]] = {}
     for run in runs:
-        members.setdefault(f"{run.experiment} {_without_seed(run.config)}", []).append(run.key)
+        members.setdefault(f"{run.experiment} {_config_without_seed(run.config)}", []).append(run.key)
     found = {}
     taken: set[str] = set()
     for keys in members.values():
@@ -75,6 +77,6 @@ def group_labels(runs: Sequence[RunRecord], names: Mapping[str, str]) -> dict[st
     return found
 
 
-def _without_seed(config: Mapping[str, Any]) -> str:
+def _config_without_seed(config: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in config.items() if key.rpartition(".")[2] != "seed"}
     return json.dumps(rest, sort_keys=True, default=str)

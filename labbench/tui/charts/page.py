@@ -17,22 +17,22 @@ from textual.containers import Container
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from labbench.charts.ticks import FARTHEST, clamped
-from labbench.charts.view import Box, Range, XAxis, gathered
+from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
+from labbench.charts.view import Box, Range, XAxis, resolve_display
 from labbench.errors import LabbenchError
 from labbench.metrics import is_axis, metric_rank
 from labbench.records import Goal, RunRecord
 from labbench.tui.charts import series_reader
-from labbench.tui.charts.series_cache import Shelf
-from labbench.tui.charts.settings import LAYOUTS, ChartState, begins_at_zero
+from labbench.tui.charts.series_cache import SeriesCache
+from labbench.tui.charts.settings import PAGE_LAYOUTS, ChartState, begins_at_zero
 from labbench.tui.charts.widget import Chart
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.lines import Line
     from labbench.charts.series import Series
-    from labbench.tui.charts.series_cache import Asked
+    from labbench.tui.charts.series_cache import RunSeries
 
-Wanted: TypeAlias = list[tuple[str, list[RunRecord]]]
+MissingSeries: TypeAlias = list[tuple[str, list[RunRecord]]]
 """Metrics, and the runs whose series of it are missing."""
 
 
@@ -56,8 +56,10 @@ class ChartPage(Container):
     class FinerRead(Message):
         """Series were read again with more points, where somebody has zoomed in."""
 
-        def __init__(self, metric: str, axis: XAxis, asked: Mapping[str, Asked], finer: Mapping[str, Series]) -> None:
-            self.metric, self.axis, self.asked, self.finer = metric, axis, asked, finer
+        def __init__(
+            self, metric: str, axis: XAxis, requested: Mapping[str, RunSeries], finer: Mapping[str, Series]
+        ) -> None:
+            self.metric, self.axis, self.requested, self.finer = metric, axis, requested, finer
             super().__init__()
 
     class ReadingFailed(Message):
@@ -70,24 +72,24 @@ class ChartPage(Container):
     def __init__(self, path: Path, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.settings = ChartState()
-        self.chosen: str | None = None
+        self.chosen_metric: str | None = None
         """The metric that keys for one chart act on."""
         self.crosshair: float | None = None
         self._path = path
-        self._shelf = Shelf()
+        self._series_cache = SeriesCache()
         self._runs: Sequence[RunRecord] = ()
         self._marks: Mapping[str, int] = {}
         self._highlighted: str | None = None
         self._metrics: Mapping[str, Goal] = {}
-        self._told_metric: str | None = None
+        self._given_metric: str | None = None
         self._lines: dict[str, list[Line]] = {}
-        self._asked: Wanted = []
+        self._requested: MissingSeries = []
 
     def compose(self) -> Any:
         yield Chart()
 
     def on_mount(self) -> None:
-        self._arrange()
+        self._layout_charts()
 
     # What is shown
 
@@ -104,34 +106,34 @@ class ChartPage(Container):
         self._runs, self._marks, self._highlighted, self._metrics = runs, marks, highlighted, metrics
         if self.settings.x_axis is None and metrics:
             self.settings.x_axis = "epoch" if "epoch" in metrics else "step"
-        if metric != self._told_metric or self.chosen not in metrics:
-            self._told_metric = self.chosen = metric
-        self.renew()
+        if metric != self._given_metric or self.chosen_metric not in metrics:
+            self._given_metric = self.chosen_metric = metric
+        self.load_and_draw()
 
-    def renew(self) -> None:
+    def load_and_draw(self) -> None:
         """Draw what is at hand of every chart on the page, and ask for what is not."""
-        if self.chosen is None or self.settings.x_axis is None:
+        if self.chosen_metric is None or self.settings.x_axis is None:
             return
-        self._arrange()
-        wanted: Wanted = []
+        self._layout_charts()
+        wanted: MissingSeries = []
         for metric in self.shown_metrics():
-            missing = self._shelf.missing(self._runs, metric, self.settings.x_axis)
+            missing = self._series_cache.missing(self._runs, metric, self.settings.x_axis)
             if missing:
                 wanted.append((metric, missing))
             if len(missing) < len(self._runs) or not self._runs:
-                self._take(metric, self.settings.x_axis)
-        if wanted and wanted != self._asked:
-            self._asked = wanted
-            self._read(wanted, self.settings.x_axis)
+                self._build_lines(metric, self.settings.x_axis)
+        if wanted and wanted != self._requested:
+            self._requested = wanted
+            self._read_missing(wanted, self.settings.x_axis)
         self.draw()
 
-    def _take(self, metric: str, axis: XAxis) -> None:
+    def _build_lines(self, metric: str, axis: XAxis) -> None:
         """Make lines of what is at hand of a metric."""
-        self._lines[metric] = self._shelf.lines(self._runs, self._marks, metric, axis)
+        self._lines[metric] = self._series_cache.lines(self._runs, self._marks, metric, axis)
 
     def draw(self) -> None:
         """Draw the lines at hand anew: the view has changed."""
-        whole, glyphs = self.whole(), self.app.no_color
+        whole, glyphs = self.full_x_range(), self.app.no_color
         for chart, metric in zip(self.charts(), self.shown_metrics(), strict=False):
             if metric not in self._lines:
                 continue
@@ -139,10 +141,12 @@ class ChartPage(Container):
             view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self.box_on(chart))
             lines = self._lines[metric]
             groups = len({line.group or line.label for line in lines})
-            ways = self.settings.ways(metric, gathered(view.gather, len(lines), groups), len(lines), groups)
-            chart.show(lines, view, metric=metric, ways=ways)
-            chart.set_class(metric == self.chosen and len(self.shown_metrics()) > 1, "-chosen")
-        self._refine()
+            description = self.settings.describe(
+                metric, resolve_display(view.display, len(lines), groups), len(lines), groups
+            )
+            chart.show(lines, view, metric=metric, description=description)
+            chart.set_class(metric == self.chosen_metric and len(self.shown_metrics()) > 1, "-chosen")
+        self._request_finer()
 
     def box_on(self, chart: Chart) -> Box | None:
         """The box that is being drawn over a chart."""
@@ -150,11 +154,11 @@ class ChartPage(Container):
 
     def shown_metrics(self) -> list[str]:
         """The metrics on the page, in order."""
-        rows, columns = LAYOUTS[self.settings.layout]
+        rows, columns = PAGE_LAYOUTS[self.settings.layout]
         names = self.metrics()
-        if rows * columns == 1 or self.chosen not in names:
-            return [self.chosen] if self.chosen is not None else []
-        first = names.index(self.chosen) // (rows * columns) * rows * columns
+        if rows * columns == 1 or self.chosen_metric not in names:
+            return [self.chosen_metric] if self.chosen_metric is not None else []
+        first = names.index(self.chosen_metric) // (rows * columns) * rows * columns
         return names[first : first + rows * columns]
 
     def metrics(self) -> list[str]:
@@ -167,12 +171,12 @@ class ChartPage(Container):
 
     def chosen_chart(self) -> Chart | None:
         """The chart of the chosen metric."""
-        return next((chart for chart in self.charts() if chart.metric == self.chosen), None)
+        return next((chart for chart in self.charts() if chart.metric == self.chosen_metric), None)
 
     def charts(self) -> list[Chart]:
         return [chart for chart in self.query(Chart) if chart.display]
 
-    def whole(self) -> Range | None:
+    def full_x_range(self) -> Range | None:
         """All x values of the charts on the page."""
         lines = [line.series for metric in self.shown_metrics() for line in self._lines.get(metric, ())]
         ends = [float((series.x if series.buckets is None else series.buckets.end)[-1]) for series in lines]
@@ -181,12 +185,15 @@ class ChartPage(Container):
             starts = [float(after[0]) for series in lines if len(after := series.x[series.x > 0])]
         if not starts or max(ends) <= min(starts):
             return None
-        left, right = clamped(min(starts), -FARTHEST, FARTHEST), clamped(max(ends), -FARTHEST, FARTHEST)
+        left, right = (
+            clamp(min(starts), -MAX_AXIS_VALUE, MAX_AXIS_VALUE),
+            clamp(max(ends), -MAX_AXIS_VALUE, MAX_AXIS_VALUE),
+        )
         return (0.0 if begins_at_zero(left, right, self.settings) else left, right)
 
-    def _arrange(self) -> None:
+    def _layout_charts(self) -> None:
         """As many charts as the page has metrics, in rows and columns."""
-        rows, columns = LAYOUTS[self.settings.layout]
+        rows, columns = PAGE_LAYOUTS[self.settings.layout]
         if self.size.width < 80 and columns > 1:
             rows, columns = (rows * columns + columns // 2 - 1) // max(1, columns // 2), max(1, columns // 2)
         needed = max(1, len(self.shown_metrics()))
@@ -205,32 +212,39 @@ class ChartPage(Container):
     # without a description Textual makes one of everything that is handed over, thousands of runs and curves
 
     @work(thread=True, exclusive=True, group="curves", description="read curves")
-    def _read(self, wanted: Wanted, axis: XAxis) -> None:
+    def _read_missing(self, wanted: MissingSeries, axis: XAxis) -> None:
         for metric, runs in wanted:
-            self._answer(partial(self._series_of, metric, axis, runs))
+            self._post_result(partial(self._read_metric, metric, axis, runs))
 
-    def _series_of(self, metric: str, axis: XAxis, runs: list[RunRecord]) -> Message:
+    def _read_metric(self, metric: str, axis: XAxis, runs: list[RunRecord]) -> Message:
         return self.SeriesRead(metric, axis, runs, series_reader.read_series(self._path, runs, metric, axis))
 
-    def _refine(self) -> None:
+    def _request_finer(self) -> None:
         """Ask for more points where the window shows less than the screen could."""
-        window, axis = self.settings.seen(self.whole()), self.settings.x_axis
+        window, axis = self.settings.visible_range(self.full_x_range()), self.settings.x_axis
         if window is None or axis is None:
             return
         dots = 2 * self.size.width
-        coarse = {metric: self._shelf.coarse(self._runs, metric, axis, window, dots) for metric in self.shown_metrics()}
+        coarse = {
+            metric: self._series_cache.find_coarse(self._runs, metric, axis, window, dots)
+            for metric in self.shown_metrics()
+        }
         if any(coarse.values()):
             self._read_finer(coarse, axis, window)
 
     @work(thread=True, exclusive=True, group="finer", description="read finer curves")
-    def _read_finer(self, coarse: Mapping[str, Mapping[str, Asked]], axis: XAxis, window: Range) -> None:
-        for metric, asked in coarse.items():
-            self._answer(partial(self._finer_of, metric, axis, asked, window))
+    def _read_finer(self, coarse: Mapping[str, Mapping[str, RunSeries]], axis: XAxis, window: Range) -> None:
+        for metric, requested in coarse.items():
+            self._post_result(partial(self._read_finer_metric, metric, axis, requested, window))
 
-    def _finer_of(self, metric: str, axis: XAxis, asked: Mapping[str, Asked], window: Range) -> Message:
-        return self.FinerRead(metric, axis, asked, series_reader.read_finer(self._path, asked, metric, axis, window))
+    def _read_finer_metric(
+        self, metric: str, axis: XAxis, requested: Mapping[str, RunSeries], window: Range
+    ) -> Message:
+        return self.FinerRead(
+            metric, axis, requested, series_reader.read_finer(self._path, requested, metric, axis, window)
+        )
 
-    def _answer(self, read: Callable[[], Message]) -> None:
+    def _post_result(self, read: Callable[[], Message]) -> None:
         """Send what was read, unless something newer is being read by now."""
         if get_current_worker().is_cancelled:
             return
@@ -242,21 +256,21 @@ class ChartPage(Container):
             self.post_message(message)
 
     @on(SeriesRead)
-    def _keep(self, event: SeriesRead) -> None:
+    def _store_series(self, event: SeriesRead) -> None:
         event.stop()
         room = len(self._runs) * len(self.shown_metrics())
-        self._shelf.keep(event.runs, event.series, event.metric, event.axis, room=room)
-        self._asked = [(metric, runs) for metric, runs in self._asked if metric != event.metric]
-        self._show_read(event.metric, event.axis)
+        self._series_cache.keep(event.runs, event.series, event.metric, event.axis, room=room)
+        self._requested = [(metric, runs) for metric, runs in self._requested if metric != event.metric]
+        self._draw_if_shown(event.metric, event.axis)
 
     @on(FinerRead)
-    def _keep_finer(self, event: FinerRead) -> None:
+    def _store_finer_series(self, event: FinerRead) -> None:
         event.stop()
-        self._shelf.keep_finer(event.asked, event.finer, event.metric, event.axis)
-        self._show_read(event.metric, event.axis)
+        self._series_cache.store_finer(event.requested, event.finer, event.metric, event.axis)
+        self._draw_if_shown(event.metric, event.axis)
 
-    def _show_read(self, metric: str, axis: XAxis) -> None:
+    def _draw_if_shown(self, metric: str, axis: XAxis) -> None:
         """Draw what was read, if that is still looked at."""
         if axis == self.settings.x_axis and metric in self.shown_metrics():
-            self._take(metric, axis)
+            self._build_lines(metric, axis)
             self.draw()

@@ -14,16 +14,25 @@ from textual.binding import BindingType
 from textual.message import Message
 
 from labbench.charts.smoothing_spec import parse_smoothing
-from labbench.charts.ticks import FARTHEST, clamped
-from labbench.charts.view import X_AXES, Box, Gathered, Range, gathered, on_axis, panned, zoomed
+from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
+from labbench.charts.view import (
+    X_AXES,
+    Box,
+    Range,
+    ResolvedDisplay,
+    change_on_axis,
+    pan_window,
+    resolve_display,
+    zoom_window,
+)
 from labbench.tui.charts.keys import PANEL_BINDINGS
 from labbench.tui.charts.page import ChartPage
-from labbench.tui.charts.settings import LAYOUTS, SMOOTHINGS, SPREADS
+from labbench.tui.charts.settings import PAGE_LAYOUTS, SMOOTHING_PRESETS, SPREADS
 from labbench.tui.charts.widget import Chart
-from labbench.tui.widgets.prompt import Ask
+from labbench.tui.widgets.prompt import Prompt
 
-_WHEEL_ZOOM = 0.8
-_WHEEL_PAN = 0.1
+_WHEEL_ZOOM_FACTOR = 0.8
+_WHEEL_PAN_SHARE = 0.1
 
 
 class ChartPanel(ChartPage, can_focus=True):
@@ -42,25 +51,25 @@ class ChartPanel(ChartPage, can_focus=True):
             self.metric = metric
             super().__init__()
 
-    class RunAsked(Message):
+    class RunStepRequested(Message):
         """The person wants another run highlighted: the next one or the one before."""
 
-        def __init__(self, way: int) -> None:
-            self.way = way
+        def __init__(self, direction: int) -> None:
+            self.direction = direction
             super().__init__()
 
     def __init__(self, path: Path, *, id: str | None = None) -> None:
         super().__init__(path, id=id)
-        self._kept_crosshair: float | None = None
+        self._keyboard_crosshair: float | None = None
         """What the keys have chosen; the mouse only visits."""
         self._anchor: float | None = None
         """Where a box began by keyboard."""
         self._box: tuple[Chart, Box] | None = None
         """What the mouse is drawing."""
-        self._several = 2
+        self._multi_chart_layout = 2
         """The layout to go back to from a single chart."""
 
-    def do(self, name: str, *arguments: Any) -> None:
+    def perform(self, name: str, *arguments: Any) -> None:
         """Do what a screen's key for the charts asks for."""
         getattr(self, f"action_{name}")(*arguments)
 
@@ -71,14 +80,14 @@ class ChartPanel(ChartPage, can_focus=True):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Be as `state` once said."""
         self.settings.restore(state)
-        self.renew()
+        self.load_and_draw()
 
     def back(self) -> bool:
         """Take back one step: the box, the crosshair, the zoom; False where there is none of them."""
         if self._anchor is not None:
             self._anchor = None
         elif self.crosshair is not None:
-            self.crosshair = self._kept_crosshair = None
+            self.crosshair = self._keyboard_crosshair = None
         elif self.settings.window or self.settings.heights:
             self.settings.window, self.settings.heights = None, {}
         else:
@@ -89,35 +98,35 @@ class ChartPanel(ChartPage, can_focus=True):
     # How lines are drawn
 
     def action_log(self) -> None:
-        if self.chosen is not None:
-            logarithmic = set(self.settings.log) ^ {self.chosen}
+        if self.chosen_metric is not None:
+            logarithmic = set(self.settings.log) ^ {self.chosen_metric}
             self.settings.log = sorted(logarithmic)
-            self.settings.heights.pop(self.chosen, None)
+            self.settings.heights.pop(self.chosen_metric, None)
             self.draw()
 
     def action_log_x(self) -> None:
         self.settings.log_x = not self.settings.log_x
         self.settings.window = None
         if self.crosshair is not None and not self._can_show(self.crosshair):
-            self.crosshair = self._kept_crosshair = self._anchor = None
+            self.crosshair = self._keyboard_crosshair = self._anchor = None
         self.draw()
 
     def _can_show(self, x: float) -> bool:
         """A logarithmic axis has a place for it."""
         return x > 0 or not self.settings.log_x
 
-    def action_smooth(self, way: int) -> None:
+    def action_smooth(self, direction: int) -> None:
         smoothing = self.settings.smoothing
-        index = SMOOTHINGS.index(smoothing) if smoothing in SMOOTHINGS else 0
-        self.settings.smoothing = SMOOTHINGS[(index + way) % len(SMOOTHINGS)]
+        index = SMOOTHING_PRESETS.index(smoothing) if smoothing in SMOOTHING_PRESETS else 0
+        self.settings.smoothing = SMOOTHING_PRESETS[(index + direction) % len(SMOOTHING_PRESETS)]
         self.draw()
 
     def action_smooth_by(self) -> None:
         hint = "0.9 or `ema 0.9`: share of the past    mean 21, gauss 5: points    none"
-        ask = Ask("smooth by", value=self.settings.smoothing, hint=hint, check=parse_smoothing)
-        self.app.push_screen(ask, self._smooth_as)
+        ask = Prompt("smooth by", value=self.settings.smoothing, hint=hint, check=parse_smoothing)
+        self.app.push_screen(ask, self._apply_smoothing)
 
-    def _smooth_as(self, words: str | None) -> None:
+    def _apply_smoothing(self, words: str | None) -> None:
         if words is not None:
             smoothing = parse_smoothing(words)
             self.settings.smoothing = str(smoothing) if smoothing else ""
@@ -128,17 +137,17 @@ class ChartPanel(ChartPage, can_focus=True):
         if self.settings.x_axis is not None:
             here = axes.index(self.settings.x_axis) if self.settings.x_axis in axes else -1  # no run here has epochs
             self.settings.x_axis = axes[(here + 1) % len(axes)]
-            self.settings.window = self.crosshair = self._kept_crosshair = self._anchor = None
+            self.settings.window = self.crosshair = self._keyboard_crosshair = self._anchor = None
             self._lines.clear()
-            self.renew()
+            self.load_and_draw()
 
-    def action_gather(self) -> None:
-        lines = self.lines_of(self.chosen)
+    def action_display(self) -> None:
+        lines = self.lines_of(self.chosen_metric)
         groups = len({line.group for line in lines})
-        order: tuple[Gathered, ...] = ("runs", "groups", "density")
-        now = gathered(self.settings.gather, len(lines), groups)
+        order: tuple[ResolvedDisplay, ...] = ("runs", "groups", "density")
+        now = resolve_display(self.settings.display, len(lines), groups)
         then = order[(order.index(now) + 1) % len(order)]
-        self.settings.gather = "auto" if then == gathered("auto", len(lines), groups) else then
+        self.settings.display = "auto" if then == resolve_display("auto", len(lines), groups) else then
         self.draw()
 
     def action_spread(self) -> None:
@@ -151,36 +160,36 @@ class ChartPanel(ChartPage, can_focus=True):
         self._zoom(factor, self.crosshair)
 
     def _zoom(self, factor: float, at: float | None) -> None:
-        whole = self.whole()
+        whole = self.full_x_range()
         if whole is None:
             return
-        window = self.settings.seen(whole) or whole
+        window = self.settings.visible_range(whole) or whole
         at = window[1] if at is None and self.settings.follow else at
 
         def change(seen: Range, all_there_is: Range, place: float | None) -> Range | None:
-            return zoomed(seen, all_there_is, factor, place)
+            return zoom_window(seen, all_there_is, factor, place)
 
-        self.settings.window = on_axis(change, window, whole, at, log=self.settings.log_x)
+        self.settings.window = change_on_axis(change, window, whole, at, log=self.settings.log_x)
         self.draw()
 
     def action_pan(self, share: float) -> None:
-        whole = self.whole()
+        whole = self.full_x_range()
         if whole is None or self.settings.window is None:
             return
         self.settings.follow = False
-        self.settings.window = on_axis(
-            lambda seen, all_there_is, _: panned(seen, all_there_is, share),
+        self.settings.window = change_on_axis(
+            lambda seen, all_there_is, _: pan_window(seen, all_there_is, share),
             self.settings.window, whole, None, log=self.settings.log_x,
         )  # fmt: skip
         self.draw()
 
     def action_lift(self, share: float, chart: Chart | None = None) -> None:
-        self._see_heights(chart or self.chosen_chart(), share, 1 + share)
+        self._show_heights(chart or self.chosen_chart(), share, 1 + share)
 
     def action_stretch(self, factor: float) -> None:
-        self._see_heights(self.chosen_chart(), 0.5 - factor / 2, 0.5 + factor / 2)
+        self._show_heights(self.chosen_chart(), 0.5 - factor / 2, 0.5 + factor / 2)
 
-    def _see_heights(self, chart: Chart | None, low: float, high: float) -> None:
+    def _show_heights(self, chart: Chart | None, low: float, high: float) -> None:
         """Let the borders of a chart be where these shares of its height are now."""
         if chart is not None and chart.frame is not None:
             self.settings.heights[chart.metric] = (chart.frame.y_at(low), chart.frame.y_at(high))
@@ -195,14 +204,14 @@ class ChartPanel(ChartPage, can_focus=True):
         self.draw()
 
     def action_border(self, side: Literal["left", "right"]) -> None:
-        whole = self.whole()
+        whole = self.full_x_range()
         if whole is None or self.crosshair is None:
             return
-        left, right = self.settings.seen(whole) or whole
+        left, right = self.settings.visible_range(whole) or whole
         left, right = (self.crosshair, right) if side == "left" else (left, self.crosshair)
-        self._see(left, right)
+        self._show_range(left, right)
 
-    def _see(self, left: float, right: float) -> None:
+    def _show_range(self, left: float, right: float) -> None:
         if left < right:
             self.settings.window, self.settings.follow = (left, right), False
         self.draw()
@@ -216,7 +225,7 @@ class ChartPanel(ChartPage, can_focus=True):
         elif self.crosshair is not None:
             left, right = sorted((self._anchor, self.crosshair))
             self._anchor = None
-            self._see(left, right)
+            self._show_range(left, right)
 
     def box_on(self, chart: Chart) -> Box | None:
         """What the mouse draws over one chart, or the keys over all."""
@@ -230,26 +239,26 @@ class ChartPanel(ChartPage, can_focus=True):
     # The crosshair
 
     def action_cross(self, steps: int) -> None:
-        from labbench.charts.crosshair import stepped
+        from labbench.charts.crosshair import step_crosshair
 
         chart = self.chosen_chart()
         if chart is not None and chart.frame is not None:
-            lines = self.lines_of(self.chosen)
-            self._cross_at(stepped(lines, self.crosshair, steps, chart.frame))
+            lines = self.lines_of(self.chosen_metric)
+            self._move_crosshair(step_crosshair(lines, self.crosshair, steps, chart.frame))
 
-    def action_best(self, way: int) -> None:
-        from labbench.charts.crosshair import next_best
+    def action_best(self, direction: int) -> None:
+        from labbench.charts.crosshair import next_best_x
 
-        if self.chosen is not None:
-            goal = self._metrics[self.chosen]
-            self._cross_at(next_best(self.lines_of(self.chosen), self.crosshair, way, goal))
+        if self.chosen_metric is not None:
+            goal = self._metrics[self.chosen_metric]
+            self._move_crosshair(next_best_x(self.lines_of(self.chosen_metric), self.crosshair, direction, goal))
 
-    def _cross_at(self, x: float | None) -> None:
+    def _move_crosshair(self, x: float | None) -> None:
         """Put the crosshair there, and bring it into view."""
         if x is None or not self._can_show(x):
             return
-        self.crosshair = self._kept_crosshair = x = clamped(x, -FARTHEST, FARTHEST)
-        window = self.settings.seen(self.whole())
+        self.crosshair = self._keyboard_crosshair = x = clamp(x, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
+        window = self.settings.visible_range(self.full_x_range())
         if window is not None and not window[0] <= x <= window[1]:
             move = x - (window[0] if x < window[0] else window[1])
             self.settings.follow = False
@@ -258,49 +267,51 @@ class ChartPanel(ChartPage, can_focus=True):
 
     # Which charts
 
-    def action_layout(self, way: int) -> None:
+    def action_layout(self, direction: int) -> None:
         needed = len(self.metrics())
-        enough = [index for index, (rows, columns) in enumerate(LAYOUTS) if rows * columns >= needed]
-        self.settings.layout = min(max(self.settings.layout + way, 0), min(enough, default=len(LAYOUTS) - 1))
-        self.renew()
+        enough = [index for index, (rows, columns) in enumerate(PAGE_LAYOUTS) if rows * columns >= needed]
+        self.settings.layout = min(max(self.settings.layout + direction, 0), min(enough, default=len(PAGE_LAYOUTS) - 1))
+        self.load_and_draw()
 
     def action_single(self) -> None:
         if self.settings.layout:
-            self._several, self.settings.layout = self.settings.layout, 0
-            if self.chosen is not None:
-                self.post_message(self.MetricChosen(self.chosen))
+            self._multi_chart_layout, self.settings.layout = self.settings.layout, 0
+            if self.chosen_metric is not None:
+                self.post_message(self.MetricChosen(self.chosen_metric))
         else:
-            self.settings.layout = self._several
-        self.renew()
+            self.settings.layout = self._multi_chart_layout
+        self.load_and_draw()
 
-    def action_choose(self, way: int) -> None:
+    def action_choose(self, direction: int) -> None:
         names = self.metrics()
-        if self.chosen in names:
-            self.chosen = names[(names.index(self.chosen) + way) % len(names)]
-            self.renew()
+        if self.chosen_metric in names:
+            self.chosen_metric = names[(names.index(self.chosen_metric) + direction) % len(names)]
+            self.load_and_draw()
 
-    def action_page(self, way: int) -> None:
-        names, (rows, columns) = self.metrics(), LAYOUTS[self.settings.layout]
-        if self.chosen in names:
-            self.chosen = names[min(max(names.index(self.chosen) + way * rows * columns, 0), len(names) - 1)]
-            self.renew()
+    def action_page(self, direction: int) -> None:
+        names, (rows, columns) = self.metrics(), PAGE_LAYOUTS[self.settings.layout]
+        if self.chosen_metric in names:
+            self.chosen_metric = names[
+                min(max(names.index(self.chosen_metric) + direction * rows * columns, 0), len(names) - 1)
+            ]
+            self.load_and_draw()
 
-    def action_run(self, way: int) -> None:
-        self.post_message(self.RunAsked(way))
+    def action_run(self, direction: int) -> None:
+        self.post_message(self.RunStepRequested(direction))
 
     # The mouse
 
     def on_chart_pointed(self, event: Chart.Pointed) -> None:
         event.stop()
-        self.crosshair = self._kept_crosshair if event.x is None else event.x
+        self.crosshair = self._keyboard_crosshair if event.x is None else event.x
         self.draw()
 
     def on_chart_scrolled(self, event: Chart.Scrolled) -> None:
         event.stop()
         if event.sideways:
-            self.action_pan(event.way * _WHEEL_PAN)
+            self.action_pan(event.direction * _WHEEL_PAN_SHARE)
         else:
-            self._zoom(_WHEEL_ZOOM if event.way > 0 else 1 / _WHEEL_ZOOM, event.x)
+            self._zoom(_WHEEL_ZOOM_FACTOR if event.direction > 0 else 1 / _WHEEL_ZOOM_FACTOR, event.x)
 
     def on_chart_dragged(self, event: Chart.Dragged) -> None:
         event.stop()
@@ -318,14 +329,14 @@ class ChartPanel(ChartPage, can_focus=True):
         frame = event.chart.frame
         if frame is not None and (low, high) != (frame.y_at(0.0), frame.y_at(1.0)):
             self.settings.heights[event.chart.metric] = (low, high)
-        self._see(left, right)
+        self._show_range(left, right)
 
     def on_chart_clicked(self, event: Chart.Clicked) -> None:
         event.stop()
         self.focus()
-        self.chosen = event.chart.metric or self.chosen
+        self.chosen_metric = event.chart.metric or self.chosen_metric
         if event.times == 2:
             self.action_single()
         else:
-            self._kept_crosshair = self.crosshair
+            self._keyboard_crosshair = self.crosshair
             self.draw()

@@ -22,24 +22,24 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 
     from labbench.charts.series import Floats, Series
     from labbench.charts.view import Range, XAxis
-    from labbench.store.series.curves import Curve
+    from labbench.store.series.curves import BucketedSeries
 
-COLUMNS = 1600
+MAX_BUCKETS = 1600
 """Buckets of a whole series: more than a wide screen has dots; a shorter series is exact."""
 
 
-_TOGETHER = 128
+_RUNS_PER_BATCH = 128
 """Runs whose curves are read at once: what is read of a run is several times what is kept."""
-_THREADS = 2
+_READER_THREADS = 2
 """That read more runs than these: SQLite packs points without Python's lock, unpacking them needs it."""
 
 
 def read_series(path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> dict[str, Series | None]:
     """The whole metric of each run over that axis, by key; None where the run has logged no such axis."""
-    if len(runs) <= _TOGETHER:
+    if len(runs) <= _RUNS_PER_BATCH:
         return _read_part(path, metric, x_axis, runs)
-    parts = [runs[start : start + _TOGETHER] for start in range(0, len(runs), _TOGETHER)]
-    with ThreadPoolExecutor(_THREADS) as threads:
+    parts = [runs[start : start + _RUNS_PER_BATCH] for start in range(0, len(runs), _RUNS_PER_BATCH)]
+    with ThreadPoolExecutor(_READER_THREADS) as threads:
         found = threads.map(partial(_read_part, path, metric, x_axis, rounded=True), parts)
         return {key: series for part in found for key, series in part.items()}
 
@@ -49,18 +49,18 @@ def _read_part(
 ) -> dict[str, Series | None]:
     times, ids = x_axis in ("time", "clock"), [run.id for run in runs]
     with Reader(path) as reader:
-        found = reader.curves(ids, metric, COLUMNS, times=times, rounded=rounded)
-        epochs = reader.curves(ids, "epoch", COLUMNS, times=False) if x_axis == "epoch" else {}
+        found = reader.curves(ids, metric, MAX_BUCKETS, times=times, rounded=rounded)
+        epochs = reader.curves(ids, "epoch", MAX_BUCKETS, times=False) if x_axis == "epoch" else {}
     series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
     before = None
     for run in runs:
         if run.id in found:
-            one = _series(run, found.pop(run.id), x_axis, epochs.get(run.id))
-            series[run.key] = before = _sharing_x(one, before)
+            one = _make_series(run, found.pop(run.id), x_axis, epochs.get(run.id))
+            series[run.key] = before = _share_x(one, before)
     return series
 
 
-def _sharing_x(series: Series | None, other: Series | None) -> Series | None:
+def _share_x(series: Series | None, other: Series | None) -> Series | None:
     """The series with the other one's x where the two are equal: most runs of a grid log at the same steps."""
     if series is None or other is None or series.buckets is not None or len(series) != len(other):
         return series
@@ -77,16 +77,18 @@ def read_finer(
     with Reader(path) as reader:
         times = x_axis in ("time", "clock")
         for key, (run, series) in runs.items():
-            first, last = _buckets_in(series, _around(window))
+            first, last = _bucket_range(series, _widen_window(window))
             if series.buckets is None or first == last:
                 continue
             left, right = int(series.buckets.first_step[first]), int(series.buckets.last_step[last - 1])
-            found = reader.curves([run.id], metric, COLUMNS, first_step=left, last_step=right, times=times)
+            found = reader.curves([run.id], metric, MAX_BUCKETS, first_step=left, last_step=right, times=times)
             part = found.get(run.id)
-            epochs = reader.curves([run.id], "epoch", COLUMNS, times=False).get(run.id) if x_axis == "epoch" else None
-            inner = _series(run, part, x_axis, epochs) if part is not None else None
+            epochs = (
+                reader.curves([run.id], "epoch", MAX_BUCKETS, times=False).get(run.id) if x_axis == "epoch" else None
+            )
+            inner = _make_series(run, part, x_axis, epochs) if part is not None else None
             if inner is not None:
-                finer[key] = _spliced(series, first, last, inner)
+                finer[key] = _splice(series, first, last, inner)
     return finer
 
 
@@ -94,17 +96,17 @@ def is_coarse(series: Series, window: Range, dots: int) -> bool:
     """The window shows buckets where the screen has room for more."""
     if series.buckets is None:
         return False
-    first, last = _buckets_in(series, window)
+    first, last = _bucket_range(series, window)
     return last - first < dots and bool((series.buckets.n[first:last] > 1).any())
 
 
-def _around(window: Range) -> Range:
+def _widen_window(window: Range) -> Range:
     """Half a window more on either side: a small step of panning finds it there."""
     width = window[1] - window[0]
     return window[0] - width / 2, window[1] + width / 2
 
 
-def _buckets_in(series: Series, window: Range) -> tuple[int, int]:
+def _bucket_range(series: Series, window: Range) -> tuple[int, int]:
     """First bucket that reaches into the window, first one behind it."""
     if series.buckets is None:
         return 0, 0
@@ -112,12 +114,12 @@ def _buckets_in(series: Series, window: Range) -> tuple[int, int]:
     return first, max(first, int(series.x.searchsorted(window[1], side="right")))
 
 
-def _series(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -> Series | None:
+def _make_series(run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: BucketedSeries | None) -> Series | None:
     import numpy as np  # here, for it is not imported before the first paint
 
     from labbench.charts.series import Buckets, Series
 
-    x, end = _axis(run, curve, x_axis, epochs)
+    x, end = _axis_values(run, curve, x_axis, epochs)
     if x is None or end is None:
         return None
     y = curve.mean
@@ -133,16 +135,20 @@ def _series(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -
     return Series(x, y, buckets)
 
 
-def _axis(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -> tuple[Floats | None, Floats | None]:
+def _axis_values(
+    run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: BucketedSeries | None
+) -> tuple[Floats | None, Floats | None]:
     """Where each bucket begins and ends on the axis."""
     if x_axis == "step":
-        return _floats(curve.first_step), _floats(curve.last_step)
+        return _to_floats(curve.first_step), _to_floats(curve.last_step)
     if x_axis == "epoch":
-        from labbench.charts.series import join
+        from labbench.charts.series import join_by_step
 
         if epochs is None:
             return None, None
-        first, last = (join(steps, epochs.last_step, epochs.mean) for steps in (curve.first_step, curve.last_step))
+        first, last = (
+            join_by_step(steps, epochs.last_step, epochs.mean) for steps in (curve.first_step, curve.last_step)
+        )
         return (None, None) if (first != first).any() or (last != last).any() else (first, last)
     assert curve.first_time is not None
     assert curve.last_time is not None
@@ -150,11 +156,11 @@ def _axis(run: RunRecord, curve: Curve, x_axis: XAxis, epochs: Curve | None) -> 
     return began + curve.first_time / 1000, began + curve.last_time / 1000
 
 
-def _floats(steps: NDArray[np.int64]) -> Floats:
+def _to_floats(steps: NDArray[np.int64]) -> Floats:
     return steps.astype("float64")
 
 
-def _spliced(series: Series, first: int, last: int, inner: Series) -> Series:
+def _splice(series: Series, first: int, last: int, inner: Series) -> Series:
     """The series with other points or buckets in the place of those from `first` to before `last`."""
     import numpy as np
 

@@ -21,11 +21,11 @@ from labbench.tui.theme import series_colours
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.charts.axes import Frame
     from labbench.charts.lines import Line
-    from labbench.charts.render import Plot
-    from labbench.charts.view import Box, View
+    from labbench.charts.render import ChartRenderer
+    from labbench.charts.view import Box, ChartView
 
 
-_FADED = {palette.BAND: 0.66, palette.LINE: 0.12, palette.BRIGHT: 0.0}
+_FADE_SHARES = {palette.BAND: 0.66, palette.LINE: 0.12, palette.BRIGHT: 0.0}
 """How far a line's colour goes towards the background."""
 _THEME_COLOURS = {
     palette.AXIS: "border",
@@ -53,8 +53,8 @@ class Chart(Widget):
     class Scrolled(Message):
         """The wheel was turned: zoom around an x value, or, with a key held, move sideways."""
 
-        def __init__(self, way: int, x: float | None, *, sideways: bool) -> None:
-            self.way, self.x, self.sideways = way, x, sideways
+        def __init__(self, direction: int, x: float | None, *, sideways: bool) -> None:
+            self.direction, self.x, self.sideways = direction, x, sideways
             super().__init__()
 
     class Boxed(Message):
@@ -81,21 +81,25 @@ class Chart(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.metric = ""
-        self.view: View | None = None
+        self.view: ChartView | None = None
         self._lines: Sequence[Line] = ()
-        self._ways = ""
-        self._plot: Plot | None = None
+        self._description = ""
+        self._plot: ChartRenderer | None = None
         self._strips: list[Strip] | None = None
         self._styles: dict[int, Style] = {}
         self._pressed: tuple[int, int, bool] | None = None
-        self._pointed: int | None = None
+        self._pointed_column: int | None = None
 
-    def show(self, lines: Sequence[Line], view: View, *, metric: str, ways: str) -> None:
-        """Draw these lines in this way, which `ways` describes; what was drawn stays until the new drawing is there."""
-        if (metric, view) == (self.metric, self.view) and list(lines) == list(self._lines) and ways == self._ways:
+    def show(self, lines: Sequence[Line], view: ChartView, *, metric: str, description: str) -> None:
+        """Draw `lines`; the old drawing stays until the new one is ready."""
+        if (
+            (metric, view) == (self.metric, self.view)
+            and list(lines) == list(self._lines)
+            and description == self._description
+        ):
             return
-        self._lines, self.view, self.metric, self._ways = lines, view, metric, ways
-        self.border_title = Content.assemble((text.clean(metric), "bold"), (f"  {ways}", "$secondary"))
+        self._lines, self.view, self.metric, self._description = lines, view, metric, description
+        self.border_title = Content.assemble((text.clean(metric), "bold"), (f"  {description}", "$secondary"))
         self._redraw()
 
     def on_resize(self) -> None:
@@ -129,17 +133,17 @@ class Chart(Widget):
                 [Segment("the curves of marked runs".center(width)[:width], self._style(palette.LABEL))], width
             )
             return [hint if y == height // 2 else Strip.blank(width, self.rich_style) for y in range(height)]
-        from labbench.charts.render import Plot  # numpy, 0.1 s: loaded by now, for the lines are made of it
+        from labbench.charts.render import ChartRenderer  # numpy, 0.1 s: loaded by now, for the lines are made of it
 
         if self._plot is None:
-            self._plot = Plot()
+            self._plot = ChartRenderer()
         rows = self._plot.draw(self._lines, self.view, width, height)
         return [Strip([Segment(part, self._style(ink)) for part, ink in row], width) for row in rows]
 
     def _style(self, ink: int) -> Style:
         if ink not in self._styles:
             style = self.rich_style + self._ink(ink)
-            for ground, shade in ((palette.CROSS, 0.22), (palette.BOX, 0.3)):
+            for ground, shade in ((palette.CROSSHAIR_GROUND, 0.22), (palette.BOX_GROUND, 0.3)):
                 if ink & ground:
                     colour = self.background_colors[1].blend(self._theme_colour("primary"), shade)
                     style += Style(bgcolor=colour.rich_color)
@@ -147,13 +151,13 @@ class Chart(Widget):
         return self._styles[ink]
 
     def _ink(self, ink: int) -> Style:
-        line = palette.slot_and_way(ink)
+        line = palette.slot_and_style(ink)
         ink = palette.without_ground(ink)
         background = self.background_colors[1]
         if line is not None:
-            slot, way = line
-            colour = Color.parse(series_colours(self.app)[slot]).blend(background, _FADED[way])
-            return Style(color=colour.rich_color, bold=way == palette.BRIGHT)
+            slot, style = line
+            colour = Color.parse(series_colours(self.app)[slot]).blend(background, _FADE_SHARES[style])
+            return Style(color=colour.rich_color, bold=style == palette.BRIGHT)
         if ink in palette.DENSITY:
             share = (1 + palette.DENSITY.index(ink)) / len(palette.DENSITY)
             return Style(color=background.blend(self._theme_colour("primary"), share).rich_color)
@@ -167,7 +171,7 @@ class Chart(Widget):
 
     # The mouse
 
-    def _shares(self, event: events.MouseEvent) -> tuple[float, float] | None:
+    def _plot_shares(self, event: events.MouseEvent) -> tuple[float, float] | None:
         """Where the mouse is, in shares of the plot's width and (from the bottom) height."""
         offset, frame = event.get_content_offset(self), self.frame
         if frame is None or offset is None:
@@ -175,20 +179,20 @@ class Chart(Widget):
         return (offset.x - frame.column + 0.5) / frame.width, 1 - (offset.y + 0.5) / frame.height
 
     def _x_under(self, event: events.MouseEvent) -> float | None:
-        shares = self._shares(event)
+        shares = self._plot_shares(event)
         inside = shares is not None and 0 <= shares[0] <= 1
         return self.frame.x_at(shares[0]) if inside and shares and self.frame else None
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         if self._pressed is not None:
             self._drag(event)
-        elif event.x != self._pointed:
-            self._pointed = event.x
+        elif event.x != self._pointed_column:
+            self._pointed_column = event.x
             self.post_message(self.Pointed(self._x_under(event)))
 
     def on_leave(self, event: events.Leave) -> None:
-        if self._pointed is not None and self._pressed is None:
-            self._pointed = None
+        if self._pointed_column is not None and self._pressed is None:
+            self._pointed_column = None
             self.post_message(self.Pointed(None))
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
@@ -203,9 +207,9 @@ class Chart(Widget):
     def on_mouse_scroll_left(self, event: events.MouseScrollLeft) -> None:
         self._scroll(event, -1, sideways=True)
 
-    def _scroll(self, event: events.MouseEvent, way: int, *, sideways: bool) -> None:
+    def _scroll(self, event: events.MouseEvent, direction: int, *, sideways: bool) -> None:
         event.stop()
-        self.post_message(self.Scrolled(way, self._x_under(event), sideways=sideways))
+        self.post_message(self.Scrolled(direction, self._x_under(event), sideways=sideways))
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         if self.frame is not None:

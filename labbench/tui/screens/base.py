@@ -1,6 +1,6 @@
 """What every screen has: the line of progress above, the keys below, an error until it is read, and one way to read.
 
-A screen says what to `ask` of the database and how to `show` the answer. A cause (a key, or a commit by somebody, of
+A screen implements `prepare_read` and `show`. A cause (a key, or a commit by somebody, of
 which the first look is one) asks in a thread worker, and the answer comes back as a message: first load and live
 refresh are this one path.
 """
@@ -25,24 +25,24 @@ from labbench import text
 from labbench.errors import LabbenchError, StoreError
 from labbench.files import write_atomically
 from labbench.tui import edits, queries
-from labbench.tui.clipboard import Rows, as_csv, new_file
+from labbench.tui.clipboard import TableRows, format_csv, new_file_path
 from labbench.tui.edits import Edit
-from labbench.tui.queries import Progress
-from labbench.tui.screens.help import Help
+from labbench.tui.queries import DatabaseProgress
+from labbench.tui.screens.help import HelpScreen
 from labbench.tui.session import Session
-from labbench.tui.widgets.key_bar import KeyLine
-from labbench.tui.widgets.picker import Choice
-from labbench.tui.widgets.prompt import Ask
-from labbench.tui.widgets.top_bar import TopLine
+from labbench.tui.widgets.key_bar import KeyBar
+from labbench.tui.widgets.picker import Picker
+from labbench.tui.widgets.prompt import Prompt
+from labbench.tui.widgets.top_bar import TopBar
 
-Answer = TypeVar("Answer")
-_SHARE = 0.05
+Result = TypeVar("Result")
+_MAX_READING_SHARE = 0.05
 """Of one core that reading again and again may take, while something trains into a large database."""
-_LONGEST_REST = 5.0
+_MAX_REST_SECONDS = 5.0
 """Seconds."""
 
 
-class DataScreen(Screen[None], Generic[Answer]):
+class DataScreen(Screen[None], Generic[Result]):
     """A look at the database, kept up to date."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  # Textual declares no ClassVar
@@ -60,10 +60,10 @@ class DataScreen(Screen[None], Generic[Answer]):
         Binding("question_mark", "help", "help", key_display="?", tooltip="Help"),
     ]
 
-    class Answered(Message):
+    class DataRead(Message):
         """The database was read."""
 
-        def __init__(self, answer: Any, progress: Progress, seconds: float) -> None:
+        def __init__(self, answer: Any, progress: DatabaseProgress, seconds: float) -> None:
             """`seconds` of processor time that the reading took."""
             self.answer, self.progress, self.seconds = answer, progress, seconds
             super().__init__()
@@ -75,10 +75,10 @@ class DataScreen(Screen[None], Generic[Answer]):
             self.edit, self.undone = edit, undone
             super().__init__()
 
-    class Taken(Message):
+    class ViewRead(Message):
         """The view as a table of texts, for whoever wanted it."""
 
-        def __init__(self, rows: Rows, then: Callable[[Rows], None]) -> None:
+        def __init__(self, rows: TableRows, then: Callable[[TableRows], None]) -> None:
             self.rows, self.then = rows, then
             super().__init__()
 
@@ -101,29 +101,29 @@ class DataScreen(Screen[None], Generic[Answer]):
         self.session = session
         self._reading: Worker[None] | None = None
         self._is_outdated = True
-        self._question: object = None
-        self._rests_until = 0.0
-        self.progress = Progress()
+        self._query_key: object = None
+        self._rest_until = 0.0
+        self.progress = DatabaseProgress()
 
     def compose(self) -> ComposeResult:
-        yield TopLine(self.session.path, self.screen_name)
+        yield TopBar(self.session.path, self.screen_name)
         yield from self.compose_body()
         yield Static(id="error", markup=False)
-        yield KeyLine()
+        yield KeyBar()
 
     screen_name: ClassVar[str] = ""
-    foremost: ClassVar[tuple[str, ...]] = ()
+    primary_actions: ClassVar[tuple[str, ...]] = ()
     """The actions whose keys come first in the line of keys."""
 
     def compose_body(self) -> ComposeResult:
         """The widgets between the top line and the keys."""
         raise NotImplementedError
 
-    def ask(self) -> Callable[[], Answer]:
+    def prepare_read(self) -> Callable[[], Result]:
         """What to read for the present question: the function is called in a thread, and touches no widget."""
         raise NotImplementedError
 
-    def show(self, answer: Answer) -> None:
+    def show(self, answer: Result) -> None:
         """Put an answer on the widgets."""
         raise NotImplementedError
 
@@ -132,12 +132,12 @@ class DataScreen(Screen[None], Generic[Answer]):
     def read(self) -> None:
         """Read the database for the present question; the newest question wins."""
         self._is_outdated = False
-        self._question = self.session.question()
-        self._reading = self._read(self.ask())
+        self._query_key = self.session.query_key()
+        self._reading = self._read(self.prepare_read())
 
     def reread(self) -> None:
         """Read again; a reading that is under way is not given up, or a busy large database would never be shown."""
-        rest = self._rests_until - time.monotonic()
+        rest = self._rest_until - time.monotonic()
         if not self.is_current or (self._reading is not None and self._reading.is_running):
             self._is_outdated = True
         elif rest <= 0:
@@ -153,19 +153,19 @@ class DataScreen(Screen[None], Generic[Answer]):
 
     def on_screen_resume(self) -> None:
         """Come back to: something may have been written or asked meanwhile."""
-        if self.session.has_looked and (self._is_outdated or self._question != self.session.question()):
+        if self.session.has_read and (self._is_outdated or self._query_key != self.session.query_key()):
             self.read()
 
     @work(thread=True, exclusive=True, group="snapshot")
-    def _read(self, asked: Callable[[], Answer]) -> None:
+    def _read(self, asked: Callable[[], Result]) -> None:
         def answered() -> Message:
             began = time.thread_time()
             answer, progress = asked(), queries.read_progress(self.session.path)
-            return self.Answered(answer, progress, time.thread_time() - began)
+            return self.DataRead(answer, progress, time.thread_time() - began)
 
-        self.send(answered)
+        self.post_result(answered)
 
-    def send(self, read: Callable[[], Message]) -> None:
+    def post_result(self, read: Callable[[], Message]) -> None:
         """In a thread worker: send what is read, unless something newer is being read by now."""
         try:
             message = read()
@@ -174,10 +174,10 @@ class DataScreen(Screen[None], Generic[Answer]):
         if not get_current_worker().is_cancelled:
             self.post_message(message)
 
-    @on(Answered)
-    def _take_answer(self, event: Answered) -> None:
-        self.progress = self.query_one(TopLine).progress = event.progress
-        self._rests_until = time.monotonic() + min(_LONGEST_REST, event.seconds / _SHARE)
+    @on(DataRead)
+    def _show_answer(self, event: DataRead) -> None:
+        self.progress = self.query_one(TopBar).progress = event.progress
+        self._rest_until = time.monotonic() + min(_MAX_REST_SECONDS, event.seconds / _MAX_READING_SHARE)
         self.show(event.answer)
         self._reread_if_outdated()
 
@@ -191,69 +191,69 @@ class DataScreen(Screen[None], Generic[Answer]):
             self._write(edit, undone=False)
 
     def action_undo(self) -> None:
-        last = self.session.done.pop() if self.session.done else None
+        last = self.session.edits.pop() if self.session.edits else None
         if last is None:
             self.notify("nothing to undo", markup=False)
-        elif last.back is None:
-            before = "   u again undoes what was before" if self.session.done else ""
-            self.notify(f"cannot be undone: {last.words}{before}", severity="warning", markup=False)
+        elif last.revert is None:
+            before = "   u again undoes what was before" if self.session.edits else ""
+            self.notify(f"cannot be undone: {last.description}{before}", severity="warning", markup=False)
         else:
             self._write(last, undone=True)
 
     @work(thread=True, group="edit")
     def _write(self, edit: Edit, *, undone: bool) -> None:
-        change = edit.back if undone else edit.change
+        change = edit.revert if undone else edit.change
         assert change is not None
 
         def written() -> Message:
             try:
-                edits.write(self.session.path, change)
+                edits.apply_change(self.session.path, change)
             except StoreError:
                 if undone:
-                    self.session.done.append(edit)  # it can be tried again
+                    self.session.edits.append(edit)  # it can be tried again
                 raise
             return self.Edited(edit, undone=undone)
 
-        self.send(written)
+        self.post_result(written)
 
     @on(Edited)
-    def _say_edited(self, event: Edited) -> None:
+    def _confirm_edit(self, event: Edited) -> None:
         if not event.undone:
-            self.session.done.append(event.edit)
-        hint = "" if event.edit.back is None or event.undone else "   u undoes it"
-        self.notify(f"{'undone: ' if event.undone else ''}{event.edit.words}{hint}", markup=False, timeout=4)
+            self.session.edits.append(event.edit)
+        hint = "" if event.edit.revert is None or event.undone else "   u undoes it"
+        self.notify(f"{'undone: ' if event.undone else ''}{event.edit.description}{hint}", markup=False, timeout=4)
         self.read()
 
     # Taking the view elsewhere
 
-    def view(self) -> Callable[[], Rows]:
+    def view(self) -> Callable[[], TableRows]:
         """What the view says, as rows of texts, titles first: the function is called in a thread."""
         raise NotImplementedError
 
     @work(thread=True, exclusive=True, group="taking")
-    def take_view(self, then: Callable[[Rows], None]) -> None:
+    def read_view(self, then: Callable[[TableRows], None]) -> None:
         """Read all of the view, beyond what the screen shows, and go on with it."""
         rows = self.view()
-        self.send(lambda: self.Taken(rows(), then))
+        self.post_result(lambda: self.ViewRead(rows(), then))
 
-    @on(Taken)
-    def _hand_over(self, event: Taken) -> None:
+    @on(ViewRead)
+    def _use_view(self, event: ViewRead) -> None:
         event.then(event.rows)
 
     def action_export(self) -> None:
         kinds = [("csv", "the view as CSV"), ("txt", "the screen as text"), ("svg", "the screen as an SVG picture")]
-        self.app.push_screen(Choice("save", kinds), self._ask_file)
+        self.app.push_screen(Picker("save", kinds), self._ask_file)
 
     def _ask_file(self, kind: str | None) -> None:
         if kind is None:
             return
         name = f"{self.session.path.stem}-{self.screen_name}.{kind}"
-        ask = Ask("save as", value=name, hint="a file that is there already is not overwritten", check=new_file)
+        ask = Prompt("save as", value=name, hint="a file that is there already is not overwritten", check=new_file_path)
         self.app.push_screen(ask, lambda file: self._save(Path(file), kind) if file else None)
 
     def _save(self, file: Path, kind: str) -> None:
         if kind == "csv":
-            self.take_view(lambda rows: self._write_file(file, as_csv(rows)))
+            self.read_view(lambda rows: self._write_file(file, format_csv(rows)))
         elif kind == "svg":
             self._write_file(file, self.app.export_screenshot(title="labbench", simplify=True))
         else:  # Textual exports pictures alone
@@ -265,7 +265,7 @@ class DataScreen(Screen[None], Generic[Answer]):
             with write_atomically(file.expanduser()) as output:
                 output.write(words.encode("utf-8", "backslashreplace"))
         except OSError as error:
-            self.say(text.clean(f"{file} cannot be written: {error.strerror}"))
+            self.show_error(text.clean(f"{file} cannot be written: {error.strerror}"))
         else:
             self.notify(f"saved: {text.clean(str(file))}", markup=False)
 
@@ -276,15 +276,15 @@ class DataScreen(Screen[None], Generic[Answer]):
             if name:
                 self.post_message(self.ViewNamed(name))
 
-        self.app.push_screen(Ask("save this view as", hint=hint), take)
+        self.app.push_screen(Prompt("save this view as", hint=hint), take)
 
     # Errors and keys
 
     @on(Failed)
-    def _say_failure(self, event: Failed) -> None:
-        self.say(text.clean(str(event.error).splitlines()[0]))
+    def _show_failure(self, event: Failed) -> None:
+        self.show_error(text.clean(str(event.error).splitlines()[0]))
 
-    def say(self, problem: str) -> None:
+    def show_error(self, problem: str) -> None:
         """Show a problem until it is read (Esc), or nothing."""
         line = self.query_one("#error", Static)
         line.update(Content(problem))
@@ -293,7 +293,7 @@ class DataScreen(Screen[None], Generic[Answer]):
     def action_back(self) -> None:
         """Close what is open, the error first."""
         if self.query_one("#error").has_class("-said"):
-            self.say("")
+            self.show_error("")
         else:
             self.step_back()
 
@@ -301,4 +301,4 @@ class DataScreen(Screen[None], Generic[Answer]):
         """What Esc does where there is no error to close."""
 
     def action_help(self) -> None:
-        self.app.push_screen(Help(self))
+        self.app.push_screen(HelpScreen(self))

@@ -13,19 +13,19 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from labbench import text
-from labbench.metrics import telling
+from labbench.metrics import quality_metrics
 from labbench.records import Goal, RunRecord
 from labbench.tui import queries
 from labbench.tui.charts.keys import CHART_BINDINGS
 from labbench.tui.charts.panel import ChartPanel
-from labbench.tui.clipboard import Rows
-from labbench.tui.screens.compare_table import comparison, titles
+from labbench.tui.clipboard import TableRows
+from labbench.tui.screens.compare_table import column_titles, comparison_rows
 from labbench.tui.screens.editing import EditScreen
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
-from labbench.tui.widgets.text_grid import Sheet
+from labbench.tui.widgets.text_grid import TextGrid
 
-_COMPARED = 100
+_MAX_COMPARED_RUNS = 100
 """Runs side by side; more would scroll for ever."""
 _EMPTY = """
 nothing to compare yet
@@ -35,18 +35,18 @@ nothing to compare yet
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedRuns:
     """Some runs, the reference first."""
 
     runs: Sequence[RunRecord] = ()
     metrics: Mapping[str, Goal] = field(default_factory=dict)
 
 
-class CompareScreen(EditScreen[Compared]):
+class CompareScreen(EditScreen[ComparedRuns]):
     """Config diff, metrics with deltas, curves."""
 
     screen_name = "compare"
-    foremost = ("everything", "pin", "unmark", "open", "metric(1)")
+    primary_actions = ("everything", "pin", "unmark", "open", "metric(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "everything", "all settings", tooltip="Show all settings, or only those that differ"),
         Binding("p", "pin", "baseline", tooltip="Pin as the baseline: this run is what the others are told from"),
@@ -60,29 +60,31 @@ class CompareScreen(EditScreen[Compared]):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._compared = Compared()
-        self._is_whole = False
+        self._compared = ComparedRuns()
+        self._shows_all_settings = False
         self._metric: str | None = None
 
     def compose_body(self) -> ComposeResult:
         with Container(id="compare"):
-            yield Sheet(empty=_EMPTY.strip("\n"))
+            yield TextGrid(empty=_EMPTY.strip("\n"))
             yield ChartPanel(self.session.path)
 
     def on_mount(self) -> None:
-        self._sheet, self._panel = self.query_one(Sheet), self.query_one(ChartPanel)
+        self._sheet, self._panel = self.query_one(TextGrid), self.query_one(ChartPanel)
         self._panel.restore(self.session.chart)
         self._sheet.focus()
 
-    def ask(self) -> Callable[[], Compared]:
+    def prepare_read(self) -> Callable[[], ComparedRuns]:
         session = self.session
-        marked = list(islice(session.marks, _COMPARED)) or ([session.highlighted] if session.highlighted else [])
+        marked = list(islice(session.marks, _MAX_COMPARED_RUNS)) or (
+            [session.highlighted] if session.highlighted else []
+        )
         keys = list(dict.fromkeys([*([session.baseline] if session.baseline else []), *marked]))
-        return lambda: Compared(*queries.read_some(session.path, keys))
+        return lambda: ComparedRuns(*queries.read_runs(session.path, keys))
 
-    def show(self, answer: Compared) -> None:
+    def show(self, answer: ComparedRuns) -> None:
         self._compared = answer
-        metrics = telling(answer.metrics)
+        metrics = quality_metrics(answer.metrics)
         if self._metric not in metrics:
             wanted = self.session.query.metric
             self._metric = wanted if wanted in metrics else metrics[0] if metrics else None
@@ -93,17 +95,17 @@ class CompareScreen(EditScreen[Compared]):
         runs = self._compared.runs
         marked = len(self.session.marks)
         count = f"compare {len(runs)} of {marked} marked runs" if marked > len(runs) else f"compare {len(runs)} runs"
-        self._sheet.border_title = text.clean(f"{count}: all settings" if self._is_whole else count)
+        self._sheet.border_title = text.clean(f"{count}: all settings" if self._shows_all_settings else count)
         self._sheet.border_subtitle = "= as in the first   ▲ better   ▼ worse" if len(runs) > 1 else ""
         if runs:
-            rows = comparison(runs, self._compared.metrics, everything=self._is_whole or len(runs) == 1)
-            self._sheet.show(titles(runs, self.session.marks), rows)
+            rows = comparison_rows(runs, self._compared.metrics, everything=self._shows_all_settings or len(runs) == 1)
+            self._sheet.show(column_titles(runs, self.session.marks), rows)
             self._sheet.styles.height = len(rows) + 3  # what it leaves is the curves'
         else:
             self._sheet.show([], [])
             self._sheet.styles.height = "1fr"
 
-    @on(Sheet.Moved)
+    @on(TextGrid.Moved)
     def _show_chart(self) -> None:
         highlighted = self._current()
         self._panel.show(
@@ -119,16 +121,16 @@ class CompareScreen(EditScreen[Compared]):
         runs = self._compared.runs
         return runs[self._sheet.column] if self._sheet.column < len(runs) else None
 
-    def concerned(self) -> Sequence[str]:
+    def selected_keys(self) -> Sequence[str]:
         run = self._current()
         return [run.key] if run is not None else []
 
-    def view(self) -> Callable[[], Rows]:
+    def view(self) -> Callable[[], TableRows]:
         rows = self._sheet.texts()
         return lambda: rows
 
     def action_everything(self) -> None:
-        self._is_whole = not self._is_whole
+        self._shows_all_settings = not self._shows_all_settings
         self._show_sheet()
 
     def action_pin(self) -> None:
@@ -141,21 +143,21 @@ class CompareScreen(EditScreen[Compared]):
     def action_unmark(self) -> None:
         run = self._current()
         if run is not None:
-            self.session.marks.forget([run.key])
+            self.session.marks.unmark([run.key])
             if self.session.baseline == run.key:
                 self.session.baseline = None
             self.read()
 
-    @on(Sheet.Opened)
+    @on(TextGrid.Opened)
     def action_open(self) -> None:
         run = self._current()
         if run is not None:
             self.app.push_screen(RunScreen(self.session, run.key))
 
-    def action_metric(self, way: int) -> None:
-        metrics = telling(self._compared.metrics)
+    def action_metric(self, direction: int) -> None:
+        metrics = quality_metrics(self._compared.metrics)
         if metrics and self._metric in metrics:
-            self._metric = metrics[(metrics.index(self._metric) + way) % len(metrics)]
+            self._metric = metrics[(metrics.index(self._metric) + direction) % len(metrics)]
             self._show_chart()
 
     def action_chart_alone(self) -> None:
@@ -163,11 +165,11 @@ class CompareScreen(EditScreen[Compared]):
         (self._panel if self.has_class("-chart-only") else self._sheet).focus()
 
     def action_chart(self, name: str, *arguments: int) -> None:
-        self._panel.do(name, *arguments)
+        self._panel.perform(name, *arguments)
         self.session.chart = self._panel.state()
 
     @on(ChartPanel.ReadingFailed)
-    def _say_curves_failed(self, event: ChartPanel.ReadingFailed) -> None:
+    def _show_chart_failure(self, event: ChartPanel.ReadingFailed) -> None:
         self.post_message(self.Failed(event.error))
 
     def step_back(self) -> None:

@@ -16,17 +16,17 @@ from labbench import text
 from labbench.records import RunRecord
 from labbench.store.writer import Action
 from labbench.tui import clipboard, edits, queries
-from labbench.tui.edits import these
+from labbench.tui.edits import name_runs
 from labbench.tui.screens.base import DataScreen
-from labbench.tui.widgets.picker import Choice
-from labbench.tui.widgets.prompt import Ask
+from labbench.tui.widgets.picker import Picker
+from labbench.tui.widgets.prompt import Prompt
 
-Answer = TypeVar("Answer")
-Then: TypeAlias = Callable[[Sequence[RunRecord]], None]
-_NAMED = 6
+Result = TypeVar("Result")
+RunsCallback: TypeAlias = Callable[[Sequence[RunRecord]], None]
+_MAX_NAMED_RUNS = 6
 
 
-class EditScreen(DataScreen[Answer]):
+class EditScreen(DataScreen[Result]):
     """A look at runs that can be changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -40,38 +40,38 @@ class EditScreen(DataScreen[Answer]):
         Binding("Y", "copy", "copy", show=False, tooltip="Copy to the clipboard: cell, key, command, view as CSV"),
     ]
 
-    class Concerned(Message):
+    class SelectionLoaded(Message):
         """The runs that somebody wants to change were read."""
 
-        def __init__(self, runs: Sequence[RunRecord], then: Then) -> None:
+        def __init__(self, runs: Sequence[RunRecord], then: RunsCallback) -> None:
             self.runs, self.then = runs, then
             super().__init__()
 
-    def concerned(self) -> Sequence[str]:
+    def selected_keys(self) -> Sequence[str]:
         """The keys of the runs that an edit is about at the moment."""
         raise NotImplementedError
 
-    def copies(self, run: RunRecord) -> list[tuple[str, str]]:
+    def copy_choices(self, run: RunRecord) -> list[tuple[str, str]]:
         """What of a run can be copied: (the text, what it is called)."""
-        command = clipboard.command_of(run, self.session.path)
+        command = clipboard.training_command(run, self.session.path)
         return [(run.key, "key"), (run.name, "name"), (command, "command that trains it")]
 
-    def with_runs(self, keys: Sequence[str], then: Then) -> None:
+    def load_selection(self, keys: Sequence[str], then: RunsCallback) -> None:
         """Read these runs and go on with them."""
         if keys:
-            self._read_concerned(list(keys), then)
+            self._read_selection(list(keys), then)
 
     @work(thread=True, group="edit")
-    def _read_concerned(self, keys: list[str], then: Then) -> None:
-        self.send(lambda: self.Concerned(queries.read_records(self.session.path, keys), then))
+    def _read_selection(self, keys: list[str], then: RunsCallback) -> None:
+        self.post_result(lambda: self.SelectionLoaded(queries.read_records(self.session.path, keys), then))
 
-    @on(Concerned)
-    def _go_on(self, event: Concerned) -> None:
+    @on(SelectionLoaded)
+    def _use_selection(self, event: SelectionLoaded) -> None:
         if event.runs:
             event.then(event.runs)
 
     def action_tag(self) -> None:
-        self.with_runs(self.concerned(), self._ask_tags)
+        self.load_selection(self.selected_keys(), self._ask_tags)
 
     def _ask_tags(self, runs: Sequence[RunRecord]) -> None:
         present = sorted({tag for run in runs for tag in run.tags})
@@ -81,10 +81,10 @@ class EditScreen(DataScreen[Answer]):
             if words:
                 self.edit(edits.tag(runs, words), otherwise="no tag was named")
 
-        self.app.push_screen(Ask(f"tag {these(runs)}", hint=text.clean(hint)), take)
+        self.app.push_screen(Prompt(f"tag {name_runs(runs)}", hint=text.clean(hint)), take)
 
     def action_note(self) -> None:
-        self.with_runs(self.concerned(), self._ask_note)
+        self.load_selection(self.selected_keys(), self._ask_note)
 
     def _ask_note(self, runs: Sequence[RunRecord]) -> None:
         def take(words: str | None) -> None:
@@ -93,10 +93,10 @@ class EditScreen(DataScreen[Answer]):
 
         shown = text.clean(runs[0].note or "") if len(runs) == 1 else ""
         hint = "an empty line takes the note away"
-        self.app.push_screen(Ask(f"note: {these(runs)}", value=shown, hint=hint), take)
+        self.app.push_screen(Prompt(f"note: {name_runs(runs)}", value=shown, hint=hint), take)
 
     def action_rename(self) -> None:
-        self.with_runs(self.concerned()[:1], self._ask_name)
+        self.load_selection(self.selected_keys()[:1], self._ask_name)
 
     def _ask_name(self, runs: Sequence[RunRecord]) -> None:
         [run] = runs
@@ -106,48 +106,50 @@ class EditScreen(DataScreen[Answer]):
                 self.edit(edits.rename(run, name))
 
         shown = text.clean(run.name)
-        self.app.push_screen(Ask(f"rename {these(runs)}", value=shown), take)
+        self.app.push_screen(Prompt(f"rename {name_runs(runs)}", value=shown), take)
 
     def action_archive(self) -> None:
-        self.with_runs(self.concerned(), lambda runs: self.edit(edits.archive(runs)))
+        self.load_selection(self.selected_keys(), lambda runs: self.edit(edits.archive(runs)))
 
     def action_delete(self) -> None:
-        self.with_runs(self.concerned(), self._ask_delete)
+        self.load_selection(self.selected_keys(), self._ask_delete)
 
     def _ask_delete(self, runs: Sequence[RunRecord]) -> None:
         if any(run.status == "running" for run in runs):
             self.notify("a run that is training cannot be deleted: K stops it", severity="warning", markup=False)
             return
-        names = ", ".join(text.clean(run.name) or run.key for run in runs[:_NAMED]) + ", …" * (len(runs) > _NAMED)
+        names = ", ".join(text.clean(run.name) or run.key for run in runs[:_MAX_NAMED_RUNS]) + ", …" * (
+            len(runs) > _MAX_NAMED_RUNS
+        )
         choices = [("", "no, leave everything as it is"), ("yes", f"yes, delete for good: {names}")]
 
         def take(answer: str | None) -> None:
             if answer:
                 self.edit(edits.remove(runs))
 
-        self.app.push_screen(Choice(f"delete {these(runs)}, their numbers and files?", choices), take)
+        self.app.push_screen(Picker(f"delete {name_runs(runs)}, their numbers and files?", choices), take)
 
     def action_request(self, action: str) -> None:
         wanted: Action = "stop" if action == "stop" else "retry"
         none = "nothing here is training or queued" if action == "stop" else "nothing here has failed or was stopped"
-        self.with_runs(self.concerned(), lambda runs: self.edit(edits.request(runs, wanted), otherwise=none))
+        self.load_selection(self.selected_keys(), lambda runs: self.edit(edits.request(runs, wanted), otherwise=none))
 
     def action_copy(self) -> None:
-        self.with_runs(self.concerned()[:1], self._ask_copy)
+        self.load_selection(self.selected_keys()[:1], self._ask_copy)
 
     def _ask_copy(self, runs: Sequence[RunRecord]) -> None:
-        copies = self.copies(runs[0])
+        copies = self.copy_choices(runs[0])
         choices = [(str(index), f"{name}   {text.clean(value)}"[:200]) for index, (value, name) in enumerate(copies)]
         choices.append(("csv", "view as CSV"))
 
         def take(index: str | None) -> None:
             if index == "csv":
-                self.take_view(lambda rows: self.copy(clipboard.as_csv(rows), "view as CSV"))
+                self.read_view(lambda rows: self.copy(clipboard.format_csv(rows), "view as CSV"))
             elif index is not None:
                 value, name = copies[int(index)]
                 self.copy(value, name)
 
-        self.app.push_screen(Choice("copy", choices), take)
+        self.app.push_screen(Picker("copy", choices), take)
 
     def copy(self, value: str, name: str) -> None:
         """Put a text on the clipboard of the person's terminal."""

@@ -14,18 +14,25 @@ from textual.message import Message
 from textual.widgets import Static
 
 from labbench import text
-from labbench.charts.glyphs import STATUS_LOOKS
-from labbench.metrics import telling
+from labbench.charts.glyphs import STATUS_GLYPHS
+from labbench.metrics import quality_metrics
 from labbench.records import STATUSES
 from labbench.store.reader import Reader
-from labbench.tui.clipboard import Rows
+from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.editing import EditScreen
-from labbench.tui.screens.grid_queries import GridState, last_line, machine, rate, read_grid_state, read_importance
+from labbench.tui.screens.grid_queries import (
+    GridState,
+    failure_summary,
+    machine_facts,
+    read_grid_state,
+    read_importance,
+    steps_per_second,
+)
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
-from labbench.tui.widgets.picker import Choice
-from labbench.tui.widgets.text_grid import Cell, Row, Sheet
-from labbench.tui.widgets.top_bar import reads
+from labbench.tui.widgets.picker import Picker
+from labbench.tui.widgets.text_grid import GridCell, GridRow, TextGrid
+from labbench.tui.widgets.top_bar import describe_sort
 
 _EMPTY = """
 no runs yet
@@ -39,7 +46,7 @@ class GridScreen(EditScreen[GridState]):
     """Progress, heat map, failures."""
 
     screen_name = "grid"
-    foremost = ("keys", "metric(1)", "open", "request('retry')", "request('stop')")
+    primary_actions = ("keys", "metric(1)", "open", "request('retry')", "request('stop')")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "keys(1)", "columns by", tooltip="Heat map: the config key of the columns"),
         Binding("y", "keys(0)", "rows by", tooltip="Heat map: the config key of the rows"),
@@ -56,42 +63,44 @@ class GridScreen(EditScreen[GridState]):
         """What the parameters explain was reckoned."""
 
         def __init__(self, shares: Sequence[tuple[str, float]], about: object) -> None:
-            self.shares, self.about = shares, about
+            self.shares, self.cache_key = shares, about
             super().__init__()
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._state = GridState()
         self._metric: str | None = None
-        self._about: object = None
+        self._importance_key: object = None
         self._rate: float | None = None
 
     def compose_body(self) -> ComposeResult:
         yield Static(id="grid-progress", markup=False)
         with Container(id="grid"):
-            yield Sheet(id="heat", empty=_EMPTY.strip())
+            yield TextGrid(id="heat", empty=_EMPTY.strip())
             yield Static(id="grid-effects", markup=False)
-            yield Sheet(id="failures", empty="nothing has failed, nothing is training")
+            yield TextGrid(id="failures", empty="nothing has failed, nothing is training")
             yield Static(id="traceback", markup=False)
 
     def on_mount(self) -> None:
-        self._map, self._list = self.query_one("#heat", Sheet), self.query_one("#failures", Sheet)
+        self._map, self._list = self.query_one("#heat", TextGrid), self.query_one("#failures", TextGrid)
         self._map.focus()
 
-    def ask(self) -> Callable[[], GridState]:
+    def prepare_read(self) -> Callable[[], GridState]:
         session, metric = self.session, self._metric
 
         def read() -> GridState:
             if not session.path.exists():
                 return GridState()
             with Reader(session.path) as reader:
-                return read_grid_state(reader, session.query.expression, metric or session.query.metric, session.heat)
+                return read_grid_state(
+                    reader, session.query.expression, metric or session.query.metric, session.heat_keys
+                )
 
         return read
 
     def show(self, answer: GridState) -> None:
         before = self._state
-        self._rate = rate(before, answer) if answer.live else None
+        self._rate = steps_per_second(before, answer) if answer.live else None
         self._state = answer
         self._show_progress()
         heat = answer.heat
@@ -100,7 +109,7 @@ class GridScreen(EditScreen[GridState]):
             self._map.border_title = Content.assemble(
                 (f"best {text.clean(heat.metric)}", "bold"), (f"  mean, {over}, over the rest", "$secondary")
             )
-            titles, rows = heat.sheet()
+            titles, rows = heat.titles_and_rows()
             self._map.styles.height = len(rows) + 3 if self._state.failed or self._state.live else None
             self._map.show(titles, rows)
         else:
@@ -110,8 +119,8 @@ class GridScreen(EditScreen[GridState]):
             self._map.show([], [])
         self._show_failures()
         about = (self.session.query.expression, heat.metric if heat else None, tuple(self.progress.counts.items()))
-        if heat is not None and about != self._about:
-            self._about = about
+        if heat is not None and about != self._importance_key:
+            self._importance_key = about
             self._read_importance(heat.metric, about)
 
     def _show_progress(self) -> None:
@@ -123,11 +132,11 @@ class GridScreen(EditScreen[GridState]):
         for status in ("finished", "diverged", "failed", "stopped", "lost", "running", "queued"):
             count = progress.counts.get(status, 0)
             cells = max(1, round(width * count / progress.total)) if count else 0
-            parts.append(("█" * cells if status != "queued" else "░" * cells, f"${STATUS_LOOKS[status].colour}"))
+            parts.append(("█" * cells if status != "queued" else "░" * cells, f"${STATUS_GLYPHS[status].colour}"))
         line = Content.assemble(*parts, ("   " + words, "$foreground"))
-        facts = machine(self._state, self._rate)
+        facts = machine_facts(self._state, self._rate)
         if progress.seconds_left is not None:
-            facts.insert(0, f"{text.duration(progress.seconds_left)} left")
+            facts.insert(0, f"{text.format_duration(progress.seconds_left)} left")
         said = Content.styled("   ".join(facts), "$secondary")
         self.query_one("#grid-progress", Static).update(Content("\n").join([line, said] if facts else [line]))
 
@@ -135,19 +144,22 @@ class GridScreen(EditScreen[GridState]):
         runs = [*self._state.failed, *self._state.live]
         rows = []
         for run in runs:
-            look = STATUS_LOOKS[run.status]
-            cells = [Cell(last_line(run), look.colour), Cell(text.duration(run.seconds), "secondary")]
-            rows.append(Row(Cell(f"{look.glyph} {text.clean(run.name)}", look.colour), cells, run.key))
+            look = STATUS_GLYPHS[run.status]
+            cells = [
+                GridCell(failure_summary(run), look.colour),
+                GridCell(text.format_duration(run.seconds), "secondary"),
+            ]
+            rows.append(GridRow(GridCell(f"{look.glyph} {text.clean(run.name)}", look.colour), cells, run.key))
         failed, live = len(self._state.failed), len(self._state.live)
         self._list.border_title = Content.assemble(
             (f"{failed} not finished", "bold"), (f"  {live} training", "$secondary")
         )
         head = ["run", "last line of its traceback, or why it ended", "took"]
         self.set_class(not rows, "-calm")
-        self._list.show([Cell(title) for title in head] if rows else [], rows)
+        self._list.show([GridCell(title) for title in head] if rows else [], rows)
         self._show_traceback()
 
-    @on(Sheet.Moved)
+    @on(TextGrid.Moved)
     def _show_traceback(self) -> None:
         """The end of the traceback of the chosen failure, while somebody is among the failures."""
         row = self._list.current if self._list.has_focus else None
@@ -167,27 +179,27 @@ class GridScreen(EditScreen[GridState]):
     @work(thread=True, exclusive=True, group="importance")
     def _read_importance(self, metric: str, about: object) -> None:
         path, expression = self.session.path, self.session.query.expression
-        self.send(lambda: self.ImportanceRead(read_importance(path, expression, metric), about))
+        self.post_result(lambda: self.ImportanceRead(read_importance(path, expression, metric), about))
 
     @on(ImportanceRead)
     def _show_importance(self, event: ImportanceRead) -> None:
-        if event.about != self._about:
+        if event.cache_key != self._importance_key:
             return
         parts: list[tuple[str, str]] = [("marginal effects  ", "$secondary")]
         for name, share in event.shares:
-            parts += [(f" {text.clean(name)} ", "$foreground"), (text.bar(share, 10).rstrip(), "$primary")]
+            parts += [(f" {text.clean(name)} ", "$foreground"), (text.progress_bar(share, 10).rstrip(), "$primary")]
             parts.append((f" {share:.0%} ", "$foreground"))
         parts.append(("  of the variance; the rest: interactions and seeds", "$secondary"))
         line = Content.assemble(*parts) if event.shares else Content("")
         self.query_one("#grid-effects", Static).update(line)
 
-    def concerned(self) -> Sequence[str]:
+    def selected_keys(self) -> Sequence[str]:
         row = self._list.current
         if self._list.has_focus:
             return [row.key] if row is not None else []
         return self._runs_of_cell()
 
-    def view(self) -> Callable[[], Rows]:
+    def view(self) -> Callable[[], TableRows]:
         rows = (self._list if self._list.has_focus else self._map).texts()
         return lambda: rows
 
@@ -195,9 +207,9 @@ class GridScreen(EditScreen[GridState]):
         row, heat = self._map.current, self._state.heat
         return heat.runs_at(row, self._map.column) if heat is not None and row is not None and row.cells else []
 
-    @on(Sheet.Opened)
+    @on(TextGrid.Opened)
     def action_open(self) -> None:
-        keys = self.concerned()
+        keys = self.selected_keys()
         if self._list.has_focus and keys:
             self.app.push_screen(RunScreen(self.session, keys[0]))
         elif keys:  # the runs of the cell are marked, so that their curves are drawn together
@@ -207,13 +219,13 @@ class GridScreen(EditScreen[GridState]):
             self.app.switch_mode("runs" if len(keys) == 1 else "compare")
 
     def action_keys(self, place: int) -> None:
-        choices = [(key, reads(key)) for key in self._state.differing]
+        choices = [(key, describe_sort(key)) for key in self._state.differing]
         if place == 2:
             choices.insert(0, ("", "no multiples"))
         title = ("rows by", "columns by", "small multiples by")[place]
-        self.app.push_screen(Choice(title, choices), lambda key: self._take_key(place, key))
+        self.app.push_screen(Picker(title, choices), lambda key: self._set_heat_key(place, key))
 
-    def _take_key(self, place: int, key: str | None) -> None:
+    def _set_heat_key(self, place: int, key: str | None) -> None:
         heat = self._state.heat
         if key is None or heat is None:
             return
@@ -221,14 +233,14 @@ class GridScreen(EditScreen[GridState]):
         if key in keys:  # the two change places
             keys[keys.index(key)] = keys[place]
         keys[place] = key
-        self.session.heat = tuple(filter(None, keys))
+        self.session.heat_keys = tuple(filter(None, keys))
         self.read()
 
-    def action_metric(self, way: int) -> None:
-        metrics = telling(self._state.metrics)
+    def action_metric(self, direction: int) -> None:
+        metrics = quality_metrics(self._state.metrics)
         present = self._state.heat.metric if self._state.heat else None
         if present in metrics:
-            self._metric = metrics[(metrics.index(present) + way) % len(metrics)]
+            self._metric = metrics[(metrics.index(present) + direction) % len(metrics)]
             self.read()
 
     def step_back(self) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from labbench import text
 from labbench.filters import parser
-from labbench.filters.parser import And, Compare, Filter
-from labbench.metrics import telling
+from labbench.filters.parser import And, Comparison, Filter
+from labbench.metrics import quality_metrics
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
-from labbench.tui.screens.heatmap import Heat
+from labbench.tui.screens.heatmap import MetricHeatMap
 
-_FAILURES = 200
-_MOST_VALUES = 24
+_MAX_FAILURES = 200
+_MAX_HEAT_VALUES = 24
 """Of a key that the heat map takes by itself."""
-_MOST_ROWS = 12
+_MAX_HEAT_ROWS = 12
 """Of small multiples that nobody asked for."""
 
 
@@ -30,7 +30,7 @@ class GridState:
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     differing: Sequence[str] = ()
     runs: int = 0
-    heat: Heat | None = None
+    heat: MetricHeatMap | None = None
     failed: Sequence[RunRecord] = ()
     """What needs a person: failed, lost, diverged, stopped."""
     live: Sequence[RunRecord] = ()
@@ -45,27 +45,31 @@ def read_grid_state(reader: Reader, expression: str, metric: str | None, wanted:
     """The present state; `wanted` are the config keys of the heat map, as far as somebody has chosen them."""
     shown = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(shown)
-    differing = reader.told_apart(shown)[0]
-    names = telling(metrics)
+    differing = reader.varying_and_constant(shown)[0]
+    names = quality_metrics(metrics)
     chosen = metric if metric in names else names[0] if names else None
-    keys = _heat_keys(reader, shown, differing, wanted) if chosen else ()
+    keys = _choose_heat_keys(reader, shown, differing, wanted) if chosen else ()
     heat = None
     if chosen is not None and keys:
-        heat = Heat(keys, chosen, metrics[chosen], reader.values(["status", f"best({chosen})"], shown, by=keys))
-    live = reader.runs(_with(shown, "running"), limit=_FAILURES)
+        heat = MetricHeatMap(
+            keys, chosen, metrics[chosen], reader.values(["status", f"best({chosen})"], shown, by=keys)
+        )
+    live = reader.runs(_with_status(shown, "running"), limit=_MAX_FAILURES)
     steps = {run.key: max((one.last_step for one in run.summary.values()), default=0) for run in live}
     failed = []
     for status in ("failed", "lost", "diverged", "stopped"):
-        failed += reader.runs(_with(shown, status), sort="finished", descending=True, limit=_FAILURES, summaries=False)
+        failed += reader.runs(
+            _with_status(shown, status), sort="finished", descending=True, limit=_MAX_FAILURES, summaries=False
+        )
     return GridState(metrics, differing, reader.count(shown), heat, failed, live, steps, time.monotonic())
 
 
-def _with(shown: Filter | None, status: str) -> Filter:
-    condition = Compare("status", None, "=", (status,), (status,))
+def _with_status(shown: Filter | None, status: str) -> Filter:
+    condition = Comparison("status", None, "=", (status,), (status,))
     return condition if shown is None else And((shown, condition))
 
 
-def _heat_keys(
+def _choose_heat_keys(
     reader: Reader, shown: Filter | None, differing: Sequence[str], wanted: Sequence[str]
 ) -> tuple[str, ...]:
     """Rows, columns, multiples: as chosen; else numbers with many values across, and words down, as they fit."""
@@ -80,15 +84,15 @@ def _heat_keys(
         for key, value in zip(candidates, json.loads(settings), strict=False):
             values[key].add(json.dumps(value))
     numeric = {key for key in candidates if all(value[0] in "-0123456789" for value in values[key] - {"null"})}
-    few = [key for key in candidates if len(values[key]) <= _MOST_VALUES] or candidates
+    few = [key for key in candidates if len(values[key]) <= _MAX_HEAT_VALUES] or candidates
     across = max(few, key=lambda key: (key in numeric, len(values[key])))
     down = sorted((key for key in few if key != across), key=lambda key: key in numeric)
-    if down[1:] and len(values[down[0]]) * len(values[down[1]]) <= _MOST_ROWS:
+    if down[1:] and len(values[down[0]]) * len(values[down[1]]) <= _MAX_HEAT_ROWS:
         return down[0], across, down[1]
     return (down[0], across) if down else (across,)
 
 
-def rate(before: GridState, now: GridState) -> float | None:
+def steps_per_second(before: GridState, now: GridState) -> float | None:
     """Run-steps a second between two readings; None where they are too near or nothing goes on in both."""
     seconds = now.at - before.at
     common = before.steps.keys() & now.steps.keys()
@@ -97,7 +101,7 @@ def rate(before: GridState, now: GridState) -> float | None:
     return max(0, sum(now.steps[key] - before.steps[key] for key in common)) / seconds
 
 
-def machine(state: GridState, run_steps: float | None) -> list[str]:
+def machine_facts(state: GridState, run_steps: float | None) -> list[str]:
     """What trains, how fast, and how busy the machine is, as far as the runs tell."""
     if not state.live:
         return []
@@ -115,7 +119,7 @@ def machine(state: GridState, run_steps: float | None) -> list[str]:
     return facts
 
 
-def last_line(run: RunRecord) -> str:
+def failure_summary(run: RunRecord) -> str:
     """The last line of a run's traceback, or why it ended; of an error of ours, which is told in words, the first."""
     lines = (run.traceback or "").strip().splitlines()
     words = run.error if run.error and lines and lines[0].startswith(run.error) else None

@@ -9,90 +9,93 @@ from typing import Any, TypeAlias
 
 from labbench import text
 from labbench.records import Goal
-from labbench.text import show_setting
-from labbench.tui.groups import mean_of
-from labbench.tui.widgets.text_grid import Cell, Row
+from labbench.text import format_setting_cell
+from labbench.tui.groups import sample_stats
+from labbench.tui.widgets.text_grid import GridCell, GridRow
 
 _SHADES = "░▒▓█"
-_FAR = 5.0
-Place: TypeAlias = tuple[str, str, str]
+_LOG_SCALE_RATIO = 5.0
+CellKey: TypeAlias = tuple[str, str, str]
 """(row, column, multiple) as JSON, so that true is not 1; the last two are "" where there is no such key."""
 
 
-class Heat:
+class MetricHeatMap:
     """The runs by their values of one key or more: rows, columns, multiples."""
 
     def __init__(self, keys: tuple[str, ...], metric: str, goal: Goal, runs: Sequence[tuple[Any, ...]]) -> None:
         """`runs` are rows (key, settings as JSON, status, value of the metric)."""
         self.keys, self.metric, self._goal = keys, metric, goal
-        self._cells: dict[Place, list[tuple[Any, ...]]] = {}
+        self._cells: dict[CellKey, list[tuple[Any, ...]]] = {}
         for run in runs:
             values = [json.dumps(value) for value in json.loads(run[1])[: len(keys)]]
             row, column, multiple = [*values, "", ""][:3]
             self._cells.setdefault((row, column, multiple), []).append(run)
         means = {
-            place: mean_of([run[3] for run in runs if run[2] != "diverged"]) for place, runs in self._cells.items()
+            place: sample_stats([run[3] for run in runs if run[2] != "diverged"]) for place, runs in self._cells.items()
         }
         self._means = {place: mean.mean for place, mean in means.items() if mean is not None}
         self._best = (min if goal == "min" else max)(self._means.values(), default=math.nan)
-        self._scale = _scale(list(self._means.values()))
+        self._scale = _make_scale(list(self._means.values()))
         self._rows, self._columns, self._multiples = (
-            _ordered({place[axis] for place in self._cells}) for axis in range(3)
+            _sort_values({place[axis] for place in self._cells}) for axis in range(3)
         )
 
-    def sheet(self) -> tuple[list[Cell], list[Row]]:
+    def titles_and_rows(self) -> tuple[list[GridCell], list[GridRow]]:
         """Titles and rows for the screen."""
         names = [text.clean(key) for key in self.keys]
         across = f"{names[1]} " if len(names) > 1 else ""
-        titles = [Cell(names[0]), *(Cell(f"{across}{_said(column)}" or "mean") for column in self._columns)]
+        titles = [
+            GridCell(names[0]),
+            *(GridCell(f"{across}{_format_setting(column)}" or "mean") for column in self._columns),
+        ]
         rows = []
         for multiple in self._multiples:
             if multiple:
-                rows.append(Row(Cell(f"{names[2]} {_said(multiple)}", "primary", bold=True)))
+                rows.append(GridRow(GridCell(f"{names[2]} {_format_setting(multiple)}", "primary", bold=True)))
             for row in self._rows:
                 cells = [self._cell((row, column, multiple)) for column in self._columns]
-                rows.append(Row(Cell(_said(row)), cells, key=json.dumps([row, multiple])))
+                rows.append(GridRow(GridCell(_format_setting(row)), cells, key=json.dumps([row, multiple])))
         return titles, rows
 
-    def _cell(self, place: Place) -> Cell:
+    def _cell(self, place: CellKey) -> GridCell:
         """The mean in its shade, a star at the best, and how many of the runs diverged."""
         runs = self._cells.get(place, [])
         diverged = sum(run[2] == "diverged" for run in runs)
         mean = self._means.get(place)
         if mean is None:
-            return Cell(f"✗ {diverged}/{len(runs)}" if diverged else "○" if runs else "", "warning")
+            return GridCell(f"✗ {diverged}/{len(runs)}" if diverged else "○" if runs else "", "warning")
         share = self._scale(mean)
         if self._goal == "min":
             share = 1.0 - share
         is_best = mean == self._best and len(self._means) > 1
         shade = _SHADES[min(len(_SHADES) - 1, int(share * len(_SHADES)))]
         after = ("★" if is_best else "") + (f" ✗{diverged}" if diverged else "")
-        return Cell(f"{shade} {text.number(mean)}{after}", bold=is_best, heat=share)
+        return GridCell(f"{shade} {text.format_number(mean)}{after}", bold=is_best, heat=share)
 
-    def runs_at(self, row: Row, column: int) -> list[str]:
+    def runs_at(self, row: GridRow, column: int) -> list[str]:
         """The keys of the runs behind one cell of the sheet."""
         value, multiple = json.loads(row.key)
         return [run[0] for run in self._cells.get((value, self._columns[column], multiple), [])]
 
 
-def _scale(values: Sequence[float]) -> Callable[[float], float]:
+def _make_scale(values: Sequence[float]) -> Callable[[float], float]:
     """How far a value is from the lowest to the highest; by size where the low ones would all look the same."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     if not high / 2 > low / 2:
         return lambda value: 0.5
-    if low > 0 and high > _FAR * low:
+    if low > 0 and high > _LOG_SCALE_RATIO * low:
         return lambda value: (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
     return lambda value: (value / 2 - low / 2) / (high / 2 - low / 2)  # the difference of halves is never infinite
 
 
-def _said(value: str) -> str:
+def _format_setting(value: str) -> str:
     if not value:
         return ""
     setting = json.loads(value)
-    return "–" if setting is None else text.clean(show_setting(setting))
+    return "–" if setting is None else text.clean(format_setting_cell(setting))
 
 
-def _ordered(values: set[str]) -> list[str]:
+def _sort_values(values: set[str]) -> list[str]:
     """What is not set first, then numbers by size, then words."""
 
     def rank(value: str) -> tuple[int, float, str]:

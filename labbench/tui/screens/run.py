@@ -18,21 +18,21 @@ from labbench.metrics import metric_rank
 from labbench.tui import queries
 from labbench.tui.charts.keys import CHART_BINDINGS
 from labbench.tui.charts.panel import ChartPanel
-from labbench.tui.clipboard import Rows
+from labbench.tui.clipboard import TableRows
 from labbench.tui.queries import RunDetail
 from labbench.tui.screens.editing import EditScreen
 from labbench.tui.screens.run_facts import facts
 from labbench.tui.session import Session
-from labbench.tui.widgets.log_view import Output
-from labbench.tui.widgets.portrait_view import Pictures
-from labbench.tui.widgets.prompt import Ask
+from labbench.tui.widgets.log_view import LogView
+from labbench.tui.widgets.portrait_view import PortraitView
+from labbench.tui.widgets.prompt import Prompt
 
 
 class RunScreen(EditScreen["RunDetail | None"]):
     """Config, results, surroundings and output of one run."""
 
     screen_name = "run"
-    foremost = ("back", "pictures", "search")
+    primary_actions = ("back", "pictures", "search")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", key_display="esc", tooltip="Back to the runs"),
         Binding("slash", "search", "search output", key_display="/", tooltip="Search the output"),
@@ -62,14 +62,14 @@ class RunScreen(EditScreen["RunDetail | None"]):
                 yield Static(id="facts-text", markup=False)
             with Vertical(id="run-right"):
                 yield ChartPanel(self.session.path)
-                yield Output()
-            yield Pictures()
+                yield LogView()
+            yield PortraitView()
 
     def on_mount(self) -> None:
         self.query_one(ChartPanel).restore(self.session.chart)
         self.query_one("#facts").focus()
 
-    def ask(self) -> Callable[[], RunDetail | None]:
+    def prepare_read(self) -> Callable[[], RunDetail | None]:
         path, key = self.session.path, self._key
 
         def read() -> RunDetail | None:
@@ -87,8 +87,8 @@ class RunScreen(EditScreen["RunDetail | None"]):
             return
         self.query_one("#facts").border_title = text.clean(answer.record.name) or answer.record.key
         self._show_facts()
-        self.query_one(Pictures).show(answer.portrait)
-        self.query_one(Output).show(answer.output)
+        self.query_one(PortraitView).show(answer.portrait)
+        self.query_one(LogView).show(answer.output)
         self.set_class(not answer.output, "-silent")
         self._show_chart()
 
@@ -117,47 +117,47 @@ class RunScreen(EditScreen["RunDetail | None"]):
             metrics=self._detail.goals,
         )
 
-    def concerned(self) -> Sequence[str]:
+    def selected_keys(self) -> Sequence[str]:
         return [self._key]
 
-    def view(self) -> Callable[[], Rows]:
+    def view(self) -> Callable[[], TableRows]:
         lines = facts(self._detail, 0).plain.splitlines() if self._detail is not None else []
         return lambda: [[line] for line in lines]
 
-    def action_metric(self, way: int) -> None:
+    def action_metric(self, direction: int) -> None:
         metrics = self._metrics()
         if metrics and self._metric in metrics:
-            self._metric = metrics[(metrics.index(self._metric) + way) % len(metrics)]
+            self._metric = metrics[(metrics.index(self._metric) + direction) % len(metrics)]
             self._show_chart()
 
     def action_chart(self, name: str, *arguments: int) -> None:
-        self.query_one(ChartPanel).do(name, *arguments)
+        self.query_one(ChartPanel).perform(name, *arguments)
         self.session.chart = self.query_one(ChartPanel).state()
 
     @on(ChartPanel.ReadingFailed)
-    def _say_curves_failed(self, event: ChartPanel.ReadingFailed) -> None:
+    def _show_chart_failure(self, event: ChartPanel.ReadingFailed) -> None:
         self.post_message(self.Failed(event.error))
 
     def action_pictures(self) -> None:
         """Show the pictures in place of chart and output, and of the facts too where there is no room; or end it."""
         showing = not self.has_class("-pictures")
         self.set_class(showing, "-pictures")
-        self.query_one(Pictures if showing else "#facts").focus()
+        self.query_one(PortraitView if showing else "#facts").focus()
 
     def action_search(self) -> None:
         if self.has_class("-pictures"):
             self.action_pictures()
-        output = self.query_one(Output)
+        output = self.query_one(LogView)
 
         def take(words: str | None) -> None:
             if words is not None:
                 output.search(words)
                 output.focus()
 
-        self.app.push_screen(Ask("search the output", value=output.words, hint="n and P go on from there"), take)
+        self.app.push_screen(Prompt("search the output", value=output.words, hint="n and P go on from there"), take)
 
-    def action_next_found(self, way: int) -> None:
-        self.query_one(Output).next_found(way)
+    def action_next_found(self, direction: int) -> None:
+        self.query_one(LogView).next_match(direction)
 
     def step_back(self) -> None:
         if self.has_class("-pictures"):

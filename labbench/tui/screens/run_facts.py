@@ -9,14 +9,14 @@ from datetime import datetime
 from textual.content import Content
 
 from labbench import text
-from labbench.charts.glyphs import STATUS_LOOKS
+from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.metrics import is_axis, metric_rank
 from labbench.portraits.file import Portrait
 from labbench.records import RunRecord, default_goal
-from labbench.text import show_setting
+from labbench.text import format_setting_cell
 from labbench.tui.queries import RunDetail
 
-_LINE = "\n"
+_NEWLINE = "\n"
 
 
 def facts(detail: RunDetail, width: int) -> Content:
@@ -24,14 +24,16 @@ def facts(detail: RunDetail, width: int) -> Content:
     run = detail.record
     sections = [
         _section("", _identity(run)),
-        _section("note", [_plain(line) for line in (run.note or "").splitlines()]),
+        _section("note", [_plain_line(line) for line in (run.note or "").splitlines()]),
         _section("error", _error(run)),
         _section("metrics", _metrics(detail)),
         _section("config", _config(run, width)),
         _section("pictures", _pictures(detail)),
-        _section("where and when", _where(run)),
-        _section("files", [_pair(item.name, _size(item.size), item.path) for item in detail.artifacts]),
-        _section("made from", [_pair(kind, f"{words.count(_LINE)} lines") for kind, words in detail.sources.items()]),
+        _section("where and when", _origin(run)),
+        _section("files", [_fact_line(item.name, _format_size(item.size), item.path) for item in detail.artifacts]),
+        _section(
+            "made from", [_fact_line(kind, f"{words.count(_NEWLINE)} lines") for kind, words in detail.sources.items()]
+        ),
         _section("system", _system(run)),
     ]
     return Content("\n").join([line for section in sections for line in section][:-1])
@@ -45,26 +47,26 @@ def _section(title: str, lines: Iterable[Content]) -> list[Content]:
     return [*([Content.styled(title, "bold $secondary")] if title else []), *found, Content("")]
 
 
-def _plain(words: str) -> Content:
+def _plain_line(words: str) -> Content:
     return Content(text.clean(words))
 
 
-def _pair(name: str, value: str, more: str = "") -> Content:
-    said = [(f"{text.fit(text.clean(name), 16)} ", "$secondary"), (text.clean(value), "$foreground")]
+def _fact_line(name: str, value: str, more: str = "") -> Content:
+    said = [(f"{text.fit_to_width(text.clean(name), 16)} ", "$secondary"), (text.clean(value), "$foreground")]
     return Content.assemble(*said, (f"  {text.clean(more)}" if more else "", "$secondary"))
 
 
 def _identity(run: RunRecord) -> list[Content]:
-    look = STATUS_LOOKS[run.status]
+    look = STATUS_GLYPHS[run.status]
     reason = f": {text.clean(run.reason)}" if run.reason else ""
     lines = [
         Content.styled(text.clean(run.name) or run.key, "bold"),
         Content.assemble((f"{look.glyph} {run.status}", f"${look.colour}"), (reason, "$foreground")),
-        _pair("key", run.key, ", ".join(["archived"] * run.archived + ["older code"] * run.older_code)),
-        _pair("experiment", run.experiment),
+        _fact_line("key", run.key, ", ".join(["archived"] * run.archived + ["older code"] * run.older_code)),
+        _fact_line("experiment", run.experiment),
     ]
     if run.tags:
-        lines.append(_pair("tags", " ".join(run.tags)))
+        lines.append(_fact_line("tags", " ".join(run.tags)))
     return lines
 
 
@@ -73,7 +75,7 @@ def _error(run: RunRecord) -> list[Content]:
         return []
     kind = f"{run.error_kind}: " if run.error_kind else ""
     lines = [Content.styled(text.clean(f"{kind}{run.error}"), "$error")]
-    return [*lines, *(_plain(line) for line in (run.traceback or "").splitlines())]
+    return [*lines, *(_plain_line(line) for line in (run.traceback or "").splitlines())]
 
 
 def _metrics(detail: RunDetail) -> list[Content]:
@@ -84,9 +86,9 @@ def _metrics(detail: RunDetail) -> list[Content]:
     if not names:
         return []
     bests = {name: summary[name].best(detail.goals.get(name) or default_goal(name)) for name in names}
-    lasts = text.align_points([text.number(summary[name].last) for name in names])
-    values = text.align_points([text.number(bests[name][0]) for name in names])
-    room = min(24, max(text.width(text.clean(name)) for name in names))
+    lasts = text.align_decimal_points([text.format_number(summary[name].last) for name in names])
+    values = text.align_decimal_points([text.format_number(bests[name][0]) for name in names])
+    room = min(24, max(text.cell_width(text.clean(name)) for name in names))
     head = f"{'':{room}}  {'last':>{len(lasts[0])}}  {'best':>{len(values[0])}}  at step"
     lines = [Content.styled(head, "$secondary")]
     for name, last, value in zip(names, lasts, values, strict=True):
@@ -94,22 +96,22 @@ def _metrics(detail: RunDetail) -> list[Content]:
         strange = summary[name].n_nonfinite
         more = f"   {strange} not finite, the first at step {summary[name].first_nonfinite_step}" if strange else ""
         said = f"  {last:>4}  {value:>4}  {'' if step is None else step:>7}"
-        title = text.fit(text.clean(name), room)
+        title = text.fit_to_width(text.clean(name), room)
         lines.append(Content.assemble((title, "$secondary"), (said, "$foreground"), (more, "$warning")))
     return lines
 
 
 def _config(run: RunRecord, width: int) -> list[Content]:
     """Keys and values, in two columns where there is room."""
-    pairs = [_pair(key, show_setting(value)) for key, value in run.config.items()]
+    pairs = [_fact_line(key, format_setting_cell(value)) for key, value in run.config.items()]
     if width < 64 or len(pairs) < 8:
         return pairs
     half, room = (len(pairs) + 1) // 2, width // 2
     left = [line.truncate(room - 2, ellipsis=True, pad=True) for line in pairs[:half]]
-    return [Content.assemble(*parts) for parts in _beside(left, pairs[half:])]
+    return [Content.assemble(*parts) for parts in _side_by_side(left, pairs[half:])]
 
 
-def _beside(left: Sequence[Content], right: Sequence[Content]) -> Iterable[tuple[Content, ...]]:
+def _side_by_side(left: Sequence[Content], right: Sequence[Content]) -> Iterable[tuple[Content, ...]]:
     for index, line in enumerate(left):
         yield (line, Content("  "), right[index]) if index < len(right) else (line,)
 
@@ -127,13 +129,13 @@ def _pictures(detail: RunDetail) -> list[Content]:
     return [Content.styled(text.clean(detail.portrait), "$secondary")] if detail.record.way and detail.portrait else []
 
 
-def _where(run: RunRecord) -> list[Content]:
+def _origin(run: RunRecord) -> list[Content]:
     code = "" if run.git_commit is None else run.git_commit[:12] + (" with changes" if run.git_dirty else "")
     pairs = {
-        "queued": _moment(run.created),
-        "started": _moment(run.started),
-        "ended": _moment(run.finished),
-        "took": text.duration(run.seconds),
+        "queued": _format_time(run.created),
+        "started": _format_time(run.started),
+        "ended": _format_time(run.finished),
+        "took": text.format_duration(run.seconds),
         "attempt": str(run.attempt) if run.attempt > 1 else "",
         "goes on from": f"step {run.boundary}" if run.boundary and run.status != "finished" else "",
         "host": " ".join(filter(None, [run.host, f"process {run.pid}" if run.pid else ""])),
@@ -142,24 +144,24 @@ def _where(run: RunRecord) -> list[Content]:
         "code": code,
         "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
     }
-    return [_pair(name, value) for name, value in pairs.items() if value]
+    return [_fact_line(name, value) for name, value in pairs.items() if value]
 
 
-def _moment(seconds: float | None) -> str:
+def _format_time(seconds: float | None) -> str:
     if not seconds:
         return ""
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}  {text.age(time.time() - seconds)} ago"
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}  {text.format_age(time.time() - seconds)} ago"
 
 
 def _system(run: RunRecord) -> list[Content]:
     found = {name: one for name, one in run.summary.items() if name.startswith("system/")}
     return [
-        _pair(name.removeprefix("system/"), text.number(one.last), f"most {text.number(one.max)}")
+        _fact_line(name.removeprefix("system/"), text.format_number(one.last), f"most {text.format_number(one.max)}")
         for name, one in sorted(found.items())
     ]
 
 
-def _size(size: int) -> str:
+def _format_size(size: int) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             return f"{size} {unit}"

@@ -17,21 +17,21 @@ from labbench.records import RunRecord
 from labbench.tui import clipboard, queries
 from labbench.tui.charts.keys import CHART_BINDINGS
 from labbench.tui.charts.panel import ChartPanel
-from labbench.tui.charts.series_cache import Sparks
-from labbench.tui.clipboard import Rows
+from labbench.tui.charts.series_cache import SparklineCache
+from labbench.tui.clipboard import TableRows
 from labbench.tui.queries import Query, Snapshot
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.screens.runs_query import QueryScreen
 from labbench.tui.session import Session
-from labbench.tui.widgets.columns import SPARK_CELLS, Contents, run_columns
+from labbench.tui.widgets.columns import SPARK_CELLS, ColumnContext, run_columns
 from labbench.tui.widgets.filter_bar import FilterBar
 from labbench.tui.widgets.key_bar import ConstantLine
 from labbench.tui.widgets.run_table import RunsTable
-from labbench.tui.widgets.top_bar import describe
+from labbench.tui.widgets.top_bar import describe_query
 
-_TURN_EVERY_SECONDS = 0.25
-_FIRST_ROWS = 100
-_DRAWN = 1000
+_SPINNER_SECONDS = 0.25
+_INITIAL_ROWS = 100
+_MAX_DRAWN_RUNS = 1000
 """Of the marked runs; more are marked for edits, but no picture tells them apart."""
 
 
@@ -39,7 +39,7 @@ class RunsScreen(QueryScreen):
     """Which run is best, and how it got there."""
 
     screen_name = "runs"
-    foremost = ("mark", "pin", "filter", "sort", "group", "open", "app.go('compare')", "metric(1)")
+    primary_actions = ("mark", "pin", "filter", "sort", "group", "open", "app.go('compare')", "metric(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "mark", "mark", key_display="␣", tooltip="Mark or unmark: marked runs are drawn together"),
         Binding("asterisk", "mark_all", "mark all", show=False, key_display="*", tooltip="Mark all runs that match"),
@@ -59,17 +59,17 @@ class RunsScreen(QueryScreen):
             self.records = records
             super().__init__()
 
-    class SparksRead(Message):
+    class SparklinesRead(Message):
         """The small curves of some runs were read."""
 
         def __init__(self, runs: Sequence[RunRecord], sparks: Mapping[str, str], metric: str) -> None:
-            self.runs, self.sparks, self.metric = runs, sparks, metric
+            self.runs, self.sparklines, self.metric = runs, sparks, metric
             super().__init__()
 
     def __init__(self, session: Session, *, chart_only: bool = False) -> None:
         super().__init__(session)
-        self._sparks = Sparks()
-        self._asked_marks: Sequence[str] = ()
+        self._sparkline_cache = SparklineCache()
+        self._requested_marks: Sequence[str] = ()
         self.set_class(chart_only, "-chart-only")
 
     def compose_body(self) -> ComposeResult:
@@ -86,35 +86,35 @@ class RunsScreen(QueryScreen):
         self._panel = self.query_one(ChartPanel)
         self._panel.restore(self.session.chart)
         self.table.focus()
-        self._turning = self.set_interval(_TURN_EVERY_SECONDS, self.table.turn_running, pause=True)
+        self._spinner_timer = self.set_interval(_SPINNER_SECONDS, self.table.advance_spinner, pause=True)
 
     def on_unmount(self) -> None:
         self.session.chart = self._panel.state()
 
     # Reading and showing
 
-    def ask(self) -> Callable[[], Snapshot]:
+    def prepare_read(self) -> Callable[[], Snapshot]:
         session = self.session
         also = [self.table.cursor, session.baseline]
-        self._asked_marks = [*islice(session.marks, _DRAWN)]
-        wanted = {*self._asked_marks, *self.table.wanted_keys(), *(key for key in also if key is not None)}
+        self._requested_marks = [*islice(session.marks, _MAX_DRAWN_RUNS)]
+        wanted = {*self._requested_marks, *self.table.keys_to_load(), *(key for key in also if key is not None)}
         query = session.query
-        return lambda: queries.read_snapshot(session.path, query, wanted=wanted, rows=_FIRST_ROWS)
+        return lambda: queries.read_snapshot(session.path, query, wanted=wanted, rows=_INITIAL_ROWS)
 
     def show(self, answer: Snapshot) -> None:
         self.snapshot = answer
         query, session, table = answer.query, self.session, self.table
         there = {record.key for record in answer.records}
-        session.marks.forget([key for key in self._asked_marks if key not in there])  # deleted: its colour is free
+        session.marks.unmark([key for key in self._requested_marks if key not in there])  # deleted: its colour is free
         self.query_one(ConstantLine).show(answer.constant)
         total = self.progress.total
-        self.query_one(FilterBar).say(describe(query, len(answer.keys), total))
+        self.query_one(FilterBar).show_summary(describe_query(query, len(answer.keys), total))
         if self.progress.is_live:
-            self._turning.resume()
+            self._spinner_timer.resume()
         else:
-            self._turning.pause()
+            self._spinner_timer.pause()
         table.sorted_by, table.stars, table.baseline = (query.sort, query.descending), answer.stars, session.baseline
-        table.empty = _empty(query, total)
+        table.empty = _empty_message(query, total)
         self.show_table()
 
     def show_table(self) -> None:
@@ -122,19 +122,19 @@ class RunsScreen(QueryScreen):
         if snapshot is None:
             return
         records = {record.key: record for record in snapshot.records}
-        contents = Contents(
+        contents = ColumnContext(
             differing=[key for key in snapshot.differing if key not in snapshot.query.group],
             constant=[*snapshot.constant],
             metric=snapshot.query.metric,
             metrics=snapshot.metrics,
-            grouped=snapshot.query.group,
-            tagged=snapshot.tagged,
-            noted=any(record.note for record in snapshot.records),
+            group_keys=snapshot.query.group,
+            has_tags=snapshot.has_tags,
+            has_notes=any(record.note for record in snapshot.records),
             baseline=records.get(self.session.baseline or ""),
-            sparks=self._sparks.shown,
+            sparklines=self._sparkline_cache.shown,
         )
         self.columns = self.session.layout.arrange(run_columns(contents))
-        shown = [column for column in self.columns if self.session.layout.shows(column)]
+        shown = [column for column in self.columns if self.session.layout.is_shown(column)]
         self.table.show_runs(snapshot.rows, snapshot.records, shown, snapshot.groups)
         self._show_chart()
 
@@ -144,7 +144,7 @@ class RunsScreen(QueryScreen):
 
     @work(thread=True, exclusive=True, group="records")
     def _read_records(self, keys: list[str]) -> None:
-        self.send(lambda: self.RecordsRead(queries.read_records(self.session.path, keys)))
+        self.post_result(lambda: self.RecordsRead(queries.read_records(self.session.path, keys)))
 
     @on(RecordsRead)
     def _show_records(self, event: RecordsRead) -> None:
@@ -157,7 +157,7 @@ class RunsScreen(QueryScreen):
         self.session.highlighted = self.table.cursor
         if self.snapshot is None:
             return
-        keys = dict.fromkeys([*islice(self.session.marks, _DRAWN), *self.table.runs_of_cursor()])
+        keys = dict.fromkeys([*islice(self.session.marks, _MAX_DRAWN_RUNS), *self.table.runs_of_cursor()])
         records = (self.table.record(key) for key in keys)
         runs = [run for run in records if run is not None]
         metric = self.snapshot.query.metric
@@ -169,55 +169,57 @@ class RunsScreen(QueryScreen):
             metrics=self.snapshot.metrics,
         )
         if metric is not None and any(column.id == "metric:spark" for column in self.table.columns):
-            missing = self._sparks.missing(self.table.records_on_screen(), metric)
+            missing = self._sparkline_cache.missing(self.table.records_on_screen(), metric)
             if missing:
-                self._read_sparks(missing, metric)
+                self._read_sparklines(missing, metric)
 
     @work(thread=True, exclusive=True, group="sparks", description="read sparklines")
-    def _read_sparks(self, runs: Sequence[RunRecord], metric: str) -> None:
-        self.send(
-            lambda: self.SparksRead(runs, queries.read_sparks(self.session.path, runs, metric, SPARK_CELLS), metric)
+    def _read_sparklines(self, runs: Sequence[RunRecord], metric: str) -> None:
+        self.post_result(
+            lambda: self.SparklinesRead(
+                runs, queries.read_sparklines(self.session.path, runs, metric, SPARK_CELLS), metric
+            )
         )
 
-    @on(SparksRead)
-    def _show_sparks(self, event: SparksRead) -> None:
-        if self._sparks.keep(event.runs, event.sparks, event.metric):
+    @on(SparklinesRead)
+    def _show_sparklines(self, event: SparklinesRead) -> None:
+        if self._sparkline_cache.keep(event.runs, event.sparklines, event.metric):
             self.table.redraw([run.key for run in event.runs])
 
     # Marks and the baseline
 
-    def concerned(self) -> Sequence[str]:
-        return self.session.marks.concerned(self.table.runs_of_cursor())
+    def selected_keys(self) -> Sequence[str]:
+        return self.session.marks.selected_keys(self.table.runs_of_cursor())
 
     def action_mark(self) -> None:
         keys = self.table.runs_of_cursor()
         if len(keys) == 1:
             self.session.marks.toggle(keys[0])
         elif all(key in self.session.marks for key in keys):
-            self.session.marks.forget(keys)
+            self.session.marks.unmark(keys)
         else:
             self.session.marks.add(keys)
-        self._marked(keys)
+        self._show_marks(keys)
 
     def action_mark_all(self) -> None:
         if self.snapshot is not None:
             self.session.marks.add(self.snapshot.keys)
-            self._marked(self.snapshot.keys)
+            self._show_marks(self.snapshot.keys)
 
     def action_invert(self) -> None:
         if self.snapshot is not None:
             self.session.marks.invert(self.snapshot.keys)
-            self._marked(self.snapshot.keys)
+            self._show_marks(self.snapshot.keys)
 
     def action_unmark(self) -> None:
         marked = list(self.session.marks)
         self.session.marks.clear()
-        self._marked(marked)
+        self._show_marks(marked)
 
-    def _marked(self, keys: Sequence[str]) -> None:
+    def _show_marks(self, keys: Sequence[str]) -> None:
         """The marks of these runs are others; those that are not at hand are read."""
         self.table.redraw(keys)
-        if all(self.table.record(key) for key in islice(self.session.marks, _DRAWN)):
+        if all(self.table.record(key) for key in islice(self.session.marks, _MAX_DRAWN_RUNS)):
             self._show_chart()
         else:
             self.read()
@@ -236,7 +238,7 @@ class RunsScreen(QueryScreen):
         if cursor is None:
             return
         if cursor in self.table.groups:
-            self.ask_for(replace(query, opened=query.opened ^ {cursor}))
+            self.set_query(replace(query, opened=query.opened ^ {cursor}))
         else:
             self.app.push_screen(RunScreen(self.session, cursor))
 
@@ -249,55 +251,55 @@ class RunsScreen(QueryScreen):
         (self._panel if self.has_class("-chart-only") else self.table).focus()
 
     def action_chart(self, name: str, *arguments: int) -> None:
-        self._panel.do(name, *arguments)
+        self._panel.perform(name, *arguments)
         self.session.chart = self._panel.state()
 
     @on(ChartPanel.ReadingFailed)
-    def _say_curves_failed(self, event: ChartPanel.ReadingFailed) -> None:
+    def _show_chart_failure(self, event: ChartPanel.ReadingFailed) -> None:
         self.post_message(self.Failed(event.error))
 
-    @on(ChartPanel.RunAsked)
-    def _highlight(self, event: ChartPanel.RunAsked) -> None:
-        self.table.action_move(event.way)
+    @on(ChartPanel.RunStepRequested)
+    def _highlight(self, event: ChartPanel.RunStepRequested) -> None:
+        self.table.action_move(event.direction)
 
     @on(ChartPanel.MetricChosen)
-    def _take_metric(self, event: ChartPanel.MetricChosen) -> None:
+    def _set_metric(self, event: ChartPanel.MetricChosen) -> None:
         if self.snapshot is not None and event.metric in self.snapshot.metrics:
-            self.ask_for(replace(self.session.query, metric=event.metric))
+            self.set_query(replace(self.session.query, metric=event.metric))
 
     def step_back(self) -> None:
         if not self._panel.back():
             self.remove_class("-chart-only")
             self.table.focus()
 
-    def view(self) -> Callable[[], Rows]:
+    def view(self) -> Callable[[], TableRows]:
         """All rows, in the columns that are shown."""
         path, rows, columns = self.session.path, self.table.keys, self.table.columns
         groups, settings = self.table.groups, [column for column in columns if column.id != "metric:spark"]
 
-        def read() -> Rows:
+        def read() -> TableRows:
             records = {run.key: run for run in queries.read_records(path, [key for key in rows if key not in groups])}
             lines = [[column.title for column in settings]]
             for key in rows:
                 if key in groups:
-                    lines.append([column.of_group(groups[key]) for column in settings])
+                    lines.append([column.group_cell(groups[key]) for column in settings])
                 elif key in records:
                     lines.append([column.cell(records[key]) for column in settings])
             return lines
 
         return read
 
-    def restored(self) -> None:
+    def show_restored_session(self) -> None:
         """The session is as it once was: show it so."""
         self.query_one(FilterBar).input.value = self.session.query.expression
         self._panel.restore(self.session.chart)
         self.table.cursor = self.session.highlighted
         self.read()
 
-    def copies(self, run: RunRecord) -> list[tuple[str, str]]:
+    def copy_choices(self, run: RunRecord) -> list[tuple[str, str]]:
         column = self.table.columns[self.table.column]
         differing = self.snapshot.differing if self.snapshot is not None else ()
-        command = clipboard.command_of(run, self.session.path, differing)
+        command = clipboard.training_command(run, self.session.path, differing)
         return [
             (column.cell(run), f"cell of {column.title}"),
             (run.key, "key"),
@@ -306,7 +308,7 @@ class RunsScreen(QueryScreen):
         ]
 
 
-def _empty(query: Query, total: int) -> str:
+def _empty_message(query: Query, total: int) -> str:
     """What the table says where no run is shown."""
     if total or query.expression.strip():
         return "no run matches the filter\n\nf to change it"

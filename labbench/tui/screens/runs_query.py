@@ -11,19 +11,19 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from labbench.filters.completion import Vocabulary
-from labbench.metrics import telling
+from labbench.metrics import quality_metrics
 from labbench.tui import queries
 from labbench.tui.queries import Query, Snapshot
 from labbench.tui.screens.editing import EditScreen
-from labbench.tui.widgets.columns import Column, Layout
-from labbench.tui.widgets.columns_dialog import NARROWEST, WIDEST, ColumnsDialog
+from labbench.tui.widgets.columns import ColumnLayout, RunColumn
+from labbench.tui.widgets.columns_dialog import MAX_COLUMN_WIDTH, MIN_COLUMN_WIDTH, ColumnsDialog
 from labbench.tui.widgets.filter_bar import FilterBar
-from labbench.tui.widgets.picker import Choice
+from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.run_table import RunsTable
-from labbench.tui.widgets.top_bar import reads
+from labbench.tui.widgets.top_bar import describe_sort
 
-_SETUPS = "set-ups"
-_NONE = "none"
+_BY_SETUP = "set-ups"
+_NO_GROUPS = "none"
 
 
 class QueryScreen(EditScreen[Snapshot]):
@@ -46,7 +46,7 @@ class QueryScreen(EditScreen[Snapshot]):
         Binding("vertical_line", "hide", show=False, key_display="|", tooltip="Hide this column"),
     ]
 
-    class WordsRead(Message):
+    class VocabularyRead(Message):
         """The words that a filter may be made of were read."""
 
         def __init__(self, words: Vocabulary) -> None:
@@ -55,7 +55,7 @@ class QueryScreen(EditScreen[Snapshot]):
 
     snapshot: Snapshot | None = None
     """What was read last."""
-    columns: Sequence[Column] = ()
+    columns: Sequence[RunColumn] = ()
     """All columns there are, those that are hidden too."""
     table: RunsTable
 
@@ -63,7 +63,7 @@ class QueryScreen(EditScreen[Snapshot]):
         """Put the snapshot into the table, in the columns that are chosen."""
         raise NotImplementedError
 
-    def ask_for(self, query: Query) -> None:
+    def set_query(self, query: Query) -> None:
         """Read for another question."""
         self.session.query = query
         self.read()
@@ -74,29 +74,29 @@ class QueryScreen(EditScreen[Snapshot]):
     @on(FilterBar.Changed)
     def _filter(self, event: FilterBar.Changed) -> None:
         if event.expression != self.session.query.expression:
-            self.ask_for(replace(self.session.query, expression=event.expression))
+            self.set_query(replace(self.session.query, expression=event.expression))
 
-    @on(FilterBar.Begun)
+    @on(FilterBar.EditingStarted)
     @work(thread=True, exclusive=True, group="words")
-    def _read_words(self) -> None:
-        self.send(lambda: self.WordsRead(queries.read_vocabulary(self.session.path)))
+    def _read_vocabulary(self) -> None:
+        self.post_result(lambda: self.VocabularyRead(queries.read_vocabulary(self.session.path)))
 
-    @on(WordsRead)
-    def _offer_words(self, event: WordsRead) -> None:
-        self.query_one(FilterBar).offer(event.words)
+    @on(VocabularyRead)
+    def _show_vocabulary(self, event: VocabularyRead) -> None:
+        self.query_one(FilterBar).show_completions(event.words)
 
-    @on(FilterBar.Left)
+    @on(FilterBar.EditingFinished)
     def _leave_filter(self) -> None:
         self.table.focus()
 
-    def action_metric(self, way: int) -> None:
+    def action_metric(self, direction: int) -> None:
         if self.snapshot is None:
             return
-        metrics = telling(self.snapshot.metrics)
+        metrics = quality_metrics(self.snapshot.metrics)
         if metrics:
             present = self.snapshot.query.metric
-            index = metrics.index(present) + way if present in metrics else 0
-            self.ask_for(replace(self.session.query, metric=metrics[index % len(metrics)]))
+            index = metrics.index(present) + direction if present in metrics else 0
+            self.set_query(replace(self.session.query, metric=metrics[index % len(metrics)]))
 
     # The order
 
@@ -106,8 +106,8 @@ class QueryScreen(EditScreen[Snapshot]):
         sorts = dict.fromkeys(column.sort for column in self.columns if column.sort is not None)
         metric = self.snapshot.query.metric
         smoothed = [f"smooth({metric})"] if metric is not None else []
-        choices = [(sort, reads(sort)) for sort in [*sorts, *smoothed, "created"]]
-        self.app.push_screen(Choice("sort by", choices, chosen=self.snapshot.query.sort), self._sort_by)
+        choices = [(sort, describe_sort(sort)) for sort in [*sorts, *smoothed, "created"]]
+        self.app.push_screen(Picker("sort by", choices, chosen=self.snapshot.query.sort), self._sort_by)
 
     def _sort_by(self, sort: str | None) -> None:
         """Sort by a column; by the one that it is sorted by already, the other way round."""
@@ -120,7 +120,7 @@ class QueryScreen(EditScreen[Snapshot]):
         metric = self.snapshot.query.metric
         is_best_high = metric is not None and self.snapshot.metrics[metric] == "max" and sort == f"smooth({metric})"
         descending = is_best_high if column is None else column.descending_first
-        self.ask_for(replace(self.session.query, sort=sort, descending=descending))
+        self.set_query(replace(self.session.query, sort=sort, descending=descending))
 
     @on(RunsTable.HeadingClicked)
     def _sort_by_heading(self, event: RunsTable.HeadingClicked) -> None:
@@ -133,7 +133,7 @@ class QueryScreen(EditScreen[Snapshot]):
     def action_reverse(self) -> None:
         if self.snapshot is not None:
             now = self.snapshot.query
-            self.ask_for(replace(self.session.query, sort=now.sort, descending=not now.descending))
+            self.set_query(replace(self.session.query, sort=now.sort, descending=not now.descending))
 
     # Groups
 
@@ -141,60 +141,64 @@ class QueryScreen(EditScreen[Snapshot]):
         if self.snapshot is None:
             return
         grouped, differing = self.session.query.group, self.snapshot.differing
-        choices = [(_NONE, "no groups: every run for itself")] if grouped else []
+        choices = [(_NO_GROUPS, "no groups: every run for itself")] if grouped else []
         if "seed" in differing and len(differing) > 1:
-            choices.append((_SETUPS, "set-ups: runs that differ by their seed alone"))
+            choices.append((_BY_SETUP, "set-ups: runs that differ by their seed alone"))
         keys = [*grouped, *(key for key in differing if key not in grouped)]
-        choices += [(f"by {key}", f"{'without ' if key in grouped else ''}{reads(key)}") for key in keys]
-        self.app.push_screen(Choice("group by", choices), self._group_by)
+        choices += [(f"by {key}", f"{'without ' if key in grouped else ''}{describe_sort(key)}") for key in keys]
+        self.app.push_screen(Picker("group by", choices), self._group_by)
 
     def _group_by(self, choice: str | None) -> None:
         """Add a key to those that are grouped by, or take it away."""
         if choice is None or self.snapshot is None:
             return
         grouped = self.session.query.group
-        if choice == _NONE:
+        if choice == _NO_GROUPS:
             grouped = ()
-        elif choice == _SETUPS:
+        elif choice == _BY_SETUP:
             grouped = tuple(key for key in (*grouped, *self.snapshot.differing) if key != "seed")
         elif (key := choice.removeprefix("by ")) in grouped:
             grouped = tuple(other for other in grouped if other != key)
         else:
             grouped = (*grouped, key)
         grouped = tuple(dict.fromkeys(grouped))
-        self.ask_for(replace(self.session.query, group=grouped, opened=frozenset()))
+        self.set_query(replace(self.session.query, group=grouped, opened=frozenset()))
 
     # Columns
 
     def action_columns(self) -> None:
         if self.columns:
             chosen = self.table.columns[self.table.column].id
-            self.app.push_screen(ColumnsDialog(self.columns, self.session.layout, chosen=chosen), self._lay_out)
+            self.app.push_screen(
+                ColumnsDialog(self.columns, self.session.layout, chosen=chosen), self._apply_column_layout
+            )
 
-    def _lay_out(self, layout: Layout | None) -> None:
+    def _apply_column_layout(self, layout: ColumnLayout | None) -> None:
         if layout is not None:
             self.session.layout = layout
             self.show_table()
 
-    def action_move_column(self, way: int) -> None:
+    def action_move_column(self, direction: int) -> None:
         shown = list(self.table.columns)
         here = self.table.column
-        there = here + way
+        there = here + direction
         if here > 0 and 0 < there < len(shown):
             order = [column.id for column in self.columns]
             column, neighbour = shown[here].id, shown[there].id
             order.remove(column)
-            order.insert(order.index(neighbour) + (way > 0), column)
-            self._lay_out(replace(self.session.layout, order=tuple(order)))
+            order.insert(order.index(neighbour) + (direction > 0), column)
+            self._apply_column_layout(replace(self.session.layout, order=tuple(order)))
 
     def action_widen(self, cells: int) -> None:
         if self.table.columns:
             column = self.table.columns[self.table.column]
-            width = max(NARROWEST, min(column.width + cells, WIDEST))
-            self._lay_out(replace(self.session.layout, widths={**self.session.layout.widths, column.id: width}))
+            width = max(MIN_COLUMN_WIDTH, min(column.width + cells, MAX_COLUMN_WIDTH))
+            self._apply_column_layout(
+                replace(self.session.layout, widths={**self.session.layout.widths, column.id: width})
+            )
 
     def action_hide(self) -> None:
         layout = self.session.layout
         if self.table.column:
             column = self.table.columns[self.table.column].id
-            self._lay_out(replace(layout, hidden=layout.hidden | {column}, shown=layout.shown - {column}))
+            self._apply_column_layout(replace(layout, hidden=layout.hidden | {column}, shown=layout.shown - {column}))

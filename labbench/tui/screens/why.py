@@ -15,38 +15,38 @@ from textual.widgets import Static
 
 from labbench import text
 from labbench.filters import parser
-from labbench.metrics import telling
+from labbench.metrics import quality_metrics
 from labbench.records import Goal
 from labbench.store.reader import Reader
-from labbench.tui.clipboard import Rows
+from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import DataScreen
 from labbench.tui.session import Session
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.analysis import Answer
 
-_MARKS = re.compile("★|[●─]+|[█▏▎▍▌▋▊▉]+")
+_FIGURE_MARKS = re.compile("★|[●─]+|[█▏▎▍▌▋▊▉]+")
 _EMPTY = "no run has ended yet\n\nas runs end, this screen says which set-up is best, how sure that is, and why"
 
-_WEIGHING = "weighing the runs …"
+_LOADING_MESSAGE = "weighing the runs …"
 """Until the first answer is there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reasons:
+class WhyState:
     """An answer and what it was asked about."""
 
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     answer: Answer | None = None
-    about: object = None
+    cache_key: object = None
     """Another one when the runs may say something else."""
 
 
-class WhyScreen(DataScreen[Reasons]):
+class WhyScreen(DataScreen[WhyState]):
     """Which set-up is best, and why."""
 
     screen_name = "why"
-    foremost = ("metric(1)", "copy", "scroll(1)")
+    primary_actions = ("metric(1)", "copy", "scroll(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "metric(1)", "metric", tooltip="Ask about the next metric"),
         Binding("M", "metric(-1)", "metric before", show=False, tooltip="Ask about the metric before"),
@@ -57,30 +57,30 @@ class WhyScreen(DataScreen[Reasons]):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._reasons = Reasons()
+        self._why_state = WhyState()
         self._metric: str | None = None
 
     def compose_body(self) -> ComposeResult:
         with VerticalScroll(id="why"):
-            yield Static(Content.styled(_WEIGHING, "$secondary"), id="why-text", markup=False)
+            yield Static(Content.styled(_LOADING_MESSAGE, "$secondary"), id="why-text", markup=False)
 
     def on_mount(self) -> None:
         self._box = self.query_one("#why", VerticalScroll)
         self._box.focus()
 
-    def ask(self) -> Callable[[], Reasons]:
-        path, query, known, metric = self.session.path, self.session.query, self._reasons, self._metric
+    def prepare_read(self) -> Callable[[], WhyState]:
+        path, query, known, metric = self.session.path, self.session.query, self._why_state, self._metric
 
-        def read() -> Reasons:
+        def read() -> WhyState:
             if not path.exists():
-                return Reasons()
+                return WhyState()
             with Reader(path) as reader:
-                return _read(reader, query.expression, metric or query.metric, known)
+                return _read_answer(reader, query.expression, metric or query.metric, known)
 
         return read
 
-    def show(self, answer: Reasons) -> None:
-        self._reasons = answer
+    def show(self, answer: WhyState) -> None:
+        self._why_state = answer
         found = answer.answer
         about = self.session.query.expression.strip()
         self._box.border_title = Content.assemble(
@@ -90,24 +90,26 @@ class WhyScreen(DataScreen[Reasons]):
         self.query_one("#why-text", Static).update(self._content())
 
     def on_resize(self) -> None:
-        if self.is_mounted and self._reasons.answer is not None:
+        if self.is_mounted and self._why_state.answer is not None:
             self.query_one("#why-text", Static).update(self._content())
 
     def _content(self) -> Content:
-        answer = self._reasons.answer
+        answer = self._why_state.answer
         if answer is None:
             return Content.styled(_EMPTY, "$secondary")
         from labbench.reports.sentences import sentences
 
         first, *rest = (text.clean(line) for line in sentences(answer))
         lines = [Content.styled(first, "bold $foreground"), *(Content(line) for line in rest)]
-        return Content("\n").join([*lines, *_figures(answer, self._box.scrollable_content_region.width)])
+        return Content("\n").join([*lines, *_figure_lines(answer, self._box.scrollable_content_region.width)])
 
-    def action_metric(self, way: int) -> None:
-        metrics = telling(self._reasons.metrics)
+    def action_metric(self, direction: int) -> None:
+        metrics = quality_metrics(self._why_state.metrics)
         if metrics:
-            present = self._reasons.answer.metric if self._reasons.answer else metrics[0]
-            self._metric = metrics[(metrics.index(present) + way) % len(metrics)] if present in metrics else metrics[0]
+            present = self._why_state.answer.metric if self._why_state.answer else metrics[0]
+            self._metric = (
+                metrics[(metrics.index(present) + direction) % len(metrics)] if present in metrics else metrics[0]
+            )
             self.session.query = replace(self.session.query, metric=self._metric)
             self.read()
 
@@ -115,7 +117,7 @@ class WhyScreen(DataScreen[Reasons]):
         self.app.copy_to_clipboard(self._content().plain)
         self.notify("copied: the answer", markup=False, timeout=2)
 
-    def view(self) -> Callable[[], Rows]:
+    def view(self) -> Callable[[], TableRows]:
         rows = [[line] for line in self._content().plain.splitlines()]
         return lambda: rows
 
@@ -126,49 +128,49 @@ class WhyScreen(DataScreen[Reasons]):
         self.app.switch_mode("runs")
 
 
-def _read(reader: Reader, expression: str, metric: str | None, known: Reasons) -> Reasons:
+def _read_answer(reader: Reader, expression: str, metric: str | None, known: WhyState) -> WhyState:
     """The answer for the runs that fit; the one that is known as long as no run has come or ended."""
     shown = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(shown)
-    names = telling(metrics)
+    names = quality_metrics(metrics)
     if not names:
-        return Reasons(metrics)
+        return WhyState(metrics)
     chosen = metric if metric in names else names[0]
     counts = tuple(reader.status_counts(shown).items())
     about = (expression, chosen, metrics[chosen], counts)
-    if about == known.about:
+    if about == known.cache_key:
         return known
     from labbench.analysis import observe, why  # numpy and more, half a second
 
     observations = observe(reader.runs(shown, summaries=[chosen, "time/compute_s"]), chosen, metrics[chosen])
-    return Reasons(metrics, why(observations, chosen, metrics[chosen]) if observations else None, about)
+    return WhyState(metrics, why(observations, chosen, metrics[chosen]) if observations else None, about)
 
 
-def _figures(answer: Answer, columns: int) -> list[Content]:
+def _figure_lines(answer: Answer, columns: int) -> list[Content]:
     """The figures under the words."""
-    from labbench.reports.tables import other_tables, setups_table, sheet_lines
+    from labbench.reports.tables import other_tables, setups_table, table_lines
     from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
 
     setups, others = setups_table(answer), other_tables(answer, None)
-    lines = _titled(setups.title, sheet_lines(setups, columns - 2)) if setups else []
-    lines += _titled("where the variance comes from", importance_lines(answer))
+    lines = _section_lines(setups.title, table_lines(setups, columns - 2)) if setups else []
+    lines += _section_lines("where the variance comes from", importance_lines(answer))
     for parameter in answer.parameters:
         title = f"{text.clean(parameter.name)}   {text.clean(answer.metric)}, mean over the rest, {scale_line(answer)}"
-        lines += _titled(title, effect_lines(answer, parameter, columns))
+        lines += _section_lines(title, effect_lines(answer, parameter, columns))
     for table in others:
-        lines += _titled(table.title, sheet_lines(table, columns - 2))
+        lines += _section_lines(table.title, table_lines(table, columns - 2))
     return lines
 
 
-def _titled(title: str, lines: Sequence[str]) -> list[Content]:
+def _section_lines(title: str, lines: Sequence[str]) -> list[Content]:
     if not lines:
         return []
-    return [Content(""), Content.styled(title, "bold $secondary"), *(_lit(line) for line in lines)]
+    return [Content(""), Content.styled(title, "bold $secondary"), *(_colour_marks(line) for line in lines)]
 
 
-def _lit(line: str) -> Content:
+def _colour_marks(line: str) -> Content:
     """A figure's marks in colour: bars, means, and the star of the best."""
     content = Content(line)
-    for found in _MARKS.finditer(line):
+    for found in _FIGURE_MARKS.finditer(line):
         content = content.stylize("bold $accent" if found[0] == "★" else "$primary", *found.span())
     return content

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from labbench import text
 from labbench.metrics import is_axis, metric_rank
 from labbench.records import Goal, RunRecord, default_goal
-from labbench.text import show_setting
-from labbench.tui.groups import Group
+from labbench.text import format_setting_cell
+from labbench.tui.groups import RunGroup
 
-_WIDEST = 28
-
-
-_WIDEST_NAME = 48
+_MAX_WIDTH = 28
 
 
-_BEST_COLUMNS = 8
+_MAX_NAME_WIDTH = 48
+
+
+_MAX_BEST_COLUMNS = 8
 """How many metrics have a column when nobody has chosen."""
 
 
@@ -26,7 +26,7 @@ SPARK_CELLS = 10
 
 
 @dataclass(slots=True)
-class Column:
+class RunColumn:
     """One column: its title, what it sorts by, and the text of a run's cell.
 
     It is as wide as what it has shown so far: it grows, but never jumps back while somebody scrolls.
@@ -38,7 +38,7 @@ class Column:
     sort: str | None
     """What the store sorts by: `name`, a config key, `best(val/loss)`; None where it cannot."""
     cell: Callable[[RunRecord], str]
-    of_group: Callable[[Group], str] = lambda group: ""
+    group_cell: Callable[[RunGroup], str] = lambda group: ""
     numeric: bool = True
     """Aligned at the decimal point, title to the right; otherwise both to the left."""
     words: bool = False
@@ -51,25 +51,25 @@ class Column:
     """In a colour that stands back."""
     optional: bool = False
     """Shown only where somebody has chosen it."""
-    widest: int = _WIDEST
+    max_width: int = _MAX_WIDTH
     before_point: int = 0
     behind_point: int = 0
     longest: int = 0
     fixed_width: int | None = None
     """As somebody has set it."""
 
-    def learn(self, cells: Iterable[str]) -> None:
+    def widen_for(self, cells: Iterable[str]) -> None:
         """Grow to these cells."""
         for cell in cells:
             if self.words and cell and cell[0] not in "-0123456789":
                 self.numeric = False
             if self.numeric:
-                whole, rest = text.split_at_point(cell)
+                whole, rest = text.split_at_decimal_point(cell)
                 self.before_point = max(self.before_point, len(whole))
                 self.behind_point = max(self.behind_point, len(rest))
-            self.longest = max(self.longest, text.width(cell))
+            self.longest = max(self.longest, text.cell_width(cell))
 
-    def grow_to(self, other: Column) -> None:
+    def widen_to(self, other: RunColumn) -> None:
         """Be at least as wide as another column."""
         self.before_point = max(self.before_point, other.before_point)
         self.behind_point = max(self.behind_point, other.behind_point)
@@ -81,22 +81,22 @@ class Column:
         if self.fixed_width is not None:
             return self.fixed_width
         content = max(self.longest, self.before_point + self.behind_point)
-        return max(min(text.width(self.title), self.widest), min(content, self.widest))
+        return max(min(text.cell_width(self.title), self.max_width), min(content, self.max_width))
 
-    def fitted(self, cell: str) -> str:
+    def fit_cell(self, cell: str) -> str:
         """A cell in exactly `width` cells."""
         if not self.numeric:
-            return text.fit(cell, self.width)
-        whole, rest = text.split_at_point(cell)
-        return text.fit(whole + rest.ljust(self.behind_point), self.width, right=True)
+            return text.fit_to_width(cell, self.width)
+        whole, rest = text.split_at_decimal_point(cell)
+        return text.fit_to_width(whole + rest.ljust(self.behind_point), self.width, right=True)
 
     def heading(self) -> str:
         """The title in exactly `width` cells."""
-        return text.fit(self.title, self.width, right=self.numeric)
+        return text.fit_to_width(self.title, self.width, right=self.numeric)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ColumnLayout:
     """What somebody has chosen: columns by their ids."""
 
     order: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class Layout:
     """Optional ones."""
     widths: Mapping[str, int] = field(default_factory=dict)
 
-    def arrange(self, columns: Sequence[Column]) -> list[Column]:
+    def arrange(self, columns: Sequence[RunColumn]) -> list[RunColumn]:
         """All columns in order, in their widths. A new one stands behind its neighbour; the name stays first."""
         for column in columns:
             column.fixed_width = self.widths.get(column.id)
@@ -119,7 +119,7 @@ class Layout:
                 arranged.insert(arranged.index(before) + 1 if before else 0, column)
         return sorted(arranged, key=lambda column: column.id != "name")
 
-    def shows(self, column: Column) -> bool:
+    def is_shown(self, column: RunColumn) -> bool:
         """Whether a column is on the screen."""
         if column.optional:
             return column.id in self.shown
@@ -127,47 +127,53 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class ColumnContext:
     """What the columns are made from."""
 
     differing: Sequence[str] = ()
     constant: Sequence[str] = ()
     metric: str | None = None
     metrics: Mapping[str, Goal] = field(default_factory=dict)
-    grouped: Sequence[str] = ()
+    group_keys: Sequence[str] = ()
     """Config keys that runs are grouped by."""
-    tagged: bool = False
-    noted: bool = False
+    has_tags: bool = False
+    has_notes: bool = False
     baseline: RunRecord | None = None
-    sparks: Mapping[str, str] = field(default_factory=dict)
+    sparklines: Mapping[str, str] = field(default_factory=dict)
     """The curve of the metric in a few cells, by run."""
 
 
-def run_columns(contents: Contents) -> list[Column]:
+def run_columns(contents: ColumnContext) -> list[RunColumn]:
     """The columns beside a run's status: its name, the metric on the chart, the settings that differ, its time.
 
     Then the best values of the other metrics, those that say how good a run is (val, test) before the rest.
     """
     metric, metrics = contents.metric, contents.metrics
     columns = [
-        Column(
-            "name", "name", "name", lambda run: text.clean(run.name), Group.label, numeric=False, widest=_WIDEST_NAME
+        RunColumn(
+            "name",
+            "name",
+            "name",
+            lambda run: text.clean(run.name),
+            RunGroup.label,
+            numeric=False,
+            max_width=_MAX_NAME_WIDTH,
         )
     ]
-    if contents.grouped:
-        columns.append(Column("n", "n", None, lambda run: "", lambda group: str(len(group.keys))))
+    if contents.group_keys:
+        columns.append(RunColumn("n", "n", None, lambda run: "", lambda group: str(len(group.keys))))
     if metric is not None:
         columns += _metric_columns(metric, metrics.get(metric) or default_goal(metric), contents)
     columns += [_setting_column(key) for key in contents.differing]
     columns += [_setting_column(key, optional=True) for key in contents.constant]
     others = sorted((name for name in metrics if name != metric and not is_axis(name)), key=metric_rank)
     for rank, name in enumerate(others):
-        columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _BEST_COLUMNS))
+        columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _MAX_BEST_COLUMNS))
     columns += [_last_column(name, metrics[name]) for name in metrics if name != metric]
-    columns.append(Column("took", "took", "seconds", lambda run: text.duration(run.seconds)))
-    columns.append(Column("age", "age", "started", _age, descending_first=True))
-    columns.append(_words_column("tags", "tag", lambda run: " ".join(run.tags), optional=not contents.tagged))
-    columns.append(_words_column("note", None, lambda run: run.note, optional=not contents.noted))
+    columns.append(RunColumn("took", "took", "seconds", lambda run: text.format_duration(run.seconds)))
+    columns.append(RunColumn("age", "age", "started", _age_cell, descending_first=True))
+    columns.append(_words_column("tags", "tag", lambda run: " ".join(run.tags), optional=not contents.has_tags))
+    columns.append(_words_column("note", None, lambda run: run.note, optional=not contents.has_notes))
     columns.append(_words_column("experiment", "experiment", lambda run: run.experiment))
     columns.append(_words_column("status", "status", lambda run: run.status))
     columns.append(_words_column("key", "key", lambda run: run.key))
@@ -176,97 +182,99 @@ def run_columns(contents: Contents) -> list[Column]:
     return columns
 
 
-def _metric_columns(metric: str, goal: Goal, contents: Contents) -> list[Column]:
+def _metric_columns(metric: str, goal: Goal, contents: ColumnContext) -> list[RunColumn]:
     """Of the metric on the chart: last, best, its spread or its distance, where it was best, its curve."""
     last, best = _last_column(metric, goal), _best_column(metric, goal, title="best")
     last.id, last.title, last.optional = "metric:last", text.clean(metric), False
     best.id = "metric:best"
     columns = [last, best]
-    if contents.grouped:
-        spread = _of_mean(f"best({metric})", "spread")
-        columns.append(Column("metric:spread", "±", None, lambda run: "", spread))
+    if contents.group_keys:
+        spread = _mean_cell(f"best({metric})", "spread")
+        columns.append(RunColumn("metric:spread", "±", None, lambda run: "", spread))
     if contents.baseline is not None:
         columns.append(_delta_column(metric, goal, contents.baseline))
-    columns.append(Column("metric:step", "@", None, _best_step_of(metric, goal)))
-    columns.append(_spark_column(contents.sparks))
+    columns.append(RunColumn("metric:step", "@", None, _best_step_cell(metric, goal)))
+    columns.append(_spark_column(contents.sparklines))
     return columns
 
 
-def _spark_column(sparks: Mapping[str, str]) -> Column:
+def _spark_column(sparks: Mapping[str, str]) -> RunColumn:
     def cell(run: RunRecord) -> str:
         return sparks.get(run.key, "")
 
-    return Column("metric:spark", "curve", None, cell, numeric=False, is_quiet=True, longest=SPARK_CELLS)
+    return RunColumn("metric:spark", "curve", None, cell, numeric=False, is_quiet=True, longest=SPARK_CELLS)
 
 
-def _best_column(metric: str, goal: Goal, *, title: str, optional: bool = False) -> Column:
+def _best_column(metric: str, goal: Goal, *, title: str, optional: bool = False) -> RunColumn:
     sort = f"best({metric})"
-    return Column(
+    return RunColumn(
         f"best:{metric}",
         title,
         sort,
-        lambda run: text.number(best_of(run, metric, goal)),
-        _of_mean(sort, "mean"),
+        lambda run: text.format_number(best_value(run, metric, goal)),
+        _mean_cell(sort, "mean"),
         descending_first=goal == "max",
         best_of=metric,
         optional=optional,
     )
 
 
-def _last_column(metric: str, goal: Goal) -> Column:
+def _last_column(metric: str, goal: Goal) -> RunColumn:
     def cell(run: RunRecord) -> str:
         summary = run.summary.get(metric)
-        return "" if summary is None else text.number(summary.last)
+        return "" if summary is None else text.format_number(summary.last)
 
-    return Column(
+    return RunColumn(
         f"last:{metric}",
         f"last {text.clean(metric)}",
         f"last({metric})",
         cell,
-        _of_mean(f"last({metric})", "mean"),
+        _mean_cell(f"last({metric})", "mean"),
         descending_first=goal == "max",
         optional=True,
     )
 
 
-def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> Column:
-    reference = best_of(baseline, metric, goal)
+def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> RunColumn:
+    reference = best_value(baseline, metric, goal)
 
     def cell(run: RunRecord) -> str:
         if run.key == baseline.key:
             return "base"
-        return delta(best_of(run, metric, goal), reference, goal)
+        return format_delta(best_value(run, metric, goal), reference, goal)
 
-    return Column("metric:delta", "Δ best", None, cell, numeric=False)
+    return RunColumn("metric:delta", "Δ best", None, cell, numeric=False)
 
 
-def _of_mean(heading: str, part: str) -> Callable[[Group], str]:
+def _mean_cell(heading: str, part: str) -> Callable[[RunGroup], str]:
     """The mean or the spread of a group under a heading."""
 
-    def cell(group: Group) -> str:
+    def cell(group: RunGroup) -> str:
         mean = group.means.get(heading)
-        return "" if mean is None else text.number(getattr(mean, part))
+        return "" if mean is None else text.format_number(getattr(mean, part))
 
     return cell
 
 
-def best_of(run: RunRecord, metric: str, goal: Goal) -> float | None:
+def best_value(run: RunRecord, metric: str, goal: Goal) -> float | None:
     """The best value of a metric of a run."""
     summary = run.summary.get(metric)
     return None if summary is None else summary.best(goal)[0]
 
 
-def delta(value: float | None, reference: float | None, goal: Goal) -> str:
+def format_delta(value: float | None, reference: float | None, goal: Goal) -> str:
     """How far a value is from another, ▲ where it is better and ▼ where it is worse; "" where one is missing."""
     if value is None or reference is None:
         return ""
     if value == reference:
         return "= 0"
     is_better = (value < reference) == (goal == "min")
-    return f"{'▲' if is_better else '▼'} {'+' if value > reference else '−'}{text.number(abs(value - reference))}"
+    return (
+        f"{'▲' if is_better else '▼'} {'+' if value > reference else '−'}{text.format_number(abs(value - reference))}"
+    )
 
 
-def _best_step_of(metric: str, goal: Goal) -> Callable[[RunRecord], str]:
+def _best_step_cell(metric: str, goal: Goal) -> Callable[[RunRecord], str]:
     def cell(run: RunRecord) -> str:
         summary = run.summary.get(metric)
         step = None if summary is None else summary.best(goal)[1]
@@ -275,22 +283,22 @@ def _best_step_of(metric: str, goal: Goal) -> Callable[[RunRecord], str]:
     return cell
 
 
-def _setting_column(key: str, *, optional: bool = False) -> Column:
+def _setting_column(key: str, *, optional: bool = False) -> RunColumn:
     def cell(run: RunRecord) -> str:
-        return show_setting(run.config[key]) if key in run.config else ""
+        return format_setting_cell(run.config[key]) if key in run.config else ""
 
-    def of_group(group: Group) -> str:
-        return show_setting(group.settings[key]) if group.settings.get(key) is not None else ""
+    def of_group(group: RunGroup) -> str:
+        return format_setting_cell(group.settings[key]) if group.settings.get(key) is not None else ""
 
-    return Column(f"config:{key}", text.clean(key), key, cell, of_group, words=True, optional=optional)
+    return RunColumn(f"config:{key}", text.clean(key), key, cell, of_group, words=True, optional=optional)
 
 
 def _words_column(
     title: str, sort: str | None, words: Callable[[RunRecord], str | None], *, optional: bool = True
-) -> Column:
-    return Column(title, title, sort, lambda run: text.clean(words(run) or ""), numeric=False, optional=optional)
+) -> RunColumn:
+    return RunColumn(title, title, sort, lambda run: text.clean(words(run) or ""), numeric=False, optional=optional)
 
 
-def _age(run: RunRecord) -> str:
+def _age_cell(run: RunRecord) -> str:
     since = run.started if run.started is not None else run.created
-    return text.age(time.time() - since) if since else ""
+    return text.format_age(time.time() - since) if since else ""

@@ -13,20 +13,20 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from labbench.tui.widgets.columns import Column, Layout
+from labbench.tui.widgets.columns import ColumnLayout, RunColumn
 
-NARROWEST, WIDEST = 3, 120
+MIN_COLUMN_WIDTH, MAX_COLUMN_WIDTH = 3, 120
 """Cells that a column may have."""
 
 
-class _Finder(Input):
+class _SearchInput(Input):
     """Takes every character but the space, which is a key of the dialog."""
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
         return key != "space" and super().check_consume_key(key, character)
 
 
-class ColumnsDialog(ModalScreen[Layout | None]):
+class ColumnsDialog(ModalScreen[ColumnLayout | None]):
     """Answers with the new layout, or None."""
 
     DEFAULT_CSS = """
@@ -52,19 +52,19 @@ class ColumnsDialog(ModalScreen[Layout | None]):
         Binding("ctrl+r", "reset", "As at first", show=False, priority=True),
     ]
 
-    def __init__(self, columns: Sequence[Column], layout: Layout, *, chosen: str) -> None:
+    def __init__(self, columns: Sequence[RunColumn], layout: ColumnLayout, *, chosen: str) -> None:
         """`columns`: all there are, as they are arranged; `chosen` is the id highlighted at first."""
         super().__init__()
         self._columns = list(columns)
-        self._shown = {column.id for column in columns if layout.shows(column)}
+        self._shown_ids = {column.id for column in columns if layout.is_shown(column)}
         self._widths = dict(layout.widths)
         self._chosen = chosen
-        self._is_moved = bool(layout.order)
+        self._is_reordered = bool(layout.order)
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = Content("columns")
-            yield _Finder(placeholder="type to find", compact=True)
+            yield _SearchInput(placeholder="type to find", compact=True)
             yield OptionList(compact=True)
             keys = "␣ show or hide   shift+↑↓ move   ←→ narrower, wider   ctrl+r as at first   ⏎ done"
             yield Static(Content(keys))
@@ -90,25 +90,25 @@ class ColumnsDialog(ModalScreen[Layout | None]):
         ids = [column.id for column in fitting]
         self._list.highlighted = ids.index(self._chosen) if self._chosen in ids else 0 if fitting else None
 
-    def _line(self, column: Column) -> Content:
-        is_shown = column.id in self._shown
+    def _line(self, column: RunColumn) -> Content:
+        is_shown = column.id in self._shown_ids
         width = f"  {self._widths[column.id]} wide" if column.id in self._widths else ""
         colour = "$foreground" if is_shown else "$secondary"
         return Content.assemble(("✓ " if is_shown else "  ", "$success"), (column.title, colour), (width, "$secondary"))
 
-    def _current(self) -> Column | None:
+    def _current(self) -> RunColumn | None:
         index = self._list.highlighted
         if index is None:
             return None
         return self._columns[int(self._list.get_option_at_index(index).id or 0)]
 
-    def action_step(self, way: int) -> None:
-        if way > 0:
+    def action_step(self, direction: int) -> None:
+        if direction > 0:
             self._list.action_cursor_down()
         else:
             self._list.action_cursor_up()
 
-    def _change(self, column: Column | None) -> None:
+    def _refresh_list(self, column: RunColumn | None) -> None:
         """Show the list anew, with the cursor where it was."""
         if column is not None:
             self._chosen = column.id
@@ -117,37 +117,37 @@ class ColumnsDialog(ModalScreen[Layout | None]):
     def action_show_or_hide(self) -> None:
         column = self._current()
         if column is not None and column.id != "name":
-            self._shown ^= {column.id}
-        self._change(column)
+            self._shown_ids ^= {column.id}
+        self._refresh_list(column)
 
-    def action_move(self, way: int) -> None:
+    def action_move(self, direction: int) -> None:
         column = self._current()
         if column is None or column.id == "name":
             return
         here = self._columns.index(column)
-        there = max(1, min(here + way, len(self._columns) - 1))
+        there = max(1, min(here + direction, len(self._columns) - 1))
         self._columns.insert(there, self._columns.pop(here))
-        self._is_moved = True
-        self._change(column)
+        self._is_reordered = True
+        self._refresh_list(column)
 
     def action_widen(self, cells: int) -> None:
         column = self._current()
         if column is not None:
             width = self._widths.get(column.id, column.width) + cells
-            self._widths[column.id] = max(NARROWEST, min(width, WIDEST))
-        self._change(column)
+            self._widths[column.id] = max(MIN_COLUMN_WIDTH, min(width, MAX_COLUMN_WIDTH))
+        self._refresh_list(column)
 
     def action_reset(self) -> None:
-        self.dismiss(Layout())
+        self.dismiss(ColumnLayout())
 
     def action_take(self) -> None:
         optional = {column.id for column in self._columns if column.optional}
         everything = {column.id for column in self._columns}
         self.dismiss(
-            Layout(
-                order=tuple(column.id for column in self._columns) if self._is_moved else (),
-                hidden=frozenset(everything - optional - self._shown),
-                shown=frozenset(optional & self._shown),
+            ColumnLayout(
+                order=tuple(column.id for column in self._columns) if self._is_reordered else (),
+                hidden=frozenset(everything - optional - self._shown_ids),
+                shown=frozenset(optional & self._shown_ids),
                 widths=self._widths,
             )
         )

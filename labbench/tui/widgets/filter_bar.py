@@ -45,18 +45,18 @@ class FilterBar(Horizontal):
             self.expression = expression
             super().__init__()
 
-    class Left(Message):
+    class EditingFinished(Message):
         """The person is done with the filter."""
 
-    class Begun(Message):
+    class EditingStarted(Message):
         """The person has begun to write a filter: the words it may be made of are wanted."""
 
     def __init__(self, expression: str = "") -> None:
         super().__init__()
         self._marker = _ErrorMarker()
         self._before = self._expression = expression
-        self._offers: tuple[int, list[str]] = (0, [])
-        self._offered = -1
+        self._completions: tuple[int, list[str]] = (0, [])
+        self._completion_index = -1
         self.words = Vocabulary()
         """What a filter may be made of."""
 
@@ -84,7 +84,7 @@ class FilterBar(Horizontal):
         """Give the keyboard to the filter."""
         self._before = self.input.value
         self.input.focus()
-        self.post_message(self.Begun())
+        self.post_message(self.EditingStarted())
 
     def action_leave(self) -> None:
         """Go back to the runs, unless there is an error to mend."""
@@ -99,47 +99,47 @@ class FilterBar(Horizontal):
 
     def _leave(self) -> None:
         self.remove_class("-offering")
-        self.post_message(self.Left())
+        self.post_message(self.EditingFinished())
 
-    def action_complete(self, way: int) -> None:
+    def action_complete(self, direction: int) -> None:
         """Put the next of the words that are offered into the filter."""
-        start, offers = self._offers
+        start, offers = self._completions
         if offers:
-            self._offered = (self._offered + way) % len(offers)
+            self._completion_index = (self._completion_index + direction) % len(offers)
             with self.prevent(Input.Changed):
-                self.input.value = self.input.value[:start] + offers[self._offered]
+                self.input.value = self.input.value[:start] + offers[self._completion_index]
                 self.input.cursor_position = len(self.input.value)
             self._read_expression()
-            self._show_offers()
+            self._show_completion_line()
 
-    def offer(self, words: Vocabulary | None = None) -> None:
+    def show_completions(self, words: Vocabulary | None = None) -> None:
         """Show what may come next, of these words."""
         if words is not None:
             self.words = words
         at_end = self.input.cursor_position == len(self.input.value)
-        self._offers, self._offered = complete(self.input.value, self.words) if at_end else (0, []), -1
-        self._show_offers()
+        self._completions, self._completion_index = complete(self.input.value, self.words) if at_end else (0, []), -1
+        self._show_completion_line()
 
-    def _show_offers(self) -> None:
-        start, offers = self._offers
+    def _show_completion_line(self) -> None:
+        start, offers = self._completions
         wrong = self._marker.position  # a word that is not finished is no error yet
         can_go_on = wrong is None or wrong >= start
         self.set_class(bool(offers) and can_go_on and self.input.has_focus, "-offering")
         place = max(0, self.query_one("#filter-label").outer_size.width + start - round(self.input.scroll_x))
         line, room = Content(""), self.size.width - place - 4
-        for index in range(max(0, self._offered), len(offers)):
+        for index in range(max(0, self._completion_index), len(offers)):
             word = text.clean(offers[index])
-            if line.cell_length + text.width(word) > room:
+            if line.cell_length + text.cell_width(word) > room:
                 line += Content.styled("…", "$secondary")
                 break
-            line += Content.styled(word, "bold $primary" if index == self._offered else "$foreground") + "   "
+            line += Content.styled(word, "bold $primary" if index == self._completion_index else "$foreground") + "   "
         hint = self.query_one("#filter-hint", Static)
         hint.update(line)
         hint.styles.offset = (place, 1)
 
-    def say(self, found: str) -> None:
+    def show_summary(self, summary: str) -> None:
         """Say what the filter lets through, and in which order."""
-        self.query_one("#filter-found", Static).update(Content(found))
+        self.query_one("#filter-found", Static).update(Content(summary))
 
     @property
     def input(self) -> Input:
@@ -149,28 +149,28 @@ class FilterBar(Horizontal):
         event.stop()
         self._read_expression()
         if self.input.has_focus:
-            self.offer()
+            self.show_completions()
 
     def _read_expression(self) -> None:
         expression = self.input.value
         try:
             parser.parse(expression)
         except FilterError as error:
-            self._point_at(error)
+            self._show_parse_error(error)
         else:
             self._marker.position = None
             self.remove_class("-wrong")
             self.post_message(self.Changed(expression))
         self.input.refresh()
 
-    def _point_at(self, error: FilterError) -> None:
+    def _show_parse_error(self, error: FilterError) -> None:
         """Say the error on the line below, beginning under the place that cannot be read where there is room."""
         self._marker.position = error.position
-        said = text.fit(text.clean(error.message), min(text.width(error.message), self.size.width - 2))
+        said = text.fit_to_width(text.clean(error.message), min(text.cell_width(error.message), self.size.width - 2))
         place = self.query_one("#filter-label").outer_size.width + error.position - round(self.input.scroll_x)
         box = self.query_one("#filter-error", Static)
         box.update(Content(said))
-        box.styles.offset = (max(0, min(place, self.size.width - text.width(said) - 2)), 1)
+        box.styles.offset = (max(0, min(place, self.size.width - text.cell_width(said) - 2)), 1)
         self.add_class("-wrong")
 
 

@@ -12,7 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from labbench import text
-from labbench.text import show_setting
+from labbench.text import format_setting_cell
 
 
 class ConstantLine(Static):
@@ -24,20 +24,20 @@ class ConstantLine(Static):
 
     def show(self, constant: Mapping[str, Any]) -> None:
         """Show keys with one value each."""
-        pairs = (f"{text.clean(key)} {show_setting(value)}" for key, value in constant.items())
+        pairs = (f"{text.clean(key)} {format_setting_cell(value)}" for key, value in constant.items())
         self.update(Content("same in all   " + " · ".join(pairs) if constant else ""))
 
 
-class KeyLine(Widget):
+class KeyBar(Widget):
     """What the keys do here: as many as fit, the most useful first; a click presses the key."""
 
     DEFAULT_CSS = """
-    KeyLine { height: 1; padding: 0 1; background: $panel; }
+    KeyBar { height: 1; padding: 0 1; background: $panel; }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._actions: list[tuple[range, str]] = []
+        self._clickable_actions: list[tuple[range, str]] = []
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
@@ -49,15 +49,15 @@ class KeyLine(Widget):
             if active.enabled and (active.binding.show or active.binding.action == "command_palette")
         }
         last = entries.pop("help", Content(""))
-        first: Sequence[str] = getattr(self.screen, "foremost", ())
+        first: Sequence[str] = getattr(self.screen, "primary_actions", ())
         entries = {action: entries[action] for action in (*first, *reversed(entries)) if action in entries}
         if "app.quit" in entries:
             entries["app.quit"] = entries.pop("app.quit")
         line = Content("")
-        self._actions = []
+        self._clickable_actions = []
         for action, entry in [*entries.items(), ("help", last)]:
             if action == "help" or line.cell_length + entry.cell_length + last.cell_length <= self.size.width:
-                self._actions.append((range(line.cell_length, line.cell_length + entry.cell_length), action))
+                self._clickable_actions.append((range(line.cell_length, line.cell_length + entry.cell_length), action))
                 line += entry
         return line
 
@@ -67,6 +67,6 @@ class KeyLine(Widget):
 
     async def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
-        for cells, action in self._actions:
+        for cells, action in self._clickable_actions:
             if offset is not None and offset.x in cells:
                 await self.screen.run_action(action)

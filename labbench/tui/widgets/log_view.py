@@ -16,13 +16,13 @@ from textual.strip import Strip
 from labbench import text
 
 
-class Output(ScrollView, can_focus=True):
+class LogView(ScrollView, can_focus=True):
     """Lines of text; stays at the end while it is there."""
 
     DEFAULT_CSS = """
-    Output { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
+    LogView { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
              scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
-    Output:focus { border: round $primary 60%; }
+    LogView:focus { border: round $primary 60%; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -36,7 +36,7 @@ class Output(ScrollView, can_focus=True):
         super().__init__()
         self.lines: Sequence[str] = ()
         self.words = ""
-        self.found: list[int] = []
+        self.matches: list[int] = []
         """Lines with the words that are searched for."""
 
     def on_mount(self) -> None:
@@ -56,30 +56,30 @@ class Output(ScrollView, can_focus=True):
         self.words = words.lower()
         self._search()
         self.refresh()
-        if self.found:
-            self.next_found(1)
-        return len(self.found)
+        if self.matches:
+            self.next_match(1)
+        return len(self.matches)
 
-    def next_found(self, way: int) -> None:
+    def next_match(self, direction: int) -> None:
         """Scroll to the next line with the words, or the one before; round at the ends."""
-        if not self.found:
+        if not self.matches:
             return
         top = round(self.scroll_target_y)
-        after = [line for line in self.found if line > top] if way > 0 else []
-        before = [line for line in self.found if line < top] if way < 0 else []
-        line = after[0] if after else before[-1] if before else self.found[0 if way > 0 else -1]
+        after = [line for line in self.matches if line > top] if direction > 0 else []
+        before = [line for line in self.matches if line < top] if direction < 0 else []
+        line = after[0] if after else before[-1] if before else self.matches[0 if direction > 0 else -1]
         self.scroll_to(y=line, animate=False, force=True, immediate=True)
 
     def _search(self) -> None:
-        self.found = [n for n, line in enumerate(self.lines) if self.words in line.lower()] if self.words else []
-        count = f"{len(self.found)} lines with “{self.words}”" if self.words else f"{len(self.lines)} lines"
+        self.matches = [n for n, line in enumerate(self.lines) if self.words in line.lower()] if self.words else []
+        count = f"{len(self.matches)} lines with “{self.words}”" if self.words else f"{len(self.lines)} lines"
         self.border_subtitle = text.clean(count)
 
     def on_resize(self) -> None:
         self._resize()
 
     def _resize(self) -> None:
-        widest = max(map(text.width, self.lines), default=0)
+        widest = max(map(text.cell_width, self.lines), default=0)
         self.virtual_size = Size(widest, len(self.lines))
         self.refresh()
 
@@ -90,7 +90,7 @@ class Output(ScrollView, can_focus=True):
         width, row = self.scrollable_content_region.width, self.scroll_offset.y + y
         if not self.lines:
             said = "nothing was captured" if y == 0 else ""
-            return Strip([Segment(text.fit(said, width), self._ink("secondary"))], width)
+            return Strip([Segment(text.fit_to_width(said, width), self._ink("secondary"))], width)
         if row >= len(self.lines):
             return Strip.blank(width, self.rich_style)
         strip = Strip(self._segments(self.lines[row]))

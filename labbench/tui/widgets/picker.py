@@ -15,15 +15,15 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 
-class Choice(ModalScreen[str | None]):
+class Picker(ModalScreen[str | None]):
     """Answers with one of the values, or None."""
 
     DEFAULT_CSS = """
-    Choice { align: center middle; background: $background 60%; }
-    Choice > Vertical { width: 56; height: auto; max-height: 80%; border: round $primary; background: $surface;
+    Picker { align: center middle; background: $background 60%; }
+    Picker > Vertical { width: 56; height: auto; max-height: 80%; border: round $primary; background: $surface;
                         border-title-color: $foreground; padding: 0 1; }
-    Choice Input { border: none; height: 1; padding: 0 1; background: $surface; margin-bottom: 1; }
-    Choice OptionList { height: auto; max-height: 24; border: none; background: $surface; padding: 0;
+    Picker Input { border: none; height: 1; padding: 0 1; background: $surface; margin-bottom: 1; }
+    Picker OptionList { height: auto; max-height: 24; border: none; background: $surface; padding: 0;
                         scrollbar-size-vertical: 1; }
     """
 
@@ -64,16 +64,16 @@ class Choice(ModalScreen[str | None]):
         self._list.highlighted = 0 if fitting else None
 
     @on(Input.Changed)
-    def _typed(self, event: Input.Changed) -> None:
+    def _filter_choices(self, event: Input.Changed) -> None:
         self._narrow(event.value)
 
     @on(Input.Submitted)
-    def _entered(self) -> None:
+    def _accept(self) -> None:
         self._list.action_select()
 
     @on(OptionList.OptionSelected)
-    def _selected(self, event: OptionList.OptionSelected) -> None:
+    def _dismiss_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._choices[int(event.option_id or 0)][0])
 
-    def action_move(self, way: str) -> None:
-        getattr(self._list, f"action_{way}")()
+    def action_move(self, direction: str) -> None:
+        getattr(self._list, f"action_{direction}")()

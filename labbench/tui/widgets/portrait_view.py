@@ -20,17 +20,17 @@ from labbench.text import clean
 from labbench.tui.line_filters import needs_ascii
 
 if TYPE_CHECKING:
-    from labbench.portraits.pixels import Colour, Hand, Line
+    from labbench.portraits.pixels import Colour, PaintMode, StyledLine
 
 
-class Pictures(ScrollView, can_focus=True):
+class PortraitView(ScrollView, can_focus=True):
     """A portrait, or a line that says why there is none."""
 
     DEFAULT_CSS = """
-    Pictures { display: none; width: 100%; height: 100%; border: round $border; border-title-color: $foreground;
+    PortraitView { display: none; width: 100%; height: 100%; border: round $border; border-title-color: $foreground;
                border-subtitle-color: $secondary; padding: 0 1; scrollbar-size-vertical: 1;
                scrollbar-size-horizontal: 0; }
-    Pictures:focus { border: round $primary 60%; }
+    PortraitView:focus { border: round $primary 60%; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -67,14 +67,14 @@ class Pictures(ScrollView, can_focus=True):
             self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
             self.border_subtitle = ""
         else:
-            from labbench.portraits.draw import draw  # with numpy, which the first paint does without
+            from labbench.portraits.draw import draw_portrait  # with numpy, which the first paint does without
 
-            self._strips = [_strip(line) for line in draw(self._portrait, width, self._hand())]
+            self._strips = [_make_strip(line) for line in draw_portrait(self._portrait, width, self._paint_mode())]
             self.border_subtitle = f"after epoch {self._portrait.epoch}"
         self.virtual_size = Size(width, len(self._strips))
         self.refresh()
 
-    def _hand(self) -> Hand:
+    def _paint_mode(self) -> PaintMode:
         if needs_ascii(os.environ):
             return "ascii"
         return "shades" if self.app.no_color else "colour"
@@ -95,14 +95,14 @@ class Pictures(ScrollView, can_focus=True):
         return self._strips[row].apply_style(self.rich_style).crop_extend(0, width, self.rich_style)
 
 
-def _strip(line: Line) -> Strip:
+def _make_strip(line: StyledLine) -> Strip:
     return Strip([Segment(text, _style(ink, ground, bold)) for text, ink, ground, bold in line])
 
 
 @lru_cache(4096)
 def _style(ink: Colour | None, ground: Colour | None, bold: bool) -> Style:
-    return Style(color=_rich(ink), bgcolor=_rich(ground), bold=bold or None)
+    return Style(color=_rich_color(ink), bgcolor=_rich_color(ground), bold=bold or None)
 
 
-def _rich(colour: Colour | None) -> Color | None:
+def _rich_color(colour: Colour | None) -> Color | None:
     return None if colour is None else Color.from_rgb(*colour)

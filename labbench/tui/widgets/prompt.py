@@ -14,16 +14,16 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 
-class Ask(ModalScreen[str | None]):
+class Prompt(ModalScreen[str | None]):
     """Answers with what was typed, or None."""
 
     DEFAULT_CSS = """
-    Ask { align: center middle; background: $background 60%; }
-    Ask > Vertical { width: 64; max-width: 96%; height: auto; border: round $primary; background: $surface;
+    Prompt { align: center middle; background: $background 60%; }
+    Prompt > Vertical { width: 64; max-width: 96%; height: auto; border: round $primary; background: $surface;
                      border-title-color: $foreground; padding: 0 1; }
-    Ask Input { border: none; height: 1; padding: 0; background: $surface; }
-    Ask Static { color: $secondary; }
-    Ask Static.-wrong { color: $error; }
+    Prompt Input { border: none; height: 1; padding: 0; background: $surface; }
+    Prompt Static { color: $secondary; }
+    Prompt Static.-wrong { color: $error; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", show=False)]
@@ -40,7 +40,7 @@ class Ask(ModalScreen[str | None]):
             yield Static(Content(self._hint))
 
     @on(Input.Submitted)
-    def _answer(self, event: Input.Submitted) -> None:
+    def _accept(self, event: Input.Submitted) -> None:
         event.stop()
         try:
             self._check(event.value)

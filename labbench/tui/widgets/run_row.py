@@ -12,15 +12,15 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from labbench import text
-from labbench.charts.glyphs import GLYPHS, MOVING, STATUS_LOOKS
+from labbench.charts.glyphs import SERIES_GLYPHS, SPINNER_GLYPHS, STATUS_GLYPHS
 from labbench.records import RunRecord, Status
-from labbench.tui.groups import Group
+from labbench.tui.groups import RunGroup
 from labbench.tui.theme import series_colours
-from labbench.tui.widgets.columns import Column
+from labbench.tui.widgets.columns import RunColumn
 
-LEAD = 5
+LEAD_CELLS = 5
 """Cells before the name: the mark and the status."""
-_TELLING: tuple[Status, ...] = ("running", "failed", "lost", "diverged", "stopped", "queued", "finished")
+_STATUS_PRIORITY: tuple[Status, ...] = ("running", "failed", "lost", "diverged", "stopped", "queued", "finished")
 """A group shows the status of its runs that asks most for a look."""
 
 
@@ -49,20 +49,20 @@ class RowPainter:
         self._widget = widget
         self._styles: dict[tuple[str, str, bool, float, bool], Style] = {}
 
-    def restyle(self) -> None:
+    def clear_styles(self) -> None:
         """The widget looks different: a row painted right after a change of theme had the old one's background."""
         self._styles.clear()
 
     def heading(
-        self, columns: Sequence[Column], name_width: int, sorted_by: tuple[str | None, bool], current: int
+        self, columns: Sequence[RunColumn], name_width: int, sorted_by: tuple[str | None, bool], current: int
     ) -> Strip:
         """The titles; the one that is sorted by has an arrow. Each knows its column's index as `meta`, for clicks."""
         sort, descending = sorted_by
-        segments = [Segment(" " * LEAD, self.style("secondary"))]
+        segments = [Segment(" " * LEAD_CELLS, self.style("secondary"))]
         for index, column in enumerate(columns):
             is_sorted = sort is not None and column.sort == sort
             arrow = ("▼" if descending else "▲") if is_sorted else " "
-            title = text.fit(column.title, name_width) if index == 0 else column.heading()
+            title = text.fit_to_width(column.title, name_width) if index == 0 else column.heading()
             style = self.style("primary" if is_sorted else "secondary", bold=True)
             if index == current:
                 style += Style(underline=True)
@@ -70,58 +70,65 @@ class RowPainter:
             segments.append(Segment(f"{arrow} ", self.style("primary") + Style.from_meta({"column": index})))
         return Strip(segments)
 
-    def row(self, record: RunRecord, columns: Sequence[Column], name_width: int, state: RowState) -> Strip:
+    def row(self, record: RunRecord, columns: Sequence[RunColumn], name_width: int, state: RowState) -> Strip:
         """Mark, status and name, then a cell for each other column."""
-        look = STATUS_LOOKS[record.status]
-        glyph = MOVING[state.turn % len(MOVING)] if record.status == "running" else look.glyph
+        look = STATUS_GLYPHS[record.status]
+        glyph = SPINNER_GLYPHS[state.turn % len(SPINNER_GLYPHS)] if record.status == "running" else look.glyph
         name = f"{'  ' if state.is_member else ''}{columns[0].cell(record)}"
         cells = [name, *(column.cell(record) for column in columns[1:])]
         colour = "secondary" if record.archived or record.older_code else "foreground"
-        lead = [self._mark(state), Segment(f"{glyph} ", self._on(look.colour, state))]
+        lead = [self._mark_segment(state), Segment(f"{glyph} ", self._row_style(look.colour, state))]
         return self._row(lead, cells, columns, name_width, state, colour)
 
-    def group(self, group: Group, columns: Sequence[Column], name_width: int, state: RowState) -> Strip:
+    def group(self, group: RunGroup, columns: Sequence[RunColumn], name_width: int, state: RowState) -> Strip:
         """The same for a group: its settings in place of a name, means in place of values."""
-        status: Status = next((status for status in _TELLING if group.statuses.get(status)), "finished")
-        look = STATUS_LOOKS[status]
-        cells = [column.of_group(group) for column in columns]
-        lead = [self._mark(state), Segment(f"{look.glyph} ", self._on(look.colour, state))]
+        status: Status = next((status for status in _STATUS_PRIORITY if group.statuses.get(status)), "finished")
+        look = STATUS_GLYPHS[status]
+        cells = [column.group_cell(group) for column in columns]
+        lead = [self._mark_segment(state), Segment(f"{look.glyph} ", self._row_style(look.colour, state))]
         return self._row(lead, cells, columns, name_width, state, "foreground", bold=True)
 
     def _row(
         self,
         lead: Sequence[Segment],
         cells: Sequence[str],
-        columns: Sequence[Column],
+        columns: Sequence[RunColumn],
         name_width: int,
         state: RowState,
         colour: str,
         *,
         bold: bool = False,
     ) -> Strip:
-        plain = self._on(colour, state)
+        plain = self._row_style(colour, state)
         bold = bold or state.highlighted
-        segments = [Segment("»" if state.is_baseline else " ", self._on("accent", state)), lead[0], Segment(" ", plain)]
-        segments += [lead[1], Segment(text.fit(cells[0], name_width), self._on(colour, state, bold=bold, column=0))]
+        segments = [
+            Segment("»" if state.is_baseline else " ", self._row_style("accent", state)),
+            lead[0],
+            Segment(" ", plain),
+        ]
+        segments += [
+            lead[1],
+            Segment(text.fit_to_width(cells[0], name_width), self._row_style(colour, state, bold=bold, column=0)),
+        ]
         for index, column in enumerate(columns[1:], start=1):
-            cell = column.fitted(cells[index])
+            cell = column.fit_cell(cells[index])
             blank = len(cell) - len(cell.lstrip()) if column.best_of in state.stars else len(cell)
-            ink = "secondary" if column.is_quiet else _colour(cell.strip(), colour)
+            ink = "secondary" if column.is_quiet else _cell_colour(cell.strip(), colour)
             if blank < len(cell):  # the star stands right before the number
-                segments.append(Segment(f" {' ' * blank}★", self._on("accent", state)))
-                segments.append(Segment(cell[blank:], self._on(ink, state, column=index)))
+                segments.append(Segment(f" {' ' * blank}★", self._row_style("accent", state)))
+                segments.append(Segment(cell[blank:], self._row_style(ink, state, column=index)))
             else:
-                segments += [Segment("  ", plain), Segment(cell, self._on(ink, state, column=index))]
+                segments += [Segment("  ", plain), Segment(cell, self._row_style(ink, state, column=index))]
         return Strip([*segments, Segment(" ", plain)])
 
-    def _mark(self, state: RowState) -> Segment:
-        plain = self._on("foreground", state)
+    def _mark_segment(self, state: RowState) -> Segment:
+        plain = self._row_style("foreground", state)
         if state.slot is None:
             return Segment(" ", plain)
         colour = Color.parse(series_colours(self._widget.app)[state.slot])
-        return Segment(GLYPHS[state.slot], plain + Style(color=colour.rich_color))
+        return Segment(SERIES_GLYPHS[state.slot], plain + Style(color=colour.rich_color))
 
-    def _on(self, colour: str, state: RowState, *, bold: bool = False, column: int | None = None) -> Style:
+    def _row_style(self, colour: str, state: RowState, *, bold: bool = False, column: int | None = None) -> Style:
         """A colour in a row: the cursor's row is lit, and its cell more so."""
         at_cursor = column is not None and column == state.column
         return self.style(colour, bold=bold, lit=0.0 if not state.highlighted else 0.42 if at_cursor else 0.22)
@@ -140,11 +147,11 @@ class RowPainter:
         return self._styles[key]
 
 
-_COLOURS: Mapping[str, str] = {"▲": "success", "▼": "error", "n": "warning", "i": "warning"}
+_CELL_COLOURS: Mapping[str, str] = {"▲": "success", "▼": "error", "n": "warning", "i": "warning"}
 
 
-def _colour(cell: str, otherwise: str) -> str:
+def _cell_colour(cell: str, otherwise: str) -> str:
     """Better and worse than the baseline, and numbers that are none, have their own colours."""
     if cell[:2] in ("▲ ", "▼ ") or cell in ("nan", "inf"):
-        return _COLOURS[cell[0]]
+        return _CELL_COLOURS[cell[0]]
     return "warning" if cell == "-inf" else otherwise

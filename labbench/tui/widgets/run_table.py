@@ -18,13 +18,13 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from labbench.records import RunRecord
-from labbench.tui.groups import Group
-from labbench.tui.widgets.columns import Column
-from labbench.tui.widgets.run_row import LEAD, RowPainter, RowState
+from labbench.tui.groups import RunGroup
+from labbench.tui.widgets.columns import RunColumn
+from labbench.tui.widgets.run_row import LEAD_CELLS, RowPainter, RowState
 
-_MARGIN = 40
+_PREFETCH_ROWS = 40
 """Rows asked for beyond those on the screen, so that a step finds them there."""
-_GAP = 2
+_GAP_CELLS = 2
 
 
 class RunsTable(ScrollView, can_focus=True):
@@ -67,7 +67,7 @@ class RunsTable(ScrollView, can_focus=True):
     class HeadingClicked(Message):
         """A column's title was clicked."""
 
-        def __init__(self, column: Column) -> None:
+        def __init__(self, column: RunColumn) -> None:
             self.column = column
             super().__init__()
 
@@ -75,10 +75,10 @@ class RunsTable(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.keys: Sequence[str] = ()
         """All rows, in order: the keys of runs and the ids of groups."""
-        self.groups: Mapping[str, Group] = {}
+        self.groups: Mapping[str, RunGroup] = {}
         self.cursor: str | None = None
         """The highlighted row."""
-        self.columns: Sequence[Column] = ()
+        self.columns: Sequence[RunColumn] = ()
         self.column = 0
         """The column of the cursor."""
         self.sorted_by: tuple[str | None, bool] = (None, False)
@@ -92,8 +92,8 @@ class RunsTable(ScrollView, can_focus=True):
         self.turn = 0
         """Counts up while something trains: the running glyph moves with it."""
         self._records: dict[str, RunRecord] = {}
-        self._row_of: dict[str, int] = {}
-        self._asked: list[str] = []
+        self._row_by_key: dict[str, int] = {}
+        self._requested: list[str] = []
         self._strips: dict[tuple[str, bool], Strip] = {}
         self._painter = RowPainter(self)
 
@@ -103,39 +103,39 @@ class RunsTable(ScrollView, can_focus=True):
         self,
         keys: Sequence[str],
         records: Sequence[RunRecord],
-        columns: Sequence[Column],
-        groups: Mapping[str, Group] | None = None,
+        columns: Sequence[RunColumn],
+        groups: Mapping[str, RunGroup] | None = None,
     ) -> None:
         """Show these rows in this order; `records` are those at hand, the others are asked for when they are needed."""
-        line = self._row_of.get(self.cursor or "", 0) - self.scroll_offset.y
-        before = self._row_of.get(self.cursor or "", 0)
-        self.keys, self._row_of = keys, {key: row for row, key in enumerate(keys)}
+        line = self._row_by_key.get(self.cursor or "", 0) - self.scroll_offset.y
+        before = self._row_by_key.get(self.cursor or "", 0)
+        self.keys, self._row_by_key = keys, {key: row for row, key in enumerate(keys)}
         self._records = {record.key: record for record in records}
         self.groups = groups or {}
-        self._asked = []
-        self._take_columns(columns)
-        if self.cursor not in self._row_of:  # it is gone: the one that took its place
+        self._requested = []
+        self._set_columns(columns)
+        if self.cursor not in self._row_by_key:  # it is gone: the one that took its place
             self.cursor = keys[min(before, len(keys) - 1)] if keys else None
-            self._announce()
+            self._post_highlighted()
         self._relayout()
         if self.cursor is not None:
-            self._scroll_to_row(self._row_of[self.cursor] - line)
+            self._scroll_to_row(self._row_by_key[self.cursor] - line)
 
-    def _take_columns(self, columns: Sequence[Column]) -> None:
+    def _set_columns(self, columns: Sequence[RunColumn]) -> None:
         """Columns that were there before stay as wide as they were, and the cursor stays in its own."""
         known = {(column.id, column.title): column for column in self.columns}
         current = self.columns[self.column].id if self.columns else "name"
         for column in columns:
             if (column.id, column.title) in known:
-                column.grow_to(known[column.id, column.title])
-            column.learn(map(column.of_group, self.groups.values()))
+                column.widen_to(known[column.id, column.title])
+            column.widen_for(map(column.group_cell, self.groups.values()))
         self.columns = columns
         self.column = next((index for index, column in enumerate(columns) if column.id == current), 0)
 
     def add_records(self, records: Sequence[RunRecord]) -> None:
         """Fill in rows that were asked for."""
         self._records.update((record.key, record) for record in records)
-        self._asked = []
+        self._requested = []
         self._relayout()
 
     def record(self, key: str) -> RunRecord | None:
@@ -147,10 +147,10 @@ class RunsTable(ScrollView, can_focus=True):
         for key in keys:
             self._strips.pop((key, True), None)
             self._strips.pop((key, False), None)
-            if key in self._row_of:
-                self.refresh_line(self._row_of[key] + 1)
+            if key in self._row_by_key:
+                self.refresh_line(self._row_by_key[key] + 1)
 
-    def turn_running(self) -> None:
+    def advance_spinner(self) -> None:
         """Move the glyph of what is training on by one."""
         self.turn += 1
         for line, key in enumerate(self._visible_keys(), start=1 + self.scroll_offset.y):
@@ -158,10 +158,10 @@ class RunsTable(ScrollView, can_focus=True):
             if record is not None and record.status == "running":
                 self.refresh_line(line)
 
-    def wanted_keys(self) -> Sequence[str]:
+    def keys_to_load(self) -> Sequence[str]:
         """The runs on the screen and some around them."""
         top = self.scroll_offset.y
-        around = self.keys[max(0, top - _MARGIN) : top + self._page + _MARGIN]
+        around = self.keys[max(0, top - _PREFETCH_ROWS) : top + self._page + _PREFETCH_ROWS]
         return [key for key in around if key not in self.groups] if self.groups else around
 
     def records_on_screen(self) -> list[RunRecord]:
@@ -178,21 +178,21 @@ class RunsTable(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self._strips.clear()
-        self._painter.restyle()
+        self._painter.clear_styles()
 
     # Moving
 
     def action_move(self, rows: int) -> None:
-        self._go(self._cursor_row + rows)
+        self._move_cursor_to(self._cursor_row + rows)
 
     def action_page(self, pages: int) -> None:
-        self._go(self._cursor_row + pages * max(1, self._page - 1))
+        self._move_cursor_to(self._cursor_row + pages * max(1, self._page - 1))
 
     def action_edge(self, row: int) -> None:
-        self._go(row % max(1, len(self.keys)))
+        self._move_cursor_to(row % max(1, len(self.keys)))
 
-    def action_column(self, way: int) -> None:
-        self._go_to_column(self.column + way)
+    def action_column(self, direction: int) -> None:
+        self._go_to_column(self.column + direction)
 
     def _go_to_column(self, index: int) -> None:
         """Another column, brought wholly into view."""
@@ -200,21 +200,21 @@ class RunsTable(ScrollView, can_focus=True):
         self._strips.clear()
         self.refresh()
         if self.column:
-            left = sum(_GAP + column.width for column in self.columns[1 : self.column])
-            right = left + _GAP + self.columns[self.column].width
+            left = sum(_GAP_CELLS + column.width for column in self.columns[1 : self.column])
+            right = left + _GAP_CELLS + self.columns[self.column].width
             room = self.scrollable_content_region.width - self._frozen_width
             x = min(max(self.scroll_offset.x, right + 1 - room), left)
             self.scroll_to(x=x, animate=False, force=True, immediate=True)
 
     @property
     def _cursor_row(self) -> int:
-        return self._row_of.get(self.cursor or "", 0)
+        return self._row_by_key.get(self.cursor or "", 0)
 
     @property
     def _page(self) -> int:
         return max(1, self.scrollable_content_region.height - 1)
 
-    def _go(self, row: int) -> None:
+    def _move_cursor_to(self, row: int) -> None:
         if not self.keys:
             return
         row, before = max(0, min(row, len(self.keys) - 1)), self._cursor_row
@@ -225,13 +225,13 @@ class RunsTable(ScrollView, can_focus=True):
         self.refresh_line(row + 1)
         top = self.scroll_offset.y
         self._scroll_to_row(min(max(top, row - self._page + 1), row))
-        self._announce()
+        self._post_highlighted()
 
     def _scroll_to_row(self, top: int) -> None:
         if top != self.scroll_offset.y:
             self.scroll_to(y=max(0, top), animate=False, force=True, immediate=True)
 
-    def _announce(self) -> None:
+    def _post_highlighted(self) -> None:
         if self.cursor is not None:
             self.post_message(self.RunHighlighted(self.cursor))
 
@@ -245,7 +245,7 @@ class RunsTable(ScrollView, can_focus=True):
                 self._go_to_column(column)
                 self.post_message(self.HeadingClicked(self.columns[column]))
         else:
-            self._go(self.scroll_offset.y + offset.y - 1)
+            self._move_cursor_to(self.scroll_offset.y + offset.y - 1)
             if event.chain == 2:
                 self.post_message(self.RunOpened())
 
@@ -256,8 +256,8 @@ class RunsTable(ScrollView, can_focus=True):
 
     def _relayout(self) -> None:
         for column in self.columns:
-            column.learn(map(column.cell, self._records.values()))
-        width = self._frozen_width + sum(_GAP + column.width for column in self.columns[1:])
+            column.widen_for(map(column.cell, self._records.values()))
+        width = self._frozen_width + sum(_GAP_CELLS + column.width for column in self.columns[1:])
         self.virtual_size = Size(width, len(self.keys) + 1)
         self._show_position()
         self._strips.clear()
@@ -273,7 +273,7 @@ class RunsTable(ScrollView, can_focus=True):
 
     @property
     def _frozen_width(self) -> int:
-        return LEAD + self._name_width
+        return LEAD_CELLS + self._name_width
 
     def _visible_keys(self) -> Sequence[str]:
         top = self.scroll_offset.y
@@ -296,7 +296,7 @@ class RunsTable(ScrollView, can_focus=True):
         if not self.keys:
             return self._empty_line(y, width)
         if y == 0:
-            return self._in_view(
+            return self._visible_part(
                 self._painter.heading(self.columns, self._name_width, self.sorted_by, self.column), width
             )
         row = self.scroll_offset.y + y - 1
@@ -305,9 +305,9 @@ class RunsTable(ScrollView, can_focus=True):
         key = self.keys[row]
         strip = self._row(key)
         if strip is None:
-            self._ask()
-            return Strip([Segment((" " * LEAD + "…").ljust(width), self._painter.style("secondary"))], width)
-        return self._in_view(strip, width, highlighted=key == self.cursor)
+            self._request_rows()
+            return Strip([Segment((" " * LEAD_CELLS + "…").ljust(width), self._painter.style("secondary"))], width)
+        return self._visible_part(strip, width, highlighted=key == self.cursor)
 
     def _row(self, key: str) -> Strip | None:
         """A run or a group; None where it is not at hand."""
@@ -342,14 +342,14 @@ class RunsTable(ScrollView, can_focus=True):
         style = self._painter.style("primary" if is_command else "secondary", bold=is_command)
         return Strip([Segment(said.center(width)[:width], style)], width)
 
-    def _ask(self) -> None:
+    def _request_rows(self) -> None:
         """Ask for all that is missing around here: a newer request takes the place of the one before."""
-        missing = [key for key in self.wanted_keys() if key not in self._records]
-        if missing != self._asked:
-            self._asked = missing
+        missing = [key for key in self.keys_to_load() if key not in self._records]
+        if missing != self._requested:
+            self._requested = missing
             self.post_message(self.RowsNeeded(missing))
 
-    def _in_view(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
+    def _visible_part(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
         """The part of a row on the screen: what is frozen, then as much of the rest as scrolling has brought here."""
         frozen = self._frozen_width
         start = frozen + self.scroll_offset.x

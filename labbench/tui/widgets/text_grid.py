@@ -18,12 +18,12 @@ from textual.strip import Strip
 
 from labbench import text
 
-_GAP = 2
-_WIDEST = 44
+_GAP_CELLS = 2
+_MAX_CELL_WIDTH = 44
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class GridCell:
     """One cleaned text and how it looks."""
 
     text: str = ""
@@ -35,22 +35,22 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class GridRow:
     """A label and its cells; a row without cells is a heading over those that follow."""
 
-    label: Cell
-    cells: Sequence[Cell] = ()
+    label: GridCell
+    cells: Sequence[GridCell] = ()
     key: str = ""
     """What it is about, for whoever made it."""
 
 
-class Sheet(ScrollView, can_focus=True):
+class TextGrid(ScrollView, can_focus=True):
     """Rows of cells."""
 
     DEFAULT_CSS = """
-    Sheet { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
+    TextGrid { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
             scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
-    Sheet:focus { border: round $primary 60%; }
+    TextGrid:focus { border: round $primary 60%; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -72,31 +72,35 @@ class Sheet(ScrollView, can_focus=True):
 
     def __init__(self, *, id: str | None = None, empty: str = "") -> None:
         super().__init__(id=id)
-        self.titles: Sequence[Cell] = ()
-        self.rows: Sequence[Row] = ()
+        self.titles: Sequence[GridCell] = ()
+        self.rows: Sequence[GridRow] = ()
         self.row = self.column = 0
         """The cell of the cursor."""
         self.empty = empty
         """What is said where there are no rows."""
         self._widths: list[int] = []
 
-    def show(self, titles: Sequence[Cell], rows: Sequence[Row]) -> None:
+    def show(self, titles: Sequence[GridCell], rows: Sequence[GridRow]) -> None:
         """Show these; the first title is of the labels. The cursor stays where it is, as far as there are cells."""
         self.titles, self.rows = titles, rows
         columns = range(len(titles) - 1)
-        widths = [max([text.width(titles[0].text), *(text.width(row.label.text) for row in rows)])] if titles else []
+        widths = (
+            [max([text.cell_width(titles[0].text), *(text.cell_width(row.label.text) for row in rows)])]
+            if titles
+            else []
+        )
         for index in columns:
             cells = [row.cells[index].text for row in rows if index < len(row.cells)]
-            widths.append(max(map(text.width, [titles[index + 1].text, *cells])))
-        self._widths = [min(width, _WIDEST) for width in widths]
-        self.virtual_size = Size(sum(self._widths) + _GAP * len(self._widths), len(rows) + 1)
+            widths.append(max(map(text.cell_width, [titles[index + 1].text, *cells])))
+        self._widths = [min(width, _MAX_CELL_WIDTH) for width in widths]
+        self.virtual_size = Size(sum(self._widths) + _GAP_CELLS * len(self._widths), len(rows) + 1)
         row = min(self.row, len(rows) - 1)
         first = next((index for index in range(max(0, row), len(rows)) if rows[index].cells), row)
-        self._go(first, self.column)
+        self._move_cursor_to(first, self.column)
         self.refresh()
 
     @property
-    def current(self) -> Row | None:
+    def current(self) -> GridRow | None:
         """The row of the cursor."""
         return self.rows[self.row] if self.row < len(self.rows) else None
 
@@ -106,27 +110,27 @@ class Sheet(ScrollView, can_focus=True):
         return [head, *([row.label.text, *(cell.text for cell in row.cells)] for row in self.rows)]
 
     def action_move(self, rows: int, columns: int) -> None:
-        row, way = self.row + rows, 1 if rows >= 0 else -1
+        row, direction = self.row + rows, 1 if rows >= 0 else -1
         row = max(0, min(row, len(self.rows) - 1))
         while 0 <= row < len(self.rows) and not self.rows[row].cells and len(self.titles) > 1:
-            row += way  # headings are stepped over
+            row += direction  # headings are stepped over
         if not 0 <= row < len(self.rows):
             row = self.row
-        self._go(row, self.column + columns)
+        self._move_cursor_to(row, self.column + columns)
         self.post_message(self.Moved())
 
     def action_page(self, pages: int) -> None:
         self.action_move(pages * max(1, self.scrollable_content_region.height - 2), 0)
 
-    def _go(self, row: int, column: int) -> None:
+    def _move_cursor_to(self, row: int, column: int) -> None:
         self.row = max(0, min(row, len(self.rows) - 1))
         self.column = max(0, min(column, len(self.titles) - 2))
         page = self.scrollable_content_region.height - 1
         top = min(max(self.scroll_offset.y, self.row - page + 1), self.row)
         if self._widths:
-            frozen = self._widths[0] + _GAP
-            left = sum(_GAP + width for width in self._widths[1 : self.column + 1])
-            right = left + _GAP + self._widths[self.column + 1] if self.column + 1 < len(self._widths) else left
+            frozen = self._widths[0] + _GAP_CELLS
+            left = sum(_GAP_CELLS + width for width in self._widths[1 : self.column + 1])
+            right = left + _GAP_CELLS + self._widths[self.column + 1] if self.column + 1 < len(self._widths) else left
             room = self.scrollable_content_region.width - frozen
             x = min(max(self.scroll_offset.x, right - room), left)
             if (x, top) != self.scroll_offset:
@@ -140,7 +144,7 @@ class Sheet(ScrollView, can_focus=True):
         row = self.scroll_offset.y + offset.y - 1
         column = event.style.meta.get("column", self.column)
         if row < len(self.rows) and self.rows[row].cells:
-            self._go(row, column)
+            self._move_cursor_to(row, column)
             self.post_message(self.Moved())
             if event.chain == 2:
                 self.post_message(self.Opened())
@@ -150,33 +154,35 @@ class Sheet(ScrollView, can_focus=True):
         if not self.rows:
             lines = self.empty.splitlines()
             said = lines[y - 1] if 1 <= y <= len(lines) else ""
-            return Strip([Segment(text.fit(" " + said, width), self._style("secondary"))], width)
+            return Strip([Segment(text.fit_to_width(" " + said, width), self._style("secondary"))], width)
         if y == 0:
-            cells = [Cell(cell.text, "secondary", bold=True) for cell in self.titles]
-            return self._in_view(self._line(cells, None), width)
+            cells = [GridCell(cell.text, "secondary", bold=True) for cell in self.titles]
+            return self._visible_part(self._line(cells, None), width)
         index = self.scroll_offset.y + y - 1
         if index >= len(self.rows):
             return Strip.blank(width, self._style("foreground"))
         row = self.rows[index]
         lit = self.column if index == self.row else None
-        blank = [Cell()] * (len(self.titles) - 1 - len(row.cells))
-        return self._in_view(self._line([row.label, *row.cells, *blank], lit), width)
+        blank = [GridCell()] * (len(self.titles) - 1 - len(row.cells))
+        return self._visible_part(self._line([row.label, *row.cells, *blank], lit), width)
 
-    def _line(self, cells: Sequence[Cell], lit: int | None) -> list[Segment]:
+    def _line(self, cells: Sequence[GridCell], lit: int | None) -> list[Segment]:
         """The cells side by side; in the cursor's row, its cell is lit."""
         segments = []
         for index, (cell, width) in enumerate(zip(cells, self._widths, strict=True)):
             here = lit is not None and index == lit + 1
             light = 0.0 if lit is None else 0.42 if here else 0.14
             style = self._style(cell.colour, bold=cell.bold or here, lit=light, heat=cell.heat)
-            segments.append(Segment(text.fit(cell.text, width), style + Style.from_meta({"column": max(0, index - 1)})))
-            segments.append(Segment(" " * _GAP, self._style("foreground", lit=0.0 if lit is None else 0.14)))
+            segments.append(
+                Segment(text.fit_to_width(cell.text, width), style + Style.from_meta({"column": max(0, index - 1)}))
+            )
+            segments.append(Segment(" " * _GAP_CELLS, self._style("foreground", lit=0.0 if lit is None else 0.14)))
         return segments
 
-    def _in_view(self, segments: list[Segment], width: int) -> Strip:
+    def _visible_part(self, segments: list[Segment], width: int) -> Strip:
         """The labels, then as much of the rest as scrolling has brought here."""
         strip = Strip(segments)
-        frozen = min(self._widths[0] + _GAP, width)
+        frozen = min(self._widths[0] + _GAP_CELLS, width)
         start = frozen + self.scroll_offset.x
         rest = strip.crop(start, start + max(0, width - frozen))
         return Strip.join([strip.crop(0, frozen), rest]).adjust_cell_length(width, self._style("foreground"))

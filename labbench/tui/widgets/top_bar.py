@@ -10,22 +10,22 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from labbench import text
-from labbench.charts.glyphs import STATUS_LOOKS
+from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.records import STATUSES
-from labbench.tui.queries import Progress, Query
+from labbench.tui.queries import DatabaseProgress, Query
 
-SCREENS = {"runs": "1", "compare": "2", "grid": "3", "why": "4"}
+SCREEN_KEYS = {"runs": "1", "compare": "2", "grid": "3", "why": "4"}
 """The screens, and the key of each."""
 
 
-class TopLine(Widget):
+class TopBar(Widget):
     """The database, the screens, its runs by status, and the progress of what is training."""
 
     DEFAULT_CSS = """
-    TopLine { height: 1; padding: 0 1; background: $panel; }
+    TopBar { height: 1; padding: 0 1; background: $panel; }
     """
 
-    progress: reactive[Progress] = reactive(Progress())
+    progress: reactive[DatabaseProgress] = reactive(DatabaseProgress())
 
     def __init__(self, path: Path, screen_name: str) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class TopLine(Widget):
 
     def render(self) -> Content:
         width = self.size.width
-        right = self._bar()
+        right = self._progress_content()
         name = Content.assemble(("labbench", "bold $primary"), ("  " + text.clean(self._path.name), "$secondary"))
         self._tabs = []
         for tabs, long in ((True, True), (True, False), (False, False)):
-            left, middle = self._with_tabs(name) if tabs else name, self._counts(long=long)
+            left, middle = self._with_tabs(name) if tabs else name, self._status_counts(long=long)
             room = width - left.cell_length - middle.cell_length - right.cell_length
             if room >= 4:
                 before = min(room - 2, max(2, (width - middle.cell_length) // 2 - left.cell_length))
@@ -49,7 +49,7 @@ class TopLine(Widget):
     def _with_tabs(self, name: Content) -> Content:
         """The name and the screens, the present one lit; where each stands is kept for clicks."""
         line, self._tabs = name + "   ", []
-        for screen, key in SCREENS.items():
+        for screen, key in SCREEN_KEYS.items():
             is_here = screen == self._screen_name
             tab = Content.assemble((f" {key}", "$primary" if is_here else "$secondary"), " ")
             tab += Content.styled(f"{screen} ", "bold $foreground" if is_here else "$secondary")
@@ -64,7 +64,7 @@ class TopLine(Widget):
             if offset is not None and offset.x in cells:
                 await self.run_action(f"app.go('{screen}')")
 
-    def _counts(self, *, long: bool) -> Content:
+    def _status_counts(self, *, long: bool) -> Content:
         progress = self.progress
         if not progress.total:
             return Content("")
@@ -76,31 +76,31 @@ class TopLine(Widget):
         for status in STATUSES:
             count = progress.counts.get(status, 0)
             if count:
-                look = STATUS_LOOKS[status]
+                look = STATUS_GLYPHS[status]
                 parts.append(("  " if parts else "", ""))
                 parts.append((f"{look.glyph} {count}{f' {status}' if long else ''}", f"${look.colour}"))
         return Content.assemble(*parts)
 
-    def _bar(self) -> Content:
+    def _progress_content(self) -> Content:
         progress = self.progress
         if not progress.is_live:
             return Content("")
-        left = f"  {text.duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+        left = f"  {text.format_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
         return Content.assemble(
-            (text.bar(progress.share, 12), "$primary on $border"),
+            (text.progress_bar(progress.share, 12), "$primary on $border"),
             f" {int(100 * progress.share)} %",
             (left, "$secondary"),
         )
 
 
-def reads(sort: str) -> str:
+def describe_sort(sort: str) -> str:
     """What is sorted by, in words: `best val/loss`."""
     if sort == "created":
         return "when they were queued"
     return text.clean(sort.replace("(", " ", 1).removesuffix(")") if sort.endswith(")") else sort)
 
 
-def describe(query: Query, shown: int, total: int) -> str:
+def describe_query(query: Query, shown: int, total: int) -> str:
     """How much a query lets through and in which order, in words."""
-    order = f"sorted by {reads(query.sort)} {'▼' if query.descending else '▲'}" if query.sort else ""
+    order = f"sorted by {describe_sort(query.sort)} {'▼' if query.descending else '▲'}" if query.sort else ""
     return f"{shown} of {total}   {order}" if query.expression.strip() else order

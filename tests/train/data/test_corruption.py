@@ -12,17 +12,17 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.training import trained
+from helpers.training import train_run
 from labbench.errors import InputError
-from labbench.params.builtin import ALTERATIONS, BUILTIN
+from labbench.params.builtin import BUILTIN, CORRUPTION
 from labbench.params.param import with_defaults
-from labbench.train.data.corruption import altered, only_classes
-from labbench.train.data.dataset import Data, digits
+from labbench.train.data.corruption import corrupt, select_classes
+from labbench.train.data.dataset import Data, load_digits
 from labbench.train.tasks.task import load_task, make_data, make_model
 
 
 def changed(**config: Any) -> Data:
-    return altered(digits(), with_defaults(config, ALTERATIONS))
+    return corrupt(load_digits(), with_defaults(config, CORRUPTION))
 
 
 def same(first: Any, second: Any) -> bool:
@@ -30,7 +30,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_by_default_the_data_are_what_they_were() -> None:
-    task, data = load_task("digits"), digits()
+    task, data = load_task("digits"), load_digits()
     plain = make_data(task, with_defaults({}, BUILTIN["digits"]))
     assert all(same(getattr(plain, name), getattr(data, name)) for name in ("train", "val", "test"))
 
@@ -41,15 +41,15 @@ def test_a_smaller_training_set_lies_within_a_larger_one_with_classes_in_proport
     smaller, larger = sorted((smaller, larger))
     few, many = changed(train_size=smaller), changed(train_size=larger)
     assert (len(few.train[0]), len(many.train[0])) == (smaller, larger)
-    assert same(few.val, digits().val)
+    assert same(few.val, load_digits().val)
     rows = {tuple(row) for row in many.train[0].flatten(1).tolist()}
     assert all(tuple(row) in rows for row in few.train[0].flatten(1).tolist())
-    fair = digits().train[1].bincount() * smaller / 1257
+    fair = load_digits().train[1].bincount() * smaller / 1257
     assert ((few.train[1].bincount(minlength=10) - fair).abs() < 2).all()
 
 
 def test_label_noise_makes_its_share_of_training_labels_wrong_and_no_other() -> None:
-    truth = digits().train[1]
+    truth = load_digits().train[1]
     some, more, all_wrong = (changed(label_noise=share).train[1] != truth for share in (0.2, 0.5, 1.0))
     assert some.double().mean() == pytest.approx(0.2, abs=0.03)
     assert more.double().mean() == pytest.approx(0.5, abs=0.03)
@@ -57,18 +57,21 @@ def test_label_noise_makes_its_share_of_training_labels_wrong_and_no_other() -> 
     assert (more | ~some).all()
     noisy = changed(label_noise=0.5)
     assert noisy.test is not None
-    assert same([noisy.train[0], *noisy.val, *noisy.test], [digits().train[0], *digits().val, *(digits().test or ())])
+    assert same(
+        [noisy.train[0], *noisy.val, *noisy.test],
+        [load_digits().train[0], *load_digits().val, *(load_digits().test or ())],
+    )
 
 
 def test_wrong_labels_are_spread_over_all_other_classes() -> None:
-    truth, wrong = digits().train[1], changed(label_noise=1.0).train[1]
+    truth, wrong = load_digits().train[1], changed(label_noise=1.0).train[1]
     counts = torch.zeros(10, 10).index_put((truth, wrong), torch.ones(1257), accumulate=True)
     assert (counts.diagonal() == 0).all()
     assert ((counts > 0).sum(dim=1) == 9).all()
 
 
 def test_random_labels_keep_the_counts_of_classes_and_nothing_of_the_images() -> None:
-    truth, shuffled = digits().train[1], changed(random_labels=True).train[1]
+    truth, shuffled = load_digits().train[1], changed(random_labels=True).train[1]
     assert torch.equal(truth.bincount(), shuffled.bincount())
     assert (truth == shuffled).double().mean() == pytest.approx(0.1, abs=0.03)
 
@@ -82,7 +85,7 @@ def test_a_sample_keeps_its_wrong_label_and_its_noise_in_a_subset() -> None:
 
 
 def test_input_noise_has_the_deviation_asked_for_in_every_split() -> None:
-    noisy, clean = changed(input_noise=0.5), digits()
+    noisy, clean = changed(input_noise=0.5), load_digits()
     splits = (noisy.train, clean.train), (noisy.val, clean.val)
     noises = [(after[0] - before[0]).double() for after, before in splits]
     for noise in noises:
@@ -100,7 +103,7 @@ def test_sparse_inputs_are_zeros_whatever_noise_there_is() -> None:
 
 def test_classes_are_kept_and_numbered_anew_in_the_order_given() -> None:
     data = changed(classes=[7, 2])
-    truth = digits()
+    truth = load_digits()
     assert torch.equal(data.train[0][data.train[1] == 0], truth.train[0][truth.train[1] == 7])
     assert torch.equal(data.val[0][data.val[1] == 1], truth.val[0][truth.val[1] == 2])
     config = with_defaults({"classes": [7, 2]}, BUILTIN["digits"])
@@ -108,7 +111,7 @@ def test_classes_are_kept_and_numbered_anew_in_the_order_given() -> None:
 
 
 def test_classes_that_a_split_lacks_leave_it_empty_of_them() -> None:
-    inputs, targets = only_classes((torch.arange(4.0), torch.tensor([0, 1, 0, 1])), [5, 1])
+    inputs, targets = select_classes((torch.arange(4.0), torch.tensor([0, 1, 0, 1])), [5, 1])
     assert (inputs.tolist(), targets.tolist()) == ([1.0, 3.0], [1, 1])
 
 
@@ -128,7 +131,7 @@ def test_what_cannot_be_had_is_refused(config: dict[str, Any], complaint: str) -
 
 
 def test_labels_without_meaning_are_learnt_by_heart_and_not_beyond() -> None:
-    history = trained(
+    history = train_run(
         {"random_labels": True, "train_size": 100, "epochs": 60, "batch_size": 20, "optimizer": "adam", "lr": 0.01}
     )
     assert history.last("train/accuracy") > 0.95

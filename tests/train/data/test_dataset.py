@@ -13,11 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.errors import InputError
-from labbench.train.data.dataset import DIGITS, DIGITS_HELD_OUT, DIGITS_SPLIT_SEED, Data, digits, stratified
+from labbench.train.data.dataset import (
+    DIGITS_FILE,
+    DIGITS_HELD_OUT,
+    DIGITS_SPLIT_SEED,
+    Data,
+    load_digits,
+    split_stratified,
+)
 
 
 def test_digits_are_images_from_0_to_1_with_their_classes() -> None:
-    data = digits()
+    data = load_digits()
     assert data.test is not None
     for (inputs, targets), count in zip((data.train, data.val, data.test), (1257, 270, 270), strict=True):
         assert inputs.shape == (count, 1, 8, 8)
@@ -33,17 +40,17 @@ def sha256(array: np.ndarray) -> str:
 
 def test_the_digits_and_their_split_are_what_they_always_were() -> None:
     """Every result on the digits stands on these bytes and indices: they belong to digits@1."""
-    with np.load(DIGITS) as file:
+    with np.load(DIGITS_FILE) as file:
         images, classes = file["images"], file["targets"]
     assert sha256(images) == "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
     assert sha256(classes) == "8ba4f891220f5e4c9c819638d1602d74b83618f167043c6da52a2a247841ddf0"
-    split = stratified(torch.from_numpy(classes).long(), DIGITS_HELD_OUT, seed=DIGITS_SPLIT_SEED)
+    split = split_stratified(torch.from_numpy(classes).long(), DIGITS_HELD_OUT, seed=DIGITS_SPLIT_SEED)
     assert [sha256(part.numpy().astype("<i8")) for part in split] == [
         "1865c1818e1e233208114b6c6bdf7e9a1f8b80348d19bbf74de21d95baa98921",
         "010a5dead9cab4fd6c1de496cc3fd9970a65955625407dc863ea6f666a5a616f",
         "d7143a924aedbad9030e5ed3ee94a99cb6e8cd90803cf8b255e8b1cad1b5b6a4",
     ]
-    assert torch.equal(digits().val[0][:, 0] * 16, torch.from_numpy(images)[split[1]])
+    assert torch.equal(load_digits().val[0][:, 0] * 16, torch.from_numpy(images)[split[1]])
 
 
 @settings(max_examples=50, deadline=None)
@@ -54,7 +61,7 @@ def test_a_stratified_split_is_a_partition_with_every_class_in_proportion(
     classes: list[int], seed: int, share: float
 ) -> None:
     targets, held_out = torch.tensor(classes), int(share * len(classes))
-    train, val, test = stratified(targets, held_out, seed=seed)
+    train, val, test = split_stratified(targets, held_out, seed=seed)
     assert sorted(train.tolist() + val.tolist() + test.tolist()) == list(range(len(classes)))
     assert len(val) == len(test) == held_out
     for part in (train, val, test):

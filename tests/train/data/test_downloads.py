@@ -21,13 +21,21 @@ torch = pytest.importorskip("torch")
 
 import numpy as np
 
-from helpers.training import trained
+from helpers.training import train_run
 from labbench.errors import LabbenchError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import with_defaults
 from labbench.train.data import image_sets
-from labbench.train.data.downloads import Published, fetch
-from labbench.train.data.image_sets import CIFAR10, FASHION_MNIST, IMAGE_SETS, MNIST, image_set, read_cifar, read_idx
+from labbench.train.data.downloads import PublishedFile, fetch_files
+from labbench.train.data.image_sets import (
+    CIFAR10,
+    FASHION_MNIST,
+    IMAGE_SETS,
+    MNIST,
+    load_image_set,
+    read_cifar,
+    read_idx,
+)
 from labbench.train.tasks.task import load_task, make_data
 
 CONTENT = bytes(range(256)) * 64
@@ -45,9 +53,9 @@ class Server:
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """The paths, each with its Range."""
 
-    def published(self, name: str, content: bytes) -> Published:
+    def published(self, name: str, content: bytes) -> PublishedFile:
         self.files[f"/{name}"] = content
-        return Published(name, hashlib.sha256(content).hexdigest(), (f"{self.url}/{name}",))
+        return PublishedFile(name, hashlib.sha256(content).hexdigest(), (f"{self.url}/{name}",))
 
 
 @pytest.fixture
@@ -88,7 +96,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_a_file_is_downloaded_once_and_then_kept(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     for _ in range(2):
-        [path] = fetch([file], tmp_path / "new" / "folder")
+        [path] = fetch_files([file], tmp_path / "new" / "folder")
         assert path.read_bytes() == CONTENT
     assert server.asked == [("/a.bin", None)]
 
@@ -96,7 +104,7 @@ def test_a_file_is_downloaded_once_and_then_kept(server: Server, tmp_path: Path)
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     server.breaks_after = 7000
-    [path] = fetch([file], tmp_path)
+    [path] = fetch_files([file], tmp_path)
     assert path.read_bytes() == CONTENT
     assert [wanted for _, wanted in server.asked] == [None, "bytes=7000-", "bytes=14000-"]
 
@@ -105,10 +113,10 @@ def test_what_an_earlier_process_left_is_gone_on_with(server: Server, tmp_path: 
     file = server.published("a.bin", CONTENT)
     server.breaks_after = 100
     with pytest.raises(LabbenchError, match="it breaks off again and again"):
-        fetch([file], tmp_path)
+        fetch_files([file], tmp_path)
     assert (tmp_path / "a.bin.part").stat().st_size == 300
     server.breaks_after = None
-    [path] = fetch([file], tmp_path)
+    [path] = fetch_files([file], tmp_path)
     assert path.read_bytes() == CONTENT
     assert server.asked[-1] == ("/a.bin", "bytes=300-")
     assert not (tmp_path / "a.bin.part").exists()
@@ -118,14 +126,14 @@ def test_a_server_without_ranges_begins_anew(server: Server, tmp_path: Path) -> 
     file = server.published("a.bin", CONTENT)
     server.ranges = False
     (tmp_path / "a.bin.part").write_bytes(b"something else")
-    [path] = fetch([file], tmp_path)
+    [path] = fetch_files([file], tmp_path)
     assert path.read_bytes() == CONTENT
 
 
 def test_a_part_that_is_too_long_is_thrown_away(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     (tmp_path / "a.bin.part").write_bytes(CONTENT + b"more")
-    [path] = fetch([file], tmp_path)
+    [path] = fetch_files([file], tmp_path)
     assert path.read_bytes() == CONTENT
 
 
@@ -133,7 +141,7 @@ def test_the_next_address_is_tried_when_one_fails_or_sends_something_else(server
     file = server.published("a.bin", CONTENT)
     server.files["/wrong"] = b"a login page"
     urls = (f"{server.url}/absent", f"{server.url}/wrong", *file.urls)
-    [path] = fetch([replace(file, urls=urls)], tmp_path)
+    [path] = fetch_files([replace(file, urls=urls)], tmp_path)
     assert path.read_bytes() == CONTENT
     assert [where for where, _ in server.asked] == ["/absent", "/wrong", "/a.bin"]
 
@@ -142,21 +150,22 @@ def test_another_file_than_the_published_one_is_never_used(server: Server, tmp_p
     file = server.published("a.bin", CONTENT)
     server.files["/a.bin"] = CONTENT[:-1] + b"!"
     with pytest.raises(LabbenchError, match=r"what it sends is not the published file"):
-        fetch([file], tmp_path)
+        fetch_files([file], tmp_path)
     assert not list(tmp_path.glob("a.bin*"))
     (tmp_path / "a.bin").write_bytes(b"put here by hand")
     with pytest.raises(LabbenchError, match=r"a.bin is not the published file: its SHA-256 is .* remove it"):
-        fetch([file], tmp_path)
+        fetch_files([file], tmp_path)
 
 
 def test_without_a_network_the_error_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     there, *missing = [
-        Published(name, hashlib.sha256(name.encode()).hexdigest(), (f"http://127.0.0.1:9/{name}",)) for name in "abc"
+        PublishedFile(name, hashlib.sha256(name.encode()).hexdigest(), (f"http://127.0.0.1:9/{name}",))
+        for name in "abc"
     ]
     (tmp_path / "a").write_bytes(b"a")
     with pytest.raises(LabbenchError) as raised:
-        fetch([there, *missing], tmp_path)
+        fetch_files([there, *missing], tmp_path)
     lines = str(raised.value).splitlines()
     assert lines[0] == "cannot download b:"
     assert lines[1].startswith("    http://127.0.0.1:9/b: [Errno")
@@ -164,13 +173,13 @@ def test_without_a_network_the_error_says_what_to_put_where(tmp_path: Path, monk
     assert lines[3:] == ["    b, from http://127.0.0.1:9/b", "    c, from http://127.0.0.1:9/c"]
     for file in missing:
         (tmp_path / file.name).write_bytes(file.name.encode())
-    assert [path.name for path in fetch([there, *missing], tmp_path)] == ["a", "b", "c"]
+    assert [path.name for path in fetch_files([there, *missing], tmp_path)] == ["a", "b", "c"]
 
 
 def test_several_who_want_a_file_at_once_download_it_once(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(lambda _: fetch([file], tmp_path), range(4)))
+        paths = list(pool.map(lambda _: fetch_files([file], tmp_path), range(4)))
     assert {path.read_bytes() for [path] in paths} == {CONTENT}
     assert len(server.asked) == 1
 
@@ -178,7 +187,7 @@ def test_several_who_want_a_file_at_once_download_it_once(server: Server, tmp_pa
 def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LabbenchError, match=r"cannot write to .*file/mnist, where downloads are kept"):
-        fetch([Published("a", "", ())], tmp_path / "file" / "mnist")
+        fetch_files([PublishedFile("a", "", ())], tmp_path / "file" / "mnist")
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -204,9 +213,9 @@ def small_sets(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setitem(IMAGE_SETS, name, replace(IMAGE_SETS[name], files=files, held_out=60))
     archive = server.published(CIFAR10[0].name, cifar(image_sets.CIFAR_TRAIN + image_sets.CIFAR_TEST))
     monkeypatch.setitem(IMAGE_SETS, "cifar10", replace(IMAGE_SETS["cifar10"], files=(archive,), held_out=40))
-    image_set.cache_clear()
+    load_image_set.cache_clear()
     yield server
-    image_set.cache_clear()
+    load_image_set.cache_clear()
 
 
 def cifar(names: list[str], *, cut: int = 0) -> bytes:
@@ -254,7 +263,7 @@ def test_published_sets_train(small_sets: Server, name: str, model: str) -> None
         "lr": 0.01,
         "batch_size": 16,
     }
-    assert trained(config, task=load_task(name)).last("val/accuracy") > 0.8
+    assert train_run(config, task=load_task(name)).last("val/accuracy") > 0.8
 
 
 def test_published_sets_can_be_altered(small_sets: Server) -> None:

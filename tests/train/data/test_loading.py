@@ -27,11 +27,11 @@ from helpers.waiting import wait_for
 from labbench.errors import InputError
 from labbench.grid import read_grid
 from labbench.records import Boundary, Failed, Finished, RunRecord, Runtime
-from labbench.runner.planner import stack_of
-from labbench.runner.run_grid import with_loaders
+from labbench.runner.planner import make_stack
+from labbench.runner.run_grid import set_loader_count
 from labbench.store.reader import Reader
-from labbench.train.data.dataset import Data, digits
-from labbench.train.data.loading import Datasets, Loaded
+from labbench.train.data.dataset import Data, load_digits
+from labbench.train.data.loading import Datasets, DatasetSource
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask, load_task
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarn
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """A folder of 90 digits of three classes, 8x8 PGM files."""
-    inputs, targets = digits().train
+    inputs, targets = load_digits().train
     for name in range(3):
         folder = tmp_path / "images" / str(name)
         folder.mkdir(parents=True)
@@ -61,7 +61,7 @@ def curves(
     """What runs of the example measured in one stack, but for the clock, by their place in it."""
     given = {"path": str(path), "epochs": 2, "batch_size": 16, "channels": 4, **config}
     runs = [run_of({**given, "seed": seed}, f"{row}") for row, seed in enumerate(seeds)]
-    stack = stack_of(runs, task="", stop=None, runtime=Runtime(loaders=loaders, precision=precision))
+    stack = make_stack(runs, task="", stop=None, runtime=Runtime(loaders=loaders, precision=precision))
     told = histories(train(stack, load_task(f"{EXAMPLE}:Task"), "cpu"))
     assert all(history.finished is not None for history in told.values())
     return {key: {k: c for k, c in h.curves.items() if not k.startswith("time/")} for key, h in told.items()}
@@ -107,7 +107,7 @@ class Numbers(Dataset[Any]):
 
 def test_runs_of_one_seed_share_what_is_read_and_each_sees_every_sample_once_an_epoch() -> None:
     given = Numbers()
-    source = Loaded(Datasets(given, Numbers(3)), CPU, torch.float64, loaders=0)
+    source = DatasetSource(Datasets(given, Numbers(3)), CPU, torch.float64, loaders=0)
     seen: list[list[int]] = [[], [], []]
     for numbers in source.batches([5, 9, 5], 1, 16):
         for row, own in enumerate(numbers):
@@ -120,14 +120,14 @@ def test_runs_of_one_seed_share_what_is_read_and_each_sees_every_sample_once_an_
 
 
 def test_what_is_read_trains_as_the_same_data_in_memory_do() -> None:
-    given = digits()
+    given = load_digits()
     held = Data(*((x[:200], y[:200]) for x, y in (given.train, given.val, given.val)))
     read = Datasets(*([*zip(x, y.tolist(), strict=True)] for x, y in (held.train, held.val, held.val)))
 
     def measured(data: Data | Datasets) -> list[dict[str, dict[int, float]]]:
         task = FileTask({}, lambda config: data, small, cross_entropy, accuracy)
         runs = [run_of({"epochs": 2, "batch_size": 64, "seed": seed}, str(seed)) for seed in range(2)]
-        stack = stack_of(runs, task="", stop=None, runtime=Runtime(precision="float64", loaders=1))
+        stack = make_stack(runs, task="", stop=None, runtime=Runtime(precision="float64", loaders=1))
         return [history.curves for history in histories(train(stack, task, "cpu")).values()]
 
     for ours, theirs in zip(measured(read), measured(held), strict=True):
@@ -141,7 +141,7 @@ def small(config: Any) -> torch.nn.Module:
 
 
 def test_an_epoch_that_is_given_up_leaves_nothing_to_the_next_one() -> None:
-    with closing(Loaded(Datasets(Numbers(), Numbers(3)), CPU, torch.float32, loaders=2)) as source:
+    with closing(DatasetSource(Datasets(Numbers(), Numbers(3)), CPU, torch.float32, loaders=2)) as source:
         whole = [source.gather(numbers[0])[0] for numbers in source.batches([1], 2, 8)]
         for _ in source.batches([1], 1, 8):
             break
@@ -153,10 +153,10 @@ def test_a_run_that_is_resumed_reads_what_it_would_have_read(images: Path, tmp_p
     config = {"path": str(images), "epochs": 4, "batch_size": 16, "channels": 4}
     runs = [run_of({**config, "seed": seed}, str(seed)) for seed in range(2)]
     task, runtime = load_task(f"{EXAMPLE}:Task"), Runtime(loaders=1, snapshot_every=0.0)
-    whole = histories(train(stack_of(runs, task="", stop=None, runtime=runtime), task, "cpu"))
+    whole = histories(train(make_stack(runs, task="", stop=None, runtime=runtime), task, "cpu"))
     reached: dict[str, int] = {}
     way = ""
-    events = train(stack_of(runs, task="", stop=None, runtime=runtime, files=str(tmp_path)), task, "cpu")
+    events = train(make_stack(runs, task="", stop=None, runtime=runtime, files=str(tmp_path)), task, "cpu")
     for event in events:
         way = getattr(event, "way", way)
         if isinstance(event, Boundary):
@@ -165,7 +165,7 @@ def test_a_run_that_is_resumed_reads_what_it_would_have_read(images: Path, tmp_p
             break
     events.close()  # type: ignore[attr-defined]
     again = [RunRecord(1, run.key, "", "", "running", run.config, boundary=10, way=way) for run in runs]
-    stack = stack_of(again, task="", stop=None, runtime=runtime, files=str(tmp_path))
+    stack = make_stack(again, task="", stop=None, runtime=runtime, files=str(tmp_path))
     for key, history in histories(train(stack, task, "cpu")).items():
         assert history.curves["train/loss"].keys() == set(range(10, 20))
         for metric in ("train/loss", "val/loss", "val/accuracy"):
@@ -176,7 +176,7 @@ def test_a_run_that_is_resumed_reads_what_it_would_have_read(images: Path, tmp_p
 def test_a_sample_that_cannot_be_read_fails_the_runs_at_the_line_that_read_it(images: Path, loaders: int) -> None:
     (images / "1" / "07.pgm").write_bytes(b"P5 8 8 255\n too short")
     runs = [run_of({"path": str(images), "seed": seed, "epochs": 1}, str(seed)) for seed in range(3)]
-    stack = stack_of(runs, task="", stop=None, runtime=Runtime(loaders=loaders))
+    stack = make_stack(runs, task="", stop=None, runtime=Runtime(loaders=loaders))
     events = list(train(stack, load_task(f"{EXAMPLE}:Task"), "cpu"))
     failures = {event.run: event for event in events if isinstance(event, Failed)}
     assert failures.keys() == {"0", "1", "2"}
@@ -233,7 +233,7 @@ def test_what_is_no_numbered_set_of_samples_is_refused_in_a_sentence(train: Any,
     ],
 )
 def test_samples_that_do_not_fit_into_a_batch_fail_the_run_in_a_sentence(train: Any, complaint: str) -> None:
-    stack = stack_of([run_of({"epochs": 1})], task="", stop=None, runtime=Runtime())
+    stack = make_stack([run_of({"epochs": 1})], task="", stop=None, runtime=Runtime())
     *_, last = _train(stack, task_of(train, GOOD))
     assert isinstance(last, Failed)
     assert complaint in last.message
@@ -251,9 +251,9 @@ def test_tensors_and_datasets_are_told_apart() -> None:
 def test_how_many_processes_read_is_what_the_grid_says_or_what_cores_are_left_for(tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "digits"\n[runtime]\nloaders = 3\n')
-    assert with_loaders(read_grid(grid).runtime, ["cpu"], 1).loaders == 3
-    assert with_loaders(Runtime(), ["cpu"], 1000).loaders == 0
-    assert with_loaders(Runtime(), ["cuda:0"], 1000).loaders == 1
+    assert set_loader_count(read_grid(grid).runtime, ["cpu"], 1).loaders == 3
+    assert set_loader_count(Runtime(), ["cpu"], 1000).loaders == 0
+    assert set_loader_count(Runtime(), ["cuda:0"], 1000).loaders == 1
 
 
 GRID = """
@@ -339,8 +339,8 @@ def test_on_a_gpu_samples_come_from_other_processes_to_where_the_models_are(imag
     cuda = torch.device("cuda:0")
     data = load_task(f"{EXAMPLE}:Task").data({"path": str(images), "shift": 1})
     assert isinstance(data, Datasets)
-    here = Loaded(data, CPU, torch.float32, loaders=0)
-    with closing(Loaded(data, cuda, torch.float32, loaders=2)) as there:
+    here = DatasetSource(data, CPU, torch.float32, loaders=0)
+    with closing(DatasetSource(data, cuda, torch.float32, loaders=2)) as there:
         for ours, theirs in zip(there.batches([3, 4], 1, 16), here.batches([3, 4], 1, 16), strict=True):
             brought, read = there.gather(ours.flatten())[0], here.gather(theirs.flatten())[0]
             assert brought.device == cuda

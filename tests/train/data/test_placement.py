@@ -14,9 +14,9 @@ from torch import nn
 from helpers.training import CPU, histories, run_of
 from labbench.grid.read import read_grid
 from labbench.records import Config, Runtime
-from labbench.runner.planner import stack_of
-from labbench.train.data.dataset import Data, digits
-from labbench.train.data.placement import fits, placed, size
+from labbench.runner.planner import make_stack
+from labbench.train.data.dataset import Data, load_digits
+from labbench.train.data.placement import fits_on_device, place_data, total_bytes
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask, Task, load_task
@@ -30,7 +30,7 @@ def curves(config: Config, runs: int, where: str, task: Task | None = None) -> l
     runtime = Runtime(data=where)  # type: ignore[arg-type]
     members = [run_of({**config, "seed": seed}, str(seed)) for seed in range(runs)]
     told = histories(
-        train(stack_of(members, task="digits", stop=None, runtime=runtime), task or load_task("digits"), "cpu")
+        train(make_stack(members, task="digits", stop=None, runtime=runtime), task or load_task("digits"), "cpu")
     )
     return [{name: curve for name, curve in h.curves.items() if not name.startswith("time/")} for h in told.values()]
 
@@ -42,7 +42,7 @@ def test_data_on_the_host_gives_the_same_curves_to_the_bit(config: Config, runs:
 
 
 def test_a_batch_is_brought_from_the_host_by_the_same_indices() -> None:
-    resident, remote = (placed(digits(), CPU, torch.float64, where) for where in ("device", "host"))
+    resident, remote = (place_data(load_digits(), CPU, torch.float64, where) for where in ("device", "host"))
     assert (resident.resident, remote.resident) == (True, False)
     indices = torch.tensor([7, 0, 7, 1000])
     for ours, theirs in zip(remote.gather(indices), resident.gather(indices), strict=True):
@@ -54,22 +54,22 @@ def test_data_stays_on_the_host_when_it_would_take_over_half_of_what_is_free() -
     data = Data(
         (torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64)), (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
     )
-    assert size(data, torch.float32) == 12 * (3 * 4 + 8)
-    assert size(data, torch.float64) == 12 * (3 * 8 + 8)
-    assert fits(500, 1000)
-    assert not fits(501, 1000)
-    assert fits(10**12, None)
+    assert total_bytes(data, torch.float32) == 12 * (3 * 4 + 8)
+    assert total_bytes(data, torch.float64) == 12 * (3 * 8 + 8)
+    assert fits_on_device(500, 1000)
+    assert not fits_on_device(501, 1000)
+    assert fits_on_device(10**12, None)
 
 
 def test_a_memory_mapped_file_is_trained_on_without_being_read_whole(tmp_path: Path) -> None:
-    given = digits()
+    given = load_digits()
     file = np.lib.format.open_memmap(
         tmp_path / "train.npy", mode="w+", dtype=np.float32, shape=tuple(given.train[0].shape)
     )
     file[:] = given.train[0].numpy()
     mapped = torch.from_numpy(file)
     data = Data((mapped, given.train[1]), given.val, given.test)
-    assert placed(data, CPU, torch.float32, "host").train[0].data_ptr() == mapped.data_ptr()
+    assert place_data(data, CPU, torch.float32, "host").train[0].data_ptr() == mapped.data_ptr()
     config = {"epochs": 2, "batch_size": 50}
     assert curves(config, 2, "host", task_with(data)) == curves(config, 2, "device", task_with(given))
 
@@ -91,9 +91,9 @@ def test_where_data_lies_is_read_from_a_grid(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_batches_come_from_pinned_memory() -> None:
     cuda = torch.device("cuda:0")
-    remote = placed(digits(), cuda, torch.float32, "host")
+    remote = place_data(load_digits(), cuda, torch.float32, "host")
     assert remote.home == CPU
     indices = torch.tensor([3, 1, 2])
-    for ours, theirs in zip(remote.gather(indices), digits().train, strict=True):
+    for ours, theirs in zip(remote.gather(indices), load_digits().train, strict=True):
         assert ours.device == cuda
         assert torch.equal(ours.cpu(), theirs[indices])

@@ -9,24 +9,24 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helpers.training import CPU, History, trained
+from helpers.training import CPU, History, train_run
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import with_defaults
-from labbench.train.data.toys import COMMON_WORDS, TOPIC_WORDS, TOYS, VOCABULARY, VOTES, texts, toy
-from labbench.train.engine.layers import known
+from labbench.train.data.toys import COMMON_WORDS, HIDDEN_WEIGHTS, TOPIC_WORDS, TOYS, VOCABULARY, make_texts, make_toy
+from labbench.train.engine.layers import is_supported
 from labbench.train.rng import permutations
 from labbench.train.tasks.losses import classification_accuracy, classification_loss, perceptron_criterion
 from labbench.train.tasks.task import load_task, make_data, make_model
 
 
 def learnt(task: str, **config: Any) -> History:
-    return trained({"epochs": 15, "optimizer": "adam", "lr": 0.02, **config}, task=load_task(task))
+    return train_run({"epochs": 15, "optimizer": "adam", "lr": 0.02, **config}, task=load_task(task))
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_toy_data_are_balanced_points_with_fresh_ones_to_judge_by(name: str) -> None:
-    data = toy(name, None)
+    data = make_toy(name, None)
     assert data.test is not None
     inputs, classes = data.train
     assert inputs.dtype == torch.float32
@@ -45,9 +45,9 @@ def test_toy_data_are_what_they_always_were() -> None:
     """Their results stand on these numbers, to the fourth decimal: a libm may differ in the last bits."""
     found = {}
     for name in TOYS:
-        rounded = (toy(name, None).train[0].double() * 1e4).round().to(torch.int64)
+        rounded = (make_toy(name, None).train[0].double() * 1e4).round().to(torch.int64)
         found[name] = hashlib.sha256(rounded.numpy().astype("<i8").tobytes()).hexdigest()[:12]
-    found["texts"] = hashlib.sha256(texts(20, 1.0).train[0].numpy().astype("<i8").tobytes()).hexdigest()[:12]
+    found["texts"] = hashlib.sha256(make_texts(20, 1.0).train[0].numpy().astype("<i8").tobytes()).hexdigest()[:12]
     assert found == {
         "moons": "90580be77c13",
         "spirals": "80ba7174004c",
@@ -60,21 +60,21 @@ def test_toy_data_are_what_they_always_were() -> None:
 
 
 def test_noise_is_what_is_asked_for() -> None:
-    exact, noisy = toy("xor", 0.0).train[0], toy("xor", 0.3).train[0]
+    exact, noisy = make_toy("xor", 0.0).train[0], make_toy("xor", 0.3).train[0]
     assert set(map(tuple, exact.tolist())) == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert (noisy - exact).std().item() == pytest.approx(0.3, rel=0.05)
 
 
 def test_separable_inputs_are_binary_and_a_plane_parts_them_with_room() -> None:
-    inputs, classes = toy("separable", None).train
+    inputs, classes = make_toy("separable", None).train
     assert set(inputs.unique().tolist()) == {0, 1}
-    votes = (2 * inputs - 1) @ torch.tensor(VOTES, dtype=torch.float32)
+    votes = (2 * inputs - 1) @ torch.tensor(HIDDEN_WEIGHTS, dtype=torch.float32)
     assert torch.equal(votes > 0, classes == 1)
     assert votes.abs().min() >= 1
 
 
 def test_flowers_are_a_table_of_the_size_of_iris() -> None:
-    data = toy("flowers", None)
+    data = make_toy("flowers", None)
     assert data.test is not None
     assert [tuple(split[0].shape) for split in (data.train, data.val, data.test)] == [(90, 4), (30, 4), (30, 4)]
     assert all(split[1].bincount().tolist() == [len(split[1]) // 3] * 3 for split in (data.train, data.val, data.test))
@@ -109,7 +109,7 @@ def test_the_perceptron_follows_rosenblatts_rule_exactly() -> None:
         mistakes.append(-y * float(weights @ x + bias) if wrong else 0.0)
         if wrong:
             weights, bias = weights + lr * y * x, bias + lr * y
-    history = trained({**config, "optimizer": "sgd", "lr": lr, "batch_size": 1, "epochs": 1}, task=task)
+    history = train_run({**config, "optimizer": "sgd", "lr": lr, "batch_size": 1, "epochs": 1}, task=task)
     assert list(history.curves["train/loss"].values()) == pytest.approx(mistakes, abs=1e-5)
     assert sum(loss > 0 for loss in mistakes) > 50
 
@@ -140,18 +140,18 @@ def test_toys_take_layers_but_no_images() -> None:
 
 
 def test_words_get_rarer_as_asked() -> None:
-    words = texts(20, 1.0).train[0]
+    words = make_texts(20, 1.0).train[0]
     common = words[words < COMMON_WORDS].bincount(minlength=COMMON_WORDS).double()
     harmonic = sum(1 / n for n in range(1, COMMON_WORDS + 1))
     assert (common[0] / common.sum()).item() == pytest.approx(1 / harmonic, rel=0.1)
     assert (common[9] / common[0]).item() == pytest.approx(0.1, rel=0.3)
-    even = texts(20, 0.0).train[0]
+    even = make_texts(20, 0.0).train[0]
     assert even[even < COMMON_WORDS].bincount(minlength=COMMON_WORDS).double().max() < 60
     assert int(words.max()) < VOCABULARY
 
 
 def test_a_text_has_its_own_topics_words_and_no_other_topics() -> None:
-    inputs, topics = texts(50, 1.0).val
+    inputs, topics = make_texts(50, 1.0).val
     special = inputs >= COMMON_WORDS
     assert special.double().mean().item() == pytest.approx(0.15, abs=0.01)
     assert torch.equal(((inputs - COMMON_WORDS) // TOPIC_WORDS)[special], topics[:, None].expand_as(inputs)[special])
@@ -164,4 +164,4 @@ def test_texts_are_learnt_by_an_embedding() -> None:
 @pytest.mark.parametrize("task", ["toy", "texts"])
 def test_the_networks_are_made_of_layers_that_stack(task: str) -> None:
     config = {**with_defaults({"batchnorm": True, "dropout": 0.5, "hidden": [8]}, BUILTIN[task]), "seed": 0}
-    assert known(make_model(load_task(task), config))
+    assert is_supported(make_model(load_task(task), config))

@@ -13,12 +13,12 @@ pytest.importorskip("PIL")
 import numpy as np
 
 from helpers.png_files import png
-from helpers.training import trained
+from helpers.training import train_run
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import with_defaults
 from labbench.train.data.dataset import Data
-from labbench.train.data.user_files import own_data
+from labbench.train.data.user_files import load_user_data
 from labbench.train.tasks.losses import prediction_loss, prediction_metrics
 from labbench.train.tasks.task import load_task, make_data, make_model
 
@@ -56,14 +56,14 @@ def test_the_target_is_the_column_that_is_named(tmp_path: Path) -> None:
 def test_a_target_of_fractions_is_a_number_to_be_told(tmp_path: Path) -> None:
     rows = [(x / 7, 3 * x / 7 + 0.5) for x in range(-50, 50)]
     path = table(tmp_path, "x\ty\n" + "".join(f"{x}\t{y}\n" for x, y in rows), "line.tsv")
-    history = trained({"path": path, "hidden": [], "epochs": 60, "lr": 0.05, "batch_size": 10}, task=load_task("own"))
+    history = train_run({"path": path, "hidden": [], "epochs": 60, "lr": 0.05, "batch_size": 10}, task=load_task("own"))
     assert history.last("val/loss") < 1e-3
     assert history.last("val/mae") < 0.03
 
 
 def test_own_classes_are_learnt(tmp_path: Path) -> None:
     config = {"path": table(tmp_path, WINE), "hidden": [8], "epochs": 20, "lr": 0.1, "batch_size": 8}
-    assert trained(config, task=load_task("own")).last("test/accuracy") == 1
+    assert train_run(config, task=load_task("own")).last("test/accuracy") == 1
 
 
 def test_losses_are_one_number_a_sample() -> None:
@@ -207,7 +207,7 @@ def test_a_folder_of_images_has_a_class_for_each_folder_in_it(tmp_path: Path) ->
     assert data.train[0].shape == (16, 3, 6, 5)
     assert torch.equal(data.train[1] == 0, data.train[0][:, 0, 0, 0] > 0.5)
     config = {"path": path, "model": "cnn", "channels": [8], "epochs": 15, "optimizer": "adam", "lr": 0.02}
-    assert trained({**config, "batch_size": 4}, task=load_task("own")).last("val/accuracy") == 1
+    assert train_run({**config, "batch_size": 4}, task=load_task("own")).last("val/accuracy") == 1
 
 
 def test_images_that_cannot_be_used_are_explained(tmp_path: Path) -> None:
@@ -222,4 +222,4 @@ def test_images_that_cannot_be_used_are_explained(tmp_path: Path) -> None:
 
 def test_a_file_of_one_state_is_read_once(tmp_path: Path) -> None:
     path = table(tmp_path, WINE)
-    assert own_data(path, None) is own_data(path, None)
+    assert load_user_data(path, None) is load_user_data(path, None)

@@ -21,13 +21,13 @@ from helpers.training import run_of
 from labbench import load_model
 from labbench.errors import InputError
 from labbench.files import files_folder
-from labbench.portraits.file import BINS, Portrait, portrait_path, read_portrait
+from labbench.portraits.file import HISTOGRAM_BINS, Portrait, portrait_path, read_portrait
 from labbench.records import Runtime
-from labbench.runner.planner import stack_of
+from labbench.runner.planner import make_stack
 from labbench.store.reader import Reader
-from labbench.train.data.dataset import digits
-from labbench.train.data.toys import toy
-from labbench.train.diagnostics.portrait import confusion_of, first_weights, histogram, probabilities_of
+from labbench.train.data.dataset import load_digits
+from labbench.train.data.toys import make_toy
+from labbench.train.diagnostics.portrait import confusion_matrix, first_layer_weights, make_histogram, to_probabilities
 from labbench.train.loop import train
 from labbench.train.tasks.task import load_task
 
@@ -54,7 +54,7 @@ def test_the_confusion_matrix_is_that_of_the_model_which_the_run_kept(
 ) -> None:
     found = portraits(labbench, tmp_path, DIGITS)
     assert len(found) == 2
-    inputs, targets = digits().val
+    inputs, targets = load_digits().val
     for key, portrait in found.items():
         assert portrait is not None
         assert portrait.confusion is not None
@@ -77,7 +77,7 @@ def test_the_most_confident_mistakes_are_shown_as_they_are(labbench: Callable[..
         assert (guesses != mistakes.labels).all()
         assert (np.diff(sure) <= 0).all()
         shown = {image.tobytes() for image in mistakes.images}
-        there = {(image * 255).round().to(torch.uint8).numpy().tobytes() for image in digits().val[0]}
+        there = {(image * 255).round().to(torch.uint8).numpy().tobytes() for image in load_digits().val[0]}
         assert shown <= there
 
 
@@ -90,7 +90,7 @@ def test_the_plane_of_two_moons_is_parted_as_the_network_parts_it(
         assert plane is not None
         assert plane.scores.shape == (40, 80, 2)
         left, right, bottom, top = plane.bounds
-        inputs = toy("moons", None).val[0]
+        inputs = make_toy("moons", None).val[0]
         assert left < inputs[:, 0].min() < inputs[:, 0].max() < right
         corner = torch.tensor([[right, bottom], [left, top]])
         with torch.no_grad():
@@ -108,7 +108,7 @@ def test_histograms_are_taken_at_a_few_epochs_and_at_the_end(labbench: Callable[
     spoken = {one.layer: one for one in portrait.histograms if one.kind == "activations" and one.epoch == 12}
     assert list(spoken) == ["1.linear", "2.relu", "4.linear"]
     assert spoken["2.relu"].low == 0.0
-    assert spoken["2.relu"].counts.sum() == 16 * min(256, len(toy("moons", None).val[0]))
+    assert spoken["2.relu"].counts.sum() == 16 * min(256, len(make_toy("moons", None).val[0]))
     learnt = {one.layer: one.counts.sum() for one in portrait.histograms if one.kind == "gradients" and one.epoch == 1}
     assert learnt == {"1.linear": 2 * 16 + 16, "4.linear": 16 * 2 + 2}
 
@@ -163,38 +163,38 @@ def test_a_key_that_somebody_else_wrote_leads_nowhere(tmp_path: Path) -> None:
 
 
 def test_a_single_output_tells_two_classes_apart() -> None:
-    probabilities = probabilities_of(torch.tensor([[3.0], [-3.0], [0.5]]))
-    assert confusion_of(probabilities, torch.tensor([1, 0, 0])).tolist() == [[1, 1], [0, 1]]
+    probabilities = to_probabilities(torch.tensor([[3.0], [-3.0], [0.5]]))
+    assert confusion_matrix(probabilities, torch.tensor([1, 0, 0])).tolist() == [[1, 1], [0, 1]]
 
 
 def test_first_weights_are_kernels_or_rows_of_what_takes_images_the_largest_first() -> None:
-    inputs = digits().val[0]
+    inputs = load_digits().val[0]
     dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 30))
     with torch.no_grad():
         dense[1].weight[7] += 10
-    found = first_weights(dense, inputs)
+    found = first_layer_weights(dense, inputs)
     assert found.shape == (24, 8, 8, 1)
     np.testing.assert_array_equal(found[0, :, :, 0], dense[1].weight[7].detach().view(8, 8).numpy())
-    assert first_weights(nn.Sequential(nn.Conv2d(1, 4, 3)), inputs).shape == (4, 3, 3, 1)
-    assert first_weights(dense, torch.rand(5, 64)) is None
+    assert first_layer_weights(nn.Sequential(nn.Conv2d(1, 4, 3)), inputs).shape == (4, 3, 3, 1)
+    assert first_layer_weights(dense, torch.rand(5, 64)) is None
 
 
 def test_activations_that_hardly_differ_or_overflow_are_counted() -> None:
     ulp = np.nextafter(1.0, 2.0)
-    assert histogram(1, "activations", "a", np.array([1.0, 1.0, ulp])).counts.sum() == 3
-    assert histogram(1, "activations", "a", np.array([7.0, 7.0])).counts.tolist() == [2] + [0] * 15
-    assert histogram(1, "activations", "a", np.array([np.inf, np.nan])).counts.sum() == 0
+    assert make_histogram(1, "activations", "a", np.array([1.0, 1.0, ulp])).counts.sum() == 3
+    assert make_histogram(1, "activations", "a", np.array([7.0, 7.0])).counts.tolist() == [2] + [0] * 15
+    assert make_histogram(1, "activations", "a", np.array([np.inf, np.nan])).counts.sum() == 0
 
 
 def test_a_run_that_begins_anew_loses_the_portrait_of_before(tmp_path: Path) -> None:
     config = {key: value for key, value in {**MOONS, "epochs": 1, "seed": 0}.items() if key != "task"}
     for watch in (True, False):
-        stack = stack_of([run_of(config, "again000")], task="toy", stop=None, runtime=Runtime(watch=watch))
+        stack = make_stack([run_of(config, "again000")], task="toy", stop=None, runtime=Runtime(watch=watch))
         list(train(replace(stack, files=str(tmp_path)), load_task("toy"), "cpu"))
         assert (tmp_path / "again000" / "portrait.npz").exists() == watch
 
 
 def test_small_gradients_are_told_from_smaller_ones() -> None:
-    counts = histogram(1, "gradients", "a", np.array([0.0, 1e-12, -1e-4, 0.3, 1e9])).counts
-    assert len(counts) == BINS
+    counts = make_histogram(1, "gradients", "a", np.array([0.0, 1e-12, -1e-4, 0.3, 1e9])).counts
+    assert len(counts) == HISTOGRAM_BINS
     assert (counts[0], counts[8], counts[14], counts[15]) == (2, 1, 1, 1)

@@ -14,12 +14,12 @@ torch = pytest.importorskip("torch")
 from click.testing import Result
 from torch import nn
 
-from helpers.training import History, histories, run_of, trained
+from helpers.training import History, histories, run_of, train_run
 from labbench.records import Runtime
-from labbench.runner.planner import stack_of
-from labbench.train.data.dataset import Data, digits
-from labbench.train.diagnostics.probe import Looking
-from labbench.train.engine.stepper import Lesson
+from labbench.runner.planner import make_stack
+from labbench.train.data.dataset import Data, load_digits
+from labbench.train.diagnostics.probe import NetworkProbe
+from labbench.train.engine.stepper import Workload
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask, load_task
@@ -30,7 +30,7 @@ CONFIG: dict[str, Any] = {"hidden": [16, 8], "epochs": 2, "dropout": 0.5, "batch
 
 def stacked(runtime: Runtime) -> dict[str, History]:
     runs = [run_of({**CONFIG, "seed": seed}, f"run0000{seed}") for seed in range(3)]
-    return histories(train(stack_of(runs, task="digits", stop=None, runtime=runtime), load_task("digits"), "cpu"))
+    return histories(train(make_stack(runs, task="digits", stop=None, runtime=runtime), load_task("digits"), "cpu"))
 
 
 def without(history: History, *kinds: str) -> dict[str, dict[int, float]]:
@@ -38,7 +38,7 @@ def without(history: History, *kinds: str) -> dict[str, dict[int, float]]:
 
 
 def test_watching_moves_no_other_number_alone_or_in_a_stack() -> None:
-    pairs = [(trained(CONFIG, runtime=WATCHING), trained(CONFIG))]
+    pairs = [(train_run(CONFIG, runtime=WATCHING), train_run(CONFIG))]
     watched, unwatched = stacked(WATCHING), stacked(Runtime())
     pairs += [(watched[run], unwatched[run]) for run in unwatched]
     for one, other in pairs:
@@ -47,7 +47,7 @@ def test_watching_moves_no_other_number_alone_or_in_a_stack() -> None:
 
 
 def test_layers_are_named_by_their_place_and_kind_and_seen_once_an_epoch() -> None:
-    history = trained(CONFIG, runtime=WATCHING)
+    history = train_run(CONFIG, runtime=WATCHING)
     seen = {name: curve for name, curve in history.curves.items() if name.startswith(("grad_norm/", "dead/"))}
     assert set(seen) == {
         "grad_norm/1.linear", "grad_norm/2.batchnorm1d", "dead/3.tanh",
@@ -67,16 +67,16 @@ def test_a_grid_asks_for_it(labbench: Callable[..., Result], tmp_path: Path) -> 
     assert "watch" not in run["config"]
 
 
-def looking(model: nn.Module) -> tuple[Looking, Data]:
-    data = digits()
+def probe(model: nn.Module) -> tuple[NetworkProbe, Data]:
+    data = load_digits()
     task = FileTask({}, lambda config: data, lambda config: model, cross_entropy, accuracy)
-    return Looking({"seed": 0}, Lesson(task, data, 64)), data
+    return NetworkProbe({"seed": 0}, Workload(task, data, 64)), data
 
 
 def test_gradient_norms_are_those_of_the_mean_loss() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 10))
-    seen = looking(model)[0].see(model.state_dict(), {})
-    inputs, targets = (part[:256] for part in digits().val)
+    seen = probe(model)[0].measure(model.state_dict(), {})
+    inputs, targets = (part[:256] for part in load_digits().val)
     nn.functional.cross_entropy(model(inputs), targets).backward()
     for number in (1, 3):
         grads = [parameter.grad.flatten() for parameter in model[number].parameters()]
@@ -91,7 +91,7 @@ def test_dead_units_are_counted_and_channels_are_units_of_images() -> None:
         model[0].bias[:3] = -1e6  # three of four channels are below zero everywhere
         model[3].bias[:2] = 1e6  # two of eight units are at 1 for every sample
         model[3].weight[2:] *= 1e-3
-    seen = looking(model)[0].see(model.state_dict(), {})
+    seen = probe(model)[0].measure(model.state_dict(), {})
     assert (seen["dead/1.relu"], seen["dead/4.sigmoid"]) == (0.75, 0.25)
     assert seen["grad_norm/0.conv2d"] > 0
 
@@ -100,7 +100,7 @@ def test_a_network_that_is_dead_throughout_has_no_gradient_below() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 10))
     with torch.no_grad():
         model[1].bias[:] = -1e6
-    seen = looking(model)[0].see(model.state_dict(), {})
+    seen = probe(model)[0].measure(model.state_dict(), {})
     assert seen["dead/2.relu"] == 1.0
     assert seen["grad_norm/1.linear"] == 0.0
     assert seen["grad_norm/3.linear"] > 0.0

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from helpers.training import CPU, histories, run_of
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, Log, Runtime
-from labbench.runner.planner import stack_of
-from labbench.train.data.dataset import digits
+from labbench.runner.planner import make_stack
+from labbench.train.data.dataset import load_digits
 from labbench.train.engine import cuda_graph
-from labbench.train.engine.cuda_graph import Captured
+from labbench.train.engine.cuda_graph import CudaGraphStepper
 from labbench.train.engine.dropout import dropout_probabilities
-from labbench.train.engine.schedules import Clock
-from labbench.train.engine.stacked import Together
-from labbench.train.engine.stepper import Lesson, Stepper, state_of
+from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.stacked import StackedStepper
+from labbench.train.engine.stepper import Stepper, Workload, initial_state
 from labbench.train.grouping import arrange
 from labbench.train.loop import train
-from labbench.train.precision import Arithmetic
+from labbench.train.precision import Precision
 from labbench.train.rng import permutations
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask, load_task, make_model
@@ -71,20 +71,20 @@ MODELS: list[tuple[str, Callable[[Config], nn.Module]]] = [
 ]
 
 
-def stack(way: str, model: Callable[[Config], nn.Module], given: Config, lesson: Lesson) -> Together:
+def stack(way: str, model: Callable[[Config], nn.Module], given: Config, workload: Workload) -> StackedStepper:
     configs = [
         with_defaults({"lr": 0.02 * (1 + seed), "epochs": 3, "batch_size": 50, "seed": seed, **given}, TRAINING)
         | {"p": [0.0, 0.3, 1.0][seed]}
         for seed in range(3)
     ]
-    models = [make_model(lesson.task, config) for config in configs]
-    states, dropouts = [state_of(model) for model in models], [dropout_probabilities(model) for model in models]
-    return Together(way, models[0], dropouts, states, configs, lesson, Clock())
+    models = [make_model(workload.task, config) for config in configs]
+    states, dropouts = [initial_state(model) for model in models], [dropout_probabilities(model) for model in models]
+    return StackedStepper(way, models[0], dropouts, states, configs, workload, StepCounter())
 
 
-def lesson_with(model: Callable[[Config], nn.Module]) -> Lesson:
-    task = FileTask({}, lambda config: digits(), model, cross_entropy, accuracy)
-    return Lesson(task, digits().to(CPU, torch.float64), 50)
+def lesson_with(model: Callable[[Config], nn.Module]) -> Workload:
+    task = FileTask({}, lambda config: load_digits(), model, cross_entropy, accuracy)
+    return Workload(task, load_digits().to(CPU, torch.float64), 50)
 
 
 def losses(stepper: Stepper, steps: int, keep_at: int) -> list[Tensor]:
@@ -106,9 +106,9 @@ def losses(stepper: Stepper, steps: int, keep_at: int) -> list[Tensor]:
 def test_the_captured_function_is_a_step_of_the_stack(
     way: str, model: Callable[[Config], nn.Module], given: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graph, "STEPS", 8)  # so that the tables are filled several times
-    lesson = lesson_with(model)
-    plain, replayed = stack(way, model, given, lesson), Captured(stack(way, model, given, lesson), 50)
+    monkeypatch.setattr(cuda_graph, "TABLE_STEPS", 8)  # so that the tables are filled several times
+    workload = lesson_with(model)
+    plain, replayed = stack(way, model, given, workload), CudaGraphStepper(stack(way, model, given, workload), 50)
     for ours, theirs in zip(losses(replayed, 30, 20), losses(plain, 30, 20), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     for index in range(2):
@@ -122,11 +122,11 @@ def test_where_a_step_cannot_be_captured_the_stack_trains_without_and_says_so(mo
 
     def told() -> list[Event]:
         members = [run_of({**config, "seed": seed}, str(seed)) for seed in range(2)]
-        made = stack_of(members, task="digits", stop=None, runtime=Runtime(precision="float64"))
+        made = make_stack(members, task="digits", stop=None, runtime=Runtime(precision="float64"))
         return list(train(made, load_task("digits"), "cpu"))
 
     plain = told()
-    monkeypatch.setattr(arrange, "may_be_captured", lambda lesson: True)  # which a CPU's step cannot be
+    monkeypatch.setattr(arrange, "can_capture", lambda workload: True)  # which a CPU's step cannot be
     events = told()
     logs = [event for event in events if isinstance(event, Log)]
     assert len(logs) == 1
@@ -138,19 +138,19 @@ def test_where_a_step_cannot_be_captured_the_stack_trains_without_and_says_so(mo
 
 
 def test_what_a_step_measured_stays_when_the_next_one_is_done() -> None:
-    lesson = lesson_with(mlp)
-    replayed = Captured(stack("stacked", mlp, {}, lesson), 50)
+    workload = lesson_with(mlp)
+    replayed = CudaGraphStepper(stack("stacked", mlp, {}, workload), 50)
     first, second = losses(replayed, 2, 9)[::2]
     assert not torch.equal(first, second)
 
 
 def test_tensors_are_given_their_values_back_where_they_are() -> None:
-    lesson = lesson_with(mlp)
-    ours = stack("stacked", mlp, {"optimizer": "adam"}, lesson)
+    workload = lesson_with(mlp)
+    ours = stack("stacked", mlp, {"optimizer": "adam"}, workload)
     losses(ours, 3, 9)
     tensors = ours.tensors()
     values: list[Any] = [tensor.clone() for tensor in tensors]
-    undo = cuda_graph.remembered(tensors)
+    undo = cuda_graph.make_restore(tensors)
     losses(ours, 3, 9)
     assert not torch.equal(tensors[0], values[0])
     undo()
@@ -163,8 +163,8 @@ def test_tensors_are_given_their_values_back_where_they_are() -> None:
 @pytest.mark.parametrize("given", OPTIMIZERS[:4], ids=lambda given: given["optimizer"])
 def test_a_graph_gives_the_numbers_of_the_stack(way: str, model: Callable[[Config], nn.Module], given: Config) -> None:
     cuda = torch.device("cuda:0")
-    lesson = Lesson(lesson_with(model).task, digits().to(cuda, torch.float64), 50, Arithmetic())
-    plain, replayed = stack(way, model, given, lesson), Captured(stack(way, model, given, lesson), 50)
+    workload = Workload(lesson_with(model).task, load_digits().to(cuda, torch.float64), 50, Precision())
+    plain, replayed = stack(way, model, given, workload), CudaGraphStepper(stack(way, model, given, workload), 50)
     plain.train(True)
     replayed.train(True)
     replayed.capture()

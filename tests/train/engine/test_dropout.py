@@ -10,17 +10,17 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from labbench.train.engine.dropout import Dropout, Masks, swap_dropout
-from labbench.train.engine.schedules import Clock
+from labbench.train.engine.dropout import DropoutMasks, SeededDropout, swap_dropout
+from labbench.train.engine.schedules import StepCounter
 
 LIKE = torch.zeros((), dtype=torch.float32)
 
 
 def mask_at(step: int, count: int, *, seed: int = 0, layer: int = 0, p: float = 0.5) -> torch.Tensor:
     """The mask of one layer at one step, asked for alone."""
-    clock = Clock()
-    clock.step = step
-    return Masks([seed], [p], layer, clock).draw(count, LIKE)[0]
+    step_counter = StepCounter()
+    step_counter.step = step
+    return DropoutMasks([seed], [p], layer, step_counter).draw(count, LIKE)[0]
 
 
 def test_masks_are_what_they_always_were() -> None:
@@ -33,24 +33,24 @@ def test_masks_are_what_they_always_were() -> None:
 
 def test_masks_do_not_depend_on_which_steps_are_asked_for() -> None:
     """Masks are made for many steps at once; a resumed run begins anywhere."""
-    clock = Clock()
-    masks = Masks([0], [0.5], 0, clock)
+    step_counter = StepCounter()
+    masks = DropoutMasks([0], [0.5], 0, step_counter)
     for step in [*range(100), 1000, 3, 4]:
-        clock.step = step
+        step_counter.step = step
         count = 2048 if step % 20 else 990  # the last batch of an epoch is smaller
         assert torch.equal(masks.draw(count, LIKE)[0], mask_at(step, count))
 
 
 def test_a_run_has_the_same_masks_alone_and_in_a_stack() -> None:
     seeds, probabilities = [4, 0, 4, 9], [0.5, 0.2, 0.0, 0.9]
-    clock = Clock()
-    layer = Dropout(Masks(seeds, probabilities, 2, clock))
+    step_counter = StepCounter()
+    layer = SeededDropout(DropoutMasks(seeds, probabilities, 2, step_counter))
     inputs = torch.randn(4, 33, 17)
     for step in range(5):
-        clock.step = step
+        step_counter.step = step
         stacked = layer(inputs)
         for row, (seed, p) in enumerate(zip(seeds, probabilities, strict=True)):
-            alone = Dropout(Masks([seed], [p], 2, clock))
+            alone = SeededDropout(DropoutMasks([seed], [p], 2, step_counter))
             assert torch.equal(stacked[row], alone(inputs[row]))
 
 
@@ -58,26 +58,26 @@ def test_a_run_has_the_same_masks_alone_and_in_a_stack() -> None:
 def test_the_mask_does_not_depend_on_how_the_values_lie_in_memory(kind: type[nn.Module]) -> None:
     """Each sample has its own, in channels-last memory too."""
     model = nn.Sequential(kind(0.5))
-    swap_dropout(model, 0, Clock())
+    swap_dropout(model, 0, StepCounter())
     inputs = torch.ones(6, 4, 8)
     outputs = model(inputs)
     model = nn.Sequential(kind(0.5))
-    swap_dropout(model, 0, Clock())
+    swap_dropout(model, 0, StepCounter())
     assert torch.equal(model(inputs.transpose(1, 2).contiguous().transpose(1, 2)), outputs)
     assert not torch.equal(outputs[0], outputs[1])
 
 
 def test_a_sample_keeps_its_mask_in_a_smaller_batch() -> None:
-    clock = Clock()
-    layer = Dropout(Masks([0], [0.5], 0, clock))
+    step_counter = StepCounter()
+    layer = SeededDropout(DropoutMasks([0], [0.5], 0, step_counter))
     inputs = torch.randn(64, 31)
-    assert torch.equal(layer(inputs)[:50], Dropout(Masks([0], [0.5], 0, clock))(inputs[:50]))
+    assert torch.equal(layer(inputs)[:50], SeededDropout(DropoutMasks([0], [0.5], 0, step_counter))(inputs[:50]))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_the_share_of_dropped_values_is_p_and_the_mean_is_kept(p: float) -> None:
-    clock = Clock()
-    masks = Masks(range(50), [p] * 50, 0, clock).draw(10_000, LIKE).flatten()
+    step_counter = StepCounter()
+    masks = DropoutMasks(range(50), [p] * 50, 0, step_counter).draw(10_000, LIKE).flatten()
     assert abs((masks == 0).double().mean().item() - p) < 5 * (p * (1 - p) / len(masks)) ** 0.5
     assert masks.double().mean().item() == pytest.approx(1, abs=5 * (p / (1 - p) / len(masks)) ** 0.5)
     assert masks.max().item() == pytest.approx(1 / (1 - p), rel=1e-4)
@@ -89,29 +89,29 @@ def test_masks_differ_between_steps_layers_and_seeds() -> None:
 
 
 def test_a_layer_called_twice_in_a_step_has_two_masks() -> None:
-    clock = Clock()
-    layer = Dropout(Masks([0], [0.5], 0, clock))
+    step_counter = StepCounter()
+    layer = SeededDropout(DropoutMasks([0], [0.5], 0, step_counter))
     inputs = torch.ones(8, 32)
-    calls = [[layer(inputs), layer(inputs)] for clock.step in range(3)]
+    calls = [[layer(inputs), layer(inputs)] for step_counter.step in range(3)]
     assert len({tuple(mask.flatten().tolist()) for step in calls for mask in step}) == 6
-    clock.step = 1
-    again = Dropout(Masks([0], [0.5], 0, clock))
+    step_counter.step = 1
+    again = SeededDropout(DropoutMasks([0], [0.5], 0, step_counter))
     assert torch.equal(again(inputs), calls[1][0])
     assert torch.equal(again(inputs), calls[1][1])
 
 
 def test_gradients_pass_where_values_do() -> None:
     inputs = torch.randn(16, 16, requires_grad=True)
-    outputs = Dropout(Masks([0], [0.5], 0, Clock()))(inputs)
+    outputs = SeededDropout(DropoutMasks([0], [0.5], 0, StepCounter()))(inputs)
     outputs.sum().backward()
     assert torch.equal(inputs.grad, outputs.detach() / inputs.detach())
 
 
 def test_dropout_of_everything_and_of_nothing() -> None:
     inputs = torch.randn(16, 16)
-    assert torch.equal(Dropout(Masks([0], [1.0], 0, Clock()))(inputs), torch.zeros(16, 16))
-    assert Dropout(Masks([0], [0.0], 0, Clock()))(inputs) is inputs
-    assert Dropout(Masks([0], [0.5], 0, Clock())).eval()(inputs) is inputs
+    assert torch.equal(SeededDropout(DropoutMasks([0], [1.0], 0, StepCounter()))(inputs), torch.zeros(16, 16))
+    assert SeededDropout(DropoutMasks([0], [0.0], 0, StepCounter()))(inputs) is inputs
+    assert SeededDropout(DropoutMasks([0], [0.5], 0, StepCounter())).eval()(inputs) is inputs
 
 
 class Odd(nn.Module):
@@ -125,14 +125,14 @@ class Odd(nn.Module):
 
 
 def test_every_dropout_of_a_model_is_swapped_where_it_is() -> None:
-    model, clock = Odd(), Clock()
-    swap_dropout(model, 7, clock)
+    model, step_counter = Odd(), StepCounter()
+    swap_dropout(model, 7, step_counter)
     channels = model.inner[2][0]
-    assert isinstance(model.shared, Dropout)
+    assert isinstance(model.shared, SeededDropout)
     assert model.inner[1] is model.shared
-    assert isinstance(channels, Dropout)
+    assert isinstance(channels, SeededDropout)
     assert (channels.spatial, channels.masks.layer, model.shared.masks.layer) == (2, 1, 0)
-    assert (channels.masks.seeds, channels.masks.clock) == ([7], clock)
+    assert (channels.masks.seeds, channels.masks.step_counter) == ([7], step_counter)
     assert isinstance(model.alpha, nn.AlphaDropout)
 
 
@@ -141,7 +141,7 @@ def test_every_dropout_of_a_model_is_swapped_where_it_is() -> None:
 )
 def test_channel_dropout_drops_whole_channels(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
     model = nn.Sequential(kind(0.5))
-    swap_dropout(model, 0, Clock())
+    swap_dropout(model, 0, StepCounter())
     outputs = model(torch.ones(*shape, 7)).flatten(2)
     assert set(outputs.unique().tolist()) == {0, 2}
     assert torch.equal(outputs, outputs[..., :1].expand_as(outputs))

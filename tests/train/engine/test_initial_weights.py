@@ -22,8 +22,8 @@ from labbench.files import MODEL
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Boundary, Event, Log, Runtime
-from labbench.runner.planner import stack_of
-from labbench.runner.run_grid import read_asked
+from labbench.runner.planner import make_stack
+from labbench.runner.run_grid import load_grid
 from labbench.store.reader import Reader
 from labbench.train import checkpoints
 from labbench.train.loop import train
@@ -46,12 +46,12 @@ def weights_of(**config: Any) -> dict[str, Tensor]:
 def events(files: Path, *configs: dict[str, Any], task: str = "digits") -> list[Event]:
     """What runs of these configs tell, as one stack whose models are kept."""
     runs = [run_of({"lr": 0.1, **config}, f"run{number}") for number, config in enumerate(configs)]
-    stack = stack_of(runs, task=task, stop=None, runtime=KEPT, files=str(files))
+    stack = make_stack(runs, task=task, stop=None, runtime=KEPT, files=str(files))
     return list(train(stack, load_task(task), "cpu"))
 
 
 def kept(files: Path, number: int = 0) -> dict[str, Tensor]:
-    return checkpoints.read(files / f"run{number}" / MODEL, torch.device("cpu"))[0]
+    return checkpoints.read_safetensors(files / f"run{number}" / MODEL, torch.device("cpu"))[0]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ BODY = ["1.weight", "2.weight", "2.bias", "2.running_mean", "2.running_var", "5.
 def test_a_frozen_backbone_stays_as_it_began_its_statistics_too_and_the_new_head_learns(
     tmp_path: Path, source: Path
 ) -> None:
-    given = checkpoints.read(source, torch.device("cpu"))[0]
+    given = checkpoints.read_safetensors(source, torch.device("cpu"))[0]
     config = {**SOURCE, "classes": [5, 6, 7], "init_from": str(source), "freeze": True, "epochs": 2}
     told = histories(events(tmp_path, config))["run0"]
     ended = kept(tmp_path)
@@ -78,7 +78,7 @@ def test_a_frozen_backbone_stays_as_it_began_its_statistics_too_and_the_new_head
 
 
 def test_all_layers_learn_on_unless_they_are_frozen(tmp_path: Path, source: Path) -> None:
-    given = checkpoints.read(source, torch.device("cpu"))[0]
+    given = checkpoints.read_safetensors(source, torch.device("cpu"))[0]
     events(tmp_path, {**SOURCE, "classes": [5, 6, 7], "init_from": str(source), "lr": 0.0, "epochs": 1})
     started = kept(tmp_path)
     assert all(torch.equal(started[name], given[name]) for name in ("1.weight", "2.bias", "5.weight", "6.weight"))
@@ -88,7 +88,7 @@ def test_all_layers_learn_on_unless_they_are_frozen(tmp_path: Path, source: Path
 
 
 def test_a_head_is_taken_over_for_the_same_classes_alone(tmp_path: Path, source: Path) -> None:
-    given = checkpoints.read(source, torch.device("cpu"))[0]
+    given = checkpoints.read_safetensors(source, torch.device("cpu"))[0]
     for classes, same in (([0, 1, 2, 3, 4], True), ([5, 6, 7, 8, 9], False)):
         events(tmp_path, {**SOURCE, "classes": classes, "init_from": str(source), "lr": 0.0, "epochs": 1})
         assert torch.equal(kept(tmp_path)["9.weight"], given["9.weight"]) == same
@@ -183,10 +183,10 @@ def test_a_run_begins_with_what_another_one_kept_and_is_known_by_that(labbench: 
     copied = Path("copied.safetensors")
     copied.write_bytes(Path("runs.db.files", source.key, MODEL).read_bytes())
     third = write("third.toml", f'classes = [3, 4]\nfreeze = true\ninit_from = "{copied}"\n{keep}')
-    known = {each.identity for each in read_asked(Path(second), db=Path("runs.db")).runs}
-    assert {each.identity for each in read_asked(Path(third), db=Path("runs.db")).runs} == known
+    known = {each.identity for each in load_grid(Path(second), db=Path("runs.db")).runs}
+    assert {each.identity for each in load_grid(Path(third), db=Path("runs.db")).runs} == known
     save_file(weights_of(hidden=[16], classes=[0, 1, 2]), copied)
-    assert {each.identity for each in read_asked(Path(third), db=Path("runs.db")).runs} != known
+    assert {each.identity for each in load_grid(Path(third), db=Path("runs.db")).runs} != known
 
 
 @pytest.mark.parametrize(
@@ -212,11 +212,11 @@ def test_a_frozen_run_goes_on_from_its_snapshot_and_needs_the_file_no_more(tmp_p
     events(tmp_path / "whole", config)
     parts, run, task = tmp_path / "parts", run_of(config, "run0"), load_task("digits")
     often = Runtime(keep="last", snapshot_every=0)
-    stack = stack_of([run], task="digits", stop=None, runtime=often, files=str(parts))
+    stack = make_stack([run], task="digits", stop=None, runtime=often, files=str(parts))
     boundary = next(event for event in train(stack, task, "cpu") if isinstance(event, Boundary))
     source.unlink()
     again = replace(run, boundary=boundary.step, way="loop")
-    list(train(stack_of([again], task="digits", stop=None, runtime=KEPT, files=str(parts)), task, "cpu"))
+    list(train(make_stack([again], task="digits", stop=None, runtime=KEPT, files=str(parts)), task, "cpu"))
     whole, resumed = kept(tmp_path / "whole"), kept(parts)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())

@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
 from labbench.train.engine.cpu import backprop, im2col
-from labbench.train.engine.cpu.backprop import Backprop, by_hand
-from labbench.train.engine.cpu.kernels import ByGraph
-from labbench.train.engine.flat_params import Rows
+from labbench.train.engine.cpu.backprop import Backprop, choose_kernel
+from labbench.train.engine.cpu.kernels import AutogradKernel
+from labbench.train.engine.flat_params import FlatParameters
 from labbench.train.engine.freezing import freeze, set_mode
 
 S, N, C = 3, 9, 2
@@ -40,10 +40,10 @@ def models_of(layers: list[nn.Module]) -> list[nn.Sequential]:
 
 def stacked(models: list[nn.Sequential]) -> tuple[Tensors, Tensors]:
     """What learns of these models, as views of rows, which is how a stack has it, and everything else: (S, ...)."""
-    rows = Rows({name: p.shape for name, p in models[0].named_parameters() if p.requires_grad})
+    rows = FlatParameters({name: p.shape for name, p in models[0].named_parameters() if p.requires_grad})
     states = [model.state_dict() for model in models]
     fixed = {name: torch.stack([each[name] for each in states]) for name in states[0] if name not in rows.shapes}
-    return rows.views(rows.filled(states, torch.empty(0, dtype=torch.float64))), without_copies(models[0], fixed)
+    return rows.views(rows.pack(states, torch.empty(0, dtype=torch.float64))), without_copies(models[0], fixed)
 
 
 def without_copies(model: nn.Sequential, tensors: Tensors) -> Tensors:
@@ -55,19 +55,19 @@ def without_copies(model: nn.Sequential, tensors: Tensors) -> Tensors:
 @pytest.fixture(autouse=True)
 def held_out_samples_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two at a time, where the layers allow it."""
-    monkeypatch.setattr(backprop, "FEWEST_SAMPLES", 2)
+    monkeypatch.setattr(backprop, "MIN_EVALUATION_SAMPLES", 2)
 
 
 def assert_trained_as_torch_does(models: list[nn.Sequential], inputs: Tensor) -> None:
     """A pass forward and back, the buffers afterwards, and what the model then says of the same inputs."""
     learning, fixed = stacked(models)
     ours = Backprop(models[0], learning, batch_size=2)
-    own = ours.own(learning | fixed)
+    own = ours.layer_arrays(learning | fixed)
     outputs = ours.forward(own, inputs.clone())
     direction = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view(outputs.shape)
-    rows = Rows({name: value.shape[1:] for name, value in learning.items()})
+    rows = FlatParameters({name: value.shape[1:] for name, value in learning.items()})
     gradients = rows.views(torch.full((S, rows.width), torch.nan, dtype=torch.float64))
-    ours.backward(own, ours.own(gradients), direction)
+    ours.backward(own, ours.layer_arrays(gradients), direction)
 
     for run, model in enumerate(copy.deepcopy(models)):
         expected = model(inputs[run])
@@ -186,7 +186,7 @@ def test_inputs_are_left_as_they_are() -> None:
     learning, _ = stacked(models := models_of([nn.ReLU(), nn.Flatten(), nn.Linear(84, 3)]))
     ours = Backprop(models[0], learning, batch_size=2)
     for way in (ours.forward, ours.infer):
-        way(ours.own(learning), inputs)
+        way(ours.layer_arrays(learning), inputs)
         assert torch.equal(inputs, before)
 
 
@@ -196,7 +196,7 @@ def test_a_run_that_overflows_says_nothing_and_leaves_the_others_alone() -> None
     weight = torch.ones(2, 4, 5)
     weight[1] = 3e38
     ours = Backprop(model, {"0.weight": weight}, batch_size=2)
-    outputs = ours.forward(ours.own({"0.weight": weight}), torch.ones(2, N, 5))
+    outputs = ours.forward(ours.layer_arrays({"0.weight": weight}), torch.ones(2, N, 5))
     assert torch.isinf(outputs[1]).all()
     assert torch.equal(outputs[0], torch.full((N, 4), 5.0))
 
@@ -206,7 +206,7 @@ def test_statistics_that_keep_nothing_of_the_past_are_exact_in_float32() -> None
     inputs = 0.7 + 1e-3 * torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(0))
     tensors = {name: value.clone()[None] for name, value in nn.Sequential(norm).state_dict().items()}
     ours = Backprop(nn.Sequential(norm), {}, batch_size=2)
-    ours.forward(ours.own(tensors), inputs)
+    ours.forward(ours.layer_arrays(tensors), inputs)
     norm(inputs[0])
     assert norm.running_var is not None
     assert torch.allclose(tensors["0.running_var"][0], norm.running_var, rtol=1e-3, atol=0)
@@ -226,8 +226,8 @@ WIDTHS: dict[str, list[nn.Module]] = {
 @pytest.mark.parametrize("samples", [N, 1, 16])
 def test_how_many_runs_pass_together_changes_no_bit(layers: list[nn.Module], samples: int) -> None:
     models = models_of(layers)
-    rows = Rows({name: p.shape for name, p in models[0].named_parameters()})
-    parameters = rows.filled([model.float().state_dict() for model in models], torch.empty(0))
+    rows = FlatParameters({name: p.shape for name, p in models[0].named_parameters()})
+    parameters = rows.pack([model.float().state_dict() for model in models], torch.empty(0))
     inputs = images(samples=samples).float()
     inputs[0] *= torch.inf  # a neighbour that has diverged
 
@@ -235,9 +235,9 @@ def test_how_many_runs_pass_together_changes_no_bit(layers: list[nn.Module], sam
         ours = Backprop(models[0], rows.shapes, batch_size=2)
         buffers = {name: torch.stack([b] * len(inputs[runs])) for name, b in models[0].named_buffers()}
         gradients = torch.zeros_like(parameters[runs])
-        own = ours.own(rows.views(parameters[runs]) | buffers)
+        own = ours.layer_arrays(rows.views(parameters[runs]) | buffers)
         outputs = ours.forward(own, inputs[runs])
-        ours.backward(own, ours.own(rows.views(gradients)), torch.ones_like(outputs))
+        ours.backward(own, ours.layer_arrays(rows.views(gradients)), torch.ones_like(outputs))
         return outputs, gradients
 
     together = passed(slice(0, S))
@@ -249,4 +249,6 @@ def test_how_many_runs_pass_together_changes_no_bit(layers: list[nn.Module], sam
 def test_the_layers_of_the_built_in_networks_are_all_written_by_hand() -> None:
     layers = [nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Flatten()]
     pictures = [nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.Flatten()]
-    assert ByGraph not in [by_hand(layer, 3) for layer in layers] + [by_hand(layer, 5) for layer in pictures]
+    assert AutogradKernel not in [choose_kernel(layer, 3) for layer in layers] + [
+        choose_kernel(layer, 5) for layer in pictures
+    ]

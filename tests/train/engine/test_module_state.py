@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from helpers.training import histories, run_of
 from labbench.records import Boundary, Event, Log, Runtime, Started
-from labbench.runner.planner import stack_of
+from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data
 from labbench.train.loop import train
-from labbench.train.rng import all_generators
+from labbench.train.rng import seeded_generators
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask
 
@@ -31,7 +31,7 @@ OFTEN = Runtime(snapshot_every=0.0)
 
 
 def task_of(model: Callable[[], nn.Module]) -> FileTask:
-    with all_generators(1):
+    with seeded_generators(1):
         inputs = torch.randn(80, 6)
     targets = inputs[:, :3].argmax(1)
     data = Data((inputs[:48], targets[:48]), (inputs[48:64], targets[48:64]), (inputs[64:], targets[64:]))
@@ -43,7 +43,7 @@ def task_of(model: Callable[[], nn.Module]) -> FileTask:
 def events_of(task: FileTask, count: int = 2, runtime: Runtime = OFTEN, **given: Any) -> list[Event]:
     configs = [{"epochs": 3, "batch_size": 16, "lr": 0.1, "seed": seed} for seed in range(count)]
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
-    return list(train(stack_of(runs, task="", stop=None, runtime=runtime, **given), task, "cpu"))
+    return list(train(make_stack(runs, task="", stop=None, runtime=runtime, **given), task, "cpu"))
 
 
 def curves(events: list[Event]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def test_random_numbers_in_a_forward_are_seeded_whichever_generator_draws_them(m
 
 def events_of_seed(task: FileTask, seed: int) -> list[Event]:
     run = run_of({"epochs": 3, "batch_size": 16, "lr": 0.1, "seed": seed}, "0")
-    return list(train(stack_of([run], task="", stop=None, runtime=OFTEN), task, "cpu"))
+    return list(train(make_stack([run], task="", stop=None, runtime=OFTEN), task, "cpu"))
 
 
 class Counter(Net):
@@ -168,7 +168,7 @@ class Lazy(Net):
 def interrupted(task: FileTask, files: Path) -> tuple[list[Event], list[Event]]:
     """Train one run, interrupted after its first epoch and resumed; the events before and after."""
     run = run_of({"epochs": 3, "batch_size": 16, "lr": 0.1, "seed": 0}, "0")
-    stack = stack_of([run], task="", stop=None, runtime=OFTEN, files=str(files))
+    stack = make_stack([run], task="", stop=None, runtime=OFTEN, files=str(files))
     before, leaving, step = [], set(), 0  # type: tuple[list[Event], set[str], int]
     for event in train(stack, task, "cpu", leaving=leaving):
         before.append(event)

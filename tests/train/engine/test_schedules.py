@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch.optim import SGD, Optimizer, lr_scheduler
 
-from helpers.training import trained
+from helpers.training import train_run
 from labbench.params.param import TRAINING, with_defaults
 from labbench.train.engine.schedules import Schedule
 
@@ -69,6 +69,6 @@ def test_the_shortest_cycles_have_finite_rates(epochs: int) -> None:
 
 
 def test_a_schedule_changes_the_training_from_its_second_rate_on() -> None:
-    plain = trained({"hidden": [8], "epochs": 2}).curves["train/loss"]
-    falling = trained({"hidden": [8], "epochs": 2, "schedule": "step", "step_epochs": 1}).curves["train/loss"]
+    plain = train_run({"hidden": [8], "epochs": 2}).curves["train/loss"]
+    falling = train_run({"hidden": [8], "epochs": 2, "schedule": "step", "step_epochs": 1}).curves["train/loss"]
     assert [plain[step] == falling[step] for step in (0, 20, 21)] == [True, True, False]

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from helpers.training import History, histories, run_of
 from labbench.params.param import Param
 from labbench.records import Boundary, Event, Failed, Finished, Log, RunRecord, Runtime, Started, Stop
-from labbench.runner.planner import stack_of
-from labbench.train.data.dataset import Data, digits
+from labbench.runner.planner import make_stack
+from labbench.train.data.dataset import Data, load_digits
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask, Task, load_task
@@ -33,7 +33,7 @@ def events_of(
 ) -> list[Event]:
     """What is told of runs that are given to the trainer as one stack, named by their numbers."""
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
-    stack = stack_of(runs, task="digits", stop=stop, runtime=runtime or Runtime())
+    stack = make_stack(runs, task="digits", stop=stop, runtime=runtime or Runtime())
     return list(train(stack, task or load_task("digits"), "cpu"))
 
 
@@ -47,7 +47,7 @@ def trained_alone(configs: list[dict[str, Any]], task: Task | None = None, **opt
 
 
 def curves(history: History) -> Curves:
-    """All but the clock's."""
+    """All but the step_counter's."""
     return {metric: curve for metric, curve in history.curves.items() if not metric.startswith("time/")}
 
 
@@ -72,7 +72,7 @@ def assert_stacked_as_alone(configs: list[dict[str, Any]], task: Task) -> None:
 
 def images(model: Callable[[dict[str, Any]], nn.Module], **parts: Any) -> FileTask:
     """The first digits, with a model of the test's own."""
-    given = digits()
+    given = load_digits()
     few = Data((given.train[0][:96], given.train[1][:96]), (given.val[0][:32], given.val[1][:32]))
     params = {"p": Param("float", 0.0, per_run=True)}
     return FileTask(
@@ -337,7 +337,7 @@ def test_a_loss_that_is_a_part_of_the_outputs_is_kept_as_it_was() -> None:
 
 def test_samples_without_a_class_are_passed_over() -> None:
     """Cross-entropy's ignore_index, -100."""
-    data = digits()
+    data = load_digits()
     targets = data.train[1].clone()
     targets[::3] = -100
     some = Data((data.train[0], targets), data.val)
@@ -349,7 +349,7 @@ def test_samples_without_a_class_are_passed_over() -> None:
 
 def test_runs_whose_data_or_models_differ_are_told_apart() -> None:
     """A parameter that is wrongly called harmless costs speed, never exactness."""
-    given = digits()
+    given = load_digits()
 
     def data(config: dict[str, Any]) -> Data:
         inputs, targets = given.train
@@ -373,13 +373,13 @@ def interrupted(
     runs: list[RunRecord], task: Task, files: Path, after: int, runtime: Runtime
 ) -> tuple[dict[str, Curves], list[RunRecord]]:
     """Train until some run has come to that epoch; the curves so far, and the runs as a resumed grid finds them."""
-    leaving: set[str] = set()
+    stop_requested: set[str] = set()
     events: list[Event] = []
-    stack = stack_of(runs, task="digits", stop=None, runtime=runtime, files=str(files))
-    for event in train(stack, task, "cpu", leaving=leaving):
+    stack = make_stack(runs, task="digits", stop=None, runtime=runtime, files=str(files))
+    for event in train(stack, task, "cpu", stop_requested=stop_requested):
         events.append(event)
         if isinstance(event, Boundary) and event.step >= after:
-            leaving.update(run.key for run in runs)
+            stop_requested.update(run.key for run in runs)
     steps = {event.run: event.step for event in events if isinstance(event, Boundary)}
     ways = {event.run: event.way for event in events if isinstance(event, Started)}
     again = [dataclasses.replace(run, boundary=steps[run.key], way=ways[run.key], attempt=2) for run in runs]
@@ -393,13 +393,13 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(model: str, count: 
     runs = [run_of({**config, "epochs": 8}, str(number)) for number, config in enumerate(MANY[3 : 3 + count])]
     rounded = model == "residual"
     runtime = Runtime(snapshot_every=0.0, precision="float64" if rounded else "float32")
-    whole = histories(train(stack_of(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
+    whole = histories(train(make_stack(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
     before, again = interrupted(runs, task, tmp_path, 8, runtime)
     assert all(8 <= run.boundary < 24 for run in again)
     for part in (again[:1], again[1:]):
         if not part:
             continue
-        stack = stack_of(part, task="digits", stop=None, runtime=runtime, files=str(tmp_path))
+        stack = make_stack(part, task="digits", stop=None, runtime=runtime, files=str(tmp_path))
         for key, history in histories(train(stack, task, "cpu")).items():
             assert history.started.way == whole[key].started.way  # type: ignore[union-attr]
             joined = {metric: before[key].get(metric, {}) | curve for metric, curve in curves(history).items()}
@@ -410,7 +410,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(model: str, count: 
 def test_a_snapshot_that_cannot_be_read_fails_its_run_alone(tmp_path: Path) -> None:
     runs = [run_of({"epochs": 1, "hidden": [4]}, "new"), run_of({"epochs": 1, "hidden": [4]}, "torn")]
     runs[1] = dataclasses.replace(runs[1], boundary=20, way="stacked")
-    stack = stack_of(runs, task="digits", stop=None, runtime=Runtime(), files=str(tmp_path))
+    stack = make_stack(runs, task="digits", stop=None, runtime=Runtime(), files=str(tmp_path))
     ends = [event for event in train(stack, load_task("digits"), "cpu") if isinstance(event, Finished | Failed)]
     assert [(event.run, type(event)) for event in ends] == [("torn", Failed), ("new", Finished)]
     assert "labbench retry torn" in ends[0].message  # type: ignore[union-attr]
@@ -418,14 +418,14 @@ def test_a_snapshot_that_cannot_be_read_fails_its_run_alone(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_the_model_that_is_kept_has_the_weights_asked_for(keep: Any, tmp_path: Path) -> None:
-    from labbench.train.checkpoints import read
+    from labbench.train.checkpoints import read_safetensors
 
     configs = [{"epochs": 6, "seed": seed, "lr": 0.5, "batch_size": 20} for seed in range(2)]
     task = images(mlp)
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
-    stack = stack_of(runs, task="", stop=None, runtime=Runtime(keep=keep), files=str(tmp_path))
+    stack = make_stack(runs, task="", stop=None, runtime=Runtime(keep=keep), files=str(tmp_path))
     for key, history in histories(train(stack, task, "cpu")).items():
-        weights, info = read(tmp_path / key / "model.safetensors", torch.device("cpu"))
+        weights, info = read_safetensors(tmp_path / key / "model.safetensors", torch.device("cpu"))
         model = mlp({"p": 0.0})
         model.load_state_dict(weights)
         inputs, targets = task.data({}).val

@@ -6,61 +6,61 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from labbench.train.engine.tile_width import Trial
+from labbench.train.engine.tile_width import TileWidthTuner
 
 
-def tried(trial: Trial, seconds: dict[int, float]) -> list[int]:
+def tried(trial: TileWidthTuner, seconds: dict[int, float]) -> list[int]:
     """The widths that a trial asks for, when steps with them take so long."""
     asked = []
     while trial.best is None:
         asked.append(trial.width)
-        trial.took(seconds[trial.width], 64)
+        trial.record_step(seconds[trial.width], 64)
     return asked
 
 
 def test_narrower_tiles_are_tried_until_one_is_slower() -> None:
-    trial = Trial(24)
+    trial = TileWidthTuner(24)
     assert tried(trial, {24: 9.0, 12: 7.0, 6: 7.2, 3: 9.0}) == 2 * [24, 24, 12, 12, 6, 6, 3, 3]
     assert trial.best == trial.width == 12
 
 
 def test_a_stack_that_is_best_whole_is_hardly_tried() -> None:
-    trial = Trial(24)
+    trial = TileWidthTuner(24)
     assert tried(trial, {24: 5.0, 12: 7.0}) == 2 * [24, 24, 12, 12]
     assert trial.best == 24
 
 
 def test_a_smaller_last_batch_does_not_count() -> None:
-    trial = Trial(2)
+    trial = TileWidthTuner(2)
     for seconds, samples in 2 * ((3.0, 64), (0.1, 9), (3.0, 64), (2.0, 64), (0.1, 9), (2.0, 64)):
-        trial.took(seconds, samples)
+        trial.record_step(seconds, samples)
     assert trial.best == 1
 
 
 def test_a_width_that_was_slow_once_by_chance_wins_all_the_same() -> None:
-    trial = Trial(4)
+    trial = TileWidthTuner(4)
     for seconds in (9.0, 9.0, 7.0, 7.0, 8.0, 8.0, 6.0, 6.0, 7.0, 7.0, 8.0, 8.0):  # 4, 2, 1 runs, twice
-        trial.took(seconds, 64)
+        trial.record_step(seconds, 64)
     assert trial.best == 4
 
 
 def test_a_width_that_seemed_the_last_by_chance_is_gone_beyond() -> None:
-    trial = Trial(4)
+    trial = TileWidthTuner(4)
     for seconds in (9.0, 9.0, 10.0, 10.0, 9.0, 9.0, 7.0, 7.0, 5.0, 5.0):  # 4, 2; 4, 2, 1
-        trial.took(seconds, 64)
+        trial.record_step(seconds, 64)
     assert trial.best == 1
 
 
 def test_a_stack_that_has_lost_runs_keeps_the_width_it_found() -> None:
-    assert Trial(5, known=12).width == 5
-    assert Trial(5, known=2).width == 2
+    assert TileWidthTuner(5, best=12).width == 5
+    assert TileWidthTuner(5, best=2).width == 2
 
 
 def test_a_trial_goes_on_with_the_same_runs_and_ends_with_fewer() -> None:
-    trial = Trial(2)
-    assert trial.of(2) is trial
+    trial = TileWidthTuner(2)
+    assert trial.for_runs(2) is trial
     for seconds in (2.0, 2.0, 3.0, 3.0):
-        trial.took(seconds, 64)
-    assert trial.of(2).best is None
-    assert Trial(2).of(1).best is None
-    assert trial.of(1).best == 1
+        trial.record_step(seconds, 64)
+    assert trial.for_runs(2).best is None
+    assert TileWidthTuner(2).for_runs(1).best is None
+    assert trial.for_runs(1).best == 1

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from helpers.training import run_of
 from labbench.grid.read import read_grid
 from labbench.records import Engine, Event, Log, Points, Runtime, Started
-from labbench.runner.planner import stack_of
-from labbench.train.data.dataset import Data, digits
+from labbench.runner.planner import make_stack
+from labbench.train.data.dataset import Data, load_digits
 from labbench.train.grouping import loop_or_stack
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
@@ -35,7 +35,7 @@ class Own(nn.Module):
 
 
 def task_of(width: int, *, own: bool = False) -> FileTask:
-    given = digits()
+    given = load_digits()
     data = Data((given.train[0][:64], given.train[1][:64]), (given.val[0][:32], given.val[1][:32]))
 
     def model(config: Any) -> nn.Module:
@@ -47,7 +47,7 @@ def task_of(width: int, *, own: bool = False) -> FileTask:
 
 def events_of(task: FileTask, runs: int = 3, engine: Engine = "auto") -> list[Event]:
     records = [run_of({"epochs": 2, "batch_size": 32, "lr": 0.1, "seed": seed}, str(seed)) for seed in range(runs)]
-    return list(train(stack_of(records, task="", stop=None, runtime=Runtime(engine=engine)), task, "cpu"))
+    return list(train(make_stack(records, task="", stop=None, runtime=Runtime(engine=engine)), task, "cpu"))
 
 
 def ways(events: list[Event]) -> dict[str, str]:

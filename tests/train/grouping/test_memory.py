@@ -12,15 +12,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from labbench.executors.attempt import attempt
+from labbench.executors.attempt import train_with_retries
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Event, Finished, Log, RunRecord, Runtime
-from labbench.runner.planner import stack_of
-from labbench.train.data.placement import placed
-from labbench.train.engine.stepper import Lesson
-from labbench.train.grouping.arrange import WIDTH, widest
-from labbench.train.grouping.memory import SHARE, known_width, learn_from, remember, width_for
-from labbench.train.run_state import Member
+from labbench.runner.planner import make_stack
+from labbench.train.data.placement import place_data
+from labbench.train.engine.stepper import Workload
+from labbench.train.grouping.arrange import MAX_STACK_WIDTH, max_models
+from labbench.train.grouping.memory import MAX_STACK_SHARE, estimate_width, halve_width_on_oom, limit_width, width_limit
+from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import load_task, make_data
 
 MEGABYTE = 2**20
@@ -34,24 +34,24 @@ def test_two_stacks_tell_how_many_runs_fit() -> None:
         asked.append(runs)
         return (100 + 25 * runs) * MEGABYTE
 
-    width = width_for(1000 * MEGABYTE, peak_of)
+    width = estimate_width(1000 * MEGABYTE, peak_of)
     assert asked == [1, 8]
     assert width == 32
-    assert peak_of(width) <= SHARE * 1000 * MEGABYTE < peak_of(width + 1)
+    assert peak_of(width) <= MAX_STACK_SHARE * 1000 * MEGABYTE < peak_of(width + 1)
 
 
 def test_at_least_one_run_is_tried_however_little_is_free() -> None:
-    assert width_for(10, lambda runs: 1000 * runs) == 1
-    assert width_for(10**9, lambda runs: 5) > 10**6
+    assert estimate_width(10, lambda runs: 1000 * runs) == 1
+    assert estimate_width(10**9, lambda runs: 5) > 10**6
 
 
 def test_only_running_out_of_memory_narrows_what_is_tried_and_nothing_widens_it() -> None:
-    learn_from(ValueError("no"), "a structure", 9)
-    assert known_width("a structure") is None
-    learn_from(MemoryError(), "a structure", 9)
-    assert known_width("a structure") == 5
-    remember("a structure", 7)
-    assert known_width("a structure") == 5
+    halve_width_on_oom(ValueError("no"), "a structure", 9)
+    assert width_limit("a structure") is None
+    halve_width_on_oom(MemoryError(), "a structure", 9)
+    assert width_limit("a structure") == 5
+    limit_width("a structure", 7)
+    assert width_limit("a structure") == 5
 
 
 ROOMY = """
@@ -104,8 +104,8 @@ def test_a_stack_that_ran_out_of_memory_is_halved_and_later_ones_are_cut_to_what
         runs = [
             RunRecord(s, f"run{s}", "", "roomy", "running", {"seed": s, "epochs": 2, "batch_size": 32}) for s in seeds
         ]
-        stack = stack_of(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
-        return list(attempt(stack, "cpu", frozenset()))
+        stack = make_stack(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
+        return list(train_with_retries(stack, "cpu", frozenset()))
 
     told(range(100, 102))  # what is loaded at the first use has its place
     with memory_limited_to(750 * MEGABYTE):
@@ -121,10 +121,12 @@ def test_a_stack_that_ran_out_of_memory_is_halved_and_later_ones_are_cut_to_what
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_the_peak_of_some_work_is_what_it_took() -> None:
-    from labbench.train.grouping.memory import peak_on_cuda
+    from labbench.train.grouping.memory import measure_cuda_peak
 
     device = torch.device("cuda:0")
-    assert peak_on_cuda(device, lambda: torch.empty(32 * MEGABYTE, dtype=torch.uint8, device=device)) == 32 * MEGABYTE
+    assert (
+        measure_cuda_peak(device, lambda: torch.empty(32 * MEGABYTE, dtype=torch.uint8, device=device)) == 32 * MEGABYTE
+    )
 
 
 def test_on_a_gpu_memory_alone_limits_how_many_runs_step_together() -> None:
@@ -132,9 +134,9 @@ def test_on_a_gpu_memory_alone_limits_how_many_runs_step_together() -> None:
     task = load_task("digits")
     config = with_defaults({"hidden": [16]}, {**TRAINING, **task.params})
     runs = [RunRecord(s, f"run{s}", "", "many", "running", {"seed": s}) for s in range(256)]
-    members = [Member(run, {**config, **run.config}, None, Runtime()) for run in runs]
-    lesson = Lesson(task, placed(make_data(task, config), torch.device("cpu"), torch.float32), 64)
-    assert widest(members, lesson, 2 * 1210 * 4 * 75) == 75
-    assert widest(members, lesson, 10**9) > 256
-    assert widest(members, lesson, 100) == 1
-    assert widest(members, lesson, None) == WIDTH  # a CPU
+    members = [TrainingRun(run, {**config, **run.config}, None, Runtime()) for run in runs]
+    workload = Workload(task, place_data(make_data(task, config), torch.device("cpu"), torch.float32), 64)
+    assert max_models(members, workload, 2 * 1210 * 4 * 75) == 75
+    assert max_models(members, workload, 10**9) > 256
+    assert max_models(members, workload, 100) == 1
+    assert max_models(members, workload, None) == MAX_STACK_WIDTH  # a CPU

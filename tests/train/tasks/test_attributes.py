@@ -18,8 +18,8 @@ from helpers.training import History, histories, run_of
 from labbench.errors import InputError
 from labbench.params.param import Param
 from labbench.records import Event, Log, Runtime
-from labbench.runner.planner import stack_of
-from labbench.train.data.dataset import Data, digits
+from labbench.runner.planner import make_stack
+from labbench.train.data.dataset import Data, load_digits
 from labbench.train.grouping import loop_or_stack
 from labbench.train.loop import train
 from labbench.train.tasks.attributes import TaskAttributes
@@ -57,7 +57,7 @@ class Base:
     network: Callable[[], nn.Module] = staticmethod(mlp)
 
     def data(self, config: dict[str, Any]) -> Data:
-        given = digits()
+        given = load_digits()
         return Data((given.train[0][:64], given.train[1][:64]), (given.val[0][:32], given.val[1][:32]))
 
     def model(self, config: dict[str, Any]) -> nn.Module:
@@ -196,7 +196,7 @@ def task_of(kind: type[Any]) -> FileTask:
 
 def events_of(configs: list[dict[str, Any]], task: FileTask, runtime: Runtime = EXACT) -> list[Event]:
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
-    return list(train(stack_of(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
+    return list(train(make_stack(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
 
 
 def ordered(events: list[Event]) -> list[History]:

@@ -18,13 +18,13 @@ from helpers.training import CPU, History, histories, run_of
 from labbench.errors import InputError
 from labbench.params.param import Param, all_params, with_defaults
 from labbench.records import Config, Event, Log, Runtime
-from labbench.runner.planner import stack_of
-from labbench.train.data.dataset import Data, digits
-from labbench.train.engine.cuda_graph import Captured
+from labbench.runner.planner import make_stack
+from labbench.train.data.dataset import Data, load_digits
+from labbench.train.engine.cuda_graph import CudaGraphStepper
 from labbench.train.engine.dropout import dropout_probabilities
-from labbench.train.engine.schedules import Clock
-from labbench.train.engine.stacked import Together
-from labbench.train.engine.stepper import Lesson, state_of
+from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.stacked import StackedStepper
+from labbench.train.engine.stepper import Workload, initial_state
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy
 from labbench.train.tasks.task import FileTask, load_task, make_model
@@ -70,7 +70,7 @@ def mlp() -> nn.Module:
 
 
 def task_of(model: Callable[[], nn.Module] = mlp, **parts: Any) -> FileTask:
-    given = digits()
+    given = load_digits()
     few = Data((given.train[0][:64], given.train[1][:64]), (given.val[0][:32], given.val[1][:32]))
     task = FileTask(PARAMS, lambda config: few, lambda config: model(), focal, values_of)
     return dataclasses.replace(task, **parts)
@@ -78,7 +78,7 @@ def task_of(model: Callable[[], nn.Module] = mlp, **parts: Any) -> FileTask:
 
 def events_of(configs: list[dict[str, Any]], task: FileTask, runtime: Runtime = EXACT) -> list[Event]:
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
-    return list(train(stack_of(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
+    return list(train(make_stack(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
 
 
 def together(configs: list[dict[str, Any]], task: FileTask) -> list[History]:
@@ -124,15 +124,17 @@ def test_each_run_of_a_stack_trains_with_its_own_values(way: str, model: Callabl
 @pytest.mark.parametrize(("way", "model"), [("stacked", mlp), ("vmap", Residual)])
 def test_what_a_cuda_graph_captures_reads_each_runs_own_values(way: str, model: Callable[[], nn.Module]) -> None:
     task = task_of(model)
-    lesson = Lesson(task, digits().to(CPU, torch.float64), 50)
+    workload = Workload(task, load_digits().to(CPU, torch.float64), 50)
     configs = [with_defaults({"batch_size": 50, **config}, all_params(PARAMS)) for config in CONFIGS]
 
-    def stack() -> Together:
+    def stack() -> StackedStepper:
         models = [make_model(task, config) for config in configs]
         probabilities = [dropout_probabilities(model) for model in models]
-        return Together(way, models[0], probabilities, [state_of(each) for each in models], configs, lesson, Clock())
+        return StackedStepper(
+            way, models[0], probabilities, [initial_state(each) for each in models], configs, workload, StepCounter()
+        )
 
-    captured, plain = Captured(stack(), 50), stack()
+    captured, plain = CudaGraphStepper(stack(), 50), stack()
     batch = torch.arange(50).expand(4, 50)
     for kept in (4, 2):
         for _ in range(3):

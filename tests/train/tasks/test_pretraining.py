@@ -10,14 +10,14 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn
 
-from helpers.training import histories, run_of, trained
+from helpers.training import histories, run_of, train_run
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Runtime
-from labbench.runner.planner import stack_of
+from labbench.runner.planner import make_stack
 from labbench.train.loop import train
-from labbench.train.tasks.pretraining import pretrained, pretraining_of
+from labbench.train.tasks.pretraining import parse_pretraining, pretrain
 from labbench.train.tasks.task import load_task, make_data, make_model
 
 
@@ -37,15 +37,15 @@ def same_body(first: nn.Sequential, second: nn.Sequential) -> bool:
 
 
 def test_pretraining_learns_its_digits() -> None:
-    wanted = pretraining_of(full("transfer"))
+    wanted = parse_pretraining(full("transfer"))
     probe = load_task("transfer").data(full("transfer", classes=[0, 1, 2, 3, 4]))
-    scores: Tensor = pretrained(wanted)(probe.val[0])
+    scores: Tensor = pretrain(wanted)(probe.val[0])
     assert (scores.argmax(1) == probe.val[1]).double().mean() > 0.97
-    assert not any(parameter.requires_grad for parameter in pretrained(wanted).parameters())
+    assert not any(parameter.requires_grad for parameter in pretrain(wanted).parameters())
 
 
 def test_all_but_the_last_layer_is_taken_over() -> None:
-    source = pretrained(pretraining_of(full("transfer")))
+    source = pretrain(parse_pretraining(full("transfer")))
     for start, taken, learning in (("scratch", False, 6), ("finetuned", True, 6), ("frozen", True, 2)):
         started = model(start=start)
         assert same_body(started, source) == taken
@@ -74,7 +74,7 @@ def test_convolutions_that_have_learnt_before_have_a_head_start() -> None:
         for start in ("scratch", "finetuned")
         for seed in range(2)
     ]
-    stack = stack_of(runs, task="transfer", stop=None, runtime=Runtime())
+    stack = make_stack(runs, task="transfer", stop=None, runtime=Runtime())
     told = histories(train(stack, load_task("transfer"), "cpu"))
     losses = {key: history.last("val/loss") for key, history in told.items()}
     assert all(losses[f"finetuned {seed}"] < losses[f"scratch {seed}"] - 0.1 for seed in range(2))
@@ -82,7 +82,7 @@ def test_convolutions_that_have_learnt_before_have_a_head_start() -> None:
 
 def test_a_probe_gets_what_its_layer_sees() -> None:
     config = full("probe", layer=2, hidden=[20, 30])
-    data, network = make_data(load_task("probe"), config), pretrained(pretraining_of(config))
+    data, network = make_data(load_task("probe"), config), pretrain(parse_pretraining(config))
     pixels = make_data(load_task("probe"), {**config, "layer": 0})
     assert (pixels.train[0].shape[1], data.train[0].shape[1]) == (64, 30)
     torch.testing.assert_close(network[-1](data.val[0]), network(pixels.val[0]))
@@ -97,7 +97,7 @@ def test_a_probe_without_pretraining_sees_a_network_as_it_was_drawn() -> None:
 
 
 def test_a_probe_learns() -> None:
-    history = trained({"layer": 1, "epochs": 20, "optimizer": "adam", "lr": 0.01}, task=load_task("probe"))
+    history = train_run({"layer": 1, "epochs": 20, "optimizer": "adam", "lr": 0.01}, task=load_task("probe"))
     assert history.last("val/accuracy") > 0.8
 
 

@@ -19,8 +19,8 @@ from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import REDECLARABLE, TRAINING, Param, all_params, own_keys
 from labbench.records import RunRecord, Runtime
-from labbench.runner.planner import plan, stack_of
-from labbench.train.data.dataset import Data, digits
+from labbench.runner.planner import make_stack, plan_stacks
+from labbench.train.data.dataset import Data, load_digits
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask
@@ -54,14 +54,14 @@ class Residual(nn.Module):
 
 
 def task_with(params: dict[str, Param], model: Callable[[], nn.Module]) -> FileTask:
-    given = digits()
+    given = load_digits()
     few = Data((given.train[0][:64], given.train[1][:64]), (given.val[0][:32], given.val[1][:32]))
     return FileTask(params, lambda config: few, lambda config: model(), cross_entropy, accuracy)
 
 
 def trained(configs: list[dict[str, Any]], task: FileTask) -> list[History]:
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
-    stack = stack_of(runs, task="digits", stop=None, runtime=Runtime(precision="float64"))
+    stack = make_stack(runs, task="digits", stop=None, runtime=Runtime(precision="float64"))
     by_run = histories(train(stack, task, "cpu"))
     return [by_run[str(number)] for number in range(len(configs))]
 
@@ -115,7 +115,7 @@ def test_a_redeclared_parameter_changes_default_and_range_and_still_shares_a_sta
         RunRecord(number, str(number), "", "", "queued", {"lr": lr, "epochs": epochs, "dropout": p, "width": 8})
         for number, (lr, epochs, p) in enumerate(grid)
     ]
-    assert len(plan(runs, task="mine.py:Mine", params=params)) == 1
+    assert len(plan_stacks(runs, task="mine.py:Mine", params=params)) == 1
 
 
 @pytest.mark.parametrize(

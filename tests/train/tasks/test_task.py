@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from click.testing import Result
 
-from helpers.training import trained
+from helpers.training import train_run
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param, with_defaults
@@ -72,7 +72,7 @@ def test_a_class_in_a_file_trains_with_what_it_leaves_out_filled_in(tmp_path: Pa
     task = load_task(write(tmp_path, WHOLE))
     assert task.params == {"width": Param("int", 3)}
     assert (task.loss, task.metrics) == (cross_entropy, accuracy)
-    history = trained({"epochs": 1, "width": 5}, task=task)
+    history = train_run({"epochs": 1, "width": 5}, task=task)
     assert set(history.curves) >= {"train/loss", "val/loss", "val/accuracy"}
 
 
@@ -147,7 +147,7 @@ def test_parameters_that_a_config_lacks_have_their_defaults() -> None:
 def test_the_example_task_is_short_and_learns() -> None:
     task = load_task(f"{EXAMPLE}:Task")
     assert len(EXAMPLE.read_text().splitlines()) <= 40
-    history = trained({"epochs": 10, "optimizer": "adam", "lr": 0.01}, task=task)
+    history = train_run({"epochs": 10, "optimizer": "adam", "lr": 0.01}, task=task)
     assert history.last("val/accuracy") > 0.93
     assert set(history.curves) >= {"train/accuracy", "val/loss"}
 

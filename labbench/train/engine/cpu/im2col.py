@@ -19,7 +19,7 @@ ROWS_BYTES = 2**20
 PATCHES_BYTES = 2**25
 """Of the patches of one row, or of the images, of so many samples as are looked at together: 32 MB."""
 
-FEWEST_SAMPLES = 8
+MIN_PART_SAMPLES = 8
 """Together, nevertheless: with fewer, copies are too short."""
 
 
@@ -36,7 +36,7 @@ class Patches:
     ) -> None:
         """`images` is (C, H, W, N)."""
         C, H, W, N = images
-        height, width = outputs_of((H, W), kernel, stride, padding)
+        height, width = output_size((H, W), kernel, stride, padding)
         self._padded: Array = np.zeros((C, H + 2 * padding[0], W + 2 * padding[1], N), dtype)  # whose rim stays zero
         self._inside = np.s_[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W]
         of_a_row = C * prod(kernel) * width * N
@@ -44,11 +44,11 @@ class Patches:
         at_a_time = ceil(height / ceil(height / most))
         memory: Array = np.empty(at_a_time * of_a_row, dtype)
         self._blocks = [
-            Block(slice(top, min(top + at_a_time, height)), width, self._padded, kernel, stride, padding, memory)
+            PatchBlock(slice(top, min(top + at_a_time, height)), width, self._padded, kernel, stride, padding, memory)
             for top in range(0, height, at_a_time)
         ]
 
-    def of(self, images: Array) -> Iterator[tuple[slice, Array]]:
+    def iter_blocks(self, images: Array) -> Iterator[tuple[slice, Array]]:
         """Of images (C, H, W, N): rows of the output, and (C * kernel height * kernel width, rows * W' * N).
 
         Those are valid until the next ones.
@@ -58,7 +58,7 @@ class Patches:
             np.copyto(block.patches, block.windows)
             yield block.rows, block.flat
 
-    def put_back(self, filters: Array, gradient: Array, images: Array) -> None:
+    def col2im(self, filters: Array, gradient: Array, images: Array) -> None:
         """Add up the gradients of all patches, filters (O, ...) by (O, H', W', N), where their pixels came from."""
         images.fill(0)
         for block in self._blocks:
@@ -67,7 +67,7 @@ class Patches:
                 images[pixels] += patches
 
 
-class Block:
+class PatchBlock:
     """Some rows of the output; the patches of all blocks take turns in one memory."""
 
     def __init__(
@@ -93,13 +93,13 @@ class Block:
         self.pixels: list[tuple[Array, tuple[slice, slice, slice]]] = []
         """By place in the kernel, patches and where their pixels are in images without padding."""
         for dy, dx in product(*map(range, kernel)):
-            down, from_rows = within(rows, dy - padding[0], stride[0], high - 2 * padding[0])
-            right, from_columns = within(slice(0, width), dx - padding[1], stride[1], wide - 2 * padding[1])
+            down, from_rows = clip_to_image(rows, dy - padding[0], stride[0], high - 2 * padding[0])
+            right, from_columns = clip_to_image(slice(0, width), dx - padding[1], stride[1], wide - 2 * padding[1])
             inside = self.patches[:, dy, dx, down.start - rows.start : down.stop - rows.start, right]
             self.pixels.append((inside, np.s_[:, from_rows, from_columns]))
 
 
-def within(outputs: slice, shift: int, stride: int, size: int) -> tuple[slice, slice]:
+def clip_to_image(outputs: slice, shift: int, stride: int, size: int) -> tuple[slice, slice]:
     """Those outputs whose pixel, `shift` behind the output's place, is one of an image of that size; and the pixels.
 
     Where there are none, both are empty, somewhere.
@@ -109,7 +109,7 @@ def within(outputs: slice, shift: int, stride: int, size: int) -> tuple[slice, s
     return slice(first, end), slice(first * stride + shift, end * stride + shift, stride)
 
 
-def outputs_of(
+def output_size(
     image: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> tuple[int, int]:
     """Height and width of what a convolution of such images gives."""
@@ -117,8 +117,8 @@ def outputs_of(
     return height, width
 
 
-def in_parts(samples: int, bytes_a_sample: int) -> Iterator[slice]:
+def split_samples(samples: int, bytes_a_sample: int) -> Iterator[slice]:
     """All samples, in parts of at most `PATCHES_BYTES`."""
-    at_a_time = max(FEWEST_SAMPLES, PATCHES_BYTES // bytes_a_sample)
+    at_a_time = max(MIN_PART_SAMPLES, PATCHES_BYTES // bytes_a_sample)
     for start in range(0, samples, at_a_time):
         yield slice(start, min(start + at_a_time, samples))
