@@ -58,12 +58,13 @@ def sort_by_code(
     recorded = [run for run in recorded if _is_same_task(run.task, grid.task)]
     wanted = {run.setup: run for run in asked if run.identity not in known}
     setup_of = _identities(grid, params, files)
-    former = former_task_identity(grid) if code.files and not own_keys(params) else code.version
+    # the first release read the keys that are a task's own otherwise: none of its runs is as it would be now
+    former = "" if own_keys(params) else former_task_identity(grid) if code.files else code.version
     present: dict[int, str] = {}
     older: dict[int, CodedRun] = {}
     for run in recorded:
         now = setup_of(run, task_identity(grid, code))
-        if run.code_version is None and now is not None and run.identity == setup_of(run, former):
+        if former and run.code_version is None and now is not None and run.identity == setup_of(run, former):
             present[run.id] = now
         else:
             older[run.id] = run
@@ -80,7 +81,8 @@ def sort_by_code(
     outdated = [run for setup, run in latest.items() if setup in again]
     return CodeChange(
         CodeSorting(code.version, present, tuple(older)),
-        _changed(outdated, code),
+        # the first release knew of one file alone
+        _changed(outdated, code) or ([] if own_keys(params) else list(code.files)[:1]),
         outdated,
         [run for run in recorded if run.id in present],
     )
@@ -117,8 +119,6 @@ def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, 
 
 
 def _changed(outdated: Sequence[CodedRun], code: Code) -> list[str]:
-    """The files that differ from those of the latest run; a run of the first release knows of one file alone."""
-    if not outdated or not code.files:
-        return []
-    latest = max(outdated, key=lambda run: run.id)
-    return changed_files(latest.files, code.files) if latest.files else [next(iter(code.files))]
+    """The files that differ from those of the latest run, as far as it is known what these were."""
+    latest = max(outdated, key=lambda run: run.id, default=None)
+    return changed_files(latest.files, code.files) if latest is not None and latest.files else []

@@ -80,8 +80,6 @@ class NewRun:
     config: Config
     identity: str
     """SHA-256, hexadecimal: equal for two runs exactly when one result serves both."""
-    former_identity: str = ""
-    """The identity under which the first release of labbench recorded this run, if its code is still the same."""
     setup: str = ""
     """SHA-256, hexadecimal, of all in the identity but the code."""
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from labbench.grid.code import Code
 from labbench.grid.expansion import MAX_RUNS, Expansion, count_runs, expand
-from labbench.grid.identity import former_task_identity, grid_code, identity, task_identity, with_file_digests
+from labbench.grid.identity import grid_code, identity, task_identity, with_file_digests
 from labbench.grid.names import make_names
 from labbench.grid.read import Grid, read_grid
 from labbench.params.files import content_digest
-from labbench.params.param import Params, own_keys
+from labbench.params.param import Params
 from labbench.records import Config, NewRun
 
 __all__ = [
@@ -46,12 +46,10 @@ def new_runs(
     names = make_names(configs, params, axes=grid.axis_keys, implied=grid.implied_keys, same=grid.name)
     code = code or grid_code(grid)
     task = task_identity(grid, code)
-    # a run of the first release was computed by the file as it is, unless the loop reads the config otherwise now
-    former = former_task_identity(grid) if code.files and not own_keys(params) else None
     once = cache(content_digest)  # a file of all runs is read once
     runs = []
     for name, config in zip(names, configs, strict=True):
         content = with_file_digests(grid.task, config, params, once, files)
         of_task = partial(identity, config=content, params=params, stop=grid.stop)
-        runs.append(NewRun(name, config, of_task(task), of_task(former) if former else "", of_task("")))
+        runs.append(NewRun(name, config, of_task(task), of_task("")))
     return runs

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from click.testing import Result
 
 pytest.importorskip("torch")
 
+from labbench.grid import identity, read_grid
+from labbench.grid.identity import former_task_identity
+from labbench.runner.run_grid import task_params
 from labbench.store.reader import Reader
+from labbench.tui.queries import Query, read_snapshot
 
 GRIDS = Path(__file__).parents[1] / "databases" / "grids"
 
@@ -150,3 +155,35 @@ def test_two_tasks_of_one_name_in_two_folders_are_no_older_code_of_each_other(
     (tmp_path / "other" / "task.py").write_text((tmp_path / "task.py").read_text().replace("2.0 *", "3.0 *"))
     assert labbench("run", "other/blobs.toml", "--workers", "0", "--limit", "1").exit_code == 0
     assert ages(tmp_path) == [False, False]
+
+
+def test_an_earlier_release_s_runs_of_a_task_with_a_key_of_the_loop_are_older_code(
+    train: Train, tmp_path: Path
+) -> None:
+    """That release let the task's `eps` be the optimizer's too."""
+    edit(tmp_path / "task.py", "params = {", 'params = {"eps": Param("float", 0.5), ')
+    grid = read_grid(tmp_path / "blobs.toml", overrides=["width=4"])
+    train("--limit", "1")
+    with Reader(tmp_path / "runs.db") as reader:
+        [run] = reader.runs()
+    first = identity(former_task_identity(grid), run.config, task_params(grid), grid.stop)
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
+        connection.execute("UPDATE runs SET identity = ?, code_version = NULL", (first,))
+        connection.execute("DELETE FROM run_sources WHERE kind = 'code'")
+        connection.commit()
+    assert "its code has changed: 1 run trains again" in train("--limit", "1").stderr
+    assert ages(tmp_path) == [True, False]
+
+
+def test_groups_of_the_tui_leave_out_runs_of_older_code(train: Train, tmp_path: Path) -> None:
+    train()
+    edit(tmp_path / "layers.py", "nn.ReLU", "nn.Tanh")
+    train()
+    path, query = tmp_path / "runs.db", Query(group=("lr",))
+
+    def sizes(query: Query) -> list[int]:
+        return [len(group.keys) for group in read_snapshot(path, query, wanted=(), rows=9).groups.values()]
+
+    assert sizes(query) == [2, 2]
+    assert sizes(replace(query, expression="older_code=true,false")) == [4, 4]
+    assert len(read_snapshot(path, Query(), wanted=(), rows=9).keys) == 8
