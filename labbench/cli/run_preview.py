@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from labbench.cli.run_report import say_change
-from labbench.code_changes import CodeChange
 from labbench.executors.cpu_count import usable_cpu_count
 from labbench.records import NewRun, Status
+from labbench.runner.code_changes import CodeChange
 from labbench.runner.estimate import estimate_seconds
 from labbench.runner.planner import describe_plan
 from labbench.runner.run_grid import ExpandedGrid, code_change, preview_stacks

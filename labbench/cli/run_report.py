@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from labbench.cli.tables import leading_metrics, print_table, run_columns
-from labbench.code_changes import CodeChange
 from labbench.json_documents import run_document
 from labbench.records import Goal, RunRecord
+from labbench.runner.code_changes import CodeChange
 from labbench.runner.run_grid import ExpandedGrid, Outcome
 from labbench.store.reader import Reader
 from labbench.text import clean, format_duration

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from labbench.code_changes import CodeChange, sort_by_code
 from labbench.errors import InputError, did_you_mean
 from labbench.executors import Executor
 from labbench.executors.cpu_count import usable_cpu_count
@@ -26,6 +25,7 @@ from labbench.params.files import RUN_PREFIX
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.provenance import Provenance, read_provenance
 from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, Status
+from labbench.runner.code_changes import CodeChange, sort_by_code
 from labbench.runner.driver import Driver, Interruption
 from labbench.runner.planner import plan_stacks
 from labbench.store.reader import Reader

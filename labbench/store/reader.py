@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from labbench.errors import InputError, RunNotFound, did_you_mean
 from labbench.filters.parser import Filter, parse
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
-from labbench.store.code import CodedRun, read_other_code
 from labbench.store.fresh_connection import FreshConnection
+from labbench.store.queries.code_versions import CodedRun, read_other_code
 from labbench.store.queries.filter_sql import Sql, config_values, filter_condition, read_metrics
 from labbench.store.queries.find_run import find_run
 from labbench.store.queries.order_sql import heading_value, order_by, require_heading

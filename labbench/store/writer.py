@@ -18,9 +18,9 @@ from typing import Literal, Self, TypeAlias
 
 from labbench.files import files_folder, run_folder
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Stop
-from labbench.store.code import CodeSorting, record_sorting
 from labbench.store.connection import open_for_writing, resolve_path, translate_sqlite_errors
 from labbench.store.liveness import HOST
+from labbench.store.queries.code_versions import CodeSorting, record_sorting
 from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list, read_records, set_config, storable_text
 from labbench.store.recording.events import end_run, record_events
 from labbench.store.recording.queue import ensure_experiment, insert_missing, link_sources

@@ -14,7 +14,7 @@ from labbench.grid.identity import former_task_identity, task_identity, with_fil
 from labbench.params.files import content_digest
 from labbench.params.param import Params, own_keys, with_defaults
 from labbench.records import NewRun, Status
-from labbench.store.code import CodedRun, CodeSorting
+from labbench.store.queries.code_versions import CodedRun, CodeSorting
 
 _DONE: tuple[Status, ...] = ("finished", "diverged", "stopped", "failed")
 
