@@ -9,9 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from labbench.params import Param
-from labbench.train.loading import Datasets
-from labbench.train.pictures import read_picture
+from labbench import Datasets, Param, read_image
 
 
 def classes_in(path):
@@ -27,7 +25,7 @@ class Images(Dataset):
 
     def __getitem__(self, index):
         file = self.files[index]
-        image = torch.tensor(read_picture(file)).movedim(2, 0).expand(3, -1, -1) / 255  # (3, H, W), grayscale too
+        image = torch.tensor(read_image(file)).movedim(2, 0).expand(3, -1, -1) / 255  # (3, H, W), grayscale too
         # seeded by labbench: a new shift in each epoch, the same shifts if the run is repeated
         by = torch.randint(-self.shift, self.shift + 1, (2,)).tolist()
         return image.roll(by, dims=(1, 2)), self.classes.index(file.parent.name)

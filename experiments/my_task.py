@@ -5,8 +5,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from labbench.params import Param
-from labbench.train.data import Data
+from labbench import Data, Param
 
 
 class Task:

@@ -1,48 +1,82 @@
-"""labbench: train grids of PyTorch experiments, record every number in one SQLite file, understand the runs.
+"""Train grids of PyTorch experiments, record every number in one SQLite file, understand the runs.
 
-Importing this package costs the standard library alone: torch, Textual and numpy are loaded where they are used, and
-what tracks a script with the first `labbench.start`.
+The public names load on first use: `import labbench` imports the standard library alone, `labbench.Param` needs no
+torch, `labbench.Data` does.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labbench._version import __version__ as __version__
+from labbench._version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from labbench.errors import LabbenchError
+    from labbench.params.param import Param
     from labbench.store.reader import Reader
     from labbench.tracking.run import Run
     from labbench.tracking.start import start
     from labbench.tracking.wandb_compat import finish, init, log
+    from labbench.train.data.dataset import Data
+    from labbench.train.data.image_folder import read_image
+    from labbench.train.data.loading import Datasets
     from labbench.train.load_model import load_model
+    from labbench.train.tasks.task import Task
 
+__all__ = [
+    "Data",
+    "Datasets",
+    "LabbenchError",
+    "Param",
+    "Run",
+    "Task",
+    "__version__",
+    "finish",
+    "init",
+    "load_model",
+    "log",
+    "open",
+    "read_image",
+    "start",
+]
 
-__all__ = ["Run", "finish", "init", "load_model", "log", "open", "start"]
-
-_HOMES = {
+_MODULES = {
+    "Data": "train.data.dataset",
+    "Datasets": "train.data.loading",
+    "LabbenchError": "errors",
+    "Param": "params.param",
     "Run": "tracking.run",
-    "start": "tracking.start",
-    "init": "tracking.wandb_compat",
-    "log": "tracking.wandb_compat",
+    "Task": "train.tasks.task",
     "finish": "tracking.wandb_compat",
+    "init": "tracking.wandb_compat",
     "load_model": "train.load_model",
+    "log": "tracking.wandb_compat",
+    "read_image": "train.data.image_folder",
+    "start": "tracking.start",
 }
+"""Module, below `labbench`, of each public name that is imported on first use."""
 
 
 def open(path: str | Path = "runs.db") -> Reader:
-    """Read a database: `labbench.open("runs.db").runs("optimizer=adam lr<=0.01")`."""
-    from labbench.store.reader import Reader  # who only tracks or trains does not read
+    """Open a database for reading: `labbench.open("runs.db").runs("optimizer=adam lr<=0.01")`.
+
+    Raises InputError if `path` is not a labbench database.
+    """
+    from labbench.store.reader import Reader  # imported here: training and logging do not read
 
     return Reader(path)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'labbench' has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(f"labbench.{_HOMES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"labbench.{_MODULES[name]}"), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return __all__

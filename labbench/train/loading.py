@@ -1,4 +1,4 @@
-"""Public import path of `Datasets`; the implementation is in `labbench.train.data.loading`."""
+"""Earlier import path of `labbench.Datasets`, kept for existing task files."""
 
 from labbench.train.data.loading import Datasets
 

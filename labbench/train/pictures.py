@@ -1,5 +1,5 @@
-"""Public import path of `read_picture`; the implementation is in `labbench.train.data.image_folder`."""
+"""Earlier import path of `labbench.read_image`, kept for existing task files."""
 
-from labbench.train.data.image_folder import read_picture
+from labbench.train.data.image_folder import read_image as read_picture
 
 __all__ = ["read_picture"]

@@ -35,6 +35,34 @@ def test_importing_labbench_costs_the_standard_library_alone() -> None:
     assert third_party == {"labbench"}
 
 
+def test_the_package_shows_its_public_names_and_nothing_else() -> None:
+    program = "import labbench; print(*dir(labbench))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    names = "Data Datasets LabbenchError Param Run Task __version__ finish init load_model log open read_image start"
+    assert result.stdout.split() == names.split()
+
+
+@pytest.mark.parametrize(
+    "name", ["LabbenchError", "Param", "Run", "__version__", "finish", "init", "log", "open", "start"]
+)
+def test_public_names_without_torch_load_the_standard_library_alone(name: str) -> None:
+    assert not loaded_by(f"from labbench import {name}") & HEAVY
+
+
+def test_earlier_import_paths_of_task_files_still_work() -> None:
+    pytest.importorskip("torch")
+    program = """
+import labbench
+from labbench.params import Param
+from labbench.train.data import Data
+from labbench.train.loading import Datasets
+from labbench.train.pictures import read_picture
+assert (Param, Data, Datasets) == (labbench.Param, labbench.Data, labbench.Datasets)
+assert read_picture is labbench.read_image
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.parametrize("module", ["records", "params", "errors", "filters", "grid", "text", "runner.planner"])
 def test_what_every_command_needs_costs_the_standard_library_alone(module: str) -> None:
     assert not loaded_by(f"import labbench.{module}") & HEAVY
@@ -48,5 +76,5 @@ def test_the_help_loads_click_alone() -> None:
 def test_planning_a_grid_of_a_built_in_task_loads_no_torch(tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "digits"\n[grid]\nlr = [0.1, 0.01]\n')
-    code = f"from pathlib import Path; from labbench.runner.run_grid import load_grid; read_asked(Path({str(grid)!r}))"
+    code = f"from pathlib import Path; from labbench.runner.run_grid import load_grid; load_grid(Path({str(grid)!r}))"
     assert "torch" not in loaded_by(code)

@@ -362,7 +362,7 @@ def test_every_run_sees_the_same_data_even_if_it_is_drawn_at_random() -> None:
         (line(metrics=lambda outputs, targets: None), "must return a dict of tensors by name, .* not NoneType"),
         (line(metrics=lambda outputs, targets: targets), "must return a dict of tensors by name, .* not Tensor"),
         (line(loss=cross_entropy, metrics=accuracy), "must have a loss"),
-        (line(data=[1, 2]), "must return a labbench.train.data.Data or labbench.train.loading.Datasets, not list"),
+        (line(data=[1, 2]), "must return a labbench.Data or labbench.Datasets, not list"),
         (dataclasses.replace(line(), model=lambda config: len), "must return a torch.nn.Module, not builtin"),
     ],
 )

@@ -174,7 +174,7 @@ def _check_split(name: str, split: Split) -> None:
     if not (isinstance(split, tuple | list) and len(split) == 2 and all(isinstance(x, Tensor) for x in split)):
         raise InputError(
             f"data: `{name}` must be a pair of tensors (inputs, targets); what gives one sample at a time, "
-            "such as a torch Dataset, goes into labbench.train.loading.Datasets(train, val)"
+            "such as a torch Dataset, goes into labbench.Datasets(train, val)"
         )
     inputs, targets = split
     if inputs.dim() == 0 or targets.dim() == 0 or not len(inputs) == len(targets) > 0:

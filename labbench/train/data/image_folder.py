@@ -35,7 +35,7 @@ def read_folder(folder: Path) -> Split:
             f"{folder} must have a folder of images for each class, at least two ({', '.join(IMAGE_SUFFIXES)})"
         )
     files = [(file, number) for number, each in enumerate(classes) for file in list_pictures(each)]
-    pictures = [read_picture(file) for file, _ in files]
+    pictures = [read_image(file) for file, _ in files]
     for (file, _), picture in zip(files, pictures, strict=True):
         if picture.shape != pictures[0].shape:
             sizes = " and ".join(format_size(each) for each in (picture, pictures[0]))
@@ -53,7 +53,7 @@ def format_size(picture: Picture) -> str:
     return f"{width}x{height} in {'grey' if channels == 1 else 'colours'}"
 
 
-def read_picture(path: Path) -> Picture:
+def read_image(path: Path) -> Picture:
     """Return one image, grey or in colours, without its transparency.
 
     Of 16-bit colours the high byte is taken. Raises InputError for a file that cannot be read, or whose grey values do

@@ -71,8 +71,7 @@ def make_data(task: Task, config: Config) -> Data | Datasets:
         data: Any = task.data(config)
     if not isinstance(data, Data | Datasets):
         raise InputError(
-            "the task's data(config) must return a labbench.train.data.Data or labbench.train.loading.Datasets, "
-            f"not {type(data).__name__}"
+            f"the task's data(config) must return a labbench.Data or labbench.Datasets, not {type(data).__name__}"
         )
     return data
 
@@ -158,7 +157,7 @@ def _make_task(module: ModuleType, name: str, file: Path) -> Task:
         raise InputError(f"{name} in {file} lacks {' and '.join(lacking)}")
     for key, value in given.params.items():
         if not isinstance(value, Param):
-            raise InputError(f"{name}.params[{key!r}] in {file} must be a labbench.params.Param, not {value!r}")
+            raise InputError(f"{name}.params[{key!r}] in {file} must be a labbench.Param, not {value!r}")
     loss, metrics = getattr(given, "loss", cross_entropy), getattr(given, "metrics", accuracy)
     for part, function in (("loss", loss), ("metrics", metrics)):
         _require_known_parameters(f"{name}.{part} in {file}", function)
@@ -188,7 +187,7 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
 
 def _required_parts(given: object) -> dict[str, bool]:
     return {
-        "params (a dict of labbench.params.Param)": isinstance(getattr(given, "params", None), Mapping),
+        "params (a dict of labbench.Param)": isinstance(getattr(given, "params", None), Mapping),
         "data(self, config)": callable(getattr(given, "data", None)),
         "model(self, config)": callable(getattr(given, "model", None)),
     }

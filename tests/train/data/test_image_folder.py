@@ -18,7 +18,7 @@ from PIL import Image
 
 from helpers.png_files import CHANNELS, COLOURS, COLOURS_ALPHA, DEPTHS, GREY, GREY_ALPHA, PALETTE, chunk, png
 from labbench.errors import InputError
-from labbench.train.data.image_folder import read_picture
+from labbench.train.data.image_folder import read_image
 
 KINDS = [(colour, bits) for colour, depths in DEPTHS.items() for bits in depths]
 TRANSPARENCY = {GREY: b"\0\1", COLOURS: b"\0\1\0\2\0\3", PALETTE: b"\0\x80"}
@@ -57,7 +57,7 @@ def test_a_png_of_any_kind_is_read_exactly(
             transparency=TRANSPARENCY.get(colour, b"") if transparent else b"",
         )
         (tmp_path / "a.png").write_bytes(content)
-        values = read_picture(tmp_path / "a.png")
+        values = read_image(tmp_path / "a.png")
         assert values.dtype == np.uint8
         assert np.array_equal(values, expected(samples, colour, bits, palette))
 
@@ -67,7 +67,7 @@ def test_a_png_of_any_kind_is_read_exactly(
 def test_a_png_is_read_exactly_whatever_filters_its_lines(tmp_path: Path, filters: str, colour: int) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (11, 7, CHANNELS[colour]))
     (tmp_path / "a.PNG").write_bytes(png(pixels, filters=filters))
-    assert np.array_equal(read_picture(tmp_path / "a.PNG"), pixels[..., : 1 if colour == GREY_ALPHA else 3])
+    assert np.array_equal(read_image(tmp_path / "a.PNG"), pixels[..., : 1 if colour == GREY_ALPHA else 3])
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_grey_values_that_8_bits_cannot_hold_are_refused_and_not_clipped(
     with pytest.raises(
         InputError, match=rf"{name} cannot be read: its grey values are not whole numbers from 0 to 255"
     ):
-        read_picture(tmp_path / name)
+        read_image(tmp_path / name)
 
 
 def test_an_image_can_be_changed_in_place(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(np.ones((2, 2, 3), np.uint8)))
-    picture = read_picture(tmp_path / "a.png")
+    picture = read_image(tmp_path / "a.png")
     picture += 1
     assert (picture == 2).all()
 
@@ -100,15 +100,15 @@ def test_an_image_can_be_changed_in_place(tmp_path: Path) -> None:
 def test_pgm_and_ppm_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.pgm").write_bytes(b"P5\n# a comment\n3 2\n255\n" + bytes(range(6)))
     (tmp_path / "a.ppm").write_bytes(b"P6 1 2 255\n" + bytes(range(6)))
-    assert read_picture(tmp_path / "a.pgm").tolist() == [[[0], [1], [2]], [[3], [4], [5]]]
-    assert read_picture(tmp_path / "a.ppm").tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
+    assert read_image(tmp_path / "a.pgm").tolist() == [[[0], [1], [2]], [[3], [4], [5]]]
+    assert read_image(tmp_path / "a.ppm").tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".gif", ".tif", ".webp"])
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3)])
 def test_other_formats_are_read(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
     Image.fromarray(np.full(shape, 90, np.uint8)).save(tmp_path / f"a{suffix}")
-    values = read_picture(tmp_path / f"a{suffix}")
+    values = read_image(tmp_path / f"a{suffix}")
     assert values.shape[:2] == (4, 6)
     assert np.abs(values.astype(int) - 90).max() < 4
 
@@ -137,14 +137,14 @@ TEXT = zlib.compress(bytes(100_000_000))
 def test_a_file_that_cannot_be_read_is_named_with_what_is_wrong(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=rf"a\.png cannot be read: .*{problem}"):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
 
 
 def test_a_file_cut_off_anywhere_is_read_whole_or_refused(tmp_path: Path) -> None:
     for size in range(len(SOUND)):
         (tmp_path / "a.png").write_bytes(SOUND[:size])
         try:
-            assert np.array_equal(read_picture(tmp_path / "a.png"), PIXELS)
+            assert np.array_equal(read_image(tmp_path / "a.png"), PIXELS)
         except InputError as error:
             assert "a.png cannot be read" in str(error)  # noqa: PT017
 
@@ -153,4 +153,4 @@ def test_without_pillow_the_message_says_what_to_install(tmp_path: Path, monkeyp
     (tmp_path / "a.png").write_bytes(SOUND)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(InputError, match=r"a\.png: reading images needs Pillow: pip install pillow"):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")

@@ -181,11 +181,11 @@ def test_a_sample_that_cannot_be_read_fails_the_runs_at_the_line_that_read_it(im
     failures = {event.run: event for event in events if isinstance(event, Failed)}
     assert failures.keys() == {"0", "1", "2"}
     assert not [event for event in events if isinstance(event, Finished)]
-    line = next(n for n, text in enumerate(EXAMPLE.read_text().splitlines(), 1) if "read_picture(file)" in text)
+    line = next(n for n, text in enumerate(EXAMPLE.read_text().splitlines(), 1) if "read_image(file)" in text)
     assert failures["0"].message.startswith("sample ")
     assert f"of `train` cannot be read: {EXAMPLE}:{line}: " in failures["0"].message
     assert "07.pgm" in failures["0"].message
-    assert "in read_picture" in failures["0"].traceback
+    assert "in read_image" in failures["0"].traceback
     assert multiprocessing.active_children() == []
 
 
@@ -244,7 +244,7 @@ def _train(stack: Any, task: Any) -> list[Any]:
 
 
 def test_tensors_and_datasets_are_told_apart() -> None:
-    with pytest.raises(InputError, match=r"goes into labbench.train.loading.Datasets"):
+    with pytest.raises(InputError, match=r"goes into labbench.Datasets"):
         Data(train=Numbers(), val=Numbers())  # type: ignore[arg-type]
 
 

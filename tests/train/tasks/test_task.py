@@ -113,7 +113,7 @@ def test_a_name_that_leads_nowhere_is_explained(name: str, complaint: str) -> No
         ("Mine = 3\n", "mine.py has no class 'Mine'; it has none"),
         ("class Mine:\n    def __init__(self, x): pass\n", "cannot make Mine(): "),
         ("class Mine:\n    def __init__(self):\n        self.x = nothing\n", "mine.py:3: NameError"),
-        ("class Mine: pass\n", "lacks params (a dict of labbench.params.Param) and data(self, config) and model(self"),
+        ("class Mine: pass\n", "lacks params (a dict of labbench.Param) and data(self, config) and model(self"),
         (WHOLE.replace("def model", "def modell"), "mine.py lacks model(self, config)"),
         (WHOLE.replace('Param("int", 3)', "3"), "Mine.params['width'] in "),
     ],
