@@ -22,6 +22,7 @@ from labbench.records import NewRun, Points, RunRecord
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.schema import DDL, statements
+from labbench.store.series.curves import CurveRequest
 from labbench.store.writer import Writer
 
 TENSORBOARD_BYTES_PER_POINT = 44.0
@@ -204,7 +205,7 @@ def measure_reading(path: Path) -> None:
             ", a hundredth": (500_000, 510_000),
         }
         for name, (first, last) in zooms.items():
-            draw = partial(reader.curves, [long.id], "long", COLUMNS, first_step=first, last_step=last)
+            draw = partial(reader.curves, [long.id], "long", CurveRequest(COLUMNS, first, last))
             print_comparison(
                 f"curve of 1 M points, {COLUMNS} columns{name}", "<= 5 ms", time_calls(draw), whole, "all points"
             )
@@ -212,7 +213,7 @@ def measure_reading(path: Path) -> None:
         many = reader.runs(limit=CURVE_STEPS, summaries=False)
         whole = time_calls(lambda: [reader.series(run.key, "loss") for run in many], 3)
         for name, times in (("", False), (", with times", True)):
-            draw = partial(reader.curves, [run.id for run in many], "loss", COLUMNS, times=times)
+            draw = partial(reader.curves, [run.id for run in many], "loss", CurveRequest(COLUMNS, times=times))
             print_comparison(
                 f"1,000 curves of 1,000 points{name}", "<= 600 ms", time_calls(draw, 5), whole, "all points"
             )

@@ -11,6 +11,7 @@ from labbench.charts.series import Floats, join_by_step
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.series.curves import BucketedSeries as Buckets
+from labbench.store.series.curves import CurveRequest
 
 SAMPLES_METRIC, COMPUTE_SECONDS_METRIC = "samples", "time/compute_s"
 MAX_BUCKETS = 2_000
@@ -26,9 +27,9 @@ def read_cost_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goa
     ended = {
         run.id: run for run in runs if run.status == "diverged" or (run.status == "finished" and metric in run.summary)
     }
-    series = reader.curves(list(ended), metric, MAX_BUCKETS, times=False)
+    series = reader.curves(list(ended), metric, CurveRequest(MAX_BUCKETS, times=False))
     costs = {
-        name: reader.curves(list(ended), name, MAX_BUCKETS, times=False)
+        name: reader.curves(list(ended), name, CurveRequest(MAX_BUCKETS, times=False))
         for name in (SAMPLES_METRIC, COMPUTE_SECONDS_METRIC)
     }
     return [_make_curve(run, series.get(run_id), goal, costs) for run_id, run in ended.items()]

@@ -29,6 +29,7 @@ from labbench.reports.sentences import cost_sentences, sentences
 from labbench.reports.tables import STAR, ReportTable, other_tables, setups_table
 from labbench.reports.text_charts import effect_labels, importance_rows
 from labbench.store.reader import Reader
+from labbench.store.series.curves import CurveRequest
 from labbench.text import clean
 
 MAX_CURVE_POINTS = 300
@@ -60,7 +61,9 @@ def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, go
     configs = [members[0].config for members in setups.values()]
     differing = _differing_keys(configs)
     levels = {key: [config[key] for config in configs if key in config] for key in differing}
-    read = reader.curves([run.id for members in order for run in members], metric, MAX_CURVE_POINTS, times=False)
+    read = reader.curves(
+        [run.id for members in order for run in members], metric, CurveRequest(MAX_CURVE_POINTS, times=False)
+    )
     curves = []
     for members in order:
         parts = [(read[run.id].first_step.astype(np.float64), read[run.id].mean) for run in members if run.id in read]

@@ -8,30 +8,36 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from labbench.errors import InputError, RunNotFound, did_you_mean
-from labbench.filters.parser import Filter, parse
+from labbench.errors import InputError, did_you_mean
+from labbench.filters.parser import RunFilter
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.code_versions import CodedRun, read_other_code
-from labbench.store.queries.filter_sql import Sql, config_values, filter_condition, read_metrics
+from labbench.store.queries.filter_sql import Sql, read_metrics
 from labbench.store.queries.find_run import find_run
-from labbench.store.queries.order_sql import heading_value, order_by, require_heading
+from labbench.store.queries.run_details import read_artifacts, read_logs, read_sources, require_run_id
 from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list, config_keys, read_records
+from labbench.store.queries.select_runs import (
+    Page,
+    filter_tree,
+    select_columns,
+    select_logged_metrics,
+    select_page,
+    select_values,
+)
 from labbench.store.queries.stream import PointRow, StepRow, stream_points, stream_runs, stream_steps
 from labbench.store.scripts.script_run import Artifact
-from labbench.store.series.curves import BucketedSeries, read_curves, read_series
+from labbench.store.series.curves import BucketedSeries, CurveRequest, read_curves, read_series
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from labbench.store.queries.tables import TableShape
-from labbench.filters.parser import RunFilter
 
 
 class Reader:
@@ -72,20 +78,19 @@ class Reader:
         """
 
         def read(connection: sqlite3.Connection) -> list[RunRecord]:
-            rows = _select_sorted(connection, Sql("runs.id"), wanted, sort, descending, limit, offset)
+            rows = select_page(connection, Sql("runs.id"), wanted, Page(sort, descending, limit, offset))
             return read_records(connection, [run_id for (run_id,) in rows], summaries=summaries)
 
         return self._connection.read(read)
 
     def each_run(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
         """The runs that fit as they were queued, a stream for any number of them; `metrics` as in `points`."""
-        return stream_runs(self.path, _filter_tree(wanted), self._known(metrics))
+        return stream_runs(self.path, filter_tree(wanted), self._require_metrics(metrics))
 
     def keys(self, wanted: RunFilter = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
         """The keys of all runs that fit, in the order of `runs`: a tenth of the work where nothing else is shown."""
-        rows = self._connection.read(
-            lambda connection: _select_sorted(connection, Sql("runs.key"), wanted, sort, descending)
-        )
+        page = Page(sort, descending)
+        rows = self._connection.read(lambda connection: select_page(connection, Sql("runs.key"), wanted, page))
         return [require_key(key) for (key,) in rows]
 
     def values(
@@ -102,17 +107,8 @@ class Reader:
         The settings are a JSON array that begins with the values of the config keys `by`, null for a key that a run
         lacks; the rest is what `sort` would sort by under each heading.
         """
-
-        def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-            metrics = read_metrics(connection)
-            parts = [Sql("runs.key"), config_values(by), *(heading_value(heading, metrics) for heading in headings)]
-            columns = Sql(", ".join(part.text for part in parts), tuple(chain(*(part.parameters for part in parts))))
-            rows = _select_sorted(connection, columns, wanted, sort, descending)
-            for key, *_ in rows:
-                require_key(key)
-            return rows
-
-        return self._connection.read(read)
+        page = Page(sort, descending)
+        return self._connection.read(lambda connection: select_values(connection, headings, by, wanted, page))
 
     def count(self, wanted: RunFilter = None) -> int:
         """How many runs fit."""
@@ -153,19 +149,7 @@ class Reader:
 
     def metrics(self, wanted: RunFilter = None) -> dict[str, Goal]:
         """The metrics that any of the runs that fit has logged, with their goals, in the order they first came."""
-
-        def read(connection: sqlite3.Connection) -> dict[str, Goal]:
-            metrics = read_metrics(connection)
-            condition = filter_condition(_filter_tree(wanted), metrics)
-            logged = f"""
-                SELECT m.name FROM metrics AS m WHERE EXISTS (
-                    SELECT 1 {FROM_RUNS} CROSS JOIN summary AS s ON s.run_id = runs.id AND s.metric_id = m.id
-                    WHERE {condition.text}
-                ) ORDER BY m.id
-            """
-            return {name: metrics[name][1] for (name,) in connection.execute(logged, condition.parameters)}
-
-        return self._connection.read(read)
+        return self._connection.read(lambda connection: select_logged_metrics(connection, wanted))
 
     def goal(self, metric: str) -> Goal:
         """The goal of a metric: as declared, else by its name."""
@@ -191,26 +175,15 @@ class Reader:
 
     def logs(self, key: str) -> list[str]:
         """What a run wrote, of all its attempts, in the order it came."""
-        query = "SELECT text FROM logs WHERE run_id = ? ORDER BY id"
-        rows = self._connection.read(
-            lambda connection: connection.execute(query, (_run_id(connection, key),)).fetchall()
-        )
-        return [text for (text,) in rows]
+        return self._connection.read(lambda connection: read_logs(connection, key))
 
     def artifacts(self, key: str) -> list[Artifact]:
         """The files that a run made or used, by name."""
-        query = "SELECT name, path, size, sha256, created FROM artifacts WHERE run_id = ? ORDER BY name"
-        rows = self._connection.read(
-            lambda connection: connection.execute(query, (_run_id(connection, key),)).fetchall()
-        )
-        return [_artifact(*row) for row in rows]
+        return self._connection.read(lambda connection: read_artifacts(connection, key))
 
     def sources(self, key: str) -> dict[str, str]:
         """The texts that a run was made from, by kind: grid, task, diff."""
-        query = "SELECT kind, text FROM run_sources JOIN sources ON sources.id = source_id WHERE run_id = ?"
-        return self._connection.read(
-            lambda connection: dict(connection.execute(query, (_run_id(connection, key),)).fetchall())
-        )
+        return self._connection.read(lambda connection: read_sources(connection, key))
 
     # Series.
 
@@ -230,35 +203,18 @@ class Reader:
         """Milliseconds since the run's start, for each of the steps of `series`."""
         return self._series(key, metric, first_step, last_step)[1]
 
-    def curves(
-        self,
-        run_ids: Sequence[int],
-        metric: str,
-        columns: int,
-        *,
-        first_step: int | None = None,
-        last_step: int | None = None,
-        times: bool = True,
-        rounded: bool = False,
-    ) -> dict[int, BucketedSeries]:
-        """The metric of each run that has logged it, by the run's id, in at most `columns` buckets, for drawing.
+    def curves(self, run_ids: Sequence[int], metric: str, request: CurveRequest) -> dict[int, BucketedSeries]:
+        """Return the curve of each run that has logged the metric, by the run's id, for drawing.
 
-        Reads in proportion to the columns, however long the series are. `first_step` and `last_step` zoom in; both are
-        included. Without `times` the curves have none, which saves a third of the time. `rounded` values are to 15
-        digits (a float at the very end of their range is then infinite): enough for any picture, and read in two thirds
-        of the time, most of it without Python's lock.
+        Reads in proportion to the columns, however long the series are.
         """
-        if columns < 1:
-            raise InputError(f"a curve is drawn in at least one column, not {columns}")
 
         def read(connection: sqlite3.Connection) -> dict[int, BucketedSeries]:
             metrics = read_metrics(connection)
             if metric not in metrics:
                 return {}
             metric_id, _ = metrics[metric]
-            part = {"first_step": first_step, "last_step": last_step}
-            found = read_curves(connection, run_ids, metric_id, columns, **part, times=times, rounded=rounded)
-            return {curve.run_id: curve for curve in found}
+            return {curve.run_id: curve for curve in read_curves(connection, run_ids, metric_id, request)}
 
         return self._connection.read(read)
 
@@ -268,11 +224,11 @@ class Reader:
         Streams as of one moment, over a connection of its own. `metrics` leaves the others out; an unknown one is an
         InputError.
         """
-        return stream_points(self.path, _filter_tree(wanted), self._known(metrics))
+        return stream_points(self.path, filter_tree(wanted), self._require_metrics(metrics))
 
     def steps(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
         """What `points` gives, put together by step."""
-        return stream_steps(self.path, _filter_tree(wanted), self._known(metrics))
+        return stream_steps(self.path, filter_tree(wanted), self._require_metrics(metrics))
 
     # Tables.
 
@@ -305,7 +261,7 @@ class Reader:
         keys, constant = config_keys(tuple(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id")))
         return list(keys), dict(constant)
 
-    def _known(self, metrics: Collection[str] | None) -> Collection[str] | None:
+    def _require_metrics(self, metrics: Collection[str] | None) -> Collection[str] | None:
         """The metrics, before anything is streamed: a misspelt one would only be missing."""
         known = self._connection.read(read_metrics)
         for metric in metrics or ():
@@ -313,15 +269,8 @@ class Reader:
                 raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, known)}")
         return metrics
 
-    def _select(self, columns: str, wanted: RunFilter, rest: str = "") -> list[tuple[Any, ...]]:
-        """Columns of the runs that fit."""
-
-        def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-            condition = filter_condition(_filter_tree(wanted), read_metrics(connection))
-            query = f"SELECT {columns} {FROM_RUNS} WHERE {condition.text} {rest}"
-            return connection.execute(query, condition.parameters).fetchall()
-
-        return self._connection.read(read)
+    def _select(self, columns: str, wanted: RunFilter, rest: str = "") -> list[Any]:
+        return self._connection.read(lambda connection: select_columns(connection, columns, wanted, rest))
 
     def _series(
         self, key: str, metric: str, first_step: int | None, last_step: int | None
@@ -329,47 +278,8 @@ class Reader:
         def read(
             connection: sqlite3.Connection,
         ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-            run_id = _run_id(connection, key)
+            run_id = require_run_id(connection, key)
             metric_id, _ = read_metrics(connection).get(metric, (-1, None))
             return read_series(connection, run_id, metric_id, first_step=first_step, last_step=last_step)
 
         return self._connection.read(read)
-
-
-def _filter_tree(wanted: RunFilter) -> Filter | None:
-    return parse(wanted) if isinstance(wanted, str) else wanted
-
-
-def _artifact(name: str, path: str, *rest: Any) -> Artifact:
-    """Return a record of a file. Raises InputError if its path leads out of the run's folder."""
-    if ".." in PurePosixPath(path).parts:
-        raise InputError(f"the file {name!r} of a run is at {path!r}, which leads out of the run's folder")
-    return Artifact(name, path, *rest)
-
-
-def _select_sorted(
-    connection: sqlite3.Connection,
-    columns: Sql,
-    wanted: RunFilter,
-    sort: str | None,
-    descending: bool,
-    limit: int | None = None,
-    offset: int = 0,
-) -> list[tuple[Any, ...]]:
-    """Columns of the runs that fit, in order."""
-    metrics = read_metrics(connection)
-    condition = filter_condition(_filter_tree(wanted), metrics)
-    if sort is not None:
-        require_heading(connection, sort, metrics)
-    by = order_by(sort, descending=descending, metrics=metrics)
-    query = f"SELECT {columns.text} {FROM_RUNS} WHERE {condition.text} ORDER BY {by.text} LIMIT ? OFFSET ?"
-    page = (-1 if limit is None else limit, offset)
-    parameters = (*columns.parameters, *condition.parameters, *by.parameters, *page)
-    return connection.execute(query, parameters).fetchall()
-
-
-def _run_id(connection: sqlite3.Connection, key: str) -> int:
-    row = connection.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()
-    if row is None:
-        raise RunNotFound(f"no run has the key `{key}`")
-    return int(row[0])

@@ -24,6 +24,7 @@ from labbench.portraits.file import NO_PORTRAIT_MESSAGE, Portrait, portrait_path
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.store.scripts.script_run import Artifact
+from labbench.store.series.curves import CurveRequest
 from labbench.text import split_lines
 from labbench.tui.groups import RunGroup, group_rows, sort_groups
 
@@ -214,7 +215,7 @@ def read_progress(path: Path) -> DatabaseProgress:
 def read_sparklines(path: Path, runs: Sequence[RunRecord], metric: str, cells: int) -> dict[str, str]:
     """The curve of a metric in a few cells, for each of the runs that has one."""
     with Reader(path) as reader:
-        curves = reader.curves([run.id for run in runs], metric, cells)
+        curves = reader.curves([run.id for run in runs], metric, CurveRequest(cells))
     return {run.key: text.sparkline(_log_if_steep(curves[run.id].mean.tolist())) for run in runs if run.id in curves}
 
 

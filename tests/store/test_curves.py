@@ -12,6 +12,7 @@ import pytest
 from helpers.store_samples import points, start
 from labbench.store.reader import Reader
 from labbench.store.series import curves
+from labbench.store.series.curves import CurveRequest
 from labbench.store.writer import Writer
 
 RANDOM = np.random.default_rng(0)
@@ -44,9 +45,9 @@ def test_many_series_read_together_are_those_read_alone(
 ) -> None:
     with Reader(database) as reader:
         ids = [run.id for run in reader.runs()]
-        together = reader.curves(ids, "loss", columns, times=times, **within)
+        together = reader.curves(ids, "loss", CurveRequest(columns, times=times, **within))
         monkeypatch.setattr(curves, "_read_together", lambda *_: iter(()))
-        alone = reader.curves(ids, "loss", columns, times=times, **within)
+        alone = reader.curves(ids, "loss", CurveRequest(columns, times=times, **within))
     assert len(alone) >= 20 * 3
     assert alone.keys() == together.keys()
     for run_id, curve in alone.items():
@@ -71,7 +72,9 @@ def test_rounded_series_differ_behind_the_fifteenth_digit_alone(tmp_path: Path, 
         writer.write([points(run, "loss", kinds[number % len(kinds)]) for number, run in enumerate(runs)])
     with Reader(tmp_path / "runs.db") as reader:
         ids = [run.id for run in reader.runs()]
-        exact, rounded = (reader.curves(ids, "loss", columns, times=times, rounded=way) for way in (False, True))
+        exact, rounded = (
+            reader.curves(ids, "loss", CurveRequest(columns, times=times, rounded=way)) for way in (False, True)
+        )
     assert exact.keys() == rounded.keys() == set(ids)
     for run_id, curve in exact.items():
         for field in ("first_step", "last_step", "first_time", "last_time", "n", "n_nonfinite"):

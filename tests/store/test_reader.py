@@ -24,6 +24,7 @@ from labbench.errors import InputError, RunNotFound
 from labbench.records import Finished
 from labbench.store import liveness
 from labbench.store.reader import Reader
+from labbench.store.series.curves import CurveRequest
 from labbench.store.writer import Writer
 
 NAN, INF = math.nan, math.inf
@@ -136,7 +137,7 @@ def test_a_metric_that_a_run_has_not_logged_is_an_empty_series(writer: Writer, r
     [run] = queue(writer)
     steps, values = reader.series(run.key, "never")
     assert (steps.tolist(), values.tolist(), reader.times(run.key, "never").tolist()) == ([], [], [])
-    assert reader.curves([run.id], "never", 100) == {}
+    assert reader.curves([run.id], "never", CurveRequest(100)) == {}
     with pytest.raises(RunNotFound, match="no run has the key `nobodys`"):
         reader.series("nobodys", "never")
 
@@ -164,7 +165,7 @@ def test_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket(
 ) -> None:
     [run] = start(writer, rerun=True)
     writer.write([points(run, "loss", series)])
-    curve = reader.curves([run.id], "loss", columns)[run.id]
+    curve = reader.curves([run.id], "loss", CurveRequest(columns))[run.id]
     assert 0 < len(curve.n) <= columns
     assert curve.n.sum() == len(series)
     assert (curve.first_step[1:] > curve.last_step[:-1]).all()
@@ -186,7 +187,7 @@ def test_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket(
 def test_a_short_series_is_drawn_point_by_point(writer: Writer, reader: Reader) -> None:
     a, b = start(writer, 2)
     writer.write([points(a, "loss", {0: 1.0, 1: NAN, 1000: 3.0})])
-    curves = reader.curves([b.id, a.id], "loss", 3)
+    curves = reader.curves([b.id, a.id], "loss", CurveRequest(3))
     assert list(curves) == [a.id]
     assert curves[a.id].first_step.tolist() == curves[a.id].last_step.tolist() == [0, 1, 1000]
     assert curves[a.id].n_nonfinite.tolist() == [0, 1, 0]

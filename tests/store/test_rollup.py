@@ -22,7 +22,7 @@ from labbench.records import Boundary, Points
 from labbench.store.reader import Reader
 from labbench.store.series import points as points_module
 from labbench.store.series import rollup
-from labbench.store.series.curves import BucketedSeries
+from labbench.store.series.curves import BucketedSeries, CurveRequest
 from labbench.store.writer import Writer
 
 NAN, INF = math.nan, math.inf
@@ -168,12 +168,12 @@ def test_any_zoom_of_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket
     logged = dict(zip(steps, [value for _, value in series], strict=True))
     [run] = start(writer, rerun=True)
     writer.write([points(run, "loss", logged)])
-    whole = reader.curves([run.id], "loss", columns)[run.id]
+    whole = reader.curves([run.id], "loss", CurveRequest(columns))[run.id]
     assert len(whole.n) <= columns
     assert_holds(whole, logged)
     first, last = sorted(round(steps[0] + share * (steps[-1] - steps[0])) for share in zoom)
     inside = part(logged, first, last)
-    zoomed = reader.curves([run.id], "loss", columns, first_step=first, last_step=last)
+    zoomed = reader.curves([run.id], "loss", CurveRequest(columns, first_step=first, last_step=last))
     assert zoomed.keys() == ({run.id} if inside else set())
     if inside:
         curve = zoomed[run.id]
@@ -181,7 +181,8 @@ def test_any_zoom_of_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket
         assert_holds(curve, inside)
         widest = 2 * (last - first + 1) / columns
         assert ((curve.last_step - curve.first_step) <= widest).all()
-        plain = reader.curves([run.id], "loss", columns, first_step=first, last_step=last, times=False)[run.id]
+        without_times = CurveRequest(columns, first_step=first, last_step=last, times=False)
+        plain = reader.curves([run.id], "loss", without_times)[run.id]
         assert plain.first_time is plain.last_time is None
         np.testing.assert_array_equal(plain.mean, curve.mean)
 
@@ -237,7 +238,7 @@ def test_drawing_a_curve_reads_in_proportion_to_the_columns(
     n = 200_000
     writer.write([points(run, "loss", noisy(n))])
     for first, last in ((0, n - 1), (50_000, 150_000), (100_000, 100_999), (199_000, n - 1)):
-        read = partial(reader.curves, [run.id], "loss", columns, first_step=first, last_step=last)
+        read = partial(reader.curves, [run.id], "loss", CurveRequest(columns, first, last))
         # at most a level's factor more than asked for, and the unfinished chunks at the ends
         assert rows_read(monkeypatch, read) <= rollup.FACTOR * columns + 4 * rollup.CHUNK
 
@@ -266,7 +267,7 @@ def test_a_late_point_rebuilds_only_what_lies_behind_it(
 
 def test_a_curve_needs_a_column(writer: Writer, reader: Reader) -> None:
     with pytest.raises(InputError, match="at least one column, not 0"):
-        reader.curves([1], "loss", 0)
+        reader.curves([1], "loss", CurveRequest(0))
 
 
 def test_rebuilding_everything_changes_nothing(writer: Writer, path: Path) -> None:

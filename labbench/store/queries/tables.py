@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from labbench.errors import InputError
 from labbench.json_documents import iso_time, to_json_value
-from labbench.records import RunRecord
+from labbench.records import Goal, RunRecord
 from labbench.store.queries.stream import PointRow, StepRow
 
 if TYPE_CHECKING:
     from labbench.filters.parser import RunFilter
-    from labbench.store.reader import Reader
 
 TableShape: TypeAlias = Literal["long", "wide", "summary"]
 
@@ -27,8 +26,18 @@ _RUN_COLUMNS = ("run", "name", "experiment", "status", "started", "seconds")
 _SUMMARY_FIELDS = ("last", "last_step", "min", "min_step", "max", "max_step", "n")
 
 
+class TableSource(Protocol):
+    """Methods of a `Reader` that tables are made with."""
+
+    def metrics(self, wanted: RunFilter) -> dict[str, Goal]: ...
+    def config_keys(self, wanted: RunFilter) -> list[str]: ...
+    def each_run(self, wanted: RunFilter, metrics: Collection[str] | None) -> Iterator[RunRecord]: ...
+    def points(self, wanted: RunFilter, metrics: Collection[str] | None) -> Iterator[PointRow]: ...
+    def steps(self, wanted: RunFilter, metrics: Collection[str] | None) -> Iterator[StepRow]: ...
+
+
 def make_table(
-    reader: Reader, wanted: RunFilter, shape: TableShape, metrics: Collection[str] | None
+    reader: TableSource, wanted: RunFilter, shape: TableShape, metrics: Collection[str] | None
 ) -> tuple[list[str], Iterator[Sequence[Any]]]:
     """Headings and rows of plain values, None for what is not there; the rows stream."""
     if shape == "long":
@@ -47,7 +56,7 @@ def make_table(
 
 def data_frame(
     package: Literal["pandas", "polars"],
-    reader: Reader,
+    reader: TableSource,
     wanted: RunFilter,
     shape: TableShape,
     metrics: Collection[str] | None,

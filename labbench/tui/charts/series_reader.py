@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
+from labbench.store.series.curves import CurveRequest
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
     import numpy as np
@@ -49,8 +50,8 @@ def _read_part(
 ) -> dict[str, Series | None]:
     times, ids = x_axis in ("time", "clock"), [run.id for run in runs]
     with Reader(path) as reader:
-        found = reader.curves(ids, metric, MAX_BUCKETS, times=times, rounded=rounded)
-        epochs = reader.curves(ids, "epoch", MAX_BUCKETS, times=False) if x_axis == "epoch" else {}
+        found = reader.curves(ids, metric, CurveRequest(MAX_BUCKETS, times=times, rounded=rounded))
+        epochs = _read_epochs(reader, ids) if x_axis == "epoch" else {}
     series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
     before = None
     for run in runs:
@@ -58,6 +59,11 @@ def _read_part(
             one = _make_series(run, found.pop(run.id), x_axis, epochs.get(run.id))
             series[run.key] = before = _share_x(one, before)
     return series
+
+
+def _read_epochs(reader: Reader, run_ids: Sequence[int]) -> dict[int, BucketedSeries]:
+    """Return the epochs that runs had reached at their steps, by the run's id."""
+    return reader.curves(run_ids, "epoch", CurveRequest(MAX_BUCKETS, times=False))
 
 
 def _share_x(series: Series | None, other: Series | None) -> Series | None:
@@ -81,11 +87,9 @@ def read_finer(
             if series.buckets is None or first == last:
                 continue
             left, right = int(series.buckets.first_step[first]), int(series.buckets.last_step[last - 1])
-            found = reader.curves([run.id], metric, MAX_BUCKETS, first_step=left, last_step=right, times=times)
-            part = found.get(run.id)
-            epochs = (
-                reader.curves([run.id], "epoch", MAX_BUCKETS, times=False).get(run.id) if x_axis == "epoch" else None
-            )
+            request = CurveRequest(MAX_BUCKETS, first_step=left, last_step=right, times=times)
+            part = reader.curves([run.id], metric, request).get(run.id)
+            epochs = _read_epochs(reader, [run.id]).get(run.id) if x_axis == "epoch" else None
             inner = _make_series(run, part, x_axis, epochs) if part is not None else None
             if inner is not None:
                 finer[key] = _splice(series, first, last, inner)

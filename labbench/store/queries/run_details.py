@@ -1,0 +1,47 @@
+"""Rows that belong to one run: its log, files and sources."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import PurePosixPath
+from typing import Any
+
+from labbench.errors import InputError, RunNotFound
+from labbench.store.scripts.script_run import Artifact
+
+
+def require_run_id(connection: sqlite3.Connection, key: str) -> int:
+    """Return the id of the run with this key.
+
+    Raises:
+        RunNotFound: If there is none.
+    """
+    row = connection.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        raise RunNotFound(f"no run has the key `{key}`")
+    return int(row[0])
+
+
+def read_logs(connection: sqlite3.Connection, key: str) -> list[str]:
+    """Return the texts that a run wrote, of all its attempts, oldest first."""
+    query = "SELECT text FROM logs WHERE run_id = ? ORDER BY id"
+    return [text for (text,) in connection.execute(query, (require_run_id(connection, key),))]
+
+
+def read_artifacts(connection: sqlite3.Connection, key: str) -> list[Artifact]:
+    """Return the files that a run made or used, by name."""
+    query = "SELECT name, path, size, sha256, created FROM artifacts WHERE run_id = ? ORDER BY name"
+    return [_artifact(*row) for row in connection.execute(query, (require_run_id(connection, key),))]
+
+
+def read_sources(connection: sqlite3.Connection, key: str) -> dict[str, str]:
+    """Return the texts that a run was made from, by kind: grid, task, diff."""
+    query = "SELECT kind, text FROM run_sources JOIN sources ON sources.id = source_id WHERE run_id = ?"
+    return dict(connection.execute(query, (require_run_id(connection, key),)).fetchall())
+
+
+def _artifact(name: str, path: str, *rest: Any) -> Artifact:
+    """Return a record of a file. Raises InputError if its path leads out of the run's folder."""
+    if ".." in PurePosixPath(path).parts:
+        raise InputError(f"the file {name!r} of a run is at {path!r}, which leads out of the run's folder")
+    return Artifact(name, path, *rest)

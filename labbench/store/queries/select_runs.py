@@ -1,0 +1,79 @@
+"""Queries over the runs that match a filter: columns in the order of a page, and the metrics they logged."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from labbench.filters.parser import Filter, RunFilter, parse
+from labbench.records import Goal, require_key
+from labbench.store.queries.filter_sql import Sql, config_values, filter_condition, read_metrics
+from labbench.store.queries.order_sql import heading_value, order_by, require_heading
+from labbench.store.queries.run_rows import FROM_RUNS
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Order of runs, and the part of that order to read."""
+
+    sort: str | None = None
+    """Column, config key, metric or function of one; None: the order in which runs were queued."""
+    descending: bool = False
+    limit: int | None = None
+    """Maximum number of runs; None: all."""
+    offset: int = 0
+    """Number of runs to skip."""
+
+
+def filter_tree(runs: RunFilter) -> Filter | None:
+    """Return the parsed form of a filter."""
+    return parse(runs) if isinstance(runs, str) else runs
+
+
+def select_columns(connection: sqlite3.Connection, columns: str, runs: RunFilter, rest: str = "") -> list[Any]:
+    """Return rows of SQL columns of the runs that match; `rest` follows the WHERE clause."""
+    condition = filter_condition(filter_tree(runs), read_metrics(connection))
+    query = f"SELECT {columns} {FROM_RUNS} WHERE {condition.text} {rest}"
+    return connection.execute(query, condition.parameters).fetchall()
+
+
+def select_page(connection: sqlite3.Connection, columns: Sql, runs: RunFilter, page: Page) -> list[tuple[Any, ...]]:
+    """Return rows of SQL columns of one page of the runs that match."""
+    metrics = read_metrics(connection)
+    condition = filter_condition(filter_tree(runs), metrics)
+    if page.sort is not None:
+        require_heading(connection, page.sort, metrics)
+    by = order_by(page.sort, descending=page.descending, metrics=metrics)
+    query = f"SELECT {columns.text} {FROM_RUNS} WHERE {condition.text} ORDER BY {by.text} LIMIT ? OFFSET ?"
+    limit = -1 if page.limit is None else page.limit
+    parameters = (*columns.parameters, *condition.parameters, *by.parameters, limit, page.offset)
+    return connection.execute(query, parameters).fetchall()
+
+
+def select_values(
+    connection: sqlite3.Connection, headings: Sequence[str], by: Sequence[str], runs: RunFilter, page: Page
+) -> list[tuple[Any, ...]]:
+    """Return (key, settings, value, value, ...) of the runs that match, as `Reader.values` describes it."""
+    metrics = read_metrics(connection)
+    parts = [Sql("runs.key"), config_values(by), *(heading_value(heading, metrics) for heading in headings)]
+    columns = Sql(", ".join(part.text for part in parts), tuple(chain(*(part.parameters for part in parts))))
+    rows = select_page(connection, columns, runs, page)
+    for key, *_ in rows:
+        require_key(key)
+    return rows
+
+
+def select_logged_metrics(connection: sqlite3.Connection, runs: RunFilter) -> dict[str, Goal]:
+    """Return the goals of the metrics that any of the runs that match has logged, in the order they first came."""
+    metrics = read_metrics(connection)
+    condition = filter_condition(filter_tree(runs), metrics)
+    logged = f"""
+        SELECT m.name FROM metrics AS m WHERE EXISTS (
+            SELECT 1 {FROM_RUNS} CROSS JOIN summary AS s ON s.run_id = runs.id AND s.metric_id = m.id
+            WHERE {condition.text}
+        ) ORDER BY m.id
+    """
+    return {name: metrics[name][1] for (name,) in connection.execute(logged, condition.parameters)}
