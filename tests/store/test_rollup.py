@@ -258,7 +258,7 @@ def test_a_late_point_rebuilds_only_what_lies_behind_it(
         made += 1
         return whole(rows)
 
-    monkeypatch.setattr(rollup, "_buckets_of_points", counted)
+    monkeypatch.setattr(rollup, "_read_buckets", counted)
     values |= {99_990: 5.0, 97_000: -99.0}
     writer.write([points(run, "loss", {99_990: 5.0, 97_000: -99.0})])
     assert made <= 3
