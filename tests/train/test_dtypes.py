@@ -144,12 +144,12 @@ def test_they_resume_to_the_same_bits(task: FileTask, update: dict[str, Any], ru
     run = run_of({"epochs": 4, "batch_size": 16, **update})
     stack = make_stack([run], task="", stop=None, runtime=runtime, files=str(tmp_path))
     whole = histories(train(dataclasses.replace(stack, files=None), task, "cpu"))[run.key]
-    leaving: set[str] = set()
+    stop_requested: set[str] = set()
     step = 0
-    for event in train(stack, task, "cpu", leaving=leaving):
+    for event in train(stack, task, "cpu", stop_requested=stop_requested):
         if isinstance(event, Boundary):
             step = event.step
-            leaving.add(run.key)
+            stop_requested.add(run.key)
     assert 0 < step < 16
     again = dataclasses.replace(run, boundary=step, way="loop", attempt=2)
     events = list(train(dataclasses.replace(stack, runs=(again,)), task, "cpu"))

@@ -169,12 +169,12 @@ def interrupted(task: FileTask, files: Path) -> tuple[list[Event], list[Event]]:
     """Train one run, interrupted after its first epoch and resumed; the events before and after."""
     run = run_of({"epochs": 3, "batch_size": 16, "lr": 0.1, "seed": 0}, "0")
     stack = make_stack([run], task="", stop=None, runtime=OFTEN, files=str(files))
-    before, leaving, step = [], set(), 0  # type: tuple[list[Event], set[str], int]
-    for event in train(stack, task, "cpu", leaving=leaving):
+    before, stop_requested, step = [], set(), 0  # type: tuple[list[Event], set[str], int]
+    for event in train(stack, task, "cpu", stop_requested=stop_requested):
         before.append(event)
         if isinstance(event, Boundary):
             step = event.step
-            leaving.add("0")
+            stop_requested.add("0")
     assert 0 < step < 9
     again = dataclasses.replace(run, boundary=step, way="loop", attempt=2)
     return before, list(train(dataclasses.replace(stack, runs=(again,)), task, "cpu"))

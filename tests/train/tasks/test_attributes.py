@@ -20,18 +20,11 @@ from labbench.params.param import Param
 from labbench.records import Event, Log, Runtime
 from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data, load_digits
-from labbench.train.grouping import loop_or_stack
 from labbench.train.loop import train
 from labbench.train.tasks.attributes import TaskAttributes
 from labbench.train.tasks.task import FileTask
 
 EXACT = Runtime(precision="float64")
-
-
-@pytest.fixture(autouse=True)
-def stacks_without_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a slow machine the plain loop would be timed against these small stacks, and might win."""
-    monkeypatch.setattr(loop_or_stack, "SHORT_SECONDS", torch.inf)
 
 
 class Residual(nn.Module):
