@@ -1,22 +1,75 @@
-"""Metrics by name: which are axes, and in which order they are shown."""
+"""Metrics by name: which say how good a run is, and in which order they are shown."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_SPLITS = {
+    **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), 0),
+    "test": 1,
+    **dict.fromkeys(("train", "training"), 2),
+}
+"""Words that name the data a metric was measured on, held-out data first."""
+
+_COUNTERS = {"epoch", "step", "iter", "iteration", "sample", "token", "batch", "num", "n", "global", "seen", "trainer"}
+"""Words of which the name of a counter consists: `epoch`, `trainer/global_step`."""
+
+_CONDITIONS = {
+    "lr",
+    "grad",
+    "gradient",
+    "dead",
+    "memory",
+    "time",
+    "timestamp",
+    "runtime",
+    "sec",
+    "second",
+    "throughput",
+}
+"""Words that name how a run is trained or what it takes."""
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
 
 def is_axis(metric: str) -> bool:
-    """Whether a metric says how far a run is, not how well it does."""
+    """Return True if a metric says how far a run is or what its machine does."""
     return metric in ("epoch", "samples") or metric.startswith(("time/", "system/"))
 
 
-def metric_rank(metric: str) -> tuple[int, bool, str]:
-    """Sorts metrics by how much they say of a run: validation, test, training, then the rest; losses first."""
-    order = ("val", "test", "train")
-    first = metric.lower().replace("_", "/").split("/")[0]
-    return (order.index(first) if first in order else len(order)), "loss" not in metric.lower(), metric
+def is_quality(metric: str) -> bool:
+    """Return True if a metric can say how good a run is.
+
+    Learning rates, gradient norms, times, memory and counters cannot, however they are spelled: `lr-Adam`,
+    `train/grad_norm`, `eval/samples_per_second`, `learningRate`.
+    """
+    words = set(_split_words(metric))
+    is_counter = words <= _COUNTERS | _SPLITS.keys() and not words.isdisjoint(_COUNTERS)
+    is_condition = not words.isdisjoint(_CONDITIONS) or words >= {"learning", "rate"}
+    return not (is_axis(metric) or is_counter or is_condition)
+
+
+def metric_rank(metric: str) -> tuple[bool, int, bool, str]:
+    """Return the sort key of metrics: those of quality first, of validation, test, training, the rest; losses first.
+
+    A name may spell its split anywhere: `val/loss`, `eval_loss`, `loss.dev`, `valLoss`.
+    """
+    words = _split_words(metric)
+    split = min((_SPLITS[word] for word in words if word in _SPLITS), default=len(_SPLITS))
+    return not is_quality(metric), split, "loss" not in words, metric
 
 
 def quality_metrics(metrics: Iterable[str]) -> list[str]:
-    """The metrics that say how good a run is, the most telling first."""
+    """Return the metrics that say how good a run is, in the order of `metric_rank`."""
+    return sorted(filter(is_quality, metrics), key=metric_rank)
+
+
+def charted_metrics(metrics: Iterable[str]) -> list[str]:
+    """Return the metrics that are drawn over an axis, in the order of `metric_rank`."""
     return sorted((name for name in metrics if not is_axis(name)), key=metric_rank)
+
+
+def _split_words(metric: str) -> list[str]:
+    """Return the words of a name, which punctuation or capitals divide: lower case, plurals as singulars."""
+    return [word if word.endswith("ss") else word.removesuffix("s") for word in map(str.lower, _WORD.findall(metric))]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from labbench.cli.tables import leading_metrics, print_table, run_columns
+from labbench.cli.tables import print_table, run_columns
 from labbench.json_documents import run_document
+from labbench.metrics import quality_metrics
 from labbench.records import Goal, RunRecord
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.run_grid import ExpandedGrid, Outcome
@@ -31,7 +32,7 @@ def print_report(asked: ExpandedGrid, outcome: Outcome, db: Path, *, with_table:
     with Reader(db) as reader:
         runs = [run for run in reader.runs() if run.key in keys]
         goals = reader.metrics()
-    metric = next((name for name in (*asked.grid.metrics, *leading_metrics(goals)) if name in goals), None)
+    metric = next((name for name in (*asked.grid.metrics, *quality_metrics(goals)) if name in goals), None)
     if metric is not None:
         print_table(run_columns(sort_by_best(runs, metric, goals[metric])[:MAX_BEST_RUNS], goals, metrics=[metric]))
         click.echo(f"next: {base}  (the TUI), or {base} plot {metric} --group KEY", err=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import click
 
+from labbench.metrics import quality_metrics
 from labbench.records import Goal, MetricSummary, RunRecord, default_goal
 from labbench.text import (
     align_decimal_points,
@@ -99,7 +100,10 @@ def run_columns(
     if names is not None:
         keys, metrics = [name for name in names if name not in goals], [name for name in names if name in goals]
     else:
-        keys, metrics = differing_keys(records), leading_metrics(goals) if metrics is None else metrics
+        keys, metrics = (
+            differing_keys(records),
+            quality_metrics(goals)[:MAX_LEADING_METRICS] if metrics is None else metrics,
+        )
     columns = [
         TextColumn("status", [record.status for record in records]),
         TextColumn("key", [record.key for record in records]),
@@ -139,20 +143,6 @@ def differing_keys(records: Sequence[RunRecord]) -> list[str]:
     return [key for key in keys if len(values[key]) > 1]
 
 
-def leading_metrics(goals: Mapping[str, Goal]) -> list[str]:
-    """The metrics to show when nobody says which: of validation first, then of tests; never clocks and counters."""
-    order = {"val": 0, "test": 1}
-    telling = result_metrics(goals)
-    return sorted(telling, key=lambda name: (order.get(name.partition("/")[0], 2), goals[name] == "min", name))[
-        :MAX_LEADING_METRICS
-    ]
-
-
-def result_metrics(goals: Mapping[str, Goal]) -> list[str]:
-    """The metrics that say how good a run is: no clocks and no counters."""
-    return [name for name in goals if name.partition("/")[0] not in ("epoch", "samples", "time", "system")]
-
-
 def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[TextColumn]:
     """Every metric of one run: how often it was measured, its last and its best value."""
     bests = [summary[name].best(goals.get(name) or default_goal(name)) for name in summary]
@@ -172,7 +162,7 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
     A metric's cell ends with how far it is from the first run's, and whether that is better (▲) or worse (▼).
     """
     keys = differing_keys(records)
-    metrics = [name for name in result_metrics(goals) if any(name in record.summary for record in records)]
+    metrics = [name for name in quality_metrics(goals) if any(name in record.summary for record in records)]
     rows = [*keys, *(f"best {name}" for name in metrics), COMPUTE_SECONDS_METRIC]
     columns = [TextColumn("", rows)]
     first = records[0]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO
 
 from labbench.grid import Grid
+from labbench.metrics import is_quality, metric_rank
 from labbench.records import Event, Failed, Finished, Goal, Points, RunRecord, Started, default_goal
 from labbench.text import clean, fit_to_width, format_duration, format_number, progress_bar
 
@@ -34,6 +35,7 @@ class GridProgress:
         self.best: tuple[float, str] | None = None
         """Value and run of the best value so far of `metric`."""
         self.metric: str | None = next(iter(grid.metrics), grid.stop.metric if grid.stop else None)
+        self._is_metric_declared = self.metric is not None
         self._goals: dict[str, Goal] = {**({grid.stop.metric: grid.stop.goal} if grid.stop else {}), **grid.metrics}
         self.names = {run.key: run.name for run in due}
         self._epochs = {run.key: run.config.get("epochs") for run in due}
@@ -66,10 +68,15 @@ class GridProgress:
         self._step[points.run] = max(last, self._step[points.run])
         if points.metric == "epoch" and (epochs := self._epochs[points.run]):
             self._share[points.run] = min(1.0, points.values[-1] / epochs)
-        if self.metric is None and points.metric.startswith("val/"):
-            self.metric = points.metric
+        if not self._is_metric_declared:
+            self._prefer(points.metric)
         if points.metric == self.metric:
             self._compare(points.run, points.values)
+
+    def _prefer(self, metric: str) -> None:
+        """Follow `metric` if it says more of a run than the one that is followed."""
+        if is_quality(metric) and (self.metric is None or metric_rank(metric) < metric_rank(self.metric)):
+            self.metric, self.best = metric, None
 
     def _compare(self, run: str, values: Iterable[float]) -> None:
         assert self.metric is not None

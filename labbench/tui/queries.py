@@ -19,7 +19,7 @@ from labbench.errors import FilterError, InputError, LabbenchError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary
 from labbench.filters.parser import And, Comparison, Filter
-from labbench.metrics import is_axis, metric_rank, quality_metrics
+from labbench.metrics import charted_metrics, quality_metrics
 from labbench.portraits.file import NO_PORTRAIT_MESSAGE, Portrait, portrait_path, read_portrait
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
@@ -173,7 +173,7 @@ def _find_stars(
 def _fill_defaults(query: Query, metrics: Mapping[str, Goal]) -> Query:
     metric = query.metric
     if metric not in metrics:
-        metric = min((name for name in metrics if not is_axis(name)), key=metric_rank, default=None)
+        metric = next(iter(charted_metrics(metrics)), None)
     if metric is None:
         return replace(query, metric=None, sort=query.sort or "created")
     if query.sort is None:
@@ -278,7 +278,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
         words["tag"] = sorted(
             {tag for run in reader.runs(_HAS_TAG, summaries=False, limit=_MAX_VALUES_PER_KEY) for tag in run.tags}
         )
-        return Vocabulary(words, quality_metrics(reader.metrics()))
+        return Vocabulary(words, charted_metrics(reader.metrics()))
 
 
 _MAX_VALUES_PER_KEY = 200

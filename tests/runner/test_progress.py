@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,13 @@ def test_the_best_so_far_follows_the_goal_and_ignores_nan(grid: Grid, runs: list
     for run, values in (("k0", [0.5, 0.9]), ("k1", [float("nan")]), ("k2", [0.8])):
         journal.take(Points(run, 1, "val/accuracy", range(len(values)), range(len(values)), values))
     assert "best val/accuracy 0.9000 (run 0)" in progress_line(journal, rate=0.0, left=None)
+
+
+def test_the_best_so_far_is_of_the_metric_that_says_most(grid: Grid, runs: list[RunRecord]) -> None:
+    journal = GridProgress(replace(grid, metrics={}, stop=None), runs, runs)
+    for metric, value in (("train/loss", 0.1), ("grad_norm", 9.0), ("eval_loss", 0.3), ("test_accuracy", 0.8)):
+        journal.take(Points("k0", 1, metric, [1], [1], [value]))
+    assert "best eval_loss 0.3000 (run 0)" in progress_line(journal, rate=0.0, left=None)
 
 
 def test_a_log_gets_plain_lines_and_failures_with_harmless_names(grid: Grid, runs: list[RunRecord]) -> None:

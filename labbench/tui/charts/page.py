@@ -20,7 +20,7 @@ from textual.worker import get_current_worker
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import Box, Range, XAxis, resolve_display
 from labbench.errors import LabbenchError
-from labbench.metrics import is_axis, metric_rank
+from labbench.metrics import charted_metrics
 from labbench.records import Goal, RunRecord
 from labbench.tui.charts import series_reader
 from labbench.tui.charts.series_cache import SeriesCache
@@ -163,7 +163,7 @@ class ChartPage(Container):
 
     def metrics(self) -> list[str]:
         """All metrics there are charts of, the most telling first."""
-        return sorted((name for name in self._metrics if not is_axis(name)), key=metric_rank)
+        return charted_metrics(self._metrics)
 
     def lines_of(self, metric: str | None) -> Sequence[Line]:
         """The lines that a metric's chart shows."""

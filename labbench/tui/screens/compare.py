@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from labbench import text
-from labbench.metrics import quality_metrics
+from labbench.metrics import charted_metrics
 from labbench.records import Goal, RunRecord
 from labbench.tui import queries
 from labbench.tui.charts.keys import CHART_BINDINGS
@@ -84,7 +84,7 @@ class CompareScreen(EditScreen[ComparedRuns]):
 
     def show(self, answer: ComparedRuns) -> None:
         self._compared = answer
-        metrics = quality_metrics(answer.metrics)
+        metrics = charted_metrics(answer.metrics)
         if self._metric not in metrics:
             wanted = self.session.query.metric
             self._metric = wanted if wanted in metrics else metrics[0] if metrics else None
@@ -155,7 +155,7 @@ class CompareScreen(EditScreen[ComparedRuns]):
             self.app.push_screen(RunScreen(self.session, run.key))
 
     def action_metric(self, direction: int) -> None:
-        metrics = quality_metrics(self._compared.metrics)
+        metrics = charted_metrics(self._compared.metrics)
         if metrics and self._metric in metrics:
             self._metric = metrics[(metrics.index(self._metric) + direction) % len(metrics)]
             self._show_chart()

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from labbench.filters.completion import Vocabulary
-from labbench.metrics import quality_metrics
+from labbench.metrics import charted_metrics
 from labbench.tui import queries
 from labbench.tui.queries import Query, Snapshot
 from labbench.tui.screens.editing import EditScreen
@@ -92,7 +92,7 @@ class QueryScreen(EditScreen[Snapshot]):
     def action_metric(self, direction: int) -> None:
         if self.snapshot is None:
             return
-        metrics = quality_metrics(self.snapshot.metrics)
+        metrics = charted_metrics(self.snapshot.metrics)
         if metrics:
             present = self.snapshot.query.metric
             index = metrics.index(present) + direction if present in metrics else 0

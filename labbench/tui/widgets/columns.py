@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labbench import text
-from labbench.metrics import is_axis, metric_rank
+from labbench.metrics import charted_metrics
 from labbench.records import Goal, RunRecord, default_goal
 from labbench.text import format_setting_cell
 from labbench.tui.groups import RunGroup
@@ -166,7 +166,7 @@ def run_columns(contents: ColumnContext) -> list[RunColumn]:
         columns += _metric_columns(metric, metrics.get(metric) or default_goal(metric), contents)
     columns += [_setting_column(key) for key in contents.differing]
     columns += [_setting_column(key, optional=True) for key in contents.constant]
-    others = sorted((name for name in metrics if name != metric and not is_axis(name)), key=metric_rank)
+    others = [name for name in charted_metrics(metrics) if name != metric]
     for rank, name in enumerate(others):
         columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _MAX_BEST_COLUMNS))
     columns += [_last_column(name, metrics[name]) for name in metrics if name != metric]
