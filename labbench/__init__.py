@@ -59,14 +59,17 @@ _MODULES = {
 """Module, below `labbench`, of each public name that is imported on first use."""
 
 
-def open(path: str | Path = "runs.db") -> Reader:
+def open(path: str | Path | None = None) -> Reader:
     """Open a database for reading: `labbench.open("runs.db").runs("optimizer=adam lr<=0.01")`.
+
+    Without a path it is the default database: LABBENCH_DB, else `runs.db` in the current folder.
 
     Raises InputError if `path` is not a labbench database.
     """
+    from labbench.files import default_database
     from labbench.store.reader import Reader  # imported here: training and logging do not read
 
-    return Reader(path)
+    return Reader(default_database() if path is None else path)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,9 @@
-"""Where the files of runs lie: `<database>.files/KEY/`, one folder a run; and safe ways to write a file anywhere."""
+"""Paths of the database and of the files of runs (`<database>.files/KEY/`), and safe ways to write a file anywhere."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,16 @@ PORTRAIT = "portrait.npz"
 SNAPSHOTS = "snapshot-*.safetensors"
 UNFINISHED = ".labbench-"
 """How the name of a file that `write_atomically` has not finished begins."""
+
+
+def default_database() -> Path:
+    """Return the database of whoever names none: LABBENCH_DB, else `runs.db` in the current folder."""
+    return Path(os.environ.get("LABBENCH_DB") or "runs.db")
+
+
+def database_command(database: Path) -> str:
+    """Return the start of a shell command on `database`: `labbench`, with `--db` unless it is the default."""
+    return "labbench" if database == default_database() else f"labbench --db {shlex.quote(str(database))}"
 
 
 def files_folder(database: Path) -> Path:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from labbench.files import default_database
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -28,10 +30,7 @@ def _nearest_database(context: click.Context, _: click.Parameter, given: Path | 
     if context.parent is not None:
         outer: Path = context.parent.params["db"]
         return outer
-    # an option's own envvar would win over the --db before the command's name
-    import os
-
-    return Path(os.environ.get("LABBENCH_DB") or "runs.db")
+    return default_database()  # an option's own envvar would win over the --db before the command's name
 
 
 filters = click.argument("filters", nargs=-1, metavar="[FILTER]...")

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from labbench.cli.tables import print_table, run_columns
+from labbench.files import database_command
 from labbench.json_documents import run_document
 from labbench.metrics import quality_metrics
 from labbench.records import Goal, RunRecord
@@ -24,7 +25,7 @@ MAX_BEST_RUNS = 5
 
 def print_report(asked: ExpandedGrid, outcome: Outcome, db: Path, *, with_table: bool) -> None:
     """Counts on stderr, the best runs on stdout, and the next command to type."""
-    base = "labbench" if db == Path("runs.db") else f"labbench --db {db}"
+    base = database_command(db)
     print_outcome(clean(asked.grid.name), outcome, base)
     if not with_table:
         return

@@ -12,6 +12,7 @@ import click
 
 from labbench.cli.options import database
 from labbench.errors import LabbenchError
+from labbench.files import database_command
 
 if TYPE_CHECKING:
     pass
@@ -56,7 +57,7 @@ def print_other_experiments(path: Path) -> None:
 
     with Reader(path) as reader:
         others = ", ".join(reader.experiments(f"not ({EXAMPLE_FILTER})"))
-    click.echo(f"others are {others}: labbench --db {path} ls experiment=NAME", err=True)
+    click.echo(f"others are {others}: {database_command(path)} ls experiment=NAME", err=True)
 
 
 @contextmanager

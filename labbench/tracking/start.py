@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.files import default_database
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
 from labbench.tracking.config import plain_config, read_config
@@ -50,8 +51,7 @@ def start(
     tags = _tag_texts(tags)
     script = _main_script()
     attached = os.environ.get("LABBENCH_RUN")
-    path = (None if attached else db) or os.environ.get("LABBENCH_DB") or "runs.db"
-    writer = ScriptWriter(Path(path))
+    writer = ScriptWriter(Path((None if attached else db) or default_database()))
     first_step = 0
     try:
         if attached:

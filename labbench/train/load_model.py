@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from labbench.errors import InputError
-from labbench.files import MODEL, files_folder, run_folder
+from labbench.files import MODEL, default_database, files_folder, run_folder
 from labbench.params.param import all_params, with_defaults
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
@@ -31,7 +30,7 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
     Raises:
         InputError: If the run kept no model, `task` is needed, or its model does not fit what the run kept.
     """
-    path = Path(db or os.environ.get("LABBENCH_DB") or "runs.db")
+    path = Path(db or default_database())
     with Reader(path) as reader:
         record = reader.find(run)
     file = run_folder(files_folder(path), record.key) / MODEL

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from labbench.export import escape_formula
+from labbench.files import database_command
 from labbench.records import RunRecord
 from labbench.text import clean
 
@@ -23,10 +24,9 @@ _SCALAR = str | int | float | bool
 
 def training_command(run: RunRecord, database: Path, keys: Collection[str] = ()) -> str:
     """What a shell trains just this run with, from its grid's file; `keys` tell it from the others there."""
-    base = "labbench" if database == Path("runs.db") else f"labbench --db {shlex.quote(str(database))}"
     config = {key: value for key, value in run.config.items() if isinstance(value, _SCALAR) and key in (keys or [key])}
     only = " ".join(f"{key}={_quote_value(value)}" for key, value in config.items())
-    return f"{base} run {shlex.quote(run.experiment + '.toml')} --only {shlex.quote(only)}"
+    return f"{database_command(database)} run {shlex.quote(run.experiment + '.toml')} --only {shlex.quote(only)}"
 
 
 def _quote_value(value: object) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
+import labbench
 from helpers.tui_samples import grid_of_runs
 from labbench import files
+from labbench.cli import main
 from labbench.files import UNFINISHED, discard_snapshots, open_without_links, snapshot_file, write_atomically
 from labbench.portraits.file import Portrait, write_portrait
 from labbench.store.maintenance.merge import back_up
@@ -138,3 +140,18 @@ def test_what_a_killed_process_has_not_finished_goes_with_the_snapshots(tmp_path
     assert list(snapshot.parent.iterdir()) == [snapshot]
     discard_snapshots(tmp_path, "abcdefgh")
     assert not snapshot.parent.exists()
+
+
+def test_every_door_leads_to_the_same_default_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = tmp_path / "of my project.db"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LABBENCH_DB", str(database))
+    with labbench.start("first", experiment="doors", system_metrics=False):
+        pass
+    with labbench.open() as reader:
+        assert [run.name for run in reader.runs()] == ["first"]
+    assert "first" in CliRunner().invoke(main, ["ls"]).output
+    assert files.database_command(database) == "labbench"
+    monkeypatch.delenv("LABBENCH_DB")
+    assert files.database_command(Path("runs.db")) == "labbench"
+    assert files.database_command(database) == f"labbench --db '{database}'"
