@@ -1,7 +1,7 @@
-"""What a run leaves on disk: snapshots from which it goes on after an interruption, and the model it is asked to keep.
+"""Files of a run: checkpoints to resume from, and the model kept at its end.
 
-Each is one safetensors file with JSON in its header, written beside its place and moved there, so that a file is
-whole or not there. A snapshot counts only once the database's boundary names its step: until then the one before does.
+Each is one safetensors file with JSON in its header. Writes are atomic: a file is complete or absent. A checkpoint is
+valid only after the run's boundary in the database names its step; until then the previous checkpoint is valid.
 """
 
 from __future__ import annotations
@@ -21,39 +21,43 @@ from labbench.files import MODEL, SNAPSHOTS, discard_snapshots, run_folder, snap
 from labbench.records import RunRecord
 
 WIDE = "complex128"
-"""Header key that lists tensors of this type, which safetensors lacks: they are stored as pairs of float64."""
+"""Header key that lists complex128 tensors: safetensors lacks the type, so they are stored as pairs of float64."""
 
 Tensors = Mapping[str, Tensor]
 Metadata = Mapping[str, Any]
-"""Values that JSON can say; non-finite numbers too."""
+"""JSON values; non-finite numbers are allowed."""
 
 
-def save_snapshot(files: Path, run: RunRecord, step: int, tensors: Tensors, state: Metadata) -> None:
-    """Write the run's snapshot at `step`. The one before stays, since the database may not know of this one yet."""
+def save_checkpoint(files: Path, run: RunRecord, step: int, tensors: Tensors, state: Metadata) -> None:
+    """Write the run's checkpoint at `step`, and keep the previous one until the database names this step."""
     write_safetensors(snapshot_file(files, run.key, step), tensors, state)
     steps = sorted(int(file.stem.rpartition("-")[2]) for file in run_folder(files, run.key).glob(SNAPSHOTS))
     discard_snapshots(files, run.key, keep=frozenset(steps[-2:]))
 
 
-def load_snapshot(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of the run at its boundary. Raises LabbenchError where the snapshot is not there or torn."""
+def load_checkpoint(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the state of the run at its boundary.
+
+    Raises:
+        LabbenchError: If the checkpoint is missing or damaged.
+    """
     path = snapshot_file(files, run.key, run.boundary)
     try:
         return read_safetensors(path, device)
     except (OSError, SafetensorError, ValueError) as error:
         raise LabbenchError(
-            f"{run.name} ({run.key}) cannot go on from step {run.boundary}, its snapshot {path} cannot be read "
-            f"({error}): labbench retry {run.key} --from-start"
+            f"{run.name} ({run.key}) cannot resume from step {run.boundary}: cannot read its checkpoint {path} "
+            f"({error}); to train it from the start: labbench retry {run.key} --from-start"
         ) from error
 
 
 def save_model(files: Path, run: RunRecord, weights: Tensors, info: Metadata) -> None:
-    """Keep a model's weights; `info` says at which step they were taken, and why."""
+    """Write a model's weights; `info` holds their step and, for the best weights, the criterion and its value."""
     write_safetensors(run_folder(files, run.key) / MODEL, weights, info)
 
 
 def write_safetensors(path: Path, tensors: Tensors, state: Metadata) -> None:
-    """Tensors and state in one file that is whole or not there."""
+    """Write tensors of any shape and JSON state to one file, atomically."""
     wide = [name for name, tensor in tensors.items() if tensor.dtype == torch.complex128]
     stored = {
         name: torch.view_as_real(t).contiguous() if name in wide else t.contiguous() for name, t in tensors.items()
@@ -65,7 +69,7 @@ def write_safetensors(path: Path, tensors: Tensors, state: Metadata) -> None:
 
 
 def read_safetensors(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write` wrote."""
+    """Return the tensors, in their stored shapes, and the state that `write_safetensors` wrote."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}

@@ -1,4 +1,4 @@
-"""`labbench.load_model`: the model that a run was asked to keep, ready to use."""
+"""`labbench.load_model`: load the model that a run kept."""
 
 from __future__ import annotations
 
@@ -21,48 +21,58 @@ from labbench.trusted_tasks import is_trusted
 
 
 def load_model(run: str, *, task: str | None = None, db: Path | str | None = None, device: str = "cpu") -> nn.Module:
-    """The kept model of a run (a key, the beginning of one, or a name), in eval mode.
+    """Return the model that a run kept, in eval mode.
 
-    `task` is the task that the run was trained with, `my.py:Task`. Without it the task is the one that the database
-    names, if that is a built-in one or a file that `labbench run` of this user has run as it is now: no other file is
-    run because a database says so. `db` is the database, else LABBENCH_DB, else runs.db.
+    Args:
+        run: The run's key, the beginning of its key, or its name.
+        task: The task that the run was trained with, such as `my.py:Task`. By default it is the task named in the
+            database, if that is built in or a file that this user has run with `labbench run` and not changed since;
+            no other file is executed because a database names it.
+        db: Path of the database; by default LABBENCH_DB, else runs.db.
+        device: torch device of the model.
 
     Raises:
-        InputError: If the run kept no model, `task` is needed, or its model does not fit what the run kept.
+        InputError: If no run matches, the run kept no model, `task` is needed, or the task's model does not fit the
+            kept weights.
     """
     path = Path(db or default_database())
     with Reader(path) as reader:
         record = reader.find(run)
     file = run_folder(files_folder(path), record.key) / MODEL
     if not file.is_file():
-        raise InputError(f'{record.name} ({record.key}) kept no model: [runtime] keep = "last" or "best" in its grid')
-    name = _recorded_task(record) if task is None else _absolute(task)
+        raise InputError(
+            f'{record.name} ({record.key}) kept no model; to keep one, set keep = "last" or "best" under [runtime] '
+            "in its grid file"
+        )
+    name = _require_trusted_task(record) if task is None else _with_absolute_path(task)
     with imports_of(name):
-        its_task = load_task(name)
-        model = make_model(its_task, with_defaults(record.config, all_params(its_task.params)))
+        task_object = load_task(name)
+        model = make_model(task_object, with_defaults(record.config, all_params(task_object.params)))
     try:
         weights, _ = read_safetensors(file, torch.device(device))
         model.load_state_dict(weights)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).partition("\n")[0].rstrip(":")
-        raise InputError(f"{file} does not fit the model of {name} ({reason}): give the task of the run") from error
+        raise InputError(
+            f"{file} does not fit the model of {name} ({reason}); pass the task that the run was trained with as task="
+        ) from error
     return model.to(device).eval()
 
 
-def _recorded_task(record: RunRecord) -> str:
-    """Return the task that the database names. Raises InputError unless it may be used on the database's word."""
+def _require_trusted_task(record: RunRecord) -> str:
+    """Return the task that the database names. Raises InputError unless it is built in or trusted."""
     if record.task in TASKS:
         return record.task
     if is_trusted(record.task):
-        return _absolute(record.task)
+        return _with_absolute_path(record.task)
     raise InputError(
-        f"{record.name} ({record.key}) was trained with {record.task!r}. No file is run because a database names it, "
-        "unless `labbench run` of this user and release has run it from there as it is now. Say which file to run: "
-        f'load_model("{record.key}", task="my.py:Task")'
+        f"{record.name} ({record.key}) was trained with {record.task!r}, which is not trusted: a file named in a "
+        "database is executed only if `labbench run` of this user and release has run it and it has not changed since. "
+        f'Name the file to run: load_model("{record.key}", task="my.py:Task")'
     )
 
 
-def _absolute(task: str) -> str:
-    """Return the task with the whole path of its file."""
+def _with_absolute_path(task: str) -> str:
+    """Return the task with the absolute path of its file."""
     file, colon, name = task.rpartition(":")
     return f"{Path(file).expanduser().resolve()}:{name}" if colon else task

@@ -1,4 +1,4 @@
-"""What runs have measured: collected on the device for a stack, copied in blocks, thinned for each run, handed over."""
+"""Buffers between training and its consumer: losses on the device, points of each run, thinning, flush times."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 FLUSH_SECONDS = 0.25
 MAX_UNTHINNED_STEPS = 4000
-"""Steps of a run of which each is logged; a longer one keeps the extremes of each of `MAX_WINDOWS` windows."""
+"""Longest run, in steps, whose every step is logged; a longer run keeps the extremes of `MAX_WINDOWS` windows."""
 MAX_WINDOWS = MAX_UNTHINNED_STEPS // 2
 
 
 class Stopwatch:
-    """The time of a stack, and when it is time to hand over what was measured."""
+    """Clock of a stack: time since its start, compute time and flush times."""
 
     def __init__(self) -> None:
         self._start = self._flushed = time.perf_counter()
         self._consumer_seconds = 0.0
 
     def elapsed_milliseconds(self) -> int:
-        """Since the start."""
+        """Return the milliseconds since the start."""
         return int((time.perf_counter() - self._start) * 1000)
 
     def compute_seconds(self) -> float:
-        """Seconds of computing since the start: without the time that the receiver of the points took."""
+        """Return the seconds since the start without the time that the consumer of the points took."""
         return time.perf_counter() - self._start - self._consumer_seconds
 
     def is_flush_due(self) -> bool:
-        """Is it time to flush? Asked at every step, so cheap."""
+        """Return True if the last flush is `FLUSH_SECONDS` ago; cheap, since it is called at every step."""
         return time.perf_counter() - self._flushed > FLUSH_SECONDS
 
     def exclude_consumer_time(self, points: Iterator[Points]) -> Iterator[Points]:
-        """The points, while the time that their receiver takes is not counted."""
-        handed = time.perf_counter()
+        """Yield the points and count the time that their consumer takes as consumer time."""
+        start = time.perf_counter()
         yield from points
         self._flushed = time.perf_counter()
-        self._consumer_seconds += self._flushed - handed
+        self._consumer_seconds += self._flushed - start
 
 
 class LossBuffer:
-    """The training losses of S runs that were not copied from the device yet."""
+    """Training losses of S runs that are still on the device."""
 
     def __init__(self) -> None:
         self._batches: list[Tensor] = []  # (S, N) each
         self._times: list[int] = []
 
     def add(self, losses: Tensor, time: int) -> None:
-        """The losses of a batch (S, N), measured at that millisecond."""
+        """Append the losses of a batch, shape (S, N), measured at `time` in milliseconds."""
         self._batches.append(losses)
         self._times.append(time)
 
     def drain(self) -> tuple[NDArray[np.float64], list[int]]:
-        """The means over each batch since the last call, (T, S), and their times."""
+        """Return the mean loss of each batch since the last call, shape (T, S), and the T times in milliseconds."""
         times, self._times = self._times, []
         batches, self._batches = self._batches, []
         if not batches:
@@ -73,7 +73,7 @@ class LossBuffer:
 
 
 class MetricBuffer:
-    """The points of one run between two flushes. No training loss after the first non-finite one is kept."""
+    """Points of one run between two flushes. Training losses after the first non-finite one are dropped."""
 
     def __init__(self, run: RunRecord, log_every: int | Literal["auto"], total_steps: int = 0) -> None:
         self.run, self._log_every = run, log_every
@@ -84,16 +84,16 @@ class MetricBuffer:
         self._log_interval = 1 if log_every == "auto" else log_every
         self.set_total_steps(total_steps)
         self._losses: list[float] = []  # not thinned yet
-        self._times: list[int] = []  # of both
+        self._times: list[int] = []  # milliseconds, one per entry of _losses
         self._epoch_losses: list[float] = []
         self._points: dict[str, tuple[list[int], list[int], list[float]]] = {}  # steps, times and values by metric
 
     def set_total_steps(self, total_steps: int) -> None:
-        """Get ready for a training of that length."""
+        """Set the thinning window for a run of `total_steps` steps."""
         self._window = window_size(total_steps) if self._log_every == "auto" else 1
 
     def update(self, losses: NDArray[np.float64], times: list[int]) -> None:
-        """The training losses (T,) of the next updates."""
+        """Append the training losses of the next T updates, shape (T,), and their times in milliseconds."""
         values = losses.tolist()
         self._losses += values
         self._times += times
@@ -103,33 +103,33 @@ class MetricBuffer:
         self.step += len(values)
 
     def pop_epoch_loss(self) -> float:
-        """The mean of the training losses recorded since the last call."""
+        """Return the mean of the training losses recorded since the last call."""
         losses, self._epoch_losses = self._epoch_losses, []
         return math.fsum(losses) / len(losses)
 
     def add_metrics(self, values: Mapping[str, float], time: int) -> None:
-        """Values measured now, by metric."""
+        """Append values measured at the current step, by metric; `time` in milliseconds."""
         for metric, value in values.items():
             self._add(metric, [self.step], [time], [float(value)])
 
     def drain_points(self, *, ended: bool = False) -> Iterator[Points]:
-        """Hand over what was measured; when the run has `ended`, the incomplete window of losses too."""
+        """Yield the buffered points; if the run has `ended`, those of the incomplete window too."""
         self._thin(ended=ended or self.diverged_at is not None)
         points, self._points = self._points, {}
         for metric, (steps, times, values) in points.items():
             yield Points(self.run.key, self.run.attempt, metric, steps, times, values)
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run has to know, once all points were handed over at an epoch's end."""
+        """Return the state for a checkpoint, after all points were drained at the end of an epoch."""
         return {"step": self.step, "losses": self._losses, "times": self._times}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state that `state` returned."""
         self.step = state["step"]
         self._losses, self._times = list(state["losses"]), list(state["times"])
 
     def _thin(self, *, ended: bool) -> None:
-        """Move the losses of complete windows, at the end all of them, to the points."""
+        """Move the losses of complete windows (all losses if `ended`) to the points."""
         first = self.step - len(self._losses)
         end = self.step if self.diverged_at is None else max(first, self.diverged_at + 1)
         count = end - first
@@ -144,27 +144,30 @@ class MetricBuffer:
         del self._losses[:count], self._times[:count]
 
     def _keep_mask(self, steps: NDArray[np.int64], losses: NDArray[np.float64], *, ended: bool) -> Mask:
-        """A truth value a step. The first step and, if the run has ended, its last one always are."""
-        body = len(steps) - ended  # the last loss of a diverged run has no place among extremes
+        """Return the mask of steps to keep, shape (T,). The first step, and the last if `ended`, are always kept."""
+        body = len(steps) - ended  # the last loss of a diverged run is not finite: exclude it from the extremes
         keep = np.full(len(steps), True)
         keep[:body] = (steps[:body] % self._log_interval == 0) & extremes_mask(losses[:body], self._window)
         keep[steps == 0] = True
         return keep
 
     def _add(self, metric: str, steps: list[int], times: list[int], values: list[float]) -> None:
-        kept = self._points.setdefault(metric, ([], [], []))
-        kept[0].extend(steps)
-        kept[1].extend(times)
-        kept[2].extend(values)
+        columns = self._points.setdefault(metric, ([], [], []))
+        columns[0].extend(steps)
+        columns[1].extend(times)
+        columns[2].extend(values)
 
 
 def window_size(total_steps: int) -> int:
-    """Steps in a window of losses, of which `auto` keeps the extremes: a function of the run's length alone."""
+    """Return the steps per window of which `log_every = "auto"` keeps the extremes; depends on `total_steps` alone."""
     return 1 if total_steps <= MAX_UNTHINNED_STEPS else math.ceil(total_steps / MAX_WINDOWS)
 
 
 def extremes_mask(values: NDArray[np.float64], window: int) -> Mask:
-    """Which values are the smallest or the largest of their window (the first of equals); the last may be shorter."""
+    """Return the mask of values, shape (T,), that are the minimum or maximum of their window.
+
+    The first of equal values counts; the last window may be shorter.
+    """
     keep = np.zeros(len(values), dtype=bool)
     whole = len(values) // window
     for start, rows, width in ((0, whole, window), (whole * window, 1, len(values) - whole * window)):

@@ -1,7 +1,7 @@
-"""What numbers are computed with: their type, bfloat16 where it is asked for, TF32, and torch's compiler.
+"""Precision of training: dtype, bfloat16 autocast, TF32, torch.compile and determinism.
 
-`precision = "bf16"` keeps weights, gradients and optimizers in float32; matrix products and convolutions of the forward
-pass, and so of the backward pass, take bfloat16. It has float32's range, so that no loss needs to be scaled.
+`precision = "bf16"` keeps weights, gradients and optimizer state in float32; matrix products and convolutions of the
+forward and the backward pass use bfloat16. It has the range of float32, so losses are not scaled.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from labbench.records import Runtime
 from labbench.train.devices import resolve_devices
 
 STORAGE_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
-"""By name the type of what is kept: data, weights, gradients, losses."""
+"""Dtype of data, weights, gradients and losses, by the value of `[runtime] precision`."""
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How forward passes are computed; the check before a stack has it plain."""
+    """Options of the forward pass; the equivalence check before a stack uses the defaults."""
 
     bf16: bool = False
     compiles: bool = False
 
     @property
     def plain(self) -> bool:
-        """Whether numbers are computed in the type in which they are kept, one operation after another."""
+        """True if the forward pass runs in the storage dtype and is not compiled."""
         return not (self.bf16 or self.compiles)
 
     def adapt_batch_norm(self, model: nn.Module) -> None:
-        """Let the model's batch normalisation see float32: means need more digits, and `vmap` takes no mixture."""
+        """Feed the model's batch normalization float32: means need more digits, and `vmap` refuses mixed dtypes."""
         for module in model.modules():
             if self.bf16 and isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.register_forward_pre_hook(_widen_inputs)
 
     def maybe_compile(self, forward: Forward) -> Forward:
-        """The forward pass as torch compiles it, if it shall."""
+        """Return the forward pass, compiled by torch if `compiles` is set."""
         if not self.compiles:
             return forward
-        # sizes left open come out as conditions that cannot be decided; there are only a few
+        # dynamic sizes become guards that torch cannot decide; there are only a few sizes
         compiled: Forward = torch.compile(forward, dynamic=False)  # type: ignore[assignment]
         return compiled
 
     def run_forward(self, device: torch.device, forward: Callable[[], Any]) -> Any:
-        """What the forward pass gives; from here on, losses too, in the type in which everything is kept."""
+        """Return the outputs of the forward pass, any bfloat16 tensor of any shape converted to float32."""
         if not self.bf16:
             return forward()
         with self._autocast(device):
@@ -62,7 +62,7 @@ class Precision:
         return tree_map_only(Tensor, _widen, outputs)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        # each weight is used once a pass: there is nothing to remember of it, and a captured graph must not
+        # a weight is used once per pass, so a cache gains nothing; a captured CUDA graph must not hold cached weights
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
@@ -75,22 +75,28 @@ def _widen(tensor: Tensor) -> Tensor:
 
 
 def resolve_precision(runtime: Runtime, device: str) -> tuple[torch.dtype, Precision]:
-    """The type of what a training keeps, and how it computes. Raises InputError where the device cannot."""
+    """Return the storage dtype and the options of the forward pass.
+
+    Raises:
+        InputError: If the precision is unknown, or torch cannot compile for the device.
+    """
     if runtime.precision not in STORAGE_DTYPES:
         raise InputError(f"[runtime] precision = {runtime.precision!r}: use one of {', '.join(STORAGE_DTYPES)}")
     if runtime.compile:
         reason = compile_error(device)
         if reason is not None:
-            raise InputError(f"[runtime] compile = true: torch cannot compile on {device} here ({reason})")
+            raise InputError(
+                f"[runtime] compile = true: torch cannot compile on {device} here ({reason}); set it to false"
+            )
     return STORAGE_DTYPES[runtime.precision], Precision(runtime.precision == "bf16", runtime.compile)
 
 
 @cache
 def compile_error(device: str) -> str | None:
-    """What goes wrong when torch compiles a line for the device; None where nothing does. Takes some seconds."""
+    """Return the error of a trial compilation for the device, or None if it works. Takes some seconds."""
     try:
         torch.compile(_compile_probe, fullgraph=True)(torch.ones(8, device=device))
-    except Exception as error:  # no C++ compiler, no Triton, no headers of Python's: each has an error of its own
+    except Exception as error:  # no C++ compiler, no Triton, no Python headers: each raises another type
         lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith("raised:")]
         return lines[0].strip() if lines else type(error).__name__
     return None
@@ -101,9 +107,13 @@ def _compile_probe(x: Tensor) -> Tensor:
 
 
 def prepare_device(device: str, *, tf32: bool = False) -> str:
-    """The name of a device that is there; float32 means float32 unless `tf32`, and the same seed gives the same curve.
+    """Select the device, make it deterministic and return its torch name.
 
-    TF32 rounds what goes into CUDA's matrix products and convolutions to 10 bits behind the point.
+    With `tf32`, CUDA rounds the inputs of float32 matrix products and convolutions to TF32 (a mantissa of 10 bits). On
+    the CPU the process uses one thread.
+
+    Raises:
+        InputError: If the device is unknown or not available.
     """
     name = resolve_devices(device)[0]
     if name.startswith("cuda"):
@@ -118,6 +128,6 @@ def prepare_device(device: str, *, tf32: bool = False) -> str:
 
 @cache
 def use_one_thread() -> None:
-    """Several threads add up in another order: a result must not depend on the executor."""
+    """Limit torch and BLAS to one thread: several sum in another order, so results would depend on the executor."""
     torch.set_num_threads(1)
-    threadpool_limits(1, user_api="blas")  # numpy's, which may have been loaded before anybody could say so
+    threadpool_limits(1, user_api="blas")  # numpy's BLAS may have been loaded before any environment variable was set

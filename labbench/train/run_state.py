@@ -19,11 +19,11 @@ from labbench.train.engine.stepper import TrainingState
 from labbench.train.metric_buffer import MetricBuffer
 
 DEFAULT_CRITERION = Stop("val/loss", "min")
-"""What the best weights are judged by where the grid has no `[stop]`."""
+"""Criterion of the best weights if the grid has no `[stop]`."""
 
 
 class BestWeights:
-    """The weights of a run when it was at its best, for `keep = "best"`."""
+    """Weights of a run at the best value of a criterion, for `keep = "best"`."""
 
     def __init__(self, criterion: Stop) -> None:
         self.criterion = criterion
@@ -32,54 +32,61 @@ class BestWeights:
         self.weights: Mapping[str, Tensor] = {}
 
     def is_new_best(self, measured: Mapping[str, float]) -> bool:
-        """Whether the run has never been as good as it now is; NaN is never better."""
+        """Return True if `measured` has a new best value of the criterion (NaN never is)."""
         value, sign = measured.get(self.criterion.metric, math.nan), 1 if self.criterion.goal == "max" else -1
         return sign * value > sign * self.value or (math.isnan(self.value) and not math.isnan(value))
 
     def update(self, measured: Mapping[str, float], step: int, weights: Mapping[str, Tensor]) -> None:
+        """Keep the weights (tensors of any shape, by name) as the best so far."""
         self.value, self.step, self.weights = measured[self.criterion.metric], step, weights
 
 
 class TrainingRun:
-    """One run of a stack."""
+    """Training state of one run of a stack."""
 
     def __init__(self, run: RunRecord, config: Config, stop: Stop | None, runtime: Runtime) -> None:
-        """`config` has every parameter."""
+        """`config` has a value for every parameter, defaults included."""
         self.run, self.config = run, config
         self.epochs: int = config["epochs"]
         self.epoch = 0
-        """Epochs done."""
+        """Number of finished epochs."""
         self.compute_seconds = 0.0
-        """Seconds of computing: its share of those of its stacks."""
+        """Compute time in seconds: the run's share of the compute time of its stacks."""
         self.previous_milliseconds = 0
-        """How long it trained before this stack began."""
+        """Training time in milliseconds before this stack began."""
         self.early_stopping = EarlyStopping(stop)
         self.best = BestWeights(stop or DEFAULT_CRITERION) if runtime.keep == "best" else None
         self.resume_state: TrainingState | None = None
-        """The tensors with which it goes on, in place of those of a new model."""
+        """Tensors of a checkpoint that replace those of a new model."""
         self.engine: str | None = run.way if run.boundary else None
-        """The way in which it was stepped before."""
+        """Engine that trained the run before it was interrupted."""
         self.reported_engine: str | None = None
-        """The engine in the last Started event."""
+        """Engine in the last Started event."""
         self.note: str | None = None
-        """What its first weights are, where that may surprise."""
-        self.warned = False
-        """Whether it was said what is lost on resume."""
+        """Log line on the origin of the initial weights, where it may surprise."""
+        self.has_warned = False
+        """True after the warning about state that no checkpoint can hold."""
         self.metric_buffer = MetricBuffer(run, runtime.log_every)
 
     def started_event(self, device: str, engine: str) -> Started:
-        """Tell that it trains, in that way."""
+        """Record the engine and return the event that the run trains on `device` with it."""
         self.reported_engine = engine
         return Started(self.run.key, self.run.attempt, socket.gethostname(), os.getpid(), device, engine)
 
     def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
-        """Why the run has finished, by what its last epoch measured; None where it goes on or has diverged."""
+        """Return the reason why the run has finished, given the values of its last epoch.
+
+        None if it continues, or if it diverged (then nothing was measured).
+
+        Raises:
+            InputError: If the metric of `[stop]` is not among the values.
+        """
         if not measured:
             return None
         return self.early_stopping.reason_to_stop(measured) or ("all epochs" if self.epoch == self.epochs else None)
 
     def save(self, files: Path, state: TrainingState, milliseconds: int) -> Boundary:
-        """Write a snapshot of an epoch's end, when all points were handed over."""
+        """Write a checkpoint at the end of an epoch, after all points were drained."""
         best = self.best.weights if self.best is not None else {}
         tensors = {
             **{f"model/{name}": tensor for name, tensor in state.tensors.items()},
@@ -96,23 +103,27 @@ class TrainingRun:
             "attributes": state.attributes.trees,
             "best": None if self.best is None else {"value": self.best.value, "step": self.best.step},
         }
-        checkpoints.save_snapshot(files, self.run, self.metric_buffer.step, tensors, metadata)
+        checkpoints.save_checkpoint(files, self.run, self.metric_buffer.step, tensors, metadata)
         return Boundary(self.run.key, self.run.attempt, self.metric_buffer.step)
 
     def loss_of(self, attributes: Attributes) -> str | None:
-        """Return the sentence that names the state which no snapshot can hold, once; None where all is saved."""
-        if self.warned or not attributes.lost:
+        """Return a warning that names state that no checkpoint can hold; None if there is none or it was given."""
+        if self.has_warned or not attributes.lost:
             return None
-        self.warned = True
+        self.has_warned = True
         names = ", ".join(f"self.{path}" for path in attributes.lost)
         return (
-            f"{names} changed in training and cannot be saved: if the run is interrupted, it resumes with a new value "
-            "(numbers, strings, lists, dicts, tensors, arrays and generators can be saved)"
+            f"{names} changed in training and cannot be saved in a checkpoint: if the run is interrupted, it resumes "
+            "with a new value (numbers, strings, lists, dicts, tensors, arrays and generators can be saved)"
         )
 
     def resume(self, files: Path, device: torch.device) -> None:
-        """Go on from the run's boundary. Raises LabbenchError where its snapshot cannot be read."""
-        tensors, metadata = checkpoints.load_snapshot(files, self.run, device)
+        """Restore the state at the run's boundary.
+
+        Raises:
+            LabbenchError: If the checkpoint is missing or damaged.
+        """
+        tensors, metadata = checkpoints.load_checkpoint(files, self.run, device)
         attributes = Attributes(metadata.get("attributes", {}), _select_prefix("attributes/", tensors))
         self.resume_state = TrainingState(
             _select_prefix("model/", tensors), _select_prefix("optimizer/", tensors), attributes
@@ -134,7 +145,7 @@ def _select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 class EarlyStopping:
-    """Asked at each epoch's end whether the run goes on."""
+    """Decides at the end of each epoch whether the run ends, by `[stop]`."""
 
     def __init__(self, stop: Stop | None) -> None:
         self.stop = stop
@@ -142,24 +153,28 @@ class EarlyStopping:
         self._epochs_without_improvement = 0
 
     def state(self) -> dict[str, float]:
-        """What a resumed run has to know."""
+        """Return the state for a checkpoint."""
         return {"best": self._best, "epochs_without_better": self._epochs_without_improvement}
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Go on from there."""
+        """Restore the state that `state` returned."""
         self._best, self._epochs_without_improvement = state["best"], int(state["epochs_without_better"])
 
     def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
-        """The reason to end now, or None. NaN is never better. Raises InputError where the metric was not measured."""
+        """Return the reason to end now, or None. NaN never counts as better.
+
+        Raises:
+            InputError: If the metric of `[stop]` was not measured.
+        """
         if self.stop is None:
             return None
         if self.stop.metric not in measured:
             known = ", ".join(sorted(measured))
             raise InputError(
-                f"[stop] metric = {self.stop.metric!r} is not measured at an epoch's end; use one of {known}"
+                f"[stop] metric = {self.stop.metric!r} is not measured at the end of an epoch; use one of {known}"
             )
         sign = 1 if self.stop.goal == "max" else -1
-        value = sign * measured[self.stop.metric]  # the larger, the better
+        value = sign * measured[self.stop.metric]  # larger is better
         if self.stop.target is not None and value >= sign * self.stop.target:
             return "target reached"
         if value > self._best + self.stop.min_delta:

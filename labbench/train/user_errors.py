@@ -1,4 +1,4 @@
-"""Where in a person's own code something went wrong: the line to mend, not the library's line that raised."""
+"""Locate an error in a user's code: the line to fix, not the library line that raised it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ LABBENCH_FOLDER = str(Path(__file__).parents[1])
 
 
 def error_location(error: BaseException, file: Path | None = None) -> str:
-    """`file:line: Error: message`, then that line: the deepest one in `file`, or in code that is no library's."""
+    """Return `file:line: Error: message`, followed by that source line.
+
+    The line is the deepest frame in `file`, by default the deepest frame outside libraries.
+    """
     summary = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError) and file is not None:
         return f"{error.filename or file}:{error.lineno}: {summary}\n    {(error.text or '').strip()}"
@@ -22,7 +25,7 @@ def error_location(error: BaseException, file: Path | None = None) -> str:
 
 
 def _is_user_code(filename: str, file: Path | None) -> bool:
-    """Whether its lines are the person's to mend."""
+    """Return True for `file`, or if it is None, for any file outside libraries."""
     return (
         Path(filename) == file
         if file is not None

@@ -27,8 +27,8 @@ def test_a_snapshot_comes_back_as_it_was_down_to_nan_and_type(tmp_path: Path) ->
         "optimizer.step": torch.tensor(7.0),
         "buffer": torch.tensor([1, 2], dtype=torch.int64),
     }
-    checkpoints.save_snapshot(tmp_path, run_at(0), 40, tensors, {"best": math.nan, "since": 2, "epoch": 3})
-    read, state = checkpoints.load_snapshot(tmp_path, run_at(40), CPU)
+    checkpoints.save_checkpoint(tmp_path, run_at(0), 40, tensors, {"best": math.nan, "since": 2, "epoch": 3})
+    read, state = checkpoints.load_checkpoint(tmp_path, run_at(40), CPU)
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in tensors)
     assert math.isnan(state.pop("best"))
@@ -37,32 +37,32 @@ def test_a_snapshot_comes_back_as_it_was_down_to_nan_and_type(tmp_path: Path) ->
 
 def test_the_two_newest_snapshots_stay_since_the_database_may_know_only_the_older(tmp_path: Path) -> None:
     for step in (20, 40, 100):
-        checkpoints.save_snapshot(tmp_path, run_at(0), step, {"w": torch.tensor(float(step))}, {})
-    assert checkpoints.load_snapshot(tmp_path, run_at(40), CPU)[0]["w"] == 40
-    assert checkpoints.load_snapshot(tmp_path, run_at(100), CPU)[0]["w"] == 100
-    with pytest.raises(LabbenchError, match="cannot go on from step 20"):
-        checkpoints.load_snapshot(tmp_path, run_at(20), CPU)
+        checkpoints.save_checkpoint(tmp_path, run_at(0), step, {"w": torch.tensor(float(step))}, {})
+    assert checkpoints.load_checkpoint(tmp_path, run_at(40), CPU)[0]["w"] == 40
+    assert checkpoints.load_checkpoint(tmp_path, run_at(100), CPU)[0]["w"] == 100
+    with pytest.raises(LabbenchError, match="cannot resume from step 20"):
+        checkpoints.load_checkpoint(tmp_path, run_at(20), CPU)
     discard_snapshots(tmp_path, "k3f9wxyz")
     assert list(tmp_path.parent.glob(f"{tmp_path.name}/*")) == []
 
 
 def test_a_torn_snapshot_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    checkpoints.save_snapshot(tmp_path, run_at(0), 40, {"w": torch.zeros(100)}, {})
+    checkpoints.save_checkpoint(tmp_path, run_at(0), 40, {"w": torch.zeros(100)}, {})
     file = tmp_path / "k3f9wxyz" / "snapshot-40.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(LabbenchError, match="labbench retry k3f9wxyz --from-start"):
-        checkpoints.load_snapshot(tmp_path, run_at(40), CPU)
+        checkpoints.load_checkpoint(tmp_path, run_at(40), CPU)
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    checkpoints.save_snapshot(tmp_path, run_at(0), 40, {"w": torch.ones(1)}, {})
+    checkpoints.save_checkpoint(tmp_path, run_at(0), 40, {"w": torch.ones(1)}, {})
     with pytest.raises(TypeError):
-        checkpoints.save_snapshot(tmp_path, run_at(0), 60, {"w": torch.ones(1)}, {"not": object()})
+        checkpoints.save_checkpoint(tmp_path, run_at(0), 60, {"w": torch.ones(1)}, {"not": object()})
     assert [file.name for file in (tmp_path / "k3f9wxyz").iterdir()] == ["snapshot-40.safetensors"]
 
 
 def test_discarding_keeps_a_kept_model(tmp_path: Path) -> None:
-    checkpoints.save_snapshot(tmp_path, run_at(0), 40, {"w": torch.ones(1)}, {})
+    checkpoints.save_checkpoint(tmp_path, run_at(0), 40, {"w": torch.ones(1)}, {})
     checkpoints.save_model(tmp_path, run_at(0), {"w": torch.ones(1)}, {"step": 40})
     discard_snapshots(tmp_path, "k3f9wxyz")
     assert [file.name for file in (tmp_path / "k3f9wxyz").iterdir()] == ["model.safetensors"]

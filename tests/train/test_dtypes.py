@@ -159,5 +159,5 @@ def test_they_resume_to_the_same_bits(task: FileTask, update: dict[str, Any], ru
 
 def test_complex_losses_are_refused() -> None:
     task = dataclasses.replace(signals(), loss=lambda outputs, targets: torch.fft.fft(outputs - targets).sum(1))
-    with pytest.raises(InputError, match="one real number a sample"):
+    with pytest.raises(InputError, match="one real number per sample"):
         events_of(task, [{"epochs": 1}])

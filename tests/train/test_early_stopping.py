@@ -48,6 +48,6 @@ def test_without_stop_nothing_ends_a_run() -> None:
 
 def test_a_metric_that_nobody_measures_is_named_with_those_that_are() -> None:
     with pytest.raises(
-        InputError, match=r"'val/f1' is not measured at an epoch's end; use one of val/accuracy, val/loss"
+        InputError, match=r"'val/f1' is not measured at the end of an epoch; use one of val/accuracy, val/loss"
     ):
         EarlyStopping(Stop("val/f1", "max", patience=1)).reason_to_stop({"val/loss": 1, "val/accuracy": 1})

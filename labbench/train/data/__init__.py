@@ -1,4 +1,4 @@
-"""Data sets: loading, placement on a device, the built-in ones."""
+"""Data sets: built-in ones, user files, on-demand reading, placement on a device."""
 
 from labbench.train.data.dataset import Data, load_digits
 

@@ -35,7 +35,7 @@ class NetworkProbe:
         self._task = workload.task
         self._place = workload.data.dtype, workload.data.device
         self._sample = workload.data.sample_validation(PROBE_SAMPLES)
-        with attributes_of(workload.task).kept():
+        with attributes_of(workload.task).restore_after():
             model = new_model(workload.task, config)
         self.model = place_model(model, workload.data.device, workload.data.dtype).eval()
         self.modules = {_layer_name(path, module): module for path, module in self.model.named_modules()}

@@ -180,13 +180,13 @@ def stack_or_singles(
         None if engine == "vmap" or is_supported(models[0]) else 'engine = "stacked" takes models of known layers alone'
     )
     if note is None:
-        with attributes_of(workload.task).kept():
+        with attributes_of(workload.task).restore_after():
             note = find_mismatch(engine, models, [member.config for member in members], workload)
     if note is not None:
         yield from make_singles(members, workload, note)
         return
     if (members[0].engine or workload.engine) == "auto":
-        with attributes_of(workload.task).kept():
+        with attributes_of(workload.task).restore_after():
             note = reason_to_loop(engine, members, workload)
         if note is not None:
             yield from make_singles(members, workload, note)

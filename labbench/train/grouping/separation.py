@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from labbench.records import Config
-from labbench.train.tasks.attributes import Noted, difference, put_back
+from labbench.train.tasks.attributes import ObjectState, difference, restore
 from labbench.train.tasks.loss_config import separating_values
 from labbench.train.tasks.task import Task, attributes_of, reads_attributes
 
@@ -19,7 +19,7 @@ class Traits:
 
     values: Mapping[str, Hashable]
     """Values of the config by key."""
-    attributes: Noted | None = None
+    attributes: ObjectState | None = None
     """The attributes of the task after its `model(config)`, where the loss or the metrics may read them."""
     has_model: bool = False
     """The model is among them, or one of its parameters: each run's loss needs its own."""
@@ -43,15 +43,15 @@ def traits_of(task: Task, config: Config, model: nn.Module) -> Traits:
     values = separating_values(task, config)
     if not reads_attributes(task):
         return Traits(values)
-    met: dict[int, Noted] = {}
-    attributes = attributes_of(task).now(met)
+    met: dict[int, ObjectState] = {}
+    attributes = attributes_of(task).capture(met)
     return Traits(values, attributes, any(id(part) in met for part in (model, *model.parameters())))
 
 
 def enter(task: Task, traits: Traits) -> None:
     """Give the task the attributes that it had after it made the model of a run with these traits."""
     if traits.attributes is not None:
-        put_back(traits.attributes)
+        restore(traits.attributes)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Tasks: the built-in ones and those of a user's file."""
+"""Tasks: built in, or loaded from a user's file."""
 
 from labbench.train.tasks.task import load_task, make_data, make_model
 

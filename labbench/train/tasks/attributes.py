@@ -1,8 +1,8 @@
-"""The attributes that a task sets on itself in `data` and `model`, kept apart between runs.
+"""Isolation of the attributes that a task sets on itself in `data` and `model`.
 
-`data` begins with the attributes that the constructor left, `model` with those that `data` left, so that no run sees
-what another one set. Changes in place are undone as well, in plain collections, small tensors and arrays, and objects
-of a user's own classes; all other objects are known by identity or equality.
+`data` starts with the attributes left by the constructor, `model` with the attributes left by `data`, so that no run
+sees what another run has set. Changes in place are undone in plain collections, small tensors and arrays, and objects
+of a user's own classes; all other objects are compared by identity or equality.
 """
 
 from __future__ import annotations
@@ -25,88 +25,90 @@ from labbench.errors import InputError
 from labbench.train.tasks.import_context import is_of_library
 
 LARGE = 10_000
-"""Items of a collection or numbers of a tensor: with more, it is not copied."""
+"""Collections with more items and tensors with more elements are not copied."""
 
 
 @dataclass
-class Noted:
-    """An object as it was at some time."""
+class ObjectState:
+    """State of an object at one time."""
 
     value: Any
     copy: Any = None
-    """The contents of a small tensor, array or set."""
+    """Contents of a small tensor, array or set."""
     version: int | None = None
-    """Of a tensor, counts the changes in place."""
-    parts: Mapping[Any, Noted] | None = None
-    """By name, key or index."""
+    """torch's version counter of a tensor, which counts changes in place."""
+    parts: Mapping[Any, ObjectState] | None = None
+    """States of the parts by name, key or index."""
 
     @property
     def is_fixed(self) -> bool:
-        """True for an object that does not change, or is known by its identity alone."""
+        """True for an object that is immutable or compared by identity alone."""
         return self.parts is None and self.copy is None and self.version is None
 
 
-def note(value: Any, memo: dict[int, Noted] | None = None) -> Noted:
-    """Note an object and all that it consists of; `memo` gets every object that was met, by its id."""
+def capture(value: Any, memo: dict[int, ObjectState] | None = None) -> ObjectState:
+    """Capture the state of an object and its parts; `memo` maps ids to the states captured so far."""
     memo = {} if memo is None else memo
     if id(value) in memo:
         return memo[id(value)]
-    noted = memo[id(value)] = Noted(value)
+    state = memo[id(value)] = ObjectState(value)
     if isinstance(value, Tensor):
-        noted.version = 0 if value.is_inference() else value._version
-        noted.copy = value.detach().clone() if value.numel() <= LARGE else None
+        state.version = 0 if value.is_inference() else value._version
+        state.copy = value.detach().clone() if value.numel() <= LARGE else None
     elif isinstance(value, np.ndarray):
-        noted.copy = value.copy() if value.size <= LARGE else None
+        state.copy = value.copy() if value.size <= LARGE else None
     elif isinstance(value, set):
-        noted.copy = set(value)
+        state.copy = set(value)
     parts = _parts(value)
     if parts is not None:
-        noted.parts = {key: note(part, memo) for key, part in parts.items()}
-    return noted
+        state.parts = {key: capture(part, memo) for key, part in parts.items()}
+    return state
 
 
-def put_back(noted: Noted, path: str = "self", done: set[int] | None = None) -> None:
-    """Give an object and all that it consists of the contents they had.
+def restore(state: ObjectState, path: str = "self", done: set[int] | None = None) -> None:
+    """Restore the contents of an object and its parts to a captured state.
 
     Raises:
-        InputError: A large tensor was changed in place; it was not copied.
+        InputError: If a large tensor, of which there is no copy, was changed in place.
     """
     done = set() if done is None else done
-    if noted.is_fixed or id(noted) in done:
+    if state.is_fixed or id(state) in done:
         return
-    done.add(id(noted))
-    value, copy = noted.value, noted.copy
-    if isinstance(value, Tensor) and not value.is_inference() and value._version != noted.version:
+    done.add(id(state))
+    value, copy = state.value, state.copy
+    if isinstance(value, Tensor) and not value.is_inference() and value._version != state.version:
         if copy is None:
             raise InputError(
-                f"the task changes the tensor `{path}` in place, so that runs would see each other's values: "
-                "make a new tensor in data() or model()"
+                f"the task changes the tensor `{path}` in place, so that runs would see each other's values; "
+                "create a new tensor in data() or model() instead"
             )
         with torch.no_grad():
             value.copy_(copy)
-        noted.version = value._version
+        state.version = value._version
     elif isinstance(value, np.ndarray) and copy is not None and not np.array_equal(value, copy):
         value[...] = copy
     elif isinstance(value, set) and value != copy:
         value.clear()
         value.update(copy)
-    if noted.parts is None:
+    if state.parts is None:
         return
-    parts = {key: part.value for key, part in noted.parts.items()}
+    parts = {key: part.value for key, part in state.parts.items()}
     now = _parts(value)
     if now is None or now.keys() != parts.keys() or any(now[key] is not parts[key] for key in parts):
         if isinstance(value, list):
             value[:] = parts.values()
         elif isinstance(value, dict) or _has_state(value):
-            there = value if isinstance(value, dict) else vars(value)
-            there.clear()
-            there.update(parts)
-    for key, part in noted.parts.items():
-        put_back(part, _inside(value, path, key), done)
+            contents = value if isinstance(value, dict) else vars(value)
+            contents.clear()
+            contents.update(parts)
+    for key, part in state.parts.items():
+        restore(part, _inside(value, path, key), done)
 
 
-def difference(ours: Noted, theirs: Noted, path: str = "self", done: set[tuple[int, int]] | None = None) -> str | None:
-    """Return the path of the first part in which two objects differ, such as `self.weights[1]`; None if in nothing."""
+def difference(
+    ours: ObjectState, theirs: ObjectState, path: str = "self", done: set[tuple[int, int]] | None = None
+) -> str | None:
+    """Return the path of the first part in which two states differ, such as `self.weights[1]`; None if they agree."""
     done = set() if done is None else done
     if ours is theirs or (ours.value is theirs.value and ours.is_fixed) or (id(ours), id(theirs)) in done:
         return None
@@ -125,49 +127,52 @@ def difference(ours: Noted, theirs: Noted, path: str = "self", done: set[tuple[i
 
 
 class TaskAttributes:
-    """The attributes of a user's task."""
+    """Attributes of a user's task object."""
 
     def __init__(self, instance: object) -> None:
         self._instance = instance
-        self._made = self._given = note(instance)
+        self._after_init = self._after_data = capture(instance)
 
     @contextmanager
     def during_data(self) -> Iterator[None]:
-        """Let `data` begin with what the constructor left, and `model` with what it leaves."""
-        with self._beginning(self._made, "data"):
+        """Run `data` on the attributes left by the constructor, and capture the attributes that it leaves."""
+        with self._restored_to(self._after_init, "data"):
             yield
-        self._given = self.now()
+        self._after_data = self.capture()
 
     @contextmanager
     def during_model(self) -> Iterator[None]:
-        """Let `model` begin with what `data` left."""
-        with self._beginning(self._given, "model"):
+        """Run `model` on the attributes left by `data`."""
+        with self._restored_to(self._after_data, "model"):
             yield
 
     @contextmanager
-    def _beginning(self, attributes: Noted, part: str) -> Iterator[None]:
-        """Begin with these attributes. Raises InputError where the loss or the metrics are replaced."""
-        put_back(attributes)
+    def _restored_to(self, attributes: ObjectState, part: str) -> Iterator[None]:
+        """Restore the attributes at the start. Raises InputError if the block replaces the loss or the metrics."""
+        restore(attributes)
         before = [getattr(self._instance, name, None) for name in ("loss", "metrics")]
         yield
         for name, value in zip(("loss", "metrics"), before, strict=True):
             if getattr(self._instance, name, None) != value:
-                raise InputError(f"the task sets `self.{name}` in {part}(): make {name} a method that takes the config")
+                raise InputError(
+                    f"the task sets `self.{name}` in {part}(), where it has no effect: "
+                    f"define {name} as a method, which may take the config"
+                )
 
-    def now(self, memo: dict[int, Noted] | None = None) -> Noted:
-        """Note the attributes as they are."""
-        return note(self._instance, memo)
+    def capture(self, memo: dict[int, ObjectState] | None = None) -> ObjectState:
+        """Capture the current state of the attributes."""
+        return capture(self._instance, memo)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Undo afterwards what happens to the attributes."""
-        before = self.now()
+    def restore_after(self) -> Iterator[None]:
+        """Undo at the end what the block does to the attributes."""
+        before = self.capture()
         yield
-        put_back(before)
+        restore(before)
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
-    """The parts of an object by which it is compared; None where it is compared as a whole."""
+    """Return the parts by which an object is compared; None if it is compared as a whole."""
     if isinstance(value, dict):
         return dict(value) if len(value) <= LARGE else None
     if isinstance(value, list | tuple):
@@ -180,25 +185,25 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
         cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
         return {**cells, "__defaults__": value.__defaults__, "__kwdefaults__": value.__kwdefaults__}
     if isinstance(value, CellType):
-        return {"contents": value.cell_contents} if value != CellType() else {}  # empty: assigned later
+        return {"contents": value.cell_contents} if value != CellType() else {}  # an empty cell is assigned later
     return dict(vars(value)) if _has_state(value) else None
 
 
 def _has_state(value: Any) -> bool:
-    """Return True for an object that is known by its attributes: one of a user's own class, a module, a namespace."""
+    """Return True for an object compared by its attributes: of a user's class, an nn.Module, a namespace."""
     if isinstance(value, type | FunctionType | MethodType | partial | Tensor) or not hasattr(value, "__dict__"):
         return False
     if isinstance(value, nn.Module | SimpleNamespace | Namespace) or is_dataclass(value):
         return True
     module = sys.modules.get(type(value).__module__)
-    if module is None or module.__name__ == "__main__":  # of a task file that is not open now, or typed in
+    if module is None or module.__name__ == "__main__":  # its task file is not open now, or it was typed in
         return True
     file = getattr(module, "__file__", None)
     return file is not None and not is_of_library(Path(file))
 
 
-def _equal_contents(ours: Noted, theirs: Noted) -> bool:
-    """Compare two objects of one type, but for their parts."""
+def _equal_contents(ours: ObjectState, theirs: ObjectState) -> bool:
+    """Compare two objects of the same type, without their parts."""
     mine, other = ours.value, theirs.value
     if isinstance(mine, Tensor):
         if mine is other and ours.version == theirs.version:
@@ -219,7 +224,7 @@ def _equal_contents(ours: Noted, theirs: Noted) -> bool:
         return True
     try:
         return bool(mine == other)
-    except Exception:  # any class may define it
+    except Exception:  # a user's class may define __eq__
         return False
 
 

@@ -1,4 +1,4 @@
-"""The built-in tasks: data, what a config does to it, and the network that a config asks for."""
+"""The built-in tasks: their data, corrupted by the config, and the networks that a config describes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from labbench.train.tasks.pretraining import extract_features, load_pretrained_b
 
 
 class DigitsTask:
-    """Handwritten digits of 8x8 pixels, ten classes."""
+    """Handwritten digits of 8x8 pixels in ten classes."""
 
     params = BUILTIN["digits"]
 
@@ -45,7 +45,7 @@ class DigitsTask:
 
 
 class ImagesTask:
-    """A published data set of images, downloaded at its first use."""
+    """A published image data set, downloaded on first use."""
 
     def __init__(self, name: str) -> None:
         self.name, self.params = name, BUILTIN[name]
@@ -61,7 +61,7 @@ class ImagesTask:
 
 
 class ToyTask:
-    """Points of a few inputs, made by the project: moons, spirals, XOR and others."""
+    """Synthetic points with a few inputs: moons, spirals, XOR and others."""
 
     params = BUILTIN["toy"]
 
@@ -69,13 +69,16 @@ class ToyTask:
         return corrupt(make_toy(config["data"], config["noise"]), config)
 
     def model(self, config: Config) -> nn.Module:
+        """Return the network for the data set. Raises InputError for a perceptron on more than two classes."""
         data = make_toy(config["data"], config["noise"])
         inputs = data.train[0].shape[1]
         if config["layers"] is not None:
             return build_network(config["layers"], (inputs,), data.classes)
         if config["model"] == "perceptron":
             if data.classes > 2:
-                raise InputError(f"a perceptron tells two classes apart, and {config['data']} has {data.classes}")
+                raise InputError(
+                    f'model = "perceptron" separates two classes, but {config["data"]} has {data.classes}; use "mlp"'
+                )
             return perceptron(inputs)
         return mlp_from_config(config, inputs, data.classes)
 
@@ -84,7 +87,7 @@ class ToyTask:
 
 
 class TextsTask:
-    """Texts of made-up words on four topics: most words are rare, and most say nothing."""
+    """Synthetic texts on four topics: most words are rare, and most carry no information."""
 
     params = BUILTIN["texts"]
 
@@ -100,7 +103,7 @@ class TextsTask:
 
 
 class TransferTask:
-    """Some of the digits, by a network that may have learnt the others before."""
+    """Some classes of the digits, learned by a network that may be pre-trained on the others."""
 
     params = BUILTIN["transfer"]
 
@@ -108,11 +111,16 @@ class TransferTask:
         return corrupt(load_digits(), config)
 
     def model(self, config: Config) -> nn.Module:
+        """Return the network, pre-trained if the config asks for it.
+
+        Raises:
+            InputError: If `start = "scratch"` and `init_from` are both set.
+        """
         pretraining = parse_pretraining(config)
         network = make_network(pretraining, class_count(config, 10))
         if config["init_from"] is not None and config["start"] == "scratch":
-            raise InputError('start = "scratch" and init_from exclude each other: leave one of them out')
-        if config["start"] == "scratch" or config["init_from"] is not None:  # whose weights come in later
+            raise InputError('start = "scratch" and init_from exclude each other: remove one of them')
+        if config["start"] == "scratch" or config["init_from"] is not None:  # weights of init_from are loaded later
             return network
         return load_pretrained_body(pretraining, network, frozen=config["start"] == "frozen")
 
@@ -121,14 +129,17 @@ class TransferTask:
 
 
 class ProbeTask:
-    """Some of the digits, by a linear classifier of what a layer sees in a network that has learnt the others."""
+    """Some classes of the digits, by a linear probe on a layer of a network pre-trained on the others."""
 
     params = BUILTIN["probe"]
 
     def data(self, config: Config) -> Data:
+        """Return the digits as features of the probed layer. Raises InputError if there is no such layer."""
         layers = len(config["hidden"])
         if config["layer"] > layers:
-            raise InputError(f"layer = {config['layer']}: the network has {layers} hidden layers")
+            raise InputError(
+                f"layer = {config['layer']}: the network has {layers} hidden layers; use 0 (pixels) to {layers}"
+            )
         return extract_features(corrupt(load_digits(), config), parse_pretraining(config), config["layer"])
 
     def model(self, config: Config) -> nn.Module:
@@ -140,7 +151,7 @@ class ProbeTask:
 
 
 class UserDataTask:
-    """A person's own table, arrays or images: to tell classes, or a number."""
+    """A user's table, arrays or images, for classification or regression."""
 
     params = BUILTIN["own"]
 
@@ -148,11 +159,12 @@ class UserDataTask:
         return corrupt(load_user_data(config["path"], config["target"]), config)
 
     def model(self, config: Config) -> nn.Module:
+        """Return the network for the data's shape. Raises InputError for a cnn on a table."""
         data = load_user_data(config["path"], config["target"])
         inputs, targets = data.train
         outputs = 1 if targets.is_floating_point() else class_count(config, data.classes)
         if inputs.dim() == 2 and config["model"] == "cnn" and config["layers"] is None:
-            raise InputError("a cnn takes images, and these data are a table: use the mlp")
+            raise InputError(f'model = "cnn" takes images, but {config["path"]} is a table; use model = "mlp"')
         return image_model(config, tuple(inputs.shape[1:]), outputs)
 
     loss = staticmethod(prediction_loss)
@@ -160,13 +172,13 @@ class UserDataTask:
 
 
 def mlp_from_config(config: Config, inputs: int, classes: int) -> nn.Sequential:
-    """The fully connected network that a config asks for."""
-    chosen = {key: config[key] for key in ("activation", "dropout", "batchnorm")}
-    return mlp(inputs, config["hidden"], classes, **chosen)
+    """Return the fully connected network that a config describes."""
+    options = {key: config[key] for key in ("activation", "dropout", "batchnorm")}
+    return mlp(inputs, config["hidden"], classes, **options)
 
 
 def image_model(config: Config, shape: Shape, classes: int) -> nn.Sequential:
-    """The network that a config asks for, for images of `shape` (channels, height, width)."""
+    """Return the network that a config describes, for images of `shape` (channels, height, width)."""
     if config["layers"] is not None:
         return build_network(config["layers"], shape, classes)
     if config["model"] == "mlp":
@@ -186,4 +198,4 @@ TASKS: dict[
     "toy": ToyTask,
     "texts": TextsTask,
 }
-"""The built-in tasks."""
+"""Constructors of the built-in tasks, by name."""

@@ -1,9 +1,9 @@
-"""Import contexts: each task file sees the modules of its own folder, and no other task's.
+"""Import contexts: each task file sees the modules of its own folder, and of no other task.
 
-A task file imports what lies beside it by plain names (`from models import make`), and two tasks in two folders may
-each have a `models.py`. Within its context a file's modules are in `sys.modules` under these names and its folder is
-first in `sys.path`: for imports inside functions, for pickling, and for processes that are forked there. Afterwards
-both are as they were before, and the modules are kept for the next time.
+A task file imports its neighbours by plain names (`from models import make`), and two tasks in two folders may each
+have a `models.py`. Within its context, a file's modules are in `sys.modules` under these names and its folder is first
+in `sys.path`, also for imports inside functions, for pickling and in forked processes. On leaving, both are restored,
+and the modules are cached for the next time.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from typing import TypeAlias
 from labbench.train.user_errors import LABBENCH_FOLDER, LIBRARY_FOLDERS
 
 Stamp: TypeAlias = tuple[int, int]
-"""Time of a file's last change in nanoseconds, and its size in bytes."""
+"""Modification time of a file in nanoseconds, and its size in bytes."""
 
 _UNKNOWN = (0, 0)
 
 
 def imports_of(task: str) -> AbstractContextManager[None]:
-    """Return the import context of a task, in which all of its code has to run."""
+    """Return the import context of a task, in which all of its code must run."""
     file, _, _ = task.rpartition(":")
-    return _context_of(Path(file).absolute()).entered() if file.endswith(".py") else nullcontext()
+    return _context_of(Path(file).absolute()).enter() if file.endswith(".py") else nullcontext()
 
 
 class ImportContext:
-    """The local modules of one task file. To enter the context that is open already changes nothing."""
+    """Local modules of one task file. Entering the context that is already open is a no-op."""
 
     _open: ImportContext | None = None
-    """The context in which this process is now."""
+    """Context that is open in this process."""
 
     def __init__(self, file: Path) -> None:
         self.folder = file.parent
         self._paths = [str(self.folder)]
-        """What precedes the rest of `sys.path`: the folder, and what the task has added."""
+        """Entries at the front of `sys.path`: the folder, then paths that the task has added."""
         self._modules: dict[str, ModuleType] = {}
-        """By name, while the context is not open."""
+        """Cached modules by name while the context is closed."""
         self._stamps: dict[Path, Stamp] = {}
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        outer, began = ImportContext._open, time.time_ns()
+    def enter(self) -> Iterator[None]:
+        """Install the modules and paths of the task for the block, then restore those of the process."""
+        outer, start = ImportContext._open, time.time_ns()
         if outer is self:
             yield
             return
@@ -60,7 +61,7 @@ class ImportContext:
         if any(_stamp(path) != stamp for path, stamp in self._stamps.items()):
             self._modules, self._stamps = {}, {}
         sys.modules.update(self._modules)
-        importlib.invalidate_caches()  # a file beside the task may be younger than the last look at its folder
+        importlib.invalidate_caches()  # a file beside the task may be newer than Python's cached listing of the folder
         ImportContext._open = self
         try:
             yield
@@ -72,25 +73,30 @@ class ImportContext:
                 for name, module in list(sys.modules.items())
                 if module is not modules.get(name) and self._owns(module)
             }
-            for path in (place for module in self._modules.values() for place in _places(module)):
-                self._stamps.setdefault(path, _stamp(path, before=began))
+            for path in (location for module in self._modules.values() for location in _locations(module)):
+                self._stamps.setdefault(path, _stamp(path, before=start))
             for name in self._modules:
                 del sys.modules[name]
             sys.modules.update(shadowed)
             sys.path[:] = paths
 
     def _owns(self, module: ModuleType) -> bool:
-        """Return True for a module that was imported from where only this task looks."""
-        return any(_lies_in(place, Path(path).absolute()) for place in _places(module) for path in self._paths)
+        """Return True for a module imported from the paths of this task."""
+        return any(_lies_in(location, Path(path).absolute()) for location in _locations(module) for path in self._paths)
 
     def _shadowed(self, modules: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
-        """The modules of the process whose names mean other files to this task; a library's go before the folder's."""
+        """Return the process's modules that modules of the task's folder shadow. Libraries are never shadowed."""
         local = {entry.stem for entry in self.folder.glob("*") if entry.suffix == ".py" or entry.is_dir()}
-        named = {name: module for name, module in modules.items() if name.partition(".")[0] in local - {"__main__"}}
+        candidates = {
+            name: module for name, module in modules.items() if name.partition(".")[0] in local - {"__main__"}
+        }
         return {
             name: module
-            for name, module in named.items()
-            if any(not is_of_library(place) and not place.is_relative_to(self.folder) for place in _places(module))
+            for name, module in candidates.items()
+            if any(
+                not is_of_library(location) and not location.is_relative_to(self.folder)
+                for location in _locations(module)
+            )
         }
 
 
@@ -99,14 +105,14 @@ def _context_of(file: Path) -> ImportContext:
     return ImportContext(file)
 
 
-def _places(module: ModuleType) -> list[Path]:
-    """The file of a module, or the folders of a package without one; nothing for what is built in."""
+def _locations(module: ModuleType) -> list[Path]:
+    """Return the file of a module, or the folders of a namespace package; empty for built-in modules."""
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
         return [Path(file)]
     try:
         return [Path(path) for path in getattr(module, "__path__", ()) if isinstance(path, str)]
-    except (TypeError, KeyError):  # no module, or a package whose parent is gone
+    except (TypeError, KeyError):  # not a module, or a package whose parent was removed
         return []
 
 
@@ -119,7 +125,7 @@ def is_of_library(path: Path) -> bool:
 
 
 def _stamp(path: Path, *, before: int | None = None) -> Stamp:
-    """The stamp of a file; that of no file where it changed after `before`, which may be after it was imported."""
+    """Return the stamp of a file, or `_UNKNOWN` if it changed after `before`: it may differ from the imported one."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,8 +1,8 @@
-"""The configs of the runs of a stack as the task's `loss` and `metrics` read them.
+"""The configs that `loss` and `metrics` of a task receive, alone and in a stack.
 
-A number that is one value a run (`Param(..., per_run=True)`) is a tensor: 0-dimensional wherever the task sees it, of
-the dtype in which the models are trained for floats, int64 for ints, bool for truth values. In a stack vmap maps it
-over runs, so that it broadcasts. All other values are as they stand in the config.
+A number declared with `Param(..., per_run=True)` is a tensor, 0-dimensional in the task's code: floats in the dtype of
+the models, ints as int64, booleans as bool. In a stack, vmap maps it over the runs, so that it broadcasts. All other
+values are unchanged.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from labbench.records import Config
 from labbench.train.tasks.task import Task, takes_config
 
 DTYPES = {"int": torch.int64, "bool": torch.bool}
-"""By type of a parameter; floats have the dtype of the models."""
+"""Dtype of a parameter's tensor, by the parameter's type; floats have the dtype of the models."""
 
 
 class LossConfig(Mapping[str, Any]):
-    """The config of a run inside `loss` or `metrics`; read-only."""
+    """Read-only config of a run inside `loss` or `metrics`."""
 
     def __init__(self, values: Mapping[str, Any], differing: Collection[str] = ()) -> None:
-        """`differing` are the keys without a value that serves all runs of the stack."""
+        """`differing` are the keys that have no common value in the stack and cannot be tensors."""
         self._values, self._differing = values, differing
 
     def __getitem__(self, key: str) -> Any:
         if key in self._differing:
-            raise LabbenchError(f"`{key}` in its loss or metrics is no number, and differs between the runs")
+            raise LabbenchError(f"`{key}` in its loss or metrics is not a number and differs between the runs")
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -44,21 +44,21 @@ class LossConfig(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class LossConfigs:
-    """The configs of S runs, stacked."""
+    """Configs of S runs, stacked."""
 
     shared: Mapping[str, Any] = field(default_factory=dict)
-    """Values of all runs."""
+    """Values common to all runs."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
-    """Values of each run by key, shape (S,)."""
+    """Values per run by key, shape (S,)."""
     differing: Collection[str] = ()
-    """Keys whose values differ and are no numbers, such as `optimizer`."""
+    """Keys with different values that are not numbers, such as `optimizer`."""
 
     def rows(self, rows: slice) -> LossConfigs:
-        """Return the configs of some of the runs."""
+        """Return the configs of a slice of the runs."""
         return LossConfigs(self.shared, {key: values[rows] for key, values in self.columns.items()}, self.differing)
 
     def config(self, numbers: Mapping[str, Tensor]) -> LossConfig:
-        """Return the config of one run, given its own numbers, shape () each."""
+        """Return the config of one run, given its numbers, shape () each."""
         return LossConfig({**self.shared, **numbers}, self.differing)
 
     def first(self) -> LossConfig:
@@ -67,7 +67,7 @@ class LossConfigs:
 
 
 def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> LossConfigs:
-    """Stack the configs of runs for a task whose `loss` or `metrics` takes them; for others there is nothing to do."""
+    """Stack the configs of runs; return an empty `LossConfigs` if neither `loss` nor `metrics` takes a config."""
     if not (takes_config(task.loss) or takes_config(task.metrics)):
         return LossConfigs()
     params = all_params(task.params)
@@ -86,20 +86,22 @@ def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, devi
 
 
 def separating_values(task: Task, config: Config) -> dict[str, Hashable]:
-    """Return the values that runs of one stack must share, so that `loss` and `metrics` read each run's own.
+    """Return the values that must be equal in a stack, so that `loss` and `metrics` read the values of their run.
 
-    These are the task's parameters that are no numbers or not declared as one value a run. Empty for a task that reads
-    no config.
+    These are the task's parameters that are not numbers or not declared with `per_run=True`. Empty if neither `loss`
+    nor `metrics` takes a config.
     """
     if not (takes_config(task.loss) or takes_config(task.metrics)):
         return {}
     params = all_params(task.params)
-    loops = TRAINING.keys() - set(own_keys(params))
+    loop_keys = TRAINING.keys() - set(own_keys(params))
     return {
-        key: repr(value) for key, value in config.items() if key not in loops and not _is_number(params.get(key), value)
+        key: repr(value)
+        for key, value in config.items()
+        if key not in loop_keys and not _is_number(params.get(key), value)
     }
 
 
 def _is_number(param: Param | None, value: Any) -> bool:
-    """Return True for a value of a run that can be a tensor."""
+    """Return True for a value that can be a tensor."""
     return param is not None and param.per_run and param.type in ("int", "float", "bool") and value is not None

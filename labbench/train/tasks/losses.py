@@ -1,4 +1,4 @@
-"""What is minimised and what is counted, one number a sample."""
+"""Losses and metrics of the built-in tasks, one value per sample."""
 
 from __future__ import annotations
 
@@ -11,50 +11,58 @@ from labbench.errors import InputError
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Per sample, of scores (N, C) and classes (N,) or probabilities (N, C)."""
+    """Return the cross-entropy per sample, shape (N,), of scores (N, C) and classes (N,) or probabilities (N, C).
+
+    Raises:
+        InputError: If the targets are numbers, not classes.
+    """
     if targets.is_floating_point() and targets.dim() == 1:
-        raise InputError("targets are numbers, not classes (integers): the task must have a loss(outputs, targets)")
+        raise InputError(
+            "the default loss, cross-entropy, needs classes (integers) as targets, and these are floating-point "
+            "numbers: define loss(outputs, targets) in the task"
+        )
     return F.cross_entropy(outputs, targets, reduction="none")
 
 
 def accuracy(outputs: Any, targets: Tensor) -> dict[str, Tensor]:
-    """Per sample, of scores (N, C) and classes (N,); nothing for other targets."""
+    """Return the accuracy per sample, shape (N,), of scores (N, C) and classes (N,); empty for other shapes."""
     if targets.is_floating_point() or targets.dim() != 1 or not isinstance(outputs, Tensor) or outputs.dim() != 2:
         return {}
     return {"accuracy": outputs.argmax(dim=1) == targets}
 
 
 def perceptron_criterion(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Per sample, of one output (N, 1) and two classes (N,): max(0, -y f(x)), y being -1 or 1.
+    """Return max(0, -y f(x)) per sample, shape (N,), for one output (N, 1) and classes 0 and 1 (N,), y = -1 or 1.
 
-    Plain gradient descent on it, one sample a step, is Rosenblatt's rule: where the sign is wrong or there is none,
-    add lr * y * x to the weights. The gradient at 0 is therefore that of a mistake, so zeros are a place to start.
+    Gradient descent on it with batches of one sample is the perceptron rule (Rosenblatt, Psychological Review 65,
+    1958): add lr * y * x to the weights if the sign of f(x) is wrong or zero. An output of 0 has the gradient of a
+    mistake, so weights may start at zero.
     """
     signs = 2 * targets.to(outputs.dtype) - 1
     return (-signs * outputs.squeeze(1)).clamp(min=0)
 
 
 def classification_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Per sample: of a single output (N, 1) the perceptron criterion, of scores (N, C) cross-entropy."""
+    """Return the perceptron criterion of a single output (N, 1), cross-entropy of scores (N, C); shape (N,)."""
     return (perceptron_criterion if outputs.shape[1] == 1 else cross_entropy)(outputs, targets)
 
 
 def classification_accuracy(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Per sample: the class of a single output (N, 1) is whether it is above 0."""
+    """Return the accuracy per sample, shape (N,); a single output (N, 1) above 0 means class 1."""
     if outputs.shape[1] == 1:
         return {"accuracy": (outputs.squeeze(1) > 0) == (targets == 1)}
     return accuracy(outputs, targets)
 
 
 def prediction_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Per sample: the squared error of one output (N, 1) for numbers (N,), cross-entropy for classes."""
+    """Return the squared error of outputs (N, 1) and numbers (N,), cross-entropy for classes (N,); shape (N,)."""
     if targets.is_floating_point():
         return (outputs.squeeze(1) - targets) ** 2
     return cross_entropy(outputs, targets)
 
 
 def prediction_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Per sample: the absolute error `mae` for numbers, accuracy for classes."""
+    """Return the absolute error `mae` for numbers, `accuracy` for classes, per sample, shape (N,)."""
     if targets.is_floating_point():
         return {"mae": (outputs.squeeze(1) - targets).abs()}
     return accuracy(outputs, targets)

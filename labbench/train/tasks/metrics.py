@@ -1,4 +1,4 @@
-"""Means over samples of what a task measures."""
+"""Losses and metrics of a task: per sample, stacked over runs, and their means."""
 
 from __future__ import annotations
 
@@ -17,36 +17,46 @@ from labbench.train.tasks.task import Task, takes_config
 
 
 def compute_losses(task: Task, outputs: Any, targets: Tensor, config: Config, smoothing: float = 0.0) -> Tensor:
-    """The task's loss of each sample: (N,). Raises InputError where it is anything else."""
-    losses = _called(task.loss, outputs, targets, config)
+    """Return the task's loss per sample, shape (N,), with optional label smoothing.
+
+    Raises:
+        InputError: If the task's `loss` returns anything but N real numbers.
+    """
+    losses = _call(task.loss, outputs, targets, config)
     if smoothing:
         losses = apply_label_smoothing(task, outputs, losses, smoothing)
     return _check_values("loss", losses, len(targets))
 
 
 def compute_metrics(task: Task, outputs: Any, targets: Tensor, config: Config) -> dict[str, Tensor]:
-    """The task's metrics of each sample: (N,) each. Raises InputError where one is anything else."""
+    """Return the task's metrics per sample by name, shape (N,) each.
+
+    Raises:
+        InputError: If the task's `metrics` returns anything but a dict of N real numbers each, or has one named `loss`.
+    """
     with torch.no_grad():
-        metrics: Any = _called(task.metrics, outputs, targets, config)
+        metrics: Any = _call(task.metrics, outputs, targets, config)
     if not isinstance(metrics, Mapping):
         raise InputError(
             "the task's metrics(outputs, targets) must return a dict of tensors by name, such as "
             f'{{"accuracy": outputs.argmax(1) == targets}}, not {type(metrics).__name__}'
         )
     if "loss" in metrics:
-        raise InputError("the task's metrics have one called 'loss': that is what its loss() gives, name it otherwise")
+        raise InputError(
+            "the task's metrics(...) returns a metric named 'loss', which is reserved for loss(): rename it"
+        )
     return {name: _check_values(f"metric {name!r}", values, len(targets)) for name, values in metrics.items()}
 
 
-def _called(function: Callable[..., Any], outputs: Any, targets: Tensor, config: Config) -> Any:
-    """What a task's `loss` or `metrics` returns, given the config where it takes one."""
+def _call(function: Callable[..., Any], outputs: Any, targets: Tensor, config: Config) -> Any:
+    """Call a task's `loss` or `metrics`, with the config if it takes one."""
     return function(outputs, targets, config=config) if takes_config(function) else function(outputs, targets)
 
 
 def compute_stacked_losses(
     task: Task, outputs: Any, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> Tensor:
-    """The same for S runs, targets (S, N): losses (S, N); `smoothing` is (S, 1)."""
+    """Return the losses of S runs, shape (S, N), for targets (S, N) and label smoothing (S, 1)."""
     if task.loss is not cross_entropy:
 
         def losses_of_run(outputs: Any, targets: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
@@ -63,9 +73,12 @@ def compute_stacked_losses(
 def compute_stacked_gradients(
     task: Task, outputs: Tensor, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The same losses, and the gradient of each run's mean of them with respect to its outputs (S, N, ...)."""
+    """Return the losses (S, N) and d mean(losses of a run) / d outputs, shape (S, N, ...).
+
+    For plain cross-entropy the gradient is (softmax(scores) - one_hot(target)) / N.
+    """
     plain = task.loss is cross_entropy and outputs.dim() == 3 and not targets.is_floating_point()
-    if not plain or smoothing is not None or bool((targets < 0).any()):  # a class of -100 is none
+    if not plain or smoothing is not None or bool((targets < 0).any()):  # torch ignores targets of -100
         leaf = outputs.detach().requires_grad_()
         losses = compute_stacked_losses(task, leaf, targets, configs, smoothing)
         (gradient,) = torch.autograd.grad(losses, [leaf], torch.full_like(losses, 1 / losses.shape[1]))
@@ -74,13 +87,13 @@ def compute_stacked_gradients(
     classes = targets.unsqueeze(1)
     losses = F.nll_loss(logs, targets, reduction="none")
     share = 1 / losses.shape[1]
-    gradient = logs.exp_().mul_(share)  # softmax less what is wanted
+    gradient = logs.exp_().mul_(share)  # softmax; the one-hot targets are subtracted next
     gradient.scatter_add_(1, classes, gradient.new_tensor(-share).expand(classes.shape))
     return losses, gradient.transpose(1, 2)
 
 
 def compute_stacked_metrics(task: Task, outputs: Any, targets: Tensor, configs: LossConfigs) -> dict[str, Tensor]:
-    """The same for S runs: (S, N) each."""
+    """Return the metrics of S runs by name, shape (S, N) each, for targets (S, N)."""
     if task.metrics is accuracy and targets.dim() == 2 and not targets.is_floating_point() and outputs.dim() == 3:
         return {"accuracy": is_argmax(outputs.transpose(1, 2), targets)}
 
@@ -91,20 +104,29 @@ def compute_stacked_metrics(task: Task, outputs: Any, targets: Tensor, configs: 
 
 
 def is_argmax(scores: Tensor, classes: Tensor) -> Tensor:
-    """Whether argmax over C of the scores (S, C, N) gives these classes (S, N): in whole rows, which argmax is not."""
+    """Return whether argmax of the scores (S, C, N) over C equals the classes (S, N), shape (S, N).
+
+    Works on whole rows, which is faster than argmax over the middle dimension.
+    """
     best = scores.amax(dim=1, keepdim=True)  # (S, 1, N)
     chosen = scores.gather(1, classes.unsqueeze(1)) == best
     largest = scores == best
-    if scores.device.type == "cpu" and int(largest.sum()) == best.numel():  # no ties: looking costs nothing on a CPU
+    if scores.device.type == "cpu" and int(largest.sum()) == best.numel():  # no ties; on a CPU the check is free
         return chosen.squeeze(1)
     earlier = torch.arange(scores.shape[1], device=scores.device)[:, None] < classes.unsqueeze(1)
     return chosen.squeeze(1) & ~(largest & earlier).any(dim=1)
 
 
 def apply_label_smoothing(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tensor) -> Tensor:
-    """Cross-entropies of scores (..., C, N) or (N, C), with a share of each target spread over all classes."""
+    """Mix the cross-entropies of scores (..., C, N) or (N, C) with those of a uniform target; losses (..., N) or (N,).
+
+    Label smoothing of Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7.
+
+    Raises:
+        InputError: If the task has its own loss.
+    """
     if task.loss is not cross_entropy:
-        raise InputError("label_smoothing belongs to cross-entropy, and this task has a loss of its own")
+        raise InputError("label_smoothing applies to cross-entropy, but this task defines its own loss: set it to 0")
     spread = -scores.log_softmax(dim=1).mean(dim=1)
     return losses * (1 - smoothing) + spread * smoothing
 
@@ -112,29 +134,29 @@ def apply_label_smoothing(task: Task, scores: Tensor, losses: Tensor, smoothing:
 def _check_values(what: str, values: Any, samples: int) -> Tensor:
     if isinstance(values, Tensor) and values.shape == (samples,) and not values.is_complex():
         return values
-    given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
+    description = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
     if isinstance(values, Tensor) and values.is_complex():
-        given += " of complex numbers"
+        description += " of complex numbers"
     raise InputError(
-        f"the task's {what} must be a tensor of one real number a sample, shape ({samples},), not {given}; "
-        "torch's own losses give that with reduction='none' and a mean over any further dimensions"
+        f"the task's {what} must be a tensor of one real number per sample, shape ({samples},), not {description}; "
+        "with torch's losses use reduction='none' and average over any further dimensions"
     )
 
 
 class MetricMeans:
-    """Values a sample of S runs, kept on the device until their means are read."""
+    """Per-sample values of S runs, kept on the device until their means are read."""
 
     def __init__(self, runs: int) -> None:
         self._runs = runs
         self._values: dict[str, list[Tensor]] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Values of some more samples, each (S, N)."""
+        """Append the values of N more samples by name, shape (S, N) each."""
         for name, value in values.items():
             self._values.setdefault(name, []).append(value)
 
     def read(self, prefix: str) -> list[dict[str, float]]:
-        """Of each run the means by name, `prefix` before it."""
+        """Return the means of each run, by name with `prefix`."""
         if not self._values:
             return [{} for _ in range(self._runs)]
         means = torch.stack([_mean(torch.cat(values, dim=1)) for values in self._values.values()], dim=1)  # (S, names)
@@ -148,9 +170,9 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def add_generalization_gap(measured: Mapping[str, float]) -> dict[str, float]:
-    """What an epoch measured, and `gap/accuracy` where there are both: accuracy in training minus in validation.
+    """Return the values of an epoch with `gap/accuracy`: training minus validation accuracy, if both were measured.
 
-    That in training is the epoch's running mean, with the dropout that is then in force.
+    Training accuracy is the running mean over the epoch, with dropout active.
     """
     if {"train/accuracy", "val/accuracy"} <= measured.keys():
         return {**measured, "gap/accuracy": measured["train/accuracy"] - measured["val/accuracy"]}

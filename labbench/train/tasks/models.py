@@ -1,4 +1,4 @@
-"""Models of the built-in tasks: MLP, CNN, and networks from a list of layers."""
+"""Models of the built-in tasks: MLP, CNN, and networks built from a list of layers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from labbench.params.param import BadItem
 
 
 class Step(nn.Module):
-    """1 where the input is above 0, else 0: no gradient passes it, so that layers before it stay as they are."""
+    """Step function: 1 for inputs above 0, else 0. Its gradient is 0, so layers before it do not train."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs.sign().relu()  # two operations that have a derivative, of zero
+        """Return the step of each input, same shape."""
+        return inputs.sign().relu()  # both operations have a derivative, which is zero
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -33,9 +34,9 @@ POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d
 def mlp(
     inputs: int, hidden: Sequence[int], classes: int, *, activation: str, dropout: float, batchnorm: bool
 ) -> nn.Sequential:
-    """Per hidden layer Linear, BatchNorm, activation, Dropout; then Linear to the classes.
+    """Return an MLP: Linear, BatchNorm, activation, Dropout per hidden layer, then Linear to the classes.
 
-    A layer before batch normalisation has no bias: it would be taken off again.
+    A layer before batch normalization has no bias, because the normalization would subtract it.
     """
     layers: list[nn.Module] = [nn.Flatten()]
     for width in hidden:
@@ -58,9 +59,9 @@ def cnn(
     dropout: float,
     batchnorm: bool,
 ) -> nn.Sequential:
-    """Per entry of `channels` Conv2d, BatchNorm, activation, 2x2 pooling; then Dropout and Linear to the classes.
+    """Return a CNN: Conv2d, BatchNorm, activation, 2x2 pooling per entry of `channels`, then Dropout and Linear.
 
-    Images are of `shape` (channels, height, width). The padding is half the kernel, so an odd kernel keeps the size;
+    Images have `shape` (channels, height, width). The padding is half the kernel, so that an odd kernel keeps the size;
     an image of a single row or column is not pooled.
     """
     layers: list[nn.Module] = []
@@ -79,32 +80,33 @@ def cnn(
 
 
 def perceptron(inputs: int) -> nn.Sequential:
-    """A single unit, whose weights begin at zero: the class is whether its output is above 0."""
+    """Return a single linear unit with zero weights; an output above 0 means class 1."""
     unit = nn.Linear(inputs, 1)
     nn.init.zeros_(unit.weight)
     nn.init.zeros_(unit.bias)
     return nn.Sequential(unit)
 
 
-def bag_of_words(vocabulary: int, length: int, width: int, then: nn.Sequential) -> nn.Sequential:
-    """The mean of the vectors of a text's `length` words, each of `width` numbers, and a network that takes it."""
+def bag_of_words(vocabulary: int, length: int, width: int, head: nn.Sequential) -> nn.Sequential:
+    """Return `head` on the mean embedding, `width` numbers, of the `length` words of a text."""
     # a window as long as the text averages over its words: (N, length, width) -> (N, 1, width)
-    return nn.Sequential(nn.Embedding(vocabulary, width), nn.AvgPool2d((length, 1)), *then)
+    return nn.Sequential(nn.Embedding(vocabulary, width), nn.AvgPool2d((length, 1)), *head)
 
 
 def build_network(layers: Sequence[str], shape: Shape, classes: int) -> nn.Sequential:
-    """The network for samples of `shape` that gives a score for each of the classes.
+    """Return the network with these layers for samples of `shape`, with one score per class.
 
-    Raises InputError, which names the layer that cannot be and the shape that it gets.
+    Raises:
+        InputError: If a layer does not fit its input; the message names the layer and the shape of its input.
     """
     try:
-        found = read_layers(layers, shape)
-        require_scores(found, shape, classes)
+        parsed = read_layers(layers, shape)
+        require_scores(parsed, shape, classes)
     except BadItem as problem:
         raise InputError(f"layers{problem}") from None
     except LayerError as problem:
         raise InputError(str(problem)) from None
-    return nn.Sequential(*remove_useless_biases([LAYER_MAKERS[layer.name](layer) for layer in found]))
+    return nn.Sequential(*remove_useless_biases([LAYER_MAKERS[layer.name](layer) for layer in parsed]))
 
 
 def make_conv(layer: Layer) -> nn.Module:
@@ -133,7 +135,7 @@ LAYER_MAKERS: dict[str, Callable[[Layer], nn.Module]] = {
 
 
 def remove_useless_biases(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
-    """The modules; a layer before batch normalisation without its bias, which would be taken off again."""
+    """Yield the modules; remove the bias of a layer before batch normalization, which would subtract it."""
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d):
             module.register_parameter("bias", None)

@@ -1,13 +1,13 @@
-"""Networks that have learnt some of the digits before a run begins, to be used again on the others.
+"""Networks pre-trained on some classes of the digits, for transfer to the others.
 
-Pre-training is done once for each set of settings and seed, and kept while the process lives: it takes a fraction of a
-second.
+Pre-training takes a fraction of a second and is cached in the process, once for each combination of settings and seed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,28 +21,32 @@ from labbench.train.tasks.models import cnn, mlp
 
 BATCH_SIZE = 32
 MODULES_PER_LAYER = 3
-"""Linear, activation and dropout, behind the first module, which flattens."""
+"""Linear, activation and dropout, after the initial Flatten."""
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """All that a pre-trained network depends on."""
+    """Settings that determine a pre-trained network."""
 
     model: str
     widths: tuple[int, ...]
-    """Of the hidden layers (mlp), or channels of the convolutions (cnn)."""
+    """Widths of the hidden layers (mlp), or channels of the convolutions (cnn)."""
     activation: str
     classes: tuple[int, ...]
     epochs: int
-    """0 for a network as it was drawn."""
+    """Number of epochs; 0 leaves the initial weights."""
     lr: float
     seed: int
 
 
 def parse_pretraining(config: Config) -> Pretraining:
-    """The pre-training that a config asks for, with the run's own seed."""
+    """Return the pre-training that a config describes, with the run's seed.
+
+    Raises:
+        InputError: If `source_classes` names a class that does not exist, or fewer than two classes.
+    """
     classes = config["source_classes"]
-    class_count({"classes": classes}, load_digits().classes)  # refuses what is not there
+    class_count({"classes": classes}, load_digits().classes)  # raises for unknown classes
     model = config.get("model", "mlp")
     return Pretraining(
         model,
@@ -57,15 +61,15 @@ def parse_pretraining(config: Config) -> Pretraining:
 
 @cache
 def pretrain(settings: Pretraining) -> nn.Sequential:
-    """The network after Adam has taught it its classes of the digits. Copy it: it is everybody's."""
+    """Return the network trained with Adam on its classes of the digits. It is cached: copy it before any change."""
     inputs, targets = select_classes(load_digits().train, list(settings.classes))
-    here = inputs.device
-    with seeded_torch_generator(generator_seed(settings.seed, Purpose.PRETRAINING), here):
+    device = inputs.device
+    with seeded_torch_generator(generator_seed(settings.seed, Purpose.PRETRAINING), device):
         network = make_network(settings, len(settings.classes))
     optimizer = optim.Adam(network.parameters(), settings.lr)
     with torch.enable_grad():
         for epoch in range(1, settings.epochs + 1):
-            for batch in permutations([settings.seed], epoch, len(inputs), here)[0].split(BATCH_SIZE):
+            for batch in permutations([settings.seed], epoch, len(inputs), device)[0].split(BATCH_SIZE):
                 optimizer.zero_grad()
                 F.cross_entropy(network(inputs[batch]), targets[batch]).backward()
                 optimizer.step()
@@ -73,15 +77,16 @@ def pretrain(settings: Pretraining) -> nn.Sequential:
 
 
 def make_network(settings: Pretraining, classes: int) -> nn.Sequential:
-    """A new network for so many classes."""
-    kind, widths = settings.activation, settings.widths
+    """Return a new network with `classes` outputs."""
+    widths = settings.widths
+    options: dict[str, Any] = {"activation": settings.activation, "dropout": 0.0, "batchnorm": False}
     if settings.model == "mlp":
-        return mlp(64, widths, classes, activation=kind, dropout=0.0, batchnorm=False)
-    return cnn((1, 8, 8), widths, classes, kernel=3, pooling="max", activation=kind, dropout=0.0, batchnorm=False)
+        return mlp(64, widths, classes, **options)
+    return cnn((1, 8, 8), widths, classes, kernel=3, pooling="max", **options)
 
 
 def load_pretrained_body(settings: Pretraining, network: nn.Sequential, *, frozen: bool) -> nn.Sequential:
-    """The network with the pre-trained one's weights in all but its last layer; `frozen`, only that one learns."""
+    """Load pre-trained weights into all layers but the last; if `frozen`, only the last layer trains."""
     body = network[:-1]
     body.load_state_dict(pretrain(settings)[:-1].state_dict())
     body.requires_grad_(not frozen)
@@ -90,11 +95,11 @@ def load_pretrained_body(settings: Pretraining, network: nn.Sequential, *, froze
 
 @torch.no_grad()
 def extract_features(data: Data, settings: Pretraining, layer: int) -> Data:
-    """Each input as the `layer`-th hidden layer of a pre-trained mlp sees it, 0 being the pixels: (N, width)."""
+    """Replace inputs by the activations of a hidden layer of a pre-trained MLP, shape (N, width); layer 0: pixels."""
     body = pretrain(settings)[: 1 + MODULES_PER_LAYER * layer]
 
-    def seen(split: Split) -> Split:
-        found: Tensor = body(split[0])
-        return found, split[1]
+    def features_of(split: Split) -> Split:
+        features: Tensor = body(split[0])
+        return features, split[1]
 
-    return Data(seen(data.train), seen(data.val), None if data.test is None else seen(data.test))
+    return Data(features_of(data.train), features_of(data.val), None if data.test is None else features_of(data.test))

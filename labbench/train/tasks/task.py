@@ -1,7 +1,7 @@
-"""What is trained: the Task protocol, and a task by its name, built in or from a user's own file.
+"""The Task protocol, and loading a task by name: built in, or from a user's file.
 
-A user's class needs `params`, `data` and `model`, inherits from nothing, and is made without arguments. It may leave
-out `loss` (then cross-entropy) and `metrics` (then accuracy where targets are classes).
+A user's class needs `params`, `data` and `model`, inherits from nothing and is constructed without arguments. `loss`
+defaults to cross-entropy, `metrics` to accuracy for class targets.
 """
 
 from __future__ import annotations
@@ -32,41 +32,45 @@ from labbench.train.user_errors import error_location
 
 
 class Task(Protocol):
-    """Model, data and loss, as functions of a config."""
+    """Data, model, loss and metrics as functions of a config."""
 
     @property
     def params(self) -> Mapping[str, Param]:
-        """What can be set, besides what the training loop takes (`labbench.params.param.TRAINING`)."""
+        """Parameters of the task, in addition to those of the training loop (`labbench.params.param.TRAINING`)."""
 
     def data(self, config: Config, /) -> Data | Datasets:
-        """The data, on the CPU. Generators are seeded alike for every run: all see the same data.
+        """Return the data on the CPU. Random generators are seeded equally for every run: all see the same data.
 
-        `Datasets` are read sample by sample as they are needed, in processes beside the training.
+        `Datasets` are read sample by sample on demand, in processes beside the training.
         """
 
     def model(self, config: Config, /) -> nn.Module:
-        """A new model, on the CPU. Generators are seeded with the run's own seed.
+        """Return a new model on the CPU. Random generators are seeded with the run's seed.
 
-        The task has the attributes that `data` left; those that `model` sets are the run's own.
+        The task has the attributes that `data` left; attributes set in `model` belong to the run.
         """
 
     @property
     def loss(self) -> Callable[..., Tensor]:
-        """`loss(outputs, targets)` or `loss(outputs, targets, config)`: one number a sample, shape (N,).
+        """`loss(outputs, targets)` or `loss(outputs, targets, config)`: one loss per sample, shape (N,).
 
-        In the config, numbers declared with `per_run=True` are 0-dimensional tensors, all else is as the grid has it.
+        In the config, numbers declared with `per_run=True` are 0-dimensional tensors; other values are unchanged.
         """
 
     @property
     def metrics(self) -> Callable[..., Mapping[str, Tensor]]:
-        """`metrics(outputs, targets)` or `metrics(outputs, targets, config)`: further measures by name.
+        """`metrics(outputs, targets)` or `metrics(outputs, targets, config)`: further metrics by name.
 
-        Each is one number (or truth value) a sample, shape (N,).
+        Each is one number or boolean per sample, shape (N,).
         """
 
 
 def make_data(task: Task, config: Config) -> Data | Datasets:
-    """The task's data, with every generator in the same state whatever the run."""
+    """Return the task's data, created with random generators seeded equally for every run.
+
+    Raises:
+        InputError: If the task returns neither `Data` nor `Datasets`.
+    """
     with seeded_generators(generator_seed(0, Purpose.DATA)), attributes_of(task).during_data():
         data: Any = task.data(config)
     if not isinstance(data, Data | Datasets):
@@ -77,7 +81,11 @@ def make_data(task: Task, config: Config) -> Data | Datasets:
 
 
 def make_model(task: Task, config: Config) -> nn.Module:
-    """A new model of the task, its weights drawn under the run's own seed."""
+    """Return a new model of the task, with random generators seeded by the run's seed.
+
+    Raises:
+        InputError: If the task does not return an `nn.Module`.
+    """
     with seeded_generators(generator_seed(config["seed"], Purpose.WEIGHTS)), attributes_of(task).during_model():
         model: Any = task.model(config)
     if not isinstance(model, nn.Module):
@@ -87,7 +95,7 @@ def make_model(task: Task, config: Config) -> nn.Module:
 
 @dataclass(frozen=True)
 class FileTask:
-    """A task of a user's own, with what it leaves out filled in."""
+    """A user's task, with defaults for omitted parts."""
 
     params: Mapping[str, Param]
     data: Callable[[Config], Data | Datasets]
@@ -95,46 +103,48 @@ class FileTask:
     loss: Callable[..., Tensor]
     metrics: Callable[..., Mapping[str, Tensor]]
     attributes: TaskAttributes = field(default_factory=lambda: TaskAttributes(SimpleNamespace()))
-    """Those that the user's object sets on itself."""
+    """Attributes of the user's object."""
 
 
 def attributes_of(task: Task) -> TaskAttributes:
-    """Return the attributes that a task sets on itself; a built-in task has none that change."""
+    """Return the attributes of a task; a built-in task has none that change."""
     return task.attributes if isinstance(task, FileTask) else TaskAttributes(SimpleNamespace())
 
 
 def reads_attributes(task: Task) -> bool:
-    """Return True where the loss or the metrics may depend on the task's attributes: they are no plain functions."""
+    """Return True if the loss or the metrics may read the task's attributes: they are not plain functions."""
     return isinstance(task, FileTask) and not all(isinstance(each, FunctionType) for each in (task.loss, task.metrics))
 
 
 def load_task(name: str) -> Task:
-    """The task called `name`: a built-in one, or `/path/file.py:Class`.
+    """Return the task `name`: built in, or `/path/file.py:Class`.
 
-    What its functions call may import from its folder only within `imports_of(name)`. Raises InputError, which says
-    what is missing or where the file fails.
+    Its functions can import from its folder only within `imports_of(name)`.
+
+    Raises:
+        InputError: If there is no such task, its file cannot be imported, or the class lacks a part of a task.
     """
     if name in TASKS:
         return TASKS[name]()
     path, colon, class_name = name.rpartition(":")
     if not colon or not path.endswith(".py"):
         if name.endswith(".py"):
-            raise InputError(f"task {name}: say which class in it, {Path(name).name}:CLASS")
-        hint = did_you_mean(name, TASKS) or f"; built in: {', '.join(TASKS)}; or FILE.py:CLASS"
+            raise InputError(f"task {name}: name the class of the task in this file, {Path(name).name}:CLASS")
+        hint = did_you_mean(name, TASKS) or f"; use a built-in task ({', '.join(TASKS)}) or FILE.py:CLASS"
         raise InputError(f"no task {name!r}{hint}")
     with imports_of(name):
         return _make_task(_import_file(Path(path)), class_name, Path(path))
 
 
 def _import_file(file: Path) -> ModuleType:
-    """Run the file as a module, in its import context."""
+    """Import the file as a module, in its import context."""
     if not file.is_file():
         raise InputError(f"no such task file: {file}")
     spec = spec_from_file_location(f"labbench_task_{file.stem}", file)
-    assert spec is not None  # as for any .py file
+    assert spec is not None  # never None for a .py file
     assert spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
+    sys.modules[spec.name] = module  # dataclasses look up their module here
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a user's file may raise anything
@@ -143,39 +153,42 @@ def _import_file(file: Path) -> ModuleType:
 
 
 def _make_task(module: ModuleType, name: str, file: Path) -> Task:
-    """The task that the class `name` of the user's module makes, checked for its parts."""
-    found: Any = getattr(module, name, None)
-    if not isclass(found):
-        own = [key for key, value in vars(module).items() if isclass(value) and value.__module__ == module.__name__]
-        raise InputError(f"{file} has no class {name!r}; it has {', '.join(own) or 'none'}")
+    """Return the task of class `name` in the user's module, after checking its parts."""
+    task_class: Any = getattr(module, name, None)
+    if not isclass(task_class):
+        classes = [key for key, value in vars(module).items() if isclass(value) and value.__module__ == module.__name__]
+        raise InputError(f"{file} has no class {name!r}; it has {', '.join(classes) or 'none'}")
     try:
-        given: Any = found()
-    except (Exception, SystemExit) as error:  # the same
-        raise InputError(f"cannot make {name}(): {error_location(error, file)}") from error
-    lacking = [part for part, there in _required_parts(given).items() if not there]
-    if lacking:
-        raise InputError(f"{name} in {file} lacks {' and '.join(lacking)}")
-    for key, value in given.params.items():
+        instance: Any = task_class()
+    except (Exception, SystemExit) as error:  # a user's class may raise anything
+        raise InputError(f"cannot construct {name}(): {error_location(error, file)}") from error
+    missing = [part for part, is_present in _required_parts(instance).items() if not is_present]
+    if missing:
+        raise InputError(f"{name} in {file} lacks {' and '.join(missing)}")
+    for key, value in instance.params.items():
         if not isinstance(value, Param):
             raise InputError(f"{name}.params[{key!r}] in {file} must be a labbench.Param, not {value!r}")
-    loss, metrics = getattr(given, "loss", cross_entropy), getattr(given, "metrics", accuracy)
+    loss, metrics = getattr(instance, "loss", cross_entropy), getattr(instance, "metrics", accuracy)
     for part, function in (("loss", loss), ("metrics", metrics)):
         _require_known_parameters(f"{name}.{part} in {file}", function)
-    return FileTask(given.params, given.data, given.model, loss, metrics, TaskAttributes(given))
+    return FileTask(instance.params, instance.data, instance.model, loss, metrics, TaskAttributes(instance))
 
 
 @lru_cache(maxsize=64)
 def takes_config(function: Callable[..., Any]) -> bool:
-    """Return True for a `loss` or `metrics` that has a parameter called `config`."""
+    """Return True if a `loss` or `metrics` function has a parameter named `config`."""
     return "config" in _parameters(function)
 
 
-def _require_known_parameters(place: str, function: Callable[..., Any]) -> None:
-    """Refuse a `loss` or `metrics` that needs more than the outputs, the targets and the config."""
+def _require_known_parameters(name: str, function: Callable[..., Any]) -> None:
+    """Raise InputError if a `loss` or `metrics` needs more than outputs, targets and config."""
     for parameter in list(_parameters(function).values())[2:]:
         is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.name != "config" and parameter.default is parameter.empty and not is_variadic:
-            raise InputError(f"{place} needs `{parameter.name}`: it is called with outputs, targets and config alone")
+            raise InputError(
+                f"{name} needs `{parameter.name}`: it is called with outputs, targets and config alone; "
+                "give the parameter a default or remove it"
+            )
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
@@ -185,9 +198,10 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
         return {}
 
 
-def _required_parts(given: object) -> dict[str, bool]:
+def _required_parts(instance: object) -> dict[str, bool]:
+    """Return the required parts of a task, each with True if the object has it."""
     return {
-        "params (a dict of labbench.Param)": isinstance(getattr(given, "params", None), Mapping),
-        "data(self, config)": callable(getattr(given, "data", None)),
-        "model(self, config)": callable(getattr(given, "model", None)),
+        "params (a dict of labbench.Param)": isinstance(getattr(instance, "params", None), Mapping),
+        "data(self, config)": callable(getattr(instance, "data", None)),
+        "model(self, config)": callable(getattr(instance, "model", None)),
     }

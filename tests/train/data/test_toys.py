@@ -127,7 +127,7 @@ def test_a_single_output_is_judged_by_its_sign_and_several_by_cross_entropy() ->
 def test_a_perceptron_refuses_three_classes() -> None:
     task = load_task("toy")
     config = {**with_defaults({"data": "flowers", "model": "perceptron"}, task.params), "seed": 0}
-    with pytest.raises(InputError, match="a perceptron tells two classes apart, and flowers has 3"):
+    with pytest.raises(InputError, match="separates two classes, but flowers has 3"):
         make_model(task, config)
 
 

@@ -187,7 +187,7 @@ def test_arrays_that_cannot_be_used_are_explained(tmp_path: Path, arrays: dict[s
 
 def test_a_table_has_no_cnn(tmp_path: Path) -> None:
     config = {**with_defaults({"path": table(tmp_path, WINE), "model": "cnn"}, BUILTIN["own"]), "seed": 0}
-    with pytest.raises(InputError, match="a cnn takes images, and these data are a table"):
+    with pytest.raises(InputError, match=r'model = "cnn" takes images, but .* is a table; use model = "mlp"'):
         make_model(load_task("own"), config)
 
 

@@ -310,7 +310,9 @@ def test_a_loss_that_is_set_in_model_is_refused() -> None:
         def keep(self, config: dict[str, Any]) -> None:
             self.loss = F.cross_entropy  # type: ignore[method-assign, assignment]
 
-    with pytest.raises(InputError, match=r"sets `self.loss` in model\(\): make loss a method"):
+    with pytest.raises(
+        InputError, match=r"sets `self.loss` in model\(\), where it has no effect: define loss as a method"
+    ):
         events_of(CONFIGS, task_of(Replacing))
 
 

@@ -54,7 +54,7 @@ def test_what_labbench_itself_refuses_in_a_run_is_told_without_a_traceback(
     grid.write_text('task = "toy"\n[params]\ndata = "flowers"\nmodel = "perceptron"\n')
     trained = labbench("run", grid, "--workers", "0")
     assert trained.exit_code == 1
-    reason = "a perceptron tells two classes apart, and flowers has 3"
+    reason = 'model = "perceptron" separates two classes, but flowers has 3; use "mlp"'
     assert f": {reason}\n" in trained.stderr
     shown = labbench("show", "grid").stdout
     assert f"failed: {reason}" in shown
@@ -91,9 +91,9 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     ("name", "complaint"),
     [
         ("digit", "no task 'digit'; did you mean `digits`?"),
-        ("imagenet", "no task 'imagenet'; built in: digits, "),
+        ("imagenet", "no task 'imagenet'; use a built-in task (digits, "),
         ("/no/such/place/mine.py:Mine", "no such task file: /no/such/place/mine.py"),
-        ("/no/such/place/mine.py", "say which class in it, mine.py:CLASS"),
+        ("/no/such/place/mine.py", "name the class of the task in this file, mine.py:CLASS"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_explained(name: str, complaint: str) -> None:
@@ -111,7 +111,7 @@ def test_a_name_that_leads_nowhere_is_explained(name: str, complaint: str) -> No
         ("import sys\nsys.exit(3)\n", "mine.py:2: SystemExit: 3\n    sys.exit(3)"),
         ("class Other: pass\nclass Another: pass\n", "mine.py has no class 'Mine'; it has Other, Another"),
         ("Mine = 3\n", "mine.py has no class 'Mine'; it has none"),
-        ("class Mine:\n    def __init__(self, x): pass\n", "cannot make Mine(): "),
+        ("class Mine:\n    def __init__(self, x): pass\n", "cannot construct Mine(): "),
         ("class Mine:\n    def __init__(self):\n        self.x = nothing\n", "mine.py:3: NameError"),
         ("class Mine: pass\n", "lacks params (a dict of labbench.Param) and data(self, config) and model(self"),
         (WHOLE.replace("def model", "def modell"), "mine.py lacks model(self, config)"),
