@@ -1,4 +1,4 @@
-"""Where values are on a chart: the plot's cells, the axes and their ticks."""
+"""Axes of a chart: the mapping from values to the plot's cells, and the drawing of axes with their ticks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from labbench.charts.ticks import (
 from labbench.charts.view import ChartView
 
 MIN_WIDTH, MIN_HEIGHT = 12, 5
-"""Cells of the smallest chart."""
+"""Size of the smallest chart, in cells."""
 _MIN_EXPONENT, _MAX_EXPONENT = math.log10(MIN_AXIS_EXTENT), math.log10(MAX_AXIS_VALUE)
 _MIN_RELATIVE_EXTENT = 1e-13
-"""The least extent of a range, as a share of what is in it: floats end soon behind."""
+"""Smallest extent of an axis relative to its largest absolute value; near the limit of float64 precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The plot's cells, and the scaled values that its borders stand for (logarithms on a logarithmic axis)."""
+    """Cells of the plot and the scaled values at its borders (logarithms to base 10 on a logarithmic axis)."""
 
     column: int
     width: int
@@ -44,52 +44,55 @@ class Frame:
     log_y: bool = False
 
     def dot_rows(self, scaled: Floats) -> Floats:
-        """Dot rows of scaled values, from the top; infinite for what is too far away for a number."""
+        """Return the dot rows of scaled values, counted from the top, shape (N,); infinite on float overflow."""
         with np.errstate(over="ignore"):
             return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)
 
     def cell(self, x: float, scaled: float) -> tuple[int, int]:
-        """(column, row) of a point in scaled values, clipped to the plot."""
+        """Return the (column, row) of a point in scaled values, clipped to the plot."""
         across = clamp((x - self.left) / (self.right - self.left), 0.0, 1.0)
         down = clamp((self.high - scaled) / (self.high - self.low), 0.0, 1.0)
         column = min(int(across * self.width), self.width - 1)
         return self.column + column, round(down * (4 * self.height - 1)) // 4
 
     def contains_x(self, x: float) -> bool:
-        """A scaled x is between the borders."""
+        """Return True if a scaled x lies between the borders."""
         return self.left <= x <= self.right
 
     def column_of(self, x: float) -> int | None:
-        """The cell column of an x value, None outside the plot."""
+        """Return the cell column of an x value, or None outside the plot."""
         scaled = scale_value(x, self.log_x)
         return self.cell(scaled, self.low)[0] if scaled is not None and self.contains_x(scaled) else None
 
-    def x_at(self, share: float) -> float:
-        """The x value at a share of the width."""
-        return self.unscale_x(self.left + share * (self.right - self.left))
+    def x_at(self, fraction: float) -> float:
+        """Return the x value at a fraction of the plot's width, 0 to 1."""
+        return self.unscale_x(self.left + fraction * (self.right - self.left))
 
-    def y_at(self, share: float) -> float:
-        """The y value at a share of the height, from the bottom."""
-        return _unscale(self.low + share * (self.high - self.low), self.log_y)
+    def y_at(self, fraction: float) -> float:
+        """Return the y value at a fraction of the plot's height, 0 (bottom) to 1."""
+        return _unscale(self.low + fraction * (self.high - self.low), self.log_y)
 
     def unscale_all(self, scaled: Floats) -> Floats:
-        """The y values of scaled ones."""
+        """Return the y values of scaled values, shape (N,)."""
         return 10.0 ** np.minimum(scaled, _MAX_EXPONENT) if self.log_y else scaled
 
     def unscale_x(self, scaled: float) -> float:
-        """The x value at a place on the axis."""
+        """Return the x value of a scaled x."""
         return _unscale(scaled, self.log_x)
 
 
 def _unscale(scaled: float, log: bool) -> float:
-    """The value at a place on an axis, or the nearest that an axis can show."""
+    """Return the value of a scaled value, clamped to the range an axis can show."""
     return (
         10.0 ** clamp(scaled, _MIN_EXPONENT, _MAX_EXPONENT) if log else clamp(scaled, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
     )
 
 
 def scale_values(values: Floats, log: bool) -> Floats:
-    """Values as an axis places them, at its end if they are beyond; on a logarithmic one, not positive is a gap."""
+    """Return values scaled for an axis, shape (N,), clamped to the range an axis can show.
+
+    A logarithmic axis takes logarithms to base 10; values that are not positive become NaN (a gap).
+    """
     if log:
         return np.log10(values, out=np.full(len(values), np.nan), where=values > 0)
     if not (np.abs(values) > MAX_AXIS_VALUE).any():
@@ -98,41 +101,44 @@ def scale_values(values: Floats, log: bool) -> Floats:
 
 
 def scale_value(value: float, log: bool) -> float | None:
-    """The same for one value, None for a gap."""
+    """Return one value scaled for an axis, or None for a gap."""
     return value if not log else math.log10(value) if value > 0 else None
 
 
 def make_frame(
     width: int, height: int, x_range: tuple[float, float], y_range: tuple[float, float], view: ChartView
 ) -> tuple[Frame, Ticks]:
-    """The frame for scaled ranges, and the ticks of its y axis, whose labels decide how much room is left."""
-    low, high = axis_range(*y_range, view.log, air=0.0 if view.height is not None else 0.03)
+    """Return the frame for scaled ranges and the ticks of its y axis, whose labels determine the plot's width."""
+    low, high = axis_range(*y_range, view.log, padding=0.0 if view.height is not None else 0.03)
     rows = height - 2
-    most = max(2, rows // 4)
+    max_ticks = max(2, rows // 4)
     if view.log:
-        ticks = log_ticks(10**low, 10**high, most)
+        ticks = log_ticks(10**low, 10**high, max_ticks)
         ticks = Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
     else:
-        ticks = linear_ticks(low, high, most)
+        ticks = linear_ticks(low, high, max_ticks)
     column = min(width // 2, max([4, *(len(label) for label in ticks.labels)]) + 2)
-    left, right = axis_range(*x_range, view.log_x, air=0.0)
+    left, right = axis_range(*x_range, view.log_x, padding=0.0)
     return Frame(column, width - column, rows, left, right, low, high, view.log_x, view.log), ticks
 
 
-def axis_range(low: float, high: float, log: bool, *, air: float) -> tuple[float, float]:
-    """What an axis can show of a scaled range, with a share of air, and with an extent even where all is equal."""
+def axis_range(low: float, high: float, log: bool, *, padding: float) -> tuple[float, float]:
+    """Return the scaled range an axis shows: clamped, padded, and never empty.
+
+    `padding` is the margin on either side, as a fraction of the extent. A range of one value is widened.
+    """
     nearest, farthest = (_MIN_EXPONENT, _MAX_EXPONENT) if log else (-MAX_AXIS_VALUE, MAX_AXIS_VALUE)
     low, high = clamp(low, nearest, farthest), clamp(high, nearest, farthest)
     size = max(abs(low), abs(high))
     extent = high - low
-    around = air * extent
+    margin = padding * extent
     if extent <= max(_MIN_RELATIVE_EXTENT * size, MIN_AXIS_EXTENT):
-        around = 0.05 * size if air and size > MIN_AXIS_EXTENT else max(1.0, 2 * _MIN_RELATIVE_EXTENT * size)
-    return clamp(low - around, nearest, farthest), clamp(high + around, nearest, farthest)
+        margin = 0.05 * size if padding and size > MIN_AXIS_EXTENT else max(1.0, 2 * _MIN_RELATIVE_EXTENT * size)
+    return clamp(low - margin, nearest, farthest), clamp(high + margin, nearest, farthest)
 
 
 def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: ChartView) -> None:
-    """Both axes with their ticks."""
+    """Draw both axes with their ticks."""
     line = frame.column - 1
     for row in range(frame.height):
         canvas.put(line, row, "│", AXIS)
@@ -153,12 +159,12 @@ def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: ChartView) -> 
 
 
 def _x_ticks(frame: Frame, view: ChartView) -> Ticks:
-    most = max(2, frame.width // 10)
+    max_ticks = max(2, frame.width // 10)
     if frame.log_x:
-        ticks = log_ticks(10**frame.left, 10**frame.right, most)
+        ticks = log_ticks(10**frame.left, 10**frame.right, max_ticks)
         return Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
     if view.x_axis == "time":
-        return time_ticks(frame.left, frame.right, most)
+        return time_ticks(frame.left, frame.right, max_ticks)
     if view.x_axis == "clock":
-        return clock_ticks(frame.left, frame.right, most)
-    return linear_ticks(frame.left, frame.right, most, whole=frame.right - frame.left >= 2)
+        return clock_ticks(frame.left, frame.right, max_ticks)
+    return linear_ticks(frame.left, frame.right, max_ticks, whole=frame.right - frame.left >= 2)

@@ -1,4 +1,4 @@
-"""Where the crosshair goes: along the points of the lines, as far apart as the screen can tell."""
+"""Movement of the crosshair along the points of the lines, at least one dot column at a time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from labbench.charts.lines import Line, best_point
 from labbench.records import Goal
 
 _MAX_STEPPED_LINES = 200
-"""Lines whose points are stepped along."""
+"""Maximum number of lines whose points the crosshair stops at."""
 
 
 def step_crosshair(lines: Sequence[Line], x: float | None, steps: int, frame: Frame) -> float | None:
-    """The x so many steps away: each goes to the next point of any line, or by a dot column where points are denser.
+    """Return the x that is `steps` away, to the left if negative; None if there is no point.
 
-    Without an x, the first or last point in view.
+    A step goes to the next point of any line, or by one dot column where points are denser. Without an x, the
+    crosshair starts at the first or last point in view.
     """
     arrays = [line.series.x for line in lines[:_MAX_STEPPED_LINES] if len(line.series)]
     if x is None:
@@ -36,20 +37,20 @@ def step_crosshair(lines: Sequence[Line], x: float | None, steps: int, frame: Fr
 
 
 def _next_point(arrays: Sequence[np.ndarray], x: float, *, forward: bool) -> float | None:
-    """The first point of any line from x on, or the last one up to it."""
-    found = []
+    """Return the first point of any line at or after x, or the last at or before x; arrays of shape (N,)."""
+    candidates = []
     for values in arrays:
-        place = int(values.searchsorted(x, side="left" if forward else "right")) - (not forward)
-        if 0 <= place < len(values):
-            found.append(float(values[place]))
-    return (min if forward else max)(found, default=None)
+        index = int(values.searchsorted(x, side="left" if forward else "right")) - (not forward)
+        if 0 <= index < len(values):
+            candidates.append(float(values[index]))
+    return (min if forward else max)(candidates, default=None)
 
 
 def next_best_x(lines: Sequence[Line], x: float | None, direction: int, goal: Goal) -> float | None:
-    """The next x, or the one before, at which a line has its best value; round at the ends."""
-    places = sorted({place[0] for line in lines if (place := best_point(line.series, goal)) is not None})
-    if not places:
+    """Return the next or previous x at which a line has its best value, wrapping around; None without values."""
+    best_xs = sorted({point[0] for line in lines if (point := best_point(line.series, goal)) is not None})
+    if not best_xs:
         return None
     if direction > 0:
-        return next((place for place in places if x is None or place > x), places[0])
-    return next((place for place in reversed(places) if x is None or place < x), places[-1])
+        return next((best_x for best_x in best_xs if x is None or best_x > x), best_xs[0])
+    return next((best_x for best_x in reversed(best_xs) if x is None or best_x < x), best_xs[-1])

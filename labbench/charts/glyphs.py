@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from labbench.records import Status
 
-if TYPE_CHECKING:
-    pass
-
-
 SERIES_GLYPHS = "▸●◆■▲▼◉◈▣"
-"""Of a series, by its slot; slot 0 is the highlighted run that is not marked."""
-
+"""Glyphs of series by slot; slot 0 is the highlighted run if it is not marked."""
 
 SLOT_COUNT = len(SERIES_GLYPHS) - 1
-"""How many marked runs look different; more share looks, in turn."""
+"""Number of marked runs that look different; further runs reuse the slots in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class GlyphStyle:
-    """A glyph, and the name of the theme's colour it has."""
+    """A glyph and the name of its theme colour."""
 
     glyph: str
     colour: str
@@ -39,4 +33,4 @@ STATUS_GLYPHS: dict[Status, GlyphStyle] = {
 
 
 SPINNER_GLYPHS = "◐◓◑◒"
-"""The glyph of a run that is training turns through these."""
+"""Animation frames of the glyph of a running run."""

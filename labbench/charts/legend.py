@@ -1,4 +1,4 @@
-"""The legend of a chart, which is also its readout: what each line is, and its value at the crosshair or at its end."""
+"""Legend of a chart: the label of each line and its value at the crosshair, or else its last value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labbench.charts.ticks import MAX_CLOCK_SECONDS, MIN_CLOCK_SECONDS, clamp
 from labbench.charts.view import ChartView, XAxis
 
 MIN_SIDE_LEGEND_WIDTH = 110
-"""Cells of a chart from which on the legend stands beside the plot."""
+"""Minimum width of a chart, in cells, to place the legend beside the plot."""
 _MAX_SIDE_WIDTH = 64
 
 
@@ -27,50 +27,55 @@ class LegendEntry:
     """One line of the legend."""
 
     rank: float
-    """Smaller is better; infinity where there is no value."""
+    """Sort key: smaller is better, infinity without a value."""
     glyph: str
     slot: int
     label: str
     value: str
-    where: str = ""
-    """The x of the value, where it is not the crosshair's."""
+    x: str = ""
+    """Formatted x of the value, shown if the entries are read at different x; "" without a crosshair."""
     bright: bool = False
 
 
-def line_entries(lines: PreparedLines, view: ChartView, most: int) -> list[LegendEntry]:
-    """Entries for the `most` best lines, best value first; lines without a value are the worst."""
-    places = [_readout_index(line, drawn.curve, view) for line, drawn in zip(lines.lines, lines.drawn, strict=True)]
-    values = [None if at is None else float(drawn.curve[1][at]) for at, drawn in zip(places, lines.drawn, strict=True)]
+def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> list[LegendEntry]:
+    """Return entries for the `max_entries` best lines, best value first; lines without a value rank last."""
+    indices = [
+        _readout_index(line, prepared.curve, view) for line, prepared in zip(lines.lines, lines.prepared, strict=True)
+    ]
+    values = [
+        None if index is None else float(prepared.curve[1][index])
+        for index, prepared in zip(indices, lines.prepared, strict=True)
+    ]
     ranks = [math.inf if value is None else _rank_of_value(value, view) for value in values]
-    best = sorted(range(len(ranks)), key=ranks.__getitem__)[:most]
+    best = sorted(range(len(ranks)), key=ranks.__getitem__)[:max_entries]
     alone = len(ranks) == 1
-    return [_line_entry(lines.lines[row], lines.drawn[row].curve, places[row], view, alone=alone) for row in best]
+    return [_line_entry(lines.lines[row], lines.prepared[row].curve, indices[row], view, alone=alone) for row in best]
 
 
 def _readout_index(line: Line, curve: Curve, view: ChartView) -> int | None:
-    """The point that is read off a curve: the one at the crosshair, or the last one of a run that did not blow up."""
+    """Return the point to read: the one at the crosshair, or the last finite one of a run that did not diverge."""
     if view.crosshair is not None:
         return nearest_index(curve, view.crosshair)
     return None if line.has_diverged else last_finite_index(curve[1])
 
 
-def _line_entry(line: Line, curve: Curve, place: int | None, view: ChartView, *, alone: bool) -> LegendEntry:
+def _line_entry(line: Line, curve: Curve, index: int | None, view: ChartView, *, alone: bool) -> LegendEntry:
     bright = alone or line.key == view.highlighted
-    if place is None:
-        shown = "nan" if line.has_diverged and view.crosshair is None else "–"
-        return LegendEntry(math.inf, line.glyph, line.slot, line.label, shown, bright=bright)
-    value, x = float(curve[1][place]), float(curve[0][place])
-    where = "" if view.crosshair is None else format_x(x, view.x_axis)
+    if index is None:
+        missing = "nan" if line.has_diverged and view.crosshair is None else "–"
+        return LegendEntry(math.inf, line.glyph, line.slot, line.label, missing, bright=bright)
+    value, x = float(curve[1][index]), float(curve[0][index])
+    x_text = "" if view.crosshair is None else format_x(x, view.x_axis)
     return LegendEntry(
-        _rank_of_value(value, view), line.glyph, line.slot, line.label, text.format_number(value), where, bright
+        _rank_of_value(value, view), line.glyph, line.slot, line.label, text.format_number(value), x_text, bright
     )
 
 
-def group_entries(groups: Sequence[LineGroup], bands: Bands, place: int | None, view: ChartView) -> list[LegendEntry]:
-    """An entry for each group, best mean first; `place` is the crosshair's column of the bands."""
+def group_entries(groups: Sequence[LineGroup], bands: Bands, index: int | None, view: ChartView) -> list[LegendEntry]:
+    """Return an entry for each group, best mean first; `index` is the point of the bands at the crosshair."""
     entries = []
     for row, group in enumerate(groups):
-        at = last_finite_index(bands.mean[row]) if place is None else place
+        at = last_finite_index(bands.mean[row]) if index is None else index
         value = float(bands.mean[row, at]) if at is not None else math.nan
         label = f"{group.label} ×{len(group.rows)}"
         if at is None or not math.isfinite(value):
@@ -95,7 +100,7 @@ def _rank_of_value(value: float, view: ChartView) -> float:
 
 
 def format_x(x: float, axis: XAxis) -> str:
-    """An x value as a person reads it."""
+    """Return an x value as text: a number, a duration or a time of day."""
     if axis == "time":
         return text.format_duration(x)
     if axis == "clock":
@@ -104,12 +109,12 @@ def format_x(x: float, axis: XAxis) -> str:
 
 
 def legend_title(view: ChartView) -> str:
-    """What the values are: `step 1200`, or nothing where they are the last ones."""
+    """Return the title that says where values are read: `step 1200`, or "" if they are the last ones."""
     return "" if view.crosshair is None else f"{view.x_axis} {format_x(view.crosshair, view.x_axis)}"
 
 
 def side_legend_width(lines: Sequence[Line], width: int, view: ChartView) -> int:
-    """How many cells beside the plot the legend takes; 0 where it stands inside."""
+    """Return the width of the legend beside the plot, in cells; 0 if the legend is inside the plot."""
     if width < MIN_SIDE_LEGEND_WIDTH or (len(lines) < 2 and view.crosshair is None):
         return 0
     longest = max(text.cell_width(line.group or line.label) for line in lines) if len(lines) > 1 else 16
@@ -119,36 +124,39 @@ def side_legend_width(lines: Sequence[Line], width: int, view: ChartView) -> int
 def draw_legend(
     canvas: Canvas, frame: Frame, entries: Sequence[LegendEntry], title: str, side: int, *, total: int | None = None
 ) -> None:
-    """Beside the plot in `side` cells, or in its emptiest corner; `total` where these are not all entries."""
+    """Draw the legend beside the plot, `side` cells wide, or if 0 in the plot's emptiest corner.
+
+    `total` is the number of lines if `entries` holds only the best of them.
+    """
     rows = frame.height + 1 if side else max(min(frame.height - 2, 5), frame.height // 2 - 1)
-    most = max(1, rows - bool(title))
+    max_entries = max(1, rows - bool(title))
     total = total or len(entries)
-    hidden = total - most + 1 if total > most else 0
-    entries = entries[: most - 1] if hidden else entries
+    hidden = total - max_entries + 1 if total > max_entries else 0
+    entries = entries[: max_entries - 1] if hidden else entries
     values = text.align_decimal_points([entry.value for entry in entries])
-    places = [entry.where for entry in entries]
-    if len(set(places)) == 1 or not side:
-        places = [""] * len(places)
-    where = max(map(len, places), default=0)
+    x_texts = [entry.x for entry in entries]
+    if len(set(x_texts)) == 1 or not side:
+        x_texts = [""] * len(x_texts)
+    x_width = max(map(len, x_texts), default=0)
     value_width = len(values[0]) if values else 0
-    taken = 5 + value_width + (where + 1 if where else 0)
-    room = (side if side else max(14, frame.width * 2 // 3)) - taken
+    fixed_width = 5 + value_width + (x_width + 1 if x_width else 0)
+    available = (side if side else max(14, frame.width * 2 // 3)) - fixed_width
     more = f"and {hidden} more" if hidden else ""
-    widest = max([len(more), len(title) - taken + 4, *(text.cell_width(entry.label) for entry in entries)])
-    label_width = max(3, room if side else min(room, widest))
-    width, height = label_width + taken, len(entries) + bool(hidden) + bool(title)
+    widest = max([len(more), len(title) - fixed_width + 4, *(text.cell_width(entry.label) for entry in entries)])
+    label_width = max(3, available if side else min(available, widest))
+    width, height = label_width + fixed_width, len(entries) + bool(hidden) + bool(title)
     column, row = (canvas.width - width, 0) if side else _emptiest_corner(canvas, frame, width, height)
     if title:
         canvas.put(column, row, text.fit_to_width(f" {title}", width), TEXT)
         row += 1
-    for entry, value, place in zip(entries, values, places, strict=True):
+    for entry, value, x_text in zip(entries, values, x_texts, strict=True):
         ink = TEXT if entry.bright else LABEL
         label = text.fit_to_width(entry.label, label_width)
         canvas.put(column, row, f" {entry.glyph} ", line_ink(entry.slot, BRIGHT if entry.bright else LINE))
         canvas.put(column + 3, row, label, ink, widths=text.cell_widths(label))
         canvas.put(column + 3 + label_width, row, f" {value} ", TEXT if title else ink)
-        if where:
-            canvas.put(column + width - where - 1, row, place.rjust(where), LABEL)
+        if x_width:
+            canvas.put(column + width - x_width - 1, row, x_text.rjust(x_width), LABEL)
         row += 1
     if hidden:
         canvas.put(column, row, text.fit_to_width(f"   {more}", width), LABEL)
@@ -157,4 +165,4 @@ def draw_legend(
 def _emptiest_corner(canvas: Canvas, frame: Frame, width: int, height: int) -> tuple[int, int]:
     right, bottom = max(frame.column, frame.column + frame.width - width), max(0, frame.height - height)
     corners = [(right, 0), (right, bottom), (frame.column, 0), (frame.column, bottom)]
-    return min(corners, key=lambda corner: canvas.drawn(corner[0], corner[1], width, height))
+    return min(corners, key=lambda corner: canvas.count_drawn(corner[0], corner[1], width, height))

@@ -1,6 +1,6 @@
-"""The lines of a chart as one view needs them: smoothed, scaled, measured per dot column, and gathered into groups.
+"""Lines of a chart prepared for a view: smoothed, scaled, measured per dot column, and grouped.
 
-What stays the same between two drawings is kept: moving the highlight or the crosshair measures nothing again.
+Results are cached between drawings: moving the highlight or the crosshair measures no line again.
 """
 
 from __future__ import annotations
@@ -22,45 +22,46 @@ from labbench.charts.view import ChartView, Range, ResolvedDisplay, resolve_disp
 from labbench.records import Status
 
 _MIN_LINES_FOR_OUTLIERS = 5
-"""Fewer lines than this are all seen whole, however far they reach."""
+"""With fewer lines, no line counts as an outlier."""
 _OUTLIER_RATIO = 20.0
-"""Times the height of the middle one."""
+"""A line is an outlier if its height exceeds this multiple of the median height."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A series with its looks."""
+    """A series with its label, colour slot and glyph."""
 
     key: str
     label: str
     series: Series
     slot: int
-    """Which of the theme's series colours."""
+    """Index of the series colour in the theme."""
     glyph: str
-    """Tells the line apart without its colour: at its end, in the legend, in the table."""
+    """Identifies the line without colour: at its end, in the legend and in the table."""
     status: Status = "finished"
     group: str = ""
-    """What it has in common with the other runs of its group, those that differ by their seed."""
+    """Label of its group: the runs that differ only in their seed."""
 
     @property
     def has_diverged(self) -> bool:
-        """It ended with a non-finite value."""
+        """The run ended with a non-finite value."""
         return self.status == "diverged"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedLine:
-    """A line as it is drawn."""
+    """A line smoothed and scaled for drawing."""
 
     curve: Curve
-    """Smoothed, not scaled: what is read off."""
+    """Smoothed values, not scaled, for the legend and the crosshair."""
     line: Extent
-    """Scaled."""
+    """Scaled values."""
     band: Extent | None
-    """The raw values around a smoothed line, scaled."""
+    """Scaled raw values around a smoothed line; None without smoothing."""
     x_range: Range | None
-    """Scaled, as the next; None where nothing can be drawn."""
+    """Scaled; None if nothing can be drawn."""
     y_range: Range | None
+    """Scaled; None if nothing can be drawn."""
 
 
 def _prepare_line(series: Series, smoothing: Smoothing, log: bool, log_x: bool) -> PreparedLine:
@@ -76,8 +77,8 @@ def _prepare_line(series: Series, smoothing: Smoothing, log: bool, log_x: bool) 
 def _scale_extent(extent: Extent, log: bool, log_x: bool) -> Extent:
     x, low, middle, high = extent
     if log_x:
-        kept = x > 0
-        x, low, middle, high = np.log10(x[kept]), low[kept], middle[kept], high[kept]
+        positive = x > 0
+        x, low, middle, high = np.log10(x[positive]), low[positive], middle[positive], high[positive]
     elif len(x) and max(-x[0], x[-1]) > MAX_AXIS_VALUE:
         x = np.clip(x, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
     if low is high:
@@ -88,42 +89,44 @@ def _scale_extent(extent: Extent, log: bool, log_x: bool) -> Extent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineGroup:
-    """Runs that differ by their seed alone."""
+    """Runs that differ only in their seed."""
 
     label: str
     slot: int
     glyph: str
     rows: NDArray[np.int64]
-    """Which of the lines belong to it."""
+    """Indices of its lines, shape (members,)."""
 
 
 class PreparedLines:
-    """All lines of a chart under one way of smoothing and scaling."""
+    """All lines of a chart under one smoothing and scaling."""
 
-    def __init__(self, lines: Sequence[Line], drawn: Sequence[PreparedLine]) -> None:
-        self.lines, self.drawn = lines, drawn
+    def __init__(self, lines: Sequence[Line], prepared: Sequence[PreparedLine]) -> None:
+        self.lines, self.prepared = lines, prepared
         self._inlier_rows: list[int] | None = None
-        self._measured: dict[tuple[bool, float, float, int], ColumnSpans] = {}
+        self._spans_by_key: dict[tuple[bool, float, float, int], ColumnSpans] = {}
 
     def x_range(self) -> Range | None:
-        """Of all lines, scaled."""
-        return _union([drawn.x_range for drawn in self.drawn])
+        """Return the scaled x range of all lines."""
+        return _union([line.x_range for line in self.prepared])
 
     def y_range(self) -> Range | None:
-        """Of all lines, scaled, leaving out those that blew up: they would flatten the others."""
-        return _union([self.drawn[row].y_range for row in self.inlier_rows()])
+        """Return the scaled y range of all lines but diverged runs and outliers, which would flatten the others."""
+        return _union([self.prepared[row].y_range for row in self.inlier_rows()])
 
     def inlier_rows(self) -> list[int]:
-        """The lines that did not blow up; all, where all did."""
+        """Return the indices of the lines that neither diverged nor are outliers; all if no line is left."""
         if self._inlier_rows is None:
-            rows = [row for row, line in enumerate(self.lines) if not line.has_diverged and self.drawn[row].y_range]
+            rows = [row for row, line in enumerate(self.lines) if not line.has_diverged and self.prepared[row].y_range]
             self._inlier_rows = self._without_outliers(rows) or list(range(len(self.lines)))
         return self._inlier_rows
 
     def _without_outliers(self, rows: list[int]) -> list[int]:
-        """Those that do not reach many times as far as half of them: a few such would flatten the others."""
-        ranges = (self.drawn[row].y_range or (0.0, 0.0) for row in rows)
-        quarters = np.array([(high - low) / 4 for low, high in ranges])  # a median adds two: their sum is finite
+        """Return the rows whose height is at most `_OUTLIER_RATIO` times the median height."""
+        ranges = (self.prepared[row].y_range or (0.0, 0.0) for row in rows)
+        quarters = np.array(
+            [(high - low) / 4 for low, high in ranges]
+        )  # quarters, so that the sum of two in a median is finite
         if len(rows) < _MIN_LINES_FOR_OUTLIERS:
             return rows
         median = np.median(quarters)
@@ -131,22 +134,22 @@ class PreparedLines:
         return [row for row, is_far in zip(rows, far, strict=True) if not is_far] if median > 0 else rows
 
     def count_outliers(self) -> int:
-        """How many lines reach beyond what the y axis shows by itself, though they did not end so."""
-        steady = set(self.inlier_rows())
-        return sum(row not in steady and not line.has_diverged for row, line in enumerate(self.lines))
+        """Return the number of lines beyond the automatic y range, diverged runs excepted."""
+        inliers = set(self.inlier_rows())
+        return sum(row not in inliers and not line.has_diverged for row, line in enumerate(self.lines))
 
     def spans(self, left: float, right: float, columns: int, *, bands: bool = False) -> ColumnSpans:
-        """How far the lines, or the raw bands around them, reach in each dot column."""
+        """Return the vertical extent of each line, or of its raw band, in each dot column."""
         key = (bands, left, right, columns)
-        if key not in self._measured:
-            for stale in [kept for kept in self._measured if kept[0] == bands]:  # megabytes where there are many lines
-                del self._measured[stale]
-            extents = [(drawn.band or drawn.line) if bands else drawn.line for drawn in self.drawn]
-            self._measured[key] = measure_all_spans(extents, left, right, columns)
-        return self._measured[key]
+        if key not in self._spans_by_key:
+            for stale in [cached for cached in self._spans_by_key if cached[0] == bands]:  # megabytes with many lines
+                del self._spans_by_key[stale]
+            extents = [(line.band or line.line) if bands else line.line for line in self.prepared]
+            self._spans_by_key[key] = measure_all_spans(extents, left, right, columns)
+        return self._spans_by_key[key]
 
     def groups(self) -> list[LineGroup]:
-        """The groups of the lines, in the order of their first ones."""
+        """Return the groups of the lines, in the order of their first lines."""
         rows: dict[str, list[int]] = {}
         for row, line in enumerate(self.lines):
             rows.setdefault(line.group or line.label, []).append(row)
@@ -157,37 +160,39 @@ class PreparedLines:
         ]
 
     def display(self, view: ChartView) -> ResolvedDisplay:
-        """What is drawn of so many lines."""
+        """Return what the view draws: lines, groups or density."""
         return resolve_display(view.display, len(self.lines), len({line.group or line.label for line in self.lines}))
 
 
 def _union(ranges: Sequence[Range | None]) -> Range | None:
-    known = [found for found in ranges if found is not None]
-    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+    present = [extent for extent in ranges if extent is not None]
+    return (min(low for low, _ in present), max(high for _, high in present)) if present else None
 
 
 class LineCache:
-    """Makes `PreparedLines`, and keeps what the next ones can use again."""
+    """Cache of prepared lines, by series, smoothing and scaling."""
 
     def __init__(self) -> None:
-        self._drawn: dict[tuple[Series, str, bool, bool], PreparedLine] = {}
+        self._prepared_by_key: dict[tuple[Series, str, bool, bool], PreparedLine] = {}
         self._last: tuple[tuple[object, ...], PreparedLines] | None = None
 
     def prepare(self, lines: Sequence[Line], view: ChartView) -> PreparedLines:
-        """The lines as this view needs them."""
+        """Return the lines prepared for a view. Raises ValueError if its smoothing cannot be parsed."""
         scaling = (view.smoothing, view.log, view.log_x)
         key = (tuple(lines), scaling)
         if self._last is None or self._last[0] != key:
             smoothing = parse_smoothing(view.smoothing)
             keys = [(line.series, *scaling) for line in lines]
-            drawn = [self._drawn.get(key) or _prepare_line(key[0], smoothing, view.log, view.log_x) for key in keys]
-            self._drawn = dict(zip(keys, drawn, strict=True))
-            self._last = (key, PreparedLines(lines, drawn))
+            prepared = [
+                self._prepared_by_key.get(key) or _prepare_line(key[0], smoothing, view.log, view.log_x) for key in keys
+            ]
+            self._prepared_by_key = dict(zip(keys, prepared, strict=True))
+            self._last = (key, PreparedLines(lines, prepared))
         return self._last[1]
 
 
 def nearest_index(curve: Curve, x: float) -> int | None:
-    """The point of a curve that is nearest to x and has a value; None outside the curve."""
+    """Return the index of the finite point nearest to x; None outside the curve. Curve arrays have shape (N,)."""
     xs, ys = curve
     if not len(xs) or not xs[0] <= x <= xs[-1]:
         return None
@@ -197,18 +202,18 @@ def nearest_index(curve: Curve, x: float) -> int | None:
 
 
 def last_finite_index(values: Floats) -> int | None:
-    """Where the last finite value is."""
+    """Return the index of the last finite value of an array of shape (N,), or None."""
     if len(values) and math.isfinite(values[-1]):
         return len(values) - 1
-    for end in range(len(values), 0, -64):  # nearly always in the first look
-        found = np.flatnonzero(np.isfinite(values[max(0, end - 64) : end]))
-        if len(found):
-            return max(0, end - 64) + int(found[-1])
+    for end in range(len(values), 0, -64):  # nearly always found in the first block
+        finite = np.flatnonzero(np.isfinite(values[max(0, end - 64) : end]))
+        if len(finite):
+            return max(0, end - 64) + int(finite[-1])
     return None
 
 
 def best_point(series: Series, goal: str) -> tuple[float, float] | None:
-    """(x, y) of the best finite value."""
+    """Return the (x, y) of the best finite value for the goal `min` or `max`; None without a finite value."""
     values = series.y if series.buckets is None else series.buckets.low if goal == "min" else series.buckets.high
     finite = np.flatnonzero(np.isfinite(values))
     if not len(finite):

@@ -1,7 +1,7 @@
-"""Static curves for `labbench plot`: the one place that calls plotext.
+"""Static charts of `labbench plot`; the only module that imports plotext.
 
-plotext aborts the whole process on a NaN and cannot hold long series: curves arrive here thinned and split at what is
-not finite. Its own logarithmic axis misplaces ticks, so the values are logarithms already and the ticks are ours.
+plotext aborts the whole process on a NaN and is slow with long series: curves are split at non-finite values and
+thinned first. Its logarithmic axis misplaces ticks: values are passed as logarithms, with ticks from `charts.ticks`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from labbench.charts.ticks import MIN_AXIS_EXTENT, Ticks, clamp, linear_ticks, l
 from labbench.text import clean, fit_to_width
 
 MAX_POINTS = 300
-"""At most so many points a curve: beyond that plotext only gets slower."""
+"""Maximum points per curve; more only slow plotext down."""
 
 _MAX_VALUE = 1e300
-"""What is beyond is drawn there: plotext multiplies before it divides."""
+"""Larger values are clipped: plotext multiplies before it divides, which would overflow."""
 
 MAX_LEGEND_ENTRIES = 10
-"""Curves that are named; more names would hide the curves."""
+"""Maximum named curves; more names would hide the curves."""
 
 MAX_LEGEND_CELLS = 40
 COLOURS = (33, 208, 35, 170, 178, 39, 203, 107, 99, 244)
@@ -33,7 +33,7 @@ LETTER_MARKERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, slots=True)
 class NamedSeries:
-    """A named series: `x` ascending, `y` alongside, any float."""
+    """A named series: x ascending and y of any float, both of shape (N,)."""
 
     name: str
     x: Floats
@@ -51,10 +51,10 @@ def draw_curves(
     falling: bool = True,
     colour: bool = True,
 ) -> str:
-    """The curves as `rows` lines of `columns` cells; values that are not positive have no place on a log axis.
+    """Return a chart of the curves as `rows` lines of `columns` cells.
 
-    `falling` curves leave room for the legend in the upper right corner, others in the lower. Without colour each
-    curve is drawn in a letter of its own.
+    On a log axis, values that are not positive are gaps. The legend is in the upper right corner for `falling`
+    curves, else in the lower right. Without colour, each curve is drawn with its own letter.
     """
     pieces = [(index, x, y) for index, curve in enumerate(curves) for x, y in _drawable_pieces(curve, log=log)]
     x_range = value_range([x for _, x, _ in pieces])
@@ -86,30 +86,30 @@ def draw_curves(
 
 
 def _drawable_pieces(curve: NamedSeries, *, log: bool) -> list[tuple[Floats, Floats]]:
-    """What can be drawn of a curve, in about POINTS points at most."""
+    """Return the finite pieces of a curve, thinned to about `MAX_POINTS` points in all."""
     x, y = np.clip(curve.x, -_MAX_VALUE, _MAX_VALUE), curve.y
     if log:
         with np.errstate(divide="ignore", invalid="ignore"):
             y = np.log10(y)
     pieces = [(along, np.clip(piece, -_MAX_VALUE, _MAX_VALUE)) for along, piece in split_at_gaps(x, y)]
-    each = max(4, MAX_POINTS // max(1, len(pieces)))
-    return [thin(x, y, each) for x, y in pieces]
+    points_per_piece = max(4, MAX_POINTS // max(1, len(pieces)))
+    return [thin(x, y, points_per_piece) for x, y in pieces]
 
 
 def _widen_range(extent: tuple[float, float]) -> tuple[float, float]:
-    """The range itself, or one around what is hardly more than a single value."""
+    """Return the range, widened if it is hardly more than a single value."""
     low, high = extent
     size = max(abs(low), abs(high))
     if high - low > max(MIN_AXIS_EXTENT, 1e-13 * size):
         return extent
-    around = 0.5 * size if size > MIN_AXIS_EXTENT else 0.5
-    return low - around, high + around
+    margin = 0.5 * size if size > MIN_AXIS_EXTENT else 0.5
+    return low - margin, high + margin
 
 
-def _log_scaled_ticks(extent: tuple[float, float], most: int) -> Ticks:
-    """Round values as labels, at their logarithms."""
+def _log_scaled_ticks(extent: tuple[float, float], max_ticks: int) -> Ticks:
+    """Return ticks at the logarithms of round values, labelled with the values."""
     low, high = (10.0 ** clamp(border, -300.0, 307.0) for border in extent)
-    ticks = log_ticks(low, high, max(2, most))
+    ticks = log_ticks(low, high, max(2, max_ticks))
     return Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
 
 

@@ -1,7 +1,7 @@
-"""Many curves measured at once against the dot columns of a chart: the cost is one pass over all points.
+"""Vertical extents of many curves in the dot columns of a chart, in one pass over all points.
 
-Curves are laid end to end. Each point falls into a column of its curve; an exact vertical extent per column is the
-reduction of its points, and of the line's value at the column's borders.
+Curves are concatenated, and each point is assigned to a column of its curve. The exact extent of a curve in a column
+is the minimum and maximum over its points and over the line's values at the column's edges.
 """
 
 from __future__ import annotations
@@ -15,30 +15,29 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Extent: TypeAlias = tuple[Floats, Floats, Floats, Floats]
-"""(x, low, middle, high), one length, x non-decreasing: a line through `middle` that reaches from `low` to `high`."""
-
+"""(x, low, middle, high), each of shape (N,), x non-decreasing: a line through `middle` with a `low`-`high` band."""
 
 _CURVES_PER_BATCH = 32
-"""Curves measured at once."""
+"""Curves measured at once, so that their arrays fit into the CPU cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedCurves:
-    """Curves laid end to end: (points,) each, and where each curve starts, the end of the last one behind."""
+    """Concatenated curves, arrays of shape (points of all curves,)."""
 
     x: Floats
     low: Floats
     middle: Floats
     high: Floats
     starts: NDArray[np.int64]
-    """(curves + 1,)."""
+    """Index of the first point of each curve, then the total number of points, shape (curves + 1,)."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
 
 def pack_curves(curves: Sequence[Extent]) -> PackedCurves:
-    """Lay curves end to end; what is not finite becomes a gap."""
+    """Concatenate curves; infinities become NaN (gaps)."""
     starts = np.cumsum([0, *(len(x) for x, _, _, _ in curves)])
     if not curves:
         nothing = np.empty(0)
@@ -57,17 +56,18 @@ def _gaps_as_nan(values: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpans:
-    """How far each curve reaches in each of the columns, NaN where it is not."""
+    """Vertical extent of each curve in each column; NaN where the curve is absent."""
 
     low: Floats
-    """(curves, columns), as `high`."""
+    """Lowest values, shape (curves, columns)."""
     high: Floats
+    """Highest values, shape (curves, columns)."""
     edges: Floats
-    """(curves, columns + 1): the curves' values at the columns' borders."""
+    """Values at the column edges, shape (curves, columns + 1)."""
 
 
 def measure_all_spans(curves: Sequence[Extent], left: float, right: float, columns: int) -> ColumnSpans:
-    """The extents of all curves, some at a time: these fit into the CPU's cache, and no copy of all is made."""
+    """Measure all curves in batches, which fit into the CPU cache and avoid a copy of all points."""
     parts = [
         measure_spans(pack_curves(curves[start : start + _CURVES_PER_BATCH]), left, right, columns)
         for start in range(0, max(1, len(curves)), _CURVES_PER_BATCH)
@@ -75,52 +75,53 @@ def measure_all_spans(curves: Sequence[Extent], left: float, right: float, colum
     if len(parts) == 1:
         return parts[0]
     low, high, edges = (
-        np.concatenate(some) for some in zip(*((part.low, part.high, part.edges) for part in parts), strict=True)
+        np.concatenate(parts_of_array)
+        for parts_of_array in zip(*((part.low, part.high, part.edges) for part in parts), strict=True)
     )
     return ColumnSpans(low, high, edges)
 
 
 def measure_spans(curves: PackedCurves, left: float, right: float, columns: int) -> ColumnSpans:
-    """The extent of every curve in equal columns of [left, right].
+    """Return the extent of every curve in `columns` equal columns of [left, right].
 
-    Exact for the line through the points: between two points, its value at the columns' borders counts too.
+    The extent is exact for the line through the points: its interpolated values at column edges count too.
     """
     counts, first = _count_points(curves, left, right, columns)
     edges = _values_at_edges(curves, np.linspace(left, right, columns + 1), first)
     low, high = np.fmin(edges[:, :-1], edges[:, 1:]), np.fmax(edges[:, :-1], edges[:, 1:])
-    held = np.nonzero(counts)
-    if len(held[0]):
-        # from the first point of each column to the first behind it; what lies between two columns is dropped
-        parts = np.stack([first[:, :-1][held], first[:, 1:][held]], axis=1).ravel()
+    occupied = np.nonzero(counts)
+    if len(occupied[0]):
+        # reduce from the first point of a column to the first point after it; [::2] drops the parts in between
+        parts = np.stack([first[:, :-1][occupied], first[:, 1:][occupied]], axis=1).ravel()
         lowest = np.fmin.reduceat(np.append(curves.low, np.nan), parts)[::2]
         highest = np.fmax.reduceat(np.append(curves.high, np.nan), parts)[::2]
-        low[held], high[held] = np.fmin(low[held], lowest), np.fmax(high[held], highest)
+        low[occupied], high[occupied] = np.fmin(low[occupied], lowest), np.fmax(high[occupied], highest)
     return ColumnSpans(low, high, edges)
 
 
 def _count_points(
     curves: PackedCurves, left: float, right: float, columns: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(curves, columns) points in each column, (curves, columns + 1) the first point at or behind each border."""
-    width = columns + 2  # one more on either side, for what is outside
-    with np.errstate(over="ignore"):  # infinitely far outside is outside
-        place = (curves.x - left) * (columns / (right - left)) + 1
-    np.clip(place, 0, columns + 1, out=place)
-    place[curves.x == right] = columns  # a point on the right border belongs to the last column
-    place = place.astype(np.int64)
-    place += np.repeat(np.arange(len(curves)) * width, np.diff(curves.starts))
-    counts = np.bincount(place, minlength=len(curves) * width).reshape(len(curves), width)
+    """Return points per column, (curves, columns), and the first point at or after each edge, (curves, columns + 1)."""
+    width = columns + 2  # one more on either side, for points outside
+    with np.errstate(over="ignore"):  # infinity is outside too
+        column = (curves.x - left) * (columns / (right - left)) + 1
+    np.clip(column, 0, columns + 1, out=column)
+    column[curves.x == right] = columns  # a point on the right edge belongs to the last column
+    column = column.astype(np.int64)
+    column += np.repeat(np.arange(len(curves)) * width, np.diff(curves.starts))
+    counts = np.bincount(column, minlength=len(curves) * width).reshape(len(curves), width)
     first = curves.starts[:-1, None] + np.cumsum(counts[:, :-1], axis=1)
     return counts[:, 1:-1], first
 
 
 def _values_at_edges(curves: PackedCurves, edges: Floats, first: NDArray[np.int64]) -> Floats:
-    """The curves' values at each border, NaN before the first point, behind the last, and in gaps."""
-    found = np.full(first.shape, np.nan)
+    """Return each curve's value at each edge, (curves, columns + 1); NaN outside its points and in gaps."""
+    values = np.full(first.shape, np.nan)
     inside = np.nonzero((first > curves.starts[:-1, None]) & (first < curves.starts[1:, None]))
-    behind = first[inside]
-    before = behind - 1
+    after = first[inside]
+    before = after - 1
     x, y = curves.x, curves.middle
-    share = (edges[inside[1]] - x[before]) / (x[behind] - x[before])
-    found[inside] = y[before] + (y[behind] - y[before]) * share
-    return found
+    fraction = (edges[inside[1]] - x[before]) / (x[after] - x[before])
+    values[inside] = y[before] + (y[after] - y[before]) * fraction
+    return values

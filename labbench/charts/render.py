@@ -1,7 +1,7 @@
-"""A chart as rows of (text, ink): lines over their dim raw bands, groups, or density; marks, axes, legend, crosshair.
+"""Rendering of a chart as rows of (text, ink): lines, groups or density, with marks, axes, legend and crosshair.
 
-Numbers and numpy only; the `Chart` widget turns inks into the theme's colours. The drawing is kept, so that moving the
-crosshair costs a copy of it and the legend.
+Independent of Textual; the `Chart` widget maps inks to the theme's colours. The drawing is cached without crosshair
+and legend, so that moving the crosshair costs a copy of the canvas and a new legend.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from labbench.charts.ticks import clamp
 from labbench.charts.view import ChartView, Range
 
 _STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "lost"})
-"""How a run ended, where its end on the chart tells it."""
+"""Statuses whose glyph replaces the series glyph at the end of a line."""
 _GLYPH_SPACING_DOTS = 18
-"""Dot columns between two glyphs of a line that carries them along."""
+"""Dot columns between two glyphs along a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """What is under the crosshair and the legend."""
+    """Cached drawing without crosshair and legend."""
 
     canvas: Canvas
     frame: Frame
     lines: PreparedLines
     groups: tuple[Sequence[LineGroup], Bands] | None
     side: int
+    """Width of the legend beside the plot, in cells; 0 if it is inside."""
 
 
 class ChartRenderer:
-    """Draws lines into rows of text, and remembers what the next drawing can use again."""
+    """Renderer of one chart, with a cache between drawings."""
 
     def __init__(self) -> None:
         self._line_cache = LineCache()
@@ -57,11 +58,11 @@ class ChartRenderer:
 
     @property
     def frame(self) -> Frame | None:
-        """Where the last drawing has its plot; None where there was nothing to draw."""
+        """The frame of the last drawing; None if there was nothing to draw."""
         return self._drawing[1].frame if self._drawing and isinstance(self._drawing[1], _Drawing) else None
 
     def draw(self, lines: Sequence[Line], view: ChartView, width: int, height: int) -> list[list[InkRun]]:
-        """The chart in `height` rows of `width` cells; lines are drawn in their order, the highlighted one last."""
+        """Return the chart as `height` rows of `width` cells; lines are drawn in order, the highlighted one last."""
         side = side_legend_width(lines, width, view)
         key = (tuple(lines), view.without_cursor, width, height, side)
         if self._drawing is None or self._drawing[0] != key:
@@ -77,15 +78,17 @@ class ChartRenderer:
         _draw_crosshair(canvas, drawing.frame, view)
         return canvas.lines()
 
-    def _draw(self, chosen: Sequence[Line], view: ChartView, width: int, height: int, side: int) -> _Drawing | str:
+    def _draw(
+        self, lines_in_order: Sequence[Line], view: ChartView, width: int, height: int, side: int
+    ) -> _Drawing | str:
         if width < MIN_WIDTH or height < MIN_HEIGHT:
             return "too small"
-        lines = self._line_cache.prepare(chosen, view)
-        # what is in the window decides the width of the labels: the last drawing's is nearly always right
+        lines = self._line_cache.prepare(lines_in_order, view)
+        # the label width depends on the y range in the window: the width of the last drawing is nearly always right
         last = self.frame
         ranges = _axis_ranges(lines, view, 2 * (last.width if last is not None else width - side))
         if ranges is None:
-            return _empty_message(chosen, view)
+            return _empty_message(lines_in_order, view)
         canvas = Canvas(width, height)
         frame, y_ticks = make_frame(width - side, height, *ranges, view)
         display = lines.display(view)
@@ -97,14 +100,14 @@ class ChartRenderer:
         else:
             _draw_lines(canvas, frame, lines, view)
         draw_axes(canvas, frame, y_ticks, view)
-        if view.height is None and (far := lines.count_outliers()):
-            canvas.put(frame.column + 1, 0, f"↑ {far} reach{'es' * (far == 1)} further", LABEL)
+        if view.height is None and (outliers := lines.count_outliers()):
+            canvas.put(frame.column + 1, 0, f"↑ {outliers} reach{'es' * (outliers == 1)} further", LABEL)
         _draw_marks(canvas, frame, lines, view, ends=display == "runs")
         return _Drawing(canvas, frame, lines, groups, side)
 
 
 def _axis_ranges(lines: PreparedLines, view: ChartView, columns: int) -> tuple[Range, Range] | None:
-    """(x, y) that the borders stand for, scaled; None where nothing can be drawn."""
+    """Return the scaled (x range, y range) of the plot; None if nothing can be drawn."""
     whole = lines.x_range()
     y_range = lines.y_range()
     if whole is None or y_range is None:
@@ -113,10 +116,10 @@ def _axis_ranges(lines: PreparedLines, view: ChartView, columns: int) -> tuple[R
     if view.window is not None:
         borders = [scale_value(x, view.log_x) for x in view.window]
         left, right = (side if border is None else border for border, side in zip(borders, whole, strict=True))
-        left, right = axis_range(left, right, view.log_x, air=0.0)
+        left, right = axis_range(left, right, view.log_x, padding=0.0)
         spans = lines.spans(left, right, columns)
-        steady = lines.inlier_rows()
-        low, high = spans.low[steady], spans.high[steady]
+        inliers = lines.inlier_rows()
+        low, high = spans.low[inliers], spans.high[inliers]
         if np.isfinite(low).any():
             y_range = float(np.nanmin(low)), float(np.nanmax(high))
     elif not view.log_x and view.x_axis != "clock" and 0 < left <= 0.1 * right:
@@ -140,7 +143,7 @@ def _line_spans(lines: PreparedLines, frame: Frame, *, bands: bool = False) -> C
 
 
 def _draw_lines(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
-    """All raw bands first, dim, then the lines over them, the highlighted one last."""
+    """Draw all raw bands first, dim, then the lines over them, the highlighted one last."""
     spans = _line_spans(lines, frame)
     order = sorted(range(len(lines.lines)), key=lambda row: lines.lines[row].key == view.highlighted)
     tops, bottoms = [spans.high[order]], [spans.low[order]]
@@ -153,8 +156,8 @@ def _draw_lines(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
     _draw_layers(canvas, frame, np.concatenate(tops), np.concatenate(bottoms), inks)
     if view.glyphs:
         middle = (spans.low + spans.high) / 2
-        looks = [(line.glyph, line_ink(line.slot, LINE)) for line in lines.lines]
-        _draw_glyphs(canvas, frame, middle, looks)
+        glyphs = [(line.glyph, line_ink(line.slot, LINE)) for line in lines.lines]
+        _draw_glyphs(canvas, frame, middle, glyphs)
 
 
 def _draw_layers(canvas: Canvas, frame: Frame, high: Floats, low: Floats, inks: Sequence[int]) -> None:
@@ -162,10 +165,10 @@ def _draw_layers(canvas: Canvas, frame: Frame, high: Floats, low: Floats, inks: 
     canvas.draw(tops, bottoms, np.array(inks, dtype=np.int32), left=frame.column, rows=frame.height)
 
 
-def _draw_glyphs(canvas: Canvas, frame: Frame, middle: Floats, looks: Sequence[tuple[str, int]]) -> None:
-    """Each line's glyph here and there along it, at places of its own."""
+def _draw_glyphs(canvas: Canvas, frame: Frame, middle: Floats, glyphs: Sequence[tuple[str, int]]) -> None:
+    """Draw each line's glyph at intervals along it, with a different offset per line."""
     rows = frame.dot_rows(middle)
-    for index, (glyph, ink) in enumerate(looks):
+    for index, (glyph, ink) in enumerate(glyphs):
         for column in range((3 + 5 * index) % _GLYPH_SPACING_DOTS, rows.shape[1], _GLYPH_SPACING_DOTS):
             if 0 <= rows[index, column] < 4 * frame.height:
                 canvas.put(frame.column + column // 2, int(rows[index, column]) // 4, glyph, ink)
@@ -178,7 +181,7 @@ def _line_style(line: Line, lines: PreparedLines, view: ChartView) -> int:
 def _draw_groups(
     canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView
 ) -> tuple[Sequence[LineGroup], Bands]:
-    """Each group's band, then the means over them, then the highlighted run by itself."""
+    """Draw each group's band, then the means over the bands, then the highlighted run."""
     groups = lines.groups()
     owner = np.empty(len(lines.lines), dtype=np.int64)
     for index, group in enumerate(groups):
@@ -203,7 +206,7 @@ def _draw_groups(
 
 
 def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
-    """Low, mean and high as the y axis places them; a band that reaches below 0 reaches below a logarithmic one."""
+    """Return low, mean and high scaled for the y axis; on a logarithmic axis a low <= 0 lies below the plot."""
     if not frame.log_y:
         return bands.low, bands.mean, bands.high
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -213,19 +216,19 @@ def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
 
 
 def _draw_density(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> None:
-    """Each dot as bright as many lines cover it, by logarithm, then the highlighted run by itself."""
+    """Draw each dot in the ink of the number of lines that cover it (log scale), then the highlighted run."""
     spans = _line_spans(lines, frame)
     rows, columns = 4 * frame.height, 2 * frame.width
     with np.errstate(invalid="ignore"):
         top, bottom = np.rint(frame.dot_rows(spans.high)), np.rint(frame.dot_rows(spans.low))
         line, column = np.nonzero((bottom >= 0) & (top < rows))
     first = np.clip(top[line, column], 0, rows - 1).astype(np.int64)
-    behind = np.clip(bottom[line, column], 0, rows - 1).astype(np.int64) + 1
+    after = np.clip(bottom[line, column], 0, rows - 1).astype(np.int64) + 1
     size = (rows + 1) * columns
-    turns = np.bincount(first * columns + column, minlength=size) - np.bincount(
-        behind * columns + column, minlength=size
+    changes = np.bincount(first * columns + column, minlength=size) - np.bincount(
+        after * columns + column, minlength=size
     )
-    counts = np.cumsum(turns.reshape(rows + 1, columns), axis=0)[:-1]
+    counts = np.cumsum(changes.reshape(rows + 1, columns), axis=0)[:-1]
     canvas.shade(counts, DENSITY, left=frame.column)
     _draw_highlighted(canvas, frame, lines, view, spans)
 
@@ -237,18 +240,18 @@ def _draw_highlighted(canvas: Canvas, frame: Frame, lines: PreparedLines, view: 
 
 
 def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, *, ends: bool) -> None:
-    """Each line's glyph where it ends, or how it ended, and ★ at the best value of the highlighted one."""
-    for line, drawn in zip(lines.lines, lines.drawn, strict=True):
+    """Draw a glyph at the end of each line (its series or its status), and ★ at the highlighted line's best value."""
+    for line, prepared in zip(lines.lines, lines.prepared, strict=True):
         highlighted = line.key == view.highlighted
         if not ends and not highlighted:
             continue
-        x, _, scaled, _ = drawn.line
+        x, _, scaled, _ = prepared.line
         ink = line_ink(line.slot, _line_style(line, lines, view))
         best = best_point(line.series, view.goal) if highlighted else None
         if best is not None:
-            place = min(int(np.searchsorted(x, scale_value(best[0], view.log_x) or 0.0)), len(x) - 1)
-            if np.isfinite(scaled[place]) and frame.contains_x(float(x[place])):
-                canvas.put(*frame.cell(float(x[place]), float(scaled[place])), "★", BEST)
+            index = min(int(np.searchsorted(x, scale_value(best[0], view.log_x) or 0.0)), len(x) - 1)
+            if np.isfinite(scaled[index]) and frame.contains_x(float(x[index])):
+                canvas.put(*frame.cell(float(x[index]), float(scaled[index])), "★", BEST)
         last = last_finite_index(scaled)
         if last is not None and frame.contains_x(float(x[last])):
             glyph = STATUS_GLYPHS[line.status].glyph if line.status in _STATUSES_WITH_END_GLYPH else line.glyph
@@ -258,13 +261,13 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
 def _legend_entries(drawing: _Drawing, view: ChartView) -> list[LegendEntry]:
     if drawing.groups is None:
         return line_entries(drawing.lines, view, drawing.canvas.height)
-    frame, place = drawing.frame, None
+    frame, index = drawing.frame, None
     if view.crosshair is not None:
         scaled = scale_value(view.crosshair, view.log_x)
         if scaled is not None:
-            share = clamp((scaled - frame.left) / (frame.right - frame.left), 0.0, 1.0)
-            place = round(share * 2 * frame.width)
-    return group_entries(*drawing.groups, place, view)
+            fraction = clamp((scaled - frame.left) / (frame.right - frame.left), 0.0, 1.0)
+            index = round(fraction * 2 * frame.width)
+    return group_entries(*drawing.groups, index, view)
 
 
 def _draw_crosshair(canvas: Canvas, frame: Frame, view: ChartView) -> None:

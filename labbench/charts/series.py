@@ -1,7 +1,8 @@
-"""The arithmetic of curves: series, decimation, joins and ranges. Numbers in, numbers out.
+"""Series and their arithmetic: decimation, joins and ranges.
 
-A curve is two arrays of one length: x, non-decreasing, and y, in which NaN and infinities are gaps no line crosses.
-Drawing costs screen columns, not points: `spans` reduces a curve to the exact vertical extent in each column.
+A curve is two float64 arrays of shape (N,): x, non-decreasing, and y, in which NaN and infinities are gaps that no
+line crosses. The cost of drawing depends on screen columns, not on points: `column_spans` reduces a curve to its
+exact vertical extent in each column.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from labbench.charts.smoothing_spec import Smoothing
 
 Floats: TypeAlias = NDArray[np.float64]
 Curve: TypeAlias = tuple[Floats, Floats]
-"""(x, y), one length."""
+"""(x, y), each of shape (N,)."""
 
 
 # Decimation
@@ -28,17 +29,17 @@ Curve: TypeAlias = tuple[Floats, Floats]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """A metric of a run over some axis: points, or buckets of neighbouring points where it is long.
+    """A metric of a run over an x axis: points, or buckets of neighbouring points if the series is long.
 
-    Arrays of one length; `x` is non-decreasing, NaN in `y` is a gap. What has changed is a new `Series`.
+    Arrays of shape (N,); `x` is non-decreasing, NaN in `y` is a gap. Immutable: a changed series is a new object.
     """
 
     x: Floats
-    """Of the point, or where the bucket begins."""
+    """x of each point, or of the start of each bucket."""
     y: Floats
-    """The value, or the mean of the bucket's finite ones."""
+    """Value of each point, or mean of the finite values of each bucket."""
     buckets: Buckets | None = None
-    """None where every point is there."""
+    """None if the series holds every point."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -46,20 +47,20 @@ class Series:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Buckets:
-    """What is known of buckets beside their means."""
+    """Extents and counts of the buckets of a series, arrays of shape (N,)."""
 
     end: Floats
-    """Where the bucket ends on the axis."""
+    """x of the end of each bucket."""
     low: Floats
     high: Floats
     n: NDArray[np.int64]
-    """Points in it."""
+    """Number of points in each bucket."""
     first_step: NDArray[np.int64]
     last_step: NDArray[np.int64]
 
 
 def smooth_series(series: Series, smoothing: Smoothing) -> Curve:
-    """The smoothed line through a series, over the whole of it."""
+    """Return the smoothed (x, y) curve of a whole series."""
     buckets = series.buckets
     if buckets is None:
         return series.x, smooth(series.y, smoothing)
@@ -68,7 +69,10 @@ def smooth_series(series: Series, smoothing: Smoothing) -> Curve:
 
 
 def envelope(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
-    """(x, low, middle, high) of the series as it is: a bucket reaches from its lowest to its highest value, exactly."""
+    """Return the raw (x, low, middle, high) of a series, each of shape (N,), or (2 N,) for N buckets.
+
+    A bucket extends from its start to its end, exactly from its lowest to its highest value.
+    """
     if series.buckets is None:
         return series.x, series.y, series.y, series.y
     ends = np.stack([series.x, series.buckets.end], axis=1).ravel()
@@ -77,19 +81,23 @@ def envelope(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
 
 
 def column_spans(x: Floats, y: Floats, left: float, right: float, columns: int) -> Curve:
-    """(low, high), each (columns,): how far the curve reaches in each column of [left, right]; NaN where it is not."""
-    found = measure_spans(pack_curves([(x, y, y, y)]), left, right, columns)
-    return found.low[0], found.high[0]
+    """Return the (low, high) of a curve in each column of [left, right], each of shape (columns,).
+
+    x, y: (N,). NaN in columns without the curve.
+    """
+    spans = measure_spans(pack_curves([(x, y, y, y)]), left, right, columns)
+    return spans.low[0], spans.high[0]
 
 
 def gaps_as_nan(values: Floats) -> Floats:
+    """Return the values with infinities replaced by NaN, shape (N,)."""
     return np.where(np.isinf(values), np.nan, values)
 
 
 def thin(x: Floats, y: Floats, points: int) -> Curve:
-    """The curve in at most `points` of its own points (at least 4): the ends, and the extremes of equal parts between.
+    """Return at most `points` (at least 4) of a curve's points: the ends and the extremes of equal parts.
 
-    For curves without gaps: see `split_at_gaps`.
+    x, y: (N,), without gaps (see `split_at_gaps`).
     """
     if len(x) <= points:
         return x, y
@@ -97,40 +105,43 @@ def thin(x: Floats, y: Floats, points: int) -> Curve:
     size = -(-len(y) // parts)
     padded = np.concatenate([y, np.full(parts * size - len(y), y[-1])]).reshape(parts, size)
     offsets = np.arange(parts) * size
-    kept = np.concatenate([[0, len(y) - 1], offsets + padded.argmin(axis=1), offsets + padded.argmax(axis=1)])
-    kept = np.unique(np.minimum(kept, len(y) - 1))
-    return x[kept], y[kept]
+    indices = np.concatenate([[0, len(y) - 1], offsets + padded.argmin(axis=1), offsets + padded.argmax(axis=1)])
+    indices = np.unique(np.minimum(indices, len(y) - 1))
+    return x[indices], y[indices]
 
 
 def split_at_gaps(x: Floats, y: Floats) -> list[Curve]:
-    """The curve split at non-finite values: the pieces a line can be drawn through, in order."""
+    """Split a curve, x and y of shape (N,), at non-finite values; return the finite pieces in order."""
     finite = np.isfinite(y)
     if finite.all():
         return [(x, y)] if len(y) else []
-    turns = np.flatnonzero(np.diff(finite, prepend=False, append=False))
-    return [(x[start:end], y[start:end]) for start, end in zip(turns[::2], turns[1::2], strict=True)]
+    boundaries = np.flatnonzero(np.diff(finite, prepend=False, append=False))
+    return [(x[start:end], y[start:end]) for start, end in zip(boundaries[::2], boundaries[1::2], strict=True)]
 
 
 # Joins
 
 
 def join_by_step(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_values: Floats) -> Floats:
-    """What a metric used as the x axis was at each of `steps`: linear between its logged points.
+    """Return the value of the metric used as x axis at each step, interpolated linearly.
 
-    Outside them it goes on as over its first or last interval (one point: in proportion to the step), so that a run in
-    the middle of an epoch is drawn up to its newest step. All NaN where the axis has no finite point.
+    steps: (N,), int64. axis_steps, axis_values: (M,), the logged points of the metric. Returns (N,), float64.
+
+    Values outside the logged points are extrapolated from the first or last interval (from a single point: in
+    proportion to the step), so that a run in the middle of an epoch is drawn up to its newest step. All NaN if the
+    axis has no finite point.
     """
     finite = np.isfinite(axis_values)
-    known, values = axis_steps[finite].astype(np.float64), axis_values[finite]
-    if not len(known):
+    logged, values = axis_steps[finite].astype(np.float64), axis_values[finite]
+    if not len(logged):
         return np.full(len(steps), np.nan)
-    if len(known) == 1:
-        known, values = np.array([0.0, known[0] or 1.0]), np.array([0.0, values[0]])
-    joined = np.interp(steps, known, values)
-    before, behind = steps < known[0], steps > known[-1]
-    with np.errstate(over="ignore", invalid="ignore"):  # an axis that blew up goes on into infinity
-        joined[before] = values[0] + (steps[before] - known[0]) * (values[1] - values[0]) / (known[1] - known[0])
-        joined[behind] = values[-1] + (steps[behind] - known[-1]) * (values[-1] - values[-2]) / (known[-1] - known[-2])
+    if len(logged) == 1:
+        logged, values = np.array([0.0, logged[0] or 1.0]), np.array([0.0, values[0]])
+    joined = np.interp(steps, logged, values)
+    before, after = steps < logged[0], steps > logged[-1]
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverged axis is extrapolated to infinity
+        joined[before] = values[0] + (steps[before] - logged[0]) * (values[1] - values[0]) / (logged[1] - logged[0])
+        joined[after] = values[-1] + (steps[after] - logged[-1]) * (values[-1] - values[-2]) / (logged[-1] - logged[-2])
     return joined
 
 
@@ -138,7 +149,7 @@ def join_by_step(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_v
 
 
 def value_range(arrays: Iterable[Floats], *, log: bool = False) -> tuple[float, float] | None:
-    """(lowest, highest) finite value of all arrays, positive ones only if `log`; None where there is none."""
+    """Return the (lowest, highest) finite value of all arrays, positive ones only if `log`; None without any."""
     lowest, highest = math.inf, -math.inf
     for values in arrays:
         if not len(values):

@@ -1,8 +1,8 @@
-"""Smoothing of curves, which may be points or buckets of points: numbers in, numbers out.
+"""Smoothing of curves of points or of buckets of points.
 
-A long series arrives in buckets, each with its mean and its number of points. A bucket of n points moves an
-exponential average as n points at its mean do, so smoothing does not change with the distance one looks from.
-Values that are not finite stay where they are and do not touch the others, as in TensorBoard.
+A long series is read as buckets, each with its mean and its number of points. A bucket of n points moves an
+exponential moving average as n points at its mean would, so that smoothing does not depend on the zoom.
+Non-finite values are kept and do not affect the others, as in TensorBoard.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ from labbench.charts.smoothing_spec import Smoothing
 Floats: TypeAlias = NDArray[np.float64]
 
 _NEGLIGIBLE_WEIGHT = 1e-18
-"""What weighs less is lost in rounding."""
+"""Smaller weights are lost in rounding."""
 _MAX_SUMMABLE, _RESCALE_FACTOR = 2.0**950, 2.0**-80
-"""Of what is not larger, any series has a finite sum; what a larger one is multiplied by: exact, a power of two."""
+"""Sums of values up to the first are finite; larger values are scaled by the second, exact as a power of two."""
 
 
 def smooth(values: Floats, smoothing: Smoothing, counts: NDArray[np.int64] | None = None) -> Floats:
-    """Smoothed values; `counts` are the points that each stands for, one each where it is None."""
+    """Return smoothed values, shape (N,), float64.
+
+    counts: (N,), the number of points that each value stands for; 1 each if None.
+    """
     if not smoothing:
         return values
     largest = float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))
-    if largest > _MAX_SUMMABLE:  # no sum of what is smoothed may be infinite
+    if largest > _MAX_SUMMABLE:  # keep every sum finite
         return smooth(values * _RESCALE_FACTOR, smoothing, counts) / _RESCALE_FACTOR
     if smoothing.window == "ema":
         return ema(values, smoothing.amount, counts)
     if smoothing.window == "mean":
         return _running_mean(values, smoothing.amount, counts)
-    # three running means are a bell to within 7 % of its height, at the same cost for every width
+    # three running means approximate a Gaussian to within 7 % of its height, at a cost independent of the width
     box = math.hypot(2 * smoothing.amount, 1)
     for _ in range(3):
         values = _running_mean(values, box, counts)
@@ -42,21 +45,29 @@ def smooth(values: Floats, smoothing: Smoothing, counts: NDArray[np.int64] | Non
 
 
 def ema(values: Floats, weight: float, counts: NDArray[np.int64] | None = None) -> Floats:
-    """Exponential moving average with bias correction; `weight` in [0, 1) is the share that the past keeps."""
+    """Return the exponential moving average of values, shape (N,), float64.
+
+    weight: the weight of the past, in [0, 1). counts: (N,), the number of points that each value stands for. The bias
+    towards 0 is corrected by 1 - weight**t, as in Adam (Kingma & Ba 2015, section 3). Raises ValueError for another
+    weight.
+    """
     if not 0 <= weight < 1:
-        raise ValueError(f"the weight of an average must be in [0, 1), not {weight}")
+        raise ValueError(f"the weight of a moving average must be in [0, 1), not {weight}")
     finite = np.isfinite(values)
-    everywhere = bool(finite.all())
-    kept = values if everywhere else values[finite]
+    all_finite = bool(finite.all())
+    finite_values = values if all_finite else values[finite]
     if counts is None:
-        average = _decayed_sums((1 - weight) * kept, weight)
-        young = min(len(kept), 1 + int(-40 / math.log(weight))) if weight else 0
-        average[:young] /= 1 - weight ** np.arange(1.0, young + 1)  # from there on the correction is exactly 1
+        average = _decayed_sums((1 - weight) * finite_values, weight)
+        correction_length = min(len(finite_values), 1 + int(-40 / math.log(weight))) if weight else 0
+        # beyond `correction_length` the correction is exactly 1
+        average[:correction_length] /= 1 - weight ** np.arange(1.0, correction_length + 1)
     else:
-        points = counts if everywhere else counts[finite]
-        shares = weight ** points.astype(np.float64)
-        average = _recurrence((1 - shares) * kept, shares) / (1 - weight ** np.cumsum(points, dtype=np.float64))
-    if everywhere:
+        points = counts if all_finite else counts[finite]
+        weights = weight ** points.astype(np.float64)
+        average = _recurrence((1 - weights) * finite_values, weights) / (
+            1 - weight ** np.cumsum(points, dtype=np.float64)
+        )
+    if all_finite:
         return average
     smoothed = values.copy()
     smoothed[finite] = average
@@ -64,7 +75,7 @@ def ema(values: Floats, weight: float, counts: NDArray[np.int64] | None = None) 
 
 
 def _decayed_sums(values: Floats, weight: float) -> Floats:
-    """s[i] = weight * s[i - 1] + values[i], by doubling: each pass extends every sum to twice as many values back."""
+    """Return s[i] = weight * s[i - 1] + values[i] by doubling: each pass doubles the terms in every sum."""
     sums = values.copy()
     reach = 1
     while reach < len(values) and weight**reach > _NEGLIGIBLE_WEIGHT:
@@ -74,7 +85,7 @@ def _decayed_sums(values: Floats, weight: float) -> Floats:
 
 
 def _recurrence(values: Floats, weights: Floats) -> Floats:
-    """s[i] = weights[i] * s[i - 1] + values[i], by doubling too; `factors` are products over the reach."""
+    """Return s[i] = weights[i] * s[i - 1] + values[i] by doubling; `factors` are products of `reach` weights."""
     sums, factors = values.copy(), weights.copy()
     reach = 1
     while reach < len(values) and factors[reach:].max() > _NEGLIGIBLE_WEIGHT:
@@ -85,18 +96,18 @@ def _recurrence(values: Floats, weights: Floats) -> Floats:
 
 
 def _running_mean(values: Floats, width: float, counts: NDArray[np.int64] | None) -> Floats:
-    """The mean over `width` points around each value, over those of them that there are at either end."""
+    """Return the mean over `width` points around each value; at the ends over the points that exist."""
     finite = np.isfinite(values)
-    kept = values[finite]
-    if not len(kept):
+    finite_values = values[finite]
+    if not len(finite_values):
         return values
-    points = np.ones(len(kept)) if counts is None else counts[finite].astype(np.float64)
-    behind = np.cumsum(points)  # how many points there are up to the end of each
-    middle = behind - points / 2
-    start, end = np.maximum(middle - width / 2, 0.0), np.minimum(middle + width / 2, behind[-1])
-    base = kept[0]  # sums of what differs from the first lose fewer digits
-    sums = np.concatenate([[0.0], np.cumsum((kept - base) * points)])
-    places = np.concatenate([[0.0], behind])
+    points = np.ones(len(finite_values)) if counts is None else counts[finite].astype(np.float64)
+    ends = np.cumsum(points)  # number of points up to the end of each value
+    middle = ends - points / 2
+    start, end = np.maximum(middle - width / 2, 0.0), np.minimum(middle + width / 2, ends[-1])
+    base = finite_values[0]  # sums of differences from the first value lose fewer digits
+    sums = np.concatenate([[0.0], np.cumsum((finite_values - base) * points)])
+    positions = np.concatenate([[0.0], ends])
     smoothed = values.copy()
-    smoothed[finite] = base + (np.interp(end, places, sums) - np.interp(start, places, sums)) / (end - start)
+    smoothed[finite] = base + (np.interp(end, positions, sums) - np.interp(start, positions, sums)) / (end - start)
     return smoothed

@@ -1,4 +1,4 @@
-"""Which average smooths a curve, and its words. Standard library only; `smoothing` has the arithmetic."""
+"""Smoothing as a setting and its text form. Standard library only; `smoothing` has the arithmetic."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ SMOOTHING_KINDS: tuple[SmoothingKind, ...] = get_args(SmoothingKind)
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """A kind of average, and how much it takes in."""
+    """Kind of average and its amount."""
 
     window: SmoothingKind = "none"
     amount: float = 0.0
-    """The share that the past keeps, in [0, 1), of `ema`; else points: how many `mean` averages, the deviation of
-    `gauss`."""
+    """`ema`: weight of the past, in [0, 1). `mean`: window in points. `gauss`: standard deviation in points."""
 
     def __bool__(self) -> bool:
         return self.window != "none" and self.amount > 0
 
     def __str__(self) -> str:
-        """As `parse_smoothing` reads it."""
+        """Return the text that `parse_smoothing` parses."""
         short = f"{self.amount:g}"
         return f"{self.window} {short if float(short) == self.amount else repr(self.amount)}" if self else "none"
 
     @property
     def is_centred(self) -> bool:
-        """It looks ahead as far as back; an exponential average only looks back."""
+        """The window is symmetric; an exponential moving average uses only the past."""
         return self.window in ("mean", "gauss")
 
 
-def is_smoothing(words: str) -> bool:
-    """The words can be read."""
+def is_smoothing(text: str) -> bool:
+    """Return True if `parse_smoothing` accepts the text."""
     try:
-        parse_smoothing(words)
+        parse_smoothing(text)
     except ValueError:
         return False
     return True
 
 
-def parse_smoothing(words: str) -> Smoothing:
-    """`0.9`, `ema 0.9`, `mean 21`, `gauss 5`, `none` or nothing; ValueError says what is wrong."""
-    first, *rest = words.lower().split() or ["none"]
+def parse_smoothing(text: str) -> Smoothing:
+    """Parse `0.9`, `ema 0.9`, `mean 21`, `gauss 5`, `none` or an empty text. Raises ValueError for other texts."""
+    first, *rest = text.lower().split() or ["none"]
     if first == "none" and not rest:
         return Smoothing()
-    named = first in SMOOTHING_KINDS and first != "none"
-    window, numbers = (first, rest) if named else ("ema" if not rest else "", [first])
+    has_kind = first in SMOOTHING_KINDS and first != "none"
+    window, numbers = (first, rest) if has_kind else ("ema" if not rest else "", [first])
     try:
         [amount] = (float(number) for number in numbers)
     except ValueError:
@@ -58,5 +57,5 @@ def parse_smoothing(words: str) -> Smoothing:
     if window in ("mean", "gauss") and 1 <= amount < math.inf:
         return Smoothing("mean" if window == "mean" else "gauss", amount)
     if window == "ema" and amount >= 1:
-        raise ValueError(f"{amount:g} is no share: `ema` wants 0 to below 1, `mean` and `gauss` a number of points")
-    raise ValueError(f"`{words.strip()}`: such as 0.9, `ema 0.9`, `mean 21`, `gauss 5` or `none`")
+        raise ValueError(f"{amount:g} is not a weight: `ema` takes 0 to below 1, `mean` and `gauss` a number of points")
+    raise ValueError(f"`{text.strip()}` is not a smoothing: use 0.9, `ema 0.9`, `mean 21`, `gauss 5` or `none`")

@@ -1,4 +1,4 @@
-"""Round ticks for axes: values and labels, linear, logarithmic, in seconds and of the clock. Standard library only."""
+"""Round ticks of axes: linear, logarithmic, durations and times of day. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """Round values of an axis and their labels, both ascending and equally many."""
+    """Round values of an axis, ascending, and one label each."""
 
     values: tuple[float, ...]
     labels: tuple[str, ...]
 
 
 MAX_AXIS_VALUE = 8e307
-"""What an axis can show: the differences of two such values are finite, as are round values around them."""
+"""Largest value of an axis: differences of two such values are finite, as are round values around them."""
 MIN_AXIS_EXTENT = 1e-300
-"""A range that is narrower has no extent: the steps in it would not be exact."""
+"""Narrower ranges count as a single value: steps within them would not be exact."""
 MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS = -62_000_000_000, 253_000_000_000
-"""Unix seconds in the years 5 and 9987: no calendar goes much further."""
+"""Unix seconds in the years 5 and 9987, near the limits of the calendar functions."""
 _SUFFIXES = {3: "k", 6: "M", 9: "G", 12: "T"}
 _TIME_STEP_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
-def linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> Ticks:
-    """At most `most` multiples of 1, 2 or 5 times a power of ten within [low, high]; whole numbers only if `whole`."""
+def linear_ticks(low: float, high: float, max_ticks: int, *, whole: bool = False) -> Ticks:
+    """Return at most `max_ticks` multiples of 1, 2 or 5 times a power of ten; integers only if `whole`."""
     low, high = clamp(low, -MAX_AXIS_VALUE, MAX_AXIS_VALUE), clamp(high, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
     if not high - low > MIN_AXIS_EXTENT:
         return Ticks((low,), (f"{low:g}",))
-    step = _round_step((high - low) / (most + 1), whole=whole)
-    while _count_multiples(low, high, step) > most:
+    step = _round_step((high - low) / (max_ticks + 1), whole=whole)
+    while _count_multiples(low, high, step) > max_ticks:
         step = _round_step(step * 1.01, whole=whole)
     values = _multiples(low, high, step)
     largest = max((abs(value) for value in values), default=0.0)
@@ -42,7 +42,7 @@ def linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> 
 
 
 def clamp(value: float, low: float, high: float) -> float:
-    """The value, or the border of [low, high] that is nearest to it."""
+    """Return the value clamped to [low, high]."""
     return min(max(value, low), high)
 
 
@@ -60,7 +60,7 @@ def _multiples(low: float, high: float, step: float) -> list[float]:
 
 
 def _count_multiples(low: float, high: float, step: float) -> int:
-    """How many multiples there are: there may be more than a list should hold."""
+    """Return the number of multiples without listing them, as there may be very many."""
     first, last = _multiple_range(low, high, step)
     return last - first + 1
 
@@ -77,8 +77,8 @@ def _format_tick(value: float, power: int, decimals: int) -> str:
     return f"{value / 10.0**power:.{decimals}f}{suffix}"
 
 
-def log_ticks(low: float, high: float, most: int) -> Ticks:
-    """At most `most` ticks on a logarithmic axis, 0 < low <= high: powers of ten, 2 and 5 between if there is room."""
+def log_ticks(low: float, high: float, max_ticks: int) -> Ticks:
+    """Return at most `max_ticks` ticks for 0 < low <= high: powers of ten, with 2 and 5 between if they fit."""
     low, high = clamp(low, MIN_AXIS_EXTENT, MAX_AXIS_VALUE), clamp(high, MIN_AXIS_EXTENT, MAX_AXIS_VALUE)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors in ((1, 2, 5), (1, 3), (1,)):
@@ -88,11 +88,11 @@ def log_ticks(low: float, high: float, most: int) -> Ticks:
             for factor in factors
             if low * (1 - 1e-9) <= factor * 10.0**power <= high * (1 + 1e-9)
         ]
-        if len(values) <= most:
+        if len(values) <= max_ticks:
             break
-    values = values[:: -(-len(values) // max(1, most)) or 1]
+    values = values[:: -(-len(values) // max(1, max_ticks)) or 1]
     if len(values) < 2:
-        return linear_ticks(low, high, most)
+        return linear_ticks(low, high, max_ticks)
     return Ticks(tuple(values), tuple(_format_log_tick(value) for value in values))
 
 
@@ -104,14 +104,14 @@ def _format_log_tick(value: float) -> str:
     return f"{value / 10.0**thousands:.0f}{_SUFFIXES.get(thousands, f'e{thousands}')}"
 
 
-def time_ticks(low: float, high: float, most: int) -> Ticks:
-    """Ticks of an axis in seconds, at round seconds, minutes, hours or days: `30s`, `1m30s`, `2h`."""
+def time_ticks(low: float, high: float, max_ticks: int) -> Ticks:
+    """Return ticks of durations in seconds, at round seconds, minutes, hours or days: `30s`, `1m30s`, `2h`."""
     low, high = clamp(low, -MAX_AXIS_VALUE, MAX_AXIS_VALUE), clamp(high, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
-    if high - low <= most / 2:
-        plain = linear_ticks(low, high, most)
+    if high - low <= max_ticks / 2:
+        plain = linear_ticks(low, high, max_ticks)
         return Ticks(plain.values, tuple(label if label == "0" else f"{label}s" for label in plain.labels))
-    days = 86400 * _round_step((high - low) / max(1, most - 1) / 86400, whole=True)
-    step = next((step for step in _TIME_STEP_SECONDS if _count_multiples(low, high, step) <= most), days)
+    days = 86400 * _round_step((high - low) / max(1, max_ticks - 1) / 86400, whole=True)
+    step = next((step for step in _TIME_STEP_SECONDS if _count_multiples(low, high, step) <= max_ticks), days)
     values = _multiples(low, high, step)
     return Ticks(tuple(values), tuple(_format_seconds(round(value)) for value in values))
 
@@ -124,11 +124,11 @@ def _format_seconds(seconds: int) -> str:
     return sign + "".join(f"{count}{unit}" for count, unit in parts if count)
 
 
-def clock_ticks(low: float, high: float, most: int) -> Ticks:
-    """Ticks of an axis in Unix seconds, at round local times: `14:05`, `14:05:30`, `22 Nov` over days."""
+def clock_ticks(low: float, high: float, max_ticks: int) -> Ticks:
+    """Return ticks of Unix seconds at round local times: `14:05`, `14:05:30`, or `22 Nov` over days."""
     low, high = clamp(low, MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS), clamp(high, MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS)
     offset = time.localtime(low).tm_gmtoff
-    relative = time_ticks(low + offset, high + offset, most)
+    relative = time_ticks(low + offset, high + offset, max_ticks)
     values = [value - offset for value in relative.values]
     step = values[1] - values[0] if len(values) > 1 else high - low
     form = "%d %b" if step >= 86400 else "%H:%M" if step >= 60 else "%H:%M:%S"

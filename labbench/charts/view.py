@@ -1,4 +1,4 @@
-"""How charts are looked at: axes, smoothing, what is drawn for many runs, the part that is seen. No numpy here."""
+"""View settings of a chart: axes, smoothing, display of many runs, zoom. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,78 +10,78 @@ from typing import Literal, TypeAlias, get_args
 from labbench.records import Goal
 
 XAxis: TypeAlias = Literal["step", "epoch", "time", "clock"]
-"""`time` is since the run's start, `clock` the time of day."""
+"""`time` is the duration since the run's start, `clock` the time of day."""
 X_AXES: tuple[XAxis, ...] = get_args(XAxis)
 Display: TypeAlias = Literal["auto", "runs", "groups", "density"]
 ResolvedDisplay: TypeAlias = Literal["runs", "groups", "density"]
 DISPLAYS: tuple[Display, ...] = get_args(Display)
 Range: TypeAlias = tuple[float, float]
 Box: TypeAlias = tuple[float, float, float, float]
-"""Left, right, low, high."""
+"""(left, right, low, high)."""
 
 MAX_SEPARATE_LINES = 30
-"""More lines than this are a tangle: groups or density tell more."""
+"""With more lines, `auto` draws groups or density."""
 _MIN_WINDOW_SHARE = 1e-9
-"""The narrowest window, as a share of the whole: floats end there."""
+"""Narrowest window as a fraction of the whole, limited by float precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChartView:
-    """How to look at the lines of one chart."""
+    """View settings of one chart."""
 
     x_axis: XAxis = "step"
     log: bool = False
     log_x: bool = False
     smoothing: str = ""
-    """As `parse_smoothing` reads it."""
+    """Text that `parse_smoothing` accepts; "" for none."""
     highlighted: str | None = None
     goal: Goal = "min"
     display: Display = "auto"
     spread: str = "95 %"
-    """What the band of a group shows."""
+    """Band of a group: `95 %`, `std` or `range`."""
     window: Range | None = None
-    """The x values that are seen; None for all."""
+    """Visible x range; None for all."""
     height: Range | None = None
-    """The y values that are seen; None for what is in the window."""
+    """Visible y range; None to fit the lines in the window."""
     crosshair: float | None = None
-    """An x value at which every line is read."""
+    """x value at which every line is read."""
     box: Box | None = None
-    """One that is being drawn."""
+    """Zoom box being drawn."""
     glyphs: bool = False
-    """Lines carry their glyphs all along: where there are no colours."""
+    """Draw glyphs along the lines, for terminals without colour."""
 
     @property
     def without_cursor(self) -> ChartView:
-        """The view without what moves over the drawing."""
+        """The view without crosshair and zoom box, which are drawn over the cached drawing."""
         return replace(self, crosshair=None, box=None)
 
 
 def resolve_display(display: Display, lines: int, groups: int) -> ResolvedDisplay:
-    """What is drawn of so many lines in so many groups."""
+    """Resolve `auto` for a number of lines and groups; other values are returned unchanged."""
     if display != "auto":
         return display
     return "runs" if lines <= MAX_SEPARATE_LINES else "groups" if groups <= MAX_SEPARATE_LINES else "density"
 
 
 def zoom_window(window: Range, whole: Range, factor: float, at: float | None = None) -> Range | None:
-    """The window `factor` times as wide around `at` (its middle, if None), within the whole; None is the whole."""
+    """Return the window scaled by `factor` around `at` (default: its middle), clamped; None for the whole."""
     left, right = window
     at = (left + right) / 2 if at is None else min(max(at, left), right)
     width = max((right - left) * factor, (whole[1] - whole[0]) * _MIN_WINDOW_SHARE)
     if width >= whole[1] - whole[0]:
         return None
-    share = (at - left) / (right - left)
-    return _shift_into((at - share * width, at + (1 - share) * width), whole)
+    fraction = (at - left) / (right - left)
+    return _shift_into((at - fraction * width, at + (1 - fraction) * width), whole)
 
 
-def pan_window(window: Range, whole: Range, share: float) -> Range:
-    """The window moved by a share of its width, as far as there is something."""
-    move = share * (window[1] - window[0])
+def pan_window(window: Range, whole: Range, fraction: float) -> Range:
+    """Return the window moved by a fraction of its width, clamped to the whole."""
+    move = fraction * (window[1] - window[0])
     return _shift_into((window[0] + move, window[1] + move), whole)
 
 
 def _shift_into(window: Range, whole: Range) -> Range:
-    """The window moved back to where the whole is."""
+    """Return the window moved into the whole."""
     move = max(0.0, whole[0] - window[0]) - max(0.0, window[1] - whole[1])
     return window[0] + move, window[1] + move
 
@@ -94,11 +94,11 @@ def change_on_axis(
     *,
     log: bool,
 ) -> Range | None:
-    """A change of the window around a place, as it is seen: on a logarithmic axis, of the logarithms."""
+    """Apply a change of the window around `at` in screen space: to the logarithms on a logarithmic axis."""
     if not log:
         return change(window, whole, at)
-    found = change(_log_range(window), _log_range(whole), None if at is None else math.log10(at))
-    return None if found is None else (10.0 ** found[0], 10.0 ** found[1])
+    changed = change(_log_range(window), _log_range(whole), None if at is None else math.log10(at))
+    return None if changed is None else (10.0 ** changed[0], 10.0 ** changed[1])
 
 
 def _log_range(values: Range) -> Range:

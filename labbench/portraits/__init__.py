@@ -1,1 +1,1 @@
-"""Portraits: pictures of a trained network, from file to terminal."""
+"""Portraits of trained networks: confusion matrix, decision boundary, mistakes, weights and histograms."""

@@ -1,7 +1,7 @@
-"""A run's portrait drawn for a terminal: numbers in, lines of coloured text out.
+"""Drawing of a run's portrait as lines of coloured text.
 
-Shown by `labbench show RUN` and on the TUI's run screen; `labbench.train.diagnostics.portrait` measures
-the numbers.
+`labbench show RUN` and the run screen of the TUI print these lines; `labbench.train.diagnostics.portrait` computes
+the portrait.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _FAINT_COLOUR = (140, 145, 155)
 _WHITE = (240, 240, 240)
 _CLASS_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _MAX_TABLE_CLASSES = 20
-"""Classes that a table has room for."""
+"""Maximum number of classes drawn as a table."""
 _MAX_NAMED_PAIRS = 5
-"""Pairs of classes that are named."""
+"""Maximum number of confused pairs of classes in words."""
 _MAX_SECTION_LINES = 32
-"""Lines that a section of pictures takes at most."""
+"""Maximum number of lines of a section of images."""
 _MAX_ENLARGED_PIXELS = 10
-"""Pixels of an image's longer side up to which it is drawn twice as large."""
+"""Images with a longer side up to this many pixels are drawn twice as large."""
 
 
 def draw_portrait(portrait: Portrait, columns: int, mode: PaintMode) -> list[StyledLine]:
-    """Every section that the portrait has, in lines of at most `columns` cells."""
+    """Return every section of a portrait as lines of at most `columns` cells."""
     sections = []
     if portrait.plane is not None:
         sections.append(_draw_plane(portrait.plane, columns, mode))
@@ -65,221 +65,230 @@ def draw_portrait(portrait: Portrait, columns: int, mode: PaintMode) -> list[Sty
         sections.append(_draw_weights(portrait.weights, columns, mode))
     kinds: tuple[HistogramKind, ...] = ("activations", "gradients")
     for kind in kinds:
-        found = [one for one in portrait.histograms if one.kind == kind]
-        if found:
-            sections.append(_draw_histograms(kind, found, columns, mode))
+        histograms = [histogram for histogram in portrait.histograms if histogram.kind == kind]
+        if histograms:
+            sections.append(_draw_histograms(kind, histograms, columns, mode))
     lines = [line for section in sections for line in [[], *section]][1:]
     return [truncate_line(line, columns) for line in lines]
 
 
-def _title_lines(words: str, more: str, columns: int) -> list[StyledLine]:
-    """Both in one line, or what there is to say below the words where that is too wide."""
-    if cell_width(f"{words}  {more}") <= columns:
-        return [[StyledText(words, bold=True), StyledText(f"  {more}", _FAINT_COLOUR)]]
-    return [[StyledText(words, bold=True)], *_wrap_faint(more, columns)]
+def _title_lines(title: str, explanation: str, columns: int) -> list[StyledLine]:
+    """Return a title followed by its explanation, on one line if both fit."""
+    if cell_width(f"{title}  {explanation}") <= columns:
+        return [[StyledText(title, bold=True), StyledText(f"  {explanation}", _FAINT_COLOUR)]]
+    return [[StyledText(title, bold=True)], *_wrap_faint(explanation, columns)]
 
 
-def _wrap_faint(words: str, columns: int) -> list[StyledLine]:
-    """In as many lines as it takes."""
-    return [[StyledText(line, _FAINT_COLOUR)] for line in wrap(words, columns)]
+def _wrap_faint(text: str, columns: int) -> list[StyledLine]:
+    return [[StyledText(line, _FAINT_COLOUR)] for line in wrap(text, columns)]
 
 
 def _draw_plane(plane: Plane, columns: int, mode: PaintMode) -> list[StyledLine]:
-    """What the network says all over the plane, and the points that it was not trained on."""
-    height, wide = plane.scores.shape[:2]
-    room = max(8, min(columns, wide))
-    rows = max(4, 2 * round(height * room / wide / 2))
-    scores = _resize(plane.scores.astype(float), rows, room)
+    """Draw the predicted classes over the input plane, with the validation samples as points."""
+    height, width = plane.scores.shape[:2]
+    cells = max(8, min(columns, width))
+    rows = max(4, 2 * round(height * cells / width / 2))
+    scores = _resize(plane.scores.astype(float), rows, cells)
     lines = rasterize_image(_blend_classes(scores), "colour") if mode == "colour" else _shade_classes(scores, mode)
     marks = "●" * len(_CLASS_MARKS) if mode == "colour" else _CLASS_MARKS
     left, right, bottom, top = plane.bounds
     for (x, y), label in zip(plane.points.tolist(), plane.labels.tolist(), strict=True):
-        column = round((x - left) / ((right - left) or 1) * (room - 1))
+        column = round((x - left) / ((right - left) or 1) * (cells - 1))
         row = round((top - y) / ((top - bottom) or 1) * (rows - 1)) // 2
-        if 0 <= row < len(lines) and 0 <= column < room:
+        if 0 <= row < len(lines) and 0 <= column < cells:
             under = lines[row][column]
             ink = _lighten(CLASS_COLOURS[label % len(CLASS_COLOURS)]) if mode == "colour" else None
             lines[row][column] = StyledText(marks[label % len(marks)], ink, under.ground)
     x_low, x_high, y_low, y_high = map(format_number, (left, right, bottom, top))
-    extent = f"from {x_low} to {x_high}, upwards from {y_low} to {y_high}"
+    extent = f"x from {x_low} to {x_high}, y from {y_low} to {y_high}"
     return [*_title_lines("decision boundary", extent, columns), _class_legend(scores.shape[2], mode), *lines]
 
 
 def _class_legend(classes: int, mode: PaintMode) -> StyledLine:
-    named: StyledLine = [StyledText("points of the validation data: ", _FAINT_COLOUR)]
+    legend: StyledLine = [StyledText("validation samples: ", _FAINT_COLOUR)]
     for index in range(min(classes, len(CLASS_COLOURS))):
         if mode == "colour":
-            named += [StyledText("●", _lighten(CLASS_COLOURS[index])), StyledText(f" class {index}  ", _FAINT_COLOUR)]
+            legend += [StyledText("●", _lighten(CLASS_COLOURS[index])), StyledText(f" class {index}  ", _FAINT_COLOUR)]
         else:
-            named.append(StyledText(f"{_CLASS_MARKS[index]} "))
+            legend.append(StyledText(f"{_CLASS_MARKS[index]} "))
     if mode != "colour":
-        told = "the denser, the likelier class 1" if classes == 2 else "one density a class, from class 0"
-        named.append(StyledText(f"  ground: {told}"))
-    return named
+        meaning = (
+            "denser for a higher probability of class 1" if classes == 2 else "one density per class, from class 0"
+        )
+        legend.append(StyledText(f"  background: {meaning}"))
+    return legend
 
 
 def _blend_classes(scores: NDArray[np.float64]) -> Image:
-    """The colours of the classes, each as strong as the class is likely, dark enough for points to be seen."""
+    """Return the class colours weighted by probability, darkened so that points stand out.
+
+    scores: (rows, columns, classes).
+    """
     colours = np.array([CLASS_COLOURS[index % len(CLASS_COLOURS)] for index in range(scores.shape[2])])
     blended: Image = (0.5 * np.clip(scores, 0, 1) @ colours).clip(0, 255).astype(np.uint8)
     return blended
 
 
 def _shade_classes(scores: NDArray[np.float64], mode: PaintMode) -> list[StyledLine]:
-    """In single cells, over which points may be put."""
+    """Return lines of single cells, so that points can replace them. scores: (rows, columns, classes)."""
     if scores.shape[2] == 2:
         light = scores[..., 1]
     else:
         light = scores.argmax(axis=2) / max(1, scores.shape[2] - 1)
-    ramp = RAMPS[mode][: (len(RAMPS[mode]) + 2) // 2]  # the fuller ones would hide the points
+    ramp = RAMPS[mode][: (len(RAMPS[mode]) + 2) // 2]  # denser characters would hide the points
     level = np.clip(light[::2] * len(ramp), 0, len(ramp) - 1).astype(int)
     return [[StyledText(ramp[index]) for index in row] for row in level]
 
 
 def _draw_confusion(confusion: NDArray[np.int64], columns: int, mode: PaintMode) -> list[StyledLine]:
-    """A table where there is room for one, and the commonest mistakes in words."""
-    total, right = int(confusion.sum()), int(np.trace(confusion))
-    share = f"{right} of {total} validation samples right; rows are true classes"
-    lines = _title_lines("confusion matrix", share, columns)
+    """Draw a confusion matrix, (classes, classes), as a table if it fits, and the commonest confusions in words."""
+    total, correct = int(confusion.sum()), int(np.trace(confusion))
+    summary = f"{correct} of {total} validation samples correct; rows are true classes"
+    lines = _title_lines("confusion matrix", summary, columns)
     classes = len(confusion)
     digits = len(str(max(int(confusion.max()), classes - 1)))
-    airy, tight = ((margin, margin + (digits + gap) * classes) for margin, gap in ((5, 2), (3, 1)))
+    wide, narrow = ((margin, margin + (digits + gap) * classes) for margin, gap in ((5, 2), (3, 1)))
     if classes > _MAX_TABLE_CLASSES:
-        lines += _wrap_faint(
-            f"the table is drawn for up to {_MAX_TABLE_CLASSES} classes, and here are {classes}", columns
-        )
-    elif columns < tight[1]:
-        lines += _wrap_faint(f"the table takes {tight[1]} columns", columns)
+        lines += _wrap_faint(f"no table: {classes} classes, and it is drawn for up to {_MAX_TABLE_CLASSES}", columns)
+    elif columns < narrow[1]:
+        lines += _wrap_faint(f"no table: it needs {narrow[1]} columns", columns)
     else:
-        margin, whole = airy if airy[1] <= columns else tight
-        cell = (whole - margin) // classes
-        numbered = "".join(f"{index:>{cell - 1}} " for index in range(classes))
-        lines.append([StyledText(" " * margin + numbered, _FAINT_COLOUR)])
+        margin, width = wide if wide[1] <= columns else narrow
+        cell = (width - margin) // classes
+        header = "".join(f"{index:>{cell - 1}} " for index in range(classes))
+        lines.append([StyledText(" " * margin + header, _FAINT_COLOUR)])
         lines += [_draw_confusion_row(index, row, margin, cell, mode) for index, row in enumerate(confusion)]
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_NAMED_PAIRS]
-    pairs = [(int(place) // classes, int(place) % classes) for place in order if wrong.flat[place]]
-    told = ", ".join(f"{true} for {taken} ({wrong[true, taken]})" for true, taken in pairs)
-    return lines + _wrap_faint(f"taken most often: {told}" if told else "none was taken for another", columns)
+    pairs = [(int(index) // classes, int(index) % classes) for index in order if wrong.flat[index]]
+    listed = ", ".join(f"{true} as {predicted} ({wrong[true, predicted]})" for true, predicted in pairs)
+    return lines + _wrap_faint(f"most confused: {listed}" if listed else "no class was mistaken", columns)
 
 
 def _draw_confusion_row(index: int, row: NDArray[np.int64], margin: int, cell: int, mode: PaintMode) -> StyledLine:
-    nothing = "." if mode == "ascii" else "·"
+    zero = "." if mode == "ascii" else "·"
     line: StyledLine = [StyledText(f"{index:>{margin - 1}} ", _FAINT_COLOUR)]
     for column, count in enumerate(row.tolist()):
         share = count / max(1, int(row.sum()))
         colour = _RIGHT_COLOUR if column == index else _WRONG_COLOUR
         strength = share if column == index else min(1.0, 0.3 + 3 * share) if count else 0.0
-        words = f"{count or nothing:>{cell - 1}} "
+        text = f"{count or zero:>{cell - 1}} "
         if mode == "colour":
             ground = _mix(_BLANK_COLOUR, colour, strength)
-            line.append(StyledText(words, _WHITE if count else (90, 95, 105), ground))
+            line.append(StyledText(text, _WHITE if count else (90, 95, 105), ground))
         else:
-            line.append(StyledText(words))
+            line.append(StyledText(text))
     return line
 
 
 def _draw_mistakes(mistakes: Mistakes, columns: int, mode: PaintMode) -> list[StyledLine]:
-    """Images, each with its class, what it was taken for, and how sure the network was."""
+    """Draw misclassified images, each with its true class, its predicted class and the probability."""
     blocks = []
-    for image, label, chances in zip(mistakes.images, mistakes.labels, mistakes.probabilities, strict=True):
-        taken = int(chances.argmax())
+    for image, label, probabilities in zip(mistakes.images, mistakes.labels, mistakes.probabilities, strict=True):
+        predicted = int(probabilities.argmax())
         lines = rasterize_image(_enlarge_if_small(np.broadcast_to(image, (*image.shape[:2], 3))), mode)
-        said = f"{int(label)} as {taken}, {100 * float(chances[taken]):.0f} %"
-        blocks.append([*lines, [StyledText(said, _FAINT_COLOUR)]])
-    title = _title_lines("most confident mistakes", "class as what it was taken for, and how surely", columns)
-    return [*title, *side_by_side(blocks, columns, most_rows=max(1, _MAX_SECTION_LINES // (len(blocks[0]) + 1)))]
+        caption = f"{int(label)} as {predicted}, {100 * float(probabilities[predicted]):.0f} %"
+        blocks.append([*lines, [StyledText(caption, _FAINT_COLOUR)]])
+    title = _title_lines("most confident mistakes", "true class as predicted class, probability", columns)
+    return [*title, *side_by_side(blocks, columns, max_rows=max(1, _MAX_SECTION_LINES // (len(blocks[0]) + 1)))]
 
 
 def _draw_weights(weights: NDArray[np.float32], columns: int, mode: PaintMode) -> list[StyledLine]:
-    """Units of the first layer, on one scale."""
-    most = float(np.abs(weights).max())
+    """Draw the weights of first-layer units, (K, height, width, 1 or 3), on one scale."""
+    max_abs = float(np.abs(weights).max())
     if mode != "colour":
-        images, means = [signed_grey_image(one.mean(axis=2), most) for one in weights], "the denser, the larger"
+        images = [signed_grey_image(unit.mean(axis=2), max_abs) for unit in weights]
+        meaning = "denser is larger"
     elif weights.shape[3] == 3:
-        images, means = [rgb_image(one, most) for one in weights], "grey is 0"
+        images, meaning = [rgb_image(unit, max_abs) for unit in weights], "grey is 0"
     else:
-        images, means = [signed_image(one[..., 0], most) for one in weights], "blue below 0, orange above"
+        images, meaning = [signed_image(unit[..., 0], max_abs) for unit in weights], "blue below 0, orange above"
     blocks = [rasterize_image(_enlarge_if_small(image), mode) for image in images]
-    title = _title_lines(
-        "first-layer weights", f"the largest, -{format_number(most)} to {format_number(most)}, {means}", columns
-    )
-    return [*title, *side_by_side(blocks, columns, most_rows=max(1, _MAX_SECTION_LINES // (len(blocks[0]) + 1)))]
+    bound = format_number(max_abs)
+    title = _title_lines("first-layer weights", f"largest units, -{bound} to {bound}, {meaning}", columns)
+    return [*title, *side_by_side(blocks, columns, max_rows=max(1, _MAX_SECTION_LINES // (len(blocks[0]) + 1)))]
 
 
 def _draw_histograms(
-    kind: HistogramKind, found: Sequence[Histogram], columns: int, mode: PaintMode
+    kind: HistogramKind, histograms: Sequence[Histogram], columns: int, mode: PaintMode
 ) -> list[StyledLine]:
-    """A row a layer, a column an epoch: the first, the last and as many between as there is room for.
+    """Draw one row per layer and one column per epoch: the first, the last and as many between as fit.
 
-    A bar is as high as the root of its count, so that the many units at zero hide no others.
+    Bar heights are square roots of counts, so that many units at zero do not hide the others.
     """
-    layers = list(dict.fromkeys(one.layer for one in found))
-    by_epoch = {epoch: {one.layer: one for one in ones} for epoch, ones in groupby(found, lambda one: one.epoch)}
-    room = min(24, max(len(clean(layer)) for layer in layers))
-    cells = {
-        (epoch, layer): _draw_histogram(one, mode) for epoch, ones in by_epoch.items() for layer, one in ones.items()
+    layers = list(dict.fromkeys(histogram.layer for histogram in histograms))
+    by_epoch = {
+        epoch: {histogram.layer: histogram for histogram in group}
+        for epoch, group in groupby(histograms, lambda histogram: histogram.epoch)
     }
-    wide = max(line_width(cell) for cell in cells.values())
-    epochs = _choose_epochs(list(by_epoch), max(1, (columns - room) // (wide + 3)))
+    name_width = min(24, max(len(clean(layer)) for layer in layers))
+    cells = {
+        (epoch, layer): _draw_histogram(histogram, mode)
+        for epoch, by_layer in by_epoch.items()
+        for layer, histogram in by_layer.items()
+    }
+    width = max(line_width(cell) for cell in cells.values())
+    epochs = _choose_epochs(list(by_epoch), max(1, (columns - name_width) // (width + 3)))
     if kind == "gradients":
-        decades = f"magnitudes from 1e{found[0].low:.0f} or less to 1e{found[0].high:.0f} or more"
+        decades = f"magnitudes from 1e{histograms[0].low:.0f} or less to 1e{histograms[0].high:.0f} or more"
         title = _title_lines("gradients by layer", decades, columns)
     else:
-        title = _title_lines("activations by layer", "from the least to the largest", columns)
+        title = _title_lines("activations by layer", "from the smallest to the largest", columns)
     lines = [
         *title,
         [
-            StyledText(" " * room),
-            *(StyledText("   " + fit_to_width(f"epoch {epoch}", wide), _FAINT_COLOUR) for epoch in epochs),
+            StyledText(" " * name_width),
+            *(StyledText("   " + fit_to_width(f"epoch {epoch}", width), _FAINT_COLOUR) for epoch in epochs),
         ],
     ]
     for layer in layers:
-        line = [StyledText(fit_to_width(clean(layer), room), _FAINT_COLOUR)]
+        line = [StyledText(fit_to_width(clean(layer), name_width), _FAINT_COLOUR)]
         for epoch in epochs:
             cell = cells.get((epoch, layer), [])
-            line += [StyledText("   "), *cell, StyledText(" " * (wide - line_width(cell)))]
+            line += [StyledText("   "), *cell, StyledText(" " * (width - line_width(cell)))]
         lines.append(line)
     return lines
 
 
-def _draw_histogram(one: Histogram, mode: PaintMode) -> StyledLine:
-    drawn = StyledText(draw_bars(one.counts, mode), CLASS_COLOURS[0] if one.kind == "activations" else CLASS_COLOURS[1])
-    if one.kind == "gradients":
-        return [StyledText("|", _FAINT_COLOUR), drawn, StyledText("|", _FAINT_COLOUR)]
+def _draw_histogram(histogram: Histogram, mode: PaintMode) -> StyledLine:
+    colour = CLASS_COLOURS[0] if histogram.kind == "activations" else CLASS_COLOURS[1]
+    bars = StyledText(draw_bars(histogram.counts, mode), colour)
+    if histogram.kind == "gradients":
+        return [StyledText("|", _FAINT_COLOUR), bars, StyledText("|", _FAINT_COLOUR)]
     return [
-        StyledText(f"{format_number(one.low):>8} ", _FAINT_COLOUR),
-        drawn,
-        StyledText(f" {format_number(one.high):<8}", _FAINT_COLOUR),
+        StyledText(f"{format_number(histogram.low):>8} ", _FAINT_COLOUR),
+        bars,
+        StyledText(f" {format_number(histogram.high):<8}", _FAINT_COLOUR),
     ]
 
 
-def _choose_epochs(epochs: Sequence[int], room: int) -> list[int]:
-    """At most `room` of them, evenly, the last one always."""
-    if room >= len(epochs):
+def _choose_epochs(epochs: Sequence[int], count: int) -> list[int]:
+    """Return at most `count` epochs, evenly spaced, always with the last one."""
+    if count >= len(epochs):
         return list(epochs)
-    if room == 1:
+    if count == 1:
         return [epochs[-1]]
-    places = np.unique(np.linspace(0, len(epochs) - 1, room).round().astype(int))
-    return [epochs[place] for place in places]
+    indices = np.unique(np.linspace(0, len(epochs) - 1, count).round().astype(int))
+    return [epochs[index] for index in indices]
 
 
 def _enlarge_if_small(image: Image) -> Image:
-    """Small ones twice as large."""
+    """Return a small image twice as large, others unchanged; (height, width, 3)."""
     return enlarge(image, 2) if max(image.shape[:2]) <= _MAX_ENLARGED_PIXELS else image
 
 
 def _resize(values: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
-    """The nearest values of a grid of that size."""
-    down = np.linspace(0, values.shape[0] - 1, rows).round().astype(int)
-    along = np.linspace(0, values.shape[1] - 1, columns).round().astype(int)
-    resized: NDArray[np.float64] = values[down][:, along]
+    """Return values, (height, width, classes), resampled to (rows, columns, classes) by nearest neighbour."""
+    row_indices = np.linspace(0, values.shape[0] - 1, rows).round().astype(int)
+    column_indices = np.linspace(0, values.shape[1] - 1, columns).round().astype(int)
+    resized: NDArray[np.float64] = values[row_indices][:, column_indices]
     return resized
 
 
-def _mix(one: Colour, other: Colour, share: float) -> Colour:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
+def _mix(first: Colour, second: Colour, share: float) -> Colour:
+    """Return the first colour blended with a share (0 to 1) of the second."""
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 

@@ -1,7 +1,7 @@
-"""What a run that was watched leaves to be looked at: numbers in one small .npz file, which needs numpy alone to read.
+"""Portrait file of a watched run: the arrays behind the pictures of its network, as one small .npz file.
 
-It lies at `<database>.files/KEY/portrait.npz`, is written by `labbench.train.diagnostics.portrait` and drawn by
-`labbench.portraits.draw`.
+The file is `<database>.files/KEY/portrait.npz`. `labbench.train.diagnostics.portrait` writes it,
+`labbench.portraits.draw` draws it; reading needs only numpy.
 """
 
 from __future__ import annotations
@@ -16,68 +16,71 @@ from typing import TYPE_CHECKING, Any, Literal
 from labbench.errors import InputError
 from labbench.files import PORTRAIT, files_folder, run_folder, write_atomically
 
-if TYPE_CHECKING:  # the TUI's first paint does without numpy
+if TYPE_CHECKING:  # the TUI paints first without numpy
     import numpy as np
     from numpy.typing import NDArray
 
-NO_PORTRAIT_MESSAGE = "no pictures of its network: a grid with `[runtime] watch = true` leaves some at the end of a run"
-"""Said of a run without a portrait."""
+NO_PORTRAIT_MESSAGE = (
+    "no pictures of the network: set `[runtime] watch = true` in the grid file to draw them at the end of each run"
+)
+"""Message for a run without a portrait."""
 HISTOGRAM_BINS = 16
-"""Of a histogram."""
+"""Number of bins of a histogram."""
 HistogramKind = Literal["activations", "gradients"]
 
 
 @dataclass(frozen=True, slots=True)
 class Mistakes:
-    """Validation samples that the network got most confidently wrong, the surest first."""
+    """Misclassified validation samples, the most confident first."""
 
     images: NDArray[np.uint8]
-    """(K, height, width, 1 or 3)"""
+    """Images, shape (K, height, width, 1 or 3)."""
     labels: NDArray[np.int64]
-    """(K,): the true classes."""
+    """True classes, shape (K,)."""
     probabilities: NDArray[np.float32]
-    """(K, classes): as the network sees them."""
+    """Predicted probabilities, shape (K, classes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """The classes of a network of two inputs, over the range of the points."""
+    """Predictions of a network with two inputs over the input plane."""
 
     scores: NDArray[np.float16]
-    """(rows, columns, classes): probabilities; the first row is that of the largest second input."""
+    """Predicted probabilities, shape (rows, columns, classes); the first row has the largest second input."""
     bounds: tuple[float, float, float, float]
-    """The least and largest first input, the least and largest second one: where the outermost cells are centred."""
+    """(smallest first input, largest first, smallest second, largest second) at the centres of the outermost cells."""
     points: NDArray[np.float32]
-    """(N, 2): validation samples."""
+    """Validation samples, shape (N, 2)."""
     labels: NDArray[np.int64]
-    """(N,)"""
+    """True classes of the validation samples, shape (N,)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How the outputs of a layer, or the gradients by its parameters, were spread after an epoch."""
+    """Distribution of a layer's outputs, or of the gradients of its parameters, after an epoch."""
 
     epoch: int
     kind: HistogramKind
     layer: str
     low: float
-    """Where the first bin begins; of gradients it is the decimal logarithm of the magnitude that is counted."""
+    """Lower edge of the first bin; for gradients, log10 of the magnitude."""
     high: float
+    """Upper edge of the last bin, in the same unit."""
     counts: NDArray[np.int64]
-    """(BINS,): what is outside is counted in the outermost."""
+    """Counts per bin, shape (HISTOGRAM_BINS,); the outermost bins include values beyond them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Portrait:
-    """All that there is to look at; None for what such a network has not."""
+    """All pictures of one network; None for those that do not apply to it."""
 
     epoch: int
     confusion: NDArray[np.int64] | None = None
-    """(classes, classes): validation samples by true class (row) and the network's (column)."""
+    """Validation samples by true class (row) and predicted class (column), shape (classes, classes)."""
     mistakes: Mistakes | None = None
     plane: Plane | None = None
     weights: NDArray[np.float32] | None = None
-    """(K, height, width, 1 or 3): those of first-layer units, the largest first."""
+    """Weights of first-layer units, largest first, shape (K, height, width, 1 or 3)."""
     histograms: Sequence[Histogram] = field(default=())
 
 
@@ -87,7 +90,7 @@ def portrait_path(database: Path, key: str) -> Path:
 
 
 def write_portrait(path: Path, portrait: Portrait) -> None:
-    """Write the file, which is whole or not there."""
+    """Write a portrait atomically. Raises OSError if the file cannot be written."""
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +99,7 @@ def write_portrait(path: Path, portrait: Portrait) -> None:
 
 
 def read_portrait(path: Path) -> Portrait | None:
-    """The portrait in the file, None where there is none. Raises InputError for a file that is no portrait."""
+    """Return the portrait in a file, or None if the file does not exist. Raises InputError for an invalid file."""
     if not path.is_file():
         return None
     import numpy as np
@@ -115,7 +118,7 @@ def read_portrait(path: Path) -> Portrait | None:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise InputError(f"{path} is no portrait of a run ({error}): delete it, or train the run again") from error
+        raise InputError(f"{path} is not a valid portrait ({error}): delete it, or train the run again") from error
 
 
 def _to_arrays(portrait: Portrait) -> dict[str, Any]:
@@ -132,14 +135,14 @@ def _to_arrays(portrait: Portrait) -> dict[str, Any]:
         arrays["weights"] = portrait.weights
     if portrait.histograms:
         arrays |= {
-            f"histograms/{name}": np.array([getattr(one, name) for one in portrait.histograms])
+            f"histograms/{name}": np.array([getattr(histogram, name) for histogram in portrait.histograms])
             for name in ("epoch", "kind", "layer", "low", "high", "counts")
         }
     return arrays
 
 
 def _from_arrays(arrays: dict[str, NDArray[Any]]) -> Portrait:
-    """The reverse. Raises ValueError or KeyError where the arrays do not fit together."""
+    """Build a portrait from the arrays of a file. Raises ValueError or KeyError if they are inconsistent."""
     mistakes = plane = None
     histograms: list[Histogram] = []
     if "mistakes/images" in arrays:
@@ -160,11 +163,11 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> Portrait:
         _check_shape(columns[-1], 2)
         _check_equal_lengths(*columns)
         for epoch, kind, layer, low, high, counts in zip(*columns, strict=True):
-            named: HistogramKind = "gradients" if str(kind) == "gradients" else "activations"
-            histograms.append(Histogram(int(epoch), named, str(layer), float(low), float(high), counts))
+            checked_kind: HistogramKind = "gradients" if str(kind) == "gradients" else "activations"
+            histograms.append(Histogram(int(epoch), checked_kind, str(layer), float(low), float(high), counts))
     confusion, weights = arrays.get("confusion"), arrays.get("weights")
     if confusion is not None and (confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]):
-        raise ValueError("a confusion matrix is square")
+        raise ValueError("the confusion matrix is not square")
     if weights is not None:
         _check_shape(weights, 4, channels=True)
     return Portrait(int(arrays["epoch"]), confusion, mistakes, plane, weights, histograms)
@@ -173,7 +176,7 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> Portrait:
 def _check_shape(array: NDArray[Any], dimensions: int, *, channels: bool = False) -> NDArray[Any]:
     _check_finite(array)
     if array.ndim != dimensions or not array.size or (channels and array.shape[-1] not in (1, 3)):
-        raise ValueError(f"an array has the shape {array.shape}")
+        raise ValueError(f"an array has the unexpected shape {array.shape}")
     return array
 
 

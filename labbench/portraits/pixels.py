@@ -1,7 +1,7 @@
-"""Pictures in a terminal: pixels in, lines of coloured text out. Knows neither runs nor Textual.
+"""Images in a terminal: pixels in, lines of coloured text out. Independent of runs and of Textual.
 
-In colour a character is two pixels, one above the other. Without colours a character is as dense as its pixels are
-light, and where there is no UTF-8 it is one of ASCII.
+In colour, a character is two pixels, one above the other. Without colour, the density of a character shows the
+brightness of its pixels; without UTF-8, the characters are ASCII.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from labbench.text import cell_width, cell_widths, no_color_requested
 Colour: TypeAlias = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 PaintMode = Literal["colour", "shades", "ascii"]
-"""How is drawn: by colour, by density, or by density in ASCII."""
+"""Drawing by colour, by character density, or by character density in ASCII."""
+
 Image: TypeAlias = NDArray[np.uint8]
-"""(height, width, 3)"""
+"""RGB pixels, shape (height, width, 3)."""
 
 RAMPS: Mapping[PaintMode, str] = {"shades": " ░▒▓█", "ascii": " .:-=+*#%@"}
-"""From dark to light."""
+"""Characters from dark to light."""
 _BARS: Mapping[PaintMode, str] = {"colour": " ▁▂▃▄▅▆▇█", "shades": " ▁▂▃▄▅▆▇█", "ascii": " .:-=+*#%@"}
 _TRUECOLOR_VALUES = ("truecolor", "24bit")
 
 
 class StyledText(NamedTuple):
-    """Text in one colour, or in that of the terminal."""
+    """Text in one style; None is the terminal's default colour."""
 
     text: str
     ink: Colour | None = None
@@ -41,7 +42,7 @@ StyledLine: TypeAlias = list[StyledText]
 
 
 def choose_paint_mode(stream: IO[str], environment: Mapping[str, str]) -> PaintMode:
-    """How to draw on a stream: colours are for a terminal whose person has not set NO_COLOR."""
+    """Return the paint mode of a stream: colour for terminals without NO_COLOR, ASCII without UTF-8."""
     encoding = getattr(stream, "encoding", None) or ""
     if environment.get("LABBENCH_ASCII") or not encoding.lower().startswith("utf"):
         return "ascii"
@@ -50,7 +51,7 @@ def choose_paint_mode(stream: IO[str], environment: Mapping[str, str]) -> PaintM
 
 
 def rasterize_image(image: Image, mode: PaintMode) -> list[StyledLine]:
-    """An image as lines of as many cells as it has columns, half as many lines as it has rows."""
+    """Return an image, (height, width, 3), as ceil(height / 2) lines of `width` cells."""
     if len(image) % 2:
         image = np.concatenate([image, image[-1:]])
     upper, lower = image[::2], image[1::2]
@@ -66,111 +67,111 @@ def rasterize_image(image: Image, mode: PaintMode) -> list[StyledLine]:
 
 
 def enlarge(image: Image, times: int) -> Image:
-    """Every pixel as a square of pixels."""
+    """Return an image, (height, width, 3), with each pixel repeated `times` in both directions."""
     squares: Image = image.repeat(times, axis=0).repeat(times, axis=1)
     return squares
 
 
-def signed_image(values: NDArray[np.float32], most: float) -> Image:
-    """Numbers (height, width) from -most (blue) over 0 (black) to most (orange), small ones lifted to be seen."""
-    share = _signed_shares(values, most)[..., None]
-    strength = np.abs(share) ** 0.7
+def signed_image(values: NDArray[np.float32], max_abs: float) -> Image:
+    """Return values, (height, width), as pixels from blue (-max_abs) through black (0) to orange (max_abs)."""
+    share = _signed_shares(values, max_abs)[..., None]
+    strength = np.abs(share) ** 0.7  # brightens small values
     image: Image = (strength * np.where(share < 0, (70, 150, 255), (255, 160, 40))).astype(np.uint8)
     return image
 
 
-def signed_grey_image(values: NDArray[np.float32], most: float) -> Image:
-    """Numbers (height, width) without colours: from -most (black) to most (white)."""
-    return np.repeat((127.5 * (_signed_shares(values, most) + 1)).astype(np.uint8)[..., None], 3, axis=2)
+def signed_grey_image(values: NDArray[np.float32], max_abs: float) -> Image:
+    """Return values, (height, width), as pixels from black (-max_abs) to white (max_abs)."""
+    return np.repeat((127.5 * (_signed_shares(values, max_abs) + 1)).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def rgb_image(values: NDArray[np.float32], most: float) -> Image:
-    """Numbers (height, width, 3), one a primary colour: 0 is grey."""
-    image: Image = (127.5 * (_signed_shares(values, most) + 1)).astype(np.uint8)
+def rgb_image(values: NDArray[np.float32], max_abs: float) -> Image:
+    """Return values, (height, width, 3), as red, green and blue channels; 0 is mid-grey."""
+    image: Image = (127.5 * (_signed_shares(values, max_abs) + 1)).astype(np.uint8)
     return image
 
 
-def _signed_shares(values: NDArray[np.float32], most: float) -> NDArray[np.float64]:
-    return np.clip(values.astype(np.float64) / (most or 1.0), -1, 1)
+def _signed_shares(values: NDArray[np.float32], max_abs: float) -> NDArray[np.float64]:
+    return np.clip(values.astype(np.float64) / (max_abs or 1.0), -1, 1)
 
 
 def draw_bars(counts: NDArray[np.int64], mode: PaintMode) -> str:
-    """A bar a count, as high as its square root; what is not zero is seen."""
+    """Return one bar character per count, (N,), with the square root as height; nonzero counts are never blank."""
     ramp = _BARS[mode]
-    most = max(1, int(counts.max(initial=0)))
-    heights = np.ceil(np.sqrt(np.maximum(counts, 0) / most) * (len(ramp) - 1)).astype(int)
+    largest = max(1, int(counts.max(initial=0)))
+    heights = np.ceil(np.sqrt(np.maximum(counts, 0) / largest) * (len(ramp) - 1)).astype(int)
     return "".join(ramp[height] for height in heights)
 
 
 def line_width(line: StyledLine) -> int:
-    """Cells that a line takes."""
+    """Return the width of a line in cells."""
     return sum(cell_width(piece.text) for piece in line)
 
 
 def side_by_side(
-    blocks: Sequence[Sequence[StyledLine]], columns: int, *, gap: int = 2, most_rows: int = 10_000
+    blocks: Sequence[Sequence[StyledLine]], columns: int, *, gap: int = 2, max_rows: int = 10_000
 ) -> list[StyledLine]:
-    """Blocks of lines in rows of as many as `columns` hold, with an empty line between; blocks beyond are left out."""
+    """Arrange blocks of lines in rows of `columns` cells with empty lines between; drop blocks beyond `max_rows`."""
     if not blocks:
         return []
-    room = max(line_width(line) for block in blocks for line in block)
-    each = max(1, (columns + gap) // (room + gap))
+    block_width = max(line_width(line) for block in blocks for line in block)
+    per_row = max(1, (columns + gap) // (block_width + gap))
     lines: list[StyledLine] = []
-    for start in range(0, min(len(blocks), each * most_rows), each):
-        for parts in zip_longest(*blocks[start : start + each], fillvalue=[]):
+    for start in range(0, min(len(blocks), per_row * max_rows), per_row):
+        for parts in zip_longest(*blocks[start : start + per_row], fillvalue=[]):
             line: StyledLine = []
             for part in parts:
-                line += [*part, StyledText(" " * (room - line_width(part) + gap))]
+                line += [*part, StyledText(" " * (block_width - line_width(part) + gap))]
             lines.append(line[:-1])
         lines.append([])
     return lines[:-1]
 
 
 def truncate_line(line: StyledLine, columns: int) -> StyledLine:
-    """As much of a line as fits."""
-    kept: StyledLine = []
+    """Return the part of a line that fits into `columns` cells."""
+    fitted: StyledLine = []
     for piece in line:
         if cell_width(piece.text) > columns:
-            taken = 0
-            for index, wide in enumerate(cell_widths(piece.text)):
-                if taken + wide > columns:
-                    return [*kept, piece._replace(text=piece.text[:index])]
-                taken += wide
-        kept.append(piece)
+            used = 0
+            for index, width in enumerate(cell_widths(piece.text)):
+                if used + width > columns:
+                    return [*fitted, piece._replace(text=piece.text[:index])]
+                used += width
+        fitted.append(piece)
         columns -= cell_width(piece.text)
-    return kept
+    return fitted
 
 
 def to_plain_text(lines: Sequence[StyledLine]) -> list[str]:
-    """The text alone."""
+    """Return the lines as plain text, without trailing spaces."""
     return ["".join(piece.text for piece in line).rstrip() for line in lines]
 
 
 def to_ansi(lines: Sequence[StyledLine], environment: Mapping[str, str]) -> list[str]:
-    """With the terminal's codes for colours: of 24 bits where it says that it knows them, else of its 256."""
+    """Return the lines with ANSI colour codes: 24 bit if COLORTERM announces it, else 256 colours."""
     is_rich = environment.get("COLORTERM") in _TRUECOLOR_VALUES
     return [_encode_line(line, is_rich=is_rich) for line in lines]
 
 
 def _encode_line(line: StyledLine, *, is_rich: bool) -> str:
-    said, now = "", ""
+    encoded, active = "", ""
     for text, ink, ground, bold in line:
         codes = ["1"] if bold else []
         codes += [f"38;{_colour_code(ink, is_rich=is_rich)}"] if ink else []
         codes += [f"48;{_colour_code(ground, is_rich=is_rich)}"] if ground else []
-        wanted = ";".join(codes)
-        if wanted != now:
-            said += f"\x1b[0;{wanted}m" if wanted else "\x1b[0m"
-            now = wanted
-        said += text
-    return said + ("\x1b[0m" if now else "")
+        style = ";".join(codes)
+        if style != active:
+            encoded += f"\x1b[0;{style}m" if style else "\x1b[0m"
+            active = style
+        encoded += text
+    return encoded + ("\x1b[0m" if active else "")
 
 
 def _colour_code(colour: Colour, *, is_rich: bool) -> str:
     if is_rich:
         return "2;" + ";".join(map(str, colour))
     red, green, blue = colour
-    if max(colour) - min(colour) < 12:  # the 24 greys, finer than those of the cube
+    if max(colour) - min(colour) < 12:  # the 24 greys are finer than the greys of the colour cube
         level = round((sum(colour) / 3 - 8) / 10)
         return f"5;{16 if level < 0 else 231 if level > 23 else 232 + level}"
     steps = [0 if part < 48 else 1 if part < 115 else (part - 35) // 40 for part in (red, green, blue)]

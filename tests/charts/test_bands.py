@@ -1,4 +1,4 @@
-"""Bands over the runs of a group, against plain sums, and how often the 95 % interval holds."""
+"""Bands over the runs of a group, compared with plain sums, and the coverage of the 95 % interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from labbench.charts.bands import SpreadKind, group_bands
 NAN = float("nan")
 
 
-def test_means_and_spreads_are_of_the_runs_that_are_there() -> None:
+def test_mean_and_spread_use_the_runs_with_a_value() -> None:
     values = np.array([[1.0, 2, NAN], [3, 4, NAN], [10, NAN, 5]])
     owner = np.array([0, 0, 1])
     bands = group_bands(values, owner, 2, "std")
@@ -24,7 +24,7 @@ def test_means_and_spreads_are_of_the_runs_that_are_there() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("uneven", [False, True])
-def test_the_interval_holds_the_true_mean_in_95_of_100_cases(seeds: int, uneven: bool) -> None:
+def test_the_interval_covers_the_true_mean_in_95_of_100_cases(seeds: int, uneven: bool) -> None:
     random, groups, places = np.random.default_rng(0), 8, 20_000
     deviation = np.where(np.arange(groups) < groups // 2, 1.0, 3.0 if uneven else 1.0)
     values = random.normal(0.0, 1.0, (groups, seeds, places)) * deviation[:, None, None]
@@ -33,12 +33,12 @@ def test_the_interval_holds_the_true_mean_in_95_of_100_cases(seeds: int, uneven:
     assert 0.935 <= share <= 0.985
 
 
-def test_one_run_alone_has_no_interval_to_show() -> None:
+def test_a_single_run_has_an_interval_of_width_zero() -> None:
     bands = group_bands(np.array([[1.0, 2.0]]), np.array([0]), 1, "95 %")
     np.testing.assert_allclose([bands.low, bands.mean, bands.high], [[[1.0, 2.0]]] * 3)
 
 
-def test_a_group_that_blows_up_does_not_widen_the_others() -> None:
+def test_a_diverging_group_does_not_widen_the_other_bands() -> None:
     random = np.random.default_rng(0)
     calm = random.normal(0.0, 1.0, (12, 50))
     owner = np.repeat(np.arange(5), 3)
@@ -49,7 +49,7 @@ def test_a_group_that_blows_up_does_not_widen_the_others() -> None:
 
 @pytest.mark.parametrize("spread", ["95 %", "std", "range"])
 @pytest.mark.parametrize("factor", [1e300, 1e-300])
-def test_bands_of_huge_and_tiny_values_are_those_of_others_times_a_factor(spread: SpreadKind, factor: float) -> None:
+def test_bands_scale_with_huge_and_tiny_values(spread: SpreadKind, factor: float) -> None:
     values, owner = (
         np.array([[1.0, 2.0, NAN], [3.0, 4.5, 1.0], [2.0, 7.0, 0.0], [5.0, 5.0, 5.0]]),
         np.array([0, 0, 1, 1]),
@@ -59,5 +59,5 @@ def test_bands_of_huge_and_tiny_values_are_those_of_others_times_a_factor(spread
         np.testing.assert_allclose(getattr(far, name), getattr(plain, name) * factor, rtol=1e-12)
 
 
-def test_the_sum_of_the_largest_numbers_has_a_mean() -> None:
+def test_the_mean_of_the_largest_floats_is_finite() -> None:
     np.testing.assert_allclose(group_bands(np.full((3, 1), 1.7e308), np.zeros(3, int), 1, "std").mean, [[1.7e308]])

@@ -1,4 +1,4 @@
-"""Charts as text: where lines, ticks, marks and the legend are."""
+"""Charts as text: lines, ticks, marks and the legend."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_a_falling_line_goes_from_the_upper_left_to_the_lower_right() -> None:
     assert drawn[-1].split() == ["0", "0.5", "1.0"]
 
 
-def test_every_row_is_exactly_as_wide_as_asked() -> None:
+def test_every_row_has_exactly_the_requested_width() -> None:
     for size in ((12, 5), (38, 9), (200, 50)):
         drawn = rows([line(name, [3.0, 1.0, 2.0]) for name in "abcdef"], size=size)
         assert len(drawn) == size[1]
         assert {len(row) for row in drawn} == {size[0]}
 
 
-def test_the_legend_lists_the_best_last_value_first_and_broken_runs_last() -> None:
+def test_the_legend_lists_the_best_last_value_first_and_diverged_runs_last() -> None:
     lines = [line("worse", [3, 2]), line("broken", [3, np.nan], slot=2, broken=True), line("better", [3, 1], slot=3)]
 
     def order(view: ChartView) -> list[str]:
@@ -58,20 +58,20 @@ def test_the_legend_lists_the_best_last_value_first_and_broken_runs_last() -> No
     assert order(ChartView(goal="max")) == ["worse", "better", "broken"]
 
 
-def test_a_legend_that_is_too_long_says_how_many_it_leaves_out() -> None:
+def test_a_legend_that_is_too_long_counts_the_hidden_lines() -> None:
     drawn = "\n".join(rows([line(f"run{number}", [1.0, number]) for number in range(40)]))
     assert "run0" in drawn
     assert "and 35 more" in drawn
 
 
-def test_the_highlighted_line_is_bright_on_top_and_has_a_star_at_its_best() -> None:
+def test_the_highlighted_line_is_bright_on_top_and_has_a_star_at_its_best_value() -> None:
     lines = [line("same", [2.0, 1.0, 2.0]), line("other", [2.0, 1.0, 2.0], slot=2)]
     used = inks(lines, ChartView(highlighted="same"))
     assert BEST in used
     assert (1, BRIGHT) in {slot_and_style(ink) for ink in used}
     drawn = ChartRenderer().draw(lines, ChartView(highlighted="same"), WIDTH, HEIGHT)
     braille = {slot_and_style(ink) for row in drawn for part, ink in row if any("⠀" < c <= "⣿" for c in part)}
-    assert braille == {(1, BRIGHT)}, "it covers the other one wholly"
+    assert braille == {(1, BRIGHT)}, "it covers the other line completely"
 
 
 def test_smoothing_draws_a_bright_line_over_the_dim_raw_values() -> None:
@@ -79,11 +79,11 @@ def test_smoothing_draws_a_bright_line_over_the_dim_raw_values() -> None:
     assert {slot_and_style(ink) for ink in inks([line("a", noisy), line("b", noisy, slot=2)], ChartView())} >= {
         (1, LINE)
     }
-    ways = {slot_and_style(ink) for ink in inks([line("a", noisy)], ChartView(smoothing="0.9"))}
-    assert {(1, BAND), (1, BRIGHT)} <= ways
+    styles = {slot_and_style(ink) for ink in inks([line("a", noisy)], ChartView(smoothing="0.9"))}
+    assert {(1, BAND), (1, BRIGHT)} <= styles
 
 
-def test_a_run_that_blew_up_does_not_flatten_the_others() -> None:
+def test_a_diverged_run_does_not_flatten_the_others() -> None:
     calm = line("calm", [1.0, 0.5, 0.4])
     alone = rows([calm])
     together = rows([calm, line("wild", [1.0, 1e9, np.nan], slot=2, broken=True)])
@@ -92,7 +92,7 @@ def test_a_run_that_blew_up_does_not_flatten_the_others() -> None:
     assert any("✗" in row for row in together)
 
 
-def test_a_few_runs_that_reach_far_do_not_flatten_the_others_and_are_counted() -> None:
+def test_outliers_do_not_flatten_the_others_and_are_counted() -> None:
     calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
     wild = line("wild", [2.0, 30_000.0])
     drawn = rows([*calm, wild], ChartView())
@@ -103,7 +103,7 @@ def test_a_few_runs_that_reach_far_do_not_flatten_the_others_and_are_counted() -
     assert re.search(r"\dk *┤", "\n".join(few))
 
 
-def test_a_logarithmic_axis_has_gaps_where_nothing_is_positive() -> None:
+def test_values_that_are_not_positive_are_gaps_on_a_logarithmic_axis() -> None:
     drawn = rows([line("a", [100.0, 10.0, 1.0, 0.0, -5.0])], ChartView(log=True))
     labels = [row.split("┤")[0].strip() for row in drawn if "┤" in row]
     assert labels == ["100", "10", "1"]
@@ -111,7 +111,7 @@ def test_a_logarithmic_axis_has_gaps_where_nothing_is_positive() -> None:
 
 
 @pytest.mark.parametrize("lines", [[], [line("a", [])], [line("a", [np.nan, np.inf])]])
-def test_nothing_to_draw_is_said(lines: list[Line]) -> None:
+def test_a_chart_without_values_says_so(lines: list[Line]) -> None:
     assert "no values yet" in "\n".join(rows(lines))
 
 
@@ -120,22 +120,22 @@ def test_one_point_and_equal_values_are_drawn() -> None:
     assert "●" in "\n".join(rows([line("a", [0.0, 0.0, 0.0])]))
 
 
-def test_the_time_axis_has_ticks_of_the_clock() -> None:
+def test_the_time_axis_has_ticks_at_round_durations() -> None:
     drawn = rows([line("a", [3.0, 2.0, 1.0], x=[0.0, 60.0, 125.0])], ChartView(x_axis="time"))
     assert drawn[-1].split() == ["0", "30s", "1m", "1m30s", "2m"]
 
 
 def test_the_same_lines_are_not_smoothed_and_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moving the highlight costs the dots alone, moving the crosshair not even these."""
+    """Moving the highlight only redraws dots; moving the crosshair does not even redraw dots."""
     from labbench.charts import lines as module
     from labbench.charts import render as drawing
     from labbench.charts import series
 
     calls = []
 
-    def count(where: object, name: str) -> None:
-        plain = getattr(where, name)
-        monkeypatch.setattr(where, name, lambda *args, **more: calls.append(name) or plain(*args, **more))
+    def count(module: object, name: str) -> None:
+        plain = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **more: calls.append(name) or plain(*args, **more))
 
     count(series, "smooth")
     count(module, "measure_all_spans")
@@ -176,7 +176,7 @@ def test_any_numbers_can_be_drawn(y: list[float], log: bool, gather: Display) ->
         assert len(rows(lines, ChartView(log=log, display=gather, height=height, window=height))) == HEIGHT
 
 
-def test_a_value_too_large_for_its_axis_is_at_the_end_of_it_and_read_as_it_is() -> None:
+def test_a_value_too_large_for_the_axis_is_drawn_at_its_end_and_shown_exactly() -> None:
     drawn = rows([line("a", [0.0, 1.7e308]), line("b", [0.0, 4e307])])
     assert "170.0e306" in "".join(drawn)
     assert "●" in drawn[0]

@@ -1,4 +1,4 @@
-"""The arithmetic of curves, against slow and plain references."""
+"""The arithmetic of curves, compared with slow reference implementations."""
 
 import math
 from itertools import pairwise
@@ -21,19 +21,19 @@ def array(values: list[float]) -> series.Floats:
 
 
 def plain_spans(x: list[float], y: list[float], left: float, right: float, columns: int) -> list[tuple[float, float]]:
-    """The extent of every line between neighbours, clipped to each column; and of every point."""
+    """Return the extent of all segments, clipped to each column, and of all points."""
     edges = np.linspace(left, right, columns + 1)
-    found: list[list[float]] = [[] for _ in range(columns)]
-    for here, value in zip(x, y, strict=True):
-        if left <= here <= right and math.isfinite(value):
-            found[min(columns - 1, int(np.searchsorted(edges, here, side="right")) - 1)].append(value)
+    values_of_column: list[list[float]] = [[] for _ in range(columns)]
+    for point_x, value in zip(x, y, strict=True):
+        if left <= point_x <= right and math.isfinite(value):
+            values_of_column[min(columns - 1, int(np.searchsorted(edges, point_x, side="right")) - 1)].append(value)
     for (x0, y0), (x1, y1) in pairwise(zip(x, y, strict=True)):
         if math.isfinite(y0) and math.isfinite(y1) and x1 > x0:
             for column in range(columns):
                 a, b = max(x0, edges[column]), min(x1, edges[column + 1])
                 if a < b:
-                    found[column] += [y0 + (y1 - y0) * (at - x0) / (x1 - x0) for at in (a, b)]
-    return [(min(values), max(values)) if values else (math.nan, math.nan) for values in found]
+                    values_of_column[column] += [y0 + (y1 - y0) * (at - x0) / (x1 - x0) for at in (a, b)]
+    return [(min(values), max(values)) if values else (math.nan, math.nan) for values in values_of_column]
 
 
 @given(
@@ -87,7 +87,7 @@ def test_thinning_keeps_the_ends_and_the_extremes_within_its_budget(values: list
 
 
 @given(st.lists(gappy, max_size=50))
-def test_pieces_are_finite_and_together_hold_every_finite_point(values: list[float]) -> None:
+def test_pieces_are_finite_and_hold_every_finite_point(values: list[float]) -> None:
     y = array(values)
     pieces = series.split_at_gaps(np.arange(len(y), dtype=float), y)
     assert all(len(piece_y) and np.isfinite(piece_y).all() for _, piece_y in pieces)
@@ -99,19 +99,19 @@ def test_pieces_are_finite_and_together_hold_every_finite_point(values: list[flo
 # Joins and bands
 
 
-def test_a_join_is_linear_between_the_logged_points_and_goes_on_beyond_them() -> None:
+def test_a_join_is_linear_between_the_logged_points_and_extrapolated_outside() -> None:
     epochs = series.join_by_step(np.array([0, 10, 15, 20, 25]), np.array([10, 20]), array([1.0, 2.0]))
     np.testing.assert_allclose(epochs, [0, 1, 1.5, 2, 2.5])
 
 
-def test_a_join_with_one_point_is_in_proportion_and_with_none_is_nan() -> None:
+def test_a_join_with_one_point_is_proportional_and_with_none_is_nan() -> None:
     np.testing.assert_allclose(series.join_by_step(np.array([0, 5]), np.array([10]), array([1.0])), [0, 0.5])
     assert np.isnan(series.join_by_step(np.array([0, 5]), np.array([], dtype=np.int64), array([]))).all()
     assert np.isnan(series.join_by_step(np.array([0, 5]), np.array([3]), array([math.nan]))).all()
     np.testing.assert_allclose(series.join_by_step(np.array([0, 1]), np.array([0]), array([4.0])), [0, 4])
 
 
-def test_a_band_is_the_mean_and_spread_of_the_runs_that_are_there() -> None:
+def test_a_band_is_the_mean_and_spread_of_the_runs_with_a_value() -> None:
     x = np.arange(4.0)
     runs = [(x, array([1, 2, 3, 4])), (x[:3], array([3, 4, math.nan])), (x[:2], array([2, 6]))]
     band = bands.make_band(runs, x)
@@ -131,7 +131,7 @@ def test_a_band_of_nothing_is_all_nan() -> None:
 # Ranges
 
 
-def test_ranges_see_finite_values_only_and_positive_ones_on_a_logarithmic_axis() -> None:
+def test_ranges_use_finite_values_and_only_positive_ones_on_a_logarithmic_axis() -> None:
     arrays = [array([math.nan, -1, 5]), array([math.inf, 0.01]), array([])]
     assert series.value_range(arrays) == (-1, 5)
     assert series.value_range(arrays, log=True) == (0.01, 5)

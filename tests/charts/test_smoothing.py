@@ -1,4 +1,4 @@
-"""Smoothing, against slow and plain references, near and from a distance."""
+"""Smoothing of points and of buckets, compared with slow reference implementations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plain_ema(values: list[float], weight: float) -> list[float]:
 
 
 @given(st.lists(gappy, max_size=300), st.sampled_from([0.0, 0.3, 0.6, 0.97, 0.999]))
-def test_ema_equals_the_recursion_and_passes_over_gaps(values: list[float], weight: float) -> None:
+def test_ema_equals_the_recursion_and_skips_gaps(values: list[float], weight: float) -> None:
     np.testing.assert_allclose(ema(array(values), weight), plain_ema(values, weight), rtol=1e-9, atol=1e-6)
 
 
@@ -41,20 +41,20 @@ def test_ema_of_a_long_series_equals_the_recursion() -> None:
     np.testing.assert_allclose(ema(values, 0.99), plain_ema(values.tolist(), 0.99), rtol=1e-10)
 
 
-def test_a_constant_stays_itself_under_any_smoothing() -> None:
+def test_a_constant_is_unchanged_by_smoothing() -> None:
     np.testing.assert_allclose(ema(np.full(1000, 7.0), 0.95), 7.0, rtol=1e-13)
 
 
-def test_an_impossible_weight_is_refused() -> None:
+def test_an_invalid_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="weight"):
         ema(array([1.0]), 1.0)
 
 
-# From a distance: buckets
+# Buckets
 
 
 @given(st.lists(st.tuples(gappy, st.integers(1, 40)), max_size=60), st.sampled_from([0.0, 0.3, 0.9, 0.999]))
-def test_a_bucket_moves_the_average_as_its_points_at_their_mean_do(buckets, weight: float) -> None:
+def test_a_bucket_moves_the_average_like_its_points_at_their_mean(buckets, weight: float) -> None:
     means, counts = array([mean for mean, _ in buckets]), np.array([n for _, n in buckets], dtype=np.int64)
     points = np.repeat(means, counts)
     at_ends = np.cumsum(counts) - 1
@@ -73,29 +73,29 @@ def test_a_bucket_moves_the_average_as_its_points_at_their_mean_do(buckets, weig
     ],
     ids=str,
 )
-def test_the_smoothed_curve_hardly_changes_with_the_distance(smoothing: Smoothing, error: float) -> None:
-    """100,000 noisy points in 2,000 buckets of 50, against the exact curve; errors are shares of the curve's range.
+def test_the_smoothed_curve_hardly_depends_on_the_zoom(smoothing: Smoothing, error: float) -> None:
+    """Compare 2,000 buckets of 50 noisy points with the exact curve; errors are fractions of the curve's range.
 
-    The largest one is of an average whose memory (100 points) is only twice a bucket.
+    The largest error is that of an average whose memory (100 points) is only twice a bucket.
     """
     steps = np.arange(100_000)
     noise = np.random.default_rng(0).normal(0.0, 0.1, len(steps))
     values = 2.0 * np.exp(-steps / 20_000) + 0.3 + noise
     exact = smooth(values, smoothing).reshape(-1, 50)
     exact = exact.mean(axis=1) if smoothing.is_centred else exact[:, -1]
-    far = smooth(values.reshape(-1, 50).mean(axis=1), smoothing, np.full(2_000, 50))
-    assert np.abs(far - exact).max() <= error * (exact.max() - exact.min())
+    from_buckets = smooth(values.reshape(-1, 50).mean(axis=1), smoothing, np.full(2_000, 50))
+    assert np.abs(from_buckets - exact).max() <= error * (exact.max() - exact.min())
 
 
-# Other windows
+# Symmetric windows
 
 
-def test_a_running_mean_is_over_what_there_is_at_the_ends_and_passes_over_gaps() -> None:
+def test_a_running_mean_shrinks_at_the_ends_and_skips_gaps() -> None:
     values = array([1, 2, math.nan, 6, 4, 7])
     np.testing.assert_allclose(smooth(values, Smoothing("mean", 3)), [1.5, 3, math.nan, 4, 17 / 3, 5.5])
 
 
-def test_a_bell_is_close_to_a_gaussian() -> None:
+def test_gauss_smoothing_is_close_to_a_gaussian() -> None:
     values = np.zeros(201)
     values[100] = 1.0
     bell = np.exp(-0.5 * ((np.arange(201) - 100) / 8.0) ** 2) / (8.0 * math.sqrt(2 * math.pi))
@@ -103,24 +103,24 @@ def test_a_bell_is_close_to_a_gaussian() -> None:
 
 
 @given(st.lists(gappy, max_size=60), st.sampled_from([Smoothing("mean", 5), Smoothing("gauss", 3)]))
-def test_windows_leave_the_length_and_the_gaps(values: list[float], smoothing: Smoothing) -> None:
+def test_windows_preserve_the_length_and_the_gaps(values: list[float], smoothing: Smoothing) -> None:
     smoothed = smooth(array(values), smoothing)
     np.testing.assert_array_equal(np.isfinite(smoothed), np.isfinite(array(values)))
 
 
 @pytest.mark.parametrize("words", ["0.9", "0.99999999", "mean 3", "mean 1e308", "gauss 2", "gauss 1e308"])
-def test_a_curve_that_blows_up_can_be_smoothed(words: str) -> None:
+def test_a_diverging_curve_can_be_smoothed(words: str) -> None:
     values = array([2.0, 1e100, -1.7e308, 1.7e308, 1.7e308, math.nan, 1.5e308])
     smoothed = smooth(values, parse_smoothing(words))
     np.testing.assert_array_equal(np.isfinite(smoothed), np.isfinite(values))
     assert np.nanmax(np.abs(smoothed)) <= 1.7e308 * (1 + 1e-12)
 
 
-# As words
+# As text
 
 
 @given(st.floats(5e-324, 1, exclude_max=True) | st.floats(1, allow_infinity=False))
-def test_smoothing_in_words_is_read_as_it_was(amount: float) -> None:
+def test_smoothing_survives_a_round_trip_through_text(amount: float) -> None:
     windows: tuple[SmoothingKind, ...] = ("ema",) if amount < 1 else ("mean", "gauss")
     for window in windows:
         smoothing = Smoothing(window, amount)
@@ -138,11 +138,11 @@ def test_smoothing_in_words_is_read_as_it_was(amount: float) -> None:
         ("", Smoothing()),
     ],
 )
-def test_smoothing_is_written_as_a_number_or_a_window(words: str, smoothing: Smoothing) -> None:
+def test_smoothing_is_parsed_from_a_number_or_a_window(words: str, smoothing: Smoothing) -> None:
     assert parse_smoothing(words) == smoothing
 
 
 @pytest.mark.parametrize("words", ["1", "ema 1.5", "mean", "mean x", "median 3", "0.9 ema", "nan", "mean 0", "none 3"])
-def test_other_words_are_refused(words: str) -> None:
-    with pytest.raises(ValueError, match=r"such as|no share"):
+def test_other_texts_are_refused(words: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a (smoothing|weight)"):
         parse_smoothing(words)

@@ -1,4 +1,4 @@
-"""Axis ticks: few, round, inside, and pleasant to read."""
+"""Axis ticks: few, round, within the range, and readable."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from labbench.charts import ticks
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-9, 1e9), st.integers(2, 12), st.booleans())
-def test_linear_ticks_are_few_round_and_inside(low: float, extent: float, most: int, whole: bool) -> None:
+def test_linear_ticks_are_few_round_and_in_range(low: float, extent: float, max_ticks: int, whole: bool) -> None:
     assume(extent > 1e-9 * abs(low))
-    found = ticks.linear_ticks(low, low + extent, most, whole=whole)
+    axis_ticks = ticks.linear_ticks(low, low + extent, max_ticks, whole=whole)
     slack = 1e-6 * max(abs(low), extent)
-    assert len(found.values) == len(found.labels) <= most
-    assert all(low - slack <= value <= low + extent + slack for value in found.values)
-    assert all(np.diff(found.values) > 0)
+    assert len(axis_ticks.values) == len(axis_ticks.labels) <= max_ticks
+    assert all(low - slack <= value <= low + extent + slack for value in axis_ticks.values)
+    assert all(np.diff(axis_ticks.values) > 0)
     if whole:
-        assert all(value == round(value) for value in found.values)
+        assert all(value == round(value) for value in axis_ticks.values)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "most", "labels"),
+    ("low", "high", "max_ticks", "labels"),
     [
         (0, 20, 5, ["0", "5", "10", "15", "20"]),
         (0, 0.97, 6, ["0", "0.2", "0.4", "0.6", "0.8"]),
@@ -39,12 +39,12 @@ def test_linear_ticks_are_few_round_and_inside(low: float, extent: float, most: 
         (3, 3, 5, ["3"]),
     ],
 )
-def test_linear_ticks_read_well(low: float, high: float, most: int, labels: list[str]) -> None:
-    assert list(ticks.linear_ticks(low, high, most).labels) == labels
+def test_linear_ticks_have_readable_labels(low: float, high: float, max_ticks: int, labels: list[str]) -> None:
+    assert list(ticks.linear_ticks(low, high, max_ticks).labels) == labels
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "most", "labels"),
+    ("low", "high", "max_ticks", "labels"),
     [
         (0.01, 100, 5, ["0.01", "0.1", "1", "10", "100"]),
         (0.08, 2.3, 6, ["0.1", "0.2", "0.5", "1", "2"]),
@@ -53,19 +53,19 @@ def test_linear_ticks_read_well(low: float, high: float, most: int, labels: list
         (1, 1e5, 6, ["1", "10", "100", "1000", "10k", "100k"]),
     ],
 )
-def test_logarithmic_ticks_read_well(low: float, high: float, most: int, labels: list[str]) -> None:
-    assert list(ticks.log_ticks(low, high, most).labels) == labels
+def test_logarithmic_ticks_have_readable_labels(low: float, high: float, max_ticks: int, labels: list[str]) -> None:
+    assert list(ticks.log_ticks(low, high, max_ticks).labels) == labels
 
 
 @given(st.floats(1e-12, 1e12), st.floats(1.0, 1e12), st.integers(2, 12))
-def test_logarithmic_ticks_are_few_and_inside(low: float, ratio: float, most: int) -> None:
-    found = ticks.log_ticks(low, low * ratio, most)
-    assert len(found.values) == len(found.labels) <= most
-    assert all(low * 0.999 <= value <= low * ratio * 1.001 for value in found.values)
+def test_logarithmic_ticks_are_few_and_in_range(low: float, ratio: float, max_ticks: int) -> None:
+    axis_ticks = ticks.log_ticks(low, low * ratio, max_ticks)
+    assert len(axis_ticks.values) == len(axis_ticks.labels) <= max_ticks
+    assert all(low * 0.999 <= value <= low * ratio * 1.001 for value in axis_ticks.values)
 
 
 @pytest.mark.parametrize(
-    ("high", "most", "labels"),
+    ("high", "max_ticks", "labels"),
     [
         (2, 5, ["0", "0.5s", "1.0s", "1.5s", "2.0s"]),
         (47, 6, ["0", "10s", "20s", "30s", "40s"]),
@@ -74,23 +74,23 @@ def test_logarithmic_ticks_are_few_and_inside(low: float, ratio: float, most: in
         (20 * 86400, 5, ["0", "5d", "10d", "15d", "20d"]),
     ],
 )
-def test_time_ticks_fall_on_the_clock(high: float, most: int, labels: list[str]) -> None:
-    assert list(ticks.time_ticks(0, high, most).labels) == labels
+def test_time_ticks_are_round_durations(high: float, max_ticks: int, labels: list[str]) -> None:
+    assert list(ticks.time_ticks(0, high, max_ticks).labels) == labels
 
 
-def test_wall_ticks_are_round_local_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_ticks_are_round_local_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    began = 1_700_000_000  # 14 Nov 2023, 22:13:20
-    assert ticks.clock_ticks(began, began + 3600, 5).labels == ("22:15", "22:30", "22:45", "23:00")
-    assert ticks.clock_ticks(began, began + 45, 5).labels == (
+    start = 1_700_000_000  # 14 Nov 2023, 22:13:20
+    assert ticks.clock_ticks(start, start + 3600, 5).labels == ("22:15", "22:30", "22:45", "23:00")
+    assert ticks.clock_ticks(start, start + 45, 5).labels == (
         "22:13:20",
         "22:13:30",
         "22:13:40",
         "22:13:50",
         "22:14:00",
     )
-    assert ticks.clock_ticks(began, began + 3 * 86400, 4).labels == ("15 Nov", "16 Nov", "17 Nov")
+    assert ticks.clock_ticks(start, start + 3 * 86400, 4).labels == ("15 Nov", "16 Nov", "17 Nov")
 
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -101,14 +101,14 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 @example(-1.7e308, 1.7e308, 4)
 @example(5e-324, 2e-320, 4)
 @example(0.0, 1e9, 4)
-def test_any_two_numbers_have_few_ticks_between_them(one: float, other: float, most: int) -> None:
-    low, high = sorted((one, other))
+def test_any_two_numbers_have_few_ticks_between_them(first: float, second: float, max_ticks: int) -> None:
+    low, high = sorted((first, second))
     for make in (ticks.linear_ticks, ticks.time_ticks, ticks.clock_ticks):
-        found = make(low, high, most)
-        assert len(found.values) == len(found.labels) <= most
-        assert all(math.isfinite(value) for value in found.values)
-        assert "nan" not in "".join(found.labels)
+        axis_ticks = make(low, high, max_ticks)
+        assert len(axis_ticks.values) == len(axis_ticks.labels) <= max_ticks
+        assert all(math.isfinite(value) for value in axis_ticks.values)
+        assert "nan" not in "".join(axis_ticks.labels)
     if low > 0:
-        found = ticks.log_ticks(low, high, most)
-        assert len(found.values) == len(found.labels) <= most
-        assert all(0 < value < math.inf for value in found.values)
+        axis_ticks = ticks.log_ticks(low, high, max_ticks)
+        assert len(axis_ticks.values) == len(axis_ticks.labels) <= max_ticks
+        assert all(0 < value < math.inf for value in axis_ticks.values)

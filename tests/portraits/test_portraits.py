@@ -1,4 +1,4 @@
-"""Portraits drawn: golden text without colours, colours where they are wanted, nothing that a terminal obeys."""
+"""Drawn portraits: golden text without colour, colour on request, no control characters."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from labbench.portraits.pixels import PaintMode, choose_paint_mode, line_width, 
 from labbench.text import cell_width
 
 
-@pytest.mark.parametrize("hand", ["shades", "ascii"])
-def test_a_portrait_without_colours_looks_as_it_should(hand: PaintMode) -> None:
-    compare(f"portrait-{hand}", "\n".join(to_plain_text(draw_portrait(portrait(), 80, hand))))
+@pytest.mark.parametrize("mode", ["shades", "ascii"])
+def test_a_portrait_without_colour_matches_its_golden_file(mode: PaintMode) -> None:
+    compare(f"portrait-{mode}", "\n".join(to_plain_text(draw_portrait(portrait(), 80, mode))))
 
 
 def test_ascii_is_ascii() -> None:
     assert all(line.isascii() for line in to_plain_text(draw_portrait(portrait(), 120, "ascii")))
 
 
-@pytest.mark.parametrize("hand", ["colour", "shades", "ascii"])
+@pytest.mark.parametrize("mode", ["colour", "shades", "ascii"])
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
-def test_no_line_is_wider_than_the_terminal(columns: int, hand: PaintMode) -> None:
-    lines = draw_portrait(portrait(), columns, hand)
+def test_no_line_is_wider_than_the_terminal(columns: int, mode: PaintMode) -> None:
+    lines = draw_portrait(portrait(), columns, mode)
     assert max(map(line_width, lines)) <= columns
     assert len(lines) > 20
 
 
-def test_in_colour_each_side_of_the_boundary_has_the_colour_of_its_class() -> None:
+def test_each_side_of_the_boundary_has_the_colour_of_its_class() -> None:
     plane = replace(portrait(), confusion=None, mistakes=None, weights=None, histograms=())
     rows = draw_portrait(plane, 80, "colour")[2:]
     corner, middle = rows[0][0], rows[10][40]
@@ -49,14 +49,14 @@ def test_in_colour_each_side_of_the_boundary_has_the_colour_of_its_class() -> No
     assert sum(piece.text == "●" for row in rows for piece in row) == 14
 
 
-def test_pixels_of_an_image_stand_above_one_another() -> None:
+def test_a_cell_holds_two_pixels_one_above_the_other() -> None:
     image = np.array([[[255, 0, 0]], [[0, 255, 0]], [[0, 0, 255]]], dtype=np.uint8)
     [first], [second] = rasterize_image(image, "colour")
     assert (first.ink, first.ground) == ((255, 0, 0), (0, 255, 0))
     assert second.ink == (0, 0, 255)
 
 
-def test_codes_are_of_the_colours_that_the_terminal_knows_and_end_with_the_line() -> None:
+def test_colour_codes_match_the_terminal_and_are_reset_at_the_end_of_each_line() -> None:
     lines = draw_portrait(portrait(), 80, "colour")
     rich, plain = to_ansi(lines, {"COLORTERM": "truecolor"}), to_ansi(lines, {})
     assert any("38;2;" in line for line in rich)
@@ -74,7 +74,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_colours_are_for_a_terminal_whose_person_wants_them() -> None:
+def test_the_paint_mode_follows_the_terminal_and_no_color() -> None:
     assert choose_paint_mode(Terminal(), {}) == "colour"
     assert choose_paint_mode(Terminal(), {"NO_COLOR": "1"}) == "shades"
     assert choose_paint_mode(Terminal(), {"TERM": "dumb"}) == "shades"
@@ -83,8 +83,8 @@ def test_colours_are_for_a_terminal_whose_person_wants_them() -> None:
     assert choose_paint_mode(io.TextIOWrapper(io.BytesIO(), encoding="latin-1"), {}) == "ascii"
 
 
-def test_names_of_layers_are_cleaned() -> None:
-    histograms = [replace(one, layer="1.\x1b]0;evil\x07\x1b[2J宽") for one in portrait().histograms]
+def test_control_characters_in_layer_names_are_replaced() -> None:
+    histograms = [replace(histogram, layer="1.\x1b]0;evil\x07\x1b[2J宽") for histogram in portrait().histograms]
     lines = to_plain_text(draw_portrait(replace(portrait(), histograms=histograms), 60, "shades"))
     assert not any("\x1b" in line or "\x07" in line for line in lines)
     assert any("1.␛]0;evil" in line for line in lines)
@@ -103,18 +103,18 @@ def test_colour_images_and_kernels_keep_their_colours() -> None:
     assert lines[-1][0].ink == (127, 127, 255)
 
 
-def test_many_classes_are_told_in_words() -> None:
+def test_many_classes_are_summarized_in_words() -> None:
     confusion = np.diag(np.full(100, 5))
     confusion[41, 7] = 3
     lines = to_plain_text(draw_portrait(Portrait(1, confusion), 80, "shades"))
     assert lines[1:] == [
-        "the table is drawn for up to 20 classes, and here are 100",
-        "taken most often: 41 for 7 (3)",
+        "no table: 100 classes, and it is drawn for up to 20",
+        "most confused: 41 as 7 (3)",
     ]
 
 
 @pytest.mark.parametrize("columns", [45, 40, 33])
-def test_the_confusion_of_ten_classes_fits_a_narrow_terminal(columns: int) -> None:
+def test_the_confusion_matrix_of_ten_classes_fits_a_narrow_terminal(columns: int) -> None:
     confusion = np.diag(np.full(10, 27))
     confusion[8, 1] = 3
     lines = to_plain_text(draw_portrait(Portrait(1, confusion), columns, "shades"))
@@ -124,51 +124,55 @@ def test_the_confusion_of_ten_classes_fits_a_narrow_terminal(columns: int) -> No
     assert max(map(cell_width, lines)) <= columns
 
 
-def test_a_confusion_matrix_that_is_too_wide_says_how_wide_it_is() -> None:
+def test_a_confusion_matrix_that_is_too_wide_states_the_width_it_needs() -> None:
     confusion = np.diag(np.full(10, 27))
     lines = to_plain_text(draw_portrait(Portrait(1, confusion), 32, "shades"))
-    assert lines[-2:] == ["the table takes 33 columns", "none was taken for another"]
+    assert lines[-2:] == ["no table: it needs 33 columns", "no class was mistaken"]
 
 
-def test_what_is_said_of_a_picture_is_whole_in_a_narrow_terminal() -> None:
-    said = [
+def test_explanations_of_pictures_are_wrapped_in_a_narrow_terminal() -> None:
+    texts = [
         " ".join(" ".join(to_plain_text(draw_portrait(portrait(), columns, "shades"))).split())
         for columns in (20, 30, 80)
     ]
-    for words in ("confusion matrix 26 of 30 validation samples right; rows are true classes", "2 for 0 (3), 0 for 1"):
-        assert all(words in text for text in said)
+    for words in ("confusion matrix 26 of 30 validation samples correct; rows are true classes", "2 as 0 (3), 0 as 1"):
+        assert all(words in text for text in texts)
 
 
-def test_weights_and_counts_that_are_all_zero_are_drawn() -> None:
-    nothing = Histogram(1, "activations", "a", 0.0, 0.0, np.zeros(HISTOGRAM_BINS, dtype=np.int64))
-    blank = Portrait(1, np.zeros((2, 2), dtype=np.int64), None, None, np.zeros((1, 3, 3, 1), np.float32), [nothing])
-    for hand in ("colour", "shades", "ascii"):
-        assert draw_portrait(blank, 80, hand)
+def test_all_zero_weights_and_counts_are_drawn() -> None:
+    zeros = Histogram(1, "activations", "a", 0.0, 0.0, np.zeros(HISTOGRAM_BINS, dtype=np.int64))
+    empty_portrait = Portrait(
+        1, np.zeros((2, 2), dtype=np.int64), None, None, np.zeros((1, 3, 3, 1), np.float32), [zeros]
+    )
+    for mode in ("colour", "shades", "ascii"):
+        assert draw_portrait(empty_portrait, 80, mode)
 
 
-def test_show_draws_below_what_it_says_and_json_stays(labbench: Callable[..., Result], tmp_path: Path) -> None:
+def test_show_draws_the_portrait_below_its_text_and_leaves_json_unchanged(
+    labbench: Callable[..., Result], tmp_path: Path
+) -> None:
     run = grid_of_runs(tmp_path / "runs.db")[0]
     before, document = labbench("show", run.key).stdout, labbench("show", run.key, "--json").stdout
     write_portraits(tmp_path / "runs.db", [run])
-    shown = labbench("show", run.key).stdout
-    assert "decision boundary" in shown
-    assert "\x1b" not in shown  # a pipe
-    assert shown.startswith(before.removesuffix(f"\n{NO_PORTRAIT_MESSAGE}\n"))
+    output = labbench("show", run.key).stdout
+    assert "decision boundary" in output
+    assert "\x1b" not in output  # a pipe
+    assert output.startswith(before.removesuffix(f"\n{NO_PORTRAIT_MESSAGE}\n"))
     assert labbench("show", run.key, "--json").stdout == document
 
 
-def test_a_run_without_a_portrait_says_how_one_comes_about(labbench: Callable[..., Result], tmp_path: Path) -> None:
+def test_show_explains_how_to_get_a_portrait(labbench: Callable[..., Result], tmp_path: Path) -> None:
     runs = grid_of_runs(tmp_path / "runs.db")
     assert labbench("show", runs[4].key).stdout.endswith(f"\n{NO_PORTRAIT_MESSAGE}\n")
     assert "[runtime] watch = true" in NO_PORTRAIT_MESSAGE
-    assert NO_PORTRAIT_MESSAGE not in labbench("show", runs[-1].key).stdout  # it waits in the queue
+    assert NO_PORTRAIT_MESSAGE not in labbench("show", runs[-1].key).stdout  # the run is queued
 
 
-def test_a_torn_portrait_is_a_line_and_no_failure(labbench: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_corrupt_portrait_is_one_line_and_not_a_failure(labbench: Callable[..., Result], tmp_path: Path) -> None:
     run = grid_of_runs(tmp_path / "runs.db")[0]
     folder = files_folder(tmp_path / "runs.db") / run.key
     folder.mkdir(parents=True)
     (folder / "portrait.npz").write_bytes(b"torn")
     result = labbench("show", run.key)
     assert result.exit_code == 0
-    assert "is no portrait of a run" in result.stdout
+    assert "is not a valid portrait" in result.stdout

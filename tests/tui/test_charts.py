@@ -238,7 +238,7 @@ def test_smoothing_is_typed_as_a_number_and_mistakes_are_said(database: Path) ->
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "#")
         await type_in(pilot, "mean x")
-        assert "such as 0.9" in await press(pilot, "enter")
+        assert "is not a smoothing: use 0.9" in await press(pilot, "enter")
         await press(pilot, *["backspace"] * 6)
         await type_in(pilot, "gauss 3")
         assert "val/loss  gauss 3 · by epoch" in await press(pilot, "enter")

@@ -143,7 +143,7 @@ print("torch" in sys.modules)"""
 def test_a_file_that_is_no_portrait_is_refused_in_words(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "portrait.npz"
     file.write_bytes(content)
-    with pytest.raises(InputError, match="is no portrait of a run"):
+    with pytest.raises(InputError, match="is not a valid portrait"):
         read_portrait(file)
 
 
@@ -153,7 +153,7 @@ def test_arrays_that_do_not_fit_together_and_objects_are_refused(tmp_path: Path)
     with pytest.raises(InputError, match="square"):
         read_portrait(file)
     np.savez(file, epoch=np.array([print], dtype=object))
-    with pytest.raises(InputError, match="is no portrait"):
+    with pytest.raises(InputError, match="is not a valid portrait"):
         read_portrait(file)
 
 
