@@ -1,1 +1,1 @@
-"""Engines: three ways to step a stack of runs behind one interface (`stepper`)."""
+"""Engines: three ways to train runs, behind the `Stepper` interface of `stepper.py`."""

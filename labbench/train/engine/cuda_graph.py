@@ -1,8 +1,8 @@
-"""One CUDA graph of a stack's step, replayed: without it a GPU waits for the host to start a hundred small kernels.
+"""Replay a stack's step as one CUDA graph, so that the GPU does not wait for the host to launch ~100 small kernels.
 
-What is captured reads and writes tensors that stay where they are: the indices of a batch, and a step counter on the
-device that selects the learning rates and the keys of dropout from tables of the next steps. On a CPU the same function
-runs as it is, which is how the tests see that its numbers are a stack's.
+The captured function reads and writes tensors at fixed addresses: the batch indices, and a step counter on the device
+that selects learning rates and dropout keys from tables of the next steps. On a CPU the same function runs without
+capture, so that tests can compare its results with the stack's.
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ from labbench.train.engine.stepper import StepResult, TrainingState
 from labbench.train.rng import Purpose, keys, words
 
 TABLE_STEPS = 256
-"""Steps that a table holds."""
+"""Steps in a table of learning rates or dropout keys."""
 WARMUP_STEPS = 3
-"""Steps before a capture, in which libraries and optimizers make what they need; what they trained is undone."""
+"""Steps before the capture, in which libraries and optimizers allocate; their updates are rolled back."""
 
 RTOL, ATOL = 1e-4, 1e-6
-"""How near the numbers of a replayed step are to the step that was captured: both take the same kernels."""
+"""Tolerances between a replayed and an ordinary step; tight, because both use the same kernels."""
 
 
 class CudaGraphStepper:
-    """A stack whose whole batches are stepped by a graph; all else is the stack's own doing."""
+    """Wrap a `StackedStepper`: full batches are steps of a CUDA graph, everything else is delegated."""
 
     def __init__(self, stack: StackedStepper, samples: int) -> None:
-        """`samples` is the size of a whole batch. Until `capture` the captured function runs as it is."""
+        """`samples` is the size of a full batch. Until `capture` is called, steps run without a graph."""
         self.stack, self.engine, self.data, self._samples = stack, stack.engine, stack.data, samples
         self._set_up()
 
     def _set_up(self) -> None:
-        """Make the static tensors for the runs that are there."""
+        """Allocate the tensors with fixed addresses for the current runs."""
         device, runs = self.data.device, len(self.stack.parameters)
-        self._batch = torch.zeros(runs, self._samples, dtype=torch.int64, device=device)
-        self._counter = torch.zeros(1, dtype=torch.int64, device=device)  # steps since the tables' first
-        self._rates = torch.zeros(TABLE_STEPS, runs, dtype=self.data.dtype, device=device)
+        self._batch = torch.zeros(runs, self._samples, dtype=torch.int64, device=device)  # (S, N)
+        self._counter = torch.zeros(1, dtype=torch.int64, device=device)  # (1,), steps since the tables' first step
+        self._rates = torch.zeros(TABLE_STEPS, runs, dtype=self.data.dtype, device=device)  # (T, S)
         self._masks: list[CudaGraphMasks] = []
-        self._tile = self.stack.whole_tile(self._make_masks)
-        self._first_step, self._next_step = 0, -1
-        """Of which step the tables begin, and which step the counter stands at."""
+        self._tile = self.stack.make_whole_tile(self._make_masks)
+        self._first_step = 0
+        """First step in the tables."""
+        self._next_step = -1
+        """Step that the counter points to; -1 if it must be set."""
         self._graph: torch.cuda.CUDAGraph | None = None
         self._step_result: StepResult
 
@@ -54,20 +56,21 @@ class CudaGraphStepper:
         return self._masks[-1]
 
     def update(self) -> StepResult:
-        """What is captured: a step by the samples in `_batch`, after which the counter is one further."""
+        """Update the runs by the samples in `_batch` and advance the counter; this is what a graph captures."""
         for masks in self._masks:
-            masks.begin()
+            masks.begin_step()
         rates = self._rates.index_select(0, self._counter).T  # (S, 1)
-        measured = self.stack.update([self._tile], self._batch, rates)
+        result = self.stack.update([self._tile], self._batch, rates)
         self._counter.add_(1)
-        return measured
+        return result
 
     def step(self, batch: Tensor) -> StepResult:
+        """Update each run by its samples, `batch` of shape (S, N); see `Stepper.step`."""
         step = self.stack.step_counter.step
         if batch.shape[1] != self._samples:
             return self.stack.step(batch)
         if not self._first_step <= step < self._first_step + TABLE_STEPS or self._next_step < 0:
-            self._fill(step)
+            self._fill_tables(step)
         if step != self._next_step:
             self._counter.fill_(step - self._first_step)
         self._batch.copy_(batch)
@@ -79,22 +82,25 @@ class CudaGraphStepper:
         self.stack.step_counter.step = self._next_step = step + 1
         return losses.clone(), {name: values.clone() for name, values in metrics.items()}
 
-    def _fill(self, step: int) -> None:
-        """Let the tables begin with this step."""
+    def _fill_tables(self, step: int) -> None:
+        """Fill the tables for `TABLE_STEPS` steps from `step` on."""
         self._first_step, self._next_step = step, -1
-        rates = [self.stack.schedule.at(each).tolist() for each in range(step, step + TABLE_STEPS)]
+        rates = [self.stack.schedule.rates_at(s).tolist() for s in range(step, step + TABLE_STEPS)]
         self._rates.copy_(torch.tensor(rates, dtype=self._rates.dtype))
         for masks in self._masks:
-            masks.fill(step)
+            masks.fill_tables(step)
 
     def capture(self) -> None:
-        """Let a graph do the steps from now on, if a replay gives the numbers of the step that it was captured from.
+        """Capture the step as a CUDA graph and use it from now on.
 
-        An error travels to the caller, with everything as it was.
+        The state of the runs is rolled back, also after an error.
+
+        Raises:
+            RuntimeError: The first replay gives other numbers than the step itself, or torch cannot capture the step.
         """
-        self._fill(self.stack.step_counter.step)
+        self._fill_tables(self.stack.step_counter.step)
         self._batch.copy_(torch.arange(self._samples))
-        back = self._make_rollback()
+        roll_back = self._make_rollback()
         try:
             device = self.data.device
             stream = torch.cuda.Stream(device)
@@ -107,28 +113,28 @@ class CudaGraphStepper:
             with torch.cuda.graph(graph):
                 self._step_result = self.update()
             results = []
-            for work in (self.update, graph.replay):
-                back()
-                work()
+            for step in (self.update, graph.replay):
+                roll_back()
+                step()
                 results.append([tensor.clone() for tensor in self.stack.tensors()])
-            if not all(is_close(ours, theirs) for ours, theirs in zip(*results, strict=True)):
-                raise RuntimeError("a replay gives other numbers")
+            if not all(is_close(expected, replayed) for expected, replayed in zip(*results, strict=True)):
+                raise RuntimeError("a replay gives other numbers than the step itself")
             self._graph = graph
         finally:
-            back()
+            roll_back()
 
     def _make_rollback(self) -> Callable[[], None]:
-        """What undoes all that is trained from now on, the memory included that optimizers make at their first step."""
-        undo = make_restore([*self.stack.tensors(), self._counter])
-        before = {id(tensor) for tensor in self.stack.tensors()}
+        """Return a function that undoes later updates; optimizer state allocated after this call is set to zero."""
+        restore = make_restore([*self.stack.tensors(), self._counter])
+        existing = {id(tensor) for tensor in self.stack.tensors()}
 
-        def back() -> None:
-            undo()
+        def roll_back() -> None:
+            restore()
             for tensor in self.stack.tensors():
-                if id(tensor) not in before:
+                if id(tensor) not in existing:
                     tensor.zero_()
 
-        return back
+        return roll_back
 
     def evaluate(self, split: Split) -> StepResult:
         return self.stack.evaluate(split)
@@ -148,7 +154,7 @@ class CudaGraphStepper:
         self._rebuild()
 
     def _rebuild(self) -> None:
-        """For other runs, whose tensors lie elsewhere: a step that was captured is captured again."""
+        """Allocate for the current runs, whose tensors have new addresses, and capture again if a graph was in use."""
         captured = self._graph is not None
         self._set_up()
         if captured:
@@ -158,11 +164,12 @@ class CudaGraphStepper:
             self.train(mode)
 
     def weights(self, index: int) -> dict[str, Tensor]:
+        """Return a copy of one run's state_dict; tensors have the shapes of a single model."""
         return self.stack.weights(index)
 
 
 class CudaGraphMasks(DropoutMasks):
-    """Masks of the step that a counter on the device tells, from a table of keys: the numbers of `DropoutMasks`."""
+    """The masks of `DropoutMasks`, for the step in a counter on the device and from a table of keys."""
 
     def __init__(
         self,
@@ -174,32 +181,34 @@ class CudaGraphMasks(DropoutMasks):
     ) -> None:
         super().__init__(seeds, probabilities, layer, step_counter)
         self._counter, self._first_step = counter, step_counter.step
-        self._tables: list[Tensor] = []  # of each call within a step (S, STEPS, 2)
-        kept = torch.tensor(self.keep_limits, device=counter.device).unsqueeze(1)  # (S, 1)
-        self._highest = (kept - 32769).clamp(min=-32768).to(torch.int16)
-        self._scale = (65536 / kept).where(kept > 0, 0)
+        self._tables: list[Tensor] = []  # one per call within a step, (S, TABLE_STEPS, 2)
+        limits = torch.tensor(self.keep_limits, device=counter.device).unsqueeze(1)  # (S, 1)
+        self._highest_kept = (limits - 32769).clamp(min=-32768).to(torch.int16)  # (S, 1)
+        self._scale = (65536 / limits).where(limits > 0, 0)  # (S, 1)
 
-    def begin(self) -> None:
-        """A step begins: the next call is its first."""
+    def begin_step(self) -> None:
+        """Start a step: the next call of the layer is its first."""
         self._call = 0
 
-    def fill(self, step: int) -> None:
-        """Let the tables begin with this step."""
+    def fill_tables(self, step: int) -> None:
+        """Fill the tables for `TABLE_STEPS` steps from `step` on."""
         self._first_step = step
         for call, table in enumerate(self._tables):
             table.copy_(self._keys(call))
 
     def draw(self, count: int, like: Tensor) -> Tensor:
+        """Return a mask of shape (S, count); see `DropoutMasks.draw`."""
         if self._call == len(self._tables):
             self._tables.append(self._keys(self._call))
         table = self._tables[self._call]
         self._call += 1
         streams = table.index_select(1, self._counter).squeeze(1)  # (S, 2)
-        draws = words(streams, (count + 1) // 2).view(torch.int16)[:, :count]
-        masks: Tensor = (draws <= self._highest).to(like.dtype) * self._scale.to(like.dtype)
+        draws = words(streams, (count + 1) // 2).view(torch.int16)[:, :count]  # (S, count)
+        masks: Tensor = (draws <= self._highest_kept).to(like.dtype) * self._scale.to(like.dtype)
         return masks
 
     def draw_columns(self, samples: int, features: int, like: Tensor) -> Tensor:
+        """Return a mask of shape (S, samples, features), with the numbers of `draw`."""
         return self.draw(samples * features, like).view(-1, samples, features)
 
     def _keys(self, call: int) -> Tensor:
@@ -209,16 +218,17 @@ class CudaGraphMasks(DropoutMasks):
 
 
 def is_close(first: Tensor, second: Tensor) -> bool:
+    """Return True if two tensors of one shape agree within `RTOL` and `ATOL`, NaN with NaN."""
     return torch.allclose(first, second, rtol=RTOL, atol=ATOL, equal_nan=True)
 
 
 def make_restore(tensors: Sequence[Tensor]) -> Callable[[], None]:
-    """What gives these tensors, where they are, the values back that they have now."""
+    """Return a function that restores the current values of tensors of any shape in place."""
     values = [tensor.detach().clone() for tensor in tensors]
 
-    def undo() -> None:
+    def restore() -> None:
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.copy_(value)
 
-    return undo
+    return restore

@@ -1,4 +1,7 @@
-"""The parameters of S runs as one tensor: a row a run, so that an optimizer updates all of a stack in a few kernels."""
+"""Flat parameters: one tensor row per run, so that an optimizer updates a whole stack in a few kernels.
+
+PyTorch's FSDP flattens the parameters of one model in the same way (`FlatParameter`).
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64
-"""Rows are padded to a multiple of this, so that a run's numbers meet the same vector instructions in every row."""
+"""Row length is a multiple of this, so that every row of a run is processed by the same vector instructions."""
 
 
 class FlatParameters:
-    """Where each parameter of a model lies in a row of P numbers."""
+    """Layout of a model's parameters in a row of P numbers."""
 
     def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
         self.shapes = dict(shapes)
@@ -22,18 +25,18 @@ class FlatParameters:
         for name, shape in self.shapes.items():
             self._starts[name] = end
             end += prod(shape)
-        self.width = -(-end // ALIGNMENT) * ALIGNMENT
+        self.width = -(-end // ALIGNMENT) * ALIGNMENT  # P
 
     def views(self, rows: Tensor) -> dict[str, Tensor]:
-        """By parameter the part of the rows (S, P) that holds it: (S, *shape)."""
+        """Return views of `rows` (S, P) by parameter name, each of shape (S, *shape)."""
         return {
             name: rows[:, start : start + prod(self.shapes[name])].view(len(rows), *self.shapes[name])
             for name, start in self._starts.items()
         }
 
     def pack(self, runs: list[Mapping[str, Tensor]], like: Tensor) -> Tensor:
-        """Rows (S, P) that hold these parameters of each run, in the type and place of `like`."""
-        rows = like.new_zeros(len(runs), self.width)
+        """Return rows (S, P) with the parameters of each run, on the device and with the dtype of `like`."""
+        rows = like.new_zeros(len(runs), self.width)  # (S, P)
         for name, view in self.views(rows).items():
             view.copy_(torch.stack([run[name].detach() for run in runs]))
         return rows

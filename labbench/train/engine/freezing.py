@@ -1,4 +1,4 @@
-"""A network of which the head alone learns: the backbone is kept as it is, the statistics of its normalisation too."""
+"""Freeze a network except for its head: no gradients and fixed batch-norm statistics in the backbone."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import nn
 from labbench.train.engine.dropout import SPATIAL_DIMENSIONS
 
 EVAL_MODE_ATTRIBUTE = "labbench_kept"
-"""The attribute of a module that stays in eval mode."""
+"""Attribute that marks a module which stays in eval mode during training."""
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def find_head(model: nn.Module) -> tuple[str, nn.Module]:
-    """The last module with parameters of its own, and its path in the model."""
+    """Return the path and the module of the head: the last module with direct parameters."""
     *_, last = ((path, m) for path, m in model.named_modules() if any(True for _ in m.parameters(recurse=False)))
     return last
 
 
 def freeze(model: nn.Module) -> None:
-    """Let only the head learn. The backbone drops nothing, and its batch normalisation uses what it has learnt."""
+    """Freeze the backbone: no gradients, no dropout, and batch norm with its running statistics."""
     _, head = find_head(model)
     for module in model.modules():
         if module is head:
@@ -33,7 +33,7 @@ def freeze(model: nn.Module) -> None:
 
 
 def set_mode(model: nn.Module, training: bool) -> None:
-    """Into training mode or out of it, but for what is kept as it is."""
+    """Set training or eval mode; frozen batch norms stay in eval mode."""
     model.train(training)
     for module in model.modules():
         if hasattr(module, EVAL_MODE_ATTRIBUTE):

@@ -1,4 +1,4 @@
-"""The network with which a run begins: as it is drawn, or with weights that were learnt before (`init_from`)."""
+"""Initial weights of a run: random, or from a file or another run (`init_from`)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from labbench.train.engine.stepper import Workload
 from labbench.train.tasks.task import Task, make_model
 
 Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-"""Tensors by name, and what labbench wrote beside them."""
+"""Tensors by name, and the metadata that labbench stored with them."""
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
-"""Where people's training scripts put the state_dict in a larger dict."""
+"""Keys under which training scripts commonly store the state_dict in a larger dict."""
 
 
 def new_model(task: Task, config: Config) -> nn.Module:
-    """A model of the task as it is drawn, frozen where the config says so."""
+    """Return the task's model with random weights, frozen if the config says so."""
     model = make_model(task, config)
     if is_frozen(task, config):
         freeze(model)
@@ -37,75 +37,85 @@ def new_model(task: Task, config: Config) -> nn.Module:
 
 
 def is_frozen(task: Task, config: Config) -> bool:
-    """Whether the head alone is to learn, in a network that is not frozen by the task itself."""
+    """Return True if the config asks to train the head only (`freeze`, or `start = "frozen"` with `init_from`)."""
     if not takes_weights(task.params):
         return False
     return bool(config.get("freeze") or (config["init_from"] is not None and config.get("start") == "frozen"))
 
 
 def load_initial_weights(model: nn.Module, workload: Workload, config: Config) -> str | None:
-    """Give the model the weights that the config names; what of it stays as it was drawn, in words, if anything does.
+    """Load the weights of the config's `init_from` into the model; return a message if some were not loaded.
 
-    What is there under the same name in the same shape is taken over. The head is not where it tells other classes.
-    Raises InputError where nothing before the head fits, or not all of it and it is to stay as it is.
+    A tensor is loaded if name and shape match. The head is loaded only if the run has the same classes.
+
+    Raises:
+        InputError: The file cannot be read, no tensor of the backbone matches, or the backbone is frozen and not all of
+            its tensors match.
     """
     if not takes_weights(workload.task.params) or config["init_from"] is None:
         return None
     path = resolve_checkpoint(config["init_from"], workload.files)
     tensors, metadata = read_checkpoint(path, path.stat().st_mtime_ns)
-    own, head = model.state_dict(), find_head(model)[0]
+    state_dict, head = model.state_dict(), find_head(model)[0]
     same_head = all(metadata.get(key, value) == value for key, value in head_metadata(workload, config).items())
-    fits = {name: name in tensors and tensors[name].shape == tensor.shape for name, tensor in own.items()}
-    body = [name for name in own if name.rpartition(".")[0] != head]
-    lacking = [name for name in body if not fits[name]]
-    if body and (len(lacking) == len(body) or (lacking and is_frozen(workload.task, config))):
-        raise InputError(format_mismatch(config["init_from"], lacking[0], own[lacking[0]], tensors))
+    matches = {name: name in tensors and tensors[name].shape == tensor.shape for name, tensor in state_dict.items()}
+    backbone = [name for name in state_dict if name.rpartition(".")[0] != head]
+    unmatched = [name for name in backbone if not matches[name]]
+    if backbone and (len(unmatched) == len(backbone) or (unmatched and is_frozen(workload.task, config))):
+        raise InputError(format_mismatch(config["init_from"], unmatched[0], state_dict[unmatched[0]], tensors))
     with torch.no_grad():
-        for name, tensor in own.items():
-            if fits[name] and (name in body or same_head):
+        for name, tensor in state_dict.items():
+            if matches[name] and (name in backbone or same_head):
                 tensor.copy_(tensors[name])
-    return f"not taken over from {config['init_from']}: {', '.join(lacking)}" if lacking else None
+    if not unmatched:
+        return None
+    return f"not loaded from {config['init_from']} (missing there or of another shape): {', '.join(unmatched)}"
 
 
 def head_metadata(workload: Workload, config: Config) -> dict[str, Any]:
-    """What decides which classes a head tells apart, as it is written beside a kept model."""
+    """Return the metadata that identifies the classes of a head, as stored with a saved model."""
     return {"task": workload.name, **{key: config[key] for key in ("classes", "path") if key in workload.task.params}}
 
 
-def format_mismatch(word: str, name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str:
-    here = f"{name} is {format_shape(tensor)} in this network"
-    there = (
-        f"and {format_shape(tensors[name])} there"
-        if name in tensors
-        else f"and there are {', '.join(tensors) or 'none'}"
-    )
+def format_mismatch(init_from: str, name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str:
+    """Return an error message for a tensor of the network, of any shape, that does not match the loaded tensors."""
+    if name in tensors:
+        there = f"{format_shape(tensors[name])} there"
+    else:
+        there = f"missing there (the file has {', '.join(tensors) or 'no tensors'})"
     return (
-        f'init_from = "{word}" does not fit: {here}, {there}. Give this run the network that learnt those weights: '
-        "the same model, hidden or channels, kernel, pooling, batchnorm or layers, on inputs of the same shape"
+        f'init_from = "{init_from}" does not match the network of this run: {name} is {format_shape(tensor)} here and '
+        f"{there}. Use the network that was trained with those weights: the same model, hidden or channels, kernel, "
+        "pooling, batchnorm or layers, on inputs of the same shape"
     )
 
 
 def format_shape(tensor: Tensor) -> str:
+    """Return the shape of a tensor as text, such as "16x64"."""
     return "x".join(map(str, tensor.shape)) or "one number"
 
 
 @cache
 def read_checkpoint(path: Path, changed: int) -> Checkpoint:
-    """A file of weights as it was `changed` last, on the CPU. Nothing in it is run. Raises InputError."""
+    """Read a file of weights onto the CPU, without executing code from it; cached by path and time of change.
+
+    Raises:
+        InputError: The file cannot be read or has no named tensors.
+    """
     try:
         if path.suffix == ".safetensors":
             return checkpoints.read_safetensors(path, torch.device("cpu"))
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ValueError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{path} cannot be read as weights ({reason}): save those alone, torch.save(model.state_dict(), FILE), "
-            "or as .safetensors"
+            f"cannot read weights from {path} ({reason}): save the state_dict only, with "
+            "torch.save(model.state_dict(), FILE) or as .safetensors"
         ) from None
     for key in STATE_DICT_KEYS:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
-        raise InputError(f"{path} holds no weights by name: save them with torch.save(model.state_dict(), FILE)")
+        raise InputError(f"{path} has no named tensors: save them with torch.save(model.state_dict(), FILE)")
     return tensors, {}

@@ -1,13 +1,13 @@
-"""Known layers for S runs at once: the same mathematics as torch.nn's, with a run dimension in front.
+"""Stacked layers: the mathematics of torch.nn for S runs at once, with a leading run dimension.
 
-Activations are (S, N, features, ...), but lie in memory with the samples N behind the features: a matrix product then
-takes and leaves them so without a copy, and batch normalisation finds each feature's samples side by side.
-Nothing here reduces over runs, so that a run's numbers do not depend on its neighbours.
+Activations have shape (S, N, features, ...), but the samples N are innermost in memory: matrix products then read and
+write them without a copy, and batch normalization finds the samples of each feature side by side. No operation reduces
+over runs, so the results of a run do not depend on its neighbours in the stack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -19,64 +19,77 @@ from labbench.train.engine.dropout import SPATIAL_DIMENSIONS, SeededDropout
 from labbench.train.engine.flat_params import ALIGNMENT
 
 LayerTensors: TypeAlias = Mapping[str, Tensor]
-"""A layer's own parameters and buffers by their names in it, each (S, ...)."""
+"""Parameters and buffers of a layer by name, each of shape (S, ...)."""
 LayerForward: TypeAlias = Callable[[Any, LayerTensors, Tensor], Tensor]
 
 
 def linear(layer: nn.Linear, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """(S, N, ..., I) -> (S, N, ..., O)."""
-    runs, *between, _ = x.shape
-    columns = x.reshape(runs, -1, layer.in_features).transpose(1, 2)  # (S, I, N)
+    """Apply a linear layer: x of shape (S, N, ..., I) to shape (S, N, ..., O)."""
+    S, *middle, _ = x.shape
+    columns = x.reshape(S, -1, layer.in_features).transpose(1, 2)  # (S, I, N)
     if layer.bias is None:
         y = torch.bmm(tensors["weight"], columns)  # (S, O, N)
     else:
         y = torch.baddbmm(tensors["bias"].unsqueeze(2), tensors["weight"], columns)
-    outputs: Tensor = y.transpose(1, 2).unflatten(1, between)
+    outputs: Tensor = y.transpose(1, 2).unflatten(1, middle)
     return outputs
 
 
 def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """(S, N, C, ...), normalised over samples and pixels: as one batch norm with the channels of all runs.
+    """Normalize x of shape (S, N, C, ...) over samples and pixels (Ioffe & Szegedy, 2015, algorithm 1).
 
-    In training it is a group norm whose groups are the channels, the same formula in half the time on a CPU.
+    The channels of all runs are the channels of one batch norm. Training mode uses the group-norm kernel with one
+    group per channel: the same formula in half the time on a CPU.
+
+    Raises:
+        ValueError: In training, if a channel has a single value.
     """
     S, _, C = x.shape[:3]
     if x.dtype == torch.bfloat16:
-        x = x.float()  # means and variances need more digits
-    behind = x.movedim(1, -1)  # (S, C, ..., N)
-    folded = behind.reshape(1, S * C, -1).contiguous()  # (1, S * C, pixels * N)
+        x = x.float()  # bfloat16 has too few digits for means and variances
+    columns = x.movedim(1, -1)  # (S, C, ..., N)
+    folded = columns.reshape(1, S * C, -1).contiguous()  # (1, S * C, pixels * N)
     mean, variance = (tensors[name].view(-1) if name in tensors else None for name in ("running_mean", "running_var"))
     weight, bias = (tensors[name].reshape(-1).contiguous() if layer.affine else None for name in ("weight", "bias"))
-    assert layer.momentum is not None  # a cumulative average: such a layer is not stacked
+    assert layer.momentum is not None  # None is a cumulative average: `is_supported` excludes it
     values = folded.shape[2]
     if not layer.training and mean is not None:
         y = F.batch_norm(folded, mean, variance, weight, bias, False, layer.momentum, layer.eps)
-    elif values == 1:
-        raise ValueError(f"batch normalisation of a single value a channel: batches of {tuple(x.shape[1:])}")
     else:
+        check_batch_norm_batch(values, x.shape[1:])
         y, means, scales = torch.native_group_norm(folded, weight, bias, 1, S * C, values, S * C, layer.eps)
         if layer.training and mean is not None and variance is not None:
             tensors["num_batches_tracked"].add_(1)
-            found = (
-                scales.detach().view(-1).pow(-2).sub_(layer.eps).mul_(values / (values - 1))
-            )  # unbiased, as torch keeps it
+            biased = scales.detach().view(-1).pow(-2).sub_(layer.eps)  # scales are 1 / sqrt(variance + eps)
             mean.lerp_(means.detach().view(-1), layer.momentum)
-            variance.lerp_(found, layer.momentum)
-    return y.view(behind.shape).movedim(-1, 1)
+            variance.lerp_(biased.mul_(values / (values - 1)), layer.momentum)  # torch keeps the unbiased variance
+    return y.view(columns.shape).movedim(-1, 1)
+
+
+def check_batch_norm_batch(values: int, shape: Sequence[int]) -> None:
+    """Raise ValueError if batch norm gets a single value per channel; `shape` is the batch's, (N, C, ...)."""
+    if values == 1:
+        raise ValueError(
+            f"batch normalization got a batch of shape {tuple(shape)}: it needs more than one value per channel, "
+            "so use a larger batch_size"
+        )
 
 
 def layer_norm(layer: nn.LayerNorm, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """(S, N, ..., *normalized_shape)."""
+    """Normalize x of shape (S, N, ..., *normalized_shape) over its last dimensions (Ba et al., 2016)."""
     y = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-    between = (1,) * (x.dim() - 1 - len(layer.normalized_shape))
+    ones = (1,) * (x.dim() - 1 - len(layer.normalized_shape))
     for name, combine in (("weight", torch.mul), ("bias", torch.add)):
         if name in tensors:
-            y = combine(y, tensors[name].view(len(x), *between, *layer.normalized_shape))
+            y = combine(y, tensors[name].view(len(x), *ones, *layer.normalized_shape))
     return y
 
 
 def convolution(layer: nn.Conv1d | nn.Conv2d, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """(S, N, C, ...), run by run: grouped over runs, the same sums come out in another order at some widths."""
+    """Convolve x of shape (S, N, C, ...) run by run.
+
+    One grouped convolution over all runs would add in another order at some stack widths.
+    """
     convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
     biases = tensors["bias"] if layer.bias is not None else [None] * len(x)
     return torch.stack(
@@ -88,32 +101,34 @@ def convolution(layer: nn.Conv1d | nn.Conv2d, tensors: LayerTensors, x: Tensor) 
 
 
 def embedding(layer: nn.Embedding, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """(S, N, ...) -> (S, N, ..., E): the tables of all runs as one long table."""
+    """Look up x of shape (S, N, ...) in one table of all runs (S * V, E): shape (S, N, ..., E)."""
     S, V, E = tensors["weight"].shape
-    first = torch.arange(0, S * V, V, device=x.device).view(S, *[1] * (x.dim() - 1))
-    return F.embedding(x + first, tensors["weight"].reshape(S * V, E))
+    offsets = torch.arange(0, S * V, V, device=x.device).view(S, *[1] * (x.dim() - 1))
+    return F.embedding(x + offsets, tensors["weight"].reshape(S * V, E))
 
 
 def pool(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """Pooling: (S, N, C, ...), each channel of each sample by itself."""
+    """Pool x of shape (S, N, C, ...) within each channel of each sample."""
     pooled: Tensor = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
     return pooled
 
 
 def as_pair(value: Any) -> tuple[int, int]:
-    """As torch takes it: one number for both directions, or one for each."""
+    """Return torch's `int or pair` argument as a pair (vertical, horizontal)."""
     return (value, value) if isinstance(value, int) else value
 
 
 def element_wise(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor:
+    """Apply an element-wise layer to x of any shape."""
     y: Tensor = layer(x)
     return y
 
 
 def transcendental(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """Element-wise, by approximations: the last elements of a tensor that fill no vector get others.
+    """Apply an element-wise layer that torch approximates, to x of shape (S, ...).
 
-    So where a run does not fill whole vectors, each is a tensor of its own: the same last elements at any width.
+    torch uses another approximation for the last elements of a tensor, those that do not fill a vector register.
+    Runs of such a size are therefore processed one by one, so that the result does not depend on the stack width.
     """
     if x[0].numel() % ALIGNMENT == 0:
         return element_wise(layer, tensors, x)
@@ -121,7 +136,7 @@ def transcendental(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor
 
 
 def flatten(layer: nn.Flatten, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """(S, N, ...), whose dimensions are counted without the S."""
+    """Flatten x of shape (S, N, ...); the layer counts dimensions without S."""
     start, end = (dim + 1 if dim >= 0 else dim for dim in (layer.start_dim, layer.end_dim))
     return x.flatten(start, end)
 
@@ -153,7 +168,7 @@ LAYER_FORWARDS: dict[type[nn.Module], LayerForward] = {
 
 
 def is_supported(module: nn.Module) -> bool:
-    """Whether all of a model is a Sequential of layers in `LAYER_FORWARDS`, in the forms that are written here."""
+    """Return True if a module is a (nested) Sequential of layers in `LAYER_FORWARDS` with supported settings."""
     if type(module) is nn.Sequential:
         return not has_hooks(module) and all(is_supported(child) for child in module)
     if type(module) not in LAYER_FORWARDS.keys() | SPATIAL_DIMENSIONS.keys() or has_hooks(module):
@@ -173,30 +188,31 @@ def is_supported(module: nn.Module) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody looks into the module while it works, or has put parametrizations on it."""
+    """Return True if a module has forward hooks, backward hooks or parametrizations."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, kind) for kind in kinds) or hasattr(module, "parametrizations")
 
 
 def list_layers(model: nn.Module) -> list[tuple[nn.Module, dict[str, str]]]:
-    """The known layers of a model as they are applied, each with the paths in the model of what is its own.
+    """Return the layers of a model in the order of application, each with the paths of its tensors by name.
 
-    Of a ReLU before a max pooling the pooling comes first: the same numbers, and the activation has a quarter to do.
+    A max pooling is moved before a ReLU that precedes it: the result is the same, and the ReLU has fewer elements (a
+    quarter for 2x2 windows).
     """
     paths = {module: f"{path}." if path else "" for path, module in model.named_modules()}
     layers = [*_iter_layers(model)]
-    for first, (one, other) in enumerate(pairwise([*layers])):
-        if type(one) is nn.ReLU and type(other) is nn.MaxPool2d:
-            layers[first : first + 2] = other, one
+    for index, (layer, successor) in enumerate(pairwise([*layers])):
+        if type(layer) is nn.ReLU and type(successor) is nn.MaxPool2d:
+            layers[index : index + 2] = successor, layer
     names = ([*layer._parameters, *layer._buffers] for layer in layers)
     return [
-        (layer, {name: paths[layer] + name for name in own if getattr(layer, name) is not None})
-        for layer, own in zip(layers, names, strict=True)
+        (layer, {name: paths[layer] + name for name in layer_names if getattr(layer, name) is not None})
+        for layer, layer_names in zip(layers, names, strict=True)
     ]
 
 
 def _iter_layers(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers in a Sequential, again and again where one stands in several places."""
+    """Yield the layers of a nested Sequential; a layer that is used twice is yielded twice."""
     if isinstance(module, nn.Sequential):
         for child in module:
             yield from _iter_layers(child)
@@ -205,12 +221,13 @@ def _iter_layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 class StackedSequential:
-    """A model of known layers, as one function of stacked tensors."""
+    """A Sequential of supported layers as a function of stacked tensors."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._steps = [(layer, LAYER_FORWARDS[type(layer)], own) for layer, own in list_layers(model)]
+        self._steps = [(layer, LAYER_FORWARDS[type(layer)], paths) for layer, paths in list_layers(model)]
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        for layer, forward, own in self._steps:
-            x = forward(layer, {name: tensors[path] for name, path in own.items()}, x)
+        """Return the outputs (S, N, ...) for inputs x (S, N, ...) and tensors (S, ...) by path."""
+        for layer, forward, paths in self._steps:
+            x = forward(layer, {name: tensors[path] for name, path in paths.items()}, x)
         return x

@@ -1,7 +1,8 @@
-"""State that modules keep outside their parameters and buffers: counters, lists, plain tensors, generators.
+"""State that modules keep outside parameters and buffers: counters, lists, plain tensors, generators.
 
-It is described as a tree of JSON values with tensors beside it, so that a snapshot can hold it: nothing is pickled, and
-nothing in a snapshot is run. What has no such form is named, so that a run can say that it would be lost.
+An attribute is encoded as a tree of JSON values with separate tensors, so that a snapshot can store it without pickle:
+nothing in a snapshot is executed. Attributes that have no such encoding are listed by path, so that a run can report
+that they will be lost.
 """
 
 from __future__ import annotations
@@ -23,54 +24,55 @@ import torch
 from torch import Tensor, nn
 
 Tree: TypeAlias = Any
-"""A number, string, truth value or None as it is; anything else as a dict with its kind under `is`."""
+"""A number, string, bool or None; any other value is a dict with its kind under the key `is`."""
 
-OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""Attributes that torch sets on every module."""
 SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "deque": deque, "set": set, "frozenset": frozenset}
-HOLDERS = ("types", "argparse")
-"""Packages of the standard library whose objects hold other people's values, such as SimpleNamespace."""
-DEPTH = 20
-"""Levels of nested values that are looked into."""
+CONTAINER_PACKAGES = ("types", "argparse")
+"""Packages of the standard library whose objects hold user values, such as SimpleNamespace."""
+MAX_DEPTH = 20
+"""Nesting levels of a value that are encoded."""
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """Attributes of modules that have changed since the model was made, by path, such as `encoder.calls`."""
+    """Module attributes that have changed since the model was made, by path, such as `encoder.calls`."""
 
     trees: Mapping[str, Tree] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the trees name."""
+    """Tensors that the trees refer to, by name."""
     lost: tuple[str, ...] = ()
-    """Paths of those that have no form in which they could be saved."""
+    """Paths of changed attributes that cannot be saved."""
 
     @property
     def changed(self) -> list[str]:
-        """Paths of all that have changed."""
+        """Paths of all changed attributes."""
         return sorted([*self.trees, *self.lost])
 
 
 @dataclass
-class _Description:
-    """What one attribute is described by."""
+class _Encoder:
+    """Encode one attribute as a tree and tensors."""
 
     path: str
     registered: Collection[int]
-    """Identities of parameters and buffers, which are saved elsewhere."""
+    """Ids of parameters, buffers and modules, which are saved elsewhere."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     opaque: list[Any] = field(default_factory=list)
-    """Values without a form, known by their identity alone."""
+    """Values that cannot be encoded, compared by identity."""
     seen: set[int] = field(default_factory=set)
 
-    def describe(self, value: Any, depth: int = 0) -> Tree:
-        """Return the tree of a value; its tensors are copied."""
+    def encode(self, value: Any, depth: int = 0) -> Tree:
+        """Return the tree of a value; tensors are copied to `self.tensors`."""
         if value is None or type(value) in (bool, int, float, str):
             return value
         if id(value) in self.registered:
             return {"is": "registered"}
         if isinstance(value, Tensor) and value.layout == torch.strided:
-            return {"is": "tensor", "name": self._put(value.detach().clone())}
+            return {"is": "tensor", "name": self._add_tensor(value.detach().clone())}
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
-            return {"is": "array", "name": self._put(torch.from_numpy(np.array(value)))}
+            return {"is": "array", "name": self._add_tensor(torch.from_numpy(np.array(value)))}
         if isinstance(value, random.Random):
             version, words, gauss = value.getstate()
             return {"is": "random", "state": [version, list(words), gauss]}
@@ -80,146 +82,147 @@ class _Description:
                 "state": json.loads(json.dumps(value.bit_generator.state, default=np.ndarray.tolist)),
             }
         if isinstance(value, torch.Generator):
-            return {"is": "torch generator", "name": self._put(value.get_state())}
-        if id(value) in self.seen or depth > DEPTH:
-            return self._unknown(value)
+            return {"is": "torch generator", "name": self._add_tensor(value.get_state())}
+        if id(value) in self.seen or depth > MAX_DEPTH:
+            return self._add_opaque(value)
         self.seen.add(id(value))
-        inner = partial(self.describe, depth=depth + 1)
+        inner = partial(self.encode, depth=depth + 1)
         if isinstance(value, torch.dtype | torch.device):
             return {"is": "constant", "value": str(value)}
         if type(value) in (*SEQUENCES.values(), torch.Size):
             items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-            most = value.maxlen if isinstance(value, deque) else None
+            maxlen = value.maxlen if isinstance(value, deque) else None
             kind = "tuple" if isinstance(value, tuple) else type(value).__name__
-            return {"is": kind, "items": [inner(item) for item in items], "most": most}
+            return {"is": kind, "items": [inner(item) for item in items], "most": maxlen}
         if isinstance(value, dict):
             return {"is": "dict", "items": [[inner(key), inner(item)] for key, item in value.items()]}
         if is_plain_object(value):
-            made_by = type(value)
+            cls = type(value)
             fields = {name: inner(item) for name, item in vars(value).items()}
-            return {"is": "object", "type": f"{made_by.__module__}.{made_by.__qualname__}", "fields": fields}
-        return self._unknown(value)
+            return {"is": "object", "type": f"{cls.__module__}.{cls.__qualname__}", "fields": fields}
+        return self._add_opaque(value)
 
-    def _put(self, tensor: Tensor) -> str:
+    def _add_tensor(self, tensor: Tensor) -> str:
         name = f"{self.path}/{len(self.tensors)}"
         self.tensors[name] = tensor
         return name
 
-    def _unknown(self, value: Any) -> Tree:
+    def _add_opaque(self, value: Any) -> Tree:
         self.opaque.append(value)
         return {"is": "unknown", "id": id(value)}
 
     def digest(self, tree: Tree) -> bytes:
-        """Return a hash that is equal for equal values."""
-        found = hashlib.sha256(json.dumps(tree).encode())
+        """Return the SHA-256 digest of the tree and of `self.tensors`; equal values have equal digests."""
+        sha256 = hashlib.sha256(json.dumps(tree).encode())
         for tensor in self.tensors.values():
-            found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            found.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return found.digest()
+            sha256.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            sha256.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return sha256.digest()
 
 
 def is_plain_object(value: Any) -> bool:
-    """Return True for an object whose state is its `__dict__`: no class, function, Python module, logger or writer."""
+    """Return True if an object's state is its `__dict__`: not for classes, functions, Python modules or loggers."""
     if isinstance(value, nn.Module):
         return True
     if isinstance(value, type | ModuleType | Enum) or callable(value) or not hasattr(value, "__dict__"):
         return False
     package = type(value).__module__.partition(".")[0]
-    return package in HOLDERS or package not in (*sys.stdlib_module_names, "torch", "numpy")
+    return package in CONTAINER_PACKAGES or package not in (*sys.stdlib_module_names, "torch", "numpy")
 
 
-def may_be_set(module: nn.Module, name: str) -> bool:
-    """Return True for a name of a module's own state: nothing that torch keeps, and no method."""
-    return name not in OF_EVERY_MODULE and not callable(getattr(type(module), name, None))
+def is_settable(module: nn.Module, name: str) -> bool:
+    """Return True if `name` is user state of a module: neither an attribute of nn.Module nor a method."""
+    return name not in MODULE_ATTRIBUTES and not callable(getattr(type(module), name, None))
 
 
-class AttributeWatch:
-    """Compares the attributes of a model's modules with those that it was made with."""
+class AttributeTracker:
+    """Track changes of module attributes since the model was made."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        described = self._described()
-        self._first = {path: description.digest(tree) for path, tree, description in described}
-        self._held = [description.opaque for _, _, description in described]  # no new value takes their identities
+        encoded = self._encode_attributes()
+        self._initial_digests = {path: encoder.digest(tree) for path, tree, encoder in encoded}
+        self._opaque = [encoder.opaque for _, _, encoder in encoded]  # referenced, so that no new value reuses an id
 
-    def now(self) -> Attributes:
-        """Return the attributes that differ from those at the beginning."""
+    def changes(self) -> Attributes:
+        """Return the attributes that differ from their initial values."""
         trees: dict[str, Tree] = {}
         tensors: dict[str, Tensor] = {}
         lost = []
-        for path, tree, description in self._described():
-            if description.digest(tree) == self._first.get(path):
+        for path, tree, encoder in self._encode_attributes():
+            if encoder.digest(tree) == self._initial_digests.get(path):
                 continue
-            if description.opaque:
+            if encoder.opaque:
                 lost.append(path)
             else:
                 trees[path] = tree
-                tensors |= description.tensors
+                tensors |= encoder.tensors
         return Attributes(trees, tensors, tuple(lost))
 
     def restore(self, attributes: Attributes) -> None:
-        """Give the modules these attributes."""
+        """Set the modules' attributes to these; paths that are not user state are ignored."""
         modules = dict(self._model.named_modules())
         for path, tree in attributes.trees.items():
             module, _, name = path.rpartition(".")
-            if module in modules and may_be_set(modules[module], name):
-                own = modules[module].__dict__
-                own[name] = _made(tree, attributes.tensors, own.get(name))
+            if module in modules and is_settable(modules[module], name):
+                module_dict = modules[module].__dict__
+                module_dict[name] = _decode(tree, attributes.tensors, module_dict.get(name))
 
-    def _described(self) -> list[tuple[str, Tree, _Description]]:
+    def _encode_attributes(self) -> list[tuple[str, Tree, _Encoder]]:
+        """Return path, tree and encoder of every user attribute of the model's modules."""
         registered = {id(tensor) for tensor in [*self._model.parameters(), *self._model.buffers()]}
         registered |= {id(module) for module in self._model.modules()}
-        found = []
+        encoded = []
         for prefix, module in self._model.named_modules():
-            if type(module).__module__.startswith(("labbench.", "torch.nn.modules.")):  # torch's keep no such state
+            if type(module).__module__.startswith(("labbench.", "torch.nn.modules.")):  # these keep no such state
                 continue
             for name, value in vars(module).items():
-                if name not in OF_EVERY_MODULE:
+                if name not in MODULE_ATTRIBUTES:
                     path = f"{prefix}.{name}" if prefix else name
-                    description = _Description(path, registered)
-                    found.append((path, description.describe(value), description))
-        return found
+                    encoder = _Encoder(path, registered)
+                    encoded.append((path, encoder.encode(value), encoder))
+        return encoded
 
 
-def _made(tree: Tree, tensors: Mapping[str, Tensor], before: Any) -> Any:
-    """Return the value that a tree describes; generators and objects are those of `before`, set to their state."""
+def _decode(tree: Tree, tensors: Mapping[str, Tensor], current: Any) -> Any:
+    """Return the value of a tree; generators, dicts and objects are updated in place in the `current` value."""
     if not isinstance(tree, dict):
         return tree
     match tree["is"]:
         case "tensor":
             tensor = tensors[tree["name"]].clone()
-            if isinstance(before, nn.Parameter) and before.shape == tensor.shape:
-                before.data.copy_(tensor)
-                return before
+            if isinstance(current, nn.Parameter) and current.shape == tensor.shape:
+                current.data.copy_(tensor)
+                return current
             return tensor
         case "array":
             array = tensors[tree["name"]].cpu().numpy().copy()
-            return array[()] if isinstance(before, np.generic) else array
-        case "random" if isinstance(before, random.Random):
+            return array[()] if isinstance(current, np.generic) else array
+        case "random" if isinstance(current, random.Random):
             version, words, gauss = tree["state"]
-            before.setstate((version, tuple(words), gauss))
-        case "generator" if isinstance(before, np.random.Generator):
-            before.bit_generator.state = tree["state"]
-        case "torch generator" if isinstance(before, torch.Generator):
-            before.set_state(tensors[tree["name"]].cpu())
+            current.setstate((version, tuple(words), gauss))
+        case "generator" if isinstance(current, np.random.Generator):
+            current.bit_generator.state = tree["state"]
+        case "torch generator" if isinstance(current, torch.Generator):
+            current.set_state(tensors[tree["name"]].cpu())
         case "dict":
-            old = before if isinstance(before, dict) else {}
-            pairs = ((_made(key, tensors, None), item) for key, item in tree["items"])
-            items = {key: _made(item, tensors, old.get(key)) for key, item in pairs}
-            if isinstance(before, dict):  # a defaultdict stays one
-                before.clear()
-                before.update(items)
-                return before
+            old_values = current if isinstance(current, dict) else {}
+            pairs = ((_decode(key, tensors, None), item) for key, item in tree["items"])
+            items = {key: _decode(item, tensors, old_values.get(key)) for key, item in pairs}
+            if isinstance(current, dict):  # keep the object: it may be a defaultdict
+                current.clear()
+                current.update(items)
+                return current
             return items
-        case "object" if before is not None:
+        case "object" if current is not None:
             for name, value in tree["fields"].items():
-                vars(before)[name] = _made(value, tensors, vars(before).get(name))
+                vars(current)[name] = _decode(value, tensors, vars(current).get(name))
         case "deque":
-            return deque((_made(item, tensors, None) for item in tree["items"]), tree["most"])
+            return deque((_decode(item, tensors, None) for item in tree["items"]), tree["most"])
         case kind if kind in SEQUENCES:
-            olds = list(before) if isinstance(before, list | tuple) else []
+            old_items = list(current) if isinstance(current, list | tuple) else []
             return SEQUENCES[kind](
-                _made(item, tensors, olds[index] if index < len(olds) else None)
+                _decode(item, tensors, old_items[index] if index < len(old_items) else None)
                 for index, item in enumerate(tree["items"])
             )
-    return before
+    return current

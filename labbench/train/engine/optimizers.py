@@ -1,4 +1,8 @@
-"""Optimizers: torch's own for a single run, and per-run updates for a stack."""
+"""Optimizers: torch's own for a single run, and one update of all runs for a stack.
+
+The algorithms are torch's: SGD with momentum (Nesterov: Sutskever et al., 2013), Adam (Kingma & Ba, 2015), AdamW
+(Loshchilov & Hutter, 2019), RMSprop (Tieleman & Hinton, 2012) and Adagrad (Duchi et al., 2011).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
-import torch._dynamo  # every optimizer imports it at its first use, a second's work that forked workers shall find done
+import torch._dynamo  # every optimizer imports it on first use, which takes a second: do it before workers fork
 from torch import Tensor, nn, optim
 
 from labbench.errors import InputError
@@ -16,14 +20,17 @@ from labbench.train.engine.flat_params import FlatParameters
 
 
 def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: torch.device) -> optim.Optimizer:
-    """The optimizer that `config` names. Parameters that it does not use are left alone.
+    """Return torch's optimizer for the keys of `config`: optimizer, lr, weight_decay, momentum and so on.
 
-    Nesterov's form of no momentum is plain gradient descent, which torch refuses to be told.
+    `nesterov` without momentum is plain gradient descent; torch rejects this combination, so it is not passed on.
+
+    Raises:
+        ValueError: Unknown optimizer.
     """
     name, lr, weight_decay = config["optimizer"], config["lr"], config["weight_decay"]
     momentum, eps, betas = config["momentum"], config["eps"], (config["beta1"], config["beta2"])
     parameters = list(parameters)
-    # one kernel for all parameters, which must be real; rmsprop has none, and adagrad's is for CPUs
+    # fused kernels need real parameters; RMSprop has none, and Adagrad's is for CPUs
     real = not any(parameter.is_complex() for parameter in parameters)
     fused = (real and device.type in ("cpu", "cuda")) or None
     if name == "sgd":
@@ -39,24 +46,25 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: t
         return optim.Adagrad(
             parameters, lr, weight_decay=weight_decay, eps=eps, fused=(real and device.type == "cpu") or None
         )
-    raise ValueError(f"no such optimizer: {name}")
+    raise ValueError(f"unknown optimizer: {name}")
 
 
-def take_sparse_gradients(optimizer: optim.Optimizer, config: Config, parameter: str) -> None:
-    """Let the optimizer take sparse gradients, such as those of `nn.Embedding(sparse=True)`; no fused kernel does.
+def enable_sparse_gradients(optimizer: optim.Optimizer, config: Config, parameter: str) -> None:
+    """Make the optimizer accept sparse gradients, as of `nn.Embedding(sparse=True)`, by turning off fused kernels.
 
-    Raises InputError, which names the `parameter`, where this config cannot.
+    Raises:
+        InputError: The optimizer, weight decay or clipping of `config` does not support them; names the `parameter`.
     """
     conflicts = {
         f'optimizer = "{config["optimizer"]}"': config["optimizer"] not in ("sgd", "adagrad"),
         f"weight_decay = {config['weight_decay']:g}": config["weight_decay"] > 0,
         f"clip = {config['clip']}": config["clip"] is not None,
     }
-    for setting, refused in conflicts.items():
-        if refused:
+    for setting, is_unsupported in conflicts.items():
+        if is_unsupported:
             raise InputError(
-                f"{setting} cannot take the sparse gradient of {parameter}: use nn.Embedding(sparse=False), or sgd or "
-                "adagrad without weight_decay and clip"
+                f"{setting} does not support the sparse gradient of {parameter}: use nn.Embedding(sparse=False), or "
+                "sgd or adagrad without weight_decay and clip"
             )
     for group in optimizer.param_groups:
         group["fused"] = None
@@ -69,11 +77,16 @@ OPTIMIZER_SETTINGS: dict[str, tuple[str, ...]] = {
     "rmsprop": ("alpha", "eps", "momentum"),
     "adagrad": ("eps",),
 }
-"""What decides an optimizer's direction, besides the gradients."""
+"""Keys of the config that determine the direction of an update, given the gradients."""
 
 
 class StackOptimizer:
-    """Updates of S runs whose parameters and gradients are rows (S, P)."""
+    """Update S runs whose parameters and gradients are rows of shape (S, P).
+
+    Consecutive runs with equal settings share a torch optimizer with a learning rate of 1 and without weight decay; it
+    updates a buffer of zeros, which then holds the direction of the update. Learning rate and weight decay, one value
+    per run, are applied to the rows.
+    """
 
     def __init__(
         self, configs: Sequence[Config], flat_parameters: FlatParameters, parameters: Tensor, gradients: Tensor
@@ -84,36 +97,39 @@ class StackOptimizer:
         start = 0
         for _, equal in groupby(configs, optimizer_key):
             config, *others = equal
-            part = slice(start, start := start + 1 + len(others))
-            buffer = nn.Parameter(self._direction[part])
-            buffer.grad = gradients[part]
-            made = make_optimizer({**config, "lr": 1.0, "weight_decay": 0.0}, [buffer], parameters.device)
-            if parameters.device.type == "cuda" and "capturable" in made.defaults:
-                made.param_groups[0]["capturable"] = True  # it counts its steps on the device
-            self._parts.append((part, buffer, made))
+            rows = slice(start, start := start + 1 + len(others))
+            buffer = nn.Parameter(self._direction[rows])  # (rows, P)
+            buffer.grad = gradients[rows]
+            optimizer = make_optimizer({**config, "lr": 1.0, "weight_decay": 0.0}, [buffer], parameters.device)
+            if parameters.device.type == "cuda" and "capturable" in optimizer.defaults:
+                optimizer.param_groups[0]["capturable"] = True  # count steps on the device, as a CUDA graph needs
+            self._parts.append((rows, buffer, optimizer))
         self._coupled_decays = _weight_decays(configs, parameters, decoupled=False)
         self._decoupled_decays = _weight_decays(configs, parameters, decoupled=True)
 
     @torch.no_grad()
     def step(self, rates: Tensor) -> None:
-        """One update with these learning rates (S, 1)."""
-        for part, decay in self._coupled_decays:
-            self.gradients[part].addcmul_(decay, self.parameters[part])
+        """Do one update with learning rates of shape (S, 1)."""
+        for rows, decay in self._coupled_decays:
+            self.gradients[rows].addcmul_(decay, self.parameters[rows])
         self._direction.zero_()
         for _, _, optimizer in self._parts:
             optimizer.step()
-        for part, decay in self._decoupled_decays:
-            self.parameters[part].mul_(1 - rates[part] * decay)
+        for rows, decay in self._decoupled_decays:
+            self.parameters[rows].mul_(1 - rates[rows] * decay)
         self.parameters.addcmul_(rates, self._direction)
 
     def tensors(self) -> list[Tensor]:
-        """The optimizers' memories, where they lie."""
-        memories = [optimizer.state[buffer] for _, buffer, optimizer in self._parts if buffer in optimizer.state]
-        return [value for memory in memories for value in memory.values() if isinstance(value, Tensor)]
+        """Return the state tensors of all optimizers, shape (rows, P) or (), not copied."""
+        states = [optimizer.state[buffer] for _, buffer, optimizer in self._parts if buffer in optimizer.state]
+        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
     def state(self, index: int) -> dict[str, Tensor]:
-        """The memory of one run's optimizer: `step`, and its tensors as `NAME.PARAMETER`."""
-        part, buffer, optimizer = next(each for each in self._parts if index < each[0].stop)
+        """Return the optimizer state of one run, not copied.
+
+        Scalars such as `step` are keyed by name, tensors by `NAME.PARAMETER` and have the parameter's shape.
+        """
+        rows, buffer, optimizer = next(part for part in self._parts if index < part[0].stop)
         state: dict[str, Tensor] = {}
         for name, value in optimizer.state[buffer].items():
             if value is None:
@@ -121,36 +137,41 @@ class StackOptimizer:
             if value.dim() == 0:
                 state[name] = value
             else:
-                views = self.flat_parameters.views(value[index - part.start : index - part.start + 1])
+                views = self.flat_parameters.views(value[index - rows.start : index - rows.start + 1])
                 state |= {f"{name}.{parameter}": view[0] for parameter, view in views.items()}
         return state
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        """Go on with these memories, one a run, all after equally many updates."""
-        for part, buffer, optimizer in self._parts:
-            of_part = states[part]
-            for name in sorted({key.partition(".")[0] for key in of_part[0]}):
-                if name in of_part[0]:
-                    optimizer.state[buffer][name] = of_part[0][name].clone()
+        """Restore the states of S runs, all at the same step, with the keys and shapes of `state`."""
+        for rows, buffer, optimizer in self._parts:
+            first, *_ = run_states = states[rows]
+            for name in sorted({key.partition(".")[0] for key in first}):
+                if name in first:
+                    optimizer.state[buffer][name] = first[name].clone()
                 else:
                     runs: list[Mapping[str, Tensor]] = [
-                        {p: state[f"{name}.{p}"] for p in self.flat_parameters.shapes} for state in of_part
+                        {p: state[f"{name}.{p}"] for p in self.flat_parameters.shapes} for state in run_states
                     ]
                     optimizer.state[buffer][name] = self.flat_parameters.pack(runs, self.parameters)
 
 
 def optimizer_key(config: Config) -> tuple[Any, ...]:
-    """What one torch optimizer must have in common."""
+    """Return the settings that runs must share to use one torch optimizer."""
     return config["optimizer"], *(config[key] for key in OPTIMIZER_SETTINGS[config["optimizer"]])
 
 
 def _weight_decays(configs: Sequence[Config], like: Tensor, *, decoupled: bool) -> list[tuple[slice, Tensor]]:
-    """The weight decays (rows, 1) of consecutive runs that have one of this kind."""
-    found = []
+    """Return rows and weight decays, shape (rows, 1), of consecutive runs with this kind of weight decay.
+
+    Decoupled decay (AdamW) shrinks the parameters; coupled decay (all others) is added to the gradient.
+    """
+    decays = []
     start = 0
-    for decays, equal in groupby(configs, lambda c: c["weight_decay"] > 0 and (c["optimizer"] == "adamw") == decoupled):
-        members = list(equal)
-        part = slice(start, start := start + len(members))
-        if decays:
-            found.append((part, like.new_tensor([[config["weight_decay"]] for config in members])))
-    return found
+    for has_decay, group in groupby(
+        configs, lambda c: c["weight_decay"] > 0 and (c["optimizer"] == "adamw") == decoupled
+    ):
+        members = list(group)
+        rows = slice(start, start := start + len(members))
+        if has_decay:
+            decays.append((rows, like.new_tensor([[config["weight_decay"]] for config in members])))
+    return decays

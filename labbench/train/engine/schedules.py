@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from labbench.records import Config
 
 PCT_START, DIV_FACTOR, FINAL_DIV_FACTOR = 0.3, 25.0, 1e4
-"""torch's defaults for OneCycleLR."""
+"""Defaults of `torch.optim.lr_scheduler.OneCycleLR`."""
 
 
 class Schedule:
-    """The learning rates of S runs."""
+    """Learning rates of S runs."""
 
     def __init__(self, configs: Sequence[Config], steps_per_epoch: int) -> None:
         self.constant = all(config["schedule"] == "constant" and config["warmup"] == 0 for config in configs)
@@ -23,15 +23,20 @@ class Schedule:
         self._configs = configs
         self._steps_per_epoch = steps_per_epoch
 
-    def at(self, step: int) -> NDArray[np.float64]:
-        """The rates (S,) of the update that follows `step` updates."""
+    def rates_at(self, step: int) -> NDArray[np.float64]:
+        """Return the learning rates, shape (S,), of the update that follows `step` updates."""
         if self.constant:
             return self.base
         return np.array([learning_rate(config, step, self._steps_per_epoch) for config in self._configs])
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of one run after `step` updates."""
+    """Return the learning rate of one run after `step` updates.
+
+    Sources: "step" is `torch.optim.lr_scheduler.StepLR`; "cosine" is Loshchilov & Hutter, SGDR (2017), equation 5,
+    without restarts; "onecycle" is Smith & Topin, Super-Convergence (2018), see `one_cycle`. Warmup is linear from
+    `lr / (warmup + 1)`; "onecycle" has its own.
+    """
     lr: float = config["lr"]
     gamma: float = config["gamma"]
     warmup: int = config["warmup"]
@@ -42,29 +47,33 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     if step < warmup:
         return lr * (step + 1) / (warmup + 1)
     if schedule == "step":
-        falls: int = (step - warmup) // (config["step_epochs"] * steps_per_epoch)
-        return lr * gamma**falls
+        decays: int = (step - warmup) // (config["step_epochs"] * steps_per_epoch)
+        return lr * gamma**decays
     if schedule == "cosine":
         return lr * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
     return lr
 
 
 def one_cycle(step: int, total: int) -> float:
-    """The share of the largest rate, `total` updates from the beginning to the end of the cycle."""
+    """Return the learning rate of a one-cycle schedule of `total` updates, as a fraction of the maximum.
+
+    The formula is that of `torch.optim.lr_scheduler.OneCycleLR` with cosine annealing in two phases
+    (Smith & Topin, Super-Convergence, 2018).
+    """
     top, last = PCT_START * total - 1, total - 1
-    low, lowest = 1 / DIV_FACTOR, 1 / DIV_FACTOR / FINAL_DIV_FACTOR
+    initial, final = 1 / DIV_FACTOR, 1 / DIV_FACTOR / FINAL_DIV_FACTOR
     if step <= top:
-        return cosine_anneal(low, 1.0, step / top)
-    return cosine_anneal(1.0, lowest, (step - top) / (last - top))
+        return cosine_anneal(initial, 1.0, step / top)
+    return cosine_anneal(1.0, final, (step - top) / (last - top))
 
 
-def cosine_anneal(start: float, end: float, share: float) -> float:
-    """From `start` to `end` along half a cosine."""
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+def cosine_anneal(start: float, end: float, fraction: float) -> float:
+    """Interpolate from `start` to `end` along half a cosine; `fraction` is 0 at the start and 1 at the end."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * fraction))
 
 
 class StepCounter:
-    """Optimizer updates done so far."""
+    """Number of optimizer updates done."""
 
     def __init__(self, step: int = 0) -> None:
         self.step = step

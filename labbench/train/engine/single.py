@@ -1,4 +1,4 @@
-"""The way `loop`: one run, its plain module and torch's own optimizer. What the other ways are measured by."""
+"""The engine `loop`: one run with its plain module and torch's optimizer. The reference for the other engines."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from labbench.train.data.dataset import Split
 from labbench.train.dtypes import place_model
 from labbench.train.engine.dropout import swap_dropout
 from labbench.train.engine.freezing import set_mode
-from labbench.train.engine.module_state import AttributeWatch
-from labbench.train.engine.optimizers import make_optimizer, take_sparse_gradients
+from labbench.train.engine.module_state import AttributeTracker
+from labbench.train.engine.optimizers import enable_sparse_gradients, make_optimizer
 from labbench.train.engine.schedules import Schedule, StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
 from labbench.train.tasks.loss_config import loss_configs
@@ -22,12 +22,12 @@ from labbench.train.tasks.metrics import compute_losses, compute_metrics
 
 
 class SingleStepper:
-    """A stack of a single run."""
+    """Implement `Stepper` for one run: S is 1."""
 
     engine = "loop"
 
     def __init__(self, model: nn.Module, config: Config, workload: Workload, step_counter: StepCounter) -> None:
-        """The model is taken over, to where the workload's data lies."""
+        """Take ownership of `model`: move it to the device of the workload's data and swap its dropout layers."""
         self.model, self.task, self.data, self.step_counter = model, workload.task, workload.data, step_counter
         settings = workload.loop_config(config)
         self.schedule = Schedule([settings], workload.steps_per_epoch)
@@ -37,7 +37,7 @@ class SingleStepper:
         swap_dropout(model, config["seed"], step_counter)
         place_model(model, self.data.device, self.data.dtype)
         if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-            # up to twice as fast on CPUs: pooling and normalisation above all
+            # up to twice as fast on CPUs, most of all for pooling and normalization
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         workload.precision.adapt_batch_norm(model)
         self._precision, self._forward = workload.precision, workload.precision.maybe_compile(model)
@@ -45,37 +45,39 @@ class SingleStepper:
         self.optimizer = make_optimizer(settings, self.parameters.values(), self.data.device)
         self.settings = settings
         self.config, self.workload = config, workload
-        self._attributes = AttributeWatch(model)
+        self._attributes = AttributeTracker(model)
         self.sparse: list[str] | None = None
-        """Names of the parameters whose gradients are sparse; None before the first step."""
+        """Names of the parameters with sparse gradients; None before the first step."""
 
     def step(self, batch: Tensor) -> StepResult:
-        inputs, targets = self.data.gather(batch[0])
+        """See `Stepper.step`. Raises InputError if the optimizer's settings do not support sparse gradients."""
+        inputs, targets = self.data.gather(batch[0])  # (N, ...)
         outputs = self._compute_outputs(inputs)
         losses = compute_losses(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)
         for parameter in self.parameters.values():
             parameter.grad = None
-        losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of their mean
+        losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of the mean loss
         if self.sparse is None:
             self.sparse = [n for n, p in self.parameters.items() if p.grad is not None and p.grad.is_sparse]
             if self.sparse:
-                take_sparse_gradients(self.optimizer, self.settings, self.sparse[0])
-        if self.sparse and self.settings["momentum"] > 0:  # every row moves: torch's sparse buffer grows with each step
+                enable_sparse_gradients(self.optimizer, self.settings, self.sparse[0])
+        # momentum moves every row, and torch's sparse momentum buffer would grow with each step
+        if self.sparse and self.settings["momentum"] > 0:
             for name in self.sparse:
                 self.parameters[name].grad = self.parameters[name].grad.to_dense()  # type: ignore[union-attr]
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         if not self.schedule.constant:
-            self.optimizer.param_groups[0]["lr"] = float(self.schedule.at(self.step_counter.step)[0])
+            self.optimizer.param_groups[0]["lr"] = float(self.schedule.rates_at(self.step_counter.step)[0])
         self.optimizer.step()
         self.step_counter.step += 1
         return _add_run_dimension(losses.detach(), compute_metrics(self.task, outputs, targets, self.loss_config))
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> StepResult:
-        inputs, targets = split
+        inputs, targets = split  # (N, ...)
         outputs = self._compute_outputs(inputs)
-        losses = compute_losses(self.task, outputs, targets, self.loss_config)
+        losses = compute_losses(self.task, outputs, targets, self.loss_config)  # (N,)
         return _add_run_dimension(losses, compute_metrics(self.task, outputs, targets, self.loss_config))
 
     def _compute_outputs(self, inputs: Tensor) -> Any:
@@ -85,15 +87,14 @@ class SingleStepper:
         set_mode(self.model, mode)
 
     def state(self, index: int) -> TrainingState:
-        memory: dict[str, Tensor] = {}
+        optimizer_state: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             for kind, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
-                    memory[kind if value.dim() == 0 else f"{kind}.{name}"] = value.clone()
+                    optimizer_state[kind if value.dim() == 0 else f"{kind}.{name}"] = value.clone()
         tensors = self.parameters | dict(self.model.named_buffers())
-        return TrainingState(
-            {name: tensor.detach().clone() for name, tensor in tensors.items()}, memory, self._attributes.now()
-        )
+        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        return TrainingState(copies, optimizer_state, self._attributes.changes())
 
     def load(self, states: Sequence[TrainingState]) -> None:
         (state,) = states
@@ -101,8 +102,8 @@ class SingleStepper:
             for name, parameter in self.parameters.items():
                 parameter.copy_(state.tensors[name])
         for name in state.tensors.keys() - self.parameters.keys():  # a forward may have made or reshaped buffers
-            path, _, own = name.rpartition(".")
-            self.model.get_submodule(path)._buffers[own] = state.tensors[name].clone()
+            path, _, buffer = name.rpartition(".")
+            self.model.get_submodule(path)._buffers[buffer] = state.tensors[name].clone()
         self._attributes.restore(state.attributes)
         for key, value in state.optimizer_state.items():
             kind, _, name = key.partition(".")
@@ -110,11 +111,13 @@ class SingleStepper:
                 self.optimizer.state[parameter][kind] = value.clone()
 
     def keep(self, indices: Sequence[int]) -> None:
-        """There is only the one."""
+        """No-op: there is only one run."""
 
     def weights(self, index: int) -> dict[str, Tensor]:
+        """Return a copy of the model's state_dict; see `Stepper.weights` for the shapes."""
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
 
 def _add_run_dimension(losses: Tensor, metrics: Mapping[str, Tensor]) -> StepResult:
+    """Return losses and metrics of shape (N,) with shape (1, N)."""
     return losses.unsqueeze(0), {name: values.unsqueeze(0) for name, values in metrics.items()}

@@ -1,8 +1,9 @@
-"""The ways `stacked` and `vmap`: S runs whose models have one structure, as one model of stacked tensors.
+"""The engines `stacked` and `vmap`: S runs whose models have one structure, as one model of stacked tensors.
 
-Parameters and gradients are rows of one tensor each; what a run is allowed to have for itself (learning rate, dropout,
-order of data) is one value a row. Nothing reduces over runs, so it changes no number how many of them go forward and
-back at a time: on a CPU a stack is stepped in tiles whose activations stay in the cache, of a width that is tried out.
+Parameters and gradients are rows of one tensor each; hyperparameters that may differ between runs (learning rate,
+dropout probability, order of the data) are one value per row. No operation reduces over runs, so the number of runs
+that go forward and backward together changes no result: on a CPU a stack is split into tiles whose activations fit in
+the cache, of a width that `TileWidthTuner` chooses.
 """
 
 from __future__ import annotations
@@ -34,34 +35,35 @@ from labbench.train.tasks.metrics import compute_stacked_gradients, compute_stac
 
 TensorsByName: TypeAlias = Mapping[str, Tensor]
 ForwardResult: TypeAlias = tuple[Tensor, Any, Tensor]
-"""Losses (S, N), outputs and targets of some runs."""
+"""Losses (S, N), outputs (S, N, ...) and targets (S, N, ...) of a tile."""
 MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], DropoutMasks]
-"""From the seeds of runs, their probabilities and the number of a dropout layer."""
+"""Make the masks of a dropout layer from the seeds and probabilities of S runs and the index of the layer."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Neighbouring runs of a stack that go forward and back at a time, with views of what is theirs."""
+    """Neighbouring runs of a stack that go forward and backward together, with views of their tensors."""
 
     rows: slice
+    """Rows of the stack, R of them."""
     leaves: Mapping[str, Tensor]
-    """Parameters by name, (runs, ...), of which gradients are taken."""
+    """Trained parameters by name, shape (R, ...); leaves of the autograd graph."""
     gradients: Mapping[str, Tensor]
-    """Where those go."""
+    """Gradients of the leaves by name, shape (R, ...); overwritten by each step."""
     fixed: Mapping[str, Tensor]
-    """Buffers and frozen parameters."""
+    """Buffers and frozen parameters by name, shape (R, ...)."""
     masks: list[DropoutMasks]
-    """By dropout layer."""
+    """Masks of each dropout layer."""
     loss_configs: LossConfigs
-    """As the task's loss and metrics read them."""
+    """Configs as the task's loss and metrics read them."""
     layer_arrays: Sequence[LayerArrays] = ()
-    """For passes written by hand: parameters and buffers by layer."""
+    """Parameters and buffers of each layer for the CPU kernels, shape (R, ...)."""
     layer_gradients: Sequence[LayerArrays] = ()
-    """Likewise where gradients go."""
+    """Gradients of each layer for the CPU kernels, shape (R, ...)."""
 
 
 class StackedStepper:
-    """S runs with models of one structure."""
+    """Implement `Stepper` for S runs whose models have one structure."""
 
     def __init__(
         self,
@@ -73,7 +75,10 @@ class StackedStepper:
         workload: Workload,
         step_counter: StepCounter,
     ) -> None:
-        """`model` is a model of the structure, taken over; `dropouts` are the probabilities of each run, by layer."""
+        """Take ownership of `model`, a model of the structure.
+
+        `dropouts` are the dropout probabilities of each run by layer, `states` and `configs` have one item per run.
+        """
         self.engine, self.model, self.task, self.step_counter = engine, model, workload.task, step_counter
         self._loop_config = workload.loop_config
         self.data, self._steps_per_epoch, self._batch_size = (
@@ -98,7 +103,7 @@ class StackedStepper:
     def _set_up(
         self, configs: Sequence[Config], dropouts: Sequence[Sequence[float]], states: Sequence[TrainingState]
     ) -> None:
-        """Set up these runs, all after equally many updates."""
+        """Load these runs, all at the same step."""
         self._configs, self._probabilities = configs, dropouts
         settings = [self._loop_config(config) for config in configs]
         self._loss_configs = loss_configs(self.task, configs, self.data.dtype, self.data.device)
@@ -108,17 +113,17 @@ class StackedStepper:
         )  # (S, P)
         self.gradients = torch.zeros_like(self.parameters)  # (S, P)
         self.fixed = {
-            name: place(torch.stack([each[name] for each in tensors]), self.data.device, self.data.dtype)
+            name: place(torch.stack([run[name] for run in tensors]), self.data.device, self.data.dtype)
             for name in tensors[0]
             if name not in self.flat_parameters.shapes
         }
         self.optimizer = StackOptimizer(settings, self.flat_parameters, self.parameters, self.gradients)
         self.optimizer.load([state.optimizer_state for state in states])
         self.schedule = Schedule(settings, self._steps_per_epoch)
-        self._rates = self._as_column(self.schedule.at(self.step_counter.step))
-        smoothing = [each["label_smoothing"] for each in settings]
+        self._rates = self._as_column(self.schedule.rates_at(self.step_counter.step))  # (S, 1)
+        smoothing = [run["label_smoothing"] for run in settings]
         self._smoothing = self._as_column(smoothing) if any(smoothing) else None
-        clips = [each["clip"] for each in settings]
+        clips = [run["clip"] for run in settings]
         self._clips = self._as_column([clip or torch.inf for clip in clips]) if any(clips) else None
         if self._uses_kernels:
             self._tuner = (
@@ -127,15 +132,15 @@ class StackedStepper:
         self._split_into_tiles(self._tuner.width if self._tuner is not None else len(configs))
 
     def _split_into_tiles(self, width: int) -> None:
-        """Step so many runs at a time."""
+        """Split the stack into tiles of `width` runs."""
         self._width, runs = width, len(self._configs)
         self._backprop = (
             Backprop(self.model, self.flat_parameters.shapes, self._batch_size) if self._uses_kernels else None
         )
         self._tiles = [self._make_tile(slice(start, min(start + width, runs))) for start in range(0, runs, width)]
 
-    def whole_tile(self, masks: MakeMasks) -> Tile:
-        """All runs as one tile, with masks of dropout made by the caller."""
+    def make_whole_tile(self, masks: MakeMasks) -> Tile:
+        """Return all runs as one tile, with dropout masks made by the caller."""
         return self._make_tile(slice(0, len(self._configs)), masks)
 
     def _make_tile(self, rows: slice, masks: MakeMasks | None = None) -> Tile:
@@ -155,41 +160,45 @@ class StackedStepper:
         loss_configs = self._loss_configs.rows(rows)
         if self._backprop is None:
             return Tile(rows, leaves, gradients, fixed, masks_by_layer, loss_configs)
-        own = self._backprop.layer_arrays({**leaves, **fixed}), self._backprop.layer_arrays(gradients)
-        return Tile(rows, leaves, gradients, fixed, masks_by_layer, loss_configs, *own)
+        arrays, gradient_arrays = (self._backprop.layer_arrays(tensors) for tensors in ({**leaves, **fixed}, gradients))
+        return Tile(rows, leaves, gradients, fixed, masks_by_layer, loss_configs, arrays, gradient_arrays)
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is known how many runs to step at a time."""
+        """True once the tile width is chosen."""
         return self._tuner is None or self._tuner.is_settled
 
     def step(self, batch: Tensor) -> StepResult:
+        """Update each run by its samples, `batch` of shape (S, N); see `Stepper.step`."""
         if self._tuner is not None and self._tuner.width != self._width:
             self._split_into_tiles(self._tuner.width)
-        began = time.thread_time()  # not what a busy machine lets through
+        start = time.thread_time()  # CPU time, which other processes do not change
         if not self.schedule.constant:
-            self._rates = self._as_column(self.schedule.at(self.step_counter.step))
-        measured = self.update(self._tiles, batch, self._rates)
+            self._rates = self._as_column(self.schedule.rates_at(self.step_counter.step))
+        result = self.update(self._tiles, batch, self._rates)
         self.step_counter.step += 1
         if self._tuner is not None:
-            self._tuner.record_step(time.thread_time() - began, batch.shape[1])
-        return measured
+            self._tuner.record_step(time.thread_time() - start, batch.shape[1])
+        return result
 
     def update(self, tiles: Sequence[Tile], batch: Tensor, rates: Tensor) -> StepResult:
-        """The arithmetic of a step with these learning rates (S, 1): it only reads and writes tensors."""
+        """Do the arithmetic of a step: `batch` (S, N), learning rates `rates` (S, 1).
+
+        It only reads and writes tensors, so that a CUDA graph can capture it.
+        """
         results = [self._forward_backward(tile, batch[tile.rows]) for tile in tiles]
         if self._clips is not None:
             norms = self.gradients.norm(dim=1, keepdim=True)  # (S, 1)
-            self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ has it
+            self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ does
         self.optimizer.step(rates)
         return self._step_result(results)
 
     def tensors(self) -> list[Tensor]:
-        """All that an update changes and the next one depends on, where it lies."""
+        """Return all tensors that an update changes, not copied: parameters (S, P), buffers, optimizer state."""
         return [self.parameters, *self.fixed.values(), *self.optimizer.tensors()]
 
     def _forward_backward(self, tile: Tile, batch: Tensor) -> ForwardResult:
-        """Leave the gradients of these runs in their rows; what the forward pass gave."""
+        """Write the gradients of a tile; `batch` has shape (R, N)."""
         S, N = batch.shape
         inputs, targets = (part.unflatten(0, (S, N)) for part in self.data.gather(batch.flatten()))
         smoothing = None if self._smoothing is None else self._smoothing[tile.rows]
@@ -207,6 +216,7 @@ class StackedStepper:
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> StepResult:
+        """Return losses and metrics, shape (S, N), of the split's N samples for each run."""
         return self._step_result([self._evaluate(tile, split) for tile in self._tiles])
 
     def _evaluate(self, tile: Tile, split: Split) -> ForwardResult:
@@ -220,7 +230,7 @@ class StackedStepper:
         return compute_stacked_losses(self.task, outputs, targets, tile.loss_configs), outputs, targets
 
     def _use_masks(self, tile: Tile) -> None:
-        """Let dropout have the masks of these runs."""
+        """Set the masks of the dropout layers to those of a tile."""
         for dropout, masks in zip(self._dropouts, tile.masks, strict=True):
             dropout.masks = masks
 
@@ -230,12 +240,12 @@ class StackedStepper:
 
     @torch.no_grad()
     def _step_result(self, results: Sequence[ForwardResult]) -> StepResult:
-        """The losses and metrics of all runs, in order."""
+        """Join the tiles: losses and metrics of all runs, shape (S, N)."""
         losses, outputs, targets = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))
         return losses, compute_stacked_metrics(self.task, outputs, targets, self._loss_configs)
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
-        """A copy of one run's parameters and buffers."""
+        """Return a copy of one run's parameters and buffers."""
         parameters = self.flat_parameters.views(self.parameters[index : index + 1])
         tensors = {name: view[0] for name, view in parameters.items()}
         tensors |= {name: tensor[index] for name, tensor in self.fixed.items()}
@@ -245,8 +255,8 @@ class StackedStepper:
         set_mode(self.model, mode)
 
     def state(self, index: int) -> TrainingState:
-        memory = {name: value.clone() for name, value in self.optimizer.state(index).items()}
-        return TrainingState(self._tensors(index), memory)
+        optimizer_state = {name: value.clone() for name, value in self.optimizer.state(index).items()}
+        return TrainingState(self._tensors(index), optimizer_state)
 
     def load(self, states: Sequence[TrainingState]) -> None:
         self._set_up(self._configs, self._probabilities, states)
@@ -259,22 +269,27 @@ class StackedStepper:
         )
 
     def weights(self, index: int) -> dict[str, Tensor]:
+        """Return a copy of one run's state_dict; tensors have the shapes of a single model."""
         tensors = self._tensors(index)
-        return {name: tensors[own] for name, own in self.names.items()}
+        return {name: tensors[canonical] for name, canonical in self.names.items()}
 
     def _as_column(self, values: Any) -> Tensor:
+        """Return S numbers as a tensor of shape (S, 1)."""
         return torch.as_tensor(values, dtype=self.data.dtype, device=self.data.device).unsqueeze(1)
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
-    """By each name in the model's state_dict the one under which the tensor is listed: tied ones have several."""
+    """Map each name in the model's state_dict to the first name of its tensor.
+
+    Tied parameters have several names, of which `named_parameters` lists one.
+    """
     listed = [*model.named_parameters(), *model.named_buffers()]
     by_tensor = {id(tensor): name for name, tensor in listed}
     return {name: by_tensor[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
 def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Tensor], Any]:
-    """The module's own forward, mapped over runs."""
+    """Return the module's forward mapped over runs: tensors (S, ...) and inputs (S, N, ...) to outputs (S, N, ...)."""
 
     def forward(tensors: TensorsByName, inputs: Tensor) -> Any:
         return functional_call(model, dict(tensors), (inputs,))

@@ -1,6 +1,6 @@
-"""The one interface behind which runs are stepped, whichever way: some runs, some samples, one update of each.
+"""The interface of the engines: update S runs by one batch each.
 
-`SingleStepper` is the way `loop`; `StackedStepper` has two, `stacked` and `vmap`.
+`SingleStepper` is the engine `loop`; `StackedStepper` is the engines `stacked` and `vmap`.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from labbench.train.precision import Precision
 from labbench.train.tasks.task import Task
 
 StepResult: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
-"""Losses of S runs (S, N), and by name what else was measured of each sample (S, N)."""
+"""Losses, shape (S, N), and metrics of each sample by name, shape (S, N)."""
 
 
 EVALUATION_BATCH_SIZE = 512
-"""Samples in a forward pass that needs no gradients, unless `batch_size` is larger."""
+"""Samples per forward pass without gradients, unless `batch_size` is larger."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What the runs of a stack have in common: what they learn, from which data, in which batches."""
+    """The task, data and batch size that the runs of a stack share."""
 
     task: Task
     data: DataSource
-    """Where, and in the precision in which, models are trained."""
+    """Training data; models are trained on its device and with its dtype."""
     batch_size: int
     precision: Precision = field(default_factory=Precision)
     name: str = ""
-    """The task's."""
+    """Name of the task."""
     files: Path | None = None
-    """The database's, for what other runs kept."""
+    """Folder of the database's files, with the models of other runs."""
     engine: Engine = "auto"
-    """The way in which runs are to be stepped; auto: by the rule in `choice`."""
+    """Engine of `[runtime] engine`; "auto" chooses by the rule in `grouping/loop_or_stack.py`."""
     fixed: Config = field(default_factory=dict)
-    """Settings of the training loop that replace those of the runs."""
+    """Settings of the training loop that override those of every run."""
 
     def loop_config(self, config: Config) -> Config:
-        """Return the settings of the training loop for a run of this config, apart from the task's own parameters."""
+        """Return the settings of the training loop for a run with this config."""
         return {**loop_config(config, self.task.params), **self.fixed}
 
     @property
@@ -61,26 +61,26 @@ class Workload:
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Samples in a forward pass that needs no gradients."""
-        if isinstance(self.data, DatasetSource):  # whose samples may be large: a batch is known to fit
+        """Samples per forward pass without gradients."""
+        if isinstance(self.data, DatasetSource):  # its samples may be large: only a training batch is known to fit
             return self.batch_size
         return max(EVALUATION_BATCH_SIZE, self.batch_size)
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that a run's next updates depend on, besides its config and the number of updates done."""
+    """State of one run: everything its next updates depend on except its config and step."""
 
     tensors: Mapping[str, Tensor]
-    """Parameters and buffers by their names in the model."""
+    """Parameters and buffers by name."""
     optimizer_state: Mapping[str, Tensor]
-    """The optimizer's: scalars as `NAME`, what it keeps of a parameter as `NAME.PARAMETER`."""
+    """State of the optimizer: scalars as `NAME`, per-parameter tensors as `NAME.PARAMETER`."""
     attributes: Attributes = field(default_factory=Attributes)
-    """What modules keep outside their tensors."""
+    """State that modules keep outside parameters and buffers."""
 
 
 def initial_state(model: nn.Module) -> TrainingState:
-    """The state of a run whose model is new."""
+    """Return the state of a run that starts with this model."""
     return TrainingState(dict(model.named_parameters()) | dict(model.named_buffers()), {})
 
 
@@ -91,22 +91,25 @@ class Stepper(Protocol):
     data: DataSource
 
     def step(self, batch: Tensor) -> StepResult:
-        """One update of each run by the samples with these numbers (S, N); what it measured before the update."""
+        """Update each run once by the samples with the indices `batch`, shape (S, N), int64.
+
+        Returns losses and metrics, shape (S, N), measured before the update.
+        """
 
     def evaluate(self, split: Split) -> StepResult:
-        """Losses and metrics of these samples (N, ...) for each run; nothing changes."""
+        """Return losses and metrics, shape (S, N), of N samples for each run, without an update."""
 
     def train(self, mode: bool) -> None:
-        """Into training mode, or out of it."""
+        """Set training mode, or eval mode if `mode` is False."""
 
     def state(self, index: int) -> TrainingState:
-        """A copy of the state of one run."""
+        """Return a copy of the state of one run."""
 
     def load(self, states: Sequence[TrainingState]) -> None:
-        """Go on from these states, one a run."""
+        """Restore these states, one per run."""
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Let all runs but these go."""
+        """Drop all runs except those with these indices."""
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """What the state_dict of one run's model is now."""
+        """Return a copy of the state_dict of one run's model; tensors have the shapes of a single model."""

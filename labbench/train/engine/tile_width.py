@@ -1,53 +1,54 @@
-"""How many runs of a stack go forward and back at a time: the first steps of a training try, the others know.
+"""Choose the tile width: the number of runs of a stack that go forward and backward at a time.
 
-A wide tile spends less on each operation's start, a narrow one keeps its activations in the cache; which wins depends
-on the model and the machine. Since a tile's width changes no number, nothing is trained for the trial alone.
+A wide tile spends less time on starting operations, a narrow one keeps its activations in the CPU cache; the faster one
+depends on the model and the machine. The tuner times the first training steps. These steps are ordinary steps: the tile
+width changes no result.
 """
 
 from __future__ import annotations
 
 STEPS_PER_WIDTH = 2
-"""Steps in turn with each width; the first one finds its memory cold."""
+"""Consecutive steps with each width; the first one runs on a cold cache."""
 ROUNDS = 2
-"""Through all widths: what else the machine does comes and goes."""
+"""Passes over all widths; several, because the load of the machine varies."""
 MAX_SLOWDOWN = 1.05
-"""How much slower than the best a width is for narrower ones not to be tried."""
+"""Time of a width relative to the fastest one, above which narrower widths are not tried."""
 
 
 class TileWidthTuner:
-    """Widths from all runs downwards, each half of the one before, until one is worse; and what they cost at best."""
+    """Try widths from all runs downwards, halving each time, until one is slower; then use the fastest."""
 
     def __init__(self, runs: int, best: int | None = None) -> None:
-        """`best` is a width that was found before: that, as far as it goes, without another trial."""
+        """Start tuning for a stack of `runs` runs; with a known `best` width, use it (at most `runs`) untimed."""
         self.runs = runs
         self.best: int | None = min(best, runs) if best is not None else None
-        """What was found; None while it is still tried."""
+        """Fastest width in runs; None during tuning."""
         self._widths = [runs]
         self._seconds: dict[int, float] = {}
-        self._steps = self._place = self._rounds = 0
+        self._steps = self._index = self._rounds = 0
         self._samples = 0
 
     def for_runs(self, runs: int) -> TileWidthTuner:
-        """The trial of so many runs that are left."""
+        """Return the tuner for a stack that has shrunk to `runs` runs."""
         return self if runs == self.runs else TileWidthTuner(runs, self.fastest_width if self.is_settled else None)
 
     @property
     def width(self) -> int:
-        """What to step with next."""
-        return self._widths[self._place] if self.best is None else self.best
+        """Width of the next step, in runs."""
+        return self._widths[self._index] if self.best is None else self.best
 
     @property
     def is_settled(self) -> bool:
-        """Whether each width that is worth it was tried once."""
+        """True once every candidate width has been timed."""
         return self.best is not None or self._rounds > 0
 
     @property
     def fastest_width(self) -> int:
-        """What was found so far, once something was timed."""
+        """Fastest width so far, in runs; valid after the first timed step."""
         return self.best or min(self._seconds, key=self._seconds.__getitem__)
 
     def record_step(self, seconds: float, samples: int) -> None:
-        """How long a step with `width` took; it counts if it had as many samples as the first one."""
+        """Record the time of a step with `width`; batches of another size than the first are ignored."""
         self._samples = self._samples or samples
         if self.best is not None or samples != self._samples:
             return
@@ -59,11 +60,11 @@ class TileWidthTuner:
             self._advance(width)
 
     def _advance(self, width: int) -> None:
-        self._place += 1
-        last = self._place == len(self._widths)
-        if last and width > 1 and self._seconds[width] <= MAX_SLOWDOWN * self._seconds[self.fastest_width]:
+        self._index += 1
+        is_last = self._index == len(self._widths)
+        if is_last and width > 1 and self._seconds[width] <= MAX_SLOWDOWN * self._seconds[self.fastest_width]:
             self._widths.append(-(-width // 2))
-        if self._place == len(self._widths):
-            self._place, self._rounds = 0, self._rounds + 1
+        if self._index == len(self._widths):
+            self._index, self._rounds = 0, self._rounds + 1
         if self._rounds == ROUNDS:
             self.best = self.fastest_width

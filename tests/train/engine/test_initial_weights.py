@@ -120,7 +120,7 @@ def test_torch_files_are_read_as_weights_and_never_run(tmp_path: Path) -> None:
     events(tmp_path, {"hidden": [8], "init_from": str(tmp_path / "a.pt"), "freeze": True, "lr": 0.0, "epochs": 1})
     assert all(torch.equal(tensor, weights[name]) for name, tensor in kept(tmp_path).items())
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")  # a pickled module, which is code
-    with pytest.raises(InputError, match=r"cannot be read as weights .* save those alone, torch.save\(model.state_di"):
+    with pytest.raises(InputError, match=r"cannot read weights from .* save the state_dict only, with torch.save"):
         events(tmp_path, {"init_from": str(tmp_path / "model.pt")})
 
 
@@ -128,16 +128,16 @@ def test_what_fits_is_taken_over_and_the_rest_is_told(tmp_path: Path) -> None:
     torch.save(weights_of(hidden=[16, 16], seed=5), tmp_path / "a.pt")
     config = {"hidden": [16, 8], "init_from": str(tmp_path / "a.pt"), "lr": 0.0, "epochs": 1}
     logs = [event.text for event in events(tmp_path, config) if isinstance(event, Log)]
-    assert logs == [f"not taken over from {tmp_path}/a.pt: 4.weight, 4.bias\n"]
+    assert logs == [f"not loaded from {tmp_path}/a.pt (missing there or of another shape): 4.weight, 4.bias\n"]
     assert torch.equal(kept(tmp_path)["1.weight"], weights_of(hidden=[16, 16], seed=5)["1.weight"])
 
 
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"hidden": [8]}, "1.weight is 8x64 in this network, and 16x64 there. Give this run the network that learnt"),
-        ({"hidden": [16, 8], "freeze": True}, "4.weight is 8x16 in this network, and 16x16 there"),
-        ({"model": "cnn"}, "0.weight is 8x1x3x3 in this network, and there are 1.weight, 1.bias, "),
+        ({"hidden": [8]}, "1.weight is 8x64 here and 16x64 there. Use the network that was trained with those weights"),
+        ({"hidden": [16, 8], "freeze": True}, "4.weight is 8x16 here and 16x16 there"),
+        ({"model": "cnn"}, "0.weight is 8x1x3x3 here and missing there (the file has 1.weight, 1.bias, "),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_with_what_to_do(

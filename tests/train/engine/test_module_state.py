@@ -211,13 +211,13 @@ def test_state_that_no_snapshot_can_hold_is_named_once(tmp_path: Path) -> None:
 
 def test_a_snapshot_sets_attributes_of_modules_and_nothing_else(tmp_path: Path) -> None:
     """A file from elsewhere must not replace what is called."""
-    from labbench.train.engine.module_state import Attributes, AttributeWatch
+    from labbench.train.engine.module_state import Attributes, AttributeTracker
 
     model = Counter()
-    AttributeWatch(model).restore(Attributes({"calls": 3, "_modules": {}, "first._parameters": {}, "no.such": 1}))
+    AttributeTracker(model).restore(Attributes({"calls": 3, "_modules": {}, "first._parameters": {}, "no.such": 1}))
     assert model.calls == 3
     assert len(list(model.parameters())) == 4
-    AttributeWatch(model).restore(Attributes({"forward": 1, "between": 2, "__class__": 3}))
+    AttributeTracker(model).restore(Attributes({"forward": 1, "between": 2, "__class__": 3}))
     assert model(torch.zeros(2, 6)).shape == (2, 3)
 
 

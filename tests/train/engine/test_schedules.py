@@ -51,20 +51,20 @@ def test_rates_are_torchs_own(config: dict[str, Any], make: Make) -> None:
         warnings.simplefilter("ignore")  # SequentialLR uses a deprecated argument of its own
         scheduler = make(optimizer)
         for step in range(TOTAL):
-            assert schedule.at(step) == pytest.approx([optimizer.param_groups[0]["lr"]] * 2, rel=1e-12, abs=1e-18)
+            assert schedule.rates_at(step) == pytest.approx([optimizer.param_groups[0]["lr"]] * 2, rel=1e-12, abs=1e-18)
             optimizer.step()
             scheduler.step()
 
 
 def test_a_shorter_training_than_its_warmup_just_warms_up() -> None:
     full = with_defaults({"lr": 1.0, "epochs": 1, "warmup": 99, "schedule": "cosine"}, TRAINING)
-    assert [Schedule([full], 4).at(step)[0] for step in range(4)] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert [Schedule([full], 4).rates_at(step)[0] for step in range(4)] == pytest.approx([0.01, 0.02, 0.03, 0.04])
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_the_shortest_cycles_have_finite_rates(epochs: int) -> None:
     full = with_defaults({"lr": 1.0, "epochs": epochs, "schedule": "onecycle"}, TRAINING)
-    rates = [Schedule([full], 1).at(step)[0] for step in range(epochs)]
+    rates = [Schedule([full], 1).rates_at(step)[0] for step in range(epochs)]
     assert all(0 < rate <= 1 for rate in rates)
 
 

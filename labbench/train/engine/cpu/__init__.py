@@ -1,1 +1,1 @@
-"""Forward and backward passes of stacked layers on a CPU, written with numpy's BLAS."""
+"""Hand-written forward and backward passes of stacked layers on a CPU."""

@@ -1,4 +1,8 @@
-"""Backpropagation written by hand, through a Sequential of known layers on a CPU: no graph is built."""
+"""Backpropagation through a Sequential of supported layers on a CPU, without an autograd graph.
+
+Reverse-mode differentiation as in Rumelhart, Hinton & Williams (1986): each layer kernel maps d loss / d outputs to
+d loss / d inputs and to the gradients of its parameters.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +19,34 @@ from labbench.train.engine.freezing import EVAL_MODE_ATTRIBUTE
 from labbench.train.engine.layers import list_layers
 
 _NO_FLOAT_WARNINGS = np.errstate(all="ignore")
-"""A run that diverges is told by its loss."""
+"""Turns numpy's warnings of overflow off, as in torch: the loss shows that a run diverges."""
 
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d
 
 MIN_EVALUATION_SAMPLES = 64
-"""Looked at together, where there is no way back: with fewer, starting operations is what takes the time."""
+"""Samples per part of an evaluation, at least; with fewer, starting operations dominates the time."""
 
 
 class Backprop:
-    """A model forward and back for S runs at a time, whose parameters are not its own."""
+    """Forward and backward passes of a model for S runs; parameters are passed in by the caller.
+
+    One instance serves all tiles of a stack, one after another: its buffers are reused.
+    """
 
     def __init__(self, model: nn.Module, trained: Mapping[str, object], batch_size: int) -> None:
-        """`trained` are the parameters that learn, by their names; `batch_size` that of training."""
+        """`trained` has the names of the trained parameters as keys; `batch_size` is the size of a training batch."""
         self._layers = list_layers(model)
         self._trained = trained
-        self._kernels: list[LayerKernel] = []  # which ones, the inputs of the first call decide
+        self._kernels: list[LayerKernel] = []  # chosen in the first call, by its inputs
         modules = [layer for layer, _ in self._layers]
-        self._is_repeated = [layer in modules[number + 1 :] for number, layer in enumerate(modules)]
-        """Of each layer whether the same one comes again further on."""
-        crossing = any(isinstance(each, BATCH_NORMS) and each.running_mean is None for each in modules)
-        self._evaluation_samples = None if crossing else max(batch_size, MIN_EVALUATION_SAMPLES)
-        """How many held-out samples are looked at together: all, where a layer looks at all of them."""
+        self._is_reused_later = [layer in modules[index + 1 :] for index, layer in enumerate(modules)]
+        """True for a layer that also comes later in the Sequential; its gradients are summed."""
+        mixes_samples = any(isinstance(layer, BATCH_NORMS) and layer.running_mean is None for layer in modules)
+        self._evaluation_samples = None if mixes_samples else max(batch_size, MIN_EVALUATION_SAMPLES)
+        """Samples per part of an evaluation; None to evaluate all at once, if a layer mixes samples in eval mode."""
 
     def layer_arrays(self, tensors: Mapping[str, Tensor]) -> list[LayerArrays]:
-        """By layer, views of those of its tensors (S, ...) that are among these."""
+        """Return, per layer, numpy views of its tensors, shape (S, ...) each; `tensors` is keyed by path."""
         return [
             {name: tensors[path].detach().numpy() for name, path in paths.items() if path in tensors}
             for _, paths in self._layers
@@ -48,59 +55,70 @@ class Backprop:
     @_NO_FLOAT_WARNINGS
     @torch.no_grad()
     def forward(self, tensors: Sequence[LayerArrays], inputs: Tensor) -> Tensor:
-        """Inputs (S, N, ...) to outputs (S, N, ...), in training: there is a way back."""
-        x = inputs.movedim(1, -1).numpy()
-        for number, arrays in enumerate(tensors):
-            x = self._kernel(number, x).forward(arrays, x)
-        return torch.from_numpy(x).movedim(-1, 1).clone()  # the next call goes through the same memory
+        """Return outputs (S, N, ...) for inputs (S, N, ...) in training mode, and save what `backward` needs."""
+        x = inputs.movedim(1, -1).numpy()  # (S, ..., N)
+        for index, arrays in enumerate(tensors):
+            x = self._get_kernel(index, x).forward(arrays, x)
+        return torch.from_numpy(x).movedim(-1, 1).clone()  # the next call overwrites the buffer
 
     @_NO_FLOAT_WARNINGS
     @torch.no_grad()
     def infer(self, tensors: Sequence[LayerArrays], inputs: Tensor) -> Tensor:
-        """The same with no way back, some samples at a time, whose activations stay in the cache."""
+        """Return outputs (S, N, ...) for inputs (S, N, ...) in eval mode, without a backward pass.
+
+        Samples are processed in parts whose activations fit in the cache.
+        """
         outputs = []
         for part in inputs.split(self._evaluation_samples or inputs.shape[1], dim=1):
-            x = part.movedim(1, -1).numpy()
-            for number, arrays in enumerate(tensors):
-                x = self._kernel(number, x).infer(arrays, x)
+            x = part.movedim(1, -1).numpy()  # (S, ..., samples)
+            for index, arrays in enumerate(tensors):
+                x = self._get_kernel(index, x).infer(arrays, x)
             outputs.append(torch.from_numpy(x).movedim(-1, 1).clone())
         for layer in self._kernels:
-            layer.clear()  # what is left of parts of other sizes
+            layer.clear()  # buffers for parts of another size
         return torch.cat(outputs, dim=1)
 
     @_NO_FLOAT_WARNINGS
     @torch.no_grad()
-    def backward(self, tensors: Sequence[LayerArrays], gradients: Sequence[LayerArrays], gradient: Tensor) -> None:
-        """From the gradient of the outputs of the last `forward`, those of the parameters, into `gradients`."""
-        back: kernels.Array | None = gradient.movedim(1, -1).contiguous().numpy()
-        for number in reversed(range(len(self._kernels))):
-            if back is None:
-                break
-            layer, arrays, of_own = self._kernels[number], tensors[number], gradients[number]
-            if not self._is_repeated[number]:
-                back = layer.backward(arrays, of_own, back)
-                continue
-            more = {name: np.empty_like(value) for name, value in of_own.items()}
-            back = layer.backward(arrays, more, back)
-            for name, value in more.items():
-                of_own[name][...] += value
+    def backward(self, tensors: Sequence[LayerArrays], gradients: Sequence[LayerArrays], grad_output: Tensor) -> None:
+        """Write the gradients of the parameters, given d loss / d outputs of the last `forward`.
 
-    def _kernel(self, number: int, x: kernels.Array) -> LayerKernel:
-        """Of the layer of that number; the inputs `x` of the first call decide which they are."""
-        before = self._kernels
-        if number < len(before):
-            return before[number]
-        # the first that is neither of these leaves something else than the data it was given
-        own_memory = any(not isinstance(each, kernels.Flatten | kernels.Dropout) for each in before)
-        learns = any(path in self._trained for _, paths in self._layers[: len(before)] for path in paths.values())
-        layer, _ = self._layers[len(before)]
-        made = choose_kernel(layer, x.ndim)(layer, in_place=own_memory, needs_input_grad=learns)
-        before.append(made)
-        return made
+        `grad_output` has shape (S, N, ...), the arrays in `gradients` have the shapes of the parameters, (S, ...).
+        """
+        grad: kernels.Array | None = grad_output.movedim(1, -1).contiguous().numpy()  # (S, ..., N)
+        for index in reversed(range(len(self._kernels))):
+            if grad is None:
+                break
+            layer, arrays, layer_gradients = self._kernels[index], tensors[index], gradients[index]
+            if not self._is_reused_later[index]:
+                grad = layer.backward(arrays, layer_gradients, grad)
+                continue
+            summands = {name: np.empty_like(value) for name, value in layer_gradients.items()}
+            grad = layer.backward(arrays, summands, grad)
+            for name, value in summands.items():
+                layer_gradients[name][...] += value
+
+    def _get_kernel(self, index: int, x: kernels.Array) -> LayerKernel:
+        """Return the kernel of the layer with this index; the first call makes it, for inputs like x (S, ..., N)."""
+        existing = self._kernels
+        if index < len(existing):
+            return existing[index]
+        # flatten and dropout may return their inputs, so behind them x may still be the memory of the data
+        x_is_buffer = any(not isinstance(kernel, kernels.Flatten | kernels.Dropout) for kernel in existing)
+        has_trained_below = any(
+            path in self._trained for _, paths in self._layers[: len(existing)] for path in paths.values()
+        )
+        layer, _ = self._layers[len(existing)]
+        kernel = choose_kernel(layer, x.ndim)(layer, in_place=x_is_buffer, needs_input_grad=has_trained_below)
+        existing.append(kernel)
+        return kernel
 
 
 def choose_kernel(layer: nn.Module, dimensions: int) -> type[LayerKernel]:
-    """The passes of a layer for inputs of so many dimensions; those that nobody wrote by hand are torch's."""
+    """Return the kernel class of a layer for inputs with this number of dimensions.
+
+    Layers without a hand-written kernel use `AutogradKernel`.
+    """
     match layer, dimensions:
         case nn.Linear(), _ if dimensions >= 3:
             return kernels.Linear

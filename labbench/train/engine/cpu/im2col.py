@@ -1,4 +1,8 @@
-"""A convolution as products of matrices, of images whose samples are innermost: (C, H, W, N)."""
+"""im2col: a convolution as matrix products, for images with the samples innermost, (C, H, W, N).
+
+The method is that of Chellapilla, Puri & Simard, "High Performance Convolutional Neural Networks for Document
+Processing" (2006).
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,17 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 ROWS_BYTES = 2**20
-"""Of the patches of so many rows of the output as are looked at together, at least one: about a core's own cache."""
+"""Bytes of the patches that are built at a time (at least one output row): about the cache of a core."""
 
 PATCHES_BYTES = 2**25
-"""Of the patches of one row, or of the images, of so many samples as are looked at together: 32 MB."""
+"""Bytes of one row of patches, or of the images, in one part of the samples: 32 MiB."""
 
 MIN_PART_SAMPLES = 8
-"""Together, nevertheless: with fewer, copies are too short."""
+"""Samples in one part, at least; with fewer, the contiguous copies are too short to be fast."""
 
 
 class Patches:
-    """The patches that a convolution's filters look at, of the images of one run at a time, some rows at a time."""
+    """Patches of the images of one run, built for some output rows at a time."""
 
     def __init__(
         self,
@@ -34,24 +38,24 @@ class Patches:
         padding: tuple[int, int],
         dtype: np.dtype[Any],
     ) -> None:
-        """`images` is (C, H, W, N)."""
+        """`images` is the shape (C, H, W, N); `kernel`, `stride` and `padding` are (vertical, horizontal)."""
         C, H, W, N = images
         height, width = output_size((H, W), kernel, stride, padding)
-        self._padded: Array = np.zeros((C, H + 2 * padding[0], W + 2 * padding[1], N), dtype)  # whose rim stays zero
+        self._padded: Array = np.zeros((C, H + 2 * padding[0], W + 2 * padding[1], N), dtype)  # the border stays zero
         self._inside = np.s_[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W]
-        of_a_row = C * prod(kernel) * width * N
-        most = max(1, ROWS_BYTES // (of_a_row * dtype.itemsize))
-        at_a_time = ceil(height / ceil(height / most))
-        memory: Array = np.empty(at_a_time * of_a_row, dtype)
+        row_elements = C * prod(kernel) * width * N
+        max_rows = max(1, ROWS_BYTES // (row_elements * dtype.itemsize))
+        block_rows = ceil(height / ceil(height / max_rows))
+        memory: Array = np.empty(block_rows * row_elements, dtype)
         self._blocks = [
-            PatchBlock(slice(top, min(top + at_a_time, height)), width, self._padded, kernel, stride, padding, memory)
-            for top in range(0, height, at_a_time)
+            PatchBlock(slice(top, min(top + block_rows, height)), width, self._padded, kernel, stride, padding, memory)
+            for top in range(0, height, block_rows)
         ]
 
     def iter_blocks(self, images: Array) -> Iterator[tuple[slice, Array]]:
-        """Of images (C, H, W, N): rows of the output, and (C * kernel height * kernel width, rows * W' * N).
+        """Yield output rows and their patches, shape (C * kernel height * kernel width, rows * W' * N).
 
-        Those are valid until the next ones.
+        `images` has shape (C, H, W, N), W' is the width of the output. Patches are valid until the next iteration.
         """
         self._padded[self._inside] = images
         for block in self._blocks:
@@ -59,7 +63,10 @@ class Patches:
             yield block.rows, block.flat
 
     def col2im(self, filters: Array, gradient: Array, images: Array) -> None:
-        """Add up the gradients of all patches, filters (O, ...) by (O, H', W', N), where their pixels came from."""
+        """Write d loss / d images, shape (C, H, W, N): sum the gradients of all patches at their pixels.
+
+        `filters` has shape (O, C * kernel height * kernel width), `gradient` is d loss / d outputs, (O, H', W', N).
+        """
         images.fill(0)
         for block in self._blocks:
             np.matmul(filters.T, gradient[:, block.rows].reshape(len(gradient), -1), out=block.flat)
@@ -68,7 +75,7 @@ class Patches:
 
 
 class PatchBlock:
-    """Some rows of the output; the patches of all blocks take turns in one memory."""
+    """Patches of some output rows; all blocks share one buffer."""
 
     def __init__(
         self,
@@ -80,8 +87,11 @@ class PatchBlock:
         padding: tuple[int, int],
         memory: Array,
     ) -> None:
-        """`padded` are the images (C, H, W, N) with padding, of which outputs have so many columns."""
-        C, high, wide, N = padded.shape
+        """`padded` are images with padding, (C, H + 2 * padding, W + 2 * padding, N); `width` is that of the output.
+
+        `memory` is the shared buffer, shape (elements,).
+        """
+        C, padded_height, padded_width, N = padded.shape
         self.rows = rows
         shape = C, *kernel, rows.stop - rows.start, width, N
         self.patches = memory[: prod(shape)].reshape(shape)
@@ -89,20 +99,22 @@ class PatchBlock:
         channel, row, column, sample = padded.strides
         strides = channel, row, column, row * stride[0], column * stride[1], sample
         self.windows = as_strided(padded[:, rows.start * stride[0] :], shape, strides)
-        """The same shape, in the images."""
+        """View of the padded images with the shape of `patches`: (C, kernel height, kernel width, rows, width, N)."""
         self.pixels: list[tuple[Array, tuple[slice, slice, slice]]] = []
-        """By place in the kernel, patches and where their pixels are in images without padding."""
+        """Per position in the kernel: view of the patches, and the index of their pixels in the unpadded images."""
         for dy, dx in product(*map(range, kernel)):
-            down, from_rows = clip_to_image(rows, dy - padding[0], stride[0], high - 2 * padding[0])
-            right, from_columns = clip_to_image(slice(0, width), dx - padding[1], stride[1], wide - 2 * padding[1])
+            down, from_rows = clip_to_image(rows, dy - padding[0], stride[0], padded_height - 2 * padding[0])
+            right, from_columns = clip_to_image(
+                slice(0, width), dx - padding[1], stride[1], padded_width - 2 * padding[1]
+            )
             inside = self.patches[:, dy, dx, down.start - rows.start : down.stop - rows.start, right]
             self.pixels.append((inside, np.s_[:, from_rows, from_columns]))
 
 
 def clip_to_image(outputs: slice, shift: int, stride: int, size: int) -> tuple[slice, slice]:
-    """Those outputs whose pixel, `shift` behind the output's place, is one of an image of that size; and the pixels.
+    """Return the outputs whose pixel, at `output * stride + shift`, lies in an image of `size`, and those pixels.
 
-    Where there are none, both are empty, somewhere.
+    Both slices are empty if there are none.
     """
     first = max(outputs.start, -(shift // stride))
     end = max(first, min(outputs.stop, (size - 1 - shift) // stride + 1))
@@ -112,13 +124,13 @@ def clip_to_image(outputs: slice, shift: int, stride: int, size: int) -> tuple[s
 def output_size(
     image: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> tuple[int, int]:
-    """Height and width of what a convolution of such images gives."""
+    """Return (height, width) of the output of a convolution; all arguments are (vertical, horizontal)."""
     height, width = ((image[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1))
     return height, width
 
 
-def split_samples(samples: int, bytes_a_sample: int) -> Iterator[slice]:
-    """All samples, in parts of at most `PATCHES_BYTES`."""
-    at_a_time = max(MIN_PART_SAMPLES, PATCHES_BYTES // bytes_a_sample)
-    for start in range(0, samples, at_a_time):
-        yield slice(start, min(start + at_a_time, samples))
+def split_samples(samples: int, sample_bytes: int) -> Iterator[slice]:
+    """Yield slices of the samples, each of `PATCHES_BYTES` at most but `MIN_PART_SAMPLES` at least."""
+    part_samples = max(MIN_PART_SAMPLES, PATCHES_BYTES // sample_bytes)
+    for start in range(0, samples, part_samples):
+        yield slice(start, min(start + part_samples, samples))
