@@ -57,8 +57,8 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
 def one_cycle(step: int, total: int) -> float:
     """Return the learning rate of a one-cycle schedule of `total` updates, as a fraction of the maximum.
 
-    The formula is that of `torch.optim.lr_scheduler.OneCycleLR` with cosine annealing in two phases
-    (Smith & Topin, Super-Convergence, 2018).
+    Source: Smith & Topin, Super-Convergence (2018), as in `torch.optim.lr_scheduler.OneCycleLR` with cosine annealing
+    in two phases.
     """
     top, last = PCT_START * total - 1, total - 1
     initial, final = 1 / DIV_FACTOR, 1 / DIV_FACTOR / FINAL_DIV_FACTOR

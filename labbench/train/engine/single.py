@@ -50,7 +50,11 @@ class SingleStepper:
         """Names of the parameters with sparse gradients; None before the first step."""
 
     def step(self, batch: Tensor) -> StepResult:
-        """See `Stepper.step`. Raises InputError if the optimizer's settings do not support sparse gradients."""
+        """Update the run by the samples `batch`, shape (1, N); see `Stepper.step`.
+
+        Raises:
+            InputError: A gradient is sparse, and the optimizer or its settings do not support that.
+        """
         inputs, targets = self.data.gather(batch[0])  # (N, ...)
         outputs = self._compute_outputs(inputs)
         losses = compute_losses(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)

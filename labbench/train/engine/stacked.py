@@ -230,7 +230,7 @@ class StackedStepper:
         return compute_stacked_losses(self.task, outputs, targets, tile.loss_configs), outputs, targets
 
     def _use_masks(self, tile: Tile) -> None:
-        """Set the masks of the dropout layers to those of a tile."""
+        """Use a tile's masks in the dropout layers."""
         for dropout, masks in zip(self._dropouts, tile.masks, strict=True):
             dropout.masks = masks
 
@@ -281,7 +281,7 @@ class StackedStepper:
 def canonical_names(model: nn.Module) -> dict[str, str]:
     """Map each name in the model's state_dict to the first name of its tensor.
 
-    Tied parameters have several names, of which `named_parameters` lists one.
+    Tied parameters have several names; `named_parameters` lists the first one.
     """
     listed = [*model.named_parameters(), *model.named_buffers()]
     by_tensor = {id(tensor): name for name, tensor in listed}

@@ -45,7 +45,7 @@ class Workload:
     engine: Engine = "auto"
     """Engine of `[runtime] engine`; "auto" chooses by the rule in `grouping/loop_or_stack.py`."""
     fixed: Config = field(default_factory=dict)
-    """Settings of the training loop that override those of every run."""
+    """Settings of the training loop that override every run's config."""
 
     def loop_config(self, config: Config) -> Config:
         """Return the settings of the training loop for a run with this config."""

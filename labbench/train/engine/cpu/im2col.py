@@ -1,7 +1,6 @@
 """im2col: a convolution as matrix products, for images with the samples innermost, (C, H, W, N).
 
-The method is that of Chellapilla, Puri & Simard, "High Performance Convolutional Neural Networks for Document
-Processing" (2006).
+Source: Chellapilla, Puri & Simard, "High Performance Convolutional Neural Networks for Document Processing" (2006).
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class PatchBlock:
         padding: tuple[int, int],
         memory: Array,
     ) -> None:
-        """`padded` are images with padding, (C, H + 2 * padding, W + 2 * padding, N); `width` is that of the output.
+        """`padded` are images with padding, (C, H + 2 * padding, W + 2 * padding, N); `width` is the output's width.
 
         `memory` is the shared buffer, shape (elements,).
         """
