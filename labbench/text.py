@@ -149,6 +149,11 @@ def split_at_decimal_point(number: str) -> tuple[str, str]:
     return (number[: match.start()], number[match.start() :]) if match else (number, "")
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless it is 1: `1 run`, `3 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def format_duration(seconds: float | None) -> str:
     """A time span in one or two units: `0.4s`, `12s`, `2m05s`, `1h04m`, `3d07h`; "" for None."""
     if seconds is None or not math.isfinite(seconds):

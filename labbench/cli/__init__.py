@@ -1,7 +1,7 @@
-"""The command line: each command is one call into the library, results on stdout, talk on stderr.
+"""Command line: each command is one call into the library; results go to stdout, messages to stderr.
 
-Exit status: 0 done (a diverged run is a result), 1 a run failed or something could not be done, 2 wrong usage or bad
-input, 130 interrupted. Only click is imported up here, so that `labbench --help` answers at once.
+Exit status: 0 done (a diverged run is a result), 1 a run failed or an operation could not be completed, 2 wrong usage
+or invalid input, 130 interrupted. Only click is imported at module level, which keeps `labbench --help` fast.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ import click
 from labbench import __version__
 from labbench.cli import edit, export, run, runs, tasks, tui, why
 from labbench.cli.database import backup, doctor, import_, vacuum
+from labbench.cli.help import examples, help_
 from labbench.cli.options import database
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean
 
 UNUSABLE_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-"""A path that cannot be used as it was given."""
+"""Errors of a path given by the user, which are invalid input (exit status 2)."""
 
 
 class CommandGroup(click.Group):
-    """The group of all commands; the one place where an error becomes a message and an exit status."""
+    """Group of all commands; the only place where an error becomes a message and an exit status."""
 
     def invoke(self, context: click.Context) -> object:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 shows what it can
+                stream.reconfigure(errors="backslashreplace")  # without UTF-8, print escapes instead of failing
         try:
             result = super().invoke(context)
-            sys.stdout.flush()  # here a full disk can still be answered
+            sys.stdout.flush()  # raise the error of a full disk here, where it becomes a message
             return result
         except BrokenPipeError:
-            raise  # whoever read us has read enough: click knows what to do
+            raise  # the reader of the pipe has closed it: click exits quietly
         except OSError as error:
-            what = f"{error.filename or 'output'}: {error.strerror or error}"
+            message = f"{error.filename or 'output'}: {error.strerror or error}"
             raise (InputCommandError if isinstance(error, UNUSABLE_PATH_ERRORS) else CommandError)(
-                LabbenchError(what)
+                LabbenchError(message)
             ) from error
         except LabbenchError as error:
             raise (InputCommandError if isinstance(error, InputError) else CommandError)(error) from error
@@ -47,12 +48,12 @@ class CommandGroup(click.Group):
             context.exit(130)
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """In the order in which a newcomer meets them."""
+        """Return the names of the commands in the order in which a newcomer needs them."""
         return list(self.commands)
 
 
 class CommandError(click.ClickException):
-    """A LabbenchError on its way to stderr."""
+    """Message of a LabbenchError, printed to stderr; exit status 1."""
 
     def __init__(self, error: LabbenchError) -> None:
         lines = "\n".join(clean(line) for line in str(error).splitlines())
@@ -63,19 +64,29 @@ class CommandError(click.ClickException):
 
 
 class InputCommandError(CommandError):
-    """Wrong usage or bad input: nothing was changed."""
+    """Message of wrong usage or invalid input, after which nothing was changed; exit status 2."""
 
     exit_code = 2
 
 
-@click.group(cls=CommandGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=CommandGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "labbench demo",
+        "labbench run experiments/quickstart.toml",
+        "labbench ls 'optimizer=adam lr<=0.01'",
+        "labbench help filters",
+    ),
+)
 @click.version_option(__version__, prog_name="labbench")
 @database
 @click.pass_context
 def main(context: click.Context, db: Path) -> None:
-    """Train grids of PyTorch experiments, and understand them in the terminal.
+    """Train grids of PyTorch experiments and explore them in the terminal.
 
-    Without a command: the TUI (on a pipe: the table of runs).
+    Without a command, open the terminal interface; with stdout on a pipe, print the table of runs.
     """
     if context.invoked_subcommand is None:
         if sys.stdout.isatty():
@@ -105,5 +116,6 @@ for command in (
     vacuum,
     tasks.tasks,
     tui.demo,
+    help_,
 ):
     main.add_command(command)

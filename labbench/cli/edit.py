@@ -1,4 +1,4 @@
-"""Commands that change what is recorded of runs: `tag note archive rm stop retry`."""
+"""Commands that change runs: `tag note archive rm stop retry`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labbench.cli.help import examples
 from labbench.cli.options import database, runs
 from labbench.errors import InputError
 
@@ -16,35 +17,40 @@ if TYPE_CHECKING:
 
 
 def find_runs(db: Path, words: Sequence[str]) -> list[RunRecord]:
-    """The runs that the words name."""
+    """Return the runs named by keys, prefixes of keys or names.
+
+    Raises:
+        RunNotFound: A word names no run, or more than one.
+        StoreError: The database cannot be read.
+    """
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:
         return reader.find_many(words)
 
 
-@click.command()
+@click.command(epilog=examples("labbench tag 3f9a1c20 --add best", "labbench tag 3f9a1c20 --remove best"))
 @runs
-@click.option("--add", "-a", multiple=True, metavar="TAG", help="Put this tag on the runs.")
-@click.option("--remove", "-r", multiple=True, metavar="TAG", help="Take this tag off.")
+@click.option("--add", "-a", multiple=True, metavar="TAG", help="Add this tag; repeatable.")
+@click.option("--remove", "-r", multiple=True, metavar="TAG", help="Remove this tag; repeatable.")
 @database
 def tag(db: Path, runs: Sequence[str], add: Sequence[str], remove: Sequence[str]) -> None:
-    """Tag runs: labbench tag RUN... --add best"""
+    """Add or remove tags of runs."""
     from labbench.store.writer import Writer
 
     if not add and not remove:
-        raise InputError("nothing to do: give --add TAG or --remove TAG")
+        raise InputError("no tag given: add --add TAG or --remove TAG")
     keys = [record.key for record in find_runs(db, runs)]
     with Writer(db) as writer:
         writer.tag(keys, add=add, remove=remove)
 
 
-@click.command()
+@click.command(epilog=examples("labbench note 3f9a1c20 'diverges late, lower lr'"))
 @click.argument("run")
 @click.argument("text")
 @database
 def note(db: Path, run: str, text: str) -> None:
-    """Write TEXT beside RUN; an empty TEXT takes the note away."""
+    """Set the note of a run; an empty TEXT removes it."""
     from labbench.store.writer import Writer
 
     [record] = find_runs(db, [run])
@@ -52,9 +58,9 @@ def note(db: Path, run: str, text: str) -> None:
         writer.note(record.key, text)
 
 
-@click.command()
+@click.command(epilog=examples("labbench archive 3f9a1c20", "labbench archive 3f9a1c20 --undo"))
 @runs
-@click.option("--undo", is_flag=True, help="Show them again.")
+@click.option("--undo", is_flag=True, help="Show the runs again.")
 @database
 def archive(db: Path, runs: Sequence[str], undo: bool) -> None:
     """Hide runs from every table; nothing is deleted."""
@@ -65,30 +71,33 @@ def archive(db: Path, runs: Sequence[str], undo: bool) -> None:
         writer.archive(keys, not undo)
 
 
-@click.command()
+@click.command(epilog=examples("labbench rm 3f9a1c20"))
 @runs
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @database
 def rm(db: Path, runs: Sequence[str], yes: bool) -> None:
-    """Delete runs with all their numbers and files."""
+    """Delete runs with all their points and files."""
     from labbench.store.writer import Writer
-    from labbench.text import clean
+    from labbench.text import clean, format_count
 
     records = find_runs(db, runs)
-    if any(record.status == "running" for record in records):
-        raise InputError("a running run cannot be deleted: labbench stop it first")
+    if running := [record.key for record in records if record.status == "running"]:
+        raise InputError(f"running runs cannot be deleted: stop them first with labbench stop {' '.join(running)}")
     if not yes:
         names = ", ".join(clean(record.name) for record in records[:5]) + (", ..." if len(records) > 5 else "")
-        click.confirm(f"delete {len(records)} runs for good ({names})?", abort=True, err=True)
+        click.confirm(f"delete {format_count(len(records), 'run')} for good ({names})?", abort=True, err=True)
     with Writer(db) as writer:
         writer.remove([record.key for record in records])
 
 
-@click.command()
+@click.command(epilog=examples("labbench stop 3f9a1c20"))
 @runs
 @database
 def stop(db: Path, runs: Sequence[str]) -> None:
-    """Ask running runs to stop at their next epoch's end; queued ones are stopped at once."""
+    """Ask running runs to stop at the end of their epoch.
+
+    Queued runs stop at once.
+    """
     from labbench.store.writer import Writer
 
     keys = [record.key for record in find_runs(db, runs)]
@@ -97,12 +106,15 @@ def stop(db: Path, runs: Sequence[str]) -> None:
             writer.request(key, "stop")
 
 
-@click.command()
+@click.command(epilog=examples("labbench retry 3f9a1c20", "labbench retry 3f9a1c20 --from-start"))
 @runs
-@click.option("--from-start", is_flag=True, help="Train them anew, not from where they can go on.")
+@click.option("--from-start", is_flag=True, help="Train from the start instead of the last checkpoint.")
 @database
 def retry(db: Path, runs: Sequence[str], from_start: bool) -> None:
-    """Put failed, stopped or lost runs back into the queue; running their grid trains them."""
+    """Queue failed, diverged, stopped or lost runs again.
+
+    Running their grid trains them.
+    """
     from labbench.store.writer import Writer
 
     keys = [record.key for record in find_runs(db, runs)]

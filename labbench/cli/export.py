@@ -1,4 +1,4 @@
-"""`labbench export`: the numbers, elsewhere."""
+"""`labbench export`: write metrics for other programs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import database, filters
 from labbench.errors import InputError
 
@@ -17,39 +18,66 @@ if TYPE_CHECKING:
     from labbench.store.queries.tables import TableShape
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "labbench export --summary", "labbench export experiment=quickstart --wide --metric val/loss -o curves.csv"
+    )
+    + FILTER_HELP
+)
 @filters
-@click.option("--format", "form", type=click.Choice(["csv", "jsonl", "parquet"]), default="csv", show_default=True)
-@click.option("--long", "shape", flag_value="long", default="long", help="One row a point.  [default]")
-@click.option("--wide", "shape", flag_value="wide", help="One row a run and step, one column a metric.")
-@click.option("--summary", "shape", flag_value="summary", help="One row a run: config, last, best.")
-@click.option("--metric", "metrics", multiple=True, metavar="M", help="Only this metric (may be repeated).")
-@click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "jsonl", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="File format; parquet needs -o.",
+)
+@click.option("--long", "shape", flag_value="long", default="long", help="One row per point.  [default]")
+@click.option("--wide", "shape", flag_value="wide", help="One row per run and step, one column per metric.")
+@click.option("--summary", "shape", flag_value="summary", help="One row per run: configuration, last, best.")
+@click.option("--metric", "metrics", multiple=True, metavar="M", help="Only this metric; repeatable.")
+@click.option(
+    "-o",
+    "output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to FILE instead of stdout.",
+)
 @database
 def export(
-    db: Path, *, filters: Sequence[str], form: str, shape: TableShape, metrics: Sequence[str], output: Path | None
+    db: Path,
+    *,
+    filters: Sequence[str],
+    file_format: str,
+    shape: TableShape,
+    metrics: Sequence[str],
+    output: Path | None,
 ) -> None:
-    """Write the numbers of the runs that match, as they are: nan, inf, every digit."""
+    """Write the metrics of matching runs as CSV, JSON or Parquet.
+
+    Every digit is kept, and so are nan and inf.
+    """
     from labbench.export import write_csv, write_jsonl, write_parquet
     from labbench.files import require_not_database, write_atomically
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
-    wanted, only = parse(filters), metrics or None
+    run_filter, metric_names = parse(filters), metrics or None
     if output is not None:
         require_not_database(output)
     with Reader(db) as reader:
-        if form == "parquet":
+        if file_format == "parquet":
             if output is None:
-                raise InputError("a Parquet file is not text: give -o FILE")
+                raise InputError("Parquet cannot be written to stdout: add -o FILE")
             with write_atomically(output) as file:
-                write_parquet(reader, wanted, Path(file.name), shape=shape, metrics=only)
+                write_parquet(reader, run_filter, Path(file.name), shape=shape, metrics=metric_names)
             return
-        write = write_csv if form == "csv" else write_jsonl
+        write = write_csv if file_format == "csv" else write_jsonl
         if output is None:
-            write(reader, wanted, sys.stdout, shape=shape, metrics=only)
+            write(reader, run_filter, sys.stdout, shape=shape, metrics=metric_names)
         else:
             with write_atomically(output) as file:
                 text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-                write(reader, wanted, text, shape=shape, metrics=only)
-                text.detach()  # flushes, and leaves the file open
+                write(reader, run_filter, text, shape=shape, metrics=metric_names)
+                text.detach()  # flush, but leave the file open

@@ -1,4 +1,4 @@
-"""From runs in a database to the curves that `labbench plot` draws."""
+"""Curves of `labbench plot`, read from a database."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from labbench.store.reader import Reader
 from labbench.text import format_setting
 
 MAX_CURVES = 30
-"""Curves in one picture; above that, groups tell more."""
+"""Maximum number of curves in one plot; more cannot be distinguished."""
 
 
 def draw_metric(
     reader: Reader,
     metric: str,
-    wanted: Filter | None,
+    run_filter: Filter | None,
     *,
     axis: str,
     smooth: float,
@@ -33,24 +33,31 @@ def draw_metric(
     size: tuple[int, int],
     colour: bool,
 ) -> str:
-    """The curves of a metric over `axis`, as text of `size` (columns, rows).
+    """Return the curves of a metric over `axis`, as text of `size` (columns, rows).
 
-    Raises InputError where no run has the metric, and where there are more curves than one can tell apart.
+    `axis` is step, time (seconds) or a metric; `smooth` is the weight of a moving average, 0 <= smooth < 1.
+
+    Raises:
+        InputError: No run has the metric or the axis, or there are more than `MAX_CURVES` curves.
+        StoreError: The database cannot be read.
     """
     goals = reader.metrics()
     if metric not in goals:
-        hint = did_you_mean(metric, goals) or f"; there are {', '.join(goals)}"
+        hint = did_you_mean(metric, goals) or f"; the metrics are {', '.join(goals)}"
         raise InputError(f"no metric {metric}{hint}" if goals else "no run has logged a metric")
     if axis not in ("step", "time", *goals):
-        raise InputError(f"no axis {axis}{did_you_mean(axis, goals) or ': step, time, or a metric such as epoch'}")
-    records = [record for record in reader.runs(wanted) if metric in record.summary]
+        hint = did_you_mean(axis, goals) or "; use step, time, or a metric such as epoch"
+        raise InputError(f"--x {axis}: no such axis{hint}")
+    records = [record for record in reader.runs(run_filter) if metric in record.summary]
     curves = [read_curve(reader, record, metric, axis, smooth) for record in records]
     if group is not None:
         curves = mean_curves(records, curves, group)
     if not curves:
-        raise InputError(f"no run that matches has {metric}")
+        raise InputError(f"no matching run has the metric {metric}: change the filter")
     if len(curves) > MAX_CURVES:
-        raise InputError(f"{len(curves)} curves are too many to tell apart: filter the runs, or --group KEY")
+        raise InputError(
+            f"{len(curves)} curves are too many for one plot (at most {MAX_CURVES}): add a filter or --group KEY"
+        )
     goal = goals.get(metric) or default_goal(metric)
     title = metric + (f"  (ema {smooth:g})" if smooth else "")
     columns, rows = size
@@ -60,7 +67,11 @@ def draw_metric(
 
 
 def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth: float) -> NamedSeries:
-    """One run's metric over steps, seconds (`time`), or another metric joined by step."""
+    """Return one run's metric over steps, seconds (`time`), or another metric joined by step.
+
+    Raises:
+        StoreError: The database cannot be read.
+    """
     steps, values = reader.series(record.key, metric)
     x = steps.astype(np.float64)
     if axis == "time":
@@ -71,16 +82,21 @@ def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth
 
 
 def mean_curves(records: Sequence[RunRecord], curves: Sequence[NamedSeries], key: str) -> list[NamedSeries]:
-    """One curve a value of the config key: the mean of its runs where they are, named with how many those are."""
+    """Return one curve per value of a configuration key: the mean of its runs, named `key=value (n=runs)`.
+
+    Raises:
+        InputError: No run has the key.
+    """
     groups: Mapping[str, list[NamedSeries]] = defaultdict(list)
     for record, curve in zip(records, curves, strict=True):
         if key in record.config:
             groups[format_setting(record.config[key])].append(curve)
     if not groups:
-        raise InputError(f"--group {key}: no run that matches has this config key")
+        raise InputError(f"--group {key}: no matching run has this configuration key")
     return [mean_curve(f"{key}={value} (n={len(members)})", members) for value, members in groups.items()]
 
 
 def mean_curve(name: str, members: Sequence[NamedSeries]) -> NamedSeries:
+    """Return the mean of curves at every x of any of them; each curve counts within its own range of x."""
     x: Floats = np.unique(np.concatenate([curve.x for curve in members]))
     return NamedSeries(name, x, make_band([(curve.x, curve.y) for curve in members], x).mean)

@@ -1,4 +1,4 @@
-"""`labbench run`."""
+"""`labbench run`: train the runs of grid files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labbench.cli.help import examples
 from labbench.cli.options import as_json, database
 from labbench.files import files_folder, open_without_links
 from labbench.text import clean
@@ -18,20 +19,41 @@ from labbench.text import clean
 if TYPE_CHECKING:
     from labbench.runner.run_grid import ExpandedGrid
 
+ONLY_HELP = """
+FILTER compares configuration keys, as in 'optimizer=adam lr<=0.01'. Quote it, since < and > mean something to the
+shell. The whole language: labbench help filters
+"""
+"""Paragraph on the FILTER of `--only`, which takes configuration keys alone."""
 
-@click.command()
+
+@click.command(
+    epilog=examples(
+        "labbench run experiments/quickstart.toml",
+        "labbench run experiments/quickstart.toml --dry-run",
+        "labbench run experiments/quickstart.toml --set lr=0.1 --only optimizer=adam",
+    )
+    + ONLY_HELP
+)
 @click.argument("grids", nargs=-1, required=True, metavar="GRID...", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a parameter, or pin an axis.")
-@click.option("--only", metavar="FILTER", help="Only the runs whose config matches.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many runs.")
-@click.option("--dry-run", is_flag=True, help="Show what would be trained, and how long it may take.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a parameter for every run; an axis shrinks to it.",
+)
+@click.option("--only", metavar="FILTER", help="Only runs whose configuration matches.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs of each grid.")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained; change nothing.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes; 0: this one.  [one per core, or per GPU]")
-@click.option("--rerun", is_flag=True, help="Make new runs beside those that are done.")
-@click.option("--retry-failed", is_flag=True, help="Train failed runs again.")
-@click.option("--keep-code", is_flag=True, help="Take runs of older code as they are.")
-@click.option("--detach", is_flag=True, help="Go on after the terminal is gone.")
-@click.option("--yes", is_flag=True, help="Do not refuse a very large grid.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), metavar="N", help="Worker processes; 0: none.  [one per core or GPU]"
+)
+@click.option("--rerun", is_flag=True, help="Train new runs beside those that are done.")
+@click.option("--retry-failed", is_flag=True, help="Also train failed runs again.")
+@click.option("--keep-code", is_flag=True, help="Do not train runs of older code again.")
+@click.option("--detach", is_flag=True, help="Train in the background, independent of the terminal.")
+@click.option("--yes", is_flag=True, help="Allow more than 100,000 runs.")
 @as_json
 @database
 def run(
@@ -51,21 +73,24 @@ def run(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Train every run of GRID that is not done, recording everything. Several are trained one after another."""
+    """Train every run of a grid that is not done yet.
+
+    Records all metrics in the database. Several grids are trained one after another. The same command again trains
+    only the runs that are missing.
+    """
     from labbench.runner.run_grid import choose_devices, load_grid
 
-    asked = [load_grid(grid, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for grid in grids]
-    for warning in (warning for one in asked for warning in one.warnings):
+    expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
+    for warning in (warning for grid in expanded for warning in grid.warnings):
         click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
-    for note in dict.fromkeys(note for one in asked for note in one.notes):
+    for note in dict.fromkeys(note for grid in expanded for note in grid.notes):
         click.echo(f"note: {clean(note)}", err=True)
-    devices = [choose_devices(one, device, workers) for one in asked]
+    devices = [choose_devices(grid, device, workers) for grid in expanded]
     if dry_run:
         from labbench.cli.run_preview import print_preview
 
-        for_each = list(zip(asked, devices, strict=True))
         print_preview(
-            for_each,
+            list(zip(expanded, devices, strict=True)),
             db,
             workers=workers,
             rerun=rerun,
@@ -76,11 +101,11 @@ def run(
     elif detach:
         from labbench.store.writer import Writer
 
-        Writer(db).close()  # what is wrong with it is said here, not in a log that nobody reads
+        Writer(db).close()  # report a bad database here, not in a log that nobody reads
         run_detached(db)
     else:
         train_all(
-            asked,
+            expanded,
             db,
             device=device,
             workers=workers,
@@ -92,7 +117,7 @@ def run(
 
 
 def train_all(
-    asked: Sequence[ExpandedGrid],
+    grids: Sequence[ExpandedGrid],
     db: Path,
     *,
     device: str,
@@ -102,18 +127,18 @@ def train_all(
     keep_code: bool,
     as_json: bool,
 ) -> None:
-    """Train one grid after another, say how each came out, and exit with the status that sums them up."""
-    from labbench.cli.run_report import print_json, print_report, say_change
+    """Train one grid after another, report each, and exit with 0, 1 (a run failed) or 130 (interrupted)."""
+    from labbench.cli.run_report import print_code_change, print_json, print_report
     from labbench.runner.progress import TerminalProgress
     from labbench.runner.run_grid import code_change, run_grid
 
     outcomes = []
-    for one in asked:
-        change = code_change(one, db, keep=keep_code)
+    for expanded in grids:
+        change = code_change(expanded, db, keep=keep_code)
         if not rerun:
-            say_change(clean(one.grid.name), change)
+            print_code_change(clean(expanded.grid.name), change)
         outcome = run_grid(
-            one,
+            expanded,
             db,
             TerminalProgress(),
             device=device,
@@ -123,7 +148,7 @@ def train_all(
             change=change,
         )
         outcomes.append(outcome)
-        print_report(one, outcome, db, with_table=not as_json)
+        print_report(expanded, outcome, db, with_table=not as_json)
         if outcome.interrupted:
             break
     if as_json:
@@ -133,17 +158,17 @@ def train_all(
 
 
 def run_detached(db: Path) -> None:
-    """Start the same command again in a session of its own, which the end of this terminal does not reach."""
+    """Start the same command in a new session, which survives the end of this terminal."""
     folder = files_folder(db)
     folder.mkdir(exist_ok=True)
     log = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    words = [word for word in sys.argv[1:] if word != "--detach"]
+    arguments = [word for word in sys.argv[1:] if word != "--detach"]
     with open_without_links(log, "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "labbench", *words],  # -P: no module from the current folder
+            [sys.executable, "-P", "-m", "labbench", *arguments],  # -P: no module from the current folder
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
-    click.echo(f"training in process {process.pid}; its progress: tail -f {log}", err=True)
+    click.echo(f"training in process {process.pid}; to follow it: tail -f {log}", err=True)

@@ -1,4 +1,4 @@
-"""Commands that show runs: `ls`, `show`, `compare`, `plot`."""
+"""Commands that show runs: `ls show compare plot`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import all_code, as_json, database, filters, runs
 from labbench.errors import LabbenchError
 from labbench.text import clean, format_duration, format_setting, no_color_requested
@@ -20,15 +21,20 @@ if TYPE_CHECKING:
     from labbench.records import Goal, RunRecord
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "labbench ls optimizer=adam --sort 'best(val/loss)' --limit 10", "labbench ls --columns lr,val/accuracy"
+    )
+    + FILTER_HELP
+)
 @filters
 @click.option(
     "--sort",
     metavar="COLUMN",
-    help="A config key, a word such as started, a metric or best(METRIC), best first; -COLUMN reverses.",
+    help="A configuration key, a word such as started, a metric or best(METRIC), best first; -COLUMN reverses.",
 )
-@click.option("--columns", metavar="A,B", help="The config keys and metrics to show.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many.")
+@click.option("--columns", metavar="A,B", help="Configuration keys and metrics to show.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs.")
 @as_json
 @database
 def ls(
@@ -39,16 +45,16 @@ def ls(
     limit: int | None = None,
     as_json: bool = False,
 ) -> None:
-    """The table of runs: what differs in their configs, and their metrics."""
+    """List runs: the configuration keys that differ, and metrics."""
     from labbench.cli.tables import print_table, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:
-        wanted = parse(filters)
-        total, goals = reader.count(wanted), reader.metrics()
+        run_filter = parse(filters)
+        total, goals = reader.count(run_filter), reader.metrics()
         column, descending = sort_order(sort, goals)
-        records = reader.runs(wanted, sort=column, descending=descending, limit=limit)
+        records = reader.runs(run_filter, sort=column, descending=descending, limit=limit)
     if as_json:
         click.echo(json.dumps(run_documents(records)))
     elif records:
@@ -57,11 +63,12 @@ def ls(
         if total > len(records):
             click.echo(f"{len(records)} of {total} runs", err=True)
     else:
-        click.echo("no run matches" if wanted else "no runs yet: labbench run experiments/quickstart.toml", err=True)
+        hint = "no run matches the filter" if run_filter else "no runs yet: labbench run experiments/quickstart.toml"
+        click.echo(hint, err=True)
 
 
 def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None, bool]:
-    """The column to sort by, and whether it descends: a metric has its best values first, `-` turns that round."""
+    """Return (column, descending) for `--sort`: metrics are sorted best first, a leading `-` reverses."""
     if sort is None:
         return None, False
     column = sort.removeprefix("-")
@@ -70,35 +77,38 @@ def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None,
 
 
 def run_documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """The runs as JSON shows them."""
+    """Return the runs as JSON objects (docs/reference/formats.md)."""
     from labbench.json_documents import run_document
 
     return [run_document(record) for record in records]
 
 
-@click.command()
+@click.command(epilog=examples("labbench show 3f9a1c20", "labbench show 'adam lr=0.01' --json"))
 @runs
 @as_json
 @database
 def show(db: Path, runs: Sequence[str], as_json: bool) -> None:
-    """Everything about a RUN: a key, the beginning of one, or a name. Several are shown one below the other."""
+    """Show everything that is recorded of runs.
+
+    RUN is a key, a unique prefix of a key, or a name.
+    """
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:
         records, goals = [reader.find(run) for run in runs], reader.metrics()
-        printed = [reader.logs(record.key) for record in records]
+        logs = [reader.logs(record.key) for record in records]
     if as_json:
-        found = run_documents(records)
-        click.echo(json.dumps(found if len(runs) > 1 else found[0]))
+        documents = run_documents(records)
+        click.echo(json.dumps(documents if len(runs) > 1 else documents[0]))
         return
-    for index, (record, said) in enumerate(zip(records, printed, strict=True)):
+    for index, (record, log) in enumerate(zip(records, logs, strict=True)):
         if index:
             click.echo()
-        print_run(db, record, goals, "".join(said).rstrip())
+        print_run(db, record, goals, "".join(log).rstrip())
 
 
-def print_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], said: str) -> None:
-    """Facts, metrics, what went wrong, what the run has printed, and its pictures."""
+def print_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], log: str) -> None:
+    """Print a run's facts, metrics, traceback, captured output (`log`) and pictures."""
     from labbench.cli.tables import TextColumn, print_table, summary_columns
 
     facts = run_facts(record)
@@ -106,8 +116,8 @@ def print_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], said: str)
     if record.summary:
         click.echo()
         print_table(summary_columns(record.summary, goals))
-    story = (record.traceback or "").rstrip()
-    for text in (story if not said.endswith(story) else "", said):  # a worker's last lines are in both
+    traceback = (record.traceback or "").rstrip()
+    for text in (traceback if not log.endswith(traceback) else "", log):  # a worker's last lines are in both
         if text:
             click.echo("\n" + "\n".join(clean(line) for line in text.splitlines()))
     for line in portrait_lines(db, record):
@@ -115,7 +125,7 @@ def print_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], said: str)
 
 
 def portrait_lines(db: Path, record: RunRecord) -> list[str]:
-    """What a run that was watched has to be looked at, as lines for this terminal; a hint where it has nothing."""
+    """Return the pictures of a run as lines for this terminal, or a hint if it has none."""
     from labbench.portraits.draw import draw_portrait
     from labbench.portraits.file import NO_PORTRAIT_MESSAGE, portrait_path, read_portrait
     from labbench.portraits.pixels import choose_paint_mode, to_ansi, to_plain_text
@@ -132,14 +142,14 @@ def portrait_lines(db: Path, record: RunRecord) -> list[str]:
 
 
 def run_facts(record: RunRecord) -> dict[str, str]:
-    """What there is to say of a run besides its numbers."""
+    """Return what `labbench show` prints of a run besides metrics, as text by label; empty facts are left out."""
     from datetime import datetime
 
-    ended = record.status if record.reason is None else f"{record.status}: {record.reason}"
+    status = record.status if record.reason is None else f"{record.status}: {record.reason}"
     facts = {
         "run": f"{record.key}  {record.name}",
         "experiment": record.experiment,
-        "status": ended if record.error is None else f"{ended}: {record.error}",
+        "status": status if record.error is None else f"{status}: {record.error}",
         "started": "" if record.started is None else f"{datetime.fromtimestamp(record.started):%Y-%m-%d %H:%M:%S}",
         "took": format_duration(record.seconds),
         "where": " ".join(filter(None, (record.host, record.device, record.way))),
@@ -156,12 +166,15 @@ def run_facts(record: RunRecord) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-@click.command()
+@click.command(epilog=examples("labbench compare 3f9a1c20 7be04d51"))
 @runs
 @as_json
 @database
 def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
-    """What differs between runs, and how far each is from the first."""
+    """Compare configurations and best metrics of runs.
+
+    Each run's metrics are shown with their distance to the first run's: ▲ better, ▼ worse.
+    """
     from labbench.cli.tables import comparison_columns, print_table
     from labbench.store.reader import Reader
 
@@ -173,13 +186,22 @@ def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
         print_table(comparison_columns(records, goals))
 
 
-@click.command()
+@click.command(
+    epilog=examples("labbench plot val/accuracy --group lr --x epoch", "labbench plot val/loss optimizer=adam --log")
+    + FILTER_HELP
+)
 @click.argument("metric")
 @filters
 @click.option("--x", "axis", default="step", show_default=True, help="step, time, epoch, samples, or a metric.")
-@click.option("--smooth", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Weight of the moving average.")
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    metavar="WEIGHT",
+    help="Weight of an exponential moving average, 0 <= WEIGHT < 1.",
+)
 @click.option("--log", is_flag=True, help="Logarithmic y axis.")
-@click.option("--group", metavar="KEY", help="One curve a value of this config key: the mean of its runs.")
+@click.option("--group", metavar="KEY", help="One curve per value of this configuration key: the mean of its runs.")
 @all_code
 @database
 def plot(
@@ -193,7 +215,10 @@ def plot(
     group: str | None,
     all_code: bool,
 ) -> None:
-    """Draw METRIC of the runs that match; means leave out runs of older code."""
+    """Draw METRIC of the matching runs as text.
+
+    At most 30 curves. The means of --group leave out runs of older code.
+    """
     from labbench.cli.plot_curves import draw_metric
     from labbench.filters.parser import parse, present_code
     from labbench.store.reader import Reader

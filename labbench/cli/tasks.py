@@ -1,4 +1,4 @@
-"""`labbench tasks`: the parameters of a task."""
+"""`labbench tasks`: built-in tasks, and the parameters of one task."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labbench.cli.help import examples
 from labbench.cli.options import as_json
 from labbench.text import clean
 
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
     from labbench.params.param import Param, Params
 
 
-@click.command()
+@click.command(epilog=examples("labbench tasks", "labbench tasks digits"))
 @click.argument("name", required=False)
 @as_json
 def tasks(name: str | None, as_json: bool) -> None:
-    """What can be trained, and the parameters of the task NAME (built in, or FILE.py:CLASS)."""
+    """List the built-in tasks, or the parameters of task NAME.
+
+    NAME is a built-in task or FILE.py:CLASS.
+    """
     from labbench.params.builtin import BUILTIN
     from labbench.params.param import all_params, own_key_notes
 
@@ -30,11 +34,11 @@ def tasks(name: str | None, as_json: bool) -> None:
             return
         for task in BUILTIN:
             click.echo(task)
-        click.echo("parameters: labbench tasks NAME; a task of your own: labbench tasks my_task.py:Task", err=True)
+        click.echo("parameters: labbench tasks NAME; of your own task: labbench tasks my_task.py:Task", err=True)
         return
-    own = load_task_params(name)
-    merged = all_params(own)
-    params = {key: merged[key] for key in (*own, *merged)}  # the task's first
+    declared = load_task_params(name)
+    merged = all_params(declared)
+    params = {key: merged[key] for key in (*declared, *merged)}  # the task's parameters first
     for note in own_key_notes(merged):
         click.echo(f"note: {clean(note)}", err=True)
     if as_json:
@@ -44,27 +48,31 @@ def tasks(name: str | None, as_json: bool) -> None:
 
 
 def param_document(param: Param) -> dict[str, Any]:
-    """A parameter as JSON has it; how a list is checked further is code."""
+    """Return a parameter as a JSON object, without its `check`, which is code."""
     return {key: value for key, value in asdict(param).items() if key != "check"}
 
 
 def load_task_params(name: str) -> Params:
-    """The parameters of a task beside those of the training loop."""
+    """Return the parameters that a task declares, without the training loop's.
+
+    Raises:
+        InputError: There is no such task, or its file cannot be loaded.
+    """
     from labbench.errors import InputError
     from labbench.params.builtin import BUILTIN
 
     if name in BUILTIN:
         return BUILTIN[name]
     if ":" not in name:
-        raise InputError(f"no task {name}; built in: {', '.join(BUILTIN)}; of your own: FILE.py:CLASS")
-    from labbench.train.tasks.task import load_task  # a file of the user's own, which imports torch
+        raise InputError(f"no task {name}; built-in tasks: {', '.join(BUILTIN)}; your own task: FILE.py:CLASS")
+    from labbench.train.tasks.task import load_task  # runs the user's file, and loads torch
 
-    file, _, part = name.rpartition(":")
-    return load_task(f"{Path(file).resolve()}:{part}").params
+    file, _, class_name = name.rpartition(":")
+    return load_task(f"{Path(file).resolve()}:{class_name}").params
 
 
 def print_params(params: Params) -> None:
-    """A table of parameters: name, type, default, what is allowed, what it does."""
+    """Print a table of parameters: name, type, default, permitted values and help."""
     from labbench.cli.tables import TextColumn, print_table
 
     print_table(
@@ -79,9 +87,11 @@ def print_params(params: Params) -> None:
 
 
 def format_allowed(param: Param) -> str:
-    """The range or the choices of a parameter, as a person writes them: `0 <= x < 1`, `sgd, adam`."""
+    """Return the range or the choices of a parameter as text: `0 <= x < 1`, `sgd, adam`."""
     if param.choices:
         return ", ".join(str(choice) for choice in param.choices)
-    below = f"{param.low:g} <= " if param.low is not None else f"{param.above:g} < " if param.above is not None else ""
-    over = f" <= {param.high:g}" if param.high is not None else f" < {param.below:g}" if param.below is not None else ""
-    return f"{below}x{over}" if below or over else ""
+    lower = f"{param.low:g} <= " if param.low is not None else f"{param.above:g} < " if param.above is not None else ""
+    upper = (
+        f" <= {param.high:g}" if param.high is not None else f" < {param.below:g}" if param.below is not None else ""
+    )
+    return f"{lower}x{upper}" if lower or upper else ""

@@ -6,40 +6,41 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from labbench.cli.help import examples
 from labbench.cli.options import database
+from labbench.cli.runs import ls
 from labbench.errors import LabbenchError
 from labbench.files import database_command
 
-if TYPE_CHECKING:
-    pass
-from labbench.cli.runs import ls
-
 EXAMPLE_FILTER = "experiment=optimizers"
-"""Where the example begins: a whole grid, beside parts of others."""
+"""Initial filter of the example: one complete grid; of the other experiments only parts are included."""
 
 
-@click.command()
+@click.command(epilog=examples("labbench tui", "labbench tui results/runs.db --view best"))
 @click.argument("path", required=False, metavar="[DB]", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--view", metavar="NAME", help="Open a saved view.")
+@click.option("--view", metavar="NAME", help="Open the view saved as NAME.")
 @database
 def tui(db: Path, path: Path | None = None, view: str | None = None) -> None:
-    """Browse, compare and understand the runs, live (the same as labbench alone)."""
+    """Open the terminal interface, as labbench alone does.
+
+    Browse, compare and plot runs, live while they train.
+    """
     from labbench.tui import run_app
 
     run_app(path or db, view=view)
 
 
-@click.command()
+@click.command(epilog=examples("labbench demo", "labbench demo ls"))
 @click.argument("command", type=click.Choice(["tui", "ls"]), default="tui")
 @click.pass_context
 def demo(context: click.Context, command: str) -> None:
-    """The example database: real runs, in the TUI or as a table.
+    """Open the example database of real runs.
 
-    It begins with one of its experiments; another filter shows the others.
+    In the terminal interface (tui, the default), or as a table (ls). One experiment is shown first; change the filter
+    to see the others.
     """
     with open_example() as path:
         if command == "tui" and sys.stdout.isatty():
@@ -52,18 +53,22 @@ def demo(context: click.Context, command: str) -> None:
 
 
 def print_other_experiments(path: Path) -> None:
-    """Say which experiments the table of the example leaves out, and how to see them."""
+    """Print on stderr which experiments the example's table leaves out, and the command that shows them."""
     from labbench.store.reader import Reader
 
     with Reader(path) as reader:
         others = ", ".join(reader.experiments(f"not ({EXAMPLE_FILTER})"))
-    click.echo(f"others are {others}: {database_command(path)} ls experiment=NAME", err=True)
+    click.echo(f"other experiments: {others}; to list one: {database_command(path)} ls experiment=NAME", err=True)
 
 
 @contextmanager
 def open_example() -> Iterator[Path]:
-    """The example database: inside the installed package, or at the top of a checkout."""
-    from importlib.resources import as_file, files  # 7 ms that every other command would pay
+    """Yield the path of the example database, in the installed package or at the top of a checkout.
+
+    Raises:
+        LabbenchError: The file is missing.
+    """
+    from importlib.resources import as_file, files  # takes 7 ms, which other commands need not pay
 
     packaged = files("labbench") / "runs.db.example"
     checkout = Path(__file__).parents[2] / "runs.db.example"
@@ -73,4 +78,4 @@ def open_example() -> Iterator[Path]:
     elif checkout.is_file():
         yield checkout
     else:
-        raise LabbenchError("the example database is not there: reinstall labbench")
+        raise LabbenchError("runs.db.example is missing from the installation: reinstall labbench")

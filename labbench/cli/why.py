@@ -1,4 +1,4 @@
-"""`labbench why`: which set-up is best and why, in words, in tables, and as curves."""
+"""`labbench why`: report the best configuration and what explains it, as sentences, tables and curves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import all_code, as_json, database, filters
 from labbench.errors import InputError, LabbenchError, did_you_mean
 from labbench.text import clean, no_color_requested
@@ -24,16 +25,23 @@ if TYPE_CHECKING:
     from labbench.store.reader import Reader
 
 _MAX_SETUPS = 6
-"""Curves of so many values of the most important parameter can be told apart."""
+"""Maximum number of values of the parameter whose curves are drawn."""
 
 
 def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no value that a run could reach; give a finite number")
+        raise click.BadParameter(f"no run can reach {value}; give a finite number")
     return value
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "labbench why val/accuracy experiment=quickstart",
+        "labbench why val/loss --target 0.1",
+        "labbench why val/loss --html answer.html",
+    )
+    + FILTER_HELP
+)
 @click.argument("metric")
 @filters
 @as_json
@@ -42,14 +50,14 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     "html_file",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write one page for a browser instead, with curves to point at; it needs no network.",
+    help="Write one self-contained HTML page with interactive curves.",
 )
 @click.option(
     "--target",
     type=float,
     callback=_finite,
     metavar="VALUE",
-    help="Tell what it costs to get METRIC there.  [default: 5 % short of the best set-up]",
+    help="Report the cost of reaching VALUE.  [default: 5 % short of the best mean]",
 )
 @all_code
 @database
@@ -63,7 +71,10 @@ def why(
     target: float | None,
     all_code: bool,
 ) -> None:
-    """Which set-up has the best METRIC, how sure that is, what each parameter does, and what a result costs."""
+    """Report which configuration has the best METRIC, and why.
+
+    With 95 % confidence intervals over seeds, how much each parameter matters, and the cost of reaching a target.
+    """
     from labbench.analysis import observe
     from labbench.analysis import why as answer_why
     from labbench.analysis.setup_costs import compare_costs
@@ -72,37 +83,37 @@ def why(
     from labbench.reports.cost_curves import read_cost_curves
     from labbench.store.reader import Reader
 
-    wanted = parse(filters) if all_code else present_code(parse(filters))
+    run_filter = parse(filters) if all_code else present_code(parse(filters))
     if html_file is not None:
         require_not_database(html_file)
     with Reader(db) as reader:
         goals = reader.metrics()
         if metric not in goals:
             raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, goals)}")
-        if left_out := reader.count(parse(filters)) - reader.count(wanted):
-            click.echo(f"runs of older code left out: {left_out} (--all-code counts them, too)", err=True)
-        runs = reader.runs(wanted, summaries=[metric, "time/compute_s"])
+        if left_out := reader.count(parse(filters)) - reader.count(run_filter):
+            click.echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
+        runs = reader.runs(run_filter, summaries=[metric, "time/compute_s"])
         answer = answer_why(observe(runs, metric, goals[metric]), metric, goals[metric])
-        spent = compare_costs(answer, read_cost_curves(reader, runs, metric, goals[metric]), target)
+        costs = compare_costs(answer, read_cost_curves(reader, runs, metric, goals[metric]), target)
         if html_file is not None:
             from labbench.reports.html_page import read_setup_curves, render_page
 
             _write_atomically(
-                html_file, render_page(answer, spent, read_setup_curves(reader, runs, metric, goals[metric]))
+                html_file, render_page(answer, costs, read_setup_curves(reader, runs, metric, goals[metric]))
             )
             click.echo(f"written: {html_file}", err=True)
         if as_json:
-            costs = None if spent is None else spent.as_document()
-            click.echo(json.dumps(answer.as_document() | {"efficiency": costs}))
+            efficiency = None if costs is None else costs.as_document()
+            click.echo(json.dumps(answer.as_document() | {"efficiency": efficiency}))
         if as_json or html_file is not None:
             return
-        click.echo("\n".join(_answer_lines(answer, spent)))
+        click.echo("\n".join(_answer_lines(answer, costs)))
         if sys.stdout.isatty() and answer.parameters:
-            click.echo("\n" + _draw_curves(reader, answer, wanted))
+            click.echo("\n" + _draw_curves(reader, answer, run_filter))
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    """The whole file, or none of it."""
+    """Write `text` to `path` as a whole or not at all."""
     from labbench.files import write_atomically
 
     try:
@@ -112,15 +123,15 @@ def _write_atomically(path: Path, text: str) -> None:
         raise LabbenchError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _answer_lines(answer: Answer, spent: Efficiency | None) -> list[str]:
-    """Sentences, then the set-ups, the importance of the parameters, what each value does, and what it costs."""
+def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
+    """Return the answer as lines: sentences, configurations, importance and effects of the parameters, costs."""
     from labbench.reports.sentences import cost_sentences, sentences
     from labbench.reports.tables import other_tables, setups_table, text_block
     from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
 
     columns = shutil.get_terminal_size((100, 24)).columns
-    lines = [clean(line) for line in (*sentences(answer), *cost_sentences(answer, spent))]
-    setups, others = setups_table(answer), other_tables(answer, spent)
+    lines = [clean(line) for line in (*sentences(answer), *cost_sentences(answer, costs))]
+    setups, others = setups_table(answer), other_tables(answer, costs)
     lines += text_block(setups, columns) if setups else []
     importance = importance_lines(answer)
     if importance:
@@ -133,20 +144,20 @@ def _answer_lines(answer: Answer, spent: Efficiency | None) -> list[str]:
     return lines
 
 
-def _draw_curves(reader: Reader, answer: Answer, wanted: Filter | None) -> str:
-    """The metric's curves by the values of the parameter that matters most."""
+def _draw_curves(reader: Reader, answer: Answer, run_filter: Filter | None) -> str:
+    """Return the metric's curves grouped by the most important parameter with few values."""
     from labbench.cli.plot_curves import draw_metric
 
-    few = [one.name for one in answer.parameters if len(one.marginal.effects) <= _MAX_SETUPS]
+    names = [parameter.name for parameter in answer.parameters if len(parameter.marginal.effects) <= _MAX_SETUPS]
     columns, rows = shutil.get_terminal_size()
     return draw_metric(
         reader,
         answer.metric,
-        wanted,
+        run_filter,
         axis="step",
         smooth=0.0,
         log=False,
-        group=few[0] if few else answer.parameters[0].name,
+        group=names[0] if names else answer.parameters[0].name,
         size=(columns, max(10, rows // 2)),
         colour=not no_color_requested(os.environ),
     )

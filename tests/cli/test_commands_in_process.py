@@ -1,4 +1,4 @@
-"""The command line as a person uses it: what is printed where, and with which exit status."""
+"""Output, messages and exit status of the commands, run in this process."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import Result
 
-from labbench.cli import main
 from labbench.records import Finished, NewRun, Points, Started
 from labbench.store.writer import Writer
 
@@ -20,7 +18,7 @@ Labbench = Callable[..., Result]
 
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
-    """Three runs with curves, one of them with a name that would rewrite the terminal, and one that diverged."""
+    """Return a database of three runs with curves; the last has diverged, and its name holds an escape sequence."""
     path = tmp_path / "runs.db"
     configs = [{"optimizer": "sgd", "lr": 0.1}, {"optimizer": "adam", "lr": 0.1}, {"optimizer": "adam", "lr": 1.0}]
     names = ["sgd lr=0.1", "adam lr=0.1", "x [/nope]\x1b]52;c;aGk=\x07"]
@@ -41,16 +39,7 @@ def db(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_command_has_help_that_says_what_it_does(labbench: Labbench) -> None:
-    for name, command in main.commands.items():
-        result = labbench(name, "-h")
-        assert result.exit_code == 0
-        assert isinstance(command, click.Command)
-        assert command.help
-        assert " ".join(command.help.split()) in " ".join(result.stdout.split())
-
-
-def test_the_database_is_named_before_or_after_the_command_or_in_the_environment(
+def test_the_database_is_given_before_or_after_the_command_or_in_the_environment(
     labbench: Labbench, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = db.with_name("elsewhere.db")
@@ -63,12 +52,12 @@ def test_the_database_is_named_before_or_after_the_command_or_in_the_environment
     assert labbench("--db", "nowhere.db", "ls").exit_code == 2
 
 
-def test_labbench_alone_on_a_pipe_is_the_table_of_runs(labbench: Labbench, db: Path) -> None:
+def test_labbench_without_a_command_prints_the_table_of_runs_on_a_pipe(labbench: Labbench, db: Path) -> None:
     assert labbench().stdout == labbench("ls").stdout
     assert "adam lr=0.1" in labbench().stdout
 
 
-def test_ls_shows_what_differs_and_the_best_values(labbench: Labbench, db: Path) -> None:
+def test_ls_shows_differing_keys_and_best_values(labbench: Labbench, db: Path) -> None:
     header, _, first, *_ = labbench("ls").stdout.splitlines()
     assert header.split() == ["status", "key", "name", "optimizer", "lr", "val/loss", "best", "at", "step"]
     assert first.split()[-3:] == ["0.1250", "0.1250", "30"]
@@ -91,17 +80,17 @@ def test_ls_json_is_one_document_with_non_finite_numbers_as_strings(labbench: La
 @pytest.mark.parametrize(
     "command", [["ls"], ["show"], ["compare"], ["plot", "val/loss"], ["export"], ["export", "--wide"]]
 )
-def test_no_escape_sequence_of_a_name_reaches_the_terminal(labbench: Labbench, db: Path, command: list[str]) -> None:
+def test_no_command_prints_the_escape_sequence_of_a_name(labbench: Labbench, db: Path, command: list[str]) -> None:
     if command[0] in ("show", "compare"):
         command = [*command, json.loads(labbench("ls", "lr=1", "--json").stdout)[0]["key"]]
     result = labbench(*command)
     assert result.exit_code == 0, result.output
-    if command[0] != "export":  # a file keeps the name as it is
+    if command[0] != "export":  # a file keeps the name unchanged
         assert "\x1b]52" not in result.stdout
         assert "[/nope]" in result.stdout
 
 
-def test_compare_tells_differences_and_their_direction(labbench: Labbench, db: Path) -> None:
+def test_compare_shows_differences_and_their_direction(labbench: Labbench, db: Path) -> None:
     lines = labbench("compare", "sgd lr=0.1", "adam lr=0.1").stdout.splitlines()
     table = {line[: len("best val/loss")].strip(): line.split() for line in lines}
     assert "lr" not in table
@@ -117,7 +106,7 @@ def test_show_takes_several_runs(labbench: Labbench, db: Path) -> None:
     assert both == [json.loads(labbench("show", name, "--json").stdout) for name in names]
 
 
-def test_plot_draws_every_run_and_names_it(labbench: Labbench, db: Path) -> None:
+def test_plot_draws_and_labels_every_run(labbench: Labbench, db: Path) -> None:
     drawn = labbench("plot", "val/loss", "status=finished").stdout
     assert "sgd lr=0.1" in drawn
     assert "adam lr=0.1" in drawn
@@ -126,11 +115,13 @@ def test_plot_draws_every_run_and_names_it(labbench: Labbench, db: Path) -> None
     assert "optimizer=adam (n=2)" in grouped
 
 
-def test_runs_that_blew_up_are_drawn_and_judged_as_others_are(labbench: Labbench, tmp_path: Path) -> None:
+def test_runs_with_values_near_the_float_limits_are_listed_plotted_and_analysed(
+    labbench: Labbench, tmp_path: Path
+) -> None:
     curves = ([2.0, 1.7e308], [1e308, -1e308, 5e-324], [2.0, 1e100, 1.5e308], [5e-324, 1e-323], [1.7e308, 1.7e308])
     with Writer(tmp_path / "runs.db") as writer:
-        asked = [NewRun(f"run {number}", {"lr": number % 2, "seed": number}, str(number)) for number in range(5)]
-        queued = writer.queue("far", asked, task="", metrics={"val/loss": "min"})
+        runs = [NewRun(f"run {number}", {"lr": number % 2, "seed": number}, str(number)) for number in range(5)]
+        queued = writer.queue("far", runs, task="", metrics={"val/loss": "min"})
         for run, curve in zip(writer.claim([run.key for run in queued]), curves, strict=True):
             steps = list(range(len(curve)))
             events = [Started(run.key, run.attempt, "box", 1, "cpu")]
@@ -141,12 +132,12 @@ def test_runs_that_blew_up_are_drawn_and_judged_as_others_are(labbench: Labbench
         assert (result.exit_code, result.exception) == (0, None), words
     answer = labbench("why", "val/loss", "--html", "why.html")
     assert (answer.exit_code, answer.exception) == (0, None)
-    told = labbench("why", "val/loss").stdout  # the largest numbers are values: nothing has diverged
-    assert told.startswith("best: lr 1")
-    assert "diverged" not in told
+    text = labbench("why", "val/loss").stdout  # the largest finite numbers are values: no run has diverged
+    assert text.startswith("best: lr 1")
+    assert "diverged" not in text
 
 
-def test_export_goes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None:
+def test_export_writes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None:
     text = labbench("export", "optimizer=sgd").stdout
     assert text.splitlines()[0] == "run,name,experiment,metric,step,time,value"
     assert text.splitlines()[1].endswith(",val/loss,10,0.1,0.5")
@@ -154,7 +145,7 @@ def test_export_goes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None:
     assert Path("out.csv").read_text() == text
 
 
-def test_edits_are_seen_by_filters(labbench: Labbench, db: Path) -> None:
+def test_filters_see_edits_of_tags_notes_and_archived_runs(labbench: Labbench, db: Path) -> None:
     def names(*filters: str) -> list[str]:
         return [run["name"] for run in json.loads(labbench("ls", "--json", *filters).stdout)]
 
@@ -171,7 +162,7 @@ def test_edits_are_seen_by_filters(labbench: Labbench, db: Path) -> None:
     assert "sgd lr=0.1" in names()
 
 
-def test_rm_asks_first_and_leaves_no_number_behind(labbench: Labbench, db: Path) -> None:
+def test_rm_asks_for_confirmation_and_deletes_all_points(labbench: Labbench, db: Path) -> None:
     assert labbench("rm", "sgd lr=0.1", input="n\n").exit_code == 1
     assert len(json.loads(labbench("ls", "--json").stdout)) == 3
     assert labbench("rm", "sgd lr=0.1", "--yes").exit_code == 0
@@ -185,8 +176,8 @@ def test_tasks_shows_parameters_with_their_ranges(labbench: Labbench) -> None:
     assert "digits" in labbench("tasks").stdout.splitlines()
     table = labbench("tasks", "digits").stdout
     assert "0 <= x < 1" in next(line for line in table.splitlines() if line.startswith("dropout"))
-    told = json.loads(labbench("tasks", "digits", "--json").stdout)
-    assert (told["lr"]["type"], told["layers"]["type"]) == ("float", "strs")
+    params = json.loads(labbench("tasks", "digits", "--json").stdout)
+    assert (params["lr"]["type"], params["layers"]["type"]) == ("float", "strs")
 
 
 def grid(tmp_path: Path, text: str) -> Path:
@@ -218,7 +209,7 @@ GOOD = 'task = "digits"\n[params]\nepochs = 1\n'
         ('task = "digits"\n[runtime]\nprecision = "fp16"\n', "grid.toml:3:13: "),
     ],
 )
-def test_a_bad_grid_is_explained_where_it_is_bad(labbench: Labbench, tmp_path: Path, text: str, message: str) -> None:
+def test_an_error_in_a_grid_names_its_position(labbench: Labbench, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "broken.py").write_text("import nonexistent\n")
     (tmp_path / "lacking.py").write_text("class Task:\n    params = {}\n")
     result = labbench("run", grid(tmp_path, text))
@@ -247,7 +238,7 @@ def test_a_bad_grid_is_explained_where_it_is_bad(labbench: Labbench, tmp_path: P
         (["export", "--format", "parquet"], "-o FILE"),
     ],
 )
-def test_a_wrong_word_is_explained_and_changes_nothing(
+def test_wrong_input_is_explained_and_changes_nothing(
     labbench: Labbench, db: Path, tmp_path: Path, words: list[str], message: str
 ) -> None:
     grid(tmp_path, GOOD)
@@ -259,7 +250,7 @@ def test_a_wrong_word_is_explained_and_changes_nothing(
     assert db.read_bytes() == before
 
 
-def test_an_ambiguous_word_is_answered_with_what_it_could_mean(labbench: Labbench, tmp_path: Path) -> None:
+def test_an_ambiguous_run_is_refused_with_the_candidates(labbench: Labbench, tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         runs = [NewRun("twin", {"seed": i}, f"id{i}") for i in range(2)]
         keys = [run.key for run in writer.queue("twins", runs, task="digits", metrics={})]
@@ -269,7 +260,7 @@ def test_an_ambiguous_word_is_answered_with_what_it_could_mean(labbench: Labbenc
 
 
 @pytest.mark.parametrize("command", [["ls"], ["run", "grid.toml"], ["tag", "a", "--add", "b"]])
-def test_a_database_that_is_none_is_refused_and_left_alone(
+def test_a_file_that_is_not_a_database_is_refused_and_unchanged(
     labbench: Labbench, tmp_path: Path, command: list[str]
 ) -> None:
     grid(tmp_path, GOOD)
@@ -281,7 +272,7 @@ def test_a_database_that_is_none_is_refused_and_left_alone(
     assert text.read_text().startswith("not a database")
 
 
-def test_a_grid_that_is_too_large_is_refused_with_its_count(labbench: Labbench, tmp_path: Path) -> None:
+def test_a_too_large_grid_is_refused_with_its_number_of_runs(labbench: Labbench, tmp_path: Path) -> None:
     seeds = ", ".join(str(seed) for seed in range(1000))
     text = (
         f'task = "digits"\n[grid]\nlr = [{", ".join(f"0.{i}" for i in range(1, 200))}]\n[repeat]\nseeds = [{seeds}]\n'
@@ -292,7 +283,7 @@ def test_a_grid_that_is_too_large_is_refused_with_its_count(labbench: Labbench, 
     assert "--yes" in result.stderr
 
 
-def test_a_missing_torch_is_answered_with_the_extra_to_install(
+def test_without_torch_run_names_the_extra_to_install(
     labbench: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labbench.runner.run_grid.find_spec", lambda name: None)

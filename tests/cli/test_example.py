@@ -1,4 +1,4 @@
-"""The example database: real runs of several experiments, small, with pictures, and opened without a trace."""
+"""Example database: small, current, with pictures, and never changed by opening it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PORTRAITS = [*files_folder(EXAMPLE).glob(f"*/{PORTRAIT}")]
 Labbench = Callable[..., Result]
 
 
-def test_it_is_one_small_file_in_rollback_mode() -> None:
+def test_the_example_is_small_and_in_rollback_mode() -> None:
     assert sum(file.stat().st_size for file in (EXAMPLE, *PORTRAITS)) < 4_000_000
     connection = sqlite3.connect(f"file:{EXAMPLE}?mode=ro&immutable=1", uri=True)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
@@ -31,7 +31,7 @@ def test_it_is_one_small_file_in_rollback_mode() -> None:
     connection.close()
 
 
-def test_it_holds_every_run_of_the_optimizers_grid_with_curves() -> None:
+def test_the_example_holds_every_run_of_the_optimizers_grid_with_curves() -> None:
     with Reader(EXAMPLE) as reader:
         runs = reader.runs("experiment=optimizers")
         assert len(runs) == 189
@@ -42,48 +42,47 @@ def test_it_holds_every_run_of_the_optimizers_grid_with_curves() -> None:
         assert len(steps) == len(values) >= 100
 
 
-def test_its_runs_are_those_of_the_experiments(labbench: Labbench) -> None:
-    """An experiment that has changed since is not shown as it was."""
+def test_every_run_of_the_example_is_in_its_present_grid_file(labbench: Labbench) -> None:
     pytest.importorskip("torch")
     with Reader(EXAMPLE) as reader:
         experiments = reader.experiments()
         assert len(experiments) >= 6
         for name in experiments:
-            asked = load_grid(EXAMPLE.parent / "experiments" / f"{name}.toml")
-            assert reader.identities(name) <= {run.identity for run in asked.runs}
+            expanded = load_grid(EXAMPLE.parent / "experiments" / f"{name}.toml")
+            assert reader.identities(name) <= {run.identity for run in expanded.runs}
         statuses = {run.status for run in reader.runs()}
     assert statuses == {"finished", "diverged"}
 
 
-def test_its_pictures_belong_to_its_runs_and_are_of_every_kind() -> None:
+def test_the_pictures_belong_to_the_runs_and_are_of_every_kind() -> None:
     with Reader(EXAMPLE) as reader:
         keys = {run.key for run in reader.runs()}
     assert {path.parent.name for path in PORTRAITS} <= keys
-    found = [portrait for path in PORTRAITS if (portrait := read_portrait(path)) is not None]
-    assert any(one.plane is not None for one in found)  # the decision boundary of a 2-D task
-    assert any(one.mistakes is not None and one.weights is not None for one in found)
-    assert all(one.confusion is not None and one.histograms for one in found)
+    portraits = [portrait for path in PORTRAITS if (portrait := read_portrait(path)) is not None]
+    assert any(portrait.plane is not None for portrait in portraits)  # the decision boundary of a 2-D task
+    assert any(portrait.mistakes is not None and portrait.weights is not None for portrait in portraits)
+    assert all(portrait.confusion is not None and portrait.histograms for portrait in portraits)
 
 
-def test_what_a_newcomer_opens_first_has_pictures(labbench: Labbench) -> None:
+def test_the_first_run_of_the_demo_has_pictures(labbench: Labbench) -> None:
     first = labbench("--db", EXAMPLE, "ls", "experiment=optimizers", "--sort", "val/loss", "--limit", "1", "--json")
     shown = labbench("--db", EXAMPLE, "show", json.loads(first.stdout)[0]["key"]).stdout
     assert "confusion matrix" in shown
     assert "first-layer weights" in shown
 
 
-def test_demo_shows_it_and_leaves_nothing_behind(labbench: Labbench, tmp_path: Path) -> None:
+def test_demo_changes_no_file(labbench: Labbench, tmp_path: Path) -> None:
     before = EXAMPLE.read_bytes(), sorted(EXAMPLE.parent.iterdir())
     result = labbench("demo", "ls")
     assert result.exit_code == 0, result.output
     assert len(result.stdout.splitlines()) == 191
-    assert "perceptron" in result.stderr  # an experiment that is there too
+    assert "perceptron" in result.stderr  # another experiment of the example
     assert f"labbench --db {EXAMPLE} ls experiment=NAME" in result.stderr
     assert (EXAMPLE.read_bytes(), sorted(EXAMPLE.parent.iterdir())) == before
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_opens_for_writing_in_this_version(tmp_path: Path) -> None:
+def test_this_version_opens_the_example_for_writing(tmp_path: Path) -> None:
     copy = tmp_path / "runs.db"
     shutil.copy(EXAMPLE, copy)
     with Writer(copy) as writer, Reader(copy) as reader:
@@ -92,7 +91,7 @@ def test_it_opens_for_writing_in_this_version(tmp_path: Path) -> None:
         assert [run.key for run in reader.runs("tag=seen")] == [key]
 
 
-def test_its_grid_has_nothing_left_to_train(labbench: Labbench, tmp_path: Path) -> None:
+def test_the_grid_of_the_example_has_nothing_left_to_train(labbench: Labbench, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     shutil.copy(EXAMPLE, tmp_path / "runs.db")
     grid = EXAMPLE.parent / "experiments" / "optimizers.toml"
@@ -102,12 +101,12 @@ def test_its_grid_has_nothing_left_to_train(labbench: Labbench, tmp_path: Path) 
     assert len(json.loads(result.stdout)) == 189
 
 
-def test_momentum_is_judged_under_sgd_which_alone_takes_two_of_it(labbench: Labbench, tmp_path: Path) -> None:
-    """The grid is then a full factorial of optimizer and learning rate, and nothing of its variance stays `other`."""
+def test_why_averages_momentum_over_the_optimizers_that_vary_it(labbench: Labbench, tmp_path: Path) -> None:
+    """Only sgd has two values of momentum; the rest is a full factorial, so that no variance is left as `other`."""
     shutil.copy(EXAMPLE, tmp_path / "runs.db")
     result = labbench("why", "val/accuracy", "experiment=optimizers")
     assert result.exit_code == 0, result.output
-    found = re.search(r"of the variance: lr (\d+) %, .*interactions \d+ %, seeds \d+ %$", result.stdout, re.MULTILINE)
-    assert found is not None, result.stdout
-    assert 50 < int(found[1]) < 75
+    match = re.search(r"of the variance: lr (\d+) %, .*interactions \d+ %, seeds \d+ %$", result.stdout, re.MULTILINE)
+    assert match is not None, result.stdout
+    assert 50 < int(match[1]) < 75
     assert "averaged over the set-ups that vary it, by their optimizer" in result.stdout

@@ -92,13 +92,13 @@ def test_several_grids_are_trained_one_after_another(
     second.write_text(first.read_text().replace("[1, 2]", "[5]"))
     shown = labbench("run", first, second, "--dry-run")
     assert shown.stdout.split() == ["x=1", "x=2", "second"]
-    assert "grid: to train, of 2" in shown.stderr
-    assert "second: to train, of 1" in shown.stderr
+    assert "grid: to train: 2 runs" in shown.stderr
+    assert "second: to train: 1 run" in shown.stderr
     trained = labbench("run", first, second, "--workers", "0", "--json")
     assert trained.exit_code == 1  # one of the first grid's failed, and the second was trained all the same
     told = {(run["experiment"], run["config"]["x"]): run["status"] for run in json.loads(trained.stdout)}
     assert told == {("grid", 1): "finished", ("grid", 2): "failed", ("second", 5): "finished"}
-    assert "why a run failed: labbench show RUN" in trained.stderr
+    assert "to see why a run failed: labbench show RUN" in trained.stderr
 
 
 def test_no_grid_is_trained_where_one_of_them_cannot_be(

@@ -72,10 +72,10 @@ def test_four_columns_are_enough_and_a_file_that_has_grown_adds_its_points(
 ) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("step,value,metric,run\n0,1.5,loss,first try\n1,nan,loss,first try\n")
-    assert labbench("import", "csv", file).stdout == "1 new runs, 0 were here already\n"
+    assert labbench("import", "csv", file).stdout == "imported 1 new run, 0 already present\n"
     with file.open("a") as text:
         text.write("2,-inf,loss,first try\n0,3,loss,second\n")
-    assert labbench("import", "csv", file).stdout == "1 new runs, 1 were here already\n"
+    assert labbench("import", "csv", file).stdout == "imported 1 new run, 1 already present\n"
     with Reader(tmp_path / "runs.db") as reader:
         run = reader.find("first try")
         assert (run.experiment, run.status) == ("mine", "finished")

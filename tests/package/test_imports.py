@@ -1,4 +1,4 @@
-"""What is loaded when: each in a process of its own, by looking at what it has imported."""
+"""Modules loaded by imports and commands, each measured in a fresh process."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ HEAVY = {
 
 
 def loaded_by(code: str) -> set[str]:
-    """The top-level modules that a fresh Python has after running `code`."""
+    """Return the top-level modules that a fresh Python has loaded after running `code`."""
     report = "import sys; print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
     return set(result.stderr.splitlines()[-1].split())
 
 
-def test_importing_labbench_costs_the_standard_library_alone() -> None:
+def test_importing_labbench_loads_only_the_standard_library() -> None:
     third_party = loaded_by("import labbench") - set(sys.stdlib_module_names) - loaded_by("")
     assert third_party == {"labbench"}
 
@@ -64,16 +64,17 @@ assert read_picture is labbench.read_image
 
 
 @pytest.mark.parametrize("module", ["records", "params", "errors", "filters", "grid", "text", "runner.planner"])
-def test_what_every_command_needs_costs_the_standard_library_alone(module: str) -> None:
+def test_modules_that_every_command_needs_load_only_the_standard_library(module: str) -> None:
     assert not loaded_by(f"import labbench.{module}") & HEAVY
 
 
-def test_the_help_loads_click_alone() -> None:
-    code = "from labbench.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+@pytest.mark.parametrize("words", [["--help"], ["help", "filters"], ["run", "-h"]])
+def test_the_help_loads_only_click(words: list[str]) -> None:
+    code = f"from labbench.cli import main\ntry: main({words})\nexcept SystemExit: pass"
     assert loaded_by(code) & HEAVY == {"click"}
 
 
-def test_planning_a_grid_of_a_built_in_task_loads_no_torch(tmp_path: Path) -> None:
+def test_expanding_the_grid_of_a_built_in_task_does_not_load_torch(tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "digits"\n[grid]\nlr = [0.1, 0.01]\n')
     code = f"from pathlib import Path; from labbench.runner.run_grid import load_grid; load_grid(Path({str(grid)!r}))"

@@ -79,7 +79,7 @@ def test_a_changed_module_trains_the_grid_again_beside_the_old_runs(train: Train
 def test_old_runs_are_kept_as_they_are_where_that_is_asked_for(train: Train, tmp_path: Path) -> None:
     train()
     edit(tmp_path / "layers.py", "nn.ReLU()", "nn.ReLU(inplace=False)")
-    assert "to train, of 4: no runs" in train("--keep-code", "--dry-run").stderr
+    assert "to train: no runs (of 4 in the grid)" in train("--keep-code", "--dry-run").stderr
     assert "nothing to do: 4 finished" in train("--keep-code").stderr
     assert "nothing to do: 4 finished" in train().stderr  # it is remembered
     assert ages(tmp_path) == [False] * 4
@@ -119,7 +119,7 @@ def test_averages_leave_out_runs_of_older_code_unless_asked(
     assert mean() == mean("older_code=false") != mean("older_code=true")
     assert mean("--all-code") == mean("older_code=true,false")
     assert mean("--all-code") == pytest.approx((mean("older_code=false") + mean("older_code=true")) / 2)
-    assert "runs of older code left out: 4 (--all-code counts" in labbench("why", "val/accuracy").stderr
+    assert "runs of older code left out: 4 (--all-code includes" in labbench("why", "val/accuracy").stderr
     plots = [labbench("plot", "val/loss", "--group", "lr", *words).stdout for words in ((), ("--all-code",))]
     assert ["n=2" in plot for plot in plots] == [True, False]
     assert ["n=4" in plot for plot in plots] == [False, True]

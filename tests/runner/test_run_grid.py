@@ -325,7 +325,8 @@ def test_a_dry_run_lists_what_is_missing_and_changes_nothing(labbench: Labbench,
     result = labbench("run", tiny_grid, "--dry-run", "--only", "optimizer=adam")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == ["adam lr=0.1", "adam lr=0.01"]
-    assert "to train, of 2: 2 runs in" in result.stderr
+    assert "to train: 2 runs in" in result.stderr
+    assert "(of 2 in the grid)" in result.stderr
     assert "about" in result.stderr
     assert not Path("runs.db").exists()
     assert labbench("run", tiny_grid, "--limit", "1", "--workers", "0").exit_code == 0

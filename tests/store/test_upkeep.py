@@ -134,10 +134,10 @@ def test_a_damaged_file_is_said_to_be_damaged(other: Path) -> None:
 
 
 def test_the_doctor_of_the_command_line(labbench: Callable[..., Result], other: Path) -> None:
-    assert "sound; 3 series are what their points say" in labbench("--db", other, "doctor").stdout
+    assert "sound; 3 series agree with their points" in labbench("--db", other, "doctor").stdout
     change(other, "UPDATE summary SET n = n + 1")
     ill = labbench("doctor", "--db", other)
-    assert (ill.exit_code, ill.stdout) == (1, "3 of 3 series are summarised wrongly: --fix makes it right\n")
+    assert (ill.exit_code, ill.stdout) == (1, "the summaries of 3 of 3 series are wrong: --fix repairs it\n")
     assert labbench("doctor", "--fix", "--db", other).exit_code == 0
     assert labbench("doctor", "--db", other).exit_code == 0
     assert labbench("doctor", "--db", "nothing.db").exit_code == 2
@@ -184,7 +184,7 @@ def test_a_backup_is_the_database_at_one_moment_while_others_write(path: Path, t
 def test_a_backup_overwrites_nothing(labbench: Callable[..., Result], other: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     said = labbench("backup", copy, "--db", other)
-    assert (said.exit_code, "copy that folder too" in said.stderr) == (0, True)
+    assert (said.exit_code, "copy the folder" in said.stderr) == (0, True)
     assert everything(copy) == everything(other)
     assert labbench("backup", copy, "--db", other).exit_code == 2
     assert "no folder" in labbench("backup", tmp_path / "no" / "copy.db", "--db", other).stderr
@@ -289,4 +289,4 @@ def test_what_is_no_other_database_is_refused_and_nothing_changes(
     assert labbench("import", "labbench", "nothing.db", "--db", "new.db").exit_code == 2
     assert not Path("new.db").exists()
     said = labbench("import", "labbench", other, "--db", path).stdout
-    assert said == "0 new runs, 0 brought up to date, 3 were here already\n"
+    assert said == "imported 0 new runs, updated 0, 3 already present\n"

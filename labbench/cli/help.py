@@ -1,0 +1,99 @@
+"""`labbench help`, and the texts that `--help` prints below a command's options."""
+
+from __future__ import annotations
+
+import click
+
+from labbench.errors import InputError, did_you_mean
+
+FILTER_HELP = """
+FILTER selects runs by terms that must all hold, such as 'optimizer=adam lr<=0.01' or 'best(val/loss)<0.2'. Quote it,
+since < and > mean something to the shell. The whole language: labbench help filters
+"""
+"""Paragraph on FILTER, for the help of every command that takes one."""
+
+FILTERS = """\
+A filter selects runs by configuration, metrics, status, name and tags.
+
+  labbench ls 'optimizer=adam lr<=0.01 (tag=best or best(val/loss)<0.2)'
+
+Terms
+  A term is KEY OPERATOR VALUE. Terms separated by a space, or by `and`, must
+  all hold. `or` binds less tightly, `not` more tightly; parentheses group.
+  A comparison with a key that the run lacks is false.
+
+  lr<=0.01 lr>0.0001       both terms hold
+  optimizer=sgd,adam       either value (with = != ~ only)
+  name~conv                the name contains the text, ignoring case
+  not dropout=0            the term is false, or the run lacks the key
+  dropout!=0               the run has the key, with another value
+  hidden=[128,64]          this list
+  activation="leaky relu"  quoted text; quotes and backslashes as in a shell
+  clip=none                no value
+  val/loss<0.3             last value of a metric
+  best(val/loss)<0.2       function of a metric
+  status=finished,diverged
+  started>=2026-11-30      this day or later
+  tag=best                 one of the tags; tag=none: without tags
+
+Operators
+  =  !=  <  <=  >  >=  ~ (contains)
+
+Values
+  numbers, nan, inf, -inf, true, false, none, lists, text
+
+Keys, looked up in this order
+  status                   queued, running, finished, diverged, failed,
+                           stopped or lost
+  name, key, experiment    of the run
+  tag                      any tag of the run
+  started                  date or time, ISO 8601
+  archived                 true or false; archived runs are hidden otherwise
+  older_code               true or false; means leave these runs out otherwise
+  a configuration key      nested tables are joined with a point: model.width
+  a metric                 its last value
+
+Functions of a metric M
+  last(M)                  last value, as M alone
+  smooth(M)                mean of the last 20 points
+  best(M)                  minimum or maximum, by the metric's goal
+  min(M), max(M)           smallest and largest finite value
+  first(M)                 first value
+  n(M)                     number of points
+
+labbench run --only FILTER takes configuration keys only."""
+"""Text of `labbench help filters`: docs/reference/filters.md in brief."""
+
+TOPICS = {"filters": FILTERS}
+
+
+def examples(*commands: str) -> str:
+    """Return a paragraph that lists example commands, one per line, for the end of a command's help."""
+    return "\n".join(["\b", "Example:" if len(commands) == 1 else "Examples:", *(f"  {line}" for line in commands), ""])
+
+
+@click.command(
+    "help",
+    epilog=examples("labbench help filters", "labbench help run"),
+)
+@click.argument("topic", required=False)
+@click.pass_context
+def help_(context: click.Context, topic: str | None) -> None:
+    """Show the help of a command, or of a topic: filters.
+
+    Without TOPIC, the help of labbench itself.
+    """
+    assert context.parent is not None, "help is a command of the group"
+    group = context.parent.command
+    assert isinstance(group, click.Group)
+    if topic is None:
+        click.echo(context.parent.get_help())
+    elif topic in TOPICS:
+        click.echo(TOPICS[topic])
+    elif command := group.commands.get(topic):
+        click.echo(command.get_help(click.Context(command, info_name=topic, parent=context.parent)))
+    else:
+        hint = (
+            did_you_mean(topic, (*TOPICS, *group.commands)) or f": choose from {', '.join((*TOPICS, *group.commands))}"
+        )
+        raise InputError(f"no help on `{topic}`{hint}")
