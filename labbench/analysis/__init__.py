@@ -1,6 +1,7 @@
-"""What the numbers of many runs say: intervals from few seeds, comparisons, effects, importance, and the verdict.
+"""Statistics over many runs: confidence intervals, comparisons, effects of parameters, importance, and the verdict.
 
-Numbers only: runs come in as `Observation`s (`observe` makes them from records), and an `Answer` comes out.
+The input is a list of `Observation`s (`observe` makes them from run records), the output an `Answer`. No text is
+formatted here.
 """
 
 from labbench.analysis.answer import Answer

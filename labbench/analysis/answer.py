@@ -1,4 +1,4 @@
-"""The answer that a grid gives to "which set-up is best, and why?": dataclasses, and their JSON."""
+"""Dataclasses of the answer to "which configuration is best, and why?", and their JSON."""
 
 from __future__ import annotations
 
@@ -16,95 +16,103 @@ from labbench.records import Goal
 Verdict: TypeAlias = Literal[
     "clear", "too close to call", "too few seeds to say", "only one set-up has results", "no results"
 ]
-"""Of the best set-up against the runner-up. Too few seeds: no set-up was run twice, so nothing tells of the noise."""
+"""Verdict on the best configuration against the runner-up.
+
+"too few seeds to say": no configuration was run with a second seed, so the noise is unknown. The strings are part of
+the JSON format.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One set-up in numbers."""
+    """Results of one configuration."""
 
     config: Mapping[str, Any]
-    """Without its seed."""
+    """Configuration without its seed."""
     differing: Mapping[str, Any]
-    """The part of it that varies in the grid and is not tied to another part."""
+    """Settings that vary in the grid independently of each other."""
     interval: Interval
-    """Of the mean. That of the best set-up allows for its having been chosen."""
+    """Mean and 95 % interval; for the best configuration, adjusted for the selection."""
     n: int
-    """Seeds with a result."""
+    """Number of seeds with a result."""
     median: float
     iqm: float | None
-    """Interquartile mean, from 8 values up."""
+    """Interquartile mean; None for fewer than 8 values."""
     spread: float | None
-    """Standard deviation of single runs, steadied by that of the other set-ups; None for a single run."""
+    """Standard deviation of single runs, moderated across configurations; None for a single run."""
     diverged: int
+    """Number of diverged runs."""
     runs: int
+    """Number of runs, with and without a result."""
     seconds: float | None
-    """Mean training time of a run."""
+    """Mean training time of a run, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseAlternative:
-    """How near the other value of a parameter comes when the rest suits it."""
+    """A second value of a parameter that is nearly as good once the other parameters are tuned for it."""
 
     value: Any
     differing: Mapping[str, Any]
-    """What its best set-up has different from the best of all, apart from the parameter itself."""
+    """Other settings in which the best configuration with this value differs from the best of all."""
     gap: float
-    """How far its best set-up's mean is behind the best one's, in the metric's unit, at least 0."""
+    """Difference between the two means, in the metric's unit, at least 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterAnswer:
-    """What one parameter does."""
+    """Importance and effects of one parameter."""
 
     name: str
     numeric: bool
     importance: Interval | None
-    """Share of the variance; None where it was not computed."""
+    """Share of the variance, 0 to 1; None if it was not computed."""
     marginal: MarginalEffects
     evidence: Literal["clear", "weak", "none"]
-    """That its values differ at all: `clear` allows for the number of parameters looked at (Holm), `weak` does not."""
+    """Evidence that the values differ: `clear` is adjusted for the number of parameters (Holm 1979), `weak` is not."""
     followers: tuple[str, ...]
-    """Parameters that only move together with this one, so that the effect may be theirs."""
+    """Parameters that vary only together with this one, so that the effect may be theirs."""
     close_alternative: CloseAlternative | None
     parent: str | None = None
-    """The parameter under some of whose values alone this one was varied."""
+    """Parameter on which this one is conditional: it was varied under some of the parent's values only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """Two parameters of which the best value of the second depends on the first."""
+    """Two parameters: the best value of the second depends on the first."""
 
     names: tuple[str, str]
     importance: Interval
+    """Share of the variance, 0 to 1."""
     best: tuple[tuple[Any, Any], ...]
-    """(value of the first, best value of the second on average)."""
+    """Pairs (value of the first parameter, best value of the second on average)."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """The metric by two parameters at once, averaged over the others."""
+    """Means of the metric by two parameters, averaged over the others."""
 
     names: tuple[str, str]
-    """Of the rows and of the columns."""
+    """Parameter of the rows, parameter of the columns."""
     table: TwoWayTable
 
 
 @dataclass(frozen=True, slots=True)
 class RateRange:
-    """The learning rates that work under one value of a parameter, everything else chosen as suits it."""
+    """Usable learning rates under one value of a parameter, with the other parameters tuned for each rate."""
 
     name: str
+    """Name of the parameter."""
     value: Any
     rate: str
     """Name of the learning rate."""
     basin: Basin | None
-    """None where no rate comes within 5 % of the best of all."""
+    """None if no learning rate comes within 5 % of the best result of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """A parameter that widens the range of usable learning rates, everything else being as in the best set-up."""
+    """A parameter that widens the range of usable learning rates, at the best configuration's other settings."""
 
     name: str
     rate: str
@@ -117,47 +125,55 @@ class Widening:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Runs that diverged under one value of a parameter."""
+    """Number of diverged runs under one value of a parameter."""
 
     name: str
     value: Any
     diverged: int
     runs: int
+    """Number of all runs with this value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the answer rests on."""
+    """Numbers of runs, configurations and seeds behind an answer."""
 
     runs: int
     with_result: int
     diverged: int
     missing: int
-    """Runs without a result that did not diverge: failed, stopped, or the metric was not measured."""
+    """Number of runs without a result that did not diverge: failed, stopped, or the metric was not measured."""
     setups: int
+    """Number of configurations."""
     fewest_seeds: int
-    """Over the set-ups with a result; so is the next."""
+    """Smallest number of seeds over the configurations with a result."""
     most_seeds: int
+    """Largest number of seeds over the configurations with a result."""
 
 
 @dataclass(frozen=True, slots=True)
 class VarianceShares:
-    """Where the variance of a single run comes from, beside the parameters."""
+    """Shares of the variance of a single run that no single parameter explains, 0 to 1."""
 
     method: str
+    """`Importance.method`."""
     seeds: float | None
+    """Share of the seeds; None if no configuration was run with a second seed."""
     interactions: float
-    """Of pairs; 0 where the method cannot tell."""
+    """Share of pairwise interactions; 0 if the method does not estimate them."""
     rest: float
+    """Share that stays unexplained."""
     setups: int
+    """Number of configurations in the analysis."""
     left_out: tuple[tuple[str, Any], ...]
+    """Excluded (parameter, value) pairs, which were not run with every value of the other parameters."""
     wants_forest: bool = False
-    """scikit-learn is lacking, with which interactions could be told."""
+    """True if a random forest would estimate the interactions, but scikit-learn is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Everything `labbench why` says, as numbers; `reports.sentences` puts it into words."""
+    """All results of `labbench why` as numbers; `reports.sentences` formats them as text."""
 
     metric: str
     goal: Goal
@@ -167,29 +183,29 @@ class Answer:
     runner_up: Estimate | None = None
     difference: Difference | None = None
     rivals: int = 0
-    """Other set-ups that are not clearly behind the best one."""
+    """Number of other configurations that are not clearly behind the best."""
     held_out: float | None = None
-    """What the winner scores on a seed that had no say in choosing it."""
+    """Mean of the winner on held-out seeds (`comparison.held_out_score`)."""
     cheaper: Estimate | None = None
-    """A rival that takes at most 80 % of the best one's time: the cheapest."""
+    """Fastest rival, if it takes at most 80 % of the best configuration's time."""
     unsafe: Estimate | None = None
-    """A set-up with a better mean than the best one's that was passed over because some of its runs diverged."""
+    """Configuration with a better mean than `best`, not selected because some of its runs diverged."""
     parameters: tuple[ParameterAnswer, ...] = ()
-    """Most important first."""
+    """Parameters by importance, most important first."""
     interactions: tuple[Interaction, ...] = ()
     ranking: tuple[Estimate, ...] = ()
-    """The best set-ups, the best of all first; those of which a run diverged come after the others."""
+    """The top configurations, best first; configurations with diverged runs come last."""
     heat_maps: tuple[HeatMap, ...] = ()
     rate_ranges: tuple[RateRange, ...] = ()
     widenings: tuple[Widening, ...] = ()
     divergences: tuple[Divergence, ...] = ()
-    """By the values of the parameter that tells most about which runs diverge."""
+    """Diverged runs by the values of the parameter that predicts divergence best."""
     shares: VarianceShares | None = None
     lost: str = "diverged"
-    """What happened to the runs that count as diverged, for sentences."""
+    """Verb phrase for runs that count as diverged, used in sentences."""
 
     def as_document(self) -> dict[str, Any]:
-        """One JSON document; numbers that are not finite are strings."""
+        """Return the answer as one JSON document; non-finite numbers become strings."""
         document = {
             "metric": self.metric,
             "goal": self.goal,
@@ -208,7 +224,7 @@ class Answer:
             "interactions": [_interaction_document(interaction) for interaction in self.interactions],
             "ranking": [_estimate_document(estimate) for estimate in self.ranking],
             "heat_maps": [_heat_map_document(heat_map) for heat_map in self.heat_maps],
-            "rate_ranges": [_rate_range_document(found) for found in self.rate_ranges],
+            "rate_ranges": [_rate_range_document(rate_range) for rate_range in self.rate_ranges],
             "widenings": [_widening_document(widening) for widening in self.widenings],
             "divergences": [_divergence_document(divergence) for divergence in self.divergences],
             "shares": None if self.shares is None else _shares_document(self.shares),
@@ -246,10 +262,9 @@ def _estimate_document(estimate: Estimate) -> dict[str, Any]:
 
 def _parameter_document(parameter: ParameterAnswer) -> dict[str, Any]:
     importance = parameter.importance or Interval(float("nan"))
-    known = parameter.importance is not None
     return {
         "name": parameter.name,
-        "importance": importance.mean if known else None,
+        "importance": None if parameter.importance is None else importance.mean,
         "low": importance.low,
         "high": importance.high,
         "evidence": parameter.evidence,
@@ -266,7 +281,7 @@ def _contrast_document(contrast: Contrast) -> dict[str, Any]:
 
 
 def _effect_document(effect: Effect) -> dict[str, Any]:
-    """A mean that does not exist is null, not "nan": nothing was measured there."""
+    """Return the JSON of an effect; a mean without runs is null, not "nan"."""
     measured = _interval_document(effect.interval) if effect.n else {"mean": None, "low": None, "high": None}
     span = {} if effect.span is None else {"from": effect.span[0], "to": effect.span[1]}
     return {"value": effect.value, **span, **measured, "n": effect.n, "diverged": effect.diverged}
@@ -294,9 +309,9 @@ def _heat_map_document(heat_map: HeatMap) -> dict[str, Any]:
     return {"rows": heat_map.names[0], "columns": heat_map.names[1], "cells": measured}
 
 
-def _rate_range_document(found: RateRange) -> dict[str, Any]:
-    known = None if found.basin is None else _basin_document(found.basin)
-    return {"name": found.name, "value": found.value, "rate": found.rate, "range": known}
+def _rate_range_document(rate_range: RateRange) -> dict[str, Any]:
+    basin = None if rate_range.basin is None else _basin_document(rate_range.basin)
+    return {"name": rate_range.name, "value": rate_range.value, "rate": rate_range.rate, "range": basin}
 
 
 def _widening_document(widening: Widening) -> dict[str, Any]:

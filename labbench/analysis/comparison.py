@@ -1,11 +1,13 @@
-"""The best set-up against the others, honestly: it was chosen for its numbers, and chosen numbers flatter.
+"""Compare the best configuration with the others, adjusted for its selection (the winner's curse).
 
-- The comparison with the runner-up needs no correction: that the best is better than the runner-up is the hardest of
-  all its comparisons, and the plain two-sided test of it keeps its level after selection (Gutmann & Maymin 1987;
-  Hung & Fithian 2019, doi:10.1214/18-AOS1696).
-- The interval of the best mean does: its lower side (the flattered one) holds for the best of as many set-ups as
-  could have won, the upper side is the plain one.
-- What to expect of new seeds is measured, not modelled: choose with all seeds but one, look at the one left out.
+- The comparison with the runner-up needs no adjustment: the plain two-sided test of best against runner-up keeps its
+  level after selection (Gutmann & Maymin 1987; Hung & Fithian 2019, doi:10.1214/18-AOS1696).
+- The interval of the best mean does: its optimistic side has a Bonferroni adjustment for the number of configurations
+  that could have won (`winner_interval`), the other side is the plain one.
+- The result on new seeds is measured, not modelled: select on all seeds but one, evaluate on the held-out seed
+  (`held_out_score`).
+
+Shapes: C configurations, V values (one per configuration and seed).
 """
 
 from __future__ import annotations
@@ -24,44 +26,50 @@ from labbench.analysis.table import Floats, Ints, Table, weighted_sum
 from labbench.records import Goal
 
 RIVAL_LEVEL = 0.999
-"""Those not behind at this level could have been chosen; counting too few would narrow the winner's interval."""
+"""Level at which a configuration counts as unable to win; a lower level would narrow the winner's interval too much."""
 POWER = 0.8
-"""Chance to tell a difference, at the number of seeds that is called enough."""
+"""Power of the test at the recommended number of seeds."""
 MAX_SEEDS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Best minus runner-up, in the metric's own unit (negative is better where the goal is min)."""
+    """Best minus runner-up, in the metric's unit (negative is better if the goal is min)."""
 
     interval: Interval
     pairs: int
-    """Seeds that both were trained with and that the difference was judged on; 0 where it was not paired."""
+    """Number of common seeds behind a paired difference; 0 if the difference is unpaired."""
     probability: float | None
-    """That a new run of the best beats a new run of the runner-up, one with the same seed where the difference was
-    judged on pairs; None where nothing tells of the spread."""
+    """Probability that a new run of the best beats a new run of the runner-up, 0 to 1.
+
+    With `pairs`, both runs have the same seed. None if the noise is unknown.
+    """
     seeds_needed: int | None
-    """Seeds for each that would tell a difference of this size (80 % of the time); None where unknown or over 200."""
+    """Seeds per configuration that detect a difference of this size with power 0.8; None if unknown or above 200."""
 
     @property
     def clear(self) -> bool:
-        """The interval leaves 0 out."""
+        """True if the interval excludes 0."""
         return self.interval.excludes(0.0)
 
 
 def rank_setups(table: Table, goal: Goal) -> Ints:
-    """Indices of set-ups from best to worst mean; those of which a run diverged come after all others."""
+    """Return indices (C,) from best to worst mean; configurations with diverged runs come last."""
     unsafe = np.array([setup.diverged > 0 for setup in table.setups])
     return np.lexsort((orient(table.means, goal) * -1.0, unsafe)).astype(np.int64)
 
 
 def orient(values: Floats, goal: Goal) -> Floats:
-    """Values whose greater is better."""
+    """Return values (any shape) with the sign changed if the goal is min, so that greater is better."""
     return values if goal == "max" else -values
 
 
 def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Goal) -> Difference:
-    """The set-ups at two indices."""
+    """Compare the configurations at indices `first` and `second` by a t interval of their difference.
+
+    Paired over common seeds where most seeds are common, else unpaired; variances are moderated across configurations
+    (Smyth 2004) and get Satterthwaite's degrees of freedom (1946).
+    """
     weights, pairs = _difference_weights(table, first, second)
     centre = float(weighted_sum(weights, table.value))
     if noise is None:
@@ -81,28 +89,30 @@ def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Go
 
 
 def _difference_weights(table: Table, first: int, second: int) -> tuple[Floats, int]:
-    """(values,): first minus second, over the seeds that both have where these are most; how many those are, else 0.
+    """Return weights (V,) of first minus second, and the number of paired seeds.
 
-    Over all seeds too where the pairs would turn the order of the means round.
+    The difference is over the common seeds if these are at least two and three quarters of the seeds of each. It is
+    over all seeds, unpaired (0 pairs), otherwise, and also where pairing would reverse the order of the two means.
     """
-    one, other = (
+    first_values, second_values = (
         {int(table.seed[place]): place for place in range(*np.searchsorted(table.owner, [i, i + 1]).tolist())}
         for i in (first, second)
     )
-    both = one.keys() & other.keys()
+    common = first_values.keys() & second_values.keys()
     weights = np.zeros(len(table.value))
-    if len(both) >= 2 and len(both) >= 0.75 * max(len(one), len(other)):
-        weights[[one[seed] for seed in both]] = 1.0 / len(both)
-        weights[[other[seed] for seed in both]] = -1.0 / len(both)
+    if len(common) >= 2 and len(common) >= 0.75 * max(len(first_values), len(second_values)):
+        weights[[first_values[seed] for seed in common]] = 1.0 / len(common)
+        weights[[second_values[seed] for seed in common]] = -1.0 / len(common)
         if (weights @ table.value) * (table.means[first] - table.means[second]) >= 0:
-            return weights, len(both)
+            return weights, len(common)
         weights[:] = 0.0
-    weights[list(one.values())], weights[list(other.values())] = 1.0 / len(one), -1.0 / len(other)
+    weights[list(first_values.values())] = 1.0 / len(first_values)
+    weights[list(second_values.values())] = -1.0 / len(second_values)
     return weights, 0
 
 
 def _probability_of_improvement(centre: float, spread: VarianceEstimate, single_runs: float, goal: Goal) -> float:
-    """Of a new run beating a new run, with the doubt about the means in it; a tie counts half."""
+    """Return P(a new run of the first beats one of the second), by the t predictive distribution; a tie counts half."""
     scale = math.sqrt(spread.variance + single_runs)
     ahead = centre if goal == "max" else -centre
     if scale == 0.0:
@@ -111,46 +121,49 @@ def _probability_of_improvement(centre: float, spread: VarianceEstimate, single_
 
 
 def _seeds_needed(centre: float, spread: VarianceEstimate, seeds: int) -> int | None:
-    """The number of seeds with which a difference of this size would show; `spread` is that of one pair."""
+    """Return the number of seeds that detect the difference `centre` with `POWER`; None if above `MAX_SEEDS`.
 
-    def shows(n: int) -> bool:
+    `spread` is the variance of the difference of one pair of runs.
+    """
+
+    def detects(n: int) -> bool:
         df = spread.df * (n - 1) / (seeds - 1) if seeds > 1 else n - 1.0
         reach = (t_quantile(0.975, df) + t_quantile(POWER, df)) * math.sqrt(spread.variance / n)
         return reach <= abs(centre)
 
-    low, high = max(1, seeds - 1), MAX_SEEDS  # more seeds never show less
-    if centre == 0.0 or not shows(high):
+    low, high = max(1, seeds - 1), MAX_SEEDS  # bisection: the power never falls with more seeds
+    if centre == 0.0 or not detects(high):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if shows(middle) else (middle, high)
+        low, high = (low, middle) if detects(middle) else (middle, high)
     return high
 
 
 def contenders(table: Table, noise: Noise | None, best: int, goal: Goal, *, level: float = 0.95) -> NDArray[np.bool_]:
-    """(set-ups,): those whose mean is not clearly behind the best one's; the best itself is one of them.
+    """Return a mask (C,) of the configurations not clearly behind the best, which is included.
 
-    Judged as `compare` judges the runner-up.
+    Each is compared with the best by the interval of `compare`, at `level`.
     """
     if noise is None:
         return np.ones(len(table.setups), dtype=np.bool_)
-    found = np.ones(len(table.setups), dtype=np.bool_)
+    mask = np.ones(len(table.setups), dtype=np.bool_)
     for i in np.flatnonzero(np.arange(len(table.setups)) != best).tolist():
         weights, _ = _difference_weights(table, best, i)
         difference = weighted_sum(weights, table.value)
         interval = noise.variance_of_values(weights).interval(float(difference), level=level)
-        found[i] = not interval.excludes(0.0) or orient(difference, goal) < 0
-    return found
+        mask[i] = not interval.excludes(0.0) or orient(difference, goal) < 0
+    return mask
 
 
 def _map_distinct(function: Callable[[float], float], values: Floats) -> Floats:
-    """Apply a function of one number, once for each distinct value (to three digits: quantiles need no more)."""
+    """Apply `function` once per distinct value, rounded to three digits, which suffices for quantiles."""
     distinct, index = np.unique([float(f"{value:.3g}") for value in values], return_inverse=True)
     return np.array([function(float(value)) for value in distinct])[index]
 
 
 def mean_intervals(table: Table, noise: Noise | None) -> list[Interval]:
-    """Mean and 95 % interval of each set-up, as if it had been named beforehand."""
+    """Return the mean and 95 % interval of each configuration, unadjusted for selection."""
     if noise is None:
         return [Interval(float(mean)) for mean in table.means]
     variance, df = noise.variance_of_means()
@@ -159,10 +172,11 @@ def mean_intervals(table: Table, noise: Noise | None) -> list[Interval]:
 
 
 def winner_interval(table: Table, noise: Noise | None, best: int, goal: Goal) -> Interval:
-    """Mean and interval of the set-up that was chosen because its mean is best, out of k that could have been.
+    """Return the mean and interval of the configuration `best`, selected among k contenders for its mean.
 
-    Had k equal set-ups competed, the greatest of k errors must stay below the flattered side, so that side is at
-    level 0.025 / k. The other side needs nothing: to be chosen in spite of an unlucky mean is rarer than unlucky.
+    The optimistic side (towards worse values) is at level 0.025 / k, Bonferroni's bound for the largest of k errors if
+    all contenders are equal. The other side is the plain 0.025: a configuration selected despite an unlucky mean is
+    rarer than an unlucky mean.
     """
     mean = float(table.means[best])
     if noise is None:
@@ -170,15 +184,17 @@ def winner_interval(table: Table, noise: Noise | None, best: int, goal: Goal) ->
     k = int(contenders(table, noise, best, goal, level=RIVAL_LEVEL).sum())
     variance, df = noise.variance_of_means()
     scale, degrees = math.sqrt(float(variance[best])), float(df[best])
-    flattered, plain = (t_quantile(1.0 - tail, degrees) * scale for tail in (0.025 / k, 0.025))
-    below, above = (flattered, plain) if goal == "max" else (plain, flattered)
+    adjusted, plain = (t_quantile(1.0 - tail, degrees) * scale for tail in (0.025 / k, 0.025))
+    below, above = (adjusted, plain) if goal == "max" else (plain, adjusted)
     return Interval(mean, mean - below, mean + above)
 
 
 def held_out_score(table: Table, goal: Goal) -> float | None:
-    """The mean value of the winner on a seed that had no say in choosing it; None where set-ups share no two seeds.
+    """Return the mean value of the winner on held-out seeds (leave-one-seed-out cross-validation).
 
-    It is the fair forecast for "train the best one again with a new seed", slightly low, as one seed was held back.
+    Each seed is held out once: the winner is selected on the other seeds and evaluated on this one. The mean predicts a
+    new run of the winner without selection bias; it is slightly pessimistic because each selection has one seed less.
+    None if configurations have fewer than two seeds in common.
     """
     eligible = [setup for setup in table.setups if not setup.diverged]
     seeds = [seed for seed in {seed for setup in eligible for seed in setup.seeds} if seed is not None]
@@ -193,7 +209,7 @@ def held_out_score(table: Table, goal: Goal) -> float | None:
 
 
 def _leave_seed_out(values: tuple[float, ...], seeds: tuple[int | None, ...], seed: int) -> tuple[float | None, float]:
-    """(mean of the values with other seeds, value with this seed)."""
+    """Return (mean of the values with other seeds, None if there are none; value with this seed)."""
     place = seeds.index(seed)
     others = values[:place] + values[place + 1 :]
     return (float(np.mean(others)) if others else None), values[place]

@@ -1,7 +1,7 @@
-"""What a result costs: steps, samples or seconds to a target, area under the curve, stability, learning-rate basins.
+"""Cost of a result: steps, samples or seconds to a target, area under the curve, stability, learning-rate basins.
 
-`observe_costs` and `observe_areas` give observations again, so that everything said of a metric (intervals, effects,
-the best set-up) can be said of the steps to a target too.
+`observe_costs` and `observe_areas` return observations, so that the statistics for metrics (intervals, effects, best
+configuration) apply to the cost of a target too. Arrays have shape (P,): the P points of a curve.
 """
 
 from __future__ import annotations
@@ -21,73 +21,81 @@ from labbench.records import Goal
 
 @dataclass(frozen=True, slots=True)
 class CostCurve:
-    """A metric of one run, as it was measured. All arrays are (points,), in the order of the steps."""
+    """A metric of one run over its steps, with the cost at each point. All arrays have shape (P,), ordered by step."""
 
     config: Mapping[str, Any]
     seed: int | None
     steps: Floats
     values: Floats
+    """Metric at each point, or the best value of each bucket of points."""
     samples: Floats | None = None
-    """Training samples seen until each point."""
+    """Training samples seen up to each point."""
     seconds: Floats | None = None
-    """The run's own compute seconds until each point (`time/compute_s`), not the wall time of its stack."""
+    """Compute seconds of the run up to each point (`time/compute_s`), not the wall time of its stack."""
     means: Floats | None = None
-    """Where each value is the best of several neighbouring points, their means; they give the area."""
+    """Mean of each bucket, used for the area; None if `values` are single points."""
 
     def axis(self, name: Literal["steps", "samples", "seconds"]) -> Floats | None:
-        """The cost until each point; None where it was not recorded."""
+        """Return the cost at each point, shape (P,); None if it was not recorded."""
         return {"steps": self.steps, "samples": self.samples, "seconds": self.seconds}[name]
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How often and how fast a set-up reaches a target."""
+    """Number of a configuration's runs that reach a target, and their median cost."""
 
     reached: int
+    """Number of runs that reach the target."""
     runs: int
+    """Number of all runs."""
     median: float | None
-    """Over all runs, those that never got there counting as later than any; None where fewer than half did."""
+    """Median cost over all runs; infinite cost if the target is not reached, None if the median is infinite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Basin:
-    """The learning rates around the best one at which a result stays within the tolerance."""
+    """Range of learning rates around the best one whose results are within the tolerance."""
 
     best: float
     low: float
     high: float
     open_below: bool
-    """`low` is the lowest that was tried: the basin may go on."""
+    """True if `low` is the smallest rate tried, so that the range may extend below it."""
     open_above: bool
+    """True if `high` is the largest rate tried, so that the range may extend above it."""
 
     @property
     def decades(self) -> float:
-        """Width as a power of ten: 1 from 0.01 to 0.1."""
+        """Width in powers of ten: 1 for 0.01 to 0.1."""
         return math.log10(self.high / self.low)
 
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """How reliable a set-up is."""
+    """Share of diverged runs and spread over seeds of one configuration."""
 
     diverged: Interval
-    """Share of its runs, with Wilson's interval."""
+    """Share of diverged runs, 0 to 1, with Wilson's interval."""
     runs: int
+    """Number of runs."""
     spread: float | None
-    """Standard deviation over seeds, steadied by that of the other set-ups; None for a set-up of a single seed."""
+    """Standard deviation over seeds, moderated across configurations; None without values or repeated seeds."""
 
 
 def cost_to_target(axis: Floats, values: Floats, target: float, goal: Goal) -> float | None:
-    """The cost at the first point that is as good as the target; None where none is. Nothing is interpolated."""
+    """Return the cost at the first point that reaches the target; None if no point does.
+
+    `axis` and `values` have shape (P,). Costs are not interpolated between points.
+    """
     good = values >= target if goal == "max" else values <= target
     return float(axis[int(good.argmax())]) if good.any() else None
 
 
 def area_under_curve(axis: Floats, values: Floats, *, until: float | None = None) -> float | None:
-    """Mean height of the curve from its first point to `until` (its last point), linear between points.
+    """Return the mean height of a curve from its first point to `until`, by the trapezoidal rule.
 
-    A curve that ends before `until` stays at its last value, as a run that was stopped early would have kept it.
-    None where a value is not finite or there are fewer than two points: a broken curve has no area.
+    `axis` and `values` have shape (P,); `until` defaults to the last point. A curve that ends before `until` keeps its
+    last value, as after early stopping. None if a value is not finite or there are fewer than two points.
     """
     end = float(axis[-1]) if until is None and len(axis) else until
     if len(axis) < 2 or end is None or end <= axis[0] or _is_broken(values):
@@ -101,28 +109,28 @@ def area_under_curve(axis: Floats, values: Floats, *, until: float | None = None
 def observe_costs(
     curves: Iterable[CostCurve], target: float, goal: Goal, *, axis: Literal["steps", "samples", "seconds"] = "steps"
 ) -> list[Observation]:
-    """What each run paid to reach the target, as observations to compare.
+    """Return the cost of reaching the target as one observation per run.
 
-    A run that did not get there has no value and counts as diverged: its set-up must not win by the runs that did.
-    (`why(..., lost="never got there")` says it right.)
+    A run that does not reach the target has no value and counts as diverged, so that its configuration cannot win by
+    its other runs. Pass `lost="never got there"` to `why` for the right wording.
     """
     observed = []
     for curve in curves:
-        along = curve.axis(axis)
-        cost = None if along is None else cost_to_target(along, curve.values, target, goal)
-        observed.append(Observation(curve.config, curve.seed, cost, cost, diverged=along is not None and cost is None))
+        costs = curve.axis(axis)
+        cost = None if costs is None else cost_to_target(costs, curve.values, target, goal)
+        observed.append(Observation(curve.config, curve.seed, cost, cost, diverged=costs is not None and cost is None))
     return observed
 
 
 def observe_areas(
     curves: Iterable[CostCurve], *, axis: Literal["steps", "samples", "seconds"] = "steps", until: float | None = None
 ) -> list[Observation]:
-    """The area under each run's curve, as observations to compare; give `until` where curves differ in length."""
+    """Return the area under each curve as one observation per run; pass `until` if curves differ in length."""
     observed = []
     for curve in curves:
-        along = curve.axis(axis)
+        costs = curve.axis(axis)
         heights = curve.values if curve.means is None else curve.means
-        area = None if along is None else area_under_curve(along, heights, until=until)
+        area = None if costs is None else area_under_curve(costs, heights, until=until)
         observed.append(Observation(curve.config, curve.seed, area, diverged=_is_broken(heights)))
     return observed
 
@@ -132,14 +140,14 @@ def _is_broken(values: Floats) -> bool:
 
 
 def summarize_costs(setup: Setup) -> Reach:
-    """Sum up a set-up whose values are the `observe_costs` of its runs."""
-    late = setup.values + (math.inf,) * (setup.runs - len(setup.values))
-    median = float(np.median(late)) if late else math.inf
+    """Return how many runs reach the target and their median cost, given a setup of `observe_costs`."""
+    costs = setup.values + (math.inf,) * (setup.runs - len(setup.values))
+    median = float(np.median(costs)) if costs else math.inf
     return Reach(len(setup.values), setup.runs, median if math.isfinite(median) else None)
 
 
 def setup_stability(table: Table) -> list[Stability]:
-    """Of each set-up, in the table's order."""
+    """Return the stability of each configuration, in the table's order."""
     noise = learn_noise(table.with_values())
     spread: dict[int, float] = {}
     if noise is not None:
@@ -160,15 +168,16 @@ def find_basin(
     best: float | None = None,
     within: float = 0.05,
 ) -> Basin | None:
-    """The learning rates next to the best one whose value is within 5 % of `best` (default: their own best value).
+    """Return the contiguous range of learning rates whose values are within a tolerance of `best`.
 
-    A value of None or NaN (diverged, failed) ends the basin. None where not even the best rate is within.
+    `best` defaults to the best of `values`, the tolerance `within` is a share of it. A value of None or NaN (diverged,
+    failed) ends the range. None if not even the best rate is within the tolerance.
     """
     tried = sorted((rate, _finite_or_none(value)) for rate, value in zip(rates, values, strict=True) if rate > 0)
-    known = [(value if goal == "max" else -value, i) for i, (_, value) in enumerate(tried) if value is not None]
-    if not known:
+    heights = [(value if goal == "max" else -value, i) for i, (_, value) in enumerate(tried) if value is not None]
+    if not heights:
         return None
-    top, at = max(known)
+    top, at = max(heights)
     reference = top if best is None else (best if goal == "max" else -best)
     limit = reference - within * abs(reference)
     inside = [value is not None and (value if goal == "max" else -value) >= limit for _, value in tried]

@@ -1,9 +1,10 @@
-"""What each parameter does: its average effect with the others varied, and two-way tables.
+"""Effects of each parameter, averaged over the other parameters, and two-way tables.
 
-Values are compared like with like: within settings of the other parameters in which both were tried, so that a run
-missing here or there (excluded, failed, diverged) does not pass for an effect. A full grid gives the plain averages.
-Where settings hardly repeat, as in a random search, an additive model of all parameters takes that place, and the
-intervals come from how far set-ups lie from it.
+Values of a parameter are compared within settings of the other parameters in which both were run, so that missing runs
+(excluded, failed, diverged) do not bias an effect; a full grid gives plain averages. If settings rarely repeat, as in a
+random search, an additive model of all parameters is fitted instead, and its residuals give the intervals.
+
+Shapes: C configurations, L levels of a parameter, R rows of a model (configurations in which the parameter exists).
 """
 
 from __future__ import annotations
@@ -22,27 +23,32 @@ from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Parameter,
 from labbench.records import Goal
 
 Basis: TypeAlias = Literal["seeds", "settings", "none"]
-"""What an interval measures an effect against: runs that differ by their seed alone; settings that the effect should
-be the same in and is not quite (wider: interactions count as noise); nothing."""
+"""Source of the noise in an interval.
+
+`seeds`: runs that differ in their seed only. `settings`: variation of the effect between settings of the other
+parameters, which is wider because interactions count as noise. `none`: no interval.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One value of a parameter: the average over the settings of the others."""
+    """Mean of the metric at one value of a parameter, averaged over the other parameters."""
 
     value: Any
+    """Value of the parameter, or the median of a bin."""
     interval: Interval
-    """NaN without an interval where no run with this value has a result."""
+    """Mean and 95 % interval; NaN if no run with this value has a result."""
     n: int
-    """Runs with a result."""
+    """Number of runs with a result."""
     diverged: int
+    """Number of diverged runs."""
     span: tuple[float, float] | None = None
-    """Smallest and largest value, where `value` stands for a bin."""
+    """Smallest and largest value of the bin; None if values are not binned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """The value that is best on average, against the next best: best minus next, in the metric's own unit."""
+    """Difference between the two values that are best on average: best minus second, in the metric's unit."""
 
     value: Any
     against: Any
@@ -51,53 +57,63 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class MarginalEffects:
-    """The effects of one parameter."""
+    """Effects of all values of one parameter."""
 
     name: str
     effects: tuple[Effect, ...]
     contrast: Contrast | None
-    """None where fewer than two values have a result."""
+    """None if fewer than two values have a result."""
     p_value: float | None
-    """Of finding differences as large between the values if there were none (F test); None where nothing tells."""
+    """p-value of the F test of equal means at all values; None if the noise is unknown."""
     basis: Basis
 
 
 @dataclass(frozen=True, slots=True)
 class TwoWayCell:
-    """One cell of a two-way table: mean over its set-ups; NaN where none has a result."""
+    """Mean over the configurations in one cell of a two-way table."""
 
     interval: Interval
+    """Mean and 95 % interval; NaN if no run has a result."""
     n: int
+    """Number of runs with a result."""
     diverged: int
+    """Number of diverged runs."""
     runs: int
+    """Number of all runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class TwoWayTable:
-    """A metric by two parameters, averaged over the others: the data of a heat map."""
+    """Means of a metric by two parameters, averaged over the others, as for a heat map."""
 
     rows: tuple[Any, ...]
+    """Values of the first parameter."""
     columns: tuple[Any, ...]
+    """Values of the second parameter."""
     cells: tuple[tuple[TwoWayCell, ...], ...]
-    """By row, then column."""
+    """Cells by row, then column."""
 
 
 @dataclass(frozen=True, slots=True)
 class LevelMeans:
-    """Means of a parameter's levels as weights over the set-ups: `weights @ table.means`."""
+    """Means of a parameter's levels as linear combinations of configurations: `weights @ table.means`."""
 
     levels: Ints
-    """(k,): the levels that have a result."""
+    """Indices of the levels with a result, shape (L,)."""
     weights: Floats
-    """(k, set-ups)."""
+    """Weight of each configuration in the mean of each level, shape (L, C)."""
     residual: VarianceEstimate | None
-    """Variance of one set-up's mean around the model; None where no degree of freedom is left."""
+    """Variance of a configuration's mean around the model; None if no degree of freedom remains."""
     matched: bool
-    """Compared within settings of the other parameters, not by an additive model."""
+    """True if compared within settings of the other parameters, False for the additive model or plain averages."""
 
 
 def level_means(table: Table, parameter: Parameter) -> LevelMeans:
-    """Least squares with one free height per setting of the others where settings repeat, else the additive model."""
+    """Estimate the mean of each level of a parameter by least squares.
+
+    The model has one intercept per setting of the other parameters if settings repeat, else it is additive in all
+    parameters; with too little data for either, the means are plain averages.
+    """
     rows = np.flatnonzero(parameter.present()) if parameter.parent else np.arange(len(table.setups))
     levels, codes = np.unique(parameter.codes[rows], return_inverse=True)
     weights = np.zeros((len(levels), len(table.setups)))
@@ -108,7 +124,7 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
     settings = _setting_indices(table, parameter, rows)
     tried = np.bincount(settings, minlength=settings.max() + 1)
     repeated = np.bincount(settings, weights=_mark_first_pairs(settings, codes)) > 1
-    # set-ups of one bin are not alike, so bins make no settings
+    # configurations in one bin differ, so bins do not define settings
     binned = any(p.spans for p in table.independent)
     matched = not binned and bool(tried[repeated].sum() >= 0.5 * len(rows))
     if matched:
@@ -116,7 +132,7 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
     else:
         others = _additive_design(table, parameter, rows)
         solved = _solve(one_hot, _ColumnProjection(others), table.means[rows]) if can_fit_additive(table) else None
-    if solved is None:  # too little data for the others to be taken into account: plain averages
+    if solved is None:  # too little data to adjust for the other parameters: plain averages
         matched = False
         solved = _solve(one_hot, _GroupProjection(np.zeros(len(rows), dtype=np.int64)), table.means[rows])
         assert solved is not None, "plain averages always exist"
@@ -125,12 +141,12 @@ def level_means(table: Table, parameter: Parameter) -> LevelMeans:
 
 
 def can_fit_additive(table: Table) -> bool:
-    """There are two set-ups for each number that an additive model of all parameters has to find."""
+    """Return True if there are two configurations per coefficient of an additive model of all parameters."""
     return len(table.setups) >= 2 * (1 + sum(len(np.unique(p.codes)) - 1 for p in table.independent))
 
 
 def _setting_indices(table: Table, parameter: Parameter, rows: Ints) -> Ints:
-    """(rows,): number of the setting of all other parameters, leaving out those that exist under this one alone."""
+    """Return the index of the setting of all other parameters, shape (R,), without children of this parameter."""
     others = [p.codes[rows] for p in table.independent if p is not parameter and p.parent != parameter.name]
     if not others:
         return np.zeros(len(rows), dtype=np.int64)
@@ -138,7 +154,7 @@ def _setting_indices(table: Table, parameter: Parameter, rows: Ints) -> Ints:
 
 
 def _mark_first_pairs(settings: Ints, codes: NDArray[np.int64]) -> Floats:
-    """1 at the first occurrence of each (setting, level), else 0."""
+    """Return 1 at the first occurrence of each (setting, level) pair, else 0, shape (R,)."""
     first = np.unique(np.stack([settings, codes]), axis=1, return_index=True)[1]
     marks = np.zeros(len(settings))
     marks[first] = 1.0
@@ -146,13 +162,16 @@ def _mark_first_pairs(settings: Ints, codes: NDArray[np.int64]) -> Floats:
 
 
 def _additive_design(table: Table, parameter: Parameter, rows: Ints) -> Floats:
-    """(rows, columns): an intercept and the levels of the other parameters."""
+    """Return the design matrix (R, columns): an intercept and indicators of the other parameters' levels."""
     others = [p for p in table.independent if p is not parameter]
     return np.column_stack([np.ones(len(rows)), *(indicator_columns(p, rows) for p in others)])
 
 
 def indicator_columns(parameter: Parameter, rows: Ints) -> Floats:
-    """(rows, levels) of 0 and 1; of a parameter that exists in part only, centred there and 0 elsewhere."""
+    """Return indicator columns (R, L) of a parameter's levels at `rows`.
+
+    For a conditional parameter the columns are centred over the rows in which it exists, and 0 elsewhere.
+    """
     levels, codes = np.unique(parameter.codes[rows], return_inverse=True)
     columns = np.eye(len(levels))[codes]
     if parameter.parent is None:
@@ -163,7 +182,7 @@ def indicator_columns(parameter: Parameter, rows: Ints) -> Floats:
 
 
 class _GroupProjection:
-    """Projects out one free height per group of rows."""
+    """Projection that removes one intercept per group of rows."""
 
     def __init__(self, groups: Ints) -> None:
         self.groups, self.rank = groups, int(groups.max()) + 1
@@ -175,7 +194,7 @@ class _GroupProjection:
 
 
 class _ColumnProjection:
-    """Projects out the space that columns span."""
+    """Projection that removes the span of the given columns, (R, columns)."""
 
     def __init__(self, columns: Floats) -> None:
         u, sizes, _ = np.linalg.svd(columns, full_matrices=False)
@@ -189,9 +208,10 @@ class _ColumnProjection:
 def _solve(
     one_hot: Floats, others: _GroupProjection | _ColumnProjection, y: Floats, *, averaged_over: Ints | None = None
 ) -> tuple[Floats, VarianceEstimate | None] | None:
-    """Weights (levels, rows) of the levels' means and the residual spread; None where they cannot be told apart.
+    """Return weights (L, R) of the levels' means and the residual variance; None if they are not identifiable.
 
-    The others are projected out (Frisch-Waugh), then put back at their average over settings, or over set-ups.
+    The other parameters are projected out (Frisch & Waugh 1933; Lovell 1963), then restored at their average over
+    settings (`averaged_over`, group index of each row) or over configurations. `one_hot` is (R, L), `y` (R,).
     """
     n, k = one_hot.shape
     cleared = others.project_out(one_hot)
@@ -202,13 +222,13 @@ def _solve(
     groups = np.arange(n) if averaged_over is None else averaged_over
     average = 1.0 / (np.bincount(groups)[groups] * (groups.max() + 1))
     weights = slopes + average - np.outer(np.ones(k), (average @ one_hot) @ slopes)
-    left = others.project_out((y - one_hot @ (slopes @ y))[:, None])[:, 0]
+    residuals = others.project_out((y - one_hot @ (slopes @ y))[:, None])[:, 0]
     df = n - others.rank - (k - 1)
-    return weights, VarianceEstimate(float(left @ left) / df, float(df)) if df > 0 else None
+    return weights, VarianceEstimate(float(residuals @ residuals) / df, float(df)) if df > 0 else None
 
 
 def marginal_effects(everything: Table, parameter: Parameter, noise: Noise | None, goal: Goal) -> MarginalEffects:
-    """The effects of one parameter of `everything`; `noise` is that of `everything.with_values()`."""
+    """Return the effects of one parameter of `everything`; `noise` must be learnt from `everything.with_values()`."""
     table = everything.with_values()
     measured = table.parameter(parameter.name)
     assert measured is not None, "with_values() keeps the parameters"
@@ -216,14 +236,14 @@ def marginal_effects(everything: Table, parameter: Parameter, noise: Noise | Non
     centre = weighted_sum(means.weights, table.means)
     by_seeds = noise is not None and means.matched
     basis: Basis = "seeds" if by_seeds else "settings" if means.residual else "none"
-    known = noise if by_seeds else means.residual
+    spread = noise if by_seeds else means.residual
     effects = [_missing_effect(everything, parameter, level) for level in range(len(parameter.levels))]
     for level, mean, weights in zip(means.levels, centre, means.weights, strict=True):
         n = int(table.counts[measured.codes == level].sum())
-        effects[level] = _measured_effect(effects[level], n, _combination_interval(float(mean), weights, known))
-    shown = tuple(e for e in effects if not (parameter.parent and e.value is None))
-    contrast = _contrast(parameter, means, centre, known, goal)
-    return MarginalEffects(parameter.name, shown, contrast, _p_value(means, centre, known), basis)
+        effects[level] = _measured_effect(effects[level], n, _combination_interval(float(mean), weights, spread))
+    existing = tuple(e for e in effects if not (parameter.parent and e.value is None))
+    contrast = _contrast(parameter, means, centre, spread, goal)
+    return MarginalEffects(parameter.name, existing, contrast, _p_value(means, centre, spread), basis)
 
 
 def _missing_effect(everything: Table, parameter: Parameter, level: int) -> Effect:
@@ -236,63 +256,66 @@ def _measured_effect(empty: Effect, n: int, interval: Interval) -> Effect:
     return Effect(empty.value, interval, n, empty.diverged, empty.span)
 
 
-def _combination_interval(centre: float, weights: Floats, known: Noise | VarianceEstimate | None) -> Interval:
-    """The interval of `weights @ means`, from the noise of each set-up or from one variance for all."""
-    spread = _combination_variance(weights, known)
-    return spread.interval(centre) if spread else Interval(centre)
+def _combination_interval(centre: float, weights: Floats, spread: Noise | VarianceEstimate | None) -> Interval:
+    """Return the interval of `weights @ means`, from the noise per configuration or one common variance."""
+    variance = _combination_variance(weights, spread)
+    return variance.interval(centre) if variance else Interval(centre)
 
 
-def _combination_variance(weights: Floats, known: Noise | VarianceEstimate | None) -> VarianceEstimate | None:
-    if isinstance(known, Noise):
-        return known.variance_of_combination(weights)
-    return VarianceEstimate(known.variance * float(weights @ weights), known.df) if known else None
+def _combination_variance(weights: Floats, spread: Noise | VarianceEstimate | None) -> VarianceEstimate | None:
+    if isinstance(spread, Noise):
+        return spread.variance_of_combination(weights)
+    return VarianceEstimate(spread.variance * float(weights @ weights), spread.df) if spread else None
 
 
 def _contrast(
-    parameter: Parameter, means: LevelMeans, centre: Floats, known: Noise | VarianceEstimate | None, goal: Goal
+    parameter: Parameter, means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate | None, goal: Goal
 ) -> Contrast | None:
     if len(centre) < 2:
         return None
     first, second = (int(i) for i in np.argsort(-centre if goal == "max" else centre, kind="stable")[:2])
     difference = float(weighted_sum(np.array([1.0, -1.0]), centre[[first, second]]))
-    interval = _combination_interval(difference, means.weights[first] - means.weights[second], known)
+    interval = _combination_interval(difference, means.weights[first] - means.weights[second], spread)
     value, against = (parameter.levels[means.levels[i]] for i in (first, second))
     return Contrast(value, against, interval)
 
 
-def _p_value(means: LevelMeans, centre: Floats, known: Noise | VarianceEstimate | None) -> float | None:
-    """F test of all levels being equal: that of the linear model, with its sum of squares over what noise makes of it.
+def _p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate | None) -> float | None:
+    """Return the p-value of the F test that all levels have the same mean; None if the noise is unknown.
 
-    Where spreads differ the sum of squares stays as it is, so that a lucky seed counts no more than others; its
-    expectation and both degrees of freedom are those of the spreads (Box 1954; Brunner, Dette & Munk 1997).
+    The statistic is the linear model's sum of squares over its expectation under noise alone. With unequal variances
+    the sum of squares stays unweighted, so that a lucky seed gets no extra weight; its expectation and both degrees of
+    freedom account for the variances (Box 1954; Brunner, Dette & Munk 1997).
     """
     k = len(centre)
-    if known is None or k < 2:
+    if spread is None or k < 2:
         return None
     steps = np.diff(np.eye(k), axis=0) @ means.weights
-    per_setup = steps / known.counts if isinstance(known, Noise) else steps
+    per_setup = steps / spread.counts if isinstance(spread, Noise) else steps
     sizes, axes = np.linalg.eigh(per_setup @ steps.T)
-    kept = sizes > 1e-10 * sizes[-1]
-    contrasts = (axes[:, kept] / np.sqrt(sizes[kept])).T  # of equal variance, and independent, where spreads are equal
+    nonzero = sizes > 1e-10 * sizes[-1]
+    # under equal variances these contrasts are independent and have the same variance
+    contrasts = (axes[:, nonzero] / np.sqrt(sizes[nonzero])).T
     squares = float(((contrasts @ np.diff(centre)) ** 2).sum())
-    if isinstance(known, Noise):
-        expected, covariance = known.variance_of_combination(contrasts @ steps), known.covariance(contrasts @ steps)
+    if isinstance(spread, Noise):
+        expected, covariance = spread.variance_of_combination(contrasts @ steps), spread.covariance(contrasts @ steps)
         df = 1.0 / float(((covariance / np.trace(covariance)) ** 2).sum()) if expected.variance > 0 else 1.0
     else:
-        expected, df = VarianceEstimate(known.variance * int(kept.sum()), known.df), float(kept.sum())
-    if not expected.variance > 0:  # no noise at all: what differs by more than rounding differs
+        rank = int(nonzero.sum())
+        expected, df = VarianceEstimate(spread.variance * rank, spread.df), float(rank)
+    if not expected.variance > 0:  # no noise: any difference above rounding error is significant
         return 0.0 if np.abs(np.diff(centre)).max() > 1e-9 * np.abs(centre).max() else 1.0
     return f_tail(squares / expected.variance, df, expected.total_df)
 
 
 def two_way_table(everything: Table, row: Parameter, column: Parameter, noise: Noise | None) -> TwoWayTable:
-    """The table of two parameters; each cell is the plain mean over its set-ups."""
+    """Return the two-way table of two parameters; each cell is the plain mean over its configurations."""
     table = everything.with_values()
-    kept = np.flatnonzero(everything.counts > 0)
+    with_result = np.flatnonzero(everything.counts > 0)
     cells = []
     for i in range(len(row.levels)):
-        here = [(row.codes == i) & (column.codes == j) for j in range(len(column.levels))]
-        cells.append(tuple(_make_cell(everything, table, inside, inside[kept], noise) for inside in here))
+        masks = [(row.codes == i) & (column.codes == j) for j in range(len(column.levels))]
+        cells.append(tuple(_make_cell(everything, table, mask, mask[with_result], noise) for mask in masks))
     return TwoWayTable(row.levels, column.levels, tuple(cells))
 
 

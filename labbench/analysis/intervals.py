@@ -1,4 +1,4 @@
-"""A value with its 95 % interval, and the sums that need no more than their own values."""
+"""Confidence intervals, variance estimates, interquartile means and Wilson intervals of shares."""
 
 from __future__ import annotations
 
@@ -14,60 +14,69 @@ from labbench.analysis.table import Floats
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value and its 95 % interval; None where nothing tells how wide it is."""
+    """A mean and its 95 % confidence interval."""
 
     mean: float
     low: float | None = None
+    """Lower limit; None if the interval is unknown."""
     high: float | None = None
+    """Upper limit; None if the interval is unknown."""
 
     def excludes(self, value: float) -> bool:
-        """The interval is known and lies wholly on one side of `value`."""
+        """Return True if the interval is known and does not contain `value`."""
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
 
 @dataclass(frozen=True, slots=True)
 class VarianceEstimate:
-    """A variance, and how well it is known: the sum of two where seeds share a part of it."""
+    """A variance and its degrees of freedom, the sum of a part specific to configurations and one shared by seeds."""
 
     variance: float
     df: float
-    """Degrees of freedom of what is not shared."""
+    """Degrees of freedom of the part that is not shared."""
     shared: float = 0.0
-    """Share of the variance that comes from what seeds do to all set-ups alike."""
+    """Share of the variance from effects of seeds common to all configurations, 0 to 1."""
     shared_df: float = math.inf
-    """Degrees of freedom of the shared part, often a few only."""
+    """Degrees of freedom of the shared part, often 1 or 2."""
 
     @property
     def total_df(self) -> float:
-        """Degrees of freedom of the whole (Satterthwaite 1946)."""
+        """Degrees of freedom of the sum (Satterthwaite 1946)."""
         return 1.0 / ((1.0 - self.shared) ** 2 / self.df + self.shared**2 / self.shared_df)
 
     def quantile(self, p: float) -> float:
-        """In standard deviations: the quantiles of the two parts, averaged by their variances.
+        """Return the quantile at probability `p`, in standard deviations.
 
-        Cochran & Cox 1957, section 4.14. Satterthwaite's degrees of freedom are too many where chance makes a part
-        small that is known by 1 or 2 of them.
+        The t quantiles of the two parts, averaged with their variances as weights (Cochran & Cox 1957, section 4.14).
+        Satterthwaite's degrees of freedom would be too many if a part with 1 or 2 degrees of freedom is small by
+        chance.
         """
-        apart, together = (t_quantile(p, float(f"{df:.3g}")) for df in (self.df, self.shared_df))
-        return (1.0 - self.shared) * apart + self.shared * together
+        specific, shared = (t_quantile(p, float(f"{df:.3g}")) for df in (self.df, self.shared_df))
+        return (1.0 - self.shared) * specific + self.shared * shared
 
     def interval(self, centre: float, *, level: float = 0.95) -> Interval:
-        """Symmetric around `centre`, whose own variance this is."""
+        """Return the symmetric t interval (Student 1908) around `centre`, a value with this variance."""
         half = self.quantile(0.5 + level / 2.0) * math.sqrt(self.variance)
         return Interval(centre, centre - half, centre + half)
 
 
 def interquartile_mean(values: Sequence[float] | Floats) -> float:
-    """Mean of the middle half; values on the border count in part (Agarwal et al. 2021 for why)."""
+    """Return the mean of the middle half of values, shape (N,), as Agarwal et al. 2021 recommend.
+
+    Values on the border of the middle half have fractional weights.
+    """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = len(ordered)
-    places = np.arange(n)
-    inside = np.clip(np.minimum(places + 1, 0.75 * n) - np.maximum(places, 0.25 * n), 0.0, 1.0)
-    return float(np.average(ordered, weights=inside))
+    index = np.arange(n)
+    weights = np.clip(np.minimum(index + 1, 0.75 * n) - np.maximum(index, 0.25 * n), 0.0, 1.0)
+    return float(np.average(ordered, weights=weights))
 
 
 def share_interval(count: int, n: int) -> Interval:
-    """A share and Wilson's 95 % interval, which holds for a few runs and for 0 of them too."""
+    """Return the share `count / n` and Wilson's 95 % interval (1927), valid for small `n` and for shares of 0 or 1.
+
+    NaN without an interval if `n` is 0.
+    """
     if n == 0:
         return Interval(math.nan)
     z = t_quantile(0.975, math.inf)

@@ -1,4 +1,4 @@
-"""Which learning rates work, under each value of the other parameters, and which of those widen the range."""
+"""Ranges of usable learning rates under each value of the other parameters, and parameters that widen them."""
 
 from __future__ import annotations
 
@@ -16,48 +16,52 @@ from labbench.analysis.table import Ints, Parameter, Table
 from labbench.records import Goal
 
 RANGE_TOLERANCE = 0.05
+"""Distance from the best result within which a learning rate is usable, as a share of the best result."""
 MAX_VALUES = 8
-"""Of a parameter whose learning rates are listed by value."""
+"""Largest number of values of a parameter for which ranges are listed."""
 NO_RANGE_DECADES = -1.0
-"""Decades of a range that does not exist, for comparison with one of a single learning rate (0)."""
+"""Width of an empty range in decades, below the 0 of a single learning rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SetupOutcome:
-    """What one set-up came to: None where some run diverged, so that its learning rate is not usable."""
+    """Result of one configuration for the comparison of learning rates."""
 
     interval: Interval | None
+    """Mean and interval; None if a run diverged, so that its learning rate is not usable."""
 
 
 def find_widenings(everything: Table, noise: Noise | None, goal: Goal) -> tuple[Widening, ...]:
-    """Parameters under one of whose values more learning rates come within 5 % of the best than under another.
+    """Return the parameters with a value that brings more learning rates within 5 % of the best.
 
-    Told only where it holds for the best set-up's own settings and on average over all others, and where one of the
-    learning rates gained is clearly out of reach without. That needs repeated seeds: without noise, nothing is clear.
+    A parameter is reported only if its range is wider at the best configuration's other settings and on average over
+    all settings, and if one of the gained learning rates is clearly outside the tolerance without it. Empty without
+    repeated seeds (`noise` is None).
     """
     rate = next((p for p in everything.independent if _is_learning_rate(p)), None)
     if rate is None or noise is None:
         return ()
     table = everything.with_values()
-    kept = np.flatnonzero(everything.counts > 0)
-    best = int(kept[rank_setups(table, goal)[0]])
-    by_setup = dict(zip(kept.tolist(), mean_intervals(table, noise), strict=True))
+    with_result = np.flatnonzero(everything.counts > 0)
+    best = int(with_result[rank_setups(table, goal)[0]])
+    by_setup = dict(zip(with_result.tolist(), mean_intervals(table, noise), strict=True))
     outcomes = {
         i: _SetupOutcome(None if setup.diverged else by_setup[i])
         for i, setup in enumerate(everything.setups)
-        if setup.diverged or i in by_setup  # a set-up that failed tells nothing
+        if setup.diverged or i in by_setup  # failed configurations are ignored
     }
     others = [
         p for p in everything.independent if p is not rate and p.parent is None and not p.spans and len(p.levels) <= 4
     ]
-    found = [_RangeComparison(everything, rate, p, outcomes, goal).find_widening(best) for p in others]
-    return tuple(widening for widening in found if widening is not None)
+    widenings = [_RangeComparison(everything, rate, p, outcomes, goal).find_widening(best) for p in others]
+    return tuple(widening for widening in widenings if widening is not None)
 
 
 def find_rate_ranges(everything: Table, goal: Goal) -> tuple[RateRange, ...]:
-    """The learning rates within 5 % of the best of all, by the value of each parameter that has few values.
+    """Return the learning rates within 5 % of the best result of all, by parameter value.
 
-    For each rate and value the best set-up counts, of those of which no run diverged: what one gets by tuning the rest.
+    The result of a rate and a value is the best configuration with both, without diverged runs: the other parameters
+    are tuned. Parameters with more than `MAX_VALUES` values are left out.
     """
     rate = next((p for p in everything.independent if _is_learning_rate(p)), None)
     heights = orient(everything.means, goal)
@@ -65,7 +69,7 @@ def find_rate_ranges(everything: Table, goal: Goal) -> tuple[RateRange, ...]:
     if rate is None or not safe.any():
         return ()
     top = float(heights[safe].max())
-    found = []
+    ranges = []
     for p in everything.independent:
         if p is rate or p.parent is not None or p.spans or len(p.levels) > MAX_VALUES:
             continue
@@ -75,14 +79,10 @@ def find_rate_ranges(everything: Table, goal: Goal) -> tuple[RateRange, ...]:
             for i in rows.tolist():
                 level = float(rate.levels[rate.codes[i]])
                 best[level] = max(best[level], float(heights[i]))
-            known = {level: height for level, height in best.items() if np.isfinite(height)}
-            values = [known.get(level) for level in best]
-            found.append(
-                RateRange(
-                    p.name, value, rate.name, find_basin(list(best), values, "max", best=top, within=RANGE_TOLERANCE)
-                )
-            )
-    return tuple(found)
+            values = [height if np.isfinite(height) else None for height in best.values()]
+            basin = find_basin(list(best), values, "max", best=top, within=RANGE_TOLERANCE)
+            ranges.append(RateRange(p.name, value, rate.name, basin))
+    return tuple(ranges)
 
 
 def _is_learning_rate(parameter: Parameter) -> bool:
@@ -93,7 +93,10 @@ def _is_learning_rate(parameter: Parameter) -> bool:
 
 @dataclass(frozen=True)
 class _RangeComparison:
-    """The learning rates that work under each value of one parameter."""
+    """Comparison of the usable learning rates under each value of one parameter.
+
+    Shapes: C configurations, R rows (a subset of them, as indices).
+    """
 
     table: Table
     rate: Parameter
@@ -102,29 +105,31 @@ class _RangeComparison:
     goal: Goal
 
     def find_widening(self, best: int) -> Widening | None:
-        """None where no value is clearly more forgiving than another."""
+        """Return the widening from the narrowest to the widest range; None if the difference is not clear.
+
+        `best` is the index of the best configuration.
+        """
         settings = self._settings()
-        here = np.flatnonzero(settings == settings[best])
-        basins = self._basins(here)
+        best_rows = np.flatnonzero(settings == settings[best])
+        basins = self._basins(best_rows)
         wide = max(basins, key=lambda level: _basin_decades(basins[level]))
         narrow = min(basins, key=lambda level: _basin_decades(basins[level]))
-        gained, without = basins[wide], basins[narrow]
-        # a value under which no rate comes near the best is worse, which is not the same as less forgiving
-        if gained is None or without is None or gained.decades <= without.decades:
+        wide_basin, narrow_basin = basins[wide], basins[narrow]
+        # a value without any usable rate is worse, but says nothing about the width of the range
+        if wide_basin is None or narrow_basin is None or wide_basin.decades <= narrow_basin.decades:
             return None
-        elsewhere = [self._basins(np.flatnonzero(settings == s)) for s in range(int(settings.max()) + 1)]
-        gains = [_basin_decades(f[wide]) - _basin_decades(f[narrow]) for f in elsewhere if wide in f and narrow in f]
-        if sum(gains) <= 0 or not self._loses_rate(here, gained, narrow):
+        by_setting = [self._basins(np.flatnonzero(settings == s)) for s in range(int(settings.max()) + 1)]
+        gains = [_basin_decades(b[wide]) - _basin_decades(b[narrow]) for b in by_setting if wide in b and narrow in b]
+        if sum(gains) <= 0 or not self._loses_rate(best_rows, wide_basin, narrow):
             return None
         levels = self.parameter.levels
-        return Widening(self.parameter.name, self.rate.name, levels[wide], gained, levels[narrow], without)
+        return Widening(self.parameter.name, self.rate.name, levels[wide], wide_basin, levels[narrow], narrow_basin)
 
     def _settings(self) -> Ints:
-        """(set-ups,): number of the setting of everything but the learning rate and the parameter looked at."""
-        judged = self.table.independent
+        """Return the index of the setting of all parameters but the rate and the compared one, shape (C,)."""
         others = [
             p.codes
-            for p in judged
+            for p in self.table.independent
             if p is not self.rate and p is not self.parameter and p.parent != self.parameter.name
         ]
         if not others:
@@ -132,7 +137,7 @@ class _RangeComparison:
         return np.unique(np.stack(others), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def _basins(self, rows: Ints) -> dict[int, Basin | None]:
-        """By level: the usable rates among these set-ups, measured against the best of them all."""
+        """Return the usable rates among the rows (R,) by level, relative to the best of these rows."""
         top = self._best_mean(rows)
         return (
             {}
@@ -144,9 +149,9 @@ class _RangeComparison:
         )
 
     def _basin(self, rows: Ints, top: float) -> Basin | None:
-        known = {self._rate_of_setup(i): self.outcomes[i].interval for i in rows.tolist() if i in self.outcomes}
-        values = [None if interval is None else interval.mean for interval in known.values()]
-        return find_basin(list(known), values, self.goal, best=top, within=RANGE_TOLERANCE)
+        by_rate = {self._rate_of_setup(i): self.outcomes[i].interval for i in rows.tolist() if i in self.outcomes}
+        values = [None if interval is None else interval.mean for interval in by_rate.values()]
+        return find_basin(list(by_rate), values, self.goal, best=top, within=RANGE_TOLERANCE)
 
     def _best_mean(self, rows: Ints) -> float | None:
         outcomes = (self.outcomes.get(i, _SetupOutcome(None)).interval for i in rows.tolist())
@@ -157,7 +162,10 @@ class _RangeComparison:
         return float(self.rate.levels[self.rate.codes[index]])
 
     def _loses_rate(self, rows: Ints, wide: Basin, narrow: int) -> bool:
-        """Some rate inside the wide range diverges under the narrow value, or its whole interval is beyond the 5 %."""
+        """Return True if a rate of the wide range is clearly unusable under the narrow value.
+
+        It diverges there, or its whole interval is outside the tolerance.
+        """
         top = self._best_mean(rows)
         for i in rows[self.parameter.codes[rows] == narrow].tolist():
             if top is None or i not in self.outcomes or not wide.low <= self._rate_of_setup(i) <= wide.high:
@@ -169,5 +177,5 @@ class _RangeComparison:
         return False
 
 
-def _basin_decades(found: Basin | None) -> float:
-    return NO_RANGE_DECADES if found is None else found.decades
+def _basin_decades(basin: Basin | None) -> float:
+    return NO_RANGE_DECADES if basin is None else basin.decades

@@ -1,10 +1,12 @@
-"""How far a mean over few seeds may be from the truth, and a difference of such means.
+"""Noise of means over few seeds, and of differences between such means.
 
-Set-ups trained with the same seeds may move together: where seeds pair, runs are a two-way layout of set-up and seed,
-value = mean of the set-up + shift by the seed + the rest, as in a randomised block design. What a seed does to all
-set-ups alike cancels in differences, and does not average away over set-ups. The shifts are fitted by weighted least
-squares and their variance is found by Henderson's third method (Searle, Casella & McCulloch 1992, chapter 5); sums of
-variances get Satterthwaite's degrees of freedom (1946).
+Configurations trained with the same seeds may vary together. Runs with common seeds form a two-way layout, as in a
+randomised block design: value = mean of the configuration + shift of the seed + residual. The shift of a seed, common
+to all configurations, cancels in differences and does not average out over configurations. Shifts are fitted by
+weighted least squares; their variance is estimated by Henderson's third method (Searle, Casella & McCulloch 1992,
+chapter 5). Sums of variances get Satterthwaite's degrees of freedom (1946).
+
+Shapes: C configurations, V values (one per configuration and seed), S seeds, K linear combinations.
 """
 
 from __future__ import annotations
@@ -19,91 +21,98 @@ from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Table
 from labbench.analysis.variance import SetupVariances, learn_variances, pooling_groups
 
 FIT_ROUNDS = 2
-"""Of fitting the seeds' shifts: the first knows set-ups by all of their spread, the next by what seeds leave of it."""
+"""Number of weighted fits of the seed shifts; weights come from the total variance, then from the residual variance."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedShifts:
-    """How far seeds move all set-ups alike."""
+    """Variance of the shifts of seeds that are common to all configurations."""
 
     mean_square: float
-    """Of the fitted shifts; it holds the noise of the fit too."""
+    """Mean square of the fitted shifts, including the noise of the fit."""
     noise: float
-    """The part of `mean_square` that is expected where seeds share nothing."""
+    """Expected `mean_square` if there are no shifts."""
     df: float
-    """Degrees of freedom: seeds that set-ups share, less one."""
+    """Degrees of freedom: number of seeds shared between configurations, minus 1."""
 
     @property
     def variance(self) -> float:
-        """Of the shifts, free of bias and so at times below 0."""
+        """Unbiased variance of the shifts, which may be negative."""
         return self.mean_square - self.noise
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How much single runs scatter around the mean of their set-up; made by `learn_noise`."""
+    """Variation of single runs around the mean of their configuration; made by `learn_noise`."""
 
     counts: Ints
-    """(n,): values of each set-up, all at least 1."""
+    """Number of values per configuration, at least 1, shape (C,)."""
     owner: Ints
-    """(values,): the set-up of each value."""
+    """Index of the configuration of each value, shape (V,)."""
     seed: Ints
-    """(values,): the seed of each value."""
+    """Index of the seed of each value, shape (V,)."""
     total: SetupVariances
-    """Of the runs of each set-up."""
+    """Variance of single runs per configuration."""
     unshared: SetupVariances
-    """What is left of it without the shifts that seeds share."""
+    """Variance of single runs per configuration without the shifts of seeds."""
     shifts: SeedShifts | None
-    """None where no seeds pair."""
+    """Shifts of seeds; None if configurations share fewer than two seeds."""
 
     @cached_property
     def shared(self) -> Floats:
-        """(n,): share of each set-up's variance that it has in common with others of the same seeds, 0 to 1."""
-        together = max(0.0, self.shifts.variance) if self.shifts else 0.0
+        """Share of each configuration's variance that is due to seed shifts, 0 to 1, shape (C,)."""
+        shifts = max(0.0, self.shifts.variance) if self.shifts else 0.0
         total = self.total.variance
-        return np.divide(together, total, out=np.zeros(len(total)), where=total > 0).clip(0.0, 1.0)
+        return np.divide(shifts, total, out=np.zeros(len(total)), where=total > 0).clip(0.0, 1.0)
 
     def variance_of_means(self) -> tuple[Floats, Floats]:
-        """(n,) variance of each set-up's mean, and (n,) degrees of freedom, never fewer than it has alone."""
+        """Return the variance of each mean, shape (C,), and its degrees of freedom, shape (C,).
+
+        The degrees of freedom are at least `total.unpooled_df`.
+        """
         variance, df = self.total.variance_by_setup()
-        doubt = (1.0 - self.shared) ** 2 / df + self.shared**2 / (self.shifts.df if self.shifts else 1.0)
+        inverse_df = (1.0 - self.shared) ** 2 / df + self.shared**2 / (self.shifts.df if self.shifts else 1.0)
         return variance / self.counts, np.maximum(
-            1.0 / np.maximum(doubt, 1e-12), np.maximum(self.total.unpooled_df, 1.0)
+            1.0 / np.maximum(inverse_df, 1e-12), np.maximum(self.total.unpooled_df, 1.0)
         )
 
     def variance_of_combination(self, weights: Floats) -> VarianceEstimate:
-        """Spread of `weights @ means`, for (n,) weights: an average over set-ups, or a difference of such."""
+        """Return the variance of `weights @ means` for weights (C,); for weights (K, C), the sum of K variances."""
         return self.variance_of_values((weights / self.counts)[..., self.owner])
 
     def variance_of_values(self, weights: Floats) -> VarianceEstimate:
-        """Spread of `weights @ values`, for (values,) weights; for (k, values), the k variances added up."""
+        """Return the variance of `weights @ values` for weights (V,); for weights (K, V), the sum of K variances."""
         rows = np.atleast_2d(weights)
         factors = _sum_by_setup(self.owner, (rows**2).sum(axis=0), len(self.counts))
         variance, df = self.unshared.variance_of_sum(factors)
         if self.shifts is None:
             return VarianceEstimate(variance, df)
-        moved = float((self._seed_weights(rows) ** 2).sum())
-        apart, together = max(0.0, variance - moved * self.shifts.noise), moved * self.shifts.mean_square
-        total = apart + together
-        if total <= 0.0 or together <= 1e-12 * total:
+        squared_weight = float((self._seed_weights(rows) ** 2).sum())
+        specific = max(0.0, variance - squared_weight * self.shifts.noise)
+        shared = squared_weight * self.shifts.mean_square
+        total = specific + shared
+        if total <= 0.0 or shared <= 1e-12 * total:
             return VarianceEstimate(total, df)
-        return VarianceEstimate(total, df, together / total, self.shifts.df)
+        return VarianceEstimate(total, df, shared / total, self.shifts.df)
 
     def covariance(self, weights: Floats) -> Floats:
-        """(k, k): covariance of `weights @ means`, for (k, n) weights: k averages over set-ups."""
-        found = (weights * self.unshared.raw / self.counts) @ weights.T
+        """Return the covariance matrix (K, K) of `weights @ means`, for weights (K, C)."""
+        matrix = (weights * self.unshared.raw / self.counts) @ weights.T
         if self.shifts is not None:
-            moved = self._seed_weights((weights / self.counts)[:, self.owner])
-            found = found + self.shifts.variance * moved @ moved.T
-        return np.asarray(found)
+            by_seed = self._seed_weights((weights / self.counts)[:, self.owner])
+            matrix = matrix + self.shifts.variance * by_seed @ by_seed.T
+        return np.asarray(matrix)
 
     def _seed_weights(self, rows: Floats) -> Floats:
-        """(k, seeds): how far one unit of each seed moves each of k combinations of values."""
+        """Return the weight of each seed in K combinations of values, shape (K, S), for rows (K, V)."""
         return np.array([np.bincount(self.seed, weights=row) for row in rows])
 
 
 def learn_noise(table: Table) -> Noise | None:
-    """The noise of a table whose set-ups all have values; None where no set-up has two, so nothing tells of it."""
+    """Estimate the noise of a table in which every configuration has values.
+
+    None if no configuration has two seeds, which leaves the noise unknown.
+    """
     df = (table.counts - 1).astype(np.float64)
     if not (df > 0).any():
         return None
@@ -111,51 +120,54 @@ def learn_noise(table: Table) -> Noise | None:
     residuals[np.abs(residuals) <= ROUNDING_TOLERANCE * np.abs(table.value)] = 0.0
     squares = _sum_by_setup(table.owner, residuals**2, len(table.setups))
     strata = pooling_groups(table.means, squares, df)
-    total = apart = learn_variances(squares, df, strata)
+    total = unshared = learn_variances(squares, df, strata)
     shifts = None
     for _ in range(FIT_ROUNDS):
-        fit = _fit_shifts(table, residuals, apart.variance)
+        fit = _fit_shifts(table, residuals, unshared.variance)
         if fit is None:
             break
         shifts, squares, df = fit
-        apart = learn_variances(squares, df, strata)
-    return Noise(table.counts, table.owner, table.seed, total, apart, shifts)
+        unshared = learn_variances(squares, df, strata)
+    return Noise(table.counts, table.owner, table.seed, total, unshared, shifts)
 
 
 def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[SeedShifts, Floats, Floats] | None:
-    """The shifts by seed, and by set-up the squares that they leave, with degrees of freedom; None without pairs.
+    """Fit the shifts of seeds; None if configurations share fewer than two seeds.
 
-    `residuals` are from the means of the set-ups, which the columns of the seeds are freed of too (Frisch-Waugh).
+    Returns the shifts, and per configuration the sum of squares they leave, shape (C,), with its degrees of freedom,
+    shape (C,). `residuals` (V,) are deviations from the means of configurations, and `variance` (C,) gives the weights.
+    The seeds' columns are centred per configuration too (Frisch & Waugh 1933; Lovell 1963).
     """
     owner, n = table.owner, len(table.setups)
     moving = (table.counts > 1) & (variance > 0)
-    times = np.bincount(table.seed[moving[owner]], minlength=int(table.seed.max()) + 1)
-    paired = np.flatnonzero(times > 1)
+    uses = np.bincount(table.seed[moving[owner]], minlength=int(table.seed.max()) + 1)
+    paired = np.flatnonzero(uses > 1)
     if len(paired) < 2:
         return None
-    if np.count_nonzero(moving) == 2:  # nobody can tell whose of the two the spread of a difference is
+    if np.count_nonzero(moving) == 2:  # two configurations: their variances are not identifiable from differences
         variance = np.full(n, variance[moving].mean())
     scale = np.divide(1.0, np.sqrt(variance), out=np.zeros(n), where=moving)[owner]
-    columns = ((table.seed[:, None] == paired) & moving[owner, None]).astype(np.float64)  # (values, seeds)
+    columns = ((table.seed[:, None] == paired) & moving[owner, None]).astype(np.float64)  # (V, S)
     sums = np.zeros((n, len(paired)))
     np.add.at(sums, owner, columns)
     columns -= (sums / table.counts[:, None])[owner]
     scaled = columns * scale[:, None]
     sizes, axes = np.linalg.eigh(scaled.T @ scaled)
-    kept = sizes > 1e-9 * sizes[-1]
-    basis = scaled @ (axes[:, kept] / np.sqrt(sizes[kept]))  # (values, rank), orthonormal
+    nonzero = sizes > 1e-9 * sizes[-1]
+    basis = scaled @ (axes[:, nonzero] / np.sqrt(sizes[nonzero]))  # (V, rank), orthonormal
     fitted = basis @ (basis.T @ (residuals * scale))
-    left = residuals - np.divide(fitted, scale, out=np.zeros(len(fitted)), where=scale > 0)
+    unshared = residuals - np.divide(fitted, scale, out=np.zeros(len(fitted)), where=scale > 0)
     leverage = _sum_by_setup(owner, (basis**2).sum(axis=1), n)
-    own = table.counts - 1.0
-    told = leverage <= 0.5 * own + 1e-9  # one that decides the shifts by itself shows nothing without them
-    df = np.where(told, own - leverage, own)
-    squares = _sum_by_setup(owner, np.where(told[owner], left, residuals) ** 2, n)
-    rank, size = float(kept.sum()), 1.0 / float(sizes[kept].sum())
-    noise = float(((left * scale) ** 2).sum() / (own - leverage)[moving].sum())
+    count_df = table.counts - 1.0
+    # a configuration that determines the shifts alone has no informative residuals
+    informative = leverage <= 0.5 * count_df + 1e-9
+    df = np.where(informative, count_df - leverage, count_df)
+    squares = _sum_by_setup(owner, np.where(informative[owner], unshared, residuals) ** 2, n)
+    rank, size = float(nonzero.sum()), 1.0 / float(sizes[nonzero].sum())
+    noise = float(((unshared * scale) ** 2).sum() / (count_df - leverage)[moving].sum())
     return SeedShifts(size * float(fitted @ fitted), size * rank * noise, rank), squares, df
 
 
 def _sum_by_setup(owner: Ints, parts: Floats, n: int) -> Floats:
-    """(n,): sums of (values,) parts by set-up."""
+    """Sum parts (V,) by configuration, shape (C,)."""
     return np.bincount(owner, parts, minlength=n).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Values so large that their squares are infinite: judged in a unit of their own size, and told in the metric's."""
+"""Rescaling of values whose squares overflow: statistics run in a larger unit, results return in the metric's unit."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from typing import Any, TypeVar
 from labbench.analysis.table import Observation
 
 MAX_SQUARABLE = 1e150
-"""Sums of squares of anything up to here are finite."""
+"""Largest value whose sums of squares are finite."""
 METRIC_UNIT_FIELDS = {"mean", "low", "high", "median", "iqm", "spread", "gap", "held_out"}
+"""Fields in the unit of the metric."""
 OTHER_UNIT_FIELDS = {"importance", "shares", "rate_ranges", "widenings"}
-"""Parts of an answer whose numbers are shares, or learning rates."""
+"""Fields whose numbers are shares or learning rates, left unchanged."""
 
 Part = TypeVar("Part")
 
 
 def rescale_observations(observations: Sequence[Observation]) -> tuple[Sequence[Observation], float]:
-    """The observations in a unit in which they can be squared, and that unit: 1 but for enormous values."""
+    """Return observations in a unit in which squares are finite, and this unit (1.0 for values up to 1e150)."""
     sizes = [abs(run.value) for run in observations if run.value is not None and math.isfinite(run.value)]
     largest = max(sizes, default=0.0)
     if largest <= MAX_SQUARABLE:
         return observations, 1.0
-    unit = 2.0 ** math.ceil(math.log2(largest) - math.log2(MAX_SQUARABLE))  # of two: no digit changes
+    # a power of two, so that the division is exact
+    unit = 2.0 ** math.ceil(math.log2(largest) - math.log2(MAX_SQUARABLE))
     return [replace(run, value=None if run.value is None else run.value / unit) for run in observations], unit
 
 
 def restore_unit(part: Part, unit: float) -> Part:
-    """The same answer, interval or other part, with its numbers times `unit`."""
+    """Return an answer, interval or other part with its numbers multiplied by `unit`."""
     if unit == 1.0:
         return part
     if isinstance(part, tuple):

@@ -1,7 +1,10 @@
-"""Runs become set-ups (a config without its seed) over parameters with levels: the table that the analysis works on.
+"""Group runs into configurations and find the parameters that vary: the table behind every analysis.
 
-A parameter that only moves together with others (`[[zip]]`, `[[set]]`) cannot be told apart from them and is not
-judged on its own; one that exists, or takes more than one value, under some values of another alone is a *child* of it.
+A *setup* is a configuration without its seed. A parameter that varies only together with others (`[[zip]]`, `[[set]]`)
+is a *follower*: its effect cannot be separated from theirs, so it is not analysed on its own. A parameter that exists,
+or varies, under some values of another parameter only is a *child* of that parameter.
+
+Shapes: C configurations, V values (one per configuration and seed).
 """
 
 from __future__ import annotations
@@ -22,29 +25,32 @@ Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 MAX_UNBINNED_LEVELS = 6
-"""Outside of a full grid, a number with more levels than this is judged in bins, if each is seen in few set-ups (or
-there are more than 20)."""
+"""Largest number of levels of a numeric parameter that is never binned.
+
+Outside a full grid, a parameter with more levels is binned if levels rarely repeat or there are more than 20.
+"""
 BIN_COUNT = 5
 ROUNDING_TOLERANCE = 1e-13
-"""Of a sum, as a share of the sizes of its terms."""
+"""Rounding error of a sum, relative to the sum of absolute terms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one run says: its config, and the value it reached."""
+    """Config and result of one run."""
 
     config: Mapping[str, Any]
-    """Flat; a key `seed` in it is not part of the set-up."""
+    """Flat config; its key `seed` is ignored."""
     seed: int | None
     value: float | None
-    """None where there is none, as for a run that diverged, failed or did not measure it."""
+    """Value of the metric; None if the run diverged, failed or did not measure it."""
     seconds: float | None = None
+    """Training time, or another cost of the run."""
     diverged: bool = False
-    """A run whose value is not finite counts as diverged too."""
+    """True if the run ended as diverged; see also `has_diverged`."""
 
     @property
     def has_diverged(self) -> bool:
-        """It diverged, or ended in a value that is not finite."""
+        """True if the run diverged or its value is not finite."""
         return self.diverged or (self.value is not None and not math.isfinite(self.value))
 
 
@@ -55,19 +61,20 @@ def observe(
     *,
     at: Literal["best", "last"] = "best",
 ) -> list[Observation]:
-    """Observations of the runs that have ended; those still to come or under way are left out.
+    """Return one observation per ended run; queued and running runs are left out.
 
-    A run that failed, was stopped or is lost stands for a missing value: what it had reached says little.
+    `goal` defaults to `default_goal(metric)`. `at` selects the best or the last value. Runs that failed, stopped or
+    were lost have a missing value, because their last value is not comparable.
     """
-    wanted = goal or default_goal(metric)
-    return [_make_observation(run, metric, wanted, at) for run in runs if run.status not in ("queued", "running")]
+    goal = goal or default_goal(metric)
+    return [_make_observation(run, metric, goal, at) for run in runs if run.status not in ("queued", "running")]
 
 
 def _make_observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best", "last"]) -> Observation:
     summary = run.summary.get(metric)
     value = None
     if run.status == "finished" and summary is not None:
-        # a script that went on after its metric was lost has blown up, however good it had been
+        # a metric that ends non-finite counts as diverged, however good its best value was
         value = summary.best(goal)[0] if at == "best" and math.isfinite(summary.last) else summary.last
     compute = run.summary.get("time/compute_s")
     seed = run.config.get("seed")
@@ -82,109 +89,115 @@ def _make_observation(run: RunRecord, metric: str, goal: Goal, at: Literal["best
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The runs of one config with different seeds."""
+    """A configuration without its seed, and the results of its runs."""
 
     config: Mapping[str, Any]
-    """Without its seed."""
+    """Configuration without its seed."""
     values: tuple[float, ...]
-    """Finite values, one a seed."""
+    """Finite values, one per seed."""
     seeds: tuple[int | None, ...]
-    """Of the values; None where the seed is not known."""
+    """Seed of each value; None if unknown."""
     runs: int
-    """All runs, those without a value too."""
+    """Number of runs, with and without a value."""
     diverged: int
+    """Number of diverged runs."""
     seconds: float | None
-    """Mean over the runs that say it."""
+    """Mean training time in seconds over the runs that recorded it."""
 
     @property
     def missing(self) -> int:
-        """Runs that did not diverge and have no value all the same."""
+        """Number of runs without a value that did not diverge."""
         return max(0, self.runs - self.diverged - len(self.values))
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter that takes more than one value, and the level of each set-up."""
+    """A parameter with more than one value, and its level in each configuration."""
 
     name: str
     levels: tuple[Any, ...]
-    """Values in ascending order, numbers before words; the median of a bin; None where a config lacks the key."""
+    """Values in ascending order, numbers before strings; medians of bins; None for configs without the key."""
     codes: Ints
-    """(set-ups,): index into `levels`."""
+    """Index into `levels` per configuration, shape (C,)."""
     numeric: bool
-    """All values are numbers, so that their order means something."""
+    """True if all values are numbers."""
     spans: tuple[tuple[float, float], ...] | None = None
-    """Smallest and largest value of each bin, where the parameter is judged in bins."""
+    """Smallest and largest value of each bin; None if the parameter is not binned."""
     follows: str | None = None
-    """The parameter that this one only moves together with."""
+    """Parameter with which this one varies together; None if it varies independently."""
     parent: str | None = None
-    """The parameter under some of whose values alone this one exists."""
+    """Parameter on which this one is conditional; None if it exists everywhere."""
 
     def present(self) -> NDArray[np.bool_]:
-        """(set-ups,): where the config has the key."""
+        """Return a mask (C,) of the configurations that have the key."""
         return np.array([level is not None for level in self.levels])[self.codes]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Set-ups by parameters. Values are kept flat, one a run: `value[i]` belongs to set-up `owner[i]`."""
+    """C configurations with their V values, and the parameters that vary between them.
+
+    Values are flat: `value[i]` belongs to configuration `owner[i]` and seed index `seed[i]`.
+    """
 
     setups: tuple[Setup, ...]
     parameters: tuple[Parameter, ...]
 
     @cached_property
     def counts(self) -> Ints:
-        """(set-ups,): values of each."""
+        """Number of values per configuration, shape (C,)."""
         return np.array([len(setup.values) for setup in self.setups], dtype=np.int64)
 
     @cached_property
     def means(self) -> Floats:
-        """(set-ups,): NaN where a set-up has no value."""
+        """Mean per configuration, NaN without values, shape (C,)."""
         return np.array([average(setup.values) if setup.values else math.nan for setup in self.setups])
 
     @cached_property
     def value(self) -> Floats:
+        """All values, by configuration, shape (V,)."""
         return np.array([value for setup in self.setups for value in setup.values], dtype=np.float64)
 
     @cached_property
     def owner(self) -> Ints:
+        """Index of the configuration of each value, shape (V,)."""
         return np.repeat(np.arange(len(self.setups)), self.counts)
 
     @cached_property
     def seed(self) -> Ints:
-        """Index of the seed of each value; a value without a seed has one of its own."""
-        known: dict[object, int] = {}
+        """Index of the seed of each value, shape (V,); unknown seeds get an index each."""
+        index: dict[object, int] = {}
         keys = [key for setup in self.setups for key in setup.seeds]
-        return np.array([known.setdefault(i if k is None else ("seed", k), len(known)) for i, k in enumerate(keys)])
+        return np.array([index.setdefault(i if k is None else ("seed", k), len(index)) for i, k in enumerate(keys)])
 
     @property
     def independent(self) -> tuple[Parameter, ...]:
-        """The parameters that can be told apart."""
+        """Parameters without the followers."""
         return tuple(parameter for parameter in self.parameters if parameter.follows is None)
 
     def parameter(self, name: str) -> Parameter | None:
-        """None where no parameter of that name takes more than one value."""
+        """Return the parameter of this name; None if it does not vary."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
     def with_values(self) -> Table:
-        """The set-ups that have a value; parameters keep their levels."""
-        kept = np.flatnonzero(self.counts > 0)
-        parameters = tuple(replace(parameter, codes=parameter.codes[kept]) for parameter in self.parameters)
-        return Table(tuple(self.setups[i] for i in kept), parameters)
+        """Return the configurations with at least one value; parameters keep all levels."""
+        rows = np.flatnonzero(self.counts > 0)
+        parameters = tuple(replace(parameter, codes=parameter.codes[rows]) for parameter in self.parameters)
+        return Table(tuple(self.setups[i] for i in rows), parameters)
 
 
 def tabulate(observations: Iterable[Observation]) -> Table:
-    """Group runs into set-ups and find the parameters, in the order of the configs' keys."""
+    """Group observations into configurations and find the parameters that vary, in the order of config keys."""
     groups: dict[object, list[Observation]] = {}
     for observation in observations:
         groups.setdefault(freeze(_without_seed(observation.config)), []).append(observation)
     setups = tuple(_make_setup(group) for group in groups.values())
     names = dict.fromkeys(name for setup in setups for name in setup.config)
-    found = [_make_parameter(name, [setup.config.get(name) for setup in setups]) for name in names]
-    varying = _mark_followers([parameter for parameter in found if len(parameter.levels) > 1])
+    parameters = [_make_parameter(name, [setup.config.get(name) for setup in setups]) for name in names]
+    varying = _mark_followers([parameter for parameter in parameters if len(parameter.levels) > 1])
     varying = _mark_parents([_drop_default_level(parameter, varying) for parameter in varying])
     cells = math.prod(len(p.levels) for p in varying if p.follows is None and p.parent is None)
-    if cells > 1.5 * len(setups):  # not a grid: a number rarely has the same value twice
+    if cells > 1.5 * len(setups):  # not a full grid: numeric values rarely repeat
         varying = [_bin_levels(parameter) if _has_many_levels(parameter) else parameter for parameter in varying]
     return Table(setups, tuple(varying))
 
@@ -194,7 +207,7 @@ def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _make_setup(group: Sequence[Observation]) -> Setup:
-    """A run repeated with the same seed says nothing new about the spread: its values count as one, their mean."""
+    """Combine the runs of one configuration; runs with the same seed count as one value, their mean."""
     by_seed: dict[object, list[float]] = {}
     for number, run in enumerate(group):
         if run.value is not None and not run.has_diverged:
@@ -216,7 +229,7 @@ def _count_repeats(group: Sequence[Observation]) -> int:
 
 
 def freeze(value: object) -> object:
-    """A hashable stand-in in which 1 and 1.0 are one value, and neither is True."""
+    """Return a hashable equivalent of a JSON value, in which 1 equals 1.0 but not True."""
     if isinstance(value, bool):
         return ("bool", value)
     if isinstance(value, int | float):
@@ -229,19 +242,19 @@ def freeze(value: object) -> object:
 
 
 def average(values: Sequence[float]) -> float:
-    """The mean of some values; 0 where they cancel but for rounding."""
+    """Return the mean, or 0 if it is below the rounding error of the sum."""
     mean = float(np.mean(values))
     return mean if abs(mean) > ROUNDING_TOLERANCE * float(np.mean(np.abs(values))) else 0.0
 
 
 def weighted_sum(weights: Floats, values: Floats) -> Floats:
-    """`weights @ values`; 0 where they cancel but for rounding, which would be shown as a value of its own."""
+    """Return `weights @ values` for weights (N,) or (K, N) and values (N,); 0 below the rounding error of the sum."""
     total = weights @ values
     return np.asarray(np.where(np.abs(total) > ROUNDING_TOLERANCE * (np.abs(weights) @ np.abs(values)), total, 0.0))
 
 
 def is_number(value: object) -> bool:
-    """A finite int or float; a bool is none."""
+    """Return True for a finite int or float that is not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -266,20 +279,20 @@ def _has_many_levels(parameter: Parameter) -> bool:
 
 
 def _bin_levels(parameter: Parameter) -> Parameter:
-    """Bins with about the same number of set-ups each, as random searches need; a missing key is a bin of its own."""
+    """Bin a numeric parameter into `BIN_COUNT` quantile bins; configs without the key form a separate bin."""
     present = parameter.present()
     values = np.array([math.nan if level is None else float(level) for level in parameter.levels])[parameter.codes]
     edges = np.unique(np.quantile(values[present], np.linspace(0, 1, BIN_COUNT + 1)[1:-1]))
     bins = np.where(present, np.searchsorted(edges, values, side="left") + 1, 0)
-    kept, codes = np.unique(bins, return_inverse=True)
-    members = [values[codes == code] for code in range(len(kept))]
-    levels = tuple(float(np.median(group)) if number else None for number, group in zip(kept, members, strict=True))
+    used, codes = np.unique(bins, return_inverse=True)
+    members = [values[codes == code] for code in range(len(used))]
+    levels = tuple(float(np.median(group)) if number else None for number, group in zip(used, members, strict=True))
     spans = tuple((float(group.min()), float(group.max())) for group in members)
     return replace(parameter, levels=levels, codes=codes.astype(np.int64), spans=spans)
 
 
 def _mark_followers(parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Mark each parameter that is a function of the others, keeping the one that reads best as the leader."""
+    """Mark each parameter that is a function of the others; `_leader_priority` decides which one leads."""
     result = list(parameters)
     for follower in sorted(range(len(result)), key=lambda i: (_leader_priority(result[i]), -i)):
         others = [p for i, p in enumerate(result) if i != follower and p.follows is None]
@@ -290,12 +303,12 @@ def _mark_followers(parameters: Sequence[Parameter]) -> list[Parameter]:
 
 
 def _leader_priority(parameter: Parameter) -> tuple[bool, bool]:
-    """Present everywhere and named by words: `optimizer` should lead `momentum`, not the other way round."""
+    """Return a sort key, greater for better leaders: `optimizer` leads `momentum`, not the reverse."""
     return (None not in parameter.levels, not parameter.numeric)
 
 
 def _find_leader(parameter: Parameter, others: Sequence[Parameter]) -> str | None:
-    if None not in parameter.levels:  # what is there everywhere does not follow what is there in part
+    if None not in parameter.levels:  # a parameter that exists everywhere cannot follow a conditional one
         others = [other for other in others if None not in other.levels]
     for other in others:
         replicated = len(other.codes) >= 2 * len(other.levels)
@@ -303,20 +316,22 @@ def _find_leader(parameter: Parameter, others: Sequence[Parameter]) -> str | Non
             return other.name
         if parameter.numeric and other.numeric and _has_same_ranks(parameter, other):
             return other.name
-    if len(others) > 1 and _is_full_factorial(others):  # the parameter adds no set-up: the others decide it
+    if len(others) > 1 and _is_full_factorial(others):  # the other parameters determine this one
         return max(others, key=lambda other: _share_explained(parameter.codes, other.codes)).name
     return None
 
 
-def _is_function_of(codes: Ints, given: Ints) -> bool:
-    pairs = np.unique(np.stack([given, codes]), axis=1)
-    return bool(pairs.shape[1] == len(np.unique(given)))
+def _is_function_of(codes: Ints, leader_codes: Ints) -> bool:
+    pairs = np.unique(np.stack([leader_codes, codes]), axis=1)
+    return bool(pairs.shape[1] == len(np.unique(leader_codes)))
 
 
-def _has_same_ranks(one: Parameter, other: Parameter) -> bool:
-    if len(one.levels) != len(other.levels) or len(one.codes) < 3:
+def _has_same_ranks(first: Parameter, second: Parameter) -> bool:
+    """Return True if the levels of two parameters rise together, or one rises as the other falls."""
+    if len(first.levels) != len(second.levels) or len(first.codes) < 3:
         return False
-    return bool((one.codes == other.codes).all() or (one.codes == len(one.levels) - 1 - other.codes).all())
+    reverse = len(first.levels) - 1 - second.codes
+    return bool((first.codes == second.codes).all() or (first.codes == reverse).all())
 
 
 def _is_full_factorial(parameters: Sequence[Parameter]) -> bool:
@@ -325,15 +340,17 @@ def _is_full_factorial(parameters: Sequence[Parameter]) -> bool:
     return bool(cells == codes.shape[1] == np.unique(codes, axis=1).shape[1])
 
 
-def _share_explained(codes: Ints, given: Ints) -> float:
-    """Share of the set-ups whose code is the commonest under their value of `given`."""
-    return float(sum(np.bincount(codes[given == value]).max() for value in np.unique(given)) / len(codes))
+def _share_explained(codes: Ints, leader_codes: Ints) -> float:
+    """Return the share of configurations whose code is the most common one for their leader's code."""
+    most_common = sum(np.bincount(codes[leader_codes == value]).max() for value in np.unique(leader_codes))
+    return float(most_common / len(codes))
 
 
 def _drop_default_level(parameter: Parameter, parameters: Sequence[Parameter]) -> Parameter:
-    """The parameter without the value at which it is held outside some words of another, as momentum is outside of SGD.
+    """Drop the default at which a parameter is fixed under some values of another, as momentum without SGD.
 
-    One set-up of a word may have its value by chance; two that differ in something else show that it was held there.
+    The parameter counts as fixed under a value only if at least two configurations have this value; a single one may
+    have the default by chance.
     """
     if None in parameter.levels or parameter.follows or not (parameter.numeric or _is_switch(parameter)):
         return parameter
@@ -341,13 +358,13 @@ def _drop_default_level(parameter: Parameter, parameters: Sequence[Parameter]) -
         if other is parameter or other.follows or other.numeric or _is_switch(other) or None in other.levels:
             continue
         values = [np.unique(parameter.codes[other.codes == code]) for code in range(len(other.levels))]
-        held = [code for code, found in enumerate(values) if len(found) == 1]
-        alike = len({int(values[code][0]) for code in held}) == 1
-        if alike and len(held) < len(values) and np.bincount(other.codes)[held].min() > 1:
-            outside = np.isin(other.codes, held)
-            kept = np.unique(parameter.codes[~outside])
-            codes = np.where(outside, 0, np.searchsorted(kept, parameter.codes) + 1)
-            levels = (None, *(parameter.levels[code] for code in kept))
+        fixed = [code for code, used in enumerate(values) if len(used) == 1]
+        same_default = len({int(values[code][0]) for code in fixed}) == 1
+        if same_default and len(fixed) < len(values) and np.bincount(other.codes)[fixed].min() > 1:
+            outside = np.isin(other.codes, fixed)
+            varied = np.unique(parameter.codes[~outside])
+            codes = np.where(outside, 0, np.searchsorted(varied, parameter.codes) + 1)
+            levels = (None, *(parameter.levels[code] for code in varied))
             return replace(parameter, levels=levels, codes=codes.astype(np.int64))
     return parameter
 
@@ -357,7 +374,7 @@ def _is_switch(parameter: Parameter) -> bool:
 
 
 def _mark_parents(parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Mark each parameter that exists under some values of another alone, and nowhere under the rest."""
+    """Mark each parameter that exists under some values of another parameter and under none of the rest."""
     result = []
     for parameter in parameters:
         present = parameter.present()

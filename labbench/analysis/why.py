@@ -1,4 +1,4 @@
-"""The analysis behind `labbench why`: from a table of set-ups to an `Answer`."""
+"""Analysis behind `labbench why`: turn a table of configurations into an `Answer`."""
 
 from __future__ import annotations
 
@@ -42,53 +42,57 @@ from labbench.analysis.table import Ints, Observation, Parameter, Setup, Table, 
 from labbench.records import Goal
 
 MIN_IQM_VALUES = 8
-"""Values from which the interquartile mean says more than the mean of so few middle ones would."""
+"""Smallest number of values for which the interquartile mean is reported."""
 
 
 MIN_INTERACTION_SHARE = 0.02
-"""Share of the variance below which an interaction is not worth a sentence."""
+"""Share of the variance below which an interaction is not reported."""
 
 
 MAX_RANKED_SETUPS = 10
-"""Set-ups that are shown by name."""
+"""Number of configurations in the ranking."""
 
 
 MAX_CHEAPER_TIME_RATIO = 0.8
+"""Largest training time of a cheaper rival, relative to the best configuration."""
 
 
 MIN_SAVED_SECONDS = 1.0
-"""Time saved on a run that is worth a sentence."""
+"""Smallest time saved per run, in seconds, for which a cheaper rival is reported."""
 
 
 @dataclass(frozen=True)
 class _AnswerContext:
-    """What every part of the answer starts from."""
+    """Inputs that all parts of an answer share. Shapes: C configurations of `table`."""
 
     everything: Table
-    """All set-ups; `table` has those with a result."""
+    """All configurations."""
     table: Table
+    """Configurations with a result."""
     noise: Noise | None
     goal: Goal
     order: Ints
-    """Indices into `table`, best first."""
+    """Indices into `table`, best first, shape (C,)."""
     limits: tuple[float, float]
+    """Smallest and largest possible value of the metric."""
 
     @property
     def best(self) -> int:
+        """Index of the best configuration in `table`."""
         return int(self.order[0])
 
     def clip(self, interval: Interval) -> Interval:
-        """End an interval where the metric ends."""
+        """Return the interval clipped to the range of the metric."""
         if interval.low is None or interval.high is None:
             return interval
         return Interval(interval.mean, max(interval.low, self.limits[0]), min(interval.high, self.limits[1]))
 
     def oriented_mean(self, index: int) -> float:
-        """The mean of a set-up, greater is better."""
+        """Return the mean of a configuration, negated if the goal is min, so that greater is better."""
         return float(self.table.means[index]) * (1.0 if self.goal == "max" else -1.0)
 
     def estimate(self, index: int, interval: Interval | None = None) -> Estimate:
-        """One set-up in numbers, with its plain interval if no other is given."""
+        """Return the results of one configuration; `interval` defaults to the unadjusted one."""
         setup = self.table.setups[index]
         return Estimate(
             config=setup.config,
@@ -110,9 +114,10 @@ class _AnswerContext:
 
 
 def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: str = "diverged") -> Answer:
-    """The answer to "which set-up is best, and why?"; runs without results are part of it, never an error.
+    """Find the best configuration, how certain that is, and the effect of each parameter.
 
-    `lost` names in the sentences what became of the runs that count as diverged ("never got there", for costs).
+    Runs without results are counted in the answer and never raise. `lost` is the verb phrase for runs that count as
+    diverged in sentences, such as "never got there" for costs.
     """
     runs, unit = rescale_observations(list(observations))
     return restore_unit(_make_answer(tabulate(runs), metric, goal, lost), unit)
@@ -125,13 +130,13 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str) -> Answe
             metric, goal, "no results", _count_runs(everything), divergences=_find_divergences(everything), lost=lost
         )
     noise, order = learn_noise(table), rank_setups(table, goal)
-    case = _AnswerContext(everything, table, noise, goal, order, _metric_bounds(metric, table))
-    rivals = np.flatnonzero(contenders(table, noise, case.best, goal) & ~_unsafe_mask(case))
-    difference = compare(table, noise, case.best, int(order[1]), goal) if len(order) > 1 else None
-    found = importance(table, noise)
-    best = case.estimate(case.best, winner_interval(table, noise, case.best, goal))
-    ranking = (best, *(case.estimate(int(index)) for index in order[1:MAX_RANKED_SETUPS]))
-    parameters, interactions = _parameter_answers(case, found, difference), _find_interactions(case, found)
+    context = _AnswerContext(everything, table, noise, goal, order, _metric_bounds(metric, table))
+    rivals = np.flatnonzero(contenders(table, noise, context.best, goal) & ~_unsafe_mask(context))
+    difference = compare(table, noise, context.best, int(order[1]), goal) if len(order) > 1 else None
+    shares = importance(table, noise)
+    best = context.estimate(context.best, winner_interval(table, noise, context.best, goal))
+    ranking = (best, *(context.estimate(int(index)) for index in order[1:MAX_RANKED_SETUPS]))
+    parameters, interactions = _parameter_answers(context, shares, difference), _find_interactions(context, shares)
     return Answer(
         metric=metric,
         goal=goal,
@@ -142,8 +147,8 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str) -> Answe
         difference=difference,
         rivals=len(rivals) - 1 if noise else 0,
         held_out=held_out_score(table, goal),
-        cheaper=_find_cheaper(case, rivals, best.interval),
-        unsafe=_find_unsafe(case),
+        cheaper=_find_cheaper(context, rivals, best.interval),
+        unsafe=_find_unsafe(context),
         parameters=parameters,
         interactions=interactions,
         ranking=ranking,
@@ -151,7 +156,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str) -> Answe
         rate_ranges=find_rate_ranges(everything, goal),
         widenings=find_widenings(everything, noise, goal),
         divergences=_find_divergences(everything),
-        shares=_variance_shares(found),
+        shares=_variance_shares(shares),
         lost=lost,
     )
 
@@ -170,7 +175,7 @@ def _count_runs(everything: Table) -> Counts:
 
 
 def _metric_bounds(metric: str, table: Table) -> tuple[float, float]:
-    """What the metric cannot leave, as far as its name and its values tell; intervals end there."""
+    """Return the smallest and largest possible value of a metric, guessed from its name and values."""
     words = set(metric.lower().replace("/", "_").replace("-", "_").split("_"))
     low, high = float(table.value.min()), float(table.value.max())
     if "accuracy" in words and low >= 0.0 and high <= 1.0:
@@ -186,73 +191,74 @@ def _verdict(difference: Difference | None) -> Verdict:
     return "clear" if difference.clear else "too close to call"
 
 
-def _find_cheaper(case: _AnswerContext, rivals: Ints, best: Interval) -> Estimate | None:
-    """The rival that trains fastest, where it is clearly faster than the best.
+def _find_cheaper(context: _AnswerContext, rivals: Ints, best: Interval) -> Estimate | None:
+    """Return the rival that trains fastest, if it is clearly faster than the best configuration.
 
-    Its mean is within the interval of the best: what spreads so widely that nothing tells it from the best is no
-    advice.
+    Its mean must lie within the interval of the best, which excludes rivals that are not clearly worse only because
+    their own noise is large.
     """
-    reference = case.table.setups[case.best].seconds
-    if case.noise is None or reference is None or best.low is None or best.high is None:
+    reference = context.table.setups[context.best].seconds
+    if context.noise is None or reference is None or best.low is None or best.high is None:
         return None
-    near = [i for i in rivals.tolist() if best.low <= case.table.means[i] <= best.high]
-    timed = [(case.table.setups[i].seconds or math.inf, i) for i in near if not case.table.setups[i].diverged]
+    near = [i for i in rivals.tolist() if best.low <= context.table.means[i] <= best.high]
+    timed = [(context.table.setups[i].seconds or math.inf, i) for i in near if not context.table.setups[i].diverged]
     if not timed:
         return None
     if min(timed)[0] > min(MAX_CHEAPER_TIME_RATIO * reference, reference - MIN_SAVED_SECONDS):
         return None
-    return case.estimate(min(timed)[1])
+    return context.estimate(min(timed)[1])
 
 
-def _unsafe_mask(case: _AnswerContext) -> NDArray[np.bool_]:
-    """(set-ups,): those of which runs diverged, unless it happened to the best too."""
-    lost = np.array([setup.diverged > 0 for setup in case.table.setups])
-    return lost if not lost[case.best] else np.zeros(len(lost), dtype=np.bool_)
+def _unsafe_mask(context: _AnswerContext) -> NDArray[np.bool_]:
+    """Return a mask (C,) of configurations with diverged runs; all False if the best has some too."""
+    unsafe = np.array([setup.diverged > 0 for setup in context.table.setups])
+    return unsafe if not unsafe[context.best] else np.zeros(len(unsafe), dtype=np.bool_)
 
 
-def _find_unsafe(case: _AnswerContext) -> Estimate | None:
-    """The best mean among set-ups of which runs diverged, where it beats the best safe one."""
-    top = max(range(len(case.table.setups)), key=case.oriented_mean)
-    passed_over = top != case.best and case.table.setups[top].diverged > 0
-    return case.estimate(top) if passed_over else None
+def _find_unsafe(context: _AnswerContext) -> Estimate | None:
+    """Return the configuration with the best mean if it was not selected because some of its runs diverged."""
+    top = max(range(len(context.table.setups)), key=context.oriented_mean)
+    is_unsafe = top != context.best and context.table.setups[top].diverged > 0
+    return context.estimate(top) if is_unsafe else None
 
 
 def _find_divergences(everything: Table) -> tuple[Divergence, ...]:
-    """The values under which runs diverged, of the parameter whose values differ most in it."""
+    """Return the diverged runs by value of the parameter whose values differ most in their share."""
     diverged = np.array([setup.diverged for setup in everything.setups])
     runs = np.array([setup.runs for setup in everything.setups])
     if not diverged.any():
         return ()
-    told: list[tuple[float, list[Divergence]]] = []
+    candidates: list[tuple[float, list[Divergence]]] = []
     for p in everything.independent:
         size = len(p.levels)
         by_value = np.bincount(p.codes, diverged, size), np.bincount(p.codes, runs, size)
         shares = by_value[0] / by_value[1]
         cases = zip(p.levels, by_value[0].tolist(), by_value[1].tolist(), strict=True)
-        told.append((float(shares.var()), [Divergence(p.name, v, int(d), int(n)) for v, d, n in cases if d]))
-    most = max(told, key=lambda case: case[0], default=(0.0, []))
-    return tuple(sorted(most[1], key=lambda case: -case.diverged / case.runs)) if most[0] > 0 else ()
+        candidates.append((float(shares.var()), [Divergence(p.name, v, int(d), int(n)) for v, d, n in cases if d]))
+    variance, divergences = max(candidates, key=lambda candidate: candidate[0], default=(0.0, []))
+    return tuple(sorted(divergences, key=lambda value: -value.diverged / value.runs)) if variance > 0 else ()
 
 
 def _parameter_answers(
-    case: _AnswerContext, found: Importance | None, difference: Difference | None
+    context: _AnswerContext, shares: Importance | None, difference: Difference | None
 ) -> tuple[ParameterAnswer, ...]:
-    everything = case.everything
+    everything = context.everything
     marginals = [
-        _clip_effects(case, marginal_effects(everything, p, case.noise, case.goal)) for p in everything.independent
+        _clip_effects(context, marginal_effects(everything, p, context.noise, context.goal))
+        for p in everything.independent
     ]
     evidence = _evidence_levels([m.p_value for m in marginals])
     if len(marginals) == 1 and difference is not None and difference.clear:
-        evidence = ["clear"]  # its values are the set-ups, of which the verdict has told two apart
+        evidence = ["clear"]  # the values are the configurations, and the verdict is that two of them differ
     answers = [
         ParameterAnswer(
             name=p.name,
             numeric=p.numeric,
-            importance=found.main_effects.get(p.name) if found else None,
+            importance=shares.main_effects.get(p.name) if shares else None,
             marginal=effects,
             evidence=strength,
             followers=tuple(other.name for other in everything.parameters if other.follows == p.name),
-            close_alternative=None if p.numeric else _find_close_alternative(case, p, effects),
+            close_alternative=None if p.numeric else _find_close_alternative(context, p, effects),
             parent=p.parent,
         )
         for p, effects, strength in zip(everything.independent, marginals, evidence, strict=True)
@@ -260,22 +266,27 @@ def _parameter_answers(
     return tuple(sorted(answers, key=lambda answer: -(answer.importance.mean if answer.importance else 0.0)))
 
 
-def _variance_shares(found: Importance | None) -> VarianceShares | None:
-    if found is None:
+def _variance_shares(shares: Importance | None) -> VarianceShares | None:
+    if shares is None:
         return None
-    together = sum(share.mean for share in found.pairs.values())
     return VarianceShares(
-        found.method, found.seeds, together, found.rest, found.setups, found.left_out, found.wants_forest
+        method=shares.method,
+        seeds=shares.seeds,
+        interactions=sum(share.mean for share in shares.pairs.values()),
+        rest=shares.rest,
+        setups=shares.setups,
+        left_out=shares.left_out,
+        wants_forest=shares.wants_forest,
     )
 
 
-def _clip_effects(case: _AnswerContext, found: MarginalEffects) -> MarginalEffects:
-    effects = tuple(replace(effect, interval=case.clip(effect.interval)) for effect in found.effects)
-    return replace(found, effects=effects)
+def _clip_effects(context: _AnswerContext, marginal: MarginalEffects) -> MarginalEffects:
+    effects = tuple(replace(effect, interval=context.clip(effect.interval)) for effect in marginal.effects)
+    return replace(marginal, effects=effects)
 
 
 def _evidence_levels(p_values: Sequence[float | None]) -> list[Literal["clear", "weak", "none"]]:
-    """Holm's step-down test at 5 % for all parameters together; `weak` is 5 % for the one alone."""
+    """Return `clear` by Holm's step-down test (1979) at 5 % for all parameters, `weak` by an unadjusted test at 5 %."""
     result: list[Literal["clear", "weak", "none"]] = ["none" if p is None or p > 0.05 else "weak" for p in p_values]
     ranked = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     for rank, (p, i) in enumerate(ranked):
@@ -286,57 +297,60 @@ def _evidence_levels(p_values: Sequence[float | None]) -> list[Literal["clear", 
 
 
 def _find_close_alternative(
-    case: _AnswerContext, parameter: Parameter, effects: MarginalEffects
+    context: _AnswerContext, parameter: Parameter, effects: MarginalEffects
 ) -> CloseAlternative | None:
-    """Where the value that is second on average comes within half of its average distance when the rest suits it."""
+    """Return the second-best value if tuning the other parameters closes half of its distance to the best."""
     contrast = effects.contrast
-    best = case.table.setups[case.best]
+    best = context.table.setups[context.best]
 
     def has(setup: Setup, value: object) -> bool:
         return freeze(setup.config.get(parameter.name)) == freeze(value)
 
     if contrast is None or not has(best, contrast.value):
         return None
-    others = [i for i, s in enumerate(case.table.setups) if has(s, contrast.against) and not s.diverged]
-    nearest = max(others, key=case.oriented_mean, default=None)
-    if nearest is None or case.oriented_mean(case.best) - case.oriented_mean(nearest) > 0.5 * abs(
+    others = [i for i, s in enumerate(context.table.setups) if has(s, contrast.against) and not s.diverged]
+    nearest = max(others, key=context.oriented_mean, default=None)
+    if nearest is None or context.oriented_mean(context.best) - context.oriented_mean(nearest) > 0.5 * abs(
         contrast.interval.mean
     ):
         return None
-    config = case.table.setups[nearest].config
-    names = [p.name for p in case.table.independent if p.name != parameter.name]
+    config = context.table.setups[nearest].config
+    names = [p.name for p in context.table.independent if p.name != parameter.name]
     differing = {n: config.get(n) for n in names if freeze(config.get(n)) != freeze(best.config.get(n))}
     return CloseAlternative(
-        contrast.against, differing, max(0.0, case.oriented_mean(case.best) - case.oriented_mean(nearest))
+        contrast.against, differing, max(0.0, context.oriented_mean(context.best) - context.oriented_mean(nearest))
     )
 
 
-def _find_interactions(case: _AnswerContext, found: Importance | None) -> tuple[Interaction, ...]:
-    """The pairs whose interaction is certain, and moves the best value."""
-    told = []
-    by_name = {p.name: p for p in case.everything.independent}
-    for names, share in sorted(found.pairs.items() if found else (), key=lambda item: -item[1].mean):
+def _find_interactions(context: _AnswerContext, shares: Importance | None) -> tuple[Interaction, ...]:
+    """Return the pairs whose interaction is significant and changes the best value."""
+    interactions = []
+    by_name = {p.name: p for p in context.everything.independent}
+    for names, share in sorted(shares.pairs.items() if shares else (), key=lambda item: -item[1].mean):
         if share.low is None or share.low <= 0.0 or share.mean < MIN_INTERACTION_SHARE:
             continue
         first, second = by_name[names[0]], by_name[names[1]]
         if (first.numeric, len(first.levels)) > (second.numeric, len(second.levels)):
-            first, second = second, first  # "the best lr by optimizer" says more than the other way round
-        best = _best_values_by(case, first, second)
+            first, second = second, first  # "the best lr by optimizer" is more useful than the reverse
+        best = _best_values_by(context, first, second)
         if len({freeze(value) for _, value in best}) > 1:
-            told.append(Interaction((first.name, second.name), share, best))
-    return tuple(told)
+            interactions.append(Interaction((first.name, second.name), share, best))
+    return tuple(interactions)
 
 
-def _best_values_by(case: _AnswerContext, first: Parameter, second: Parameter) -> tuple[tuple[object, object], ...]:
-    """(value of the first, best value of the second); one with which runs diverged only where all did."""
-    table = two_way_table(case.everything, first, second, case.noise)
+def _best_values_by(context: _AnswerContext, first: Parameter, second: Parameter) -> tuple[tuple[object, object], ...]:
+    """Return pairs (value of the first, best value of the second).
+
+    Values of the second with diverged runs are used only if all values have some.
+    """
+    table = two_way_table(context.everything, first, second, context.noise)
     best = []
     for value, cells in zip(table.rows, table.cells, strict=True):
         measured = [(cell, column) for cell, column in zip(cells, table.columns, strict=True) if cell.n]
-        steady = [pair for pair in measured if not pair[0].diverged] or measured
-        if steady:
-            sign = 1.0 if case.goal == "max" else -1.0
-            best.append((value, max(steady, key=lambda pair: sign * pair[0].interval.mean)[1]))
+        candidates = [pair for pair in measured if not pair[0].diverged] or measured
+        if candidates:
+            sign = 1.0 if context.goal == "max" else -1.0
+            best.append((value, max(candidates, key=lambda pair: sign * pair[0].interval.mean)[1]))
     return tuple(best)
 
 
@@ -344,13 +358,16 @@ MAX_HEAT_MAPS = 2
 
 
 MAX_HEAT_MAP_LEVELS = 12
-"""Columns that a screen has room for."""
+"""Largest number of columns that fits on a screen."""
 
 
 def make_heat_maps(
     everything: Table, noise: Noise | None, parameters: Sequence[ParameterAnswer], interactions: Sequence[Interaction]
 ) -> tuple[HeatMap, ...]:
-    """Two-way tables of `everything`; `parameters` have the most important first, `interactions` the strongest."""
+    """Return two-way tables of the strongest interactions, then of the two most important parameters.
+
+    `parameters` and `interactions` are sorted, most important first.
+    """
     by_name = {p.name: p for p in everything.independent if p.parent is None and len(p.levels) <= MAX_HEAT_MAP_LEVELS}
     pairs = [interaction.names for interaction in interactions]
     pairs += combinations([parameter.name for parameter in parameters if parameter.name in by_name][:2], 2)
@@ -364,5 +381,5 @@ def make_heat_maps(
 
 
 def _column_order(parameter: Parameter) -> tuple[bool, int]:
-    """Words down, and numbers, of which there are more, across."""
+    """Return a sort key: strings go to the rows, numbers, which often have more levels, to the columns."""
     return (parameter.numeric, len(parameter.levels))

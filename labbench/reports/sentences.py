@@ -377,7 +377,7 @@ def cost_sentences(answer: Answer, spent: Efficiency | None) -> list[str]:
     if spent is None or answer.best is None:
         return []
     target = f"{clean(answer.metric)} {format_setting(float(f'{spent.target:.4g}'))}"
-    if not spent.asked:
+    if not spent.target_given:
         target += " (5 % short of the best)"
     if not spent.setups:
         return [f"no set-up gets to {target}"]

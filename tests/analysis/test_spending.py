@@ -42,7 +42,7 @@ def test_the_quickest_come_first_with_what_they_cost():
         {"steps": 20, "samples": 1280, "seconds": 0.2},
         {"steps": 100, "samples": 6400, "seconds": 1.0},
     ]
-    assert (spent.never, spent.total, spent.asked) == (1, 3, True)
+    assert (spent.never, spent.total, spent.target_given) == (1, 3, True)
     assert spent.setups[0].area.mean > spent.setups[1].area.mean
     json.dumps(spent.as_document(), allow_nan=False)
 
