@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from labbench.records import Config, Status, Stop
 from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list
@@ -54,14 +55,12 @@ def read_other_code(connection: sqlite3.Connection, experiment: str, code_versio
         ORDER BY runs.id
     """
     rows = connection.execute(query, (experiment, code_version)).fetchall()
-    return [run for row in rows if (run := _coded_run(*row)) is not None]
+    return [run for row in rows if (run := _coded_run(row)) is not None]
 
 
-def _coded_run(
-    run_id: int, identity: str, task: str, config: str, stop: str | None, status: Status, begun: int,
-    version: str | None, files: str | None, seconds: float | None,
-) -> CodedRun | None:  # fmt: skip
+def _coded_run(row: tuple[Any, ...]) -> CodedRun | None:
     """The run of a row; None where somebody else has written what labbench does not."""
+    run_id, identity, task, config, stop, status, has_begun, version, files, seconds = row
     try:
         rule = None if stop is None else Stop(**json.loads(stop))
         settings = json.loads(config)
@@ -70,7 +69,7 @@ def _coded_run(
         return None
     if not (isinstance(settings, dict) and isinstance(digests, dict)):
         return None
-    return CodedRun(run_id, identity, task, settings, rule, status, bool(begun), version, digests, seconds)
+    return CodedRun(run_id, identity, task, settings, rule, status, bool(has_begun), version, digests, seconds)
 
 
 def record_sorting(connection: sqlite3.Connection, experiment: str, sorting: CodeSorting) -> None:

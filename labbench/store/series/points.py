@@ -59,7 +59,8 @@ def add_points(
     connection.execute(_MERGE, (run_id, metric_id, *_summarize(steps, values)))
     chunks = n // rollup.CHUNK
     if (n + len(steps)) // rollup.CHUNK > chunks:
-        rollup.append_chunks(connection, run_id, metric_id, steps, times, values, chunks=chunks)
+        new = rollup.PointColumns(steps, times, values)
+        rollup.append_chunks(connection, run_id, metric_id, new, chunks=chunks)
 
 
 def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:

@@ -55,6 +55,15 @@ class Bucket(NamedTuple):
     n_nonfinite: int
 
 
+class PointColumns(NamedTuple):
+    """Points of a series, as sequences of one length."""
+
+    steps: Sequence[int]
+    times: Sequence[int]
+    """Milliseconds since the run's start."""
+    values: Sequence[float]
+
+
 _SERIES = "run_id = ? AND metric_id = ?"
 
 _COUNT_CHUNKS = "coalesce(value, 9e999)"  # what is not finite is only counted here: NaN, which is NULL, may be infinite
@@ -64,9 +73,7 @@ def append_chunks(
     connection: sqlite3.Connection,
     run_id: int,
     metric_id: int,
-    steps: Sequence[int],
-    times: Sequence[int],
-    values: Sequence[float],
+    points: PointColumns,
     *,
     chunks: int,
 ) -> None:
@@ -75,6 +82,7 @@ def append_chunks(
     As `extend`, but only what the caller does not hand over is read. The caller holds a transaction.
     """
     start = first_step_after_chunks(connection, run_id, metric_id) if chunks else LEAST_STEP
+    steps, times, values = points
     query = (
         f"SELECT step, time_ms, {_COUNT_CHUNKS} FROM points WHERE {_SERIES} AND step >= ? AND step < ? ORDER BY step"
     )
