@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from labbench.records import NewRun, Points, RunRecord
+from labbench.records import NewRun, Points, RunRecord, Submission
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.schema import DDL, statements
@@ -177,7 +177,7 @@ def fill_database(path: Path, runs: int) -> None:
 def start_runs(writer: Writer, count: int, first: int = 0) -> list[RunRecord]:
     wanted = [NewRun(f"run {number}", {"lr": random.random(), "seed": number}, f"{number:064x}")
               for number in range(first, first + count)]  # fmt: skip
-    queued = writer.queue("scale", wanted, task="digits", metrics={"val/loss": "min"})
+    queued = writer.queue(Submission("scale", "digits", {"val/loss": "min"}), wanted)
     return writer.claim([run.key for run in queued])
 
 

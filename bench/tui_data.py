@@ -36,13 +36,13 @@ def config(run: int) -> dict[str, float]:
 
 def make_labbench(folder: Path, runs: int, metrics: int, points: int) -> None:
     """One database."""
-    from labbench.records import Finished, NewRun, Points, Started
+    from labbench.records import Finished, NewRun, Points, Started, Submission
     from labbench.store.writer import Writer
 
     asked = [NewRun(f"lr={config(run)['lr']:g} s{run % 3}", config(run), str(run)) for run in range(runs)]
     steps = list(range(points))
     with Writer(folder / "runs.db") as writer:
-        queued = writer.queue("bench", asked, task="", metrics={})
+        queued = writer.queue(Submission("bench", ""), asked)
         for number, run in enumerate(writer.claim([run.key for run in queued])):
             writer.write([Started(run.key, run.attempt, "box", 1, "cpu")])
             for metric in range(metrics):

@@ -148,6 +148,22 @@ class Stop:
     min_delta: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Properties that all runs of a grid have in common when they are queued."""
+
+    experiment: str
+    task: str
+    """A built-in task's name, `/absolute/path.py:Class`, or "" for a command."""
+    metrics: Mapping[str, Goal] = field(default_factory=dict)
+    """Goals that the grid declares."""
+    stop: Stop | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Texts from which the runs would be made, by kind: grid, task, diff, code."""
+    code_version: str | None = None
+    """SHA-256 of the code that would compute the runs."""
+
+
 Engine: TypeAlias = Literal["auto", "loop", "stacked", "vmap"]
 
 

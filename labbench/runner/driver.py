@@ -83,9 +83,7 @@ class Driver:
                 task=stack.task,
                 configs=configs,
                 statuses=statuses,
-                git_commit=self.source.git_commit,
-                git_dirty=self.source.git_dirty,
-                versions=self.source.versions,
+                source=self.source,
             )
             runs = [replace(run, config=configs[run.key]) for run in claimed]  # not what the database gives back
             if runs:

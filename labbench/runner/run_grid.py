@@ -24,7 +24,7 @@ from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.params.files import RUN_PREFIX
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.provenance import Provenance, read_provenance
-from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, Status
+from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, Status, Submission
 from labbench.runner.code_changes import CodeChange, sort_by_code
 from labbench.runner.driver import Driver, Interruption
 from labbench.runner.planner import plan_stacks
@@ -202,16 +202,15 @@ def run_grid(
     trust_task(grid.task)
     with Writer(db) as writer:
         writer.sort_by_code(grid.name, replace(change.sorting, code_version=asked.code.version))
-        queued = writer.queue(
+        submission = Submission(
             grid.name,
-            asked.runs,
-            task=grid.task,
+            grid.task,
             metrics=grid.metrics,
             stop=grid.stop,
-            rerun=rerun,
             sources=source_texts(grid, source, asked.code),
             code_version=asked.code.version,
         )
+        queued = writer.queue(submission, asked.runs, rerun=rerun)
         # what is trained is what the grid says, whatever the database says of a run that was there
         runs = [replace(run, config=new.config) for run, new in zip(queued, asked.runs, strict=True)]
         trainable: tuple[Status, ...] = ("queued", "lost", "failed") if retry_failed else ("queued", "lost")

@@ -16,7 +16,7 @@ from labbench.store.connection import path_with_suffix, translate_sqlite_errors
 from labbench.store.liveness import HOST
 from labbench.store.queries.find_run import find_run
 from labbench.store.recording.events import record_events
-from labbench.store.scripts.script_run import PrintedText, ScriptRun, insert_run, write_changes, write_printed
+from labbench.store.scripts.script_run import PrintedText, ScriptRun, insert_script_run, write_changes, write_printed
 from labbench.store.series.points import delete_points
 from labbench.store.writer import Writer
 
@@ -74,13 +74,13 @@ class ScriptWriter(Writer):
     def begin(self, run: ScriptRun) -> ScriptRun:
         """Insert a running run; returns it with its key and name."""
         with self._transaction() as connection:
-            return insert_run(connection, run)
+            return insert_script_run(connection, run)
 
     def begin_unless_there(self, run: ScriptRun) -> None:
         """Insert a run that a new file does not have."""
         with self._transaction() as connection:
             if connection.execute("SELECT 1 FROM runs WHERE key = ?", (run.key,)).fetchone() is None:
-                insert_run(connection, run)
+                insert_script_run(connection, run)
 
     def resume(self, word: str) -> tuple[ScriptRun, int | None]:
         """Take up a script's run that has ended, by key, beginning of a key or name: its next attempt begins.

@@ -17,13 +17,14 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from labbench.files import files_folder, run_folder
-from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Stop
+from labbench.provenance import Provenance
+from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
 from labbench.store.connection import open_for_writing, resolve_path, translate_sqlite_errors
 from labbench.store.liveness import HOST
 from labbench.store.queries.code_versions import CodeSorting, record_sorting
 from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list, read_records, set_config, storable_text
 from labbench.store.recording.events import end_run, record_events
-from labbench.store.recording.queue import ensure_experiment, insert_missing, link_sources
+from labbench.store.recording.queue import add_tags, insert_missing, link_sources
 from labbench.store.scripts.spill import merge_spill_files
 from labbench.store.series.points import delete_points
 
@@ -65,34 +66,18 @@ class Writer:
         with translate_sqlite_errors(self.path, opening=True):
             merge_spill_files(self._connection, self.path)
 
-    def queue(
-        self,
-        experiment: str,
-        runs: Sequence[NewRun],
-        *,
-        task: str,
-        metrics: Mapping[str, Goal],
-        stop: Stop | None = None,
-        sources: Mapping[str, str] | None = None,
-        rerun: bool = False,
-        code_version: str | None = None,
-    ) -> list[RunRecord]:
+    def queue(self, submission: Submission, runs: Sequence[NewRun], *, rerun: bool = False) -> list[RunRecord]:
         """Insert the runs whose identity the experiment does not have yet; `rerun` inserts all of them again.
 
-        Returns all that were asked for, in order, as they stand now. `sources` are the texts by kind (grid, task,
-        diff, code) from which those that have not begun would be made, `code_version` their code's.
+        Returns all that were asked for, in order, as they stand now.
         """
         with self._transaction() as connection:
-            for metric, goal in metrics.items():
+            for metric, goal in submission.metrics.items():
                 _declare_goal(connection, metric, goal)
-            if stop is not None:
+            if (stop := submission.stop) is not None:
                 _declare_goal(connection, stop.metric, stop.goal, unless_declared=True)
-            experiment_id = ensure_experiment(connection, experiment)
-            origin: Literal["grid", "rerun"] = "rerun" if rerun else "grid"
-            ids = insert_missing(
-                connection, experiment_id, runs, origin=origin, task=task, stop=stop, code_version=code_version
-            )
-            link_sources(connection, ids, sources or {})
+            ids = insert_missing(connection, submission, runs, rerun=rerun)
+            link_sources(connection, ids, submission.sources)
             return read_records(connection, ids)
 
     def sort_by_code(self, experiment: str, sorting: CodeSorting) -> None:
@@ -107,15 +92,14 @@ class Writer:
         statuses: Collection[Status] = ("queued", "lost"),
         task: str | None = None,
         configs: Mapping[str, Config] | None = None,
-        git_commit: str | None = None,
-        git_dirty: bool | None = None,
-        versions: Mapping[str, str] | None = None,
+        source: Provenance | None = None,
     ) -> list[RunRecord]:
         """Take those of the runs that are in one of `statuses`: they are running now, driven by this process.
 
         A run that has begun before loses its points behind its boundary and starts its next attempt. Of two
         processes that claim one run, one gets it. `task` and `configs` (by key) are what they will be trained with:
-        where another program has written something else into the database, it is replaced.
+        where another program has written something else into the database, it is replaced. `source` is the code that
+        they will be trained by.
         """
         with self._transaction() as connection:
             query = f"SELECT id, key, boundary FROM runs WHERE key {IN_JSON_LIST} AND {STATUS} {IN_JSON_LIST}"
@@ -135,8 +119,8 @@ class Writer:
                     git_commit = ?, git_dirty = ?, versions = ?
                 WHERE id {IN_JSON_LIST}
                 """,
-                (HOST, os.getpid(), time.time(), git_commit, git_dirty, json.dumps(dict(versions or {})),
-                 as_json_list(ids)),
+                (HOST, os.getpid(), time.time(), source and source.git_commit, source and source.git_dirty,
+                 json.dumps(source.versions if source else {}), as_json_list(ids)),
             )  # fmt: skip
             connection.execute(f"DELETE FROM requests WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
             if task is not None:
@@ -226,9 +210,8 @@ class Writer:
         """Put tags on runs and take others off."""
         with self._transaction() as connection:
             ids = _run_ids(connection, keys)
-            put = [(run_id, storable_text(tag)) for tag in add for run_id in ids]
+            add_tags(connection, ids, add)
             off = [(run_id, storable_text(tag)) for tag in remove for run_id in ids]
-            connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", put)
             connection.executemany("DELETE FROM tags WHERE run_id = ? AND tag = ?", off)
 
     def note(self, key: str, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from labbench.records import Finished, NewRun, Points, Started
+from labbench.records import Finished, NewRun, Points, Started, Submission
 from labbench.store.writer import Writer
 
 Labbench = Callable[..., Result]
@@ -25,7 +25,7 @@ def db(tmp_path: Path) -> Path:
     runs = [NewRun(name, config, f"id{i}") for i, (name, config) in enumerate(zip(names, configs, strict=True))]
     curves = [[0.5, 0.25, 0.125], [0.4, 0.1, 0.2], [0.4, float("inf"), float("nan")]]
     with Writer(path) as writer:
-        keys = [run.key for run in writer.queue("demo", runs, task="digits", metrics={"val/loss": "min"})]
+        keys = [run.key for run in writer.queue(Submission("demo", "digits", {"val/loss": "min"}), runs)]
         writer.claim(keys)
         for key, values in zip(keys, curves, strict=True):
             status = "finished" if values[-1] < 1 else "diverged"
@@ -121,7 +121,7 @@ def test_runs_with_values_near_the_float_limits_are_listed_plotted_and_analysed(
     curves = ([2.0, 1.7e308], [1e308, -1e308, 5e-324], [2.0, 1e100, 1.5e308], [5e-324, 1e-323], [1.7e308, 1.7e308])
     with Writer(tmp_path / "runs.db") as writer:
         runs = [NewRun(f"run {number}", {"lr": number % 2, "seed": number}, str(number)) for number in range(5)]
-        queued = writer.queue("far", runs, task="", metrics={"val/loss": "min"})
+        queued = writer.queue(Submission("far", "", {"val/loss": "min"}), runs)
         for run, curve in zip(writer.claim([run.key for run in queued]), curves, strict=True):
             steps = list(range(len(curve)))
             events = [Started(run.key, run.attempt, "box", 1, "cpu")]
@@ -253,7 +253,7 @@ def test_wrong_input_is_explained_and_changes_nothing(
 def test_an_ambiguous_run_is_refused_with_the_candidates(labbench: Labbench, tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         runs = [NewRun("twin", {"seed": i}, f"id{i}") for i in range(2)]
-        keys = [run.key for run in writer.queue("twins", runs, task="digits", metrics={})]
+        keys = [run.key for run in writer.queue(Submission("twins", "digits"), runs)]
     result = labbench("show", "twin")
     assert result.exit_code == 2
     assert all(key in result.stderr for key in keys)

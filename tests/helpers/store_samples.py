@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labbench.records import NewRun, Points, RunRecord
+from labbench.records import NewRun, Points, RunRecord, Submission
 from labbench.store.writer import Writer
 
 
@@ -16,10 +16,10 @@ def new_run(number: int = 0, *, name: str = "", **config: Any) -> NewRun:
 
 
 def queue(
-    writer: Writer, runs: Sequence[NewRun] | int = 1, experiment: str = "grid", **options: Any
+    writer: Writer, runs: Sequence[NewRun] | int = 1, experiment: str = "grid", rerun: bool = False, **options: Any
 ) -> list[RunRecord]:
     asked = [new_run(number) for number in range(runs)] if isinstance(runs, int) else runs
-    return writer.queue(experiment, asked, **{"task": "digits", "metrics": {}, **options})
+    return writer.queue(Submission(experiment, **{"task": "digits", **options}), asked, rerun=rerun)
 
 
 def start(writer: Writer, runs: Sequence[NewRun] | int = 1, **options: Any) -> list[RunRecord]:

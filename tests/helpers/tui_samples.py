@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from labbench.portraits.file import HISTOGRAM_BINS, Histogram, Mistakes, Plane, Portrait, portrait_path, write_portrait
-from labbench.records import Event, Failed, Finished, NewRun, Points, RunRecord, Started
+from labbench.records import Event, Failed, Finished, NewRun, Points, RunRecord, Started, Submission
 from labbench.store.writer import Writer
 
 EPOCHS = 20
@@ -32,7 +32,7 @@ def grid_of_runs(path: Path) -> list[RunRecord]:
     ]
     with Writer(path) as writer:
         goals = {"val/accuracy": "max", "val/loss": "min"}
-        runs = writer.queue("optimizers", asked, task="digits", metrics=goals)
+        runs = writer.queue(Submission("optimizers", "digits", goals), asked)
         for run in writer.claim([run.key for run in runs[:10]]):
             writer.write(_run_events(run))
     _fix_times(path)
@@ -86,7 +86,7 @@ def many_runs(path: Path, count: int) -> list[RunRecord]:
     """So many queued runs, named `run 0` and on."""
     asked = [NewRun(f"run {number}", {"lr": 0.1, "seed": number}, str(number)) for number in range(count)]
     with Writer(path) as writer:
-        return writer.queue("many", asked, task="digits", metrics={})
+        return writer.queue(Submission("many", "digits"), asked)
 
 
 def portrait() -> Portrait:

@@ -14,9 +14,11 @@ import pytest
 
 from helpers.store_samples import new_run, points, queue, start
 from labbench.errors import InputError, RunNotFound, StoreError
+from labbench.provenance import Provenance
 from labbench.records import Boundary, Failed, Finished, Log, NewRun, Started, Stop
 from labbench.store import liveness
 from labbench.store.reader import Reader
+from labbench.store.recording.queue import insert_run
 from labbench.store.writer import Writer
 
 
@@ -142,7 +144,7 @@ def test_a_claim_takes_each_run_once(writer: Writer, path: Path) -> None:
     keys = [run.key for run in queue(writer, 3)]
     with Writer(path) as other:
         assert [run.key for run in other.claim([keys[1], "nobodys", keys[1]])] == [keys[1]]
-    won = writer.claim(keys, git_commit="abc", git_dirty=True, versions={"torch": "2.13"})
+    won = writer.claim(keys, source=Provenance("abc", True, "", {"torch": "2.13"}))
     assert [run.key for run in won] == [keys[0], keys[2]]
     assert [(run.status, run.attempt, run.pid, run.host) for run in won] == [
         ("running", 1, os.getpid(), liveness.HOST)
@@ -396,3 +398,12 @@ def test_a_renamed_run_keeps_its_key_and_its_identity(writer: Writer, reader: Re
     [found] = reader.runs("name~good")
     assert (found.key, found.identity) == (run.key, run.identity)
     assert [again.key for again in queue(writer, 1)] == [run.key]
+
+
+def test_an_inserted_run_keeps_a_free_key_and_never_takes_anothers(writer: Writer) -> None:
+    [run] = queue(writer)
+    with writer._transaction() as connection:
+        columns = {"experiment_id": 1, "name": "copy", "origin": "rerun", "status": "queued", "created": 1.0}
+        keys = [insert_run(connection, {**columns, "key": key})[1] for key in ("freekey2", run.key, "")]
+    assert keys[0] == "freekey2"
+    assert len({*keys, run.key}) == 4

@@ -13,7 +13,7 @@ from helpers.golden import LARGE, SMALL, compare, press, screen, settle, type_in
 from helpers.store_samples import points
 from helpers.tui_samples import grid_of_runs
 from labbench.charts.ticks import MAX_AXIS_VALUE, MIN_AXIS_EXTENT
-from labbench.records import Finished, NewRun, Points, Started
+from labbench.records import Finished, NewRun, Points, Started, Submission
 from labbench.store.writer import Writer
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.charts.widget import Chart
@@ -33,7 +33,7 @@ def long_run(tmp_path: Path) -> Path:
     path, steps = tmp_path / "runs.db", list(range(100_000))
     values = np.sin(np.arange(100_000) / 15_000) + np.random.default_rng(0).normal(0, 0.1, 100_000)
     with Writer(path) as writer:
-        [run] = writer.claim([run.key for run in writer.queue("long", [NewRun("long", {}, "1")], task="", metrics={})])
+        [run] = writer.claim([run.key for run in writer.queue(Submission("long", ""), [NewRun("long", {}, "1")])])
         writer.write([Started(run.key, run.attempt, "box", 1, "cpu")])
         writer.write([Points(run.key, run.attempt, "loss", steps, steps, values.tolist())])
         writer.write([Finished(run.key, run.attempt, "finished", "all epochs")])
@@ -215,7 +215,7 @@ def test_zooming_in_on_a_long_run_reads_its_points_and_keeps_the_smoothing(long_
 def test_follow_stays_at_the_newest_steps(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with Writer(path) as writer:
-        [run] = writer.claim([run.key for run in writer.queue("live", [NewRun("a", {}, "1")], task="", metrics={})])
+        [run] = writer.claim([run.key for run in writer.queue(Submission("live", ""), [NewRun("a", {}, "1")])])
         import os
 
         writer.write([Started(run.key, run.attempt, "box", os.getpid(), "cpu")])

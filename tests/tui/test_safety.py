@@ -20,7 +20,7 @@ from textual.pilot import Pilot
 
 from helpers.golden import SMALL, press, screen, use
 from helpers.store_samples import points
-from labbench.records import Failed, Finished, NewRun, Started
+from labbench.records import Failed, Finished, NewRun, Started, Submission
 from labbench.store.writer import Writer
 
 HOSTILE = (
@@ -43,7 +43,7 @@ def database(tmp_path: Path) -> Path:
     bad = "\x1b]0;owned\x07[/x]"
     with Writer(path) as writer:
         asked = [NewRun(name, {f"key{bad}": f"{number}{bad}"}, str(number)) for number, name in enumerate(HOSTILE)]
-        runs = writer.queue(f"experiment{bad}", asked, task="digits", metrics={})
+        runs = writer.queue(Submission(f"experiment{bad}", "digits"), asked)
         for run in writer.claim([run.key for run in runs]):
             events = [Started(run.key, run.attempt, bad, os.getpid(), bad), points(run, f"loss{bad}", [2.0, 1.0])]
             ended = Finished(run.key, run.attempt, "finished", bad) if run.id % 2 else Failed(run.key, 1, "user", bad)

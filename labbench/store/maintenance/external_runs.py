@@ -7,14 +7,14 @@ import math
 import re
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from labbench.records import Config
 from labbench.store.queries.run_rows import config_json, storable_text
 from labbench.store.recording.events import ensure_metric
-from labbench.store.recording.queue import ensure_experiment, new_key
+from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
 from labbench.store.series.points import add_points
 
 _KEY = re.compile("[a-z][a-z0-9]{7}")
@@ -65,7 +65,22 @@ class Import:
             return None
         self.n_new += 1
         is_key = holder is None and _KEY.fullmatch(run.hint)
-        return self._insert(run, run.hint if is_key else new_key(self._connection), experiment_id, identity)
+        columns = {
+            "key": run.hint if is_key else None,
+            "experiment_id": experiment_id,
+            "name": run.name,
+            "origin": "import",
+            "identity": identity,
+            "config": config_json(run.config),
+            "status": run.status,
+            "created": time.time(),
+            "started": run.started,
+            "finished": run.finished,
+            "note": run.note or None,
+        }
+        run_id, _ = insert_run(self._connection, columns)
+        add_tags(self._connection, [run_id], run.tags)
+        return run_id
 
     def add(
         self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
@@ -85,25 +100,3 @@ class Import:
         ]
         if new:
             add_points(self._connection, run_id, metric_id, *zip(*new, strict=True))
-
-    def _insert(self, run: ImportedRun, key: str, experiment_id: int, identity: str) -> int:
-        columns: Mapping[str, object] = {
-            "key": key,
-            "experiment_id": experiment_id,
-            "name": storable_text(run.name),
-            "origin": "import",
-            "identity": identity,
-            "config": config_json(run.config),
-            "status": run.status,
-            "created": time.time(),
-            "started": run.started,
-            "finished": run.finished,
-            "note": run.note and storable_text(run.note),
-        }
-        marks = ", ".join(f":{column}" for column in columns)
-        query = f"INSERT INTO runs ({', '.join(columns)}) VALUES ({marks})"
-        run_id = self._connection.execute(query, columns).lastrowid
-        assert run_id is not None  # an INSERT has one
-        tags = [(run_id, storable_text(tag)) for tag in run.tags]
-        self._connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", tags)
-        return run_id

@@ -15,7 +15,7 @@ from labbench.files import write_atomically
 from labbench.records import require_key
 from labbench.store.connection import is_live, open_for_reading, translate_sqlite_errors
 from labbench.store.queries.run_rows import STATUS
-from labbench.store.recording.queue import new_key
+from labbench.store.recording.queue import insert_run
 
 _COPIED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources", "tags")
 _REPLACED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources")
@@ -82,7 +82,7 @@ def merge(connection: sqlite3.Connection) -> MergeResult:
     columns = _common_columns(connection, "runs")
     for their_id, key, ours in _match_runs(connection):
         if ours is None:
-            run_id, new[key] = _insert_run(connection, their_id, key, columns)
+            run_id, new[key] = _copy_run(connection, their_id, columns)
         elif ours.is_behind:
             run_id, newer[key] = ours.id, ours.key
             _update_run(connection, run_id, their_id, columns)
@@ -156,27 +156,20 @@ def _match_runs(connection: sqlite3.Connection) -> list[tuple[int, str, _LocalRu
     return pairs
 
 
-def _insert_run(connection: sqlite3.Connection, their_id: int, key: str, columns: list[str]) -> tuple[int, str]:
-    """A run as it is there; its id and key here."""
-    is_taken = connection.execute("SELECT 1 FROM main.runs WHERE key = ?", (key,)).fetchone()
-    our_key = new_key(connection) if is_taken else key
-    copied = [column for column in columns if column not in ("id", "key", "experiment_id", "origin")]
-    names = ", ".join(copied)
+def _copy_run(connection: sqlite3.Connection, their_id: int, columns: list[str]) -> tuple[int, str]:
+    """Copy a run of the other database; returns its id and key here."""
+    copied = [column for column in columns if column not in ("id", "experiment_id", "origin")]
     # where a run of the same identity is here, this one is the same made again
-    run_id = connection.execute(
-        f"""
-        INSERT INTO main.runs (key, experiment_id, origin, {names})
-        SELECT ?, e.ours, CASE WHEN theirs.origin IN ('grid', 'import') AND EXISTS (
+    query = f"""
+        SELECT e.ours, CASE WHEN theirs.origin IN ('grid', 'import') AND EXISTS (
                 SELECT 1 FROM main.runs AS same WHERE same.experiment_id = e.ours
                     AND same.identity = theirs.identity AND same.origin IN ('grid', 'import')
-            ) THEN 'rerun' ELSE theirs.origin END, {names}
+            ) THEN 'rerun' ELSE theirs.origin END, {", ".join(f"theirs.{column}" for column in copied)}
         FROM other.runs AS theirs JOIN temp.merged_experiments AS e ON e.theirs = theirs.experiment_id
         WHERE theirs.id = ?
-        """,
-        (our_key, their_id),
-    ).lastrowid
-    assert run_id is not None  # an INSERT has one
-    return run_id, our_key
+    """
+    row = connection.execute(query, (their_id,)).fetchone()
+    return insert_run(connection, dict(zip(["experiment_id", "origin", *copied], row, strict=True)))
 
 
 def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, columns: list[str]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TypeAlias
 
-from labbench.records import NewRun, Stop
+from labbench.records import NewRun, Submission
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
+
+SqlValue: TypeAlias = str | int | float | bytes | None
 
 # no 0, 1, i, l, o to misread; a letter first, so that no key reads as a number
 _LETTERS = "abcdefghjkmnpqrstuvwxyz"
@@ -18,34 +20,58 @@ _ALPHABET = _LETTERS + "23456789"
 
 
 def insert_missing(
-    connection: sqlite3.Connection,
-    experiment_id: int,
-    runs: Sequence[NewRun],
-    *,
-    origin: Literal["grid", "rerun"],
-    task: str,
-    stop: Stop | None,
-    code_version: str | None = None,
+    connection: sqlite3.Connection, submission: Submission, runs: Sequence[NewRun], *, rerun: bool
 ) -> list[int]:
-    """The ids of the runs, in order; those whose identity the experiment lacks are inserted, reruns always."""
-    known = {} if origin == "rerun" else _runs_by_identity(connection, experiment_id)
+    """Return the ids of the runs, in order; runs whose identity the experiment lacks are inserted, reruns always."""
+    experiment_id = ensure_experiment(connection, submission.experiment)
+    ids_by_identity = {} if rerun else _runs_by_identity(connection, experiment_id)
+    stop = submission.stop
     columns = {
         "experiment_id": experiment_id,
-        "origin": origin,
-        "task": storable_text(task),
+        "origin": "rerun" if rerun else "grid",
+        "task": submission.task,
         "stop": None if stop is None else config_json(asdict(stop)),
+        "status": "queued",
         "created": time.time(),
-        "code_version": code_version,
+        "code_version": submission.code_version,
     }
     ids = []
     for run in runs:
-        run_id = known.get(run.identity)
+        run_id = ids_by_identity.get(run.identity)
         if run_id is None:
-            run_id = _insert_run(connection, run, columns)
-            if origin != "rerun":
-                known[run.identity] = run_id
+            config = config_json(run.config)
+            run_id, _ = insert_run(
+                connection, {**columns, "name": run.name, "identity": run.identity, "config": config}
+            )
+            if not rerun:
+                ids_by_identity[run.identity] = run_id
         ids.append(run_id)
     return ids
+
+
+def insert_run(connection: sqlite3.Connection, columns: Mapping[str, SqlValue]) -> tuple[int, str]:
+    """Insert a row of the table `runs`; columns that are not given have the schema's defaults.
+
+    The run keeps its `key` if no other run has it, else it gets a new one. The caller holds a transaction.
+
+    Returns:
+        The run's id and key.
+    """
+    key = columns.get("key")
+    if not isinstance(key, str) or not key or _has_run(connection, key):
+        key = new_key(connection)
+    row = {**columns, "key": key}
+    values = [storable_text(value) if isinstance(value, str) else value for value in row.values()]
+    query = f"INSERT INTO main.runs ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+    run_id = connection.execute(query, values).lastrowid
+    assert run_id is not None  # an INSERT has one
+    return run_id, key
+
+
+def add_tags(connection: sqlite3.Connection, ids: Sequence[int], tags: Iterable[str]) -> None:
+    """Tag runs. The caller holds a transaction."""
+    rows = [(run_id, storable_text(tag)) for tag in tags for run_id in ids]
+    connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", rows)
 
 
 def ensure_experiment(connection: sqlite3.Connection, name: str) -> int:
@@ -87,18 +113,6 @@ def _runs_by_identity(connection: sqlite3.Connection, experiment_id: int) -> dic
     return dict(connection.execute(query, (experiment_id,)).fetchall())  # a grid's come last: they win
 
 
-def _insert_run(connection: sqlite3.Connection, run: NewRun, columns: Mapping[str, Any]) -> int:
-    query = """
-        INSERT INTO runs
-            (key, experiment_id, name, origin, identity, task, config, stop, status, created, code_version) VALUES
-            (:key, :experiment_id, :name, :origin, :identity, :task, :config, :stop, 'queued', :created, :code_version)
-    """
-    own = {"key": new_key(connection), "name": storable_text(run.name), "identity": run.identity}
-    run_id = connection.execute(query, {**columns, **own, "config": config_json(run.config)}).lastrowid
-    assert run_id is not None  # an INSERT has one
-    return run_id
-
-
 def new_key(connection: sqlite3.Connection) -> str:
     """A random key that no run has yet."""
     while True:
@@ -108,5 +122,9 @@ def new_key(connection: sqlite3.Connection) -> str:
         for _ in range(7):
             number, digit = divmod(number, len(_ALPHABET))
             key += _ALPHABET[digit]
-        if connection.execute("SELECT 1 FROM runs WHERE key = ?", (key,)).fetchone() is None:
+        if not _has_run(connection, key):
             return key
+
+
+def _has_run(connection: sqlite3.Connection, key: str) -> bool:
+    return connection.execute("SELECT 1 FROM main.runs WHERE key = ?", (key,)).fetchone() is not None

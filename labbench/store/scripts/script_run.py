@@ -18,7 +18,7 @@ from labbench.records import Config, FailureKind, Goal
 from labbench.store.liveness import HOST
 from labbench.store.queries.run_rows import config_json, storable_text
 from labbench.store.recording.events import ensure_metric
-from labbench.store.recording.queue import ensure_experiment, keep_source, new_key
+from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, insert_run, keep_source
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
 
@@ -84,21 +84,25 @@ def new_script_run(name: str, experiment: str, config: Config) -> ScriptRun:
     return ScriptRun("", name, experiment, 1, time.time(), HOST, os.getpid(), config=config)
 
 
-def insert_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
+def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
     """Insert a run that is not there; the caller holds a transaction."""
     experiment_id = ensure_experiment(connection, run.experiment)
-    key = run.key or new_key(connection)
     name = run.name or _next_free_name(connection, experiment_id, run.experiment)
-    run_id = connection.execute(
-        """
-        INSERT INTO runs (key, experiment_id, name, origin, config, status, attempt, created, started, heartbeat, host,
-            pid)
-        VALUES (?, ?, ?, 'script', ?, 'running', ?, ?, ?, ?, ?, ?)
-        """,
-        (key, experiment_id, storable_text(name), config_json(run.config), run.attempt, run.started, run.started,
-         time.time(), run.host, run.pid),
-    ).lastrowid  # fmt: skip
-    assert run_id is not None  # an INSERT has one
+    columns: dict[str, SqlValue] = {
+        "key": run.key,
+        "experiment_id": experiment_id,
+        "name": name,
+        "origin": "script",
+        "config": config_json(run.config),
+        "status": "running",
+        "attempt": run.attempt,
+        "created": run.started,
+        "started": run.started,
+        "heartbeat": time.time(),
+        "host": run.host,
+        "pid": run.pid,
+    }
+    run_id, key = insert_run(connection, columns)
     write_changes(connection, run_id, run, new_script_run(run.name, run.experiment, run.config))
     return replace(run, key=key, name=name)
 
@@ -116,8 +120,7 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, k
         }
         merged = {**json.loads(text), **news}  # another process of the run may have added something of its own
         connection.execute("UPDATE runs SET config = ? WHERE id = ?", (config_json(merged), run_id))
-    tags = [(run_id, storable_text(tag)) for tag in run.tags if tag not in known.tags]
-    connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", tags)
+    add_tags(connection, [run_id], [tag for tag in run.tags if tag not in known.tags])
     for metric, goal in run.goals.items():
         if known.goals.get(metric) != goal:
             connection.execute("UPDATE metrics SET goal = ? WHERE id = ?", (goal, ensure_metric(connection, metric)))

@@ -25,7 +25,7 @@ from labbench.store.scripts.script_run import (
     Artifact,
     PrintedText,
     ScriptRun,
-    insert_run,
+    insert_script_run,
     new_script_run,
     write_changes,
     write_printed,
@@ -127,7 +127,7 @@ def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any
             run = _decode_run(line["run"])
             found = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
             if found is None:
-                insert_run(connection, run)
+                insert_script_run(connection, run)
                 found = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
             run_id, attempt = found
             if attempt > run.attempt:
