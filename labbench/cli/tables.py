@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 import click
 
+from labbench.configs import compare_configs, differing_keys
 from labbench.metrics import quality_metrics
 from labbench.records import Goal, MetricSummary, RunRecord, default_goal
 from labbench.text import (
@@ -100,10 +100,8 @@ def run_columns(
     if names is not None:
         keys, metrics = [name for name in names if name not in goals], [name for name in names if name in goals]
     else:
-        keys, metrics = (
-            differing_keys(records),
-            quality_metrics(goals)[:MAX_LEADING_METRICS] if metrics is None else metrics,
-        )
+        keys = differing_keys(record.config for record in records)
+        metrics = quality_metrics(goals)[:MAX_LEADING_METRICS] if metrics is None else metrics
     columns = [
         TextColumn("status", [record.status for record in records]),
         TextColumn("key", [record.key for record in records]),
@@ -134,15 +132,6 @@ def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> lis
     ]
 
 
-def differing_keys(records: Sequence[RunRecord]) -> list[str]:
-    """The config keys that do not have one value in all of the runs, in the order in which configs have them."""
-    keys = dict.fromkeys(key for record in records for key in record.config)
-    values = {
-        key: {json.dumps(record.config[key]) if key in record.config else None for record in records} for key in keys
-    }
-    return [key for key in keys if len(values[key]) > 1]
-
-
 def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[TextColumn]:
     """Every metric of one run: how often it was measured, its last and its best value."""
     bests = [summary[name].best(goals.get(name) or default_goal(name)) for name in summary]
@@ -161,7 +150,7 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
 
     A metric's cell ends with how far it is from the first run's, and whether that is better (▲) or worse (▼).
     """
-    keys = differing_keys(records)
+    keys = compare_configs(record.config for record in records).varying
     metrics = [name for name in quality_metrics(goals) if any(name in record.summary for record in records)]
     rows = [*keys, *(f"best {name}" for name in metrics), COMPUTE_SECONDS_METRIC]
     columns = [TextColumn("", rows)]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from labbench.configs import distinguishing_keys, same_value
 from labbench.params.param import Params
 from labbench.records import Config
 
@@ -28,7 +29,7 @@ def make_names(
 
     `implied` are keys that follow from the others, which the names need not say.
     """
-    keys = [key for key in _differing_keys(configs) if key not in implied]
+    keys = [key for key in distinguishing_keys(configs) if key not in implied]
     if not keys:
         return [same for _ in configs]
     keys.sort(key=lambda key: (key == "seed", axes.index(key) if key in axes else len(axes)))
@@ -45,21 +46,6 @@ def make_names(
             spellings[index] = _spell_values(columns[index], offs[index], _spell_pair(labels[index]))
     names = [" ".join(filter(None, words)) for words in zip(*spellings, strict=True)]
     return [name or _name_of_default(labels[0], offs[0]) for name in names]
-
-
-def _differing_keys(configs: Sequence[Config]) -> list[str]:
-    """The keys that have more than one value, in the configs' order."""
-    first = configs[0] if configs else {}
-    keys = dict.fromkeys(key for config in configs for key in config)
-    return [
-        key
-        for key in keys
-        if any(_are_different(config.get(key, _ABSENT), first.get(key, _ABSENT)) for config in configs)
-    ]
-
-
-def _are_different(left: Any, right: Any) -> bool:
-    return bool(left != right) or isinstance(left, bool) is not isinstance(right, bool)
 
 
 def _short_labels(keys: Sequence[str]) -> list[str]:
@@ -88,7 +74,7 @@ def _spell_values(values: Sequence[Any], off: Any, word: Callable[[Any], str]) -
     for value in values:
         text = repr(value)
         if text not in known:
-            known[text] = "" if value is off or not _are_different(value, off) else word(value)
+            known[text] = "" if value is off or same_value(value, off) else word(value)
         words.append(known[text])
     return words
 

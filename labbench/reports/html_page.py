@@ -23,6 +23,7 @@ from labbench.analysis.answer import ParameterAnswer
 from labbench.analysis.setup_costs import Efficiency
 from labbench.charts.bands import make_band
 from labbench.charts.series import Floats
+from labbench.configs import distinguishing_keys
 from labbench.records import RunRecord
 from labbench.reports.formatting import describe_settings, format_interval
 from labbench.reports.sentences import cost_sentences, sentences
@@ -58,8 +59,8 @@ def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, go
         if metric in run.summary:
             setups.setdefault(json.dumps(_without_seed(run.config), sort_keys=True), []).append(run)
     order = sorted(setups.values(), key=lambda members: _ranking_key(members, metric, goal))[:MAX_CURVES]
-    configs = [members[0].config for members in setups.values()]
-    differing = _differing_keys(configs)
+    configs = [_without_seed(members[0].config) for members in setups.values()]
+    differing = distinguishing_keys(configs)
     levels = {key: [config[key] for config in configs if key in config] for key in differing}
     read = reader.curves(
         [run.id for members in order for run in members], metric, CurveRequest(MAX_CURVE_POINTS, times=False)
@@ -86,11 +87,6 @@ def _ranking_key(members: Sequence[RunRecord], metric: str, goal: str) -> float:
     known = [value for value in reached if value is not None]
     mean = sum(known) / len(known) if known else float("inf")
     return mean if goal == "min" else -mean
-
-
-def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for config in configs for key in _without_seed(config))
-    return [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
 
 
 def render_page(answer: Answer, spent: Efficiency | None, curves: Sequence[SetupCurve]) -> str:

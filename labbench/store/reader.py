@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from labbench.configs import ConfigKeys
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import RunFilter
 from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
@@ -20,7 +21,14 @@ from labbench.store.queries.code_versions import CodedRun, read_other_code
 from labbench.store.queries.filter_sql import Sql, read_metrics
 from labbench.store.queries.find_run import find_run
 from labbench.store.queries.run_details import read_artifacts, read_logs, read_sources, require_run_id
-from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, STATUS, as_json_list, config_keys, read_records
+from labbench.store.queries.run_rows import (
+    FROM_RUNS,
+    IN_JSON_LIST,
+    STATUS,
+    as_json_list,
+    compare_config_texts,
+    read_records,
+)
 from labbench.store.queries.select_runs import (
     Page,
     filter_tree,
@@ -156,22 +164,21 @@ class Reader:
         metrics = self._connection.read(read_metrics)
         return metrics[metric][1] if metric in metrics else default_goal(metric)
 
+    def compare_configs(self, wanted: RunFilter = None) -> ConfigKeys:
+        """The config keys of the runs that fit, those that differ among them, and those with one value in all."""
+        return compare_config_texts(tuple(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id")))
+
     def config_keys(self, wanted: RunFilter = None) -> list[str]:
         """The config keys of the runs that fit, in the order they first come."""
-        return self._config_keys(wanted)[0]
+        return list(self.compare_configs(wanted).names)
 
     def differing(self, wanted: RunFilter = None) -> list[str]:
-        """The config keys with more than one value among the runs that fit; not having the key counts as one."""
-        return self.varying_and_constant(wanted)[0]
-
-    def varying_and_constant(self, wanted: RunFilter = None) -> tuple[list[str], dict[str, Any]]:
-        """Both at once, for one reading of the configs: what `differing` and what `constant` give."""
-        keys, constant = self._config_keys(wanted)
-        return [key for key in keys if key not in constant], constant
+        """The config keys with more than one value among the runs that fit; a missing key is not a value."""
+        return list(self.compare_configs(wanted).differing)
 
     def constant(self, wanted: RunFilter = None) -> dict[str, Any]:
         """The config keys with one value, the same in every run that fits, and that value."""
-        return self._config_keys(wanted)[1]
+        return dict(self.compare_configs(wanted).constant)
 
     def logs(self, key: str) -> list[str]:
         """What a run wrote, of all its attempts, in the order it came."""
@@ -256,10 +263,6 @@ class Reader:
     def data_version(self) -> int:
         """Cheap; another number when another connection has committed, or when a run's process has vanished."""
         return self._connection.version()
-
-    def _config_keys(self, wanted: RunFilter) -> tuple[list[str], dict[str, Any]]:
-        keys, constant = config_keys(tuple(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id")))
-        return list(keys), dict(constant)
 
     def _require_metrics(self, metrics: Collection[str] | None) -> Collection[str] | None:
         """The metrics, before anything is streamed: a misspelt one would only be missing."""

@@ -15,6 +15,7 @@ from threading import Event
 from typing import Any
 
 from labbench import text
+from labbench.configs import ConfigKeys
 from labbench.errors import FilterError, InputError, LabbenchError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary
@@ -84,8 +85,7 @@ class Snapshot:
     records: Sequence[RunRecord] = ()
     """Those of the runs that were asked for, with their summaries."""
     metrics: Mapping[str, Goal] = field(default_factory=dict)
-    differing: Sequence[str] = ()
-    constant: Mapping[str, Any] = field(default_factory=dict)
+    config_keys: ConfigKeys = field(default_factory=ConfigKeys)
     stars: frozenset[tuple[str, str]] = frozenset()
     """(metric, run or group) where it has the best value of all."""
     has_tags: bool = False
@@ -132,7 +132,6 @@ def _query_snapshot(
     groups = sort_groups(groups, query.sort, descending=query.descending)
     keys = [row[0] for row in found]
     rows = [key for one in groups for key in (one.id, *(one.keys if one.is_open else ()))] if query.group else keys
-    differing, constant = reader.varying_and_constant(shown)
     return Snapshot(
         query=query,
         rows=rows,
@@ -140,8 +139,7 @@ def _query_snapshot(
         groups={one.id: one for one in groups},
         records=_query_records(reader, {*wanted, *rows[:first_rows]}),
         metrics=metrics,
-        differing=differing,
-        constant=constant,
+        config_keys=reader.compare_configs(shown),
         stars=_find_stars(found, groups, starred, metrics),
         has_tags=bool(reader.runs(_HAS_TAG if shown is None else And((shown, _HAS_TAG)), limit=1, summaries=False)),
     )

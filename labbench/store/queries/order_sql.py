@@ -8,7 +8,7 @@ import sqlite3
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import FUNCTIONS, Function
 from labbench.store.queries.filter_sql import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
-from labbench.store.queries.run_rows import config_keys
+from labbench.store.queries.run_rows import compare_config_texts
 
 _RUN_HEADINGS = {
     **TEXT_COLUMNS,
@@ -56,7 +56,7 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
         return
     configs = tuple(text for (text,) in connection.execute("SELECT config FROM runs"))
     if configs:  # before there are runs, nothing is misspelt
-        keys, _ = config_keys(configs)
+        keys = compare_config_texts(configs).names
         headings = [*metrics] if function is not None else [*_RUN_HEADINGS, *_TIMES, *keys, *metrics]
         raise InputError(f"there is nothing called `{metric}` to sort by{did_you_mean(metric, headings)}")
 

@@ -10,6 +10,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
+from labbench.configs import ConfigKeys, compare_configs
 from labbench.errors import InputError
 from labbench.records import MetricSummary, RunRecord, require_key
 
@@ -131,22 +132,9 @@ def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str,
 
 
 @lru_cache(maxsize=2)  # whoever watches a database asks again after each commit, and its configs are as they were
-def config_keys(configs: tuple[str, ...]) -> tuple[tuple[str, ...], Mapping[str, Any]]:
-    """The keys of configs (JSON) in the order they first come, and those that have one value in all, with it.
-
-    Not having a key counts as a value of it.
-    """
-    keys: dict[str, None] = {}
-    constant: dict[str, Any] | None = None
-    for text in configs:
-        config = json.loads(text)
-        if constant is None:
-            constant = config
-        else:
-            constant = {key: value for key, value in constant.items() if key in config and config[key] == value}
-        if not config.keys() <= keys.keys():
-            keys |= dict.fromkeys(config)
-    return tuple(keys), constant or {}
+def compare_config_texts(configs: tuple[str, ...]) -> ConfigKeys:
+    """Compare configs that are given as JSON."""
+    return compare_configs(map(json.loads, configs))
 
 
 def _mark_non_finite(value: Any) -> Any:

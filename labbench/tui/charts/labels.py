@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labbench import text
+from labbench.configs import distinguishing_keys
 from labbench.records import RunRecord
 
 _MAX_DETAILS = 4
@@ -25,7 +26,8 @@ def run_labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     short = {key: " ".join(word for word in name if word not in shared) for key, name in words.items()}
     if not all(short.values()):
         short = {key: " ".join(name) for key, name in words.items()}
-    untold = [key for key in differing_keys(runs) if not _is_in_names(runs, key)][:_MAX_DETAILS]
+    keys = distinguishing_keys([run.config for run in runs])
+    untold = [key for key in keys if not _is_in_names(runs, key)][:_MAX_DETAILS]
     for run in runs:
         details = " ".join(f"{text.clean(key)}={text.format_setting(run.config.get(key))}" for key in untold)
         short[run.key] = f"{short[run.key]} {details}".strip()
@@ -33,13 +35,6 @@ def run_labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     for label in short.values():
         seen[label] = seen.get(label, 0) + 1
     return {key: label if label and seen[label] == 1 else f"{label} {key}".strip() for key, label in short.items()}
-
-
-def differing_keys(runs: Sequence[RunRecord]) -> list[str]:
-    """The config keys with more than one value among the runs, not having the key counting as one."""
-    first = runs[0].config if runs else {}
-    keys = dict.fromkeys(key for run in runs for key in run.config)
-    return [key for key in keys if any(run.config.get(key) != first.get(key) for run in runs)]
 
 
 def _is_in_names(runs: Sequence[RunRecord], key: str) -> bool:

@@ -45,7 +45,7 @@ def read_grid_state(reader: Reader, expression: str, metric: str | None, wanted:
     """The present state; `wanted` are the config keys of the heat map, as far as somebody has chosen them."""
     shown = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(shown)
-    differing = reader.varying_and_constant(shown)[0]
+    differing = reader.differing(shown)
     names = quality_metrics(metrics)
     chosen = metric if metric in names else names[0] if names else None
     keys = _choose_heat_keys(reader, shown, differing, wanted) if chosen else ()

@@ -106,7 +106,7 @@ class RunsScreen(QueryScreen):
         query, session, table = answer.query, self.session, self.table
         there = {record.key for record in answer.records}
         session.marks.unmark([key for key in self._requested_marks if key not in there])  # deleted: its colour is free
-        self.query_one(ConstantLine).show(answer.constant)
+        self.query_one(ConstantLine).show(answer.config_keys.constant)
         total = self.progress.total
         self.query_one(FilterBar).show_summary(describe_query(query, len(answer.keys), total))
         if self.progress.is_live:
@@ -122,9 +122,10 @@ class RunsScreen(QueryScreen):
         if snapshot is None:
             return
         records = {record.key: record for record in snapshot.records}
+        keys = snapshot.config_keys
         contents = ColumnContext(
-            differing=[key for key in snapshot.differing if key not in snapshot.query.group],
-            constant=[*snapshot.constant],
+            differing=[key for key in keys.differing if key not in snapshot.query.group],
+            other_keys=[key for key in keys.names if key not in keys.differing],
             metric=snapshot.query.metric,
             metrics=snapshot.metrics,
             group_keys=snapshot.query.group,
@@ -298,8 +299,8 @@ class RunsScreen(QueryScreen):
 
     def copy_choices(self, run: RunRecord) -> list[tuple[str, str]]:
         column = self.table.columns[self.table.column]
-        differing = self.snapshot.differing if self.snapshot is not None else ()
-        command = clipboard.training_command(run, self.session.path, differing)
+        keys = self.snapshot.config_keys.varying if self.snapshot is not None else ()
+        command = clipboard.training_command(run, self.session.path, keys)
         return [
             (column.cell(run), f"cell of {column.title}"),
             (run.key, "key"),

@@ -140,7 +140,7 @@ class QueryScreen(EditScreen[Snapshot]):
     def action_group(self) -> None:
         if self.snapshot is None:
             return
-        grouped, differing = self.session.query.group, self.snapshot.differing
+        grouped, differing = self.session.query.group, self.snapshot.config_keys.differing
         choices = [(_NO_GROUPS, "no groups: every run for itself")] if grouped else []
         if "seed" in differing and len(differing) > 1:
             choices.append((_BY_SETUP, "set-ups: runs that differ by their seed alone"))
@@ -156,7 +156,7 @@ class QueryScreen(EditScreen[Snapshot]):
         if choice == _NO_GROUPS:
             grouped = ()
         elif choice == _BY_SETUP:
-            grouped = tuple(key for key in (*grouped, *self.snapshot.differing) if key != "seed")
+            grouped = tuple(key for key in (*grouped, *self.snapshot.config_keys.varying) if key != "seed")
         elif (key := choice.removeprefix("by ")) in grouped:
             grouped = tuple(other for other in grouped if other != key)
         else:

@@ -131,7 +131,8 @@ class ColumnContext:
     """What the columns are made from."""
 
     differing: Sequence[str] = ()
-    constant: Sequence[str] = ()
+    other_keys: Sequence[str] = ()
+    """Config keys with one value, shown on request."""
     metric: str | None = None
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     group_keys: Sequence[str] = ()
@@ -165,7 +166,7 @@ def run_columns(contents: ColumnContext) -> list[RunColumn]:
     if metric is not None:
         columns += _metric_columns(metric, metrics.get(metric) or default_goal(metric), contents)
     columns += [_setting_column(key) for key in contents.differing]
-    columns += [_setting_column(key, optional=True) for key in contents.constant]
+    columns += [_setting_column(key, optional=True) for key in contents.other_keys]
     others = [name for name in charted_metrics(metrics) if name != metric]
     for rank, name in enumerate(others):
         columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _MAX_BEST_COLUMNS))

@@ -1,0 +1,93 @@
+"""The one definition of keys that differ: for grids, tables, charts and databases."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.store_samples import queue
+from labbench.cli.tables import comparison_columns, run_columns
+from labbench.configs import compare_configs, constant_values, differing_keys, distinguishing_keys, same_value
+from labbench.records import NewRun, RunRecord
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+from labbench.tui.charts.labels import run_labels
+
+ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 1}
+SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.9}
+
+
+def records(*configs: dict[str, Any]) -> list[RunRecord]:
+    return [RunRecord(i, f"k{i}", f"run {i}", "e", "finished", config) for i, config in enumerate(configs)]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [(1, 1.0), (math.nan, math.nan), ([1, [2]], [1.0, [2.0]]), ({"a": 1}, {"a": 1.0}), (None, None)]
+)
+def test_values_that_are_the_same_setting(left: Any, right: Any) -> None:
+    assert same_value(left, right)
+    assert differing_keys([{"key": left}, {"key": right}]) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [(1, True), (0, False), ("1", 1), ([1], [True]), (None, 0), ("", None), ({"a": 1}, {"a": True})]
+)
+def test_values_that_are_different_settings(left: Any, right: Any) -> None:
+    assert not same_value(left, right)
+    assert differing_keys([{"key": left}, {"key": right}]) == ["key"]
+
+
+def test_a_missing_key_is_not_a_different_value() -> None:
+    assert differing_keys([ADAM, SGD]) == ["optimizer"]
+    assert constant_values([ADAM, SGD]) == {"lr": 1}
+    assert compare_configs([ADAM, SGD]).varying == ("optimizer", "momentum")
+
+
+def test_keys_that_only_some_configs_have_count_where_nothing_else_distinguishes_configs() -> None:
+    assert distinguishing_keys([ADAM, SGD]) == ["optimizer"]
+    assert distinguishing_keys([ADAM, SGD, {"optimizer": "sgd", "lr": 1}]) == ["optimizer", "momentum"]
+    assert distinguishing_keys([ADAM, ADAM, SGD]) == ["optimizer"]
+    assert distinguishing_keys([{"a": 0}, {"a": 1}, {"b": 2}]) == ["a", "b"]
+
+
+def test_tables_and_labels_follow_the_rule() -> None:
+    runs = records(ADAM, SGD)
+    assert [column.name for column in run_columns(runs, {})] == ["status", "key", "name", "optimizer"]
+    assert list(run_labels(runs).values()) == ["0 optimizer=adam", "1 optimizer=sgd"]
+
+
+def test_comparing_two_runs_shows_a_key_that_only_one_of_them_has() -> None:
+    [names, first, second] = comparison_columns(records(ADAM, SGD), {})
+    assert dict(zip(names.cells, zip(first.cells, second.cells, strict=True), strict=True))["momentum"] == ("-", "0.9")
+
+
+values = st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-2, 2) | st.sampled_from(["", "a", "1", "true"])
+configs = st.lists(
+    st.dictionaries(st.sampled_from(["lr", "x.lr", "bn", 'odd"key']), values | st.lists(values, max_size=2)), max_size=5
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("configs") / "runs.db"
+
+
+numbers = count()
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(configs)
+def test_a_database_compares_its_configs_as_the_function_does(path: Path, drawn: list[dict[str, Any]]) -> None:
+    experiment = f"e{next(numbers)}"
+    with Writer(path) as writer, Reader(path) as reader:
+        queue(writer, [NewRun("run", config, f"{next(numbers):064x}") for config in drawn], experiment)
+        wanted = f"experiment={experiment}"
+        assert reader.compare_configs(wanted) == compare_configs(drawn)
+        assert reader.differing(wanted) == differing_keys(drawn)
+        assert reader.constant(wanted) == constant_values(drawn)
