@@ -1,7 +1,7 @@
-"""What a config may do to a task's data: fewer samples or classes, wrong labels, noisy or sparse inputs.
+"""Corruption of a task's data by its config: fewer samples or classes, wrong labels, noisy or sparse inputs.
 
-A draw is a function of the sample's number, so that all runs see the same data, a smaller subset lies within each
-larger one, and more noise makes wrong what less noise did, and more.
+Random draws are functions of the sample's index: all runs see the same data, a smaller subset is contained in every
+larger one, and more noise changes a superset of the labels or inputs that less noise changes.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ from labbench.train.data.dataset import Data, Split, stratified_order
 from labbench.train.rng import Purpose, keys, normal, uniform, words
 
 CHUNK_SAMPLES = 4096
-"""Samples whose inputs are drawn at once."""
+"""Samples whose random numbers are drawn at once."""
 
 InputChange: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def corrupt(data: Data, config: Config) -> Data:
-    """The data as a config wants it, by the parameters of `labbench.params.builtin.ALTERATIONS` that its task has.
+    """Return the data corrupted by the parameters `labbench.params.builtin.CORRUPTION` that the config has.
 
-    Which classes there are and what the inputs look like holds for all splits; fewer samples and wrong labels are for
-    those trained on alone. Inputs that are bytes become numbers from 0 to 1.
+    The choice of classes and the changes of inputs apply to all splits, fewer samples and wrong labels to the training
+    split alone. Inputs of bytes become float32 in [0, 1].
+
+    Raises:
+        InputError: If the config does not fit the data: it names a missing class or more samples than there are.
     """
     if data.train[1].is_floating_point():
         reject_numeric_targets(config)
     splits = [split for split in (data.train, data.val, data.test) if split is not None]
     classes = config.get("classes")
     if classes is not None:
-        class_count(config, data.classes)  # refuses what is not there
+        class_count(config, data.classes)  # raises for unknown classes
         splits = [select_classes(split, classes) for split in splits]
     numbers = [torch.arange(len(inputs)) for inputs, _ in splits]
     splits[0], numbers[0] = corrupt_training(splits[0], config)
@@ -43,35 +46,47 @@ def corrupt(data: Data, config: Config) -> Data:
 
 
 def reject_numeric_targets(config: Config) -> None:
+    """Raise InputError if the config sets a parameter that needs class targets."""
     for key in ("classes", "label_noise"):
         if config.get(key):
-            raise InputError(f"{key} is for classes, and the targets of these data are numbers")
+            raise InputError(f"{key} needs classes as targets, but the targets of this data are numbers: remove {key}")
 
 
 def class_count(config: Config, classes: int) -> int:
-    """How many classes a config leaves of so many. Raises InputError where it names one that is not there."""
-    wanted = config.get("classes")
-    if wanted is None:
+    """Return the number of classes that a config selects from `classes`.
+
+    Raises:
+        InputError: If the config names an unknown class, a class twice, or fewer than two classes.
+    """
+    labels = config.get("classes")
+    if labels is None:
         return classes
-    for label in wanted:
+    for label in labels:
         if label >= classes:
-            raise InputError(f"classes: there is no class {label}; they are 0 to {classes - 1}")
-    if len(set(wanted)) < max(2, len(wanted)):
-        raise InputError(f"classes = {wanted}: name at least two, each once")
-    return len(wanted)
+            raise InputError(f"classes: there is no class {label}; use 0 to {classes - 1}")
+    if len(set(labels)) < max(2, len(labels)):
+        raise InputError(f"classes = {labels}: name at least two classes, each once")
+    return len(labels)
 
 
 def select_classes(split: Split, classes: list[int]) -> Split:
-    """The samples of these classes, which are numbered anew in the order given."""
+    """Return the samples of these classes, relabeled 0, 1, ... in the order of `classes`."""
     inputs, targets = split
     number = torch.full((max(int(targets.max()), *classes) + 1,), -1)
     number[classes] = torch.arange(len(classes))
-    kept = number[targets] >= 0
-    return inputs[kept], number[targets[kept]]
+    mask = number[targets] >= 0
+    return inputs[mask], number[targets[mask]]
 
 
 def corrupt_training(split: Split, config: Config) -> tuple[Split, Tensor]:
-    """Labels replaced or shuffled among all samples, then a subset, classes in proportion; and its indices."""
+    """Replace or shuffle labels (N,), then choose `train_size` samples, stratified by class.
+
+    Returns:
+        The split, and the indices of its samples in the original split, shape (train_size,).
+
+    Raises:
+        InputError: If `train_size` exceeds the number of training samples.
+    """
     inputs, targets = split
     labels = targets
     noise, size = config.get("label_noise"), config.get("train_size")
@@ -82,14 +97,17 @@ def corrupt_training(split: Split, config: Config) -> tuple[Split, Tensor]:
     if size is None:
         return (inputs, labels), torch.arange(len(labels))
     if size > len(inputs):
-        raise InputError(f"train_size = {size}: there are {len(inputs)} training samples")
+        raise InputError(f"train_size = {size}: there are only {len(inputs)} training samples; use at most that many")
     classes = torch.zeros_like(targets, dtype=torch.int64) if targets.is_floating_point() else targets
-    kept = stratified_order(classes, seed=0, purpose=Purpose.SUBSET)[:size].sort().values
-    return (inputs[kept], labels[kept]), kept
+    subset = stratified_order(classes, seed=0, purpose=Purpose.SUBSET)[:size].sort().values
+    return (inputs[subset], labels[subset]), subset
 
 
-def corrupt_inputs(split: Split, which: int, numbers: Tensor, config: Config) -> Split:
-    """Noise first, then zeros, so that sparse inputs stay sparse. `numbers` are the samples' own."""
+def corrupt_inputs(split: Split, split_index: int, numbers: Tensor, config: Config) -> Split:
+    """Add noise to the inputs (N, ...), then set values to zero, so that sparse inputs stay sparse.
+
+    `numbers`, shape (N,), are the samples' indices before a subset was chosen; `split_index` counts train, val, test.
+    """
     inputs, targets = split
     deviation: float = config.get("input_noise") or 0.0
     sparsity: float = config.get("input_sparsity") or 0.0
@@ -97,37 +115,41 @@ def corrupt_inputs(split: Split, which: int, numbers: Tensor, config: Config) ->
         inputs = inputs.to(torch.float32) / 255
     if deviation:
 
-        def noisy(values: Tensor, words: Tensor) -> Tensor:
+        def add_noise(values: Tensor, words: Tensor) -> Tensor:
             return values + deviation * normal(words).to(values.dtype)
 
-        inputs = apply_randomly(inputs, numbers, Purpose.INPUT_NOISE, which, 2, noisy)
+        inputs = apply_randomly(inputs, numbers, Purpose.INPUT_NOISE, split_index, 2, add_noise)
     if sparsity:
 
-        def sparse(values: Tensor, words: Tensor) -> Tensor:
+        def set_to_zero(values: Tensor, words: Tensor) -> Tensor:
             return values.where(uniform(words) >= sparsity, 0)
 
-        inputs = apply_randomly(inputs, numbers, Purpose.INPUT_SPARSITY, which, 1, sparse)
+        inputs = apply_randomly(inputs, numbers, Purpose.INPUT_SPARSITY, split_index, 1, set_to_zero)
     return inputs, targets
 
 
 def apply_randomly(
-    inputs: Tensor, numbers: Tensor, purpose: Purpose, which: int, words_a_value: int, change: InputChange
+    inputs: Tensor, numbers: Tensor, purpose: Purpose, split_index: int, words_per_value: int, change: InputChange
 ) -> Tensor:
-    """Inputs changed chunk by chunk, with the words of each sample's own stream: change((n, values), (n, words))."""
+    """Change inputs (N, ...) chunk by chunk with random words of each sample's stream, selected by `numbers` (N,).
+
+    `change` receives values (n, V) and words (n, words_per_value * V), and returns values (n, V).
+    """
     flat = inputs.flatten(1)
     parts = []
     for part, steps in zip(flat.split(CHUNK_SAMPLES), numbers.split(CHUNK_SAMPLES), strict=True):
-        streams = keys([0], purpose, layer=which, steps=steps.tolist(), device=inputs.device)[0]  # (n, 2)
-        parts.append(change(part, words(streams, words_a_value * flat.shape[1])))
+        streams = keys([0], purpose, layer=split_index, steps=steps.tolist(), device=inputs.device)[0]  # (n, 2)
+        parts.append(change(part, words(streams, words_per_value * flat.shape[1])))
     return torch.cat(parts).view_as(inputs)
 
 
 def corrupt_labels(labels: Tensor, share: float, classes: int) -> Tensor:
-    """Each label with probability `share` replaced by one of the other classes."""
-    chance, which = uniform(draw_words(Purpose.LABEL_NOISE, 2 * len(labels))).chunk(2)
-    other = (labels + 1 + (which * (classes - 1)).to(labels.dtype)) % classes
+    """Replace each label (N,) with probability `share` by one of the other classes, all equally likely."""
+    chance, choice = uniform(draw_words(Purpose.LABEL_NOISE, 2 * len(labels))).chunk(2)
+    other = (labels + 1 + (choice * (classes - 1)).to(labels.dtype)) % classes
     return other.where(chance < share, labels)
 
 
 def draw_words(purpose: Purpose, count: int) -> Tensor:
+    """Return random words of the stream of `purpose`: int32, shape (count,)."""
     return words(keys([0], purpose, steps=[0], device=torch.device("cpu"))[0, 0], count)

@@ -1,4 +1,4 @@
-"""A table in CSV: columns of numbers, columns of words, and the column that is to be told from them."""
+"""Tables in CSV or TSV: numeric and categorical columns, and the target column to predict."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from labbench.errors import InputError, did_you_mean
 from labbench.train.data.dataset import Split
 
 MAX_CLASSES = 100
-"""Different whole numbers in a target up to which they are taken for classes, and different words in a column."""
+"""Most distinct integers in a target that count as classes, and most distinct words in a column."""
 
 
 def read_table(path: Path, target: str | None) -> Split:
-    """Inputs float32 (N, F), a column of words as one input a word; targets classes or numbers (N,).
+    """Return inputs float32 (N, F), words one-hot encoded, and targets (N,), classes int64 or numbers float32.
 
-    The first line names the columns; the target is the last one if none is named. Raises InputError with the line.
+    The first line names the columns. `target` names the target column, by default the last one.
+
+    Raises:
+        InputError: If the file is not such a table (the message has the line), or lacks the column.
     """
     names, rows = read_rows(path)
-    wanted = names[-1] if target is None else target
-    if wanted not in names:
-        hint = did_you_mean(wanted, names) or f"; it has {', '.join(names)}"
-        raise InputError(f"{path} has no column `{wanted}`{hint}")
+    target_name = names[-1] if target is None else target
+    if target_name not in names:
+        hint = did_you_mean(target_name, names) or f"; it has {', '.join(names)}"
+        raise InputError(f"{path} has no column `{target_name}`{hint}")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    targets = encode_targets([parse_number(cell) for cell in columns.pop(wanted)])
+    targets = encode_targets([parse_number(cell) for cell in columns.pop(target_name)])
     return torch.cat([encode_column(name, cells, path) for name, cells in columns.items()], dim=1), targets
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and the cells of each line behind them, none of them empty."""
+    """Return the names of the columns and the cells of each row, none of them empty.
+
+    Raises:
+        InputError: If the file is not UTF-8 or CSV, names a column twice, or has an empty cell or a row of another
+            length.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", skipinitialspace=True)
@@ -41,19 +49,21 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
             rows = []
             for row in reader:
                 if row and (len(row) != len(names) or "" in row):
-                    what = f"{len(row)} cells, not {len(names)}" if len(row) != len(names) else "an empty cell"
-                    raise InputError(f"{path}:{reader.line_num}: {what}")
+                    fault = f"{len(row)} cells, not {len(names)}" if len(row) != len(names) else "an empty cell"
+                    raise InputError(f"{path}:{reader.line_num}: {fault}")
                 if row:
                     rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no table in UTF-8: {error}") from None
+        raise InputError(f"{path} is not a table in UTF-8: {error}") from None
     if len(set(names)) != len(names) or len(names) < 2 or not rows:
-        raise InputError(f"{path}: a table needs a line of at least two different names, and lines of values")
+        raise InputError(
+            f"{path}: a table needs at least two columns with different names in its first line, and rows of values"
+        )
     return names, rows
 
 
 def parse_number(cell: str) -> float | int | str:
-    """A cell's number, else its word."""
+    """Return the number in a cell, or its text if it is not a number."""
     for kind in (int, float):
         try:
             return kind(cell)
@@ -63,20 +73,29 @@ def parse_number(cell: str) -> float | int | str:
 
 
 def encode_column(name: str, cells: Sequence[str], path: Path) -> Tensor:
-    """A column of numbers (N, 1), or of words (N, words) with a 1 for each cell's own."""
+    """Return a numeric column, float32 (N, 1), or a column of words, one-hot encoded, float32 (N, distinct words).
+
+    Raises:
+        InputError: If a number is not finite, or there are more than `MAX_CLASSES` distinct words.
+    """
     values = [parse_number(cell) for cell in cells]
     if not any(isinstance(value, str) for value in values):
         if all(math.isfinite(value) for value in values if not isinstance(value, str)):
             return torch.tensor(values, dtype=torch.float32).unsqueeze(1)
-        raise InputError(f"{path}: column `{name}` has a value that is not finite")
+        raise InputError(f"{path}: column `{name}` has a value that is not finite; remove its row or the column")
     words = sorted(set(cells))
     if len(words) > MAX_CLASSES:
-        raise InputError(f"{path}: column `{name}` has {len(words)} different words: leave it out")
+        raise InputError(
+            f"{path}: column `{name}` has {len(words)} different words, more than {MAX_CLASSES}; remove the column"
+        )
     return torch.nn.functional.one_hot(torch.tensor([words.index(cell) for cell in cells])).to(torch.float32)
 
 
 def encode_targets(values: Sequence[float | int | str]) -> Tensor:
-    """Words and few different whole numbers as classes, in their order; others as numbers, float32."""
+    """Return targets, shape (N,): words and up to `MAX_CLASSES` distinct integers as classes, int64, else float32.
+
+    Classes are numbered in sorted order.
+    """
     if any(isinstance(value, str) for value in values):
         values = [str(value) for value in values]
     elif any(isinstance(value, float) for value in values) or len(set(values)) > MAX_CLASSES:

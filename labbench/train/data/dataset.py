@@ -1,6 +1,6 @@
-"""What a task trains on: three pairs of tensors, and what a training asks of them. Here too are the digits.
+"""Data in tensors, the `DataSource` interface of the training loop, stratified splits, and the digits.
 
-What is too large for tensors is read sample by sample instead (`loading`): to a training both are a `DataSource`.
+Data too large for tensors is read sample by sample (`loading`), through the same interface.
 """
 
 from __future__ import annotations
@@ -23,79 +23,85 @@ Split: TypeAlias = tuple[Tensor, Tensor]
 """(inputs (N, ...), targets (N, ...))"""
 
 HeldOutSplit: TypeAlias = Literal["val", "test"]
-"""A split that is held out."""
+"""Name of a held-out split."""
 
 HOST = torch.device("cpu")
 
 DIGITS_FILE = Path(__file__).with_name("digits.npz")
 DIGITS_SPLIT_SEED = 1998
-"""Decides which digits are trained on; part of `digits@1`."""
+"""Seed of the split of the digits; part of `digits@1`."""
 DIGITS_HELD_OUT = 270
-"""Samples for validation, and as many for the test; the other 1,257 are trained on."""
+"""Samples in each of `val` and `test`; the other 1,257 are in `train`."""
 
 
 class DataSource(Protocol):
-    """What a training asks of its data, wherever they lie."""
+    """Data as the training loop reads it."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type in which models are trained on it."""
+        """Floating-point dtype in which models are trained."""
 
     @property
     def device(self) -> torch.device:
-        """Where models are trained on it."""
+        """Device of the models."""
 
     @property
     def resident(self) -> bool:
-        """Whether it lies there, too, so that a batch waits for nothing."""
+        """True if the data is stored on `device`, so that a batch needs no copy."""
 
     @property
     def samples(self) -> int:
-        """How many there are to train on."""
+        """Number of training samples."""
 
     @property
     def shape(self) -> torch.Size:
-        """Of one input."""
+        """Shape of one input."""
 
     @property
     def has_test(self) -> bool:
-        """Whether there is a split `test`."""
+        """True if there is a split `test`."""
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
-        """The training samples of an epoch in the order of each of S seeds: numbers (S, N) that `gather` understands.
+        """Yield the batches of an epoch as sample numbers for `gather`, shape (S, N), one row per seed.
 
-        It understands those of a batch until the next one is asked for.
+        The numbers of a batch are valid until the next batch is requested.
         """
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
-        """The first of the batches of the first epoch, for a trial."""
+        """Return the sample numbers of the first batch of the first epoch, shape (S, N)."""
 
     def gather(self, numbers: Tensor) -> Split:
-        """The training samples with these numbers (N,), where the models are."""
+        """Return the training samples with these numbers, shape (N,), on `device`."""
 
     def held_out_batches(self, name: HeldOutSplit, size: int) -> Iterator[Split]:
-        """A held-out split in parts of so many samples, where the models are."""
+        """Yield a held-out split in batches of `size` samples on `device`."""
 
     def sample_validation(self, count: int | None = None) -> Split:
-        """Up to `count` samples of the validation data, where the models are; None: as many as are good to look at."""
+        """Return up to `count` validation samples on `device`; by default as many as diagnostics need."""
 
     def close(self) -> None:
-        """Give back what reading it took."""
+        """Release worker processes and file handles."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """CPU tensors: `train` and `val`, and `test` where there is one. Classes are integers."""
+    """Pairs of CPU tensors (inputs (N, ...), targets (N, ...)): `train`, `val` and optionally `test`.
+
+    Class targets are integers.
+
+    Raises:
+        InputError: If a split is not a pair of tensors of the same length, at least 1.
+    """
 
     train: Split
     val: Split
     test: Split | None = None
     dtype: torch.dtype = torch.float32
-    """The floating-point type in which models are trained on it; `to` sets this and the next two."""
+    """Floating-point dtype in which models are trained; set by `to`, like `device` and `resident`."""
     device: torch.device = HOST
-    """Where models are trained on it."""
+    """Device of the models."""
     resident: bool = True
-    """Whether it lies there, too; otherwise on the host, and a batch is brought when it is needed."""
+    """True if the tensors are stored on `device`; else they are on the host, and each batch is copied on demand."""
 
     def __post_init__(self) -> None:
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
@@ -104,7 +110,7 @@ class Data:
 
     @property
     def home(self) -> torch.device:
-        """Where the tensors lie, and the indices of samples with them."""
+        """Device of the tensors and of sample numbers."""
         return self.train[0].device
 
     @property
@@ -121,18 +127,21 @@ class Data:
 
     @property
     def classes(self) -> int:
-        """How many classes there are, in whichever split: the largest number and one."""
+        """Number of classes: the largest class in any split plus one."""
         splits = [split for split in (self.train, self.val, self.test) if split is not None]
         return max(int(targets.max()) for _, targets in splits) + 1
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
+        """Yield the batches of an epoch as sample indices, shape (S, N), one row per seed."""
         order = permutations(seeds, epoch, self.samples, self.home)  # (S, samples)
         return iter(order[:, : usable_samples(self.samples, size)].split(size, dim=1))
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
+        """Return the sample indices of the first batch of the first epoch, shape (S, N)."""
         return next(self.batches(seeds, 1, size))
 
     def gather(self, numbers: Tensor) -> Split:
+        """Return the training samples with these indices, shape (N,), on `device`."""
         inputs, targets = (part.index_select(0, numbers) for part in self.train)
         return self.to_device((inputs, targets))
 
@@ -147,10 +156,10 @@ class Data:
         return self.to_device((self.val[0][:count], self.val[1][:count]))
 
     def close(self) -> None:
-        """Nothing: it took only memory."""
+        """No-op: tensors hold no processes or files."""
 
     def to_device(self, split: Split) -> Split:
-        """Samples of this data where the models are. To CUDA they go from pinned memory while the host goes on."""
+        """Return samples of this data on `device`; copies to CUDA are asynchronous, from pinned memory."""
         if self.resident:
             return split
         if self.device.type == "cuda":
@@ -159,32 +168,34 @@ class Data:
         return inputs, targets
 
     def to(self, device: torch.device, dtype: torch.dtype, *, resident: bool = True) -> Data:
-        """The same for models on `device`, floating-point numbers as `dtype`; integers stay what they are."""
+        """Return this data for models on `device`, floating-point tensors as `dtype`; integers keep their dtype."""
         home = device if resident else HOST
 
-        def moved(split: Split) -> Split:
+        def place_split(split: Split) -> Split:
             inputs, targets = (place(x, home, dtype).contiguous() for x in split)
             return inputs, targets
 
-        test = None if self.test is None else moved(self.test)
-        return Data(moved(self.train), moved(self.val), test, dtype, device, resident)
+        test = None if self.test is None else place_split(self.test)
+        return Data(place_split(self.train), place_split(self.val), test, dtype, device, resident)
 
 
 def _check_split(name: str, split: Split) -> None:
     if not (isinstance(split, tuple | list) and len(split) == 2 and all(isinstance(x, Tensor) for x in split)):
         raise InputError(
-            f"data: `{name}` must be a pair of tensors (inputs, targets); what gives one sample at a time, "
-            "such as a torch Dataset, goes into labbench.Datasets(train, val)"
+            f"data: `{name}` must be a pair of tensors (inputs, targets); pass a torch Dataset, or any other object "
+            "with samples one at a time, to labbench.Datasets(train, val)"
         )
     inputs, targets = split
     if inputs.dim() == 0 or targets.dim() == 0 or not len(inputs) == len(targets) > 0:
         shapes = f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
-        raise InputError(f"data: inputs and targets of `{name}` must have one length, at least 1; they are {shapes}")
+        raise InputError(
+            f"data: inputs and targets of `{name}` must have the same length, at least 1; their shapes are {shapes}"
+        )
 
 
 @cache
 def load_digits() -> Data:
-    """The UCI digits: inputs float32 (N, 1, 8, 8) from 0 to 1, classes 0-9; 1,257 / 270 / 270 samples."""
+    """Return the UCI digits: inputs float32 (N, 1, 8, 8) in [0, 1], classes 0-9; 1,257 / 270 / 270 samples."""
     with np.load(DIGITS_FILE) as file:
         inputs = torch.from_numpy(file["images"]).unsqueeze(1).to(torch.float32) / 16
         targets = torch.from_numpy(file["targets"]).to(torch.int64)
@@ -193,27 +204,29 @@ def load_digits() -> Data:
 
 
 def split_stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ascending indices of train, val and test: `held_out` samples each for the last two, every class in proportion."""
+    """Split the classes (N,) into train, val and test; return the indices of each, ascending, shape (n,).
+
+    val and test get `held_out` samples each; every split has all classes in proportion.
+    """
     val, test, train = stratified_order(targets, seed=seed).split([held_out, held_out, len(targets) - 2 * held_out])
     return train.sort().values, val.sort().values, test.sort().values
 
 
 def stratified_order(targets: Tensor, *, seed: int, purpose: Purpose = Purpose.SPLIT) -> Tensor:
-    """All indices in an order of which every stretch has every class in proportion.
+    """Return an order of the samples, shape (N,), in which every stretch has all classes (N,) in proportion.
 
-    Each class is shuffled; a sample's place in its class, as a share of the class, orders all samples, and
-    neighbours in that order are spread evenly over the classes.
+    Each class is shuffled; all samples are then sorted by their position in their class, relative to its size.
     """
     shuffled = words(keys([seed], purpose, steps=[0], device=targets.device)[0, 0], len(targets))
     by_class = shuffled.argsort(stable=True)
     by_class = by_class[targets[by_class].argsort(stable=True)]  # grouped by class, shuffled within
     sizes = targets.bincount()
-    place = torch.arange(len(targets)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    share = (2 * place + 1).to(torch.float64) / sizes.repeat_interleave(sizes)
+    position = torch.arange(len(targets)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    share = (2 * position + 1).to(torch.float64) / sizes.repeat_interleave(sizes)
     return by_class[share.argsort(stable=True)]
 
 
 def usable_samples(samples: int, batch_size: int) -> int:
-    """How many samples an epoch takes: all, but a single one left over, which has no variance to normalise by."""
+    """Return the number of samples used per epoch: all, without a last batch of one, which has no variance."""
     left_over = samples % batch_size
     return samples - 1 if left_over == 1 < batch_size and samples > 1 else samples

@@ -1,7 +1,7 @@
-"""Files that somebody else publishes, brought into the user's cache folder once and checked whenever they are used.
+"""Downloads of published files into the user's cache folder, verified by SHA-256 at every use.
 
-A download that breaks off goes on where it stopped, also in the next process. Workers that want the same file at the
-same time wait for the first.
+An interrupted download resumes where it stopped, also in the next process. Workers that need the same file wait for
+the one that downloads it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from labbench.errors import LabbenchError
 from labbench.files import open_without_links
 
 TIMEOUT_SECONDS = 30.0
-"""Seconds without a byte after which a download has broken off."""
+"""Seconds without a byte after which a connection is given up."""
 MAX_TRIES = 3
-"""How often a download that broke off goes on, at each address."""
+"""Connections per URL before a download fails."""
 BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A file, with where it is to be had and what it must be."""
+    """A published file: name, SHA-256 and URLs."""
 
     name: str
     sha256: str
@@ -37,9 +37,11 @@ class PublishedFile:
 
 
 def fetch_files(files: Sequence[PublishedFile], folder: Path) -> list[Path]:
-    """The paths of the files in `folder`, after downloading those that are not there.
+    """Download the missing files to `folder` and return the paths of all.
 
-    Raises LabbenchError where one cannot be had, saying what to put where, or where a file is not what was published.
+    Raises:
+        LabbenchError: If a file cannot be downloaded (the message lists the files to fetch by hand), or a file in
+            `folder` is not the published one.
     """
     if not all(is_downloaded(file, folder) for file in files):
         with download_lock(folder):
@@ -50,21 +52,29 @@ def fetch_files(files: Sequence[PublishedFile], folder: Path) -> list[Path]:
 
 
 def is_downloaded(file: PublishedFile, folder: Path) -> bool:
-    """Whether the file is in the folder. Raises LabbenchError where another lies in its place."""
+    """Return True if the file is in the folder.
+
+    Raises:
+        LabbenchError: If a file of this name has another SHA-256.
+    """
     path = folder / file.name
     if not path.exists():
         return False
-    found = sha256(path)
-    if found != file.sha256:
+    digest = sha256(path)
+    if digest != file.sha256:
         raise LabbenchError(
-            f"{path} is not the published file: its SHA-256 is {found}, not {file.sha256}; "
-            "remove it, and it will be downloaded"
+            f"{path} is not the published file: its SHA-256 is {digest}, not {file.sha256}; "
+            "remove it, and labbench will download it again"
         )
     return True
 
 
-def download(file: PublishedFile, folder: Path, wanted: Sequence[PublishedFile]) -> None:
-    """Bring one file; on failure tell all of the `wanted` that are missing, so that a person fetches them at once."""
+def download(file: PublishedFile, folder: Path, all_files: Sequence[PublishedFile]) -> None:
+    """Download one file from the first URL that works.
+
+    Raises:
+        LabbenchError: If no URL works; the message lists all of `all_files` that are missing, to be fetched by hand.
+    """
     part = folder / f"{file.name}.part"
     problems = []
     for url in file.urls:
@@ -78,8 +88,8 @@ def download(file: PublishedFile, folder: Path, wanted: Sequence[PublishedFile])
             part.replace(folder / file.name)
             return
         part.unlink()
-        problems.append(f"{url}: what it sends is not the published file (by its SHA-256)")
-    missing = [each for each in wanted if not (folder / each.name).exists()]
+        problems.append(f"{url}: the downloaded file is not the published one (its SHA-256 differs)")
+    missing = [each for each in all_files if not (folder / each.name).exists()]
     raise LabbenchError(
         f"cannot download {file.name}:\n"
         + "".join(f"    {problem}\n" for problem in problems)
@@ -89,7 +99,11 @@ def download(file: PublishedFile, folder: Path, wanted: Sequence[PublishedFile])
 
 
 def receive(url: str, part: Path) -> None:
-    """Write what the address sends to `part`, going on behind what is there already."""
+    """Download `url` to `part`, resuming after the bytes that `part` has.
+
+    Raises:
+        ConnectionError: If the last of `MAX_TRIES` connections ends early.
+    """
     for attempt in range(MAX_TRIES):
         try:
             if receive_once(url, part):
@@ -97,27 +111,27 @@ def receive(url: str, part: Path) -> None:
         except urllib.error.HTTPError as error:
             if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise
-            part.unlink()  # it has more than there is: another file's
+            part.unlink()  # longer than the published file, so it belongs to another one
         except (OSError, http.client.HTTPException):
             if attempt == MAX_TRIES - 1 or not part.exists():
                 raise
-    raise ConnectionError("it breaks off again and again")
+    raise ConnectionError(f"the connection ended early {MAX_TRIES} times")
 
 
 def receive_once(url: str, part: Path) -> bool:
-    """One connection; whether everything has come."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    """Append the bytes of one connection to `part`; return True if the file is complete."""
+    received = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
         if response.status != http.client.PARTIAL_CONTENT:
-            have = 0  # the server begins anew
+            received = 0  # the server sends the file from its start
         length = response.headers["Content-Length"]
-        whole = None if length is None else have + int(length)
-        with open_without_links(part, "ab" if have else "wb") as out:
+        total = None if length is None else received + int(length)
+        with open_without_links(part, "ab" if received else "wb") as out:
             while block := response.read(BLOCK_BYTES):
                 out.write(block)
-                have += len(block)
-    return whole is None or have == whole
+                received += len(block)
+    return total is None or received == total
 
 
 def sha256(path: Path) -> str:
@@ -127,12 +141,16 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def download_lock(folder: Path) -> Iterator[None]:
-    """Nobody else downloads into the folder meanwhile."""
+    """Lock the folder, creating it if needed, so that one process downloads at a time.
+
+    Raises:
+        LabbenchError: If the folder is not writable.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open_without_links(folder / ".lock", "ab")
     except OSError as error:
-        raise LabbenchError(f"cannot write to {folder}, where downloads are kept: {error.strerror}") from None
+        raise LabbenchError(f"cannot write to {folder}, the cache of downloads: {error.strerror}") from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10 from the files in which they are published."""
+"""MNIST, Fashion-MNIST and CIFAR-10, read from their published files."""
 
 from __future__ import annotations
 
@@ -24,37 +24,48 @@ from labbench.user_folders import cache_path
 Bytes = NDArray[np.uint8]
 
 HELD_OUT_SAMPLES = 5000
-"""Training samples that are kept for validation."""
+"""Training samples set aside for validation."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A published data set of images in ten classes."""
+    """A published image data set of ten classes."""
 
     files: tuple[PublishedFile, ...]
     read: Callable[[Sequence[Path]], tuple[Split, Split]]
-    """Train and test from the paths of the files: uint8 (N, C, H, W), int64 (N,)."""
+    """Function from the paths of the files to train and test: inputs uint8 (N, C, H, W), classes int64 (N,)."""
     held_out: int = HELD_OUT_SAMPLES
 
 
 @cache
 def load_image_set(name: str) -> Data:
-    """The data set, downloaded at its first use: inputs uint8 (N, C, H, W), which altering makes numbers up to 1."""
-    chosen = IMAGE_SETS[name]
-    train, test = chosen.read(fetch_files(chosen.files, cache_path(name)))
-    order = stratified_order(train[1], seed=0)
-    val, kept = (part.sort().values for part in order.split([chosen.held_out, len(order) - chosen.held_out]))
-    return Data((train[0][kept], train[1][kept]), (train[0][val], train[1][val]), test)
+    """Return the data set, downloaded on first use: inputs uint8 (N, C, H, W), scaled to [0, 1] by `corrupt`.
+
+    Raises:
+        LabbenchError: If a file cannot be downloaded or read.
+    """
+    image_set = IMAGE_SETS[name]
+    whole, test = image_set.read(fetch_files(image_set.files, cache_path(name)))
+    order = stratified_order(whole[1], seed=0)
+    val, train = (part.sort().values for part in order.split([image_set.held_out, len(order) - image_set.held_out]))
+    return Data((whole[0][train], whole[1][train]), (whole[0][val], whole[1][val]), test)
 
 
 def read_mnist(paths: Sequence[Path]) -> tuple[Split, Split]:
-    """The four files of MNIST and of what took its form: images and labels to train on, then to test."""
+    """Read the four files of MNIST or Fashion-MNIST: images and labels of train, then of test."""
     train_images, train_labels, test_images, test_labels = (torch.from_numpy(read_idx(path)) for path in paths)
     return (train_images.unsqueeze(1), train_labels.long()), (test_images.unsqueeze(1), test_labels.long())
 
 
 def read_idx(path: Path) -> Bytes:
-    """An array of bytes in IDX, gzipped: 0, 0, 8 for bytes, the number of dimensions, each in 4 bytes, the values."""
+    """Read a gzipped IDX file of bytes: uint8, of the shape in its header.
+
+    The header is 0, 0, 8 (for bytes) and the number of dimensions, one byte each, then each dimension in 4 bytes.
+    Format: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+
+    Raises:
+        LabbenchError: If the file is not IDX, is truncated or cannot be decompressed.
+    """
     content = decompress_file(path)
     end = 4 + 4 * (content[3] if len(content) > 3 else 0)
     header, values = content[4:end], content[end:]
@@ -62,14 +73,15 @@ def read_idx(path: Path) -> Bytes:
         shape = np.frombuffer(header, dtype=">u4").tolist()
         if len(values) == prod(shape):
             return np.frombuffer(bytearray(values), dtype=np.uint8).reshape(shape)
-    raise LabbenchError(f"{path} is no IDX file of bytes, or it is cut off")
+    raise LabbenchError(f"{path} is not an IDX file of bytes, or is truncated; remove it to download it again")
 
 
 def decompress_file(path: Path) -> bytes:
+    """Return the decompressed content of a gzip file. Raises LabbenchError if it is damaged."""
     try:
         return gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise LabbenchError(f"{path} cannot be unpacked: {error}") from None
+        raise LabbenchError(f"{path} cannot be decompressed: {error}; remove it to download it again") from None
 
 
 CIFAR_SHAPE = IMAGE_SHAPES["cifar10"]
@@ -78,29 +90,40 @@ CIFAR_TEST = ["test_batch.bin"]
 
 
 def read_cifar(paths: Sequence[Path]) -> tuple[Split, Split]:
-    """The binary archive of CIFAR-10: five files to train on, one to test."""
+    """Read the binary archive of CIFAR-10: five files of training samples, one of test samples.
+
+    Raises:
+        LabbenchError: If the archive is damaged or lacks a file.
+    """
     (path,) = paths
-    wanted = {}
+    batches = {}
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 name = Path(member.name).name
                 if name in CIFAR_TRAIN + CIFAR_TEST and (file := archive.extractfile(member)) is not None:
-                    wanted[name] = read_records(file.read(), path)
+                    batches[name] = read_records(file.read(), path)
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise LabbenchError(f"{path} cannot be unpacked: {error}") from None
-    missing = [name for name in CIFAR_TRAIN + CIFAR_TEST if name not in wanted]
+        raise LabbenchError(f"{path} cannot be unpacked: {error}; remove it to download it again") from None
+    missing = [name for name in CIFAR_TRAIN + CIFAR_TEST if name not in batches]
     if missing:
-        raise LabbenchError(f"{path} lacks {', '.join(missing)}")
-    train, test = (join_splits([wanted[name] for name in names]) for names in (CIFAR_TRAIN, CIFAR_TEST))
+        raise LabbenchError(f"{path} lacks {', '.join(missing)}; remove it to download it again")
+    train, test = (join_splits([batches[name] for name in names]) for names in (CIFAR_TRAIN, CIFAR_TEST))
     return train, test
 
 
 def read_records(content: bytes, path: Path) -> Split:
-    """Records of one byte for the class, then the image: red, green and blue, each row by row."""
+    """Read records of one byte for the class, then the image: red, green and blue, each row by row.
+
+    Raises:
+        LabbenchError: If the length of the file is not a multiple of the size of a record.
+    """
     size = 1 + prod(CIFAR_SHAPE)
     if not content or len(content) % size:
-        raise LabbenchError(f"{path} holds a file that is no list of records of {size} bytes")
+        raise LabbenchError(
+            f"{path} contains a file whose size is not a multiple of a record's {size} bytes; "
+            "remove it to download it again"
+        )
     records = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(-1, size)
     return records[:, 1:].reshape(-1, *CIFAR_SHAPE), records[:, 0].long()
 
@@ -144,4 +167,4 @@ IMAGE_SETS: dict[str, ImageSet] = {
     "fashion_mnist": ImageSet(FASHION_MNIST, read_mnist),
     "cifar10": ImageSet(CIFAR10, read_cifar),
 }
-"""By the name of their task."""
+"""The image data sets, by the name of their task."""

@@ -1,7 +1,7 @@
-"""Data that is read sample by sample as it is needed: a task's own `Dataset`s, behind torch's `DataLoader`.
+"""Data read sample by sample on demand: a task's `Dataset`s, behind torch's `DataLoader`.
 
-The order of samples is labbench's own, and so is the state of the random generators in which each is read: a function
-of the run's seed, the epoch and the sample, not of the process that reads it. Runs of one seed share what is read.
+labbench determines the order of samples and seeds the random generators for each sample by the run's seed, the epoch
+and the sample, so that neither depends on the process that reads it. Runs with the same seed share what is read.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from labbench.train.rng import Purpose, generator_seeds, permutations, seed_all,
 from labbench.train.user_errors import error_location
 
 VALIDATION_SAMPLES = 256
-"""Samples for a look at the validation data where nobody says how many: each takes its time to read."""
+"""Default number of validation samples for diagnostics; small, since reading each takes time."""
 
 
 class MapDataset(Protocol):
-    """A torch `Dataset` of the map style, or anything else with a length and numbered samples (inputs, target)."""
+    """A map-style torch `Dataset`, or any object with a length and indexed samples (inputs, target)."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
@@ -35,11 +35,14 @@ class MapDataset(Protocol):
 
 @dataclass(frozen=True)
 class Datasets:
-    """What a task gives in place of `Data`: `train` and `val`, and `test` where there is one, read as they are needed.
+    """Data that a task returns instead of `Data`: `train`, `val` and optionally `test`, read on demand.
 
-    A sample is a pair (inputs, target) of tensors, arrays or numbers; classes are integers. What `__getitem__` draws
-    from the generators of torch, numpy or Python differs by the run's seed and the epoch in `train`, and is always the
-    same in the others. A generator of the dataset's own is not seeded.
+    A sample is a pair (inputs, target) of tensors, arrays or numbers; class targets are integers. Random numbers that
+    `__getitem__` draws from torch, numpy or Python depend on the run's seed and the epoch in `train`, and are always
+    the same in `val` and `test`. A generator owned by the dataset is not seeded.
+
+    Raises:
+        InputError: If a split is an IterableDataset, lacks `__len__` or `__getitem__`, or is empty.
     """
 
     train: MapDataset
@@ -47,25 +50,26 @@ class Datasets:
     test: MapDataset | None = None
 
     def __post_init__(self) -> None:
-        for name, given in self.splits().items():
-            if isinstance(given, IterableDataset):
+        for name, split in self.splits().items():
+            if isinstance(split, IterableDataset):
                 raise InputError(
-                    f"data: `{name}` is an IterableDataset, whose order is its own: give a Dataset with __len__ and "
-                    "__getitem__, of which each run can take the samples in the order of its seed"
+                    f"data: `{name}` is an IterableDataset, which determines its own order; use a Dataset with __len__ "
+                    "and __getitem__, so that each run can read the samples in the order of its seed"
                 )
-            if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
-                raise InputError(f"data: `{name}` must be a Dataset with __len__ and __getitem__, not {given!r}")
-            if len(given) == 0:
+            if not (hasattr(split, "__len__") and hasattr(split, "__getitem__")):
+                raise InputError(f"data: `{name}` must be a Dataset with __len__ and __getitem__, not {split!r}")
+            if len(split) == 0:
                 raise InputError(f"data: `{name}` has no samples")
 
     def splits(self) -> dict[str, MapDataset]:
-        given = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: split for name, split in given.items() if split is not None}
+        """Return the splits by name, without a missing `test`."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """Some samples of a split, and for each the state of the generators in which it is read."""
+    """Samples of a split to read, with a seed of the random generators for each."""
 
     split: str
     indices: list[int]
@@ -74,25 +78,24 @@ class ReadRequest:
 
 @dataclass(frozen=True)
 class ReadFailure:
-    """Why a request could not be answered, and the whole story: an error may not be fit to leave its process."""
+    """Error of a read request as text, since an exception may not be picklable."""
 
     message: str
     traceback: str
 
 
 class SampleReader:
-    """Answers requests, in whichever process."""
+    """Reads the samples of requests, in a worker process or in this one."""
 
     def __init__(self, splits: Mapping[str, MapDataset]) -> None:
         self.splits = splits
 
     def __getitem__(self, request: ReadRequest) -> Split | ReadFailure:
         samples = []
-        with seeded_generators(
-            request.generator_seeds[0]
-        ):  # which are as they were afterwards, if that is the training's
-            for index, generator in zip(request.indices, request.generator_seeds, strict=True):
-                seed_all(generator)
+        # this process may be the one that trains: the block restores its generators
+        with seeded_generators(request.generator_seeds[0]):
+            for index, generator_seed in zip(request.indices, request.generator_seeds, strict=True):
+                seed_all(generator_seed)
                 try:
                     samples.append(self.splits[request.split][index])
                 except (Exception, SystemExit) as error:  # a user's code may raise anything
@@ -104,12 +107,12 @@ class SampleReader:
                 raise TypeError(f"inputs are {type(inputs).__name__}, targets {type(targets).__name__}")
         except (TypeError, ValueError, RuntimeError) as error:
             message = f"samples of `{request.split}` must be pairs (inputs, target) of tensors, arrays or numbers, "
-            return ReadFailure(f"{message}all of one shape: {error}", traceback.format_exc())
+            return ReadFailure(f"{message}all of the same shape: {error}", traceback.format_exc())
         return inputs, targets
 
 
 class _RequestSampler(Sampler[ReadRequest]):
-    """What the loader reads when it is next gone through."""
+    """Sampler of the requests of the loader's next pass."""
 
     requests: Iterable[ReadRequest] = ()
 
@@ -118,9 +121,9 @@ class _RequestSampler(Sampler[ReadRequest]):
 
 
 class DatasetSource:
-    """Datasets for models on `device`, read by `loaders` processes beside this one, or by this one where that is 0.
+    """Datasets for models on `device`, read by `loaders` worker processes, or by this process if 0.
 
-    Of a batch every seed's samples are one request; they are held until the next batch is asked for.
+    The samples of a batch are read with one request per seed, and held until the next batch is requested.
     """
 
     resident = False
@@ -145,24 +148,28 @@ class DatasetSource:
         return "test" in self._reader.splits
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
+        """Yield the batches of an epoch, shape (S, N), as rows of the samples that `gather` holds."""
         distinct, rows = _unique_seeds(seeds)
         order = permutations(distinct, epoch, self.samples, HOST)[:, : usable_samples(self.samples, size)]
         steps = order.split(size, dim=1)
         requests = (
-            _training_request(*one, epoch) for step in steps for one in zip(distinct, step.tolist(), strict=True)
+            _training_request(seed, indices, epoch)
+            for step in steps
+            for seed, indices in zip(distinct, step.tolist(), strict=True)
         )
         read = self._read(requests, ahead=len(distinct))
         for _ in steps:
             yield self._set_batch([next(read) for _ in distinct], rows)
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
+        """Read the first batch of the first epoch in this process; return its rows for `gather`, shape (S, N)."""
         distinct, rows = _unique_seeds(seeds)
         order = permutations(distinct, 1, self.samples, HOST)[:, :size].tolist()
-        return self._set_batch(
-            [self._read_here(_training_request(*one, 1)) for one in zip(distinct, order, strict=True)], rows
-        )
+        requests = [_training_request(seed, indices, 1) for seed, indices in zip(distinct, order, strict=True)]
+        return self._set_batch([self._read_here(request) for request in requests], rows)
 
     def gather(self, numbers: Tensor) -> Split:
+        """Return the samples of the current batch with these numbers, shape (N,), on `device`."""
         inputs, targets = (part.index_select(0, numbers) for part in self._batch)
         return inputs, targets
 
@@ -171,7 +178,7 @@ class DatasetSource:
         return self._read(self._held_out_request(name, indices[start : start + size]) for start in indices[::size])
 
     def sample_validation(self, count: int | None = None) -> Split:
-        """Spread evenly over the validation data, which may be sorted by class; read once."""
+        """Return samples spread evenly over the validation data, which may be sorted by class; cached."""
         count = min(count or VALIDATION_SAMPLES, len(self._reader.splits["val"]))
         if count not in self._validation_samples:
             indices = torch.linspace(0, len(self._reader.splits["val"]) - 1, count).long().tolist()
@@ -179,10 +186,11 @@ class DatasetSource:
         return self._validation_samples[count]
 
     def close(self) -> None:
-        self._loader = None  # its processes end with the last reference to it
+        """End the worker processes: they exit when the last reference to the loader is dropped."""
+        self._loader = None
 
     def _set_batch(self, parts: list[Split], rows: list[int]) -> Tensor:
-        """Keep what was read for each seed; which of it is each run's: (S, N)."""
+        """Hold the samples of each seed as the current batch; return the numbers of each run's samples, (S, N)."""
         self._batch = torch.cat([inputs for inputs, _ in parts]), torch.cat([targets for _, targets in parts])
         count = len(parts[0][1])
         return torch.tensor(rows, device=self.device)[:, None] * count + torch.arange(count, device=self.device)
@@ -191,11 +199,11 @@ class DatasetSource:
         return ReadRequest(name, list(indices), generator_seeds(0, Purpose.AUGMENTATION, indices))
 
     def _read_here(self, request: ReadRequest) -> Split:
-        """What is asked for, read by this process."""
+        """Read the samples of a request in this process."""
         return self._to_device(self._reader[request])
 
     def _read(self, requests: Iterable[ReadRequest], *, ahead: int = 1) -> Iterator[Split]:
-        """The answers to the requests in their order, some `ahead` of which are made while they are not yet needed."""
+        """Yield the samples of the requests in order; workers read up to about `ahead` requests in advance."""
         if self._loader is None:
             self._loader = self._new_loader(ahead)
         self._pass.requests = requests
@@ -203,28 +211,28 @@ class DatasetSource:
             yield self._to_device(answer)
 
     def _new_loader(self, ahead: int) -> DataLoader[Any]:
-        apart: dict[str, Any] = {}
+        worker_options: dict[str, Any] = {}
         if self._loaders:
-            # forked, since a class of a user's file can be imported by nobody else; that takes no memory for a copy
-            apart = {
+            # forked, since no other process can import a class of a user's file; a fork shares memory
+            worker_options = {
                 "multiprocessing_context": "fork",
                 "persistent_workers": True,
                 "prefetch_factor": max(2, -(-ahead // self._loaders)),
                 "worker_init_fn": _ignore_signals,
             }
         return DataLoader(
-            self._reader,  # type: ignore[arg-type]  # torch's type of a Dataset knows of integers alone
-            batch_size=None,  # a request is a batch
+            self._reader,  # type: ignore[arg-type]  # torch types the index of a Dataset as an integer
+            batch_size=None,  # a request is a whole batch
             sampler=self._pass,
             collate_fn=_identity,
             num_workers=self._loaders,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the one that a model may draw from
-            **apart,
+            generator=torch.Generator(),  # else it would draw from the global generator, which a model may use
+            **worker_options,
         )
 
     def _to_device(self, answer: Split | ReadFailure) -> Split:
-        """What was read, where the models are, floating-point numbers in their type."""
+        """Return the samples on `device` in the training dtype. Raises SampleError if they could not be read."""
         if isinstance(answer, ReadFailure):
             raise SampleError(answer.message) from RuntimeError(answer.traceback)
         inputs, targets = (part.to(self.device, non_blocking=True) for part in answer)
@@ -235,7 +243,7 @@ class DatasetSource:
 
 
 def _unique_seeds(seeds: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Each seed once, and for each run where its own is."""
+    """Return the distinct seeds, and for each run the index of its seed among them."""
     distinct = list(dict.fromkeys(seeds))
     return distinct, [distinct.index(seed) for seed in seeds]
 
@@ -249,6 +257,6 @@ def _identity(answer: Any) -> Any:
 
 
 def _ignore_signals(loader: int) -> None:
-    """Ctrl-C and a hang-up reach all processes of a terminal; the training decides, and its end is that of these."""
+    """Ignore Ctrl-C and hang-up, which reach all processes of a terminal; the training process ends its loaders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

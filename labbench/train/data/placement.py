@@ -1,7 +1,6 @@
-"""Where a training's data lies: beside the models, or on the host where it would not leave them enough room.
+"""Placement of data: on the device of the models, or on the host if it would leave them too little memory.
 
-This is the one place that decides. What is trained does not depend on it: the batches are the same, index by index.
-Datasets lie nowhere: they are read as they are needed.
+Placement does not change results: the batches are the same, index by index. Datasets are read on demand.
 """
 
 from __future__ import annotations
@@ -13,30 +12,31 @@ from labbench.train.data.loading import Datasets, DatasetSource
 from labbench.train.dtypes import trained_dtype
 
 MAX_DATA_SHARE = 0.5
-"""Of a device's free memory for data; the rest is for models and what they compute."""
+"""Largest share of a device's free memory used for data; the rest is for models and activations."""
 
 
 def place_data(
-    data: Data | Datasets, device: torch.device, dtype: torch.dtype, wish: str = "auto", *, loaders: int = 0
+    data: Data | Datasets, device: torch.device, dtype: torch.dtype, placement: str = "auto", *, loaders: int = 0
 ) -> Data | DatasetSource:
-    """The data for models on `device`, floating-point numbers as `dtype`.
+    """Return the data for models on `device`, floating-point tensors as `dtype`.
 
-    `wish` is `[runtime] data`: "device" and "host" are obeyed, "auto" keeps data on the host that takes more than
-    `MAX_DATA_SHARE` of what a CUDA device has free. `loaders` processes read samples of Datasets.
+    `placement` is the value of `[runtime] data`: "device", "host", or "auto" for the host if the data takes more than
+    `MAX_DATA_SHARE` of the free memory of a CUDA device. `loaders` worker processes read the samples of Datasets.
     """
     if isinstance(data, Datasets):
         return DatasetSource(data, device, dtype, loaders)
-    resident = wish == "device" or (wish == "auto" and fits_on_device(total_bytes(data, dtype), free_bytes(device)))
+    fits = placement == "auto" and fits_on_device(total_bytes(data, dtype), free_bytes(device))
+    resident = placement == "device" or fits
     return data.to(device, dtype, resident=resident)
 
 
 def fits_on_device(data_bytes: int, free: int | None) -> bool:
-    """Whether data of that size may lie on a device with so many bytes free; None is the host's own memory."""
+    """Return True if `data_bytes` may be stored on a device with `free` bytes (None: it shares the host's memory)."""
     return free is None or data_bytes <= MAX_DATA_SHARE * free
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What a CUDA device has free; None where device and host share their memory."""
+    """Return the free bytes of a CUDA device; None if the device shares the host's memory."""
     if device.type != "cuda":
         return None
     free: int = torch.cuda.mem_get_info(device)[0]
@@ -44,7 +44,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def total_bytes(data: Data, dtype: torch.dtype) -> int:
-    """The bytes of all splits, floating-point numbers as `dtype`."""
+    """Return the bytes of all splits with floating-point tensors as `dtype`."""
     splits: list[Split | None] = [data.train, data.val, data.test]
     parts = [part for split in splits if split is not None for part in split]
     return sum(x.numel() * trained_dtype(x.dtype, dtype).itemsize for x in parts)

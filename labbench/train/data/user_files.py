@@ -1,4 +1,4 @@
-"""A person's own data: a table in CSV, arrays in .npz, or a folder of images with a folder for each class."""
+"""User data for the task `own`: a CSV table, arrays in .npz, or a folder of images with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -19,65 +19,77 @@ from labbench.train.data.dataset import Data, Split, split_stratified
 from labbench.train.data.image_folder import read_folder
 
 HELD_OUT_SHARE = 0.15
-"""Share of the samples for validation, and as much for the test, where they are not split already."""
+"""Share of the samples in `val`, and in `test`, if the file has no splits of its own."""
 
 
 def load_user_data(path: str, target: str | None) -> Data:
-    """The data at `path`; `target` is the column of a table that is to be told from the others.
+    """Return the data at `path`; `target` names the target column of a table, by default its last column.
 
-    Raises InputError where nothing can be made of them.
+    Raises:
+        InputError: If the file cannot be read, or its content is not a data set.
     """
-    place = resolve_data_path(path)
-    return read_file(place, target, place.stat().st_mtime_ns)
+    file = resolve_data_path(path)
+    return read_file(file, target, file.stat().st_mtime_ns)
 
 
 @cache
-def read_file(place: Path, target: str | None, changed: int) -> Data:
-    """The data of a file as it was `changed` last."""
-    if place.is_dir():
-        return split_data(read_folder(place))
-    if place.suffix == ".npz":
-        return read_npz(place)
-    if place.suffix in (".csv", ".tsv"):
-        return standardise(split_data(read_table(place, target)))
-    raise InputError(f"{place}: labbench reads .csv, .tsv, .npz and folders of images")
+def read_file(file: Path, target: str | None, modified: int) -> Data:
+    """Return the data of a file or folder; `modified`, its modification time in ns, is part of the cache key.
+
+    Raises:
+        InputError: If the file cannot be read, or its content is not a data set.
+    """
+    if file.is_dir():
+        return split_data(read_folder(file))
+    if file.suffix == ".npz":
+        return read_npz(file)
+    if file.suffix in (".csv", ".tsv"):
+        return standardize(split_data(read_table(file, target)))
+    raise InputError(f"{file}: unknown file type; use .csv, .tsv, .npz or a folder of images")
 
 
 def split_data(whole: Split, test: Split | None = None) -> Data:
-    """All samples as train, val and test, classes in proportion; where there is a test, as train and val."""
+    """Split samples into train, val and test, stratified by class; with `test` given, into train and val.
+
+    Raises:
+        InputError: If there are too few samples for a held-out split.
+    """
     inputs, targets = whole
     held_out = round(HELD_OUT_SHARE * len(targets))
     if held_out == 0:
-        raise InputError(f"{len(targets)} samples are too few to learn from and to judge by")
+        raise InputError(f"{len(targets)} samples are too few to split into training and held-out data")
     classes = torch.zeros_like(targets, dtype=torch.int64) if targets.is_floating_point() else targets
-    train, val, last = split_stratified(classes, held_out, seed=0)
+    train, val, rest = split_stratified(classes, held_out, seed=0)
     if test is None:
-        test = inputs[last], targets[last]
+        test = inputs[rest], targets[rest]
     else:
-        train = torch.cat([train, last]).sort().values
+        train = torch.cat([train, rest]).sort().values
     return Data((inputs[train], targets[train]), (inputs[val], targets[val]), test)
 
 
-def standardise(data: Data) -> Data:
-    """The columns with mean 0 and deviation 1 in the training data."""
+def standardize(data: Data) -> Data:
+    """Scale each column of the inputs (N, F) to mean 0 and standard deviation 1 in the training split."""
     mean, deviation = data.train[0].mean(0), data.train[0].std(0, correction=0)
-    scale = deviation.where(deviation > 0, 1)
+    divisor = deviation.where(deviation > 0, 1)
 
-    def scaled(split: Split) -> Split:
-        return (split[0] - mean) / scale, split[1]
+    def scale(split: Split) -> Split:
+        return (split[0] - mean) / divisor, split[1]
 
-    return Data(scaled(data.train), scaled(data.val), None if data.test is None else scaled(data.test))
+    return Data(scale(data.train), scale(data.val), None if data.test is None else scale(data.test))
 
 
 def read_npz(path: Path) -> Data:
-    """Arrays `x` and `y`, or `x_train` and `y_train` with `x_test`, `y_test` and perhaps `x_val`, `y_val`.
+    """Read arrays `x`, `y`, or `x_train`, `y_train` and optionally `x_val`, `y_val` and `x_test`, `y_test`.
 
-    `x` of two dimensions is a table; of three or four, images: (N, H, W), (N, H, W, C) or (N, C, H, W).
+    `x` of shape (N, F) is a table; (N, H, W), (N, H, W, C) and (N, C, H, W) are images.
+
+    Raises:
+        InputError: If the file cannot be read or its arrays do not fit together.
     """
     try:
         with np.load(path) as file:
             arrays = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:  # ValueError: objects, which are code
+    except (OSError, ValueError, zipfile.BadZipFile) as error:  # ValueError: pickled objects, which are refused
         raise InputError(f"{path} cannot be read: {error}") from None
     endings = [ending for ending in SPLIT_SUFFIXES if f"x{ending}" in arrays]
     if not {"", "_train"} & set(endings):
@@ -88,17 +100,21 @@ def read_npz(path: Path) -> Data:
     splits: dict[str, Split] = dict(zip(endings, parts, strict=True))
     whole, val, test = splits[endings[0]], splits.get("_val"), splits.get("_test")
     data = split_data(whole, test) if val is None else Data(whole, val, test)
-    return standardise(data) if data.train[0].dim() == 2 else data
+    return standardize(data) if data.train[0].dim() == 2 else data
 
 
 SPLIT_SUFFIXES = ("", "_train", "_val", "_test")
 
 
 def read_npz_inputs(arrays: dict[str, NDArray[Any]], ending: str, path: Path) -> Tensor:
-    """The inputs of one split, after a look at the targets: bytes for images in bytes, else float32."""
+    """Return the inputs of one split, (N, F) or (N, C, H, W): uint8 for images of bytes, else float32.
+
+    Raises:
+        InputError: If the inputs or the targets are missing, of other types, or not of the same length.
+    """
     inputs, targets = (arrays.get(letter + ending) for letter in "xy")
     if inputs is None or targets is None or inputs.ndim == 0 or targets.size != len(inputs):
-        raise InputError(f"{path}: x{ending} and y{ending} must both be there, with one target a sample")
+        raise InputError(f"{path} must hold both x{ending} and y{ending}, with one target per sample")
     if inputs.dtype.kind not in "buif" or targets.dtype.kind not in "buifU":
         raise InputError(f"{path}: x{ending} must be numbers, and y{ending} numbers or words")
     in_bytes = inputs.dtype == np.uint8 and inputs.ndim > 2
@@ -106,7 +122,11 @@ def read_npz_inputs(arrays: dict[str, NDArray[Any]], ending: str, path: Path) ->
 
 
 def to_channels_first(values: Tensor, path: Path) -> Tensor:
-    """A table (N, F) as it is, images as (N, C, H, W)."""
+    """Return a table (N, F) unchanged, and images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W).
+
+    Raises:
+        InputError: If `values` has another number of dimensions.
+    """
     if values.dim() == 2:
         return values
     if values.dim() == 3:

@@ -1,4 +1,4 @@
-"""The digits and their split, and the checks on anybody's data."""
+"""The digits and their split, and the checks on a task's data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from labbench.train.data.dataset import (
 )
 
 
-def test_digits_are_images_from_0_to_1_with_their_classes() -> None:
+def test_digits_are_images_in_0_to_1_with_ten_classes() -> None:
     data = load_digits()
     assert data.test is not None
     for (inputs, targets), count in zip((data.train, data.val, data.test), (1257, 270, 270), strict=True):
@@ -38,8 +38,8 @@ def sha256(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()
 
 
-def test_the_digits_and_their_split_are_what_they_always_were() -> None:
-    """Every result on the digits stands on these bytes and indices: they belong to digits@1."""
+def test_the_digits_and_their_split_never_change_between_releases() -> None:
+    """Recorded results depend on these bytes and indices, which are part of digits@1."""
     with np.load(DIGITS_FILE) as file:
         images, classes = file["images"], file["targets"]
     assert sha256(images) == "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
@@ -69,7 +69,7 @@ def test_a_stratified_split_is_a_partition_with_every_class_in_proportion(
         assert ((targets[part].bincount(minlength=5) - fair).abs() < 2).all()
 
 
-def test_integers_stay_integers_when_data_moves() -> None:
+def test_integers_keep_their_dtype_when_data_moves() -> None:
     words, classes = torch.randint(0, 9, (5, 3)), torch.arange(5)
     data = Data(train=(words, classes), val=(torch.rand(5, 2, dtype=torch.float64), torch.rand(5)))
     moved = data.to(torch.device("cpu"), torch.float32)
@@ -81,13 +81,13 @@ def test_integers_stay_integers_when_data_moves() -> None:
 @pytest.mark.parametrize(
     ("split", "complaint"),
     [
-        ((torch.zeros(3, 2), torch.zeros(4)), r"one length, at least 1; they are \(3, 2\) and \(4,\)"),
+        ((torch.zeros(3, 2), torch.zeros(4)), r"the same length, at least 1; their shapes are \(3, 2\) and \(4,\)"),
         ((torch.zeros(0, 2), torch.zeros(0)), r"at least 1"),
         ((torch.zeros(3, 2), [0, 1, 0]), "pair of tensors"),
         (torch.zeros(2, 2), "pair of tensors"),
     ],
 )
-def test_data_that_does_not_fit_together_is_refused(split: object, complaint: str) -> None:
+def test_inputs_and_targets_that_do_not_match_are_refused(split: object, complaint: str) -> None:
     good = (torch.zeros(3, 2), torch.zeros(3))
     with pytest.raises(InputError, match=f"`val`.*{complaint}"):
         Data(train=good, val=split)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Published data sets from a server on loopback: resumed, checked, kept, and explained where there is no network."""
+"""Downloads of published data sets from a loopback server: resume, checksum, cache, and errors without a network."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ CONTENT = bytes(range(256)) * 64
 
 @dataclass
 class Server:
-    """What a test's server has, how it misbehaves, and what it was asked for."""
+    """State of the test server: its files, its faults and the requests it received."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
-    breaks_after: int | None = None
-    """Bytes after which each connection breaks off."""
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
-    """The paths, each with its Range."""
+    closes_after: int | None = None
+    """Bytes after which each connection closes."""
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    """Path and Range header of each request."""
 
     def published(self, name: str, content: bytes) -> PublishedFile:
         self.files[f"/{name}"] = content
@@ -65,23 +65,23 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            wanted = self.headers["Range"]
-            state.asked.append((self.path, wanted))
+            byte_range = self.headers["Range"]
+            state.requests.append((self.path, byte_range))
             if self.path not in state.files:
                 self.send_error(404)
                 return
             content = state.files[self.path]
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and state.ranges else 0
+            start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and state.ranges else 0
             if start and start >= len(content):
                 self.send_error(416)
                 return
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            self.wfile.write(content[start : None if state.breaks_after is None else start + state.breaks_after])
+            self.wfile.write(content[start : None if state.closes_after is None else start + state.closes_after])
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing on stderr."""
+            """Keep stderr empty."""
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{http.server_port}"
@@ -93,36 +93,36 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     http.server_close()
 
 
-def test_a_file_is_downloaded_once_and_then_kept(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_then_read_from_the_cache(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     for _ in range(2):
         [path] = fetch_files([file], tmp_path / "new" / "folder")
         assert path.read_bytes() == CONTENT
-    assert server.asked == [("/a.bin", None)]
+    assert server.requests == [("/a.bin", None)]
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_resumes_where_it_stopped(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
-    server.breaks_after = 7000
+    server.closes_after = 7000
     [path] = fetch_files([file], tmp_path)
     assert path.read_bytes() == CONTENT
-    assert [wanted for _, wanted in server.asked] == [None, "bytes=7000-", "bytes=14000-"]
+    assert [byte_range for _, byte_range in server.requests] == [None, "bytes=7000-", "bytes=14000-"]
 
 
-def test_what_an_earlier_process_left_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+def test_a_partial_file_of_an_earlier_process_is_resumed(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
-    server.breaks_after = 100
-    with pytest.raises(LabbenchError, match="it breaks off again and again"):
+    server.closes_after = 100
+    with pytest.raises(LabbenchError, match="the connection ended early 3 times"):
         fetch_files([file], tmp_path)
     assert (tmp_path / "a.bin.part").stat().st_size == 300
-    server.breaks_after = None
+    server.closes_after = None
     [path] = fetch_files([file], tmp_path)
     assert path.read_bytes() == CONTENT
-    assert server.asked[-1] == ("/a.bin", "bytes=300-")
+    assert server.requests[-1] == ("/a.bin", "bytes=300-")
     assert not (tmp_path / "a.bin.part").exists()
 
 
-def test_a_server_without_ranges_begins_anew(server: Server, tmp_path: Path) -> None:
+def test_a_download_restarts_from_the_beginning_if_the_server_ignores_ranges(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     server.ranges = False
     (tmp_path / "a.bin.part").write_bytes(b"something else")
@@ -130,26 +130,26 @@ def test_a_server_without_ranges_begins_anew(server: Server, tmp_path: Path) -> 
     assert path.read_bytes() == CONTENT
 
 
-def test_a_part_that_is_too_long_is_thrown_away(server: Server, tmp_path: Path) -> None:
+def test_a_partial_file_that_is_too_long_is_discarded(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     (tmp_path / "a.bin.part").write_bytes(CONTENT + b"more")
     [path] = fetch_files([file], tmp_path)
     assert path.read_bytes() == CONTENT
 
 
-def test_the_next_address_is_tried_when_one_fails_or_sends_something_else(server: Server, tmp_path: Path) -> None:
+def test_the_next_url_is_tried_when_one_fails_or_sends_another_file(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     server.files["/wrong"] = b"a login page"
     urls = (f"{server.url}/absent", f"{server.url}/wrong", *file.urls)
     [path] = fetch_files([replace(file, urls=urls)], tmp_path)
     assert path.read_bytes() == CONTENT
-    assert [where for where, _ in server.asked] == ["/absent", "/wrong", "/a.bin"]
+    assert [path for path, _ in server.requests] == ["/absent", "/wrong", "/a.bin"]
 
 
-def test_another_file_than_the_published_one_is_never_used(server: Server, tmp_path: Path) -> None:
+def test_a_file_with_another_checksum_is_never_used(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     server.files["/a.bin"] = CONTENT[:-1] + b"!"
-    with pytest.raises(LabbenchError, match=r"what it sends is not the published file"):
+    with pytest.raises(LabbenchError, match=r"the downloaded file is not the published one"):
         fetch_files([file], tmp_path)
     assert not list(tmp_path.glob("a.bin*"))
     (tmp_path / "a.bin").write_bytes(b"put here by hand")
@@ -157,15 +157,17 @@ def test_another_file_than_the_published_one_is_never_used(server: Server, tmp_p
         fetch_files([file], tmp_path)
 
 
-def test_without_a_network_the_error_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_error_lists_the_files_to_fetch_and_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    there, *missing = [
+    present, *missing = [
         PublishedFile(name, hashlib.sha256(name.encode()).hexdigest(), (f"http://127.0.0.1:9/{name}",))
         for name in "abc"
     ]
     (tmp_path / "a").write_bytes(b"a")
     with pytest.raises(LabbenchError) as raised:
-        fetch_files([there, *missing], tmp_path)
+        fetch_files([present, *missing], tmp_path)
     lines = str(raised.value).splitlines()
     assert lines[0] == "cannot download b:"
     assert lines[1].startswith("    http://127.0.0.1:9/b: [Errno")
@@ -173,20 +175,20 @@ def test_without_a_network_the_error_says_what_to_put_where(tmp_path: Path, monk
     assert lines[3:] == ["    b, from http://127.0.0.1:9/b", "    c, from http://127.0.0.1:9/c"]
     for file in missing:
         (tmp_path / file.name).write_bytes(file.name.encode())
-    assert [path.name for path in fetch_files([there, *missing], tmp_path)] == ["a", "b", "c"]
+    assert [path.name for path in fetch_files([present, *missing], tmp_path)] == ["a", "b", "c"]
 
 
-def test_several_who_want_a_file_at_once_download_it_once(server: Server, tmp_path: Path) -> None:
+def test_concurrent_requests_download_a_file_once(server: Server, tmp_path: Path) -> None:
     file = server.published("a.bin", CONTENT)
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: fetch_files([file], tmp_path), range(4)))
     assert {path.read_bytes() for [path] in paths} == {CONTENT}
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+def test_an_unwritable_cache_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LabbenchError, match=r"cannot write to .*file/mnist, where downloads are kept"):
+    with pytest.raises(LabbenchError, match=r"cannot write to .*file/mnist, the cache of downloads"):
         fetch_files([PublishedFile("a", "", ())], tmp_path / "file" / "mnist")
 
 
@@ -196,7 +198,7 @@ def idx(values: np.ndarray) -> bytes:
 
 
 def bars(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images with one bright row, whose number is the class, below ten."""
+    """Images (count, side, side) with one bright row, whose index is the class, and the classes (count,)."""
     rng = np.random.default_rng(seed)
     images, classes = rng.integers(0, 60, (count, side, side)), np.arange(count) % 10
     images[np.arange(count), classes] = 255
@@ -205,7 +207,7 @@ def bars(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def small_sets(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The data sets, with a few images of their shapes, on the test's server and in a cache of its own."""
+    """The data sets with a few images of the real shapes, on the test server, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name, originals in (("mnist", MNIST), ("fashion_mnist", FASHION_MNIST)):
         arrays = [*bars(300, 28, 1), *bars(100, 28, 2)]
@@ -219,7 +221,7 @@ def small_sets(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def cifar(names: list[str], *, cut: int = 0) -> bytes:
-    """An archive of the form of CIFAR-10's with 40 images a file, without the last `cut` bytes of each."""
+    """An archive like CIFAR-10's with 40 images per file, without the last `cut` bytes of each file."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for seed, name in enumerate(names):
@@ -266,14 +268,14 @@ def test_published_sets_train(small_sets: Server, name: str, model: str) -> None
     assert train_run(config, task=load_task(name)).last("val/accuracy") > 0.8
 
 
-def test_published_sets_can_be_altered(small_sets: Server) -> None:
+def test_published_sets_can_be_corrupted_by_the_config(small_sets: Server) -> None:
     config = with_defaults({"train_size": 50, "classes": [4, 5], "input_sparsity": 0.5}, BUILTIN["mnist"])
     data = make_data(load_task("mnist"), {**config, "train_size": 20})
     assert data.train[1].bincount().tolist() == [10, 10]
     assert (data.train[0] == 0).double().mean().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_every_file_has_a_sum_and_an_address() -> None:
+def test_every_published_file_has_a_checksum_and_urls() -> None:
     for each in IMAGE_SETS.values():
         for file in each.files:
             assert len(bytes.fromhex(file.sha256)) == 32
@@ -283,16 +285,16 @@ def test_every_file_has_a_sum_and_an_address() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"no gzip", "cannot be unpacked"),
-        (idx(np.zeros((2, 3)))[:-5], "cannot be unpacked"),
-        (gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd", mtime=0), "is no IDX file of bytes, or it is cut off"),
-        (gzip.compress(b"\0\0\x08\2\0\0\0\2\0\0", mtime=0), "is no IDX file"),
-        (gzip.compress(b"\0\0\x08\1\0\0\0\5abc", mtime=0), "is no IDX file"),
-        (gzip.compress(b"", mtime=0), "is no IDX file"),
+        (b"no gzip", "cannot be decompressed"),
+        (idx(np.zeros((2, 3)))[:-5], "cannot be decompressed"),
+        (gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd", mtime=0), "is not an IDX file of bytes, or is truncated"),
+        (gzip.compress(b"\0\0\x08\2\0\0\0\2\0\0", mtime=0), "is not an IDX file"),
+        (gzip.compress(b"\0\0\x08\1\0\0\0\5abc", mtime=0), "is not an IDX file"),
+        (gzip.compress(b"", mtime=0), "is not an IDX file"),
     ],
-    ids=["no gzip", "cut off", "another type", "values missing", "a row missing", "empty"],
+    ids=["not gzip", "truncated", "another type", "values missing", "a row missing", "empty"],
 )
-def test_a_file_that_is_no_idx_is_said(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_a_file_that_is_not_idx_is_reported(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "images.gz"
     path.write_bytes(content)
     with pytest.raises(LabbenchError, match=f"images.gz.*{complaint}"):
@@ -304,12 +306,12 @@ def test_a_file_that_is_no_idx_is_said(tmp_path: Path, content: bytes, complaint
     [
         (b"no archive", "cannot be unpacked"),
         (cifar(["data_batch_1.bin"]), "lacks data_batch_2.bin, data_batch_3.bin"),
-        (cifar(image_sets.CIFAR_TRAIN + image_sets.CIFAR_TEST, cut=1), "no list of records of 3073 bytes"),
+        (cifar(image_sets.CIFAR_TRAIN + image_sets.CIFAR_TEST, cut=1), "not a multiple of a record's 3073 bytes"),
         (cifar(image_sets.CIFAR_TRAIN)[:-100], "cannot be unpacked"),
     ],
-    ids=["no archive", "files missing", "records cut", "archive cut"],
+    ids=["not an archive", "files missing", "records truncated", "archive truncated"],
 )
-def test_an_archive_that_is_not_cifars_is_said(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_a_damaged_cifar_archive_is_reported(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "cifar.tar.gz"
     path.write_bytes(content)
     with pytest.raises(LabbenchError, match=f"cifar.tar.gz.*{complaint}"):

@@ -1,4 +1,4 @@
-"""Image files as arrays: every kind of PNG exactly, and what is wrong with a file said with its name."""
+"""Image files as arrays: every kind of PNG exactly, and errors that name the file and the reason."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from labbench.train.data.image_folder import read_image
 
 KINDS = [(colour, bits) for colour, depths in DEPTHS.items() for bits in depths]
 TRANSPARENCY = {GREY: b"\0\1", COLOURS: b"\0\1\0\2\0\3", PALETTE: b"\0\x80"}
-"""A transparent grey or colour, and how opaque the first colours of a palette are."""
+"""tRNS chunk by colour type: a transparent grey or colour, or the opacities of the first colours of a palette."""
 
 
 def expected(samples: NDArray[np.int64], colour: int, bits: int, palette: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The values from 0 to 255, without transparency."""
+    """Expected values from 0 to 255, shape (H, W, C), without transparency."""
     if colour == PALETTE:
         return palette[samples[..., 0]].astype(np.int64)
     if (colour, bits) == (GREY, 16):
@@ -46,7 +46,7 @@ def test_a_png_of_any_kind_is_read_exactly(
     random = np.random.default_rng(bits)
     palette = random.integers(0, 256, (2 ** min(bits, 8), 3), dtype=np.uint8)
     for height, width in ((11, 7), (1, 1), (1, 9), (8, 8)):
-        highest = 255 if (colour, bits) == (GREY, 16) else 2**bits - 1  # a deeper grey is refused
+        highest = 255 if (colour, bits) == (GREY, 16) else 2**bits - 1  # larger grey values are refused
         samples = random.integers(0, highest, (height, width, CHANNELS[colour]), endpoint=True)
         content = png(
             samples,
@@ -64,7 +64,7 @@ def test_a_png_of_any_kind_is_read_exactly(
 
 @pytest.mark.parametrize("filters", "01234")
 @pytest.mark.parametrize("colour", [GREY, GREY_ALPHA, COLOURS, COLOURS_ALPHA])
-def test_a_png_is_read_exactly_whatever_filters_its_lines(tmp_path: Path, filters: str, colour: int) -> None:
+def test_a_png_is_read_exactly_with_any_filter_of_its_lines(tmp_path: Path, filters: str, colour: int) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (11, 7, CHANNELS[colour]))
     (tmp_path / "a.PNG").write_bytes(png(pixels, filters=filters))
     assert np.array_equal(read_image(tmp_path / "a.PNG"), pixels[..., : 1 if colour == GREY_ALPHA else 3])
@@ -80,21 +80,19 @@ def test_a_png_is_read_exactly_whatever_filters_its_lines(tmp_path: Path, filter
         ("a.tif", np.array([[np.nan, 1.0]], np.float32)),
     ],
 )
-def test_grey_values_that_8_bits_cannot_hold_are_refused_and_not_clipped(
+def test_grey_values_beyond_8_bits_are_refused_instead_of_clipped(
     tmp_path: Path, name: str, values: NDArray[np.generic]
 ) -> None:
     Image.fromarray(values).save(tmp_path / name)
-    with pytest.raises(
-        InputError, match=rf"{name} cannot be read: its grey values are not whole numbers from 0 to 255"
-    ):
+    with pytest.raises(InputError, match=rf"{name} cannot be read: its grey values are not integers from 0 to 255"):
         read_image(tmp_path / name)
 
 
-def test_an_image_can_be_changed_in_place(tmp_path: Path) -> None:
+def test_a_read_image_is_writable(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(np.ones((2, 2, 3), np.uint8)))
-    picture = read_image(tmp_path / "a.png")
-    picture += 1
-    assert (picture == 2).all()
+    image = read_image(tmp_path / "a.png")
+    image += 1
+    assert (image == 2).all()
 
 
 def test_pgm_and_ppm_are_read(tmp_path: Path) -> None:
@@ -114,7 +112,7 @@ def test_other_formats_are_read(tmp_path: Path, suffix: str, shape: tuple[int, .
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 9, 3))
-SOUND = png(PIXELS)
+VALID = png(PIXELS)
 HUGE = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)  # 400 megapixels
 TEXT = zlib.compress(bytes(100_000_000))
 
@@ -122,35 +120,35 @@ TEXT = zlib.compress(bytes(100_000_000))
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "it is broken, or not an image in one of PNG, PPM, JPEG"),
-        (b"\xff\xd8", "it is broken, or not an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is broken, or not an image"),
-        (SOUND[:40], "it is broken, or not an image"),
-        (SOUND[:-60], "truncated"),
-        (SOUND.replace(b"IDAT", b"IDAX"), "broken, or not an image"),
+        (b"", "it is damaged, or not an image in one of PNG, PPM, JPEG"),
+        (b"\xff\xd8", "it is damaged, or not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is damaged, or not an image"),
+        (VALID[:40], "it is damaged, or not an image"),
+        (VALID[:-60], "truncated"),
+        (VALID.replace(b"IDAT", b"IDAX"), "damaged, or not an image"),
         (b"P6 3 2 255\n1234", "truncated"),
-        (SOUND[:8] + chunk(b"IHDR", HUGE) + chunk(b"IDAT", b"") + chunk(b"IEND", b""), "decompression bomb"),
-        (SOUND[:33] + chunk(b"zTXt", b"a\0\0" + TEXT) + SOUND[33:], "Decompressed data too large"),
+        (VALID[:8] + chunk(b"IHDR", HUGE) + chunk(b"IDAT", b"") + chunk(b"IEND", b""), "decompression bomb"),
+        (VALID[:33] + chunk(b"zTXt", b"a\0\0" + TEXT) + VALID[33:], "Decompressed data too large"),
     ],
-    ids=["empty", "jpeg", "eps", "header", "cut off", "no data", "ppm", "many pixels", "long text"],
+    ids=["empty", "jpeg", "eps", "header", "truncated", "no data", "ppm", "many pixels", "long text"],
 )
-def test_a_file_that_cannot_be_read_is_named_with_what_is_wrong(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_an_unreadable_file_is_reported_with_the_reason(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=rf"a\.png cannot be read: .*{problem}"):
         read_image(tmp_path / "a.png")
 
 
-def test_a_file_cut_off_anywhere_is_read_whole_or_refused(tmp_path: Path) -> None:
-    for size in range(len(SOUND)):
-        (tmp_path / "a.png").write_bytes(SOUND[:size])
+def test_a_truncated_file_is_read_completely_or_refused(tmp_path: Path) -> None:
+    for size in range(len(VALID)):
+        (tmp_path / "a.png").write_bytes(VALID[:size])
         try:
             assert np.array_equal(read_image(tmp_path / "a.png"), PIXELS)
         except InputError as error:
             assert "a.png cannot be read" in str(error)  # noqa: PT017
 
 
-def test_without_pillow_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.png").write_bytes(SOUND)
+def test_without_pillow_the_error_names_the_package_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(VALID)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(InputError, match=r"a\.png: reading images needs Pillow: pip install pillow"):
         read_image(tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""Data that is read sample by sample: a real folder of images, by this process and by others, alone and in stacks."""
+"""Datasets read sample by sample: a real folder of images, with and without loader processes, alone and in stacks."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from labbench.train.tasks.task import FileTask, load_task
 
 EXAMPLE = Path(__file__).parents[3] / "experiments" / "my_images.py"
 
-# Python warns from 3.12 on of forks beside threads; torch's own DataLoader forks the same way
+# since 3.12 Python warns about forks in a process with threads; torch's DataLoader forks the same way
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of 90 digits of three classes, 8x8 PGM files."""
+    """A folder of 90 digits in three classes, PGM files of 8x8 pixels."""
     inputs, targets = load_digits().train
     for name in range(3):
         folder = tmp_path / "images" / str(name)
@@ -58,16 +58,16 @@ def images(tmp_path: Path) -> Path:
 def curves(
     path: Path, seeds: list[int], *, loaders: int = 0, precision: Any = "float32", **config: Any
 ) -> dict[str, dict[str, dict[int, float]]]:
-    """What runs of the example measured in one stack, but for the clock, by their place in it."""
-    given = {"path": str(path), "epochs": 2, "batch_size": 16, "channels": 4, **config}
-    runs = [run_of({**given, "seed": seed}, f"{row}") for row, seed in enumerate(seeds)]
+    """Train runs of the example in one stack; return their curves without times, by index of the run and metric."""
+    common = {"path": str(path), "epochs": 2, "batch_size": 16, "channels": 4, **config}
+    runs = [run_of({**common, "seed": seed}, f"{row}") for row, seed in enumerate(seeds)]
     stack = make_stack(runs, task="", stop=None, runtime=Runtime(loaders=loaders, precision=precision))
-    told = histories(train(stack, load_task(f"{EXAMPLE}:Task"), "cpu"))
-    assert all(history.finished is not None for history in told.values())
-    return {key: {k: c for k, c in h.curves.items() if not k.startswith("time/")} for key, h in told.items()}
+    by_run = histories(train(stack, load_task(f"{EXAMPLE}:Task"), "cpu"))
+    assert all(history.finished is not None for history in by_run.values())
+    return {key: {k: c for k, c in h.curves.items() if not k.startswith("time/")} for key, h in by_run.items()}
 
 
-def test_other_processes_read_the_same_as_this_one_and_end_with_the_training(images: Path) -> None:
+def test_loader_processes_give_the_same_curves_and_end_with_the_training(images: Path) -> None:
     before = multiprocessing.active_children()
     assert curves(images, [0, 1, 0], loaders=2) == curves(images, [0, 1, 0], loaders=0)
     assert multiprocessing.active_children() == before
@@ -82,8 +82,8 @@ def test_a_run_gives_the_same_curves_alone_and_in_a_stack(images: Path) -> None:
     assert together["0"]["train/loss"] != together["1"]["train/loss"]
 
 
-def test_training_samples_are_drawn_anew_in_each_epoch_and_those_that_judge_never(images: Path) -> None:
-    """Nothing is learnt here: what changes is what was read."""
+def test_augmentation_differs_by_epoch_in_train_and_never_in_val(images: Path) -> None:
+    """With a learning rate of 0, only the samples change the losses."""
     (run,) = curves(images, [0], lr=0.0, epochs=3, batch_size=72).values()
     assert len(set(run["train/loss"].values())) == 3
     assert len(set(run["val/loss"].values())) == 1
@@ -92,45 +92,46 @@ def test_training_samples_are_drawn_anew_in_each_epoch_and_those_that_judge_neve
 
 
 class Numbers(Dataset[Any]):
-    """Pairs of random numbers that remembers what it was asked for."""
+    """Pairs of an index and a random number; records the indices that were read."""
 
     def __init__(self, count: int = 40) -> None:
-        self.count, self.asked = count, list[int]()
+        self.count, self.indices = count, list[int]()
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Any:
-        self.asked.append(index)
+        self.indices.append(index)
         return np.array([index, np.random.random()], dtype=np.float32), index % 2
 
 
-def test_runs_of_one_seed_share_what_is_read_and_each_sees_every_sample_once_an_epoch() -> None:
-    given = Numbers()
-    source = DatasetSource(Datasets(given, Numbers(3)), CPU, torch.float64, loaders=0)
+def test_runs_of_one_seed_share_reads_and_each_sees_every_sample_once_per_epoch() -> None:
+    dataset = Numbers()
+    source = DatasetSource(Datasets(dataset, Numbers(3)), CPU, torch.float64, loaders=0)
     seen: list[list[int]] = [[], [], []]
-    for numbers in source.batches([5, 9, 5], 1, 16):
-        for row, own in enumerate(numbers):
-            inputs, targets = source.gather(own)
+    for batch in source.batches([5, 9, 5], 1, 16):
+        for row, numbers in enumerate(batch):
+            inputs, targets = source.gather(numbers)
             assert (inputs.dtype, targets.tolist()) == (torch.float64, [int(x) % 2 for x in inputs[:, 0]])
             seen[row] += inputs[:, 0].long().tolist()
     assert all(sorted(each) == list(range(40)) for each in seen)
     assert seen[0] == seen[2] != seen[1]
-    assert len(given.asked) == 2 * 40
+    assert len(dataset.indices) == 2 * 40
 
 
-def test_what_is_read_trains_as_the_same_data_in_memory_do() -> None:
-    given = load_digits()
-    held = Data(*((x[:200], y[:200]) for x, y in (given.train, given.val, given.val)))
-    read = Datasets(*([*zip(x, y.tolist(), strict=True)] for x, y in (held.train, held.val, held.val)))
+def test_datasets_train_like_the_same_data_in_memory() -> None:
+    digits = load_digits()
+    in_memory = Data(*((x[:200], y[:200]) for x, y in (digits.train, digits.val, digits.val)))
+    splits = (in_memory.train, in_memory.val, in_memory.val)
+    on_demand = Datasets(*([*zip(x, y.tolist(), strict=True)] for x, y in splits))
 
-    def measured(data: Data | Datasets) -> list[dict[str, dict[int, float]]]:
+    def curves_of(data: Data | Datasets) -> list[dict[str, dict[int, float]]]:
         task = FileTask({}, lambda config: data, small, cross_entropy, accuracy)
         runs = [run_of({"epochs": 2, "batch_size": 64, "seed": seed}, str(seed)) for seed in range(2)]
         stack = make_stack(runs, task="", stop=None, runtime=Runtime(precision="float64", loaders=1))
         return [history.curves for history in histories(train(stack, task, "cpu")).values()]
 
-    for ours, theirs in zip(measured(read), measured(held), strict=True):
+    for ours, theirs in zip(curves_of(on_demand), curves_of(in_memory), strict=True):
         assert "test/accuracy" in ours
         for metric in ours.keys() - {"time/compute_s"}:
             assert ours[metric] == pytest.approx(theirs[metric], rel=1e-9)
@@ -140,7 +141,7 @@ def small(config: Any) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
 
-def test_an_epoch_that_is_given_up_leaves_nothing_to_the_next_one() -> None:
+def test_an_abandoned_epoch_does_not_affect_the_next_one() -> None:
     with closing(DatasetSource(Datasets(Numbers(), Numbers(3)), CPU, torch.float32, loaders=2)) as source:
         whole = [source.gather(numbers[0])[0] for numbers in source.batches([1], 2, 8)]
         for _ in source.batches([1], 1, 8):
@@ -149,7 +150,7 @@ def test_an_epoch_that_is_given_up_leaves_nothing_to_the_next_one() -> None:
     assert torch.equal(torch.cat(whole), torch.cat(again))
 
 
-def test_a_run_that_is_resumed_reads_what_it_would_have_read(images: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_reads_the_same_samples_as_an_uninterrupted_one(images: Path, tmp_path: Path) -> None:
     config = {"path": str(images), "epochs": 4, "batch_size": 16, "channels": 4}
     runs = [run_of({**config, "seed": seed}, str(seed)) for seed in range(2)]
     task, runtime = load_task(f"{EXAMPLE}:Task"), Runtime(loaders=1, snapshot_every=0.0)
@@ -161,7 +162,7 @@ def test_a_run_that_is_resumed_reads_what_it_would_have_read(images: Path, tmp_p
         way = getattr(event, "way", way)
         if isinstance(event, Boundary):
             reached[event.run] = event.step
-        if set(reached.values()) == {10}:  # the second epoch's end
+        if set(reached.values()) == {10}:  # end of the second epoch
             break
     events.close()  # type: ignore[attr-defined]
     again = [RunRecord(1, run.key, "", "", "running", run.config, boundary=10, way=way) for run in runs]
@@ -173,7 +174,7 @@ def test_a_run_that_is_resumed_reads_what_it_would_have_read(images: Path, tmp_p
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
-def test_a_sample_that_cannot_be_read_fails_the_runs_at_the_line_that_read_it(images: Path, loaders: int) -> None:
+def test_an_unreadable_sample_fails_the_runs_and_names_the_line(images: Path, loaders: int) -> None:
     (images / "1" / "07.pgm").write_bytes(b"P5 8 8 255\n too short")
     runs = [run_of({"path": str(images), "seed": seed, "epochs": 1}, str(seed)) for seed in range(3)]
     stack = make_stack(runs, task="", stop=None, runtime=Runtime(loaders=loaders))
@@ -209,13 +210,13 @@ GOOD = [(torch.zeros(2), 0)] * 4
     [
         (
             Stream(),
-            "`train` is an IterableDataset, whose order is its own: give a Dataset with",
+            "`train` is an IterableDataset, which determines its own order; use a Dataset with",
         ),
         (7, "`train` must be a Dataset with __len__ and __getitem__, not 7"),
         ([], "`train` has no samples"),
     ],
 )
-def test_what_is_no_numbered_set_of_samples_is_refused_in_a_sentence(train: Any, complaint: str) -> None:
+def test_an_object_that_is_not_a_map_dataset_is_refused(train: Any, complaint: str) -> None:
     with pytest.raises(InputError) as raised:
         task_of(train, GOOD).data({})
     assert complaint in str(raised.value)
@@ -226,13 +227,13 @@ def test_what_is_no_numbered_set_of_samples_is_refused_in_a_sentence(train: Any,
     [
         (
             [(torch.zeros(2), 0), (torch.zeros(3), 0)] * 2,
-            "all of one shape: stack expects each tensor",
+            "all of the same shape: stack expects each tensor",
         ),
         ([(torch.zeros(2), 0, 1)] * 4, "must be pairs (inputs, target)"),
         ([("a word", 0)] * 4, "inputs are "),
     ],
 )
-def test_samples_that_do_not_fit_into_a_batch_fail_the_run_in_a_sentence(train: Any, complaint: str) -> None:
+def test_samples_that_do_not_form_a_batch_fail_the_run(train: Any, complaint: str) -> None:
     stack = make_stack([run_of({"epochs": 1})], task="", stop=None, runtime=Runtime())
     *_, last = _train(stack, task_of(train, GOOD))
     assert isinstance(last, Failed)
@@ -243,12 +244,12 @@ def _train(stack: Any, task: Any) -> list[Any]:
     return list(train(stack, task, "cpu"))
 
 
-def test_tensors_and_datasets_are_told_apart() -> None:
-    with pytest.raises(InputError, match=r"goes into labbench.Datasets"):
+def test_a_dataset_in_data_is_refused_with_a_hint_at_datasets() -> None:
+    with pytest.raises(InputError, match=r"pass a torch Dataset, .* to labbench.Datasets"):
         Data(train=Numbers(), val=Numbers())  # type: ignore[arg-type]
 
 
-def test_how_many_processes_read_is_what_the_grid_says_or_what_cores_are_left_for(tmp_path: Path) -> None:
+def test_the_number_of_loaders_is_set_by_the_grid_or_the_idle_cores(tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "digits"\n[runtime]\nloaders = 3\n')
     assert set_loader_count(read_grid(grid).runtime, ["cpu"], 1).loaders == 3
@@ -284,64 +285,64 @@ def test_a_grid_of_images_trains_in_worker_processes(images: Path, labbench: Cal
 
 
 def processes_of(session: int) -> list[int]:
-    """The processes that descend from the one that began the session."""
-    found = []
+    """Process ids of a session, without zombies."""
+    pids = []
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = file.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended since the listing
             continue
         if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(file.parent.name))
-    return found
+            pids.append(int(file.parent.name))
+    return pids
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("workers", "end"), [("0", "Ctrl-C"), ("1", "Ctrl-C twice"), ("1", "kill")])
-def test_no_reading_process_outlives_its_command(images: Path, workers: str, end: str) -> None:
+def test_no_loader_process_outlives_its_command(images: Path, workers: str, end: str) -> None:
     grid, db = images.parent / "grid.toml", images.parent / "runs.db"
     grid.write_text(GRID.format(task=EXAMPLE, path=images, epochs=100_000))
     words = [sys.executable, "-m", "labbench", "--db", str(db), "run", str(grid), "--workers", workers]
     process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True, cwd=grid.parent)
     try:
-        wait_for(lambda: trained(db))
-        assert len(processes_of(process.pid)) >= 3  # the command and two that read
+        wait_for(lambda: has_boundary(db))
+        assert len(processes_of(process.pid)) >= 3  # the command and two loaders
         if end == "kill":
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGINT)
         if end == "Ctrl-C twice":
-            time.sleep(0.2)  # two signals at a time are one
+            time.sleep(0.2)  # signals sent at the same time are merged into one
             os.killpg(process.pid, signal.SIGINT)
-        _, talk = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
-    twice = [130, 1, -signal.SIGINT]  # it may have stopped already, and be about to say so or to leave
-    assert process.returncode in {"kill": [-signal.SIGKILL], "Ctrl-C": [130], "Ctrl-C twice": twice}[end], talk
+    twice = [130, 1, -signal.SIGINT]  # the second signal may arrive while the command prints its result or exits
+    assert process.returncode in {"kill": [-signal.SIGKILL], "Ctrl-C": [130], "Ctrl-C twice": twice}[end], stderr
     wait_for(lambda: not processes_of(process.pid))
     with Reader(db) as reader:
         assert not [run.error for run in reader.runs() if run.error]
 
 
-def trained(db: Path) -> bool:
-    """Whether an epoch's end is recorded."""
+def has_boundary(db: Path) -> bool:
+    """Return True if the end of an epoch is recorded."""
     connection = sqlite3.connect(db)
     try:
         return any(boundary > 0 for (boundary,) in connection.execute("SELECT boundary FROM runs"))
-    except sqlite3.OperationalError:  # the tables are not there yet
+    except sqlite3.OperationalError:  # the tables do not exist yet
         return False
     finally:
         connection.close()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_samples_come_from_other_processes_to_where_the_models_are(images: Path) -> None:
+def test_loader_processes_deliver_samples_to_the_gpu(images: Path) -> None:
     cuda = torch.device("cuda:0")
     data = load_task(f"{EXAMPLE}:Task").data({"path": str(images), "shift": 1})
     assert isinstance(data, Datasets)
-    here = DatasetSource(data, CPU, torch.float32, loaders=0)
-    with closing(DatasetSource(data, cuda, torch.float32, loaders=2)) as there:
-        for ours, theirs in zip(there.batches([3, 4], 1, 16), here.batches([3, 4], 1, 16), strict=True):
-            brought, read = there.gather(ours.flatten())[0], here.gather(theirs.flatten())[0]
-            assert brought.device == cuda
-            assert torch.equal(brought.cpu(), read)
+    on_cpu = DatasetSource(data, CPU, torch.float32, loaders=0)
+    with closing(DatasetSource(data, cuda, torch.float32, loaders=2)) as on_gpu:
+        for ours, theirs in zip(on_gpu.batches([3, 4], 1, 16), on_cpu.batches([3, 4], 1, 16), strict=True):
+            delivered, expected = on_gpu.gather(ours.flatten())[0], on_cpu.gather(theirs.flatten())[0]
+            assert delivered.device == cuda
+            assert torch.equal(delivered.cpu(), expected)

@@ -25,24 +25,23 @@ MLP: Config = {"epochs": 2, "hidden": [16], "dropout": 0.3, "batch_size": 50}
 CNN: Config = {"epochs": 1, "model": "cnn", "batchnorm": True, "train_size": 320}
 
 
-def curves(config: Config, runs: int, where: str, task: Task | None = None) -> list[dict[str, dict[int, float]]]:
-    """What the runs measured, but for the clock, with their data there."""
-    runtime = Runtime(data=where)  # type: ignore[arg-type]
+def curves(config: Config, runs: int, placement: str, task: Task | None = None) -> list[dict[str, dict[int, float]]]:
+    """Train runs with their data at `placement`; return the curves of each by metric, without times."""
+    runtime = Runtime(data=placement)  # type: ignore[arg-type]
     members = [run_of({**config, "seed": seed}, str(seed)) for seed in range(runs)]
-    told = histories(
-        train(make_stack(members, task="digits", stop=None, runtime=runtime), task or load_task("digits"), "cpu")
-    )
-    return [{name: curve for name, curve in h.curves.items() if not name.startswith("time/")} for h in told.values()]
+    stack = make_stack(members, task="digits", stop=None, runtime=runtime)
+    by_run = histories(train(stack, task or load_task("digits"), "cpu"))
+    return [{name: curve for name, curve in h.curves.items() if not name.startswith("time/")} for h in by_run.values()]
 
 
 @pytest.mark.parametrize("config", [MLP, CNN])
 @pytest.mark.parametrize("runs", [1, 3])
-def test_data_on_the_host_gives_the_same_curves_to_the_bit(config: Config, runs: int) -> None:
+def test_data_on_the_host_gives_bit_equal_curves(config: Config, runs: int) -> None:
     assert curves(config, runs, "host") == curves(config, runs, "device")
 
 
-def test_a_batch_is_brought_from_the_host_by_the_same_indices() -> None:
-    resident, remote = (place_data(load_digits(), CPU, torch.float64, where) for where in ("device", "host"))
+def test_a_batch_is_gathered_on_the_host_by_the_same_indices() -> None:
+    resident, remote = (place_data(load_digits(), CPU, torch.float64, placement) for placement in ("device", "host"))
     assert (resident.resident, remote.resident) == (True, False)
     indices = torch.tensor([7, 0, 7, 1000])
     for ours, theirs in zip(remote.gather(indices), resident.gather(indices), strict=True):
@@ -50,7 +49,7 @@ def test_a_batch_is_brought_from_the_host_by_the_same_indices() -> None:
         assert ours.dtype == theirs.dtype
 
 
-def test_data_stays_on_the_host_when_it_would_take_over_half_of_what_is_free() -> None:
+def test_data_stays_on_the_host_if_it_exceeds_half_of_the_free_memory() -> None:
     data = Data(
         (torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64)), (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
     )
@@ -61,17 +60,17 @@ def test_data_stays_on_the_host_when_it_would_take_over_half_of_what_is_free() -
     assert fits_on_device(10**12, None)
 
 
-def test_a_memory_mapped_file_is_trained_on_without_being_read_whole(tmp_path: Path) -> None:
-    given = load_digits()
+def test_a_memory_mapped_file_trains_without_being_loaded_into_memory(tmp_path: Path) -> None:
+    digits = load_digits()
     file = np.lib.format.open_memmap(
-        tmp_path / "train.npy", mode="w+", dtype=np.float32, shape=tuple(given.train[0].shape)
+        tmp_path / "train.npy", mode="w+", dtype=np.float32, shape=tuple(digits.train[0].shape)
     )
-    file[:] = given.train[0].numpy()
+    file[:] = digits.train[0].numpy()
     mapped = torch.from_numpy(file)
-    data = Data((mapped, given.train[1]), given.val, given.test)
+    data = Data((mapped, digits.train[1]), digits.val, digits.test)
     assert place_data(data, CPU, torch.float32, "host").train[0].data_ptr() == mapped.data_ptr()
     config = {"epochs": 2, "batch_size": 50}
-    assert curves(config, 2, "host", task_with(data)) == curves(config, 2, "device", task_with(given))
+    assert curves(config, 2, "host", task_with(data)) == curves(config, 2, "device", task_with(digits))
 
 
 def task_with(data: Data) -> FileTask:
@@ -82,7 +81,7 @@ def small(config: Config) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
 
 
-def test_where_data_lies_is_read_from_a_grid(tmp_path: Path) -> None:
+def test_the_placement_is_read_from_a_grid(tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "digits"\n[runtime]\ndata = "host"\n')
     assert read_grid(grid).runtime.data == "host"

@@ -1,4 +1,4 @@
-"""The data that the project makes: what each is, that it stays what it is, and who can learn it."""
+"""Synthetic data sets: their properties, their stability between releases, and the models that learn them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from labbench.train.tasks.losses import classification_accuracy, classification_
 from labbench.train.tasks.task import load_task, make_data, make_model
 
 
-def learnt(task: str, **config: Any) -> History:
+def train_on(task: str, **config: Any) -> History:
     return train_run({"epochs": 15, "optimizer": "adam", "lr": 0.02, **config}, task=load_task(task))
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_toy_data_are_balanced_points_with_fresh_ones_to_judge_by(name: str) -> None:
+def test_toy_data_is_balanced_and_its_splits_are_disjoint(name: str) -> None:
     data = make_toy(name, None)
     assert data.test is not None
     inputs, classes = data.train
@@ -37,18 +37,18 @@ def test_toy_data_are_balanced_points_with_fresh_ones_to_judge_by(name: str) -> 
         assert len(set().union(*rows)) == 2000
 
 
-def test_the_choices_of_the_catalogue_are_the_toys() -> None:
+def test_the_choices_of_the_parameter_data_are_the_toys() -> None:
     assert set(BUILTIN["toy"]["data"].choices) == TOYS.keys()
 
 
-def test_toy_data_are_what_they_always_were() -> None:
-    """Their results stand on these numbers, to the fourth decimal: a libm may differ in the last bits."""
-    found = {}
+def test_toy_data_never_changes_between_releases() -> None:
+    """Recorded results depend on these numbers, to the fourth decimal: a libm may differ in the last bits."""
+    digests = {}
     for name in TOYS:
         rounded = (make_toy(name, None).train[0].double() * 1e4).round().to(torch.int64)
-        found[name] = hashlib.sha256(rounded.numpy().astype("<i8").tobytes()).hexdigest()[:12]
-    found["texts"] = hashlib.sha256(make_texts(20, 1.0).train[0].numpy().astype("<i8").tobytes()).hexdigest()[:12]
-    assert found == {
+        digests[name] = hashlib.sha256(rounded.numpy().astype("<i8").tobytes()).hexdigest()[:12]
+    digests["texts"] = hashlib.sha256(make_texts(20, 1.0).train[0].numpy().astype("<i8").tobytes()).hexdigest()[:12]
+    assert digests == {
         "moons": "90580be77c13",
         "spirals": "80ba7174004c",
         "xor": "9e7b9ac82ea1",
@@ -59,13 +59,13 @@ def test_toy_data_are_what_they_always_were() -> None:
     }
 
 
-def test_noise_is_what_is_asked_for() -> None:
+def test_noise_has_the_configured_deviation() -> None:
     exact, noisy = make_toy("xor", 0.0).train[0], make_toy("xor", 0.3).train[0]
     assert set(map(tuple, exact.tolist())) == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert (noisy - exact).std().item() == pytest.approx(0.3, rel=0.05)
 
 
-def test_separable_inputs_are_binary_and_a_plane_parts_them_with_room() -> None:
+def test_separable_inputs_are_binary_and_linearly_separable_with_a_margin() -> None:
     inputs, classes = make_toy("separable", None).train
     assert set(inputs.unique().tolist()) == {0, 1}
     votes = (2 * inputs - 1) @ torch.tensor(HIDDEN_WEIGHTS, dtype=torch.float32)
@@ -83,17 +83,17 @@ def test_flowers_are_a_table_of_the_size_of_iris() -> None:
 
 @pytest.mark.parametrize("name", ["moons", "xor", "and", "separable"])
 def test_a_small_network_learns_each_toy(name: str) -> None:
-    assert learnt("toy", data=name).last("test/accuracy") > 0.97
+    assert train_on("toy", data=name).last("test/accuracy") > 0.97
 
 
-def test_spirals_take_a_larger_network() -> None:
-    assert learnt("toy", data="spirals", hidden=[32, 32], epochs=40).last("test/accuracy") > 0.95
+def test_a_larger_network_learns_the_spirals() -> None:
+    assert train_on("toy", data="spirals", hidden=[32, 32], epochs=40).last("test/accuracy") > 0.95
 
 
-def test_a_perceptron_learns_what_a_line_parts_and_never_xor() -> None:
+def test_a_perceptron_learns_and_but_never_xor() -> None:
     rule = {"model": "perceptron", "optimizer": "sgd", "lr": 1.0, "batch_size": 1, "epochs": 4}
-    assert learnt("toy", data="and", **rule).last("val/accuracy") > 0.98
-    assert learnt("toy", data="xor", noise=0.0, **rule).last("val/accuracy") <= 0.75
+    assert train_on("toy", data="and", **rule).last("val/accuracy") > 0.98
+    assert train_on("toy", data="xor", noise=0.0, **rule).last("val/accuracy") <= 0.75
 
 
 def test_the_perceptron_follows_rosenblatts_rule_exactly() -> None:
@@ -114,7 +114,7 @@ def test_the_perceptron_follows_rosenblatts_rule_exactly() -> None:
     assert sum(loss > 0 for loss in mistakes) > 50
 
 
-def test_a_single_output_is_judged_by_its_sign_and_several_by_cross_entropy() -> None:
+def test_one_output_uses_the_perceptron_criterion_and_several_use_cross_entropy() -> None:
     one, classes = torch.tensor([[0.5], [-2.0], [0.0]]), torch.tensor([1, 1, 0])
     assert perceptron_criterion(one, classes).tolist() == [0, 2, 0]
     assert classification_loss(one, classes).tolist() == [0, 2, 0]
@@ -131,7 +131,7 @@ def test_a_perceptron_refuses_three_classes() -> None:
         make_model(task, config)
 
 
-def test_toys_take_layers_but_no_images() -> None:
+def test_toys_accept_a_list_of_layers_without_image_layers() -> None:
     task = load_task("toy")
     config = with_defaults({"layers": ["linear 8", "tanh", "linear 2"]}, task.params) | {"seed": 0}
     assert make_model(task, config)(torch.zeros(3, 2)).shape == (3, 2)
@@ -139,7 +139,7 @@ def test_toys_take_layers_but_no_images() -> None:
         make_model(task, {**config, "layers": ["conv 8"]})
 
 
-def test_words_get_rarer_as_asked() -> None:
+def test_word_frequencies_follow_the_configured_power_law() -> None:
     words = make_texts(20, 1.0).train[0]
     common = words[words < COMMON_WORDS].bincount(minlength=COMMON_WORDS).double()
     harmonic = sum(1 / n for n in range(1, COMMON_WORDS + 1))
@@ -150,18 +150,18 @@ def test_words_get_rarer_as_asked() -> None:
     assert int(words.max()) < VOCABULARY
 
 
-def test_a_text_has_its_own_topics_words_and_no_other_topics() -> None:
+def test_a_text_has_words_of_its_topic_and_of_no_other() -> None:
     inputs, topics = make_texts(50, 1.0).val
     special = inputs >= COMMON_WORDS
     assert special.double().mean().item() == pytest.approx(0.15, abs=0.01)
     assert torch.equal(((inputs - COMMON_WORDS) // TOPIC_WORDS)[special], topics[:, None].expand_as(inputs)[special])
 
 
-def test_texts_are_learnt_by_an_embedding() -> None:
-    assert learnt("texts", hidden=[16]).last("test/accuracy") > 0.8
+def test_an_embedding_learns_the_texts() -> None:
+    assert train_on("texts", hidden=[16]).last("test/accuracy") > 0.8
 
 
 @pytest.mark.parametrize("task", ["toy", "texts"])
-def test_the_networks_are_made_of_layers_that_stack(task: str) -> None:
+def test_the_networks_consist_of_layers_that_can_be_stacked(task: str) -> None:
     config = {**with_defaults({"batchnorm": True, "dropout": 0.5, "hidden": [8]}, BUILTIN[task]), "seed": 0}
     assert is_supported(make_model(load_task(task), config))

@@ -1,4 +1,4 @@
-"""A person's own data: tables, arrays and images as people have them, and what is wrong with them said in place."""
+"""User data for the task `own`: tables, arrays and images as people have them, and errors that name the place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def table(folder: Path, text: str, name: str = "table.csv") -> str:
     return str(folder / name)
 
 
-def made(**config: Any) -> Data:
+def own_data(**config: Any) -> Data:
     return make_data(load_task("own"), with_defaults(config, BUILTIN["own"]))
 
 
@@ -37,8 +37,8 @@ WINE = "colour,strength,kind\n" + "".join(
 )
 
 
-def test_a_table_is_read_with_words_as_columns_of_their_own(tmp_path: Path) -> None:
-    data = made(path=table(tmp_path, WINE))
+def test_words_in_a_table_are_one_hot_encoded(tmp_path: Path) -> None:
+    data = own_data(path=table(tmp_path, WINE))
     assert data.test is not None
     inputs, classes = data.train
     assert [len(split[0]) for split in (data.train, data.val, data.test)] == [28, 6, 6]
@@ -48,12 +48,12 @@ def test_a_table_is_read_with_words_as_columns_of_their_own(tmp_path: Path) -> N
     torch.testing.assert_close(inputs.std(0, correction=0), torch.ones(3))
 
 
-def test_the_target_is_the_column_that_is_named(tmp_path: Path) -> None:
-    data = made(path=table(tmp_path, WINE), target="colour")
+def test_the_target_column_can_be_named(tmp_path: Path) -> None:
+    data = own_data(path=table(tmp_path, WINE), target="colour")
     assert (data.train[0].shape[1], data.classes) == (3, 2)
 
 
-def test_a_target_of_fractions_is_a_number_to_be_told(tmp_path: Path) -> None:
+def test_a_target_of_fractions_is_a_regression(tmp_path: Path) -> None:
     rows = [(x / 7, 3 * x / 7 + 0.5) for x in range(-50, 50)]
     path = table(tmp_path, "x\ty\n" + "".join(f"{x}\t{y}\n" for x, y in rows), "line.tsv")
     history = train_run({"path": path, "hidden": [], "epochs": 60, "lr": 0.05, "batch_size": 10}, task=load_task("own"))
@@ -61,12 +61,12 @@ def test_a_target_of_fractions_is_a_number_to_be_told(tmp_path: Path) -> None:
     assert history.last("val/mae") < 0.03
 
 
-def test_own_classes_are_learnt(tmp_path: Path) -> None:
+def test_a_network_learns_the_classes_of_a_table(tmp_path: Path) -> None:
     config = {"path": table(tmp_path, WINE), "hidden": [8], "epochs": 20, "lr": 0.1, "batch_size": 8}
     assert train_run(config, task=load_task("own")).last("test/accuracy") == 1
 
 
-def test_losses_are_one_number_a_sample() -> None:
+def test_losses_are_one_number_per_sample() -> None:
     outputs, numbers = torch.tensor([[1.0], [2.0]]), torch.tensor([1.5, 0.0])
     assert prediction_loss(outputs, numbers).tolist() == [0.25, 4]
     assert prediction_metrics(outputs, numbers)["mae"].tolist() == [0.5, 2]
@@ -80,24 +80,24 @@ def test_losses_are_one_number_a_sample() -> None:
     [
         ("a,b\n1,2\n3\n", r"table.csv:3: 1 cells, not 2"),
         ("a,b\n1,2\n,3\n", r"table.csv:3: an empty cell"),
-        ("a,a\n1,2\n", "two different names"),
-        ("a,b\n", "lines of values"),
-        ("", "two different names"),
-        ("a\n1\n", "two different names"),
+        ("a,a\n1,2\n", "two columns with different names"),
+        ("a,b\n", "rows of values"),
+        ("", "two columns with different names"),
+        ("a\n1\n", "two columns with different names"),
         ("a,b\nnan,1\n2,3\n", "column `a` has a value that is not finite"),
-        ("a,b\n" + "".join(f"w{i},1\n" for i in range(200)), "column `a` has 200 different words: leave it out"),
+        ("a,b\n" + "".join(f"w{i},1\n" for i in range(200)), "column `a` has 200 different words, more than 100"),
         ("a,b\n1,x\n2,y\n", "2 samples are too few"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_explained(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_unusable_table_is_refused_with_its_line_or_column(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        made(path=table(tmp_path, text))
+        own_data(path=table(tmp_path, text))
 
 
-def test_a_table_in_another_encoding_is_said(tmp_path: Path) -> None:
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_bytes("a,b\nblå,1\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"table.csv is no table in UTF-8"):
-        made(path=str(tmp_path / "table.csv"))
+    with pytest.raises(InputError, match=r"table.csv is not a table in UTF-8"):
+        own_data(path=str(tmp_path / "table.csv"))
 
 
 @pytest.mark.parametrize(
@@ -107,33 +107,33 @@ def test_a_table_in_another_encoding_is_said(tmp_path: Path) -> None:
         ({"target": "zzz"}, "has no column `zzz`; it has colour, strength, kind"),
         ({"path": ""}, 'say where the data are: path = "table.csv"'),
         ({"path": "/no/such/file.csv"}, "there is nothing at /no/such/file.csv"),
-        ({"path": __file__}, "labbench reads .csv, .tsv, .npz and folders of images"),
+        ({"path": __file__}, "unknown file type; use .csv, .tsv, .npz or a folder of images"),
     ],
 )
-def test_what_is_not_there_is_said(tmp_path: Path, config: dict[str, Any], complaint: str) -> None:
+def test_a_missing_column_or_file_is_reported(tmp_path: Path, config: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        made(**{"path": table(tmp_path, WINE), **config})
+        own_data(**{"path": table(tmp_path, WINE), **config})
 
 
-def test_numbers_have_no_classes_to_choose(tmp_path: Path) -> None:
+def test_class_options_are_refused_for_numeric_targets(tmp_path: Path) -> None:
     path = table(tmp_path, "x,y\n" + "".join(f"{i},{i}.5\n" for i in range(20)))
-    assert len(made(path=path, train_size=5).train[0]) == 5
+    assert len(own_data(path=path, train_size=5).train[0]) == 5
     for config in ({"classes": [0, 1]}, {"label_noise": 0.5}):
-        with pytest.raises(InputError, match="is for classes, and the targets of these data are numbers"):
-            made(path=path, **config)
+        with pytest.raises(InputError, match="needs classes as targets, but the targets of this data are numbers"):
+            own_data(path=path, **config)
 
 
-def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     import os
 
     path = table(tmp_path, WINE)
-    assert made(path=path).classes == 2
+    assert own_data(path=path).classes == 2
     table(tmp_path, WINE.replace("19,a", "19,c").replace("9,a", "9,c"))
     os.utime(path, ns=(1, 1))
-    assert made(path=path).classes == 3
+    assert own_data(path=path).classes == 3
 
 
-def saved(folder: Path, **arrays: np.ndarray) -> str:
+def save_npz(folder: Path, **arrays: np.ndarray) -> str:
     np.savez(folder / "arrays.npz", **arrays)
     return str(folder / "arrays.npz")
 
@@ -143,28 +143,28 @@ def saved(folder: Path, **arrays: np.ndarray) -> str:
     [((8, 6), (1, 8, 6)), ((8, 6, 3), (3, 8, 6)), ((3, 8, 6), (3, 8, 6)), ((8, 6, 1), (1, 8, 6)), ((5,), (5,))],
 )
 def test_arrays_are_tables_or_images(tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    path = saved(tmp_path, x=np.random.default_rng(0).random((40, *shape)), y=np.arange(40) % 4)
+    path = save_npz(tmp_path, x=np.random.default_rng(0).random((40, *shape)), y=np.arange(40) % 4)
     config = {**with_defaults({"path": path}, BUILTIN["own"]), "seed": 0}
     data = make_data(load_task("own"), config)
     assert data.train[0].shape == (28, *expected)
     assert make_model(load_task("own"), config)(data.train[0]).shape == (28, 4)
 
 
-def test_bytes_are_images_from_0_to_1(tmp_path: Path) -> None:
+def test_images_of_bytes_are_scaled_to_0_to_1(tmp_path: Path) -> None:
     images = np.full((40, 4, 4), 255, np.uint8)
-    data = made(path=saved(tmp_path, x=images, y=np.array(["cat", "dog"] * 20)))
+    data = own_data(path=save_npz(tmp_path, x=images, y=np.array(["cat", "dog"] * 20)))
     assert (data.train[0] == 1).all()
     assert data.classes == 2
 
 
-def test_arrays_that_are_split_already_stay_split_with_one_numbering_of_classes(tmp_path: Path) -> None:
+def test_split_arrays_stay_split_and_share_their_class_numbers(tmp_path: Path) -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2 + 5
-    path = saved(tmp_path, x_train=x, y_train=y, x_test=x[:10], y_test=np.full(10, 7), x_val=x[:4], y_val=y[:4])
-    data = made(path=path)
+    path = save_npz(tmp_path, x_train=x, y_train=y, x_test=x[:10], y_test=np.full(10, 7), x_val=x[:4], y_val=y[:4])
+    data = own_data(path=path)
     assert data.test is not None
     assert [len(split[0]) for split in (data.train, data.val, data.test)] == [40, 4, 10]
     assert (data.val[1].tolist(), data.test[1].tolist(), data.classes) == ([0, 1, 0, 1], [2] * 10, 3)
-    without_val = made(path=saved(tmp_path, x_train=x, y_train=y, x_test=x[:10], y_test=y[:10]))
+    without_val = own_data(path=save_npz(tmp_path, x_train=x, y_train=y, x_test=x[:10], y_test=y[:10]))
     assert without_val.test is not None
     assert [len(split[0]) for split in (without_val.train, without_val.val, without_val.test)] == [34, 6, 10]
 
@@ -173,19 +173,19 @@ def test_arrays_that_are_split_already_stay_split_with_one_numbering_of_classes(
     ("arrays", "complaint"),
     [
         ({"a": np.zeros(3)}, "must hold x and y, or x_train and y_train; it has a"),
-        ({"x": np.zeros(3)}, "x and y must both be there"),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(4)}, "with one target a sample"),
+        ({"x": np.zeros(3)}, "must hold both x and y"),
+        ({"x": np.zeros((3, 2)), "y": np.zeros(4)}, "with one target per sample"),
         ({"x": np.array(["a"]), "y": np.zeros(1)}, "x must be numbers"),
         ({"x": np.zeros((20, 2, 2, 2, 2)), "y": np.zeros(20)}, "not 5-dimensional"),
         ({"x": np.array([{}]), "y": np.zeros(1)}, "cannot be read"),
     ],
 )
-def test_arrays_that_cannot_be_used_are_explained(tmp_path: Path, arrays: dict[str, Any], complaint: str) -> None:
+def test_unusable_arrays_are_refused_with_the_reason(tmp_path: Path, arrays: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=rf"arrays.npz.*{complaint}"):
-        made(path=saved(tmp_path, **arrays))
+        own_data(path=save_npz(tmp_path, **arrays))
 
 
-def test_a_table_has_no_cnn(tmp_path: Path) -> None:
+def test_a_cnn_is_refused_for_a_table(tmp_path: Path) -> None:
     config = {**with_defaults({"path": table(tmp_path, WINE), "model": "cnn"}, BUILTIN["own"]), "seed": 0}
     with pytest.raises(InputError, match=r'model = "cnn" takes images, but .* is a table; use model = "mlp"'):
         make_model(load_task("own"), config)
@@ -201,25 +201,25 @@ def image_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_images_has_a_class_for_each_folder_in_it(tmp_path: Path) -> None:
+def test_each_subfolder_of_an_image_folder_is_a_class(tmp_path: Path) -> None:
     path = str(image_folder(tmp_path))
-    data = made(path=path)
+    data = own_data(path=path)
     assert data.train[0].shape == (16, 3, 6, 5)
     assert torch.equal(data.train[1] == 0, data.train[0][:, 0, 0, 0] > 0.5)
     config = {"path": path, "model": "cnn", "channels": [8], "epochs": 15, "optimizer": "adam", "lr": 0.02}
     assert train_run({**config, "batch_size": 4}, task=load_task("own")).last("val/accuracy") == 1
 
 
-def test_images_that_cannot_be_used_are_explained(tmp_path: Path) -> None:
+def test_unusable_images_are_refused_with_the_reason(tmp_path: Path) -> None:
     folder = image_folder(tmp_path)
     odd = folder / "dark" / "odd.png"
     odd.write_bytes(png(np.zeros((6, 4, 3), np.uint8)))
     with pytest.raises(InputError, match=r"odd.png and .*0.png differ, 4x6 in colours and 5x6 in colours"):
-        made(path=str(folder))
-    with pytest.raises(InputError, match="must have a folder of images for each class, at least two"):
-        made(path=str(folder / "dark"))
+        own_data(path=str(folder))
+    with pytest.raises(InputError, match="must have at least two subfolders of images, one per class"):
+        own_data(path=str(folder / "dark"))
 
 
-def test_a_file_of_one_state_is_read_once(tmp_path: Path) -> None:
+def test_an_unchanged_file_is_read_once(tmp_path: Path) -> None:
     path = table(tmp_path, WINE)
     assert load_user_data(path, None) is load_user_data(path, None)
