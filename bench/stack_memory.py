@@ -26,7 +26,7 @@ from labbench.runner.run_grid import load_grid
 from labbench.train.data.placement import free_bytes, place_data
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stepper import Workload
-from labbench.train.grouping.arrange import make_stack
+from labbench.train.grouping.arrange import make_stacked_stepper
 from labbench.train.grouping.loop_or_stack import first_batch
 from labbench.train.grouping.memory import MAX_STACK_SHARE, measure_cuda_peak
 from labbench.train.precision import prepare_device
@@ -52,7 +52,8 @@ def peak_bytes(case: Case, runs: int) -> int:
     members = [TrainingRun(run, {**config, "seed": seed}, None, Runtime()) for seed in range(runs)]
 
     def work() -> None:
-        stack = make_stack(members, [make_model(task, member.config) for member in members], workload, StepCounter())
+        models = [make_model(task, member.config) for member in members]
+        stack = make_stacked_stepper(members, models, workload, StepCounter())
         stack.train(True)
         for _ in range(UPDATE_COUNT):
             stack.step(first_batch([member.config["seed"] for member in members], workload))

@@ -1,1 +1,1 @@
-"""Measurements of a network while it trains."""
+"""Diagnostics of a network during training: gradient norms, dead units, portraits."""

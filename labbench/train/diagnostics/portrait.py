@@ -1,7 +1,7 @@
-"""The portrait of a run that was watched: what its network takes for what, where, by which weights.
+"""Portrait of a watched run: confusion matrix, mistakes, decision boundary, first-layer weights, histograms.
 
-Made of one plain module, the one of `NetworkProbe`, from weights that the run has at an epoch's end and at its own end.
-Nothing of the training is touched.
+`NetworkProbe` provides one plain module, which gets the weights of the run at the end of an epoch and at the end of the
+run. The training itself is not affected.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ from labbench.train.diagnostics.probe import NetworkProbe
 from labbench.train.tasks.models import ACTIVATIONS
 
 MAX_MISTAKES, MAX_UNITS, MAX_POINTS = 12, 24, 300
-"""How many samples, first-layer units and points of a plane are kept at most."""
+"""Maximum numbers of misclassified samples, first-layer units and points in the plane."""
 PLANE_ROWS, PLANE_COLUMNS = 40, 80
-"""Of the grid that is laid over a plane."""
+"""Size of the grid on which the decision boundary is evaluated."""
 MAX_CLASSES = 1000
+"""Maximum number of classes in a confusion matrix."""
 MAX_IMAGE_SIDE = 32
-"""The longer side of an image that is kept; larger ones are made smaller."""
+"""Longer side of a stored image in pixels; larger images are scaled down."""
 BATCH_SIZE = 512
+"""Samples per forward pass."""
 _MAX_MAGNITUDE = 1e300
-"""What is larger, or not finite, is in no histogram: its range could not be told."""
+"""Magnitude above which values, like NaN, are left out of histograms: the bin width would overflow."""
 GRADIENT_DECADES = (-8.0, 0.0)
-"""Decades over which magnitudes of gradients are spread, the same for all layers and epochs: bins of half a decade."""
+"""Range of log10 |gradient| in histograms, equal for all layers and epochs: bins of half a decade."""
 
 
 class PortraitWriter:
-    """The portraits of the runs that step together."""
+    """Write the portraits of the runs of a stack."""
 
     def __init__(self, probe: NetworkProbe, data: DataSource, files: Path) -> None:
         self._probe, self._data, self._files = probe, data, files
         self._histograms: dict[str, list[Histogram]] = {}
-        """By run: those since it began, or went on after an interruption."""
+        """Histograms by run, since the run started or was resumed."""
         self._layer_modules = {
             name: module
             for name, module in probe.modules.items()
@@ -52,12 +54,18 @@ class PortraitWriter:
         }
 
     def record_histograms(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
-        """At the epochs 1, 2, 4, 8 and so on, note how a run's activations and gradients are spread."""
+        """Record histograms of activations and gradients, at the epochs 1, 2, 4, 8 and so on.
+
+        `weights` is the state_dict of the run's model, tensors of any shape.
+        """
         if epoch & (epoch - 1) == 0:
             self._histograms.setdefault(run, []).extend(self._make_histograms(epoch, weights, config))
 
     def write(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
-        """Write the portrait of a run that has ended; one whose weights are not all finite has none."""
+        """Write the portrait of a run that has ended; no-op if a weight is not finite.
+
+        `weights` is the state_dict of the run's model, tensors of any shape.
+        """
         histograms = self._histograms.pop(run, [])
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
             return
@@ -87,62 +95,73 @@ class PortraitWriter:
     def _make_histograms(self, epoch: int, weights: Mapping[str, Tensor], config: Config) -> list[Histogram]:
         activations: dict[str, Tensor] = {}
 
-        def listener(name: str) -> Any:
-            def listen(module: nn.Module, _: Any, outputs: Any) -> None:
+        def make_hook(name: str) -> Any:
+            def record_outputs(module: nn.Module, _: Any, outputs: Any) -> None:
                 if isinstance(outputs, Tensor):
                     activations[name] = outputs.detach()
 
-            return listen
+            return record_outputs
 
-        handles = [module.register_forward_hook(listener(name)) for name, module in self._layer_modules.items()]
+        handles = [module.register_forward_hook(make_hook(name)) for name, module in self._layer_modules.items()]
         try:
-            gradients = self._probe.gradients(weights, config)
+            gradients = self._probe.compute_gradients(weights, config)
         finally:
             for handle in handles:
                 handle.remove()
-        found = [
+        histograms = [
             make_histogram(epoch, "activations", name, _flatten_to_numpy([outputs]))
             for name, outputs in activations.items()
         ]
-        return found + [
-            make_histogram(epoch, "gradients", name, _flatten_to_numpy(own)) for name, own in gradients.items() if own
+        return histograms + [
+            make_histogram(epoch, "gradients", name, _flatten_to_numpy(layer_gradients))
+            for name, layer_gradients in gradients.items()
+            if layer_gradients
         ]
 
 
 def make_histogram(epoch: int, kind: HistogramKind, layer: str, values: NDArray[np.float64]) -> Histogram:
-    """Of activations from the smallest to the largest, of gradients by magnitude, over `GRADIENT_DECADES`."""
+    """Return the histogram of a layer's values, shape (values,).
+
+    Activations are counted from the smallest to the largest, gradients by magnitude over `GRADIENT_DECADES`.
+    """
     values = values[np.abs(values) < _MAX_MAGNITUDE]
     if kind == "gradients":
         low, high = GRADIENT_DECADES
         values = np.log10(np.maximum(np.abs(values), 10.0**low)).clip(low, high)
     else:
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
-    # not np.histogram, which refuses a range too small for its bins
-    place = ((values - low) / ((high - low) or 1.0) * HISTOGRAM_BINS).astype(np.int64).clip(0, HISTOGRAM_BINS - 1)
-    return Histogram(epoch, kind, layer, low, high, np.bincount(place, minlength=HISTOGRAM_BINS))
+    # np.histogram raises an error if the range is too small for its bins
+    bins = ((values - low) / ((high - low) or 1.0) * HISTOGRAM_BINS).astype(np.int64).clip(0, HISTOGRAM_BINS - 1)
+    return Histogram(epoch, kind, layer, low, high, np.bincount(bins, minlength=HISTOGRAM_BINS))
 
 
 def to_probabilities(outputs: Tensor) -> Tensor:
-    """(N, C) of scores (N, C); a single output (N, 1) tells two classes apart by its sign. NaN is 0."""
+    """Return probabilities (N, C) for outputs (N, C): softmax, or sigmoid for (N, 1) and two classes. NaN becomes 0."""
     if outputs.shape[1] == 1:
         return torch.cat([-outputs, outputs], dim=1).sigmoid().nan_to_num()
     return outputs.softmax(dim=1).nan_to_num()
 
 
 def confusion_matrix(probabilities: Tensor, targets: Tensor) -> NDArray[np.int64]:
-    """(C, C): samples by true class and by the likeliest one, the lower of equals."""
+    """Return the confusion matrix (C, C) of probabilities (N, C) and targets (N,).
+
+    Rows are true classes, columns predictions; of equal probabilities the lower class is predicted.
+    """
     classes = max(probabilities.shape[1], int(targets.max()) + 1)
     pairs = targets * classes + probabilities.argmax(dim=1)
     return pairs.bincount(minlength=classes**2).view(classes, classes).cpu().numpy()
 
 
 def find_mistakes(inputs: Tensor, targets: Tensor, probabilities: Tensor) -> Mistakes | None:
-    """Those that the network was surest of; None where inputs are no images or nothing is wrong."""
-    sure, guesses = probabilities.max(dim=1)
-    wrong = (guesses != targets).nonzero().squeeze(1)
+    """Return the misclassified samples of highest confidence; None if inputs are not images or there are none.
+
+    Shapes: inputs (N, channels, height, width), targets (N,), probabilities (N, C).
+    """
+    confidence, predictions = probabilities.max(dim=1)  # (N,)
+    wrong = (predictions != targets).nonzero().squeeze(1)
     if not is_image(inputs) or not len(wrong):
         return None
-    chosen = wrong[sure[wrong].argsort(descending=True, stable=True)][:MAX_MISTAKES]
+    chosen = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MAX_MISTAKES]
     low, high = inputs.min(), inputs.max()
     images = (_shrink(inputs[chosen].double()) - low) / (high - low).clamp(min=1e-12) * 255
     return Mistakes(
@@ -153,7 +172,10 @@ def find_mistakes(inputs: Tensor, targets: Tensor, probabilities: Tensor) -> Mis
 
 
 def make_plane(model: nn.Module, inputs: Tensor, targets: Tensor) -> Plane | None:
-    """The network's probabilities over the range of the inputs and a little beyond; None where there are not two."""
+    """Return the probabilities over the plane of the inputs, with a margin; None if there are not two inputs.
+
+    Shapes: inputs (N, 2), targets (N,).
+    """
     if inputs.dim() != 2 or inputs.shape[1] != 2 or not inputs.is_floating_point():
         return None
     low, high = inputs.min(dim=0).values, inputs.max(dim=0).values
@@ -173,11 +195,12 @@ def make_plane(model: nn.Module, inputs: Tensor, targets: Tensor) -> Plane | Non
 
 
 def first_layer_weights(model: nn.Module, inputs: Tensor) -> NDArray[np.float32] | None:
-    """(K, height, width, 1 or 3) of the first layer, the units with the largest weights first.
+    """Return the first layer's weights as images, shape (K, height, width, 1 or 3), ordered by decreasing norm.
 
-    A convolution's kernels, or the rows of a linear layer that takes whole images; None for any other layer.
+    `inputs` has shape (N, channels, height, width). The images are the kernels of a convolution or the rows of a linear
+    layer; None for any other layer or other inputs.
     """
-    layer = next((one for one in model.modules() if list(one.parameters(recurse=False))), None)
+    layer = next((module for module in model.modules() if list(module.parameters(recurse=False))), None)
     if not is_image(inputs):
         return None
     if isinstance(layer, nn.Conv2d) and layer.weight.shape[1] in (1, 3):
@@ -191,14 +214,14 @@ def first_layer_weights(model: nn.Module, inputs: Tensor) -> NDArray[np.float32]
 
 
 def are_classes(targets: Tensor) -> bool:
-    """(N,), few enough for a matrix of them; not the -100 that some losses leave out."""
+    """Return True for class indices, shape (N,), in 0 to `MAX_CLASSES` - 1; not for the ignored index -100."""
     if targets.is_floating_point() or targets.dim() != 1:
         return False
     return int(targets.min()) >= 0 and int(targets.max()) < MAX_CLASSES
 
 
 def is_image(inputs: Tensor) -> bool:
-    """(N, 1 or 3, height, width)."""
+    """Return True for images: floating point, shape (N, 1 or 3, height, width)."""
     return inputs.dim() == 4 and inputs.shape[1] in (1, 3) and inputs.is_floating_point()
 
 

@@ -28,7 +28,7 @@ STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts commonly store the state_dict in a larger dict."""
 
 
-def new_model(task: Task, config: Config) -> nn.Module:
+def make_untrained_model(task: Task, config: Config) -> nn.Module:
     """Return the task's model with random weights, frozen if the config says so."""
     model = make_model(task, config)
     if is_frozen(task, config):

@@ -1,1 +1,1 @@
-"""Which runs train together, and with which engine."""
+"""Grouping of runs: stacks of runs that can train together, and the engine of each stack."""

@@ -1,6 +1,7 @@
-"""Which runs step together, and how: by the structure of their models, after a check against the plain loop.
+"""Arrange runs in stacks by the structure of their models, and choose the engine of each stack.
 
-Models have one structure when they differ in nothing but the values of their tensors and the probabilities of dropout.
+Two models have the same structure if they differ only in the values of their tensors and in dropout probabilities. A
+stack is used only if a check finds the same results as the plain loop.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from labbench.errors import is_out_of_memory
 from labbench.train.data.placement import free_bytes
 from labbench.train.engine.cuda_graph import CudaGraphStepper
 from labbench.train.engine.dropout import SPATIAL_DIMENSIONS, dropout_probabilities
-from labbench.train.engine.initial_weights import load_initial_weights, new_model
+from labbench.train.engine.initial_weights import load_initial_weights, make_untrained_model
 from labbench.train.engine.layers import is_supported
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
@@ -37,90 +38,99 @@ from labbench.train.grouping.memory import (
     width_limit,
     width_upper_bound,
 )
-from labbench.train.grouping.separation import enter, separated, traits_of
+from labbench.train.grouping.separation import read_traits, restore_task_attributes, split_by_traits
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import attributes_of
 
 MAX_STACK_WIDTH = 64
-"""Runs that step together at the most, but on a GPU: there the memory alone decides."""
+"""Maximum number of runs in a stack on a CPU; on a GPU the free memory is the only limit."""
 
 
 @dataclass
 class ReadyStack:
-    """Runs that are ready to train together."""
+    """A stack of runs with its stepper, ready to train."""
 
     members: list[TrainingRun]
     stepper: Stepper
     step_counter: StepCounter
     note: str | None = None
-    """Why they are stepped in another engine than they might be, for their logs."""
+    """Reason for a slower engine, for the log of the runs."""
     structure: Hashable = None
-    """By which it is remembered how many fit in memory."""
+    """Key under which `memory.py` stores the maximum width."""
 
 
 def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[ReadyStack]:
-    """All members, in order, as stacks; each is made when it is asked for. They are all after equally many updates."""
+    """Yield the members, all at the same step, as stacks; each stack is made when the iterator reaches it.
+
+    Raises:
+        InputError: The initial weights of a run cannot be loaded.
+    """
     width = max_models(members, workload, free_bytes(workload.data.device))
     for start in range(0, len(members), width):
-        several = members[start : start + width]
-        if train_alone(several, workload):
-            yield from (make_single(member, workload) for member in several)
+        batch = members[start : start + width]
+        if uses_loop(batch, workload):
+            yield from (make_single(member, workload) for member in batch)
             continue
         models, traits = [], []
-        for member in several:
-            models.append(make_first_model(member, workload))
-            traits.append(traits_of(workload.task, member.config, models[-1]))
+        for member in batch:
+            models.append(make_initial_model(member, workload))
+            traits.append(read_traits(workload.task, member.config, models[-1]))
         for group in (
-            group for same_structure in group_by_structure(models) for group in separated(same_structure, traits)
+            group for same_structure in group_by_structure(models) for group in split_by_traits(same_structure, traits)
         ):
             indices = group.indices
             structure = structure_key(models[indices[0]], workload)
-            fit = choose_width(structure, [several[i] for i in indices], [models[i] for i in indices], workload)
-            for part in (indices[first : first + fit] for first in range(0, len(indices), fit)):
-                enter(workload.task, traits[part[0]])
-                for arranged in stack_or_singles(
-                    [several[i] for i in part], [models[i] for i in part], workload, structure
-                ):
-                    arranged.note = "\n".join(filter(None, (group.note, arranged.note))) or None
-                    group.note = None  # once is enough
-                    yield arranged
+            max_runs = choose_width(structure, [batch[i] for i in indices], [models[i] for i in indices], workload)
+            for part in (indices[first : first + max_runs] for first in range(0, len(indices), max_runs)):
+                restore_task_attributes(workload.task, traits[part[0]])
+                for ready in stack_or_singles([batch[i] for i in part], [models[i] for i in part], workload, structure):
+                    ready.note = "\n".join(filter(None, (group.note, ready.note))) or None
+                    group.note = None  # one log line is enough
+                    yield ready
 
 
-def train_alone(members: Sequence[TrainingRun], workload: Workload) -> bool:
-    """Return True where no stack is to be tried: a run that resumes keeps its engine, else `engine` decides."""
+def uses_loop(members: Sequence[TrainingRun], workload: Workload) -> bool:
+    """Return True if the members train with the engine `loop`, without a trial of a stack.
+
+    A resumed run keeps its engine; otherwise `[runtime] engine` decides, and "auto" never stacks a single run.
+    """
     engine = members[0].engine or workload.engine
     return engine == "loop" or (engine == "auto" and len(members) == 1)
 
 
 def max_models(members: Sequence[TrainingRun], workload: Workload, free: int | None) -> int:
-    """Of how many members models are made at a time: on a device with so many bytes `free`, as many as may fit there.
+    """Return the number of models to make at a time: an upper bound of what fits in `free` bytes on the device.
 
-    How many do fit is measured once they are there; models that cannot are not to fill the host's memory.
+    It keeps models that will not fit on the device from filling the host's memory; the exact width is measured later.
     """
     if free is None or len(members) == 1:
         return MAX_STACK_WIDTH
-    return width_upper_bound(free, make_first_model(members[0], workload), workload.data.dtype)
+    return width_upper_bound(free, make_initial_model(members[0], workload), workload.data.dtype)
 
 
-def make_first_model(member: TrainingRun, workload: Workload) -> nn.Module:
-    """The model with which a member begins; one that goes on brings its own weights."""
-    model = new_model(workload.task, member.config)
+def make_initial_model(member: TrainingRun, workload: Workload) -> nn.Module:
+    """Return the member's model with its initial weights; a resumed run loads its checkpoint later.
+
+    Raises:
+        InputError: The weights of `init_from` cannot be loaded.
+    """
+    model = make_untrained_model(workload.task, member.config)
     if member.resume_state is None:
         member.note = load_initial_weights(model, workload, member.config)
     return model
 
 
 def make_single(member: TrainingRun, workload: Workload, note: str | None = None) -> ReadyStack:
-    """The member by itself, in the plain loop."""
+    """Return a stack of one member with the engine `loop`."""
     step_counter = StepCounter(member.metric_buffer.step)
-    stepper = SingleStepper(make_first_model(member, workload), member.config, workload, step_counter)
+    stepper = SingleStepper(make_initial_model(member, workload), member.config, workload, step_counter)
     if member.resume_state is not None:
         stepper.load([member.resume_state])
     return ReadyStack([member], stepper, step_counter, note)
 
 
 def choose_width(structure: Hashable, members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> int:
-    """How many of these members, alike in structure, are to step at a time."""
+    """Return the maximum width of a stack of these members, whose models have one structure."""
     limit, device = width_limit(structure), workload.data.device
     if limit is None and device.type == "cuda" and len(members) > max(PROBE_RUNS):
         free: int = torch.cuda.mem_get_info(device)[0]
@@ -129,41 +139,44 @@ def choose_width(structure: Hashable, members: list[TrainingRun], models: list[n
                 free, lambda runs: measure_cuda_peak(device, partial(try_step, members[:runs], models, workload))
             )
             limit_width(structure, limit)
-        except Exception:  # what cannot be stacked is found, and told, by the check that follows
+        except Exception:  # a stack may fail for any reason: the check that follows reports it
             return len(members)
     return min(len(members), limit or len(members))
 
 
 def try_step(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> None:
-    """An update and an evaluation of these members, which leave them as they were."""
-    stack = copy_stack(members, models, workload)
+    """Do one update and one evaluation with copies of the members, for a measurement of memory."""
+    stack = make_trial_stepper(members, models, workload)
     stack.train(True)
     stack.step(first_batch([member.config["seed"] for member in members], workload))
     stack.train(False)
     stack.evaluate(workload.data.sample_validation(workload.evaluation_batch_size))
 
 
-def copy_stack(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> StackedStepper:
-    """Copies of these members, who come first among the models, as one: to try something with."""
-    return make_stack(
+def make_trial_stepper(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> StackedStepper:
+    """Return a stepper of copies of the members; their models are the first of `models`."""
+    return make_stacked_stepper(
         members, copy.deepcopy(models[: len(members)]), workload, StepCounter(members[0].metric_buffer.step)
     )
 
 
-def make_stack(
+def make_stacked_stepper(
     members: list[TrainingRun], models: list[nn.Module], workload: Workload, step_counter: StepCounter
 ) -> StackedStepper:
-    """The members as one, after the updates that they have done; the first model is taken over."""
+    """Return a stepper of the members at their current step; it takes ownership of the first model."""
     dropouts = [dropout_probabilities(model) for model in models]
     states = [member.resume_state or initial_state(model) for member, model in zip(members, models, strict=True)]
     engine = choose_engine(members[0], models[0], workload)
     return StackedStepper(
-        engine, models[0], dropouts, states, [each.config for each in members], workload, step_counter
+        engine, models[0], dropouts, states, [member.config for member in members], workload, step_counter
     )
 
 
 def choose_engine(member: TrainingRun, model: nn.Module, workload: Workload) -> str:
-    """Return the way in which a stack is stepped: as the member was before, as `engine` says, or by its layers."""
+    """Return the engine of a stack: the engine of a resumed run, otherwise `[runtime] engine`.
+
+    "auto" is `stacked` for a Sequential of supported layers and `vmap` for any other model.
+    """
     engine = member.engine or workload.engine
     return ("stacked" if is_supported(model) else "vmap") if engine == "auto" else engine
 
@@ -171,15 +184,18 @@ def choose_engine(member: TrainingRun, model: nn.Module, workload: Workload) -> 
 def stack_or_singles(
     members: list[TrainingRun], models: list[nn.Module], workload: Workload, structure: Hashable = None
 ) -> Iterator[ReadyStack]:
-    """Members whose models have one structure: as one stack, or each alone where the check finds a difference."""
-    if train_alone(members, workload):
+    """Yield members of one structure as one stack, or one by one if they cannot or should not be stacked.
+
+    The first run in the loop logs the reason.
+    """
+    if uses_loop(members, workload):
         yield make_single(members[0], workload)
         return
     engine = choose_engine(members[0], models[0], workload)
-    note = (
-        None if engine == "vmap" or is_supported(models[0]) else 'engine = "stacked" takes models of known layers alone'
-    )
-    if note is None:
+    note: str | None = None
+    if engine == "stacked" and not is_supported(models[0]):
+        note = 'engine = "stacked" supports a Sequential of known layers only'
+    else:
         with attributes_of(workload.task).restore_after():
             note = find_mismatch(engine, models, [member.config for member in members], workload)
     if note is not None:
@@ -193,7 +209,7 @@ def stack_or_singles(
             return
     step_counter = StepCounter(members[0].metric_buffer.step)
     try:
-        stack = make_stack(members, models, workload, step_counter)
+        stack = make_stacked_stepper(members, models, workload, step_counter)
     except Exception as error:
         halve_width_on_oom(error, structure, len(members))
         raise
@@ -206,51 +222,51 @@ def stack_or_singles(
 
 
 def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, str | None]:
-    """The stack by a CUDA graph where there is CUDA; by itself, and why, where its step cannot be captured."""
+    """Return the stack with a CUDA graph if possible, otherwise the stack; also why a capture failed."""
     if not can_capture(workload):
         return stack, None
     try:
         stack.train(True)
-        captured = CudaGraphStepper(stack, workload.batch_size)
-        captured.capture()
-        return captured, None
-    except Exception as error:  # a user's forward may wait for the device, and torch's libraries may refuse
+        stepper = CudaGraphStepper(stack, workload.batch_size)
+        stepper.capture()
+        return stepper, None
+    except Exception as error:  # a user's forward may synchronize with the device, which a capture forbids
         if is_out_of_memory(error):
             raise
         return stack, f"stepped without a CUDA graph, because {type(error).__name__}: {error}".splitlines()[0]
 
 
 def can_capture(workload: Workload) -> bool:
-    """Whether there are CUDA graphs, and a step that is the same each time: one that waits for no data."""
+    """Return True on CUDA with data on the device, no compilation, and batches of a fixed size."""
     on_cuda = workload.data.device.type == "cuda" and workload.data.resident
     return on_cuda and not workload.precision.compiles and workload.batch_size <= workload.samples_per_epoch
 
 
 def make_singles(members: Sequence[TrainingRun], workload: Workload, note: str) -> Iterator[ReadyStack]:
-    """Each alone; the first says why."""
+    """Yield each member as a stack of one; the first has the reason as its note."""
     for number, member in enumerate(members):
         yield make_single(member, workload, None if number else f"trained alone, because {note}")
 
 
 def group_by_structure(models: Sequence[nn.Module]) -> list[list[int]]:
-    """The indices of models that have one structure, in the order of the first of each."""
-    kinds: list[list[int]] = []
+    """Return the indices of the models in groups of one structure, ordered by their first model."""
+    groups: list[list[int]] = []
     for index, model in enumerate(models):
-        for kind in kinds:
-            if is_same_structure(models[kind[0]], model):
-                kind.append(index)
+        for group in groups:
+            if is_same_structure(models[group[0]], model):
+                group.append(index)
                 break
         else:
-            kinds.append([index])
-    return kinds
+            groups.append([index])
+    return groups
 
 
 def is_same_structure(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models have the same modules with the same settings, and tensors of the same shapes."""
-    ours, theirs = dict(first.named_modules()), dict(second.named_modules())
+    """Return True if two models have equal modules and settings, and tensors of equal shapes and dtypes."""
+    modules, others = dict(first.named_modules()), dict(second.named_modules())
     return (
-        ours.keys() == theirs.keys()
-        and all(_has_same_settings(ours[name], theirs[name]) for name in ours)
+        modules.keys() == others.keys()
+        and all(_has_same_settings(modules[name], others[name]) for name in modules)
         and _tensor_specs(first) == _tensor_specs(second)
     )
 
@@ -266,13 +282,13 @@ TENSORS_AND_CHILDREN = ("_parameters", "_buffers", "_modules")
 def _has_same_settings(first: nn.Module, second: nn.Module) -> bool:
     if type(first) is not type(second):
         return False
-    apart = (*TENSORS_AND_CHILDREN, "p") if type(first) in SPATIAL_DIMENSIONS else TENSORS_AND_CHILDREN
-    ours, theirs = ({k: v for k, v in vars(module).items() if k not in apart} for module in (first, second))
-    return ours.keys() == theirs.keys() and all(_is_equal(ours[name], theirs[name]) for name in ours)
+    ignored = (*TENSORS_AND_CHILDREN, "p") if type(first) in SPATIAL_DIMENSIONS else TENSORS_AND_CHILDREN
+    settings, others = ({k: v for k, v in vars(module).items() if k not in ignored} for module in (first, second))
+    return settings.keys() == others.keys() and all(_is_equal(settings[name], others[name]) for name in settings)
 
 
 def _is_equal(first: Any, second: Any) -> bool:
-    """Whether two plain values are equal. Others, such as tensors that are no buffers, are never the same."""
+    """Return True if two plain values are equal; other objects, such as unregistered tensors, never are."""
     if isinstance(first, FunctionType | type | torch.dtype | torch.device):
         return first is second or first == second
     if type(first) is not type(second):
@@ -281,7 +297,7 @@ def _is_equal(first: Any, second: Any) -> bool:
         return first.keys() == second.keys() and all(_is_equal(first[key], second[key]) for key in first)
     if isinstance(first, list | tuple | set | frozenset):
         pairs = zip(_sort_set(first), _sort_set(second), strict=False)
-        return len(first) == len(second) and all(_is_equal(ours, theirs) for ours, theirs in pairs)
+        return len(first) == len(second) and all(_is_equal(item, other) for item, other in pairs)
     return isinstance(first, int | float | str | bytes | None | complex) and bool(first == second)
 
 

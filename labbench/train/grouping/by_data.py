@@ -1,4 +1,4 @@
-"""Which runs learn the same: one data set serves all whose configs agree on what the task read to make it."""
+"""Group runs by data: runs share a data set if their configs agree in every key that the task's `data` read."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from labbench.train.tasks.task import Task, make_data
 def group_by_data(
     members: Sequence[TrainingRun], task: Task, stack: Stack, device: torch.device
 ) -> Iterator[tuple[Workload, list[TrainingRun]]]:
-    """The members by what they learn, in the order of the first of each; a data set is made when it is asked for.
+    """Yield workloads with their members, ordered by first member; a data set is made when the iterator reaches it.
 
-    Those of a workload are after equally many updates, too, and go on in the way in which they were stepped before.
+    The members of a workload are at the same step, and resumed runs among them had the same engine.
     """
     dtype, precision = resolve_precision(stack.runtime, device.type)
     waiting = list(members)
@@ -30,17 +30,15 @@ def group_by_data(
     while waiting:
         first = waiting[0]
         config = ReadTrackingConfig(first.config)
-        given = make_data(task, config)
-        with closing(place_data(given, device, dtype, stack.runtime.data, loaders=stack.runtime.loaders or 0)) as data:
-            workload = Workload(
-                task, data, first.config["batch_size"], precision, stack.task, files, stack.runtime.engine
-            )
+        dataset, runtime = make_data(task, config), stack.runtime
+        with closing(place_data(dataset, device, dtype, runtime.data, loaders=runtime.loaders or 0)) as data:
+            workload = Workload(task, data, first.config["batch_size"], precision, stack.task, files, runtime.engine)
             keys = config.read | {"batch_size"}
-            together = [member for member in waiting if _shares_workload(member, first, keys)]
-            for member in together:
+            sharing = [member for member in waiting if _shares_workload(member, first, keys)]
+            for member in sharing:
                 member.metric_buffer.set_total_steps(member.epochs * workload.steps_per_epoch)
-            yield workload, together
-        waiting = [member for member in waiting if member not in together]
+            yield workload, sharing
+        waiting = [member for member in waiting if member not in sharing]
 
 
 def _shares_workload(member: TrainingRun, other: TrainingRun, keys: set[str]) -> bool:
@@ -50,7 +48,7 @@ def _shares_workload(member: TrainingRun, other: TrainingRun, keys: set[str]) ->
 
 
 class ReadTrackingConfig(dict[str, Any]):
-    """A config that remembers which of its keys were read; whoever goes through it has read them all."""
+    """A config that records which keys are read; iterating over it reads all of them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

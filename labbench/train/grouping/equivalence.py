@@ -1,8 +1,8 @@
-"""The check before runs step together: one plain gradient step of some of them, in float64, against each alone.
+"""Check that a stack is equivalent to the loop: one plain gradient step of some runs, in float64, compared run by run.
 
-It finds what a stack cannot do: a forward that draws random numbers or keeps state outside its tensors, a buffer that
-the module binds anew, a loss that mixes samples, bfloat16 that does not reach the operations inside vmap. What depends
-on data in later steps only is not found.
+The check finds what a stack cannot do: a forward that draws random numbers or keeps state outside its tensors, a buffer
+that the module assigns instead of changing it in place, a loss that mixes samples, bfloat16 that does not reach the
+operations inside vmap. It does not find differences that depend on the data of later steps.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from labbench.train.precision import Precision
 from labbench.train.rng import Purpose, generator_seed, generator_states, seeded_generators
 
 CHECKED_RUNS = 3
+"""Maximum number of runs in the check."""
 CHECKED_SAMPLES = 16
+"""Maximum number of samples per run in the check."""
 RELATIVE_TOLERANCE = 1e-9
-"""Relative to the largest number of a tensor."""
+"""Tolerance relative to the largest absolute value of a tensor."""
 
-BF16_SHARE = 0.02
-"""Share of the work that a stack may leave to float32 where a run alone does it in bfloat16."""
+MAX_BF16_SHORTFALL = 0.02
+"""Fraction of the work that a stack may do in float32 although the loop does it in bfloat16."""
 
 PLAIN_SGD = {
     "optimizer": "sgd",
@@ -44,58 +46,56 @@ PLAIN_SGD = {
     "schedule": "constant",
     "warmup": 0,
 }
-"""With this optimizer the change of the parameters is the gradient."""
+"""Settings with which the change of the parameters is the negative gradient."""
 
 
 def find_mismatch(
     engine: str, models: Sequence[nn.Module], configs: Sequence[Config], workload: Workload
 ) -> str | None:
-    """Why these models cannot step together in that engine, or None where they can."""
+    """Return the reason why these models cannot be stacked with this engine, or None if they can."""
     for name, parameter in models[0].named_parameters():
         if parameter.is_complex():
             return f"its {name} is complex"
     chosen = sorted({0, len(models) // 2, len(models) - 1})[:CHECKED_RUNS]
-    some = [configs[index] for index in chosen]
-    data, batch = sample_batch(workload, [config["seed"] for config in some])
+    chosen_configs = [configs[index] for index in chosen]
+    data, batch = sample_batch(workload, [config["seed"] for config in chosen_configs])
     sample = Workload(workload.task, data, batch.shape[1], fixed=PLAIN_SGD)
     expected: list[dict[str, Tensor]] = []
-    for row, (index, config) in enumerate(zip(chosen, some, strict=True)):
-        alone = SingleStepper(copy.deepcopy(models[index]), config, sample, StepCounter())
+    for row, (index, config) in enumerate(zip(chosen, chosen_configs, strict=True)):
+        loop = SingleStepper(copy.deepcopy(models[index]), config, sample, StepCounter())
         with seeded_generators(generator_seed(config["seed"], Purpose.GENERATOR, 1)):
-            before = generator_states()
-            expected += collect_results(alone, batch[row : row + 1])
-            if alone.sparse:
-                return f"the gradient of its {alone.sparse[0]} is sparse"
-            if before != generator_states():
+            states_before = generator_states()
+            expected += collect_results(loop, batch[row : row + 1])
+            if loop.sparse:
+                return f"the gradient of its {loop.sparse[0]} is sparse"
+            if states_before != generator_states():
                 return "its forward draws random numbers"
-        if names := carried_attributes(alone, partial(copy.deepcopy, models[index]), batch[row : row + 1]):
+        if names := find_stateful_attributes(loop, partial(copy.deepcopy, models[index]), batch[row : row + 1]):
             return f"{', '.join(f'self.{name}' for name in names)} carries state from one step to the next"
 
-    def stack(workload: Workload) -> StackedStepper:
-        model, probabilities = copy.deepcopy(models[chosen[0]]), [dropout_probabilities(models[i]) for i in chosen]
-        return StackedStepper(
-            engine, model, probabilities, [initial_state(models[i]) for i in chosen], some, workload, StepCounter()
-        )
+    def make_stepper(workload: Workload) -> StackedStepper:
+        model, states = copy.deepcopy(models[chosen[0]]), [initial_state(models[index]) for index in chosen]
+        dropouts = [dropout_probabilities(models[index]) for index in chosen]
+        return StackedStepper(engine, model, dropouts, states, chosen_configs, workload, StepCounter())
 
     try:
-        results = collect_results(stack(sample), batch)
-        if workload.precision.bf16:  # its numbers are nobody's, but something may refuse it
-            rounded = replace(sample, data=data.to(batch.device, torch.float32), precision=Precision(bf16=True))
-            if reason := unreached(
-                stack(rounded), SingleStepper(copy.deepcopy(models[chosen[0]]), some[0], rounded, StepCounter()), batch
-            ):
+        results = collect_results(make_stepper(sample), batch)
+        if workload.precision.bf16:  # results are not compared, but an operation may fail or stay in float32
+            bf16 = replace(sample, data=data.to(batch.device, torch.float32), precision=Precision(bf16=True))
+            loop = SingleStepper(copy.deepcopy(models[chosen[0]]), chosen_configs[0], bf16, StepCounter())
+            if reason := find_bf16_shortfall(make_stepper(bf16), loop, batch):
                 return reason
-    except Exception as error:  # torch.func may refuse a user's forward or loss in any way
+    except Exception as error:  # torch.func may reject a user's forward or loss with any exception
         return f"{type(error).__name__}: {error}".splitlines()[0]
-    for alone_numbers, together_numbers in zip(expected, results, strict=True):
-        for name, value in alone_numbers.items():
-            if name not in together_numbers or not is_equal_to_rounding(value, together_numbers[name]):
-                return f"its {name} comes out differently"
+    for loop_values, stack_values in zip(expected, results, strict=True):
+        for name, value in loop_values.items():
+            if name not in stack_values or not is_equal_to_rounding(value, stack_values[name]):
+                return f"its {name} is different in a stack"
     return None
 
 
 def sample_batch(workload: Workload, seeds: Sequence[int]) -> tuple[Data, Tensor]:
-    """The samples of the first batch of each seed, in float64 on the CPU, and where each finds its own: (S, N)."""
+    """Return samples of the first batch of each seed, in float64 on the CPU, and their indices in it, (S, N), int64."""
     count = min(CHECKED_SAMPLES, workload.batch_size, workload.samples_per_epoch)
     first = workload.data.first_batch(seeds, count)
     (inputs, targets), validation = workload.data.gather(first.flatten()), workload.data.sample_validation(count)
@@ -104,61 +104,66 @@ def sample_batch(workload: Workload, seeds: Sequence[int]) -> tuple[Data, Tensor
 
 
 def collect_results(stepper: Stepper, batch: Tensor) -> list[dict[str, Tensor]]:
-    """Of each run what one step measures, the tensors after it, and what is measured of them afterwards."""
+    """Do a step with `batch` (S, N) and return its results for each run.
+
+    These are losses and metrics (N,) of the step and of an evaluation afterwards, and the changes of all tensors (of
+    any shape).
+    """
     stepper.train(True)
     before = [stepper.state(index) for index in range(len(batch))]
     trained = stepper.step(batch)
     stepper.train(False)
     evaluated = stepper.evaluate(stepper.data.sample_validation())
-    numbers = []
+    results = []
     for index, start in enumerate(before):
         after = stepper.state(index).tensors
-        found = {f"tensor {name}": tensor - start.tensors.get(name, 0) for name, tensor in after.items()}
-        for when, (losses, metrics) in (("training", trained), ("evaluation", evaluated)):
-            found[f"{when} loss"] = losses[index]
-            found |= {f"{when} {name}": values[index] for name, values in metrics.items()}
-        numbers.append(found)
-    return numbers
+        run_results = {f"tensor {name}": tensor - start.tensors.get(name, 0) for name, tensor in after.items()}
+        for phase, (losses, metrics) in (("training", trained), ("evaluation", evaluated)):
+            run_results[f"{phase} loss"] = losses[index]
+            run_results |= {f"{phase} {name}": values[index] for name, values in metrics.items()}
+        results.append(run_results)
+    return results
 
 
-def carried_attributes(alone: SingleStepper, new: Callable[[], nn.Module], batch: Tensor) -> list[str]:
-    """Return the attributes of modules that carry state from the step that `alone` has done to the next one.
+def find_stateful_attributes(loop: SingleStepper, make_model: Callable[[], nn.Module], batch: Tensor) -> list[str]:
+    """Return the module attributes that carry state from the step that `loop` has done to the next one.
 
-    A tensor that is only kept to be looked at carries none: the next step is the same without it.
+    A tensor that is only stored for inspection carries no state: the next step, with `batch` of shape (1, N), is the
+    same without it.
     """
-    state = alone.state(0)
+    state = loop.state(0)
     trees = state.attributes.trees
     if state.attributes.lost or any(not isinstance(tree, dict) or tree["is"] != "tensor" for tree in trees.values()):
         return state.attributes.changed
     if not trees:
         return []
-    numbers = []
+    results = []
     for attributes in (state.attributes, Attributes()):
-        again = SingleStepper(new(), alone.config, alone.workload, StepCounter(alone.step_counter.step))
-        again.load([replace(state, attributes=attributes)])
+        resumed = SingleStepper(make_model(), loop.config, loop.workload, StepCounter(loop.step_counter.step))
+        resumed.load([replace(state, attributes=attributes)])
         try:
-            numbers += collect_results(again, batch)
-        except Exception:  # without its attribute the forward fails
+            results += collect_results(resumed, batch)
+        except Exception:  # the forward fails without its attribute
             return state.attributes.changed
-    with_them, without = numbers
-    same = all(is_equal_to_rounding(value, without[name]) for name, value in with_them.items())
-    return [] if same else state.attributes.changed
+    with_attributes, without = results
+    is_unchanged = all(is_equal_to_rounding(value, without[name]) for name, value in with_attributes.items())
+    return [] if is_unchanged else state.attributes.changed
 
 
-def unreached(stack: StackedStepper, alone: SingleStepper, batch: Tensor) -> str | None:
-    """Return the reason if less of a stack's work is done in bfloat16 than of a run that is trained alone."""
-    shares = []
-    for stepper, samples in ((stack, batch), (alone, batch[:1])):
+def find_bf16_shortfall(stack: StackedStepper, loop: SingleStepper, batch: Tensor) -> str | None:
+    """Return the reason if a stack does less of its work in bfloat16 than the loop, for `batch` of shape (S, N)."""
+    fractions = []
+    for stepper, samples in ((stack, batch), (loop, batch[:1])):
         with WorkCounter() as work:
             collect_results(stepper, samples)
-        shares.append(work.bf16_flops / max(1, work.flops))
-    if shares[0] > shares[1] - BF16_SHARE:
+        fractions.append(work.bf16_flops / max(1, work.flops))
+    if fractions[0] > fractions[1] - MAX_BF16_SHORTFALL:
         return None
-    return f"bfloat16 reaches {shares[0]:.0%} of its work in a stack, {shares[1]:.0%} alone"
+    return f"bfloat16 reaches {fractions[0]:.0%} of its work in a stack, {fractions[1]:.0%} alone"
 
 
 def is_equal_to_rounding(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors agree to rounding, NaN with NaN."""
+    """Return True if two tensors have one shape and agree within `RELATIVE_TOLERANCE`, NaN with NaN."""
     if first.shape != second.shape:
         return False
     first, second = first.double(), second.double()

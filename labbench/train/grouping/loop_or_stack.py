@@ -1,8 +1,9 @@
-"""The rule that decides whether runs step together or one after another: stacks share overhead, not arithmetic.
+"""The rule that chooses between a stack and the loop: stacks share overhead, not arithmetic.
 
-Starting an operation costs a CPU as much as some hundred thousand multiplications. A stack starts one for all of its
-runs, but multiplies more slowly than a plain step does: it pays while operations are small. Both are counted in one
-plain step, never timed, so that the same grid always trains in the same way and gives the same numbers.
+On a CPU, starting an operation takes as long as some hundred thousand multiplications. A stack starts one operation for
+all of its runs, but multiplies more slowly than a plain step: it pays while operations are small. Operations and
+floating-point operations of one plain step are counted, never timed, so that the same grid always trains with the same
+engine and gives the same results.
 """
 
 from __future__ import annotations
@@ -11,58 +12,59 @@ from dataclasses import replace
 
 import torch
 
-from labbench.train.engine.initial_weights import new_model
+from labbench.train.engine.initial_weights import make_untrained_model
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stepper import Workload
 from labbench.train.grouping.work_counter import WorkCounter
 from labbench.train.run_state import TrainingRun
 
-WIDE = 6
-"""Runs from which on a stack counts as wide."""
-PRODUCTS = {("stacked", False): 600e3, ("stacked", True): 2e6, ("vmap", False): 60e3, ("vmap", True): 400e3}
-"""Floating-point operations of matrix products per operation up to which a stack pays, by its way and if it is wide.
+WIDE_STACK_RUNS = 6
+"""Minimum number of runs of a wide stack."""
+MAX_PRODUCT_FLOPS = {("stacked", False): 600e3, ("stacked", True): 2e6, ("vmap", False): 60e3, ("vmap", True): 400e3}
+"""Maximum matrix-product FLOPs per operation for a stack, by (engine, stack is wide); above, the loop is faster.
 
 Measured on one core of an AMD EPYC with networks of 16 to 1,024 units and 4 to 64 channels, in stacks of 3 and 12.
 """
-CONVOLUTIONS = {
-    ("stacked", False): torch.inf,  # written by hand, and nowhere slower than torch's
+MAX_CONVOLUTION_FLOPS = {
+    ("stacked", False): torch.inf,  # hand-written kernels, nowhere slower than torch's
     ("stacked", True): torch.inf,
     ("vmap", False): 80e3,
     ("vmap", True): 300e3,
 }
-"""The same for convolutions."""
+"""Maximum convolution FLOPs per operation for a stack, by (engine, stack is wide)."""
 
-COUNTED = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip": None}
-"""Settings under which a step is counted: runs of one structure are counted alike."""
+COUNTING_SETTINGS = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip": None}
+"""Settings of the counted step, so that all runs of one structure have the same counts."""
 
 
-def reason_to_loop(way: str, members: list[TrainingRun], workload: Workload) -> str | None:
-    """Return the reason why these members should train one after another, or None where a stack in that way pays."""
+def reason_to_loop(engine: str, members: list[TrainingRun], workload: Workload) -> str | None:
+    """Return the reason to train the members one after another, or None if a stack with this engine pays."""
     if workload.data.device.type != "cpu" or workload.precision.compiles:
         return None
-    work = work_of_a_step(members[0], workload)
-    key = (way, len(members) >= WIDE)
+    work = count_step_work(members[0], workload)
+    key = (engine, len(members) >= WIDE_STACK_RUNS)
     operations = max(1, work.operations)
     products, convolutions = (work.flops - work.convolution_flops) / operations, work.convolution_flops / operations
-    if products / PRODUCTS[key] + convolutions / CONVOLUTIONS[key] <= 1:
+    if products / MAX_PRODUCT_FLOPS[key] + convolutions / MAX_CONVOLUTION_FLOPS[key] <= 1:
         return None
-    size = f"{work.flops / 1e6:.1f} million floating-point operations in {operations} operations a step"
-    return f"the plain loop is quicker for models of this size ({size})"
+    size = f"{work.flops / 1e6:.1f} million floating-point operations in {operations} operations per step"
+    return f"the plain loop is faster for models of this size ({size})"
 
 
-def work_of_a_step(member: TrainingRun, workload: Workload) -> WorkCounter:
-    """Return the counts of a plain training step of the member's model, on its first batch."""
-    counted = replace(workload, fixed=COUNTED)
-    alone = SingleStepper(new_model(workload.task, member.config), member.config, counted, StepCounter())
-    alone.train(True)
-    batch = first_batch([member.config["seed"]], workload)
-    alone.step(batch)  # the first one makes what later ones find
+def count_step_work(member: TrainingRun, workload: Workload) -> WorkCounter:
+    """Count the operations of a plain training step of the member's model, on its first batch."""
+    counted_workload = replace(workload, fixed=COUNTING_SETTINGS)
+    model = make_untrained_model(workload.task, member.config)
+    loop = SingleStepper(model, member.config, counted_workload, StepCounter())
+    loop.train(True)
+    batch = first_batch([member.config["seed"]], workload)  # (1, N)
+    loop.step(batch)  # the first step also allocates, which later steps do not
     with WorkCounter() as work:
-        alone.step(batch)
+        loop.step(batch)
     return work
 
 
 def first_batch(seeds: list[int], workload: Workload) -> torch.Tensor:
-    """The numbers of the samples with which each run begins: (S, N)."""
+    """Return the sample indices of the first batch of S runs, shape (S, N), int64."""
     return workload.data.first_batch(seeds, workload.batch_size)

@@ -1,4 +1,4 @@
-"""Runs of one structure that must not train in one stack, because the task's loss or metrics treat them differently."""
+"""Separate runs of one structure whose loss or metrics depend on values that a stack cannot hold per run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from labbench.train.tasks.task import Task, attributes_of, reads_attributes
 
 @dataclass(frozen=True)
 class Traits:
-    """What the loss and the metrics of a run depend on, besides numbers that a stack has one of for each run."""
+    """Values that the loss and metrics of a run may read and that all runs of a stack must share."""
 
     values: Mapping[str, Hashable]
-    """Values of the config by key."""
+    """Values of the config by key, except numbers that a stack holds per run."""
     attributes: ObjectState | None = None
-    """The attributes of the task after its `model(config)`, where the loss or the metrics may read them."""
+    """Attributes of the task after its `model(config)`; None if the loss and metrics cannot read them."""
     has_model: bool = False
-    """The model is among them, or one of its parameters: each run's loss needs its own."""
+    """True if the attributes include the model or one of its parameters, so that each run needs its own."""
 
     def difference(self, other: Traits) -> str | None:
-        """Return what differs, as a message names it; None where the runs may share a stack."""
+        """Return a message about the first difference, or None if the runs may share a stack."""
         for key in self.values.keys() | other.values.keys():
             if self.values.get(key) != other.values.get(key):
                 return f"`{key}`, which its loss or metrics may read and which is no number, differs"
@@ -38,34 +38,38 @@ class Traits:
         return None
 
 
-def traits_of(task: Task, config: Config, model: nn.Module) -> Traits:
-    """Return the traits of a run whose model the task has just made."""
+def read_traits(task: Task, config: Config, model: nn.Module) -> Traits:
+    """Return the traits of a run; call it right after the task has made its `model`."""
     values = separating_values(task, config)
     if not reads_attributes(task):
         return Traits(values)
-    met: dict[int, ObjectState] = {}
-    attributes = attributes_of(task).capture(met)
-    return Traits(values, attributes, any(id(part) in met for part in (model, *model.parameters())))
+    memo: dict[int, ObjectState] = {}
+    attributes = attributes_of(task).capture(memo)
+    return Traits(values, attributes, any(id(part) in memo for part in (model, *model.parameters())))
 
 
-def enter(task: Task, traits: Traits) -> None:
-    """Give the task the attributes that it had after it made the model of a run with these traits."""
+def restore_task_attributes(task: Task, traits: Traits) -> None:
+    """Restore the attributes that the task had after it made the model of a run with these traits.
+
+    Raises:
+        InputError: A large tensor among them was changed in place, so that it cannot be restored.
+    """
     if traits.attributes is not None:
         restore(traits.attributes)
 
 
 @dataclass
-class Group:
+class TraitGroup:
     """Runs that may share a stack."""
 
     indices: list[int]
     note: str | None = None
-    """Why other runs of the structure are in other groups."""
+    """Reason why other runs of the structure are in other groups."""
 
 
-def separated(indices: Sequence[int], traits: Sequence[Traits]) -> list[Group]:
-    """Return the runs with these indices in groups of equal traits, in the order of the first of each."""
-    groups: list[Group] = []
+def split_by_traits(indices: Sequence[int], traits: Sequence[Traits]) -> list[TraitGroup]:
+    """Return the indices in groups of runs with equal traits, ordered by the first run of each group."""
+    groups: list[TraitGroup] = []
     for index in indices:
         for group in groups:
             difference = traits[group.indices[0]].difference(traits[index])
@@ -75,5 +79,5 @@ def separated(indices: Sequence[int], traits: Sequence[Traits]) -> list[Group]:
             group.note = group.note or f"trained apart from other runs, because {difference}"
         else:
             last = groups[-1] if groups else None
-            groups.append(Group([index], last.note if last else None))
+            groups.append(TraitGroup([index], last.note if last else None))
     return groups

@@ -1,6 +1,6 @@
-"""Counts of what a computation asks of the processor: operations, floating-point operations, those in bfloat16.
+"""Count the work of a computation: operations, floating-point operations, and those in bfloat16.
 
-Counts depend on the model and the batch alone, unlike times.
+Unlike times, counts depend only on the model and the batch.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from torch.utils.flop_counter import flop_registry
 
 
 class WorkCounter(TorchDispatchMode):
-    """Counts while it is entered. A multiplication and an addition are two floating-point operations."""
+    """Context manager that counts work. A multiplication and an addition are two floating-point operations."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
-        """Kernels started; views are not counted."""
+        """Number of kernels started, without views."""
         self.flops = 0
-        """Of matrix products, convolutions and attention."""
+        """Floating-point operations of matrix products, convolutions and attention."""
         self.convolution_flops = 0
+        """Part of `flops` in convolutions."""
         self.bf16_flops = 0
-        """Those of them with bfloat16 inputs."""
+        """Part of `flops` in operations with bfloat16 inputs."""
 
     def __enter__(self) -> WorkCounter:
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -43,6 +44,6 @@ class WorkCounter(TorchDispatchMode):
             flops = int(count(*args, **kwargs, out_val=result))
             self.flops += flops
             self.convolution_flops += flops if "convolution" in func.__name__ else 0
-            tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
-            self.bf16_flops += flops if any(each.dtype == torch.bfloat16 for each in tensors) else 0
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            self.bf16_flops += flops if any(tensor.dtype == torch.bfloat16 for tensor in tensors) else 0
         return result

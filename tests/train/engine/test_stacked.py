@@ -296,7 +296,7 @@ class Deciding(nn.Linear):
     ("task", "reason"),
     [
         (images(lambda config: Noisy(64, 10)), "draws random numbers"),
-        (images(lambda config: Rebinding()), "comes out differently"),
+        (images(lambda config: Rebinding()), "is different in a stack"),
         (images(lambda config: Deciding(64, 10)), "data-dependent"),
         (
             images(

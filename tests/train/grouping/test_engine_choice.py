@@ -70,7 +70,7 @@ def test_small_models_are_stacked_and_large_ones_train_alone(own: bool) -> None:
     assert set(ways(large).values()) == {"loop"}
     told = [event.text for event in large if isinstance(event, Log)]
     assert len(told) == 1
-    assert "the plain loop is quicker for models of this size" in told[0]
+    assert "the plain loop is faster for models of this size" in told[0]
 
 
 def test_the_rule_does_not_depend_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,13 +99,13 @@ def test_what_cannot_be_stacked_as_pinned_trains_alone_and_says_so() -> None:
     events = events_of(task_of(8, own=True), 3, "stacked")
     assert set(ways(events).values()) == {"loop"}
     told = "".join(event.text for event in events if isinstance(event, Log))
-    assert told == 'trained alone, because engine = "stacked" takes models of known layers alone\n'
+    assert told == 'trained alone, because engine = "stacked" supports a Sequential of known layers only\n'
 
 
 def test_counts_of_a_step_depend_on_the_model_and_the_batch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
-    original = loop_or_stack.work_of_a_step
-    monkeypatch.setattr(loop_or_stack, "work_of_a_step", lambda *given: counted.append(original(*given)) or counted[-1])
+    original = loop_or_stack.count_step_work
+    monkeypatch.setattr(loop_or_stack, "count_step_work", lambda *args: counted.append(original(*args)) or counted[-1])
     for _ in range(2):
         events_of(task_of(16))
     first, second = counted
