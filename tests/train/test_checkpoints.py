@@ -1,4 +1,4 @@
-"""Snapshots are whole or not there, and only those that may be needed stay."""
+"""Checkpoints: atomic writes, exact restore, and removal of those no longer needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_at(boundary: int) -> RunRecord:
     return RunRecord(1, "k3f9wxyz", "adam", "demo", "running", {}, boundary=boundary)
 
 
-def test_a_snapshot_comes_back_as_it_was_down_to_nan_and_type(tmp_path: Path) -> None:
+def test_a_checkpoint_is_restored_exactly_with_nan_and_dtypes(tmp_path: Path) -> None:
     tensors = {
         "model.0.weight": torch.randn(3, 4, dtype=torch.float64).T,  # not contiguous
         "optimizer.step": torch.tensor(7.0),
@@ -35,7 +35,7 @@ def test_a_snapshot_comes_back_as_it_was_down_to_nan_and_type(tmp_path: Path) ->
     assert state == {"since": 2, "epoch": 3}
 
 
-def test_the_two_newest_snapshots_stay_since_the_database_may_know_only_the_older(tmp_path: Path) -> None:
+def test_the_two_newest_checkpoints_stay_since_the_database_may_name_the_older(tmp_path: Path) -> None:
     for step in (20, 40, 100):
         checkpoints.save_checkpoint(tmp_path, run_at(0), step, {"w": torch.tensor(float(step))}, {})
     assert checkpoints.load_checkpoint(tmp_path, run_at(40), CPU)[0]["w"] == 40
@@ -46,7 +46,7 @@ def test_the_two_newest_snapshots_stay_since_the_database_may_know_only_the_olde
     assert list(tmp_path.parent.glob(f"{tmp_path.name}/*")) == []
 
 
-def test_a_torn_snapshot_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error_that_names_the_retry_command(tmp_path: Path) -> None:
     checkpoints.save_checkpoint(tmp_path, run_at(0), 40, {"w": torch.zeros(100)}, {})
     file = tmp_path / "k3f9wxyz" / "snapshot-40.safetensors"
     file.write_bytes(file.read_bytes()[:100])
@@ -54,14 +54,14 @@ def test_a_torn_snapshot_is_an_error_that_says_what_to_do(tmp_path: Path) -> Non
         checkpoints.load_checkpoint(tmp_path, run_at(40), CPU)
 
 
-def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     checkpoints.save_checkpoint(tmp_path, run_at(0), 40, {"w": torch.ones(1)}, {})
     with pytest.raises(TypeError):
         checkpoints.save_checkpoint(tmp_path, run_at(0), 60, {"w": torch.ones(1)}, {"not": object()})
     assert [file.name for file in (tmp_path / "k3f9wxyz").iterdir()] == ["snapshot-40.safetensors"]
 
 
-def test_discarding_keeps_a_kept_model(tmp_path: Path) -> None:
+def test_discarding_checkpoints_leaves_the_kept_model(tmp_path: Path) -> None:
     checkpoints.save_checkpoint(tmp_path, run_at(0), 40, {"w": torch.ones(1)}, {})
     checkpoints.save_model(tmp_path, run_at(0), {"w": torch.ones(1)}, {"step": 40})
     discard_snapshots(tmp_path, "k3f9wxyz")

@@ -1,4 +1,4 @@
-"""Complex weights and sparse gradients are trained as torch trains them, or refused with the reason."""
+"""Complex weights and sparse gradients train as in plain torch, or are refused with the reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLOAT32, FLOAT64 = Runtime(snapshot_every=0.0), Runtime(precision="float64", sna
 
 
 class Spectral(nn.Module):
-    """Weights of Fourier coefficients, and a complex buffer."""
+    """Model with complex weights (Fourier coefficients) and a complex buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Spectral(nn.Module):
 
 
 def signals() -> FileTask:
-    """Shift a signal by three places, which needs phases."""
+    """Task of shifting a signal by three positions, which needs phases."""
     with seeded_generators(1):
         inputs = torch.randn(80, 12)
     targets = inputs.roll(3, -1)
@@ -77,9 +77,9 @@ def events_of(task: FileTask, configs: list[dict[str, Any]], runtime: Runtime = 
     return list(train(make_stack(runs, task="", stop=None, runtime=runtime), task, "cpu", **options))
 
 
-def by_a_plain_loop(task: FileTask, given: dict[str, Any], dtype: Any) -> float:
-    """The validation loss after the same training, written as people write it."""
-    config = with_defaults(given, TRAINING)
+def plain_loop_loss(task: FileTask, config: dict[str, Any], dtype: Any) -> float:
+    """Return the validation loss after the same training in a plain torch loop."""
+    config = with_defaults(config, TRAINING)
     data: Any = task.data(config)
     data, model = data.to(CPU, dtype), make_model(task, config)
     for parameter in model.parameters():
@@ -104,7 +104,7 @@ def test_complex_weights_train_as_in_a_plain_loop(optimizer: str) -> None:
     events = events_of(signals(), configs, FLOAT64)
     for key, history in histories(events).items():
         assert history.last("val/loss") == pytest.approx(
-            by_a_plain_loop(signals(), configs[int(key)], torch.float64), rel=1e-12
+            plain_loop_loss(signals(), configs[int(key)], torch.float64), rel=1e-12
         )
     assert [e.text for e in events if isinstance(e, Log)] == ["trained alone, because its weight is complex\n"]
 
@@ -118,14 +118,14 @@ def test_sparse_gradients_train_as_in_a_plain_loop(optimizer: str, momentum: flo
     events = events_of(words(), configs, FLOAT64)
     for key, history in histories(events).items():
         assert history.last("val/loss") == pytest.approx(
-            by_a_plain_loop(words(), configs[int(key)], torch.float64), rel=1e-12
+            plain_loop_loss(words(), configs[int(key)], torch.float64), rel=1e-12
         )
     logs = [event.text for event in events if isinstance(event, Log)]
     assert logs == ["trained alone, because the gradient of its 0.weight is sparse\n"]
 
 
 @pytest.mark.parametrize("update", [{"optimizer": "adam"}, {"weight_decay": 0.1}, {"clip": 1.0}])
-def test_what_cannot_take_sparse_gradients_is_refused_by_name(update: dict[str, Any]) -> None:
+def test_options_that_cannot_take_sparse_gradients_are_refused_with_the_parameter(update: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"does not support the sparse gradient of 0.weight: use nn.Embedding\(sp"):
         events_of(words(), [{"epochs": 1, "seed": seed, **update} for seed in range(2)])
 
@@ -140,7 +140,9 @@ def test_what_cannot_take_sparse_gradients_is_refused_by_name(update: dict[str, 
         (words(), {"optimizer": "adagrad", "lr": 0.1}),
     ],
 )
-def test_they_resume_to_the_same_bits(task: FileTask, update: dict[str, Any], runtime: Runtime, tmp_path: Path) -> None:
+def test_complex_and_sparse_runs_resume_bit_equal(
+    task: FileTask, update: dict[str, Any], runtime: Runtime, tmp_path: Path
+) -> None:
     run = run_of({"epochs": 4, "batch_size": 16, **update})
     stack = make_stack([run], task="", stop=None, runtime=runtime, files=str(tmp_path))
     whole = histories(train(dataclasses.replace(stack, files=None), task, "cpu"))[run.key]

@@ -1,4 +1,4 @@
-"""When `[stop]` ends a run."""
+"""Early stopping by `[stop]`: patience, target and NaN."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def epochs_until_end(stop: Stop, values: list[float]) -> tuple[int, str] | None:
         (Stop("val/loss", "min", target=0.1), [0.5, math.nan, 0.2], None),
     ],
 )
-def test_a_run_ends_when_it_no_longer_gets_better_or_has_reached_its_target(
+def test_a_run_ends_without_improvement_or_at_its_target(
     stop: Stop, values: list[float], expected: tuple[int, str] | None
 ) -> None:
     assert epochs_until_end(stop, values) == expected
@@ -46,7 +46,7 @@ def test_without_stop_nothing_ends_a_run() -> None:
     assert EarlyStopping(None).reason_to_stop({}) is None
 
 
-def test_a_metric_that_nobody_measures_is_named_with_those_that_are() -> None:
+def test_an_unknown_stop_metric_is_refused_with_the_measured_ones() -> None:
     with pytest.raises(
         InputError, match=r"'val/f1' is not measured at the end of an epoch; use one of val/accuracy, val/loss"
     ):

@@ -1,4 +1,4 @@
-"""Training for real, on the digits and on small tasks made to go wrong."""
+"""Real training runs, on the digits and on small tasks built to fail."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_shape_of_cnn_trains(pooling: str, kernel: int, channels: list[int
     assert train_run(config).finished == Finished("run00000", 1, "finished", "all epochs")
 
 
-def test_a_run_says_when_it_starts_what_it_measures_and_why_it_ends() -> None:
+def test_a_run_reports_its_start_its_metrics_and_the_reason_of_its_end() -> None:
     history = train_run(SMALL)
     assert history.started is not None
     assert (history.started.device, history.started.way, history.started.attempt) == ("cpu", "loop", 1)
@@ -103,8 +103,8 @@ def test_only_plain_numbers_leave_the_trainer() -> None:
     ],
     ids=lambda config: config["optimizer"],
 )
-def test_training_is_what_one_would_write_by_hand(config: dict[str, Any]) -> None:
-    """In float64, to 1e-10: the losses, then validation in eval mode, so with running statistics."""
+def test_training_equals_a_plain_torch_loop(config: dict[str, Any]) -> None:
+    """Losses and validation in eval mode (with running statistics) agree to 1e-10 in float64."""
     config = {"hidden": [16, 12], "epochs": 2, "batch_size": 200, "seed": 3, **config}
     history = train_run(config, runtime=EXACT)
 
@@ -133,7 +133,7 @@ def test_training_is_what_one_would_write_by_hand(config: dict[str, Any]) -> Non
 
 
 def curves(history: History) -> dict[str, dict[int, float]]:
-    """All but the clock's."""
+    """Return the curves by metric, without times."""
     return {metric: curve for metric, curve in history.curves.items() if not metric.startswith("time/")}
 
 
@@ -142,12 +142,12 @@ RICH = {"hidden": [16], "epochs": 2, "optimizer": "adam", "dropout": 0.3, "batch
 
 def test_the_same_seed_gives_the_same_curves_bit_for_bit() -> None:
     first = train_run({**RICH, "seed": 1})
-    torch.manual_seed(12345)  # nothing outside matters
+    torch.manual_seed(12345)  # the global generator must not matter
     assert curves(train_run({**RICH, "seed": 1})) == curves(first)
     assert curves(train_run({**RICH, "seed": 2})) != curves(first)
 
 
-def test_a_run_gives_the_same_curves_whatever_trains_beside_it() -> None:
+def test_a_run_has_the_same_curves_alone_and_in_a_stack() -> None:
     configs = [{**RICH, "seed": 1}, {**RICH, "seed": 1, "lr": 0.1}, {**RICH, "seed": 2, "dropout": 0.0}]
     runs = [run_of(config, f"run{i}") for i, config in enumerate(configs)]
     stack = make_stack(runs, task="digits", stop=None, runtime=EXACT)
@@ -162,14 +162,14 @@ def test_a_run_gives_the_same_curves_whatever_trains_beside_it() -> None:
 def test_a_gpu_trains_the_same_run() -> None:
     stack = make_stack([run_of(RICH)], task="digits", stop=None, runtime=EXACT)
     history = histories(train(stack, load_task("digits"), "cuda"))["run00000"]
-    here = train_run(RICH, runtime=EXACT)
+    on_cpu = train_run(RICH, runtime=EXACT)
     assert list(history.curves["train/loss"].values()) == pytest.approx(
-        list(here.curves["train/loss"].values()), rel=1e-8
+        list(on_cpu.curves["train/loss"].values()), rel=1e-8
     )
 
 
-def test_the_first_weights_depend_on_the_seed_alone() -> None:
-    """Learning rate, precision and order of training have no part in them."""
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    """Learning rate, precision and the order of training do not change them."""
     task = load_task("digits")
     full = with_defaults({"hidden": [16], "seed": 4}, {**TRAINING, **BUILTIN["digits"]})
     first, again = make_model(task, full), make_model(task, {**full, "lr": 1.0})
@@ -179,7 +179,7 @@ def test_the_first_weights_depend_on_the_seed_alone() -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 300))
-def test_an_epoch_takes_all_samples_but_no_batch_of_a_single_left_over_one(samples: int, batch_size: int) -> None:
+def test_an_epoch_uses_all_samples_except_a_last_batch_of_one(samples: int, batch_size: int) -> None:
     usable = usable_samples(samples, batch_size)
     sizes = [len(batch) for batch in torch.arange(usable).split(batch_size)]
     assert samples - usable in (0, 1)
@@ -187,12 +187,12 @@ def test_an_epoch_takes_all_samples_but_no_batch_of_a_single_left_over_one(sampl
     assert all(size > 1 for size in sizes) or batch_size == 1 or samples == 1
 
 
-def test_batch_normalisation_survives_a_batch_size_that_leaves_one_sample_over() -> None:
+def test_batch_normalization_trains_with_a_batch_size_that_leaves_one_sample() -> None:
     history = train_run({"hidden": [8], "epochs": 1, "batch_size": 157, "batchnorm": True})
     assert history.curves["samples"] == {0: 0, 8: 1256}
 
 
-def test_a_run_that_diverges_keeps_the_step_at_which_it_did() -> None:
+def test_a_diverged_run_records_the_step_of_divergence() -> None:
     history = train_run({"hidden": [16], "epochs": 5, "lr": 1e30})
     losses = history.curves["train/loss"]
     end = list(losses)[-1]
@@ -203,7 +203,7 @@ def test_a_run_that_diverges_keeps_the_step_at_which_it_did() -> None:
     assert set(history.curves) == {"epoch", "samples", "train/loss"}
 
 
-def test_a_run_stops_early_or_at_its_target_and_is_tested() -> None:
+def test_a_run_that_stops_early_or_at_its_target_is_evaluated_on_test() -> None:
     impatient = Stop("val/loss", "min", patience=1, min_delta=10)
     early = train_run({**SMALL, "epochs": 50}, stop=impatient)
     assert early.finished is not None
@@ -225,7 +225,7 @@ def test_stop_can_watch_the_mean_training_loss_of_an_epoch() -> None:
     assert means[-1] <= 0.5 < min(means[:-1])
 
 
-def test_long_runs_are_thinned_and_log_every_is_obeyed() -> None:
+def test_log_every_thins_the_training_loss() -> None:
     full = train_run({"hidden": [2], "epochs": 2, "batch_size": 16})
     thinned = train_run({"hidden": [2], "epochs": 2, "batch_size": 16}, runtime=Runtime(log_every=10))
     losses = full.curves["train/loss"]
@@ -233,7 +233,7 @@ def test_long_runs_are_thinned_and_log_every_is_obeyed() -> None:
     assert curves(full).keys() == curves(thinned).keys()
 
 
-def test_runs_that_shall_leave_go_back_to_the_queue_at_the_end_of_their_epoch() -> None:
+def test_runs_asked_to_stop_return_to_the_queue_at_the_end_of_their_epoch() -> None:
     stop_requested: set[str] = set()
     runs = [run_of({**SMALL, "epochs": 1000, "batch_size": size}, key) for key, size in (("first", 64), ("second", 32))]
     stack = make_stack(runs, task="digits", stop=None, runtime=Runtime())
@@ -251,7 +251,7 @@ def test_runs_that_shall_leave_go_back_to_the_queue_at_the_end_of_their_epoch() 
     assert result["second"].finished == Finished("second", 1, "queued", "interrupted")
 
 
-def test_points_come_while_a_long_epoch_goes_on() -> None:
+def test_points_arrive_during_a_long_epoch() -> None:
     config = {"epochs": 1, "batch_size": 1, "hidden": [512, 512]}
     stack = make_stack([run_of(config)], task="digits", stop=None, runtime=Runtime())
     events = train(stack, load_task("digits"), "cpu")
@@ -261,13 +261,13 @@ def test_points_come_while_a_long_epoch_goes_on() -> None:
     events.close()  # type: ignore[attr-defined]
 
 
-def test_the_callers_generator_is_left_alone() -> None:
+def test_training_leaves_the_callers_generator_unchanged() -> None:
     before = torch.get_rng_state()
     train_run(RICH)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# Tasks made for one purpose each.
+# Tests with a task built for one purpose each.
 
 
 def line(
@@ -278,7 +278,7 @@ def line(
     data: Any = None,
     params: Mapping[str, Param] | None = None,
 ) -> FileTask:
-    """A regression of 40 points on a line, with one part of it replaced."""
+    """Return a regression task of 40 points on a line, with parts replaced by the arguments."""
     inputs = torch.linspace(-1, 1, 40)[:, None]
     points = Data(train=(inputs, 2 * inputs[:, 0] + 1), val=(inputs[:10], 2 * inputs[:10, 0] + 1))
     return FileTask(params or {}, lambda config: data or points, lambda config: model or nn.Linear(1, 1), loss, metrics)
@@ -290,7 +290,7 @@ def test_a_regression_trains_with_its_own_loss_and_without_metrics_or_test() -> 
     assert set(history.curves) == {"epoch", "samples", "train/loss", "val/loss", "time/compute_s"}
 
 
-def test_metrics_of_the_users_own_are_means_over_samples() -> None:
+def test_user_metrics_are_means_over_samples() -> None:
     def metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"mae": (outputs[:, 0] - targets).abs(), "above": outputs[:, 0] > targets}
 
@@ -304,7 +304,7 @@ def test_metrics_of_the_users_own_are_means_over_samples() -> None:
     assert history.last("val/above") == 1
 
 
-def test_a_nan_that_is_no_training_loss_is_kept_and_ends_nothing() -> None:
+def test_a_nan_metric_is_recorded_and_does_not_end_the_run() -> None:
     def metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"odd": torch.full_like(targets, float("nan"))}
 
@@ -315,7 +315,7 @@ def test_a_nan_that_is_no_training_loss_is_kept_and_ends_nothing() -> None:
 
 
 class Noisy(nn.Module):
-    """Draws from torch's own generator in its forward."""
+    """Model that draws from torch's global generator in its forward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -326,14 +326,14 @@ class Noisy(nn.Module):
         return outputs
 
 
-def test_a_forward_that_draws_random_numbers_gives_the_same_curves_again() -> None:
+def test_a_forward_with_random_numbers_is_reproducible() -> None:
     def noisy() -> FileTask:
         return dataclasses.replace(line(), model=lambda config: Noisy())
 
     assert curves(train_run({"epochs": 3}, task=noisy())) == curves(train_run({"epochs": 3}, task=noisy()))
 
 
-def test_every_run_sees_the_same_data_even_if_it_is_drawn_at_random() -> None:
+def test_all_runs_see_the_same_randomly_drawn_data() -> None:
     seen = []
 
     def data(config: Config) -> Data:
@@ -366,24 +366,24 @@ def test_every_run_sees_the_same_data_even_if_it_is_drawn_at_random() -> None:
         (dataclasses.replace(line(), model=lambda config: len), "must return a torch.nn.Module, not builtin"),
     ],
 )
-def test_a_task_that_gives_what_cannot_be_trained_is_told(task: FileTask, complaint: str) -> None:
+def test_a_task_with_unusable_outputs_is_refused_with_the_reason(task: FileTask, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         train_run({"epochs": 1}, task=task)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_a_missing_device_is_refused() -> None:
     stack = make_stack([run_of(SMALL)], task="digits", stop=None, runtime=Runtime())
     with pytest.raises(InputError, match="no CUDA device"):
         list(train(stack, load_task("digits"), "cuda:0"))
 
 
-def test_a_precision_that_is_not_there_is_refused() -> None:
+def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match=r"float16.*use one of float32, float64, bf16"):
         train_run(SMALL, runtime=Runtime(precision="float16"))  # type: ignore[arg-type]
 
 
-def test_the_generalization_gap_grows_as_labels_are_learnt_by_heart() -> None:
+def test_the_generalization_gap_grows_as_random_labels_are_memorized() -> None:
     history = train_run({"epochs": 60, "optimizer": "adam", "lr": 0.01, "train_size": 50, "random_labels": True})
     trained_with, validated, gap = (history.curves[f"{name}/accuracy"] for name in ("train", "val", "gap"))
     assert gap == {step: trained_with[step] - validated[step] for step in validated}

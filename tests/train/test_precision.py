@@ -1,4 +1,4 @@
-"""`[runtime] precision = "bf16"`, `tf32` and `compile`: faster arithmetic that trains the same runs, to rounding."""
+"""`[runtime] precision = "bf16"`, `tf32` and `compile`: the same runs with faster arithmetic, to rounding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BF16 = Runtime(precision="bf16")
 
 
 class Residual(nn.Module):
-    """A forward of its own, so that it is stacked by vmap."""
+    """Model with a custom forward, which is stacked by vmap."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Residual(nn.Module):
         return scores
 
 
-def known(config: Config) -> nn.Module:
+def supported_cnn(config: Config) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 4, 3),
         nn.BatchNorm2d(4),
@@ -58,10 +58,10 @@ def plain(config: Config) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
 
 
-def trained(model: Callable[[Config], nn.Module], runs: int, runtime: Runtime) -> list[History]:
-    given = load_digits()
-    few = Data((given.train[0][:320], given.train[1][:320]), (given.val[0][:64], given.val[1][:64]))
-    task = FileTask({}, lambda config: few, model, cross_entropy, accuracy)
+def train_runs(model: Callable[[Config], nn.Module], runs: int, runtime: Runtime) -> list[History]:
+    digits = load_digits()
+    data = Data((digits.train[0][:320], digits.train[1][:320]), (digits.val[0][:64], digits.val[1][:64]))
+    task = FileTask({}, lambda config: data, model, cross_entropy, accuracy)
     config: dict[str, Any] = {"epochs": 3, "batch_size": 32, "lr": 0.1}
     members = [run_of({**config, "seed": seed}, str(seed)) for seed in range(runs)]
     stack = make_stack(members, task="digits", stop=None, runtime=runtime)
@@ -75,14 +75,14 @@ def losses(history: History) -> list[float]:
 @pytest.mark.parametrize(
     ("model", "runs", "way"),
     [
-        (known, 1, "loop"),
-        (known, 2, "stacked"),
+        (supported_cnn, 1, "loop"),
+        (supported_cnn, 2, "stacked"),
         (lambda config: Residual(), 1, "loop"),
         (lambda config: Residual(), 2, "vmap"),
     ],
 )
-def test_bf16_trains_in_every_way_to_rounding(model: Callable[[Config], nn.Module], runs: int, way: str) -> None:
-    rounded, exact = trained(model, runs, BF16), trained(model, runs, Runtime())
+def test_bf16_trains_with_every_engine_to_rounding(model: Callable[[Config], nn.Module], runs: int, way: str) -> None:
+    rounded, exact = train_runs(model, runs, BF16), train_runs(model, runs, Runtime())
     for ours, theirs in zip(rounded, exact, strict=True):
         assert ours.started is not None
         assert ours.started.way == way
@@ -101,9 +101,9 @@ def test_bf16_keeps_weights_and_outputs_in_float32() -> None:
     assert outputs["class"].dtype == torch.int64
 
 
-def test_bf16_is_tried_before_a_stack_and_refused_by_what_cannot_take_it() -> None:
+def test_a_model_that_refuses_bf16_in_a_stack_trains_alone() -> None:
     class Choosy(nn.Module):
-        """Takes no mixture of types, which only a stack's pass gives it."""
+        """Raises on bfloat16 under vmap, so only in a stack."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -120,25 +120,25 @@ def test_bf16_is_tried_before_a_stack_and_refused_by_what_cannot_take_it() -> No
             scores: Tensor = self.head(x * self.scale)
             return scores
 
-    histories = trained(lambda config: Choosy(), 2, BF16)
+    histories = train_runs(lambda config: Choosy(), 2, BF16)
     assert {history.started.way for history in histories if history.started} == {"loop"}
     assert all(history.finished and history.finished.status == "finished" for history in histories)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised by torch about its own code
 def test_a_compiled_stack_trains_the_same_runs() -> None:
     if precision.compile_error("cpu") is not None:
-        pytest.skip(f"there is no compiler here: {precision.compile_error('cpu')}")
+        pytest.skip(f"no compiler available: {precision.compile_error('cpu')}")
     counters.clear()
-    compiled = trained(plain, 2, Runtime(compile=True))
+    compiled = train_runs(plain, 2, Runtime(compile=True))
     assert counters["stats"]["unique_graphs"] > 0
-    eager = trained(plain, 2, Runtime())
+    eager = train_runs(plain, 2, Runtime())
     for ours, theirs in zip(compiled, eager, strict=True):
         assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiling_without_a_compiler_is_refused_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_without_a_compiler_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch._inductor.config as inductor
 
     monkeypatch.setattr(inductor.cpp, "cxx", ("/nowhere/c++",))
@@ -148,13 +148,13 @@ def test_compiling_without_a_compiler_is_refused_in_plain_words(monkeypatch: pyt
     torch._dynamo.reset()
     try:
         with pytest.raises(InputError, match=r"compile = true: torch cannot compile on cpu here \(.+\)"):
-            trained(plain, 2, Runtime(compile=True))
+            train_runs(plain, 2, Runtime(compile=True))
     finally:
         precision.compile_error.cache_clear()
         torch._dynamo.reset()
 
 
-def test_the_switches_are_read_from_a_grid(tmp_path: Path) -> None:
+def test_the_options_are_read_from_a_grid(tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "digits"\n[runtime]\nprecision = "bf16"\ntf32 = true\ncompile = true\n')
     assert read_grid(grid).runtime == Runtime(precision="bf16", tf32=True, compile=True)
@@ -162,14 +162,14 @@ def test_the_switches_are_read_from_a_grid(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="TF32 is CUDA's")
 @pytest.mark.parametrize("tf32", [False, True])
-def test_tf32_is_off_unless_asked(tf32: bool) -> None:
+def test_tf32_is_off_by_default(tf32: bool) -> None:
     prepare_device("cuda:0", tf32=tf32)
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
     assert torch.backends.cudnn.allow_tf32 is tf32
 
 
 class Convolving(nn.Module):
-    """A convolution and a matrix product in a forward of its own: inside vmap, autocast reaches the second alone."""
+    """Convolution and matrix product in a custom forward: under vmap, autocast affects the product alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,9 +180,9 @@ class Convolving(nn.Module):
         return scores
 
 
-def test_bf16_that_does_not_reach_a_stack_trains_its_runs_alone() -> None:
-    given = load_digits()
-    data = Data((given.train[0][:96], given.train[1][:96]), (given.val[0][:32], given.val[1][:32]))
+def test_runs_train_alone_if_bf16_does_not_reach_all_layers_of_their_stack() -> None:
+    digits = load_digits()
+    data = Data((digits.train[0][:96], digits.train[1][:96]), (digits.val[0][:32], digits.val[1][:32]))
     task = FileTask({}, lambda config: data, lambda config: Convolving(), cross_entropy, accuracy)
     runs = [run_of({"epochs": 1, "batch_size": 32, "seed": seed}, str(seed)) for seed in range(3)]
     for runtime, expected in ((BF16, {"loop"}), (Runtime(), {"vmap"})):

@@ -1,4 +1,4 @@
-"""The streams of random numbers: pinned for ever, the same everywhere, and random enough."""
+"""Streams of random numbers: pinned values, independence of device and neighbours, statistical tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from labbench.train.rng import (
 
 
 def reference_words(seed: int, purpose: int, layer: int, step: int, count: int) -> list[int]:
-    """The same stream in Python's own whole numbers, written from the description alone."""
+    """The same stream in Python integers, written from the description alone."""
 
     def mix(word: int) -> int:
         word ^= word >> 16
@@ -52,15 +52,15 @@ def reference_words(seed: int, purpose: int, layer: int, step: int, count: int) 
         (2**31 - 1, Purpose.ORDER, 0, 2**31 - 1, [1615954819, -841981592, 2090997230, 1286109206, -1310186257]),
     ],
 )
-def test_words_are_what_they_always_were(
+def test_words_never_change_between_releases(
     seed: int, purpose: Purpose, layer: int, step: int, expected: list[int]
 ) -> None:
-    """Recorded curves stand on these numbers: a change here is a mistake, never a new expectation."""
+    """Recorded curves depend on these numbers: never change an expected value here."""
     key = keys([seed], purpose, layer=layer, steps=[step], device=CPU)[0, 0]
     assert words(key, 5).tolist() == expected
 
 
-def test_orders_and_generator_seeds_are_what_they_always_were() -> None:
+def test_orders_and_generator_seeds_never_change_between_releases() -> None:
     assert permutations([0, 7], 1, 10, CPU).tolist() == [[9, 6, 5, 4, 0, 7, 2, 3, 1, 8], [6, 4, 5, 3, 0, 9, 7, 1, 8, 2]]
     assert generator_seed(0, Purpose.WEIGHTS) == 11201914610701892245
     assert generator_seed(5, Purpose.GENERATOR, 3) == 11981317671416381675
@@ -97,18 +97,18 @@ def test_fewer_words_are_a_prefix_of_more() -> None:
 def test_words_and_orders_do_not_depend_on_the_device() -> None:
     cuda = torch.device("cuda")
     for seeds in ([0], [5, 6, 7]):
-        here, there = (keys(seeds, Purpose.ORDER, steps=range(9), device=device) for device in (CPU, cuda))
-        assert torch.equal(words(here, 999), words(there, 999).cpu())
+        on_cpu, on_gpu = (keys(seeds, Purpose.ORDER, steps=range(9), device=device) for device in (CPU, cuda))
+        assert torch.equal(words(on_cpu, 999), words(on_gpu, 999).cpu())
         assert torch.equal(permutations(seeds, 3, 1257, CPU), permutations(seeds, 3, 1257, cuda).cpu())
 
 
 def uniform(key: torch.Tensor, count: int) -> torch.Tensor:
-    """The 16-bit draws of streams as numbers from -1 to 1, of variance 1/3."""
+    """Return 16-bit draws of streams as numbers from -1 to 1 with variance 1/3."""
     return words(key, count).view(torch.int16).to(torch.float64) / 32768
 
 
 def z_scores_of_correlation(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """How many standard errors each pair of streams (..., count) is from being uncorrelated."""
+    """Return the correlation of each pair of streams (..., count) in standard errors."""
     return 3 * (left * right).mean(dim=-1) * left.shape[-1] ** 0.5
 
 
@@ -141,20 +141,20 @@ def test_streams_are_uncorrelated_across_seeds_steps_layers_and_purposes() -> No
         assert 0.85 < scores.std() < 1.15, name
 
 
-def test_permutations_are_fair() -> None:
+def test_permutations_are_uniformly_distributed() -> None:
     orders = torch.cat([permutations(range(1000), epoch, 20, CPU) for epoch in range(1, 11)])  # (10000, 20)
     assert torch.equal(orders.sort(dim=1).values, torch.arange(20).expand(10_000, 20))
-    counts = torch.stack([row.bincount(minlength=20) for row in orders.T]).double()  # how often each is at each place
+    counts = torch.stack([row.bincount(minlength=20) for row in orders.T]).double()  # of each sample at each position
     chi_square = ((counts - 500) ** 2 / 500).sum().item()
     assert abs(chi_square - 361) / (2 * 361) ** 0.5 < 5
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_each_epoch_and_seed_has_its_own_order() -> None:
     orders = [tuple(permutations([seed], epoch, 100, CPU)[0].tolist()) for seed in range(5) for epoch in range(1, 6)]
     assert len(set(orders)) == 25
 
 
-def test_generators_are_seeded_inside_and_as_they_were_afterwards() -> None:
+def test_generators_are_seeded_inside_the_block_and_restored_afterwards() -> None:
     def draw() -> tuple[float, float, float]:
         return torch.rand(1).item(), float(np.random.rand()), random.random()
 
@@ -169,7 +169,7 @@ def test_generators_are_seeded_inside_and_as_they_were_afterwards() -> None:
     assert before[1:] == after[1:]
 
 
-def test_seeding_leaves_nothing_behind_for_cuda_to_do() -> None:
+def test_seeding_queues_no_calls_for_cuda() -> None:
     """torch.manual_seed queues a call with its stack trace each time: a leak in a long training without CUDA."""
     from torch.cuda import _queued_calls
 

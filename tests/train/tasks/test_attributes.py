@@ -1,4 +1,4 @@
-"""Attributes that a task sets on itself: no run trains with another run's value, whatever trains beside it."""
+"""Attributes that a task sets on itself: no run trains with the value of another run."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def mlp() -> nn.Module:
 
 
 class Base:
-    """A focal loss whose gamma is an attribute, as people write it."""
+    """Task with a focal loss whose gamma is an attribute."""
 
     params: ClassVar = {"focus": Param("float", 0.0, per_run=True)}
     focus: Any = 0.0
     network: Callable[[], nn.Module] = staticmethod(mlp)
 
     def data(self, config: dict[str, Any]) -> Data:
-        given = load_digits()
-        return Data((given.train[0][:64], given.train[1][:64]), (given.val[0][:32], given.val[1][:32]))
+        digits = load_digits()
+        return Data((digits.train[0][:64], digits.train[1][:64]), (digits.val[0][:32], digits.val[1][:32]))
 
     def model(self, config: dict[str, Any]) -> nn.Module:
-        self.keep(config)
+        self.set_focus(config)
         return self.network()
 
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         self.focus = config["focus"]
 
     def gamma(self) -> Any:
@@ -72,9 +72,9 @@ class Base:
 
 
 class Sometimes(Base):
-    """An attribute that not every run sets."""
+    """Sets the attribute only for some runs."""
 
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         if config["focus"] > 0:
             self.focus = config["focus"]
 
@@ -83,7 +83,7 @@ class InDict(Base):
     def __init__(self) -> None:
         self.settings = {"deep": [0.0]}
 
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         self.settings["deep"][0] = config["focus"]
 
     def gamma(self) -> Any:
@@ -98,7 +98,7 @@ class InObject(Base):
     def __init__(self) -> None:
         self.settings = Settings()
 
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         self.settings.focus = config["focus"]
 
     def gamma(self) -> Any:
@@ -106,7 +106,7 @@ class InObject(Base):
 
 
 class InNamespace(Base):
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         self.settings = SimpleNamespace(focus=config["focus"])
 
     def gamma(self) -> Any:
@@ -114,12 +114,12 @@ class InNamespace(Base):
 
 
 class InTensor(Base):
-    """A tensor that is changed in place."""
+    """Changes a tensor in place."""
 
     def __init__(self) -> None:
         self.weights = torch.zeros(3)
 
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         self.weights[1] = config["focus"]
 
     def gamma(self) -> Any:
@@ -133,7 +133,7 @@ class Focus(nn.Module):
 
 
 class InModule(Base):
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         self.criterion = Focus(config["focus"])
 
     def gamma(self) -> Any:
@@ -141,7 +141,7 @@ class InModule(Base):
 
 
 class InClosure(Base):
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         focus = config["focus"]
         self.power = lambda: focus
 
@@ -150,7 +150,7 @@ class InClosure(Base):
 
 
 class InPartial(Base):
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         self.power = partial(float, config["focus"])
 
     def gamma(self) -> Any:
@@ -158,16 +158,16 @@ class InPartial(Base):
 
 
 class Counted(Base):
-    """The number of models made so far is no run's affair."""
+    """Counts the models that it creates, which must not affect any run."""
 
     count = 0
 
-    def keep(self, config: dict[str, Any]) -> None:
+    def set_focus(self, config: dict[str, Any]) -> None:
         self.count += 1
         self.focus = config["focus"] * self.count
 
 
-WAYS_OF_KEEPING = [
+TASKS = [
     Base,
     Sometimes,
     InDict,
@@ -182,9 +182,9 @@ WAYS_OF_KEEPING = [
 
 
 def task_of(kind: type[Any]) -> FileTask:
-    """The task as labbench loads it from a file."""
-    made = kind()
-    return FileTask(made.params, made.data, made.model, made.loss, made.metrics, TaskAttributes(made))
+    """Return the task as labbench loads it from a file."""
+    task = kind()
+    return FileTask(task.params, task.data, task.model, task.loss, task.metrics, TaskAttributes(task))
 
 
 def events_of(configs: list[dict[str, Any]], task: FileTask, runtime: Runtime = EXACT) -> list[Event]:
@@ -206,7 +206,7 @@ def ways(runs: list[History]) -> set[str]:
 
 
 def assert_as_alone(configs: list[dict[str, Any]], kind: type[Any], runs: list[History]) -> None:
-    """Each run's numbers are those of the same run in a process of its own."""
+    """Assert that each run measured the same as when trained alone."""
     for config, run in zip(configs, runs, strict=True):
         (alone,) = ordered(events_of([config], task_of(kind)))
         assert alone.curves.keys() - run.curves.keys() == set()
@@ -219,17 +219,17 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("kind", WAYS_OF_KEEPING)
-def test_runs_train_in_stacks_with_those_whose_attributes_are_equal(kind: type[Any]) -> None:
+@pytest.mark.parametrize("kind", TASKS)
+def test_runs_with_equal_attributes_share_a_stack(kind: type[Any]) -> None:
     events = events_of(CONFIGS, task_of(kind))
     runs = ordered(events)
     assert ways(runs) == {"stacked"}
     assert_as_alone(CONFIGS, kind, runs)
     for config, run in zip(CONFIGS, runs, strict=True):
         assert set(run.curves["val/gamma"].values()) == {config["focus"]}
-    told = notes(events)
-    assert len(told) == 3
-    assert all(note.startswith("trained apart from other runs, because the task's `self.") for note in told)
+    logs = notes(events)
+    assert len(logs) == 3
+    assert all(note.startswith("trained apart from other runs, because the task's `self.") for note in logs)
 
 
 class Own(Base):
@@ -237,13 +237,13 @@ class Own(Base):
 
 
 @pytest.mark.parametrize("runtime", [EXACT, Runtime(precision="float64", watch=True)])
-def test_stacks_by_vmap_and_with_a_look_into_the_networks_are_separated_too(runtime: Runtime) -> None:
+def test_vmap_stacks_and_watched_stacks_are_separated_by_attributes_too(runtime: Runtime) -> None:
     runs = ordered(events_of(CONFIGS, task_of(Own), runtime))
     assert ways(runs) == {"vmap"}
     assert_as_alone(CONFIGS, Own, runs)
 
 
-def test_runs_that_go_one_after_another_have_their_own_values_too() -> None:
+def test_runs_that_train_one_after_another_keep_their_own_attributes() -> None:
     class Deciding(Sometimes):
         def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
             return super().loss(outputs, targets) * (2 if outputs.sum() > 0 else 1)
@@ -255,23 +255,23 @@ def test_runs_that_go_one_after_another_have_their_own_values_too() -> None:
     assert [set(run.curves["val/gamma"].values()) for run in runs] == [{5.0}, {0.0}, {2.0}]
 
 
-def test_attributes_that_data_sets_are_those_of_the_runs_that_it_is_for() -> None:
+def test_attributes_set_in_data_belong_to_the_runs_that_use_the_data() -> None:
     class FromData(Base):
         def data(self, config: dict[str, Any]) -> Data:
             if config["focus"] > 0:
                 self.focus = config["focus"]
             return super().data(config)
 
-        def keep(self, config: dict[str, Any]) -> None: ...
+        def set_focus(self, config: dict[str, Any]) -> None: ...
 
     runs = ordered(events_of(CONFIGS, task_of(FromData)))
     assert_as_alone(CONFIGS, FromData, runs)
     assert [run.last("val/gamma") for run in runs] == [config["focus"] for config in CONFIGS]
 
 
-def test_equal_attributes_leave_runs_in_one_stack() -> None:
+def test_attributes_with_equal_contents_share_a_stack() -> None:
     class Equal(Base):
-        def keep(self, config: dict[str, Any]) -> None:
+        def set_focus(self, config: dict[str, Any]) -> None:
             self.criterion = nn.CrossEntropyLoss(torch.ones(10, dtype=torch.float64), reduction="none")
             self.names, self.scale = ["a", {"b": (1, 2)}], lambda value: 2 * value
             self.again = self
@@ -285,19 +285,19 @@ def test_equal_attributes_leave_runs_in_one_stack() -> None:
     assert notes(events) == []
 
 
-def test_a_loss_over_the_weights_of_the_model_that_a_task_keeps_takes_those_of_the_run() -> None:
+def test_a_loss_over_the_weights_of_a_model_in_an_attribute_uses_the_runs_weights() -> None:
     class Penalty(Base):
         def model(self, config: dict[str, Any]) -> nn.Module:
-            self.kept = mlp()
-            return self.kept
+            self.network_of_run = mlp()
+            return self.network_of_run
 
         def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
             return F.cross_entropy(outputs, targets, reduction="none") + 0.1 * self.gamma()
 
         def gamma(self) -> Any:
-            return sum(parameter.abs().sum() for parameter in self.kept.parameters())
+            return sum(parameter.abs().sum() for parameter in self.network_of_run.parameters())
 
-    configs = [{"epochs": 3, "lr": lr} for lr in (0.1, 0.01, 0.05)]  # whose first weights are equal
+    configs = [{"epochs": 3, "lr": lr} for lr in (0.1, 0.01, 0.05)]  # with equal initial weights
     events = events_of(configs, task_of(Penalty), Runtime(precision="float64", watch=True))
     assert ways(ordered(events)) == {"loop"}
     assert_as_alone(configs, Penalty, ordered(events))
@@ -305,9 +305,9 @@ def test_a_loss_over_the_weights_of_the_model_that_a_task_keeps_takes_those_of_t
     assert "keeps the model of a run in an attribute" in notes(events)[0]
 
 
-def test_a_loss_that_is_set_in_model_is_refused() -> None:
+def test_a_loss_set_in_model_is_refused() -> None:
     class Replacing(Base):
-        def keep(self, config: dict[str, Any]) -> None:
+        def set_focus(self, config: dict[str, Any]) -> None:
             self.loss = F.cross_entropy  # type: ignore[method-assign, assignment]
 
     with pytest.raises(
@@ -316,12 +316,12 @@ def test_a_loss_that_is_set_in_model_is_refused() -> None:
         events_of(CONFIGS, task_of(Replacing))
 
 
-def test_a_large_tensor_that_model_changes_in_place_is_refused() -> None:
+def test_a_large_tensor_changed_in_place_in_model_is_refused() -> None:
     class Large(Base):
         def __init__(self) -> None:
             self.table = torch.zeros(200, 100)
 
-        def keep(self, config: dict[str, Any]) -> None:
+        def set_focus(self, config: dict[str, Any]) -> None:
             self.table[0] = config["focus"]
 
     with pytest.raises(InputError, match=r"changes the tensor `self.table` in place"):

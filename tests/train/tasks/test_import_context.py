@@ -1,4 +1,4 @@
-"""Two tasks with modules of the same names: each trains its own, in every process and at any time."""
+"""Two tasks with modules of the same names: each uses its own, in every process and at any time."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Block(nn.Linear):
 
 
 def write_task(folder: Path, level: int, *, bias: bool = False) -> None:
-    """A task and its modules, whose names say nothing of `level`."""
+    """Write a task and its modules, whose names do not depend on `level`."""
     (folder / "numbers_of").mkdir(parents=True)
     (folder / "numbers_of" / "samples.py").write_text(f"from .levels import LEVEL\nassert LEVEL == {level}\n")
     (folder / "numbers_of" / "levels.py").write_text(f"LEVEL = {level}\n")
@@ -105,21 +105,21 @@ def test_two_grids_in_one_command_train_with_their_own_modules(
     assert sys.path == before[1]
 
 
-def test_a_loaded_model_leaves_the_modules_of_the_process_alone(
+def test_load_model_leaves_the_modules_of_the_process_unchanged(
     labbench: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_task(tmp_path / "a", 1)
     write_task(tmp_path / "b", 2, bias=True)
     assert labbench("run", "a/grid.toml", "b/grid.toml", "--workers", "0").exit_code == 0
-    own = ModuleType("blocks")
-    own.__file__ = str(tmp_path / "elsewhere" / "blocks.py")
-    monkeypatch.setitem(sys.modules, "blocks", own)
+    other_module = ModuleType("blocks")
+    other_module.__file__ = str(tmp_path / "elsewhere" / "blocks.py")
+    monkeypatch.setitem(sys.modules, "blocks", other_module)
     models = [labbench_package.load_model(name) for name in "ab"]
     assert [model.block.bias is None for model in models] == [True, False]
-    assert sys.modules["blocks"] is own
+    assert sys.modules["blocks"] is other_module
 
 
-def test_a_module_beside_a_task_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+def test_a_changed_module_beside_a_task_is_imported_again(tmp_path: Path) -> None:
     task = f"{tmp_path / 'mine.py'}:Mine"
     (tmp_path / "mine.py").write_text(
         "from labbench.params import Param\nfrom sizes import WIDTH, Size\n"
@@ -132,12 +132,12 @@ def test_a_module_beside_a_task_is_read_again_when_it_has_changed(tmp_path: Path
         first = sys.modules["sizes"]
         assert isinstance(pickle.loads(pickle.dumps(first.Size())), first.Size)
     with imports_of(task):
-        assert sys.modules["sizes"] is first  # what a module keeps is kept
+        assert sys.modules["sizes"] is first  # with its state
     (tmp_path / "sizes.py").write_text("WIDTH = 11\nclass Size: pass\n")
     assert load_task(task).params == {"width": Param("int", 11)}
 
 
-def test_a_folder_that_a_task_adds_to_the_path_is_its_own(tmp_path: Path) -> None:
+def test_a_folder_that_a_task_adds_to_sys_path_is_seen_by_that_task_alone(tmp_path: Path) -> None:
     widths = []
     for name, width in (("a", 3), ("b", 4)):
         (tmp_path / name / "lib").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A loss and metrics that read the config: each run trains with its own values, alone and in every kind of stack."""
+"""Loss and metrics that read the config: each run uses its own values, alone and with every engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def focal(outputs: Tensor, targets: Tensor, config: Config) -> Tensor:
 
 
 def values_of(outputs: Tensor, targets: Tensor, config: Config) -> dict[str, Tensor]:
-    """Each run's own values, as metrics."""
+    """Return the values of each run as metrics."""
     same = outputs.detach()[:, 0] * 0
     return {key: same + config[key] for key in ("focus", "power", "halved", "clip", "lr", "seed")}
 
@@ -70,9 +70,9 @@ def mlp() -> nn.Module:
 
 
 def task_of(model: Callable[[], nn.Module] = mlp, **parts: Any) -> FileTask:
-    given = load_digits()
-    few = Data((given.train[0][:64], given.train[1][:64]), (given.val[0][:32], given.val[1][:32]))
-    task = FileTask(PARAMS, lambda config: few, lambda config: model(), focal, values_of)
+    digits = load_digits()
+    data = Data((digits.train[0][:64], digits.train[1][:64]), (digits.val[0][:32], digits.val[1][:32]))
+    task = FileTask(PARAMS, lambda config: data, lambda config: model(), focal, values_of)
     return dataclasses.replace(task, **parts)
 
 
@@ -115,14 +115,14 @@ def test_each_run_of_a_stack_trains_with_its_own_values(way: str, model: Callabl
     assert_as_alone(configs, task_of(model), {way})
     for config, history in zip(configs, together(configs, task_of(model)), strict=True):
         for key in ("focus", "power", "halved", "clip", "lr", "seed"):
-            wanted = float({**with_defaults({}, all_params(PARAMS)), **config}[key])
+            expected = float({**with_defaults({}, all_params(PARAMS)), **config}[key])
             for split in ("train", "val"):
                 curve = history.curves[f"{split}/{key}"].values()
-                assert list(curve) == pytest.approx([wanted] * len(curve), rel=1e-12)
+                assert list(curve) == pytest.approx([expected] * len(curve), rel=1e-12)
 
 
 @pytest.mark.parametrize(("way", "model"), [("stacked", mlp), ("vmap", Residual)])
-def test_what_a_cuda_graph_captures_reads_each_runs_own_values(way: str, model: Callable[[], nn.Module]) -> None:
+def test_a_captured_cuda_graph_reads_the_values_of_each_run(way: str, model: Callable[[], nn.Module]) -> None:
     task = task_of(model)
     workload = Workload(task, load_digits().to(CPU, torch.float64), 50)
     configs = [with_defaults({"batch_size": 50, **config}, all_params(PARAMS)) for config in CONFIGS]
@@ -136,16 +136,16 @@ def test_what_a_cuda_graph_captures_reads_each_runs_own_values(way: str, model: 
 
     captured, plain = CudaGraphStepper(stack(), 50), stack()
     batch = torch.arange(50).expand(4, 50)
-    for kept in (4, 2):
+    for count in (4, 2):
         for _ in range(3):
-            (losses, metrics), (expected, _) = captured.step(batch[:kept]), plain.step(batch[:kept])
+            (losses, metrics), (expected, _) = captured.step(batch[:count]), plain.step(batch[:count])
             torch.testing.assert_close(losses, expected, rtol=1e-10, atol=1e-12)
-        assert metrics["focus"][:, 0].tolist() == [config["focus"] for config in configs[-kept:]]
-        captured.keep([2, 3] if kept == 4 else [0, 1])
-        plain.keep([2, 3] if kept == 4 else [0, 1])
+        assert metrics["focus"][:, 0].tolist() == [config["focus"] for config in configs[-count:]]
+        captured.keep([2, 3] if count == 4 else [0, 1])
+        plain.keep([2, 3] if count == 4 else [0, 1])
 
 
-def test_a_loss_that_decides_by_a_value_is_trained_alone_and_says_so() -> None:
+def test_runs_train_alone_if_the_loss_branches_on_a_value_and_the_log_says_so() -> None:
     def loss(outputs: Tensor, targets: Tensor, config: Config) -> Tensor:
         entropy = F.cross_entropy(outputs, targets, reduction="none")
         return entropy**2 if config["focus"] > 1 else entropy
@@ -156,19 +156,19 @@ def test_a_loss_that_decides_by_a_value_is_trained_alone_and_says_so() -> None:
     assert note.startswith("trained alone, because ")
 
 
-def test_values_that_are_no_numbers_separate_the_runs_and_the_reason_is_logged() -> None:
+def test_values_that_are_not_numbers_separate_runs_and_the_reason_is_logged() -> None:
     def loss(outputs: Tensor, targets: Tensor, config: Config) -> Tensor:
         assert isinstance(config["kind"], str)
         return focal(outputs, targets, config) * (2 if config["kind"] == "double" else 1)
 
     configs = [{"epochs": 2, "focus": focus, "kind": kind} for focus in (0.0, 2.0) for kind in ("single", "double")]
     assert_as_alone(configs, task_of(loss=loss), {"stacked"})
-    told = notes(events_of(configs, task_of(loss=loss)))
-    assert len(told) == 2
-    assert all(note.startswith("trained apart from other runs, because `kind`, which its loss") for note in told)
+    logs = notes(events_of(configs, task_of(loss=loss)))
+    assert len(logs) == 2
+    assert all(note.startswith("trained apart from other runs, because `kind`, which its loss") for note in logs)
 
 
-def test_a_value_that_is_not_given_separates_too() -> None:
+def test_a_missing_value_separates_runs() -> None:
     params = {**PARAMS, "margin": Param("float", None, per_run=True)}
 
     def loss(outputs: Tensor, targets: Tensor, config: Config) -> Tensor:
@@ -179,20 +179,20 @@ def test_a_value_that_is_not_given_separates_too() -> None:
     assert_as_alone(configs, task_of(params=params, loss=loss), {"stacked"})
 
 
-def test_a_loss_may_read_the_optimizer_where_the_runs_agree_on_it() -> None:
+def test_a_loss_may_read_the_optimizer_if_all_runs_of_the_stack_have_the_same() -> None:
     def loss(outputs: Tensor, targets: Tensor, config: Config) -> Tensor:
         return F.cross_entropy(outputs, targets, reduction="none") * (2.0 if config["optimizer"] == "adam" else 1.0)
 
     task = task_of(loss=loss)
-    alike = [{"epochs": 2, "optimizer": "adam", "seed": seed} for seed in range(2)]
-    assert_as_alone(alike, task, {"stacked"})
+    equal = [{"epochs": 2, "optimizer": "adam", "seed": seed} for seed in range(2)]
+    assert_as_alone(equal, task, {"stacked"})
     differing = [{"epochs": 2, "optimizer": optimizer} for optimizer in ("adam", "sgd")]
     assert_as_alone(differing, task, {"loop"})
     (note,) = notes(events_of(differing, task))
     assert "`optimizer`" in note
 
 
-def test_gradient_norms_are_those_of_each_runs_own_loss() -> None:
+def test_gradient_norms_use_the_loss_of_each_run() -> None:
     configs = [{"epochs": 1, "focus": focus} for focus in (0.0, 3.0)]
     runtime = dataclasses.replace(EXACT, watch=True)
     stacked = histories(events_of(configs, task_of(), runtime))
@@ -226,7 +226,7 @@ class Mine:
 """
 
 
-def test_a_class_in_a_file_gets_the_config_where_its_signature_has_it(tmp_path: Path) -> None:
+def test_a_loss_in_a_task_file_receives_the_config_if_its_signature_has_it(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(TASK)
     task = load_task(f"{tmp_path / 'mine.py'}:Mine")
     assert task.metrics is accuracy
@@ -235,7 +235,7 @@ def test_a_class_in_a_file_gets_the_config_where_its_signature_has_it(tmp_path: 
     assert double.last("val/loss") == pytest.approx(2 * single.last("val/loss"), rel=1e-12)
 
 
-def test_a_loss_that_needs_more_is_refused_by_the_name_of_what_it_needs(tmp_path: Path) -> None:
+def test_a_loss_with_an_unknown_parameter_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(TASK.replace("targets, config", "targets, settings"))
     with pytest.raises(
         InputError, match=r"Mine.loss in .*mine.py needs `settings`: it is called with outputs, targets"

@@ -1,4 +1,4 @@
-"""Starting from what was learnt before: which weights are taken over, which learn on, and what a layer sees."""
+"""Pre-training: the weights that are loaded, the layers that train, and the features of a probe."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def full(task: str, **config: Any) -> dict[str, Any]:
 
 
 def model(**config: Any) -> nn.Sequential:
-    made = make_model(load_task("transfer"), full("transfer", **config))
-    assert isinstance(made, nn.Sequential)
-    return made
+    network = make_model(load_task("transfer"), full("transfer", **config))
+    assert isinstance(network, nn.Sequential)
+    return network
 
 
 def same_body(first: nn.Sequential, second: nn.Sequential) -> bool:
@@ -36,38 +36,38 @@ def same_body(first: nn.Sequential, second: nn.Sequential) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_pretraining_learns_its_digits() -> None:
-    wanted = parse_pretraining(full("transfer"))
+def test_pretraining_learns_its_classes() -> None:
+    pretraining = parse_pretraining(full("transfer"))
     probe = load_task("transfer").data(full("transfer", classes=[0, 1, 2, 3, 4]))
-    scores: Tensor = pretrain(wanted)(probe.val[0])
+    scores: Tensor = pretrain(pretraining)(probe.val[0])
     assert (scores.argmax(1) == probe.val[1]).double().mean() > 0.97
-    assert not any(parameter.requires_grad for parameter in pretrain(wanted).parameters())
+    assert not any(parameter.requires_grad for parameter in pretrain(pretraining).parameters())
 
 
-def test_all_but_the_last_layer_is_taken_over() -> None:
+def test_pretrained_weights_are_loaded_into_all_but_the_last_layer() -> None:
     source = pretrain(parse_pretraining(full("transfer")))
-    for start, taken, learning in (("scratch", False, 6), ("finetuned", True, 6), ("frozen", True, 2)):
-        started = model(start=start)
-        assert same_body(started, source) == taken
-        assert sum(parameter.requires_grad for parameter in started.parameters()) == learning
+    for start, is_pretrained, trainable in (("scratch", False, 6), ("finetuned", True, 6), ("frozen", True, 2)):
+        network = model(start=start)
+        assert same_body(network, source) == is_pretrained
+        assert sum(parameter.requires_grad for parameter in network.parameters()) == trainable
     assert torch.equal(model(start="scratch")[-1].weight, model(start="frozen")[-1].weight)
 
 
-def test_a_run_cannot_change_what_others_start_from() -> None:
-    started = model(start="finetuned")
+def test_a_run_cannot_change_the_pretrained_weights_of_others() -> None:
+    network = model(start="finetuned")
     with torch.no_grad():
-        for parameter in started.parameters():
+        for parameter in network.parameters():
             parameter.fill_(7.0)
-    assert not same_body(model(start="finetuned"), started)
+    assert not same_body(model(start="finetuned"), network)
 
 
-def test_each_seed_is_pretrained_by_itself() -> None:
+def test_each_seed_has_its_own_pretraining() -> None:
     assert not same_body(model(seed=0), model(seed=1))
     assert same_body(model(seed=1, train_size=10), model(seed=1, train_size=20))
 
 
-def test_convolutions_that_have_learnt_before_have_a_head_start() -> None:
-    """A hundred updates take a pre-trained CNN further than a new one. (An MLP gains nothing on these digits.)"""
+def test_pretrained_convolutions_reach_a_lower_loss() -> None:
+    """After a hundred updates a pre-trained CNN is better than a new one. (An MLP gains nothing on these digits.)"""
     config = {"model": "cnn", "train_size": 100, "epochs": 10, "batch_size": 10, "optimizer": "adam", "lr": 0.001}
     runs = [
         run_of({**config, "start": start, "seed": seed}, f"{start} {seed}")
@@ -75,12 +75,12 @@ def test_convolutions_that_have_learnt_before_have_a_head_start() -> None:
         for seed in range(2)
     ]
     stack = make_stack(runs, task="transfer", stop=None, runtime=Runtime())
-    told = histories(train(stack, load_task("transfer"), "cpu"))
-    losses = {key: history.last("val/loss") for key, history in told.items()}
+    by_run = histories(train(stack, load_task("transfer"), "cpu"))
+    losses = {key: history.last("val/loss") for key, history in by_run.items()}
     assert all(losses[f"finetuned {seed}"] < losses[f"scratch {seed}"] - 0.1 for seed in range(2))
 
 
-def test_a_probe_gets_what_its_layer_sees() -> None:
+def test_a_probe_receives_the_activations_of_its_layer() -> None:
     config = full("probe", layer=2, hidden=[20, 30])
     data, network = make_data(load_task("probe"), config), pretrain(parse_pretraining(config))
     pixels = make_data(load_task("probe"), {**config, "layer": 0})
@@ -90,10 +90,10 @@ def test_a_probe_gets_what_its_layer_sees() -> None:
     assert make_model(load_task("probe"), config)(data.val[0]).shape == (len(data.val[0]), 5)
 
 
-def test_a_probe_without_pretraining_sees_a_network_as_it_was_drawn() -> None:
+def test_a_probe_without_pretraining_uses_the_initial_weights() -> None:
     config = full("probe", pretrain_epochs=0)
-    drawn = make_data(load_task("probe"), config)
-    assert not torch.equal(drawn.val[0], make_data(load_task("probe"), {**config, "pretrain_epochs": 5}).val[0])
+    untrained = make_data(load_task("probe"), config)
+    assert not torch.equal(untrained.val[0], make_data(load_task("probe"), {**config, "pretrain_epochs": 5}).val[0])
 
 
 def test_a_probe_learns() -> None:
@@ -106,9 +106,9 @@ def test_a_probe_learns() -> None:
     [
         ({"layer": 3}, "layer = 3: the network has 2 hidden layers"),
         ({"source_classes": [0, 11]}, "there is no class 11"),
-        ({"source_classes": [4]}, "name at least two"),
+        ({"source_classes": [4]}, "name at least two classes"),
     ],
 )
-def test_what_cannot_be_is_refused(config: dict[str, Any], complaint: str) -> None:
+def test_unknown_layers_and_classes_are_refused(config: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         make_data(load_task("probe"), full("probe", **config))

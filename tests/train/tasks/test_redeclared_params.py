@@ -1,4 +1,4 @@
-"""A task's parameters that are named like the training loop's: which ones stay the loop's, and which are the task's."""
+"""Task parameters named like parameters of the training loop: redeclared, or independent of the loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask
 
-OWN: dict[str, Param] = {
+OWN_PARAMS: dict[str, Param] = {
     "momentum": Param("float", 0.9, per_run=True),
     "nesterov": Param("bool", True, per_run=True),
     "beta1": Param("float", 0.1, per_run=True),
@@ -39,7 +39,7 @@ OWN: dict[str, Param] = {
     "gamma": Param("float", 2.0, "focus of the loss", per_run=True),
     "label_smoothing": Param("float", 0.5, per_run=True),
 }
-"""Values of which each would change what the loop does."""
+"""Parameters whose values would each change the training loop."""
 
 
 class Residual(nn.Module):
@@ -54,12 +54,12 @@ class Residual(nn.Module):
 
 
 def task_with(params: dict[str, Param], model: Callable[[], nn.Module]) -> FileTask:
-    given = load_digits()
-    few = Data((given.train[0][:64], given.train[1][:64]), (given.val[0][:32], given.val[1][:32]))
-    return FileTask(params, lambda config: few, lambda config: model(), cross_entropy, accuracy)
+    digits = load_digits()
+    data = Data((digits.train[0][:64], digits.train[1][:64]), (digits.val[0][:32], digits.val[1][:32]))
+    return FileTask(params, lambda config: data, lambda config: model(), cross_entropy, accuracy)
 
 
-def trained(configs: list[dict[str, Any]], task: FileTask) -> list[History]:
+def train_runs(configs: list[dict[str, Any]], task: FileTask) -> list[History]:
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
     stack = make_stack(runs, task="digits", stop=None, runtime=Runtime(precision="float64"))
     by_run = histories(train(stack, task, "cpu"))
@@ -75,28 +75,30 @@ def trained(configs: list[dict[str, Any]], task: FileTask) -> list[History]:
         ("vmap", 3, Residual),
     ],
 )
-def test_the_loop_keeps_its_defaults_where_a_task_has_a_parameter_of_the_same_name(
+def test_the_loop_keeps_its_defaults_if_a_task_has_parameters_of_the_same_names(
     way: str, runs: int, model: Callable[[], nn.Module], optimizer: str
 ) -> None:
     configs: list[dict[str, Any]] = [
         {"epochs": 3, "batch_size": 32, "optimizer": optimizer, "lr": 0.01, "seed": seed} for seed in range(runs)
     ]
-    ours = trained([{**config, "eps": 0.1 * number} for number, config in enumerate(configs)], task_with(OWN, model))
-    for own, plain in zip(ours, trained(configs, task_with({}, model)), strict=True):
-        assert own.started is not None
-        assert own.started.way == way
+    ours = train_runs(
+        [{**config, "eps": 0.1 * number} for number, config in enumerate(configs)], task_with(OWN_PARAMS, model)
+    )
+    for with_own_params, plain in zip(ours, train_runs(configs, task_with({}, model)), strict=True):
+        assert with_own_params.started is not None
+        assert with_own_params.started.way == way
         for metric in ("train/loss", "val/loss"):
-            assert own.curves[metric] == plain.curves[metric]
+            assert with_own_params.curves[metric] == plain.curves[metric]
 
 
 def test_every_other_parameter_of_the_loop_is_tested_above() -> None:
-    assert OWN.keys() == TRAINING.keys() - set(REDECLARABLE)
-    assert own_keys(OWN) == list(OWN)
+    assert OWN_PARAMS.keys() == TRAINING.keys() - set(REDECLARABLE)
+    assert own_keys(OWN_PARAMS) == list(OWN_PARAMS)
     assert own_keys(TRAINING) == []
     assert all(own_keys(params) == [] and not params.keys() & TRAINING.keys() for params in BUILTIN.values())
 
 
-def test_a_redeclared_parameter_changes_default_and_range_and_still_shares_a_stack() -> None:
+def test_a_redeclared_parameter_changes_default_and_range_and_can_share_a_stack() -> None:
     declared = {
         "lr": Param("float", 3e-4, "learning rate", above=0.0),
         "epochs": Param("int", 3, high=50),
@@ -130,7 +132,7 @@ def test_a_redeclared_parameter_changes_default_and_range_and_still_shares_a_sta
         ("epochs", Param("int", None), "declares `epochs` without a default"),
     ],
 )
-def test_a_redeclaration_that_the_loop_cannot_follow_is_refused(key: str, param: Param, complaint: str) -> None:
+def test_a_redeclaration_that_does_not_fit_the_loop_is_refused(key: str, param: Param, complaint: str) -> None:
     with pytest.raises(InputError) as raised:
         all_params({key: param})
     assert complaint in str(raised.value)
@@ -156,7 +158,9 @@ class Mine:
 NOTE = "note: `eps` is the task's own parameter; the training loop keeps eps = 1e-08\n"
 
 
-def test_run_and_tasks_say_which_parameters_are_the_tasks_own(labbench: Callable[..., Result], tmp_path: Path) -> None:
+def test_run_and_tasks_name_the_parameters_that_are_the_tasks_own(
+    labbench: Callable[..., Result], tmp_path: Path
+) -> None:
     (tmp_path / "mine.py").write_text(TASK)
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "mine.py:Mine"\n[params]\nepochs = 1\n[grid]\neps = [0.1, 0.2]\n')

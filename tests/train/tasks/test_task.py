@@ -1,4 +1,4 @@
-"""Finding a task: built in, or in a user's own file, with what is wrong said in their terms."""
+"""Loading a task, built in or from a user's file, and the errors for unusable files."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Mine:
 
 
 def write(folder: Path, text: str) -> str:
-    """The name of the task `Mine` in a file of the given text."""
+    """Write a task file and return the name of its task `Mine`."""
     file = folder / "mine.py"
     file.write_text(text)
     return f"{file}:Mine"
 
 
-def test_what_labbench_itself_refuses_in_a_run_is_told_without_a_traceback(
+def test_an_input_error_in_a_run_is_reported_without_a_traceback(
     labbench: Callable[..., Result], tmp_path: Path
 ) -> None:
     grid = tmp_path / "grid.toml"
@@ -68,7 +68,7 @@ def test_every_built_in_task_can_be_loaded_and_has_the_declared_parameters() -> 
         assert load_task(name).params == params
 
 
-def test_a_class_in_a_file_trains_with_what_it_leaves_out_filled_in(tmp_path: Path) -> None:
+def test_a_class_in_a_file_trains_with_defaults_for_omitted_parts(tmp_path: Path) -> None:
     task = load_task(write(tmp_path, WHOLE))
     assert task.params == {"width": Param("int", 3)}
     assert (task.loss, task.metrics) == (cross_entropy, accuracy)
@@ -76,13 +76,13 @@ def test_a_class_in_a_file_trains_with_what_it_leaves_out_filled_in(tmp_path: Pa
     assert set(history.curves) >= {"train/loss", "val/loss", "val/accuracy"}
 
 
-def test_a_file_can_import_what_lies_beside_it(tmp_path: Path) -> None:
+def test_a_task_file_can_import_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "beside_mine.py").write_text("WIDTH = 7\n")
     task = load_task(write(tmp_path, WHOLE.replace('Param("int", 3)', 'Param("int", __import__("beside_mine").WIDTH)')))
     assert task.params["width"].default == 7
 
 
-def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+def test_a_changed_task_file_is_imported_again(tmp_path: Path) -> None:
     assert load_task(write(tmp_path, WHOLE)).params["width"].default == 3
     assert load_task(write(tmp_path, WHOLE.replace("3)", "44)"))).params["width"].default == 44
 
@@ -96,7 +96,7 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
         ("/no/such/place/mine.py", "name the class of the task in this file, mine.py:CLASS"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_explained(name: str, complaint: str) -> None:
+def test_an_unknown_task_name_is_refused_with_a_hint(name: str, complaint: str) -> None:
     with pytest.raises(InputError) as raised:
         load_task(name)
     assert complaint in str(raised.value)
@@ -118,19 +118,19 @@ def test_a_name_that_leads_nowhere_is_explained(name: str, complaint: str) -> No
         (WHOLE.replace('Param("int", 3)', "3"), "Mine.params['width'] in "),
     ],
 )
-def test_a_file_that_cannot_be_used_is_explained_at_its_own_line(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_unusable_task_file_is_refused_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(InputError) as raised:
         load_task(write(tmp_path, text))
     assert complaint in str(raised.value)
 
 
-def test_the_default_loss_is_one_number_a_sample() -> None:
+def test_the_default_loss_is_one_number_per_sample() -> None:
     scores, classes = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     losses = cross_entropy(scores, classes)
     torch.testing.assert_close(losses, -scores.log_softmax(dim=1)[torch.arange(6), classes])
 
 
-def test_the_default_metric_is_accuracy_where_targets_are_classes() -> None:
+def test_the_default_metric_is_accuracy_for_class_targets() -> None:
     scores = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
     assert accuracy(scores, torch.tensor([0, 0]))["accuracy"].tolist() == [True, False]
     assert accuracy(scores, torch.rand(2)) == {}
@@ -138,7 +138,7 @@ def test_the_default_metric_is_accuracy_where_targets_are_classes() -> None:
     assert accuracy((scores, scores), torch.tensor([0, 0])) == {}
 
 
-def test_parameters_that_a_config_lacks_have_their_defaults() -> None:
+def test_parameters_missing_in_a_config_get_their_defaults() -> None:
     params = {"width": Param("int", 3), "name": Param("str", None)}
     assert with_defaults({"width": None, "lr": 0.1}, params) == {"width": 3, "name": None, "lr": 0.1}
     assert with_defaults({}, TRAINING)["optimizer"] == "sgd"
@@ -152,7 +152,7 @@ def test_the_example_task_is_short_and_learns() -> None:
     assert set(history.curves) >= {"train/accuracy", "val/loss"}
 
 
-def test_the_example_task_says_what_can_be_set() -> None:
+def test_the_example_task_uses_its_parameters() -> None:
     task = load_task(f"{EXAMPLE}:Task")
     config = with_defaults({"depth": 3, "width": 5, "noise": 0.0}, {**TRAINING, **task.params})
     assert sum(parameter.numel() for parameter in make_model(task, config).parameters()) == 15 + 2 * 30 + 12
