@@ -29,11 +29,11 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
     print_outcome(clean(expanded.grid.name), outcome, program)
     if not with_table:
         return
-    keys = {run.key for run in outcome.runs}
     with Reader(db) as reader:
-        runs = [run for run in reader.runs() if run.key in keys]
+        runs = _present_runs(reader, outcome.runs)
         goals = reader.metrics()
-    metric = next((name for name in (*expanded.grid.metrics, *quality_metrics(goals)) if name in goals), None)
+    logged = {name for run in runs for name in run.summary}
+    metric = next((name for name in (*expanded.grid.metrics, *quality_metrics(logged)) if name in logged), None)
     if metric is not None:
         print_table(run_columns(sort_by_best(runs, metric, goals[metric])[:MAX_BEST_RUNS], goals, metrics=[metric]))
         click.echo(f"next: {program}  (terminal interface), or {program} plot {metric} --group KEY", err=True)
@@ -41,9 +41,13 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
 
 def print_json(runs: Sequence[RunRecord], db: Path) -> None:
     """Print the present state of these runs as one JSON document."""
-    keys = {run.key for run in runs}
     with Reader(db) as reader:
-        click.echo(json.dumps([run_document(run) for run in reader.runs() if run.key in keys]))
+        click.echo(json.dumps([run_document(run) for run in _present_runs(reader, runs)]))
+
+
+def _present_runs(reader: Reader, runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs as they have become, without archived ones."""
+    return [run for run in reader.by_keys([run.key for run in runs]) if not run.archived]
 
 
 def print_outcome(name: str, outcome: Outcome, program: str) -> None:

@@ -28,6 +28,7 @@ from labbench.store.queries.run_rows import (
     as_json_list,
     compare_config_texts,
     read_records,
+    read_records_by_key,
 )
 from labbench.store.queries.select_runs import (
     Page,
@@ -137,6 +138,10 @@ class Reader:
         Raises RunNotFound, with what it may have meant, where there is none or are several. Archived runs are found.
         """
         return self._connection.read(lambda connection: find_run(connection, word))
+
+    def by_keys(self, keys: Sequence[str]) -> list[RunRecord]:
+        """The runs with these keys, archived ones too, in this order; keys that are gone are left out."""
+        return self._connection.read(lambda connection: read_records_by_key(connection, keys))
 
     def find_many(self, words: Sequence[str]) -> list[RunRecord]:
         """The runs that the words name, each once, in order."""

@@ -137,7 +137,7 @@ def _query_snapshot(
         rows=rows,
         keys=keys,
         groups={one.id: one for one in groups},
-        records=_query_records(reader, {*wanted, *rows[:first_rows]}),
+        records=reader.by_keys([*wanted, *rows[:first_rows]]),
         metrics=metrics,
         config_keys=reader.compare_configs(shown),
         stars=_find_stars(found, groups, starred, metrics),
@@ -182,7 +182,7 @@ def _fill_defaults(query: Query, metrics: Mapping[str, Goal]) -> Query:
 def read_records(path: Path, keys: Collection[str]) -> list[RunRecord]:
     """The runs with these keys, in no particular order."""
     with Reader(path) as reader:
-        return _query_records(reader, keys)
+        return reader.by_keys(list(keys))
 
 
 def read_runs(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping[str, Goal]]:
@@ -190,16 +190,7 @@ def read_runs(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping
     if not path.exists():
         return [], {}
     with Reader(path) as reader:
-        found = {run.key: run for run in _query_records(reader, keys)}
-        return [found[key] for key in keys if key in found], reader.metrics()
-
-
-def _query_records(reader: Reader, keys: Collection[str]) -> list[RunRecord]:
-    if not keys:
-        return []
-    texts = tuple(keys)
-    both = Comparison("archived", None, "=", (True, False), ("true", "false"))  # naming it lets archived runs in
-    return reader.runs(And((Comparison("key", None, "=", texts, texts), both)))
+        return reader.by_keys(keys), reader.metrics()
 
 
 def read_progress(path: Path) -> DatabaseProgress:

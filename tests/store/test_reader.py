@@ -111,6 +111,16 @@ def test_a_misspelt_name_is_answered_with_those_alike(writer: Writer, reader: Re
     assert [candidate[10:] for candidate in caught.value.candidates] == ["sgd lr=0.1"]
 
 
+def test_runs_by_their_keys_come_in_order_archived_ones_too(writer: Writer, reader: Reader) -> None:
+    _, second, third = start(writer, 3)
+    writer.write([points(second, "loss", [2.0, 1.0])])
+    writer.archive([third.key])
+    runs = reader.by_keys([third.key, "gone", second.key, third.key])
+    assert [run.key for run in runs] == [third.key, second.key]
+    assert runs[1].summary["loss"].last == 1.0
+    assert reader.by_keys([]) == []
+
+
 def test_config_keys_are_told_apart_by_whether_they_differ(writer: Writer, reader: Reader) -> None:
     queue(writer, [new_run(0, bn=True), new_run(1, bn=True, momentum=0.9), new_run(2, bn=True, lr=0.2)])
     assert reader.config_keys() == ["lr", "seed", "bn", "momentum"]

@@ -53,6 +53,13 @@ def read_records(
     ]
 
 
+def read_records_by_key(connection: sqlite3.Connection, keys: Sequence[str]) -> list[RunRecord]:
+    """Return the runs with these keys, archived ones too, each once and in this order, with all summaries."""
+    query = f"SELECT key, id FROM runs WHERE key {IN_JSON_LIST}"
+    ids = dict(connection.execute(query, (as_json_list(keys),)).fetchall())
+    return read_records(connection, [ids[key] for key in dict.fromkeys(keys) if key in ids], summaries=True)
+
+
 def as_json_list(values: Iterable[int | str]) -> str:
     """What is bound to the parameter of `IN_JSON_LIST`."""
     return json.dumps(list(values))

@@ -1,0 +1,32 @@
+"""The table at the end of `labbench run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers.store_samples import new_run, points, queue, start
+from labbench.cli.run_report import print_report
+from labbench.runner.run_grid import Outcome, load_grid
+from labbench.store.writer import Writer
+
+
+def test_the_best_runs_are_ranked_by_a_metric_of_their_own(
+    tiny_grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "runs.db"
+    with Writer(db) as writer:
+        [other] = start(writer, [new_run(1, name="other")], experiment="others")
+        [mine, archived] = queue(writer, [new_run(2, name="mine"), new_run(3, name="archived")])
+        writer.claim([mine.key, archived.key])
+        writer.write([points(other, "val/loss", [0.1]), points(mine, "reward", [5.0], attempt=1)])
+        writer.write([points(archived, "reward", [6.0], attempt=1)])
+        writer.archive([archived.key])
+    outcome = Outcome([mine, archived], 1, {"finished": 1}, 0, False, 1.0)
+    print_report(load_grid(tiny_grid), outcome, db, with_table=True)
+    table = capsys.readouterr().out
+    assert "mine" in table
+    assert "reward" in table
+    assert "other" not in table
+    assert "archived" not in table
