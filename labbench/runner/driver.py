@@ -15,6 +15,7 @@ from typing import Protocol
 
 from labbench.executors import Executor
 from labbench.files import discard_snapshots
+from labbench.grid import Grid
 from labbench.provenance import Provenance
 from labbench.records import Event, Failed, Finished, RunRecord, Stack, Status
 from labbench.runner.planner import make_stack
@@ -25,11 +26,20 @@ BEAT_SECONDS = 2.0
 REQUEST_SECONDS = 0.5
 
 
-class Listener(Protocol):
-    """Who hears of every event, and of time passing."""
+class ProgressListener(Protocol):
+    """Receive the progress of a grid: its runs, every event in order, and calls as time passes."""
 
-    def take(self, event: Event) -> None: ...
-    def tick(self) -> None: ...
+    def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
+        """Start a grid of these `runs`, of which those that are `due` are trained now."""
+
+    def take(self, event: Event) -> None:
+        """Receive an event of one run."""
+
+    def tick(self) -> None:
+        """Notice that time has passed; called several times a second."""
+
+    def end(self) -> None:
+        """Finish: no event follows."""
 
 
 @dataclass
@@ -39,7 +49,7 @@ class Driver:
     writer: Writer
     executor: Executor
     plan: Callable[[Sequence[RunRecord]], Sequence[Stack]]
-    listener: Listener
+    listener: ProgressListener
     interruption: Interruption
     source: Provenance
     files: Path

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from labbench.errors import InputError, did_you_mean
 from labbench.executors import Executor
@@ -24,9 +24,9 @@ from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.params.files import RUN_PREFIX
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.provenance import Provenance, read_provenance
-from labbench.records import Command, Event, NewRun, RunRecord, Runtime, Stack, Status, Submission
+from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
 from labbench.runner.code_changes import CodeChange, sort_by_code
-from labbench.runner.driver import Driver, Interruption
+from labbench.runner.driver import Driver, Interruption, ProgressListener
 from labbench.runner.planner import plan_stacks
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -69,15 +69,6 @@ class Outcome:
     """Runs that another process is training."""
     interrupted: bool
     seconds: float
-
-
-class Progress(Protocol):
-    """Who is told how it goes."""
-
-    def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None: ...
-    def take(self, event: Event) -> None: ...
-    def tick(self) -> None: ...
-    def end(self) -> None: ...
 
 
 def load_grid(
@@ -181,7 +172,7 @@ def code_change(asked: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeCha
 def run_grid(
     asked: ExpandedGrid,
     db: Path,
-    progress: Progress,
+    listener: ProgressListener,
     *,
     device: str = "auto",
     workers: int | None = None,
@@ -223,14 +214,14 @@ def run_grid(
             Interruption() as interruption,
             redirect_stdout(sys.stderr),  # what a task prints in this process must not mix with the results
         ):
-            progress.begin(grid, runs, due)
+            listener.begin(grid, runs, due)
             files = files_folder(db)
             planned = partial(make_planner(asked, db, devices, executor.capacity()), files=str(files))
-            driver = Driver(writer, executor, planned, progress, interruption, source, files, grid.resources.retries)
+            driver = Driver(writer, executor, planned, listener, interruption, source, files, grid.resources.retries)
             try:
                 driver.train(due, trainable)
             finally:
-                progress.end()
+                listener.end()
         ended, seconds = driver.ended, time.monotonic() - began
         return Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.asked, seconds)
 
