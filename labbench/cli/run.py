@@ -78,7 +78,7 @@ def run(
     Records all metrics in the database. Several grids are trained one after another. The same command again trains
     only the runs that are missing.
     """
-    from labbench.runner.run_grid import choose_devices, load_grid
+    from labbench.runner.run_grid import choose_devices, load_grid, require_gpus
 
     expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
     for warning in (warning for grid in expanded for warning in grid.warnings):
@@ -86,6 +86,8 @@ def run(
     for note in dict.fromkeys(note for grid in expanded for note in grid.notes):
         click.echo(f"note: {clean(note)}", err=True)
     devices = [choose_devices(grid, device, workers) for grid in expanded]
+    for grid in expanded if not dry_run else ():  # a preview may be made elsewhere
+        require_gpus(grid)
     if dry_run:
         from labbench.cli.run_preview import print_preview
 

@@ -30,7 +30,7 @@ from labbench.runner.driver import Driver, Interruption, ProgressListener
 from labbench.runner.planner import plan_stacks
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-from labbench.train.devices import resolve_devices
+from labbench.train.devices import cuda_device_count, resolve_devices
 from labbench.trusted_tasks import trust_task
 
 MAX_LOADERS = 8
@@ -233,6 +233,16 @@ def choose_devices(asked: ExpandedGrid, device: str, workers: int | None) -> lis
     if workers == 0 and asked.grid.resources.timeout is not None:
         raise InputError("[resources] timeout needs a worker process that can be ended: --workers 1 or more")
     return resolve_devices(device)
+
+
+def require_gpus(asked: ExpandedGrid) -> None:
+    """Raise InputError if `[resources] gpus` is more than the visible CUDA devices."""
+    gpus, count = asked.grid.resources.gpus, cuda_device_count() if asked.grid.resources.gpus else 0
+    if gpus > count:
+        raise InputError(
+            f"{asked.grid.path}: [resources] gpus = {gpus}, but {count or 'no'} CUDA device{'s' * (count != 1)} "
+            f"{'is' if count == 1 else 'are'} visible on this machine; lower it, or see CUDA_VISIBLE_DEVICES"
+        )
 
 
 def make_planner(asked: ExpandedGrid, db: Path, devices: Sequence[str], workers: int) -> Callable[..., list[Stack]]:

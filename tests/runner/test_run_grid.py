@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 
 from helpers.waiting import wait_for
+from labbench.runner import run_grid
 from labbench.store.reader import Reader
 
 pytest.importorskip("torch")
@@ -369,3 +370,18 @@ def test_a_run_is_stopped_from_outside(tmp_path: Path) -> None:
     assert statuses(db) == {"stopped": 2}
     with Reader(db) as reader:
         assert {run.reason for run in reader.runs()} == {"stopped by a person"}
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "no CUDA devices are visible"), (1, "1 CUDA device is visible")])
+def test_more_gpus_than_are_visible_are_refused_before_anything_is_recorded(
+    count: int, words: str, labbench: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_grid, "cuda_device_count", lambda: count)
+    (tmp_path / "grid.toml").write_text("command = ['true']\n[grid]\na = [1]\n[resources]\ngpus = 2\n")
+    result = labbench("run", "grid.toml", "--device", "cpu")
+    assert result.exit_code == 2
+    assert f"[resources] gpus = 2, but {words} on this machine" in result.stderr
+    assert not (tmp_path / "runs.db").exists()
+    assert labbench("run", "grid.toml", "--device", "cpu", "--dry-run").exit_code == 0
+    monkeypatch.setattr(run_grid, "cuda_device_count", lambda: 2)
+    assert labbench("run", "grid.toml", "--device", "cpu", "--workers", "1").exit_code == 0
