@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from labbench.errors import LabbenchError, is_out_of_memory
 from labbench.executors.command import run_command
-from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
+from labbench.records import Event, Failed, FailureKind, Log, RunRecord, Stack
+from labbench.train.active_runs import ActiveRuns, StopRequests
 
 
-def train_with_retries(stack: Stack, device: str, stop_requested: Set[str]) -> Iterator[Event]:
+def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event]:
     """Train the stack on `device`. Only a run that fails alone is `Failed`.
 
     Where several train together and something goes wrong, each half of those that have not ended is tried again from
     its last boundary. What they then measure again, they measure at the same steps, where the last word counts.
-    `stop_requested` holds the keys of runs that shall leave at their next boundary; the caller may add to it meanwhile.
+    Runs in `stop_requests` stop at their next boundary.
     """
-    unfinished = {run.key: run for run in stack.runs}
-    ways: dict[str, str] = {}
+    active = ActiveRuns(stack.runs)
     try:
         # torch costs more than a second and the driver never needs it
         from labbench.train.loop import train
@@ -28,29 +28,23 @@ def train_with_retries(stack: Stack, device: str, stop_requested: Set[str]) -> I
         from labbench.train.tasks.task import load_task
 
         with imports_of(stack.task):
-            for event in train(stack, load_task(stack.task), device, stop_requested=stop_requested):
-                match event:
-                    case Started(run=key, way=way):
-                        ways[key] = way
-                    case Boundary(run=key, step=step):
-                        unfinished[key] = replace(unfinished[key], boundary=step, way=ways[key])
-                    case Finished(run=key) | Failed(run=key):
-                        unfinished.pop(key, None)
+            for event in train(stack, load_task(stack.task), device, stop_requests):
+                active.update(event)
                 yield event
     except (Exception, SystemExit) as error:  # a user's code may raise anything, and the other runs go on
-        if len(unfinished) == 1:
-            (run,) = unfinished.values()
+        if len(active) == 1:
+            (run,) = active
             yield Failed(run.key, run.attempt, failure_kind(error), error_summary(error), error_details(error))
             return
         if failure_kind(error) == "oom":
-            run = next(iter(unfinished.values()))
-            yield Log(run.key, run.attempt, f"memory ran out with {len(unfinished)} runs at a time; now half of them\n")
+            run = next(iter(active))
+            yield Log(run.key, run.attempt, f"memory ran out with {len(active)} runs at a time; now half of them\n")
     else:
         return
-    runs = list(unfinished.values())
+    runs = list(active)
     for half in (runs[: len(runs) // 2], runs[len(runs) // 2 :]):
         if half:
-            yield from train_with_retries(sub_stack(stack, half), device, stop_requested)
+            yield from train_with_retries(sub_stack(stack, half), device, stop_requests)
 
 
 def sub_stack(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
@@ -91,13 +85,13 @@ class Deadline:
         return f"timed out after {self.seconds:g} s ([resources] timeout)"
 
 
-def run_stack(stack: Stack, device: str, stop_requested: Set[str]) -> Iterator[Event | None]:
+def run_stack(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
     """The events of the stack, one `Finished` or `Failed` for each run; None while nothing is to be said.
 
-    `stop_requested` holds the keys of runs that shall leave at their next boundary; the caller may add to it meanwhile.
+    Runs in `stop_requests` stop at their next boundary.
     """
     if stack.command is None:
-        yield from train_with_retries(stack, device, stop_requested)
+        yield from train_with_retries(stack, device, stop_requests)
     else:
         for run in stack.runs:
-            yield from run_command(run, stack.command, device, stop_requested)
+            yield from run_command(run, stack.command, device, stop_requests)

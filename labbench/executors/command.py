@@ -12,12 +12,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from labbench.grid.command_template import fill_placeholders
 from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, Started
+from labbench.train.active_runs import StopRequests
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
@@ -26,10 +27,10 @@ GRACE_SECONDS = 10.0
 MAX_TAIL_LINES = 20
 
 
-def run_command(run: RunRecord, command: Command, device: str, stop_requested: Set[str]) -> Iterator[Event | None]:
+def run_command(run: RunRecord, command: Command, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
     """Start the script for one run and follow it to its end; None while it says nothing.
 
-    A run that is in `stop_requested` is asked to end; it has no boundary, so it begins anew when it is trained again.
+    A run in `stop_requests` is asked to end; it has no boundary, so it begins anew when it is trained again.
     """
     words = fill_placeholders(command.words, run.config)
     yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "command")
@@ -39,7 +40,7 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requested: S
             with running_script(run, words, command, device, Path(scratch)) as process:
                 while process.poll() is None:
                     yield from output.new()
-                    if run.key in stop_requested:
+                    if stop_requests.is_requested(run.key):
                         terminate(process)
                         break
                     yield None
@@ -49,7 +50,7 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requested: S
             yield Failed(run.key, run.attempt, "user", f"{words[0]} cannot be started: {error.strerror}")
             return
         yield from output.new()
-    if run.key in stop_requested:
+    if stop_requests.is_requested(run.key):
         yield Finished(run.key, run.attempt, "queued", "interrupted")
     elif status == 0:
         yield Finished(run.key, run.attempt, "finished", "exit status 0")

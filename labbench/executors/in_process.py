@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from labbench.executors.attempt import run_stack
-from labbench.records import Event, Failed, Finished, Stack
+from labbench.records import Event, Stack
+from labbench.train.active_runs import ActiveRuns, StopRequests
 
 
 class InProcessExecutor:
@@ -13,8 +14,8 @@ class InProcessExecutor:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._training: dict[str, int] = {}
-        self._leaving: set[str] = set()
+        self._active = ActiveRuns()
+        self._stop_requests = StopRequests()
         self._interrupted = False
 
     def capacity(self) -> int:
@@ -27,19 +28,19 @@ class InProcessExecutor:
                 return
 
     def _train(self, stack: Stack) -> Iterator[Event | None]:
-        self._leaving = set()
-        self._training = {run.key: run.attempt for run in stack.runs}
-        for event in run_stack(stack, self.device, self._leaving):
-            if isinstance(event, Finished | Failed):
-                del self._training[event.run]
+        self._stop_requests = StopRequests()
+        self._active = ActiveRuns(stack.runs)
+        for event in run_stack(stack, self.device, self._stop_requests):
+            if event is not None:
+                self._active.update(event)
             yield event
 
     def stop(self, run: str) -> None:
-        self._leaving.add(run)
+        self._stop_requests.request([run])
 
     def interrupt(self) -> None:
         self._interrupted = True
-        self._leaving.update(self._training)
+        self._stop_requests.request(self._active.keys)
 
     def close(self) -> None:
         """Nothing to end: what trains here has ended when `execute` returns."""

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from labbench.executors.attempt import run_stack
 from labbench.records import Event, Stack
+from labbench.train.active_runs import StopRequests
 
 DRIVER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a terminal or a scheduler sends to a whole group of processes: the driver decides what it means."""
 
 
 def serve(connection: Connection, device: str, output: Path) -> None:
-    """Serve the driver at the other end of `connection`: stacks and lists of leaving runs come in, events go out.
+    """Serve the driver at the other end of `connection`: stacks and lists of runs to stop come in, events go out.
 
     A None says that the stack is done. Everything printed goes to the file `output`.
     """
@@ -39,12 +40,12 @@ def serve(connection: Connection, device: str, output: Path) -> None:
 
 def train_and_listen(stack: Stack, device: str, connection: Connection) -> Iterator[Event]:
     """The events of the stack, while runs that the driver names are let go."""
-    stop_requested: set[str] = set()
-    for event in run_stack(stack, device, stop_requested):
+    stop_requests = StopRequests()
+    for event in run_stack(stack, device, stop_requests):
         if event is not None:
             yield event
         while connection.poll():
-            stop_requested.update(connection.recv())
+            stop_requests.request(connection.recv())
 
 
 def redirect_output(output: Path) -> None:

@@ -13,7 +13,6 @@ import signal
 import tempfile
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -22,7 +21,8 @@ from pathlib import Path
 from labbench.errors import LabbenchError
 from labbench.executors.attempt import Deadline, sub_stack
 from labbench.executors.worker_main import DRIVER_SIGNALS, serve
-from labbench.records import Boundary, Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
+from labbench.records import Event, Failed, FailureKind, Log, RunRecord, Stack, Started
+from labbench.train.active_runs import ActiveRuns
 
 POLL_SECONDS = 0.1
 """Seconds without an event after which `execute` yields None."""
@@ -86,13 +86,13 @@ class WorkerExecutor:
 
     def stop(self, run: str) -> None:
         for worker in self._workers:
-            if run in worker.training:
+            if run in worker.active:
                 worker.request_stop([run])
 
     def interrupt(self) -> None:
         self._interrupted = True
         for worker in self._workers:
-            worker.request_stop(list(worker.training))
+            worker.request_stop(worker.active.keys)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -108,11 +108,9 @@ class Worker:
         self.timeout = timeout
         self.busy = False
         self.died = False
-        self.training: dict[str, RunRecord] = {}
-        """The runs of its stack that have not ended, by key, with the boundary they have reached."""
+        self.active = ActiveRuns()
+        """The runs of its stack that have not ended."""
         self._stack: Stack
-        self._begun: dict[str, str] = {}
-        """How each run is stepped that has begun, by key."""
         self.deadline = Deadline(None)
         self.connection: Connection
         self._context = context
@@ -124,8 +122,7 @@ class Worker:
         """Train this stack next."""
         if self._process is None:
             self._start()
-        self.busy, self._stack, self._begun = True, stack, {}
-        self.training = {run.key: run for run in stack.runs}
+        self.busy, self._stack, self.active = True, stack, ActiveRuns(stack.runs)
         with contextlib.suppress(BrokenPipeError):  # it has just died: `receive` finds out and says so
             self.connection.send(stack)
 
@@ -137,24 +134,19 @@ class Worker:
             self.died = True
             return
         yield from self._printed()
-        match event:
-            case None:
-                self._rest()
-            case Started(run=key, way=way):
-                self._begun[key] = way
-                self.deadline = Deadline(self.timeout)  # again for each, since they may train one after another
-            case Boundary(run=key, step=step):
-                self.training[key] = replace(self.training[key], boundary=step, way=self._begun[key])
-            case Finished(run=key) | Failed(run=key):
-                self.training.pop(key, None)
-        if event is not None:
-            yield event
+        if event is None:
+            self._rest()
+            return
+        if isinstance(event, Started):
+            self.deadline = Deadline(self.timeout)  # again for each, since they may train one after another
+        self.active.update(event)
+        yield event
 
     def handle_death(self) -> Generator[Event, None, list[Stack]]:
         """What the death of the process means: a run that was alone has failed, several are tried again in halves."""
         exit_status = self.kill(grace=1.0)
         yield from self._printed()
-        runs = list(self.training.values())
+        runs = list(self.active)
         if len(runs) == 1:
             yield self._failure(runs[0], "crash", cause_of_death(exit_status))
             runs = []
@@ -167,9 +159,10 @@ class Worker:
         message = self.deadline.message
         self.kill()
         yield from self._printed()
-        waiting = [run for key, run in self.training.items() if key not in self._begun]
-        for key in self.training.keys() & self._begun:
-            yield self._failure(self.training[key], "timeout", message)
+        waiting = [run for run in self.active if not self.active.has_started(run)]
+        for run in self.active:
+            if self.active.has_started(run):
+                yield self._failure(run, "timeout", message)
         self._rest()
         return [sub_stack(self._stack, waiting)] if waiting else []
 
@@ -212,7 +205,7 @@ class Worker:
         theirs.close()
 
     def _rest(self) -> None:
-        self.busy, self.died, self.training, self.deadline = False, False, {}, Deadline(None)
+        self.busy, self.died, self.active, self.deadline = False, False, ActiveRuns(), Deadline(None)
 
     def _printed(self) -> Iterator[Event]:
         """What the worker printed since the last call, for each run that it is training."""
@@ -222,7 +215,7 @@ class Worker:
             file.seek(self._read)
             text = file.read()
         self._read += len(text)
-        for run in self.training.values():
+        for run in self.active:
             yield Log(run.key, run.attempt, text.decode(errors="replace"))
 
 

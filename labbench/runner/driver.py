@@ -20,6 +20,7 @@ from labbench.provenance import Provenance
 from labbench.records import Event, Failed, Finished, RunRecord, Stack, Status
 from labbench.runner.planner import make_stack
 from labbench.store.writer import Writer
+from labbench.train.active_runs import ActiveRuns
 
 FLUSH_SECONDS = 0.05
 BEAT_SECONDS = 2.0
@@ -56,8 +57,8 @@ class Driver:
     retries: int
     """How many times a run that failed is tried again."""
     ended: dict[Status, int] = field(default_factory=dict)
-    _held: dict[str, RunRecord] = field(default_factory=dict)
-    """The runs that were claimed and have not ended, by key."""
+    _active: ActiveRuns = field(default_factory=ActiveRuns)
+    """The runs that were claimed and have not ended."""
     _stopping: set[str] = field(default_factory=set)
     _failures: dict[str, int] = field(default_factory=dict)
     _to_retry: list[RunRecord] = field(default_factory=list)
@@ -80,7 +81,7 @@ class Driver:
             self.executor.close()
         finally:
             self._flush()
-            self.writer.requeue(list(self._held))
+            self.writer.requeue(self._active.keys)
 
     def _claimed(self, stacks: Sequence[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
         """The stacks, each with those of its runs that no other process took, as the executor asks for them."""
@@ -97,7 +98,7 @@ class Driver:
             )
             runs = [replace(run, config=configs[run.key]) for run in claimed]  # not what the database gives back
             if runs:
-                self._held.update({run.key: run for run in runs})
+                self._active.add(runs)
                 yield make_stack(
                     runs,
                     task=stack.task,
@@ -112,6 +113,7 @@ class Driver:
         if isinstance(event, Finished | Failed):
             event = self._ended(event)
         if event is not None:
+            self._active.update(event)
             self._unwritten.append(event)
             self.listener.take(event)
         now = time.monotonic()
@@ -129,13 +131,12 @@ class Driver:
 
     def _ended(self, event: Finished | Failed) -> Finished | Failed:
         """The end of a run as it is recorded: a run that was told to stop has stopped."""
-        run = self._held.pop(event.run)
         if isinstance(event, Finished) and event.status == "queued" and event.run in self._stopping:
             event = replace(event, status="stopped", reason="stopped by a person")
         if isinstance(event, Failed):
             self._failures[event.run] = self._failures.get(event.run, 0) + 1
             if self._failures[event.run] <= self.retries:
-                self._to_retry.append(run)
+                self._to_retry.append(self._active[event.run])
                 return event
         status: Status = "failed" if isinstance(event, Failed) else event.status
         self.ended[status] = self.ended.get(status, 0) + 1
@@ -143,11 +144,11 @@ class Driver:
 
     def _beat(self) -> None:
         """Say that this process lives; a run that somebody took away or deleted meanwhile is let go."""
-        for key in self._held.keys() - self.writer.beat(list(self._held)):
+        for key in set(self._active.keys) - set(self.writer.beat(self._active.keys)):
             self.executor.stop(key)
 
     def _answer_requests(self) -> None:
-        for key, action in self.writer.take_requests(list(self._held)):
+        for key, action in self.writer.take_requests(self._active.keys):
             if action == "stop":
                 self._stopping.add(key)
                 self.executor.stop(key)

@@ -8,6 +8,7 @@ from labbench.executors.attempt import train_with_retries
 from labbench.params.param import TRAINING
 from labbench.records import Failed, Points, RunRecord, Stack
 from labbench.runner.planner import relative_cost
+from labbench.train.active_runs import StopRequests
 
 
 def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> float | None:
@@ -28,7 +29,7 @@ def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
     if stack.command is not None:
         return {}
     seconds: dict[str, float] = {}
-    for event in train_with_retries(stack, device, frozenset()):
+    for event in train_with_retries(stack, device, StopRequests()):
         if isinstance(event, Failed):
             return {}
         if isinstance(event, Points) and event.metric == "time/compute_s":

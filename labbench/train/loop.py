@@ -7,7 +7,7 @@ optimizer updates done when something was measured, so the loss at step 0 is tha
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator, Iterator, Set
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from labbench.files import discard_portrait
 from labbench.params.param import all_params, with_defaults
 from labbench.records import Event, Failed, Finished, Log, Points, Stack
 from labbench.train import checkpoints
+from labbench.train.active_runs import ActiveRuns, StopRequests
 from labbench.train.data.dataset import HeldOutSplit
 from labbench.train.diagnostics.portrait import PortraitWriter
 from labbench.train.diagnostics.probe import NetworkProbe
@@ -34,13 +35,14 @@ from labbench.train.tasks.metrics import MetricMeans, add_generalization_gap
 from labbench.train.tasks.task import Task
 
 
-def train(stack: Stack, task: Task, device: str, *, stop_requested: Set[str] = frozenset()) -> Iterator[Event]:
+def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | None = None) -> Iterator[Event]:
     """Train every run of the stack on `device` ("cpu", "cuda:0"): Started, Points, Finished of each.
 
-    A run whose key is in `stop_requested` (the caller may add to it) ends with its epoch and goes back to the
-    queue. Points come about every quarter of a second. Raises InputError where the device is not there or the task
-    gives what cannot be trained; other errors of the task's travel to the caller as they are.
+    A run in `stop_requests` ends with its epoch and goes back to the queue. Points come about every quarter of a
+    second. Raises InputError where the device is not there or the task gives what cannot be trained; other errors of
+    the task's travel to the caller as they are.
     """
+    stop_requests = stop_requests or StopRequests()
     device = prepare_device(device, tf32=stack.runtime.tf32)
     params = all_params(task.params)
     members = [
@@ -50,26 +52,26 @@ def train(stack: Stack, task: Task, device: str, *, stop_requested: Set[str] = f
     place = torch.device(device)
     resolve_precision(stack.runtime, device)  # before anything starts
     members = yield from resume_runs(members, stack.files, place)
-    if members and members[0].run.key not in stop_requested:  # before the task's own code, which may take its time
+    # before the task's own code, which may take its time
+    if members and not stop_requests.is_requested(members[0].run.key):
         yield members[0].started_event(device, members[0].engine or "loop")
     for workload, members_of_workload in group_by_data(members, task, stack, place):
-        unfinished = {member.run.key: member.run for member in members_of_workload}
+        active = ActiveRuns(member.run for member in members_of_workload)
         try:
-            for event in train_workload(members_of_workload, workload, stack, device, stop_requested):
-                if isinstance(event, Finished):
-                    del unfinished[event.run]
+            for event in train_workload(members_of_workload, workload, stack, device, stop_requests):
+                active.update(event)
                 yield event
         except SampleError as error:  # all of them would read it
             story = traceback.format_exc()
-            yield from (Failed(run.key, run.attempt, "user", str(error), story) for run in unfinished.values())
+            yield from (Failed(run.key, run.attempt, "user", str(error), story) for run in active)
 
 
 def train_workload(
-    members: list[TrainingRun], workload: Workload, stack: Stack, device: str, stop_requested: Set[str]
+    members: list[TrainingRun], workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
 ) -> Iterator[Event]:
     """Train the members that have this workload."""
     for ready in make_stacks(members, workload):
-        training = StackTrainer(ready, workload, stack, device, stop_requested)
+        training = StackTrainer(ready, workload, stack, device, stop_requests)
         try:
             yield from training.events()
         except Exception as error:
@@ -99,10 +101,10 @@ class StackTrainer:
     """Runs that step together: the epochs, at whose ends they may leave."""
 
     def __init__(
-        self, ready: ReadyStack, workload: Workload, stack: Stack, device: str, stop_requested: Set[str]
+        self, ready: ReadyStack, workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
     ) -> None:
         self.members, self.stepper, self.step_counter = list(ready.members), ready.stepper, ready.step_counter
-        self.note, self.workload, self.device, self.stop_requested = ready.note, workload, device, stop_requested
+        self.note, self.workload, self.device, self.stop_requests = ready.note, workload, device, stop_requests
         self.files = Path(stack.files) if stack.files is not None else None
         self.runtime = stack.runtime
         self.losses, self.stopwatch = LossBuffer(), Stopwatch()
@@ -123,7 +125,7 @@ class StackTrainer:
         staying = []
         for index, member in enumerate(self.members):
             run = member.run
-            if run.key in self.stop_requested:
+            if self.stop_requests.is_requested(run.key):
                 yield Finished(run.key, run.attempt, "queued", "interrupted")
                 continue
             staying.append(index)
@@ -211,7 +213,7 @@ class StackTrainer:
             and self.stopwatch.compute_seconds() - self.last_snapshot_seconds > self.runtime.snapshot_every
         )
         for index, (member, reason) in enumerate(zip(self.members, reasons, strict=True)):
-            diverged, leaves = member.metric_buffer.diverged_at, member.run.key in self.stop_requested
+            diverged, leaves = member.metric_buffer.diverged_at, self.stop_requests.is_requested(member.run.key)
             if diverged is not None or reason:
                 self.keep_model(index)
                 if self.portraits is not None:

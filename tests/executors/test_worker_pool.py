@@ -15,6 +15,7 @@ from labbench.executors.in_process import InProcessExecutor
 from labbench.executors.worker_pool import WorkerExecutor, cause_of_death
 from labbench.records import Event, Failed, Finished, Log, Points, RunRecord, Runtime, Stack, Started
 from labbench.runner.planner import make_stack
+from labbench.train.active_runs import StopRequests
 
 pytest.importorskip("torch")
 
@@ -245,7 +246,7 @@ def test_only_the_run_that_fails_alone_is_failed_and_the_others_end_as_if_it_had
     def curves(chosen: list[RunRecord]) -> dict[str, dict[tuple[str, int], float]]:
         stack = make_stack(chosen, task=f"{file}:Task", stop=None, runtime=Runtime(precision="float64"))
         found: dict[str, dict[tuple[str, int], float]] = {run.key: {} for run in chosen}
-        events = list(train_with_retries(stack, "cpu", set()))
+        events = list(train_with_retries(stack, "cpu", StopRequests()))
         failures = [event for event in events if isinstance(event, Failed)]
         assert [event.run for event in failures] == ["run2"] * (len(chosen) == 5)
         assert len(ends(list(events))) == len(chosen)
@@ -293,6 +294,6 @@ def test_a_run_for_which_there_is_no_memory_fails_as_that_and_the_others_finish(
     configs = [{"seed": seed, "epochs": 1, "greed": 2**50 if seed == 1 else 1} for seed in range(3)]
     runs = [RunRecord(seed, f"run{seed}", "", "greedy", "running", config) for seed, config in enumerate(configs)]
     stack = make_stack(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
-    ended = ends(list(train_with_retries(stack, "cpu", set()))).values()
+    ended = ends(list(train_with_retries(stack, "cpu", StopRequests()))).values()
     assert [event.kind for event in ended if isinstance(event, Failed)] == ["oom"]
     assert sorted(event.run for event in ended if isinstance(event, Finished)) == ["run0", "run2"]

@@ -18,6 +18,7 @@ from labbench.errors import InputError
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Boundary, Event, Log, Runtime, Started
 from labbench.runner.planner import make_stack
+from labbench.train.active_runs import StopRequests
 from labbench.train.data.dataset import Data
 from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.loop import train
@@ -146,12 +147,12 @@ def test_complex_and_sparse_runs_resume_bit_equal(
     run = run_of({"epochs": 4, "batch_size": 16, **update})
     stack = make_stack([run], task="", stop=None, runtime=runtime, files=str(tmp_path))
     whole = histories(train(dataclasses.replace(stack, files=None), task, "cpu"))[run.key]
-    stop_requested: set[str] = set()
+    stop_requests = StopRequests()
     step = 0
-    for event in train(stack, task, "cpu", stop_requested=stop_requested):
+    for event in train(stack, task, "cpu", stop_requests):
         if isinstance(event, Boundary):
             step = event.step
-            stop_requested.add(run.key)
+            stop_requests.request([run.key])
     assert 0 < step < 16
     again = dataclasses.replace(run, boundary=step, way="loop", attempt=2)
     events = list(train(dataclasses.replace(stack, runs=(again,)), task, "cpu"))

@@ -21,6 +21,7 @@ from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param, with_defaults
 from labbench.records import Config, Event, Finished, Points, Runtime, Started, Stop
 from labbench.runner.planner import make_stack
+from labbench.train.active_runs import StopRequests
 from labbench.train.data.dataset import Data, load_digits, usable_samples
 from labbench.train.engine.optimizers import make_optimizer
 from labbench.train.loop import train
@@ -234,14 +235,14 @@ def test_log_every_thins_the_training_loss() -> None:
 
 
 def test_runs_asked_to_stop_return_to_the_queue_at_the_end_of_their_epoch() -> None:
-    stop_requested: set[str] = set()
+    stop_requests = StopRequests()
     runs = [run_of({**SMALL, "epochs": 1000, "batch_size": size}, key) for key, size in (("first", 64), ("second", 32))]
     stack = make_stack(runs, task="digits", stop=None, runtime=Runtime())
 
     def interrupted() -> Iterator[Event]:
-        for event in train(stack, load_task("digits"), "cpu", stop_requested=stop_requested):
+        for event in train(stack, load_task("digits"), "cpu", stop_requests):
             if isinstance(event, Points):
-                stop_requested.update({"first", "second"})
+                stop_requests.request(["first", "second"])
             yield event
 
     result = histories(interrupted())

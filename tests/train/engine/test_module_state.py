@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from helpers.training import histories, run_of
 from labbench.records import Boundary, Event, Log, Runtime, Started
 from labbench.runner.planner import make_stack
+from labbench.train.active_runs import StopRequests
 from labbench.train.data.dataset import Data
 from labbench.train.loop import train
 from labbench.train.rng import seeded_generators
@@ -169,12 +170,14 @@ def interrupted(task: FileTask, files: Path) -> tuple[list[Event], list[Event]]:
     """Train one run, interrupted after its first epoch and resumed; the events before and after."""
     run = run_of({"epochs": 3, "batch_size": 16, "lr": 0.1, "seed": 0}, "0")
     stack = make_stack([run], task="", stop=None, runtime=OFTEN, files=str(files))
-    before, stop_requested, step = [], set(), 0  # type: tuple[list[Event], set[str], int]
-    for event in train(stack, task, "cpu", stop_requested=stop_requested):
+    stop_requests = StopRequests()
+    before: list[Event] = []
+    step = 0
+    for event in train(stack, task, "cpu", stop_requests):
         before.append(event)
         if isinstance(event, Boundary):
             step = event.step
-            stop_requested.add("0")
+            stop_requests.request(["0"])
     assert 0 < step < 9
     again = dataclasses.replace(run, boundary=step, way="loop", attempt=2)
     return before, list(train(dataclasses.replace(stack, runs=(again,)), task, "cpu"))

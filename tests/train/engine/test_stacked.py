@@ -19,6 +19,7 @@ from helpers.training import History, histories, run_of
 from labbench.params.param import Param
 from labbench.records import Boundary, Event, Failed, Finished, Log, RunRecord, Runtime, Started, Stop
 from labbench.runner.planner import make_stack
+from labbench.train.active_runs import StopRequests
 from labbench.train.data.dataset import Data, load_digits
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
@@ -373,13 +374,13 @@ def interrupted(
     runs: list[RunRecord], task: Task, files: Path, after: int, runtime: Runtime
 ) -> tuple[dict[str, Curves], list[RunRecord]]:
     """Train until some run has come to that epoch; the curves so far, and the runs as a resumed grid finds them."""
-    stop_requested: set[str] = set()
+    stop_requests = StopRequests()
     events: list[Event] = []
     stack = make_stack(runs, task="digits", stop=None, runtime=runtime, files=str(files))
-    for event in train(stack, task, "cpu", stop_requested=stop_requested):
+    for event in train(stack, task, "cpu", stop_requests):
         events.append(event)
         if isinstance(event, Boundary) and event.step >= after:
-            stop_requested.update(run.key for run in runs)
+            stop_requests.request(run.key for run in runs)
     steps = {event.run: event.step for event in events if isinstance(event, Boundary)}
     ways = {event.run: event.way for event in events if isinstance(event, Started)}
     again = [dataclasses.replace(run, boundary=steps[run.key], way=ways[run.key], attempt=2) for run in runs]

@@ -16,6 +16,7 @@ from labbench.executors.attempt import train_with_retries
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Event, Finished, Log, RunRecord, Runtime
 from labbench.runner.planner import make_stack
+from labbench.train.active_runs import StopRequests
 from labbench.train.data.placement import place_data
 from labbench.train.engine.stepper import Workload
 from labbench.train.grouping.arrange import MAX_STACK_WIDTH, max_models
@@ -105,7 +106,7 @@ def test_a_stack_that_ran_out_of_memory_is_halved_and_later_ones_are_cut_to_what
             RunRecord(s, f"run{s}", "", "roomy", "running", {"seed": s, "epochs": 2, "batch_size": 32}) for s in seeds
         ]
         stack = make_stack(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
-        return list(train_with_retries(stack, "cpu", frozenset()))
+        return list(train_with_retries(stack, "cpu", StopRequests()))
 
     told(range(100, 102))  # what is loaded at the first use has its place
     with memory_limited_to(750 * MEGABYTE):
