@@ -1,6 +1,6 @@
-"""Takes the numbers elsewhere: CSV, JSON lines and Parquet, streamed, so that memory does not grow with the rows.
+"""Export runs as CSV, JSON lines or Parquet, streamed, so that memory does not grow with the number of rows.
 
-The shapes are those of `store.tables`. Every number can be read back exactly.
+`store.queries.tables` defines the table shapes. Every number can be read back exactly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _FORMULA_STARTS = tuple("=+-@\t\r\n'")
-"""What begins a formula in a spreadsheet; and the `'` that keeps it from being one, so that this can be undone."""
+"""Characters that start a formula in a spreadsheet, and the escape `'` itself, so that escaping is reversible."""
 
 _PARQUET_ROWS = 65_536
 
@@ -37,9 +37,18 @@ def write_csv(
     shape: TableShape = "long",
     metrics: Collection[str] | None = None,
 ) -> None:
-    """Write the runs that fit as CSV, to a file that was opened with `newline=""`; `metrics` leaves the others out.
+    """Write the runs that match a filter as CSV.
 
-    Non-finite numbers are `nan`, `inf` and `-inf`; an empty cell is a value that there is not. Texts are neutralised.
+    Non-finite numbers are `nan`, `inf` and `-inf`; an empty cell is a missing value. Texts that a spreadsheet would
+    run as a formula are escaped.
+
+    Args:
+        file: Open for writing, with `newline=""`.
+        shape: A row per point ("long"), per step ("wide") or per run ("summary").
+        metrics: Names of the metrics to write; None writes all.
+
+    Raises:
+        InputError: If the filter or a metric is unknown.
     """
     writer = csv.writer(_LineFeedWriter(file))
     if shape == "long":
@@ -71,7 +80,11 @@ def write_jsonl(
     shape: TableShape = "long",
     metrics: Collection[str] | None = None,
 ) -> None:
-    """Write the runs that fit, one JSON document a line: points, steps with their `values`, or runs as `ls` does."""
+    """Write the runs that match a filter as JSON lines: points, steps with `values`, or runs as `ls --json` prints.
+
+    Raises:
+        InputError: If the filter or a metric is unknown.
+    """
     documents: Iterable[dict[str, Any]]
     if shape == "long":
         points = reader.points(wanted, metrics)
@@ -81,7 +94,7 @@ def write_jsonl(
         documents = (dict(zip(StepRow._fields, (*row[:-1], to_json_value(row.values)), strict=True)) for row in steps)
     else:
         documents = (run_document(run) for run in reader.each_run(wanted, metrics))
-    # ASCII, for there are line ends in Unicode that some programs split at
+    # ASCII, because some programs split lines at Unicode line separators
     encode = json.JSONEncoder(allow_nan=False).encode
     file.writelines(encode(document) + "\n" for document in documents)
 
@@ -89,12 +102,15 @@ def write_jsonl(
 def write_parquet(
     reader: Reader, wanted: RunFilter, path: Path, *, shape: TableShape = "long", metrics: Collection[str] | None = None
 ) -> None:
-    """Write the runs that fit as a Parquet file with the columns of the CSV; a NaN is a NaN, what is not there null.
+    """Write the runs that match a filter as a Parquet file with the columns of the CSV.
 
-    Raises InputError where pyarrow, the extra `parquet`, is not installed.
+    NaN stays NaN; missing values are null.
+
+    Raises:
+        InputError: If pyarrow (the extra `parquet`) is not installed, or the filter or a metric is unknown.
     """
     try:
-        import pyarrow  # a large package that nothing else needs
+        import pyarrow  # a large package that only this function needs
         from pyarrow import parquet
     except ImportError:
         raise InputError('Parquet needs pyarrow: pip install -e ".[parquet]" in labbench\'s checkout') from None
@@ -114,7 +130,10 @@ def write_parquet(
 
 
 class _LineFeedWriter:
-    """Ends rows with a line feed alone. Told so itself, the csv module would not quote a carriage return in a cell."""
+    """File that ends CSV rows with a line feed only.
+
+    With `lineterminator="\\n"` the csv module itself would not quote a carriage return inside a cell.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
@@ -123,19 +142,19 @@ class _LineFeedWriter:
         self.file.write(row[:-2] + "\n")
 
 
-@lru_cache(maxsize=4096)  # a run's name stands in each of its rows
+@lru_cache(maxsize=4096)  # each row of a run repeats the run's name
 def escape_formula(text: str) -> str:
-    """A text that no spreadsheet runs: where it would begin a formula, with a leading `'` that `restored` takes off."""
+    """Prefix a text that a spreadsheet would run as a formula with `'`; `unescape_formula` removes it."""
     return "'" + text if text.startswith(_FORMULA_STARTS) else text
 
 
 def unescape_formula(text: str) -> str:
-    """What `neutral` was given."""
+    """Return the text that `escape_formula` was given."""
     return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA_STARTS) else text
 
 
 def _cell(value: Any) -> Any:
-    """A value as the csv module shall have it; floats it writes with every digit by itself."""
+    """Return a value for the csv module, which writes floats with all digits."""
     if isinstance(value, str):
         return escape_formula(value)
     if isinstance(value, bool | list | dict):
@@ -144,7 +163,7 @@ def _cell(value: Any) -> Any:
 
 
 def _infer_column(column: Sequence[Any]) -> pyarrow.Array:
-    """A column of one type, or of JSON texts where runs disagree about it."""
+    """Return a column of one type, or of JSON texts if the runs have values of different types."""
     import pyarrow
 
     try:

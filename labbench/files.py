@@ -1,4 +1,4 @@
-"""Paths of the database and of the files of runs (`<database>.files/KEY/`), and safe ways to write a file anywhere."""
+"""Paths of the database and of the files of runs (`<database>.files/KEY/`), and safe ways to write a file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MODEL = "model.safetensors"
 PORTRAIT = "portrait.npz"
 SNAPSHOTS = "snapshot-*.safetensors"
 UNFINISHED = ".labbench-"
-"""How the name of a file that `write_atomically` has not finished begins."""
+"""Prefix of the temporary files of `write_atomically`."""
 
 
 def default_database() -> Path:
-    """Return the database of whoever names none: LABBENCH_DB, else `runs.db` in the current folder."""
+    """Return the default path of the database: LABBENCH_DB, else `runs.db` in the current folder."""
     return Path(os.environ.get("LABBENCH_DB") or "runs.db")
 
 
@@ -31,7 +31,7 @@ def database_command(database: Path) -> str:
 
 
 def files_folder(database: Path) -> Path:
-    """The folder of a database's files; it is made when there is something to put there."""
+    """Return the folder of a database's files; it is created with the first file in it."""
     return database.with_name(database.name + ".files")
 
 
@@ -39,27 +39,35 @@ def run_folder(files: Path, run: str) -> Path:
     """Return the folder of a run's files.
 
     Raises:
-        InputError: If `run` is no key, or its folder is a symbolic link that leads out of `files`.
+        InputError: If `run` is not a valid key, or its folder is a symbolic link that leads out of `files`.
     """
     folder = files / require_key(run)
     if folder.is_symlink() and not folder.resolve().is_relative_to(files.resolve()):
-        raise InputError(f"{folder} is a link out of {files}: put a run's files themselves there")
+        raise InputError(f"{folder} is a symbolic link that leads out of {files}; move the run's files into the folder")
     return folder
 
 
 def snapshot_file(files: Path, run: str, step: int) -> Path:
-    """The state of a run after so many steps."""
+    """Return the path of the run's checkpoint after `step` optimizer steps.
+
+    Raises:
+        InputError: As `run_folder`.
+    """
     return run_folder(files, run) / f"snapshot-{step}.safetensors"
 
 
 def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset()) -> None:
-    """Delete a run's snapshots except those at the steps in `keep`, files that a killed process has not finished, and
-    the run's folder when nothing else is left there.
+    """Delete a run's snapshots except at the steps in `keep`.
+
+    Also deletes temporary files that a killed process left behind, and the run's folder if nothing else is in it.
+
+    Raises:
+        InputError: As `run_folder`.
     """
-    kept = {snapshot_file(files, run, step) for step in keep}
+    retained = {snapshot_file(files, run, step) for step in keep}
     for pattern in (SNAPSHOTS, f"{UNFINISHED}*"):
         for file in run_folder(files, run).glob(pattern):
-            if file not in kept:
+            if file not in retained:
                 file.unlink()
     for folder in (run_folder(files, run), files):
         if folder.is_dir() and not any(folder.iterdir()):
@@ -67,30 +75,38 @@ def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset
 
 
 def discard_portrait(files: Path, run: str) -> None:
-    """Delete that of an earlier attempt, if there is one: the run begins anew."""
+    """Delete the portrait of an earlier attempt, if any, because the run starts from the beginning.
+
+    Raises:
+        InputError: As `run_folder`.
+    """
     (run_folder(files, run) / PORTRAIT).unlink(missing_ok=True)
 
 
 def require_not_database(target: Path) -> None:
-    """Raises InputError for a file that may not be written over: an SQLite database, whoever's it is."""
+    """Protect SQLite databases, of any program, from being overwritten.
+
+    Raises:
+        InputError: If `target` is an SQLite database.
+    """
     if not target.is_file():
         return
     with target.open("rb") as file:
         if file.read(16) == b"SQLite format 3\0":
-            raise InputError(f"{target} is a database, and it would be written over: name another file")
+            raise InputError(f"{target} is a database and would be overwritten; pass the name of another file")
 
 
 @contextmanager
 def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
-    """Open a new binary file that takes the place of `path` once the block ends without an error.
+    """Open a new binary file that replaces `path` once the block ends without an error.
 
-    It is created exclusively, under a random name in the same folder, so nothing planted there is written to. A library
-    that wants a path may write to `file.name`. The permissions are those of the file that is replaced, otherwise `mode`
-    less the umask. A symbolic link at `path` is replaced, never written through. Only a device or a pipe, such as
-    /dev/stdout, is written to directly.
+    The new file is created exclusively, under a random name in the same folder, so that nothing planted there is
+    written to. A library that needs a path may write to `file.name`. The new file takes the permissions of the file
+    that it replaces, otherwise `mode` minus the umask. A symbolic link at `path` is replaced, never followed. Only a
+    device or a pipe, such as /dev/stdout, is written to directly.
 
     Raises:
-        OSError: If the file cannot be written; `path` is then as it was.
+        OSError: If the file cannot be written; `path` is then unchanged.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
@@ -110,20 +126,26 @@ def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.filename not in (draft, str(draft)):
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # nobody knows the draft's name
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the draft's name means nothing to a user
 
 
 def open_without_links(path: Path, mode: str, *, permissions: int = 0o666, buffering: int = -1) -> IO[bytes]:
-    """Open a file whose name others can predict, in a binary `mode`. Raises OSError if it is a symbolic link."""
+    """Open a file whose name others can predict, in a binary `mode`.
+
+    Raises:
+        OSError: If the file is a symbolic link or cannot be opened.
+    """
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, permissions)  # a pipe is refused, not waited for
+        return os.open(
+            name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, permissions
+        )  # a pipe is refused instead of blocking
 
     return open(path, mode, buffering, opener=opener)  # Path.open takes no opener
 
 
 def _permissions(path: Path, *, default: int) -> int:
-    """Return the permission bits of the regular file at `path`; those of `default` if there is none."""
+    """Return the permission bits of the regular file at `path`, or of `default` if there is no such file."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

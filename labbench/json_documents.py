@@ -1,4 +1,4 @@
-"""Runs as the JSON that `--json` prints: one shape for every command."""
+"""JSON documents of runs, in one shape for every command with `--json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labbench.records import MetricSummary, RunRecord
 
 
 def run_document(record: RunRecord) -> dict[str, Any]:
-    """A run as JSON shows it: times in ISO 8601 UTC, and non-finite numbers as "nan", "inf" and "-inf"."""
+    """Return a run as a JSON document: times in ISO 8601 UTC, non-finite numbers as "nan", "inf" and "-inf"."""
     return {
         "key": record.key,
         "name": record.name,
@@ -35,7 +35,7 @@ def run_document(record: RunRecord) -> dict[str, Any]:
 
 
 def to_json_value(value: Any) -> Any:
-    """A value that JSON can say: what is not finite becomes a string."""
+    """Return a value that JSON can represent: non-finite floats become strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, Mapping):
@@ -44,7 +44,7 @@ def to_json_value(value: Any) -> Any:
 
 
 def iso_time(seconds: float | None) -> str | None:
-    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    """Format Unix seconds as ISO 8601 in UTC, with milliseconds."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 

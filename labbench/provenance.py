@@ -1,4 +1,4 @@
-"""Where a result comes from: the code's commit and diff, the versions of what ran it."""
+"""Provenance of a result: git commit and diff of the code, versions of the libraries."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from labbench._version import __version__
 
 MAX_DIFF_CHARACTERS = 1_000_000
-"""Characters of `git diff` that are kept: past that it is generated files, not a change somebody made."""
+"""Characters of `git diff` that are recorded; longer diffs are generated files, not edits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The state of the code in a folder, and the versions of the libraries."""
+    """State of the code in a folder, and versions of the libraries."""
 
     git_commit: str | None
     git_dirty: bool | None
@@ -24,20 +24,26 @@ class Provenance:
 
 
 def read_provenance(folder: Path) -> Provenance:
-    """What git knows of `folder` (nothing where it is no repository, or git is missing), and library versions."""
+    """Return the git state of `folder` and the library versions.
+
+    The git fields are empty if `folder` is not in a repository or git is missing.
+    """
     commit, dirty, diff = read_git_state(folder)
     return Provenance(commit, dirty, diff, library_versions())
 
 
 def read_git_state(folder: Path) -> tuple[str | None, bool | None, str]:
-    """The commit that is checked out, whether files differ from it, and how."""
+    """Return the checked-out commit, a flag for uncommitted changes, and their diff.
+
+    Without a repository the first two are None.
+    """
     commit = run_git(folder, "rev-parse", "HEAD")
     diff = run_git(folder, "diff", "HEAD") if commit else ""
     return commit or None, bool(diff) if commit else None, diff[:MAX_DIFF_CHARACTERS]
 
 
 def run_git(folder: Path, *words: str) -> str:
-    """What a git command prints, or "" where it cannot be run or fails."""
+    """Return the output of a git command, or "" if it cannot be run or fails."""
     try:
         result = subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace", timeout=10
@@ -48,13 +54,13 @@ def run_git(folder: Path, *words: str) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python, labbench and, where they are installed, of the libraries that train."""
+    """Return the versions of Python, labbench and, if installed, torch and numpy."""
     from importlib import metadata  # 25 ms
 
-    found = {"python": platform.python_version(), "labbench": __version__}
+    versions = {"python": platform.python_version(), "labbench": __version__}
     for name in ("torch", "numpy"):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,8 +1,8 @@
 """Task files that this user has trained with `labbench run`, by path and content.
 
-A database names the file of a run's task, and a database may come from anybody. A file that only a database names is
-run only if it is listed in `tasks.json` in the user's state folder, `{"/path/task.py": ["SHA-256", ...]}`. Whatever in
-that list is damaged counts as not listed.
+A database names the file of a run's task, and a database may come from anyone. A file that only a database names is
+executed only if it is listed in `tasks.json` in the user's state folder, `{"/path/task.py": ["SHA-256", ...]}`.
+Damaged entries of that list count as missing.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from labbench.user_folders import state_path
 
 LEDGER = "tasks.json"
 MOST_VERSIONS = 100
-"""Contents of one file that are remembered, the newest ones."""
+"""Contents per file that are remembered; the newest ones stay."""
 
 
 def trust_task(task: str) -> None:
-    """Remember the file of a task, `/path/file.py:Class`, as it is now; a built-in task has none.
+    """Record the present content of a task's file (`/path/file.py:Class`) as trusted.
 
-    A state folder that cannot be written is no reason not to train: the file is then not remembered.
+    A built-in task has no file, so nothing is recorded. A state folder that cannot be written does not prevent
+    training: the file is then not recorded.
     """
     file = _file_of(task)
     if file is None:
         return
-    with suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
+    with suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
         ledger = state_path(LEDGER)
         ledger.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open_without_links(ledger.with_suffix(".lock"), "ab", permissions=0o600) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two trainings may begin at the same time
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two trainings may start at the same time
             trusted, digest = _read(ledger), _digest(file)
             versions = trusted.get(str(file), [])
             if digest not in versions:
@@ -43,7 +44,7 @@ def trust_task(task: str) -> None:
 
 
 def is_trusted(task: str) -> bool:
-    """Return True if this user has trained with the file of a task from the same place, with the same content."""
+    """Return True if this user has trained with the task's file at the same path, with the same content."""
     file = _file_of(task)
     try:
         versions = _read(state_path(LEDGER)).get(str(file), [])
@@ -53,11 +54,11 @@ def is_trusted(task: str) -> bool:
 
 
 def _file_of(task: str) -> Path | None:
-    """Return the resolved path of a task's file; None for what names no file."""
+    """Return the resolved path of a task's file; None if `task` names no file."""
     file, _, _ = task.rpartition(":")
     try:
         return Path(file).resolve() if file else None
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a zero byte
+    except (OSError, RuntimeError, ValueError):  # circular links, a zero byte
         return None
 
 

@@ -1,8 +1,8 @@
-"""Cache and state files of the user, in the folders that the operating system has for them.
+"""Cache and state files of the user, in the folders that the operating system provides for them.
 
 On Linux: `$XDG_CACHE_HOME/labbench` (default `~/.cache/labbench`) and `$XDG_STATE_HOME/labbench` (default
 `~/.local/state/labbench`). On macOS, unless these variables are set: `~/Library/Caches/labbench` and
-`~/Library/Application Support/labbench`; files that earlier versions left in the Linux folders stay in use there.
+`~/Library/Application Support/labbench`; files that earlier versions wrote to the Linux folders remain in use.
 """
 
 from __future__ import annotations
@@ -33,6 +33,6 @@ def _in_use(path: Path, earlier: Path) -> Path:
 
 
 def _xdg_folder(variable: str, default: str) -> Path:
-    """Return the folder that earlier versions used on every system."""
+    """Return the folder that earlier versions used on all systems."""
     folder = Path(os.environ.get(variable, ""))
     return (folder if folder.is_absolute() else Path.home() / default) / APP

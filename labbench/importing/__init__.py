@@ -1,1 +1,1 @@
-"""Brings runs in that were recorded elsewhere. One module a source; twice changes nothing."""
+"""Import of runs recorded elsewhere, one module per source; importing twice changes nothing."""

@@ -1,4 +1,4 @@
-"""Runs from a long CSV: a row a point, as `labbench export` writes it, or with `run,metric,step,value` alone."""
+"""Import of a long CSV, one row per point, as written by `labbench export` or with `run,metric,step,value` only."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from labbench.store.maintenance.keeper import MaintenanceWriter
 
 _REQUIRED_COLUMNS = ("run", "metric", "step", "value")
 _ROWS_PER_BATCH = 100_000
-"""Points in memory."""
+"""Points held in memory at most."""
 
 
 class CsvPoint(NamedTuple):
-    """A row: of which run, and what was logged."""
+    """Row of a long CSV: a run and one logged point."""
 
     run: str
     name: str
@@ -29,37 +29,48 @@ class CsvPoint(NamedTuple):
     metric: str
     step: int
     time: float
-    """Seconds since the run's start."""
+    """Seconds since the start of the run."""
     value: float
 
 
 def import_csv(database: Path, file: Path) -> tuple[int, int]:
-    """Bring in the runs of a CSV file, all or none; returns how many are new, and how many were here already.
+    """Import the runs of a long CSV file in one transaction.
 
-    A run that came in before gets the points that are new. Raises InputError, with the line, for what is no long CSV.
+    A run that was imported before gets the new points.
+
+    Returns:
+        The number of new runs and the number of runs that were in the database already.
+
+    Raises:
+        InputError: If the file is not a long CSV; the message names the line. Nothing is imported.
+        StoreError: If the database cannot be written.
     """
     points = read_points(file)
-    first = next(points, None)  # what is no CSV at all shall not make a database
+    first = next(points, None)  # before the database is created: an invalid file must not create one
     if first is None:
-        raise InputError(f"{file}: there are no rows in it")
-    with MaintenanceWriter(database) as keeper, keeper.importing() as incoming:
+        raise InputError(f"{file}: no rows below the headings; nothing was imported")
+    with MaintenanceWriter(database) as writer, writer.importing() as importer:
         ids: dict[tuple[str, str], int | None] = {}
         series: dict[tuple[int, str], list[CsvPoint]] = defaultdict(list)
         for number, point in enumerate(chain([first], points), 1):
-            place = (point.experiment, point.run)
-            if place not in ids:
-                ids[place] = incoming.begin(ImportedRun("csv", point.run, point.name, point.experiment))
-            if (run_id := ids[place]) is not None:
+            label = (point.experiment, point.run)
+            if label not in ids:
+                ids[label] = importer.begin(ImportedRun("csv", point.run, point.name, point.experiment))
+            if (run_id := ids[label]) is not None:
                 series[run_id, point.metric].append(point)
             if number % _ROWS_PER_BATCH == 0:
-                _add_series(incoming, series)
+                _add_series(importer, series)
                 series.clear()
-        _add_series(incoming, series)
-        return incoming.n_new, incoming.n_known
+        _add_series(importer, series)
+        return importer.n_new, importer.n_known
 
 
 def read_points(path: Path) -> Iterator[CsvPoint]:
-    """The rows of a long CSV, one by one."""
+    """Yield the rows of a long CSV.
+
+    Raises:
+        InputError: If the file cannot be read or is not a long CSV; the message names the line.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
@@ -68,38 +79,43 @@ def read_points(path: Path) -> Iterator[CsvPoint]:
                 if name not in headings:
                     columns = "run,name,experiment,metric,step,time,value"
                     raise InputError(f"{path}:1: no column `{name}`; a long CSV has {columns}")
-            # a column that may be left out is looked up behind the row
-            at = {name: headings.index(name) if name in headings else -1 for name in CsvPoint._fields}
+            # index -1 is the empty cell appended to each row: an optional column that is missing
+            indices = {name: headings.index(name) if name in headings else -1 for name in CsvPoint._fields}
             for row in rows:
                 if len(row) != len(headings):
                     raise InputError(f"{path}:{rows.line_num}: {len(row)} cells under {len(headings)} headings")
                 try:
-                    yield _parse_row([*row, ""], at, path.stem)
+                    yield _parse_row([*row, ""], indices, path.stem)
                 except ValueError as error:
                     raise InputError(f"{path}:{rows.line_num}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: this is no CSV in UTF-8: {error}") from error
+        raise InputError(f"{path}: not a CSV file in UTF-8: {error}") from error
 
 
-def _parse_row(row: Sequence[str], at: Mapping[str, int], file: str) -> CsvPoint:
-    """A row of cells. ValueError says what is wrong with it."""
-    texts = _run_labels(row[at["run"]], row[at["name"]], row[at["experiment"]], row[at["metric"]], file)
+def _parse_row(row: Sequence[str], indices: Mapping[str, int], file: str) -> CsvPoint:
+    """Parse the cells of a row. Raises ValueError if one is invalid."""
+    texts = _run_labels(
+        row[indices["run"]], row[indices["name"]], row[indices["experiment"]], row[indices["metric"]], file
+    )
     try:
-        step, seconds, value = int(row[at["step"]]), float(row[at["time"]] or 0), float(row[at["value"]])
+        step, seconds, value = int(row[indices["step"]]), float(row[indices["time"]] or 0), float(row[indices["value"]])
     except ValueError as error:
-        raise ValueError(f"step, time and value must be numbers, the step a whole one ({error})") from None
+        raise ValueError(f"time and value must be numbers, step an integer ({error})") from None
     if not -(2**53) < step < 2**53 or not abs(seconds) < 2**40:
         raise ValueError(f"step {step} or time {seconds} is out of range")
     return CsvPoint(*texts, step, seconds, value)
 
 
-@lru_cache(maxsize=1024)  # the same in row after row
+@lru_cache(maxsize=1024)  # consecutive rows mostly have the same labels
 def _run_labels(run: str, name: str, experiment: str, metric: str, file: str) -> tuple[str, str, str, str]:
-    """What a row belongs to; without a name or experiment it has those of its run and its file."""
+    """Return run, name, experiment and metric of a row.
+
+    The name defaults to the run, the experiment to the name of the file.
+    """
     if not run or not metric:
-        raise ValueError("a point needs a run and a metric")
+        raise ValueError("the cells `run` and `metric` must not be empty")
     return (
         unescape_formula(run),
         unescape_formula(name or run),
@@ -108,7 +124,7 @@ def _run_labels(run: str, name: str, experiment: str, metric: str, file: str) ->
     )
 
 
-def _add_series(incoming: Import, series: Mapping[tuple[int, str], list[CsvPoint]]) -> None:
+def _add_series(importer: Import, series: Mapping[tuple[int, str], list[CsvPoint]]) -> None:
     for (run_id, metric), points in series.items():
         milliseconds = [round(1000 * point.time) for point in points]
-        incoming.add(run_id, metric, [point.step for point in points], milliseconds, [point.value for point in points])
+        importer.add(run_id, metric, [point.step for point in points], milliseconds, [point.value for point in points])

@@ -1,4 +1,4 @@
-"""Runs of another labbench database, with their files."""
+"""Import of runs from another labbench database, with their files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from labbench.store.reader import Reader
 
 
 def import_labbench(database: Path, other: Path) -> MergeResult:
-    """Bring in the runs of `other` that the database lacks or that have gone on there; `other` stays as it is.
+    """Import the runs of `other` that the database does not have or that `other` has newer data of.
 
-    Raises InputError where `other` is no labbench database, or the same one.
+    `other` is not changed.
+
+    Raises:
+        InputError: If `other` is not a labbench database, or is the database itself.
+        StoreError: If the database cannot be written.
     """
-    Reader(other).close()  # what is none shall not make a database
-    with MaintenanceWriter(database) as keeper:
-        if other.resolve() == keeper.path:
-            raise InputError(f"{other}: this is the database itself")
-        merged = keeper.merge(other)
-        theirs, ours = files_folder(other.resolve()), files_folder(keeper.path)
+    Reader(other).close()  # before the database is created: an invalid `other` must not create one
+    with MaintenanceWriter(database) as writer:
+        if other.resolve() == writer.path:
+            raise InputError(f"{other}: a database cannot be imported into itself; pass another file")
+        merged = writer.merge(other)
+        theirs, ours = files_folder(other.resolve()), files_folder(writer.path)
         if theirs.is_symlink():
             return replace(merged, skipped=[theirs])
         skipped: list[Path] = []
@@ -36,25 +40,28 @@ def import_labbench(database: Path, other: Path) -> MergeResult:
 
 
 def copy_regular_files(source: Path, target: Path) -> list[Path]:
-    """Copy the regular files of a folder and its subfolders; return what is left out.
+    """Copy the regular files of a folder and its subfolders; return the paths that were skipped.
 
-    Somebody else made the folder: links may lead to any file or in circles, devices and pipes may never end. None of
-    them is opened.
+    The folder comes from someone else: links may lead to any file or be circular, reading a device or a pipe may never
+    end. None of them is opened.
+
+    Raises:
+        OSError: If a file cannot be written.
     """
     skipped: list[Path] = []
-    places = [source] if os.path.lexists(source) else []
-    while places:
-        place = places.pop()
+    pending = [source] if os.path.lexists(source) else []
+    while pending:
+        path = pending.pop()
         try:
-            mode = place.lstat().st_mode
+            mode = path.lstat().st_mode
             if stat.S_ISDIR(mode):
-                places += sorted(place.iterdir(), reverse=True)
+                pending += sorted(path.iterdir(), reverse=True)
                 continue
-            file = _open_regular(place, mode)
+            file = _open_regular(path, mode)
         except OSError:
-            skipped.append(place)
+            skipped.append(path)
             continue
-        copy = target / place.relative_to(source)
+        copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         with file, write_atomically(copy) as output:
             shutil.copyfileobj(file, output)
@@ -62,10 +69,10 @@ def copy_regular_files(source: Path, target: Path) -> list[Path]:
 
 
 def _open_regular(path: Path, mode: int) -> IO[bytes]:
-    """Open a file for reading that had this mode when it was looked at. Raises OSError unless it is a regular file."""
+    """Open a file for reading, given its mode from lstat. Raises OSError unless it is a regular file."""
     if stat.S_ISREG(mode):
         file = open_without_links(path, "rb")
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
         file.close()
-    raise OSError(f"{path} is no regular file")
+    raise OSError(f"{path} is not a regular file")

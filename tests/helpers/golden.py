@@ -1,10 +1,11 @@
-"""The terminal interface under test: opened on a database, pressed as a person would, compared with golden screens.
+"""Drive the terminal interface in tests and compare its screens with golden files.
 
-A golden screen is the plain text of the terminal, kept in tests/golden/NAME.txt. After a change that is meant,
+A golden screen is the plain text of the terminal, stored in tests/golden/NAME.txt. After an intended change, rewrite
+the files with
 
-    LABBENCH_UPDATE_GOLDEN=1 python -m pytest tests/test_tui_golden.py
+    LABBENCH_UPDATE_GOLDEN=1 python -m pytest tests/tui/test_golden.py
 
-writes them anew: look at the difference before it is committed.
+and review the difference before committing it.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from labbench.tui.app import LabbenchApp
 
 FOLDER = Path(__file__).parents[1] / "golden"
 MAX_DIFFERENT_DOTS = 6
-"""Cells of a screen at the most in which curves may have other dots."""
+"""Maximum number of cells in which the dots of curves may differ."""
 DOTS = {" ", *map(chr, range(0x2800, 0x2900))}
 
 SMALL, LARGE = (80, 24), (200, 50)
-"""Terminals to design for: columns and rows."""
+"""Terminal sizes under test: columns and rows."""
 
 
 def use(
     path: Path, script: Callable[[Pilot[None]], Awaitable[None]], *, size: tuple[int, int] = LARGE, view: str = "runs"
 ) -> None:
-    """Open the database in a terminal of that size and run the script against it."""
+    """Open the database in a terminal of the given size and run the script against it."""
 
     async def run() -> None:
         async with LabbenchApp(path, view=view).run_test(size=size, notifications=True) as pilot:
@@ -42,7 +43,7 @@ def use(
 
 
 async def press(pilot: Pilot[None], *keys: str) -> str:
-    """Press keys, wait until everything they caused is on the screen, and return the screen."""
+    """Press keys, wait until their effects are on the screen, and return the screen."""
     for key in keys:
         await hit(pilot, key)
         await finish_readings(pilot)
@@ -51,17 +52,17 @@ async def press(pilot: Pilot[None], *keys: str) -> str:
 
 
 async def hit(pilot: Pilot[None], key: str) -> None:
-    """Press a key and wait for its messages, not until the processor idles, as `pilot.press` does twice a key."""
+    """Press a key and wait for its messages only: `pilot.press` waits twice per key for an idle processor."""
     pressing = asyncio.ensure_future(pilot.app._press_keys([key]))
-    await asyncio.sleep(0)  # the key is sent; what follows are the waits
+    await asyncio.sleep(0)  # the key is sent; only waits follow
     pressing.cancel()
-    for _ in range(2):  # the key itself, then what it has asked the application for
+    for _ in range(2):  # the key itself, then the messages that it posted to the application
         await pilot._wait_for_screen()
         await asyncio.sleep(0.001)
 
 
 async def type_in(pilot: Pilot[None], words: str) -> str:
-    """Type text where the keyboard is; all at once, as from the clipboard, for a key takes a tenth of a second."""
+    """Paste text into the focused widget: typing it would take a tenth of a second per key."""
     assert pilot.app.focused is not None
     pilot.app.focused.post_message(events.Paste(words))
     await settle(pilot)
@@ -69,15 +70,15 @@ async def type_in(pilot: Pilot[None], words: str) -> str:
 
 
 async def settle(pilot: Pilot[None]) -> None:
-    """Wait for the readings in thread workers, and for what they cause; the watch for changes never ends."""
-    quiet = 0
-    while quiet < 2:  # a worker that has ended may have sent a message that is not taken yet
+    """Wait for the reads in thread workers and for their effects; the worker that watches for changes never ends."""
+    idle_rounds = 0
+    while idle_rounds < 2:  # a finished worker may have posted a message that is not handled yet
         await pilot.pause()
-        quiet = 0 if await finish_readings(pilot) else quiet + 1
+        idle_rounds = 0 if await finish_readings(pilot) else idle_rounds + 1
 
 
 async def finish_readings(pilot: Pilot[None]) -> bool:
-    """Wait for the thread workers that read now, and return True if there was one."""
+    """Wait for the running reads in thread workers, and return True if there was one."""
     reading = [worker for worker in pilot.app.workers if worker.group != "watch" and not worker.is_finished]
     if reading:
         await asyncio.wait([worker._task for worker in reading if worker._task is not None])
@@ -86,7 +87,7 @@ async def finish_readings(pilot: Pilot[None]) -> bool:
 
 
 async def wait_for_words(pilot: Pilot[None], words: str, *, seconds: float = 10.0) -> str:
-    """Wait until the words are on the screen, without a key; returns the screen, whatever it is after that long."""
+    """Wait, without pressing a key, until the words are on the screen or the time is up; return the screen."""
     for _ in range(int(seconds / 0.05)):
         if words in screen(pilot):
             break
@@ -95,17 +96,17 @@ async def wait_for_words(pilot: Pilot[None], words: str, *, seconds: float = 10.
 
 
 def screen(pilot: Pilot[None]) -> str:
-    """What the terminal shows, as plain text."""
+    """Return the content of the terminal as plain text."""
     return "\n".join(strip.text.rstrip() for strip in pilot.app.screen._compositor.render_strips())
 
 
 def row_of(screen: str, words: str) -> str:
-    """The first line of the table with these words."""
+    """Return the first line of the table that contains the words."""
     return next(line for line in (line.split("││")[0] for line in screen.splitlines()) if words in line)
 
 
 def compare(name: str, screen: str) -> None:
-    """Assert that the screen is the golden one of that name; writes it if the environment says so."""
+    """Assert that the screen equals the golden screen `name`; write it first if LABBENCH_UPDATE_GOLDEN is set."""
     file = FOLDER / f"{name}.txt"
     if os.environ.get("LABBENCH_UPDATE_GOLDEN"):
         file.write_text(screen + "\n", encoding="utf-8")
@@ -116,7 +117,7 @@ def compare(name: str, screen: str) -> None:
 
 
 def differs_in_dots_only(screen: str, golden: str) -> bool:
-    """Whether they differ in nothing but a few dots of curves: a logarithm's last digit depends on the processor."""
+    """Return True if only a few dots of curves differ: the last digit of a logarithm depends on the processor."""
     if len(screen) != len(golden):
         return False
     apart = [(ours, theirs) for ours, theirs in zip(screen, golden, strict=True) if ours != theirs]

@@ -52,7 +52,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def packed_rows(samples: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
-    """Return the bytes of each row, shape (H, bytes): samples of less than 8 bits share one (section 7.2)."""
+    """Return the bytes of each row, shape (H, bytes): samples of less than 8 bits share a byte (section 7.2)."""
     rows = samples.reshape(len(samples), samples.shape[1] * samples.shape[2])
     if bits == 16:
         return rows.astype(">u2").view(np.uint8)

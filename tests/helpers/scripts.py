@@ -1,4 +1,4 @@
-"""What the tests of tracking share: training scripts that really run, in processes of their own."""
+"""Run real training scripts in separate processes, for the tests of tracking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labbench.store.reader import Reader
 
 
 def begin(folder: Path, code: str, **environment: str) -> subprocess.Popen[str]:
-    """A script `train.py` in `folder`, with `labbench` imported, running."""
+    """Start `train.py` in `folder` with the given code, after `import labbench`."""
     script = folder / "train.py"
     text = "import labbench, os, signal, sys, time\n" + textwrap.dedent(code)
     if not script.exists() or script.read_text() != text:  # another process may be about to read it
@@ -33,7 +33,7 @@ def begin(folder: Path, code: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str], *, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-    """Wait for a script; one that hangs is killed, which fails the test."""
+    """Wait for a script to end; kill it after `seconds`, which fails the test."""
     try:
         out, err = process.communicate(timeout=seconds)
     finally:
@@ -42,38 +42,38 @@ def end(process: subprocess.Popen[str], *, seconds: float = 60) -> subprocess.Co
 
 
 def run(folder: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A script, from its beginning to its end."""
+    """Run a script to its end."""
     return end(begin(folder, code, **environment))
 
 
 def wait_for(process: subprocess.Popen[str], line: str) -> None:
-    """Until the script prints a line."""
+    """Wait until the script prints the line."""
     assert process.stdout is not None
     while (printed := process.stdout.readline()) != f"{line}\n":
-        assert printed, f"it ended without printing {line!r}: {end(process).stderr}"
+        assert printed, f"the script ended without printing {line!r}: {end(process).stderr}"
 
 
 def send_signal(process: subprocess.Popen[str], number: int, line: str = "ready") -> subprocess.CompletedProcess[str]:
-    """Send a signal to a script that has printed a line, and wait for its end."""
+    """Send a signal to a script once it has printed the line, and wait for its end."""
     wait_for(process, line)
     process.send_signal(number)
     return end(process)
 
 
 def only_run(folder: Path, db: str = "runs.db") -> RunRecord:
-    """The one run of a database."""
+    """Return the only run of a database."""
     with Reader(folder / db) as reader:
         [record] = reader.runs()
     return record
 
 
 def wait_until(claim, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
-    """Wait until a claim holds."""
-    until = time.monotonic() + seconds
+    """Wait until `claim()` is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
     while not claim():
-        assert time.monotonic() < until, "it did not become true"
+        assert time.monotonic() < deadline, f"the condition was still false after {seconds:g} s"
         time.sleep(0.01)
 
 
 SIGNAL_EXIT_STATUS = {number: -number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)}
-"""The exit status of a process that a signal has ended."""
+"""Exit status of a process ended by a signal, as `subprocess` reports it."""

@@ -1,4 +1,4 @@
-"""Summaries of series by definition, to compare the store's with."""
+"""Reference implementation of metric summaries, to compare the store's summaries with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from labbench.records import MetricSummary
 
 
 def summarize(series: dict[int, float]) -> MetricSummary:
-    """The definition: counted from all of the points at once."""
+    """Compute the summary from all points at once, by definition."""
     steps = sorted(series)
     bad = [step for step in steps if not math.isfinite(series[step])]
     finite = [(series[step], step) for step in steps if math.isfinite(series[step])]
@@ -20,7 +20,7 @@ def summarize(series: dict[int, float]) -> MetricSummary:
 
 
 def is_same_summary(left: MetricSummary, right: MetricSummary) -> bool:
-    """Equality for which NaN is NaN, and zero has no sign: SQLite stores none."""
+    """Compare two summaries; NaN equals NaN, and zero has no sign because SQLite stores none."""
     return [repr(_unsigned(getattr(left, name))) for name in FIELDS] == [
         repr(_unsigned(getattr(right, name))) for name in FIELDS
     ]

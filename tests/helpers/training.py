@@ -1,4 +1,4 @@
-"""What the tests of training share: a stack from a config, and the events of training it, put in order."""
+"""Train a config in a test and sort the events of its training by run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_of(config: dict[str, Any], key: str = "run00000") -> RunRecord:
 
 @dataclass
 class History:
-    """What a run said while it trained."""
+    """Events of one run."""
 
     started: Started | None = None
     finished: Finished | None = None
@@ -36,7 +36,7 @@ class History:
 
 
 def histories(events: Iterable[Event]) -> dict[str, History]:
-    """The events sorted by run; no step of a metric comes twice."""
+    """Sort events by run; assert that no step of a metric is logged twice."""
     result: dict[str, History] = {}
     for event in events:
         history = result.setdefault(event.run, History())
@@ -59,6 +59,6 @@ def train_run(
     stop: Stop | None = None,
     runtime: Runtime | None = None,
 ) -> History:
-    """One run of the config, trained alone on the CPU: the digits unless another task is given."""
+    """Train one run of the config on the CPU, on the digits task by default."""
     stack = make_stack([run_of(config)], task="digits", stop=stop, runtime=runtime or Runtime())
     return histories(train(stack, task or load_task("digits"), "cpu"))["run00000"]

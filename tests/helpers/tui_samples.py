@@ -1,4 +1,4 @@
-"""Databases to browse: a small grid whose runs have ended in every way, with the same numbers each time."""
+"""Deterministic databases for the tests of the TUI: a small grid with runs of every status."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ STEPS_AN_EPOCH = 10
 
 
 def grid_of_runs(path: Path) -> list[RunRecord]:
-    """Twelve runs of one experiment: optimizer x lr x seed; one diverged, one failed, one stopped, two queued."""
-    asked = [
+    """Write twelve runs (optimizer x lr x seed): one diverged, one failed, one stopped, two queued."""
+    new_runs = [
         NewRun(
             f"{optimizer} lr={lr:g} s{seed}",
             {"optimizer": optimizer, "lr": lr, "seed": seed, "epochs": EPOCHS, "batch_size": 64, "hidden": [128, 64]},
@@ -32,7 +32,7 @@ def grid_of_runs(path: Path) -> list[RunRecord]:
     ]
     with Writer(path) as writer:
         goals = {"val/accuracy": "max", "val/loss": "min"}
-        runs = writer.queue(Submission("optimizers", "digits", goals), asked)
+        runs = writer.queue(Submission("optimizers", "digits", goals), new_runs)
         for run in writer.claim([run.key for run in runs[:10]]):
             writer.write(_run_events(run))
     _fix_times(path)
@@ -72,7 +72,7 @@ def _points(run: RunRecord, metric: str, steps: Sequence[int], values: Sequence[
 
 
 def _fix_times(path: Path) -> None:
-    """Let every run have begun three days ago and taken 12 seconds: no golden screen shows the clock or a machine."""
+    """Set start, duration and host of all runs, so that golden screens do not depend on the clock or the machine."""
     began = time.time() - 3.5 * 86400
     connection = sqlite3.connect(path)
     with connection:
@@ -83,14 +83,14 @@ def _fix_times(path: Path) -> None:
 
 
 def many_runs(path: Path, count: int) -> list[RunRecord]:
-    """So many queued runs, named `run 0` and on."""
-    asked = [NewRun(f"run {number}", {"lr": 0.1, "seed": number}, str(number)) for number in range(count)]
+    """Queue `count` runs named `run 0`, `run 1`, ..."""
+    new_runs = [NewRun(f"run {number}", {"lr": 0.1, "seed": number}, str(number)) for number in range(count)]
     with Writer(path) as writer:
-        return writer.queue(Submission("many", "digits"), asked)
+        return writer.queue(Submission("many", "digits"), new_runs)
 
 
 def portrait() -> Portrait:
-    """Numbers made by formulas, the same on every machine: three classes, a plane, images and two layers."""
+    """Return a portrait computed by formulas, equal on all machines: three classes, a plane, images, two layers."""
     y, x = np.meshgrid(np.linspace(1, -1, 40), np.linspace(-1, 1, 80), indexing="ij")
     inside = np.where(x**2 + y**2 < 0.5, 0.95, 0.05)
     angles = np.arange(12) * np.pi / 6
@@ -122,7 +122,7 @@ def portrait() -> Portrait:
 
 
 def write_portraits(path: Path, runs: Sequence[RunRecord]) -> None:
-    """Let each of the runs have been watched."""
+    """Write the sample portrait for each of the runs."""
     for run in runs:
         file = portrait_path(path, run.key)
         assert file is not None

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 
 def wait_for(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
+    """Wait until `holds()` is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it did not come to that"
+        assert time.monotonic() < deadline, f"the condition was still false after {seconds:g} s"
         time.sleep(0.02)

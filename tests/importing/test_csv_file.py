@@ -1,4 +1,4 @@
-"""Runs out as CSV and in again: every number and text as it was."""
+"""CSV export and import: every number and text survives the round trip."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ TEXTS = st.text(min_size=1, max_size=12).filter(lambda text: "\0" not in text)
 SERIES = st.dictionaries(st.integers(-(2**40), 2**40), st.floats(), min_size=1, max_size=12)
 
 
-def exported(database: Path, file: Path) -> str:
+def export_csv(database: Path, file: Path) -> str:
     with Reader(database) as reader, file.open("w", newline="", encoding="utf-8") as text:
         write_csv(reader, None, text)
     return file.read_bytes().decode()
 
 
-def rows(path: Path) -> list[list[tuple[object, ...]]]:
+def read_tables(path: Path) -> list[list[tuple[object, ...]]]:
     with closing(sqlite3.connect(path)) as connection:
         tables = ("runs", "points", "summary", "rollup", "metrics", "experiments")
         return [sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables]
@@ -39,35 +39,37 @@ def rows(path: Path) -> list[list[tuple[object, ...]]]:
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, SERIES, min_size=1, max_size=3)), min_size=1, max_size=4))
-def test_what_goes_out_as_csv_comes_in_as_it_was_and_twice_changes_nothing(
+def test_csv_round_trip_is_exact_and_importing_twice_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[str, dict[str, dict[int, float]]]]
 ) -> None:
     folder = tmp_path_factory.mktemp("csv")
     with Writer(folder / "from.db") as writer:
-        begun = start(writer, [new_run(number, name=name) for number, (name, _) in enumerate(runs)], experiment="=a,b")
-        for run, (_, metrics) in zip(begun, runs, strict=True):
+        records = start(
+            writer, [new_run(number, name=name) for number, (name, _) in enumerate(runs)], experiment="=a,b"
+        )
+        for run, (_, metrics) in zip(records, runs, strict=True):
             writer.write([points(run, metric, series) for metric, series in metrics.items()])
-    out = exported(folder / "from.db", folder / "out.csv")
+    out = export_csv(folder / "from.db", folder / "out.csv")
     assert import_csv(folder / "to.db", folder / "out.csv") == (len(runs), 0)
-    assert exported(folder / "to.db", folder / "again.csv").splitlines() == out.splitlines()
-    before = rows(folder / "to.db")
+    assert export_csv(folder / "to.db", folder / "again.csv").splitlines() == out.splitlines()
+    before = read_tables(folder / "to.db")
     assert import_csv(folder / "to.db", folder / "out.csv") == (0, len(runs))
-    assert rows(folder / "to.db") == before
+    assert read_tables(folder / "to.db") == before
     assert diagnose(folder / "to.db").is_sound
 
 
-def test_what_was_exported_from_here_is_here(tmp_path: Path) -> None:
+def test_importing_a_database_s_own_export_changes_nothing(tmp_path: Path) -> None:
     database = tmp_path / "runs.db"
     with Writer(database) as writer:
         [run] = start(writer)
         writer.write([points(run, "loss", [1.0])])
-    exported(database, tmp_path / "out.csv")
-    before = rows(database)
+    export_csv(database, tmp_path / "out.csv")
+    before = read_tables(database)
     assert import_csv(database, tmp_path / "out.csv") == (0, 1)
-    assert rows(database) == before
+    assert read_tables(database) == before
 
 
-def test_four_columns_are_enough_and_a_file_that_has_grown_adds_its_points(
+def test_four_columns_suffice_and_a_grown_file_adds_its_new_points(
     labbench: Callable[..., Result], tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.csv"
@@ -83,7 +85,7 @@ def test_four_columns_are_enough_and_a_file_that_has_grown_adds_its_points(
         assert math.isfinite(reader.find("second").summary["loss"].last)
 
 
-def test_of_two_rows_for_one_step_the_later_one_counts_each_time(tmp_path: Path) -> None:
+def test_later_row_for_the_same_step_wins_in_every_import(tmp_path: Path) -> None:
     file, database = tmp_path / "mine.csv", tmp_path / "runs.db"
     file.write_text("run,metric,step,value\na,loss,0,1\na,loss,1,2\na,loss,0,3\n")
     for _ in range(2):
@@ -96,34 +98,37 @@ def test_of_two_rows_for_one_step_the_later_one_counts_each_time(tmp_path: Path)
     ("text", "message"),
     [
         ("", "bad.csv:1: no column `run`"),
-        ("run,metric,step,value\n", "bad.csv: there are no rows"),
+        ("run,metric,step,value\n", "bad.csv: no rows below the headings"),
         ("run,metric,step\na,b,1\n", "bad.csv:1: no column `value`"),
-        ("run,metric,step,value\na,loss,0,1\na,loss,1.5,1\n", "bad.csv:3: step, time and value must be numbers"),
-        ("run,metric,step,value\na,loss,0,high\n", "bad.csv:2: step, time and value must be numbers"),
+        (
+            "run,metric,step,value\na,loss,0,1\na,loss,1.5,1\n",
+            "bad.csv:3: time and value must be numbers, step an integer",
+        ),
+        ("run,metric,step,value\na,loss,0,high\n", "bad.csv:2: time and value must be numbers, step an integer"),
         ("run,metric,step,value\na,loss,99999999999999999999,1\n", "bad.csv:2: step"),
         ("run,metric,step,value,time\na,loss,0,1,inf\n", "bad.csv:2: step"),
         ("run,metric,step,value\na,loss,0\n", "bad.csv:2: 3 cells under 4 headings"),
         ("run,metric,step,value\na,loss,0,1,2\n", "bad.csv:2: 5 cells under 4 headings"),
-        ("run,metric,step,value\n,loss,0,1\n", "bad.csv:2: a point needs a run and a metric"),
+        ("run,metric,step,value\n,loss,0,1\n", "bad.csv:2: the cells `run` and `metric` must not be empty"),
     ],
 )
-def test_a_file_that_is_no_long_csv_is_refused_with_its_line_and_changes_nothing(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_invalid_csv_is_rejected_with_its_line_and_changes_nothing(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "bad.csv").write_text(text)
     with Writer(tmp_path / "runs.db"):
         pass
-    before = rows(tmp_path / "runs.db")
+    before = read_tables(tmp_path / "runs.db")
     with pytest.raises(InputError, match=message):
         import_csv(tmp_path / "runs.db", tmp_path / "bad.csv")
-    assert rows(tmp_path / "runs.db") == before
+    assert read_tables(tmp_path / "runs.db") == before
 
 
-def test_a_file_that_is_not_there_or_no_text_is_refused(labbench: Callable[..., Result], tmp_path: Path) -> None:
+def test_missing_or_binary_file_is_rejected_without_creating_a_database(
+    labbench: Callable[..., Result], tmp_path: Path
+) -> None:
     (tmp_path / "bytes.csv").write_bytes(b"run,metric,step,value\n\xff\xfe\n")
-    assert "no CSV in UTF-8" in labbench("import", "csv", "bytes.csv").stderr
-    gone = labbench("import", "csv", "gone.csv")
-    assert (gone.exit_code, "No such file" in gone.stderr) == (2, True)
+    assert "not a CSV file in UTF-8" in labbench("import", "csv", "bytes.csv").stderr
+    result = labbench("import", "csv", "missing.csv")
+    assert (result.exit_code, "No such file" in result.stderr) == (2, True)
     assert not (tmp_path / "runs.db").exists()
     (tmp_path / "good.csv").write_text("run,metric,step,value\na,loss,0,1\n")
     assert labbench("--db", "other.db", "import", "csv", "good.csv").exit_code == 0

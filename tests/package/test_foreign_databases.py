@@ -138,7 +138,7 @@ def test_a_folder_of_a_run_that_is_a_link_out_of_the_files_is_refused(tmp_path: 
     files.mkdir()
     elsewhere.mkdir()
     (files / "abcdefgh").symlink_to(elsewhere)
-    with pytest.raises(InputError, match="is a link out of"):
+    with pytest.raises(InputError, match="symbolic link that leads out of"):
         run_folder(files, "abcdefgh")
 
 

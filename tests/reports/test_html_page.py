@@ -97,7 +97,7 @@ def test_a_page_is_not_written_over_a_database(labbench: Labbench, page: Path) -
         for command in (("why", "val/loss", "--html"), ("export", "-o"), ("export", "--format", "jsonl", "-o")):
             result = labbench("--db", str(db), *command, str(target))
             assert result.exit_code == 2
-            assert "is a database, and it would be written over: name another file" in result.stderr
+            assert "is a database and would be overwritten; pass the name of another file" in result.stderr
     assert db.read_bytes() == before
 
 
