@@ -1,4 +1,4 @@
-"""What a script's process writes with: it begins, resumes or joins one run, then keeps it up to date."""
+"""Writer of the process of a training script: starts, resumes or attaches to one run, and updates it."""
 
 from __future__ import annotations
 
@@ -20,51 +20,55 @@ from labbench.store.scripts.script_run import PrintedText, ScriptRun, insert_scr
 from labbench.store.series.points import delete_points
 from labbench.store.writer import Writer
 
-_RUN_TABLES = "run_id = (SELECT id FROM runs WHERE key = ?)"
-_ATTEMPT_TABLES = f"{_RUN_TABLES} AND attempt = ?"
+_OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"
+_OF_ATTEMPT = f"{_OF_RUN} AND attempt = ?"
 
 _CHUNK = 10_000
-"""Points in memory while a series is copied."""
+"""Maximum number of points in memory while a series is copied."""
 
 
 class ScriptWriter(Writer):
-    """Writes the runs of scripts. Every method is one transaction."""
+    """Writer of the runs of scripts; every method is one transaction."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        # of what is open here, if the path comes to name another file
+        # identity of the open files, in case the path later names another file
         self._inode = self.path.stat().st_ino
-        self._log_inode = _inode(path_with_suffix(self.path, "-wal"))
+        self._wal_inode = _inode(path_with_suffix(self.path, "-wal"))
 
     def set_busy_timeout(self, seconds: float) -> None:
-        """How long to wait for another process's transaction, in place of `opening.BUSY_SECONDS`."""
+        """Set how many seconds to wait for a lock; the default is `connection.BUSY_SECONDS`."""
         self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
     def is_in_place(self) -> bool:
-        """Whether the path still names the file that is open here: SQLite writes on into a deleted one."""
+        """Return True if the path still names the open file: SQLite also writes to a file that was deleted."""
         return _inode(self.path) == self._inode
 
     def abandon(self) -> None:
-        """Close a file that is not in place any more.
+        """Close a file that was deleted or replaced.
 
-        The log that it leaves under its old name goes too: SQLite would write it into the file that is there now.
+        Also deletes its write-ahead log, if that is still in place: SQLite would apply it to the new file at the path.
         """
         with suppress(LabbenchError):
             self.close()
-        log = path_with_suffix(self.path, "-wal")
-        if self._log_inode is not None and _inode(log) == self._log_inode:
-            for side in (log, path_with_suffix(self.path, "-shm")):
-                side.unlink(missing_ok=True)
+        wal = path_with_suffix(self.path, "-wal")
+        if self._wal_inode is not None and _inode(wal) == self._wal_inode:
+            for side_file in (wal, path_with_suffix(self.path, "-shm")):
+                side_file.unlink(missing_ok=True)
 
     def salvage(self, run: ScriptRun) -> Iterator[Points | PrintedText]:
-        """All that the open file knows of a run, to be written elsewhere."""
+        """Yield all points and printed texts of a run in the open file.
+
+        Raises:
+            StoreError: If the file cannot be read.
+        """
         with translate_sqlite_errors(self.path):
-            printed = f"SELECT time, coalesce(stream, 'stdout'), text FROM logs WHERE {_ATTEMPT_TABLES} ORDER BY id"
+            printed = f"SELECT time, coalesce(stream, 'stdout'), text FROM logs WHERE {_OF_ATTEMPT} ORDER BY id"
             for row in self._connection.execute(printed, (run.key, run.attempt)):
                 yield PrintedText(*row)
-            metrics = f"SELECT metric_id, name FROM summary JOIN metrics ON metrics.id = metric_id WHERE {_RUN_TABLES}"
+            metrics = f"SELECT metric_id, name FROM summary JOIN metrics ON metrics.id = metric_id WHERE {_OF_RUN}"
             for metric_id, name in self._connection.execute(metrics, (run.key,)).fetchall():
-                query = f"SELECT step, time_ms, value FROM points WHERE {_RUN_TABLES} AND metric_id = ? ORDER BY step"
+                query = f"SELECT step, time_ms, value FROM points WHERE {_OF_RUN} AND metric_id = ? ORDER BY step"
                 rows = self._connection.execute(query, (run.key, metric_id))
                 while chunk := rows.fetchmany(_CHUNK):
                     steps, times, values = zip(*chunk, strict=True)
@@ -72,20 +76,33 @@ class ScriptWriter(Writer):
                     yield Points(run.key, run.attempt, name, steps, times, numbers)
 
     def begin(self, run: ScriptRun) -> ScriptRun:
-        """Insert a running run; returns it with its key and name."""
+        """Insert a new running run, and return it with its key and name.
+
+        Raises:
+            StoreError: If the database cannot be written.
+        """
         with self._transaction() as connection:
             return insert_script_run(connection, run)
 
-    def begin_unless_there(self, run: ScriptRun) -> None:
-        """Insert a run that a new file does not have."""
+    def begin_if_missing(self, run: ScriptRun) -> None:
+        """Insert a run unless the database has a run of its key.
+
+        Raises:
+            StoreError: If the database cannot be written.
+        """
         with self._transaction() as connection:
             if connection.execute("SELECT 1 FROM runs WHERE key = ?", (run.key,)).fetchone() is None:
                 insert_script_run(connection, run)
 
     def resume(self, word: str) -> tuple[ScriptRun, int | None]:
-        """Take up a script's run that has ended, by key, beginning of a key or name: its next attempt begins.
+        """Start the next attempt of a script's run that has ended, given its key, key prefix or name.
 
-        Returns the run and the last step that it has logged. Raises InputError where it lives or is no script's.
+        Returns:
+            The run and the last step that it logged, None if it logged nothing.
+
+        Raises:
+            InputError: If there is no such run, it is still running, or it is not a script's run.
+            StoreError: If the database cannot be written.
         """
         with self._transaction() as connection:
             record = find_run(connection, word)
@@ -93,13 +110,13 @@ class ScriptWriter(Writer):
                 """
                 SELECT origin,
                     (SELECT max(last_step) FROM summary JOIN metrics ON metrics.id = metric_id
-                     WHERE run_id = runs.id AND metrics.name NOT GLOB 'system/*') -- they have steps of their own
+                     WHERE run_id = runs.id AND metrics.name NOT GLOB 'system/*') -- sampled at separate steps
                 FROM runs WHERE id = ?
                 """,
                 (record.id,),
             ).fetchone()
             if origin != "script":
-                raise InputError(f"run {record.key} comes from a grid or an import: only a script's run can be resumed")
+                raise InputError(f"run {record.key} comes from a grid or an import; only a script's run can be resumed")
             if record.status == "running":
                 raise InputError(f"run {record.key} is still running, in process {record.pid} on {record.host}")
             connection.execute(
@@ -114,28 +131,38 @@ class ScriptWriter(Writer):
             return run, last_step
 
     def attach(self, key: str) -> ScriptRun:
-        """The running run that another process drives and this one logs to."""
+        """Return a running run of another process, so that this process can log to it.
+
+        Raises:
+            InputError: If there is no such run (`RunNotFound`), or it is not running.
+        """
         with self._transaction() as connection:
             record = find_run(connection, key)
             if record.key != key:
                 raise RunNotFound(f"no run has the key `{key}`")
             if record.status not in ("running", "lost"):
-                raise InputError(f"run {key} is {record.status}, not running: nothing can be logged to it")
+                raise InputError(f"run {key} is {record.status}, not running; nothing can be logged to it")
             return replace(_run_from_record(record), drives=False)
 
-    def keep(
+    def record(
         self,
         run: ScriptRun,
-        known: ScriptRun,
+        written: ScriptRun,
         *,
         points: Iterable[Points] = (),
         printed: Iterable[PrintedText] = (),
-        forget_from: int | None = None,
+        truncate_from: int | None = None,
     ) -> bool:
-        """Write what is new since `known` was written; says with it that the process lives.
+        """Write new data of a run, the changes since its state `written`, and a heartbeat.
 
-        `forget_from` deletes what an earlier attempt logged from that step on. Returns False, with nothing written,
-        where the run is gone, has ended or is in a later attempt.
+        Args:
+            truncate_from: Step from which on the points of earlier attempts are deleted first.
+
+        Returns:
+            False, with nothing written, if the run was removed, has ended or is in a later attempt.
+
+        Raises:
+            StoreError: If the database cannot be written.
         """
         with self._transaction() as connection:
             query = "SELECT id FROM runs WHERE key = ? AND attempt = ? AND status = 'running'"
@@ -143,12 +170,12 @@ class ScriptWriter(Writer):
             if row is None:
                 return False
             [run_id] = row
-            if forget_from is not None:
-                delete_points(connection, run_id, after=forget_from - 1)
+            if truncate_from is not None:
+                delete_points(connection, run_id, after=truncate_from - 1)
             record_events(connection, points)
             write_printed(connection, run_id, run.attempt, printed)
-            if run is not known:
-                write_changes(connection, run_id, run, known)
+            if run is not written:
+                write_changes(connection, run_id, run, written)
             if run.drives:
                 connection.execute("UPDATE runs SET heartbeat = ? WHERE id = ?", (time.time(), run_id))
             return True
@@ -162,7 +189,7 @@ def _inode(path: Path) -> int | None:
 
 
 def _run_from_record(record: RunRecord) -> ScriptRun:
-    """A run that is in the database."""
+    """Convert a record of the database."""
     return ScriptRun(
         record.key,
         record.name,

@@ -42,7 +42,7 @@ class Writer:
         self._connection = open_for_writing(self.path)
         self._closed = False
         try:
-            self.take_in_spilled()
+            self.merge_spilled()
         except BaseException:
             self._connection.close()
             raise
@@ -61,8 +61,8 @@ class Writer:
                 self._connection.execute("PRAGMA wal_checkpoint")
                 self._connection.close()
 
-    def take_in_spilled(self) -> None:
-        """Write what scripts could not write while the database was locked or its disk full."""
+    def merge_spilled(self) -> None:
+        """Merge the spill files that scripts wrote while the database was locked or its disk full."""
         with translate_sqlite_errors(self.path, opening=True):
             merge_spill_files(self._connection, self.path)
 

@@ -1,5 +1,5 @@
-"""Tracking for people's own scripts: `labbench.start()` and the `Run` that it gives.
+"""Tracking of training scripts: `labbench.start()` and the `Run` that it returns.
 
-`log` appends to a backlog, a `RunWriterThread` empties it into the store, `Storage` keeps what cannot be stored.
-`process` sees to it that nothing is lost however the script ends.
+`Run.log` appends to a backlog, a `RunWriterThread` writes the backlog to the database, and `Storage` spills to a file
+what the database cannot take. `process_hooks` ends the runs however the process ends.
 """

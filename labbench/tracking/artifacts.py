@@ -1,4 +1,4 @@
-"""Files that a run made or used: recorded by path, size and hash, copied only if asked."""
+"""Files that a run made or used, recorded by path, size and hash, and copied on request."""
 
 from __future__ import annotations
 
@@ -13,39 +13,43 @@ from labbench.tracking.messages import warn
 
 
 def record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
-    """A file as it is now. `folder` is the run's own: a copy goes there, and its path is then relative to it.
+    """Record the present content of a file.
 
-    Raises InputError where there is no such file; a copy that cannot be written is told, and left out.
+    With `copy`, the file is also copied into `folder`, the run's folder, and the recorded path is relative to it. A
+    copy that cannot be written causes a warning; the original path is recorded instead.
+
+    Raises:
+        InputError: If the file cannot be read.
     """
-    import hashlib  # 3 ms, which start() need not pay
+    import hashlib  # takes 3 ms, only needed for artifacts
 
     name = _artifact_name(path)
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = os.fstat(file.fileno()).st_size
-    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"run.artifact: {path} cannot be read: {reason}") from error
-    kept = copy and _copy_file(path, folder / name)
-    return Artifact(name, name if kept else str(path.absolute()), size, digest, time.time())
+    is_copied = copy and _copy_file(path, folder / name)
+    return Artifact(name, name if is_copied else str(path.absolute()), size, digest, time.time())
 
 
 def _artifact_name(path: Path) -> str:
-    """One for each file: its path from the current folder, or from the root for one elsewhere."""
-    whole = Path(os.path.abspath(path))  # noqa: PTH100 (a link's own name, not where it leads)
+    """Return a unique name: the path relative to the current folder, or from the root if the file is elsewhere."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 (the name of a link, not of its target)
     here = Path.cwd()
-    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else "/".join(whole.parts[1:])
+    return absolute.relative_to(here).as_posix() if absolute.is_relative_to(here) else "/".join(absolute.parts[1:])
 
 
 def _copy_file(path: Path, copy: Path) -> bool:
-    import shutil  # 4 ms, as above
+    import shutil  # takes 4 ms, only needed for copies
 
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with path.open("rb") as source, write_atomically(copy) as target:
             shutil.copyfileobj(source, target)
     except OSError as error:
-        warn(f"{copy}: {path} could not be copied there: {error.strerror}; where it lies is recorded")
+        warn(f"{path} could not be copied to {copy}: {error.strerror}; only its path is recorded")
         return False
     return True

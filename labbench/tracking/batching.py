@@ -1,4 +1,4 @@
-"""Log calls, as they were made, into series, as they are stored."""
+"""Conversion of log calls to series of points."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from labbench.tracking.messages import warn_once
 from labbench.tracking.values import Value, storable_name
 
 Call: TypeAlias = tuple[int, int, dict[str, Value]]
-"""A log call: step, `time.monotonic_ns()`, and a dict that nobody else holds."""
+"""A log call: step, `time.monotonic_ns()`, and a dict that no other code refers to."""
 
 
 class MetricBatcher:
-    """Turns calls into series, and remembers what every metric said last."""
+    """Convert log calls to series, and remember the last value of each metric."""
 
-    def __init__(self, run: str, attempt: int, began: int) -> None:
-        """`began`: the run's start on the clock of `time.monotonic_ns()`."""
-        self._run, self._attempt, self._began = run, attempt, began
+    def __init__(self, run: str, attempt: int, start_ns: int) -> None:
+        """`start_ns` is the start of the run on the clock of `time.monotonic_ns()`."""
+        self._run, self._attempt, self._start_ns = run, attempt, start_ns
         self._names: dict[str, str] = {}
         self.last: dict[str, float] = {}
 
     def series(self, calls: Iterable[Call]) -> list[Points]:
-        """One `Points` a key, in the order of the calls."""
+        """Return one `Points` per key, in the order of the calls."""
         columns: dict[str, tuple[list[int], list[int], list[float]]] = {}
         for step, now, metrics in calls:
-            milliseconds = (now - self._began) // 1_000_000
+            milliseconds = (now - self._start_ns) // 1_000_000
             for key, value in metrics.items():
                 number = value if value.__class__ is float else _fetch_number(key, value)
                 if number is None:
@@ -46,7 +46,7 @@ class MetricBatcher:
         if name is None:
             name = self._names[key] = storable_name(key)
             if name != key:
-                warn_once(f"a metric's name is kept as `{name}`: names have no control characters and are not so long")
+                warn_once(f"a metric is recorded as `{name}`: its name has control characters or is too long")
         return name
 
 
@@ -56,5 +56,5 @@ def _fetch_number(key: str, value: Value) -> float | None:
     try:
         return value.number()
     except RuntimeError as error:
-        warn_once(f"a value of `{key}` could not be read from its device and is left out: {error}")
+        warn_once(f"a value of `{key}` could not be read from its device and was not recorded: {error}")
         return None

@@ -1,4 +1,4 @@
-"""`run.config`: the settings of a run, flat, as JSON keeps them."""
+"""`run.config`: the configuration of a run as a flat dict of JSON values."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from typing import Any
 from labbench.errors import InputError
 from labbench.tracking.messages import as_text
 
-_MAX_INTEGER_DIGITS = 4_096
-"""Bits: Python writes and reads no integers of more than 4,300 digits as JSON, so the run could not be stored."""
+_MAX_INTEGER_BITS = 4_096
+"""Bits of an integer that is stored as a number: Python's JSON is limited to integers of 4,300 digits."""
 
 _MAX_DEPTH = 20
-"""Levels of nesting; a config that contains itself ends here."""
+"""Levels of nesting; this bound also stops at a config that contains itself."""
 
 
 class RunConfig(Mapping[str, Any]):
-    """The config of a run: `run.config["lr"]`, `run.config.lr`, `run.config.update({"model": {"width": 128}})`.
+    """Configuration of a run: `run.config["lr"]`, `run.config.lr`, `run.config.update({"model": {"width": 128}})`.
 
-    Nested settings are flat, their keys joined with `.`. What JSON cannot say is kept as text.
+    Nested keys are joined with `.`. Values that JSON cannot represent are stored as text, with a warning.
     """
 
-    def __init__(self, values: Mapping[str, Any], changed: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, values: Mapping[str, Any], on_change: Callable[[dict[str, Any]], None]) -> None:
         self.__dict__["_values"] = dict(values)
-        self.__dict__["_changed"] = changed
+        self.__dict__["_on_change"] = on_change
 
     def update(self, config: Any = None, /, **settings: Any) -> None:
-        """Add or replace settings, from a dict, an argparse namespace, a dataclass or keywords."""
+        """Add or replace keys, from a dict, an argparse namespace, a dataclass or keywords.
+
+        Raises:
+            InputError: If `config` is none of these, or the run has ended.
+        """
         self._set({**plain_config(config, stacklevel=4), **plain_config(settings, stacklevel=4)})
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -61,29 +65,40 @@ class RunConfig(Mapping[str, Any]):
     def _set(self, new: dict[str, Any]) -> None:
         values = {**self._values, **new}
         self.__dict__["_values"] = values  # replaced, not changed: the writer's thread may be reading the old one
-        self._changed(values)
+        self._on_change(values)
 
 
 def plain_config(config: Any, *, stacklevel: int = 3) -> dict[str, Any]:
-    """A config as a flat dict of JSON values. Warns of what had to be made text; raises InputError for no config."""
+    """Return a config as a flat dict of JSON values.
+
+    Warns of values that JSON cannot represent, which become text.
+
+    Raises:
+        InputError: If `config` is not a dict, a namespace or a dataclass.
+    """
     texts: list[str] = []
     flat = dict(_flatten(_as_mapping(config), "", texts, 0))
     if texts:
         warnings.warn(
-            f"the config is kept as JSON, which cannot say {', '.join(texts)}: kept as text", stacklevel=stacklevel
+            f"the config is stored as JSON, which cannot represent {', '.join(texts)}: stored as text",
+            stacklevel=stacklevel,
         )
     return flat
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """The config of a run that `labbench run` started, from the file that it wrote."""
+    """Read the config file that `labbench run` wrote for the run of this process.
+
+    Raises:
+        InputError: If the file cannot be read or does not hold a JSON object.
+    """
     try:
         with Path(path).open(encoding="utf-8") as file:
             config = json.load(file)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: the config that LABBENCH_CONFIG names cannot be read: {error}") from error
+        raise InputError(f"{path}: the config file named by LABBENCH_CONFIG cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise InputError(f"{path}: the config that LABBENCH_CONFIG names is no JSON object")
+        raise InputError(f"{path}: the config file named by LABBENCH_CONFIG does not hold a JSON object")
     return config
 
 
@@ -96,7 +111,7 @@ def _as_mapping(config: Any) -> Mapping[Any, Any]:
         return dict(vars(config))
     if _is_dataclass(config):
         return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    raise InputError(f"a config is a dict, a namespace or a dataclass, not {type(config).__name__}")
+    raise InputError(f"the config must be a dict, a namespace or a dataclass, not {type(config).__name__}")
 
 
 def _is_namespace(value: Any) -> bool:
@@ -122,7 +137,7 @@ def _to_json_value(value: Any, name: str, texts: list[str], depth: int) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, float) or (
-        isinstance(value, int) and value.bit_length() <= _MAX_INTEGER_DIGITS
+        isinstance(value, int) and value.bit_length() <= _MAX_INTEGER_BITS
     ):  # numpy.float64 and IntEnum too
         return float(value) if isinstance(value, float) else int(value)
     if isinstance(value, os.PathLike):
@@ -139,7 +154,7 @@ def _to_json_value(value: Any, name: str, texts: list[str], depth: int) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """The number in a numpy scalar or a tensor of one; None where it is something else."""
+    """Return the number in a numpy scalar or a one-element tensor; None for any other value."""
     item = getattr(value, "item", None)
     if not callable(item):
         return None

@@ -1,7 +1,7 @@
-"""What a script prints, kept with its run.
+"""Recording of a script's output with its run.
 
-The `write` of the streams that are there is replaced, not the streams: who holds on to `sys.stderr`, as logging does,
-is heard too. Native code that writes past Python is not.
+Replaces the `write` method of the existing streams, not the streams: this also records code that holds a reference to
+`sys.stderr`, as logging does. Output of native code that bypasses Python is not recorded.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 from labbench.store.scripts.script_run import PrintedText, Stream
 
 _MAX_LINE_CHARACTERS = 65_536
-"""Characters of one line that are kept together."""
+"""Characters per line; a longer line is recorded in pieces."""
 
 
 class Tee:
-    """Passes on what a stream is given and keeps its lines; of a progress bar, only what it showed last."""
+    """Write through to a stream and record its lines; of a progress bar only the last state."""
 
-    def __init__(self, name: Stream, keep: Callable[[PrintedText], None]) -> None:
+    def __init__(self, name: Stream, record: Callable[[PrintedText], None]) -> None:
         self._name: Stream = name
-        self._keep = keep
+        self._record = record
         self._file: Any = getattr(sys, name)
         self._write = self._file.write
-        self._begun = ""
+        self._partial_line = ""
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._file.write = self.write
@@ -36,28 +36,28 @@ class Tee:
         result = self._write(text)
         if os.getpid() == self._pid and isinstance(text, str):  # not in a forked worker
             with self._lock:
-                self._take(text)
+                self._record_lines(text)
         return result
 
     def close(self) -> None:
-        """Give the stream its own `write` back, and keep a line that was begun."""
-        if self._file.__dict__.get("write") == self.write:  # else somebody has put something on top
+        """Restore the stream's `write`, and record an unfinished line."""
+        if self._file.__dict__.get("write") == self.write:  # otherwise other code has replaced it since
             del self._file.write
         with self._lock:
-            self._take("\n" if self._begun else "")
-            self._keep = _remove_tees
+            self._record_lines("\n" if self._partial_line else "")
+            self._record = _discard
 
-    def _take(self, text: str) -> None:
-        *lines, begun = (self._begun + text).split("\n")
-        if len(begun) > _MAX_LINE_CHARACTERS:
-            lines.append(begun)
-            begun = ""
-        # what a carriage return at the end will have overwritten is not known yet
-        self._begun = begun.removesuffix("\r").rpartition("\r")[2] + ("\r" if begun.endswith("\r") else "")
+    def _record_lines(self, text: str) -> None:
+        *lines, rest = (self._partial_line + text).split("\n")
+        if len(rest) > _MAX_LINE_CHARACTERS:
+            lines.append(rest)
+            rest = ""
+        # a carriage return at the end stays: it is not known yet what overwrites the line
+        self._partial_line = rest.removesuffix("\r").rpartition("\r")[2] + ("\r" if rest.endswith("\r") else "")
         if lines:
-            shown = [line.removesuffix("\r").rpartition("\r")[2] for line in lines]
-            self._keep(PrintedText(time.time(), self._name, "\n".join(shown)))
+            visible_lines = [line.removesuffix("\r").rpartition("\r")[2] for line in lines]
+            self._record(PrintedText(time.time(), self._name, "\n".join(visible_lines)))
 
 
-def _remove_tees(printed: PrintedText) -> None:
-    """The run has ended."""
+def _discard(printed: PrintedText) -> None:
+    """Drop output that is printed after the end of the run."""

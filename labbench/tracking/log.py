@@ -1,8 +1,8 @@
-"""`run.log`: what the training thread does for a call, and all that it does.
+"""`run.log`: all the work that the training thread does per log call.
 
-It is a closure, not a method. Between two calls a training step has filled the CPU's caches with other things, so what
-costs is not the work but every object that is looked at: in a closure all of them stand side by side, which makes a
-call after a training step a third cheaper than one that goes through `self` and globals. Measured in bench/log_cost.py.
+`log` is a closure, not a method. Between two calls a training step fills the CPU's caches with other data, so the cost
+is in the objects that are accessed, not in the work. The variables of a closure lie side by side, which makes a call
+after a training step a third cheaper than access through `self` and globals. Measured in bench/log_cost.py.
 """
 
 from __future__ import annotations
@@ -18,28 +18,33 @@ from labbench.tracking.writer_thread import MAX_BACKLOG, RunWriterThread
 
 
 class LogFunction(Protocol):
-    """What `run.log` is."""
+    """Signature of `run.log`."""
 
     def __call__(self, metrics: Mapping[str, Any], step: int | None = None, epoch: float | None = None) -> None: ...
 
 
-def make_log(recorder: RunWriterThread, first_step: int) -> LogFunction:
-    """The `log` of a run whose steps are counted from `first_step` where they are not given."""
-    calls = recorder.calls
+def make_log(writer_thread: RunWriterThread, first_step: int) -> LogFunction:
+    """Return the `log` function of a run; steps that are not given are counted from `first_step`."""
+    calls = writer_thread.calls
     append, waiting, limit = calls.append, calls.__len__, MAX_BACKLOG
     clock, plain, kind = monotonic_ns, float, type
     next_step = count(first_step).__next__
     last_step = first_step - 1
 
     def log(metrics: Mapping[str, Any], step: int | None = None, epoch: float | None = None) -> None:
-        """Record numbers by name. Nested dicts are joined with `/`.
+        """Record numbers by name.
 
-        A value is a number, or anything of one element with `.item()`; one on a GPU is fetched by the writer's thread,
-        so that this does not wait for the GPU. Without `step`, steps count up by one a call, from 0 or from the last
-        one given. A step may come again, or go back: what is logged last for a metric at a step is kept. `epoch` is
-        logged as a metric of that name.
+        Args:
+            metrics: Numbers by metric name; nested dicts are joined with `/`. A value is a number or a one-element
+                tensor or array (anything with `.item()`). The writer thread fetches a value on a GPU, so that `log`
+                does not wait for the GPU.
+            step: Defaults to the step of the previous call plus 1, starting at 0. Steps may repeat or decrease: the
+                last value logged for a metric at a step wins.
+            epoch: Recorded as the metric `epoch`.
 
-        Raises InputError, with nothing recorded, for a value that is not a number or a step that is no whole one.
+        Raises:
+            InputError: If a value is not a number, the step is not an integer or the run has ended. Nothing is
+                recorded.
         """
         nonlocal next_step, last_step
         try:
@@ -60,12 +65,12 @@ def make_log(recorder: RunWriterThread, first_step: int) -> LogFunction:
             last_step, next_step = step, count_on
         append((step, clock(), numbers))
         if calls.asleep:
-            recorder.wake()
+            writer_thread.wake()
         if waiting() > limit:
-            recorder.make_room()
+            writer_thread.make_room()
 
     def count_on() -> int:
-        """The step behind the last one that was given, from which they are counted again."""
+        """Return the step after the last given one, and continue counting from there."""
         nonlocal next_step
         next_step = count(last_step + 1).__next__
         return next_step()

@@ -1,4 +1,4 @@
-"""What tracking has to tell while a script runs: one line on stderr, and no line twice; and values in such lines."""
+"""Messages of tracking to the user of a script: one line each on stderr."""
 
 from __future__ import annotations
 
@@ -6,34 +6,40 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_warned: set[str] = set()
+_printed: set[str] = set()
 
 _MAX_CHARACTERS = 60
 
 
 def warn_once(text: str) -> None:
-    """Say something that must not end the training: never an exception, also where warnings are errors."""
-    if text not in _warned:
-        _warned.add(text)
+    """Print a message unless it was printed before.
+
+    Never raises: a Python warning would, where warnings are errors, and end the training.
+    """
+    if text not in _printed:
+        _printed.add(text)
         warn(text)
 
 
 def warn(text: str) -> None:
-    """Say something, again if need be."""
+    """Print a message, even if it was printed before. Never raises."""
     try:
         print(f"labbench: {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # nobody is left to read: a closed pipe, a closed stream
+    except (OSError, ValueError):  # nobody reads it any more: a closed pipe or stream
         return
 
 
 def quote_value(value: Any) -> str:
-    """A value in a message: not too long, with its type."""
+    """Return a value for a message, shortened, with its type."""
     text = as_text(value, repr)
     return f"{text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + '…'} ({type(value).__name__})"
 
 
 def as_text(value: Any, convert: Callable[[Any], str] = str) -> str:
-    """A value as text, also an endless integer, which Python does not print, and an object whose own code fails."""
+    """Convert a value to text without raising.
+
+    Python does not print integers of more than 4,300 digits, and `convert` may run a broken method of the value.
+    """
     if isinstance(value, int):
         try:
             return convert(value)
@@ -41,5 +47,5 @@ def as_text(value: Any, convert: Callable[[Any], str] = str) -> str:
             return hex(value)
     try:
         return convert(value)
-    except Exception as error:  # whatever it is, it is not ours, and must not end the training
-        return f"<{type(value).__name__}, whose text fails: {type(error).__name__}>"
+    except Exception as error:  # code of the value's class may raise anything, which must not end the training
+        return f"<{type(value).__name__}, whose text conversion raised {type(error).__name__}>"

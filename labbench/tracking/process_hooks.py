@@ -1,4 +1,4 @@
-"""End runs however the process ends: signals, uncaught exceptions, exit, fork."""
+"""Hooks that end runs however the process ends (signal, uncaught exception, exit) and handle forks."""
 
 from __future__ import annotations
 
@@ -17,55 +17,54 @@ from labbench.records import FailureKind
 
 
 class OpenRun(Protocol):
-    """A run, as far as the process's end concerns it."""
+    """Interface of a run to the hooks."""
 
     def flush(self) -> bool: ...
-    def end(self, ending: ExitInfo) -> None: ...
-    def before_fork(self) -> None: ...
-    def after_fork_in_parent(self) -> None: ...
-    def after_fork_in_child(self) -> None: ...
+    def _end(self, exit_info: ExitInfo) -> None: ...
+    def _before_fork(self) -> None: ...
+    def _after_fork_in_parent(self) -> None: ...
+    def _after_fork_in_child(self) -> None: ...
 
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
 
 
 _open_runs: list[OpenRun] = []
+"""Runs that have not ended, oldest first."""
 
+_previous_handlers: dict[int, Any] = {}
+"""Handlers that `_on_signal` replaced, by signal."""
 
-_handlers: dict[int, Any] = {}
-
-
-_signalled: int | None = None
-
+_last_signal: int | None = None
 
 _exception: BaseException | None = None
-"""What ends the process: it went through `sys.excepthook` or began in `sys.exit`."""
-
+"""Exception that ends the process, seen in `sys.excepthook` or raised by `sys.exit`."""
 
 _excepthook: Callable[[type[BaseException], BaseException, TracebackType | None], Any] | None = None
-
+"""`sys.excepthook` before it was replaced."""
 
 _exit: Callable[..., NoReturn] | None = None
+"""`sys.exit` before it was replaced."""
 
 
 def register(run: OpenRun) -> None:
-    """See to it that the run is ended with its process."""
+    """End the run when its process ends, unless it is unregistered before."""
     if not _open_runs:
         _set_hooks()
-    _set_signals()  # again for each run: the first may have begun in another thread, where Python allows no handler
+    _set_signals()  # for every run: the first may have started in another thread, where Python allows no handler
     _open_runs.append(run)
 
 
 def unregister(run: OpenRun) -> None:
-    """The run has ended."""
+    """Forget a run that has ended; the last one restores the hooks."""
     if run in _open_runs:
         _open_runs.remove(run)
         if not _open_runs:
             _unset_hooks()
 
 
-def end_with_worker() -> None:
-    """In a worker process of multiprocessing, which leaves `atexit` out, end the runs when the worker ends."""
+def end_runs_with_worker() -> None:
+    """End the runs at the end of a worker process of multiprocessing, which does not run `atexit` functions."""
     process = sys.modules.get("multiprocessing.process")  # loaded in every worker
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
@@ -74,34 +73,34 @@ def end_with_worker() -> None:
 
 
 def newest_run() -> OpenRun | None:
-    """The live run that began last."""
+    """Return the open run that started last; None if no run is open."""
     return _open_runs[-1] if _open_runs else None
 
 
 def _end_all() -> None:
-    """The process ends: in `atexit`, or in a child of multiprocessing, which leaves that out."""
+    """End all runs, the newest first, when the process ends."""
     error = _exception or sys.exc_info()[1]
     for run in reversed(_open_runs):
-        run.end(exit_info_of_error(error, signalled=_signalled))
+        run._end(exit_info_of_error(error, last_signal=_last_signal))
 
 
 def _set_hooks() -> None:
-    global _excepthook, _exit, _exception, _signalled
-    _exception = _signalled = None
+    global _excepthook, _exit, _exception, _last_signal
+    _exception = _last_signal = None
     _excepthook, sys.excepthook = sys.excepthook, _on_exception
     _exit, sys.exit = sys.exit, _on_exit
     atexit.register(_end_all)
-    end_with_worker()
+    end_runs_with_worker()
 
 
 def _set_signals() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
-            before = signal.getsignal(number)
-            # what is ignored stays so (nohup), Python's own Ctrl-C reaches us as an exception, and a handler that was
-            # put on top of ours calls it
-            if number not in _handlers and before not in (signal.SIG_IGN, signal.default_int_handler, None):
-                _handlers[number] = before
+            handler = signal.getsignal(number)
+            # Ignored signals stay ignored (nohup), Ctrl-C arrives as KeyboardInterrupt, and a handler that was set
+            # after ours is expected to call ours.
+            if number not in _previous_handlers and handler not in (signal.SIG_IGN, signal.default_int_handler, None):
+                _previous_handlers[number] = handler
                 signal.signal(number, _on_signal)
 
 
@@ -112,25 +111,25 @@ def _unset_hooks() -> None:
     if sys.exit is _on_exit:
         sys.exit = _exit  # type: ignore[assignment]
     if threading.current_thread() is threading.main_thread():
-        for number, before in list(_handlers.items()):
+        for number, handler in list(_previous_handlers.items()):
             if signal.getsignal(number) is _on_signal:
-                signal.signal(number, before)
-                del _handlers[number]
+                signal.signal(number, handler)
+                del _previous_handlers[number]
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    """Write everything, then let the signal do what it did before."""
-    global _signalled
-    before = _handlers[number]
-    _signalled = number
-    if callable(before):  # it may go on to save a checkpoint and log more: `atexit` ends the run
+    """Write everything that was logged, then pass the signal on to the previous handler."""
+    global _last_signal
+    handler = _previous_handlers[number]
+    _last_signal = number
+    if callable(handler):  # it may save a checkpoint and log more: `atexit` ends the run
         for run in list(_open_runs):
             run.flush()
-        before(number, frame)
+        handler(number, frame)
     else:
         for run in list(_open_runs):
-            run.end(exit_info_of_error(None, signalled=number, killed=True))
-        signal.signal(number, before)
+            run._end(exit_info_of_error(None, last_signal=number, killed=True))
+        signal.signal(number, handler)
         os.kill(os.getpid(), number)
 
 
@@ -142,27 +141,27 @@ def _on_exception(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 def _on_exit(status: Any = None, /) -> NoReturn:
-    """`sys.exit`: the status of a process is known nowhere else before it has ended."""
+    """Replace `sys.exit`: no other hook sees the exit status before the process ends."""
     global _exception
     error = SystemExit(status)
-    if threading.current_thread() is threading.main_thread():  # in another it ends that thread alone
+    if threading.current_thread() is threading.main_thread():  # in another thread it ends only that thread
         _exception = error
     raise error
 
 
 def _before_fork() -> None:
     for run in _open_runs:
-        run.before_fork()
+        run._before_fork()
 
 
 def _after_fork_in_parent() -> None:
     for run in _open_runs:
-        run.after_fork_in_parent()
+        run._after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
     for run in _open_runs:
-        run.after_fork_in_child()
+        run._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
@@ -171,30 +170,33 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, slots=True)
 class ExitInfo:
-    """The last that is recorded of a run."""
+    """Final status of a run, with the error that caused it."""
 
     status: Literal["finished", "failed", "stopped"]
     reason: str | None = None
     error_kind: FailureKind | None = None
     error: str | None = None
-    """One line."""
+    """Message in one line."""
     traceback: str | None = None
 
 
-def exit_info_of_error(error: BaseException | None, *, signalled: int | None = None, killed: bool = False) -> ExitInfo:
-    """The ending of a run whose script was left by an error or by none.
+def exit_info_of_error(
+    error: BaseException | None, *, last_signal: int | None = None, killed: bool = False
+) -> ExitInfo:
+    """Return the final status of a run whose script ended with `error`, or without one.
 
-    `signalled` is the last signal that came. It ended the script if that is `killed`, or goes with an error's status.
+    `last_signal`, the last signal received, counts as the cause if it killed the process (`killed`) or the script
+    exited with SystemExit or KeyboardInterrupt.
     """
-    if signalled is not None and (killed or isinstance(error, SystemExit | KeyboardInterrupt)):
-        return ExitInfo("stopped", signal.Signals(signalled).name)
+    if last_signal is not None and (killed or isinstance(error, SystemExit | KeyboardInterrupt)):
+        return ExitInfo("stopped", signal.Signals(last_signal).name)
     if error is None:
         return ExitInfo("finished", "script ended")
     if isinstance(error, KeyboardInterrupt):
         return ExitInfo("stopped", "interrupted")
     if isinstance(error, SystemExit):
         return exit_info_of_status(error.code)
-    import traceback  # 5 ms, which runs that end well need not pay
+    import traceback  # takes 5 ms, only needed for failed runs
 
     kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
     message = traceback.format_exception_only(error)[-1].strip()
@@ -202,7 +204,7 @@ def exit_info_of_error(error: BaseException | None, *, signalled: int | None = N
 
 
 def exit_info_of_status(status: object) -> ExitInfo:
-    """The ending that an exit status means: 0 and None are well, text is a message."""
+    """Return the final status for an exit status: 0 and None mean success, a text is an error message."""
     if status is None or status == 0:
         return ExitInfo("finished", "script ended")
     message = status if isinstance(status, str) else f"exit status {status}"

@@ -1,4 +1,4 @@
-"""A run as a script holds it."""
+"""`Run`: the object with which a script records a training run."""
 
 from __future__ import annotations
 
@@ -27,129 +27,150 @@ from labbench.tracking.writer_thread import RunWriterThread
 
 
 class Closable(Protocol):
-    """What ends with a run."""
+    """Resource that is closed when the run ends."""
 
     def close(self) -> None: ...
 
 
 class Run:
-    """One training run that is being recorded; `labbench.start()` makes it.
+    """Training run that is being recorded, created by `labbench.start()`.
 
-    Use it in a `with`, or call `finish()`; a script that ends without ends its runs too, whatever ended it. Any thread
-    may use it. A forked process may log to it and leaves its end to the process that started it; sent to a spawned
-    process, it does the same there.
+    Use it in a `with` block or call `finish()`; otherwise the end of the script ends the run, whatever the cause. Any
+    thread may use it. A forked or spawned process may log to it too; only the process that started the run ends it.
     """
 
-    def __init__(self, recorder: RunWriterThread, path: Path, *, first_step: int = 0) -> None:
-        run = recorder.run
+    def __init__(self, writer_thread: RunWriterThread, path: Path, *, first_step: int = 0) -> None:
+        run = writer_thread.run
         self.path = path
-        """The database."""
+        """Path of the database."""
         self.config = RunConfig(run.config, self._configure)
-        self.summary = RunSummary(recorder)
-        self._recorder = recorder
-        self.log = make_log(recorder, first_step)
+        self.summary = RunSummary(writer_thread)
+        self._writer_thread = writer_thread
+        self.log = make_log(writer_thread, first_step)
         """`run.log({"train/loss": 0.3}, step=10, epoch=1)` records numbers by name."""
         self._watches_output = False
-        self._closing = ExitStack()
-        self._ending = threading.RLock()
+        self._resources = ExitStack()
+        self._end_lock = threading.RLock()
         process_hooks.register(self)
 
     @property
     def key(self) -> str:
-        """Eight characters that name the run on the command line."""
-        return self._recorder.run.key
+        """Eight random characters that identify the run on the command line."""
+        return self._writer_thread.run.key
 
     @property
     def name(self) -> str:
-        return self._recorder.run.name
+        """Name of the run."""
+        return self._writer_thread.run.name
 
     @property
     def experiment(self) -> str:
-        return self._recorder.run.experiment
+        """Name of the run's experiment."""
+        return self._writer_thread.run.experiment
 
     def __repr__(self) -> str:
         return f"<Run {self.key} {self.name!r} of {self.experiment!r} in {self.path}>"
 
     def tag(self, *tags: str) -> None:
-        """Put tags on the run."""
-        self._recorder.change(lambda run: replace(run, tags=(*run.tags, *map(str, tags))))
+        """Add tags to the run.
+
+        Raises:
+            InputError: If the run has ended.
+        """
+        self._writer_thread.change(lambda run: replace(run, tags=(*run.tags, *map(str, tags))))
 
     def note(self, text: str) -> None:
-        """Set the run's note."""
-        self._recorder.change(lambda run: replace(run, note=str(text)))
+        """Set the run's note.
+
+        Raises:
+            InputError: If the run has ended.
+        """
+        self._writer_thread.change(lambda run: replace(run, note=str(text)))
 
     def define_metric(self, name: str, goal: Goal) -> None:
-        """Say whether less (`min`) or more (`max`) of a metric is better."""
+        """Declare the goal of a metric, "min" or "max".
+
+        Raises:
+            InputError: If `goal` is neither, or the run has ended.
+        """
         if goal not in ("min", "max"):
             raise InputError(f"the goal of `{name}` must be min or max, not {goal!r}")
-        self._recorder.change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
+        self._writer_thread.change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
 
     def artifact(self, path: str | os.PathLike[str], *, copy: bool = False) -> None:
-        """Record a file by path, size and SHA-256 as it is now; `copy` also keeps a copy beside the database.
+        """Record the path, size and SHA-256 of a file; with `copy` also store a copy beside the database.
 
-        Reads the whole file. One that is recorded again under the same path replaces the record.
+        Reads the whole file. Recording the same path again replaces the record.
+
+        Raises:
+            InputError: If the file cannot be read, or the run has ended.
         """
-        from labbench.tracking.artifacts import record_file  # who records none need not load it
+        from labbench.tracking.artifacts import record_file  # imported on first use
 
         artifact = record_file(Path(path), run_folder(files_folder(self.path), self.key), copy=copy)
-        self._recorder.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
+        self._writer_thread.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
 
     def watch_output(self) -> None:
-        """Keep what is printed from now on with the run; `start(capture_output=True)` does so from the start."""
-        from labbench.tracking.console import Tee  # as above
+        """Record output that is printed from now on; `start(capture_output=True)` does so from the start."""
+        from labbench.tracking.console import Tee  # imported on first use
 
         if not self._watches_output:
             self._watches_output = True
             for name in get_args(Stream):
-                self._closing.callback(Tee(name, self._print).close)
+                self._resources.callback(Tee(name, self._print).close)
 
-    def in_background(self, background: Closable) -> None:
-        """Leave something to be closed when the run ends."""
-        self._closing.callback(background.close)
+    def _close_with_run(self, resource: Closable) -> None:
+        """Close a resource when the run ends."""
+        self._resources.callback(resource.close)
 
     def flush(self) -> bool:
-        """Wait until everything logged so far is in the database; False if it cannot be written at present."""
-        return self._recorder.flush()
+        """Wait until everything logged so far is in the database.
+
+        Returns False if the database cannot be written at present.
+        """
+        return self._writer_thread.flush()
 
     def finish(self, exit_code: int = 0) -> None:
-        """End the run, once all of it is in the database; an exit code other than 0 says that it failed."""
-        self.end(exit_info_of_status(exit_code))
+        """End the run after writing everything that was logged; an exit code other than 0 records a failure.
+
+        A run that has ended stays as it is.
+        """
+        self._end(exit_info_of_status(exit_code))
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.end(exit_info_of_error(error))
+        self._end(exit_info_of_error(error))
 
-    def end(self, ending: ExitInfo) -> None:
-        """Record how the run ended, if that is for this process to say, and write all that is left."""
-        recorder = self._recorder
-        with self._ending:
-            if not recorder.ended:
-                self._closing.close()
-                if recorder.stop_asked and ending.status == "finished":
-                    ending = ExitInfo("stopped", "stopped by a person")
-                if recorder.run.drives:
-                    recorder.change(lambda run: replace(run, finished=time.time(), **asdict(ending)))
-            recorder.close()
+    def _end(self, exit_info: ExitInfo) -> None:
+        """Write everything that was logged; if this process drives the run, also record its final status."""
+        writer_thread = self._writer_thread
+        with self._end_lock:
+            if not writer_thread.is_closing:
+                self._resources.close()
+                if writer_thread.stop_requested and exit_info.status == "finished":
+                    exit_info = ExitInfo("stopped", "stopped by a person")
+                if writer_thread.run.drives:
+                    writer_thread.change(lambda run: replace(run, finished=time.time(), **asdict(exit_info)))
+            writer_thread.close()
             process_hooks.unregister(self)
 
-    # Another process.
+    # Forks and pickles.
 
-    def before_fork(self) -> None:
-        self._recorder.before_fork()
+    def _before_fork(self) -> None:
+        self._writer_thread.before_fork()
 
-    def after_fork_in_parent(self) -> None:
-        self._recorder.after_fork_in_parent()
+    def _after_fork_in_parent(self) -> None:
+        self._writer_thread.after_fork_in_parent()
 
-    def after_fork_in_child(self) -> None:
-        self._recorder.after_fork_in_child()
-        self._ending = threading.RLock()
-        self._closing.pop_all()
+    def _after_fork_in_child(self) -> None:
+        self._writer_thread.after_fork_in_child()
+        self._end_lock = threading.RLock()
+        self._resources.pop_all()
 
     def __reduce__(self) -> tuple[Any, ...]:
-
-        return attach_from_pickle, (str(self.path), self.key)
+        return _attach_from_pickle, (str(self.path), self.key)
 
     def __copy__(self) -> Run:
         return self
@@ -158,25 +179,28 @@ class Run:
         return self
 
     def _configure(self, config: dict[str, Any]) -> None:
-        self._recorder.change(lambda run: replace(run, config=config))
+        self._writer_thread.change(lambda run: replace(run, config=config))
 
     def _print(self, printed: PrintedText) -> None:
-        self._recorder.printed.append(printed)
-        if self._recorder.calls.asleep:
-            self._recorder.wake()
+        self._writer_thread.printed.append(printed)
+        if self._writer_thread.calls.asleep:
+            self._writer_thread.wake()
 
 
-def attach_from_pickle(path: str, key: str) -> Run:
-    """A live run in another process than the one that started it: what a `Run` is unpickled to."""
+def _attach_from_pickle(path: str, key: str) -> Run:
+    """Unpickle a run in another process than the one that started it.
+
+    Raises InputError if the run has ended or the database cannot be opened.
+    """
     writer = ScriptWriter(Path(path))
     try:
-        known = writer.attach(key)
+        run = writer.attach(key)
     except BaseException:
         writer.close()
         raise
-    return Run(RunWriterThread(writer, known, began=_start_on_monotonic_clock(known)), writer.path)
+    return Run(RunWriterThread(writer, run, start_ns=start_on_monotonic_clock(run)), writer.path)
 
 
-def _start_on_monotonic_clock(run: ScriptRun) -> int:
-    """When the run began, on the clock of `time.monotonic_ns()`, which no change of the time of day moves."""
+def start_on_monotonic_clock(run: ScriptRun) -> int:
+    """Return the start of the run on the clock of `time.monotonic_ns()`, which ignores changes of the time of day."""
     return monotonic_ns() - round((time.time() - run.started) * 1e9)

@@ -1,6 +1,6 @@
-"""Keeps what a run logs safe: in its database, and where that cannot be written, in a spill file beside it.
+"""Storage of batches in the database, or in a spill file beside it while the database cannot be written.
 
-Used by one thread at a time. Nothing in here raises for the sake of storage: what is wrong is told, then tried again.
+For one thread at a time. Errors of the database or the file system never raise here: they cause a warning and a retry.
 """
 
 from __future__ import annotations
@@ -19,154 +19,169 @@ from labbench.store.scripts.spill import Spill
 from labbench.tracking.messages import warn, warn_once
 
 _RETRY_PAUSES = (0.1, 5.0)
-"""Seconds before a database that could not be written is tried again: the first time, and at most."""
+"""Seconds between retries after a failed write: first pause, longest pause (the pause doubles in between)."""
 
 _BUSY_SECONDS = 2.0
-"""How long a transaction waits for another process's, then it is tried again: a process that is told to end has ten."""
+"""Seconds that a transaction waits for a lock before it fails and is retried.
+
+Short, because a scheduler kills a process about ten seconds after it has asked the process to end.
+"""
 
 _inherited: list[object] = []
-"""What a forked child got open from its parent: closing it here would reach into the parent's files."""
+"""Open files that a forked child got from its parent: closing them would damage the parent's files."""
 
 _STORAGE_ERRORS = (LabbenchError, sqlite3.Error, OSError)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction writes."""
+    """Content of one transaction."""
 
     run: ScriptRun
     points: list[Points]
     printed: list[PrintedText]
-    forget_from: int | None
-    """Delete what an earlier attempt logged from this step on."""
+    truncate_from: int | None
+    """Step from which on the points of an earlier attempt are deleted; None deletes none."""
     calls: int
-    """Log calls that are in it."""
+    """Number of log calls in the batch."""
 
 
 class Storage:
-    """Where batches go. `writer` is open already; after a fork or a lost file another is opened when it is needed."""
+    """Destination of batches.
+
+    Starts with an open `writer`; after a fork or the loss of the file, a new one is opened on demand.
+    """
 
     def __init__(self, writer: ScriptWriter, run: ScriptRun) -> None:
         self.path = writer.path
         self._writer: ScriptWriter | None = writer
         writer.set_busy_timeout(_BUSY_SECONDS)
-        self._known = run
+        self._written = run
         self._spill: Spill | None = None
         self._pause = 0.0
         self._retry_at = 0.0
         self.stuck = False
-        """Neither the database nor a spill file can be written."""
-        self.gone = False
-        """The run is not ours any more: what is put is dropped."""
+        """True if neither the database nor a spill file can be written."""
+        self._is_detached = False
+        """True once the run was removed, ended or resumed elsewhere; batches are then dropped."""
 
     @property
     def failing(self) -> bool:
-        """Whether the database could not be written when it was last tried."""
+        """True if the last attempt to write to the database failed."""
         return self._pause > 0
 
-    def put(self, batch: Batch, *, at_once: bool = False) -> bool:
-        """Write a batch to the database; False where that fails or, unless `at_once`, has failed just before."""
-        if self.gone or (self.failing and not at_once and time.monotonic() < self._retry_at):
-            return self.gone
+    def put(self, batch: Batch, *, immediately: bool = False) -> bool:
+        """Write a batch to the database.
+
+        Returns False if that fails, or if the pause after a failure is not over, unless `immediately` is set.
+        """
+        if self._is_detached or (self.failing and not immediately and time.monotonic() < self._retry_at):
+            return self._is_detached
         try:
-            kept = self._opened().keep(
-                batch.run, self._known, points=batch.points, printed=batch.printed, forget_from=batch.forget_from
+            is_recorded = self._ensure_open().record(
+                batch.run, self._written, points=batch.points, printed=batch.printed, truncate_from=batch.truncate_from
             )
         except _STORAGE_ERRORS as error:
-            self._failed(error)
+            self._handle_failure(error)
             return False
-        self._known = batch.run
+        self._written = batch.run
         if self.failing:
             self._pause, self.stuck = 0.0, False
             warn(f"{self.path} can be written again")
-        if not kept:
-            self.gone = True
+        if not is_recorded:
+            self._is_detached = True
             warn(f"{self.path}: run {batch.run.key} was removed, ended or resumed elsewhere; nothing more is recorded")
         return True
 
     def spill(self, batch: Batch) -> bool:
-        """Write a batch to the spill file; False where that fails too."""
+        """Write a batch to the spill file; return False if that fails too."""
         try:
-            self._spilled(batch.run, batch.points, batch.printed, batch.forget_from)
+            self._append_to_spill(batch.run, batch.points, batch.printed, batch.truncate_from)
         except OSError as error:
             if not self.stuck:
-                warn(f"{self.path}: nor can a file beside it be written ({error}): what memory cannot hold is lost")
+                warn(
+                    f"{self.path}: no file beside the database can be written either ({error}); "
+                    "log calls that do not fit into memory will be lost"
+                )
             self.stuck = True
             return False
         self.stuck = False
         assert self._spill is not None  # it was just written
-        warn_once(f"what could not be written is in {self._spill.path}; opening the database for writing takes it in")
+        warn_once(
+            f"data that could not be written to the database is in {self._spill.path}; "
+            "the next process that opens the database for writing merges it"
+        )
         return True
 
-    def asked_to_stop(self) -> bool:
-        """Whether a person has asked for the run to be stopped, which is told once."""
-        if self._writer is None or self.failing or self.gone:
+    def pop_stop_request(self) -> bool:
+        """Return True once after a user has requested that the run stops."""
+        if self._writer is None or self.failing or self._is_detached:
             return False
         try:
-            return bool(self._writer.take_requests([self._known.key]))
+            return bool(self._writer.take_requests([self._written.key]))
         except _STORAGE_ERRORS:
-            return False  # the next batch meets it too
+            return False  # the next batch reports the error
 
     def after_fork_in_child(self, run: ScriptRun) -> None:
-        """Leave the parent's files alone; the run is known as it stands there."""
+        """Drop the parent's open files without closing them; `run` is the state that the parent has written."""
         _inherited.append((self._writer, self._spill))
         self._writer = self._spill = None
-        self._known = run
+        self._written = run
         self._pause, self.stuck = 0.0, False
 
     def release(self) -> None:
-        """Close the database, until it is needed again."""
+        """Close the database; the next batch reopens it."""
         writer, self._writer = self._writer, None
         if writer is not None:
             with suppress(*_STORAGE_ERRORS):
                 writer.close()
 
     def close(self) -> None:
-        """Close all files; a spill file stays for whoever opens the database next."""
+        """Close all files; a spill file stays until the next process merges it."""
         self._close_spill()
         self.release()
 
-    def _opened(self) -> ScriptWriter:
-        """The writer, of a file that is where it was, with everything in it that was spilled."""
+    def _ensure_open(self) -> ScriptWriter:
+        """Return a writer of the file at `path`, after merging what was spilled."""
         if self._writer is not None and not self._writer.is_in_place():
-            warn(f"{self.path} was deleted or replaced: run {self._known.key} goes on in the file that is there now")
+            warn(f"{self.path} was deleted or replaced: run {self._written.key} continues in the file at this path")
             self._salvage(self._writer)
         if self._writer is None:
             self._close_spill()
             is_new = not self.path.exists()
-            self._writer = ScriptWriter(self.path)  # takes in what was spilled
+            self._writer = ScriptWriter(self.path)  # merges what was spilled
             self._writer.set_busy_timeout(_BUSY_SECONDS)
             if is_new:
-                self._writer.begin_unless_there(self._known)
+                self._writer.begin_if_missing(self._written)
         elif self._spill is not None:
             self._close_spill()
-            self._writer.take_in_spilled()
+            self._writer.merge_spilled()
         return self._writer
 
     def _salvage(self, writer: ScriptWriter) -> None:
-        """Copy the run out of a file that has lost its name, for the next one to take in."""
-        self._spilled(self._known, [], [], None)
-        with suppress(LabbenchError):  # what cannot be read is lost
-            for piece in writer.salvage(self._known):
-                points, printed = ([piece], []) if isinstance(piece, Points) else ([], [piece])
-                self._spilled(self._known, points, printed, None)
+        """Copy the run from an open file that was deleted or replaced to the spill file."""
+        self._append_to_spill(self._written, [], [], None)
+        with suppress(LabbenchError):  # data that cannot be read is lost
+            for item in writer.salvage(self._written):
+                points, printed = ([item], []) if isinstance(item, Points) else ([], [item])
+                self._append_to_spill(self._written, points, printed, None)
         writer.abandon()
         self._writer = None
 
-    def _spilled(
-        self, run: ScriptRun, points: Iterable[Points], printed: Iterable[PrintedText], forget_from: int | None
+    def _append_to_spill(
+        self, run: ScriptRun, points: Iterable[Points], printed: Iterable[PrintedText], truncate_from: int | None
     ) -> None:
         if self._spill is None:
             self._spill = Spill(self.path, run)
-        self._spill.add(run, points, printed, forget_from)
+        self._spill.append(run, points, printed, truncate_from)
 
     def _close_spill(self) -> None:
         spill, self._spill = self._spill, None
         if spill is not None:
             spill.close()
 
-    def _failed(self, error: Exception) -> None:
+    def _handle_failure(self, error: Exception) -> None:
         shortest, longest = _RETRY_PAUSES
         self._pause = min(longest, max(shortest, 2 * self._pause))
         self._retry_at = time.monotonic() + self._pause
-        warn_once(f"{error}; the run goes on, and what it logs is kept and written as soon as that works")
+        warn_once(f"{error}; the run continues, and its data is buffered and written once the database can be written")

@@ -1,4 +1,4 @@
-"""`run.summary`: the last value of every metric of a run."""
+"""`run.summary`: the last value of each metric of a run."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from labbench.tracking.writer_thread import RunWriterThread
 
 
 class RunSummary(Mapping[str, float]):
-    """What this process has logged last: `run.summary["val/loss"]`.
+    """Last value of each metric that this process logged: `run.summary["val/loss"]`.
 
-    What is set here, `run.summary["best/accuracy"] = 0.97`, is a metric like any other, logged at the run's last step.
+    An assignment, `run.summary["best/accuracy"] = 0.97`, logs the value as a metric at the run's last step.
     """
 
-    def __init__(self, recorder: RunWriterThread) -> None:
-        self._recorder = recorder
+    def __init__(self, writer_thread: RunWriterThread) -> None:
+        self._writer_thread = writer_thread
 
     def __setitem__(self, metric: str, value: Any) -> None:
         self.update({metric: value})
 
     def update(self, values: Mapping[str, Any]) -> None:
-        """Set several at once; nested dicts are joined with `/`."""
+        """Set several values; nested dicts are joined with `/`.
+
+        Raises:
+            InputError: If a value is not a number, or the run has ended.
+        """
         numbers = flatten_metrics(values)
-        self._recorder.flush()  # so that the last step is known
-        self._recorder.calls.append((max(0, self._recorder.step), monotonic_ns(), numbers))
-        self._recorder.wake()
+        self._writer_thread.flush()  # so that the last step is known
+        self._writer_thread.calls.append((max(0, self._writer_thread.step), monotonic_ns(), numbers))
+        self._writer_thread.wake()
 
     def __getitem__(self, metric: str) -> float:
-        return self._recorder.last_values()[storable_name(metric)]
+        return self._writer_thread.last_values()[storable_name(metric)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._recorder.last_values())
+        return iter(self._writer_thread.last_values())
 
     def __len__(self) -> int:
-        return len(self._recorder.last_values())
+        return len(self._writer_thread.last_values())
 
     def __repr__(self) -> str:
-        return f"RunSummary({self._recorder.last_values()!r})"
+        return f"RunSummary({self._writer_thread.last_values()!r})"

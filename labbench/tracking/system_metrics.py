@@ -16,7 +16,7 @@ _MIB = 2**20
 
 
 class SystemSampler:
-    """Takes one reading after another, in one thread; CPU use is the mean since the reading before."""
+    """Sampler of system metrics, for use in one thread; CPU use is the mean since the previous sample."""
 
     def __init__(self) -> None:
         self._gpus = list(_gpus())
@@ -30,7 +30,7 @@ class SystemSampler:
         self._read_machine()  # CPU use counts from here
 
     def sample(self) -> dict[str, float]:
-        """Return the metrics, all named `system/...`, but those that this machine does not offer."""
+        """Return the metrics that this machine offers, by name (`system/...`)."""
         return {
             "system/process_cpu_percent": self._process_cpu(),
             **self._read_machine(),
@@ -40,14 +40,14 @@ class SystemSampler:
     def _read_machine(self) -> dict[str, float]:
         metrics = {}
         for name, read in self._machine.items():
-            with suppress(psutil.Error, OSError):  # a container that hides it
+            with suppress(psutil.Error, OSError):  # a container may hide it
                 metrics[name] = float(read())
         return metrics
 
     def _process_cpu(self) -> float:
-        """Return the CPU use in percent of one core: four busy threads make 400."""
-        before, self._cpu_time = self._cpu_time, (time.monotonic(), time.process_time())
-        return 100 * (self._cpu_time[1] - before[1]) / max(1e-9, self._cpu_time[0] - before[0])
+        """Return the CPU use in percent of one core (400 for four busy threads)."""
+        previous, self._cpu_time = self._cpu_time, (time.monotonic(), time.process_time())
+        return 100 * (self._cpu_time[1] - previous[1]) / max(1e-9, self._cpu_time[0] - previous[0])
 
 
 def _memory_percent() -> float:
@@ -62,8 +62,7 @@ def _memory_percent() -> float:
 def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
     """Return the memory in use and its limit, in bytes, of the control group (version 2, else 1); None if unlimited.
 
-    In use is what cannot be reclaimed at once, as `docker stats` counts it: the files that are cached but inactive are
-    left out.
+    As in `docker stats`, inactive cached files do not count as used, because they can be reclaimed at any time.
     """
     for limit_file, used_file, stat_file, inactive in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -79,9 +78,9 @@ def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None
 
 
 def _gpus() -> Iterator[tuple[int, Any]]:
-    """(number, NVML handle) of the GPUs that this process may use."""
+    """Yield (number, NVML handle) of each GPU that this process may use."""
     try:
-        import pynvml  # the module of nvidia-ml-py: not everybody has a GPU
+        import pynvml  # the module of nvidia-ml-py, an optional extra
     except ImportError:
         return
     try:
@@ -94,7 +93,7 @@ def _gpus() -> Iterator[tuple[int, Any]]:
             elif name:
                 yield index, pynvml.nvmlDeviceGetHandleByUUID(name)
     except pynvml.NVMLError:
-        return  # no driver, or a device that is not there
+        return  # no driver, or no such device
 
 
 def _gpu_use(index: int, gpu: Any) -> Iterator[tuple[str, float]]:
@@ -103,4 +102,4 @@ def _gpu_use(index: int, gpu: Any) -> Iterator[tuple[str, float]]:
         yield f"system/gpu{index}_percent", float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
         yield f"system/gpu{index}_memory_mb", pynvml.nvmlDeviceGetMemoryInfo(gpu).used / _MIB
     except pynvml.NVMLError:
-        return  # a GPU that has fallen off the bus, or one that does not tell
+        return  # the GPU has fallen off the bus or does not report its use

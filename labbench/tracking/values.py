@@ -1,4 +1,4 @@
-"""Names and values of logged metrics: flattening, conversion, limits."""
+"""Conversion of logged metrics: nested dicts, values, steps and names."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from labbench.errors import InputError
 from labbench.tracking.messages import quote_value
 
 MAX_STEP = 2**62
-"""The largest step that may be given: half of what SQLite stores, so that no count from it comes to an end."""
-
+"""Largest valid step: half of the largest integer that SQLite stores, so that counting on from it never overflows."""
 
 _MAX_DEPTH = 100
-"""Levels of nested dicts; one that contains itself has more."""
+"""Levels of nested dicts; this bound also stops at a dict that contains itself."""
 
 
 class DeviceNumber:
-    """A copy of a number on a GPU. `number()` waits for the GPU: the writer's thread calls it, not the training's."""
+    """Copy of a number on a GPU.
+
+    `number()` waits for the GPU; the writer thread calls it, so that the training thread does not wait.
+    """
 
     __slots__ = ("_stream", "_tensor")
 
     def __init__(self, tensor: Any) -> None:
-        self._tensor = tensor.detach().clone()  # queued on the GPU behind what computes it
-        # torch is loaded where there are tensors: labbench itself imports it only to train
+        self._tensor = tensor.detach().clone()  # queued on the GPU after the kernel that computes the number
+        # torch is loaded if there is a tensor: tracking must not import it
         self._stream = sys.modules["torch"].cuda.current_stream(tensor.device) if tensor.is_cuda else None
 
     def number(self) -> float:
-        """The value. Raises RuntimeError where the GPU has failed."""
+        """Return the value. Raises RuntimeError if the GPU has failed."""
         if self._stream is None:
             return float(self._tensor.item())
-        # read on the stream of the copy: another thread's stream would not wait for it
+        # read on the stream of the copy: the stream of this thread would not wait for the copy
         with sys.modules["torch"].cuda.stream(self._stream):
             return float(self._tensor.item())
 
@@ -42,7 +44,11 @@ Value: TypeAlias = float | DeviceNumber
 
 
 def flatten_metrics(metrics: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Value]:
-    """A copy with nested dicts joined by `/`. Raises InputError that names what is not a number."""
+    """Return a flat copy, with the keys of nested dicts joined by `/`.
+
+    Raises:
+        InputError: If a value is not a number; the message names it.
+    """
     if depth > _MAX_DEPTH:
         raise InputError(f"run.log: dicts are nested more than {_MAX_DEPTH} deep: `{prefix[:_MAX_DEPTH]}…`")
     flat: dict[str, Value] = {}
@@ -58,20 +64,24 @@ def flatten_metrics(metrics: Mapping[Any, Any], prefix: str = "", depth: int = 0
 
 
 def to_step(step: Any) -> int:
-    """A step as an integer: 3.0 and numpy's integers are ones. Raises InputError for what is none."""
+    """Convert a step to an integer; 3.0 and numpy integers are valid.
+
+    Raises:
+        InputError: If the step is not an integer or is too large.
+    """
     try:
         number = operator.index(step)
     except TypeError:
-        number = _integer_or_none(step)
+        number = _whole_number(step)
     if not -MAX_STEP <= number <= MAX_STEP:
-        raise InputError(f"run.log: the step {quote_value(number)} is too large: at most {MAX_STEP}")
+        raise InputError(f"run.log: the step {quote_value(number)} is out of range: at most {MAX_STEP} in magnitude")
     return number
 
 
-def _integer_or_none(step: Any) -> int:
+def _whole_number(step: Any) -> int:
     try:
         number = int(step)
-    except (TypeError, ValueError, OverflowError):  # no number, NaN, infinity
+    except (TypeError, ValueError, OverflowError):  # not a number, NaN, infinity
         number = None
     if number is None or isinstance(step, str) or number != step:
         raise InputError(f"run.log: the step must be a whole number, not {quote_value(step)}")
@@ -89,10 +99,10 @@ def _to_number(key: Any, value: Any) -> Value:
             number = item()
         except (RuntimeError, TypeError, ValueError) as error:
             shape = getattr(value, "shape", None)
-            what = f"an array of shape {tuple(shape)}" if shape else quote_value(value)
-            raise InputError(f"run.log: `{key}` must be one number, not {what}") from error
+            description = f"an array of shape {tuple(shape)}" if shape else quote_value(value)
+            raise InputError(f"run.log: `{key}` must be one number, not {description}") from error
     try:
-        if isinstance(number, SupportsFloat):  # text is none, though float() would read it
+        if isinstance(number, SupportsFloat):  # excludes str, which float() would parse
             return float(number)
     except OverflowError:
         raise InputError(f"run.log: `{key}` is an integer too large for a float: {quote_value(number)}") from None
@@ -100,17 +110,19 @@ def _to_number(key: Any, value: Any) -> Value:
 
 
 MAX_NAME_CHARACTERS = 250
-"""Characters. Longer names are cut, and told apart by eight digits of their hash."""
-
+"""Longer names are cut and end in eight digits of their hash, which keeps them distinct."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def storable_name(key: Any) -> str:
-    """The name under which the values of a key are stored; the key itself where it is an ordinary one."""
+    """Return the name under which a key is stored.
+
+    Control characters are escaped and long names cut; other keys stay unchanged.
+    """
     name = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(key)) or "(no name)"
     if len(name) > MAX_NAME_CHARACTERS:
-        import hashlib  # 3 ms, which start() need not pay
+        import hashlib  # takes 3 ms, rarely needed
 
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         name = f"{name[: MAX_NAME_CHARACTERS - 9]}…{digest}"

@@ -1,4 +1,4 @@
-"""`labbench.init`, `log` and `finish`: the names of W&B, for people who switch."""
+"""`labbench.init`, `log` and `finish`: replacements of the functions of W&B, for scripts that switch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _IGNORED = frozenset(
         "save_code", "settings", "sync_tensorboard", "tensorboard",
     ]
 )  # fmt: skip
-"""Keywords of `wandb.init` that mean nothing here."""
+"""Keywords of `wandb.init` that have no effect in labbench."""
 
 
 class _UncommittedLog:
-    """What was logged to a run with `commit=False`: with the next call, or when the run ends, it is logged."""
+    """Values logged with `commit=False`, which the next call or the end of the run records."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -42,7 +42,7 @@ class _UncommittedLog:
 
 
 _uncommitted: dict[str, _UncommittedLog] = {}
-"""By the key of a run."""
+"""Uncommitted values by run key."""
 
 
 def init(
@@ -54,13 +54,17 @@ def init(
     notes: str | None = None,
     **others: Any,
 ) -> Run:
-    """Begin a run as `wandb.init` does; `project` is the experiment. `labbench.start` can do more.
+    """Start a run with the signature of `wandb.init`; `labbench.start` has more options.
 
-    Keywords of W&B that mean nothing here are named in a warning. A run that is still open is finished first.
+    `project` becomes the experiment. A run that is still open is finished first. Other keywords of `wandb.init` are
+    ignored with a warning.
+
+    Raises:
+        InputError: If a keyword is unknown, or as `labbench.start`.
     """
     unknown = others.keys() - _IGNORED
     if unknown:
-        raise InputError(f"labbench.init knows no {', '.join(sorted(unknown))}; see labbench.start for what there is")
+        raise InputError(f"labbench.init has no argument {', '.join(sorted(unknown))}; see labbench.start")
     if others:
         warnings.warn(f"labbench.init ignores {', '.join(sorted(others))}", stacklevel=2)
     if process_hooks.newest_run() is not None:
@@ -69,22 +73,26 @@ def init(
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
-    """Log to the run that began last; with `commit=False` together with what is logged next."""
+    """Log to the newest open run; with `commit=False`, record the values together with the next call.
+
+    Raises:
+        InputError: If no run is open, or as `Run.log`.
+    """
     run = _current_run()
-    waiting = _uncommitted.get(run.key)
-    if commit and waiting is None:
+    uncommitted = _uncommitted.get(run.key)
+    if commit and uncommitted is None:
         run.log(data, step)
         return
-    if waiting is None:
-        waiting = _uncommitted[run.key] = _UncommittedLog(run)
-        run.in_background(waiting)
-    waiting.add(data, step)
+    if uncommitted is None:
+        uncommitted = _uncommitted[run.key] = _UncommittedLog(run)
+        run._close_with_run(uncommitted)
+    uncommitted.add(data, step)
     if commit:
-        waiting.close()
+        uncommitted.close()
 
 
 def finish(exit_code: int | None = None) -> None:
-    """End the run that began last; an exit code other than 0 says that it failed. Where none is open, nothing."""
+    """End the newest open run, if any; an exit code other than 0 records a failure."""
     run = process_hooks.newest_run()
     if isinstance(run, Run):
         _uncommitted.pop(run.key, None)

@@ -1,8 +1,8 @@
-"""The thread that writes what a run logs.
+"""Thread that writes the data of a run to the database.
 
-The training thread appends to `calls` and goes on. Every 25 ms this thread takes what has gathered, at most a thousand
-calls a transaction: without that bound a script that logs without a pause would keep the first transaction from ever
-ending. Where `MAX_BACKLOG` calls wait, the script waits too, in `make_room`, unless nothing can be written at all.
+The training thread appends log calls to `calls` and does not wait. Every 25 ms the writer thread writes them, at most
+1,000 calls per transaction: without a bound, a script that logs without a pause would prolong the first transaction
+forever. If more than `MAX_BACKLOG` calls wait, the script waits in `make_room`, unless nothing can be written at all.
 """
 
 from __future__ import annotations
@@ -23,285 +23,304 @@ from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import PrintedText, ScriptRun
 from labbench.tracking.batching import Call, MetricBatcher
 from labbench.tracking.messages import warn, warn_once
-from labbench.tracking.process_hooks import end_with_worker
+from labbench.tracking.process_hooks import end_runs_with_worker
 from labbench.tracking.storage import Batch, Storage
 
 MAX_BACKLOG = 20_000
-"""Log calls that wait in memory."""
+"""Maximum number of log calls that wait in memory."""
 
 MAX_BATCH = 1_000
-"""Log calls in one transaction."""
+"""Maximum number of log calls in one transaction."""
 
 FLUSH_SECONDS = 0.025
-"""Seconds between transactions while a script logs: what a killed process loses."""
+"""Seconds between transactions while a script logs: the data that a killed process loses."""
 
-BEAT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 2.0
 
 CLOSING_SECONDS = 3.0
-"""How long a run that ends waits for a database that cannot be written, before it spills."""
+"""Seconds that the end of a run waits for a database that cannot be written, before it spills to a file."""
 
 _FAILING_SECONDS = 0.05
-"""How often a backlog that cannot be written is looked after."""
+"""Seconds between checks of the backlog while the database cannot be written."""
 
-_MAX_PRINTED_CHARACTERS = 10_000
+_MAX_PRINTED_TEXTS = 10_000
+"""Maximum number of printed texts that wait in memory; the oldest are dropped."""
 
 
 class WakeEvent:
-    """Wakes the one thread that waits for it. May be rung from a signal handler: it is a single step in C."""
+    """Event that wakes one waiting thread; `set` is safe in a signal handler, because it is a single step in C."""
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
         self._lock.acquire()
 
-    def ring(self) -> None:
-        with suppress(RuntimeError):  # it rings already
+    def set(self) -> None:
+        with suppress(RuntimeError):  # set already
             self._lock.release()
 
     def wait(self, seconds: float) -> None:
-        """Until it rings, or for some seconds; negative: for ever."""
+        """Wait until the event is set or the time is up; wait forever if `seconds` is negative."""
         self._lock.acquire(timeout=seconds)
 
 
 class Backlog(deque[Call]):
-    """Calls that wait to be written."""
+    """Log calls that wait to be written."""
 
-    __slots__ = ("asleep",)  # beside the deque itself: `log` looks at both, often with a cold cache
+    __slots__ = ("asleep",)  # in the deque itself: `log` reads both, often with a cold cache
 
     asleep: bool
-    """Whoever appends something must call `Recorder.wake`."""
+    """True if a thread that appends a call must also call `RunWriterThread.wake`."""
 
 
 class RunWriterThread:
-    """One run's backlog and the thread that empties it."""
+    """Backlog of one run and the thread that writes it."""
 
     def __init__(
-        self, writer: ScriptWriter, run: ScriptRun, *, began: int, forgets: bool = False, first_step: int = 0
+        self, writer: ScriptWriter, run: ScriptRun, *, start_ns: int, truncates: bool = False, first_step: int = 0
     ) -> None:
-        """`began`: see `MetricBatcher`. `forgets`: an earlier attempt loses what it logged behind the first step.
+        """Initialize without starting the thread.
 
-        `first_step` is the one that comes next where none is given.
+        Args:
+            start_ns: Start of the run on the clock of `time.monotonic_ns()`.
+            truncates: Delete the points of earlier attempts from the first logged step on.
+            first_step: Step of the first log call without a step.
         """
         self.calls = Backlog()
         self.calls.asleep = True
         self.samples: deque[Call] = deque()
-        """As `calls`, but of no step of the script's own."""
-        self.printed: deque[PrintedText] = deque(maxlen=_MAX_PRINTED_CHARACTERS)
+        """System metrics, in the form of log calls."""
+        self.printed: deque[PrintedText] = deque(maxlen=_MAX_PRINTED_TEXTS)
         self.run = run
-        self.stop_asked = False
+        self.stop_requested = False
         self.step = first_step - 1
-        """The step that was written last."""
-        self._columns = MetricBatcher(run.key, run.attempt, began)
+        """Last step that was taken from the backlog."""
+        self._batcher = MetricBatcher(run.key, run.attempt, start_ns)
         self._storage = Storage(writer, run)
-        self._forgets = forgets
+        self._truncates = truncates
         self._batch: Batch | None = None
         self._written = run
-        self._beaten = self._asked = time.monotonic()
-        self._lost = 0
-        self._closing = False
+        self._last_heartbeat = self._last_request_check = time.monotonic()
+        self._lost_calls = 0
+        self._is_closing = False
         self._thread: threading.Thread | None = None
-        self._waiting: deque[threading.Event] = deque()
-        self._make_locks()
+        self._flush_events: deque[threading.Event] = deque()
+        self._create_locks()
 
-    # From any thread.
+    # Called from any thread.
 
     @property
-    def ended(self) -> bool:
-        return self._closing
+    def is_closing(self) -> bool:
+        """True once `close` was called: nothing more can be logged."""
+        return self._is_closing
 
-    def change(self, changed: Callable[[ScriptRun], ScriptRun]) -> None:
-        """Put a changed run in place of the one that is known, and let it be written."""
-        with self._changing:
-            self.run = changed(self.run)
+    def change(self, update: Callable[[ScriptRun], ScriptRun]) -> None:
+        """Replace the run by `update(run)` and have it written.
+
+        Raises:
+            InputError: If the run has ended.
+        """
+        with self._change_lock:
+            self.run = update(self.run)
         self.wake()
 
     def wake(self) -> None:
-        """Let what was just appended be written. Raises InputError where the run has ended."""
-        if self._closing:
+        """Have the data that was just appended written.
+
+        Raises:
+            InputError: If the run has ended.
+        """
+        if self._is_closing:
             raise InputError(f"run {self.run.key} has ended: nothing more can be logged to it")
         self.calls.asleep = False
         self.start()
-        self._bell.ring()
+        self._wake_event.set()
 
     def start(self) -> None:
-        """Start the thread, if it is not there."""
-        with self._changing:
+        """Start the thread unless it is running."""
+        with self._change_lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"labbench {self.run.key}", daemon=True)
                 self._thread.start()
                 if not self.run.drives:
-                    end_with_worker()
+                    end_runs_with_worker()
 
     def make_room(self) -> None:
-        """Wait until the backlog is below its limit; where nothing can be written, drop what came last."""
+        """Wait until the backlog is below its limit; if nothing can be written, drop the newest call."""
         with self._room:
-            while len(self.calls) > MAX_BACKLOG and not self._storage.stuck and not self._closing:
+            while len(self.calls) > MAX_BACKLOG and not self._storage.stuck and not self._is_closing:
                 self.wake()
                 self._room.wait(0.1)
         if len(self.calls) > MAX_BACKLOG:
             self.calls.pop()
-            self._lost += 1
+            self._lost_calls += 1
 
     def flush(self, seconds: float = 30.0) -> bool:
-        """Wait until everything logged before is written; False where that was not possible."""
-        if self._thread is None and not self._closing:
+        """Wait until everything logged before is written; return False if that fails within `seconds`."""
+        if self._thread is None and not self._is_closing:
             return True  # a forked child that has logged nothing
-        done = threading.Event()
-        self._waiting.append(done)
-        self._bell.ring()
-        until = time.monotonic() + seconds
-        while not done.wait(0.1):
-            if self._thread is None or not self._thread.is_alive() or time.monotonic() > until:
+        flushed = threading.Event()
+        self._flush_events.append(flushed)
+        self._wake_event.set()
+        deadline = time.monotonic() + seconds
+        while not flushed.wait(0.1):
+            if self._thread is None or not self._thread.is_alive() or time.monotonic() > deadline:
                 break
-        return done.is_set() and not self._storage.failing
+        return flushed.is_set() and not self._storage.failing
 
     def last_values(self) -> dict[str, float]:
-        """The value of each metric that was logged last."""
+        """Return the last value of each metric."""
         self.flush()
-        return dict(self._columns.last)
+        return dict(self._batcher.last)
 
     def close(self, seconds: float = 30.0) -> None:
-        """Write what is left, close the database and end the thread. May be called twice, from a signal handler too."""
-        self._closing = self.calls.asleep = True
-        self._bell.ring()
+        """Write the rest, close the database and end the thread; a second call, also in a signal handler, is safe."""
+        self._is_closing = self.calls.asleep = True
+        self._wake_event.set()
         if self._thread is not None:
             self._thread.join(seconds)
 
     # Around a fork.
 
     def before_fork(self) -> None:
-        """Close the database between two transactions: a connection must not be open in two processes."""
-        self._paused = self._writing.acquire(timeout=1.0)
-        if self._paused:
+        """Close the database between two transactions: an SQLite connection must not be carried across a fork."""
+        self._is_paused = self._write_lock.acquire(timeout=1.0)
+        if self._is_paused:
             self._storage.release()
 
     def after_fork_in_parent(self) -> None:
-        if self._paused:
-            self._writing.release()
+        if self._is_paused:
+            self._write_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin with nothing: what waits is the parent's to write. The first log call here starts a thread."""
+        """Clear the queues, which the parent writes; the first log call in the child starts its own thread."""
         for queue in (self.calls, self.samples, self.printed):
             queue.clear()
         self.run = self._written = replace(self.run, drives=False)
         self._storage.after_fork_in_child(self.run)
-        self._batch, self._forgets, self.calls.asleep = None, False, True
+        self._batch, self._truncates, self.calls.asleep = None, False, True
         self._thread = None
-        self._waiting.clear()
-        self._make_locks()
+        self._flush_events.clear()
+        self._create_locks()
 
-    def _make_locks(self) -> None:
-        self._bell = WakeEvent()
-        self._writing = threading.Lock()
-        self._changing = threading.RLock()
+    def _create_locks(self) -> None:
+        self._wake_event = WakeEvent()
+        self._write_lock = threading.Lock()
+        self._change_lock = threading.RLock()
         self._room = threading.Condition()
-        self._paused = False
+        self._is_paused = False
 
-    # In the thread.
+    # Called in the writer thread.
 
     def _work(self) -> None:
-        ends_at = None
-        while ends_at is None or (self._has_news() and time.monotonic() < ends_at):
-            self._bell.wait(self._patience())
-            if self._closing and ends_at is None:
-                ends_at = time.monotonic() + CLOSING_SECONDS
-            waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        deadline = None
+        while deadline is None or (self._has_unwritten() and time.monotonic() < deadline):
+            self._wake_event.wait(self._idle_seconds())
+            if self._is_closing and deadline is None:
+                deadline = time.monotonic() + CLOSING_SECONDS
+            flush_events = [self._flush_events.popleft() for _ in range(len(self._flush_events))]
             try:
-                with self._writing:
-                    self._write_news()
-            except Exception as error:  # a mistake in here must not hold up the training
-                warn_once(f"this is a mistake in labbench, and something is not recorded: {error!r}")
-            for event in waiting:
+                with self._write_lock:
+                    self._write_unwritten()
+            except Exception as error:  # an error in labbench must not stop the training
+                warn_once(f"internal error in labbench, please report it: some data was not recorded: {error!r}")
+            for event in flush_events:
                 event.set()
-        with self._writing:
+        with self._write_lock:
             try:
-                self._end()
+                self._write_rest()
             except Exception as error:
-                warn(f"this is a mistake in labbench, and the end of run {self.run.key} is not recorded: {error!r}")
+                warn(
+                    "internal error in labbench, please report it: "
+                    f"the end of run {self.run.key} was not recorded: {error!r}"
+                )
             self._storage.close()
-        for event in self._waiting:
+        for event in self._flush_events:
             event.set()
 
-    def _patience(self) -> float:
-        """Seconds until there is something to do, unless the bell rings."""
+    def _idle_seconds(self) -> float:
+        """Return how many seconds to wait for the wake event."""
         if self._storage.failing:
             return _FAILING_SECONDS
-        if self._closing or len(self.calls) >= MAX_BATCH:
+        if self._is_closing or len(self.calls) >= MAX_BATCH:
             return 0
         if not self.calls.asleep:
             return FLUSH_SECONDS
-        return max(0, self._beaten + BEAT_SECONDS - time.monotonic()) if self.run.drives else -1
+        return max(0, self._last_heartbeat + HEARTBEAT_SECONDS - time.monotonic()) if self.run.drives else -1
 
-    def _write_news(self) -> None:
-        """Write what has gathered up to now; what comes meanwhile is for the next time."""
-        asked, done = len(self.calls), -1
-        while done < asked and (batch := self._batch or self._next_batch()) is not None:
+    def _write_unwritten(self) -> None:
+        """Write the data that waits at the time of the call; later data is left for the next call."""
+        n_waiting, n_written = len(self.calls), -1
+        while n_written < n_waiting and (batch := self._batch or self._next_batch()) is not None:
             self._batch = batch
-            full = len(self.calls) > MAX_BACKLOG // 2
-            if not self._put(batch) and not (full and self._storage.spill(batch)):
+            is_half_full = len(self.calls) > MAX_BACKLOG // 2
+            if not self._put(batch) and not (is_half_full and self._storage.spill(batch)):
                 return
             self._batch, self._written = None, batch.run
-            done = max(0, done) + batch.calls
-            if self._room.acquire(blocking=False):  # or a signal came to who holds it, and its handler waits for us
+            n_written = max(0, n_written) + batch.calls
+            # not blocking: a signal handler that waits for this thread may have interrupted the holder of the lock
+            if self._room.acquire(blocking=False):
                 self._room.notify_all()
                 self._room.release()
-        if done < 0 and not self._closing:
+        if n_written < 0 and not self._is_closing:
             self.calls.asleep = True
-            if self._has_news():  # it came just before, so nobody rang
+            if self._has_unwritten():  # appended just before `asleep` was set, so no thread called `wake`
                 self.calls.asleep = False
 
-    def _put(self, batch: Batch, *, at_once: bool = False) -> bool:
-        """Whether a batch is done with: one that can never be written must not hold up the others."""
+    def _put(self, batch: Batch, *, immediately: bool = False) -> bool:
+        """Return True if the batch was written or dropped: one that can never be written must not block the others."""
         try:
-            return self._storage.put(batch, at_once=at_once)
+            return self._storage.put(batch, immediately=immediately)
         except Exception as error:
-            warn_once(f"this is a mistake in labbench, and {batch.calls} calls of log() are lost: {error!r}")
+            warn_once(f"internal error in labbench, please report it: {batch.calls} log calls were lost: {error!r}")
             return True
 
-    def _has_news(self) -> bool:
+    def _has_unwritten(self) -> bool:
         return bool(self._batch or self.calls or self.samples or self.printed or self.run is not self._written)
 
     def _next_batch(self) -> Batch | None:
-        """Up to `MAX_BATCH` calls with everything else that is new; None where nothing is, and no heartbeat is due."""
+        """Return up to `MAX_BATCH` calls with all other unwritten data; None if there is none and no heartbeat is due.
+
+        An empty batch is a heartbeat.
+        """
         now = time.monotonic()
-        if not self._has_news() and not (self.run.drives and now >= self._beaten + BEAT_SECONDS):
+        if not self._has_unwritten() and not (self.run.drives and now >= self._last_heartbeat + HEARTBEAT_SECONDS):
             return None
-        self._beaten = now
-        if self.run.drives and now >= self._asked + BEAT_SECONDS:
-            self._asked = now
-            if self._storage.asked_to_stop():
-                self.stop_asked = True
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # as Ctrl-C, in a sleep too
+        self._last_heartbeat = now
+        if self.run.drives and now >= self._last_request_check + HEARTBEAT_SECONDS:
+            self._last_request_check = now
+            if self._storage.pop_stop_request():
+                self.stop_requested = True
+                # as Ctrl-C; pthread_kill also interrupts a sleep
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         calls = _pop_up_to(self.calls, MAX_BATCH)
-        forget_from = calls[0][0] if calls and self._forgets else None
+        truncate_from = calls[0][0] if calls and self._truncates else None
         if calls:
-            self.step, self._forgets = calls[-1][0], False
-        points = self._columns.series(chain(calls, _pop_up_to(self.samples, MAX_BATCH)))
+            self.step, self._truncates = calls[-1][0], False
+        points = self._batcher.series(chain(calls, _pop_up_to(self.samples, MAX_BATCH)))
         run = self.run
         if run.status != "running" and self.calls:
-            run = self._written  # the end comes last
-        return Batch(
-            run, points, _join_texts(_pop_up_to(self.printed, _MAX_PRINTED_CHARACTERS)), forget_from, len(calls)
-        )
+            run = self._written  # the final status is written last
+        return Batch(run, points, _join_texts(_pop_up_to(self.printed, _MAX_PRINTED_TEXTS)), truncate_from, len(calls))
 
-    def _end(self) -> None:
-        """The last try for what is left."""
-        while self._has_news() and (batch := self._batch or self._next_batch()) is not None:
+    def _write_rest(self) -> None:
+        """Write all remaining data, to the spill file if necessary."""
+        while self._has_unwritten() and (batch := self._batch or self._next_batch()) is not None:
             self._batch = batch
-            if not self._put(batch, at_once=True) and not self._storage.spill(batch):
-                self._lost += batch.calls + len(self.calls)
+            if not self._put(batch, immediately=True) and not self._storage.spill(batch):
+                self._lost_calls += batch.calls + len(self.calls)
                 break
             self._batch, self._written = None, batch.run
-        if self._lost:
-            warn(f"run {self.run.key}: {self._lost} calls of log() are lost, nothing could be written")
+        if self._lost_calls:
+            warn(f"run {self.run.key}: {self._lost_calls} log calls were lost because no file could be written")
 
 
-def _pop_up_to(queue: deque[Any], most: int) -> list[Any]:
-    """What waits in a queue, oldest first; others may append meanwhile."""
-    return [queue.popleft() for _ in range(min(most, len(queue)))]
+def _pop_up_to(queue: deque[Any], limit: int) -> list[Any]:
+    """Pop up to `limit` items, the oldest first; other threads may append at the same time."""
+    return [queue.popleft() for _ in range(min(limit, len(queue)))]
 
 
 def _join_texts(printed: Iterable[PrintedText]) -> list[PrintedText]:
-    """Lines that one stream got one after another, as one text."""
+    """Join consecutive lines of the same stream to one text."""
     joined: list[PrintedText] = []
     for lines in printed:
         if joined and joined[-1].stream == lines.stream:

@@ -1,4 +1,4 @@
-"""However a script ends, its run says how, and nothing that it logged is lost."""
+"""However a script ends, its run has the right status and everything that it logged."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ for step in range(100):
 """
 
 
-def logged(folder: Path) -> int:
+def count_losses(folder: Path) -> int:
     return scripts.only_run(folder).summary["loss"].n
 
 
-def test_a_script_that_just_ends_has_finished_its_run(tmp_path: Path) -> None:
+def test_end_of_the_script_finishes_the_run(tmp_path: Path) -> None:
     result = scripts.run(tmp_path, HUNDRED)
     record = scripts.only_run(tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert (record.status, record.reason, logged(tmp_path)) == ("finished", "script ended", 100)
+    assert (record.status, record.reason, count_losses(tmp_path)) == ("finished", "script ended", 100)
     assert record.finished is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs.db", "train.py"]
 
 
-def test_an_uncaught_exception_fails_the_run_with_its_traceback(tmp_path: Path) -> None:
+def test_uncaught_exception_fails_the_run_with_its_traceback(tmp_path: Path) -> None:
     result = scripts.run(tmp_path, HUNDRED + "{}['nothing']\n")
     record = scripts.only_run(tmp_path)
     assert result.returncode == 1
@@ -42,10 +42,10 @@ def test_an_uncaught_exception_fails_the_run_with_its_traceback(tmp_path: Path) 
     assert (record.status, record.error_kind, record.error) == ("failed", "user", "KeyError: 'nothing'")
     assert record.traceback is not None
     assert "train.py" in record.traceback
-    assert logged(tmp_path) == 100
+    assert count_losses(tmp_path) == 100
 
 
-def test_an_exception_that_leaves_the_with_fails_the_run_though_it_is_caught_outside(tmp_path: Path) -> None:
+def test_exception_caught_outside_the_with_block_fails_the_run(tmp_path: Path) -> None:
     code = """
     try:
         with labbench.start() as run:
@@ -68,26 +68,28 @@ def test_an_exception_that_leaves_the_with_fails_the_run_though_it_is_caught_out
         ("sys.exit('no data')", "failed", "no data"),
     ],
 )
-def test_the_exit_status_is_honoured_without_with(tmp_path: Path, ending: str, status: str, error: str | None) -> None:
+def test_exit_status_without_with_block_sets_the_status_of_the_run(
+    tmp_path: Path, ending: str, status: str, error: str | None
+) -> None:
     scripts.run(tmp_path, HUNDRED + ending)
     record = scripts.only_run(tmp_path)
-    assert (record.status, record.error, logged(tmp_path)) == (status, error, 100)
+    assert (record.status, record.error, count_losses(tmp_path)) == (status, error, 100)
 
 
-def test_the_exit_status_is_honoured_with_with(tmp_path: Path) -> None:
+def test_exit_status_in_with_block_sets_the_status_of_the_run(tmp_path: Path) -> None:
     result = scripts.run(tmp_path, "with labbench.start() as run:\n    run.log({'loss': 1.0})\n    raise SystemExit(4)")
     record = scripts.only_run(tmp_path)
     assert (result.returncode, record.status, record.error) == (4, "failed", "exit status 4")
 
 
-def test_sys_exit_in_a_thread_ends_that_thread_alone(tmp_path: Path) -> None:
+def test_sys_exit_in_a_thread_does_not_end_the_run(tmp_path: Path) -> None:
     code = "import threading\nthread = threading.Thread(target=lambda: sys.exit(1))\nthread.start()\nthread.join()\n"
     scripts.run(tmp_path, HUNDRED + code)
     assert scripts.only_run(tmp_path).status == "finished"
 
 
 READY = """
-while not labbench.open("runs.db").runs()[0].versions:  # what is looked up in the background
+while not labbench.open("runs.db").runs()[0].versions:  # recorded in the background
     time.sleep(0.01)
 print("ready", flush=True)
 time.sleep(30)
@@ -95,23 +97,23 @@ time.sleep(30)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_process_as_before_and_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_ends_the_process_without_loss(tmp_path: Path, number: signal.Signals) -> None:
     result = scripts.send_signal(scripts.begin(tmp_path, HUNDRED + READY), number)
     record = scripts.only_run(tmp_path)
     assert result.returncode == scripts.SIGNAL_EXIT_STATUS[number]
-    assert (record.status, record.reason, logged(tmp_path)) == ("stopped", number.name, 100)
+    assert (record.status, record.reason, count_losses(tmp_path)) == ("stopped", number.name, 100)
 
 
-def test_ctrl_c_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_run_without_loss(tmp_path: Path) -> None:
     result = scripts.send_signal(scripts.begin(tmp_path, HUNDRED + READY), signal.SIGINT)
     record = scripts.only_run(tmp_path)
     assert "KeyboardInterrupt" in result.stderr
     assert result.returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGINT]
-    assert (record.status, record.reason, logged(tmp_path)) == ("stopped", "interrupted", 100)
+    assert (record.status, record.reason, count_losses(tmp_path)) == ("stopped", "interrupted", 100)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_handler_that_was_there_is_called_and_may_log_more(tmp_path: Path, name: str) -> None:
+def test_existing_signal_handler_is_called_and_may_log_more(tmp_path: Path, name: str) -> None:
     code = f"""
     def save(number, frame):
         run.log({{"saved": 1.0}})
@@ -123,17 +125,17 @@ def test_a_handler_that_was_there_is_called_and_may_log_more(tmp_path: Path, nam
     result = scripts.send_signal(script, getattr(signal, name))
     record = scripts.only_run(tmp_path)
     assert (result.returncode, result.stdout) == (7, "saved\n")
-    assert (record.status, record.reason, logged(tmp_path)) == ("stopped", name, 100)
+    assert (record.status, record.reason, count_losses(tmp_path)) == ("stopped", name, 100)
     assert record.summary["saved"].n == 1
 
 
-def test_what_a_handler_that_leaves_at_once_could_lose_is_written_before_it_is_called(tmp_path: Path) -> None:
+def test_data_is_flushed_before_an_existing_handler_is_called(tmp_path: Path) -> None:
     code = "signal.signal(signal.SIGTERM, lambda *_: os._exit(5))\n"
     result = scripts.send_signal(scripts.begin(tmp_path, code + HUNDRED + READY), signal.SIGTERM)
-    assert (result.returncode, logged(tmp_path)) == (5, 100)
+    assert (result.returncode, count_losses(tmp_path)) == (5, 100)
 
 
-def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+def test_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     code = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + HUNDRED
     ends = "print('ready', flush=True)\ntime.sleep(0.2)\nassert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"
     result = scripts.send_signal(scripts.begin(tmp_path, code + ends), signal.SIGHUP)
@@ -141,14 +143,14 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
     assert scripts.only_run(tmp_path).status == "finished"
 
 
-def test_a_signal_that_the_script_survives_does_not_stop_its_run(tmp_path: Path) -> None:
+def test_run_continues_if_the_script_survives_a_signal(tmp_path: Path) -> None:
     code = "signal.signal(signal.SIGTERM, lambda *_: None)\n" + HUNDRED
     ends = "print('ready', flush=True)\ntime.sleep(0.3)\nrun.log({'loss': 0.0})\n"
     scripts.send_signal(scripts.begin(tmp_path, code + ends), signal.SIGTERM)
-    assert (scripts.only_run(tmp_path).status, logged(tmp_path)) == ("finished", 101)
+    assert (scripts.only_run(tmp_path).status, count_losses(tmp_path)) == ("finished", 101)
 
 
-def test_the_hooks_are_taken_back_with_the_last_run(tmp_path: Path) -> None:
+def test_hooks_are_restored_after_the_last_run(tmp_path: Path) -> None:
     code = """
     hooks = lambda: (sys.exit, sys.excepthook, *map(signal.getsignal, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)))
     before = hooks()
@@ -165,43 +167,43 @@ def test_the_hooks_are_taken_back_with_the_last_run(tmp_path: Path) -> None:
 
 COUNTED = """
 import mmap
-said = mmap.mmap(os.open("said", os.O_RDWR), 8)
+counter = mmap.mmap(os.open("calls", os.O_RDWR), 8)
 run = labbench.start()
 print("ready", flush=True)
 step = 0
 while True:
     run.log({"loss": 1.0, "accuracy": 0.5}, step=step)
     step += 1
-    said[:] = step.to_bytes(8, "little")
+    counter[:] = step.to_bytes(8, "little")
 """
 
 
-def killed_after(folder: Path, code: str, calls: int) -> int:
-    """Kill a script that counts its log calls, once it has made some; how many it had made."""
-    said = folder / "said"
-    said.write_bytes(bytes(8))
+def kill_after(folder: Path, code: str, calls: int) -> int:
+    """Kill a script after `calls` log calls and return how many it had made by then."""
+    counter = folder / "calls"
+    counter.write_bytes(bytes(8))
     process = scripts.begin(folder, code)
     scripts.wait_for(process, "ready")
-    scripts.wait_until(lambda: int.from_bytes(said.read_bytes(), "little") >= calls, seconds=30)
+    scripts.wait_until(lambda: int.from_bytes(counter.read_bytes(), "little") >= calls, seconds=30)
     process.kill()
     assert scripts.end(process).returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGKILL]
-    return int.from_bytes(said.read_bytes(), "little")
+    return int.from_bytes(counter.read_bytes(), "little")
 
 
-def test_a_killed_script_loses_a_fraction_of_a_second_and_shows_as_lost(tmp_path: Path) -> None:
-    calls = killed_after(tmp_path, COUNTED + "    time.sleep(0.001)\n", 300)
+def test_killed_script_is_lost_and_misses_a_fraction_of_a_second(tmp_path: Path) -> None:
+    calls = kill_after(tmp_path, COUNTED + "    time.sleep(0.001)\n", 300)
     record = scripts.only_run(tmp_path)
     assert record.status == "lost"
     assert record.summary["loss"].n == record.summary["loss"].last_step + 1
     assert calls - record.summary["loss"].n <= 500  # 25 ms of calls, but on a machine that is busy with other things
 
 
-def test_a_killed_script_that_never_pauses_loses_no_more_than_the_backlog(tmp_path: Path) -> None:
-    calls = killed_after(tmp_path, COUNTED, 40_000)
-    assert calls - logged(tmp_path) <= MAX_BACKLOG + MAX_BATCH + 1
+def test_killed_script_that_never_pauses_loses_at_most_the_backlog(tmp_path: Path) -> None:
+    calls = kill_after(tmp_path, COUNTED, 40_000)
+    assert calls - count_losses(tmp_path) <= MAX_BACKLOG + MAX_BATCH + 1
 
 
-def test_a_signal_ends_the_runs_of_all_threads_whichever_began_first(tmp_path: Path) -> None:
+def test_signal_ends_the_runs_of_all_threads(tmp_path: Path) -> None:
     code = """
     import threading
     started = []
@@ -218,11 +220,11 @@ def test_a_signal_ends_the_runs_of_all_threads_whichever_began_first(tmp_path: P
     result = scripts.send_signal(scripts.begin(tmp_path, code), signal.SIGTERM)
     assert result.returncode == scripts.SIGNAL_EXIT_STATUS[signal.SIGTERM]
     with Reader(tmp_path / "runs.db") as reader:
-        found = {run.name: (run.status, run.reason, run.summary["loss"].n) for run in reader.runs()}
-    assert found == dict.fromkeys(("in a thread", "in the main thread"), ("stopped", "SIGTERM", 1000))
+        endings = {run.name: (run.status, run.reason, run.summary["loss"].n) for run in reader.runs()}
+    assert endings == dict.fromkeys(("in a thread", "in the main thread"), ("stopped", "SIGTERM", 1000))
 
 
-def test_a_run_that_is_told_to_end_beside_a_lock_keeps_its_points_within_a_scheduler_s_patience(tmp_path: Path) -> None:
+def test_run_terminated_while_the_database_is_locked_ends_in_time_without_loss(tmp_path: Path) -> None:
     code = """
     run = labbench.start("a run", system_metrics=False)
     run.flush()
@@ -242,27 +244,27 @@ def test_a_run_that_is_told_to_end_beside_a_lock_keeps_its_points_within_a_sched
     scripts.wait_for(process, "ready")
     process.terminate()
     try:
-        process.wait(20)  # it took as long as the lock
+        process.wait(20)  # an earlier version waited for the lock
     finally:
         connection.execute("ROLLBACK")
         connection.close()
         scripts.end(process)
-    with Writer(tmp_path / "runs.db"):  # takes in what was spilled
+    with Writer(tmp_path / "runs.db"):  # merges the spill file
         pass
-    assert (scripts.only_run(tmp_path).status, logged(tmp_path)) == ("stopped", 1000)
+    assert (scripts.only_run(tmp_path).status, count_losses(tmp_path)) == ("stopped", 1000)
 
 
-def test_a_signal_to_who_waits_for_room_is_answered_at_once(tmp_path: Path) -> None:
+def test_signal_during_the_wait_for_a_full_backlog_is_handled(tmp_path: Path) -> None:
     code = """
-    from labbench.tracking import writer_thread as recorder
-    recorder.LIMIT = 100
+    from labbench.tracking import writer_thread
+    writer_thread.MAX_BACKLOG = 100
     run = labbench.start("a run", system_metrics=False)
-    wake, sent = run._recorder.wake, []
-    def told():
+    wake, sent = run._writer_thread.wake, []
+    def wake_after_signal():
         if sys._getframe(1).f_code.co_name == "make_room" and not sent:
-            sent.append(os.kill(os.getpid(), signal.SIGTERM))  # while the lock of the room is held
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))  # while make_room holds its lock
         wake()
-    run._recorder.wake = told
+    run._writer_thread.wake = wake_after_signal
     for step in range(10_000_000):
         run.log({"loss": 1.0})
     """

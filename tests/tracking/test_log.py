@@ -1,4 +1,4 @@
-"""What is logged is what is read: every kind of number, name and step, and clear words about what is none."""
+"""Every kind of number, name and step is read back as it was logged; anything else is rejected by name."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def run(tmp_path: Path) -> Iterator[labbench.Run]:
 
 
 def series(run: labbench.Run, metric: str) -> dict[int, float]:
-    """What the database has of a metric, by step."""
+    """Return the recorded values of a metric by step."""
     assert run.flush()
     with labbench.open(run.path) as db:
         steps, values = db.series(run.key, metric)
     return dict(zip(steps.tolist(), values.tolist(), strict=True))
 
 
-def recorded(run: labbench.Run) -> RunRecord:
+def find_record(run: labbench.Run) -> RunRecord:
     assert run.flush()
     with labbench.open(run.path) as db:
         return db.find(run.key)
 
 
-def test_steps_count_from_0_or_on_from_the_last_one_given(run: labbench.Run) -> None:
+def test_steps_count_from_0_or_from_the_last_given_step(run: labbench.Run) -> None:
     run.log({"loss": 1.0})
     run.log({"loss": 2.0})
     run.log({"loss": 3.0}, step=10)
@@ -53,16 +53,16 @@ def test_steps_count_from_0_or_on_from_the_last_one_given(run: labbench.Run) -> 
     assert series(run, "loss") == {0: 1.0, 1: 2.0, 5: 5.0, 6: 6.0, 10: 3.0, 11: 4.0}
 
 
-def test_the_last_value_of_a_step_wins_though_it_goes_backwards(run: labbench.Run) -> None:
+def test_last_value_of_a_step_wins_even_if_steps_go_back(run: labbench.Run) -> None:
     for epoch in range(3):
         for step in range(4):
             run.log({"loss": epoch + step / 10}, step=step)
     assert series(run, "loss") == {0: 2.0, 1: 2.1, 2: 2.2, 3: 2.3}
-    summary = recorded(run).summary["loss"]
+    summary = find_record(run).summary["loss"]
     assert (summary.n, summary.min, summary.max, summary.last_step) == (4, 2.0, 2.3, 3)
 
 
-def test_a_dict_that_is_used_again_is_copied(run: labbench.Run) -> None:
+def test_reused_dict_is_copied(run: labbench.Run) -> None:
     metrics: dict[str, Any] = {"loss": 0.0, "val": {"loss": 0.0}}
     for value in range(100):
         metrics["loss"] = metrics["val"]["loss"] = float(value)
@@ -72,7 +72,7 @@ def test_a_dict_that_is_used_again_is_copied(run: labbench.Run) -> None:
 
 def test_nested_dicts_are_joined_with_slashes(run: labbench.Run) -> None:
     run.log({"train": {"loss": 1.0, "by class": {"cat": 0.5, 2: 0.25}}, "lr": 0.1})
-    assert set(recorded(run).summary) == {"train/loss", "train/by class/cat", "train/by class/2", "lr"}
+    assert set(find_record(run).summary) == {"train/loss", "train/by class/cat", "train/by class/2", "lr"}
 
 
 @pytest.mark.parametrize(
@@ -94,31 +94,31 @@ def test_nested_dicts_are_joined_with_slashes(run: labbench.Run) -> None:
         (1.7976931348623157e308, 1.7976931348623157e308),
     ],
 )
-def test_what_is_a_number_is_kept_exactly(run: labbench.Run, value: Any, number: float) -> None:
+def test_every_kind_of_number_is_recorded_exactly(run: labbench.Run, value: Any, number: float) -> None:
     run.log({"x": value})
     assert series(run, "x") == {0: number}
 
 
-def test_nan_is_kept_and_counted(run: labbench.Run) -> None:
+def test_nan_is_recorded_and_counted(run: labbench.Run) -> None:
     run.log({"x": 1.0})
     run.log({"x": math.nan})
     assert math.isnan(series(run, "x")[1])
-    summary = recorded(run).summary["x"]
+    summary = find_record(run).summary["x"]
     assert (summary.n, summary.n_nonfinite, summary.first_nonfinite_step, summary.max) == (2, 1, 1, 1.0)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(st.floats(), max_size=50))
-def test_any_floats_come_back_as_they_were(run: labbench.Run, values: list[float]) -> None:
-    """But for the sign of zero, which SQLite does not store."""
+def test_any_floats_are_recorded_exactly(run: labbench.Run, values: list[float]) -> None:
+    """Except for the sign of zero, which SQLite does not store."""
     metric = f"x{len(run.summary)}"
     for step, value in enumerate(values):
         run.log({metric: value}, step=step)
-    found = list(series(run, metric).values())
-    assert list(map(repr, found)) == [repr(value + 0.0) for value in values]
+    recorded = list(series(run, metric).values())
+    assert list(map(repr, recorded)) == [repr(value + 0.0) for value in values]
 
 
-def test_tensors_are_taken_as_they_are_now(run: labbench.Run) -> None:
+def test_later_changes_of_a_tensor_do_not_change_the_logged_value(run: labbench.Run) -> None:
     torch = pytest.importorskip("torch")
     loss = torch.tensor(1.0, requires_grad=True)
     half = torch.tensor([0.5], dtype=torch.bfloat16)
@@ -130,13 +130,13 @@ def test_tensors_are_taken_as_they_are_now(run: labbench.Run) -> None:
 
 
 class OnGpu:
-    """A tensor on a GPU, as far as logging one goes."""
+    """Minimal stand-in for a tensor on a GPU."""
 
     is_cuda = False
     device = type("device", (), {"type": "mps"})
 
-    def __init__(self, value: float, fetched: list[str]) -> None:
-        self.value, self.fetched = value, fetched
+    def __init__(self, value: float, fetching_threads: list[str]) -> None:
+        self.value, self.fetching_threads = value, fetching_threads
 
     def numel(self) -> int:
         return 1
@@ -145,35 +145,37 @@ class OnGpu:
         return self
 
     def clone(self) -> OnGpu:
-        return OnGpu(self.value, self.fetched)
+        return OnGpu(self.value, self.fetching_threads)
 
     def item(self) -> float:
-        self.fetched.append(threading.current_thread().name)
+        self.fetching_threads.append(threading.current_thread().name)
         if self.value < 0:
             raise RuntimeError("the device is gone")
         return self.value
 
 
-def test_a_tensor_on_a_gpu_is_copied_there_and_fetched_by_the_writer(run: labbench.Run) -> None:
-    fetched: list[str] = []
-    tensor = OnGpu(0.5, fetched)
+def test_tensor_on_a_gpu_is_copied_there_and_fetched_by_the_writer_thread(run: labbench.Run) -> None:
+    fetching_threads: list[str] = []
+    tensor = OnGpu(0.5, fetching_threads)
     run.log({"loss": tensor, "lr": 0.1})
     tensor.value = 7.0
     assert series(run, "loss") == {0: 0.5}
-    assert fetched == [f"labbench {run.key}"]
+    assert fetching_threads == [f"labbench {run.key}"]
 
 
-def test_a_tensor_that_its_gpu_has_lost_is_told_and_left_out(
+def test_tensor_that_cannot_be_read_from_its_gpu_causes_a_warning(
     run: labbench.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.log({"gone": OnGpu(-1.0, []), "lr": 0.1})
     assert series(run, "lr") == {0: 0.1}
     assert series(run, "gone") == {}
-    assert "`gone` could not be read from its device and is left out: the device is gone" in capsys.readouterr().err
+    assert (
+        "`gone` could not be read from its device and was not recorded: the device is gone" in capsys.readouterr().err
+    )
 
 
-class Speechless:
-    """An object of a library that has a bad day."""
+class BrokenText:
+    """Object whose text conversion fails."""
 
     def __str__(self) -> str:
         raise RuntimeError
@@ -196,21 +198,21 @@ CIRCLE["again"] = CIRCLE
         ({"x": np.str_("a")}, "`x` must be a number, not"),
         ({"x": 10**400}, "`x` is an integer too large for a float"),
         ({"x": 10**5000}, "`x` is an integer too large for a float: 0x"),
-        ({"x": Speechless()}, "`x` must be a number, not <Speechless, whose text fails: RuntimeError>"),
+        ({"x": BrokenText()}, "`x` must be a number, not <BrokenText, whose text conversion raised RuntimeError>"),
         (CIRCLE, "dicts are nested more than 100 deep: `again/again/"),
         ({"x": "y" * 1000}, "…"),
         ([("loss", 1.0)], "run.log takes a dict of numbers by name, not list"),
     ],
 )
-def test_what_is_no_number_is_refused_by_name(run: labbench.Run, metrics: Any, message: str) -> None:
+def test_invalid_value_is_rejected_by_name(run: labbench.Run, metrics: Any, message: str) -> None:
     with pytest.raises(InputError) as raised:
         run.log(metrics)
     assert message in str(raised.value)
     run.log({"loss": 2.0})
-    assert series(run, "loss") == {0: 2.0}  # the refused call took no step
+    assert series(run, "loss") == {0: 2.0}  # the rejected call did not count as a step
 
 
-def test_an_array_of_several_is_refused_with_its_shape_whatever_made_it(run: labbench.Run) -> None:
+def test_tensor_of_several_elements_is_rejected_with_its_shape(run: labbench.Run) -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(InputError, match=r"`x` must be one number, not an array of shape \(2,\)"):
         run.log({"x": torch.ones(2)})
@@ -220,25 +222,25 @@ def test_an_array_of_several_is_refused_with_its_shape_whatever_made_it(run: lab
     "step",
     [math.nan, math.inf, 1.5, "3", None.__class__, [1], 2**62 + 1, -(2**70), pytest.param(10**5000, id="endless")],
 )
-def test_a_step_that_is_no_whole_number_is_refused(run: labbench.Run, step: Any) -> None:
+def test_step_that_is_not_an_integer_is_rejected(run: labbench.Run, step: Any) -> None:
     with pytest.raises(InputError, match="the step"):
         run.log({"loss": 1.0}, step=step)
 
 
 @pytest.mark.parametrize("step", [3.0, np.int32(3), np.float64(3.0), True + 2, Decimal(3)])
-def test_any_whole_number_is_a_step(run: labbench.Run, step: Any) -> None:
+def test_any_whole_number_is_a_valid_step(run: labbench.Run, step: Any) -> None:
     run.log({"loss": 1.0}, step=step)
     run.log({"loss": 2.0}, step=-(2**62))
     assert series(run, "loss") == {-(2**62): 2.0, 3: 1.0}
 
 
-def test_an_epoch_is_a_metric_of_that_name(run: labbench.Run) -> None:
+def test_epoch_is_recorded_as_a_metric(run: labbench.Run) -> None:
     run.log({"loss": 1.0}, step=100, epoch=2)
     run.log({}, epoch=2.5)
     assert series(run, "epoch") == {100: 2.0, 101: 2.5}
 
 
-def test_an_empty_dict_logs_nothing_and_takes_a_step(run: labbench.Run) -> None:
+def test_empty_dict_counts_as_a_step(run: labbench.Run) -> None:
     run.log({})
     run.log({"loss": 1.0})
     assert series(run, "loss") == {1: 1.0}
@@ -250,30 +252,30 @@ def test_any_mapping_can_be_logged(run: labbench.Run, metrics: Any) -> None:
     assert series(run, "loss") == {0: 1.0}
 
 
-def test_names_with_control_characters_are_made_visible(run: labbench.Run) -> None:
+def test_control_characters_in_names_are_escaped(run: labbench.Run) -> None:
     run.log({"a\nb\x1b[31m": 1.0, "": 2.0, "tab\t": {"\x9b": 3.0}, "ünï😀": 4.0})
-    assert set(recorded(run).summary) == {"a\\x0ab\\x1b[31m", "(no name)", "tab\\x09/\\x9b", "ünï😀"}
+    assert set(find_record(run).summary) == {"a\\x0ab\\x1b[31m", "(no name)", "tab\\x09/\\x9b", "ünï😀"}
 
 
-def test_endless_names_are_cut_and_stay_apart(run: labbench.Run) -> None:
+def test_long_names_are_cut_and_stay_distinct(run: labbench.Run) -> None:
     run.log({"x" * 10_000: 1.0, "x" * 10_001: 2.0})
-    first, second = recorded(run).summary
+    first, second = find_record(run).summary
     assert len(first) == len(second) == MAX_NAME_CHARACTERS
     assert first != second
     assert run.summary["x" * 10_000] == 1.0
 
 
 @given(st.text())
-def test_a_stored_name_is_stored_under_itself(key: str) -> None:
+def test_storable_name_is_idempotent(key: str) -> None:
     name = storable_name(key)
     assert storable_name(name) == name
     assert name
     assert len(name) <= MAX_NAME_CHARACTERS
 
 
-def test_names_that_sqlite_cannot_store_do_not_stop_a_run(run: labbench.Run) -> None:
+def test_names_with_lone_surrogates_are_recorded(run: labbench.Run) -> None:
     run.log({"half a pair \ud800": 1.0, "loss": 1.0})
-    assert len(recorded(run).summary) == 2
+    assert len(find_record(run).summary) == 2
 
 
 def test_several_threads_log_to_one_run(run: labbench.Run) -> None:
@@ -290,7 +292,7 @@ def test_several_threads_log_to_one_run(run: labbench.Run) -> None:
     assert all(list(series(run, f"thread {number}").values()) == [*map(float, range(500))] for number in range(4))
 
 
-def test_every_call_has_its_own_time(run: labbench.Run) -> None:
+def test_each_call_is_recorded_with_its_time(run: labbench.Run) -> None:
     for _ in range(5):
         run.log({"loss": 1.0})
         threading.Event().wait(0.004)
@@ -300,27 +302,27 @@ def test_every_call_has_its_own_time(run: labbench.Run) -> None:
     assert (np.diff(times) >= 3).all()
 
 
-def test_the_summary_has_the_last_values_and_takes_more(run: labbench.Run) -> None:
+def test_summary_returns_last_values_and_logs_assigned_ones(run: labbench.Run) -> None:
     run.log({"loss": 1.0}, step=5)
     run.log({"loss": 0.5}, step=6)
     run.summary["best/accuracy"] = 0.97
     run.summary.update({"test": {"loss": np.float32(0.25)}})
     assert dict(run.summary) == {"loss": 0.5, "best/accuracy": 0.97, "test/loss": 0.25}
     assert series(run, "best/accuracy") == {6: 0.97}
-    assert recorded(run).summary["test/loss"].last == 0.25
+    assert find_record(run).summary["test/loss"].last == 0.25
     with pytest.raises(InputError, match="`best` must be a number"):
         run.summary["best"] = "adam"
     with pytest.raises(KeyError):
         run.summary["nothing"]
 
 
-def test_more_than_the_backlog_holds_is_all_recorded(run: labbench.Run) -> None:
+def test_more_calls_than_the_backlog_holds_are_all_recorded(run: labbench.Run) -> None:
     for step in range(30_000):
         run.log({"loss": 0.5}, step=step)
-    assert recorded(run).summary["loss"].n == 30_000
+    assert find_record(run).summary["loss"].n == 30_000
 
 
-def test_nothing_can_be_logged_to_a_run_that_has_ended(tmp_path: Path) -> None:
+def test_log_after_the_end_of_the_run_raises(tmp_path: Path) -> None:
     run = labbench.start(db=tmp_path / "runs.db")
     run.finish()
     run.finish()
@@ -328,21 +330,21 @@ def test_nothing_can_be_logged_to_a_run_that_has_ended(tmp_path: Path) -> None:
         run.log({"loss": 1.0})
 
 
-def test_steps_can_be_counted_on_from_the_largest_one(run: labbench.Run) -> None:
+def test_steps_count_on_from_the_largest_valid_step(run: labbench.Run) -> None:
     run.log({"loss": 1.0}, step=2**62)
     run.log({"loss": 2.0})
     assert series(run, "loss") == {2**62: 1.0, 2**62 + 1: 2.0}
 
 
-def test_a_batch_that_can_never_be_written_does_not_hold_up_the_others(
+def test_batch_that_can_never_be_written_does_not_block_the_others(
     run: labbench.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put = Storage.put
 
-    def broken(storage: Storage, batch: Batch, *, at_once: bool = False) -> bool:
+    def broken(storage: Storage, batch: Batch, *, immediately: bool = False) -> bool:
         if any(points.metric == "poison" for points in batch.points):
-            raise OverflowError("as from a mistake of ours")
-        return put(storage, batch, at_once=at_once)
+            raise OverflowError("as from an error in labbench")
+        return put(storage, batch, immediately=immediately)
 
     monkeypatch.setattr(Storage, "put", broken)
     run.log({"poison": 1.0})
@@ -350,10 +352,10 @@ def test_a_batch_that_can_never_be_written_does_not_hold_up_the_others(
     run.log({"loss": 1.0})
     assert series(run, "loss") == {1: 1.0}
     run.finish()
-    assert recorded_of(run).status == "finished"
-    assert "1 calls of log() are lost" in capsys.readouterr().err
+    assert find_record_after_end(run).status == "finished"
+    assert "1 log calls were lost" in capsys.readouterr().err
 
 
-def recorded_of(run: labbench.Run) -> RunRecord:
+def find_record_after_end(run: labbench.Run) -> RunRecord:
     with labbench.open(run.path) as db:
         return db.find(run.key)

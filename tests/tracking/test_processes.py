@@ -1,4 +1,4 @@
-"""One run in several processes, several processes on one file: nothing deadlocks, nothing is lost or written twice."""
+"""A run in several processes and several processes on one file: no deadlock, no loss, nothing written twice."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from helpers.store_samples import start
 from labbench.store.writer import Writer
 
 
-def counts(folder: Path) -> dict[str, int]:
-    """How many points the one run has, by metric; the database is whole."""
+def count_points(folder: Path) -> dict[str, int]:
+    """Return the number of points of the only run, by metric, after an integrity check of the database."""
     with sqlite3.connect(folder / "runs.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
     return {name: summary.n for name, summary in scripts.only_run(folder).summary.items()}
 
 
-def test_a_forked_child_logs_to_the_run_and_leaves_its_end_to_the_parent(tmp_path: Path) -> None:
+def test_forked_child_logs_to_the_run_and_only_the_parent_ends_it(tmp_path: Path) -> None:
     code = """
     run = labbench.start()
     for step in range(500):
@@ -41,11 +41,11 @@ def test_a_forked_child_logs_to_the_run_and_leaves_its_end_to_the_parent(tmp_pat
     """
     result = scripts.run(tmp_path, code)
     assert (result.returncode, result.stderr) == (0, "")
-    assert counts(tmp_path) == {"parent": 1000, "child 0": 200, "child 1": 200, "child 2": 200}
+    assert count_points(tmp_path) == {"parent": 1000, "child 0": 200, "child 1": 200, "child 2": 200}
     assert scripts.only_run(tmp_path).status == "finished"
 
 
-def test_forking_in_the_middle_of_everything_neither_hangs_nor_damages_the_file(tmp_path: Path) -> None:
+def test_fork_while_another_thread_logs_neither_hangs_nor_damages_the_file(tmp_path: Path) -> None:
     code = """
     import threading
     run = labbench.start(capture_output=True)
@@ -70,12 +70,12 @@ def test_forking_in_the_middle_of_everything_neither_hangs_nor_damages_the_file(
     """
     result = scripts.run(tmp_path, code)
     assert (result.returncode, result.stderr) == (0, "")
-    found = counts(tmp_path)
-    assert (found["parent"], found["child"]) == (40, 10)
+    n_points = count_points(tmp_path)
+    assert (n_points["parent"], n_points["child"]) == (40, 10)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_workers_of_multiprocessing_log_to_the_run_that_they_are_given(tmp_path: Path, method: str) -> None:
+def test_multiprocessing_workers_log_to_the_run_passed_to_them(tmp_path: Path, method: str) -> None:
     code = f"""
     import multiprocessing
     def work(run, number):
@@ -94,12 +94,12 @@ def test_workers_of_multiprocessing_log_to_the_run_that_they_are_given(tmp_path:
     """
     result = scripts.run(tmp_path, code)
     assert (result.returncode, result.stderr) == (0, "")
-    assert counts(tmp_path) == {"parent": 1, "worker 0": 100, "worker 1": 100}
+    assert count_points(tmp_path) == {"parent": 1, "worker 0": 100, "worker 1": 100}
     assert scripts.only_run(tmp_path).status == "finished"
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_run_that_is_started_in_a_worker_ends_with_it(tmp_path: Path, method: str) -> None:
+def test_run_started_in_a_worker_ends_with_the_worker(tmp_path: Path, method: str) -> None:
     code = f"""
     import multiprocessing
     def work():
@@ -117,7 +117,7 @@ def test_a_run_that_is_started_in_a_worker_ends_with_it(tmp_path: Path, method: 
     assert record.summary["loss"].n == 1
 
 
-def test_workers_that_load_data_cost_the_run_nothing(tmp_path: Path) -> None:
+def test_data_loader_workers_do_not_disturb_the_run(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     code = """
     import torch
@@ -129,10 +129,10 @@ def test_workers_that_load_data_cost_the_run_nothing(tmp_path: Path) -> None:
     """
     result = scripts.run(tmp_path, code)
     assert (result.returncode, result.stderr) == (0, "")
-    assert counts(tmp_path) == {"loss": 16}
+    assert count_points(tmp_path) == {"loss": 16}
 
 
-def test_eight_processes_on_one_cold_file_lose_nothing(tmp_path: Path) -> None:
+def test_eight_processes_that_create_one_database_lose_nothing(tmp_path: Path) -> None:
     code = """
     run = labbench.start(system_metrics=False)
     for step in range(500):
@@ -147,7 +147,7 @@ def test_eight_processes_on_one_cold_file_lose_nothing(tmp_path: Path) -> None:
     assert {run.name for run in runs} == {f"train-{number}" for number in range(1, 9)}
 
 
-def test_a_process_that_labbench_run_started_logs_to_its_run_with_its_config(tmp_path: Path) -> None:
+def test_process_started_by_labbench_run_logs_to_its_run_with_its_config(tmp_path: Path) -> None:
     code = """
     config = {"lr": 0.5, "width": 8}
     run = labbench.start("another name", experiment="another", config=config, db="elsewhere.db", tags=["t"])
@@ -173,10 +173,12 @@ def test_a_process_that_labbench_run_started_logs_to_its_run_with_its_config(tmp
     ("environment", "message"),
     [
         ({"LABBENCH_RUN": "nobody22"}, "no run has the key or the name `nobody22`"),
-        ({"LABBENCH_CONFIG": "nothing.json"}, "nothing.json: the config that LABBENCH_CONFIG names cannot be read"),
+        ({"LABBENCH_CONFIG": "nothing.json"}, "nothing.json: the config file named by LABBENCH_CONFIG cannot be read"),
     ],
 )
-def test_a_process_that_cannot_attach_says_why(tmp_path: Path, environment: dict[str, str], message: str) -> None:
+def test_process_that_cannot_attach_reports_the_reason(
+    tmp_path: Path, environment: dict[str, str], message: str
+) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         [queued] = start(writer)
         result = scripts.run(tmp_path, "labbench.start()", **{"LABBENCH_RUN": queued.key} | environment)
@@ -184,7 +186,7 @@ def test_a_process_that_cannot_attach_says_why(tmp_path: Path, environment: dict
     assert message in result.stderr
 
 
-def test_a_run_that_a_person_removes_is_told_and_does_not_come_back(tmp_path: Path) -> None:
+def test_removed_run_is_reported_and_not_recreated(tmp_path: Path) -> None:
     code = """
     run = labbench.start()
     run.log({"loss": 1.0})
@@ -206,7 +208,7 @@ def test_a_run_that_a_person_removes_is_told_and_does_not_come_back(tmp_path: Pa
         assert db.runs() == []
 
 
-def test_a_run_that_a_person_stops_is_interrupted(tmp_path: Path) -> None:
+def test_stop_request_interrupts_the_script(tmp_path: Path) -> None:
     code = """
     with labbench.start() as run:
         print("ready", flush=True)
@@ -225,7 +227,7 @@ def test_a_run_that_a_person_stops_is_interrupted(tmp_path: Path) -> None:
     assert record.summary["saved"].n == 1
 
 
-def test_what_a_forked_child_adds_to_the_config_stays_beside_the_parent_s(tmp_path: Path) -> None:
+def test_config_changes_of_a_forked_child_are_merged_with_the_parent_s(tmp_path: Path) -> None:
     code = """
     run = labbench.start("a run", config={"a": 1, "b": 1}, system_metrics=False)
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""Starting, resuming and describing a run: what a script says of it stands in the database."""
+"""Start, resume and describe a run: everything that a script says about it is in the database."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from labbench.tracking.system_metrics import SystemSampler, cgroup_memory
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _run_in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("LABBENCH_DB", "LABBENCH_RUN", "LABBENCH_CONFIG"):
         monkeypatch.delenv(name, raising=False)
@@ -42,12 +42,12 @@ def record(run: labbench.Run) -> RunRecord:
         return db.find(run.key)
 
 
-def rows(query: str) -> list[tuple[Any, ...]]:
+def query_database(query: str) -> list[tuple[Any, ...]]:
     with Writer("runs.db") as writer:
         return writer._connection.execute(query).fetchall()
 
 
-def test_all_that_is_said_of_a_run_is_kept() -> None:
+def test_everything_set_on_a_run_is_stored() -> None:
     with labbench.start(
         "baseline", experiment="mnist", config={"lr": 0.1, "model": {"width": [8, 8]}}, tags=["a", "b"], note="first"
     ) as run:
@@ -65,17 +65,22 @@ def test_all_that_is_said_of_a_run_is_kept() -> None:
             "mnist",
         )
         assert repr(run) == f"<Run {run.key} 'baseline' of 'mnist' in {Path('runs.db').resolve()}>"
-    kept = record(run)
-    assert kept.config == {
+    stored = record(run)
+    assert stored.config == {
         "lr": 0.1, "model.width": [8, 8], "seed": 3, "batch": 32, "model.depth": 2, "dropout": 0.5
     }  # fmt: skip
-    assert (kept.name, kept.experiment, kept.tags, kept.note) == ("baseline", "mnist", ("a", "b", "c"), "better")
+    assert (stored.name, stored.experiment, stored.tags, stored.note) == (
+        "baseline",
+        "mnist",
+        ("a", "b", "c"),
+        "better",
+    )
     with labbench.open() as db:
         assert db.goal("score") == "min"
-        assert db.runs("experiment=mnist lr=0.1 tag=c status=finished") == [kept]
+        assert db.runs("experiment=mnist lr=0.1 tag=c status=finished") == [stored]
 
 
-def test_a_run_without_a_name_is_called_after_its_script_and_numbered(tmp_path: Path) -> None:
+def test_default_names_are_the_script_and_a_number(tmp_path: Path) -> None:
     for _ in range(2):
         assert (
             scripts.run(tmp_path, "labbench.start().finish()\nlabbench.start(experiment='other').finish()").stderr == ""
@@ -89,22 +94,22 @@ def test_a_run_without_a_name_is_called_after_its_script_and_numbered(tmp_path: 
         ]
 
 
-def test_the_code_that_a_run_comes_from_is_kept(tmp_path: Path) -> None:
+def test_commit_diff_and_script_of_a_run_are_stored(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("")
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c"]):
         subprocess.run(["git", *command], check=True)
     scripts.run(tmp_path, "labbench.start().finish()")
-    kept = scripts.only_run(tmp_path)
-    assert kept.git_commit == subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    assert kept.git_dirty
-    assert kept.versions["labbench"] == labbench.__version__
+    stored = scripts.only_run(tmp_path)
+    assert stored.git_commit == subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    assert stored.git_dirty
+    assert stored.versions["labbench"] == labbench.__version__
     with labbench.open() as db:
-        sources = db.sources(kept.key)
+        sources = db.sources(stored.key)
     assert sources["script"] == (tmp_path / "train.py").read_text()
     assert "+labbench.start().finish()" in sources["diff"]
 
 
-def test_the_database_is_where_labbench_db_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labbench_db_sets_the_default_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABBENCH_DB", str(tmp_path / "there.db"))
     with labbench.start() as run:
         assert run.path == tmp_path / "there.db"
@@ -112,7 +117,7 @@ def test_the_database_is_where_labbench_db_says(tmp_path: Path, monkeypatch: pyt
         assert run.path == tmp_path / "here.db"
 
 
-class Colour(enum.Enum):
+class Color(enum.Enum):
     RED = 1
 
 
@@ -134,26 +139,26 @@ class Model:
         ({"path": Path("a/b"), "t": (1, (2, 3)), 7: None}, {"path": "a/b", "t": [1, [2, 3]], "7": None}),
     ],
 )
-def test_a_config_is_flat_and_json(config: Any, plain: dict[str, Any]) -> None:
+def test_config_is_flattened_to_json_values(config: Any, plain: dict[str, Any]) -> None:
     assert plain_config(config) == plain
 
 
-def test_what_json_cannot_say_is_kept_as_text_with_a_warning() -> None:
+def test_config_values_unknown_to_json_become_text_with_a_warning() -> None:
     circle: list[Any] = []
     circle.append(circle)
-    config = {"colour": Colour.RED, "model": Model, "set": {1}, "array": np.arange(2), "circle": circle, "lr": 0.1}
-    with pytest.warns(UserWarning, match=r"cannot say `colour` \(Colour\), `model` \(type\), `set` \(set\)") as warned:
+    config = {"colour": Color.RED, "model": Model, "set": {1}, "array": np.arange(2), "circle": circle, "lr": 0.1}
+    with pytest.warns(UserWarning, match=r"represent `colour` \(Color\), `model` \(type\), `set` \(set\)") as warnings:
         run = labbench.start(config=config, system_metrics=False)
     run.finish()
-    assert warned[0].filename == __file__
+    assert warnings[0].filename == __file__
     assert {key: value for key, value in record(run).config.items() if key != "circle"} == {
-        "colour": "Colour.RED", "model": str(Model), "set": "{1}", "array": "[0 1]", "lr": 0.1
+        "colour": "Color.RED", "model": str(Model), "set": "{1}", "array": "[0 1]", "lr": 0.1
     }  # fmt: skip
 
 
-def test_an_integer_that_python_cannot_print_does_not_cost_the_run_its_points() -> None:
+def test_huge_integer_in_the_config_does_not_lose_points() -> None:
     with labbench.start(system_metrics=False) as run:
-        with pytest.warns(UserWarning, match=r"cannot say `n` \(int\): kept as text"):
+        with pytest.warns(UserWarning, match=r"cannot represent `n` \(int\): stored as text"):
             run.config.update({"n": 10**5000, "m": 10**1000})
         run.log({"loss": 1.0})
     assert record(run).config == {"n": hex(10**5000), "m": 10**1000}
@@ -161,22 +166,22 @@ def test_an_integer_that_python_cannot_print_does_not_cost_the_run_its_points() 
 
 
 @pytest.mark.parametrize("config", [["lr", 0.1], "lr=0.1", 3])
-def test_what_is_no_config_is_refused_and_nothing_is_made(tmp_path: Path, config: Any) -> None:
-    with pytest.raises(InputError, match="a config is a dict, a namespace or a dataclass"):
+def test_invalid_config_is_rejected_and_creates_nothing(tmp_path: Path, config: Any) -> None:
+    with pytest.raises(InputError, match="the config must be a dict, a namespace or a dataclass"):
         labbench.start(config=config)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_odd_names_are_kept() -> None:
+def test_unusual_names_are_stored() -> None:
     name = "x [/nope] \x1b]52;c;aGk=\x07 \ud800 " + "y" * 10_000
     with labbench.start(name, experiment="e\n", tags="one tag", note="\ud800") as run:
         pass
-    kept = record(run)
-    assert kept.name == name.replace("\ud800", "?")
-    assert (kept.experiment, kept.tags, kept.note) == ("e\n", ("one tag",), "?")
+    stored = record(run)
+    assert stored.name == name.replace("\ud800", "?")
+    assert (stored.experiment, stored.tags, stored.note) == ("e\n", ("one tag",), "?")
 
 
-def test_a_goal_is_min_or_max() -> None:
+def test_goal_must_be_min_or_max() -> None:
     with labbench.start() as run, pytest.raises(InputError, match="the goal of `loss` must be min or max, not 'less'"):
         run.define_metric("loss", goal="less")  # type: ignore[arg-type]
 
@@ -184,8 +189,8 @@ def test_a_goal_is_min_or_max() -> None:
 # Resuming.
 
 
-def failed_run() -> labbench.Run:
-    """A run that has failed behind step 9."""
+def fail_after_step_9() -> labbench.Run:
+    """Record a run that fails after step 9."""
     run = labbench.start("a run", config={"lr": 0.1})
     for step in range(10):
         run.log({"loss": float(step), "other": 1.0})
@@ -193,22 +198,22 @@ def failed_run() -> labbench.Run:
     return run
 
 
-def test_a_resumed_run_goes_on_behind_its_last_step() -> None:
-    run = failed_run()
-    with labbench.start(resume=run.key[:4], config={"extra": 1}, tags=["again"]) as again:
-        assert (again.key, again.name) == (run.key, "a run")
-        assert again.config == {"lr": 0.1, "extra": 1}
-        again.log({"loss": 100.0})
-    kept = record(run)
-    assert (kept.status, kept.attempt, kept.error, kept.tags) == ("finished", 2, None, ("again",))
-    assert (kept.summary["loss"].n, kept.summary["loss"].last_step) == (11, 10)
+def test_resumed_run_continues_after_its_last_step() -> None:
+    run = fail_after_step_9()
+    with labbench.start(resume=run.key[:4], config={"extra": 1}, tags=["resumed"]) as resumed:
+        assert (resumed.key, resumed.name) == (run.key, "a run")
+        assert resumed.config == {"lr": 0.1, "extra": 1}
+        resumed.log({"loss": 100.0})
+    stored = record(run)
+    assert (stored.status, stored.attempt, stored.error, stored.tags) == ("finished", 2, None, ("resumed",))
+    assert (stored.summary["loss"].n, stored.summary["loss"].last_step) == (11, 10)
 
 
-def test_a_run_that_is_resumed_from_a_checkpoint_drops_what_came_after_it() -> None:
-    run = failed_run()
-    with labbench.start(resume="a run") as again:
-        again.log({"loss": -1.0}, step=6)
-        again.log({"loss": -2.0})
+def test_run_resumed_from_a_checkpoint_drops_later_points() -> None:
+    run = fail_after_step_9()
+    with labbench.start(resume="a run") as resumed:
+        resumed.log({"loss": -1.0}, step=6)
+        resumed.log({"loss": -2.0})
     with labbench.open() as db:
         steps, values = db.series(run.key, "loss")
         assert steps.tolist() == [*range(8)]
@@ -216,7 +221,7 @@ def test_a_run_that_is_resumed_from_a_checkpoint_drops_what_came_after_it() -> N
         assert db.series(run.key, "other")[0].tolist() == [*range(6)]
 
 
-def test_what_cannot_be_resumed_is_said() -> None:
+def test_running_unknown_and_grid_runs_cannot_be_resumed() -> None:
     with labbench.start("live") as run:
         with pytest.raises(InputError, match=f"run {run.key} is still running, in process"):
             labbench.start(resume="live")
@@ -228,17 +233,20 @@ def test_what_cannot_be_resumed_is_said() -> None:
         labbench.start(resume=queued.key)
 
 
-def resumed_as_if_its_machine_had_slept(name: str) -> labbench.Run:
-    """The run taken up while its process lives. That beats every two seconds, which may undo the trick: tried again."""
+def resume_with_expired_heartbeat(name: str) -> labbench.Run:
+    """Resume a run while its process lives, as after a pause of its machine.
+
+    The process sends a heartbeat every two seconds, which may undo the reset of the heartbeat; then it is retried.
+    """
     for _ in range(5):
         with Writer("runs.db") as writer:
             writer._connection.execute("UPDATE runs SET heartbeat = 0")
         with contextlib.suppress(InputError):
             return labbench.start(resume=name)
-    raise AssertionError("its heart beat each time")
+    raise AssertionError("each attempt met a heartbeat")
 
 
-def test_a_run_that_was_resumed_elsewhere_takes_nothing_from_its_first_process(tmp_path: Path) -> None:
+def test_first_process_of_a_run_resumed_elsewhere_records_nothing_more(tmp_path: Path) -> None:
     code = """
     run = labbench.start("a run")
     run.log({"loss": 1.0})
@@ -250,18 +258,18 @@ def test_a_run_that_was_resumed_elsewhere_takes_nothing_from_its_first_process(t
     """
     process = scripts.begin(tmp_path, code)
     scripts.wait_for(process, "ready")
-    with resumed_as_if_its_machine_had_slept("a run") as again:
-        again.log({"loss": 10.0})
+    with resume_with_expired_heartbeat("a run") as resumed:
+        resumed.log({"loss": 10.0})
         (tmp_path / "resumed").touch()
         assert "resumed elsewhere" in scripts.end(process).stderr
-    kept = record(again)
-    assert (kept.status, kept.attempt, kept.summary["loss"].max) == ("finished", 2, 10.0)
+    stored = record(resumed)
+    assert (stored.status, stored.attempt, stored.summary["loss"].max) == ("finished", 2, 10.0)
 
 
 # Files and output.
 
 
-def test_an_artifact_is_recorded_by_size_and_hash_and_copied_if_asked(tmp_path: Path) -> None:
+def test_artifact_is_recorded_by_size_and_hash_and_copied_on_request(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/model.pt").write_bytes(b"weights")
     (tmp_path / "data.csv").write_bytes(b"1,2")
@@ -274,16 +282,16 @@ def test_an_artifact_is_recorded_by_size_and_hash_and_copied_if_asked(tmp_path: 
             run.artifact("nothing.pt")
         with pytest.raises(InputError, match="Is a directory"):
             run.artifact("out")
-    found = rows("SELECT name, path, size, sha256 FROM artifacts ORDER BY id")
+    artifacts = query_database("SELECT name, path, size, sha256 FROM artifacts ORDER BY id")
     weights, table = hashlib.sha256(b"weights").hexdigest(), hashlib.sha256(b"1,2").hexdigest()
-    assert found == [
+    assert artifacts == [
         ("out/model.pt", "out/model.pt", 7, weights),
         ("data.csv", str(tmp_path / "data.csv"), 3, table),
     ]
     assert (tmp_path / "runs.db.files" / run.key / "out/model.pt").read_bytes() == b"weights"
 
 
-def test_what_is_printed_is_kept_and_still_printed(tmp_path: Path) -> None:
+def test_captured_output_is_stored_and_still_printed(tmp_path: Path) -> None:
     code = """
     import logging
     handler = logging.StreamHandler()
@@ -305,26 +313,26 @@ def test_what_is_printed_is_kept_and_still_printed(tmp_path: Path) -> None:
     assert result.stderr == "careful\n"
     with labbench.open() as db:
         assert "\n".join(db.logs(db.runs()[0].key)) == "one\ntwo\nthree!\ncareful\n100 %\nno end"
-    assert {stream for (stream,) in rows("SELECT stream FROM logs")} == {"stdout", "stderr"}
+    assert {stream for (stream,) in query_database("SELECT stream FROM logs")} == {"stdout", "stderr"}
 
 
-def test_output_can_be_watched_from_any_moment_and_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_output_starts_at_any_time_and_restores_the_streams(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout.write
     with labbench.start() as run:
-        print("unheard")
+        print("before")
         run.watch_output()
         run.watch_output()
-        print("heard")
+        print("recorded")
     assert sys.stdout.write == before
     with labbench.open() as db:
-        assert db.logs(run.key) == ["heard"]
-    assert capsys.readouterr().out == "unheard\nheard\n"
+        assert db.logs(run.key) == ["recorded"]
+    assert capsys.readouterr().out == "before\nrecorded\n"
 
 
 # System metrics.
 
 
-def test_system_metrics_are_percent_and_megabytes() -> None:
+def test_system_metrics_have_plausible_values() -> None:
     sampler = SystemSampler()
     sum(range(2_000_000))
     sample = sampler.sample()
@@ -334,7 +342,7 @@ def test_system_metrics_are_percent_and_megabytes() -> None:
     assert 5 < sample["system/process_memory_mb"] < 10_000
 
 
-def test_memory_in_a_container_is_a_share_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_percent_in_a_container_refers_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version_1 = {
         "memory/memory.limit_in_bytes": f"{2**20}\n",
         "memory/memory.usage_in_bytes": f"{2**19}\n",
@@ -360,7 +368,7 @@ def test_memory_in_a_container_is_a_share_of_its_limit(tmp_path: Path, monkeypat
     assert SystemSampler().sample()["system/memory_percent"] > 0.001
 
 
-def test_system_metrics_that_a_container_hides_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_hidden_by_a_container_are_omitted(monkeypatch: pytest.MonkeyPatch) -> None:
     def hidden() -> None:
         raise PermissionError("/proc/meminfo")
 
@@ -370,19 +378,17 @@ def test_system_metrics_that_a_container_hides_are_left_out(monkeypatch: pytest.
     assert sample["system/process_memory_mb"] > 0
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_system_metrics_are_sampled_beside_the_run_at_steps_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, wanted: bool
-) -> None:
+@pytest.mark.parametrize("enabled", [True, False])
+def test_system_metrics_are_sampled_unless_disabled(monkeypatch: pytest.MonkeyPatch, enabled: bool) -> None:
     monkeypatch.setattr("labbench.tracking.monitor.SYSTEM_SECONDS", 0.01)
     monkeypatch.setattr("labbench.tracking.monitor.LOAD_SECONDS", 0)
-    with labbench.start(system_metrics=wanted) as run:
+    with labbench.start(system_metrics=enabled) as run:
         for step in range(0, 50, 10):
             run.log({"loss": 1.0}, step=step)
             subprocess.run(["sleep", "0.03"], check=True)
     sampled = record(run).summary.get("system/process_cpu_percent")
     assert record(run).summary["loss"].n == 5
-    if wanted:
+    if enabled:
         assert sampled is not None
         assert sampled.last_step >= 40
         assert sampled.n > 5
@@ -391,7 +397,7 @@ def test_system_metrics_are_sampled_beside_the_run_at_steps_of_its_own(
 
 
 class FakeNvml:
-    """nvidia-ml-py on a machine with two GPUs, the second of which does not tell its use."""
+    """Stand-in for nvidia-ml-py with two GPUs; the second does not report its use."""
 
     class NVMLError(Exception):
         pass
@@ -419,7 +425,7 @@ class FakeNvml:
         ("", {}),
     ],
 )
-def test_gpus_are_sampled_where_nvml_is_there(
+def test_visible_gpus_are_sampled_with_nvml(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: dict[str, float]
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())  # type: ignore[arg-type]
@@ -430,10 +436,10 @@ def test_gpus_are_sampled_where_nvml_is_there(
     assert {name: value for name, value in sample.items() if name.startswith("system/gpu")} == expected
 
 
-# The names of W&B.
+# Functions of W&B.
 
 
-def test_the_trio_of_wandb_does_what_it_did() -> None:
+def test_init_log_and_finish_work_as_in_wandb() -> None:
     run = labbench.init(project="mnist", name="first", config={"lr": 0.1}, tags=["a"], notes="n")
     labbench.log({"loss": 1.0})
     labbench.log({"loss": 0.5}, step=10)
@@ -441,30 +447,30 @@ def test_the_trio_of_wandb_does_what_it_did() -> None:
     labbench.log({"b": 2.0})
     labbench.log({"c": 3.0}, commit=False)
     labbench.finish()
-    kept = record(run)
-    assert (kept.experiment, kept.name, kept.note, kept.status) == ("mnist", "first", "n", "finished")
-    assert {name: summary.last_step for name, summary in kept.summary.items()} == {
+    stored = record(run)
+    assert (stored.experiment, stored.name, stored.note, stored.status) == ("mnist", "first", "n", "finished")
+    assert {name: summary.last_step for name, summary in stored.summary.items()} == {
         "loss": 10, "a": 11, "b": 11, "c": 12
     }  # fmt: skip
 
 
-def test_init_names_what_it_ignores_and_finishes_the_run_before() -> None:
+def test_init_warns_of_ignored_arguments_and_finishes_the_previous_run() -> None:
     first = labbench.init("mnist")
     with pytest.warns(UserWarning, match="labbench.init ignores entity, mode"):
         second = labbench.init("mnist", entity="me", mode="offline")
     labbench.finish(exit_code=1)
     assert (record(first).status, record(second).status) == ("finished", "failed")
-    with pytest.raises(InputError, match=r"labbench.init knows no lr"):
+    with pytest.raises(InputError, match=r"labbench.init has no argument lr"):
         labbench.init("mnist", lr=0.1)
 
 
-def test_without_an_open_run_there_is_nothing_to_finish_and_logging_says_what_to_do() -> None:
+def test_without_an_open_run_finish_is_a_no_op_and_log_raises() -> None:
     labbench.finish()
     with pytest.raises(InputError, match=r"no run is open: call labbench.init\(\) or labbench.start\(\) first"):
         labbench.log({"loss": 1.0})
 
 
-def test_what_waits_for_the_next_call_is_its_own_run_s_however_that_ends() -> None:
+def test_uncommitted_values_are_recorded_in_their_own_run() -> None:
     first = labbench.init("mnist")
     labbench.log({"waits": 1.0}, step=5, commit=False)
     first.finish()
@@ -478,7 +484,7 @@ def test_what_waits_for_the_next_call_is_its_own_run_s_however_that_ends() -> No
     assert {name: summary.last_step for name, summary in record(second).summary.items()} == {"a": 7, "b": 7}
 
 
-def test_files_of_one_name_are_two_artifacts(tmp_path: Path) -> None:
+def test_files_of_the_same_name_in_different_folders_are_separate_artifacts(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path.parent / "elsewhere"
     for folder in (inside, inside / "deeper", outside):
         folder.mkdir(exist_ok=True)
@@ -487,17 +493,17 @@ def test_files_of_one_name_are_two_artifacts(tmp_path: Path) -> None:
         for folder in (inside, inside / "deeper", outside, inside):
             run.artifact(folder / "model.pt", copy=True)
     with labbench.open(run.path) as db:
-        kept = db.artifacts(run.key)
-    assert {artifact.name for artifact in kept} == {
+        stored = db.artifacts(run.key)
+    assert {artifact.name for artifact in stored} == {
         "in/model.pt", "in/deeper/model.pt", "/".join((outside / "model.pt").parts[1:]),
     }  # fmt: skip
     copies = Path(f"{run.path}.files") / run.key
-    assert {(copies / artifact.path).read_text() for artifact in kept} == set(
+    assert {(copies / artifact.path).read_text() for artifact in stored} == set(
         map(str, (inside, inside / "deeper", outside))
     )
 
 
-def test_a_resumed_run_goes_on_behind_its_own_steps_not_those_of_the_machine_s_figures(
+def test_steps_of_system_metrics_do_not_count_when_a_run_is_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("labbench.tracking.monitor.SYSTEM_SECONDS", 0.02)
@@ -512,7 +518,7 @@ def test_a_resumed_run_goes_on_behind_its_own_steps_not_those_of_the_machine_s_f
     assert dict(zip(steps.tolist(), values.tolist(), strict=True)) == {0: 0, 1: 1, 2: 2, 3: 10, 4: 11, 5: 12}
 
 
-def test_a_folder_whose_name_is_no_text_is_a_place_for_a_database(tmp_path: Path) -> None:
+def test_folder_name_that_is_not_utf_8_can_hold_a_database(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"d\xe9")
     folder.mkdir()
     with labbench.start(db=folder / "runs.db") as run:
@@ -521,28 +527,40 @@ def test_a_folder_whose_name_is_no_text_is_a_place_for_a_database(tmp_path: Path
         assert db.find(run.key).summary["loss"].n == 1
 
 
-def test_tags_that_are_none_are_named() -> None:
-    with pytest.raises(InputError, match="tags are texts, not int"):
+def test_invalid_tags_are_rejected() -> None:
+    with pytest.raises(InputError, match="tags must be a list of strings, not int"):
         labbench.start(tags=5)  # type: ignore[arg-type]
 
 
-# What it costs to import.
+# Imports and public names.
 
 
-def test_a_script_loads_the_standard_library_alone(tmp_path: Path) -> None:
+def test_tracking_imports_only_the_standard_library(tmp_path: Path) -> None:
     code = """
     with labbench.start(capture_output=True) as run:
         run.log({"loss": 1.0})
         time.sleep(0.3)
     loaded = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names) - {"__main__"}
-    loaded -= {"sitecustomize", "usercustomize"}  # the installation's own
+    loaded -= {"sitecustomize", "usercustomize"}  # belong to the Python installation
     print(sorted(name for name in loaded if not name.startswith("_")))
     """
     result = scripts.run(tmp_path, code)
     assert (result.stdout, result.stderr) == ("['labbench']\n", "")
 
 
-def test_the_package_names_what_it_offers() -> None:
+PUBLIC_MEMBERS_OF_RUN = {
+    "key", "name", "experiment", "path", "config", "summary", "log", "tag", "note", "define_metric", "artifact",
+    "watch_output", "flush", "finish",
+}  # fmt: skip
+"""As documented in docs/reference/python.md."""
+
+
+def test_public_members_of_run_are_the_documented_ones() -> None:
+    with labbench.start() as run:
+        assert {name for name in dir(run) if not name.startswith("_")} == PUBLIC_MEMBERS_OF_RUN
+
+
+def test_unknown_attribute_of_the_package_raises() -> None:
     assert labbench.Run.__name__ == "Run"
     with pytest.raises(AttributeError, match="module 'labbench' has no attribute 'nothing'"):
         _ = labbench.nothing

@@ -1,4 +1,4 @@
-"""When the database cannot be written the training goes on, and nothing is lost while there is anywhere to put it."""
+"""A database that cannot be written does not stop the training, and data is lost only if no file can be written."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from labbench.store.scripts.spill import Spill
 from labbench.store.writer import Writer
 
 
-def take_in(folder: Path) -> None:
-    """What the next program does that opens the database for writing."""
+def merge_spill_files(folder: Path) -> None:
+    """Open the database for writing, which merges the spill files."""
     with Writer(folder / "runs.db"):
         pass
 
 
-def names(folder: Path) -> list[str]:
+def database_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("runs.db"))
 
 
-def spills(folder: Path) -> list[Path]:
-    return list(folder.glob("runs.db.spilled-*.jsonl"))
+def spill_files(folder: Path) -> list[Path]:
+    return list(folder.glob("runs.db.write_spill_file-*.jsonl"))
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of half a megabyte."""
+    """Mount a file system of half a megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
@@ -50,9 +50,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-IMPATIENT = """
-from labbench.tracking import writer_thread as recorder
-recorder.CLOSING_SECONDS = 0.2
+SHORT_CLOSING = """
+from labbench.tracking import writer_thread
+writer_thread.CLOSING_SECONDS = 0.2
 """
 
 LIMITED = """
@@ -67,20 +67,20 @@ run.note("at the end")
 """
 
 
-def limited(limit: int, steps: int) -> str:
-    """A script that logs while none of its files may grow beyond some bytes."""
-    return f"{IMPATIENT}LIMIT, STEPS = {limit}, {steps}\n{LIMITED}"
+def script_with_file_limit(limit: int, steps: int) -> str:
+    """Return a script that logs while no file may grow beyond `limit` bytes."""
+    return f"{SHORT_CLOSING}LIMIT, STEPS = {limit}, {steps}\n{LIMITED}"
 
 
-def test_a_file_that_may_not_grow_is_spilled_and_taken_in_later(tmp_path: Path) -> None:
-    result = scripts.run(tmp_path, limited(300_000, 6_000))
+def test_data_beyond_a_file_size_limit_is_spilled_and_merged_later(tmp_path: Path) -> None:
+    result = scripts.run(tmp_path, script_with_file_limit(300_000, 6_000))
     assert result.returncode == 0
-    assert "the run goes on, and what it logs is kept" in result.stderr
+    assert "the run continues, and its data is buffered" in result.stderr
     assert "Traceback" not in result.stderr
-    [spill] = spills(tmp_path)
+    [spill] = spill_files(tmp_path)
     assert f"is in {spill}" in result.stderr
-    assert scripts.only_run(tmp_path).status == "lost"  # its end is in the spill
-    take_in(tmp_path)
+    assert scripts.only_run(tmp_path).status == "lost"  # its end is in the spill file
+    merge_spill_files(tmp_path)
     record = scripts.only_run(tmp_path)
     assert (record.status, record.note, record.tags) == ("finished", "at the end", ("full",))
     assert (record.summary["loss"].n, record.summary["nan"].n_nonfinite) == (6_000, 6_000)
@@ -89,8 +89,8 @@ def test_a_file_that_may_not_grow_is_spilled_and_taken_in_later(tmp_path: Path) 
     assert not spill.exists()
 
 
-def test_room_that_comes_back_is_used_and_nothing_is_missing(tmp_path: Path) -> None:
-    code = limited(1_500_000, 40_000) + "\n".join(
+def test_lifted_file_size_limit_restores_normal_writing_without_loss(tmp_path: Path) -> None:
+    code = script_with_file_limit(1_500_000, 40_000) + "\n".join(
         [
             "assert not run.flush() and any('spilled' in name for name in os.listdir())",
             "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))",
@@ -100,32 +100,32 @@ def test_room_that_comes_back_is_used_and_nothing_is_missing(tmp_path: Path) -> 
     result = scripts.run(tmp_path, code)
     assert result.returncode == 0
     assert "can be written again" in result.stderr
-    assert names(tmp_path) == ["runs.db"]
+    assert database_files(tmp_path) == ["runs.db"]
     record = scripts.only_run(tmp_path)
     assert (record.status, record.summary["loss"].n) == ("finished", 40_000)
 
 
-def test_a_full_disk_does_not_stop_the_training(small_disk: Path) -> None:
+def test_full_disk_does_not_stop_the_training(small_disk: Path) -> None:
     code = """
     run = labbench.start(system_metrics=False)
     for step in range(60_000):
         run.log({"loss": 0.1 * step})
     print("trained")
     """
-    result = scripts.run(small_disk, IMPATIENT + textwrap.dedent(code))
+    result = scripts.run(small_disk, SHORT_CLOSING + textwrap.dedent(code))
     assert (result.returncode, result.stdout) == (0, "trained\n")
     assert "the disk is full" in result.stderr
-    assert "calls of log() are lost" in result.stderr
+    assert "log calls were lost" in result.stderr
     assert "Traceback" not in result.stderr
     (small_disk / "train.py").unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    take_in(small_disk)
+    merge_spill_files(small_disk)
     summary = scripts.only_run(small_disk).summary["loss"]
-    assert summary.n == summary.last_step + 1 > 1_000  # as far as there was room, without a hole
-    assert names(small_disk) == ["runs.db"]
+    assert summary.n == summary.last_step + 1 > 1_000  # as many as fit on the disk, without a gap
+    assert database_files(small_disk) == ["runs.db"]
 
 
-def test_a_script_cannot_start_on_a_full_disk_and_says_so(small_disk: Path, tmp_path: Path) -> None:
+def test_start_on_a_full_disk_fails_with_a_clear_message(small_disk: Path, tmp_path: Path) -> None:
     room = os.statvfs(small_disk)
     (small_disk / "big").write_bytes(bytes(room.f_bavail * room.f_frsize))
     result = scripts.run(tmp_path, "labbench.start(db='disk/runs.db')")
@@ -133,7 +133,7 @@ def test_a_script_cannot_start_on_a_full_disk_and_says_so(small_disk: Path, tmp_
     assert "runs.db: the disk is full: make room" in result.stderr.splitlines()[-1]
 
 
-def test_a_deleted_database_is_made_anew_with_all_that_the_run_had_logged(tmp_path: Path) -> None:
+def test_deleted_database_is_recreated_with_all_data_of_the_run(tmp_path: Path) -> None:
     code = """
     run = labbench.start("a run", experiment="e", config={"lr": 0.1}, tags=["t"], capture_output=True)
     for step in range(20_000):
@@ -156,10 +156,10 @@ def test_a_deleted_database_is_made_anew_with_all_that_the_run_had_logged(tmp_pa
         assert db.logs(record.key)[0] == "printed"
         assert db.goal("loss") == "max"
         assert db.series(record.key, "loss")[1][:20_000].tolist() == [0.1 * step for step in range(20_000)]
-    assert names(tmp_path) == ["runs.db"]
+    assert database_files(tmp_path) == ["runs.db"]
 
 
-def test_a_database_that_is_replaced_by_another_takes_the_run_beside_its_own(tmp_path: Path) -> None:
+def test_run_continues_in_a_database_that_replaced_its_own(tmp_path: Path) -> None:
     code = """
     run = labbench.start("mine")
     for step in range(100):
@@ -182,7 +182,7 @@ def test_a_database_that_is_replaced_by_another_takes_the_run_beside_its_own(tmp
     connection.close()
 
 
-def test_a_folder_that_is_gone_does_not_stop_the_training(tmp_path: Path) -> None:
+def test_deleted_folder_does_not_stop_the_training(tmp_path: Path) -> None:
     code = """
     import shutil
     os.mkdir("folder")
@@ -194,13 +194,13 @@ def test_a_folder_that_is_gone_does_not_stop_the_training(tmp_path: Path) -> Non
         run.log({"loss": 1.0})
     print("trained")
     """
-    result = scripts.run(tmp_path, IMPATIENT + textwrap.dedent(code))
+    result = scripts.run(tmp_path, SHORT_CLOSING + textwrap.dedent(code))
     assert (result.returncode, result.stdout) == (0, "trained\n")
-    assert "calls of log() are lost" in result.stderr
+    assert "log calls were lost" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_database_that_another_program_locks_is_waited_for(tmp_path: Path) -> None:
+def test_training_continues_while_another_program_locks_the_database(tmp_path: Path) -> None:
     code = """
     run = labbench.start(system_metrics=False)
     run.flush()
@@ -224,7 +224,7 @@ def test_a_database_that_another_program_locks_is_waited_for(tmp_path: Path) -> 
     assert scripts.only_run(tmp_path).summary["loss"].n == 1_000
 
 
-def test_a_network_file_system_is_warned_of_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_file_system_causes_a_warning_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labbench.store.connection.network_file_system", lambda path: "nfs4")
     with pytest.warns(UserWarning, match=r"runs.db is on a network file system \(nfs4\)"):
         run = labbench.start(db=tmp_path / "runs.db")
@@ -232,63 +232,63 @@ def test_a_network_file_system_is_warned_of_and_works(tmp_path: Path, monkeypatc
         run.log({"loss": float(step)})
     run.finish()
     assert scripts.only_run(tmp_path).summary["loss"].n == 3_000
-    assert names(tmp_path) == ["runs.db"]
+    assert database_files(tmp_path) == ["runs.db"]
 
 
-def spilled(folder: Path, steps: int = 3) -> Path:
-    """A spill of a run that the database may not know."""
+def write_spill_file(folder: Path, steps: int = 3) -> Path:
+    """Write a spill file of the run `abcdefgh`, which the database need not have."""
     run = replace(new_script_run("spilled", "e", {"lr": 0.1}), key="abcdefgh", status="failed", finished=time.time())
     spill = Spill(folder / "runs.db", run)
-    spill.add(run, [Points("abcdefgh", 1, "loss", [*range(steps)], [0] * steps, [0.5] * steps)])
+    spill.append(run, [Points("abcdefgh", 1, "loss", [*range(steps)], [0] * steps, [0.5] * steps)])
     spill.close()
     return spill.path
 
 
-def test_a_spill_whose_process_was_killed_over_it_is_taken_in_up_to_the_torn_line(tmp_path: Path) -> None:
-    with spilled(tmp_path).open("ab") as file:
+def test_spill_file_with_a_torn_last_line_is_merged_up_to_it(tmp_path: Path) -> None:
+    with write_spill_file(tmp_path).open("ab") as file:
         file.write(b'{"points": {"metric": "loss", "st')
-    take_in(tmp_path)
+    merge_spill_files(tmp_path)
     assert scripts.only_run(tmp_path).summary["loss"].n == 3
-    assert names(tmp_path) == ["runs.db"]
+    assert database_files(tmp_path) == ["runs.db"]
 
 
-def test_a_spill_is_taken_in_once_whoever_opens_the_database_meanwhile(tmp_path: Path) -> None:
-    path = spilled(tmp_path)
-    again = path.read_bytes()
-    take_in(tmp_path)
-    path.write_bytes(again)
-    take_in(tmp_path)
+def test_merging_a_spill_file_twice_changes_nothing(tmp_path: Path) -> None:
+    path = write_spill_file(tmp_path)
+    content = path.read_bytes()
+    merge_spill_files(tmp_path)
+    path.write_bytes(content)
+    merge_spill_files(tmp_path)
     assert scripts.only_run(tmp_path).summary["loss"].n == 3
 
 
-def test_a_spill_of_an_earlier_attempt_changes_nothing(tmp_path: Path) -> None:
+def test_spill_file_of_an_earlier_attempt_changes_nothing(tmp_path: Path) -> None:
     with ScriptWriter(tmp_path / "runs.db") as writer:
-        spilled(tmp_path)
-        writer.take_in_spilled()
+        write_spill_file(tmp_path)
+        writer.merge_spilled()
         assert writer.resume("abcdefgh")[0].attempt == 2
-        spilled(tmp_path, steps=100)
-        writer.take_in_spilled()
+        write_spill_file(tmp_path, steps=100)
+        writer.merge_spilled()
     assert scripts.only_run(tmp_path).summary["loss"].n == 3
-    assert names(tmp_path) == ["runs.db"]
+    assert database_files(tmp_path) == ["runs.db"]
 
 
-def test_a_damaged_spill_is_left_where_it_is_with_a_warning(tmp_path: Path) -> None:
-    path = spilled(tmp_path)
+def test_damaged_spill_file_stays_and_causes_a_warning(tmp_path: Path) -> None:
+    path = write_spill_file(tmp_path)
     path.write_bytes(b'{"points": 3}\n')
-    with pytest.warns(UserWarning, match="not taken into the database, it is damaged"):
-        take_in(tmp_path)
+    with pytest.warns(UserWarning, match="damaged spill file, not merged into the database"):
+        merge_spill_files(tmp_path)
     assert path.exists()
 
 
-def test_a_spill_that_its_process_still_writes_is_left_alone(tmp_path: Path) -> None:
+def test_spill_file_that_a_process_still_writes_is_skipped(tmp_path: Path) -> None:
     run = replace(new_script_run("spilled", "e", {}), key="abcdefgh")
     spill = Spill(tmp_path / "runs.db", run)
-    spill.add(run)
-    take_in(tmp_path)
-    assert spills(tmp_path) == [spill.path]
+    spill.append(run)
+    merge_spill_files(tmp_path)
+    assert spill_files(tmp_path) == [spill.path]
     spill.close()
-    take_in(tmp_path)
-    assert spills(tmp_path) == []
+    merge_spill_files(tmp_path)
+    assert spill_files(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_spill_that_its_process_still_writes_is_left_alone(tmp_path: Path) -> 
         ("a\0b", "no database can be opened there: embedded null"),
     ],
 )
-def test_a_database_that_cannot_be_opened_is_said_at_the_start(
+def test_start_rejects_a_database_that_cannot_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, db: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,1 +1,1 @@
-"""Writing of runs that a user's own script logs."""
+"""Rows and spill files of runs that a user's script logs."""

@@ -1,7 +1,7 @@
-"""Runs of people's own scripts, as their process knows them, and how they become rows.
+"""State of a script's run in its process, and its conversion to rows.
 
-A script's process holds a `ScriptRun`, a value. What is written is the difference to the one written before: so an
-edit that a person makes meanwhile (a note, a tag) stays, and the run can be made anew in another file.
+A script's process holds a `ScriptRun`, an immutable value. Each write contains the difference to the value written
+before. Therefore an edit by a user (a note, a tag) is not overwritten, and the run can be recreated in another file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Stream: TypeAlias = Literal["stdout", "stderr"]
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file that a run made or used."""
+    """File that a run made or used."""
 
     name: str
     path: str
-    """Where it lies; relative: within `<database>.files/<key>/`."""
+    """Absolute, or relative to `<database>.files/<key>/`."""
     size: int
     """Bytes."""
     sha256: str
@@ -39,7 +39,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class PrintedText:
-    """Lines that a script wrote to its terminal."""
+    """Lines that a script printed to one stream."""
 
     time: float
     """Unix time, seconds."""
@@ -49,7 +49,7 @@ class PrintedText:
 
 @dataclass(frozen=True, slots=True)
 class ScriptRun:
-    """A script's run as its process knows it. An empty key or name is given one when the run begins."""
+    """State of a script's run in its process. An empty key or name is filled in when the run is inserted."""
 
     key: str
     name: str
@@ -60,14 +60,14 @@ class ScriptRun:
     host: str
     pid: int
     drives: bool = True
-    """Whether this process says when the run lives and ends, rather than the one that started it."""
+    """True if this process sends the heartbeats and records the end; False in a process that only logs to the run."""
     config: Config = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     note: str | None = None
     goals: Mapping[str, Goal] = field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
-    """The texts that it is made from, by kind: script, diff."""
+    """Source texts by kind: script, diff."""
     git_commit: str | None = None
     git_dirty: bool | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -80,12 +80,12 @@ class ScriptRun:
 
 
 def new_script_run(name: str, experiment: str, config: Config) -> ScriptRun:
-    """A run that this process starts now."""
+    """Return a run that this process starts now."""
     return ScriptRun("", name, experiment, 1, time.time(), HOST, os.getpid(), config=config)
 
 
 def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
-    """Insert a run that is not there; the caller holds a transaction."""
+    """Insert a new run and return it with its key and name; the caller holds a transaction."""
     experiment_id = ensure_experiment(connection, run.experiment)
     name = run.name or _next_free_name(connection, experiment_id, run.experiment)
     columns: dict[str, SqlValue] = {
@@ -107,22 +107,23 @@ def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptR
     return replace(run, key=key, name=name)
 
 
-def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, known: ScriptRun) -> None:
-    """Write what of a run differs from what is known to be written; the caller holds a transaction."""
-    columns = {name: value for name, value in _changing_columns(run).items() if value != _changing_columns(known)[name]}
+def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, written: ScriptRun) -> None:
+    """Write the differences between `run` and its state `written`; the caller holds a transaction."""
+    before = _mutable_columns(written)
+    columns = {name: value for name, value in _mutable_columns(run).items() if value != before[name]}
     if columns:
         names = ", ".join(f"{name} = ?" for name in columns)
         connection.execute(f"UPDATE runs SET {names} WHERE id = ?", (*columns.values(), run_id))
-    if run.config != known.config:
+    if run.config != written.config:
         [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
-        news = {
-            key: value for key, value in run.config.items() if key not in known.config or known.config[key] != value
+        changes = {
+            key: value for key, value in run.config.items() if key not in written.config or written.config[key] != value
         }
-        merged = {**json.loads(text), **news}  # another process of the run may have added something of its own
+        merged = {**json.loads(text), **changes}  # another process of the run may have added keys
         connection.execute("UPDATE runs SET config = ? WHERE id = ?", (config_json(merged), run_id))
-    add_tags(connection, [run_id], [tag for tag in run.tags if tag not in known.tags])
+    add_tags(connection, [run_id], [tag for tag in run.tags if tag not in written.tags])
     for metric, goal in run.goals.items():
-        if known.goals.get(metric) != goal:
+        if written.goals.get(metric) != goal:
             connection.execute("UPDATE metrics SET goal = ? WHERE id = ?", (goal, ensure_metric(connection, metric)))
     connection.executemany(
         "INSERT OR REPLACE INTO artifacts (run_id, name, path, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?)",
@@ -136,25 +137,25 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, k
                 artifact.created,
             )
             for artifact in run.artifacts
-            if artifact not in known.artifacts
+            if artifact not in written.artifacts
         ],
     )
     for kind, text in run.sources.items():
-        if known.sources.get(kind) != text:
+        if written.sources.get(kind) != text:
             query = "INSERT OR REPLACE INTO run_sources SELECT ?, ?, id FROM sources WHERE sha256 = ?"
             connection.execute(query, (run_id, kind, keep_source(connection, text)))
 
 
 def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, printed: Iterable[PrintedText]) -> None:
-    """Append to a run's log; the caller holds a transaction."""
+    """Append printed texts to a run's log; the caller holds a transaction."""
     connection.executemany(
         "INSERT INTO logs (run_id, attempt, time, stream, text) VALUES (?, ?, ?, ?, ?)",
         [(run_id, attempt, lines.time, lines.stream, storable_text(lines.text)) for lines in printed],
     )
 
 
-def _changing_columns(run: ScriptRun) -> dict[str, Any]:
-    """The columns of `runs` that change while a run lives."""
+def _mutable_columns(run: ScriptRun) -> dict[str, Any]:
+    """Return the columns of `runs` that may change while the run is active."""
     columns: dict[str, Any] = {
         "note": run.note and storable_text(run.note),
         "git_commit": run.git_commit,
@@ -174,7 +175,7 @@ def _changing_columns(run: ScriptRun) -> dict[str, Any]:
 
 
 def _next_free_name(connection: sqlite3.Connection, experiment_id: int, experiment: str) -> str:
-    """The first free `EXPERIMENT-N`: a name for a run that was given none."""
+    """Return the default name of a run, `EXPERIMENT-N` with the first free number."""
     names = {name for (name,) in connection.execute("SELECT name FROM runs WHERE experiment_id = ?", (experiment_id,))}
     number = len(names) + 1
     while f"{experiment}-{number}" in names:

@@ -1,7 +1,7 @@
-"""What could not be written to a database: lines of JSON beside it, which the next open for writing takes in.
+"""Spill files: data that could not be written to a database, merged when the database is next opened for writing.
 
-A file begins with the whole run, so that it can be taken into a database that never saw it. While its process still
-adds to it, the file is locked, and left alone by others.
+A spill file lies beside the database and holds JSON lines. Its first line is the whole run, so that it can be merged
+into a database without that run. The file is locked while its process appends to it, and other processes skip it.
 """
 
 from __future__ import annotations
@@ -32,30 +32,35 @@ from labbench.store.scripts.script_run import (
 )
 from labbench.store.series.points import add_points, delete_points
 
-_MARK = ".spilled-"
+_INFIX = ".spilled-"
 
 
 class Spill:
-    """The file of one run and process. Raises OSError when it cannot be written; what was written before stays."""
+    """Spill file of one run and process."""
 
     def __init__(self, database: Path, run: ScriptRun) -> None:
-        self.path = database.with_name(f"{database.name}{_MARK}{run.key}-{os.getpid()}.jsonl")
+        """Open or create the file. Raises OSError if that fails."""
+        self.path = database.with_name(f"{database.name}{_INFIX}{run.key}-{os.getpid()}.jsonl")
         self._file = open_without_links(self.path, "ab", buffering=0)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._run: ScriptRun | None = None
 
-    def add(
+    def append(
         self,
         run: ScriptRun,
         points: Iterable[Points] = (),
         printed: Iterable[PrintedText] = (),
-        forget_from: int | None = None,
+        truncate_from: int | None = None,
     ) -> None:
-        """Append what is new, all or none of it."""
+        """Append new data, all or none of it.
+
+        Raises:
+            OSError: If the file cannot be written; it is then unchanged.
+        """
         lines: list[dict[str, Any]] = [] if run is self._run else [{"run": asdict(run)}]
-        if forget_from is not None:
-            lines.append({"forget_from": forget_from})
+        if truncate_from is not None:
+            lines.append({"forget_from": truncate_from})
         lines += [{"points": _encode_points(event)} for event in points]
         lines += [{"printed": asdict(text)} for text in printed]
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
@@ -69,30 +74,33 @@ class Spill:
         self._run = run
 
     def close(self) -> None:
-        """Leave the file to whoever opens the database next."""
+        """Unlock the file, so that the next process that opens the database for writing merges it."""
         with suppress(OSError):
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self._file.close()
 
 
 def merge_spill_files(connection: sqlite3.Connection, database: Path) -> None:
-    """Move what was spilled into the database that is open on `connection`."""
+    """Merge the spill files of a database into it and delete them.
+
+    Skips files that a process still writes. Warns of damaged files and leaves them in place.
+    """
     with os.scandir(database.parent) as entries:
         paths = [Path(entry.path) for entry in entries if _is_spill(entry, database)]
     for path in paths:
-        with suppress(FileNotFoundError), path.open("rb") as file:  # another process may have been quicker
+        with suppress(FileNotFoundError), path.open("rb") as file:  # another process may have merged it
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue  # its process is alive
+                continue  # its process still writes it
             except OSError:
                 pass  # a file system without locks
             _merge_file(connection, path, file)
 
 
 def _is_spill(entry: os.DirEntry[str], database: Path) -> bool:
-    """Return True for a regular file: a link or a pipe was put there by somebody else."""
-    return entry.name.startswith(database.name + _MARK) and entry.is_file(follow_symlinks=False)
+    """Return True for a regular file with the name of a spill file: labbench makes no links or pipes."""
+    return entry.name.startswith(database.name + _INFIX) and entry.is_file(follow_symlinks=False)
 
 
 def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> None:
@@ -102,7 +110,7 @@ def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> N
         connection.execute("COMMIT")
     except (InputError, KeyError, TypeError, ValueError) as error:
         connection.execute("ROLLBACK")
-        warnings.warn(f"{path}: not taken into the database, it is damaged: {error!r}", stacklevel=2)
+        warnings.warn(f"{path}: damaged spill file, not merged into the database: {error!r}", stacklevel=2)
         return
     except BaseException:
         if connection.in_transaction:
@@ -112,29 +120,29 @@ def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> N
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """The whole lines: the last one is torn where the process was killed over it."""
+    """Yield the complete lines; the last line is incomplete if the process was killed while writing it."""
     for line in file:
         if line.endswith(b"\n"):
             yield json.loads(line)
 
 
 def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any]]) -> None:
-    """The lines as rows. A run that is in a later attempt by now takes nothing from an earlier one."""
+    """Write the lines as rows; nothing is written to a run that is in a later attempt."""
     run: ScriptRun | None = None
     run_id = 0
     for line in lines:
         if "run" in line:
             run = _decode_run(line["run"])
-            found = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
-            if found is None:
+            row = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
+            if row is None:
                 insert_script_run(connection, run)
-                found = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
-            run_id, attempt = found
+                row = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
+            run_id, attempt = row
             if attempt > run.attempt:
                 return
             write_changes(connection, run_id, run, new_script_run(run.name, run.experiment, {}))
         elif run is None:
-            raise ValueError("the run is missing")
+            raise ValueError("the first line is not a run")
         elif "forget_from" in line:
             delete_points(connection, run_id, after=line["forget_from"] - 1)
         elif "points" in line:
@@ -147,7 +155,7 @@ def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any
 
 
 def _encode_points(points: Points) -> dict[str, Any]:
-    """Points as JSON that says NaN and infinities as text, and every other number exactly."""
+    """Return points as JSON, with NaN and infinities as text and all other numbers exact."""
     values = [value if -float("inf") < value < float("inf") else repr(value) for value in points.values]
     return {"metric": points.metric, "steps": list(points.steps), "times": list(points.times), "values": values}
 
@@ -155,6 +163,6 @@ def _encode_points(points: Points) -> dict[str, Any]:
 def _decode_run(fields: Mapping[str, Any]) -> ScriptRun:
     artifacts = tuple(Artifact(**artifact) for artifact in fields["artifacts"])
     run = ScriptRun(**{**fields, "tags": tuple(fields["tags"]), "artifacts": artifacts})
-    if run.key:  # empty: it is given one
+    if run.key:  # an empty key is replaced when the run is inserted
         require_key(run.key)
     return run
