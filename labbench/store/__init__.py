@@ -1,5 +1,5 @@
-"""The database: the only SQL of labbench.
+"""SQLite database of runs; all SQL of labbench is in this package.
 
-`schema` says what is in the file, `opening` opens it, `writer` is the only thing that writes, `reader` reads.
-Import those modules by name: nothing is loaded for the sake of a shorter path.
+`schema` defines the tables, `connection` opens the file, `Writer` and its subclasses write, `Reader` reads. Import the
+modules by name: the package itself imports nothing.
 """

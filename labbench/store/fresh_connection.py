@@ -1,7 +1,8 @@
-"""A connection for reading that always sees the latest commit, and knows cheaply whether there was one.
+"""Read connection that always sees the latest commit and detects commits cheaply.
 
-While nobody writes, the file is read as immutable: no locks, no files beside it, and no look at whether it changes.
-So that is looked at here, before a read and after it: what was read while the file changed is read again.
+While no process writes, the file is opened as immutable: without locks and without files beside it. SQLite then does
+not notice changes, so this module checks the file before and after each read, and repeats a read during which the file
+changed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MAX_TRIES = 10
 
 
 class FreshConnection:
-    """For any number of threads, which take turns."""
+    """Read connection that several threads may share; one call runs at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = resolve_path(path)  # SQLite puts its side files beside what a link points to
@@ -30,60 +31,73 @@ class FreshConnection:
         self._open()
 
     def close(self) -> None:
+        """Close the connection."""
         with self._lock:
             self._connection.close()
 
     def read(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
-        """What a function finds in the database, which does not change while it looks. It may be called again."""
+        """Return the result of `function` on one snapshot of the database; `function` may be called repeatedly.
+
+        Raises:
+            StoreError: If the database cannot be read, or changes during every attempt.
+        """
         with self._lock, translate_sqlite_errors(self.path):
             for _ in range(_MAX_TRIES):
                 self._refresh()
                 try:
-                    result = self._snapshot(function)
+                    result = self._read_snapshot(function)
                 except sqlite3.DatabaseError:
-                    if not self._outdated():
+                    if not self._is_outdated():
                         raise
                 else:
-                    if not self._outdated():
+                    if not self._is_outdated():
                         return result
-        raise StoreError(f"{self.path}: the file is changed all the time by a program that takes no locks")
+        raise StoreError(
+            f"{self.path}: the file changed during {_MAX_TRIES} attempts to read it; "
+            "another program writes it without locks"
+        )
 
     def version(self) -> int:
-        """Another number when another connection has committed, or when a run has lost its process."""
+        """Return a number that changes with each commit of another connection and when a run loses its process.
+
+        Raises:
+            StoreError: If the database cannot be read.
+        """
         with self._lock, translate_sqlite_errors(self.path):
             self._refresh()
             [commits] = self._connection.execute("PRAGMA data_version").fetchone()
             query = "SELECT count(*) FROM runs WHERE status = 'running' AND is_lost(heartbeat, host, pid)"
             [lost] = self._connection.execute(query).fetchone()
-        # the pragma counts anew with every connection and has 32 bits
+        # the pragma's 32-bit counter restarts with each connection
         return int(((self._openings << 32) + commits << 32) + lost)
 
     def _open(self) -> None:
         self._live = is_live(self.path)
-        self._stamp = self._stamp_now()
+        self._stamp = self._read_stamp()
         self._connection = open_for_reading(self.path, live=self._live)
         self._openings += 1
 
     def _refresh(self) -> None:
-        if self._outdated():
+        if self._is_outdated():
             self._connection.close()
             self._open()
 
-    def _outdated(self) -> bool:
-        """Whether this connection cannot see what the file now holds."""
-        now = self._stamp_now()
+    def _is_outdated(self) -> bool:
+        """Return True if the connection cannot see the present content of the file."""
+        stamp = self._read_stamp()
         if self._live:
-            return now[0] != self._stamp[0]  # another file in its place
-        return now != self._stamp or has_side_files(self.path)
+            return stamp[0] != self._stamp[0]  # the file was replaced
+        return stamp != self._stamp or has_side_files(self.path)
 
-    def _stamp_now(self) -> tuple[int, int, int]:
+    def _read_stamp(self) -> tuple[int, int, int]:
+        """Return inode, modification time in ns and size of the file."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
-            return 0, 0, 0  # opening it says so better
+            return 0, 0, 0  # opening the file raises the error
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
-    def _snapshot(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
+    def _read_snapshot(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
         self._connection.execute("BEGIN")
         try:
             return function(self._connection)

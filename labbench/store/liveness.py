@@ -1,4 +1,4 @@
-"""Is the process that drives a run still there? Answered without writing, by heartbeat and process id."""
+"""Detection of lost runs: runs whose process has ended, judged by heartbeat and process id, without writing."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import time
 from pathlib import Path
 
 LOST_AFTER_SECONDS = 15.0
-"""A driver beats every few seconds: after this long without a heartbeat its runs are lost."""
+"""Seconds without a heartbeat after which a run is lost; a driver sends one every few seconds."""
 
 HOST = os.uname().nodename
 
 
 def is_lost(heartbeat: float | None, host: str | None, pid: int | None) -> bool:
-    """Whether a run that says `running` has lost its process.
+    """Return True if the process of a run with status `running` has ended.
 
-    On this host the process itself is looked up: one that is busy or suspended beats late, but is there.
+    On this host, look up the process itself: a busy or suspended process sends its heartbeat late but is alive.
     """
     if heartbeat is None:
         return True
     if host == HOST and pid is not None:
         if not _exists(pid):
             return True
-        began = _start_time(pid)
-        if began is not None:
-            return began > heartbeat + 1.0  # another process that has got the number since
+        start = _start_time(pid)
+        if start is not None:
+            return start > heartbeat + 1.0  # a later process with the same id
     return time.time() - heartbeat > LOST_AFTER_SECONDS
 
 
 def _start_time(pid: int) -> float | None:
-    """When the process began, in Unix seconds; None where the system does not tell (only Linux does)."""
+    """Return the start of the process in Unix seconds; None except on Linux."""
     try:
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
@@ -40,9 +40,9 @@ def _start_time(pid: int) -> float | None:
 
 def _exists(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # signal 0 only asks
+        os.kill(pid, 0)  # signal 0 only checks for existence
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's process, but there
+    except PermissionError:  # the process of another user
         return True
     return True

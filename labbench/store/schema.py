@@ -1,8 +1,8 @@
-"""What is in a labbench database: the first release's DDL, what later ones have added, and sqlite-utils's record of it.
+"""Schema of the database and its migrations.
 
-A new file gets all of it through the standard library, with the `_sqlite_migrations` rows that sqlite-utils would have
-written. An older file is upgraded by sqlite-utils itself, which is imported only then: it costs 60 ms and more.
-The SQL here keeps to SQLite 3.34, which long-lived clusters still have: no STRICT, no RETURNING, no `->>`.
+The standard library creates a new file, including the `_sqlite_migrations` rows that sqlite-utils would write.
+sqlite-utils itself upgrades an older file; it is imported only then, because importing it takes 60 ms or more.
+The SQL is limited to SQLite 3.34, which long-lived clusters still have: no STRICT, no RETURNING, no `->>`.
 """
 
 from __future__ import annotations
@@ -182,13 +182,13 @@ _SCRIPTS = {
         ALTER TABLE runs ADD COLUMN older_code INTEGER NOT NULL DEFAULT 0;
     """,
 }
-"""SQL by migration, append only, oldest first: each adds columns or tables, and changes nothing that is there."""
+"""SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
 
 _ADDED_COLUMNS = {"code version": {"runs": {"code_version": "NULL", "older_code": "0"}}}
-"""By migration and table: the columns that it adds, with what they hold where the file does not have them yet."""
+"""Columns that each migration adds to each table, with their values for files without the column."""
 
 
-def _executed(script: str) -> Migration:
+def _migration(script: str) -> Migration:
     def migrate(db: Database) -> None:
         for statement in statements(script):
             db.execute(statement)
@@ -196,7 +196,7 @@ def _executed(script: str) -> Migration:
     return migrate
 
 
-MIGRATIONS: dict[str, Migration] = {name: _executed(script) for name, script in _SCRIPTS.items()}
+MIGRATIONS: dict[str, Migration] = {name: _migration(script) for name, script in _SCRIPTS.items()}
 
 # As sqlite-utils 4 creates it.
 _RECORD_DDL = """
@@ -215,13 +215,13 @@ State: TypeAlias = Literal["empty", "foreign", "newer", "older", "current"]
 
 
 def read_state(connection: sqlite3.Connection) -> State:
-    """What a file is to this version of labbench; `foreign` is an SQLite database of another program."""
+    """Compare a file's schema with this version of labbench; "foreign" is a database of another program."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return "empty"
     if not {"runs", "points", "_sqlite_migrations"} <= tables:
         return "foreign"
-    applied = _applied(connection)
+    applied = _applied_migrations(connection)
     if not applied:
         return "foreign"
     if applied - MIGRATIONS.keys():
@@ -229,25 +229,25 @@ def read_state(connection: sqlite3.Connection) -> State:
     return "current" if applied == MIGRATIONS.keys() else "older"
 
 
-def _applied(connection: sqlite3.Connection) -> set[str]:
+def _applied_migrations(connection: sqlite3.Connection) -> set[str]:
     query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"
     return {name for (name,) in connection.execute(query, (MIGRATION_SET,))}
 
 
-def complete(connection: sqlite3.Connection) -> None:
-    """Let a connection that only reads an older database see the columns that it lacks, as temporary views."""
-    applied = _applied(connection)
-    lacking: dict[str, dict[str, str]] = {}
+def add_missing_columns(connection: sqlite3.Connection) -> None:
+    """Add the columns that an older database lacks, as temporary views, for reading without an upgrade."""
+    applied = _applied_migrations(connection)
+    missing: dict[str, dict[str, str]] = {}
     for name, tables in _ADDED_COLUMNS.items():
         for table, columns in tables.items() if name not in applied else ():
-            lacking.setdefault(table, {}).update(columns)
-    for table, columns in lacking.items():
+            missing.setdefault(table, {}).update(columns)
+    for table, columns in missing.items():
         added = ", ".join(f"{value} AS {column}" for column, value in columns.items())
         connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {added} FROM main.{table}")
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables in an empty database; the caller holds a transaction."""
+    """Create the tables in an empty database; the caller holds a transaction."""
     for statement in statements(_RECORD_DDL + "".join(_SCRIPTS.values())):
         connection.execute(statement)
     applied_at = str(datetime.now(UTC))
@@ -258,8 +258,8 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
 
 def upgrade_tables(connection: sqlite3.Connection) -> None:
-    """Bring an older database up to date; the caller holds a transaction."""
-    from sqlite_utils import Database, Migrations  # not at the top: see the module's docstring
+    """Apply the missing migrations to an older database; the caller holds a transaction."""
+    from sqlite_utils import Database, Migrations  # imported on first use: see the module's docstring
 
     migrations = Migrations(MIGRATION_SET)
     for name, function in MIGRATIONS.items():
@@ -268,7 +268,7 @@ def upgrade_tables(connection: sqlite3.Connection) -> None:
 
 
 def statements(script: str) -> Iterator[str]:
-    """The statements of an SQL text, one by one: `executescript` would commit the transaction around them."""
+    """Yield the statements of an SQL script, because `executescript` would commit the open transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

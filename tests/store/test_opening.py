@@ -121,9 +121,9 @@ def test_a_migration_that_fails_leaves_the_older_database_alone(
     ("content", "message"),
     [
         (b"name,lr\nadam,0.1\n" * 100, "not an SQLite database"),
-        ("CREATE TABLE invoices (id INTEGER PRIMARY KEY)", "of another program"),
-        ("CREATE TABLE runs (id); CREATE TABLE points (id)", "of another program"),
-        ("newer", "newer labbench; upgrade"),
+        ("CREATE TABLE invoices (id INTEGER PRIMARY KEY)", "belongs to another program"),
+        ("CREATE TABLE runs (id); CREATE TABLE points (id)", "belongs to another program"),
+        ("newer", "newer version of labbench; upgrade"),
         (b"SQLite format 3\0" + b"\xff" * 5000, "not an SQLite database|damaged"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_file_that_is_not_ours_is_refused_and_stays_as_it_is(
 def test_a_folder_is_no_database_and_a_missing_folder_is_named(
     tmp_path: Path, opened: type[Reader] | type[Writer]
 ) -> None:
-    with pytest.raises(InputError, match=r"this is a folder|this is no file"):
+    with pytest.raises(InputError, match=r"this is a folder|not a file"):
         opened(tmp_path)
     with pytest.raises(InputError, match="nowhere"):
         opened(tmp_path / "nowhere" / "runs.db")
@@ -158,10 +158,10 @@ def test_a_folder_is_no_database_and_a_missing_folder_is_named(
 
 
 def test_a_reader_does_not_make_a_database_and_says_how_to_fill_an_empty_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no such database; `labbench run GRID\.toml` makes one"):
+    with pytest.raises(InputError, match=r"no such database; `labbench run GRID\.toml` creates one"):
         Reader(tmp_path / "runs.db")
     (tmp_path / "empty.db").touch()
-    with pytest.raises(InputError, match="an empty database"):
+    with pytest.raises(InputError, match="the database is empty"):
         Reader(tmp_path / "empty.db")
     Writer(tmp_path / "empty.db").close()
     assert Reader(tmp_path / "empty.db").runs() == []
@@ -173,7 +173,7 @@ def test_a_database_that_is_locked_for_long_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(connection_module, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(InputError, match="locked the database for seconds"):
+        with pytest.raises(InputError, match=r"locked the database for more than 0\.05 s"):
             Writer(path)
         other.execute("COMMIT")
     Writer(path).close()
@@ -214,7 +214,7 @@ def test_a_database_that_may_not_be_written_can_be_read_and_says_so_to_a_writer(
         assert as_nobody(read, path) == "1 [1. 2.] 2\n"
         write = "try: Writer(path)\nexcept LabbenchError as error: print(type(error).__name__, error)"
         assert as_nobody(write, path) == (
-            f"InputError {path}: the database or its folder is read-only; copy it to where you may write, or pass "
+            f"InputError {path}: the database or its folder is read-only; copy it to a writable folder, or pass "
             "another --db\n"
         )
         assert files_beside(path) == ["runs.db"]
@@ -280,7 +280,7 @@ MOUNTS = """\
     [("/data/runs.db", "ext4"), ("/home/ann/runs.db", "nfs4"), ("/home/a b/runs.db", "tmpfs"), ("/homes/x", "ext4")],
 )
 def test_the_innermost_mount_says_which_file_system_a_path_is_on(path: str, kind: str) -> None:
-    assert connection_module.file_system(path, MOUNTS) == kind
+    assert connection_module.find_file_system(path, MOUNTS) == kind
 
 
 def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(

@@ -142,7 +142,7 @@ def test_steps_times_and_values_belong_together(tmp_path: Path) -> None:
 def test_a_transaction_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         [run] = start(writer)
-        with pytest.raises(ValueError, match="belong together"):
+        with pytest.raises(ValueError, match="the lengths must be equal"):
             writer.write([points(run, "fine", [1.0]), Points(run.key, 1, "torn", [1], [], [])])
         writer.write([points(run, "later", [1.0])])
     with Reader(tmp_path / "runs.db") as reader:

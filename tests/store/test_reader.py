@@ -85,10 +85,10 @@ def test_a_word_means_a_key_then_the_beginning_of_one_then_a_name(writer: Writer
     assert reader.find("kab").id == b.id
     assert reader.find("kabb").id == b.id  # the beginning of a key beats a name
     assert reader.find("one").id == a.id
-    with pytest.raises(RunNotFound, match="`two` could be any of 2 runs") as caught:
+    with pytest.raises(RunNotFound, match="`two` matches 2 runs; use a key") as caught:
         reader.find("two")
     assert caught.value.candidates == ("kabbbbbb  two", "mccccccc  two")
-    with pytest.raises(RunNotFound, match="any of 3 runs") as caught:
+    with pytest.raises(RunNotFound, match="matches 3 runs") as caught:
         reader.find("ka")
     assert len(caught.value.candidates) == 3
     assert [run.id for run in reader.find_many(["one", "m", "kaaaaaaa"])] == [a.id, c.id]

@@ -35,7 +35,7 @@ def database_files(folder: Path) -> list[str]:
 
 
 def spill_files(folder: Path) -> list[Path]:
-    return list(folder.glob("runs.db.write_spill_file-*.jsonl"))
+    return list(folder.glob("runs.db.spilled-*.jsonl"))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_start_on_a_full_disk_fails_with_a_clear_message(small_disk: Path, tmp_p
     (small_disk / "big").write_bytes(bytes(room.f_bavail * room.f_frsize))
     result = scripts.run(tmp_path, "labbench.start(db='disk/runs.db')")
     assert result.returncode == 1
-    assert "runs.db: the disk is full: make room" in result.stderr.splitlines()[-1]
+    assert "runs.db: the disk is full; free some space" in result.stderr.splitlines()[-1]
 
 
 def test_deleted_database_is_recreated_with_all_data_of_the_run(tmp_path: Path) -> None:
@@ -294,11 +294,11 @@ def test_spill_file_that_a_process_still_writes_is_skipped(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("db", "message"),
     [
-        ("nowhere/runs.db", "there is no folder"),
+        ("nowhere/runs.db", "the folder .* does not exist"),
         (".", "this is a folder, not a database"),
         ("train.py", "this is not an SQLite database"),
-        ("a" * 300, "no database can be opened there: File name too long"),
-        ("a\0b", "no database can be opened there: embedded null"),
+        ("a" * 300, "no database can be opened at this path: File name too long"),
+        ("a\0b", "no database can be opened at this path: embedded null"),
     ],
 )
 def test_start_rejects_a_database_that_cannot_be_opened(

@@ -1,4 +1,4 @@
-"""Is a database what it should be? Looks without changing it: what is derived is made again beside it and compared."""
+"""Consistency check of a database, without changing it: derived rows are recomputed in memory and compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DERIVED = {
 
 @dataclass(frozen=True, slots=True)
 class SeriesId:
-    """A metric of a run, by the ids of both."""
+    """Ids of a run and a metric."""
 
     run_id: int
     metric_id: int
@@ -33,31 +33,38 @@ class SeriesId:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found in a database."""
+    """Result of a consistency check."""
 
     damage: Sequence[str] = ()
-    """What SQLite says is broken in the file itself; nothing else was looked at then."""
+    """Errors of SQLite's integrity check; if there are any, nothing else was checked."""
     is_older: bool = False
-    """Whether the tables are those of an older version."""
+    """True if the tables are those of an older version."""
     n_series: int = 0
+    """Number of series in the database."""
     wrong: Sequence[SeriesId] = ()
-    """Whose summary or rollup is not what the points say."""
+    """Series whose summary or rollup does not match their points."""
     orphans: Mapping[str, int] = field(default_factory=dict)
-    """Rows by table that belong to no run or no metric."""
+    """Number of rows that belong to no run or no metric, by table."""
     stray_folders: Sequence[Path] = ()
-    """Of runs that are not there."""
+    """Folders of runs that are not in the database."""
     bad_keys: Sequence[object] = ()
-    """What stands in the place of a run's key but is none: another program has written it."""
+    """Invalid keys of runs, written by another program."""
     lost: Sequence[str] = ()
-    """The keys of runs whose process vanished."""
+    """Keys of runs whose process has ended without recording it."""
 
     @property
     def is_sound(self) -> bool:
+        """True if nothing needs a repair; stray folders and lost runs are harmless."""
         return not (self.damage or self.is_older or self.wrong or self.orphans or self.bad_keys)
 
 
 def diagnose(path: Path) -> Diagnosis:
-    """Read all of a database and say what is wrong with it; others may write it meanwhile."""
+    """Check all of a database; other processes may write it at the same time.
+
+    Raises:
+        InputError: If the file is not a labbench database or cannot be read.
+        StoreError: If reading fails later on.
+    """
     with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
         connection.execute("BEGIN")
         if damage := _integrity_errors(connection):
@@ -78,7 +85,7 @@ def diagnose(path: Path) -> Diagnosis:
 
 
 def repair(connection: sqlite3.Connection, diagnosis: Diagnosis) -> None:
-    """Delete orphans, and make what is derived again where it was wrong. The caller holds a transaction."""
+    """Delete orphans and recompute wrong summaries and rollups; the caller holds a transaction."""
     for table in diagnosis.orphans:
         connection.execute(f"DELETE FROM {table} WHERE {_orphan_condition(table)}")
     for series in diagnosis.wrong:
@@ -86,24 +93,27 @@ def repair(connection: sqlite3.Connection, diagnosis: Diagnosis) -> None:
 
 
 def _integrity_errors(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite finds broken in the file."""
+    """Return the errors of SQLite's integrity check."""
     try:
         return [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
     except sqlite3.DatabaseError as error:
         if "malformed" not in str(error):
             raise
-        return [str(error)]  # so broken that the check itself cannot go on
+        return [str(error)]  # the damage prevents the check itself
 
 
 def _all_series(connection: sqlite3.Connection) -> list[SeriesId]:
-    """All that have points, or something that is derived from points."""
+    """Return all series with points, a summary or a rollup."""
     query = " UNION ".join(f"SELECT run_id, metric_id FROM {table}" for table in _OF_METRIC)
     return [SeriesId(*ids) for ids in connection.execute(query)]
 
 
 def _outdated_series(connection: sqlite3.Connection, all_series: Sequence[SeriesId]) -> list[SeriesId]:
-    """The series that would be summarised otherwise. Temporary tables hide those of the same name in the file."""
-    connection.execute("PRAGMA query_only = 0")  # for the temporary tables; the file's stay hidden
+    """Return the series whose stored summary or rollup differs from a recomputed one.
+
+    Recomputed rows go to temporary tables, which hide the tables of the same names in the file.
+    """
+    connection.execute("PRAGMA query_only = 0")  # for the temporary tables; they hide the tables of the file
     for statement in schema.statements(schema.DDL):
         if statement.startswith(tuple(f"CREATE TABLE {table} " for table in _DERIVED)):
             connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))

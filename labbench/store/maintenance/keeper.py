@@ -1,4 +1,4 @@
-"""The rarer things that are done to a whole database."""
+"""Maintenance of a database: merge, import, repair, vacuum."""
 
 from __future__ import annotations
 
@@ -16,32 +16,49 @@ from labbench.store.writer import Writer
 
 
 class MaintenanceWriter(Writer):
-    """Keeps a database in order. To open it for writing upgrades one of an older version."""
+    """Writer for maintenance; opening it upgrades a database of an older version."""
 
     def merge(self, other: Path) -> MergeResult:
-        """Bring in the runs of another database that are not here or have gone on there, but not their files."""
+        """Merge the runs of another database that are missing here or newer there, without their files.
+
+        Raises:
+            InputError: If `other` is not a labbench database, or has an invalid run key.
+            StoreError: If the database cannot be written.
+        """
         with attach_read_only(self._connection, other), self._transaction() as connection:
             return merge(connection)
 
     @contextmanager
     def importing(self) -> Iterator[Import]:
-        """A transaction in which runs of another program come in, all or none."""
+        """Import runs of another program in one transaction.
+
+        Raises:
+            StoreError: If the database cannot be written.
+        """
         with self._transaction() as connection:
             yield Import(connection)
 
     def repair(self, diagnosis: Diagnosis) -> None:
-        """Put right what `examine` found, as far as it can be told from the points."""
+        """Repair what `diagnose` found, as far as the points allow.
+
+        Raises:
+            StoreError: If the database cannot be written.
+        """
         with self._transaction() as connection:
             repair(connection, diagnosis)
 
     def vacuum(self) -> None:
-        """Give the space of what was deleted back to the disk; needs as much of it again meanwhile.
+        """Return the space of deleted rows to the file system; needs as much free space temporarily.
 
-        Raises InputError while runs are driven: the file is locked for as long as it takes.
+        The file is locked meanwhile.
+
+        Raises:
+            InputError: If runs are running.
+            StoreError: If the database cannot be written.
         """
         query = f"SELECT count(*) FROM runs WHERE {STATUS} = 'running'"
         with translate_sqlite_errors(self.path):
             [running] = self._connection.execute(query).fetchone()
             if running:
-                raise InputError(f"{self.path}: {running} runs are running; vacuum when they are done")
+                raise InputError(f"{self.path}: {running} runs are running; vacuum after they have ended")
             self._connection.execute("VACUUM")

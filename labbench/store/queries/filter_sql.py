@@ -1,7 +1,7 @@
-"""Compiles a filter to SQL. Keys and values are bound parameters: no user's text becomes SQL.
+"""Compilation of filters to SQL; keys and values are bound parameters, so no user input becomes SQL.
 
-Every compare becomes an expression that is 1 or 0, never NULL, so that `not` means what it says. What a key stands
-for is found run by run: a reserved word, else a key of the run's config, else the last value of its metric.
+Every comparison becomes an expression that is 1 or 0, never NULL, so that `not` is the complement. A key is resolved
+for each run: a reserved word, else a key of the run's config, else the last value of its metric.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from labbench.records import Goal, default_goal
 from labbench.store.queries.run_rows import STATUS, storable_text
 
 Metrics: TypeAlias = Mapping[str, tuple[int, Goal]]
-"""The id and the goal of every metric that the database has."""
+"""Id and goal of each metric in the database, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sql:
-    """A piece of SQL and the values of its question marks, in order."""
+    """SQL fragment with the values of its `?` parameters, in order."""
 
     text: str
     parameters: tuple[Any, ...] = ()
@@ -34,20 +34,23 @@ class Sql:
 
 NEVER, ALWAYS = Sql("0"), Sql("1")
 SMOOTHED_POINTS = 20
-"""The last so many points of a series, of which `smooth()` is the mean; NaN is passed over."""
+"""Number of last points that `smooth()` averages, ignoring NaN."""
 
 TEXT_COLUMNS = {"name": "runs.name", "key": "runs.key", "experiment": "experiments.name", "status": STATUS}
 _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
 
 
 def read_metrics(connection: sqlite3.Connection) -> Metrics:
-    """The metrics of a database, in the order they first came."""
+    """Return the metrics of a database, in the order in which they were first logged."""
     rows = connection.execute("SELECT name, id, goal FROM metrics ORDER BY id")
     return {name: (metric_id, goal or default_goal(name)) for name, metric_id, goal in rows}
 
 
 def filter_condition(tree: Filter | None, metrics: Metrics) -> Sql:
-    """The condition on `runs` and `experiments` that a filter means; archived runs only where the filter names them."""
+    """Compile a filter to a condition on `runs` and `experiments`.
+
+    Archived runs match only if the filter refers to `archived`.
+    """
     condition = ALWAYS if tree is None else _compile(tree, metrics)
     if uses_key(tree, "archived"):
         return condition
@@ -68,7 +71,7 @@ def _compile(tree: Filter, metrics: Metrics) -> Sql:
 
 
 def _join_terms(terms: Sequence[Sql], word: str) -> Sql:
-    """The terms as a balanced tree: SQLite bounds how deep an expression may be, and `a AND b AND c` is deep."""
+    """Join terms to a balanced tree, because SQLite limits the depth of expressions and `a AND b AND c` is deep."""
     if len(terms) == 1:
         return terms[0]
     middle = len(terms) // 2
@@ -76,11 +79,11 @@ def _join_terms(terms: Sequence[Sql], word: str) -> Sql:
     return Sql(f"({left.text} {word} {right.text})", (*left.parameters, *right.parameters))
 
 
-# A run's own words.
+# Reserved words.
 
 
 def _text_comparison(compare: Comparison, column: str) -> Sql:
-    """A compare with a column that is text and never NULL."""
+    """Compile a comparison with a text column that is never NULL."""
     texts = tuple(storable_text(text) for text in compare.texts)
     if compare.operator == "~":
         parts = _join_terms([Sql(f"has_part({column}, ?)", (text,)) for text in texts], "OR")
@@ -92,18 +95,18 @@ def _text_comparison(compare: Comparison, column: str) -> Sql:
 
 
 def _tag_comparison(compare: Comparison) -> Sql:
-    """Some tag fits (`!=`: none does, as where there are no tags); `none` is a run without any."""
+    """Compile a comparison that holds if any tag matches (`!=`: if no tag does); `none` is a run without tags."""
     if compare.operator == "!=":
         positive = _tag_comparison(Comparison("tag", None, "=", compare.values, compare.texts))
         return Sql(f"(NOT {positive.text})", positive.parameters)
-    fits = _text_comparison(compare, "tag")
-    some = Sql(f"EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id AND {fits.text})", fits.parameters)
+    matches = _text_comparison(compare, "tag")
+    any_tag = Sql(f"EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id AND {matches.text})", matches.parameters)
     if compare.operator != "=" or None not in compare.values:
-        return some
-    return _join_terms([some, Sql("NOT EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id)")], "OR")
+        return any_tag
+    return _join_terms([any_tag, Sql("NOT EXISTS (SELECT 1 FROM tags WHERE run_id = runs.id)")], "OR")
 
 
-def _of_flag(compare: Comparison, column: str) -> Sql:
+def _flag_comparison(compare: Comparison, column: str) -> Sql:
     flags = [value for value in compare.values if isinstance(value, bool)]
     if compare.operator not in ("=", "!="):
         return NEVER
@@ -112,16 +115,19 @@ def _of_flag(compare: Comparison, column: str) -> Sql:
 
 
 def _started_comparison(compare: Comparison) -> Sql:
-    """A time means all of the day, minute or second that was written: `started>2026-11-30` begins on 1 December."""
+    """Compile a comparison of the start time; a written time denotes its whole day, minute or second.
+
+    So `started>2026-11-30` starts on 1 December.
+    """
     spans = [_time_span(text) for value, text in zip(compare.values, compare.texts, strict=True) if value is not None]
     is_null = "runs.started IS NULL"
     if compare.operator in ("=", "!="):
-        never_begun = None in compare.values
+        includes_null = None in compare.values
         within = [Sql("(runs.started >= ? AND runs.started < ?)", span) for span in spans]
-        some = _join_terms(within, "OR") if within else NEVER
+        in_any = _join_terms(within, "OR") if within else NEVER
         if compare.operator == "=":
-            return Sql(f"(CASE WHEN {is_null} THEN {never_begun:d} ELSE {some.text} END)", some.parameters)
-        return Sql(f"(CASE WHEN {is_null} THEN 0 ELSE NOT {some.text} END)", some.parameters)
+            return Sql(f"(CASE WHEN {is_null} THEN {includes_null:d} ELSE {in_any.text} END)", in_any.parameters)
+        return Sql(f"(CASE WHEN {is_null} THEN 0 ELSE NOT {in_any.text} END)", in_any.parameters)
     if compare.operator == "~" or not spans:
         return NEVER
     begin, end = spans[0]
@@ -130,13 +136,13 @@ def _started_comparison(compare: Comparison) -> Sql:
 
 
 def _time_span(text: str) -> tuple[float, float]:
-    """From when to when (excluded) a time as written may mean: a day, an hour, a minute, a second, or a moment."""
+    """Return start and end (excluded) of the day, hour, minute, second or instant that a text denotes."""
     begin = parse_timestamp(text)
     date, separator, clock = text.replace(" ", "T").partition("T")
     if not separator:
         try:  # a day of local time, which is not always 24 hours
             return begin, (datetime.fromisoformat(date) + timedelta(days=1)).timestamp()
-        except OverflowError:  # the last one
+        except OverflowError:  # the last day that datetime can represent
             return begin, math.inf
     if "." in clock or "," in clock:
         return begin, math.nextafter(begin, math.inf)
@@ -148,8 +154,8 @@ _RESERVED: dict[str, Callable[[Comparison], Sql]] = {
     **{word: partial(_text_comparison, column=column) for word, column in TEXT_COLUMNS.items()},
     "tag": _tag_comparison,
     "started": _started_comparison,
-    "archived": partial(_of_flag, column="runs.archived"),
-    "older_code": partial(_of_flag, column="runs.older_code"),
+    "archived": partial(_flag_comparison, column="runs.archived"),
+    "older_code": partial(_flag_comparison, column="runs.older_code"),
 }
 
 
@@ -160,7 +166,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True, slots=True)
 class ConfigValue:
-    """SQL for the JSON type of one config value (NULL: no such key), and for the value; both take `parameters`."""
+    """SQL of a config value and of its JSON type (NULL if the key is missing); each takes `parameters`."""
 
     type: str
     value: str
@@ -168,17 +174,18 @@ class ConfigValue:
 
     @classmethod
     def of(cls, key: str) -> ConfigValue:
+        """Return the SQL of the value of a config key."""
         key = storable_text(key)
         if _PLAIN_KEY.fullmatch(key):
             return cls("json_type(runs.config, ?)", "json_extract(runs.config, ?)", (f'$."{key}"',))
-        # a path cannot say every key; this way is slower
+        # a JSON path cannot express every key; json_each is slower
         lookup = "(SELECT {} FROM json_each(runs.config) WHERE key = ?)"
         return cls(lookup.format("type"), lookup.format("value"), (key,))
 
 
 def config_values(keys: Sequence[str]) -> Sql:
-    """A JSON array that begins with the values of these config keys, null for one that a run lacks."""
-    if keys and all(map(_PLAIN_KEY.fullmatch, keys)):  # asked for several paths, SQLite keeps true apart from 1
+    """Return SQL of a JSON array that starts with the values of these config keys, null for missing ones."""
+    if keys and all(map(_PLAIN_KEY.fullmatch, keys)):  # for several paths json_extract distinguishes true from 1
         paths = [f'$."{storable_text(key)}"' for key in (*keys, *keys[:1])]
         return Sql(f"json_extract(runs.config, {_placeholders(paths)})", tuple(paths))
     configs = [ConfigValue.of(key) for key in keys]
@@ -187,19 +194,19 @@ def config_values(keys: Sequence[str]) -> Sql:
 
 
 def _config_comparison(compare: Comparison, *, otherwise: Sql) -> Sql:
-    """A compare with a config value of whatever type, and what holds where the config has no such key."""
+    """Compile a comparison with a config value of any type; `otherwise` applies if the config has no such key."""
     config = ConfigValue.of(compare.key)
     on_text, on_number = _config_text_comparison(compare, config), _config_number_comparison(compare, config)
     cases = {
-        **dict.fromkeys(("text", "array", "object"), on_text),  # JSON for the last two
+        **dict.fromkeys(("text", "array", "object"), on_text),  # arrays and objects compare as JSON text
         **dict.fromkeys(("integer", "real"), on_number),
         **{kind: _config_constant_comparison(compare, value) for kind, value in _CONSTANTS.items()},
     }
-    whens = " ".join(f"WHEN '{kind}' THEN {fits.text}" for kind, fits in cases.items())
-    bound = [value for fits in cases.values() for value in fits.parameters]
+    whens = " ".join(f"WHEN '{json_type}' THEN {matches.text}" for json_type, matches in cases.items())
+    parameters = [value for matches in cases.values() for value in matches.parameters]
     return Sql(
         f"(CASE {config.type} {whens} ELSE {otherwise.text} END)",
-        (*config.parameters, *bound, *otherwise.parameters),
+        (*config.parameters, *parameters, *otherwise.parameters),
     )
 
 
@@ -215,7 +222,11 @@ def _config_text_comparison(compare: Comparison, config: ConfigValue) -> Sql:
 
 
 def _config_number_comparison(compare: Comparison, config: ConfigValue) -> Sql:
-    """Numbers to compare with go through SQLite's JSON as the config does: it need not read them as Python does."""
+    """Compile a comparison with a number in the config.
+
+    The numbers of the filter pass through SQLite's JSON parser like the config, because it may round differently than
+    Python.
+    """
     numbers = _numbers(compare)
     if compare.operator in ("=", "!="):
         return Sql(_is_among(compare, config.value), (*config.parameters, _json_numbers(numbers)))
@@ -226,8 +237,8 @@ def _config_number_comparison(compare: Comparison, config: ConfigValue) -> Sql:
 
 
 def _config_constant_comparison(compare: Comparison, constant: bool | None) -> Sql:
-    is_asked_for = any(value is constant for value in compare.values)
-    return ALWAYS if (compare.operator, is_asked_for) in (("=", True), ("!=", False)) else NEVER
+    is_listed = any(value is constant for value in compare.values)
+    return ALWAYS if (compare.operator, is_listed) in (("=", True), ("!=", False)) else NEVER
 
 
 def _is_among(compare: Comparison, value: str) -> str:
@@ -243,7 +254,7 @@ def _json_numbers(numbers: Sequence[float]) -> str:
 
 
 def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics) -> Sql:
-    """A compare with a number of a metric; NULL is NaN for `last` and `first`, otherwise that there is none."""
+    """Compile a comparison with a number of a metric; NULL is NaN for `last` and `first`, else a missing value."""
     if compare.key not in metrics or compare.operator == "~":
         return NEVER
     column = _metric_column(function, metrics[compare.key][1])
@@ -252,17 +263,17 @@ def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics
         unequal = compare.operator == "!="
         among = f"{column} {'NOT ' if unequal else ''}IN ({_placeholders(numbers)})"
         on_nan = function in ("last", "first") and any(map(_is_nan, compare.values)) != unequal
-        fits = Sql(f"CASE WHEN {column} IS NULL THEN {on_nan:d} ELSE {among} END", tuple(numbers))
+        matches = Sql(f"CASE WHEN {column} IS NULL THEN {on_nan:d} ELSE {among} END", tuple(numbers))
     elif numbers:
-        fits = Sql(f"{column} {compare.operator} ?", (numbers[0],))
+        matches = Sql(f"{column} {compare.operator} ?", (numbers[0],))
     else:
         return NEVER
-    value = _select_from_summary(fits, metrics[compare.key][0])
+    value = _select_from_summary(matches, metrics[compare.key][0])
     return Sql(f"coalesce({value.text}, 0)", value.parameters)
 
 
 def metric_value(metric: str, function: Function, metrics: Metrics) -> Sql:
-    """A number of a metric of a run: NULL where there is none, and for a last or first value that is NaN."""
+    """Return SQL of a number of a run's metric; NULL if missing, and for a last or first value that is NaN."""
     if metric not in metrics:
         return Sql("NULL")
     metric_id, goal = metrics[metric]
@@ -280,7 +291,7 @@ def _metric_column(function: Function, goal: Goal) -> str:
     series = "SELECT p.value FROM points AS p WHERE p.run_id = s.run_id AND p.metric_id = s.metric_id ORDER BY p.step"
     if function == "first":
         return f"({series} LIMIT 1)"
-    if function == "smooth":  # avg() passes over NaN, which is stored as NULL
+    if function == "smooth":  # avg() ignores NaN, which is stored as NULL
         return f"(SELECT avg(value) FROM ({series} DESC LIMIT {SMOOTHED_POINTS}))"
     return f"s.{goal}" if function == "best" else f"s.{function}"
 
@@ -290,7 +301,7 @@ def _placeholders(values: Sequence[object]) -> str:
 
 
 def _numbers(compare: Comparison) -> list[float]:
-    """The values that are numbers; NaN equals nothing."""
+    """Return the values that are numbers, without NaN, which equals nothing."""
     return [value for value in compare.values if isinstance(value, float) and not math.isnan(value)]
 
 

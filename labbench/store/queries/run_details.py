@@ -23,19 +23,31 @@ def require_run_id(connection: sqlite3.Connection, key: str) -> int:
 
 
 def read_logs(connection: sqlite3.Connection, key: str) -> list[str]:
-    """Return the texts that a run wrote, of all its attempts, oldest first."""
+    """Return the texts that a run printed in all its attempts, oldest first.
+
+    Raises:
+        RunNotFound: If no run has the key.
+    """
     query = "SELECT text FROM logs WHERE run_id = ? ORDER BY id"
     return [text for (text,) in connection.execute(query, (require_run_id(connection, key),))]
 
 
 def read_artifacts(connection: sqlite3.Connection, key: str) -> list[Artifact]:
-    """Return the files that a run made or used, by name."""
+    """Return the files that a run made or used, by name.
+
+    Raises:
+        InputError: If no run has the key (`RunNotFound`), or a path leads out of the run's folder.
+    """
     query = "SELECT name, path, size, sha256, created FROM artifacts WHERE run_id = ? ORDER BY name"
     return [_artifact(*row) for row in connection.execute(query, (require_run_id(connection, key),))]
 
 
 def read_sources(connection: sqlite3.Connection, key: str) -> dict[str, str]:
-    """Return the texts that a run was made from, by kind: grid, task, diff."""
+    """Return the source texts of a run by kind: grid, task or script, diff.
+
+    Raises:
+        RunNotFound: If no run has the key.
+    """
     query = "SELECT kind, text FROM run_sources JOIN sources ON sources.id = source_id WHERE run_id = ?"
     return dict(connection.execute(query, (require_run_id(connection, key),)).fetchall())
 
@@ -43,5 +55,5 @@ def read_sources(connection: sqlite3.Connection, key: str) -> dict[str, str]:
 def _artifact(name: str, path: str, *rest: Any) -> Artifact:
     """Return a record of a file. Raises InputError if its path leads out of the run's folder."""
     if ".." in PurePosixPath(path).parts:
-        raise InputError(f"the file {name!r} of a run is at {path!r}, which leads out of the run's folder")
+        raise InputError(f"the path {path!r} of the artifact {name!r} leads out of the run's folder")
     return Artifact(name, path, *rest)

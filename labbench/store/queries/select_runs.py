@@ -29,7 +29,11 @@ class Page:
 
 
 def filter_tree(runs: RunFilter) -> Filter | None:
-    """Return the parsed form of a filter."""
+    """Parse a filter.
+
+    Raises:
+        InputError: If the filter is invalid.
+    """
     return parse(runs) if isinstance(runs, str) else runs
 
 
@@ -41,7 +45,11 @@ def select_columns(connection: sqlite3.Connection, columns: str, runs: RunFilter
 
 
 def select_page(connection: sqlite3.Connection, columns: Sql, runs: RunFilter, page: Page) -> list[tuple[Any, ...]]:
-    """Return rows of SQL columns of one page of the runs that match."""
+    """Return rows of SQL columns of one page of the runs that match.
+
+    Raises:
+        InputError: If the filter is invalid, or there is nothing to sort by under `page.sort`.
+    """
     metrics = read_metrics(connection)
     condition = filter_condition(filter_tree(runs), metrics)
     if page.sort is not None:

@@ -1,6 +1,6 @@
-"""Every logged value of many runs, one after another: memory holds a row of them, whatever there are.
+"""Streams of points, steps and runs: memory holds one row, regardless of the number of rows.
 
-A stream has a connection of its own and sees one moment, however long it takes.
+Each stream has a separate connection and sees one snapshot of the database until its end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PointRow(NamedTuple):
     """One logged value."""
 
     run: str
-    """The run's key."""
+    """Key of the run."""
     name: str
     experiment: str
     metric: str
@@ -36,44 +36,54 @@ class PointRow(NamedTuple):
 
 
 class StepRow(NamedTuple):
-    """What a run logged for one step."""
+    """Values that a run logged at one step."""
 
     run: str
     name: str
     experiment: str
     step: int
     time: float
-    """Seconds since the run's start, of the first of the values."""
+    """Seconds from the start of the run to the first of the values."""
     values: dict[str, float]
 
 
 def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[PointRow]:
-    """The runs that fit as they were queued, metric by metric, step by step."""
+    """Yield the points of the runs that match, by run (as queued), metric and step.
+
+    Raises:
+        InputError: If the database cannot be opened.
+        StoreError: If reading fails later on.
+    """
     with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
         names, runs = _begin_snapshot(connection, tree, metrics)
         query = f"""
             SELECT metric_id, step, time_ms / 1000.0, value FROM points
             WHERE run_id = ? AND metric_id {IN_JSON_LIST} ORDER BY metric_id, step
         """
-        wanted = as_json_list(names)
+        metric_ids = as_json_list(names)
         for run_id, key, name, experiment in runs:
-            for metric_id, step, time, value in connection.execute(query, (run_id, wanted)):
+            for metric_id, step, time, value in connection.execute(query, (run_id, metric_ids)):
                 number = math.nan if value is None else value
                 yield PointRow(key, name, experiment, names[metric_id], step, time, number)
 
 
 def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[StepRow]:
-    """The runs that fit as they were queued, step by step, each with all that was logged for it."""
+    """Yield the steps of the runs that match, by run (as queued) and step, each with all its values.
+
+    Raises:
+        InputError: If the database cannot be opened.
+        StoreError: If reading fails later on.
+    """
     with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
         names, runs = _begin_snapshot(connection, tree, metrics)
         query = f"""
             SELECT step, metric_id, time_ms / 1000.0, value FROM points
             WHERE run_id = ? AND metric_id {IN_JSON_LIST} ORDER BY step, metric_id
         """
-        wanted = as_json_list(names)
+        metric_ids = as_json_list(names)
         for run_id, key, name, experiment in runs:
             row: StepRow | None = None
-            for step, metric_id, time, value in connection.execute(query, (run_id, wanted)):
+            for step, metric_id, time, value in connection.execute(query, (run_id, metric_ids)):
                 if row is None or row.step != step:
                     if row is not None:
                         yield row
@@ -84,7 +94,12 @@ def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | Non
 
 
 def stream_runs(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[RunRecord]:
-    """The runs that fit as they were queued, with their summaries."""
+    """Yield the runs that match, as queued, with their summaries.
+
+    Raises:
+        InputError: If the database cannot be opened.
+        StoreError: If reading fails later on.
+    """
     with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
         names, runs = _begin_snapshot(connection, tree, metrics)
         ids = [run_id for run_id, *_ in runs]
@@ -95,11 +110,11 @@ def stream_runs(path: Path, tree: Filter | None, metrics: Collection[str] | None
 def _begin_snapshot(
     connection: sqlite3.Connection, tree: Filter | None, metrics: Collection[str] | None
 ) -> tuple[dict[int, str], list[tuple[int, str, str, str]]]:
-    """Fix the moment that is seen; the names of the metrics by id, and (id, key, name, experiment) of the runs."""
+    """Start a snapshot; return the names of the metrics by id, and (id, key, name, experiment) of the runs."""
     connection.execute("BEGIN")
-    known = read_metrics(connection)
-    names = {metric_id: name for name, (metric_id, _) in known.items() if metrics is None or name in metrics}
-    condition = filter_condition(tree, known)
+    all_metrics = read_metrics(connection)
+    names = {metric_id: name for name, (metric_id, _) in all_metrics.items() if metrics is None or name in metrics}
+    condition = filter_condition(tree, all_metrics)
     query = f"""
         SELECT runs.id, runs.key, runs.name, experiments.name {FROM_RUNS} WHERE {condition.text} ORDER BY runs.id
     """

@@ -1,1 +1,1 @@
-"""Writing of runs that `labbench run` trains."""
+"""Rows of runs that `labbench run` queues and trains."""

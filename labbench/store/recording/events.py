@@ -1,4 +1,4 @@
-"""How a run's events become rows: points with their summary, boundaries, logs, and the end."""
+"""Conversion of a run's events to rows: points with their summary, boundaries, logs, and the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labbench.store.series.points import add_points
 
 
 def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
-    """Record events; those of a run that is gone, or not in that attempt any more, are dropped.
+    """Record events; drop events of a run that was removed, has ended or is in a later attempt.
 
     The caller holds a transaction.
     """
@@ -27,11 +27,11 @@ def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> No
         if run is None or run[1] != event.attempt:
             continue
         if isinstance(event, Points):
-            before = series.get((run[0], event.metric))
-            series[run[0], event.metric] = event if before is None else _merge_points(before, event)
+            earlier = series.get((run[0], event.metric))
+            series[run[0], event.metric] = event if earlier is None else _merge_points(earlier, event)
         else:
             others.append((run[0], event))
-    # points first: a boundary holds only with all points before it
+    # points first: a boundary is only valid with all points before it
     metric_ids = {metric: ensure_metric(connection, metric) for metric in dict.fromkeys(metric for _, metric in series)}
     for (run_id, metric), points in series.items():
         add_points(connection, run_id, metric_ids[metric], points.steps, points.times, points.values)
@@ -42,7 +42,7 @@ def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> No
 def end_run(
     connection: sqlite3.Connection, run_id: int, status: str, reason: str | None, at: float | None = None
 ) -> None:
-    """Set how a run ended, now or `at` a time; `queued` is not an end, so it leaves the time open."""
+    """Record the end of a run, now or at the Unix time `at`; status `queued` is not an end and has no time."""
     finished = None if status == "queued" else at or time.time()
     query = "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ?"
     connection.execute(query, (status, reason and storable_text(reason), finished, run_id))
@@ -51,7 +51,7 @@ def end_run(
 def _record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
     match event:
         case Started():
-            # `started` stays when a run goes on from its boundary; host and pid are those of the driver
+            # `started` stays when a run continues from its boundary; host and pid stay the driver's
             query = "UPDATE runs SET started = coalesce(started, ?), device = ?, way = ? WHERE id = ?"
             connection.execute(query, (event.time, event.device, event.way, run_id))
         case Boundary():
@@ -81,7 +81,7 @@ def _merge_points(first: Points, second: Points) -> Points:
 
 
 def ensure_metric(connection: sqlite3.Connection, name: str) -> int:
-    """The id of a metric, which is made if it is not there."""
+    """Return the id of a metric, which is inserted if it does not exist."""
     name = storable_text(name)
     connection.execute("INSERT OR IGNORE INTO metrics (name) VALUES (?)", (name,))
     row: tuple[int] = connection.execute("SELECT id FROM metrics WHERE name = ?", (name,)).fetchone()

@@ -12,7 +12,6 @@ from labbench.store.series import rollup
 
 _SERIES = "run_id = ? AND metric_id = ?"
 
-
 _SELECT_SUMMARY = f"SELECT n, last_step FROM summary WHERE {_SERIES}"
 
 
@@ -42,18 +41,26 @@ def add_points(
     times: Sequence[int],
     values: Sequence[float],
 ) -> None:
-    """Append to a series, or set steps of it anew, and keep summary and rollup right. The caller holds a transaction.
+    """Append points to a series or replace points of the same steps, and update summary and rollup.
 
-    Nothing else writes points.
+    The caller holds a transaction. All points are written by this function.
+
+    Args:
+        steps: Steps, shape (N,).
+        times: Milliseconds since the start of the run, shape (N,).
+        values: Values, shape (N,).
+
+    Raises:
+        ValueError: If the lengths differ.
     """
     if not len(steps) == len(times) == len(values):
-        raise ValueError(f"{len(steps)} steps, {len(times)} times and {len(values)} values: they belong together")
+        raise ValueError(f"{len(steps)} steps, {len(times)} times and {len(values)} values: the lengths must be equal")
     if not steps:
         return
     n, last_step = connection.execute(_SELECT_SUMMARY, (run_id, metric_id)).fetchone() or (0, None)
-    forward = (last_step is None or last_step < steps[0]) and all(map(lt, steps, steps[1:]))
+    is_append = (last_step is None or last_step < steps[0]) and all(map(lt, steps, steps[1:]))
     insert_points(connection, run_id, metric_id, steps, times, values)
-    if not forward:
+    if not is_append:
         rebuild_series(connection, run_id, metric_id, from_step=min(steps))
         return
     connection.execute(_MERGE, (run_id, metric_id, *_summarize(steps, values)))
@@ -64,10 +71,10 @@ def add_points(
 
 
 def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
-    """Delete the points of a run behind a step (all of them for None). The caller holds a transaction.
+    """Delete the points of a run after a step, or all points if it is None. The caller holds a transaction.
 
-    At the step itself stand what was measured at the end of an epoch, before the boundary, and what the next epoch
-    measured first: the next attempt measures that again, and its value replaces the old one.
+    Points at the step itself stay: those from the end of the last epoch before the boundary, and the first ones of the
+    next epoch. The next attempt measures the latter again and replaces them.
     """
     if after is None:
         for table in ("points", "summary", "rollup"):
@@ -83,7 +90,7 @@ def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | N
 def rebuild_series(
     connection: sqlite3.Connection, run_id: int, metric_id: int, *, from_step: int = rollup.LEAST_STEP
 ) -> None:
-    """Make summary and rollup of a series again whose points have changed from a step on.
+    """Recompute summary and rollup of a series whose points have changed from `from_step` on.
 
     The caller holds a transaction.
     """
@@ -103,13 +110,13 @@ def rebuild_series(
 def _summarize_chunks(
     connection: sqlite3.Connection, run_id: int, metric_id: int
 ) -> tuple[int | float | None, ...] | None:
-    """The summary's columns from `n` on, of the points that are in chunks; None where none are."""
+    """Return the columns of the summary from `n` on, for the points in chunks; None if there are no chunks."""
     cover = list(rollup.read_cover(connection, run_id, metric_id))
     if not cover:
         return None
 
     def first_step(bucket: rollup.Bucket, condition: str, *values: float) -> int:
-        """The first step in a bucket whose point meets a condition: one does."""
+        """Return the first step in a bucket whose point meets a condition; there is at least one."""
         query = f"SELECT min(step) FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? AND {condition}"
         parameters = (run_id, metric_id, bucket.first_step, bucket.last_step, *values)
         row: tuple[int] = connection.execute(query, parameters).fetchone()
@@ -119,7 +126,7 @@ def _summarize_chunks(
     bad_step = first_bad and first_step(first_bad, "(value IS NULL OR abs(value) = 9e999)")
     extremes: tuple[int | float | None, ...] = (None, None, None, None)
     if finite := [bucket for size, bucket in cover if bucket.n_nonfinite < size]:
-        lowest = min(finite, key=lambda bucket: bucket.low)  # of equal ones the first
+        lowest = min(finite, key=lambda bucket: bucket.low)  # the first one if several are equal
         highest = max(finite, key=lambda bucket: bucket.high)
         low_step = first_step(lowest, "value = ?", lowest.low)
         high_step = first_step(highest, "value = ?", highest.high)
@@ -132,10 +139,10 @@ def _summarize_chunks(
 
 
 def _summarize(steps: Sequence[int], values: Sequence[float]) -> tuple[int | float | None, ...]:
-    """The summary's columns from `n` on, for steps that increase."""
+    """Return the columns of the summary from `n` on, for increasing steps."""
     n_nonfinite, first_nonfinite_step = 0, None
     finite_steps, finite = steps, values
-    if not math.isfinite(sum(values)):  # a sum of finite values may overflow: then this only costs time
+    if not math.isfinite(sum(values)):  # a sum of finite values may overflow, which only costs time
         finite_pairs = [(step, value) for step, value in zip(steps, values, strict=True) if math.isfinite(value)]
         n_nonfinite = len(steps) - len(finite_pairs)
         finite_steps, finite = [step for step, _ in finite_pairs], [value for _, value in finite_pairs]
@@ -151,13 +158,10 @@ def _summarize(steps: Sequence[int], values: Sequence[float]) -> tuple[int | flo
 
 _INTO = "INSERT OR REPLACE INTO points (run_id, metric_id, step, time_ms, value) VALUES"
 
-
 _ROWS = 50
-"""In one statement; more are no quicker. SQLite takes 32,766 parameters, before version 3.32 it was 999."""
-
+"""Rows per statement; more rows are not faster. SQLite's limit is 32,766 parameters, 999 before version 3.32."""
 
 _MANY = f"{_INTO} {', '.join(f'(?1, ?2, ?{3 * row}, ?{3 * row + 1}, ?{3 * row + 2})' for row in range(1, _ROWS + 1))}"
-
 
 _ONE = f"{_INTO} (?, ?, ?, ?, ?)"
 
@@ -170,7 +174,10 @@ def insert_points(
     times: Sequence[int],
     values: Sequence[float],
 ) -> None:
-    """Insert points of a series, or replace those of the same steps. The caller holds a transaction."""
+    """Insert points of a series, or replace points of the same steps. The caller holds a transaction.
+
+    `steps`, `times` (milliseconds) and `values` have shape (N,).
+    """
     whole = len(steps) - len(steps) % _ROWS
     parameters: list[int | float] = [run_id, metric_id, *repeat(0, 3 * _ROWS)]
     for start in range(0, whole, _ROWS):
