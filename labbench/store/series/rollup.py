@@ -92,9 +92,7 @@ def append_chunks(
     """
     start = first_step_after_chunks(connection, run_id, metric_id) if chunks else LEAST_STEP
     steps, times, values = points
-    query = (
-        f"SELECT step, time_ms, {_VALUE} FROM points WHERE {_SERIES} AND step >= ? AND step < ? ORDER BY step"
-    )
+    query = f"SELECT step, time_ms, {_VALUE} FROM points WHERE {_SERIES} AND step >= ? AND step < ? ORDER BY step"
     rows = connection.execute(query, (run_id, metric_id, start, steps[0])).fetchall()
     tail = zip(*rows, strict=True) if rows else ((), (), ())
     no_nan = [math.inf if value != value else value for value in values]
