@@ -1,4 +1,4 @@
-"""The filter language: text to a tree of terms that the store compiles to SQL."""
+"""Filter language: parses text to a tree of terms, which the store compiles to SQL."""
 
 from labbench.filters.parser import And, Comparison, Filter, Not, Or, parse
 

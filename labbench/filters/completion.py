@@ -1,4 +1,4 @@
-"""What may come next in a filter: keys, metrics, functions, operators' values. Text and words in, words out."""
+"""Completion of filter expressions: keys, metrics, functions and values. Text and words in, words out."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ _UNQUOTED = re.compile(r"""[^\s()=<>~!,'"\\]+""")
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words of a database."""
+    """Words that a filter on one database may use."""
 
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Of each config key, and of `tag` and `experiment`."""
+    """Values of each configuration key, and of `tag` and `experiment`, as text."""
     metrics: Sequence[str] = ()
 
 
 def complete(expression: str, words: Vocabulary) -> tuple[int, list[str]]:
-    """Where the word at the end of an expression begins, and what it may become, the likeliest first."""
+    """Return where the last word of an expression begins, and its completions, the likeliest first."""
     match = _WORD.search(expression)
     start = match.start() if match else len(expression)
     typed, before = expression[start:], expression[:start]
     if _FUNCTION_BEFORE.search(before):
         return start, _matching(typed, words.metrics)
-    if asked := _KEY_BEFORE.search(before):
-        values = STATUSES if asked[1] == "status" else words.values.get(asked[1], ())
+    if key_match := _KEY_BEFORE.search(before):
+        key = key_match[1]
+        values = STATUSES if key == "status" else words.values.get(key, ())
         return start, [_quote(word) for word in _matching(typed, values)]
     keys = [key for key in words.values if key not in RESERVED]
-    found = _matching(typed, [*keys, *words.metrics, *sorted(RESERVED)])
-    return start, [*map(_quote, found), *_matching(typed, [f"best({metric})" for metric in words.metrics])]
+    names = _matching(typed, [*keys, *words.metrics, *sorted(RESERVED)])
+    return start, [*map(_quote, names), *_matching(typed, [f"best({metric})" for metric in words.metrics])]
 
 
 def _matching(typed: str, candidates: Iterable[str]) -> list[str]:
-    """Those that begin with what was typed, then those that have it within; not what is there already."""
-    wanted = typed.lower()
-    found = [word for word in dict.fromkeys(candidates) if wanted in word.lower() and word != typed]
-    return sorted(found, key=lambda word: not word.lower().startswith(wanted))
+    """Return the candidates that start with the typed text, then those that contain it; not the text itself."""
+    needle = typed.lower()
+    matches = [word for word in dict.fromkeys(candidates) if needle in word.lower() and word != typed]
+    return sorted(matches, key=lambda word: not word.lower().startswith(needle))
 
 
 def _quote(word: str) -> str:

@@ -1,7 +1,7 @@
-"""Reads a filter expression word by word: keys, operators, quoted and bare values, with the position for every error.
+"""Lexer of filter expressions: keys, operators, quoted and bare values, with a position for every error.
 
-What a character means depends on where it stands (`name~lr=0.1` has one operator), so there is no list of tokens:
-the parser asks for what may come next.
+The meaning of a character depends on its context (`name~lr=0.1` has one operator), so there is no list of tokens: the
+parser requests the token that may come next.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ _OTHER_SPELLINGS = {"==": "=", "=<": "<=", "=>": ">=", "<>": "!=", "=~": "~", "~
 
 
 class Lexer:
-    """An expression and how far it is read; each method leaves `at` behind what it took."""
+    """Reader of one expression; each method advances `at`, the index of the next character."""
 
     def __init__(self, expression: str) -> None:
         self.expression = expression
         self.at = 0
 
     def peek(self) -> str:
-        """The next character, "" at the end."""
+        """Return the next character, "" at the end."""
         return self.expression[self.at : self.at + 1]
 
     def skip_space(self) -> int:
+        """Advance to the next character that is not a space, and return its index."""
         while self.peek().isspace():
             self.at += 1
         return self.at
@@ -49,37 +50,42 @@ class Lexer:
         return self.skip_space() == len(self.expression)
 
     def error(self, message: str, position: int | None = None) -> FilterError:
+        """Return an error at `position`, by default the next character."""
         return FilterError(message, expression=self.expression, position=self.at if position is None else position)
 
     def next_is(self, keyword: str) -> bool:
-        """Whether the keyword comes next, alone and not as a key (`not=1`)."""
-        found = KEY.match(self.expression, self.skip_space())
-        return found is not None and found[0].lower() == keyword and not _OPERATOR.match(self.expression, found.end())
+        """Return True if the keyword comes next, as a whole word and not as a key (`not=1`)."""
+        match = KEY.match(self.expression, self.skip_space())
+        return match is not None and match[0].lower() == keyword and not _OPERATOR.match(self.expression, match.end())
 
     def take(self, keyword: str) -> bool:
-        """Read the keyword if it comes next."""
-        found = self.next_is(keyword)
-        if found:
+        """Read the keyword if it comes next; return True if it did."""
+        is_next = self.next_is(keyword)
+        if is_next:
             self.at += len(keyword)
-        return found
+        return is_next
 
     def operator(self, key: str) -> Operator:
-        found = _OPERATOR.match(self.expression, self.skip_space())
-        if found is None:
+        """Read the operator behind `key`. Raises FilterError if there is none."""
+        match = _OPERATOR.match(self.expression, self.skip_space())
+        if match is None:
             raise self.error(
                 f"an operator is missing after `{key}` ({' '.join(OPERATORS)}); "
-                f"a part of a run's name is asked for with `name~{key}`, and a value with spaces needs quotes"
+                f"to search run names write `name~{key}`, and put a value with spaces in quotes"
             )
         for operator in OPERATORS:
-            if found[1] == operator:
-                self.at = found.end()
+            if match[1] == operator:
+                self.at = match.end()
                 return operator
-        meant = _OTHER_SPELLINGS.get(found[1])
-        hint = f"; did you mean `{meant}`?" if meant else f": there are {' '.join(OPERATORS)}"
-        raise self.error(f"no operator is written `{found[1]}`{hint}")
+        meant = _OTHER_SPELLINGS.get(match[1])
+        hint = f"; did you mean `{meant}`?" if meant else f"; the operators are {' '.join(OPERATORS)}"
+        raise self.error(f"unknown operator `{match[1]}`{hint}")
 
     def value(self, after: str) -> tuple[Value, str]:
-        """A value and its text without quotes; `after` is what it stands behind, for the message if it is missing."""
+        """Read a value; return it and its text without quotes.
+
+        Raises FilterError if there is none; the message names `after`, the text before the value.
+        """
         start = self.at
         if self.peek() == "[":
             text = self._list()
@@ -90,12 +96,12 @@ class Lexer:
         return (text if quoted else parse_word(text)), text
 
     def text(self, bare: re.Pattern[str]) -> tuple[str, bool]:
-        """What a shell would make of the characters up to the next space: (text, whether any of it was quoted)."""
+        """Read up to the next space, with quotes and backslashes as in a shell; return (text, is any of it quoted)."""
         parts, quoted = [], False
         while character := self.peek():
-            if found := bare.match(self.expression, self.at):
-                parts.append(found[0])
-                self.at = found.end()
+            if match := bare.match(self.expression, self.at):
+                parts.append(match[0])
+                self.at = match.end()
             elif character in _QUOTED:
                 parts.append(self._quoted(character))
                 quoted = True
@@ -108,15 +114,15 @@ class Lexer:
         return "".join(parts), quoted
 
     def _quoted(self, quote: str) -> str:
-        """The text between two quotes; between double ones a backslash keeps the next quote or backslash."""
-        found = _QUOTED[quote].match(self.expression, self.at)
-        if found is None:
+        """Read the text between two quotes; in double quotes a backslash escapes a quote or a backslash."""
+        match = _QUOTED[quote].match(self.expression, self.at)
+        if match is None:
             raise self.error(f"this {quote} is never closed")
-        self.at = found.end()
-        return re.sub(r'\\(["\\])', r"\1", found[1]) if quote == '"' else found[1]
+        self.at = match.end()
+        return re.sub(r'\\(["\\])', r"\1", match[1]) if quote == '"' else match[1]
 
     def _list(self) -> str:
-        """A list as compact JSON; items that are no JSON are strings, so that `[relu,tanh]` needs no quotes."""
+        """Read a list as compact JSON; items that are not JSON are strings, so that `[relu,tanh]` needs no quotes."""
         start = self.at
         try:
             items, self.at = json.JSONDecoder().raw_decode(self.expression, start)
@@ -125,19 +131,19 @@ class Lexer:
             if end < 0:
                 raise self.error("this `[` is never closed", start) from None
             if "[" in self.expression[start + 1 : end]:
-                raise self.error("a list of lists must be JSON, with its strings in double quotes", start) from None
+                raise self.error("a list of lists must be JSON, with strings in double quotes", start) from None
             items = [_json_or_plain(item.strip()) for item in self.expression[start + 1 : end].split(",")]
             self.at = end + 1
         return compact_json(items)
 
 
 def parse_word(word: str) -> Value:
-    """What an unquoted word means: a number, true, false, none, or itself."""
+    """Return the value of an unquoted word: a number, true, false, None, or the word itself."""
     return float(word) if _NUMBER.fullmatch(word) else _NAMED.get(word.lower(), word)
 
 
 def compact_json(value: Any) -> str:
-    """JSON without spaces: how a list is compared."""
+    """Return JSON without spaces, the text by which lists are compared."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 

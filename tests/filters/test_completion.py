@@ -1,4 +1,4 @@
-"""What a filter may go on with."""
+"""Completion of filter expressions."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ WORDS = Vocabulary(
         ("a", '"a key"'),
     ],
 )
-def test_the_first_offer_is_the_likeliest(expression: str, completed: str) -> None:
-    start, offers = complete(expression, WORDS)
-    assert expression[:start] + offers[0] == completed
+def test_the_first_completion_is_the_likeliest(expression: str, completed: str) -> None:
+    start, completions = complete(expression, WORDS)
+    assert expression[:start] + completions[0] == completed
 
 
-def test_what_is_complete_already_is_not_offered() -> None:
+def test_a_complete_word_is_not_offered_again() -> None:
     assert complete("optimizer=adam", WORDS)[1] == []
     assert "optimizer" not in complete("optimizer", WORDS)[1]
 
 
-def test_an_offer_for_a_value_makes_a_filter_that_parses() -> None:
+def test_a_completed_value_gives_a_filter_that_parses() -> None:
     words = Vocabulary({"name": ["it's \\ x", 'say "hi"', "plain", "a,b", ""], "tag": ["best"]})
     for expression in ("name=", "status=", "not tag="):
-        start, offers = complete(expression, words)
-        for offer in offers:
-            assert parser.parse(expression[:start] + offer) is not None, offer
+        start, completions = complete(expression, words)
+        for completion in completions:
+            assert parser.parse(expression[:start] + completion) is not None, completion
