@@ -1,4 +1,4 @@
-"""Parameters of a config: types, defaults, ranges. Free of torch."""
+"""Parameters of a config: types, defaults and ranges. Does not import torch."""
 
 from labbench.params.param import TRAINING, BadItem, Param, Params, with_defaults
 

@@ -1,4 +1,4 @@
-"""Files that a config names, by what is in them: a run's result depends on the content, wherever that lies."""
+"""Files named by a config, and digests of their content, on which a run's result depends."""
 
 from __future__ import annotations
 
@@ -10,65 +10,73 @@ from labbench.errors import InputError
 from labbench.files import MODEL, run_folder
 
 RUN_PREFIX = "run:"
-"""What a run's key stands behind, where a checkpoint may be a file or what a run kept."""
+"""Prefix of a run's key where a checkpoint may be a file or a run's model."""
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def resolve_data_path(path: str) -> Path:
-    """Where a person's own data lie. Raises InputError where nothing does."""
+    """Return the absolute path of the user's data, a file or a folder.
+
+    Raises:
+        InputError: `path` is empty or does not exist.
+    """
     if not path:
-        raise InputError('say where the data are: path = "table.csv", "arrays.npz" or a folder of images')
-    place = Path(path).expanduser().resolve()
-    if not place.exists():
-        raise InputError(f"there is nothing at {place} (a path counts from the folder where labbench is started)")
-    return place
+        raise InputError('`path` is missing: set path = "table.csv", "arrays.npz" or a folder of images')
+    absolute = Path(path).expanduser().resolve()
+    if not absolute.exists():
+        raise InputError(f"no such file or folder: {absolute} (paths are relative to the current folder)")
+    return absolute
 
 
 def resolve_checkpoint(word: str, files: Path | None) -> Path:
-    """The file of weights that `init_from` names: its path, or `run:KEY`, whose model lies in the database's `files`.
+    """Return the file of weights that `init_from` names: a path, or the model of `run:KEY`.
 
-    Raises InputError where there is none.
+    `files` is the folder of the database's files, which holds the models.
+
+    Raises:
+        InputError: There is no such file, or the run kept no model.
     """
     key = word.removeprefix(RUN_PREFIX)
     if key != word:
-        kept = None if files is None else run_folder(files, key) / MODEL
-        if kept is None or not kept.is_file():
-            keep = 'train it with [runtime] keep = "last" or "best" (and --rerun, if it is done)'
-            raise InputError(f'init_from = "{word}": that run kept no model: {keep}')
-        return kept
+        model = None if files is None else run_folder(files, key) / MODEL
+        if model is None or not model.is_file():
+            remedy = 'train it with [runtime] keep = "last" or "best" (and --rerun, if it is done)'
+            raise InputError(f'init_from = "{word}": that run kept no model: {remedy}')
+        return model
     file = Path(word).expanduser().resolve()
     if file.suffix not in WEIGHT_SUFFIXES:
         raise InputError(
             f'init_from = "{word}": give a file of weights ({", ".join(WEIGHT_SUFFIXES)}), or {RUN_PREFIX}KEY'
         )
     if not file.is_file():
-        raise InputError(
-            f"init_from: there is no file {file} (a path counts from the folder where labbench is started)"
-        )
+        raise InputError(f'init_from = "{word}": no such file: {file} (paths are relative to the current folder)')
     return file
 
 
-def content_digest(place: Path) -> str:
-    """SHA-256, hexadecimal, of a file, or of the names and contents in a folder; hidden files do not count.
+def content_digest(path: Path) -> str:
+    """Return the SHA-256, hexadecimal, of a file, or of the names and contents in a folder without hidden files.
 
-    The ending of a file's name says how to read it, so it counts too. Raises InputError for what cannot be read.
+    The suffix of a file's name counts too, since it decides how the file is read.
+
+    Raises:
+        InputError: A file cannot be read.
     """
-    whole = hashlib.sha256()
-    for name, file in files_in(place):
+    digest = hashlib.sha256()
+    for name, file in files_in(path):
         try:
             content = hashlib.sha256(file.read_bytes()).hexdigest()
         except OSError as error:
             raise InputError(f"{file} cannot be read: {error.strerror}") from None
-        whole.update(f"{name}\0{content}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
 
 
-def files_in(place: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a place, each with a name that does not depend on where the place is."""
-    if place.is_file():
-        yield place.suffix, place
+def files_in(path: Path) -> Iterator[tuple[str, Path]]:
+    """Yield a file, or the files in a folder, each with a name that does not depend on where `path` is."""
+    if path.is_file():
+        yield path.suffix, path
         return
-    for file in sorted(place.rglob("*")):
-        name = file.relative_to(place)
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path)
         if file.is_file() and not any(part.startswith(".") for part in name.parts):
             yield name.as_posix(), file

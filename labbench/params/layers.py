@@ -1,7 +1,7 @@
-"""The language of `layers`: ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"], read and checked without torch.
+"""Parser and checks of `layers` without torch: ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"].
 
-Only the outputs of a layer are written; what goes in is worked out from the layer before. Convolutions are padded by
-half of their kernel, so that an odd one keeps the size of the image.
+A layer is given by the size of its output; its input shape follows from the layer before. Convolutions are padded by
+half of their kernel, so that an odd kernel keeps the size of the image.
 """
 
 from __future__ import annotations
@@ -14,62 +14,74 @@ from typing import TypeAlias
 
 from labbench.errors import did_you_mean
 from labbench.params.param import BadItem
+from labbench.text import format_count
 
 Shape: TypeAlias = tuple[int, ...]
-"""Of one sample: (channels, height, width) or (numbers,)."""
+"""Shape of one sample: (channels, height, width) or (numbers,)."""
 Numbers: TypeAlias = tuple[float, ...]
+"""Arguments of a layer, such as the channels and the kernel size of a convolution."""
 
 ACTIVATION_NAMES = ("relu", "gelu", "tanh", "sigmoid", "step")
 
 
 class LayerError(Exception):
-    """Why a layer cannot be, to be read behind the layer; or why a whole list cannot."""
+    """Invalid layer, whose message continues the layer's text; or an invalid list of layers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer as it was written, and the shapes of one sample before and behind it."""
+    """Parsed layer with the shapes of its input and output for one sample."""
 
     name: str
     numbers: Numbers
-    """What stands behind the name, complete: the channels and the kernel of a convolution, the window of a pooling."""
+    """Arguments with defaults filled in: channels and kernel of a convolution, window of a pooling."""
     input_shape: Shape
-    gives: Shape
+    output_shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
 class LayerType:
-    """What may stand behind a layer's name, and the shape that it gives; both raise Refused."""
+    """Parser of a layer's arguments, and its output shape given its input shape; both raise LayerError."""
 
     read: Callable[[str], Numbers]
-    gives: Callable[[Shape, Numbers], Shape]
+    output_shape: Callable[[Shape, Numbers], Shape]
 
 
 def read_layers(layers: Sequence[str], shape: Shape) -> list[Layer]:
-    """The layers of a network for samples of `shape`. Raises BadItem for one that cannot be, with the shape it gets."""
-    found = []
+    """Parse the layers of a network for samples of `shape`.
+
+    Raises:
+        BadItem: A layer does not parse, or does not fit its input shape.
+    """
+    parsed = []
     for index, line in enumerate(layers):
         try:
             name, numbers = split_line(line)
-            layer = Layer(name, numbers, shape, KINDS[name].gives(shape, numbers))
+            layer = Layer(name, numbers, shape, KINDS[name].output_shape(shape, numbers))
         except LayerError as reason:
             raise BadItem(index, line, str(reason)) from None
-        found.append(layer)
-        shape = layer.gives
-    return found
+        parsed.append(layer)
+        shape = layer.output_shape
+    return parsed
 
 
 def require_scores(layers: Sequence[Layer], shape: Shape, classes: int) -> None:
-    """Raise Refused for a network that gives other than a score for each class to samples of `shape`."""
-    gives = layers[-1].gives if layers else shape
-    if gives != (classes,):
-        ends = ["flatten"] * (len(gives) > 1) + [f"linear {classes}"]
-        example = ", ".join(f'"{end}"' for end in ends)
-        raise LayerError(f"layers give {format_shape(gives)}, but there are {classes} classes: end with {example}")
+    """Check that a network maps samples of `shape` to one score per class, shape (classes,).
+
+    Raises:
+        LayerError: The output has another shape.
+    """
+    output_shape = layers[-1].output_shape if layers else shape
+    if output_shape != (classes,):
+        last_layers = ["flatten"] * (len(output_shape) > 1) + [f"linear {classes}"]
+        example = ", ".join(f'"{layer}"' for layer in last_layers)
+        raise LayerError(
+            f"the output of layers is {format_shape(output_shape)}, but there are {classes} classes: end with {example}"
+        )
 
 
 def check_words(layers: Sequence[str]) -> None:
-    """Raise BadItem for a layer that cannot be whatever it gets: its name, or what stands behind it."""
+    """Raise BadItem for a layer with an unknown name or invalid arguments, whatever its input shape."""
     for index, line in enumerate(layers):
         try:
             split_line(line)
@@ -78,26 +90,26 @@ def check_words(layers: Sequence[str]) -> None:
 
 
 def split_line(line: str) -> tuple[str, Numbers]:
-    """A layer's name and its numbers. Raises Refused."""
+    """Return the name and the arguments of a layer. Raises LayerError if it is invalid."""
     name, _, rest = line.strip().partition(" ")
     if name in KINDS:
         return name, KINDS[name].read(rest.strip())
     if name in ("softmax", "log_softmax", "logsoftmax"):
         raise LayerError("leave it out: softmax is part of the loss, which takes the scores of the last linear layer")
-    hint = did_you_mean(name, KINDS) or f"; there are {', '.join(KINDS)}"
+    hint = did_you_mean(name, KINDS) or f"; the layers are {', '.join(KINDS)}"
     raise LayerError(f"there is no layer `{name}`{hint}")
 
 
 def format_shape(shape: Shape) -> str:
-    """A shape in words: `16x4x4 (channels x height x width)`."""
+    """Return a shape as text: `16x4x4 (channels x height x width)`, `10 numbers`."""
     if len(shape) == 1:
-        return f"{shape[0]} number{'s' * (shape[0] != 1)}"
+        return format_count(shape[0], "number")
     return "x".join(map(str, shape)) + " (channels x height x width)"
 
 
 def read_filters_and_kernel(rest: str) -> Numbers:
     filters, *side = read_integers(
-        rest, 2, 'the channels, and the side of the kernel if it is not 3: "conv 16" or "conv 16x5"'
+        rest, 2, 'the channels, and the kernel size unless it is 3: "conv 16" or "conv 16x5"'
     )
     return filters, side[0] if side else 3
 
@@ -110,24 +122,26 @@ def convolution_shape(shape: Shape, numbers: Numbers) -> Shape:
 
 
 def read_window(rest: str) -> Numbers:
-    return read_integers(rest or "2", 1, 'the side of its window: "maxpool 2"')
+    return read_integers(rest or "2", 1, 'the window size: "maxpool 2"')
 
 
 def pooling_shape(shape: Shape, numbers: Numbers) -> Shape:
+    """Return the output shape (channels, height, width). Raises LayerError if the window is larger than the image."""
     channels, height, width = require_image(shape)
     side = int(numbers[0])
     if side > min(height, width):
-        raise LayerError(f"a window of {side}x{side} does not fit in {format_shape(shape)}")
+        raise LayerError(f"a window of {side}x{side} does not fit in {format_shape(shape)}: make it smaller")
     return channels, height // side, width // side
 
 
 def read_outputs(rest: str) -> Numbers:
-    return read_integers(rest, 1, 'how many numbers it gives: "linear 32"')
+    return read_integers(rest, 1, 'the number of outputs: "linear 32"')
 
 
 def linear_shape(shape: Shape, numbers: Numbers) -> Shape:
+    """Return the output shape (numbers,). Raises LayerError if the input is an image."""
     if len(shape) > 1:
-        raise LayerError(f'it gets {format_shape(shape)}, and takes a plain list of numbers: put "flatten" before it')
+        raise LayerError(f'its input is {format_shape(shape)}, but it needs a list of numbers: put "flatten" before it')
     return (int(numbers[0]),)
 
 
@@ -140,26 +154,31 @@ def same_shape(shape: Shape, numbers: Numbers) -> Shape:
 
 
 def read_probability(rest: str) -> Numbers:
+    """Parse a probability, 0 <= p < 1. Raises LayerError if it is anything else."""
     if not re.fullmatch(r"0?\.\d+|0", rest):
-        raise LayerError('say with which probability, from 0 to below 1: "dropout 0.5"')
+        raise LayerError('write the probability, at least 0 and below 1: "dropout 0.5"')
     return (float(rest),)
 
 
 def read_nothing(rest: str) -> Numbers:
+    """Parse the arguments of a layer that has none. Raises LayerError if there are any."""
     if rest:
-        raise LayerError(f"it takes nothing behind its name, and here stands {rest!r}")
+        raise LayerError(f"it takes no arguments: remove {rest!r}")
     return ()
 
 
 def require_image(shape: Shape) -> tuple[int, int, int]:
+    """Return (channels, height, width). Raises LayerError if the shape is not an image's."""
     if len(shape) != 3:
-        raise LayerError(f"it gets {format_shape(shape)}, and takes an image: there is none behind flatten or linear")
+        raise LayerError(
+            f"its input is {format_shape(shape)}, but it needs an image: put it before any flatten or linear"
+        )
     channels, height, width = shape
     return channels, height, width
 
 
 def read_integers(rest: str, at_most: int, how: str) -> Numbers:
-    """The one to `at_most` numbers behind a layer's name, joined by x."""
+    """Parse one to `at_most` integers joined by x. Raises LayerError, with `how` to write them, if that fails."""
     if not re.fullmatch(rf"[1-9]\d{{0,5}}(x[1-9]\d{{0,5}}){{0,{at_most - 1}}}", rest):
         raise LayerError(f"write {how}")
     return tuple(int(number) for number in rest.split("x"))

@@ -1,6 +1,6 @@
-"""What can be set in a config: one `Param` each, and those that every task understands.
+"""Parameters of a config, one `Param` each, and the parameters of the training loop.
 
-Kept free of torch so that a grid is checked, hashed and queued without waiting for it.
+Does not import torch, so that grids are checked, hashed and queued without waiting for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ParamType: TypeAlias = Literal["int", "float", "bool", "str", "ints", "floats", 
 
 
 class BadItem(ValueError):
-    """Why an item of a list cannot stand there, to be read right behind the list's name: `[1] = "max": no layer`."""
+    """Invalid item of a list; the message continues the list's name: `[1] = "max": there is no layer`."""
 
     def __init__(self, index: int, item: object, reason: str) -> None:
         self.index = index
@@ -26,11 +26,11 @@ class BadItem(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One parameter of a task: its type, default, range or choices, and one line of help.
+    """Parameter of a task: type, default, range or choices, and one line of help.
 
-    `ints`, `floats` and `strs` are lists. `low` and `high` are allowed values; `above` and `below` are not.
-    For a list, range and choices hold for each item. A default of None allows None (TOML has no null: leave the key
-    out).
+    `ints`, `floats` and `strs` are lists, whose items must be in the range and the choices. The bounds `low` and
+    `high` are included in the range, `above` and `below` are not. A default of None permits None (in TOML, which has
+    no null, by leaving the key out).
     """
 
     type: ParamType
@@ -42,9 +42,9 @@ class Param:
     below: float | None = None
     choices: tuple[Any, ...] = ()
     per_run: bool = False
-    """Runs that differ in it can train together: neither the shapes of tensors nor the data depend on it."""
+    """True if runs that differ in it can share a stack: neither tensor shapes nor the data depend on it."""
     check: Callable[[Any], object] | None = None
-    """Looks at a list whose items have the right type, and raises BadItem."""
+    """Further check of a list whose items have the right type; raises BadItem."""
 
     def __post_init__(self) -> None:
         if self.type not in get_args(ParamType):
@@ -56,46 +56,47 @@ Params: TypeAlias = Mapping[str, Param]
 TRAINING: dict[str, Param] = {
     "epochs": Param("int", 10, "passes over the training data", low=1, per_run=True),
     "batch_size": Param("int", 64, "samples per optimizer step; an epoch's last batch may be smaller", low=1),
-    "seed": Param("int", 0, "decides weights, order of data and dropout masks", low=0, high=2**31 - 1, per_run=True),
+    "seed": Param("int", 0, "seed of weights, order of samples and dropout masks", low=0, high=2**31 - 1, per_run=True),
     "optimizer": Param(
         "str", "sgd", "update rule", choices=("sgd", "adam", "adamw", "rmsprop", "adagrad"), per_run=True
     ),
     "lr": Param("float", 0.01, "learning rate", low=0.0, per_run=True),
     "momentum": Param("float", 0.0, "momentum of sgd and rmsprop", low=0.0, below=1.0, per_run=True),
-    "nesterov": Param("bool", False, "Nesterov's form of momentum (sgd)", per_run=True),
+    "nesterov": Param("bool", False, "Nesterov momentum (sgd)", per_run=True),
     "weight_decay": Param("float", 0.0, "L2 penalty; decoupled for adamw", low=0.0, per_run=True),
     "beta1": Param("float", 0.9, "decay of the first moment (adam, adamw)", low=0.0, below=1.0, per_run=True),
     "beta2": Param("float", 0.999, "decay of the second moment (adam, adamw)", low=0.0, below=1.0, per_run=True),
     "alpha": Param("float", 0.99, "decay of the squared gradient (rmsprop)", low=0.0, below=1.0, per_run=True),
     "eps": Param("float", 1e-8, "added to the denominator (adam, adamw, rmsprop, adagrad)", above=0.0, per_run=True),
-    "clip": Param("float", None, "largest norm of a gradient; longer ones are shortened", above=0.0, per_run=True),
+    "clip": Param("float", None, "maximum gradient norm; larger gradients are scaled down", above=0.0, per_run=True),
     "schedule": Param(
         "str",
         "constant",
-        "course of the learning rate",
+        "learning-rate schedule",
         choices=("constant", "step", "cosine", "onecycle"),
         per_run=True,
     ),
-    "warmup": Param("int", 0, "updates before which the rate rises linearly to lr (not onecycle)", low=0, per_run=True),
-    "step_epochs": Param("int", 10, "epochs after which the rate falls (schedule step)", low=1, per_run=True),
-    "gamma": Param("float", 0.1, "factor by which the rate falls (schedule step)", above=0.0, per_run=True),
+    "warmup": Param("int", 0, "optimizer steps of linear warmup to lr (not onecycle)", low=0, per_run=True),
+    "step_epochs": Param("int", 10, "epochs between decays of the learning rate (schedule step)", low=1, per_run=True),
+    "gamma": Param("float", 0.1, "factor of each decay of the learning rate (schedule step)", above=0.0, per_run=True),
     "label_smoothing": Param(
-        "float", 0.0, "share of the target spread over all classes (cross-entropy)", low=0.0, below=1.0, per_run=True
+        "float", 0.0, "fraction of the target spread over all classes (cross-entropy)", low=0.0, below=1.0, per_run=True
     ),
 }
-"""Parameters of the training loop, the same for every task."""
+"""Parameters of the training loop, common to all tasks."""
 
 REDECLARABLE = ("epochs", "batch_size", "seed", "optimizer", "lr", "weight_decay")
-"""Parameters of the loop for which a task may declare a default and a range of its own; they stay the loop's."""
+"""Parameters of the loop for which a task may declare its own default and a narrower range."""
 
 
 def all_params(declared: Params) -> dict[str, Param]:
     """Return the parameters of the training loop and those that a task declares.
 
-    A redeclared parameter keeps the loop's type and stays one value a run in a stack; so does a task's `dropout`.
+    A redeclared parameter keeps the loop's type, and may differ between the runs of a stack if the loop's may; so may
+    a task's `dropout`.
 
     Raises:
-        InputError: A redeclared parameter has another type, or a default or a choice that the loop does not take.
+        InputError: A redeclared parameter has another type, no default, or a choice that the loop does not have.
     """
     params = {**TRAINING, **declared}
     for key in REDECLARABLE:
@@ -106,14 +107,14 @@ def all_params(declared: Params) -> dict[str, Param]:
 
 
 def own_keys(params: Params) -> list[str]:
-    """Return the keys of the loop that a task uses for parameters of its own; the loop keeps its defaults there."""
+    """Return the loop's keys that a task declares as other parameters; the loop uses its defaults for them."""
     return [
         key for key, param in TRAINING.items() if key not in REDECLARABLE and key in params and params[key] != param
     ]
 
 
 def own_key_notes(params: Params) -> list[str]:
-    """Return a line for each parameter of a task that is named like one of the loop's: `eps`, `momentum`."""
+    """Return a note on each parameter of a task that has the name of one of the loop's: `eps`, `momentum`."""
     return [
         f"`{key}` is the task's own parameter; the training loop keeps "
         + (f"no `{key}`" if TRAINING[key].default is None else f"{key} = {json.dumps(TRAINING[key].default)}")
@@ -122,14 +123,14 @@ def own_key_notes(params: Params) -> list[str]:
 
 
 def loop_config(config: Config, params: Params) -> dict[str, Any]:
-    """Return the config as the training loop reads it: the loop's defaults under the task's own keys."""
+    """Return the config for the training loop, with its defaults for keys that the task redefines (`own_keys`)."""
     return {**config, **{key: TRAINING[key].default for key in own_keys(params)}}
 
 
 def _narrowed(key: str, loop: Param, declared: Param) -> Param:
-    """The loop's parameter with the default, the help and the narrower range of a task's declaration."""
+    """Return the loop's parameter with the default, help and narrower range of a task's declaration."""
     if declared.type != loop.type:
-        raise InputError(f"the task declares `{key}` as {declared.type!r}; the training loop takes {loop.type!r}")
+        raise InputError(f"the task declares `{key}` as {declared.type!r}; the training loop needs {loop.type!r}")
     choices = declared.choices or loop.choices
     unknown = [choice for choice in choices if loop.choices and choice not in loop.choices]
     if unknown:
@@ -151,10 +152,11 @@ def _narrowed(key: str, loop: Param, declared: Param) -> Param:
 
 
 def _stricter(choose: Callable[[list[float]], float], *bounds: float | None) -> float | None:
-    return choose(given) if (given := [bound for bound in bounds if bound is not None]) else None
+    finite = [bound for bound in bounds if bound is not None]
+    return choose(finite) if finite else None
 
 
 def with_defaults(config: Config, params: Params) -> dict[str, Any]:
-    """The config with the default of every parameter that it lacks or leaves None; further keys stay."""
-    given = {key: value for key, value in config.items() if value is not None}
-    return {**{key: param.default for key, param in params.items()}, **given}
+    """Return the config with defaults for the parameters that it lacks or leaves None; other keys are kept."""
+    values = {key: value for key, value in config.items() if value is not None}
+    return {**{key: param.default for key, param in params.items()}, **values}

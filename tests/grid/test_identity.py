@@ -228,7 +228,7 @@ def test_a_folder_of_own_images_is_known_by_their_names_and_contents(tmp_path: P
 
 
 def test_own_data_that_are_not_there_are_told_before_anything_is_queued(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is nothing at .*/none.csv \(a path counts from"):
+    with pytest.raises(InputError, match=r"no such file or folder: .*/none.csv \(paths are relative"):
         own(tmp_path, "none.csv")
 
 

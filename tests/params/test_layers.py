@@ -1,4 +1,4 @@
-"""A network from a list of layers: what is written is what is built, and what cannot be is explained."""
+"""Networks from a list of layers: modules, shapes, and errors at the invalid layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CNN = ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"]
 DIGITS = {**TRAINING, **BUILTIN["digits"]}
 
 
-def test_a_list_is_the_network_that_it_says() -> None:
+def test_each_layer_of_the_list_is_one_module() -> None:
     model = build_network(CNN, (1, 8, 8), 10)
     assert [type(module) for module in model] == [nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Flatten, nn.Linear]
     assert model[0].weight.shape == (16, 1, 3, 3)
@@ -33,7 +33,7 @@ def test_a_list_is_the_network_that_it_says() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 20), (2, 7, 5)])
-def test_shapes_are_worked_out_as_torch_has_them(shape: Shape) -> None:
+def test_shapes_agree_with_torch(shape: Shape) -> None:
     layers = ["conv 4x5", "batchnorm", "gelu", "avgpool", "conv 3x2", "tanh", "maxpool 2", "dropout 0.5", "sigmoid"]
     layers += ["flatten", "linear 7", "batchnorm", "step", "linear 2"]
     assert {line.split()[0] for line in layers} == LAYER_MAKERS.keys() - {"relu"}
@@ -41,7 +41,7 @@ def test_shapes_are_worked_out_as_torch_has_them(shape: Shape) -> None:
     assert build_network(layers, shape, 2)(torch.rand(3, *shape)).shape == (3, 2)
 
 
-def test_a_layer_before_batch_normalisation_has_no_bias() -> None:
+def test_a_layer_before_batch_normalization_has_no_bias() -> None:
     model = build_network(["conv 4", "batchnorm", "flatten", "linear 5", "batchnorm", "linear 2"], (1, 4, 4), 2)
     assert [getattr(model[i], "bias", None) is None for i in (0, 3, 5)] == [True, True, False]
 
@@ -50,35 +50,36 @@ def test_a_layer_before_batch_normalisation_has_no_bias() -> None:
     ("layers", "complaint"),
     [
         (["conv 4", "maxpol 2"], 'layers[1] = "maxpol 2": there is no layer `maxpol`; did you mean `maxpool`?'),
-        (["xyz"], "there is no layer `xyz`; there are conv, maxpool, avgpool, linear, "),
+        (["xyz"], "there is no layer `xyz`; the layers are conv, maxpool, avgpool, linear, "),
         (["flatten", "linear 10", "softmax"], 'layers[2] = "softmax": leave it out: softmax is part of the loss'),
         (
             ["conv 4", "linear 10"],
-            'layers[1] = "linear 10": it gets 4x8x8 (channels x height x width), and takes a ',
+            'layers[1] = "linear 10": its input is 4x8x8 (channels x height x width), but it needs a ',
         ),
-        (["flatten", "conv 4"], "it gets 64 numbers, and takes an image"),
+        (["flatten", "conv 4"], "its input is 64 numbers, but it needs an image"),
         (["maxpool 4", "maxpool 4"], "a window of 4x4 does not fit in 1x2x2 (channels x height x width)"),
-        (["conv"], 'write the channels, and the side of the kernel if it is not 3: "conv 16" or "conv 16x5"'),
+        (["conv"], 'write the channels, and the kernel size unless it is 3: "conv 16" or "conv 16x5"'),
         (["conv 16 5"], "write the channels, and"),
         (["conv 0"], "write the channels, and"),
-        (["flatten", "linear 1x2"], 'write how many numbers it gives: "linear 32"'),
-        (["maxpool two"], 'write the side of its window: "maxpool 2"'),
-        (["dropout"], 'say with which probability, from 0 to below 1: "dropout 0.5"'),
-        (["dropout 1.0"], "say with which probability"),
-        (["relu 3"], "it takes nothing behind its name, and here stands '3'"),
-        (["flatten", "linear 9"], 'layers give 9 numbers, but there are 10 classes: end with "linear 10"'),
+        (["flatten", "linear 1x2"], 'write the number of outputs: "linear 32"'),
+        (["maxpool two"], 'write the window size: "maxpool 2"'),
+        (["dropout"], 'write the probability, at least 0 and below 1: "dropout 0.5"'),
+        (["dropout 1.0"], "write the probability"),
+        (["relu 3"], "it takes no arguments: remove '3'"),
+        (["flatten", "linear 9"], 'the output of layers is 9 numbers, but there are 10 classes: end with "linear 10"'),
         (
             ["conv 4"],
-            'layers give 4x8x8 (channels x height x width), but there are 10 classes: end with "fl',
+            'the output of layers is 4x8x8 (channels x height x width), but there are 10 classes: end with "fl',
         ),
         (
             [],
-            'layers give 1x8x8 (channels x height x width), but there are 10 classes: end with "flatten", "linear 10"',
+            "the output of layers is 1x8x8 (channels x height x width), but there are 10 classes: "
+            'end with "flatten", "linear 10"',
         ),
         ([""], "there is no layer ``"),
     ],
 )
-def test_a_list_that_cannot_be_is_explained_at_its_layer(layers: list[str], complaint: str) -> None:
+def test_an_invalid_list_is_explained_at_its_layer(layers: list[str], complaint: str) -> None:
     with pytest.raises(InputError) as raised:
         build_network(layers, (1, 8, 8), 10)
     assert complaint in str(raised.value)
@@ -89,13 +90,13 @@ def test_layers_train_in_place_of_the_named_model() -> None:
     assert history.last("val/accuracy") > 0.9
 
 
-def test_layers_end_with_as_many_numbers_as_classes_are_left() -> None:
+def test_layers_must_have_one_output_per_class_that_is_left() -> None:
     config = {**with_defaults({"layers": CNN, "classes": [3, 5]}, BUILTIN["digits"]), "seed": 0}
     with pytest.raises(InputError, match="there are 2 classes"):
         make_model(load_task("digits"), config)
 
 
-def test_a_step_is_0_or_1_and_lets_no_gradient_through() -> None:
+def test_a_step_is_0_or_1_and_its_gradient_is_0() -> None:
     inputs = torch.tensor([-2.0, -0.0, 0.0, 1e-30, 3.0], requires_grad=True)
     outputs = Step()(inputs)
     assert outputs.tolist() == [0, 0, 0, 1, 1]
@@ -103,11 +104,11 @@ def test_a_step_is_0_or_1_and_lets_no_gradient_through() -> None:
     assert gradient.tolist() == [0, 0, 0, 0, 0]
 
 
-def test_every_activation_of_the_catalogue_can_be_made() -> None:
+def test_every_activation_that_can_be_chosen_exists() -> None:
     assert set(BUILTIN["digits"]["activation"].choices) == ACTIVATIONS.keys()
 
 
-def test_with_steps_only_the_last_layer_learns() -> None:
+def test_with_step_activations_only_the_last_layer_learns() -> None:
     history = train_run({"activation": "step", "hidden": [256], "epochs": 10, "lr": 0.1})
     assert 0.7 < history.last("val/accuracy") < 1
 
@@ -129,12 +130,16 @@ def test_a_convolutional_network_takes_images_of_any_shape(shape: Shape, kernel:
             '    layers = ["conv 16", "maxpol 2", "flatten", "linear 10"]\n'
             "                         ^",
         ),
-        ("toy", '["linear", "relu", "linear 2"]', ':3:11: layers[0] = "linear": write how many numbers it gives'),
-        ("mnist", '["conv 4", "linear 10"]', ':3:21: layers[1] = "linear 10": it gets 4x28x28 (channels x height x'),
+        ("toy", '["linear", "relu", "linear 2"]', ':3:11: layers[0] = "linear": write the number of outputs'),
+        (
+            "mnist",
+            '["conv 4", "linear 10"]',
+            ':3:21: layers[1] = "linear 10": its input is 4x28x28 (channels x height x',
+        ),
         ("own", '["flatten", "linear 3", "softmax"]', ':3:34: layers[2] = "softmax": leave it out: softmax is part'),
     ],
 )
-def test_a_list_that_cannot_be_is_refused_at_its_place_in_the_grid_file(
+def test_an_invalid_list_is_refused_at_its_position_in_the_grid_file(
     tmp_path: Path, task: str, layers: str, complaint: str
 ) -> None:
     path = tmp_path / "nets.toml"
@@ -149,27 +154,30 @@ def test_a_list_that_cannot_be_is_refused_at_its_place_in_the_grid_file(
     [
         (
             'task = "digits"\n[params]\nlayers = ["flatten", "relu", "linear 9"]\n',
-            ':3:30: layers give 9 numbers, but there are 10 classes: end with "linear 10"\n'
+            ':3:30: the output of layers is 9 numbers, but there are 10 classes: end with "linear 10"\n'
             '    layers = ["flatten", "relu", "linear 9"]\n'
             "                                 ^",
         ),
         (
             'task = "digits"\n[grid]\nclasses = [[3, 5], [1, 2, 4]]\nlayers = [["flatten", "linear 3"]]\n',
-            ":4:23: layers give 3 numbers, but there are 2 classes",
+            ":4:23: the output of layers is 3 numbers, but there are 2 classes",
         ),
         (
             'task = "toy"\n[params]\nlayers = ["linear 2"]\n[grid]\ndata = ["moons", "flowers"]\n',
-            ":3:11: layers give 2 numbers, but there are 3 classes",
+            ":3:11: the output of layers is 2 numbers, but there are 3 classes",
         ),
         (
             'task = "toy"\n[grid]\ndata = ["separable"]\n[[set]]\nwhen = { data = "separable" }\n'
             'layers = ["relu", "conv 2"]\n',
-            ':6:19: layers[1] = "conv 2": it gets 11 numbers, and takes an image',
+            ':6:19: layers[1] = "conv 2": its input is 11 numbers, but it needs an image',
         ),
-        ('task = "toy"\n[[include]]\ndata = "flowers"\nlayers = []\n', ":4:10: layers give 4 numbers, but there are 3"),
+        (
+            'task = "toy"\n[[include]]\ndata = "flowers"\nlayers = []\n',
+            ":4:10: the output of layers is 4 numbers, but there are 3",
+        ),
     ],
 )
-def test_layers_that_do_not_fit_the_classes_are_refused_where_the_grid_says_them(
+def test_layers_that_do_not_fit_the_classes_are_refused_at_their_position_in_the_grid_file(
     tmp_path: Path, grid: str, complaint: str
 ) -> None:
     path = tmp_path / "nets.toml"
@@ -180,16 +188,16 @@ def test_layers_that_do_not_fit_the_classes_are_refused_where_the_grid_says_them
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_the_catalogue_knows_the_inputs_and_classes_of_each_toy(name: str) -> None:
+def test_the_declared_inputs_and_classes_of_each_toy_are_those_of_its_data(name: str) -> None:
     data = make_toy(name, None)
     assert (data.train[0].shape[1], data.classes) == TOYS[name]
 
 
-def test_each_list_of_an_axis_and_of_the_command_line_is_checked(tmp_path: Path) -> None:
+def test_every_list_of_an_axis_and_of_the_command_line_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "nets.toml"
     lists = '[["flatten", "linear 10"],\n ["maxpool 9", "flatten", "linear 10"]]'
     path.write_text(f'task = "digits"\n[grid]\nlayers = {lists}\n')
     with pytest.raises(GridError, match=r":4:3: layers\[0\] = \"maxpool 9\": a window of 9x9 does not fit in 1x8x8"):
         expand(read_grid(path), DIGITS)
-    with pytest.raises(GridError, match=r'--set layers=\["dropout 2"\]: layers\[0\] = "dropout 2": say with which'):
+    with pytest.raises(GridError, match=r'--set layers=\["dropout 2"\]: layers\[0\] = "dropout 2": write the prob'):
         expand(read_grid(path, overrides=['layers=["dropout 2"]']), DIGITS)

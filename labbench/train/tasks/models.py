@@ -126,7 +126,7 @@ LAYER_MAKERS: dict[str, Callable[[Layer], nn.Module]] = {
     "conv": make_conv,
     "maxpool": lambda layer: nn.MaxPool2d(int(layer.numbers[0])),
     "avgpool": lambda layer: nn.AvgPool2d(int(layer.numbers[0])),
-    "linear": lambda layer: nn.Linear(layer.input_shape[0], layer.gives[0]),
+    "linear": lambda layer: nn.Linear(layer.input_shape[0], layer.output_shape[0]),
     "flatten": lambda layer: nn.Flatten(),
     "batchnorm": make_batchnorm,
     "dropout": lambda layer: nn.Dropout(layer.numbers[0]),

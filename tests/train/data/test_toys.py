@@ -135,7 +135,7 @@ def test_toys_accept_a_list_of_layers_without_image_layers() -> None:
     task = load_task("toy")
     config = with_defaults({"layers": ["linear 8", "tanh", "linear 2"]}, task.params) | {"seed": 0}
     assert make_model(task, config)(torch.zeros(3, 2)).shape == (3, 2)
-    with pytest.raises(InputError, match=r'layers\[0\] = "conv 8": it gets 2 numbers, and takes an image'):
+    with pytest.raises(InputError, match=r'layers\[0\] = "conv 8": its input is 2 numbers, but it needs an image'):
         make_model(task, {**config, "layers": ["conv 8"]})
 
 

@@ -105,8 +105,8 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
     [
         ({"target": "strenght"}, "has no column `strenght`; did you mean `strength`"),
         ({"target": "zzz"}, "has no column `zzz`; it has colour, strength, kind"),
-        ({"path": ""}, 'say where the data are: path = "table.csv"'),
-        ({"path": "/no/such/file.csv"}, "there is nothing at /no/such/file.csv"),
+        ({"path": ""}, 'set path = "table.csv"'),
+        ({"path": "/no/such/file.csv"}, "no such file or folder: /no/such/file.csv"),
         ({"path": __file__}, "unknown file type; use .csv, .tsv, .npz or a folder of images"),
     ],
 )

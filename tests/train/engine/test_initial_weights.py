@@ -195,7 +195,7 @@ def test_a_run_begins_with_what_another_one_kept_and_is_known_by_that(labbench: 
         ("run:nobody", "no run has the key or the name `nobody`"),
         ("run:first", "that run kept no model: train it with [runtime] keep"),
         ("weights.bin", "give a file of weights (.safetensors, .pt, .pth), or run:KEY"),
-        ("none.pt", "none.pt (a path counts from the folder where labbench is started)"),
+        ("none.pt", "none.pt (paths are relative to the current folder)"),
     ],
 )
 def test_where_there_are_no_weights_nothing_is_queued(labbench: Labbench, word: str, complaint: str) -> None:

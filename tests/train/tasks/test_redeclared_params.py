@@ -123,7 +123,7 @@ def test_a_redeclared_parameter_changes_default_and_range_and_can_share_a_stack(
 @pytest.mark.parametrize(
     ("key", "param", "complaint"),
     [
-        ("lr", Param("str", "high"), "declares `lr` as 'str'; the training loop takes 'float'"),
+        ("lr", Param("str", "high"), "declares `lr` as 'str'; the training loop needs 'float'"),
         (
             "optimizer",
             Param("str", "lion", choices=("adam", "lion")),
