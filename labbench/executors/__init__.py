@@ -1,4 +1,4 @@
-"""Where stacks run. An executor takes stacks as it has room for them and gives back their events."""
+"""Executors train stacks, in this process or in worker processes, and yield their events."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from labbench.records import Event, Stack
 
 
 class Executor(Protocol):
-    """A place where stacks are trained. It writes no database: whoever iterates decides what to do."""
+    """Trains stacks and yields their events. It writes no database: that is the task of the caller."""
 
     def capacity(self) -> int:
-        """How many stacks it trains at a time."""
+        """Return the number of stacks that train at the same time."""
 
     def execute(self, stacks: Iterable[Stack]) -> Iterator[Event | None]:
-        """Train every stack, taking the next one only when there is room for it.
+        """Train every stack, taking the next one from the iterable only when a slot is free.
 
-        Yields events as they come, and None when nothing has happened for a tenth of a second or so, so that the
-        caller can see to other things. A run that ends always yields one `Finished` or `Failed`.
+        Yields events as they arrive, and None after about a tenth of a second without one, so that the caller can do
+        other work. Each run ends with exactly one `Finished` or `Failed`.
         """
 
     def stop(self, run: str) -> None:
-        """Let a run leave at its next boundary; it then yields `Finished(status="queued")`."""
+        """Stop a run at its next boundary; it ends with `Finished(status="queued")`."""
 
     def interrupt(self) -> None:
-        """Let every run leave at its next boundary, and take no more stacks."""
+        """Stop every run at its next boundary, and take no more stacks."""
 
     def close(self) -> None:
-        """End at once whatever still trains, and give everything back."""
+        """End all training immediately, and release processes and files."""

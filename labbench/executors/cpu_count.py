@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use: what the machine has is not what a container grants."""
+"""Number of CPU cores available to this process, which a container may limit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def usable_cpu_count() -> int:
-    """Cores by affinity and by the cgroup's CPU quota, at least 1."""
+    """Return the cores allowed by CPU affinity and by the cgroup's quota, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores granted by the control group (version 2, else 1); None where nothing limits them."""
+    """Return the cores granted by the control group (version 2, else 1); None without a limit."""
     for name in ("cpu.max", "cpu/cpu.cfs_quota_us"):
         try:
             words = (root / name).read_text().split()

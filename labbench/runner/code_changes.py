@@ -1,4 +1,4 @@
-"""What a change of code means to the runs that an experiment has: which are still good, and which train again."""
+"""Effect of changed code on the runs of an experiment: the runs that stay valid, and those that train again."""
 
 from __future__ import annotations
 
@@ -21,44 +21,54 @@ _DONE: tuple[Status, ...] = ("finished", "diverged", "stopped", "failed")
 
 @dataclass(frozen=True, slots=True)
 class CodeChange:
-    """What becomes of the runs that were recorded with other code than a grid has now."""
+    """Runs recorded with other code than a grid has now, and the effect of the change on them."""
 
     sorting: CodeSorting = field(default_factory=CodeSorting)
     files: Sequence[str] = ()
-    """The files that have changed since the latest of `outdated` was queued, by name."""
+    """Names of the files that changed since the latest of `outdated` was queued."""
     outdated: Sequence[CodedRun] = ()
-    """The ended runs of older code whose set-ups are asked for: these train again."""
+    """Ended runs of older code whose set-ups are in the grid: these train again."""
     present: Sequence[CodedRun] = ()
-    """The runs that `sorting` counts as the present code's."""
+    """Runs that `sorting` assigns to the present code."""
 
     @property
     def seconds(self) -> float | None:
-        """How long the outdated runs took to train, all together; None where one's time is not known."""
+        """Total training time of the outdated runs in seconds; None if one is unknown."""
         times = [run.seconds for run in self.outdated if run.seconds is not None]
         return sum(times) if len(times) == len(self.outdated) else None
 
 
 def sort_by_code(
     grid: Grid,
-    asked: Sequence[NewRun],
+    new_runs: Sequence[NewRun],
     recorded: Sequence[CodedRun],
     *,
     code: Code,
     params: Params,
     files: Path,
-    known: frozenset[str],
+    identities: frozenset[str],
     keep: bool,
 ) -> CodeChange:
-    """Sort an experiment's runs of other code than `code` for the grid that asks for some of them.
+    """Sort the runs of an experiment that were recorded with other code than `code`.
 
-    The present code's are: runs of the first release whose task file is the same to the byte; runs that were queued and
-    never began; and with `keep` those that are asked for. All others of the grid's task are of older code. `known` are
-    the identities that the experiment has with this code, `files` the folder of the database's files.
+    Assigned to the present code are: runs of the first release whose task file has the same bytes, requested runs that
+    were queued and never began, and with `keep` all requested runs. All other runs of the grid's task are of older
+    code.
+
+    Args:
+        grid: Grid file of the experiment.
+        new_runs: Runs requested by the grid.
+        recorded: Runs of the experiment with other code.
+        code: Present code of the grid.
+        params: All parameters of the task and the training loop.
+        files: Folder of the database's files.
+        identities: Identities that the experiment has with the present code.
+        keep: Keep requested runs of older code instead of training them again.
     """
     recorded = [run for run in recorded if _is_same_task(run.task, grid.task)]
-    wanted = {run.setup: run for run in asked if run.identity not in known}
+    requested = {run.setup: run for run in new_runs if run.identity not in identities}
     setup_of = _identities(grid, params, files)
-    # the first release read the keys that are a task's own otherwise: none of its runs is as it would be now
+    # the first release let the training loop use a task's own keys, so such runs would be different now
     former = "" if own_keys(params) else former_task_identity(grid) if code.files else code.version
     present: dict[int, str] = {}
     older: dict[int, CodedRun] = {}
@@ -68,44 +78,44 @@ def sort_by_code(
             present[run.id] = now
         else:
             older[run.id] = run
-    taken = set(present.values())
-    # the latest of those that ended, before those that did not
+    assigned = set(present.values())
+    # ended runs before others, later runs before earlier ones
     for run in sorted(older.values(), key=lambda run: (run.status in _DONE, run.id), reverse=True):
-        match = wanted.get(setup_of(run, "") or "")
-        if match is not None and match.identity not in taken and (keep or not run.has_begun):
+        match = requested.get(setup_of(run, "") or "")
+        if match is not None and match.identity not in assigned and (keep or not run.has_begun):
             present[run.id] = match.identity
-            taken.add(match.identity)
+            assigned.add(match.identity)
             del older[run.id]
-    again = {setup for setup, run in wanted.items() if run.identity not in taken}
+    to_train = {setup for setup, run in requested.items() if run.identity not in assigned}
     latest = {setup_of(run, ""): run for run in older.values() if run.status in _DONE}
-    outdated = [run for setup, run in latest.items() if setup in again]
+    outdated = [run for setup, run in latest.items() if setup in to_train]
     return CodeChange(
         CodeSorting(code.version, present, tuple(older)),
-        # the first release knew of one file alone
+        # the first release recorded one file alone
         _changed(outdated, code) or ([] if own_keys(params) else list(code.files)[:1]),
         outdated,
         [run for run in recorded if run.id in present],
     )
 
 
-def _is_same_task(recorded: str, asked: str) -> bool:
-    """Return True for one task; its file may have been moved, but not if the old one is still there."""
-    if recorded == asked:
+def _is_same_task(recorded: str, present: str) -> bool:
+    """Return True if both names are the same task; its file may have been moved if the old one is gone."""
+    if recorded == present:
         return True
-    (old_file, _, old_class), (file, _, name) = recorded.rpartition(":"), asked.rpartition(":")
+    (old_file, _, old_class), (file, _, name) = recorded.rpartition(":"), present.rpartition(":")
     is_moved = Path(old_file).name == Path(file).name and not Path(old_file).exists()
     return bool(file) and old_class == name and is_moved
 
 
 def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, str], str | None]:
-    """Return the function that computes a recorded run's identity, if a given task had computed it."""
-    once = cache(content_digest)
+    """Return a function of a recorded run and a task identity that computes the run's identity with that task."""
+    digest = cache(content_digest)
 
     @cache
     def content(run_id: int) -> dict[str, object] | None:
         try:
-            return dict(with_file_digests(grid.task, with_defaults(runs[run_id].config, params), params, once, files))
-        except InputError:  # a file that it was made from is gone
+            return dict(with_file_digests(grid.task, with_defaults(runs[run_id].config, params), params, digest, files))
+        except InputError:  # a file that the config names is gone
             return None
 
     runs: dict[int, CodedRun] = {}
@@ -119,6 +129,6 @@ def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, 
 
 
 def _changed(outdated: Sequence[CodedRun], code: Code) -> list[str]:
-    """The files that differ from those of the latest run, as far as it is known what these were."""
+    """Return the names of the files that differ from those of the latest run, if these were recorded."""
     latest = max(outdated, key=lambda run: run.id, default=None)
     return changed_files(latest.files, code.files) if latest is not None and latest.files else []

@@ -1,7 +1,7 @@
-"""Which runs train together: a plan is a partition of the runs into stacks.
+"""Partition of the runs of a grid into stacks, the runs that train together.
 
-Runs whose tensors have the same shapes can share a stack; learning rates, seeds and the like are then one value a run.
-Whatever is not known to be harmless separates, which is always right.
+Runs whose tensors have the same shapes can share a stack; parameters such as learning rate and seed then have one
+value per run. Any parameter not declared `per_run` separates runs, which is always correct.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Params, with_defaults
 from labbench.records import Command, RunRecord, Runtime, Stack, Stop
 
-TARGET_STACKS_PER_WORKER = 36
-"""Runs in a stack from which on another one hardly makes it cheaper for each."""
+EFFICIENT_STACK_WIDTH = 36
+"""Runs per stack above which wider stacks hardly reduce the cost per run."""
 MAX_STACK_WIDTH = 64
-"""Runs in a stack at the most; not on a GPU, where memory alone decides, once the stack is there (`train.memory`)."""
-PIECES = 4
-"""Stacks for each worker at the most, where they can be wide enough: so that all workers end at about one time."""
+"""Most runs per stack on a CPU; on a GPU memory sets the limit during training (`train.grouping.memory`)."""
+MAX_STACKS_PER_WORKER = 4
+"""Most stacks per worker, if they are wide enough; several, so that all workers end at about the same time."""
 
 
 def plan_stacks(
@@ -35,56 +35,65 @@ def plan_stacks(
     device: str = "cpu",
     command: Command | None = None,
 ) -> list[Stack]:
-    """Every run in exactly one stack, those that take longest first.
+    """Return stacks that contain every run exactly once, sorted by decreasing training time.
 
-    `params` are all that the task understands, by default those of the built-in one; `workers` is how many stacks train
-    at a time, each on a device of that kind.
+    Args:
+        runs: Runs to train, new or to be resumed.
+        task: Name of the task.
+        stop: `[stop]` of the grid.
+        runtime: `[runtime]` of the grid.
+        files: Folder of the database's files.
+        params: All parameters of the task and the training loop; by default those of the built-in task.
+        workers: Number of stacks that train at the same time.
+        device: Device of each worker.
+        command: Script to start for each run instead of a task; then each stack has one run.
     """
-    known = params or {**TRAINING, **BUILTIN.get(task, {})}
-    alike: dict[Hashable, list[RunRecord]] = {}
+    declared = params or {**TRAINING, **BUILTIN.get(task, {})}
+    groups: dict[Hashable, list[RunRecord]] = {}
     for run in runs:
-        alike.setdefault(structure(run, known), []).append(run)
-    width = 1 if command else best_width(sum(map(len, alike.values())), workers, device)
-    parts = [part for group in alike.values() for part in split_evenly(sorted(group, key=_by_optimizer(known)), width)]
+        groups.setdefault(structure(run, declared), []).append(run)
+    width = 1 if command else best_width(sum(map(len, groups.values())), workers, device)
+    order = _by_optimizer(declared)
+    parts = [part for group in groups.values() for part in split_evenly(sorted(group, key=order), width)]
     common: dict[str, Any] = {"task": task, "stop": stop, "runtime": runtime or Runtime(), "files": files}
     stacks = [make_stack(part, **common, command=command) for part in parts]
-    return sorted(stacks, key=lambda stack: -relative_cost(stack, known))
+    return sorted(stacks, key=lambda stack: -relative_cost(stack, declared))
 
 
 def structure(run: RunRecord, params: Params) -> Hashable:
-    """What two runs must have in common to train together: all that may change shapes or data, and where they go on."""
+    """Return what the runs of a stack must share: values that may change shapes or data, boundary and engine."""
     config = with_defaults(run.config, params)
     fixed = tuple((key, repr(config[key])) for key in sorted(config) if not (key in params and params[key].per_run))
     return fixed, run.boundary, run.way if run.boundary else None
 
 
 def best_width(runs: int, workers: int, device: str = "cpu") -> int:
-    """How many runs a stack takes at the most, for so many workers to be busy to the end with wide stacks.
+    """Return the largest width of a stack, wide for efficiency, but narrow enough to keep all workers busy.
 
-    A GPU's step takes hardly longer for more runs: one stack for each GPU.
+    On GPUs each gets one stack, since a step takes hardly longer with more runs.
     """
     if device.startswith("cuda"):
         return max(1, math.ceil(runs / workers))
-    pieces = max(1, min(PIECES, runs // (workers * TARGET_STACKS_PER_WORKER)))
+    pieces = max(1, min(MAX_STACKS_PER_WORKER, runs // (workers * EFFICIENT_STACK_WIDTH)))
     return min(MAX_STACK_WIDTH, max(1, math.ceil(runs / (workers * pieces))))
 
 
 def split_evenly(runs: Sequence[RunRecord], width: int) -> list[Sequence[RunRecord]]:
-    """Parts of at most `width` runs, as equal as can be."""
+    """Split runs into parts of at most `width` runs and of nearly equal size."""
     parts = math.ceil(len(runs) / width)
     edges = [round(index * len(runs) / parts) for index in range(parts + 1)]
     return [runs[start:end] for start, end in pairwise(edges)]
 
 
 def relative_cost(stack: Stack, params: Params) -> float:
-    """How long it may take, in no unit: epochs of all runs, dearer in small batches."""
+    """Return an estimate of the training time in arbitrary units: epochs of all runs, weighted by batch size."""
     configs = [with_defaults(run.config, params) for run in stack.runs]
     epochs: float = sum(config.get("epochs", 1) * (1 + 32 / config.get("batch_size", 64)) for config in configs)
     return epochs
 
 
 def describe_plan(stacks: Sequence[Stack]) -> str:
-    """The plan in a line, as people want it before a long training: `144 runs in 6 stacks of 24`."""
+    """Describe a plan in one line, such as `144 runs in 6 stacks of 24`."""
     widths = sorted({len(stack.runs) for stack in stacks}, reverse=True)
     counts = [(width, sum(len(stack.runs) == width for stack in stacks)) for width in widths]
     parts = [f"{count} stack{'s' * (count > 1)} of {width}" for width, count in counts]
@@ -101,7 +110,7 @@ def make_stack(
     files: str | None = None,
     command: Command | None = None,
 ) -> Stack:
-    """The stack of these runs: keys on which all agree are shared, the others become one value a run."""
+    """Return the stack of these runs: keys with one common value are shared, others have one value per run."""
     members = tuple(runs)
     first = members[0].config
     shared = {key: value for key, value in first.items() if all(_has(run, key, value) for run in members)}
@@ -112,7 +121,7 @@ def make_stack(
 
 
 def _by_optimizer(params: Params) -> Any:
-    """A sort key that brings runs of one optimizer together: their updates are made by one."""
+    """Return a sort key that puts runs with the same optimizer side by side, so that they share its updates."""
     keys = ["optimizer", "nesterov", "momentum", "beta1", "beta2", "alpha", "eps"]
     keys += sorted(key for key, param in params.items() if param.per_run and key not in TRAINING)  # such as dropout
     keys += ["weight_decay", "lr"]

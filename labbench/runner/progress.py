@@ -1,4 +1,4 @@
-"""What a person sees on stderr while a grid trains: one line that moves, or a plain line every few seconds in a log."""
+"""Progress of a grid on stderr: one line redrawn in a terminal, or a plain line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from labbench.text import clean, fit_to_width, format_duration, format_number, p
 DRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
 RATE_SECONDS = 5.0
-"""The window over which run-steps a second are measured."""
+"""Seconds of the window over which run-steps per second are measured."""
 
 
 class GridProgress:
-    """What is known of a grid that trains, gathered from its events: no clock and no terminal in here."""
+    """Counts and best value of a training grid, computed from its events without clock or terminal."""
 
     def __init__(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
         self.total = len(due)
         self.before = len(runs) - len(due)
-        """Runs of the grid that need no training now."""
+        """Number of runs that were done before."""
         self.running: set[str] = set()
         self.ends: dict[str, str] = {}
-        """How each run ended that has ended, by key."""
+        """Final status of each ended run, by key."""
         self.steps = 0
         self.best: tuple[float, str] | None = None
-        """Value and run of the best value so far of `metric`."""
+        """Best value of `metric` so far, and the name of its run."""
         self.metric: str | None = next(iter(grid.metrics), grid.stop.metric if grid.stop else None)
         self._is_metric_declared = self.metric is not None
         self._goals: dict[str, Goal] = {**({grid.stop.metric: grid.stop.goal} if grid.stop else {}), **grid.metrics}
@@ -43,10 +43,11 @@ class GridProgress:
         self._share = dict.fromkeys(self.names, 0.0)
 
     def take(self, event: Event) -> None:
+        """Update the counts by an event of a run."""
         match event:
             case Started(run=run):
                 self.running.add(run)
-                self.ends.pop(run, None)  # it is tried again
+                self.ends.pop(run, None)  # a retry
                 self._step[run] = 0
             case Points(run=run):
                 self._measure(event)
@@ -74,7 +75,7 @@ class GridProgress:
             self._compare(points.run, points.values)
 
     def _prefer(self, metric: str) -> None:
-        """Follow `metric` if it says more of a run than the one that is followed."""
+        """Show `metric` as the best value if it ranks before the present one."""
         if is_quality(metric) and (self.metric is None or metric_rank(metric) < metric_rank(self.metric)):
             self.metric, self.best = metric, None
 
@@ -93,73 +94,79 @@ class GridProgress:
         return len(self.ends)
 
     def count(self, status: str) -> int:
-        """How many runs ended so."""
+        """Return the number of runs that ended with this status."""
         return list(self.ends.values()).count(status)
 
     @property
     def share(self) -> float:
-        """The part of this call's work that is done, 0 to 1, counting epochs of unfinished runs."""
+        """Share of this call's work that is done, 0 to 1, including epochs of unfinished runs."""
         return sum(self._share.values()) / max(1, self.total)
 
 
-def progress_line(journal: GridProgress, *, rate: float, left: float | None) -> str:
-    """How it goes, in one line: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`."""
-    parts = [f"{journal.ended}/{journal.total} runs", f"{len(journal.running)} running"]
-    parts += [f"{count} {status}" for status in ("failed", "diverged") if (count := journal.count(status))]
-    if journal.steps:  # commands report none
+def progress_line(progress: GridProgress, *, rate: float, left: float | None) -> str:
+    """Format the progress in one line: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`.
+
+    `rate` is in run-steps per second, `left` in seconds.
+    """
+    parts = [f"{progress.ended}/{progress.total} runs", f"{len(progress.running)} running"]
+    parts += [f"{count} {status}" for status in ("failed", "diverged") if (count := progress.count(status))]
+    if progress.steps:  # commands report none
         parts.append(f"{rate:,.0f} run-steps/s")
     if left is not None:
         parts.append(f"{format_duration(left)} left")
-    if journal.best is not None and journal.metric is not None:
-        value, name = journal.best
-        parts.append(f"best {clean(journal.metric)} {format_number(value)} ({clean(name)})")
+    if progress.best is not None and progress.metric is not None:
+        value, name = progress.best
+        parts.append(f"best {clean(progress.metric)} {format_number(value)} ({clean(name)})")
     return " · ".join(parts)
 
 
 class TerminalProgress:
-    """Draws the journal of a grid on stderr."""
+    """Writes the progress of a grid to stderr."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self.stream = stream or sys.stderr
-        self._gone = False
+        self._is_closed = False
         self._drawn = 0.0
         self._began = time.monotonic()
         self._rates: deque[tuple[float, int]] = deque()
-        self.journal: GridProgress | None = None
+        self.progress: GridProgress | None = None
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
-        self.journal = GridProgress(grid, runs, due)
-        before = f", {self.journal.before} done before" if self.journal.before else ""
+        """Start a grid of `runs`, of which `due` train now."""
+        self.progress = GridProgress(grid, runs, due)
+        before = f", {self.progress.before} done before" if self.progress.before else ""
         self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")
 
     def take(self, event: Event) -> None:
-        assert self.journal is not None
-        self.journal.take(event)
+        """Count an event, and report a failure immediately."""
+        assert self.progress is not None
+        self.progress.take(event)
         if isinstance(event, Failed):
-            name = self.journal.names[event.run]
+            name = self.progress.names[event.run]
             self._write(f"{self._erase()}failed: {clean(name)} ({event.run}): {clean(event.message)}\n")
 
     def tick(self) -> None:
-        """Draw again if it is time."""
+        """Redraw the line if the interval has passed."""
         now = time.monotonic()
         if now - self._drawn >= (DRAW_SECONDS if self.stream.isatty() else LINE_SECONDS):
             self._drawn = now
             self._draw(now)
 
     def end(self) -> None:
+        """Draw the final line; in a terminal also ring the bell."""
         self._draw(time.monotonic())
         if self.stream.isatty():
-            self._write("\n\a")  # whoever went for a coffee hears it
+            self._write("\n\a")
 
     def _draw(self, now: float) -> None:
-        assert self.journal is not None
-        self._rates.append((now, self.journal.steps))
+        assert self.progress is not None
+        self._rates.append((now, self.progress.steps))
         while now - self._rates[0][0] > RATE_SECONDS and len(self._rates) > 2:
             self._rates.popleft()
-        (then, steps), share = self._rates[0], self.journal.share
-        rate = (self.journal.steps - steps) / (now - then) if now > then else 0.0
+        (then, steps), share = self._rates[0], self.progress.share
+        rate = (self.progress.steps - steps) / (now - then) if now > then else 0.0
         left = (now - self._began) * (1 - share) / share if 0.005 < share < 1 else None
-        line = progress_line(self.journal, rate=rate, left=left)
+        line = progress_line(self.progress, rate=rate, left=left)
         if self.stream.isatty():
             cells = os.get_terminal_size(self.stream.fileno()).columns - 1
             self._write(f"{self._erase()}{fit_to_width(f'{progress_bar(share, 12)} {line}', cells).rstrip()}")
@@ -170,10 +177,10 @@ class TerminalProgress:
         return "\r\x1b[K" if self.stream.isatty() else ""
 
     def _write(self, text: str) -> None:
-        if self._gone:
+        if self._is_closed:
             return
         try:
             self.stream.write(text)
             self.stream.flush()
-        except OSError:  # the terminal is gone (a lost connection): the training is not
-            self._gone = True
+        except OSError:  # the terminal was closed (such as a lost connection); the training continues
+            self._is_closed = True

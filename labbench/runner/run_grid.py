@@ -164,7 +164,7 @@ def code_change(asked: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeCha
         code=asked.code,
         params=asked.params,
         files=files_folder(db),
-        known=frozenset(known),
+        identities=frozenset(known),
         keep=keep,
     )
 

@@ -1,4 +1,4 @@
-"""Changed code: what trains again, what does not, and what becomes of the runs that are there."""
+"""Changed code: the runs that train again, those that stay valid, and the marks of older code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Train = Callable[..., Result]
 
 @pytest.fixture
 def train(labbench: Callable[..., Result], tmp_path: Path) -> Train:
-    """Trains a small grid of a task that imports `layers.py`, in an empty folder."""
+    """Function that trains a small grid, whose task imports `layers.py`, in an empty folder."""
     shutil.copytree(GRIDS, tmp_path, dirs_exist_ok=True)
 
     def train(*words: str) -> Result:
@@ -45,8 +45,8 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def ages(folder: Path) -> list[bool]:
-    """Of each run, as they were queued, whether it is of older code."""
+def older_code_flags(folder: Path) -> list[bool]:
+    """Return `older_code` of each run, in the order of queueing."""
     with Reader(folder / "runs.db") as reader:
         return [run.older_code for run in reader.runs()]
 
@@ -57,7 +57,7 @@ def test_a_changed_comment_trains_nothing_again(train: Train, tmp_path: Path) ->
     edit(tmp_path / "layers.py", "# two inputs, three classes", "# 2 to 3")
     assert "2 runs to train, 2 done before" in train().stderr
     assert "nothing to do: 4 finished" in train().stderr
-    assert ages(tmp_path) == [False] * 4
+    assert older_code_flags(tmp_path) == [False] * 4
 
 
 def test_a_changed_module_trains_the_grid_again_beside_the_old_runs(train: Train, tmp_path: Path) -> None:
@@ -68,31 +68,31 @@ def test_a_changed_module_trains_the_grid_again_beside_the_old_runs(train: Train
     for text in (dry, result.stderr):
         assert "blobs: layers.py has changed: 4 runs train again (about " in text
         assert "count as older code; --keep-code takes them as they are" in text
-    assert ages(tmp_path) == [True] * 4 + [False] * 4
+    assert older_code_flags(tmp_path) == [True] * 4 + [False] * 4
     assert "nothing to do: 4 finished" in train().stderr
 
-    edit(tmp_path / "layers.py", "nn.Tanh", "nn.ReLU")  # back to what was
+    edit(tmp_path / "layers.py", "nn.Tanh", "nn.ReLU")  # the original code again
     assert "nothing to do: 4 finished" in train().stderr
-    assert ages(tmp_path) == [False] * 4 + [True] * 4
+    assert older_code_flags(tmp_path) == [False] * 4 + [True] * 4
 
 
-def test_old_runs_are_kept_as_they_are_where_that_is_asked_for(train: Train, tmp_path: Path) -> None:
+def test_keep_code_keeps_runs_of_older_code(train: Train, tmp_path: Path) -> None:
     train()
     edit(tmp_path / "layers.py", "nn.ReLU()", "nn.ReLU(inplace=False)")
     assert "to train: no runs (of 4 in the grid)" in train("--keep-code", "--dry-run").stderr
     assert "nothing to do: 4 finished" in train("--keep-code").stderr
-    assert "nothing to do: 4 finished" in train().stderr  # it is remembered
-    assert ages(tmp_path) == [False] * 4
+    assert "nothing to do: 4 finished" in train().stderr  # the decision is recorded
+    assert older_code_flags(tmp_path) == [False] * 4
     with Reader(tmp_path / "runs.db") as reader:
         [recorded] = {reader.sources(run.key)["code"] for run in reader.runs()}
-        assert json.loads(recorded).keys() == {"task.py", "layers.py"}  # what they were really computed by
+        assert json.loads(recorded).keys() == {"task.py", "layers.py"}  # the code that computed them
 
 
-def test_a_part_of_a_grid_marks_all_that_is_of_older_code(train: Train, tmp_path: Path) -> None:
+def test_training_a_part_of_a_grid_marks_all_runs_of_older_code(train: Train, tmp_path: Path) -> None:
     train()
     edit(tmp_path / "task.py", "2.0 *", "3.0 *")
     assert "task.py has changed: 1 run trains again" in train("--limit", "1").stderr
-    assert ages(tmp_path) == [True] * 4 + [False]
+    assert older_code_flags(tmp_path) == [True] * 4 + [False]
 
 
 def test_runs_that_never_began_are_trained_with_the_present_code(train: Train, tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ def test_runs_that_never_began_are_trained_with_the_present_code(train: Train, t
         connection.commit()
     edit(tmp_path / "layers.py", "nn.ReLU", "nn.Tanh")
     assert "2 runs train again" in train().stderr
-    assert ages(tmp_path) == [True, True, False, False, False, False]
+    assert older_code_flags(tmp_path) == [True, True, False, False, False, False]
 
 
-def test_averages_leave_out_runs_of_older_code_unless_asked(
+def test_averages_exclude_runs_of_older_code_by_default(
     train: Train, labbench: Callable[..., Result], tmp_path: Path
 ) -> None:
     train()
@@ -130,7 +130,7 @@ def test_averages_leave_out_runs_of_older_code_unless_asked(
     assert len(labbench("ls", "older_code=true").stdout.splitlines()) == 6
 
 
-def test_the_script_of_a_command_is_named_when_it_has_changed(
+def test_a_changed_script_of_a_command_is_named(
     labbench: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "train.sh").write_text("true\n")
@@ -142,10 +142,10 @@ def test_the_script_of_a_command_is_named_when_it_has_changed(
     (tmp_path / "train.sh").write_text("echo {x}\n".replace("{x}", "$1"))
     result = labbench("run", "grid.toml", "--workers", "0")
     assert "train.sh has changed: 2 runs train again" in result.stderr
-    assert ages(tmp_path) == [True, True, False, False]
+    assert older_code_flags(tmp_path) == [True, True, False, False]
 
 
-def test_two_tasks_of_one_name_in_two_folders_are_no_older_code_of_each_other(
+def test_two_tasks_with_the_same_name_in_two_folders_are_not_older_code_of_each_other(
     train: Train, labbench: Callable[..., Result], tmp_path: Path
 ) -> None:
     train("--limit", "1")
@@ -154,13 +154,11 @@ def test_two_tasks_of_one_name_in_two_folders_are_no_older_code_of_each_other(
     shutil.copy(tmp_path / "layers.py", tmp_path / "other")
     (tmp_path / "other" / "task.py").write_text((tmp_path / "task.py").read_text().replace("2.0 *", "3.0 *"))
     assert labbench("run", "other/blobs.toml", "--workers", "0", "--limit", "1").exit_code == 0
-    assert ages(tmp_path) == [False, False]
+    assert older_code_flags(tmp_path) == [False, False]
 
 
-def test_an_earlier_release_s_runs_of_a_task_with_a_key_of_the_loop_are_older_code(
-    train: Train, tmp_path: Path
-) -> None:
-    """That release let the task's `eps` be the optimizer's too."""
+def test_first_release_runs_of_a_task_with_a_key_of_the_loop_are_older_code(train: Train, tmp_path: Path) -> None:
+    """The first release used a task's `eps` for the optimizer, too."""
     edit(tmp_path / "task.py", "params = {", 'params = {"eps": Param("float", 0.5), ')
     grid = read_grid(tmp_path / "blobs.toml", overrides=["width=4"])
     train("--limit", "1")
@@ -172,10 +170,10 @@ def test_an_earlier_release_s_runs_of_a_task_with_a_key_of_the_loop_are_older_co
         connection.execute("DELETE FROM run_sources WHERE kind = 'code'")
         connection.commit()
     assert "its code has changed: 1 run trains again" in train("--limit", "1").stderr
-    assert ages(tmp_path) == [True, False]
+    assert older_code_flags(tmp_path) == [True, False]
 
 
-def test_groups_of_the_tui_leave_out_runs_of_older_code(train: Train, tmp_path: Path) -> None:
+def test_groups_in_the_tui_exclude_runs_of_older_code(train: Train, tmp_path: Path) -> None:
     train()
     edit(tmp_path / "layers.py", "nn.ReLU", "nn.Tanh")
     train()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labbench.params.param import TRAINING, Param
 from labbench.records import RunRecord, Runtime, Stack
-from labbench.runner.planner import MAX_STACK_WIDTH, TARGET_STACKS_PER_WORKER, describe_plan, make_stack, plan_stacks
+from labbench.runner.planner import EFFICIENT_STACK_WIDTH, MAX_STACK_WIDTH, describe_plan, make_stack, plan_stacks
 
 PARAMS = {**TRAINING, "width": Param("int", 8), "noise": Param("float", 0.0, per_run=True)}
 
@@ -39,7 +39,7 @@ CONFIGS = st.lists(
 
 
 @given(configs=CONFIGS, workers=st.integers(1, 9))
-def test_every_run_is_in_exactly_one_stack_and_stacks_agree_on_what_is_not_one_value_a_run(
+def test_every_run_is_in_exactly_one_stack_and_stacks_share_all_parameters_that_are_not_per_run(
     configs: list[dict[str, Any]], workers: int
 ) -> None:
     stacks = planned(configs, workers)
@@ -54,7 +54,7 @@ def test_every_run_is_in_exactly_one_stack_and_stacks_agree_on_what_is_not_one_v
             }
 
 
-def test_runs_that_differ_in_rate_seed_optimizer_and_the_like_share_a_stack() -> None:
+def test_runs_that_differ_in_per_run_parameters_share_a_stack() -> None:
     configs = [
         {"lr": lr, "seed": seed, "optimizer": optimizer, "noise": noise, "weight_decay": 0.1 * seed}
         for lr in (0.1, 0.01)
@@ -64,13 +64,13 @@ def test_runs_that_differ_in_rate_seed_optimizer_and_the_like_share_a_stack() ->
     ]
     (stack,) = planned(configs)
     names = [run.config["optimizer"] for run in stack.runs]
-    assert names == sorted(names)  # those of one optimizer side by side
+    assert names == sorted(names)  # runs with the same optimizer side by side
 
 
-def test_runs_of_other_shapes_or_from_another_boundary_do_not() -> None:
+def test_runs_with_other_shapes_or_another_boundary_do_not_share_a_stack() -> None:
     runs = runs_of([{"width": 8}, {"width": 16}, {"batch_size": 32}, {}])
-    going_on = RunRecord(9, "on", "on", "e", "lost", {}, boundary=40, way="stacked")
-    stacks = plan_stacks([*runs, going_on], task="mine.py:Task", params=PARAMS)
+    resumed = RunRecord(9, "on", "on", "e", "lost", {}, boundary=40, way="stacked")
+    stacks = plan_stacks([*runs, resumed], task="mine.py:Task", params=PARAMS)
     assert sorted(sorted(run.key for run in stack.runs) for stack in stacks) == [
         ["on"],
         ["run0", "run3"],
@@ -79,14 +79,14 @@ def test_runs_of_other_shapes_or_from_another_boundary_do_not() -> None:
     ]
 
 
-def test_workers_get_equal_stacks_that_are_wide_enough() -> None:
+def test_workers_get_equal_stacks_of_efficient_width() -> None:
     configs = [{"width": width, "seed": seed} for width in (8, 16) for seed in range(72)]
-    assert [len(stack.runs) for stack in planned(configs, workers=2)] == [TARGET_STACKS_PER_WORKER] * 4
+    assert [len(stack.runs) for stack in planned(configs, workers=2)] == [EFFICIENT_STACK_WIDTH] * 4
     assert sorted(len(stack.runs) for stack in planned(configs[:7], workers=2)) == [3, 4]
     assert max(len(stack.runs) for stack in planned(configs * 20, workers=2)) <= MAX_STACK_WIDTH
 
 
-def test_on_gpus_a_stack_is_as_wide_as_there_are_runs_for_each_of_them() -> None:
+def test_each_gpu_gets_one_stack() -> None:
     runs = runs_of([{"seed": seed} for seed in range(256)])
     for gpus, widths in ((1, [256]), (2, [128, 128]), (4, [64] * 4)):
         stacks = plan_stacks(runs, task="mine.py:Task", params=PARAMS, workers=gpus, device="cuda:0")
@@ -98,7 +98,7 @@ def test_the_longest_stacks_come_first() -> None:
     assert [stack.shared["epochs"] for stack in stacks] == [9, 5, 1]
 
 
-def test_a_plan_is_told_in_a_line() -> None:
+def test_a_plan_is_described_in_one_line() -> None:
     def stack(width: int) -> Stack:
         return make_stack(runs_of([{"seed": seed} for seed in range(width)]), task="", stop=None, runtime=Runtime())
 

@@ -1,4 +1,4 @@
-"""What a person is told while a grid trains: from events alone."""
+"""Progress of a training grid, computed from its events."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def runs(grid: Grid) -> list[RunRecord]:
     return [RunRecord(i, f"k{i}", f"run {i}", grid.name, "queued", config) for i, config in enumerate(configs)]
 
 
-def test_the_journal_counts_ends_steps_and_epochs(grid: Grid, runs: list[RunRecord]) -> None:
-    journal = GridProgress(grid, runs, runs)
+def test_progress_counts_ended_runs_steps_and_epochs(grid: Grid, runs: list[RunRecord]) -> None:
+    progress = GridProgress(grid, runs, runs)
     for event in (
         Started("k0", 1, "here", 1, "cpu"),
         Points("k0", 1, "train/loss", range(20), range(20), [1.0] * 20),
@@ -37,28 +37,28 @@ def test_the_journal_counts_ends_steps_and_epochs(grid: Grid, runs: list[RunReco
         Started("k2", 1, "here", 1, "cpu"),
         Finished("k2", 1, "diverged", "non-finite train/loss at step 3"),
     ):
-        journal.take(event)
-    assert (journal.ended, journal.running, journal.steps) == (2, {"k0"}, 20)
-    assert journal.share == pytest.approx((0.5 + 1 + 1) / 4)
-    line = progress_line(journal, rate=1234.0, left=65.0)
+        progress.take(event)
+    assert (progress.ended, progress.running, progress.steps) == (2, {"k0"}, 20)
+    assert progress.share == pytest.approx((0.5 + 1 + 1) / 4)
+    line = progress_line(progress, rate=1234.0, left=65.0)
     assert line == "2/4 runs · 1 running · 1 failed · 1 diverged · 1,234 run-steps/s · 1m05s left"
 
 
-def test_the_best_so_far_follows_the_goal_and_ignores_nan(grid: Grid, runs: list[RunRecord]) -> None:
-    journal = GridProgress(grid, runs, runs)
+def test_the_best_value_follows_the_goal_and_ignores_nan(grid: Grid, runs: list[RunRecord]) -> None:
+    progress = GridProgress(grid, runs, runs)
     for run, values in (("k0", [0.5, 0.9]), ("k1", [float("nan")]), ("k2", [0.8])):
-        journal.take(Points(run, 1, "val/accuracy", range(len(values)), range(len(values)), values))
-    assert "best val/accuracy 0.9000 (run 0)" in progress_line(journal, rate=0.0, left=None)
+        progress.take(Points(run, 1, "val/accuracy", range(len(values)), range(len(values)), values))
+    assert "best val/accuracy 0.9000 (run 0)" in progress_line(progress, rate=0.0, left=None)
 
 
-def test_the_best_so_far_is_of_the_metric_that_says_most(grid: Grid, runs: list[RunRecord]) -> None:
-    journal = GridProgress(replace(grid, metrics={}, stop=None), runs, runs)
+def test_the_best_value_is_of_the_metric_that_ranks_first(grid: Grid, runs: list[RunRecord]) -> None:
+    progress = GridProgress(replace(grid, metrics={}, stop=None), runs, runs)
     for metric, value in (("train/loss", 0.1), ("grad_norm", 9.0), ("eval_loss", 0.3), ("test_accuracy", 0.8)):
-        journal.take(Points("k0", 1, metric, [1], [1], [value]))
-    assert "best eval_loss 0.3000 (run 0)" in progress_line(journal, rate=0.0, left=None)
+        progress.take(Points("k0", 1, metric, [1], [1], [value]))
+    assert "best eval_loss 0.3000 (run 0)" in progress_line(progress, rate=0.0, left=None)
 
 
-def test_a_log_gets_plain_lines_and_failures_with_harmless_names(grid: Grid, runs: list[RunRecord]) -> None:
+def test_a_log_file_receives_plain_lines_without_escape_sequences(grid: Grid, runs: list[RunRecord]) -> None:
     stream = io.StringIO()
     progress = TerminalProgress(stream)
     progress.begin(grid, runs, runs)
@@ -71,7 +71,7 @@ def test_a_log_gets_plain_lines_and_failures_with_harmless_names(grid: Grid, run
     assert text.splitlines()[2].startswith("1/4 runs")
 
 
-def test_a_terminal_that_is_gone_does_not_end_the_training(grid: Grid, runs: list[RunRecord]) -> None:
+def test_a_closed_terminal_does_not_end_the_training(grid: Grid, runs: list[RunRecord]) -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError("Input/output error")
