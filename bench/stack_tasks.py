@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from labbench.params.param import Param
 from labbench.train.data.dataset import Data, load_digits
-from labbench.train.tasks.models import cnn
+from labbench.train.tasks.models import ConvBlock, cnn
 
 
 class Images:
@@ -27,7 +27,7 @@ class Images:
         return Data(enlarge(original.train), enlarge(original.val))
 
     def model(self, config: dict[str, Any]) -> nn.Module:
-        return cnn((1, 16, 16), [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
+        return cnn((1, 16, 16), [16, 32], 10, ConvBlock(batchnorm=True))
 
 
 class LargeImages:
@@ -43,7 +43,7 @@ class LargeImages:
         return Data(enlarge(original.train), enlarge(original.val))
 
     def model(self, config: dict[str, Any]) -> nn.Module:
-        return cnn((1, 28, 28), [16, 32], 10, kernel=3, pooling="max", activation="relu", dropout=0.0, batchnorm=True)
+        return cnn((1, 28, 28), [16, 32], 10, ConvBlock(batchnorm=True))
 
 
 class Residual:

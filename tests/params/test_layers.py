@@ -17,7 +17,7 @@ from labbench.params.builtin import BUILTIN, TOYS
 from labbench.params.layers import KINDS, Shape
 from labbench.params.param import TRAINING, with_defaults
 from labbench.train.data.toys import make_toy
-from labbench.train.tasks.models import ACTIVATIONS, LAYER_MAKERS, Step, build_network, cnn
+from labbench.train.tasks.models import ACTIVATIONS, LAYER_MAKERS, ConvBlock, Step, build_network, cnn
 from labbench.train.tasks.task import load_task, make_model
 
 CNN = ["conv 16", "relu", "maxpool 2", "flatten", "linear 10"]
@@ -116,7 +116,7 @@ def test_with_step_activations_only_the_last_layer_learns() -> None:
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 5, 9), (1, 1, 4)])
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_a_convolutional_network_takes_images_of_any_shape(shape: Shape, kernel: int) -> None:
-    model = cnn(shape, [4, 5, 6], 3, kernel=kernel, pooling="max", activation="relu", dropout=0.1, batchnorm=True)
+    model = cnn(shape, [4, 5, 6], 3, ConvBlock(kernel, batchnorm=True), dropout=0.1)
     assert model(torch.rand(2, *shape)).shape == (2, 3)
 
 

@@ -25,7 +25,7 @@ from labbench.train.tasks.losses import (
     prediction_loss,
     prediction_metrics,
 )
-from labbench.train.tasks.models import bag_of_words, build_network, cnn, mlp, perceptron
+from labbench.train.tasks.models import ConvBlock, bag_of_words, build_network, cnn, mlp, perceptron
 from labbench.train.tasks.pretraining import extract_features, load_pretrained_body, make_network, parse_pretraining
 
 
@@ -183,8 +183,8 @@ def image_model(config: Config, shape: Shape, classes: int) -> nn.Sequential:
         return build_network(config["layers"], shape, classes)
     if config["model"] == "mlp":
         return mlp_from_config(config, prod(shape), classes)
-    keys = ("kernel", "pooling", "activation", "dropout", "batchnorm")
-    return cnn(shape, config["channels"], classes, **{key: config[key] for key in keys})
+    block = ConvBlock(config["kernel"], config["pooling"], config["activation"], config["batchnorm"])
+    return cnn(shape, config["channels"], classes, block, dropout=config["dropout"])
 
 
 TASKS: dict[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -48,32 +49,37 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(inputs, classes))
 
 
+@dataclass(frozen=True, slots=True)
+class ConvBlock:
+    """Layers of a CNN between two widths: Conv2d, BatchNorm, activation, 2x2 pooling."""
+
+    kernel: int = 3
+    pooling: str = "max"
+    """A key of `POOLINGS`, or "none"."""
+    activation: str = "relu"
+    """A key of `ACTIVATIONS`."""
+    batchnorm: bool = False
+
+
 def cnn(
-    shape: Sequence[int],
-    channels: Sequence[int],
-    classes: int,
-    *,
-    kernel: int,
-    pooling: str,
-    activation: str,
-    dropout: float,
-    batchnorm: bool,
+    shape: Sequence[int], channels: Sequence[int], classes: int, block: ConvBlock, *, dropout: float = 0.0
 ) -> nn.Sequential:
-    """Return a CNN: Conv2d, BatchNorm, activation, 2x2 pooling per entry of `channels`, then Dropout and Linear.
+    """Return a CNN: a block per entry of `channels`, then Dropout and Linear.
 
     Images have `shape` (channels, height, width). The padding is half the kernel, so that an odd kernel keeps the size;
     an image of a single row or column is not pooled.
     """
     layers: list[nn.Module] = []
     depth, height, width = shape
+    kernel, batchnorm = block.kernel, block.batchnorm
     for filters in channels:
         layers.append(nn.Conv2d(depth, filters, kernel, padding=kernel // 2, bias=not batchnorm))
         height, width = height + 1 - kernel % 2, width + 1 - kernel % 2
         if batchnorm:
             layers.append(nn.BatchNorm2d(filters))
-        layers.append(ACTIVATIONS[activation]())
-        if pooling != "none" and min(height, width) > 1:
-            layers.append(POOLINGS[pooling](2))
+        layers.append(ACTIVATIONS[block.activation]())
+        if block.pooling != "none" and min(height, width) > 1:
+            layers.append(POOLINGS[block.pooling](2))
             height, width = height // 2, width // 2
         depth = filters
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(depth * height * width, classes))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from labbench.records import Config
 from labbench.train.data.corruption import class_count, select_classes
 from labbench.train.data.dataset import Data, Split, load_digits
 from labbench.train.rng import Purpose, generator_seed, permutations, seeded_torch_generator
-from labbench.train.tasks.models import cnn, mlp
+from labbench.train.tasks.models import ConvBlock, cnn, mlp
 
 BATCH_SIZE = 32
 MODULES_PER_LAYER = 3
@@ -79,10 +78,9 @@ def pretrain(settings: Pretraining) -> nn.Sequential:
 def make_network(settings: Pretraining, classes: int) -> nn.Sequential:
     """Return a new network with `classes` outputs."""
     widths = settings.widths
-    options: dict[str, Any] = {"activation": settings.activation, "dropout": 0.0, "batchnorm": False}
     if settings.model == "mlp":
-        return mlp(64, widths, classes, **options)
-    return cnn((1, 8, 8), widths, classes, kernel=3, pooling="max", **options)
+        return mlp(64, widths, classes, activation=settings.activation, dropout=0.0, batchnorm=False)
+    return cnn((1, 8, 8), widths, classes, ConvBlock(activation=settings.activation))
 
 
 def load_pretrained_body(settings: Pretraining, network: nn.Sequential, *, frozen: bool) -> nn.Sequential:
