@@ -22,13 +22,19 @@ from labbench.train.data.dataset import Split
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
 from labbench.train.engine.cpu.kernels import LayerArrays
-from labbench.train.engine.dropout import DropoutMasks, SeededDropout, VmapDropout, replace_dropout
+from labbench.train.engine.dropout import (
+    DropoutMasks,
+    SeededDropout,
+    VmapDropout,
+    dropout_probabilities,
+    replace_dropout,
+)
 from labbench.train.engine.flat_params import FlatParameters
 from labbench.train.engine.freezing import set_mode
 from labbench.train.engine.layers import StackedSequential
 from labbench.train.engine.optimizers import StackOptimizer
 from labbench.train.engine.schedules import Schedule, StepCounter
-from labbench.train.engine.stepper import StepResult, TrainingState, Workload
+from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
 from labbench.train.engine.tile_width import TileWidthTuner
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
 from labbench.train.tasks.metrics import compute_stacked_gradients, compute_stacked_losses, compute_stacked_metrics
@@ -62,6 +68,21 @@ class Tile:
     """Gradients of each layer for the CPU kernels, shape (R, ...)."""
 
 
+@dataclass(frozen=True)
+class StackMember:
+    """One run of a stack."""
+
+    config: Config
+    dropouts: Sequence[float]
+    """Dropout probabilities by layer."""
+    state: TrainingState
+
+    @classmethod
+    def from_model(cls, model: nn.Module, config: Config, state: TrainingState | None = None) -> StackMember:
+        """Describe a run by its model, which is left as it is; `state` is the state to resume, if any."""
+        return cls(config, dropout_probabilities(model), state or initial_state(model))
+
+
 class StackedStepper:
     """Implement `Stepper` for S runs whose models have one structure."""
 
@@ -69,16 +90,11 @@ class StackedStepper:
         self,
         engine: str,
         model: nn.Module,
-        dropouts: Sequence[Sequence[float]],
-        states: Sequence[TrainingState],
-        configs: Sequence[Config],
+        members: Sequence[StackMember],
         workload: Workload,
         step_counter: StepCounter,
     ) -> None:
-        """Take ownership of `model`, a model of the structure.
-
-        `dropouts` are the dropout probabilities of each run by layer, `states` and `configs` have one item per run.
-        """
+        """Take ownership of `model`, a model of the members' structure."""
         self.engine, self.model, self.task, self.step_counter = engine, model, workload.task, step_counter
         self._loop_config = workload.loop_config
         self.data, self._steps_per_epoch, self._batch_size = (
@@ -98,13 +114,12 @@ class StackedStepper:
         )
         self._uses_kernels = engine == "stacked" and workload.data.device.type == "cpu" and self._precision.plain
         self._tuner: TileWidthTuner | None = None
-        self._set_up(configs, dropouts, states)
+        self._set_up(members)
 
-    def _set_up(
-        self, configs: Sequence[Config], dropouts: Sequence[Sequence[float]], states: Sequence[TrainingState]
-    ) -> None:
+    def _set_up(self, members: Sequence[StackMember]) -> None:
         """Load these runs, all at the same step."""
-        self._configs, self._probabilities = configs, dropouts
+        configs, states = [member.config for member in members], [member.state for member in members]
+        self._configs, self._probabilities = configs, [member.dropouts for member in members]
         settings = [self._loop_config(config) for config in configs]
         self._loss_configs = loss_configs(self.task, configs, self.data.dtype, self.data.device)
         tensors = [state.tensors for state in states]
@@ -259,13 +274,11 @@ class StackedStepper:
         return TrainingState(self._tensors(index), optimizer_state)
 
     def load(self, states: Sequence[TrainingState]) -> None:
-        self._set_up(self._configs, self._probabilities, states)
+        self._set_up(list(map(StackMember, self._configs, self._probabilities, states)))
 
     def keep(self, indices: Sequence[int]) -> None:
         self._set_up(
-            [self._configs[index] for index in indices],
-            [self._probabilities[index] for index in indices],
-            [self.state(index) for index in indices],
+            [StackMember(self._configs[index], self._probabilities[index], self.state(index)) for index in indices]
         )
 
     def weights(self, index: int) -> dict[str, Tensor]:

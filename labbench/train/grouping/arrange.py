@@ -19,13 +19,13 @@ from torch import nn
 from labbench.errors import is_out_of_memory
 from labbench.train.data.placement import free_bytes
 from labbench.train.engine.cuda_graph import CudaGraphStepper
-from labbench.train.engine.dropout import SPATIAL_DIMENSIONS, dropout_probabilities
+from labbench.train.engine.dropout import SPATIAL_DIMENSIONS
 from labbench.train.engine.initial_weights import load_initial_weights, make_untrained_model
 from labbench.train.engine.layers import is_supported
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
-from labbench.train.engine.stacked import StackedStepper
-from labbench.train.engine.stepper import Stepper, Workload, initial_state
+from labbench.train.engine.stacked import StackedStepper, StackMember
+from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.grouping.equivalence import find_mismatch
 from labbench.train.grouping.loop_or_stack import first_batch, reason_to_loop
 from labbench.train.grouping.memory import (
@@ -164,12 +164,11 @@ def make_stacked_stepper(
     members: list[TrainingRun], models: list[nn.Module], workload: Workload, step_counter: StepCounter
 ) -> StackedStepper:
     """Return a stepper of the members at their current step; it takes ownership of the first model."""
-    dropouts = [dropout_probabilities(model) for model in models]
-    states = [member.resume_state or initial_state(model) for member, model in zip(members, models, strict=True)]
-    engine = choose_engine(members[0], models[0], workload)
-    return StackedStepper(
-        engine, models[0], dropouts, states, [member.config for member in members], workload, step_counter
-    )
+    runs = [
+        StackMember.from_model(model, member.config, member.resume_state)
+        for member, model in zip(members, models, strict=True)
+    ]
+    return StackedStepper(choose_engine(members[0], models[0], workload), models[0], runs, workload, step_counter)
 
 
 def choose_engine(member: TrainingRun, model: nn.Module, workload: Workload) -> str:

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from labbench.records import Config
 from labbench.train.data.dataset import Data
-from labbench.train.engine.dropout import dropout_probabilities
 from labbench.train.engine.module_state import Attributes
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
-from labbench.train.engine.stacked import StackedStepper
-from labbench.train.engine.stepper import Stepper, Workload, initial_state
+from labbench.train.engine.stacked import StackedStepper, StackMember
+from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.grouping.work_counter import WorkCounter
 from labbench.train.precision import Precision
 from labbench.train.rng import Purpose, generator_seed, generator_states, seeded_generators
@@ -74,9 +73,8 @@ def find_mismatch(
             return f"{', '.join(f'self.{name}' for name in names)} carries state from one step to the next"
 
     def make_stepper(workload: Workload) -> StackedStepper:
-        model, states = copy.deepcopy(models[chosen[0]]), [initial_state(models[index]) for index in chosen]
-        dropouts = [dropout_probabilities(models[index]) for index in chosen]
-        return StackedStepper(engine, model, dropouts, states, chosen_configs, workload, StepCounter())
+        members = [StackMember.from_model(models[index], configs[index]) for index in chosen]
+        return StackedStepper(engine, copy.deepcopy(models[chosen[0]]), members, workload, StepCounter())
 
     try:
         results = collect_results(make_stepper(sample), batch)

@@ -18,10 +18,9 @@ from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import load_digits
 from labbench.train.engine import cuda_graph
 from labbench.train.engine.cuda_graph import CudaGraphStepper
-from labbench.train.engine.dropout import dropout_probabilities
 from labbench.train.engine.schedules import StepCounter
-from labbench.train.engine.stacked import StackedStepper
-from labbench.train.engine.stepper import Stepper, Workload, initial_state
+from labbench.train.engine.stacked import StackedStepper, StackMember
+from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.grouping import arrange
 from labbench.train.loop import train
 from labbench.train.precision import Precision
@@ -78,8 +77,8 @@ def stack(way: str, model: Callable[[Config], nn.Module], given: Config, workloa
         for seed in range(3)
     ]
     models = [make_model(workload.task, config) for config in configs]
-    states, dropouts = [initial_state(model) for model in models], [dropout_probabilities(model) for model in models]
-    return StackedStepper(way, models[0], dropouts, states, configs, workload, StepCounter())
+    members = list(map(StackMember.from_model, models, configs))
+    return StackedStepper(way, models[0], members, workload, StepCounter())
 
 
 def lesson_with(model: Callable[[Config], nn.Module]) -> Workload:

@@ -21,10 +21,9 @@ from labbench.records import Config, Event, Log, Runtime
 from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data, load_digits
 from labbench.train.engine.cuda_graph import CudaGraphStepper
-from labbench.train.engine.dropout import dropout_probabilities
 from labbench.train.engine.schedules import StepCounter
-from labbench.train.engine.stacked import StackedStepper
-from labbench.train.engine.stepper import Workload, initial_state
+from labbench.train.engine.stacked import StackedStepper, StackMember
+from labbench.train.engine.stepper import Workload
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy
 from labbench.train.tasks.task import FileTask, load_task, make_model
@@ -129,10 +128,8 @@ def test_a_captured_cuda_graph_reads_the_values_of_each_run(way: str, model: Cal
 
     def stack() -> StackedStepper:
         models = [make_model(task, config) for config in configs]
-        probabilities = [dropout_probabilities(model) for model in models]
-        return StackedStepper(
-            way, models[0], probabilities, [initial_state(each) for each in models], configs, workload, StepCounter()
-        )
+        members = list(map(StackMember.from_model, models, configs))
+        return StackedStepper(way, models[0], members, workload, StepCounter())
 
     captured, plain = CudaGraphStepper(stack(), 50), stack()
     batch = torch.arange(50).expand(4, 50)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import ceil, prod
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -26,20 +26,22 @@ MIN_PART_SAMPLES = 8
 """Samples in one part, at least; with fewer, the contiguous copies are too short to be fast."""
 
 
+class Geometry(NamedTuple):
+    """Geometry of a convolution, each pair (vertical, horizontal)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+
 class Patches:
     """Patches of the images of one run, built for some output rows at a time."""
 
-    def __init__(
-        self,
-        images: Sequence[int],
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dtype: np.dtype[Any],
-    ) -> None:
-        """`images` is the shape (C, H, W, N); `kernel`, `stride` and `padding` are (vertical, horizontal)."""
+    def __init__(self, images: Sequence[int], geometry: Geometry, dtype: np.dtype[Any]) -> None:
+        """`images` is the shape (C, H, W, N)."""
         C, H, W, N = images
-        height, width = output_size((H, W), kernel, stride, padding)
+        kernel, _, padding = geometry
+        height, width = output_size((H, W), geometry)
         self._padded: Array = np.zeros((C, H + 2 * padding[0], W + 2 * padding[1], N), dtype)  # the border stays zero
         self._inside = np.s_[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W]
         row_elements = C * prod(kernel) * width * N
@@ -47,7 +49,7 @@ class Patches:
         block_rows = ceil(height / ceil(height / max_rows))
         memory: Array = np.empty(block_rows * row_elements, dtype)
         self._blocks = [
-            PatchBlock(slice(top, min(top + block_rows, height)), width, self._padded, kernel, stride, padding, memory)
+            PatchBlock(slice(top, min(top + block_rows, height)), width, self._padded, geometry, memory)
             for top in range(0, height, block_rows)
         ]
 
@@ -76,20 +78,12 @@ class Patches:
 class PatchBlock:
     """Patches of some output rows; all blocks share one buffer."""
 
-    def __init__(
-        self,
-        rows: slice,
-        width: int,
-        padded: Array,
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        memory: Array,
-    ) -> None:
+    def __init__(self, rows: slice, width: int, padded: Array, geometry: Geometry, memory: Array) -> None:
         """`padded` are images with padding, (C, H + 2 * padding, W + 2 * padding, N); `width` is the output's width.
 
         `memory` is the shared buffer, shape (elements,).
         """
+        kernel, stride, padding = geometry
         C, padded_height, padded_width, N = padded.shape
         self.rows = rows
         shape = C, *kernel, rows.stop - rows.start, width, N
@@ -120,10 +114,9 @@ def clip_to_image(outputs: slice, shift: int, stride: int, size: int) -> tuple[s
     return slice(first, end), slice(first * stride + shift, end * stride + shift, stride)
 
 
-def output_size(
-    image: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-) -> tuple[int, int]:
-    """Return (height, width) of the output of a convolution; all arguments are (vertical, horizontal)."""
+def output_size(image: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
+    """Return (height, width) of the output of a convolution of an image (height, width)."""
+    kernel, stride, padding = geometry
     height, width = ((image[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1))
     return height, width
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labbench.train.engine.cpu.im2col import Patches, output_size, split_samples
+from labbench.train.engine.cpu.im2col import Geometry, Patches, output_size, split_samples
 from labbench.train.engine.layers import LAYER_FORWARDS, as_pair, check_batch_norm_batch, pool
 
 Array: TypeAlias = NDArray[Any]
@@ -123,7 +123,7 @@ class Convolution(LayerKernel):
     def forward(self, arrays: LayerArrays, x: Array) -> Array:
         """Return outputs (S, O, H', W', N) for inputs x (S, C, H, W, N)."""
         self.saved, weight = x, arrays["weight"]
-        size = output_size(x.shape[2:4], *self._geometry)
+        size = output_size(x.shape[2:4], self._geometry)
         y = self.get_buffer("output", (len(x), weight.shape[1], *size, x.shape[-1]), x.dtype)
         for part, patches in self._parts(x):
             for images, filters, outputs in zip(x[..., part], weight, y[..., part], strict=True):
@@ -155,8 +155,8 @@ class Convolution(LayerKernel):
         return grad_input
 
     @property
-    def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        return self.layer.kernel_size, self.layer.stride, self.layer.padding
+    def _geometry(self) -> Geometry:
+        return Geometry(self.layer.kernel_size, self.layer.stride, self.layer.padding)
 
     def _parts(self, x: Array) -> Iterator[tuple[slice, Patches]]:
         """Yield slices of the samples, each with the patches for that many samples."""
@@ -166,7 +166,7 @@ class Convolution(LayerKernel):
         for part in split_samples(N, sample_bytes):
             key = "patches", (C, H, W, part.stop - part.start), x.dtype
             if key not in self._buffers:
-                self._buffers[key] = Patches(key[1], *self._geometry, x.dtype)
+                self._buffers[key] = Patches(key[1], self._geometry, x.dtype)
             yield part, self._buffers[key]
 
 
