@@ -40,22 +40,24 @@ class NamedSeries:
     y: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """Size of a chart in cells, and whether it is coloured."""
+
+    columns: int
+    rows: int
+    colour: bool = True
+
+
 def draw_curves(
-    curves: Sequence[NamedSeries],
-    *,
-    title: str,
-    x_label: str,
-    columns: int,
-    rows: int,
-    log: bool = False,
-    falling: bool = True,
-    colour: bool = True,
+    curves: Sequence[NamedSeries], canvas: Canvas, *, title: str, x_label: str, log: bool = False, falling: bool = True
 ) -> str:
-    """Return a chart of the curves as `rows` lines of `columns` cells.
+    """Return a chart of the curves as text that fills the canvas.
 
     On a log axis, values that are not positive are gaps. The legend is in the upper right corner for `falling`
     curves, else in the lower right. Without colour, each curve is drawn with its own letter.
     """
+    columns, rows, colour = canvas.columns, canvas.rows, canvas.colour
     pieces = [(index, x, y) for index, curve in enumerate(curves) for x, y in _drawable_pieces(curve, log=log)]
     x_range = value_range([x for _, x, _ in pieces])
     y_range = value_range([y for _, _, y in pieces])

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from labbench.files import default_database
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """Options of `labbench run`: where to train, and which recorded runs to train again."""
+
+    device: str
+    workers: int | None
+    """Worker processes; 0: this process, None: one per core or GPU."""
+    rerun: bool
+    retry_failed: bool
+    keep_code: bool
+
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

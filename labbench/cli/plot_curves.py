@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from labbench.charts.bands import make_band
-from labbench.charts.plotext_chart import NamedSeries, draw_curves
+from labbench.charts.plotext_chart import Canvas, NamedSeries, draw_curves
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
 from labbench.errors import InputError, did_you_mean
@@ -21,26 +22,28 @@ MAX_CURVES = 30
 """Maximum number of curves in one plot; more cannot be distinguished."""
 
 
-def draw_metric(
-    reader: Reader,
-    metric: str,
-    run_filter: Filter | None,
-    *,
-    axis: str,
-    smooth: float,
-    log: bool,
-    group: str | None,
-    size: tuple[int, int],
-    colour: bool,
-) -> str:
-    """Return the curves of a metric over `axis`, as text of `size` (columns, rows).
+@dataclass(frozen=True, slots=True)
+class PlotOptions:
+    """Options of a plot of curves."""
 
-    `axis` is step, time (seconds) or a metric; `smooth` is the weight of a moving average, 0 <= smooth < 1.
+    axis: str = "step"
+    """step, time (seconds) or a metric."""
+    smooth: float = 0.0
+    """Weight of an exponential moving average, 0 <= smooth < 1."""
+    log: bool = False
+    """Logarithmic y axis."""
+    group: str | None = None
+    """Configuration key: one mean curve per value of it."""
+
+
+def draw_metric(reader: Reader, metric: str, run_filter: Filter | None, options: PlotOptions, canvas: Canvas) -> str:
+    """Return the curves of a metric as text that fills the canvas.
 
     Raises:
         InputError: No run has the metric or the axis, or there are more than `MAX_CURVES` curves.
         StoreError: The database cannot be read.
     """
+    axis, smooth = options.axis, options.smooth
     goals = reader.metrics()
     if metric not in goals:
         hint = did_you_mean(metric, goals) or f"; the metrics are {', '.join(goals)}"
@@ -50,8 +53,8 @@ def draw_metric(
         raise InputError(f"--x {axis}: no such axis{hint}")
     records = [record for record in reader.runs(run_filter) if metric in record.summary]
     curves = [read_curve(reader, record, metric, axis, smooth) for record in records]
-    if group is not None:
-        curves = mean_curves(records, curves, group)
+    if options.group is not None:
+        curves = mean_curves(records, curves, options.group)
     if not curves:
         raise InputError(f"no matching run has the metric {metric}: change the filter")
     if len(curves) > MAX_CURVES:
@@ -60,10 +63,7 @@ def draw_metric(
         )
     goal = goals.get(metric) or default_goal(metric)
     title = metric + (f"  (ema {smooth:g})" if smooth else "")
-    columns, rows = size
-    return draw_curves(
-        curves, title=title, x_label=axis, columns=columns, rows=rows, log=log, falling=goal == "min", colour=colour
-    )
+    return draw_curves(curves, canvas, title=title, x_label=axis, log=options.log, falling=goal == "min")
 
 
 def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth: float) -> NamedSeries:

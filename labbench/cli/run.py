@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.help import examples
-from labbench.cli.options import as_json, database
+from labbench.cli.options import TrainingOptions, as_json, database
 from labbench.files import files_folder, open_without_links
 from labbench.text import clean
 
@@ -88,47 +88,21 @@ def run(
     devices = [choose_devices(grid, device, workers) for grid in expanded]
     for grid in expanded if not dry_run else ():  # a preview may be made elsewhere
         require_gpus(grid)
+    options = TrainingOptions(device, workers, rerun, retry_failed, keep_code)
     if dry_run:
         from labbench.cli.run_preview import print_preview
 
-        print_preview(
-            list(zip(expanded, devices, strict=True)),
-            db,
-            workers=workers,
-            rerun=rerun,
-            retry_failed=retry_failed,
-            keep_code=keep_code,
-            as_json=as_json,
-        )
+        print_preview(list(zip(expanded, devices, strict=True)), db, options, as_json=as_json)
     elif detach:
         from labbench.store.writer import Writer
 
         Writer(db).close()  # report a bad database here, not in a log that nobody reads
         run_detached(db)
     else:
-        train_all(
-            expanded,
-            db,
-            device=device,
-            workers=workers,
-            rerun=rerun,
-            retry_failed=retry_failed,
-            keep_code=keep_code,
-            as_json=as_json,
-        )
+        train_all(expanded, db, options, as_json=as_json)
 
 
-def train_all(
-    grids: Sequence[ExpandedGrid],
-    db: Path,
-    *,
-    device: str,
-    workers: int | None,
-    rerun: bool,
-    retry_failed: bool,
-    keep_code: bool,
-    as_json: bool,
-) -> None:
+def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions, *, as_json: bool) -> None:
     """Train one grid after another, report each, and exit with 0, 1 (a run failed) or 130 (interrupted)."""
     from labbench.cli.run_report import print_code_change, print_json, print_report
     from labbench.runner.progress import TerminalProgress
@@ -136,17 +110,17 @@ def train_all(
 
     outcomes = []
     for expanded in grids:
-        change = code_change(expanded, db, keep=keep_code)
-        if not rerun:
+        change = code_change(expanded, db, keep=options.keep_code)
+        if not options.rerun:
             print_code_change(clean(expanded.grid.name), change)
         outcome = run_grid(
             expanded,
             db,
             TerminalProgress(),
-            device=device,
-            workers=workers,
-            rerun=rerun,
-            retry_failed=retry_failed,
+            device=options.device,
+            workers=options.workers,
+            rerun=options.rerun,
+            retry_failed=options.retry_failed,
             change=change,
         )
         outcomes.append(outcome)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from labbench.cli.options import TrainingOptions
 from labbench.cli.run_report import print_code_change
 from labbench.executors.cpu_count import usable_cpu_count
 from labbench.records import NewRun, Status
@@ -25,20 +26,17 @@ NOT_RETRIED_STATUSES: tuple[Status, ...] = ("finished", "diverged", "running", "
 def print_preview(
     grids: Sequence[tuple[ExpandedGrid, Sequence[str]]],
     db: Path,
+    options: TrainingOptions,
     *,
-    workers: int | None,
-    rerun: bool,
-    retry_failed: bool,
-    keep_code: bool,
     as_json: bool,
 ) -> None:
     """Print the runs to train of each (grid, devices) on stdout, and their stacks and time on stderr.
 
     Nothing is changed.
     """
-    changes = [code_change(expanded, db, keep=keep_code) for expanded, _ in grids]
+    changes = [code_change(expanded, db, keep=options.keep_code) for expanded, _ in grids]
     due = [
-        expanded.runs if rerun else missing_runs(expanded, db, change, retry_failed=retry_failed)
+        expanded.runs if options.rerun else missing_runs(expanded, db, change, retry_failed=options.retry_failed)
         for (expanded, _), change in zip(grids, changes, strict=True)
     ]
     if as_json:
@@ -47,11 +45,13 @@ def print_preview(
         return
     for (expanded, devices), runs, change in zip(grids, due, changes, strict=True):
         name = clean(expanded.grid.name)
-        if not rerun:
+        if not options.rerun:
             print_code_change(name, change)
         for run in runs:
             click.echo(clean(run.name))
-        print_estimate(expanded, runs, db, devices, workers=workers, prefix=f"{name}: " if len(grids) > 1 else "")
+        print_estimate(
+            expanded, runs, db, devices, workers=options.workers, prefix=f"{name}: " if len(grids) > 1 else ""
+        )
 
 
 def print_estimate(

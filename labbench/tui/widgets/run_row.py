@@ -42,6 +42,14 @@ class RowState:
     """The column of the cursor."""
 
 
+@dataclass(frozen=True, slots=True)
+class RowLayout:
+    """The columns of a table, the name first, and the cells that the name has."""
+
+    columns: Sequence[RunColumn]
+    name_width: int
+
+
 class RowPainter:
     """Paints rows in the colours of the theme that its widget has at the moment."""
 
@@ -53,16 +61,14 @@ class RowPainter:
         """The widget looks different: a row painted right after a change of theme had the old one's background."""
         self._styles.clear()
 
-    def heading(
-        self, columns: Sequence[RunColumn], name_width: int, sorted_by: tuple[str | None, bool], current: int
-    ) -> Strip:
+    def heading(self, layout: RowLayout, sorted_by: tuple[str | None, bool], current: int) -> Strip:
         """The titles; the one that is sorted by has an arrow. Each knows its column's index as `meta`, for clicks."""
         sort, descending = sorted_by
         segments = [Segment(" " * LEAD_CELLS, self.style("secondary"))]
-        for index, column in enumerate(columns):
+        for index, column in enumerate(layout.columns):
             is_sorted = sort is not None and column.sort == sort
             arrow = ("▼" if descending else "▲") if is_sorted else " "
-            title = text.fit_to_width(column.title, name_width) if index == 0 else column.heading()
+            title = text.fit_to_width(column.title, layout.name_width) if index == 0 else column.heading()
             style = self.style("primary" if is_sorted else "secondary", bold=True)
             if index == current:
                 style += Style(underline=True)
@@ -70,30 +76,29 @@ class RowPainter:
             segments.append(Segment(f"{arrow} ", self.style("primary") + Style.from_meta({"column": index})))
         return Strip(segments)
 
-    def row(self, record: RunRecord, columns: Sequence[RunColumn], name_width: int, state: RowState) -> Strip:
+    def row(self, record: RunRecord, layout: RowLayout, state: RowState) -> Strip:
         """Mark, status and name, then a cell for each other column."""
         look = STATUS_GLYPHS[record.status]
         glyph = SPINNER_GLYPHS[state.turn % len(SPINNER_GLYPHS)] if record.status == "running" else look.glyph
-        name = f"{'  ' if state.is_member else ''}{columns[0].cell(record)}"
-        cells = [name, *(column.cell(record) for column in columns[1:])]
+        name = f"{'  ' if state.is_member else ''}{layout.columns[0].cell(record)}"
+        cells = [name, *(column.cell(record) for column in layout.columns[1:])]
         colour = "secondary" if record.archived or record.older_code else "foreground"
         lead = [self._mark_segment(state), Segment(f"{glyph} ", self._row_style(look.colour, state))]
-        return self._row(lead, cells, columns, name_width, state, colour)
+        return self._row(lead, cells, layout, state, colour)
 
-    def group(self, group: RunGroup, columns: Sequence[RunColumn], name_width: int, state: RowState) -> Strip:
+    def group(self, group: RunGroup, layout: RowLayout, state: RowState) -> Strip:
         """The same for a group: its settings in place of a name, means in place of values."""
         status: Status = next((status for status in _STATUS_PRIORITY if group.statuses.get(status)), "finished")
         look = STATUS_GLYPHS[status]
-        cells = [column.group_cell(group) for column in columns]
+        cells = [column.group_cell(group) for column in layout.columns]
         lead = [self._mark_segment(state), Segment(f"{look.glyph} ", self._row_style(look.colour, state))]
-        return self._row(lead, cells, columns, name_width, state, "foreground", bold=True)
+        return self._row(lead, cells, layout, state, "foreground", bold=True)
 
     def _row(
         self,
         lead: Sequence[Segment],
         cells: Sequence[str],
-        columns: Sequence[RunColumn],
-        name_width: int,
+        layout: RowLayout,
         state: RowState,
         colour: str,
         *,
@@ -105,12 +110,11 @@ class RowPainter:
             Segment("»" if state.is_baseline else " ", self._row_style("accent", state)),
             lead[0],
             Segment(" ", plain),
-        ]
-        segments += [
             lead[1],
-            Segment(text.fit_to_width(cells[0], name_width), self._row_style(colour, state, bold=bold, column=0)),
         ]
-        for index, column in enumerate(columns[1:], start=1):
+        name = text.fit_to_width(cells[0], layout.name_width)
+        segments.append(Segment(name, self._row_style(colour, state, bold=bold, column=0)))
+        for index, column in enumerate(layout.columns[1:], start=1):
             cell = column.fit_cell(cells[index])
             blank = len(cell) - len(cell.lstrip()) if column.best_of in state.stars else len(cell)
             ink = "secondary" if column.is_quiet else _cell_colour(cell.strip(), colour)

@@ -20,7 +20,7 @@ from textual.strip import Strip
 from labbench.records import RunRecord
 from labbench.tui.groups import RunGroup
 from labbench.tui.widgets.columns import RunColumn
-from labbench.tui.widgets.run_row import LEAD_CELLS, RowPainter, RowState
+from labbench.tui.widgets.run_row import LEAD_CELLS, RowLayout, RowPainter, RowState
 
 _PREFETCH_ROWS = 40
 """Rows asked for beyond those on the screen, so that a step finds them there."""
@@ -272,6 +272,10 @@ class RunsTable(ScrollView, can_focus=True):
         return min(indented, max(12, self.scrollable_content_region.width // 2))
 
     @property
+    def _row_layout(self) -> RowLayout:
+        return RowLayout(self.columns, self._name_width)
+
+    @property
     def _frozen_width(self) -> int:
         return LEAD_CELLS + self._name_width
 
@@ -296,9 +300,7 @@ class RunsTable(ScrollView, can_focus=True):
         if not self.keys:
             return self._empty_line(y, width)
         if y == 0:
-            return self._visible_part(
-                self._painter.heading(self.columns, self._name_width, self.sorted_by, self.column), width
-            )
+            return self._visible_part(self._painter.heading(self._row_layout, self.sorted_by, self.column), width)
         row = self.scroll_offset.y + y - 1
         if row >= len(self.keys):
             return Strip.blank(width, self._painter.style("foreground"))
@@ -326,9 +328,9 @@ class RunsTable(ScrollView, can_focus=True):
             self.column,
         )
         if group is not None:
-            strip = self._painter.group(group, self.columns, self._name_width, state)
+            strip = self._painter.group(group, self._row_layout, state)
         elif record is not None:
-            strip = self._painter.row(record, self.columns, self._name_width, state)
+            strip = self._painter.row(record, self._row_layout, state)
         else:
             return None
         self._strips[key, highlighted] = strip
