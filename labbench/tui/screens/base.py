@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import on, work
@@ -23,15 +22,14 @@ from textual.worker import Worker, get_current_worker
 
 from labbench import text
 from labbench.errors import LabbenchError, StoreError
-from labbench.files import write_atomically
 from labbench.tui import edits, queries
-from labbench.tui.clipboard import TableRows, format_csv, new_file_path
+from labbench.tui.clipboard import TableRows
 from labbench.tui.edits import Edit
 from labbench.tui.queries import DatabaseProgress
+from labbench.tui.screens.export_view import ViewExport
 from labbench.tui.screens.help import HelpScreen
 from labbench.tui.session import Session
 from labbench.tui.widgets.key_bar import KeyBar
-from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.prompt import Prompt
 from labbench.tui.widgets.top_bar import TopBar
 
@@ -241,33 +239,7 @@ class DataScreen(Screen[None], Generic[Result]):
         event.then(event.rows)
 
     def action_export(self) -> None:
-        kinds = [("csv", "the view as CSV"), ("txt", "the screen as text"), ("svg", "the screen as an SVG picture")]
-        self.app.push_screen(Picker("save", kinds), self._ask_file)
-
-    def _ask_file(self, kind: str | None) -> None:
-        if kind is None:
-            return
-        name = f"{self.session.path.stem}-{self.screen_name}.{kind}"
-        ask = Prompt("save as", value=name, hint="a file that is there already is not overwritten", check=new_file_path)
-        self.app.push_screen(ask, lambda file: self._save(Path(file), kind) if file else None)
-
-    def _save(self, file: Path, kind: str) -> None:
-        if kind == "csv":
-            self.read_view(lambda rows: self._write_file(file, format_csv(rows)))
-        elif kind == "svg":
-            self._write_file(file, self.app.export_screenshot(title="labbench", simplify=True))
-        else:  # Textual exports pictures alone
-            strips = self._compositor.render_strips()
-            self._write_file(file, "".join(f"{strip.text.rstrip()}\n" for strip in strips))
-
-    def _write_file(self, file: Path, words: str) -> None:
-        try:
-            with write_atomically(file.expanduser()) as output:
-                output.write(words.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            self.show_error(text.clean(f"{file} cannot be written: {error.strerror}"))
-        else:
-            self.notify(f"saved: {text.clean(str(file))}", markup=False)
+        ViewExport(self, f"{self.session.path.stem}-{self.screen_name}", self.read_view, self.show_error).begin()
 
     def action_save_view(self) -> None:
         hint = "labbench tui --view NAME opens it, and so does the palette"
