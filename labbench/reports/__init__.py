@@ -1,1 +1,1 @@
-"""Answers for people: sentences, tables, text charts, HTML."""
+"""Formatting of answers as sentences, tables, text charts and HTML."""

@@ -1,4 +1,4 @@
-"""The curves of runs with what each point had cost: steps, samples, and the run's own compute seconds."""
+"""Read a metric's curves with the cost of each point: steps, samples and compute seconds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from labbench.store.series.curves import CurveRequest
 
 SAMPLES_METRIC, COMPUTE_SECONDS_METRIC = "samples", "time/compute_s"
 MAX_BUCKETS = 2_000
-"""Places at which a curve is read: a longer one is known to a two-thousandth of its length."""
+"""Largest number of points per curve; longer series are bucketed."""
 
 
 def read_cost_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: Goal) -> list[CostCurve]:
-    """The curve of each run that has finished or diverged; one that was cut off says nothing of costs.
+    """Return the cost curve of each finished or diverged run; stopped and failed runs are skipped.
 
-    That of a run which diverged before it was measured has no points: it never got anywhere.
-    A bucket of a long series counts as its best point, paid for with its last: a cost is never told too low.
+    A run that diverged before its first measurement has a curve without points. A bucket of a long series has the value
+    of its best point and the cost of its last, so that costs are never underestimated.
     """
     ended = {
         run.id: run for run in runs if run.status == "diverged" or (run.status == "finished" and metric in run.summary)
@@ -36,24 +36,24 @@ def read_cost_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goa
 
 
 def _make_curve(
-    run: RunRecord, found: Buckets | None, goal: Goal, costs: Mapping[str, Mapping[int, Buckets]]
+    run: RunRecord, series: Buckets | None, goal: Goal, costs: Mapping[str, Mapping[int, Buckets]]
 ) -> CostCurve:
     seed = run.config.get("seed")
-    known_seed = seed if isinstance(seed, int) else None
-    if found is None:
-        nothing = np.zeros(0)
-        return CostCurve(run.config, known_seed, nothing, nothing, nothing, nothing)
+    seed = seed if isinstance(seed, int) else None
+    if series is None:
+        empty = np.zeros(0)
+        return CostCurve(run.config, seed, empty, empty, empty, empty)
 
-    def paid(name: str) -> Floats | None:
-        known = costs[name].get(run.id)
-        return None if known is None else join_by_step(found.last_step, known.last_step, known.high)
+    def cost_at_points(name: str) -> Floats | None:
+        cost = costs[name].get(run.id)
+        return None if cost is None else join_by_step(series.last_step, cost.last_step, cost.high)
 
     return CostCurve(
         config=run.config,
-        seed=known_seed,
-        steps=found.last_step.astype(np.float64),
-        values=found.low if goal == "min" else found.high,
-        samples=paid(SAMPLES_METRIC),
-        seconds=paid(COMPUTE_SECONDS_METRIC),
-        means=np.where(found.n_nonfinite > 0, np.nan, found.mean),
+        seed=seed,
+        steps=series.last_step.astype(np.float64),
+        values=series.low if goal == "min" else series.high,
+        samples=cost_at_points(SAMPLES_METRIC),
+        seconds=cost_at_points(COMPUTE_SECONDS_METRIC),
+        means=np.where(series.n_nonfinite > 0, np.nan, series.mean),
     )

@@ -1,4 +1,4 @@
-"""An answer's tables as plain text cells, for the terminal and for a page: set-ups, two-way means, rates, costs."""
+"""Tables of an answer as text cells, for terminal and HTML: configurations, two-way means, learning rates, costs."""
 
 from __future__ import annotations
 
@@ -23,86 +23,86 @@ from labbench.text import cell_width, clean, fit_to_width, format_duration, form
 COLUMN_GAP = "   "
 STAR = "★"
 DIVERGED_SIGN = "✗"
-"""Before the number of runs that diverged."""
+"""Prefix of the number of diverged runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """A titled table; every cell is cleaned text. The first column has words, the others numbers."""
+    """A table with a title; all cells are cleaned text, the first column is left-aligned."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     best: tuple[int, int] | None = None
-    """(row, column) of the best cell, in a table of means."""
+    """Row and column of the best cell in a table of means."""
     shades: tuple[tuple[float | None, ...], ...] = ()
-    """Of a table of means, by row and column but the first: 0 for the worst to 1 for the best; None for no mean."""
+    """Shade of each cell in a table of means, without the first column: 0 (worst) to 1 (best); None without mean."""
 
 
-def other_tables(answer: Answer, spent: Efficiency | None) -> list[ReportTable]:
-    """What there is beside the set-ups: means by two parameters, learning rates, costs."""
-    found = [
+def other_tables(answer: Answer, efficiency: Efficiency | None) -> list[ReportTable]:
+    """Return all tables except the configurations: two-way means, learning rates, costs."""
+    tables = [
         *(_heat_map_table(answer, heat_map) for heat_map in answer.heat_maps),
         _rate_ranges_table(answer),
-        _costs_table(answer, spent),
+        _costs_table(answer, efficiency),
     ]
-    return [sheet for sheet in found if sheet is not None]
+    return [table for table in tables if table is not None]
 
 
-def table_lines(sheet: ReportTable, columns: int) -> list[str]:
-    """The table as aligned text, no line longer than `columns`."""
-    table = [sheet.header, *(_row_with_star(sheet, index) for index in range(len(sheet.rows)))]
-    sizes = [max(cell_width(row[place]) for row in table) for place in range(len(sheet.header))]
+def table_lines(table: ReportTable, columns: int) -> list[str]:
+    """Format a table as aligned lines of at most `columns` cells."""
+    rows = [table.header, *(_row_with_star(table, index) for index in range(len(table.rows)))]
+    widths = [max(cell_width(row[i]) for row in rows) for i in range(len(table.header))]
     lines = [
         COLUMN_GAP.join(
-            fit_to_width(cell, size, right=place > 0) for place, (cell, size) in enumerate(zip(row, sizes, strict=True))
+            fit_to_width(cell, width, right=i > 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        for row in table
+        for row in rows
     ]
     return [fit_to_width(line.rstrip(), columns).rstrip() for line in lines]
 
 
-def _row_with_star(sheet: ReportTable, index: int) -> tuple[str, ...]:
-    row = sheet.rows[index]
-    if sheet.best is None or sheet.best[0] != index:
+def _row_with_star(table: ReportTable, index: int) -> tuple[str, ...]:
+    row = table.rows[index]
+    if table.best is None or table.best[0] != index:
         return row
-    return tuple(f"{STAR} {cell}" if place == sheet.best[1] else cell for place, cell in enumerate(row))
+    return tuple(f"{STAR} {cell}" if i == table.best[1] else cell for i, cell in enumerate(row))
 
 
 def setups_table(answer: Answer) -> ReportTable | None:
-    """The best set-ups by name, with everything that is known of each."""
+    """Return the table of the best configurations and their results; None for fewer than two."""
     if len(answer.ranking) < 2:
         return None
-    many = any(estimate.iqm is not None for estimate in answer.ranking)
-    lost = any(estimate.diverged for estimate in answer.ranking)
-    header = ("set-up", "mean [95 %]", "median", *(["IQM"] if many else []), "sd", "seeds")
-    rows = tuple(_setup_row(estimate, answer, many, lost) for estimate in answer.ranking)
-    shown = "the set-ups" if len(rows) == answer.counts.setups else f"the best {len(rows)} of {answer.counts.setups}"
-    title = f"{shown} by {clean(answer.metric)}"
-    return ReportTable(title, (*header, *([answer.lost] if lost else []), "time a run"), rows)
+    with_iqm = any(estimate.iqm is not None for estimate in answer.ranking)
+    with_lost = any(estimate.diverged for estimate in answer.ranking)
+    header = ("configuration", "mean [95 %]", "median", *(["IQM"] if with_iqm else []), "sd", "seeds")
+    rows = tuple(_setup_row(estimate, answer, with_iqm, with_lost) for estimate in answer.ranking)
+    best = "" if len(rows) == answer.counts.setups else f"best {len(rows)} of {answer.counts.setups} "
+    title = f"{best}configurations by {clean(answer.metric)}"
+    return ReportTable(title, (*header, *([answer.lost] if with_lost else []), "time per run"), rows)
 
 
-def _setup_row(estimate: Estimate, answer: Answer, many: bool, lost: bool) -> tuple[str, ...]:
+def _setup_row(estimate: Estimate, answer: Answer, with_iqm: bool, with_lost: bool) -> tuple[str, ...]:
     return (
-        describe_settings(estimate.differing, parameter_levels(answer)) or "the only set-up",
+        describe_settings(estimate.differing, parameter_levels(answer)) or "the only configuration",
         format_interval(estimate.interval),
         format_mean(Interval(estimate.median, estimate.interval.low, estimate.interval.high)),
-        *([format_number(estimate.iqm)] if many else []),
+        *([format_number(estimate.iqm)] if with_iqm else []),
         "" if estimate.spread is None else format_two_digits(estimate.spread),
         str(estimate.n),
-        *([f"{estimate.diverged} of {estimate.runs}"] if lost else []),
+        *([f"{estimate.diverged} of {estimate.runs}"] if with_lost else []),
         _format_seconds(estimate.seconds),
     )
 
 
 def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
-    """Means by two parameters, the best starred."""
+    """Return the means by two parameters; the best cell, without diverged runs if possible, has a star."""
     table = heat_map.table
     means = [[cell.interval.mean if cell.n else None for cell in line] for line in table.cells]
-    known = [mean for line in means for mean in line if mean is not None]
-    steady = [cell.interval.mean for line in table.cells for cell in line if cell.n and not cell.diverged]
-    top, bottom = (max(known), min(known)) if answer.goal == "max" else (min(known), max(known))
-    best = (max if answer.goal == "max" else min)(steady or known)
+    measured = [mean for line in means for mean in line if mean is not None]
+    stable = [cell.interval.mean for line in table.cells for cell in line if cell.n and not cell.diverged]
+    top, bottom = (max(measured), min(measured)) if answer.goal == "max" else (min(measured), max(measured))
+    best = (max if answer.goal == "max" else min)(stable or measured)
 
     def shade(mean: float | None) -> float | None:
         return None if mean is None else (mean - bottom) / (top - bottom) if top != bottom else 1.0
@@ -118,25 +118,25 @@ def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
         (format_value(value, table.rows), *(cell_text(row, column) for column in range(len(table.columns))))
         for row, value in enumerate(table.rows)
     )
-    place = next(((r, c + 1) for r, line in enumerate(means) for c, mean in enumerate(line) if mean == best), None)
+    best_cell = next(((r, c + 1) for r, line in enumerate(means) for c, mean in enumerate(line) if mean == best), None)
     header = (f"{names[0]} \\ {names[1]}", *(format_value(value, table.columns) for value in table.columns))
     shades = tuple(tuple(shade(mean) for mean in line) for line in means)
     lost = f" ({DIVERGED_SIGN} {answer.lost})" if any(cell.diverged for line in table.cells for cell in line) else ""
     title = f"{clean(answer.metric)} by {names[0]} and {names[1]}, mean over the rest{lost}"
-    return ReportTable(title, header, rows, place, shades)
+    return ReportTable(title, header, rows, best_cell, shades)
 
 
 def _rate_ranges_table(answer: Answer) -> ReportTable | None:
-    """How forgiving each value of a parameter is towards the learning rate."""
+    """Return the range of usable learning rates under each value of the other parameters."""
     if not answer.rate_ranges:
         return None
     rate = clean(answer.rate_ranges[0].rate)
     levels = parameter_levels(answer)
     rows = tuple(
-        (f"{clean(found.name)} {format_value(found.value, levels.get(found.name, ()))}", *_basin_cells(found.basin))
-        for found in answer.rate_ranges
+        (f"{clean(row.name)} {format_value(row.value, levels.get(row.name, ()))}", *_basin_cells(row.basin))
+        for row in answer.rate_ranges
     )
-    title = f"{rate} within 5 % of the best, the rest tuned"
+    title = f"{rate} within 5 % of the best, other parameters tuned"
     return ReportTable(title, ("with", f"best {rate}", "from", "to", "decades"), rows)
 
 
@@ -148,31 +148,31 @@ def _basin_cells(basin: Basin | None) -> tuple[str, ...]:
     return (format_setting(basin.best), low, high, f"{basin.decades:.1f}")
 
 
-def _costs_table(answer: Answer, spent: Efficiency | None) -> ReportTable | None:
-    """Steps, samples and seconds to the target, the quickest set-ups first."""
-    if spent is None or not spent.setups:
+def _costs_table(answer: Answer, efficiency: Efficiency | None) -> ReportTable | None:
+    """Return steps, samples and seconds to reach the target, fastest configuration first."""
+    if efficiency is None or not efficiency.setups:
         return None
-    axes = list(spent.setups[0].reached)
+    axes = list(efficiency.setups[0].reached)
     rows = tuple(
         (
-            describe_settings(one.differing, parameter_levels(answer)) or "the only set-up",
-            f"{one.reached['steps'].reached} of {one.reached['steps'].runs}",
-            *(_format_cost(one, axis) for axis in axes),
-            "" if one.area is None else format_interval(one.area),
+            describe_settings(costs.differing, parameter_levels(answer)) or "the only configuration",
+            f"{costs.reached['steps'].reached} of {costs.reached['steps'].runs}",
+            *(_format_cost(costs, axis) for axis in axes),
+            "" if costs.area is None else format_interval(costs.area),
         )
-        for one in spent.setups
+        for costs in efficiency.setups
     )
-    title = f"cost to {clean(answer.metric)} {target_text(spent)}, median over seeds"
-    return ReportTable(title, ("set-up", "runs there", *axes, "mean of the curve [95 %]"), rows)
+    title = f"cost of reaching {clean(answer.metric)} {target_text(efficiency)}, median over seeds"
+    return ReportTable(title, ("configuration", "runs reaching it", *axes, "mean of the curve [95 %]"), rows)
 
 
-def target_text(spent: Efficiency) -> str:
-    """The target in as many digits as a person would give it."""
-    return format_setting(float(f"{spent.target:.4g}"))
+def target_text(efficiency: Efficiency) -> str:
+    """Format the target with up to four significant digits."""
+    return format_setting(float(f"{efficiency.target:.4g}"))
 
 
-def _format_cost(spending: SetupCosts, axis: Any) -> str:
-    median = spending.reached[axis].median
+def _format_cost(costs: SetupCosts, axis: Any) -> str:
+    median = costs.reached[axis].median
     if median is None:
         return "–"
     return _format_seconds(median) if axis == "seconds" else format_setting(float(f"{median:.6g}"))
@@ -182,6 +182,6 @@ def _format_seconds(seconds: float | None) -> str:
     return f"{seconds:.2g}s" if seconds is not None and 0 < seconds < 0.95 else format_duration(seconds)
 
 
-def text_block(sheet: ReportTable, columns: int) -> Sequence[str]:
-    """Title and indented lines."""
-    return ["", sheet.title, *(f"  {line}" for line in table_lines(sheet, columns - 2))]
+def text_block(table: ReportTable, columns: int) -> Sequence[str]:
+    """Return a blank line, the title and the indented lines of a table."""
+    return ["", table.title, *(f"  {line}" for line in table_lines(table, columns - 2))]

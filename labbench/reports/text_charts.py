@@ -1,6 +1,6 @@
-"""An answer as figures of text: what matters how much as bars, each value's mean and interval on one scale.
+"""Text charts of an answer: importance as bars, means and intervals of each value on a common scale.
 
-Shared by `labbench why` and the TUI; standard library only, but for the answer itself.
+Used by `labbench why` and the TUI.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 
 from labbench.analysis.answer import Answer, ParameterAnswer
 from labbench.analysis.effects import Effect
+from labbench.analysis.intervals import Interval
 from labbench.reports.formatting import format_interval, format_value
 from labbench.reports.sentences import MODEL_METHODS
 from labbench.text import cell_width, clean, fit_to_width, format_number, progress_bar
@@ -18,51 +19,53 @@ _PLOT_CELLS = 40
 
 
 def importance_rows(answer: Answer) -> list[tuple[str, float, str]]:
-    """(name, share of the variance, its interval in words) of each parameter, then of what the parameters leave."""
-    known = [one for one in answer.parameters if one.importance is not None]
+    """Return (name, share of the variance, interval as text) per parameter, then interactions, other and seeds."""
     rows = [
-        (clean(one.name), one.importance.mean, _percent_interval(one)) for one in known if one.importance is not None
+        (clean(parameter.name), parameter.importance.mean, _percent_interval(parameter.importance))
+        for parameter in answer.parameters
+        if parameter.importance is not None
     ]
     if answer.shares is not None:
         seeds = answer.shares.seeds
-        left = max(0.0, 1.0 - sum(share for _, share, _ in rows) - (seeds or 0.0))
-        # a model cannot tell interactions of three from anything else, an additive one not even those of two
-        told = answer.shares.interactions if answer.shares.method in MODEL_METHODS else left
-        rows += [("interactions", told, "")] if told or answer.shares.method not in MODEL_METHODS else []
-        rows += [("other", max(0.0, left - told), "")] if answer.shares.method in MODEL_METHODS else []
+        remainder = max(0.0, 1.0 - sum(share for _, share, _ in rows) - (seeds or 0.0))
+        # a forest does not estimate interactions of three parameters, an additive model not even those of two
+        is_model = answer.shares.method in MODEL_METHODS
+        interactions = answer.shares.interactions if is_model else remainder
+        rows += [("interactions", interactions, "")] if interactions or not is_model else []
+        rows += [("other", max(0.0, remainder - interactions), "")] if is_model else []
         rows += [("seeds", seeds, "")] if seeds is not None else []
     return rows
 
 
 def importance_lines(answer: Answer) -> list[str]:
-    """A line a parameter: its share of the variance as a bar, with its interval, then what the parameters leave."""
+    """Return one line per row of `importance_rows`: name, bar, share and interval."""
     rows = importance_rows(answer)
-    room = max((cell_width(name) for name, _, _ in rows), default=0)
+    width = max((cell_width(name) for name, _, _ in rows), default=0)
     most = max((share for _, share, _ in rows), default=0.0) or 1.0
     return [
-        f"{fit_to_width(name, room)}  {progress_bar(share / most, _BAR_CELLS)} {share:>4.0%}  {interval}".rstrip()
+        f"{fit_to_width(name, width)}  {progress_bar(share / most, _BAR_CELLS)} {share:>4.0%}  {interval}".rstrip()
         for name, share, interval in rows
     ]
 
 
-def _percent_interval(parameter: ParameterAnswer) -> str:
-    found = parameter.importance
-    if found is None or found.low is None or found.high is None:
-        return ""
-    return f"[{found.low:.0%}, {found.high:.0%}]"
+def _percent_interval(share: Interval) -> str:
+    return "" if share.low is None or share.high is None else f"[{share.low:.0%}, {share.high:.0%}]"
 
 
 def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100) -> list[str]:
-    """A line a value: the mean over the rest of the grid with its interval, in numbers and on a scale all share."""
+    """Return one line per value: plot on the common scale, mean over the rest of the grid, interval, number of runs.
+
+    The plot is left out if a line would exceed `columns`.
+    """
     effects = parameter.marginal.effects
     scale = _shared_scale(answer)
     names = effect_labels(parameter)
-    room = max(map(cell_width, names), default=0)
+    name_width = max(map(cell_width, names), default=0)
     means = [format_interval(effect.interval) if effect.n else "no result" for effect in effects]
-    wide = max(map(len, means), default=0)
-    known = [effect.interval.mean for effect in effects if effect.n]
-    best = (min if answer.goal == "min" else max)(known, default=math.nan)
-    cells = _PLOT_CELLS if columns >= room + wide + _PLOT_CELLS + 24 else 0
+    mean_width = max(map(len, means), default=0)
+    measured = [effect.interval.mean for effect in effects if effect.n]
+    best = (min if answer.goal == "min" else max)(measured, default=math.nan)
+    cells = _PLOT_CELLS if columns >= name_width + mean_width + _PLOT_CELLS + 24 else 0
     lines = []
     for effect, name, mean in zip(effects, names, means, strict=True):
         star = "★" if effect.n and effect.interval.mean == best else " "
@@ -70,18 +73,18 @@ def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100)
             f", {effect.diverged} diverged" if effect.diverged else ""
         )
         plot = f"{_draw_interval(effect, scale, cells)}  " if cells else ""
-        lines.append(f"{star} {fit_to_width(name, room)}  {plot}{mean.ljust(wide)}  {runs}")
+        lines.append(f"{star} {fit_to_width(name, name_width)}  {plot}{mean.ljust(mean_width)}  {runs}")
     return lines
 
 
 def scale_line(answer: Answer) -> str:
-    """What the ends of the scale of `effect_lines` are."""
+    """Format the two ends of the scale of `effect_lines`."""
     low, high = _shared_scale(answer)
     return f"{format_number(low)} … {format_number(high)}"
 
 
 def effect_labels(parameter: ParameterAnswer) -> list[str]:
-    """The values of a parameter, or the bins that stand for them."""
+    """Return the values of a parameter as text, or its bins as ranges."""
     effects = parameter.marginal.effects
     values = [effect.value for effect in effects]
     return [
@@ -93,7 +96,7 @@ def effect_labels(parameter: ParameterAnswer) -> list[str]:
 
 
 def _shared_scale(answer: Answer) -> tuple[float, float]:
-    """From the lowest to the highest end of all intervals."""
+    """Return the lowest and the highest limit of all intervals."""
     ends = [
         end
         for parameter in answer.parameters
@@ -106,13 +109,13 @@ def _shared_scale(answer: Answer) -> tuple[float, float]:
 
 
 def _draw_interval(effect: Effect, scale: tuple[float, float], cells: int) -> str:
-    """An interval as a line with its mean as a dot."""
+    """Draw an interval as a line of `cells` characters, with its mean as a dot."""
     line = [" "] * cells
     if effect.n:
         low, high = effect.interval.low, effect.interval.high
         if low is not None and high is not None:
-            for place in range(_cell_index(low, scale, cells), _cell_index(high, scale, cells) + 1):
-                line[place] = "─"
+            for i in range(_cell_index(low, scale, cells), _cell_index(high, scale, cells) + 1):
+                line[i] = "─"
         line[_cell_index(effect.interval.mean, scale, cells)] = "●"
     return "".join(line)
 

@@ -1,4 +1,4 @@
-"""The 95 % intervals hold in simulated grids; bench/coverage.py has the whole table."""
+"""Coverage of the 95 % intervals in simulated grids, a part of bench/coverage.py."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ GRIDS = 60
 def bench():
     spec = importlib.util.spec_from_file_location("labbench_bench_coverage", PATH)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
@@ -22,28 +22,29 @@ def bench():
 
 @pytest.mark.parametrize("noise", ["equal spread", "two spreads, 1 and 3"])
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_intervals_hold_the_truth_95_times_in_100(bench, noise, seeds):
-    found = bench.measure_coverage(bench.labbench_half_widths, bench.NOISES[noise], setups=16, seeds=seeds, grids=GRIDS)
-    assert 0.93 <= found.share <= 0.97
+def test_intervals_contain_the_true_mean_95_times_in_100(bench, noise, seeds):
+    half_widths, distribution = bench.labbench_half_widths, bench.NOISES[noise]
+    coverage = bench.measure_coverage(half_widths, distribution, setups=16, seeds=seeds, grids=GRIDS)
+    assert 0.93 <= coverage.share <= 0.97
 
 
-def test_the_percentile_bootstrap_does_not(bench):
-    """Why there is anything to compute: what papers and trackers draw covers about 74 % with 3 seeds."""
-    found = bench.measure_bootstrap_coverage(bench.NOISES["equal spread"], setups=16, seeds=3, grids=GRIDS)
-    assert found.share < 0.8
+def test_the_percentile_bootstrap_does_not_reach_95_percent(bench):
+    """Papers and trackers use it; with 3 seeds it covers about 74 %."""
+    coverage = bench.measure_bootstrap_coverage(bench.NOISES["equal spread"], setups=16, seeds=3, grids=GRIDS)
+    assert coverage.share < 0.8
 
 
-def test_intervals_are_half_as_wide_as_those_of_each_setup_alone(bench):
+def test_intervals_are_much_narrower_than_students_t_per_configuration(bench):
     size = {"setups": 16, "seeds": 3, "grids": GRIDS}
-    ours = bench.measure_coverage(bench.labbench_half_widths, bench.NOISES["equal spread"], **size)
-    alone = bench.measure_coverage(bench.separate_half_widths, bench.NOISES["equal spread"], **size)
-    assert ours.width < 0.6 * alone.width
+    labbench = bench.measure_coverage(bench.labbench_half_widths, bench.NOISES["equal spread"], **size)
+    separate = bench.measure_coverage(bench.separate_half_widths, bench.NOISES["equal spread"], **size)
+    assert labbench.width < 0.6 * separate.width
 
 
-def test_the_winners_interval_allows_for_the_choice(bench):
-    found = bench.measure_judgement(bench.NOISES["equal spread"], setups=16, seeds=3, grids=GRIDS)
-    assert found.winner_plain < 0.85
-    assert found.winner >= 0.93
-    assert found.false_claim <= 0.05
-    assert found.pair >= 0.9
-    assert found.contrast >= 0.9
+def test_the_winners_interval_accounts_for_its_selection(bench):
+    rates = bench.measure_judgement(bench.NOISES["equal spread"], setups=16, seeds=3, grids=GRIDS)
+    assert rates.winner_plain < 0.85
+    assert rates.winner >= 0.93
+    assert rates.false_claim <= 0.05
+    assert rates.pair >= 0.9
+    assert rates.contrast >= 0.9

@@ -62,9 +62,9 @@ def test_without_results_the_answer_is_that_there_are_none(database: str) -> Non
 def test_a_table_lists_the_configurations_with_their_seeds(database: str) -> None:
     _, text, _ = run("--db", database, "why", "val/loss", "lr<1")
     lines = text.splitlines()
-    table = lines[lines.index("the set-ups by val/loss") + 1 :]
-    assert table[0].split()[0] == "set-up"
-    assert table[0].split()[-4:] == ["seeds", "time", "a", "run"]
+    table = lines[lines.index("configurations by val/loss") + 1 :]
+    assert table[0].split()[0] == "configuration"
+    assert table[0].split()[-4:] == ["seeds", "time", "per", "run"]
     assert table[1].strip().startswith("adam, lr 0.01")
 
 
@@ -79,8 +79,8 @@ def test_the_two_way_table_marks_the_best_configuration(database: str) -> None:
 
 def test_costs_are_reported_for_the_given_target(database: str) -> None:
     _, text, _ = run("--db", database, "why", "val/loss", "--target", "1")
-    assert "quickest to val/loss 1: " in text
-    assert "cost to val/loss 1, median over seeds" in text
+    assert "fastest to val/loss 1: " in text
+    assert "cost of reaching val/loss 1, median over seeds" in text
     _, document, _ = run("--db", database, "why", "val/loss", "--target", "1", "--json")
     answer = json.loads(document)
     assert answer["efficiency"]["target"] == 1.0

@@ -1,4 +1,4 @@
-"""The best set-up against the others."""
+"""Comparison of the best configuration with the others."""
 
 import numpy as np
 import pytest
@@ -17,10 +17,10 @@ from labbench.analysis.table import Table, tabulate
 
 
 def table_of(values: np.ndarray, *, first_seeds: tuple[int, ...] = ()) -> Table:
-    """(set-ups, seeds) as a grid of one parameter; each set-up may begin at a seed of its own."""
-    begins = first_seeds or (0,) * len(values)
+    """Return values (configurations, seeds) as a grid of one parameter; `first_seeds` avoids common seeds."""
+    offsets = first_seeds or (0,) * len(values)
     return tabulate(
-        Observation({"i": i}, begins[i] + seed, float(value))
+        Observation({"i": i}, offsets[i] + seed, float(value))
         for i, row in enumerate(values)
         for seed, value in enumerate(row)
         if not np.isnan(value)
@@ -32,17 +32,18 @@ def between(values: np.ndarray, **options):
     return compare(table, learn_noise(table), 0, 1, "max")
 
 
-def test_two_setups_with_the_same_seeds_are_compared_in_pairs():
+def test_configurations_with_common_seeds_are_compared_by_a_paired_t_test():
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(0).normal(size=(2, 5))
-    found = between(values)
+    difference = between(values)
     reference = stats.ttest_rel(values[0], values[1]).confidence_interval(0.95)
-    assert found.pairs == 5
-    assert (found.interval.low, found.interval.high) == pytest.approx((reference.low, reference.high), rel=1e-9)
+    assert difference.pairs == 5
+    interval = difference.interval
+    assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), rel=1e-9)
 
 
-def test_pairs_see_what_the_seeds_hide():
-    """Seeds that move both alike by far more than the difference do not hide it."""
+def test_pairing_removes_the_common_effect_of_seeds():
+    """The common effect of a seed is much larger than the difference."""
     generator = np.random.default_rng(1)
     values = 5.0 * generator.standard_normal((1, 5)) + 0.1 * generator.standard_normal((6, 5))
     values[0] += 1.0
@@ -52,13 +53,13 @@ def test_pairs_see_what_the_seeds_hide():
     assert (unpaired.pairs, unpaired.clear) == (0, False)
 
 
-def test_pairs_that_cover_little_of_the_seeds_are_not_used():
+def test_few_common_seeds_are_not_paired():
     values = np.random.default_rng(2).normal(size=(3, 8))
     values[1, 2:] = np.nan
     assert between(values).pairs == 0
 
 
-def test_the_probability_of_improvement_is_even_for_equals_and_high_for_unequals():
+def test_the_probability_of_improvement_is_one_half_for_equal_means_and_near_one_for_a_large_lead():
     values = np.random.default_rng(3).normal(size=(8, 5))
     values[:2] = [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]]
     assert between(values).probability == pytest.approx(0.5)
@@ -67,31 +68,31 @@ def test_the_probability_of_improvement_is_even_for_equals_and_high_for_unequals
     assert between(values[[1, 0, 2, 3]]).probability < 0.01
 
 
-def test_the_seeds_that_would_do_do():
-    """Simulated: with as many seeds as were asked for, a difference of the size seen shows about 80 % of the time."""
+def test_the_recommended_number_of_seeds_detects_the_difference_about_80_percent_of_the_time():
     generator = np.random.default_rng(4)
     values = generator.standard_normal((10, 3))
-    values[0] += 1.2 - (values[0] - values[1]).mean()  # a difference of exactly 1.2 is seen
+    values[0] += 1.2 - (values[0] - values[1]).mean()  # a measured difference of exactly 1.2
     needed = between(values).seeds_needed
     assert 5 < needed < 40
-    shown = 0
+    detected = 0
     for _ in range(100):
-        fresh = generator.standard_normal((10, needed))
-        fresh[0] += 1.2
-        shown += between(fresh).clear
-    assert 60 <= shown <= 99
+        simulated = generator.standard_normal((10, needed))
+        simulated[0] += 1.2
+        detected += between(simulated).clear
+    assert 60 <= detected <= 99
 
 
-def test_no_number_of_seeds_tells_equals_apart():
+def test_no_number_of_seeds_is_recommended_for_equal_means():
     assert between(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 1.0], [4.0, 4.5, 5.0]])).seeds_needed is None
 
 
-def test_single_seeds_give_a_difference_and_nothing_else():
-    found = between(np.array([[1.0], [0.5]]))
-    assert (found.interval.mean, found.interval.low, found.probability, found.seeds_needed) == (0.5, None, None, None)
+def test_single_seeds_give_a_difference_without_interval():
+    difference = between(np.array([[1.0], [0.5]]))
+    assert (difference.interval.mean, difference.interval.low) == (0.5, None)
+    assert (difference.probability, difference.seeds_needed) == (None, None)
 
 
-def test_setups_of_which_runs_diverged_come_last():
+def test_configurations_with_diverged_runs_rank_last():
     runs = [Observation({"i": 0}, seed, 0.9) for seed in range(2)]
     runs += [Observation({"i": 1}, 0, 0.99), Observation({"i": 1}, 1, None, diverged=True)]
     runs += [Observation({"i": 2}, seed, 0.8) for seed in range(2)]
@@ -100,7 +101,7 @@ def test_setups_of_which_runs_diverged_come_last():
     assert rank_setups(table, "min").tolist() == [2, 0, 1]
 
 
-def test_contenders_are_those_not_clearly_behind():
+def test_contenders_are_not_clearly_worse_than_the_best():
     values = np.random.default_rng(5).normal(scale=0.01, size=(6, 3)) + np.array([0, 0, -5, -5, -5, -5])[:, None]
     table = table_of(values)
     best = int(rank_setups(table, "max")[0])
@@ -109,36 +110,36 @@ def test_contenders_are_those_not_clearly_behind():
 
 
 @pytest.mark.parametrize("goal", ["max", "min"])
-def test_the_winners_interval_reaches_further_on_the_side_that_selection_flatters(goal):
+def test_the_winners_interval_is_wider_on_its_optimistic_side(goal):
     table = table_of(np.random.default_rng(6).normal(size=(20, 3)))
     noise = learn_noise(table)
     best = int(rank_setups(table, goal)[0])
-    plain, chosen = mean_intervals(table, noise)[best], winner_interval(table, noise, best, goal)
+    plain, adjusted = mean_intervals(table, noise)[best], winner_interval(table, noise, best, goal)
     if goal == "max":
-        assert (chosen.high, chosen.low < plain.low) == (pytest.approx(plain.high, rel=1e-3), True)
+        assert (adjusted.high, adjusted.low < plain.low) == (pytest.approx(plain.high, rel=1e-3), True)
     else:
-        assert (chosen.low, chosen.high > plain.high) == (pytest.approx(plain.low, rel=1e-3), True)
+        assert (adjusted.low, adjusted.high > plain.high) == (pytest.approx(plain.low, rel=1e-3), True)
 
 
-def test_a_winner_without_rivals_has_the_plain_interval():
+def test_a_winner_without_rivals_has_the_unadjusted_interval():
     table = table_of(np.random.default_rng(6).normal(size=(5, 5)) + np.array([0, 0, 0, 0, 1000])[:, None])
     noise = learn_noise(table)
-    plain, chosen = mean_intervals(table, noise)[4], winner_interval(table, noise, 4, "max")
-    assert (chosen.low, chosen.high) == pytest.approx((plain.low, plain.high), rel=1e-3)
+    plain, adjusted = mean_intervals(table, noise)[4], winner_interval(table, noise, 4, "max")
+    assert (adjusted.low, adjusted.high) == pytest.approx((plain.low, plain.high), rel=1e-3)
 
 
-def test_the_held_out_value_of_a_lucky_winner_is_unbiased():
-    """All set-ups are equal: the best looks far better than it is, the held-out value does not."""
-    flattered, forecast = [], []
+def test_the_held_out_score_of_a_lucky_winner_is_unbiased():
+    """All configurations have a true mean of 0, so the best sample mean is optimistic."""
+    best_means, held_out = [], []
     for rng in range(100):
         table = table_of(np.random.default_rng(rng).normal(size=(20, 3)))
-        flattered.append(table.means.max())
-        forecast.append(held_out_score(table, "max"))
-    assert np.mean(flattered) > 0.9
-    assert np.mean(forecast) == pytest.approx(0.0, abs=0.15)
+        best_means.append(table.means.max())
+        held_out.append(held_out_score(table, "max"))
+    assert np.mean(best_means) > 0.9
+    assert np.mean(held_out) == pytest.approx(0.0, abs=0.15)
 
 
-def test_there_is_no_held_out_value_without_shared_seeds():
+def test_there_is_no_held_out_score_without_common_seeds():
     values = np.random.default_rng(7).normal(size=(3, 2))
     assert held_out_score(table_of(values, first_seeds=(0, 10, 20)), "max") is None
     assert held_out_score(table_of(values[:, :1]), "max") is None

@@ -1,4 +1,4 @@
-"""What set-ups cost to get to a target, told of curves whose costs are known."""
+"""Costs of reaching a target per configuration, from curves with known costs."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
 RISES = {"adam": 20, "sgd": 100, "never": 10**9}
-"""Steps after which each is above 0.9."""
+"""Step from which each optimizer is above 0.9."""
 
 
 def curve(optimizer: str, seed: int) -> CostCurve:
@@ -35,49 +35,45 @@ def answer_to(curves):
     return why([Observation(c.config, c.seed, float(c.values[-1])) for c in curves], "val/accuracy", "max")
 
 
-def test_the_quickest_come_first_with_what_they_cost():
-    spent = compare_costs(answer_to(CURVES), CURVES, 0.9)
-    assert [one.differing["optimizer"] for one in spent.setups] == ["adam", "sgd"]
-    assert [{axis: cost.median for axis, cost in one.reached.items()} for one in spent.setups] == [
+def test_the_fastest_configurations_come_first():
+    efficiency = compare_costs(answer_to(CURVES), CURVES, 0.9)
+    assert [costs.differing["optimizer"] for costs in efficiency.setups] == ["adam", "sgd"]
+    assert [{axis: reach.median for axis, reach in costs.reached.items()} for costs in efficiency.setups] == [
         {"steps": 20, "samples": 1280, "seconds": 0.2},
         {"steps": 100, "samples": 6400, "seconds": 1.0},
     ]
-    assert (spent.never, spent.total, spent.target_given) == (1, 3, True)
-    assert spent.setups[0].area.mean > spent.setups[1].area.mean
-    json.dumps(spent.as_document(), allow_nan=False)
+    assert (efficiency.never, efficiency.total, efficiency.target_given) == (1, 3, True)
+    assert efficiency.setups[0].area.mean > efficiency.setups[1].area.mean
+    json.dumps(efficiency.as_document(), allow_nan=False)
 
 
-def test_the_target_is_5_percent_short_of_the_best_unless_one_is_asked_for():
+def test_the_default_target_is_5_percent_short_of_the_best():
     assert compare_costs(answer_to(CURVES), CURVES).target == pytest.approx(0.951 * 0.95)
     losses = [CostCurve(c.config, c.seed, c.steps, 1 - c.values) for c in CURVES]
     answer = why([Observation(c.config, c.seed, float(c.values[-1])) for c in losses], "val/loss", "min")
     assert compare_costs(answer, losses).target == pytest.approx(0.049 * 1.05)
 
 
-def test_a_sentence_says_who_is_quickest_and_what_the_best_takes():
+def test_a_sentence_names_the_fastest_configuration_and_the_cost_of_the_best():
     curves = [*CURVES, *(CostCurve({"optimizer": "late", "seed": s}, s, c.steps, c.values + 0.01) for s, c in enumerate(
         curve("sgd", seed) for seed in range(3)))]  # fmt: skip
-    (said,) = cost_sentences(answer_to(curves), compare_costs(answer_to(curves), curves, 0.9))
-    assert said == (
-        "quickest to val/accuracy 0.9: adam: 20 steps (median of 3 runs); the best set-up takes 100 steps; "
-        "1 of 4 set-ups never get there"
+    (sentence,) = cost_sentences(answer_to(curves), compare_costs(answer_to(curves), curves, 0.9))
+    assert sentence == (
+        "fastest to val/accuracy 0.9: adam: 20 steps (median of 3 runs); the best configuration takes 100 steps; "
+        "1 of 4 configurations never reach it"
     )
     assert cost_sentences(answer_to(CURVES), compare_costs(answer_to(CURVES), CURVES, 2.0)) == [
-        "no set-up gets to val/accuracy 2"
+        "no configuration reaches val/accuracy 2"
     ]
 
 
-def test_a_setup_of_which_a_run_never_gets_there_does_not_come_first():
+def test_a_configuration_with_a_run_that_misses_the_target_does_not_come_first():
     curves = [curve("adam", 0), CostCurve({"optimizer": "adam", "seed": 1}, 1, *[np.zeros(0)] * 4), curve("sgd", 0)]
-    assert [
-        one.differing["optimizer"] for one in compare_costs(answer_to([CURVES[0], CURVES[3]]), curves, 0.9).setups
-    ] == [
-        "sgd",
-        "adam",
-    ]
+    efficiency = compare_costs(answer_to([CURVES[0], CURVES[3]]), curves, 0.9)
+    assert [costs.differing["optimizer"] for costs in efficiency.setups] == ["sgd", "adam"]
 
 
-def test_what_is_measured_once_has_no_cost():
+def test_a_metric_measured_once_has_no_cost():
     once = [CostCurve(c.config, c.seed, c.steps[-1:], c.values[-1:]) for c in CURVES]
     assert compare_costs(answer_to(once), once) is None
     assert compare_costs(answer_to([]), []) is None
@@ -98,7 +94,8 @@ def test_costs_are_read_from_a_database(tmp_path: Path):
         runs = reader.runs()
         curves = read_cost_curves(reader, runs, "val/loss", "min")
     answer = why(observe(runs, "val/loss", "min"), "val/loss", "min")
-    (one,) = compare_costs(answer, curves, 0.2).setups
-    assert {axis: cost.median for axis, cost in one.reached.items()} == {"steps": 20, "samples": 1280, "seconds": 1.0}
-    assert (one.reached["steps"].reached, one.reached["steps"].runs) == (2, 3)
-    assert not math.isnan(one.area.mean)
+    (costs,) = compare_costs(answer, curves, 0.2).setups
+    medians = {axis: reach.median for axis, reach in costs.reached.items()}
+    assert medians == {"steps": 20, "samples": 1280, "seconds": 1.0}
+    assert (costs.reached["steps"].reached, costs.reached["steps"].runs) == (2, 3)
+    assert not math.isnan(costs.area.mean)
