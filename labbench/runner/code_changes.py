@@ -38,15 +38,25 @@ class CodeChange:
         return sum(times) if len(times) == len(self.outdated) else None
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedRuns:
+    """Runs of an experiment in a database."""
+
+    other_code: Sequence[CodedRun]
+    """Runs with other code than the grid has now."""
+    identities: frozenset[str]
+    """Identities that the experiment has with the present code."""
+    files: Path
+    """Folder of the database's files."""
+
+
 def sort_by_code(
     grid: Grid,
     new_runs: Sequence[NewRun],
-    recorded: Sequence[CodedRun],
+    recorded: RecordedRuns,
     *,
     code: Code,
     params: Params,
-    files: Path,
-    identities: frozenset[str],
     keep: bool,
 ) -> CodeChange:
     """Sort the runs of an experiment that were recorded with other code than `code`.
@@ -58,21 +68,19 @@ def sort_by_code(
     Args:
         grid: Grid file of the experiment.
         new_runs: Runs requested by the grid.
-        recorded: Runs of the experiment with other code.
+        recorded: Runs of the experiment.
         code: Present code of the grid.
         params: All parameters of the task and the training loop.
-        files: Folder of the database's files.
-        identities: Identities that the experiment has with the present code.
         keep: Keep requested runs of older code instead of training them again.
     """
-    recorded = [run for run in recorded if _is_same_task(run.task, grid.task)]
-    requested = {run.setup: run for run in new_runs if run.identity not in identities}
-    setup_of = _identities(grid, params, files)
+    other_code = [run for run in recorded.other_code if _is_same_task(run.task, grid.task)]
+    requested = {run.setup: run for run in new_runs if run.identity not in recorded.identities}
+    setup_of = _identities(grid, params, recorded.files)
     # the first release let the training loop use a task's own keys, so such runs would be different now
     former = "" if own_keys(params) else former_task_identity(grid) if code.files else code.version
     present: dict[int, str] = {}
     older: dict[int, CodedRun] = {}
-    for run in recorded:
+    for run in other_code:
         now = setup_of(run, task_identity(grid, code))
         if former and run.code_version is None and now is not None and run.identity == setup_of(run, former):
             present[run.id] = now
@@ -94,7 +102,7 @@ def sort_by_code(
         # the first release recorded one file alone
         _changed(outdated, code) or ([] if own_keys(params) else list(code.files)[:1]),
         outdated,
-        [run for run in recorded if run.id in present],
+        [run for run in other_code if run.id in present],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -23,40 +24,54 @@ MAX_STACKS_PER_WORKER = 4
 """Most stacks per worker, if they are wide enough; several, so that all workers end at about the same time."""
 
 
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """Settings that all stacks of a grid have in common."""
+
+    task: str
+    stop: Stop | None = None
+    runtime: Runtime = field(default_factory=Runtime)
+    files: str | None = None
+    """Folder of the database's files."""
+    command: Command | None = None
+    """Script to start for each run instead of a task; then each stack has one run."""
+
+
 def plan_stacks(
     runs: Iterable[RunRecord],
+    settings: StackSettings,
     *,
-    task: str,
-    stop: Stop | None = None,
-    runtime: Runtime | None = None,
-    files: str | None = None,
     params: Params | None = None,
     workers: int = 1,
     device: str = "cpu",
-    command: Command | None = None,
 ) -> list[Stack]:
     """Return stacks that contain every run exactly once, sorted by decreasing training time.
 
     Args:
         runs: Runs to train, new or to be resumed.
-        task: Name of the task.
-        stop: `[stop]` of the grid.
-        runtime: `[runtime]` of the grid.
-        files: Folder of the database's files.
+        settings: Settings of the stacks.
         params: All parameters of the task and the training loop; by default those of the built-in task.
         workers: Number of stacks that train at the same time.
         device: Device of each worker.
-        command: Script to start for each run instead of a task; then each stack has one run.
     """
-    declared = params or {**TRAINING, **BUILTIN.get(task, {})}
+    declared = params or {**TRAINING, **BUILTIN.get(settings.task, {})}
     groups: dict[Hashable, list[RunRecord]] = {}
     for run in runs:
         groups.setdefault(structure(run, declared), []).append(run)
-    width = 1 if command else best_width(sum(map(len, groups.values())), workers, device)
+    width = 1 if settings.command else best_width(sum(map(len, groups.values())), workers, device)
     order = _by_optimizer(declared)
     parts = [part for group in groups.values() for part in split_evenly(sorted(group, key=order), width)]
-    common: dict[str, Any] = {"task": task, "stop": stop, "runtime": runtime or Runtime(), "files": files}
-    stacks = [make_stack(part, **common, command=command) for part in parts]
+    stacks = [
+        make_stack(
+            part,
+            task=settings.task,
+            stop=settings.stop,
+            runtime=settings.runtime,
+            files=settings.files,
+            command=settings.command,
+        )
+        for part in parts
+    ]
     return sorted(stacks, key=lambda stack: -relative_cost(stack, declared))
 
 

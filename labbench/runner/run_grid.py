@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from labbench.params.files import RUN_PREFIX
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.provenance import Provenance, read_provenance
 from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
-from labbench.runner.code_changes import CodeChange, sort_by_code
+from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.driver import Driver, Interruption, ProgressListener
-from labbench.runner.planner import plan_stacks
+from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.train.devices import cuda_device_count, resolve_devices
@@ -155,18 +154,9 @@ def code_change(asked: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeCha
         return CodeChange()
     name = asked.grid.name
     with Reader(db) as reader:
-        recorded = reader.other_code(name, asked.code.version)
-        known = reader.identities(name)
-    return sort_by_code(
-        asked.grid,
-        asked.runs,
-        recorded,
-        code=asked.code,
-        params=asked.params,
-        files=files_folder(db),
-        identities=frozenset(known),
-        keep=keep,
-    )
+        identities = frozenset(reader.identities(name))
+        recorded = RecordedRuns(reader.other_code(name, asked.code.version), identities, files_folder(db))
+    return sort_by_code(asked.grid, asked.runs, recorded, code=asked.code, params=asked.params, keep=keep)
 
 
 def run_grid(
@@ -216,8 +206,8 @@ def run_grid(
         ):
             listener.begin(grid, runs, due)
             files = files_folder(db)
-            planned = partial(make_planner(asked, db, devices, executor.capacity()), files=str(files))
-            driver = Driver(writer, executor, planned, listener, interruption, source, files, grid.resources.retries)
+            plan = make_planner(asked, db, devices, executor.capacity(), files)
+            driver = Driver(writer, executor, plan, listener, interruption, source, files, grid.resources.retries)
             try:
                 driver.train(due, trainable)
             finally:
@@ -245,19 +235,19 @@ def require_gpus(asked: ExpandedGrid) -> None:
         )
 
 
-def make_planner(asked: ExpandedGrid, db: Path, devices: Sequence[str], workers: int) -> Callable[..., list[Stack]]:
+def make_planner(
+    asked: ExpandedGrid, db: Path, devices: Sequence[str], workers: int, files: Path | None = None
+) -> Callable[[Sequence[RunRecord]], list[Stack]]:
     """How the grid's runs are put into stacks, so many of which train at a time."""
     grid = asked.grid
-    return partial(
-        plan_stacks,
-        task=grid.task,
-        stop=grid.stop,
-        runtime=set_loader_count(grid.runtime, devices, workers),
-        params=asked.params,
-        command=Command(grid.command, str(grid.path.parent.resolve()), str(db.resolve())) if grid.command else None,
-        workers=workers,
-        device=devices[0],
+    settings = StackSettings(
+        grid.task,
+        grid.stop,
+        set_loader_count(grid.runtime, devices, workers),
+        None if files is None else str(files),
+        Command(grid.command, str(grid.path.parent.resolve()), str(db.resolve())) if grid.command else None,
     )
+    return lambda runs: plan_stacks(runs, settings, params=asked.params, workers=workers, device=devices[0])
 
 
 def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> Runtime:

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from labbench.params.param import TRAINING, Param
 from labbench.records import RunRecord, Runtime, Stack
-from labbench.runner.planner import EFFICIENT_STACK_WIDTH, MAX_STACK_WIDTH, describe_plan, make_stack, plan_stacks
+from labbench.runner.planner import (
+    EFFICIENT_STACK_WIDTH,
+    MAX_STACK_WIDTH,
+    StackSettings,
+    describe_plan,
+    make_stack,
+    plan_stacks,
+)
 
 PARAMS = {**TRAINING, "width": Param("int", 8), "noise": Param("float", 0.0, per_run=True)}
 
@@ -20,7 +27,7 @@ def runs_of(configs: Sequence[dict[str, Any]]) -> list[RunRecord]:
 
 
 def planned(configs: Sequence[dict[str, Any]], workers: int = 1) -> list[Stack]:
-    return plan_stacks(runs_of(configs), task="mine.py:Task", params=PARAMS, workers=workers)
+    return plan_stacks(runs_of(configs), StackSettings("mine.py:Task"), params=PARAMS, workers=workers)
 
 
 CONFIGS = st.lists(
@@ -70,7 +77,7 @@ def test_runs_that_differ_in_per_run_parameters_share_a_stack() -> None:
 def test_runs_with_other_shapes_or_another_boundary_do_not_share_a_stack() -> None:
     runs = runs_of([{"width": 8}, {"width": 16}, {"batch_size": 32}, {}])
     resumed = RunRecord(9, "on", "on", "e", "lost", {}, boundary=40, way="stacked")
-    stacks = plan_stacks([*runs, resumed], task="mine.py:Task", params=PARAMS)
+    stacks = plan_stacks([*runs, resumed], StackSettings("mine.py:Task"), params=PARAMS)
     assert sorted(sorted(run.key for run in stack.runs) for stack in stacks) == [
         ["on"],
         ["run0", "run3"],
@@ -89,7 +96,7 @@ def test_workers_get_equal_stacks_of_efficient_width() -> None:
 def test_each_gpu_gets_one_stack() -> None:
     runs = runs_of([{"seed": seed} for seed in range(256)])
     for gpus, widths in ((1, [256]), (2, [128, 128]), (4, [64] * 4)):
-        stacks = plan_stacks(runs, task="mine.py:Task", params=PARAMS, workers=gpus, device="cuda:0")
+        stacks = plan_stacks(runs, StackSettings("mine.py:Task"), params=PARAMS, workers=gpus, device="cuda:0")
         assert [len(stack.runs) for stack in stacks] == widths
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helpers.training import run_of
 from labbench.records import Boundary, Failed, Finished, Started
-from labbench.runner.planner import plan_stacks
+from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.train.active_runs import ActiveRuns, StopRequests
 
 
@@ -13,7 +13,7 @@ def test_runs_that_are_retried_share_a_stack_only_if_they_reached_the_same_bound
     for key, step in (("first", 20), ("second", 40), ("third", 40)):
         active.update(Started(key, 1, "box", 1, "cpu", "stacked"))
         active.update(Boundary(key, 1, step))
-    stacks = plan_stacks(list(active), task="digits")
+    stacks = plan_stacks(list(active), StackSettings("digits"))
     assert sorted([run.key for run in stack.runs] for stack in stacks) == [["first"], ["second", "third"]]
     assert {run.way for run in active} == {"stacked"}
 

@@ -19,7 +19,7 @@ from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import REDECLARABLE, TRAINING, Param, all_params, own_keys
 from labbench.records import RunRecord, Runtime
-from labbench.runner.planner import make_stack, plan_stacks
+from labbench.runner.planner import StackSettings, make_stack, plan_stacks
 from labbench.train.data.dataset import Data, load_digits
 from labbench.train.loop import train
 from labbench.train.tasks.losses import accuracy, cross_entropy
@@ -117,7 +117,7 @@ def test_a_redeclared_parameter_changes_default_and_range_and_can_share_a_stack(
         RunRecord(number, str(number), "", "", "queued", {"lr": lr, "epochs": epochs, "dropout": p, "width": 8})
         for number, (lr, epochs, p) in enumerate(grid)
     ]
-    assert len(plan_stacks(runs, task="mine.py:Mine", params=params)) == 1
+    assert len(plan_stacks(runs, StackSettings("mine.py:Mine"), params=params)) == 1
 
 
 @pytest.mark.parametrize(
