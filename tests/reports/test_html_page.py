@@ -59,7 +59,9 @@ def test_the_page_has_the_tables_of_the_terminal(labbench: Labbench, page: Path)
     text = html.unescape(page.read_text(encoding="utf-8"))
     terminal = labbench("--db", str(page.with_name("runs.db")), "why", "val/loss").stdout
     titles = [
-        line for line in terminal.splitlines() if line.startswith(("configurations by", "val/loss by", "lr within", "cost"))
+        line
+        for line in terminal.splitlines()
+        if line.startswith(("configurations by", "val/loss by", "lr within", "cost"))
     ]
     assert len(titles) >= 3
     assert all(f"<h3>{title}</h3>" in text for title in titles)
