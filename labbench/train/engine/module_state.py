@@ -1,8 +1,8 @@
 """State that modules keep outside parameters and buffers: counters, lists, plain tensors, generators.
 
-An attribute is encoded as a tree of JSON values with separate tensors, so that a snapshot can store it without pickle:
-nothing in a snapshot is executed. Attributes that have no such encoding are listed by path, so that a run can report
-that they will be lost.
+An attribute is encoded as a tree of JSON values with separate tensors, so that a checkpoint can store it without
+pickle: nothing in a checkpoint is executed. Attributes that have no such encoding are listed by path, so that a run can
+report that they will be lost.
 """
 
 from __future__ import annotations

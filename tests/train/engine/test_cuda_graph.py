@@ -1,4 +1,4 @@
-"""What a CUDA graph of a stack's step captures is a stack's step; here it runs as it is, on a CPU."""
+"""The function that a CUDA graph captures equals the step of a stack; on a CPU it runs without capture."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cnn(config: Config) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """One dropout layer that is called twice, by vmap."""
+    """A model for vmap with one dropout layer that is called twice."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -70,44 +70,49 @@ MODELS: list[tuple[str, Callable[[Config], nn.Module]]] = [
 ]
 
 
-def stack(way: str, model: Callable[[Config], nn.Module], given: Config, workload: Workload) -> StackedStepper:
+def make_stepper(
+    engine: str, model: Callable[[Config], nn.Module], config: Config, workload: Workload
+) -> StackedStepper:
     configs = [
-        with_defaults({"lr": 0.02 * (1 + seed), "epochs": 3, "batch_size": 50, "seed": seed, **given}, TRAINING)
+        with_defaults({"lr": 0.02 * (1 + seed), "epochs": 3, "batch_size": 50, "seed": seed, **config}, TRAINING)
         | {"p": [0.0, 0.3, 1.0][seed]}
         for seed in range(3)
     ]
     models = [make_model(workload.task, config) for config in configs]
     members = list(map(StackMember.from_model, models, configs))
-    return StackedStepper(way, models[0], members, workload, StepCounter())
+    return StackedStepper(engine, models[0], members, workload, StepCounter())
 
 
-def lesson_with(model: Callable[[Config], nn.Module]) -> Workload:
+def make_workload(model: Callable[[Config], nn.Module]) -> Workload:
     task = FileTask({}, lambda config: load_digits(), model, cross_entropy, accuracy)
     return Workload(task, load_digits().to(CPU, torch.float64), 50)
 
 
 def losses(stepper: Stepper, steps: int, keep_at: int) -> list[Tensor]:
-    """Of each step, a smaller batch among them, and after `keep_at` steps without the second run."""
+    """Return losses and accuracies of each step; one batch is smaller, and step `keep_at` drops the second run."""
     stepper.train(True)
-    order, found = permutations([0, 1, 2], 1, 1000, CPU), []
+    order, results = permutations([0, 1, 2], 1, 1000, CPU), []
     for step in range(steps):
         if step == keep_at:
             stepper.keep([0, 2])
             order = order[[0, 2]]
         size = 20 if step == 5 else 50
-        measured, metrics = stepper.step(order[:, step * 50 % 950 :][:, :size])
-        found += [measured, metrics["accuracy"].double()]
-    return found
+        step_losses, metrics = stepper.step(order[:, step * 50 % 950 :][:, :size])
+        results += [step_losses, metrics["accuracy"].double()]
+    return results
 
 
-@pytest.mark.parametrize(("way", "model"), MODELS)
-@pytest.mark.parametrize("given", OPTIMIZERS, ids=lambda given: given["optimizer"])
-def test_the_captured_function_is_a_step_of_the_stack(
-    way: str, model: Callable[[Config], nn.Module], given: Config, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("engine", "model"), MODELS)
+@pytest.mark.parametrize("config", OPTIMIZERS, ids=lambda config: config["optimizer"])
+def test_the_captured_function_equals_a_step_of_the_stack(
+    engine: str, model: Callable[[Config], nn.Module], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graph, "TABLE_STEPS", 8)  # so that the tables are filled several times
-    workload = lesson_with(model)
-    plain, replayed = stack(way, model, given, workload), CudaGraphStepper(stack(way, model, given, workload), 50)
+    monkeypatch.setattr(cuda_graph, "TABLE_STEPS", 8)  # so that the tables are refilled
+    workload = make_workload(model)
+    plain, replayed = (
+        make_stepper(engine, model, config, workload),
+        CudaGraphStepper(make_stepper(engine, model, config, workload), 50),
+    )
     for ours, theirs in zip(losses(replayed, 30, 20), losses(plain, 30, 20), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     for index in range(2):
@@ -116,17 +121,17 @@ def test_the_captured_function_is_a_step_of_the_stack(
             torch.testing.assert_close(ours_state.tensors[name], tensor, rtol=1e-10, atol=1e-12)
 
 
-def test_where_a_step_cannot_be_captured_the_stack_trains_without_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_that_cannot_be_captured_trains_without_a_graph_and_logs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"epochs": 2, "hidden": [8], "optimizer": "adam", "dropout": 0.2}
 
-    def told() -> list[Event]:
+    def train_events() -> list[Event]:
         members = [run_of({**config, "seed": seed}, str(seed)) for seed in range(2)]
-        made = make_stack(members, task="digits", stop=None, runtime=Runtime(precision="float64"))
-        return list(train(made, load_task("digits"), "cpu"))
+        stack = make_stack(members, task="digits", stop=None, runtime=Runtime(precision="float64"))
+        return list(train(stack, load_task("digits"), "cpu"))
 
-    plain = told()
-    monkeypatch.setattr(arrange, "can_capture", lambda workload: True)  # which a CPU's step cannot be
-    events = told()
+    plain = train_events()
+    monkeypatch.setattr(arrange, "can_capture", lambda workload: True)  # but on a CPU the capture fails
+    events = train_events()
     logs = [event for event in events if isinstance(event, Log)]
     assert len(logs) == 1
     assert logs[0].text.startswith("stepped without a CUDA graph, because ")
@@ -136,34 +141,39 @@ def test_where_a_step_cannot_be_captured_the_stack_trains_without_and_says_so(mo
         assert ours[key].curves["train/loss"] == history.curves["train/loss"]
 
 
-def test_what_a_step_measured_stays_when_the_next_one_is_done() -> None:
-    workload = lesson_with(mlp)
-    replayed = CudaGraphStepper(stack("stacked", mlp, {}, workload), 50)
+def test_results_of_a_step_survive_the_next_step() -> None:
+    workload = make_workload(mlp)
+    replayed = CudaGraphStepper(make_stepper("stacked", mlp, {}, workload), 50)
     first, second = losses(replayed, 2, 9)[::2]
     assert not torch.equal(first, second)
 
 
-def test_tensors_are_given_their_values_back_where_they_are() -> None:
-    workload = lesson_with(mlp)
-    ours = stack("stacked", mlp, {"optimizer": "adam"}, workload)
+def test_restoring_tensors_keeps_their_addresses() -> None:
+    workload = make_workload(mlp)
+    ours = make_stepper("stacked", mlp, {"optimizer": "adam"}, workload)
     losses(ours, 3, 9)
     tensors = ours.tensors()
     values: list[Any] = [tensor.clone() for tensor in tensors]
-    undo = cuda_graph.make_restore(tensors)
+    restore = cuda_graph.make_restore(tensors)
     losses(ours, 3, 9)
     assert not torch.equal(tensors[0], values[0])
-    undo()
+    restore()
     assert [tensor.data_ptr() for tensor in ours.tensors()] == [tensor.data_ptr() for tensor in tensors]
     assert all(torch.equal(tensor, value) for tensor, value in zip(ours.tensors(), values, strict=True))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("way", "model"), MODELS)
-@pytest.mark.parametrize("given", OPTIMIZERS[:4], ids=lambda given: given["optimizer"])
-def test_a_graph_gives_the_numbers_of_the_stack(way: str, model: Callable[[Config], nn.Module], given: Config) -> None:
+@pytest.mark.parametrize(("engine", "model"), MODELS)
+@pytest.mark.parametrize("config", OPTIMIZERS[:4], ids=lambda config: config["optimizer"])
+def test_a_replayed_graph_gives_the_results_of_the_stack(
+    engine: str, model: Callable[[Config], nn.Module], config: Config
+) -> None:
     cuda = torch.device("cuda:0")
-    workload = Workload(lesson_with(model).task, load_digits().to(cuda, torch.float64), 50, Precision())
-    plain, replayed = stack(way, model, given, workload), CudaGraphStepper(stack(way, model, given, workload), 50)
+    workload = Workload(make_workload(model).task, load_digits().to(cuda, torch.float64), 50, Precision())
+    plain, replayed = (
+        make_stepper(engine, model, config, workload),
+        CudaGraphStepper(make_stepper(engine, model, config, workload), 50),
+    )
     plain.train(True)
     replayed.train(True)
     replayed.capture()

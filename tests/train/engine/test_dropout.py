@@ -1,4 +1,4 @@
-"""Dropout by hash: the same masks alone, stacked and resumed, and the right share of them."""
+"""Seeded dropout: the same masks for single, stacked and resumed runs, with the right drop probability."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ LIKE = torch.zeros((), dtype=torch.float32)
 
 
 def mask_at(step: int, count: int, *, seed: int = 0, layer: int = 0, p: float = 0.5) -> torch.Tensor:
-    """The mask of one layer at one step, asked for alone."""
+    """Return the mask of one layer at one step, shape (count,), drawn by a new `DropoutMasks`."""
     step_counter = StepCounter()
     step_counter.step = step
     return DropoutMasks([seed], [p], layer, step_counter).draw(count, LIKE)[0]
 
 
-def test_masks_are_what_they_always_were() -> None:
-    kept = torch.stack([mask_at(step, 1001, seed=3, layer=1, p=0.3) > 0 for step in (0, 1, 500)])
+def test_masks_never_change_between_releases() -> None:
+    is_kept = torch.stack([mask_at(step, 1001, seed=3, layer=1, p=0.3) > 0 for step in (0, 1, 500)])
     assert (
-        hashlib.sha256(kept.numpy().tobytes()).hexdigest()
+        hashlib.sha256(is_kept.numpy().tobytes()).hexdigest()
         == "2eb59ed27442333aea15d1bc46a0184001089e13df365ec617b51548989b9ff5"
     )
 
 
-def test_masks_do_not_depend_on_which_steps_are_asked_for() -> None:
-    """Masks are made for many steps at once; a resumed run begins anywhere."""
+def test_a_mask_depends_on_its_step_and_not_on_the_steps_drawn_before() -> None:
+    """Masks are made for many steps at once, and a resumed run starts at any step."""
     step_counter = StepCounter()
     masks = DropoutMasks([0], [0.5], 0, step_counter)
     for step in [*range(100), 1000, 3, 4]:
@@ -55,8 +55,8 @@ def test_a_run_has_the_same_masks_alone_and_in_a_stack() -> None:
 
 
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d])
-def test_the_mask_does_not_depend_on_how_the_values_lie_in_memory(kind: type[nn.Module]) -> None:
-    """Each sample has its own, in channels-last memory too."""
+def test_the_mask_does_not_depend_on_the_memory_layout(kind: type[nn.Module]) -> None:
+    """Samples have different masks, and channels-last memory gives the same ones."""
     model = nn.Sequential(kind(0.5))
     swap_dropout(model, 0, StepCounter())
     inputs = torch.ones(6, 4, 8)
@@ -75,7 +75,7 @@ def test_a_sample_keeps_its_mask_in_a_smaller_batch() -> None:
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_the_share_of_dropped_values_is_p_and_the_mean_is_kept(p: float) -> None:
+def test_a_fraction_p_is_dropped_and_the_mean_is_preserved(p: float) -> None:
     step_counter = StepCounter()
     masks = DropoutMasks(range(50), [p] * 50, 0, step_counter).draw(10_000, LIKE).flatten()
     assert abs((masks == 0).double().mean().item() - p) < 5 * (p * (1 - p) / len(masks)) ** 0.5
@@ -95,27 +95,27 @@ def test_a_layer_called_twice_in_a_step_has_two_masks() -> None:
     calls = [[layer(inputs), layer(inputs)] for step_counter.step in range(3)]
     assert len({tuple(mask.flatten().tolist()) for step in calls for mask in step}) == 6
     step_counter.step = 1
-    again = SeededDropout(DropoutMasks([0], [0.5], 0, step_counter))
-    assert torch.equal(again(inputs), calls[1][0])
-    assert torch.equal(again(inputs), calls[1][1])
+    resumed = SeededDropout(DropoutMasks([0], [0.5], 0, step_counter))
+    assert torch.equal(resumed(inputs), calls[1][0])
+    assert torch.equal(resumed(inputs), calls[1][1])
 
 
-def test_gradients_pass_where_values_do() -> None:
+def test_gradients_are_multiplied_by_the_same_mask() -> None:
     inputs = torch.randn(16, 16, requires_grad=True)
     outputs = SeededDropout(DropoutMasks([0], [0.5], 0, StepCounter()))(inputs)
     outputs.sum().backward()
     assert torch.equal(inputs.grad, outputs.detach() / inputs.detach())
 
 
-def test_dropout_of_everything_and_of_nothing() -> None:
+def test_p_1_drops_everything_and_p_0_or_eval_mode_nothing() -> None:
     inputs = torch.randn(16, 16)
     assert torch.equal(SeededDropout(DropoutMasks([0], [1.0], 0, StepCounter()))(inputs), torch.zeros(16, 16))
     assert SeededDropout(DropoutMasks([0], [0.0], 0, StepCounter()))(inputs) is inputs
     assert SeededDropout(DropoutMasks([0], [0.5], 0, StepCounter())).eval()(inputs) is inputs
 
 
-class Odd(nn.Module):
-    """A network with dropout in every place: nested, shared, of channels, and a kind that is not swapped."""
+class DropoutEverywhere(nn.Module):
+    """A network with nested, shared and channel dropout, and with AlphaDropout, which is not replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,8 +124,8 @@ class Odd(nn.Module):
         self.alpha = nn.AlphaDropout(0.5)
 
 
-def test_every_dropout_of_a_model_is_swapped_where_it_is() -> None:
-    model, step_counter = Odd(), StepCounter()
+def test_every_torch_dropout_of_a_model_is_replaced_in_place() -> None:
+    model, step_counter = DropoutEverywhere(), StepCounter()
     swap_dropout(model, 7, step_counter)
     channels = model.inner[2][0]
     assert isinstance(model.shared, SeededDropout)

@@ -1,4 +1,4 @@
-"""Random numbers and state outside tensors: seeded and saved, or named; never shared between runs of a stack."""
+"""Random numbers and state outside tensors are seeded and saved, or reported; runs of a stack never share them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from labbench.train.rng import seeded_generators
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import FileTask
 
-OFTEN = Runtime(snapshot_every=0.0)
+CHECKPOINT_EVERY_EPOCH = Runtime(snapshot_every=0.0)
 
 
-def task_of(model: Callable[[], nn.Module]) -> FileTask:
+def make_task(model: Callable[[], nn.Module]) -> FileTask:
     with seeded_generators(1):
         inputs = torch.randn(80, 6)
     targets = inputs[:, :3].argmax(1)
@@ -41,27 +41,31 @@ def task_of(model: Callable[[], nn.Module]) -> FileTask:
     )
 
 
-def events_of(task: FileTask, count: int = 2, runtime: Runtime = OFTEN, **given: Any) -> list[Event]:
+def train_events(
+    task: FileTask, count: int = 2, runtime: Runtime = CHECKPOINT_EVERY_EPOCH, **options: Any
+) -> list[Event]:
     configs = [{"epochs": 3, "batch_size": 16, "lr": 0.1, "seed": seed} for seed in range(count)]
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
-    return list(train(make_stack(runs, task="", stop=None, runtime=runtime, **given), task, "cpu"))
+    return list(train(make_stack(runs, task="", stop=None, runtime=runtime, **options), task, "cpu"))
 
 
 def curves(events: list[Event]) -> dict[str, Any]:
-    found = histories(events)
-    return {key: {m: c for m, c in h.curves.items() if m != "time/compute_s"} for key, h in found.items()}
+    return {
+        key: {metric: curve for metric, curve in history.curves.items() if metric != "time/compute_s"}
+        for key, history in histories(events).items()
+    }
 
 
 def logs(events: list[Event]) -> list[str]:
     return [event.text for event in events if isinstance(event, Log)]
 
 
-def ways(events: list[Event]) -> set[str]:
+def engines(events: list[Event]) -> set[str]:
     return {event.way for event in events if isinstance(event, Started)}
 
 
 class Net(nn.Module):
-    """Two layers, of which a subclass changes what lies between them."""
+    """Two layers; subclasses define what happens between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,23 +95,23 @@ class TorchDraws(Net):
 
 
 @pytest.mark.parametrize("model", [PythonDraws, NumpyDraws, TorchDraws])
-def test_random_numbers_in_a_forward_are_seeded_whichever_generator_draws_them(model: type[Net]) -> None:
-    first = events_of(task_of(model))
+def test_random_numbers_in_a_forward_are_seeded_for_every_generator(model: type[Net]) -> None:
+    first = train_events(make_task(model))
     random.random(), np.random.rand(), torch.rand(1)
-    second = events_of(task_of(model))
+    second = train_events(make_task(model))
     assert curves(first) == curves(second)
     assert "test/loss" in curves(first)["0"]
     assert logs(first) == ["trained alone, because its forward draws random numbers\n"]
-    assert curves(first)["1"] == {**curves(events_of_seed(task_of(model), 1))["0"]}
+    assert curves(first)["1"] == {**curves(train_seed(make_task(model), 1))["0"]}
 
 
-def events_of_seed(task: FileTask, seed: int) -> list[Event]:
+def train_seed(task: FileTask, seed: int) -> list[Event]:
     run = run_of({"epochs": 3, "batch_size": 16, "lr": 0.1, "seed": seed}, "0")
-    return list(train(make_stack([run], task="", stop=None, runtime=OFTEN), task, "cpu"))
+    return list(train(make_stack([run], task="", stop=None, runtime=CHECKPOINT_EVERY_EPOCH), task, "cpu"))
 
 
 class Counter(Net):
-    """A counter that scales the outputs."""
+    """State in a counter that scales the outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +123,7 @@ class Counter(Net):
 
 
 class Average(Net):
-    """A moving average that is no buffer, made when it is first needed."""
+    """State in a moving average that is not a buffer, created by the first forward."""
 
     def between(self, x: Tensor) -> Tensor:
         if self.training:
@@ -139,7 +143,7 @@ class Meter:
 
 
 class Nested(Net):
-    """State in an object, a dict, an array and a generator."""
+    """State in an object, a dict, an array and generators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,8 +157,8 @@ class Nested(Net):
         return x / (scale + self.meter.add(float(x.detach().std())))
 
 
-class Lazy(Net):
-    """A buffer that the first forward makes."""
+class LazyBuffer(Net):
+    """State in a buffer that the first forward creates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,10 +170,10 @@ class Lazy(Net):
         return x / self.scale
 
 
-def interrupted(task: FileTask, files: Path) -> tuple[list[Event], list[Event]]:
-    """Train one run, interrupted after its first epoch and resumed; the events before and after."""
+def train_with_interruption(task: FileTask, files: Path) -> tuple[list[Event], list[Event]]:
+    """Train a run, interrupt it after its first epoch and resume it; return the events before and after."""
     run = run_of({"epochs": 3, "batch_size": 16, "lr": 0.1, "seed": 0}, "0")
-    stack = make_stack([run], task="", stop=None, runtime=OFTEN, files=str(files))
+    stack = make_stack([run], task="", stop=None, runtime=CHECKPOINT_EVERY_EPOCH, files=str(files))
     stop_requests = StopRequests()
     before: list[Event] = []
     step = 0
@@ -179,41 +183,41 @@ def interrupted(task: FileTask, files: Path) -> tuple[list[Event], list[Event]]:
             step = event.step
             stop_requests.request(["0"])
     assert 0 < step < 9
-    again = dataclasses.replace(run, boundary=step, way="loop", attempt=2)
-    return before, list(train(dataclasses.replace(stack, runs=(again,)), task, "cpu"))
+    resumed = dataclasses.replace(run, boundary=step, way="loop", attempt=2)
+    return before, list(train(dataclasses.replace(stack, runs=(resumed,)), task, "cpu"))
 
 
-@pytest.mark.parametrize("model", [Counter, Average, Nested, Lazy, PythonDraws])
+@pytest.mark.parametrize("model", [Counter, Average, Nested, LazyBuffer, PythonDraws])
 def test_state_outside_tensors_is_resumed_bit_for_bit(model: type[Net], tmp_path: Path) -> None:
-    whole = curves(events_of(task_of(model), 1))["0"]
-    before, after = interrupted(task_of(model), tmp_path)
+    whole = curves(train_events(make_task(model), 1))["0"]
+    before, after = train_with_interruption(make_task(model), tmp_path)
     assert logs([*before, *after]) == []
     first, second = curves(before)["0"], curves(after)["0"]
     assert {metric: first.get(metric, {}) | curve for metric, curve in second.items()} == whole
 
 
-class Opaque:
+class WithSlots:
     __slots__ = ("value",)
 
 
-class Unsaved(Net):
+class Unsaveable(Net):
     def __init__(self) -> None:
         super().__init__()
-        self.held = Opaque()
+        self.value = WithSlots()
 
     def between(self, x: Tensor) -> Tensor:
-        self.held = Opaque()
+        self.value = WithSlots()
         return x
 
 
-def test_state_that_no_snapshot_can_hold_is_named_once(tmp_path: Path) -> None:
-    before, _ = interrupted(task_of(Unsaved), tmp_path)
-    (sentence,) = logs(before)
-    assert sentence.startswith("self.held changed in training and cannot be saved")
+def test_state_that_no_checkpoint_can_hold_is_reported_once(tmp_path: Path) -> None:
+    before, _ = train_with_interruption(make_task(Unsaveable), tmp_path)
+    (message,) = logs(before)
+    assert message.startswith("self.value changed in training and cannot be saved")
 
 
-def test_a_snapshot_sets_attributes_of_modules_and_nothing_else(tmp_path: Path) -> None:
-    """A file from elsewhere must not replace what is called."""
+def test_a_checkpoint_sets_user_attributes_of_modules_only(tmp_path: Path) -> None:
+    """A checkpoint from elsewhere must not replace methods or registered tensors."""
     from labbench.train.engine.module_state import Attributes, AttributeTracker
 
     model = Counter()
@@ -229,14 +233,14 @@ def test_a_snapshot_sets_attributes_of_modules_and_nothing_else(tmp_path: Path) 
     [(Counter, "self.calls carries state"), (Average, "self.average carries state")],
 )
 def test_runs_whose_modules_carry_state_are_not_stacked(model: type[Net], reason: str) -> None:
-    events = events_of(task_of(model), 3)
-    assert ways(events) == {"loop"}
+    events = train_events(make_task(model), 3)
+    assert engines(events) == {"loop"}
     assert len(logs(events)) == 1
     assert reason in logs(events)[0]
 
 
-class Looked(Net):
-    """Keeps what it computed for a person to look at."""
+class StoresActivations(Net):
+    """Stores its activations for inspection."""
 
     def between(self, x: Tensor) -> Tensor:
         self.activations = x
@@ -244,7 +248,7 @@ class Looked(Net):
 
 
 class Logging(Net):
-    """Speaks to a logger, which changes by itself."""
+    """Has a logger as attribute, whose state changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,12 +259,12 @@ class Logging(Net):
         return x
 
 
-def test_a_logger_is_no_state(tmp_path: Path) -> None:
-    before, after = interrupted(task_of(Logging), tmp_path)
+def test_a_logger_is_not_state(tmp_path: Path) -> None:
+    before, after = train_with_interruption(make_task(Logging), tmp_path)
     assert logs([*before, *after]) == []
 
 
-def test_tensors_kept_to_be_looked_at_do_not_prevent_a_stack() -> None:
-    events = events_of(task_of(Looked), 3)
-    assert "vmap" in ways(events)
+def test_tensors_stored_for_inspection_do_not_prevent_a_stack() -> None:
+    events = train_events(make_task(StoresActivations), 3)
+    assert "vmap" in engines(events)
     assert logs(events) == []

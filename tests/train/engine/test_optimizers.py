@@ -1,4 +1,4 @@
-"""Every optimizer is torch's own, with the config's numbers in the right places."""
+"""Optimizers are torch's, with the hyperparameters of the config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers.training import CPU
 from labbench.params.param import TRAINING, with_defaults
 from labbench.train.engine.optimizers import make_optimizer
 
-BY_HAND: list[tuple[dict[str, Any], Callable[[list[nn.Parameter]], optim.Optimizer]]] = [
+EXPECTED: list[tuple[dict[str, Any], Callable[[list[nn.Parameter]], optim.Optimizer]]] = [
     ({"optimizer": "sgd"}, lambda p: optim.SGD(p, 0.05)),
     ({"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1}, lambda p: optim.SGD(p, 0.05, 0.9, weight_decay=0.1)),
     (
@@ -40,28 +40,28 @@ BY_HAND: list[tuple[dict[str, Any], Callable[[list[nn.Parameter]], optim.Optimiz
 
 
 @pytest.mark.parametrize(
-    ("config", "by_hand"), BY_HAND, ids=lambda value: str(value) if isinstance(value, dict) else ""
+    ("config", "make_expected"), EXPECTED, ids=lambda value: str(value) if isinstance(value, dict) else ""
 )
-def test_optimizers_do_what_torchs_do_by_hand(
-    config: dict[str, Any], by_hand: Callable[[list[nn.Parameter]], optim.Optimizer]
+def test_optimizers_equal_torchs_with_the_same_hyperparameters(
+    config: dict[str, Any], make_expected: Callable[[list[nn.Parameter]], optim.Optimizer]
 ) -> None:
-    """Five steps in float64; one parameter is transposed in memory, which fused optimizers have to notice."""
+    """Five steps in float64; one parameter is transposed in memory, which fused optimizers must support."""
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.randn(5, 3, dtype=torch.float64).T), nn.Parameter(torch.randn(4, dtype=torch.float64))]
     theirs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
-    made = make_optimizer(with_defaults({"lr": 0.05, **config}, TRAINING), ours, CPU)
-    expected = by_hand(theirs)
+    optimizer_of_config = make_optimizer(with_defaults({"lr": 0.05, **config}, TRAINING), ours, CPU)
+    expected = make_expected(theirs)
     for step in range(5):
-        for parameters, optimizer in ((ours, made), (theirs, expected)):
+        for parameters, optimizer in ((ours, optimizer_of_config), (theirs, expected)):
             optimizer.zero_grad()
             matrix, vector = parameters
             ((matrix @ matrix.T).sin().sum() * (step + 1) + (vector**3).sum()).backward()
             optimizer.step()
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+    for parameter, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-12, atol=1e-12)
 
 
 def test_every_declared_optimizer_can_be_made() -> None:
     for name in TRAINING["optimizer"].choices:
-        made = make_optimizer(with_defaults({"optimizer": name}, TRAINING), [nn.Parameter(torch.zeros(2))], CPU)
-        assert type(made).__name__.lower() == name
+        optimizer = make_optimizer(with_defaults({"optimizer": name}, TRAINING), [nn.Parameter(torch.zeros(2))], CPU)
+        assert type(optimizer).__name__.lower() == name

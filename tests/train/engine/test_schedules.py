@@ -1,4 +1,4 @@
-"""Learning rates are those of torch.optim.lr_scheduler."""
+"""Learning rates equal those of torch.optim.lr_scheduler."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def after_warmup(steps: int, make: Make) -> Make:
     return both
 
 
-TORCHS: list[tuple[dict[str, Any], Make]] = [
+TORCH_SCHEDULERS: list[tuple[dict[str, Any], Make]] = [
     ({}, lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
     ({"warmup": 5}, after_warmup(5, lambda o: lr_scheduler.ConstantLR(o, factor=1.0))),
     (
@@ -42,13 +42,15 @@ TORCHS: list[tuple[dict[str, Any], Make]] = [
 ]
 
 
-@pytest.mark.parametrize(("config", "make"), TORCHS, ids=lambda value: str(value) if isinstance(value, dict) else "")
-def test_rates_are_torchs_own(config: dict[str, Any], make: Make) -> None:
+@pytest.mark.parametrize(
+    ("config", "make"), TORCH_SCHEDULERS, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
+def test_rates_equal_those_of_torch(config: dict[str, Any], make: Make) -> None:
     full = with_defaults({"lr": 0.2, "epochs": EPOCHS, **config}, TRAINING)
     schedule = Schedule([full, full], STEPS_PER_EPOCH)
     optimizer = SGD([torch.zeros(1, requires_grad=True)], 0.2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SequentialLR uses a deprecated argument of its own
+        warnings.simplefilter("ignore")  # SequentialLR itself uses a deprecated argument
         scheduler = make(optimizer)
         for step in range(TOTAL):
             assert schedule.rates_at(step) == pytest.approx([optimizer.param_groups[0]["lr"]] * 2, rel=1e-12, abs=1e-18)
@@ -56,7 +58,7 @@ def test_rates_are_torchs_own(config: dict[str, Any], make: Make) -> None:
             scheduler.step()
 
 
-def test_a_shorter_training_than_its_warmup_just_warms_up() -> None:
+def test_a_training_shorter_than_its_warmup_only_warms_up() -> None:
     full = with_defaults({"lr": 1.0, "epochs": 1, "warmup": 99, "schedule": "cosine"}, TRAINING)
     assert [Schedule([full], 4).rates_at(step)[0] for step in range(4)] == pytest.approx([0.01, 0.02, 0.03, 0.04])
 
@@ -68,7 +70,7 @@ def test_the_shortest_cycles_have_finite_rates(epochs: int) -> None:
     assert all(0 < rate <= 1 for rate in rates)
 
 
-def test_a_schedule_changes_the_training_from_its_second_rate_on() -> None:
+def test_a_schedule_changes_the_training_after_its_first_decay() -> None:
     plain = train_run({"hidden": [8], "epochs": 2}).curves["train/loss"]
     falling = train_run({"hidden": [8], "epochs": 2, "schedule": "step", "step_epochs": 1}).curves["train/loss"]
     assert [plain[step] == falling[step] for step in (0, 20, 21)] == [True, True, False]

@@ -1,4 +1,4 @@
-"""Stacks are exact: a run's numbers are those of the run alone, whatever its neighbours are and do."""
+"""Stacks are exact: a run has the same results as alone, whatever its neighbours do."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ EXACT = Runtime(precision="float64")
 Curves = dict[str, dict[int, float]]
 
 
-def events_of(
+def train_events(
     configs: list[dict[str, Any]], task: Task | None = None, runtime: Runtime | None = None, stop: Stop | None = None
 ) -> list[Event]:
-    """What is told of runs that are given to the trainer as one stack, named by their numbers."""
+    """Train runs with these configs as one stack; their keys are "0", "1" and so on."""
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
     stack = make_stack(runs, task="digits", stop=stop, runtime=runtime or Runtime())
     return list(train(stack, task or load_task("digits"), "cpu"))
 
 
 def trained_together(configs: list[dict[str, Any]], task: Task | None = None, **options: Any) -> list[History]:
-    result = histories(events_of(configs, task, **options))
+    result = histories(train_events(configs, task, **options))
     return [result[str(number)] for number in range(len(configs))]
 
 
@@ -48,11 +48,11 @@ def trained_alone(configs: list[dict[str, Any]], task: Task | None = None, **opt
 
 
 def curves(history: History) -> Curves:
-    """All but the step_counter's."""
+    """Return the curves without times."""
     return {metric: curve for metric, curve in history.curves.items() if not metric.startswith("time/")}
 
 
-def ways(histories: list[History]) -> set[str]:
+def engines(histories: list[History]) -> set[str]:
     return {history.started.way for history in histories if history.started is not None}
 
 
@@ -64,17 +64,17 @@ def assert_close(ours: History, theirs: History, relative: float = 1e-10) -> Non
 
 
 def assert_stacked_as_alone(configs: list[dict[str, Any]], task: Task) -> None:
-    """These runs step together, and give in float64 what each gives alone."""
+    """Assert that these runs are stacked and that each equals the single run in float64."""
     together = trained_together(configs, task, runtime=EXACT)
-    assert ways(together) == {"stacked"}
+    assert engines(together) == {"stacked"}
     for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
         assert_close(ours, theirs)
 
 
-def images(model: Callable[[dict[str, Any]], nn.Module], **parts: Any) -> FileTask:
-    """The first digits, with a model of the test's own."""
-    given = load_digits()
-    few = Data((given.train[0][:96], given.train[1][:96]), (given.val[0][:32], given.val[1][:32]))
+def digits_task(model: Callable[[dict[str, Any]], nn.Module], **overrides: Any) -> FileTask:
+    """Return a task with the first digits and the given model."""
+    digits = load_digits()
+    few = Data((digits.train[0][:96], digits.train[1][:96]), (digits.val[0][:32], digits.val[1][:32]))
     params = {"p": Param("float", 0.0, per_run=True)}
     return FileTask(
         **{
@@ -83,7 +83,7 @@ def images(model: Callable[[dict[str, Any]], nn.Module], **parts: Any) -> FileTa
             "model": model,
             "loss": cross_entropy,
             "metrics": accuracy,
-            **parts,
+            **overrides,
         }
     )
 
@@ -132,7 +132,7 @@ def pooled(config: dict[str, Any]) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """A forward of its own, with a buffer that is changed in place."""
+    """A module with its own forward and a buffer that is changed in place."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -162,32 +162,32 @@ UPDATES: dict[str, list[dict[str, Any]]] = {
     "rmsprop": [{"lr": 0.001}, {"lr": 0.002, "momentum": 0.5, "alpha": 0.9}, {"lr": 0.003, "weight_decay": 0.1}],
     "adagrad": [{"lr": 0.05}, {"lr": 0.01, "eps": 1e-3}, {"lr": 0.05, "weight_decay": 0.01}],
 }
-COURSES: list[dict[str, Any]] = [
+SETTINGS: list[dict[str, Any]] = [
     {},
     {"schedule": "step", "step_epochs": 3, "clip": 0.5},
     {"schedule": "cosine", "warmup": 10, "label_smoothing": 0.1},
     {"schedule": "onecycle", "clip": 0.1},
     {"warmup": 20, "label_smoothing": 0.3, "p": 0.3},
 ]
-"""Five for five optimizers and four models: a Latin square, so that every pair meets."""
+"""Settings in a Latin square with five optimizers and four models: every pair is tested."""
 
 
 @pytest.mark.parametrize("shift", range(5))
 @pytest.mark.parametrize("model", MODELS)
-def test_a_stack_equals_its_runs_alone_in_float64_over_100_steps(model: str, shift: int) -> None:
-    way, make = MODELS[model]
+def test_a_stack_equals_single_runs_in_float64_over_100_steps(model: str, shift: int) -> None:
+    engine, make_model = MODELS[model]
     optimizer = list(UPDATES)[(shift + list(MODELS).index(model)) % 5]
     common = {"epochs": 25, "batch_size": 24, "optimizer": optimizer}
     drops = [0.0, 0.5, 0.2]
     configs = [
-        {**common, "seed": seed, "p": p, **update, **course}
-        for seed, (p, update, course) in enumerate(
-            zip(drops, UPDATES[optimizer], (COURSES[shift], COURSES[(shift + 1) % 5], COURSES[shift]), strict=True)
+        {**common, "seed": seed, "p": p, **update, **settings}
+        for seed, (p, update, settings) in enumerate(
+            zip(drops, UPDATES[optimizer], (SETTINGS[shift], SETTINGS[(shift + 1) % 5], SETTINGS[shift]), strict=True)
         )
     ]
-    together = trained_together(configs, images(make), runtime=EXACT)
-    assert ways(together) == {way}
-    for ours, theirs in zip(together, trained_alone(configs, images(make), runtime=EXACT), strict=True):
+    together = trained_together(configs, digits_task(make_model), runtime=EXACT)
+    assert engines(together) == {engine}
+    for ours, theirs in zip(together, trained_alone(configs, digits_task(make_model), runtime=EXACT), strict=True):
         assert len(ours.curves["train/loss"]) == 100
         assert_close(ours, theirs)
 
@@ -198,13 +198,13 @@ def test_runs_of_every_optimizer_share_a_stack() -> None:
         for name, updates in UPDATES.items()
         for update in updates
     ]
-    assert_stacked_as_alone(configs, images(mlp))
+    assert_stacked_as_alone(configs, digits_task(mlp))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_first_steps_agree_in_float32(model: str) -> None:
     configs = [{"epochs": 1, "batch_size": 32, "seed": seed, "p": 0.2} for seed in range(3)]
-    task = images(MODELS[model][1])
+    task = digits_task(MODELS[model][1])
     for ours, theirs in zip(trained_together(configs, task), trained_alone(configs, task), strict=True):
         assert ours.curves["train/loss"][0] == pytest.approx(theirs.curves["train/loss"][0], rel=1e-6)
 
@@ -218,7 +218,7 @@ MANY = [
 
 @pytest.mark.parametrize("model", ["mlp", "cnn", "residual"])
 def test_the_width_of_a_stack_changes_no_bit(model: str) -> None:
-    task = images(MODELS[model][1])
+    task = digits_task(MODELS[model][1])
     wide = trained_together(MANY, task)
     for width in (2, 3, 5):
         narrow = [h for start in range(0, 12, width) for h in trained_together(MANY[start : start + width], task)]
@@ -233,14 +233,14 @@ def test_a_run_that_diverges_changes_no_bit_of_its_neighbours(model: str, optimi
     common = {"epochs": 3, "batch_size": 24, "optimizer": optimizer, "p": 0.2, "clip": 1e30}
     good = [{**common, "seed": seed} for seed in range(3)]
     bad = {**common, "lr": 1e38, "seed": 9}
-    task = images(MODELS[model][1])
+    task = digits_task(MODELS[model][1])
     mixed = trained_together([good[0], bad, good[1], good[2]], task)
     assert mixed[1].finished is not None
     for ours, theirs in zip([mixed[0], mixed[2], mixed[3]], trained_together(good, task), strict=True):
         assert curves(ours) == curves(theirs)
 
 
-def test_a_diverged_run_leaves_with_its_step_and_the_others_go_on() -> None:
+def test_a_diverged_run_ends_and_the_others_continue() -> None:
     configs = [{"epochs": 6, "hidden": [16], "seed": 1}, {"epochs": 6, "hidden": [16], "lr": 1e200}]
     good, bad = trained_together(configs, runtime=EXACT)
     assert_close(bad, trained_alone(configs, runtime=EXACT)[1])
@@ -250,7 +250,7 @@ def test_a_diverged_run_leaves_with_its_step_and_the_others_go_on() -> None:
     assert good.finished.reason == "all epochs"
 
 
-def test_runs_leave_at_their_own_ends_and_the_rest_is_as_before() -> None:
+def test_runs_of_different_lengths_equal_single_runs() -> None:
     configs = [{"epochs": epochs, "hidden": [8], "seed": epochs, "optimizer": "adam"} for epochs in (1, 4, 2, 6)]
     stop = Stop("val/loss", "min", target=1.2)
     together = trained_together(configs, runtime=EXACT, stop=stop)
@@ -258,7 +258,7 @@ def test_runs_leave_at_their_own_ends_and_the_rest_is_as_before() -> None:
         assert_close(ours, theirs)
 
 
-def test_a_runs_share_of_the_time_is_told() -> None:
+def test_runs_of_a_stack_have_equal_shares_of_the_compute_time() -> None:
     configs = [{"epochs": 4, "hidden": [8], "seed": seed} for seed in range(8)]
     together = trained_together(configs)
     shares = [list(history.curves["time/compute_s"].values()) for history in together]
@@ -266,15 +266,15 @@ def test_a_runs_share_of_the_time_is_told() -> None:
     assert 0 < shares[0][0] < shares[0][-1]
 
 
-# What cannot step together is found out, said once, and trained alone.
+# Runs that cannot be stacked
 
 
-class Noisy(nn.Linear):
+class RandomForward(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs.flatten(1) + 0.1 * torch.randn(inputs.shape[0], 64))
 
 
-class Rebinding(nn.Linear):
+class AssignsBuffer(nn.Linear):
     def __init__(self) -> None:
         super().__init__(64, 10)
         self.register_buffer("average", torch.zeros(10))
@@ -287,7 +287,7 @@ class Rebinding(nn.Linear):
         return outputs - self.average
 
 
-class Deciding(nn.Linear):
+class BranchesOnData(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
         outputs = super().forward(inputs.flatten(1))
         return outputs if outputs.sum() > 0 else 2 * outputs
@@ -296,23 +296,23 @@ class Deciding(nn.Linear):
 @pytest.mark.parametrize(
     ("task", "reason"),
     [
-        (images(lambda config: Noisy(64, 10)), "draws random numbers"),
-        (images(lambda config: Rebinding()), "is different in a stack"),
-        (images(lambda config: Deciding(64, 10)), "data-dependent"),
+        (digits_task(lambda config: RandomForward(64, 10)), "draws random numbers"),
+        (digits_task(lambda config: AssignsBuffer()), "is different in a stack"),
+        (digits_task(lambda config: BranchesOnData(64, 10)), "data-dependent"),
         (
-            images(
+            digits_task(
                 mlp, metrics=lambda outputs, targets: {"right": torch.tensor((outputs.argmax(1) == targets).tolist())}
             ),
             "",
         ),
     ],
 )
-def test_what_cannot_be_stacked_is_trained_alone_and_says_so_once(task: FileTask, reason: str) -> None:
+def test_runs_that_cannot_be_stacked_train_alone_and_log_the_reason_once(task: FileTask, reason: str) -> None:
     configs = [{"epochs": 2, "seed": seed} for seed in range(3)]
-    events = events_of(configs, task)
-    told = [event.text for event in events if isinstance(event, Log)]
-    assert len(told) == 1
-    assert reason in told[0]
+    events = train_events(configs, task)
+    logs = [event.text for event in events if isinstance(event, Log)]
+    assert len(logs) == 1
+    assert reason in logs[0]
     result = histories(events)
     for number, config in enumerate(configs):
         alone = trained_together([config], task)[0]
@@ -320,46 +320,48 @@ def test_what_cannot_be_stacked_is_trained_alone_and_says_so_once(task: FileTask
         assert result[str(number)].started.way == "loop"  # type: ignore[union-attr]
 
 
-def test_a_loss_of_the_users_own_is_mapped_over_runs() -> None:
+def test_a_custom_loss_is_mapped_over_runs() -> None:
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return F.mse_loss(outputs, F.one_hot(targets, 10).to(outputs.dtype), reduction="none").mean(dim=1)
 
-    task = images(mlp, loss=loss, metrics=lambda outputs, targets: {"top": outputs.amax(dim=1)})
+    task = digits_task(mlp, loss=loss, metrics=lambda outputs, targets: {"top": outputs.amax(dim=1)})
     configs = [{"epochs": 3, "seed": seed} for seed in range(3)]
     assert_stacked_as_alone(configs, task)
 
 
-def test_a_loss_that_is_a_part_of_the_outputs_is_kept_as_it_was() -> None:
-    """The next tile, and the next step, go through the same memory."""
-    task = images(lambda config: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), loss=lambda o, t: o[:, 0])
+def test_a_loss_that_is_a_view_of_the_outputs_is_not_overwritten() -> None:
+    """The next tile and the next step reuse the memory of the outputs."""
+    task = digits_task(lambda config: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), loss=lambda o, t: o[:, 0])
     configs = [{"epochs": 2, "batch_size": 50, "seed": seed} for seed in range(4)]
     assert_stacked_as_alone(configs, task)
 
 
-def test_samples_without_a_class_are_passed_over() -> None:
-    """Cross-entropy's ignore_index, -100."""
+def test_samples_with_the_ignored_class_are_ignored() -> None:
+    """The class -100 is the ignore_index of cross-entropy."""
     data = load_digits()
     targets = data.train[1].clone()
     targets[::3] = -100
     some = Data((data.train[0], targets), data.val)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    task = images(lambda config: copy.deepcopy(model), data=lambda config: some, metrics=lambda outputs, targets: {})
+    task = digits_task(
+        lambda config: copy.deepcopy(model), data=lambda config: some, metrics=lambda outputs, targets: {}
+    )
     configs = [{"epochs": 1, "batch_size": 50, "seed": seed} for seed in range(3)]
     assert_stacked_as_alone(configs, task)
 
 
-def test_runs_whose_data_or_models_differ_are_told_apart() -> None:
-    """A parameter that is wrongly called harmless costs speed, never exactness."""
-    given = load_digits()
+def test_runs_with_different_data_or_models_equal_single_runs() -> None:
+    """A parameter that is declared `per_run` by mistake costs speed, never exactness."""
+    digits = load_digits()
 
     def data(config: dict[str, Any]) -> Data:
-        inputs, targets = given.train
-        return Data((inputs[config["seed"] :: 20], targets[config["seed"] :: 20]), given.val)
+        inputs, targets = digits.train
+        return Data((inputs[config["seed"] :: 20], targets[config["seed"] :: 20]), digits.val)
 
     def model(config: dict[str, Any]) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU() if config["p"] else nn.Tanh(), nn.Linear(8, 10))
 
-    task = images(model, data=data)
+    task = digits_task(model, data=data)
     configs = [{"epochs": 2, "seed": seed, "p": p} for seed in (0, 1) for p in (0.0, 0.1)] * 2
     for ours, theirs in zip(
         trained_together(configs, task, runtime=EXACT), trained_alone(configs, task, runtime=EXACT), strict=True
@@ -370,10 +372,10 @@ def test_runs_whose_data_or_models_differ_are_told_apart() -> None:
 # Interruptions
 
 
-def interrupted(
+def train_with_interruption(
     runs: list[RunRecord], task: Task, files: Path, after: int, runtime: Runtime
 ) -> tuple[dict[str, Curves], list[RunRecord]]:
-    """Train until some run has come to that epoch; the curves so far, and the runs as a resumed grid finds them."""
+    """Train until a run has done `after` steps; return the curves so far, and the runs as a resumed grid reads them."""
     stop_requests = StopRequests()
     events: list[Event] = []
     stack = make_stack(runs, task="digits", stop=None, runtime=runtime, files=str(files))
@@ -382,22 +384,22 @@ def interrupted(
         if isinstance(event, Boundary) and event.step >= after:
             stop_requests.request(run.key for run in runs)
     steps = {event.run: event.step for event in events if isinstance(event, Boundary)}
-    ways = {event.run: event.way for event in events if isinstance(event, Started)}
-    again = [dataclasses.replace(run, boundary=steps[run.key], way=ways[run.key], attempt=2) for run in runs]
-    return {key: curves(history) for key, history in histories(events).items()}, again
+    engines = {event.run: event.way for event in events if isinstance(event, Started)}
+    resumed = [dataclasses.replace(run, boundary=steps[run.key], way=engines[run.key], attempt=2) for run in runs]
+    return {key: curves(history) for key, history in histories(events).items()}, resumed
 
 
 @pytest.mark.parametrize(("model", "count"), [("mlp", 5), ("cnn", 3), ("residual", 3), ("mlp", 1)])
-def test_a_resumed_run_equals_one_that_was_never_interrupted(model: str, count: int, tmp_path: Path) -> None:
-    """Bit for bit, in stacks of other widths than before; the way `vmap` to rounding, so it is tested in float64."""
-    task = images(MODELS[model][1])
+def test_a_resumed_run_equals_an_uninterrupted_run(model: str, count: int, tmp_path: Path) -> None:
+    """Bit for bit, in stacks of other widths than before; `vmap` up to rounding, so it is tested in float64."""
+    task = digits_task(MODELS[model][1])
     runs = [run_of({**config, "epochs": 8}, str(number)) for number, config in enumerate(MANY[3 : 3 + count])]
     rounded = model == "residual"
     runtime = Runtime(snapshot_every=0.0, precision="float64" if rounded else "float32")
     whole = histories(train(make_stack(runs, task="digits", stop=None, runtime=runtime), task, "cpu"))
-    before, again = interrupted(runs, task, tmp_path, 8, runtime)
-    assert all(8 <= run.boundary < 24 for run in again)
-    for part in (again[:1], again[1:]):
+    before, resumed = train_with_interruption(runs, task, tmp_path, 8, runtime)
+    assert all(8 <= run.boundary < 24 for run in resumed)
+    for part in (resumed[:1], resumed[1:]):
         if not part:
             continue
         stack = make_stack(part, task="digits", stop=None, runtime=runtime, files=str(tmp_path))
@@ -408,7 +410,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(model: str, count: 
                 assert joined[metric] == (pytest.approx(curve, rel=1e-10) if rounded else curve)
 
 
-def test_a_snapshot_that_cannot_be_read_fails_its_run_alone(tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_fails_only_its_own_run(tmp_path: Path) -> None:
     runs = [run_of({"epochs": 1, "hidden": [4]}, "new"), run_of({"epochs": 1, "hidden": [4]}, "torn")]
     runs[1] = dataclasses.replace(runs[1], boundary=20, way="stacked")
     stack = make_stack(runs, task="digits", stop=None, runtime=Runtime(), files=str(tmp_path))
@@ -418,11 +420,11 @@ def test_a_snapshot_that_cannot_be_read_fails_its_run_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
-def test_the_model_that_is_kept_has_the_weights_asked_for(keep: Any, tmp_path: Path) -> None:
+def test_the_saved_model_has_the_last_or_the_best_weights(keep: Any, tmp_path: Path) -> None:
     from labbench.train.checkpoints import read_safetensors
 
     configs = [{"epochs": 6, "seed": seed, "lr": 0.5, "batch_size": 20} for seed in range(2)]
-    task = images(mlp)
+    task = digits_task(mlp)
     runs = [run_of(config, str(number)) for number, config in enumerate(configs)]
     stack = make_stack(runs, task="", stop=None, runtime=Runtime(keep=keep), files=str(tmp_path))
     for key, history in histories(train(stack, task, "cpu")).items():

@@ -1,4 +1,4 @@
-"""How many runs of a stack fit in memory: from two measurements, and from having run out of it."""
+"""The width of a stack is limited by memory: by two measurements, and after running out of memory."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from labbench.train.tasks.task import load_task, make_data
 MEGABYTE = 2**20
 
 
-def test_two_stacks_tell_how_many_runs_fit() -> None:
-    asked = []
+def test_two_measurements_give_the_number_of_runs_that_fit() -> None:
+    measured_runs = []
 
     def peak_of(runs: int) -> int:
-        """100 MB for all, 25 for each run."""
-        asked.append(runs)
+        """Return 100 MB for the stack and 25 MB for each run."""
+        measured_runs.append(runs)
         return (100 + 25 * runs) * MEGABYTE
 
     width = estimate_width(1000 * MEGABYTE, peak_of)
-    assert asked == [1, 8]
+    assert measured_runs == [1, 8]
     assert width == 32
     assert peak_of(width) <= MAX_STACK_SHARE * 1000 * MEGABYTE < peak_of(width + 1)
 
 
-def test_at_least_one_run_is_tried_however_little_is_free() -> None:
+def test_the_estimate_is_at_least_one_run() -> None:
     assert estimate_width(10, lambda runs: 1000 * runs) == 1
     assert estimate_width(10**9, lambda runs: 5) > 10**6
 
 
-def test_only_running_out_of_memory_narrows_what_is_tried_and_nothing_widens_it() -> None:
+def test_only_out_of_memory_lowers_the_limit_and_nothing_raises_it() -> None:
     halve_width_on_oom(ValueError("no"), "a structure", 9)
     assert width_limit("a structure") is None
     halve_width_on_oom(MemoryError(), "a structure", 9)
@@ -55,14 +55,14 @@ def test_only_running_out_of_memory_narrows_what_is_tried_and_nothing_widens_it(
     assert width_limit("a structure") == 5
 
 
-ROOMY = """
+LARGE_TASK = """
 import torch
 from torch import nn
 from labbench.params import Param
 from labbench.train.data import Data
 
-class Roomy(nn.Module):
-    '''Asks for 128 MB a run, which it never touches.'''
+class LargeModel(nn.Module):
+    '''Allocates 128 MB per run without touching it.'''
 
     def __init__(self):
         super().__init__()
@@ -80,37 +80,37 @@ class Task:
         return Data(train=(inputs, (inputs[:, 0] > 0).long()), val=(inputs, (inputs[:, 0] > 0).long()))
 
     def model(self, config):
-        return Roomy()
+        return LargeModel()
 """
 
 
 @contextmanager
-def memory_limited_to(more: int) -> Iterator[None]:
-    """This process may take that many bytes more than it has."""
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+def limit_memory(extra_bytes: int) -> Iterator[None]:
+    """Limit the memory of this process to `extra_bytes` above its current size."""
+    used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (taken + more, before[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (used_bytes + extra_bytes, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory so")
-def test_a_stack_that_ran_out_of_memory_is_halved_and_later_ones_are_cut_to_what_fitted(tmp_path: Path) -> None:
-    file = tmp_path / "roomy.py"
-    file.write_text(ROOMY)
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS works on Linux only")
+def test_a_stack_that_runs_out_of_memory_is_halved_and_later_stacks_too(tmp_path: Path) -> None:
+    file = tmp_path / "large.py"
+    file.write_text(LARGE_TASK)
 
-    def told(seeds: range) -> list[Event]:
+    def train_events(seeds: range) -> list[Event]:
         runs = [
-            RunRecord(s, f"run{s}", "", "roomy", "running", {"seed": s, "epochs": 2, "batch_size": 32}) for s in seeds
+            RunRecord(s, f"run{s}", "", "large", "running", {"seed": s, "epochs": 2, "batch_size": 32}) for s in seeds
         ]
         stack = make_stack(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
         return list(train_with_retries(stack, "cpu", StopRequests()))
 
-    told(range(100, 102))  # what is loaded at the first use has its place
-    with memory_limited_to(750 * MEGABYTE):
-        first, later = told(range(8)), told(range(8, 16))
+    train_events(range(100, 102))  # load everything that the first use loads
+    with limit_memory(750 * MEGABYTE):
+        first, later = train_events(range(8)), train_events(range(8, 16))
     for events in (first, later):
         ended = [event for event in events if isinstance(event, Finished)]
         assert [event.status for event in ended] == ["finished"] * 8
@@ -121,7 +121,7 @@ def test_a_stack_that_ran_out_of_memory_is_halved_and_later_ones_are_cut_to_what
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_the_peak_of_some_work_is_what_it_took() -> None:
+def test_the_measured_cuda_peak_is_the_allocated_memory() -> None:
     from labbench.train.grouping.memory import measure_cuda_peak
 
     device = torch.device("cuda:0")
@@ -130,8 +130,8 @@ def test_on_a_gpu_the_peak_of_some_work_is_what_it_took() -> None:
     )
 
 
-def test_on_a_gpu_memory_alone_limits_how_many_runs_step_together() -> None:
-    """With a made-up figure of what is free: a run here has 1,210 weights, and as many gradients."""
+def test_on_a_gpu_only_memory_limits_the_width() -> None:
+    """With an assumed amount of free memory; a run has 1,210 weights and as many gradients."""
     task = load_task("digits")
     config = with_defaults({"hidden": [16]}, {**TRAINING, **task.params})
     runs = [RunRecord(s, f"run{s}", "", "many", "running", {"seed": s}) for s in range(256)]
