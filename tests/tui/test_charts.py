@@ -45,7 +45,7 @@ def panel(pilot: Pilot[None]) -> ChartPanel:
 
 
 def chart(pilot: Pilot[None]) -> Chart:
-    return panel(pilot).charts()[0]
+    return panel(pilot).page.charts()[0]
 
 
 def x_labels(now: str) -> list[str]:
@@ -90,13 +90,13 @@ def test_the_crosshair_goes_along_the_points_and_reads_every_run_best_first(data
 def test_w_and_b_jump_from_best_to_best(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "j", "space", *focused("w"))
-        first = panel(pilot).crosshair
+        first = panel(pilot).page.crosshair
         await press(pilot, "w")
-        second = panel(pilot).crosshair
-        places = {run.summary["val/loss"].min_step / 10 for run in panel(pilot)._runs}
+        second = panel(pilot).page.crosshair
+        places = {run.summary["val/loss"].min_step / 10 for run in panel(pilot).page._runs}
         assert {first, second} <= places
         await press(pilot, "b")
-        assert panel(pilot).crosshair == first
+        assert panel(pilot).page.crosshair == first
 
     use(database, look)
 
@@ -194,14 +194,14 @@ def test_the_wheel_zooms_and_a_drag_draws_a_box(database: Path) -> None:
 def test_zooming_in_on_a_long_run_reads_its_points_and_keeps_the_smoothing(long_run: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "s", "s", "s")
-        [line] = panel(pilot).lines_of("loss")
+        [line] = panel(pilot).page.lines_of("loss")
         assert line.series.buckets.n.max() > 20
         from labbench.charts.series import smooth_series
         from labbench.charts.smoothing_spec import Smoothing
 
         far = smooth_series(line.series, Smoothing("ema", 0.999))
         await press(pilot, "h", *["H"] * 6, *["+"] * 8)
-        [line] = panel(pilot).lines_of("loss")
+        [line] = panel(pilot).page.lines_of("loss")
         left, right = panel(pilot).settings.window
         inside = (line.series.x >= left) & (line.series.x <= right)
         assert inside.sum() > 0.9 * (right - left), "nearly every point of the window, more than the screen has dots"
@@ -314,7 +314,7 @@ def test_charts_share_their_window_and_crosshair(database: Path) -> None:
         now = await press(pilot, "greater_than_sign", "greater_than_sign", "h", "h", "+")
         assert now.count("epoch 19") == 3
         assert now.count("zoomed") == 3
-        assert len({chart.view.window for chart in panel(pilot).charts()}) == 1
+        assert len({chart.view.window for chart in panel(pilot).page.charts()}) == 1
 
     use(database, look)
 
@@ -382,6 +382,6 @@ def test_a_crosshair_at_0_is_not_on_a_logarithmic_axis(database: Path) -> None:
         await press(pilot, "space", "x", "x", "tab", "l", *["H"] * 30)
         panel(pilot)._move_crosshair(0.0)
         await press(pilot, "X", "plus", "plus", "h", "left_square_bracket", *["H"] * 30, "plus", "minus")
-        assert panel(pilot).crosshair != 0.0
+        assert panel(pilot).page.crosshair != 0.0
 
     use(database, look)

@@ -40,7 +40,7 @@ class ChartPage(Container):
     """A page of linked charts."""
 
     DEFAULT_CSS = """
-    ChartPage { layout: grid; grid-size: 1 1; }
+    ChartPage { layout: grid; grid-size: 1 1; width: 100%; height: 100%; }
     ChartPage Chart { height: 100%; width: 100%; }
     """
 
@@ -69,8 +69,10 @@ class ChartPage(Container):
             self.error = error
             super().__init__()
 
-    def __init__(self, path: Path, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, path: Path, *, box_on: Callable[[Chart], Box | None]) -> None:
+        """`box_on` returns the box that is being drawn over a chart."""
+        super().__init__()
+        self._box_on = box_on
         self.settings = ChartState()
         self.chosen_metric: str | None = None
         """The metric that keys for one chart act on."""
@@ -80,7 +82,7 @@ class ChartPage(Container):
         self._runs: Sequence[RunRecord] = ()
         self._marks: Mapping[str, int] = {}
         self._highlighted: str | None = None
-        self._metrics: Mapping[str, Goal] = {}
+        self.goals: Mapping[str, Goal] = {}
         self._given_metric: str | None = None
         self._lines: dict[str, list[Line]] = {}
         self._requested: MissingSeries = []
@@ -103,7 +105,7 @@ class ChartPage(Container):
         metric: str | None,
     ) -> None:
         """Draw these runs: `marks` are the slots of the marked ones, `metric` is the one in question."""
-        self._runs, self._marks, self._highlighted, self._metrics = runs, marks, highlighted, metrics
+        self._runs, self._marks, self._highlighted, self.goals = runs, marks, highlighted, metrics
         if self.settings.x_axis is None and metrics:
             self.settings.x_axis = "epoch" if "epoch" in metrics else "step"
         if metric != self._given_metric or self.chosen_metric not in metrics:
@@ -127,6 +129,12 @@ class ChartPage(Container):
             self._read_missing(wanted, self.settings.x_axis)
         self.draw()
 
+    def set_x_axis(self, axis: XAxis) -> None:
+        """Draw all charts over another axis, from end to end."""
+        self.settings.x_axis, self.settings.window = axis, None
+        self._lines.clear()
+        self.load_and_draw()
+
     def _build_lines(self, metric: str, axis: XAxis) -> None:
         """Make lines of what is at hand of a metric."""
         self._lines[metric] = self._series_cache.lines(self._runs, self._marks, metric, axis)
@@ -137,8 +145,8 @@ class ChartPage(Container):
         for chart, metric in zip(self.charts(), self.shown_metrics(), strict=False):
             if metric not in self._lines:
                 continue
-            view = self.settings.view(metric, self._metrics[metric], highlighted=self._highlighted, whole=whole)
-            view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self.box_on(chart))
+            view = self.settings.view(metric, self.goals[metric], highlighted=self._highlighted, whole=whole)
+            view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self._box_on(chart))
             lines = self._lines[metric]
             groups = len({line.group or line.label for line in lines})
             description = self.settings.describe(
@@ -147,10 +155,6 @@ class ChartPage(Container):
             chart.show(lines, view, metric=metric, description=description)
             chart.set_class(metric == self.chosen_metric and len(self.shown_metrics()) > 1, "-chosen")
         self._request_finer()
-
-    def box_on(self, chart: Chart) -> Box | None:
-        """The box that is being drawn over a chart."""
-        return None
 
     def shown_metrics(self) -> list[str]:
         """The metrics on the page, in order."""
@@ -163,7 +167,7 @@ class ChartPage(Container):
 
     def metrics(self) -> list[str]:
         """All metrics there are charts of, the most telling first."""
-        return charted_metrics(self._metrics)
+        return charted_metrics(self.goals)
 
     def lines_of(self, metric: str | None) -> Sequence[Line]:
         """The lines that a metric's chart shows."""

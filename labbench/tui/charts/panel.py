@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.containers import Container
 from textual.message import Message
 
 from labbench.charts.smoothing_spec import parse_smoothing
@@ -27,7 +29,7 @@ from labbench.charts.view import (
 )
 from labbench.tui.charts.keys import PANEL_BINDINGS
 from labbench.tui.charts.page import ChartPage
-from labbench.tui.charts.settings import PAGE_LAYOUTS, SMOOTHING_PRESETS, SPREADS
+from labbench.tui.charts.settings import PAGE_LAYOUTS, SMOOTHING_PRESETS, SPREADS, ChartState
 from labbench.tui.charts.widget import Chart
 from labbench.tui.widgets.prompt import Prompt
 
@@ -35,7 +37,7 @@ _WHEEL_ZOOM_FACTOR = 0.8
 _WHEEL_PAN_SHARE = 0.1
 
 
-class ChartPanel(ChartPage, can_focus=True):
+class ChartPanel(Container, can_focus=True):
     """A page of linked charts with a person at the keys."""
 
     DEFAULT_CSS = """
@@ -59,7 +61,8 @@ class ChartPanel(ChartPage, can_focus=True):
             super().__init__()
 
     def __init__(self, path: Path, *, id: str | None = None) -> None:
-        super().__init__(path, id=id)
+        super().__init__(id=id)
+        self.page = ChartPage(path, box_on=self._box_on)
         self._keyboard_crosshair: float | None = None
         """What the keys have chosen; the mouse only visits."""
         self._anchor: float | None = None
@@ -68,6 +71,14 @@ class ChartPanel(ChartPage, can_focus=True):
         """What the mouse is drawing."""
         self._multi_chart_layout = 2
         """The layout to go back to from a single chart."""
+
+    def compose(self) -> ComposeResult:
+        yield self.page
+
+    @property
+    def settings(self) -> ChartState:
+        """The state of the charts on the page."""
+        return self.page.settings
 
     def perform(self, name: str, *arguments: Any) -> None:
         """Do what a screen's key for the charts asks for."""
@@ -80,36 +91,36 @@ class ChartPanel(ChartPage, can_focus=True):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Be as `state` once said."""
         self.settings.restore(state)
-        self.load_and_draw()
+        self.page.load_and_draw()
 
     def back(self) -> bool:
         """Take back one step: the box, the crosshair, the zoom; False where there is none of them."""
         if self._anchor is not None:
             self._anchor = None
-        elif self.crosshair is not None:
-            self.crosshair = self._keyboard_crosshair = None
+        elif self.page.crosshair is not None:
+            self.page.crosshair = self._keyboard_crosshair = None
         elif self.settings.window or self.settings.heights:
             self.settings.window, self.settings.heights = None, {}
         else:
             return False
-        self.draw()
+        self.page.draw()
         return True
 
     # How lines are drawn
 
     def action_log(self) -> None:
-        if self.chosen_metric is not None:
-            logarithmic = set(self.settings.log) ^ {self.chosen_metric}
+        if self.page.chosen_metric is not None:
+            logarithmic = set(self.settings.log) ^ {self.page.chosen_metric}
             self.settings.log = sorted(logarithmic)
-            self.settings.heights.pop(self.chosen_metric, None)
-            self.draw()
+            self.settings.heights.pop(self.page.chosen_metric, None)
+            self.page.draw()
 
     def action_log_x(self) -> None:
         self.settings.log_x = not self.settings.log_x
         self.settings.window = None
-        if self.crosshair is not None and not self._can_show(self.crosshair):
-            self.crosshair = self._keyboard_crosshair = self._anchor = None
-        self.draw()
+        if self.page.crosshair is not None and not self._can_show(self.page.crosshair):
+            self.page.crosshair = self._keyboard_crosshair = self._anchor = None
+        self.page.draw()
 
     def _can_show(self, x: float) -> bool:
         """A logarithmic axis has a place for it."""
@@ -119,7 +130,7 @@ class ChartPanel(ChartPage, can_focus=True):
         smoothing = self.settings.smoothing
         index = SMOOTHING_PRESETS.index(smoothing) if smoothing in SMOOTHING_PRESETS else 0
         self.settings.smoothing = SMOOTHING_PRESETS[(index + direction) % len(SMOOTHING_PRESETS)]
-        self.draw()
+        self.page.draw()
 
     def action_smooth_by(self) -> None:
         hint = "0.9 or `ema 0.9`: share of the past    mean 21, gauss 5: points    none"
@@ -130,37 +141,35 @@ class ChartPanel(ChartPage, can_focus=True):
         if words is not None:
             smoothing = parse_smoothing(words)
             self.settings.smoothing = str(smoothing) if smoothing else ""
-            self.draw()
+            self.page.draw()
 
     def action_axis(self) -> None:
-        axes = [axis for axis in X_AXES if axis != "epoch" or axis in self._metrics]
+        axes = [axis for axis in X_AXES if axis != "epoch" or axis in self.page.goals]
         if self.settings.x_axis is not None:
             here = axes.index(self.settings.x_axis) if self.settings.x_axis in axes else -1  # no run here has epochs
-            self.settings.x_axis = axes[(here + 1) % len(axes)]
-            self.settings.window = self.crosshair = self._keyboard_crosshair = self._anchor = None
-            self._lines.clear()
-            self.load_and_draw()
+            self.page.crosshair = self._keyboard_crosshair = self._anchor = None
+            self.page.set_x_axis(axes[(here + 1) % len(axes)])
 
     def action_display(self) -> None:
-        lines = self.lines_of(self.chosen_metric)
+        lines = self.page.lines_of(self.page.chosen_metric)
         groups = len({line.group for line in lines})
         order: tuple[ResolvedDisplay, ...] = ("runs", "groups", "density")
         now = resolve_display(self.settings.display, len(lines), groups)
         then = order[(order.index(now) + 1) % len(order)]
         self.settings.display = "auto" if then == resolve_display("auto", len(lines), groups) else then
-        self.draw()
+        self.page.draw()
 
     def action_spread(self) -> None:
         self.settings.spread = SPREADS[(SPREADS.index(self.settings.spread) + 1) % len(SPREADS)]
-        self.draw()
+        self.page.draw()
 
     # What part of them is seen
 
     def action_zoom(self, factor: float) -> None:
-        self._zoom(factor, self.crosshair)
+        self._zoom(factor, self.page.crosshair)
 
     def _zoom(self, factor: float, at: float | None) -> None:
-        whole = self.full_x_range()
+        whole = self.page.full_x_range()
         if whole is None:
             return
         window = self.settings.visible_range(whole) or whole
@@ -170,10 +179,10 @@ class ChartPanel(ChartPage, can_focus=True):
             return zoom_window(seen, all_there_is, factor, place)
 
         self.settings.window = change_on_axis(change, window, whole, at, log=self.settings.log_x)
-        self.draw()
+        self.page.draw()
 
     def action_pan(self, share: float) -> None:
-        whole = self.full_x_range()
+        whole = self.page.full_x_range()
         if whole is None or self.settings.window is None:
             return
         self.settings.follow = False
@@ -181,59 +190,59 @@ class ChartPanel(ChartPage, can_focus=True):
             lambda seen, all_there_is, _: pan_window(seen, all_there_is, share),
             self.settings.window, whole, None, log=self.settings.log_x,
         )  # fmt: skip
-        self.draw()
+        self.page.draw()
 
     def action_lift(self, share: float, chart: Chart | None = None) -> None:
-        self._show_heights(chart or self.chosen_chart(), share, 1 + share)
+        self._show_heights(chart or self.page.chosen_chart(), share, 1 + share)
 
     def action_stretch(self, factor: float) -> None:
-        self._show_heights(self.chosen_chart(), 0.5 - factor / 2, 0.5 + factor / 2)
+        self._show_heights(self.page.chosen_chart(), 0.5 - factor / 2, 0.5 + factor / 2)
 
     def _show_heights(self, chart: Chart | None, low: float, high: float) -> None:
         """Let the borders of a chart be where these shares of its height are now."""
         if chart is not None and chart.frame is not None:
             self.settings.heights[chart.metric] = (chart.frame.y_at(low), chart.frame.y_at(high))
-            self.draw()
+            self.page.draw()
 
     def action_fit(self) -> None:
         self.settings.window, self.settings.heights, self.settings.follow = None, {}, False
-        self.draw()
+        self.page.draw()
 
     def action_follow(self) -> None:
         self.settings.follow = not self.settings.follow
-        self.draw()
+        self.page.draw()
 
     def action_border(self, side: Literal["left", "right"]) -> None:
-        whole = self.full_x_range()
-        if whole is None or self.crosshair is None:
+        whole = self.page.full_x_range()
+        if whole is None or self.page.crosshair is None:
             return
         left, right = self.settings.visible_range(whole) or whole
-        left, right = (self.crosshair, right) if side == "left" else (left, self.crosshair)
+        left, right = (self.page.crosshair, right) if side == "left" else (left, self.page.crosshair)
         self._show_range(left, right)
 
     def _show_range(self, left: float, right: float) -> None:
         if left < right:
             self.settings.window, self.settings.follow = (left, right), False
-        self.draw()
+        self.page.draw()
 
     def action_box(self) -> None:
-        if self.crosshair is None:
+        if self.page.crosshair is None:
             self.action_cross(1)
         if self._anchor is None:
-            self._anchor = self.crosshair
-            self.draw()
-        elif self.crosshair is not None:
-            left, right = sorted((self._anchor, self.crosshair))
+            self._anchor = self.page.crosshair
+            self.page.draw()
+        elif self.page.crosshair is not None:
+            left, right = sorted((self._anchor, self.page.crosshair))
             self._anchor = None
             self._show_range(left, right)
 
-    def box_on(self, chart: Chart) -> Box | None:
+    def _box_on(self, chart: Chart) -> Box | None:
         """What the mouse draws over one chart, or the keys over all."""
         if self._box is not None:
             return self._box[1] if self._box[0] is chart else None
-        if self._anchor is None or self.crosshair is None or chart.frame is None:
+        if self._anchor is None or self.page.crosshair is None or chart.frame is None:
             return None
-        left, right = sorted((self._anchor, self.crosshair))
+        left, right = sorted((self._anchor, self.page.crosshair))
         return left, right, chart.frame.y_at(0.0), chart.frame.y_at(1.0)
 
     # The crosshair
@@ -241,60 +250,62 @@ class ChartPanel(ChartPage, can_focus=True):
     def action_cross(self, steps: int) -> None:
         from labbench.charts.crosshair import step_crosshair
 
-        chart = self.chosen_chart()
+        chart = self.page.chosen_chart()
         if chart is not None and chart.frame is not None:
-            lines = self.lines_of(self.chosen_metric)
-            self._move_crosshair(step_crosshair(lines, self.crosshair, steps, chart.frame))
+            lines = self.page.lines_of(self.page.chosen_metric)
+            self._move_crosshair(step_crosshair(lines, self.page.crosshair, steps, chart.frame))
 
     def action_best(self, direction: int) -> None:
         from labbench.charts.crosshair import next_best_x
 
-        if self.chosen_metric is not None:
-            goal = self._metrics[self.chosen_metric]
-            self._move_crosshair(next_best_x(self.lines_of(self.chosen_metric), self.crosshair, direction, goal))
+        if self.page.chosen_metric is not None:
+            goal = self.page.goals[self.page.chosen_metric]
+            self._move_crosshair(
+                next_best_x(self.page.lines_of(self.page.chosen_metric), self.page.crosshair, direction, goal)
+            )
 
     def _move_crosshair(self, x: float | None) -> None:
         """Put the crosshair there, and bring it into view."""
         if x is None or not self._can_show(x):
             return
-        self.crosshair = self._keyboard_crosshair = x = clamp(x, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
-        window = self.settings.visible_range(self.full_x_range())
+        self.page.crosshair = self._keyboard_crosshair = x = clamp(x, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
+        window = self.settings.visible_range(self.page.full_x_range())
         if window is not None and not window[0] <= x <= window[1]:
             move = x - (window[0] if x < window[0] else window[1])
             self.settings.follow = False
             self.settings.window = (window[0] + move, window[1] + move)
-        self.draw()
+        self.page.draw()
 
     # Which charts
 
     def action_layout(self, direction: int) -> None:
-        needed = len(self.metrics())
+        needed = len(self.page.metrics())
         enough = [index for index, (rows, columns) in enumerate(PAGE_LAYOUTS) if rows * columns >= needed]
         self.settings.layout = min(max(self.settings.layout + direction, 0), min(enough, default=len(PAGE_LAYOUTS) - 1))
-        self.load_and_draw()
+        self.page.load_and_draw()
 
     def action_single(self) -> None:
         if self.settings.layout:
             self._multi_chart_layout, self.settings.layout = self.settings.layout, 0
-            if self.chosen_metric is not None:
-                self.post_message(self.MetricChosen(self.chosen_metric))
+            if self.page.chosen_metric is not None:
+                self.post_message(self.MetricChosen(self.page.chosen_metric))
         else:
             self.settings.layout = self._multi_chart_layout
-        self.load_and_draw()
+        self.page.load_and_draw()
 
     def action_choose(self, direction: int) -> None:
-        names = self.metrics()
-        if self.chosen_metric in names:
-            self.chosen_metric = names[(names.index(self.chosen_metric) + direction) % len(names)]
-            self.load_and_draw()
+        names = self.page.metrics()
+        if self.page.chosen_metric in names:
+            self.page.chosen_metric = names[(names.index(self.page.chosen_metric) + direction) % len(names)]
+            self.page.load_and_draw()
 
     def action_page(self, direction: int) -> None:
-        names, (rows, columns) = self.metrics(), PAGE_LAYOUTS[self.settings.layout]
-        if self.chosen_metric in names:
-            self.chosen_metric = names[
-                min(max(names.index(self.chosen_metric) + direction * rows * columns, 0), len(names) - 1)
+        names, (rows, columns) = self.page.metrics(), PAGE_LAYOUTS[self.settings.layout]
+        if self.page.chosen_metric in names:
+            self.page.chosen_metric = names[
+                min(max(names.index(self.page.chosen_metric) + direction * rows * columns, 0), len(names) - 1)
             ]
-            self.load_and_draw()
+            self.page.load_and_draw()
 
     def action_run(self, direction: int) -> None:
         self.post_message(self.RunStepRequested(direction))
@@ -303,8 +314,8 @@ class ChartPanel(ChartPage, can_focus=True):
 
     def on_chart_pointed(self, event: Chart.Pointed) -> None:
         event.stop()
-        self.crosshair = self._keyboard_crosshair if event.x is None else event.x
-        self.draw()
+        self.page.crosshair = self._keyboard_crosshair if event.x is None else event.x
+        self.page.draw()
 
     def on_chart_scrolled(self, event: Chart.Scrolled) -> None:
         event.stop()
@@ -323,7 +334,7 @@ class ChartPanel(ChartPage, can_focus=True):
         event.stop()
         self._box = None if event.done else (event.chart, event.box)
         if not event.done:
-            self.draw()
+            self.page.draw()
             return
         left, right, low, high = event.box
         frame = event.chart.frame
@@ -334,9 +345,9 @@ class ChartPanel(ChartPage, can_focus=True):
     def on_chart_clicked(self, event: Chart.Clicked) -> None:
         event.stop()
         self.focus()
-        self.chosen_metric = event.chart.metric or self.chosen_metric
+        self.page.chosen_metric = event.chart.metric or self.page.chosen_metric
         if event.times == 2:
             self.action_single()
         else:
-            self._keyboard_crosshair = self.crosshair
-            self.draw()
+            self._keyboard_crosshair = self.page.crosshair
+            self.page.draw()

@@ -17,6 +17,7 @@ from labbench.metrics import charted_metrics
 from labbench.records import Goal, RunRecord
 from labbench.tui import queries
 from labbench.tui.charts.keys import CHART_BINDINGS
+from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.compare_table import column_titles, comparison_rows
@@ -108,7 +109,7 @@ class CompareScreen(EditScreen[ComparedRuns]):
     @on(TextGrid.Moved)
     def _show_chart(self) -> None:
         highlighted = self._current()
-        self._panel.show(
+        self._panel.page.show(
             self._compared.runs,
             marks=self.session.marks,
             highlighted=highlighted.key if highlighted else None,
@@ -168,8 +169,8 @@ class CompareScreen(EditScreen[ComparedRuns]):
         self._panel.perform(name, *arguments)
         self.session.chart = self._panel.state()
 
-    @on(ChartPanel.ReadingFailed)
-    def _show_chart_failure(self, event: ChartPanel.ReadingFailed) -> None:
+    @on(ChartPage.ReadingFailed)
+    def _show_chart_failure(self, event: ChartPage.ReadingFailed) -> None:
         self.post_message(self.Failed(event.error))
 
     def step_back(self) -> None:

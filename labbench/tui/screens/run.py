@@ -17,6 +17,7 @@ from labbench.errors import RunNotFound
 from labbench.metrics import metric_rank
 from labbench.tui import queries
 from labbench.tui.charts.keys import CHART_BINDINGS
+from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
 from labbench.tui.queries import RunDetail
@@ -109,7 +110,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
         metrics = self._metrics()
         if self._metric not in metrics:
             self._metric = metrics[0] if metrics else None
-        self.query_one(ChartPanel).show(
+        self.query_one(ChartPanel).page.show(
             [self._detail.record],
             marks=self.session.marks,
             highlighted=self._key,
@@ -134,8 +135,8 @@ class RunScreen(EditScreen["RunDetail | None"]):
         self.query_one(ChartPanel).perform(name, *arguments)
         self.session.chart = self.query_one(ChartPanel).state()
 
-    @on(ChartPanel.ReadingFailed)
-    def _show_chart_failure(self, event: ChartPanel.ReadingFailed) -> None:
+    @on(ChartPage.ReadingFailed)
+    def _show_chart_failure(self, event: ChartPage.ReadingFailed) -> None:
         self.post_message(self.Failed(event.error))
 
     def action_pictures(self) -> None:

@@ -16,6 +16,7 @@ from textual.message import Message
 from labbench.records import RunRecord
 from labbench.tui import clipboard, queries
 from labbench.tui.charts.keys import CHART_BINDINGS
+from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.charts.series_cache import SparklineCache
 from labbench.tui.clipboard import TableRows
@@ -162,7 +163,7 @@ class RunsScreen(QueryScreen):
         records = (self.table.record(key) for key in keys)
         runs = [run for run in records if run is not None]
         metric = self.snapshot.query.metric
-        self._panel.show(
+        self._panel.page.show(
             runs,
             marks=self.session.marks,
             highlighted=self.table.cursor,
@@ -255,8 +256,8 @@ class RunsScreen(QueryScreen):
         self._panel.perform(name, *arguments)
         self.session.chart = self._panel.state()
 
-    @on(ChartPanel.ReadingFailed)
-    def _show_chart_failure(self, event: ChartPanel.ReadingFailed) -> None:
+    @on(ChartPage.ReadingFailed)
+    def _show_chart_failure(self, event: ChartPage.ReadingFailed) -> None:
         self.post_message(self.Failed(event.error))
 
     @on(ChartPanel.RunStepRequested)
