@@ -1,8 +1,8 @@
-"""A grid.toml: read, checked, expanded to configs, and turned into runs with names and identities.
+"""Grid files: reading, checks, expansion to configs, and runs with names and identities.
 
-grid = read_grid(path)                              # the file, its shape checked
-expansion = expand(grid, params)                    # the configs, checked against the task's parameters
-runs = new_runs(grid, expansion.configs, params)    # all of them: names tell what differs within the grid
+grid = read_grid(path)                              # the file, with the structure of its tables checked
+expansion = expand(grid, params)                    # its configs, checked against the task's parameters
+runs = new_runs(grid, expansion.configs, params)    # its runs, named by the keys that differ within the grid
 """
 
 from __future__ import annotations
@@ -38,18 +38,22 @@ __all__ = [
 def new_runs(
     grid: Grid, configs: Sequence[Config], params: Params, *, files: Path | None = None, code: Code | None = None
 ) -> list[NewRun]:
-    """The runs of a grid, to be queued. Give all of its configs: a name says what differs among them.
+    """Return the runs of a grid, to be queued.
 
-    `files` is the folder of the database's files, for what runs of it kept; `code` what computes the runs, by default
-    as it is now. Raises InputError where a file that decides the results cannot be read.
+    `configs` must be all configs of the grid, since a run's name has the keys that differ among them. `files` is the
+    folder of the database's files, which holds the models that runs kept. `code` computes the runs; default: the
+    grid's present code.
+
+    Raises:
+        InputError: A file on which the results depend cannot be read.
     """
     names = make_names(configs, params, axes=grid.axis_keys, implied=grid.implied_keys, same=grid.name)
     code = code or grid_code(grid)
     task = task_identity(grid, code)
-    once = cache(content_digest)  # a file of all runs is read once
+    digest = cache(content_digest)  # reads a file that all runs share only once
     runs = []
     for name, config in zip(names, configs, strict=True):
-        content = with_file_digests(grid.task, config, params, once, files)
-        of_task = partial(identity, config=content, params=params, stop=grid.stop)
-        runs.append(NewRun(name, config, of_task(task), of_task("")))
+        content = with_file_digests(grid.task, config, params, digest, files)
+        identity_with = partial(identity, config=content, params=params, stop=grid.stop)
+        runs.append(NewRun(name, config, identity_with(task), setup=identity_with("")))
     return runs

@@ -1,4 +1,4 @@
-"""A value against the parameter that it is for: the value in the declared type, or why it cannot be."""
+"""Checks of a value against its parameter: type, range and choices."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ _ITEM_TYPES = {"ints": "int", "floats": "float", "strs": "str"}
 
 
 class BadValueError(ValueError):
-    """Why a value does not fit, to be read behind the parameter's name: `must be at least 0, not -1`."""
+    """Invalid value; the message continues the parameter's name: `must be at least 0, not -1`."""
 
     def __init__(self, message: str, *, index: int | None = None, item: bool = False) -> None:
-        """`index` is that of the item which does not fit, where the value is a list; `item`: the message names it."""
+        """`index` is the index of the invalid item if the value is a list; `item` is True if the message names it."""
         self.index, self.item = index, item
         super().__init__(message)
 
 
 def convert_value(param: Param, value: Any) -> Any:
-    """The value as the parameter's type: 1 for a float is 1.0, 1.0 for an int is 1.
+    """Convert a value to the parameter's type: 1 to 1.0 for a float, 1.0 to 1 for an int.
 
-    Raises BadValueError when type, range or choices forbid it.
+    Raises:
+        BadValueError: The value has another type, or is outside the range or the choices.
     """
     item_type = _ITEM_TYPES.get(param.type)
     if item_type is None:
@@ -55,13 +56,13 @@ def convert_value(param: Param, value: Any) -> Any:
 
 
 def quote_value(value: Any) -> str:
-    """A value as a message quotes it."""
+    """Return a value as JSON for a message, shortened to 40 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _convert_scalar(kind: str, value: Any) -> Any:
-    """The value in a scalar type."""
+    """Convert a value to a scalar type."""
     if kind == "bool":
         if isinstance(value, bool):
             return value
@@ -92,12 +93,12 @@ def _quotes_hint(kind: str, value: Any) -> str:
             unquoted = json.loads(value.lower())
         except ValueError:
             return ""
-        return " (leave the quotes out)" if isinstance(unquoted, int | float) else ""
+        return " (remove the quotes)" if isinstance(unquoted, int | float) else ""
     return ""
 
 
 def _check_scalar(param: Param, kind: str, written: Any) -> Any:
-    """One value in a scalar type, if range and choices allow it."""
+    """Convert a value to a scalar type, and check its range and choices."""
     value = _convert_scalar(kind, written)
     if param.choices and value not in param.choices:
         choices = ", ".join(map(str, param.choices))

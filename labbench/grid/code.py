@@ -1,7 +1,7 @@
-"""Code versions: a digest of what a task's files compute, whatever their comments, docstrings and layout.
+"""Code versions: digests of a task's files that ignore comments, docstrings and layout.
 
-A file's digest is the SHA-256 of our own serialisation of its syntax tree, which is the same on every Python that can
-read it: positions, comments, docstrings and other bare strings are left out, and so is every field that is empty, since
+A file's digest is the SHA-256 of labbench's own serialization of its syntax tree, which is the same on every Python
+that can parse it: positions, comments, docstrings and other bare strings are left out, and so are empty fields, since
 later versions of Python add some.
 """
 
@@ -19,36 +19,40 @@ from typing import Any
 from labbench.errors import InputError
 
 COMMAND = "the command"
-"""What stands for a command's words among its files."""
+"""Name under which the words of a command are listed among its files."""
 
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment"})
-"""Fields that follow from the others or change nothing."""
+"""Fields that follow from others or have no effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What computes a grid's results, as it is now."""
+    """Code that computes a grid's results."""
 
     version: str
-    """`digits@1` for a built-in task, else the SHA-256 of all files' digests and of the names of all but the first."""
+    """`digits@1` for a built-in task, else the SHA-256 of all files' digests and of all names but the first."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 by path relative to the task's folder, the task's own file first; none of a built-in task."""
+    """SHA-256 by path relative to the task's folder, the task's own file first; empty for a built-in task."""
 
     @classmethod
-    def of(cls, files: Mapping[str, str]) -> Code:
+    def from_files(cls, files: Mapping[str, str]) -> Code:
+        """Return the code of files with these digests, by name; the first file is the task's own."""
         (_, first), *others = files.items()
         return cls(hashlib.sha256(json.dumps([first, sorted(others)]).encode()).hexdigest(), files)
 
     @property
     def text(self) -> str:
-        """The files as JSON, as it is recorded; empty without files."""
+        """The files as JSON, as recorded in the database; empty without files."""
         return json.dumps(dict(sorted(self.files.items()))) if self.files else ""
 
 
 def task_code(file: Path) -> Code:
-    """Return the code of a task file: the file itself and the modules of its folder that it imports, directly or not.
+    """Return the code of a task file and of the modules in its folder that it imports, directly or indirectly.
 
-    They are found by their `import` statements, wherever these stand. Raises InputError where the file cannot be read.
+    Imports are found by the `import` statements, at any place in a file.
+
+    Raises:
+        InputError: A file cannot be read.
     """
     digests: dict[str, str] = {}
     pending = [file]
@@ -57,20 +61,24 @@ def task_code(file: Path) -> Code:
         name = path.relative_to(file.parent).as_posix()
         if name not in digests:
             content = read_bytes(path)
-            tree = _parsed(content)
+            tree = _parse(content)
             digests[name] = hashlib.sha256(content).hexdigest() if tree is None else tree_digest(tree)
             pending += _imported_files(tree, path, file.parent)
-    return Code.of(digests)
+    return Code.from_files(digests)
 
 
 def command_code(words: Sequence[str], script: Path | None) -> Code:
-    """Return the code of a command: its words, and the bytes of its script, in whatever language."""
+    """Return the code of a command: its words, and the bytes of its script in any language.
+
+    Raises:
+        InputError: The script cannot be read.
+    """
     files = {} if script is None else {script.name: hashlib.sha256(read_bytes(script)).hexdigest()}
-    return Code.of({**files, COMMAND: hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()})
+    return Code.from_files({**files, COMMAND: hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()})
 
 
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the files that are new, gone or different, by name."""
+    """Return the names of files that are new, missing or different, sorted."""
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
@@ -80,24 +88,25 @@ def tree_digest(tree: ast.Module) -> str:
 
 
 def read_bytes(file: Path) -> bytes:
+    """Return the content of a file. Raises InputError if it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _parsed(content: bytes) -> ast.Module | None:
-    """The syntax tree of a file, None where this Python cannot read it."""
+def _parse(content: bytes) -> ast.Module | None:
+    """Return the syntax tree of a file, None if this Python cannot parse it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes that mean nothing
+        warnings.simplefilter("ignore")  # about invalid escapes
         try:
             return ast.parse(content)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
 
 
-# The serialisation: `(Class field=value ...)`, lists in brackets, constants with their type. Iterative, since trees are
-# as deep as a sum is long.
+# Serialization: `(Class field=value ...)`, lists in brackets, constants with their type. Iterative, since a long sum
+# makes a deep tree.
 
 
 def _tokens(tree: ast.Module) -> Iterator[str]:
@@ -120,25 +129,25 @@ def _tokens(tree: ast.Module) -> Iterator[str]:
 
 
 class _Token(str):
-    """Text that is written as it is."""
+    """Text that is written without conversion."""
 
 
 def _fields(node: ast.AST) -> list[tuple[str, Any]]:
-    """The fields of a node that say something, by name."""
+    """Return the fields of a node that are not empty and have an effect, sorted by name."""
     fields = [(name, value) for name, value in ast.iter_fields(node) if name not in _LEFT_OUT]
     if isinstance(node, ast.JoinedStr):
-        fields = [("values", _pieces(node.values))]
+        fields = [("values", _merge_text(node.values))]
     fields = [(name, _statements(value) if isinstance(value, list) else value) for name, value in fields]
     return sorted((name, value) for name, value in fields if value is not None and value != [])
 
 
 def _statements(items: list[Any]) -> list[Any]:
-    """A block without strings that are never used, such as docstrings; any other list as it is."""
+    """Return a list without bare strings such as docstrings."""
     return [item for item in items if not (isinstance(item, ast.Expr) and _is_text(item.value))]
 
 
-def _pieces(values: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string, text in one piece: versions of Python cut it in different places."""
+def _merge_text(values: list[ast.expr]) -> list[ast.expr]:
+    """Return the parts of an f-string with adjacent text merged: Python versions split it differently."""
     pieces: list[ast.expr] = []
     for value in values:
         if isinstance(value, ast.Constant) and pieces and isinstance(last := pieces[-1], ast.Constant):
@@ -153,7 +162,7 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _constant(value: object) -> str:
-    """A constant in ASCII, with its type, in one spelling."""
+    """Return a constant as ASCII text with its type; equal constants give equal text."""
     match value:
         case str():
             return json.dumps(value)
@@ -174,7 +183,7 @@ def _constant(value: object) -> str:
 
 
 def _imported_files(tree: ast.Module | None, path: Path, folder: Path) -> list[Path]:
-    """The files inside `folder` that the module in `path` imports."""
+    """Return the files inside `folder` that the module in `path` imports."""
     files = []
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.Import):
@@ -191,18 +200,18 @@ def _imported_files(tree: ast.Module | None, path: Path, folder: Path) -> list[P
 
 
 def _files_of(base: Path, name: str) -> list[Path]:
-    """The files that importing a dotted name runs: the packages on the way, and the module if the name is one's."""
+    """Return the files that importing a dotted name runs: its packages, and the module if it names one."""
     files = []
     parts = name.split(".")
     if parts[0] == "labbench":
-        return []  # which is not found beside a task, even in its own checkout
-    here = base
+        return []  # never part of a task, even in labbench's own checkout
+    folder = base
     for part in parts:
-        module, package = here / f"{part}.py", here / part
+        module, package = folder / f"{part}.py", folder / part
         if (package / "__init__.py").is_file():
             files.append(package / "__init__.py")
         elif module.is_file():
             files.append(module)
             break
-        here = package
+        folder = package
     return files

@@ -1,4 +1,4 @@
-"""`{lr}` in the words of a command stands for a run's value; `${HOME}` and `{{this}}` are the command's own."""
+"""Placeholders in the words of a command: `{lr}` is a run's value; `${HOME}` and `{{this}}` are left alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLACEHOLDER = re.compile(r"(?<![${])\{([A-Za-z_][\w.-]*)\}(?!\})")
 
 
 def fill_placeholders(words: Sequence[str], config: Config) -> list[str]:
-    """The words with each placeholder replaced: texts as they are, other values as JSON writes them."""
+    """Return the words with placeholders replaced: strings unchanged, other values as JSON."""
     return [PLACEHOLDER.sub(lambda match: _text(config[match[1]]), word) for word in words]
 
 

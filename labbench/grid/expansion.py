@@ -21,30 +21,32 @@ from labbench.params.param import BadItem, Param, Params
 
 Values: TypeAlias = dict[str, Any]
 
-
 Condition: TypeAlias = dict[str, tuple[Any, ...]]
-"""What a config must have: for each key one of these values."""
-
+"""Values by key: a config matches if each key has one of its values."""
 
 MAX_RUNS = 100_000
-"""More runs than anybody asks for on purpose."""
+"""Maximum number of runs without `--yes`; more are probably a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """The configs of a grid's runs, and what is probably not as it was meant."""
+    """Configs of a grid's runs, and warnings about probable mistakes."""
 
     configs: list[Values]
-    """Complete: a parameter that the grid does not mention has its default."""
+    """Complete configs, with defaults for parameters that the grid does not mention."""
     warnings: list[str]
     """One line each, `file:line:col: message`."""
 
 
 def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes: bool = False) -> Expansion:
-    """The configs of a grid. `params` are all that its task understands; a command takes any key and value.
+    """Return the configs of a grid.
 
-    Raises GridError for a value that its parameter forbids, for layers that do not fit the data, and for more runs than
-    the limit unless `yes`.
+    `params` are all parameters of the grid's task; a command accepts any key and value.
+
+    Raises:
+        GridError: A value does not fit its parameter, layers do not fit the data, no run is left, or there are more
+            than `limit_without_yes` runs without `yes`.
+        InputError: A default that the task declares does not fit its own parameter.
     """
     if not yes:
         _require_at_most(limit_without_yes, grid)
@@ -55,25 +57,25 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes
     axes = [checker.axis(axis) for axis in grid.axes] + checker.draws()
     includes = [{**checker.values(include), **pinned} for include in grid.includes]
 
-    own = [_merge_points(points) | pinned for points in itertools.product(*axes)] if axes or not includes else []
-    runs = [(values, {**base, **values}) for values in own]
+    product = [_merge_points(points) | pinned for points in itertools.product(*axes)] if axes or not includes else []
+    runs = [(values, {**base, **values}) for values in product]
     runs = [(values, config) for values, config in runs if not rules.exclude(config)]
     runs += [(values, {**base, **values}) for values in includes]
     if not runs:
-        raise grid.source.error(f"[[exclude]] leaves none of the {len(own)} runs", ("exclude", 0), at="key")
+        raise grid.source.error(f"[[exclude]] leaves none of the {len(product)} runs", ("exclude", 0), at="key")
     configs = [rules.complete(config, values.keys()) for values, config in runs]
     if grid.seeds and "seed" not in pinned:
         configs = [{**config, "seed": seed.value} for config in configs for seed in grid.seeds]
     _require_placeholders(grid, configs)
     require_networks(grid, configs)
-    once: dict[str, Values] = {}
+    distinct: dict[str, Values] = {}
     for config in configs:
-        once.setdefault(canonical_json(config), config)
-    return Expansion(list(once.values()), rules.warnings())
+        distinct.setdefault(canonical_json(config), config)
+    return Expansion(list(distinct.values()), rules.warnings())
 
 
 def count_runs(grid: Grid) -> int:
-    """How many runs the grid has before `[[exclude]]`, without expanding it."""
+    """Return the number of runs before `[[exclude]]`, without expanding the grid."""
     axes = [1 if grid.pins(axis.keys) else len(axis.points) for axis in grid.axes]
     axes += [1 if grid.pins(grid.draws.keys) else grid.draws.samples] if grid.draws else []
     product = math.prod(axes) if axes or not grid.includes else 0
@@ -85,21 +87,26 @@ def _require_at_most(limit: int, grid: Grid) -> None:
     count = count_runs(grid)
     if count > limit:
         when = " (before [[exclude]])" if grid.excludes else ""
-        message = f"{count:,} runs{when}, more than {limit:,}: --set KEY=VALUE pins an axis, --yes asks for all of them"
+        message = (
+            f"{count:,} runs{when}, more than {limit:,}: pin an axis with --set KEY=VALUE, or allow them with --yes"
+        )
         raise GridError(message, file=grid.source.file)
 
 
 class _Checker:
-    """Turns what the file says into values of the declared types."""
+    """Converts the settings of a grid file to values of the declared types."""
 
     def __init__(self, grid: Grid, params: Params) -> None:
         self.grid, self.params = grid, params
 
     def param(self, setting: Setting) -> Param | None:
-        """The parameter that a setting is for, None where a command takes any."""
+        """Return the parameter of a setting, None for a command, which accepts any key.
+
+        Raises GridError if the task has no such parameter.
+        """
         param = self.params.get(setting.key)
         if param is None and not self.grid.command:
-            hint = did_you_mean(setting.key, self.params) or f" (there are {', '.join(self.params)})"
+            hint = did_you_mean(setting.key, self.params) or f"; the parameters are {', '.join(self.params)}"
             path = setting.path
             while len(path) > 1 and isinstance(path[-1], int):
                 path = path[:-1]
@@ -116,7 +123,7 @@ class _Checker:
         return {key: self.value(setting) for key, setting in settings.items()}
 
     def axis(self, axis: Axis) -> list[Values]:
-        """The points of an axis; one where `--set` has decided."""
+        """Return the points of an axis, only one if `--set` pins it. Raises GridError if a value is invalid."""
         for setting in axis.points[0]:
             param = self.param(setting)
             if param and param.type in ("ints", "floats", "strs") and not isinstance(setting.value, list):
@@ -126,25 +133,26 @@ class _Checker:
         return points[:1] if self.grid.pins(axis.keys) else points
 
     def draws(self) -> list[list[Values]]:
-        """The axis of `[random]`, if there is one."""
+        """Return the axis of `[random]` as a list of one, or of none if there is no `[random]`."""
         draws = self.grid.draws
         if draws is None:
             return []
         samples = 1 if self.grid.pins(draws.keys) else draws.samples
         columns = []
-        for each in draws.distributions:
-            self.param(Setting(each.key, None, each.path[:-1]))
-            for end in each.ends():
+        for distribution in draws.distributions:
+            key, path = distribution.key, distribution.path
+            self.param(Setting(key, None, path[:-1]))
+            for end in distribution.ends():
                 self.value(end)
-            drawn = [Setting(each.key, value, each.path) for value in each.draw(samples, draws.seed)]
-            columns.append([self.value(setting) for setting in drawn])
+            values = distribution.draw(samples, draws.seed)
+            columns.append([self.value(Setting(key, value, path)) for value in values])
         return [[dict(zip(draws.keys, row, strict=True)) for row in zip(*columns, strict=True)]]
 
     def condition(self, settings: Mapping[str, Setting]) -> Condition:
         return {key: self.alternatives(setting) for key, setting in settings.items()}
 
     def alternatives(self, setting: Setting) -> tuple[Any, ...]:
-        """The values that fit a condition: a list means any of its items (for a list: any of its lists)."""
+        """Return the values that match a condition: a list means any of its items (for a list: any of its lists)."""
         value, param = setting.value, self.param(setting)
         is_list = param is not None and param.type in ("ints", "floats", "strs")
         if not isinstance(value, list) or (is_list and not (value and all(isinstance(item, list) for item in value))):
@@ -154,7 +162,7 @@ class _Checker:
 
 
 class _Rules:
-    """`[[exclude]]` and `[[set]]`, and which of them have matched a run."""
+    """Rules of `[[exclude]]` and `[[set]]`, with a record of those that matched a run."""
 
     def __init__(self, grid: Grid, checker: _Checker) -> None:
         self.grid = grid
@@ -163,27 +171,27 @@ class _Rules:
         self.matched: set[Path] = set()
 
     def exclude(self, config: Values) -> bool:
-        """Whether a run is dropped. Every rule is asked, to know which ones match nothing."""
+        """Return True if a run is excluded. All rules are tested, to find those that match no run."""
         matching = [rule.path for rule, condition in self.excludes if _matches(condition, config)]
         self.matched.update(matching)
         return bool(matching)
 
-    def complete(self, config: Values, own: Iterable[str]) -> Values:
-        """The config with what `[[set]]` adds; the keys that the run sets itself stay."""
+    def complete(self, config: Values, fixed: Iterable[str]) -> Values:
+        """Return the config with the values of matching `[[set]]` rules, except for the keys in `fixed`."""
         for rule, condition, then in self.sets:
             if _matches(condition, config):
                 self.matched.add(rule.path)
-                config = {**config, **{key: value for key, value in then.items() if key not in own}}
+                config = {**config, **{key: value for key, value in then.items() if key not in fixed}}
         return config
 
     def warnings(self) -> list[str]:
-        """The rules that matched no run, apart from those about what `--set` has decided."""
+        """Return a warning for each rule that matched no run, unless it depends on a key that `--set` pins."""
         idle = [rule for rule in (*self.grid.excludes, *self.grid.sets) if rule.path not in self.matched]
         return [self._warning(rule) for rule in idle if not rule.when.keys() & self.grid.pinned.keys()]
 
     def _warning(self, rule: Rule) -> str:
-        what, path = ("`when`", (*rule.path, "when")) if rule.then else ("[[exclude]]", rule.path)
-        return str(self.grid.source.error(f"this {what} matches no run", path, at="key")).partition("\n")[0]
+        name, path = ("`when`", (*rule.path, "when")) if rule.then else ("[[exclude]]", rule.path)
+        return str(self.grid.source.error(f"this {name} matches no run", path, at="key")).partition("\n")[0]
 
 
 def _matches(condition: Condition, config: Values) -> bool:
@@ -193,7 +201,7 @@ def _matches(condition: Condition, config: Values) -> bool:
 
 
 def _is_equal(left: Any, right: Any) -> bool:
-    """Equality that tells true from 1."""
+    """Return True if two values are equal; true does not equal 1."""
     return bool(left == right) and isinstance(left, bool) is isinstance(right, bool)
 
 
@@ -213,44 +221,48 @@ def _default_config(params: Params) -> Values:
 
 
 def _require_placeholders(grid: Grid, configs: list[Values]) -> None:
-    """Refuse a `{key}` in the command that some run has no value for."""
+    """Raise GridError if a run has no value for a `{key}` of the command."""
     common = set(configs[0]).intersection(*configs)
     for index, word in enumerate(grid.command):
         for name in PLACEHOLDER.findall(word):
             if name not in common:
-                who = "not every run has" if any(name in config for config in configs) else "no run has"
-                message = f"the command asks for `{name}`, which {who}{did_you_mean(name, sorted(common))}"
+                runs = "not every run has" if any(name in config for config in configs) else "no run has"
+                message = f"the command uses `{{{name}}}`, but {runs} `{name}`{did_you_mean(name, sorted(common))}"
                 raise grid.source.error(message, ("command", index))
 
 
 def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a list of layers where the grid says it, if its task's samples and classes are known without the data."""
-    fitting = set()
+    """Check the lists of layers of tasks whose samples and classes are known without the data.
+
+    Raises:
+        GridError: A list does not fit, with its position in the grid file.
+    """
+    valid = set()
     for config in configs:
         layers: list[str] | None = config.get("layers")
         if layers is None:
             continue
-        known = sample_and_classes(grid.task, config)
-        if known is None or (tuple(layers), known) in fitting:
+        data = sample_and_classes(grid.task, config)
+        if data is None or (tuple(layers), data) in valid:
             continue
-        shape, classes = known
+        shape, classes = data
         try:
             require_scores(read_layers(layers, shape), shape, classes)
         except BadItem as problem:
             raise grid.source.error(f"layers{problem}", (*_position_of_layers(grid, layers), problem.index)) from None
         except LayerError as problem:
             raise grid.source.error(str(problem), (*_position_of_layers(grid, layers), len(layers) - 1)) from None
-        fitting.add((tuple(layers), known))
+        valid.add((tuple(layers), data))
 
 
 def _position_of_layers(grid: Grid, layers: Sequence[str]) -> Path:
-    """Where the grid says these layers; what stands nowhere was drawn."""
-    said = (setting for setting in _all_settings(grid) if setting.key == "layers" and setting.value == layers)
-    return next((setting.path for setting in said), ("random", "layers"))
+    """Return the path of these layers in the grid file; layers that are nowhere in it are drawn by `[random]`."""
+    paths = (setting.path for setting in _all_settings(grid) if setting.key == "layers" and setting.value == layers)
+    return next(paths, ("random", "layers"))
 
 
 def _all_settings(grid: Grid) -> Iterator[Setting]:
-    """Everything that the grid sets, what decides first."""
+    """Yield all settings of the grid, those with the highest precedence first."""
     yield from grid.pinned.values()
     yield from (setting for axis in grid.axes for point in axis.points for setting in point)
     yield from (setting for include in grid.includes for setting in include.values())

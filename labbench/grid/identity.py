@@ -1,6 +1,7 @@
-"""When two runs are the same: equal identities mean that one result serves both.
+"""Identities of runs: two runs with equal identities have the same result.
 
-A parameter at its default is left out, so that a later release can add one without orphaning what was trained.
+Parameters at their defaults are left out, so that a later release can add parameters without invalidating existing
+runs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from labbench.records import Config, Stop
 
 
 def grid_code(grid: Grid) -> Code:
-    """Return the code that computes a grid's runs. Raises InputError when a file of it cannot be read."""
+    """Return the code that computes a grid's runs. Raises InputError if one of its files cannot be read."""
     if grid.task in TASK_VERSIONS:
         return Code(f"{grid.task}@{TASK_VERSIONS[grid.task]}")
     if grid.command:
@@ -30,12 +31,16 @@ def grid_code(grid: Grid) -> Code:
 
 
 def task_identity(grid: Grid, code: Code) -> str:
-    """Return what computes the grid's runs, by content: `digits@1`, or a code version and the name of a class."""
+    """Return the identity of the grid's task: `digits@1`, or a code version and a class name."""
     return f"code:{code.version}:{grid.task.rpartition(':')[2]}" if code.files else code.version
 
 
 def former_task_identity(grid: Grid) -> str:
-    """Return what `task_identity` was in the first release, which hashed the bytes of one file."""
+    """Return the `task_identity` of the first release, which hashed the bytes of one file.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     if grid.command:
         script = find_script(grid.command, grid.path.parent)
         content = read_bytes(script) if script else b""
@@ -45,9 +50,10 @@ def former_task_identity(grid: Grid) -> str:
 
 
 def find_script(command: Sequence[str], folder: Path) -> Path | None:
-    """The file that a command runs: its first word if that is a script, else the first other word that is a file.
+    """Return the script that a command runs: its first word if that is a script, else the first other file.
 
-    `python train.py` runs train.py and `./train.sh data.csv` runs train.sh; an interpreter's own path is no script.
+    This is train.py in `python train.py` and train.sh in `./train.sh data.csv`; the path of an interpreter is not a
+    script. Returns None if no word is a file.
     """
     program = folder / command[0]
     if (
@@ -60,33 +66,34 @@ def find_script(command: Sequence[str], folder: Path) -> Path | None:
 
 
 def identity(task: str, config: Config, params: Params, stop: Stop | None) -> str:
-    """Return the SHA-256, hexadecimal, of the task's identity and of all in a config that its result depends on.
+    """Return the SHA-256, hexadecimal, of the task's identity, the config without defaults, and `[stop]`.
 
-    Identities with a code version are the second kind, `v2`; those of built-in tasks are as they always were.
+    Identities with a code version have the prefix `v2`, others `v1`; those of built-in tasks have never changed.
     """
     version = "v2" if task.startswith("code:") else "v1"
-    told = {key: value for key, value in config.items() if key not in params or not _is_default(params[key], value)}
+    values = {key: value for key, value in config.items() if key not in params or not _is_default(params[key], value)}
     rule = {f.name: value for f in fields(stop) if (value := getattr(stop, f.name)) != f.default} if stop else None
-    return _sha256("\n".join((version, task, canonical_json(told), canonical_json(rule))).encode())
+    return _sha256("\n".join((version, task, canonical_json(values), canonical_json(rule))).encode())
 
 
 def with_file_digests(
     task: str, config: Config, params: Params, digest: Callable[[Path], str], files: Path | None
 ) -> Config:
-    """The config with the digest of each file that it names in place of the path; `files` are the database's.
+    """Return the config with paths replaced by digests of the files; `files` is the folder of the database's files.
 
-    Raises InputError where a file is not there.
+    Raises:
+        InputError: A file is missing.
     """
-    told = dict(config)
+    content = dict(config)
     if task == "own":
-        told["path"] = digest(resolve_data_path(config["path"]))
+        content["path"] = digest(resolve_data_path(config["path"]))
     if takes_weights(params) and config["init_from"] is not None:
-        told["init_from"] = digest(resolve_checkpoint(config["init_from"], files))
-    return told
+        content["init_from"] = digest(resolve_checkpoint(config["init_from"], files))
+    return content
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with one spelling for equal values: keys sorted, no spaces, 1 for 1.0."""
+    """Return JSON that is the same for equal values: sorted keys, no spaces, 1 for 1.0."""
     return _ENCODER.encode(_normalize(value))
 
 

@@ -1,7 +1,7 @@
-"""`[random]`: points drawn from distributions, the same on every machine and in every release.
+"""`[random]`: samples from distributions, the same on every machine and in every release.
 
-Each key draws from a stream of its own, so that neither another key nor a larger `samples` moves a value. Values are
-kept to six significant digits: names stay readable, and the last bits of a machine's `exp` make no other run.
+Each key has its own random stream, so that neither another key nor a larger `samples` changes a value. Values are
+rounded to six significant digits: names stay readable, and the last bits of a machine's `exp` do not make another run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FORMS = "{ uniform = [low, high] }, loguniform, int or choice"
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What one key is drawn from: `[low, high]` (both included for `int`), or the values of a `choice`."""
+    """Distribution of one key: `[low, high]` (both included for `int`), or the values of a `choice`."""
 
     key: str
     kind: str
@@ -32,15 +32,15 @@ class Distribution:
     path: Path
 
     def ends(self) -> list[Setting]:
-        """The values between which all draws lie, so that they are checked once."""
+        """Return the values that bound all draws, so that only these need to be checked."""
         return [Setting(self.key, value, (*self.path, index)) for index, value in enumerate(self.arguments)]
 
     def draw(self, samples: int, seed: int) -> list[Any]:
-        """The first so many values of the key's stream."""
+        """Return the first `samples` values of the key's stream."""
         return [self._value(_uniform(f"{seed} {self.key} {index}")) for index in range(samples)]
 
     def _value(self, position: float) -> Any:
-        """The value at a position from 0 to 1 (exclusive) of the distribution."""
+        """Return the quantile of the distribution at 0 <= position < 1."""
         if self.kind == "choice":
             return self.arguments[int(position * len(self.arguments))]
         low, high = self.arguments
@@ -55,7 +55,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class RandomAxis:
-    """The axis of `[random]`: so many points, each with a value for every key."""
+    """Axis of `[random]`: `samples` points, each with a value for every key."""
 
     samples: int
     seed: int
@@ -67,7 +67,7 @@ class RandomAxis:
 
 
 def read_draws(source: GridSource) -> RandomAxis | None:
-    """The `[random]` of a grid file, None without one."""
+    """Read `[random]`, None if the grid file has none. Raises GridError if it is invalid."""
     table = source.table("random")
     if not table:
         return None
@@ -78,33 +78,33 @@ def read_draws(source: GridSource) -> RandomAxis | None:
     keys = {name: value for name, value in table.items() if name not in ("samples", "seed")}
     distributions = _distributions(source, keys, ("random",), "")
     if not distributions:
-        raise source.error(f"[random] draws nothing: give a key a distribution ({_FORMS})", ("random",), at="key")
+        raise source.error(f"[random] has no distribution: add KEY = {_FORMS}", ("random",), at="key")
     return RandomAxis(samples, seed, tuple(distributions))
 
 
 def _distributions(source: GridSource, table: Table, path: Path, prefix: str) -> list[Distribution]:
-    found = []
+    distributions = []
     for name, value in table.items():
         key, where = prefix + name, (*path, name)
         if not isinstance(value, dict):
             hint = did_you_mean(name, KINDS) if prefix else ""
-            raise source.error(f"`{key}` is drawn at random, from {_FORMS}, not {quote_value(value)}{hint}", where)
+            raise source.error(f"`{key}` needs a distribution, {_FORMS}, not {quote_value(value)}{hint}", where)
         kinds = [kind for kind in KINDS if kind in value]
         if not kinds:
-            found += _distributions(source, value, where, f"{key}.")
+            distributions += _distributions(source, value, where, f"{key}.")
         elif len(value) > 1:
-            raise source.error(f"`{key}` takes one distribution", where)
+            raise source.error(f"`{key}` has several distributions: keep one", where)
         else:
             arguments = value[kinds[0]]
             if problem := _check_arguments(kinds[0], arguments):
                 raise source.error(f"`{key}`: {problem}", (*where, kinds[0]))
-            source.settings(value, where)  # all JSON
-            found.append(Distribution(key, kinds[0], arguments, (*where, kinds[0])))
-    return found
+            source.settings(value, where)  # refuses values that are not JSON
+            distributions.append(Distribution(key, kinds[0], arguments, (*where, kinds[0])))
+    return distributions
 
 
 def _uniform(counter: str) -> float:
-    """A number from 0 to 1 (exclusive), decided by the text alone."""
+    """Return a uniform number, 0 <= u < 1, which depends on the text alone (first 53 bits of its SHA-256)."""
     return (int.from_bytes(hashlib.sha256(counter.encode()).digest()[:8], "big") >> 11) / 2**53
 
 

@@ -1,6 +1,6 @@
-"""Reads a grid.toml: the shape of every table is checked here, its values against the task's parameters later.
+"""Reader of grid files, which checks the structure of every table; `expansion` checks values against parameters.
 
-docs/reference/grid.md describes the tables, and `expansion` in which order they are applied.
+docs/reference/grid.md describes the tables, `expansion` the order in which they are applied.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ KEYS = ("name", "task", "command")
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One factor of the product: a key of `[grid]`, or the keys of a `[[zip]]` that move together."""
+    """Factor of the product: a key of `[grid]`, or the keys of a `[[zip]]`, which vary together."""
 
     keys: tuple[str, ...]
     points: tuple[tuple[Setting, ...], ...]
-    """One setting a key, for each point."""
+    """For each point, one setting per key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A condition on a config, and what follows: `[[exclude]]` drops the run, `[[set]]` sets `then`."""
+    """Condition on a config and its effect: `[[exclude]]` drops the run, `[[set]]` sets `then`."""
 
     when: Mapping[str, Setting]
     then: Mapping[str, Setting]
@@ -56,13 +56,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A grid file that has the right shape."""
+    """Grid file whose tables have the right structure."""
 
     path: Path
     name: str
-    """The experiment's; the file's own name where it gives none."""
+    """Name of the experiment; default: the file's name without suffix."""
     task: str
-    """A built-in task's name, `/absolute/file.py:Class`, or "" for a command."""
+    """Built-in task, `/absolute/file.py:Class`, or "" for a command."""
     command: tuple[str, ...]
     metrics: Mapping[str, Goal]
     stop: Stop | None
@@ -76,36 +76,37 @@ class Grid:
     excludes: tuple[Rule, ...]
     sets: tuple[Rule, ...]
     seeds: tuple[Setting, ...]
-    """Of `[repeat]`; empty without one."""
+    """Seeds of `[repeat]`; empty if there is none."""
     pinned: Mapping[str, Setting]
-    """What `--set` decides for every run."""
+    """Settings of `--set`, for every run."""
 
     @property
     def text(self) -> str:
-        """The file."""
+        """The text of the file."""
         return self.source.text
 
     @property
     def axis_keys(self) -> list[str]:
-        """The keys that vary by design, in the file's order."""
+        """Keys of all axes, in the file's order, those of `[random]` last."""
         keys = [key for axis in self.axes for key in axis.keys]
         return keys + (self.draws.keys if self.draws else [])
 
     def pins(self, keys: Iterable[str]) -> bool:
-        """Whether `--set` has decided all of these keys, so that their axis has one point."""
+        """Return True if `--set` pins all of these keys, so that their axis has one point."""
         return self.pinned.keys() >= set(keys)
 
     @property
     def implied_keys(self) -> set[str]:
-        """The keys that only `[[set]]` sets, so that they follow from the other keys of a config."""
+        """Keys that only `[[set]]` sets, whose values follow from the other keys of a config."""
         implied = {key for rule in self.sets for key in rule.then}
         return implied.difference(self.axis_keys, *self.includes)
 
 
 def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
-    """Read a grid file and check its shape; `overrides` are the `key=value` of `--set`.
+    """Read a grid file and check the structure of its tables; `overrides` are the `key=value` texts of `--set`.
 
-    Raises GridError, pointing at the key or value that cannot be.
+    Raises:
+        GridError: The file cannot be read, or a key or value is invalid; the error has its position.
     """
     source = read_source(path, overrides)
     _require_known_tables(source)
@@ -131,7 +132,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
         seeds=_read_seeds(source),
         pinned=pinned,
     )
-    _require_one_axis_a_key(grid)
+    _require_one_axis_per_key(grid)
     if grid.seeds:
         _require_no_other_seed(grid)
     return grid
@@ -142,9 +143,9 @@ def _require_known_tables(source: GridSource) -> None:
         if name in TABLES or name in KEYS:
             continue
         if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
-            hint = did_you_mean(name, TABLES) or f" (there are {', '.join(TABLES)})"
+            hint = did_you_mean(name, TABLES) or f"; the tables are {', '.join(TABLES)}"
             raise source.error(f"unknown table [{name}]{hint}", (name,), at="key")
-        hint = did_you_mean(name, (*KEYS, *TABLES)) or "; a parameter stands under [params] or [grid]"
+        hint = did_you_mean(name, (*KEYS, *TABLES)) or "; put parameters under [params] or [grid]"
         raise source.error(f"unknown key `{name}` at the top of the file{hint}", (name,), at="key")
 
 
@@ -156,14 +157,14 @@ def _read_name(source: GridSource, path: Path) -> str:
 
 
 def _read_task(source: GridSource, folder: Path) -> tuple[str, tuple[str, ...]]:
-    """What trains a run: (task, command), one of them empty."""
-    given = [key for key in ("task", "command") if key in source.document]
-    if not given:
+    """Return (task, command), one of them empty."""
+    keys = [key for key in ("task", "command") if key in source.document]
+    if not keys:
         raise source.error('a grid needs a task: task = "digits", or command = ["python", "train.py"]', ())
-    if len(given) == 2:
-        raise source.error("task and command are both given: one of them trains the runs", ("command",), at="key")
-    value = source.document[given[0]]
-    return ("", _read_command(source, value)) if given == ["command"] else (_resolve_task(source, value, folder), ())
+    if len(keys) == 2:
+        raise source.error("task and command are both given: remove one", ("command",), at="key")
+    value = source.document[keys[0]]
+    return ("", _read_command(source, value)) if keys == ["command"] else (_resolve_task(source, value, folder), ())
 
 
 def _read_command(source: GridSource, words: object) -> tuple[str, ...]:
@@ -176,32 +177,32 @@ def _read_command(source: GridSource, words: object) -> tuple[str, ...]:
 
 
 def _resolve_task(source: GridSource, task: object, folder: Path) -> str:
-    """A built-in task's name, or `/absolute/file.py:Class`; the file is there, whatever is in it."""
+    """Return a built-in task, or `/absolute/file.py:Class`, whose file exists but has not been read."""
     if not isinstance(task, str):
         raise source.error(f"task must be a string, not {quote_value(task)}", ("task",))
     if task in BUILTIN:
         return task
     file, colon, name = task.rpartition(":")
     if not colon and not task.endswith(".py"):
-        hint = did_you_mean(task, BUILTIN) or f' (there are {", ".join(BUILTIN)}, and "file.py:Class" of your own)'
-        raise source.error(f"no task is called `{task}`{hint}", ("task",))
+        hint = did_you_mean(task, BUILTIN) or f'; built-in tasks: {", ".join(BUILTIN)}; your own task: "file.py:Class"'
+        raise source.error(f"unknown task `{task}`{hint}", ("task",))
     if not file or not name.isidentifier():
-        raise source.error(f'say which class is the task: "{task.rstrip(":")}:MyTask"', ("task",))
+        raise source.error(f'the class of the task is missing: write "{task.rstrip(":")}:MyTask"', ("task",))
     absolute = (folder / Path(file).expanduser()).resolve()
     if not absolute.is_file():
-        raise source.error(f"there is no file {absolute}", ("task",))
+        raise source.error(f"no such file: {absolute} (paths are relative to the grid file)", ("task",))
     return f"{absolute}:{name}"
 
 
 def _read_axes(source: GridSource) -> tuple[Axis, ...]:
-    """The axes of `[grid]` and of each `[[zip]]`, in the file's order."""
+    """Read the axes of `[grid]` and of each `[[zip]]`, in the file's order."""
     if "grid" in source.document and not source.table("grid"):
-        raise source.error("[grid] is empty: give it an axis, such as lr = [0.1, 0.01]", ("grid",), at="key")
+        raise source.error("[grid] is empty: add an axis, such as lr = [0.1, 0.01]", ("grid",), at="key")
     axes = [_read_axis(source, [setting]) for setting in source.settings(source.table("grid"), ("grid",)).values()]
     for path, table in source.tables("zip"):
         settings = list(source.settings(table, path).values())
         if not settings:
-            raise source.error("this [[zip]] is empty: give it the keys that move together", path, at="key")
+            raise source.error("this [[zip]] is empty: add the keys that vary together", path, at="key")
         axes.append(_read_axis(source, settings))
     return tuple(axes)
 
@@ -211,14 +212,15 @@ def _read_axis(source: GridSource, settings: Sequence[Setting]) -> Axis:
         if not isinstance(setting.value, list):
             value = quote_value(setting.value)
             raise source.error(
-                f"an axis is a list: {setting.key} = [{value}] (what never varies stands in [params])", setting.path
+                f"an axis must be a list: {setting.key} = [{value}]; put constant parameters under [params]",
+                setting.path,
             )
         if not setting.value:
-            raise source.error(f"the axis `{setting.key}` is empty: there would be no run", setting.path)
+            raise source.error(f"the axis `{setting.key}` is empty: add a value", setting.path)
         if len(setting.value) != len(settings[0].value):
             first = settings[0]
             raise source.error(
-                f"the lists of a [[zip]] are equally long: `{setting.key}` has {len(setting.value)} values, "
+                f"the lists of a [[zip]] must be equally long: `{setting.key}` has {len(setting.value)} values, "
                 f"`{first.key}` has {len(first.value)}",
                 setting.path,
             )
@@ -249,14 +251,14 @@ def _read_seeds(source: GridSource) -> tuple[Setting, ...]:
 def _read_include(source: GridSource, table: Table, path: TomlPath) -> Mapping[str, Setting]:
     settings = source.settings(table, path)
     if not settings:
-        raise source.error("this [[include]] is empty: give it what the extra run sets", path, at="key")
+        raise source.error("this [[include]] is empty: add the values of the extra run", path, at="key")
     return settings
 
 
 def _read_exclude(source: GridSource, table: Table, path: TomlPath) -> Rule:
     when = source.settings(table, path)
     if not when:
-        raise source.error("this [[exclude]] is empty: it would drop every run", path, at="key")
+        raise source.error("this [[exclude]] is empty, which would exclude every run: add a condition", path, at="key")
     return Rule(when, {}, path)
 
 
@@ -266,17 +268,17 @@ def _read_set(source: GridSource, table: Table, path: TomlPath) -> Rule:
         raise source.error('[[set]] needs a condition: when = { optimizer = "sgd" }', (*path, "when"))
     then = source.settings({key: value for key, value in table.items() if key != "when"}, path)
     if not then:
-        raise source.error("this [[set]] sets nothing: give it a key beside `when`", path, at="key")
+        raise source.error("this [[set]] sets nothing: add a key beside `when`", path, at="key")
     return Rule(source.settings(condition, (*path, "when")), then, path)
 
 
-def _require_one_axis_a_key(grid: Grid) -> None:
+def _require_one_axis_per_key(grid: Grid) -> None:
     axes = [(setting.key, setting.path[:-1]) for axis in grid.axes for setting in axis.points[0]]
     draws = [(draw.key, draw.path[:-1]) for draw in grid.draws.distributions] if grid.draws else []
     first: dict[str, TomlPath] = {}
     for key, path in axes + draws:
         if key in first:
-            raise grid.source.error(f"`{key}` has an axis already, in [{first[key][0]}]", path, at="key")
+            raise grid.source.error(f"`{key}` already has an axis in [{first[key][0]}]: remove one", path, at="key")
         first[key] = path
 
 
@@ -287,6 +289,4 @@ def _require_no_other_seed(grid: Grid) -> None:
     paths += [setting.path[:-1] for axis in grid.axes for setting in axis.points[0] if setting.key == "seed"]
     paths += [draw.path[:-1] for draw in grid.draws.distributions if draw.key == "seed"] if grid.draws else []
     for path in paths:
-        raise grid.source.error(
-            "the seeds come from [repeat], after everything else: leave `seed` out here", path, at="key"
-        )
+        raise grid.source.error("[repeat] sets the seeds, after everything else: remove `seed` here", path, at="key")

@@ -1,4 +1,4 @@
-"""The tables of a grid file that are not about configs: `[metrics]`, `[stop]`, `[runtime]` and `[resources]`."""
+"""Tables of a grid file that do not change configs: `[metrics]`, `[stop]`, `[runtime]` and `[resources]`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from labbench.records import Goal, Resources, Runtime, Stop, default_goal
 
 
 def _parse_steps(value: Any) -> Any:
-    """`log_every`: a number of steps, or "auto"."""
+    """Parse `log_every`: a number of steps, or "auto"."""
     if isinstance(value, str) and value != "auto":
         raise BadValueError(f'must be a number of steps or "auto", not {quote_value(value)}')
     return value if value == "auto" else convert_value(Param("int", None, low=1), value)
 
 
 def _parse_duration(value: Any) -> Any:
-    """A duration: "2h", "90m", "1h30m", "30s", or a number of seconds."""
+    """Parse a duration in seconds: "2h", "90m", "1h30m", "30s", or a number."""
     if isinstance(value, str):
         if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", value):
             raise BadValueError(f'must be a time such as "2h", "90m" or "30s", not {quote_value(value)}')
@@ -61,17 +61,19 @@ _RESOURCES: dict[str, ValueParser] = {
 
 
 def read_metrics(source: GridSource) -> dict[str, Goal]:
+    """Read `[metrics]`: the goal of each metric. Raises GridError if it is invalid."""
     goals: dict[str, Goal] = {}
     for name, goal in source.table("metrics").items():
         if isinstance(goal, dict):
             raise source.error(
-                f'put quotes around a metric\'s name that has a dot: "{name}.…" = "max"', ("metrics", name), at="key"
+                f'put a metric name that contains a point in quotes: "{name}.…" = "max"', ("metrics", name), at="key"
             )
         goals[name] = source.read(_GOAL, goal, f"the goal of {name}", ("metrics", name))
     return goals
 
 
 def read_stop(source: GridSource, metrics: Mapping[str, Goal]) -> Stop | None:
+    """Read `[stop]`, None if there is none. Raises GridError if it is invalid or contradicts `metrics`."""
     if "stop" not in source.document:
         return None
     options = _read_options(source, "stop", _STOP)
@@ -79,26 +81,26 @@ def read_stop(source: GridSource, metrics: Mapping[str, Goal]) -> Stop | None:
         raise source.error("[stop] needs a `metric`", ("stop",), at="key")
     if ("patience" in options) == ("target" in options):
         path = ("stop", "target") if "target" in options else ("stop",)
-        raise source.error(
-            "[stop] takes one of `patience` (epochs without a better value) and `target`", path, at="key"
-        )
+        raise source.error("[stop] needs either `patience` (epochs without a better value) or `target`", path, at="key")
     metric = options["metric"]
     goal = metrics.get(metric) or options.get("goal") or default_goal(metric)
     if options.get("goal", goal) != goal:
-        raise source.error(f'[metrics] says that the goal of {metric} is "{goal}"', ("stop", "goal"))
+        raise source.error(f'[metrics] declares the goal of {metric} as "{goal}"', ("stop", "goal"))
     return Stop(**{**options, "goal": goal})
 
 
 def read_runtime(source: GridSource) -> Runtime:
+    """Read `[runtime]`. Raises GridError if it is invalid."""
     return Runtime(**_read_options(source, "runtime", _RUNTIME))
 
 
 def read_resources(source: GridSource) -> Resources:
+    """Read `[resources]`. Raises GridError if it is invalid."""
     return Resources(**_read_options(source, "resources", _RESOURCES))
 
 
 def _read_options(source: GridSource, name: str, readers: Mapping[str, ValueParser]) -> dict[str, Any]:
-    """The keys of a table of fixed keys, those that the file gives."""
+    """Return the keys and values that the file gives in a table with fixed keys."""
     table = source.table(name)
     source.require_known(table, (name,), readers)
     return {key: source.read(readers[key], value, key, (name, key)) for key, value in table.items()}

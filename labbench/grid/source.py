@@ -1,4 +1,4 @@
-"""A grid file's text: read, its tables taken apart into settings, and every error pointing at a place in it."""
+"""Text of a grid file: parsed to settings, with a position in the file for every error."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from labbench.params.param import Param
 Table: TypeAlias = Mapping[str, Any]
 
 ValueParser: TypeAlias = Param | Callable[[Any], Any]
-"""What a value must be: a parameter, or a function that returns it as it is used or raises BadValueError."""
+"""Check of a value: a parameter, or a function that returns the converted value or raises BadValueError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a config and its value, and where they were said."""
+    """Key and value of a config, with their position."""
 
     key: str
-    """Flat: nested tables are joined with `.`."""
+    """Flat key: nested tables are joined with `.`."""
     value: Any
     path: TomlPath
-    """Keys and indices in the file; a path that begins with `i` is in the i-th override of the command line."""
+    """Keys and indices in the file; a path that begins with an integer i is in the i-th `--set`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GridSource:
-    """What a person wrote: the file and the overrides of the command line."""
+    """Grid file and overrides of the command line, as the user wrote them."""
 
     file: str
     text: str
@@ -44,7 +44,7 @@ class GridSource:
     overrides: tuple[str, ...] = ()
 
     def error(self, message: str, path: TomlPath, *, at: Literal["key", "value"] = "value") -> GridError:
-        """An error that points at a path of the document, or at the nearest part of it that stands in the file."""
+        """Return an error at a path of the document, or at the nearest part of the path that is in the file."""
         if path and isinstance(path[0], int):
             return GridError(f"--set {self.overrides[path[0]]}: {message}")
         keys, values = self.positions.keys, self.positions.values
@@ -58,7 +58,7 @@ class GridSource:
         return GridError(message, file=self.file)
 
     def read(self, reader: ValueParser, value: Any, name: str, path: TomlPath) -> Any:
-        """A value as it is used, or an error that calls it by its name."""
+        """Return the converted value. Raises GridError, with `name` and position, if it is invalid."""
         try:
             return convert_value(reader, value) if isinstance(reader, Param) else reader(value)
         except BadValueError as problem:
@@ -68,45 +68,47 @@ class GridSource:
             raise self.error(message, (*path, problem.index)) from None
 
     def settings(self, table: Table, path: TomlPath) -> dict[str, Setting]:
-        """The settings of a table and of the tables in it, by flat key. Every value can be written as JSON."""
-        found: dict[str, Setting] = {}
+        """Return the settings of a table and its nested tables, by flat key.
+
+        Raises GridError if a key is set twice, or a value cannot be written as JSON.
+        """
+        settings: dict[str, Setting] = {}
         for setting in self._flatten(table, path, ""):
-            if setting.key in found:
+            if setting.key in settings:
                 raise self.error(f"`{setting.key}` is set twice in this table", setting.path, at="key")
             self._require_json(setting, setting.value, setting.path)
-            found[setting.key] = setting
-        return found
+            settings[setting.key] = setting
+        return settings
 
-    def require_known(self, table: Table, path: TomlPath, known: Collection[str]) -> None:
-        """Refuse a key of a table that has fixed ones."""
+    def require_known(self, table: Table, path: TomlPath, keys: Collection[str]) -> None:
+        """Raise GridError if a table has a key other than `keys`."""
         for key in table:
-            if key not in known:
-                hint = did_you_mean(key, known) or f" (there are {', '.join(known)})"
+            if key not in keys:
+                hint = did_you_mean(key, keys) or f"; the keys are {', '.join(keys)}"
                 raise self.error(f"unknown key `{key}` in [{path[0]}]{hint}", (*path, key), at="key")
 
     def table(self, name: str) -> Table:
-        """A table that stands once, `[name]`; empty where the file has none."""
+        """Return the table `[name]`, empty if the file has none. Raises GridError if it is not one table."""
         table = self.document.get(name, {})
         if not isinstance(table, dict):
-            how = f"write [{name}]" if isinstance(table, list) else f"[{name}] is a table of keys and values"
-            raise self.error(f"there is one [{name}] in a grid: {how}", (name,), at="key")
+            raise self.error(f"`{name}` must be one table: write [{name}], then its keys and values", (name,), at="key")
         return table
 
     def tables(self, name: str) -> list[tuple[TomlPath, Table]]:
-        """The tables `[[name]]`, each with its path."""
+        """Return the tables `[[name]]` with their paths. Raises GridError if they are not a list of tables."""
         tables = self.document.get(name, [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise self.error(f"there may be several: write [[{name}]]", (name,), at="key")
+            raise self.error(f"`{name}` must be a list of tables: write [[{name}]]", (name,), at="key")
         return [((name, index), table) for index, table in enumerate(tables)]
 
     def _flatten(self, table: Table, path: TomlPath, prefix: str) -> list[Setting]:
-        found = []
+        settings = []
         for name, value in table.items():
             if isinstance(value, dict):
-                found += self._flatten(value, (*path, name), f"{prefix}{name}.")
+                settings += self._flatten(value, (*path, name), f"{prefix}{name}.")
             else:
-                found.append(Setting(prefix + name, value, (*path, name)))
-        return found
+                settings.append(Setting(prefix + name, value, (*path, name)))
+        return settings
 
     def _require_json(self, setting: Setting, value: Any, path: TomlPath) -> None:
         if isinstance(value, list | dict):
@@ -119,51 +121,63 @@ class GridSource:
 
 
 def read_source(path: Path, overrides: Sequence[str] = ()) -> GridSource:
-    """Read a grid file. Raises GridError when there is none, or none that is TOML."""
+    """Read a grid file.
+
+    Raises:
+        GridError: The file is missing, cannot be read, or is not valid TOML.
+    """
     file = str(path)
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         hint = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.toml")])
-        raise GridError(f"there is no such grid file{hint}", file=file) from None
+        raise GridError(f"no such grid file{hint}", file=file) from None
     except OSError as error:
         raise GridError(f"cannot be read: {error.strerror}", file=file) from None
     except UnicodeDecodeError as error:
-        raise GridError(f"is not UTF-8 text (byte {error.start})", file=file) from None
+        raise GridError(f"not UTF-8 text (byte {error.start}): save it as UTF-8", file=file) from None
     try:
         document = tomllib.loads(text)
         positions = find_positions(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), file, text) from None
     except RecursionError:
-        raise GridError("is nested too deeply", file=file) from None
+        raise GridError("TOML: nested too deeply", file=file) from None
     except ValueError:
         raise GridError("TOML: an integer of thousands of digits", file=file) from None
     return GridSource(file, text, document, positions, tuple(overrides))
 
 
 def override_settings(source: GridSource) -> dict[str, Setting]:
-    """The settings of `--set key=value`: values are TOML, and a bare word is a string. The last of a key wins."""
-    found: dict[str, Setting] = {}
+    """Return the settings of `--set key=value`; the last value of a key wins.
+
+    A value is TOML; a bare word is a string.
+
+    Raises:
+        GridError: An override is not `key=value`, or its value cannot be written as JSON.
+    """
+    settings: dict[str, Setting] = {}
     for index, override in enumerate(source.overrides):
-        key, equals, written = (part.strip() for part in override.partition("="))
-        if not key or not equals or not written:
+        key, equals, text = (part.strip() for part in override.partition("="))
+        if not key or not equals or not text:
             raise GridError(f"--set {override}: write it as key=value")
         try:
-            document = tomllib.loads(f"value = {written}")
+            document = tomllib.loads(f"value = {text}")
         except (ValueError, RecursionError):
-            document = {"value": written}
-        value = document["value"] if document.keys() == {"value"} else written
-        found |= source.settings({key: value}, (index,))
-    return found
+            document = {"value": text}
+        value = document["value"] if document.keys() == {"value"} else text
+        settings |= source.settings({key: value}, (index,))
+    return settings
 
 
 def _syntax_error(message: str, file: str, text: str) -> GridError:
-    """tomllib ends its messages with `(at line 3, column 8)` or `(at end of document)`."""
+    """Convert a message of tomllib, which ends with `(at line 3, column 8)` or `(at end of document)`."""
     lines = text.split("\n")
-    what, _, where = message.rpartition(" (at ")
-    if found := re.fullmatch(r"line (\d+), column (\d+)\)", where):
-        line, column = int(found[1]), int(found[2])
+    problem, _, where = message.rpartition(" (at ")
+    if match := re.fullmatch(r"line (\d+), column (\d+)\)", where):
+        line, column = int(match[1]), int(match[2])
     else:
-        what, line, column = (what or message), len(lines), len(lines[-1]) + 1
-    return GridError(f"TOML: {what[:1].lower()}{what[1:]}", file=file, line=line, column=column, text=lines[line - 1])
+        problem, line, column = (problem or message), len(lines), len(lines[-1]) + 1
+    return GridError(
+        f"TOML: {problem[:1].lower()}{problem[1:]}", file=file, line=line, column=column, text=lines[line - 1]
+    )

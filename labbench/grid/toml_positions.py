@@ -1,7 +1,7 @@
-"""Where each key and value of a TOML document stands, which `tomllib` does not tell.
+"""Positions of the keys and values of a TOML document, which `tomllib` does not report.
 
-The document has been read by `tomllib` already, so that this scanner may take for granted that it is valid: it
-steps over values without understanding them.
+`tomllib` has already parsed the document, so this scanner may assume that it is valid: it skips values without
+interpreting them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Path: TypeAlias = tuple[str | int, ...]
 """Keys and list indices from the top: `("grid", "lr", 2)`; an array of tables has an index too."""
 
 Span: TypeAlias = tuple[int, int]
-"""Offsets of the first character and of the one behind the last."""
+"""Offsets of the first character and of the character after the last."""
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _KEY_PART = re.compile(r"""[ \t]*([A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*""")
@@ -25,7 +25,7 @@ _SCALAR = re.compile(
     r"""|\'\'\'.*?\'\'\'(?:'{0,2})"""
     r'''|"(?:[^"\\\n]|\\.)*"'''
     r"""|'[^'\n]*'"""
-    r"|\d{4}-\d\d-\d\d \d\d:[^\s,\]}#]+"  # a date and a time may be two words
+    r"|\d{4}-\d\d-\d\d \d\d:[^\s,\]}#]+"  # a date and a time may be separated by a space
     r"|[^\s,\]}#]+",
     re.DOTALL,
 )
@@ -33,19 +33,19 @@ _SCALAR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """The spans of a document. A key that a table header or a dotted key defines on the way is in `keys` alone."""
+    """Spans of a document's keys and values; a table that a header or dotted key defines is in `keys` only."""
 
     text: str
     keys: dict[Path, Span] = field(default_factory=dict)
     values: dict[Path, Span] = field(default_factory=dict)
 
     def line_and_column(self, offset: int) -> tuple[int, int]:
-        """Both count from 1, columns in characters."""
+        """Return (line, column) of an offset, both from 1, columns in characters."""
         return self.text.count("\n", 0, offset) + 1, offset - self.text.rfind("\n", 0, offset)
 
 
 def find_positions(text: str) -> Positions:
-    """Spans of every key and value of a valid TOML document."""
+    """Return the spans of every key and value of a valid TOML document."""
     positions = Positions(text)
     scanner = _Scanner(text, positions)
     scanner.document()
@@ -53,14 +53,14 @@ def find_positions(text: str) -> Positions:
 
 
 class _Scanner:
-    """Reads the document once; each method leaves `at` behind what it stepped over."""
+    """Scanner of one document; each method advances `at`, the offset of the next character."""
 
     def __init__(self, text: str, positions: Positions) -> None:
         self.text = text
         self.positions = positions
         self.at = 0
         self.lengths: dict[Path, int] = {}
-        """Of the arrays of tables, by path."""
+        """Lengths of the arrays of tables so far, by path."""
 
     def document(self) -> None:
         table: Path = ()
@@ -71,7 +71,7 @@ class _Scanner:
                 self.pair(table)
 
     def header(self) -> Path:
-        """`[a.b]` or `[[a.b]]`: the path of the table it opens."""
+        """Skip `[a.b]` or `[[a.b]]`, and return the path of its table."""
         start = self.at
         is_array = self.text.startswith("[[", start)
         self.at += 2 if is_array else 1
@@ -98,13 +98,13 @@ class _Scanner:
         self.value(path)
 
     def dotted(self) -> Iterator[tuple[str, Span]]:
-        """The parts of a key, unquoted, with their spans; ends behind the last and its spaces."""
+        """Yield the unquoted parts of a key with their spans; advance past the key and its spaces."""
         while True:
-            found = _KEY_PART.match(self.text, self.at)
-            assert found is not None, "tomllib has read this key"
-            self.at = found.end()
-            word = found[1]
-            yield tomllib.loads(f"key = {word}")["key"] if word[0] in "\"'" else word, found.span(1)
+            match = _KEY_PART.match(self.text, self.at)
+            assert match is not None, "tomllib has parsed this key"
+            self.at = match.end()
+            word = match[1]
+            yield tomllib.loads(f"key = {word}")["key"] if word[0] in "\"'" else word, match.span(1)
             if not self.text.startswith(".", self.at):
                 return
             self.at += 1
@@ -116,9 +116,9 @@ class _Scanner:
         elif self.text[start] == "{":
             self.inline_table(path)
         else:
-            found = _SCALAR.match(self.text, start)
-            assert found is not None, "tomllib has read this value"
-            self.at = found.end()
+            match = _SCALAR.match(self.text, start)
+            assert match is not None, "tomllib has parsed this value"
+            self.at = match.end()
         self.positions.values[path] = (start, self.at)
 
     def items(self, path: Path) -> None:
@@ -132,7 +132,7 @@ class _Scanner:
             self.pair(path)
 
     def closes(self, bracket: str) -> bool:
-        """Step over an opening bracket or a comma; whether the closing bracket comes next (it is stepped over too)."""
+        """Skip an opening bracket or a comma; return True if the closing bracket follows, which is skipped too."""
         self.blank()
         if self.text[self.at] in "[{,":
             self.at += 1
@@ -142,6 +142,6 @@ class _Scanner:
         return closed
 
     def blank(self) -> int:
-        found = _BLANK.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+        match = _BLANK.match(self.text, self.at)
+        self.at = match.end() if match else self.at
         return self.at

@@ -201,7 +201,7 @@ GOOD = 'task = "digits"\n[params]\nepochs = 1\n'
         ('task = "digits"\n[params]\nepochs = "many"\n', "grid.toml:3:10: epochs"),
         ('task = "digits"\n[grid]\nlr = []\n', "empty"),
         ('task = "digits"\n[[zip]]\nlr = [0.1, 0.2]\nbatch_size = [1]\n', "equally long"),
-        ('task = "nope.py:Task"\n', "there is no file"),
+        ('task = "nope.py:Task"\n', "no such file: "),
         ('task = "broken.py:Task"\n', "No module named 'nonexistent'"),
         ('task = "lacking.py:Task"\n', "lacks data(self, config)"),
         ('task = "digits"\n[grid]\nseed = {a=1}\n', "grid.toml:3:"),
