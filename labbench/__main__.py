@@ -1,4 +1,4 @@
-"""`python -m labbench` is the command `labbench`."""
+"""Entry point of `python -m labbench`, the same as the command `labbench`."""
 
 from labbench.cli import main
 

@@ -1,10 +1,10 @@
-"""The errors that a caller may want to tell apart; each message says what happened, where, and what to do next.
+"""Errors that a caller may want to distinguish; each message says what failed, where, and what to do next.
 
-LabbenchError            anything labbench can explain; the CLI exits 1
-├── InputError           wrong usage or bad input, nothing was changed; the CLI exits 2
-│   ├── GridError        a grid.toml that cannot be used, with its file, line and column
+LabbenchError            any error with a message for the user; the CLI exits with status 1
+├── InputError           wrong usage or invalid input, nothing was changed; the CLI exits with status 2
+│   ├── GridError        a grid file that cannot be used, with file, line and column
 │   ├── FilterError      a filter expression that does not parse, with the position
-│   └── RunNotFound      a word that names no run, or several
+│   └── RunNotFound      text that names no run, or several
 ├── SampleError          a sample of a task's data that cannot be read
 └── StoreError           a database that cannot be opened, read or written
 """
@@ -13,18 +13,18 @@ from collections.abc import Iterable
 
 
 class LabbenchError(Exception):
-    """Something that labbench can explain to a person in its message."""
+    """Error whose message explains it to the user."""
 
 
 class InputError(LabbenchError):
-    """Wrong usage or bad input; nothing was changed."""
+    """Wrong usage or invalid input; nothing was changed."""
 
 
 class GridError(InputError):
-    """A grid file that cannot be used: `file:line:col: message`, then the line with a caret."""
+    """Invalid grid file; the text is `file:line:column: message`, then the line with a caret under the column."""
 
     def __init__(self, message: str, *, file: str = "", line: int = 0, column: int = 0, text: str = "") -> None:
-        """`line` and `column` count from 1; `text` is the offending line; 0 and "" mean unknown."""
+        """`line` and `column` count from 1; `text` is the line in question; 0 and "" mean unknown."""
         self.message, self.file, self.line, self.column, self.text = message, file, line, column, text
         where = ":".join(str(part) for part in (file, line, column) if part)
         caret = f"\n    {text}\n    {caret_under(text, column)}" if text else ""
@@ -32,7 +32,7 @@ class GridError(InputError):
 
 
 class FilterError(InputError):
-    """A filter expression that does not parse; `position` counts characters from 0."""
+    """Invalid filter expression; `position` counts characters from 0."""
 
     def __init__(self, message: str, *, expression: str, position: int) -> None:
         self.message, self.expression, self.position = message, expression, position
@@ -40,7 +40,7 @@ class FilterError(InputError):
 
 
 class RunNotFound(InputError):
-    """A word that names no run, or more than one; `candidates` are the keys and names it could mean."""
+    """Text that names no run, or more than one; `candidates` are the keys and names that it could mean."""
 
     def __init__(self, message: str, *, candidates: tuple[str, ...] = ()) -> None:
         self.candidates = candidates
@@ -48,28 +48,28 @@ class RunNotFound(InputError):
 
 
 class SampleError(LabbenchError):
-    """A sample of a task's data that cannot be read: none of the runs that learn from it can go on."""
+    """Unreadable sample of a task's data, which ends all runs that train on it."""
 
 
 class StoreError(LabbenchError):
-    """A database that cannot be opened, read or written."""
+    """Database that cannot be opened, read or written."""
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the one that was probably meant, or nothing."""
-    from difflib import get_close_matches  # costs 2 ms, and most runs have no error
+    """Return `; did you mean ...?` with the most similar of `words`, "" if none is similar."""
+    from difflib import get_close_matches  # takes 2 ms, needed only for an error
 
-    near = get_close_matches(word, list(words), n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    matches = get_close_matches(word, list(words), n=1)
+    return f"; did you mean `{matches[0]}`?" if matches else ""
 
 
 def caret_under(text: str, column: int) -> str:
-    """A caret under the given column (from 1) of a line, keeping its tabs so that the two line up."""
+    """Return a line with a caret under a column (from 1) of `text`; tabs are kept, so that the two align."""
     return "".join("\t" if character == "\t" else " " for character in text[: column - 1]) + "^"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's, a GPU's, or on a CPU torch's, which has no class of its own for it."""
+    """Return True for a lack of memory: in Python, on a GPU, or in torch on the CPU, which raises a RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

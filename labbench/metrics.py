@@ -1,4 +1,4 @@
-"""Metrics by name: which say how good a run is, and in which order they are shown."""
+"""Classification and ranking of metrics by their names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _SPLITS = {
     "test": 1,
     **dict.fromkeys(("train", "training"), 2),
 }
-"""Words that name the data a metric was measured on, held-out data first."""
+"""Rank of the words that name the data of a metric, held-out data first."""
 
 _COUNTERS = {"epoch", "step", "iter", "iteration", "sample", "token", "batch", "num", "n", "global", "seen", "trainer"}
-"""Words of which the name of a counter consists: `epoch`, `trainer/global_step`."""
+"""Words that make up the names of counters: `epoch`, `trainer/global_step`."""
 
 _CONDITIONS = {
     "lr",
@@ -28,21 +28,21 @@ _CONDITIONS = {
     "second",
     "throughput",
 }
-"""Words that name how a run is trained or what it takes."""
+"""Words of metrics of the training itself or of its cost."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
 
 def is_axis(metric: str) -> bool:
-    """Return True if a metric says how far a run is or what its machine does."""
+    """Return True if a metric measures progress or the machine, not the model."""
     return metric in ("epoch", "samples") or metric.startswith(("time/", "system/"))
 
 
 def is_quality(metric: str) -> bool:
-    """Return True if a metric can say how good a run is.
+    """Return True if a metric can measure the quality of a run.
 
-    Learning rates, gradient norms, times, memory and counters cannot, however they are spelled: `lr-Adam`,
-    `train/grad_norm`, `eval/samples_per_second`, `learningRate`.
+    Learning rates, gradient norms, times, memory and counters do not, in any spelling: `lr-Adam`, `train/grad_norm`,
+    `eval/samples_per_second`, `learningRate`.
     """
     words = set(_split_words(metric))
     is_counter = words <= _COUNTERS | _SPLITS.keys() and not words.isdisjoint(_COUNTERS)
@@ -51,9 +51,9 @@ def is_quality(metric: str) -> bool:
 
 
 def metric_rank(metric: str) -> tuple[bool, int, bool, str]:
-    """Return the sort key of metrics: those of quality first, of validation, test, training, the rest; losses first.
+    """Return a sort key: metrics of quality first, by split (validation, test, training, none), losses first.
 
-    A name may spell its split anywhere: `val/loss`, `eval_loss`, `loss.dev`, `valLoss`.
+    The split may be anywhere in the name: `val/loss`, `eval_loss`, `loss.dev`, `valLoss`.
     """
     words = _split_words(metric)
     split = min((_SPLITS[word] for word in words if word in _SPLITS), default=len(_SPLITS))
@@ -61,7 +61,7 @@ def metric_rank(metric: str) -> tuple[bool, int, bool, str]:
 
 
 def quality_metrics(metrics: Iterable[str]) -> list[str]:
-    """Return the metrics that say how good a run is, in the order of `metric_rank`."""
+    """Return the metrics that measure quality, in the order of `metric_rank`."""
     return sorted(filter(is_quality, metrics), key=metric_rank)
 
 
@@ -71,5 +71,5 @@ def charted_metrics(metrics: Iterable[str]) -> list[str]:
 
 
 def _split_words(metric: str) -> list[str]:
-    """Return the words of a name, which punctuation or capitals divide: lower case, plurals as singulars."""
+    """Return the words of a name, separated by punctuation or capitals, in lower case and singular."""
     return [word if word.endswith("ss") else word.removesuffix("s") for word in map(str.lower, _WORD.findall(metric))]

@@ -1,7 +1,7 @@
-"""What travels between the layers: frozen dataclasses of plain values, and nothing else.
+"""Frozen dataclasses of plain values that are passed between the layers.
 
 No tensor leaves `train/` and no SQL row leaves `store/`: a run is a `RunRecord`, runs that train together are a
-`Stack`, and everything a trainer has to say is one of the events.
+`Stack`, and a trainer reports by events.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 from labbench.errors import InputError
 
 Config: TypeAlias = Mapping[str, Any]
-"""The hyperparameters of one run: flat, keys joined with `.`, values JSON (numbers, strings, booleans, lists)."""
+"""Hyperparameters of one run: flat keys joined with `.`, JSON values (numbers, strings, booleans, lists)."""
 
 Status: TypeAlias = Literal["queued", "running", "finished", "diverged", "failed", "stopped", "lost"]
 STATUSES: tuple[Status, ...] = ("queued", "running", "finished", "diverged", "failed", "stopped", "lost")
@@ -29,33 +29,33 @@ _KEY = re.compile("[A-Za-z0-9]{1,64}")
 
 
 def is_key(key: object) -> TypeGuard[str]:
-    """Return True for ASCII letters and digits, of which labbench makes the keys of runs."""
+    """Return True for 1 to 64 ASCII letters and digits, the only keys of runs that labbench makes."""
     return isinstance(key, str) and _KEY.fullmatch(key) is not None
 
 
 def require_key(key: object) -> str:
-    """Return a run's key as a database or another file gives it; a folder is named by it.
+    """Return a run's key read from a database or another file, which may be used as a folder name.
 
     Raises:
-        InputError: If it is anything but ASCII letters and digits: somebody else has written it.
+        InputError: The key is not 1 to 64 ASCII letters and digits, so another program wrote it.
     """
     if not is_key(key):
         raise InputError(
-            f"a run has the key {repr(key)[:80]}, but a key is letters and digits: labbench did not write it, and the "
-            "file that it is in cannot be trusted"
+            f"a run has the key {repr(key)[:80]}, but a key is letters and digits: another program wrote this file, "
+            "which cannot be trusted"
         )
     return key
 
 
 def default_goal(metric: str) -> Goal:
-    """The goal of a metric that nobody declared: by the words of its name, as people mean them."""
+    """Return the goal of a metric without a declared goal, by the words of its name: `min` for losses and errors."""
     words = metric.lower().replace("/", "_").replace("-", "_").split("_")
     return "min" if {"loss", "error", "perplexity", "mse", "mae", "gap"} & set(words) else "max"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """What is known of one metric of one run without reading its points. NaN counts in `n`."""
+    """Statistics of one metric of one run, kept up to date so that its points need not be read; `n` includes NaN."""
 
     n: int
     n_nonfinite: int
@@ -68,52 +68,55 @@ class MetricSummary:
     max_step: int | None
 
     def best(self, goal: Goal) -> tuple[float | None, int | None]:
-        """(value, step) of the best finite value, (None, None) where there was none."""
+        """Return the best finite value and its step, (None, None) if there is none."""
         return (self.min, self.min_step) if goal == "min" else (self.max, self.max_step)
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run that a grid asks for: not yet in a database, so it has no key."""
+    """Run of a grid that is not yet in a database, so that it has no key."""
 
     name: str
     config: Config
     identity: str
-    """SHA-256, hexadecimal: equal for two runs exactly when one result serves both."""
+    """SHA-256, hexadecimal: equal for two runs if and only if they have the same result."""
     setup: str = ""
-    """SHA-256, hexadecimal, of all in the identity but the code."""
+    """SHA-256, hexadecimal, of the parts of the identity except the code."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run as the database knows it."""
+    """Run as recorded in the database."""
 
     id: int
     key: str
-    """8 characters, random, public: what a person types."""
+    """Eight random letters and digits, by which users name the run."""
     name: str
     experiment: str
     status: Status
     config: Config
     identity: str = ""
     attempt: int = 1
-    """Counts from 1; a retry or a resume raises it, so that attempts never splice."""
+    """Number of the attempt, from 1; every retry and resume increments it, so that attempts are never mixed."""
     boundary: int = 0
-    """The last step from which the run can go on; 0 means from the start."""
+    """Step from which the run can resume; 0: from the start."""
     task: str = ""
     reason: str | None = None
-    """Why it ended: `all epochs`, `early stop`, `target reached`, `non-finite train/loss at step 12`."""
+    """Reason of the end: `all epochs`, `early stop`, `target reached`, `non-finite train/loss at step 12`."""
     created: float = 0.0
-    """Unix time, seconds; so are the next three."""
+    """Unix time in seconds."""
     started: float | None = None
+    """Unix time in seconds."""
     finished: float | None = None
+    """Unix time in seconds."""
     heartbeat: float | None = None
+    """Unix time in seconds of the last sign of life."""
     host: str | None = None
     pid: int | None = None
-    """Process that drives the run (writes the database), on `host`."""
+    """Process on `host` that writes the run to the database."""
     device: str | None = None
     way: str | None = None
-    """How it was stepped: `loop`, `stacked` or `vmap`; kept on resume."""
+    """Engine that trained it: `loop`, `stacked` or `vmap`; kept on resume."""
     error_kind: FailureKind | None = None
     error: str | None = None
     traceback: str | None = None
@@ -123,29 +126,31 @@ class RunRecord:
     note: str | None = None
     archived: bool = False
     code_version: str | None = None
-    """SHA-256 of the code that it counts as computed by; None: recorded before code versions were."""
+    """Version of the code that computed it; None if recorded by a release without code versions."""
     older_code: bool = False
-    """True after its grid was trained with changed code."""
+    """True if its grid has been trained with changed code since."""
     tags: tuple[str, ...] = ()
     summary: Mapping[str, MetricSummary] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
-        """Wall time from start to end (to the last heartbeat while it runs); None before the start."""
+        """Wall time in seconds from start to end (to the last heartbeat while it runs); None before the start."""
         end = self.finished or self.heartbeat
         return None if self.started is None or end is None else max(0.0, end - self.started)
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """`[stop]`: end a run early, judged at epoch ends, by `patience` or by `target`."""
+    """`[stop]`: early stopping, checked at the end of each epoch, by `patience` or by `target`."""
 
     metric: str
     goal: Goal
     patience: int | None = None
-    """Epochs without a better value."""
+    """Number of epochs without a better value after which the run stops."""
     target: float | None = None
+    """Value at which the run stops."""
     min_delta: float = 0.0
+    """Improvement that counts as better must exceed this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,7 @@ class Submission:
 
     experiment: str
     task: str
-    """A built-in task's name, `/absolute/path.py:Class`, or "" for a command."""
+    """Built-in task, `/absolute/path.py:Class`, or "" for a command."""
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     """Goals that the grid declares."""
     stop: Stop | None = None
@@ -169,55 +174,54 @@ Engine: TypeAlias = Literal["auto", "loop", "stacked", "vmap"]
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """`[runtime]`: how runs are trained and kept; never part of a run's identity."""
+    """`[runtime]`: settings of training and checkpoints; never part of a run's identity."""
 
     log_every: int | Literal["auto"] = "auto"
     keep: Literal["none", "last", "best"] = "none"
     precision: Literal["float32", "float64", "bf16"] = "float32"
-    """`bf16`: forward passes in bfloat16, weights and optimizers in float32."""
+    """Floating-point precision; `bf16`: forward passes in bfloat16, weights and optimizer state in float32."""
     tf32: bool = False
-    """Let CUDA round what it multiplies to TF32."""
+    """Allow TF32 in matrix products on CUDA."""
     compile: bool = False
-    """Let torch compile forward passes."""
+    """Compile forward passes with torch.compile."""
     data: Literal["auto", "device", "host"] = "auto"
-    """Where training data lies: beside the models unless it is too big for that, always, or never."""
+    """Memory of the training data; `auto`: on the device of the models if it fits, else on the host."""
     loaders: int | None = None
-    """Processes beside each training that read samples of a task's Datasets; 0: it reads them itself. None: as many as
-    cores are left to it."""
+    """Loader processes per training that read samples of a task's Datasets; 0: none, None: one per free core."""
     engine: Engine = "auto"
-    """How runs are stepped: one by one, stacked where all layers are known, by vmap; auto: by a rule."""
+    """`loop`: one run at a time, `stacked`: batched layers, if all layers have a kernel, `vmap`: torch.func.vmap."""
     snapshot_every: float = 30.0
-    """Seconds between two snapshots of a run at the least; from the last one an interrupted run goes on."""
+    """Minimum seconds between two checkpoints of a run; an interrupted run resumes from the last."""
     watch: bool = False
-    """Measure at each epoch's end gradient norms and dead units, layer by layer."""
+    """Measure gradient norms and dead units by layer at the end of each epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """`[resources]`: what one run may take."""
+    """`[resources]`: limits of one run."""
 
     gpus: int = 0
     retries: int = 0
-    """How many times a run that failed (not one that diverged) is tried again."""
+    """Number of retries of a failed run; a diverged run is not retried."""
     timeout: float | None = None
-    """Seconds of one attempt."""
+    """Time limit of one attempt in seconds; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A script of somebody's own that is started for each run, in place of a task."""
+    """User's command that is started for each run, instead of training a task."""
 
     words: tuple[str, ...]
-    """With `{key}` where a run's value goes."""
+    """Program and arguments, with `{key}` for a run's value."""
     folder: str
-    """Where it is started: the grid's folder."""
+    """Working directory: the grid's folder."""
     database: str
     """Absolute path, for `labbench.start()` in the script to attach to the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Runs that train together: the values that all share, and one vector per value that differs.
+    """Runs that train together: the values that all share, and one column per key that differs.
 
     `shared` and `columns` split the runs' configs by key: `columns[key][i]` belongs to `runs[i]`.
     """
@@ -226,24 +230,24 @@ class Stack:
     shared: Mapping[str, Any]
     columns: Mapping[str, Sequence[Any]]
     task: str
-    """A built-in task's name, `/absolute/path.py:Class`, or "" for a command."""
+    """Built-in task, `/absolute/path.py:Class`, or "" for a command."""
     stop: Stop | None = None
     runtime: Runtime = Runtime()
     files: str | None = None
-    """The folder of the database's files, where snapshots and models go; None: none are kept."""
+    """Folder of the database's files, for checkpoints and models; None: none are kept."""
     command: Command | None = None
 
     def config(self, index: int) -> dict[str, Any]:
-        """The whole config of `runs[index]`."""
+        """Return the complete config of `runs[index]`."""
         return {**self.shared, **{key: values[index] for key, values in self.columns.items()}}
 
 
-# The events: all that leaves a trainer. `run` is the run's key.
+# Events: everything that a trainer reports. `run` is the run's key.
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run began to train on `device`, stepped in the given `way`."""
+    """Start of a run's training on `device`, by the engine `way`."""
 
     run: str
     attempt: int
@@ -252,15 +256,15 @@ class Started:
     device: str
     way: str = "loop"
     time: float = field(default_factory=time.time, compare=False)
-    """When it happened, Unix seconds; so in the next two."""
+    """Unix time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Values of one metric, in the order they were measured.
+    """Values of one metric, in the order of measurement.
 
-    `step` is the number of optimizer updates done when the value was measured, so a loss at step 0 is the loss
-    of the first weights. `times` are milliseconds since the run's start.
+    A step is the number of optimizer updates before the measurement, so a loss at step 0 is the loss of the initial
+    weights. `times` are milliseconds since the run's start.
     """
 
     run: str
@@ -273,7 +277,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """The run can be resumed from `step`, once every point before it is committed."""
+    """The run can resume from `step` once every point before it is committed."""
 
     run: str
     attempt: int
@@ -282,7 +286,7 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Text that the run wrote or that concerns it."""
+    """Output of the run, or a message about it."""
 
     run: str
     attempt: int
@@ -291,7 +295,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The run ended by itself, was stopped by a person, or goes back to the queue (`queued`) after an interruption."""
+    """The run ended, was stopped by the user, or returns to the queue (`queued`) after an interruption."""
 
     run: str
     attempt: int
@@ -302,7 +306,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An error ended the run; `message` is one line, `traceback` the whole story."""
+    """An error ended the run; `message` is one line."""
 
     run: str
     attempt: int

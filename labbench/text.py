@@ -1,7 +1,7 @@
-"""What a value looks like as text: shared by the command line and the TUI, standard library only.
+"""Values as text, shared by the command line and the TUI; standard library only.
 
-Every string that comes from outside (a run's name, a config value, an error) goes through `clean` on its way to a
-terminal: a name may hold an escape sequence that would rewrite the screen or the clipboard.
+Every string from outside (a run's name, a config value, an error) passes through `clean` on its way to a terminal,
+since it may contain an escape sequence that would rewrite the screen or the clipboard.
 """
 
 from __future__ import annotations
@@ -12,41 +12,37 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labbench import text
-
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; tag letters; lone surrogates
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
 )
 
-
 _BLOCKS = " ▏▎▍▌▋▊▉█"
-
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def no_color_requested(environ: Mapping[str, str]) -> bool:
-    """NO_COLOR is set, and not empty (no-color.org)."""
+    """Return True if NO_COLOR is set and not empty (https://no-color.org)."""
     return bool(environ.get("NO_COLOR"))
 
 
 def clean(text: str) -> str:
-    """`text` with every control character made visible: one line, nothing that a terminal obeys."""
+    """Return `text` with every control character made visible: one line, without escape sequences."""
     return text if text.isprintable() else _HARMFUL.sub(_visible, text)
 
 
 def _visible(match: re.Match[str]) -> str:
     code = ord(match.group())
     if code < 0x20:
-        return chr(0x2400 + code)  # Unicode has a picture of each: ␛ for escape, ␊ for line feed
+        return chr(0x2400 + code)  # Unicode has a symbol for each: ␛ for escape, ␊ for line feed
     if code == 0x7F:
         return "␡"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def cell_widths(text: str) -> list[int]:
-    """Terminal cells of each character: 2 for wide East Asian ones and emoji, 0 for combining marks."""
+    """Return the terminal cells of each character: 2 for wide East Asian ones and emoji, 0 for combining marks."""
     return [1] * len(text) if text.isascii() else [_cells(character) for character in text]
 
 
@@ -57,34 +53,36 @@ def _cells(character: str) -> int:
 
 
 def cell_width(text: str) -> int:
-    """Terminal cells that cleaned text takes."""
+    """Return the number of terminal cells of cleaned text."""
     return sum(cell_widths(text))
 
 
-def fit_to_width(text: str, room: int, *, right: bool = False) -> str:
-    """Cleaned text in exactly `room` terminal cells: padded (on the left if `right`), or cut with an ellipsis."""
-    taken = cell_width(text)
-    if taken > room:
-        text, taken = _cut(text, room)
-    padding = " " * (room - taken)
+def fit_to_width(text: str, width: int, *, right: bool = False) -> str:
+    """Return cleaned text in exactly `width` cells: padded (on the left if `right`), or cut with an ellipsis."""
+    used = cell_width(text)
+    if used > width:
+        text, used = _cut(text, width)
+    padding = " " * (width - used)
     return padding + text if right else text + padding
 
 
-def _cut(text: str, room: int) -> tuple[str, int]:
-    if room <= 0:
+def _cut(text: str, width: int) -> tuple[str, int]:
+    """Return text cut to at most `width` cells, with an ellipsis, and the cells that it uses."""
+    if width <= 0:
         return "", 0
-    taken = 0
-    for index, wide in enumerate(cell_widths(text)):
-        if taken + wide > room - 1:
-            return text[:index] + "…", taken + 1
-        taken += wide
-    return text, taken
+    used = 0
+    for index, cells in enumerate(cell_widths(text)):
+        if used + cells > width - 1:
+            return text[:index] + "…", used + 1
+        used += cells
+    return text, used
 
 
 def format_number(value: float | None) -> str:
-    """A measured value in three or four significant digits: `0.0812`, `12.35`, `12.35e6`, `nan`; "" for None.
+    """Return a measured value with three or four significant digits: `0.0812`, `12.35`, `12.35e6`, `nan`; "" for None.
 
-    Engineering notation (exponents are multiples of three) below 0.01 and from a million on. Whole numbers stay whole.
+    Engineering notation (exponents are multiples of three) is used below 0.01 and from one million. Whole numbers have
+    no decimal point.
     """
     if value is None:
         return ""
@@ -100,10 +98,10 @@ def format_number(value: float | None) -> str:
 
 
 def format_engineering(value: float, digits: int = 4) -> str:
-    """A finite value with an exponent that is a multiple of three: `12.35e-6`; no exponent where it is 0."""
+    """Return a finite value with an exponent that is a multiple of three, `12.35e-6`; an exponent of 0 is left out."""
     if value == 0:
         return "0"
-    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")  # rounded before the exponent is read
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")  # round first, which may change the exponent
     power = 3 * (int(exponent) // 3)
     whole = 1 + int(exponent) - power  # digits before the point
     sign, figures = ("-", mantissa[1:]) if value < 0 else ("", mantissa)
@@ -113,7 +111,7 @@ def format_engineering(value: float, digits: int = 4) -> str:
 
 
 def format_setting(value: Any) -> str:
-    """A config value as a person writes it: `0.001`, `1e-5`, `true`, `none`, `128-64` for a list; cleaned."""
+    """Return a config value as short, cleaned text: `0.001`, `1e-5`, `true`, `none`, `128-64` for a list."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -125,8 +123,8 @@ def format_setting(value: Any) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A curve with a cell a value, from the lowest bar to the highest; a value that is not finite is a `·`."""
-    halves = [value / 2 for value in values]  # the difference of two floats may be infinite, that of their halves not
+    """Return values as bars of one cell each, from the lowest to the highest; `·` for a value that is not finite."""
+    halves = [value / 2 for value in values]  # the difference of two floats may overflow, of their halves it cannot
     finite = [half for half in halves if math.isfinite(half)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     extent = high - low or 1.0
@@ -136,7 +134,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def align_decimal_points(numbers: Sequence[str]) -> list[str]:
-    """Numbers of a column padded so that their decimal points stand under one another and all are equally wide."""
+    """Return the numbers of a column padded to the same width, with aligned decimal points."""
     split = [split_at_decimal_point(text) for text in numbers]
     left = max((len(whole) for whole, _ in split), default=0)
     right = max((len(rest) for _, rest in split), default=0)
@@ -144,7 +142,7 @@ def align_decimal_points(numbers: Sequence[str]) -> list[str]:
 
 
 def split_at_decimal_point(number: str) -> tuple[str, str]:
-    """(up to the point, the point and what follows); a whole number, `nan` and a bare exponent have no second part."""
+    """Split a number before its point or exponent; the second part of a whole number and of `nan` is empty."""
     match = re.search(r"[.e]", number) if number[:1] in "-0123456789" else None
     return (number[: match.start()], number[match.start() :]) if match else (number, "")
 
@@ -155,7 +153,7 @@ def format_count(count: int, noun: str) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """A time span in one or two units: `0.4s`, `12s`, `2m05s`, `1h04m`, `3d07h`; "" for None."""
+    """Return a duration in one or two units: `0.4s`, `12s`, `2m05s`, `1h04m`, `3d07h`; "" for None."""
     if seconds is None or not math.isfinite(seconds):
         return ""
     seconds = max(0.0, seconds)
@@ -169,7 +167,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_age(seconds: float | None) -> str:
-    """How long ago in one unit, for a narrow column: `now`, `12s`, `5m`, `3h`, `2d`, `7w`, `1y`; "" for None."""
+    """Return an age in one unit, for a narrow column: `now`, `12s`, `5m`, `3h`, `2d`, `7w`, `1y`; "" for None."""
     if seconds is None:
         return ""
     if seconds < 2:
@@ -180,23 +178,23 @@ def format_age(seconds: float | None) -> str:
     return f"{int(seconds)}s"
 
 
-def progress_bar(fraction: float, room: int) -> str:
-    """A progress bar of `room` cells in eighths; full only when all is done."""
-    eighths = max(0, min(8 * room, int(fraction * 8 * room)))
+def progress_bar(fraction: float, width: int) -> str:
+    """Return a progress bar of `width` cells, drawn in eighths of a cell; it is full only at a fraction of 1."""
+    eighths = max(0, min(8 * width, int(fraction * 8 * width)))
     full, rest = divmod(eighths, 8)
-    return ("█" * full + (_BLOCKS[rest] if full < room else "")).ljust(room)
+    return ("█" * full + (_BLOCKS[rest] if full < width else "")).ljust(width)
 
 
 def split_lines(texts: Sequence[str]) -> list[str]:
-    """The lines of captured text, cleaned; of a line that was written over by carriage returns, what stood last."""
+    """Return the cleaned lines of captured output; of a line overwritten by carriage returns, the last version."""
     lines = "".join(texts).split("\n")
     if lines and not lines[-1]:
         lines.pop()
-    return [text.clean(line.rstrip("\r").rpartition("\r")[2].expandtabs(4)) for line in lines]
+    return [clean(line.rstrip("\r").rpartition("\r")[2].expandtabs(4)) for line in lines]
 
 
 def format_setting_cell(value: Any) -> str:
-    """A config value in a narrow cell: booleans as ✓ and –."""
+    """Return a config value for a narrow cell, with booleans as ✓ and –."""
     if isinstance(value, bool):
         return "✓" if value else "–"
-    return text.format_setting(value)
+    return format_setting(value)

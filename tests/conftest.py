@@ -1,4 +1,4 @@
-"""What several test files need: small grids, and a run of the command line in this process."""
+"""Fixtures of several test files: a small grid, and the command line run in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from labbench.cli import main
 
-# where tests run under nohup, an ignored SIGHUP would be inherited by every process that they start
+# under nohup, every process that the tests start would inherit an ignored SIGHUP
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TINY = """
@@ -33,7 +33,7 @@ lr = [0.1, 0.01]
 
 @pytest.fixture(scope="session", autouse=True)
 def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what the tests leave in the user's state folder out of the real one."""
+    """Use a temporary folder instead of the user's state folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
@@ -41,7 +41,7 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def tiny_grid(tmp_path: Path) -> Path:
-    """A grid of four runs of two epochs, a fraction of a second each."""
+    """Return a grid file of four runs of two epochs, each a fraction of a second."""
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
@@ -49,7 +49,7 @@ def tiny_grid(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def labbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs the command line in an empty folder: `labbench("ls", "--json").stdout`."""
+    """Return a function that runs the command line in an empty folder: `labbench("ls", "--json").stdout`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LABBENCH_DB", raising=False)
 

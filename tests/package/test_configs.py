@@ -1,4 +1,4 @@
-"""The one definition of keys that differ: for grids, tables, charts and databases."""
+"""Definition of keys that differ, in grids, tables, charts and databases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def records(*configs: dict[str, Any]) -> list[RunRecord]:
 @pytest.mark.parametrize(
     ("left", "right"), [(1, 1.0), (math.nan, math.nan), ([1, [2]], [1.0, [2.0]]), ({"a": 1}, {"a": 1.0}), (None, None)]
 )
-def test_values_that_are_the_same_setting(left: Any, right: Any) -> None:
+def test_equal_values_do_not_differ(left: Any, right: Any) -> None:
     assert same_value(left, right)
     assert differing_keys([{"key": left}, {"key": right}]) == []
 
@@ -38,7 +38,7 @@ def test_values_that_are_the_same_setting(left: Any, right: Any) -> None:
 @pytest.mark.parametrize(
     ("left", "right"), [(1, True), (0, False), ("1", 1), ([1], [True]), (None, 0), ("", None), ({"a": 1}, {"a": True})]
 )
-def test_values_that_are_different_settings(left: Any, right: Any) -> None:
+def test_different_values_differ(left: Any, right: Any) -> None:
     assert not same_value(left, right)
     assert differing_keys([{"key": left}, {"key": right}]) == ["key"]
 
@@ -49,20 +49,20 @@ def test_a_missing_key_is_not_a_different_value() -> None:
     assert compare_configs([ADAM, SGD]).varying == ("optimizer", "momentum")
 
 
-def test_keys_that_only_some_configs_have_count_where_nothing_else_distinguishes_configs() -> None:
+def test_keys_of_only_some_configs_count_if_no_other_key_distinguishes_them() -> None:
     assert distinguishing_keys([ADAM, SGD]) == ["optimizer"]
     assert distinguishing_keys([ADAM, SGD, {"optimizer": "sgd", "lr": 1}]) == ["optimizer", "momentum"]
     assert distinguishing_keys([ADAM, ADAM, SGD]) == ["optimizer"]
     assert distinguishing_keys([{"a": 0}, {"a": 1}, {"b": 2}]) == ["a", "b"]
 
 
-def test_tables_and_labels_follow_the_rule() -> None:
+def test_tables_and_labels_show_the_keys_that_differ() -> None:
     runs = records(ADAM, SGD)
     assert [column.name for column in run_columns(runs, {})] == ["status", "key", "name", "optimizer"]
     assert list(run_labels(runs).values()) == ["0 optimizer=adam", "1 optimizer=sgd"]
 
 
-def test_comparing_two_runs_shows_a_key_that_only_one_of_them_has() -> None:
+def test_comparing_two_runs_shows_a_key_of_only_one_of_them() -> None:
     [names, first, second] = comparison_columns(records(ADAM, SGD), {})
     assert dict(zip(names.cells, zip(first.cells, second.cells, strict=True), strict=True))["momentum"] == ("-", "0.9")
 
@@ -83,11 +83,11 @@ numbers = count()
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(configs)
-def test_a_database_compares_its_configs_as_the_function_does(path: Path, drawn: list[dict[str, Any]]) -> None:
+def test_a_database_and_the_function_compare_configs_alike(path: Path, drawn: list[dict[str, Any]]) -> None:
     experiment = f"e{next(numbers)}"
     with Writer(path) as writer, Reader(path) as reader:
         queue(writer, [NewRun("run", config, f"{next(numbers):064x}") for config in drawn], experiment)
-        wanted = f"experiment={experiment}"
-        assert reader.compare_configs(wanted) == compare_configs(drawn)
-        assert reader.differing(wanted) == differing_keys(drawn)
-        assert reader.constant(wanted) == constant_values(drawn)
+        run_filter = f"experiment={experiment}"
+        assert reader.compare_configs(run_filter) == compare_configs(drawn)
+        assert reader.differing(run_filter) == differing_keys(drawn)
+        assert reader.constant(run_filter) == constant_values(drawn)

@@ -1,4 +1,4 @@
-"""README and docs/reference promise only what exists: commands parse, grids expand, Python blocks run."""
+"""README and docs/reference against the code: commands parse, grids expand, Python blocks run, tables are complete."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ EXAMPLE = ROOT / "runs.db.example"
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page."""
+    """Fenced block of a page."""
 
     page: Path
     line: int
     language: str
     text: str
     not_run: bool
-    """A comment `<!-- not run: REASON -->` stands above it."""
+    """True if a comment `<!-- not run: REASON -->` precedes it."""
 
     def __str__(self) -> str:
         return f"{self.page.name}:{self.line}"
 
 
 def blocks(*languages: str) -> list[Block]:
-    """The fenced blocks in these languages, of all pages."""
+    """Return the fenced blocks of all pages in these languages."""
     pattern = re.compile(r"(<!-- not run: .+ -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     return [
         Block(page, text[: match.start(2)].count("\n") + 1, match[2], match[3], match[1] is not None)
@@ -63,7 +63,7 @@ def blocks(*languages: str) -> list[Block]:
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words behind `labbench` of every command in inline code and in shell blocks."""
+    """Yield the arguments of every `labbench` command in inline code and in shell blocks."""
     text = page.read_text(encoding="utf-8")
     inline = re.findall(
         r"`((?:\.venv/bin/)?labbench(?: [^`\n]+)?)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
@@ -72,13 +72,13 @@ def commands(page: Path) -> Iterator[list[str]]:
         part for block in blocks("bash") if block.page == page for part in re.split(r" && |\n", block.text) if part
     ]
     for command in [*inline, *shell]:
-        program, *words = shlex.split(re.sub(r" \[.+?\](\.\.\.)?", "", command))  # what may be left out
+        program, *words = shlex.split(re.sub(r" \[.+?\](\.\.\.)?", "", command))  # without optional arguments
         if program.removeprefix(".venv/bin/") == "labbench":
             yield words
 
 
 def rows(page: str, heading: str) -> dict[str, str]:
-    """The rows of the first table below a heading: the first cell, and the rest of the line."""
+    """Return the rows of the first table below a heading: the rest of the line by first cell."""
     text = (ROOT / "docs" / "reference" / page).read_text(encoding="utf-8")
     section = re.split(rf"^#+ {re.escape(heading)}$", text, flags=re.MULTILINE)[1]
     table = re.search(r"(?:^\|.*\n)+", re.split(r"^#+ ", section, flags=re.MULTILINE)[0], flags=re.MULTILINE)
@@ -87,13 +87,13 @@ def rows(page: str, heading: str) -> dict[str, str]:
 
 
 def names_in(cell: str) -> list[str]:
-    """The words in backticks of a cell."""
+    """Return the words of a cell in backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: the example database, and the Python files that the pages show."""
+    """Return the current folder, with the example database and the Python files that the pages show."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LABBENCH_DB", raising=False)
     shutil.copy(EXAMPLE, tmp_path / "runs.db")
@@ -108,7 +108,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def parse_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Result]:
-    """The command line with commands that do nothing: only their words are parsed."""
+    """Return a function that parses a command line without running its command."""
 
     def disarm(command: click.Command) -> None:
         monkeypatch.setattr(command, "callback", lambda **_: None)
@@ -120,14 +120,14 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Result]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_in_the_documents_parses(page: Path, parse_only: Callable[[list[str]], Result]) -> None:
+def test_every_command_in_the_docs_parses(page: Path, parse_only: Callable[[list[str]], Result]) -> None:
     for words in commands(page):
         result = parse_only(words)
         is_mention = re.search("Missing argument|requires an argument", result.output)  # `labbench run` in a sentence
         assert result.exit_code == 0 or is_mention, f"labbench {shlex.join(words)}: {result.output}"
 
 
-def test_the_documents_show_commands() -> None:
+def test_the_docs_show_commands() -> None:
     assert sum(1 for page in PAGES for _ in commands(page)) > 40
 
 
@@ -137,7 +137,7 @@ def options_of(command: click.Command) -> set[str]:
 
 
 def documented_commands() -> dict[str, str]:
-    """The heading of each command in cli.md, by the command's name."""
+    """Return the heading or table cell of each command in cli.md, by the command's name."""
     text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     headings = re.findall(r"^### (`labbench .+`)$", text, re.MULTILINE)
     table = re.findall(r"^\| (`labbench \w+ [^`]+`) \|", text, re.MULTILINE)
@@ -161,7 +161,7 @@ def test_the_reference_lists_exactly_the_options_of_each_command(name: str) -> N
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)
-def test_every_grid_in_the_documents_expands(block: Block, folder: Path) -> None:
+def test_every_grid_in_the_docs_expands(block: Block, folder: Path) -> None:
     (folder / "train.py").write_text("")
     (folder / "grid.toml").write_text(block.text)
     result = CliRunner().invoke(main, ["run", "grid.toml", "--dry-run", "--json"])
@@ -169,7 +169,7 @@ def test_every_grid_in_the_documents_expands(block: Block, folder: Path) -> None
     assert len(json.loads(result.stdout)) > 1
 
 
-def test_the_large_example_has_as_many_runs_as_the_page_says(folder: Path) -> None:
+def test_the_large_example_has_the_number_of_runs_on_its_page(folder: Path) -> None:
     page = ROOT / "docs" / "reference" / "grid.md"
     block = next(block for block in blocks("toml") if block.page == page)
     (folder / "grid.toml").write_text(block.text)
@@ -196,7 +196,7 @@ def test_every_filter_in_the_reference_parses() -> None:
     assert all(parse(term) for term in terms)
 
 
-def test_the_reference_lists_the_words_and_functions_of_a_filter() -> None:
+def test_the_reference_lists_the_reserved_keys_and_functions_of_filters() -> None:
     keys = {word for cell in rows("filters.md", "Keys") for word in names_in(cell)}
     assert keys == RESERVED
     functions = [
@@ -226,9 +226,9 @@ def test_the_task_in_the_reference_trains(folder: Path) -> None:
 
 def test_the_reference_gives_the_signature_of_start() -> None:
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
-    written = re.search(r"^`start(\(.+\))`$", page, re.MULTILINE)
-    assert written is not None
-    names = re.findall(r"(\w+)=", written[1])
+    signature = re.search(r"^`start(\(.+\))`$", page, re.MULTILINE)
+    assert signature is not None
+    names = re.findall(r"(\w+)=", signature[1])
     assert names == list(inspect.signature(api.start).parameters)
     assert set(names) == {word for cell in rows("python.md", "Record a run") for word in names_in(cell)}
 
@@ -256,7 +256,7 @@ def test_every_member_of_a_run_in_the_reference_exists(folder: Path) -> None:
         assert all(hasattr(run, member) for member in members)
 
 
-# The database and what is written.
+# The database and file formats.
 
 
 def test_the_reference_lists_exactly_the_tables_and_columns(folder: Path) -> None:
@@ -294,9 +294,9 @@ def test_the_json_of_why_has_the_keys_of_the_reference(folder: Path) -> None:
     documented = rows("formats.md", "`labbench why METRIC --json`")
     assert {name for cell in documented for name in names_in(cell)} == answer.keys()
     for key in ("runs", "best", "shares", "efficiency"):
-        [written] = re.findall(r"`\{(.+?)\}`", documented[f"`{key}`"])
-        assert set(written.split(", ")) >= answer[key].keys() - {"left_out"}, key
-        assert answer[key].keys() >= set(written.split(", ")) - {"left_out"}, key
+        [keys] = re.findall(r"`\{(.+?)\}`", documented[f"`{key}`"])
+        assert set(keys.split(", ")) >= answer[key].keys() - {"left_out"}, key
+        assert answer[key].keys() >= set(keys.split(", ")) - {"left_out"}, key
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_the_json_of_why_has_the_keys_of_the_reference(folder: Path) -> None:
     [("--long", "run,name,experiment,metric,step,time,value"), ("--wide", "run,name,experiment,step,time"),
      ("--summary", "run,name,experiment,status,started,seconds")],
 )  # fmt: skip
-def test_the_csv_begins_with_the_columns_of_the_reference(shape: str, columns: str, folder: Path) -> None:
+def test_the_csv_starts_with_the_columns_of_the_reference(shape: str, columns: str, folder: Path) -> None:
     cell = next(rest for first, rest in rows("formats.md", "CSV").items() if shape in first)
     assert names_in(cell)[0] == columns
     words = ["export", shape, "experiment=layers", "--metric", "val/accuracy"]
@@ -326,7 +326,7 @@ def test_the_readme_lists_exactly_the_extras() -> None:
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if "://" in link:
             continue

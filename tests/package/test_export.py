@@ -1,4 +1,4 @@
-"""Exports: every number comes back exactly, no text is a formula, memory stays flat."""
+"""Exports: exact numbers, no formulas, and constant memory use."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def reader(tmp_path: Path, writer: Writer) -> Iterator[Reader]:
         yield reader
 
 
-def csv_rows(reader: Reader, wanted: str | None = None, **options: Any) -> list[dict[str, str]]:
+def csv_rows(reader: Reader, run_filter: str | None = None, **options: Any) -> list[dict[str, str]]:
     file = io.StringIO(newline="")
-    write_csv(reader, wanted, file, **options)
+    write_csv(reader, run_filter, file, **options)
     file.seek(0)
     return list(csv.DictReader(file))
 
 
-def json_lines(reader: Reader, wanted: str | None = None, **options: Any) -> list[dict[str, Any]]:
+def json_lines(reader: Reader, run_filter: str | None = None, **options: Any) -> list[dict[str, Any]]:
     file = io.StringIO()
-    write_jsonl(reader, wanted, file, **options)
+    write_jsonl(reader, run_filter, file, **options)
     return [json.loads(line, parse_constant=refuse) for line in file.getvalue().splitlines()]
 
 
@@ -68,7 +68,7 @@ def test_a_misspelt_metric_is_refused_before_anything_is_written(writer: Writer,
     assert file.getvalue() == ""
 
 
-def test_long_is_a_row_a_point(writer: Writer, reader: Reader) -> None:
+def test_long_has_one_row_per_point(writer: Writer, reader: Reader) -> None:
     [run] = start(writer, [new_run(0, name="adam lr=0.1")])
     writer.write([points(run, "val/loss", [0.5, NAN, INF, -INF]), points(run, "epoch", {3: 1.0})])
     file = io.StringIO(newline="")
@@ -85,7 +85,7 @@ def test_long_is_a_row_a_point(writer: Writer, reader: Reader) -> None:
     assert csv_rows(reader, "lr=7") == []
 
 
-def test_wide_is_a_row_a_step_and_an_empty_cell_is_no_value(writer: Writer, reader: Reader) -> None:
+def test_wide_has_one_row_per_step_and_an_empty_cell_for_no_value(writer: Writer, reader: Reader) -> None:
     a, b = start(writer, [new_run(0, name="a"), new_run(1, name="b")])
     writer.write([points(a, "loss", [1.0, NAN]), points(a, "step", {1: 7.0}), points(b, "loss", {4: 2.0})])
     file = io.StringIO(newline="")
@@ -106,7 +106,7 @@ def test_wide_is_a_row_a_step_and_an_empty_cell_is_no_value(writer: Writer, read
     }
 
 
-def test_summary_is_a_row_a_run(writer: Writer, reader: Reader) -> None:
+def test_summary_has_one_row_per_run(writer: Writer, reader: Reader) -> None:
     a, b = start(writer, [new_run(0, name="a", hidden=[8, 4], bn=True), new_run(1, status="x", lr=1e-05, tag=None)])
     writer.write([Started(a.key, 1, "vm", 1, "cpu"), points(a, "loss", [3.0, 1.0, NAN]), points(b, "loss", {2: INF})])
     writer.write([Finished(a.key, 1, "finished", "all epochs")])
@@ -146,7 +146,7 @@ def test_summary_is_a_row_a_run(writer: Writer, reader: Reader) -> None:
     assert list(csv_rows(reader, shape="summary", metrics=["epoch"])[0])[-1] == "tag"  # no run has logged it
 
 
-def test_the_document_of_a_run_is_the_one_that_the_design_shows(writer: Writer, reader: Reader) -> None:
+def test_the_json_of_a_run_has_the_documented_keys(writer: Writer, reader: Reader) -> None:
     [run] = start(writer, [NewRun("adam", {"lr": 0.1, "clip": INF, "hidden": [8]}, "1")])
     writer.write([Started(run.key, 1, "vm", 1, "cpu"), points(run, "loss", [NAN, 1.0, -INF])])
     writer.tag([run.key], ["good"])
@@ -181,7 +181,7 @@ ONE_DATABASE = settings(deadline=None, max_examples=60, suppress_health_check=[H
 
 @ONE_DATABASE
 @given(values=VALUES, name=TEXTS)
-def test_every_number_and_text_comes_back_exactly(
+def test_every_number_and_text_can_be_read_back_exactly(
     writer: Writer, reader: Reader, values: list[float], name: str
 ) -> None:
     writer.remove(reader.keys())
@@ -201,7 +201,7 @@ def test_every_number_and_text_comes_back_exactly(
 
 
 @given(text=TEXTS)
-def test_a_neutralised_text_is_no_formula_and_can_be_restored(text: str) -> None:
+def test_an_escaped_text_is_not_a_formula_and_can_be_restored(text: str) -> None:
     assert not escape_formula(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert unescape_formula(escape_formula(text)) == text
 
@@ -221,14 +221,14 @@ def test_no_cell_or_heading_is_a_formula(writer: Writer, reader: Reader) -> None
 
 @pytest.mark.parametrize("write", [write_csv, write_jsonl])
 @pytest.mark.parametrize("shape", ["long", "wide"])
-def test_memory_does_not_grow_with_the_rows(writer: Writer, reader: Reader, write: Any, shape: str) -> None:
-    class Nowhere(io.TextIOBase):
+def test_memory_does_not_grow_with_the_number_of_rows(writer: Writer, reader: Reader, write: Any, shape: str) -> None:
+    class NullFile(io.TextIOBase):
         def write(self, text: str) -> int:
             return len(text)
 
-    def peak(wanted: str) -> int:
+    def peak(run_filter: str) -> int:
         tracemalloc.start()
-        write(reader, wanted, Nowhere(), shape=shape)
+        write(reader, run_filter, NullFile(), shape=shape)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -236,7 +236,7 @@ def test_memory_does_not_grow_with_the_rows(writer: Writer, reader: Reader, writ
     runs = start(writer, 22)
     for run in runs:
         writer.write([points(run, metric, [1 / (step + 1) for step in range(1000)]) for metric in ("a", "b")])
-    peak("seed<2")  # what is loaded once
+    peak("seed<2")  # loads what is loaded only once
     few, many = peak("seed<2"), peak("seed>=2")  # 4,000 and 40,000 points
     assert many < few + 20_000
 
@@ -263,7 +263,7 @@ def test_parquet_has_the_columns_of_the_csv(writer: Writer, reader: Reader, tmp_
     assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
 
 
-def test_parquet_without_pyarrow_names_what_to_install(
+def test_parquet_without_pyarrow_names_the_extra_to_install(
     writer: Writer, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)

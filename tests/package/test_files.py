@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and nothing that others planted beside them is written to."""
+"""Atomic writes: complete files or none, and never through links that others planted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def test_a_file_that_could_not_be_finished_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
     target = tmp_path / "page.html"
     target.write_bytes(b"before")
     with pytest.raises(TypeError), write_atomically(target) as file:
@@ -37,7 +37,7 @@ def test_a_file_that_could_not_be_finished_leaves_the_one_before(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_the_permissions_are_those_of_the_file_that_is_replaced(tmp_path: Path) -> None:
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
     private, new = tmp_path / "private", tmp_path / "new"
     private.touch(mode=0o600)
     write(private, b"secret")
@@ -48,7 +48,7 @@ def test_the_permissions_are_those_of_the_file_that_is_replaced(tmp_path: Path) 
     assert stat.S_IMODE(new.stat().st_mode) == 0o666 & ~umask
 
 
-def test_a_link_at_the_target_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+def test_a_link_at_the_target_is_replaced_and_not_followed(tmp_path: Path) -> None:
     victim, target = tmp_path / "victim", tmp_path / "a.html"
     victim.write_bytes(b"precious")
     victim.chmod(0o640)
@@ -59,7 +59,7 @@ def test_a_link_at_the_target_is_replaced_and_never_written_through(tmp_path: Pa
     assert target.read_bytes() == b"page"
 
 
-def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -70,7 +70,7 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere/a.csv", "a" * 256, "folder"])
-def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, labbench: Callable[..., Result], name: str) -> None:
+def test_an_error_names_the_requested_file(tmp_path: Path, labbench: Callable[..., Result], name: str) -> None:
     grid_of_runs(tmp_path / "x.db")
     (tmp_path / "folder").mkdir()
     refused = labbench("export", "-o", name, "--db", "x.db")
@@ -80,7 +80,7 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, labbench: Ca
     assert UNFINISHED not in refused.stderr
 
 
-def test_a_link_is_not_opened_under_a_name_that_others_can_predict(tmp_path: Path) -> None:
+def test_a_link_at_a_predictable_name_is_not_opened(tmp_path: Path) -> None:
     victim, log = tmp_path / "victim", tmp_path / "run.log"
     victim.write_bytes(b"precious")
     log.symlink_to(victim)
@@ -92,7 +92,7 @@ def test_a_link_is_not_opened_under_a_name_that_others_can_predict(tmp_path: Pat
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder in which every name that this process could use for an unfinished file is a link to a victim's file."""
+    """Return a folder with links to a victim's file at all predictable names of unfinished files."""
     victim, shared = tmp_path / "victim", tmp_path / "shared"
     victim.write_bytes(b"precious")
     shared.mkdir()
@@ -108,9 +108,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert victim.read_bytes() == b"precious"
 
 
-def test_no_writer_uses_a_name_that_can_be_predicted(
-    planted: Path, labbench: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_no_writer_uses_a_predictable_name(planted: Path, labbench: Callable[..., Result], tmp_path: Path) -> None:
     database = tmp_path / "x.db"
     grid_of_runs(database)
     assert labbench("why", "val/loss", "--html", planted / "a.html", "--db", database).exit_code == 0
@@ -122,16 +120,16 @@ def test_no_writer_uses_a_name_that_can_be_predicted(
         assert writer.path.is_file()
 
 
-def test_a_random_name_that_is_taken_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_file_at_the_random_name_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files.os, "urandom", bytes)
-    taken = tmp_path / f"{UNFINISHED}{bytes(8).hex()}"
-    taken.write_bytes(b"somebody else's")
+    existing = tmp_path / f"{UNFINISHED}{bytes(8).hex()}"
+    existing.write_bytes(b"somebody else's")
     with pytest.raises(FileExistsError):
         write(tmp_path / "a.html", b"page")
-    assert taken.read_bytes() == b"somebody else's"
+    assert existing.read_bytes() == b"somebody else's"
 
 
-def test_what_a_killed_process_has_not_finished_goes_with_the_snapshots(tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_process_are_discarded_with_the_snapshots(tmp_path: Path) -> None:
     snapshot = snapshot_file(tmp_path, "abcdefgh", 8)
     snapshot.parent.mkdir()
     write(snapshot, b"weights")
@@ -142,7 +140,7 @@ def test_what_a_killed_process_has_not_finished_goes_with_the_snapshots(tmp_path
     assert not snapshot.parent.exists()
 
 
-def test_every_door_leads_to_the_same_default_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_and_python_use_the_same_default_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = tmp_path / "of my project.db"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LABBENCH_DB", str(database))

@@ -1,4 +1,4 @@
-"""Databases and folders that somebody else made: nothing in them leads elsewhere, is copied blindly, or is run."""
+"""Databases and folders from others: no path leads out of them, nothing is copied blindly, and no code is run."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ BAD_KEYS = (
 
 
 def change(path: Path, statement: str, *values: object) -> None:
-    """Do to a database what labbench would not."""
+    """Execute a statement that labbench itself would not."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement, values)
 
 
 def names_below(folder: Path) -> list[str]:
-    """The names of all files that labbench could have made, or changed, below a folder."""
+    """Return the names of all files below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def finished_run(path: Path) -> RunRecord:
-    """A run with some points in a database of its own."""
+    """Record a run with some points in a new database."""
     path.parent.mkdir(exist_ok=True)
     with Writer(path) as writer:
         [run] = start(writer)
@@ -59,7 +59,7 @@ def finished_run(path: Path) -> RunRecord:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's folder, with a database in it."""
+    """Return the user's folder, which holds a database."""
     folder = tmp_path / "home"
     finished_run(folder / "runs.db")
     monkeypatch.chdir(folder)
@@ -68,7 +68,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """Somebody else's database of one run, whose folder has a model in it."""
+    """Return another user's database of one run, whose folder holds a model."""
     path = tmp_path / "evil" / "other.db"
     folder = run_folder(files_folder(path), finished_run(path).key)
     folder.mkdir(parents=True)
@@ -77,7 +77,7 @@ def other(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("key", BAD_KEYS, ids=repr)
-def test_a_key_that_is_no_key_is_refused_by_an_import_and_nothing_is_written(
+def test_an_import_refuses_an_invalid_key_and_writes_nothing(
     home: Path, other: Path, labbench: Callable[..., Result], key: str | bytes
 ) -> None:
     change(other, "UPDATE runs SET key = ?", key)
@@ -92,9 +92,7 @@ def test_a_key_that_is_no_key_is_refused_by_an_import_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("key", ["../experiments", "", b"abcdefgh"], ids=repr)
-def test_a_key_that_is_no_key_is_refused_by_every_command_that_reads_it(
-    home: Path, labbench: Callable[..., Result], key: str | bytes
-) -> None:
+def test_every_command_refuses_an_invalid_key(home: Path, labbench: Callable[..., Result], key: str | bytes) -> None:
     db = home / "runs.db"
     change(db, "UPDATE runs SET key = ?", key)
     before = names_below(home)
@@ -122,7 +120,7 @@ def test_a_key_that_is_no_key_is_refused_by_every_command_that_reads_it(
 
 
 @pytest.mark.parametrize("key", BAD_KEYS, ids=repr)
-def test_no_path_is_made_from_a_key_that_is_no_key(tmp_path: Path, key: str) -> None:
+def test_no_path_is_made_from_an_invalid_key(tmp_path: Path, key: str) -> None:
     makers = (
         lambda: run_folder(tmp_path, key),
         lambda: snapshot_file(tmp_path, key, 1),
@@ -133,7 +131,7 @@ def test_no_path_is_made_from_a_key_that_is_no_key(tmp_path: Path, key: str) -> 
             path_of()
 
 
-def test_a_folder_of_a_run_that_is_a_link_out_of_the_files_is_refused(tmp_path: Path) -> None:
+def test_a_run_folder_that_links_out_of_the_files_is_refused(tmp_path: Path) -> None:
     files, elsewhere = tmp_path / "runs.db.files", tmp_path / "elsewhere"
     files.mkdir()
     elsewhere.mkdir()
@@ -142,29 +140,27 @@ def test_a_folder_of_a_run_that_is_a_link_out_of_the_files_is_refused(tmp_path: 
         run_folder(files, "abcdefgh")
 
 
-def test_doctor_says_that_a_key_is_none_and_does_not_call_the_database_sound(
-    home: Path, labbench: Callable[..., Result]
-) -> None:
+def test_doctor_reports_an_invalid_key(home: Path, labbench: Callable[..., Result]) -> None:
     change(home / "runs.db", "UPDATE runs SET key = '../x'")
     for words in (["doctor"], ["doctor", "--fix"]):
-        said = labbench(*words, "--db", home / "runs.db")
-        assert (said.exit_code, "'../x', which labbench did not write" in said.stdout) == (1, True), said.output
+        result = labbench(*words, "--db", home / "runs.db")
+        assert (result.exit_code, "'../x', which labbench did not write" in result.stdout) == (1, True), result.output
 
 
-def test_a_step_that_is_no_step_becomes_no_file_name(home: Path) -> None:
+def test_an_invalid_step_is_refused_before_it_becomes_a_file_name(home: Path) -> None:
     change(home / "runs.db", "UPDATE runs SET boundary = '/../../../precious'")
     with Reader(home / "runs.db") as reader, pytest.raises(InputError, match="is no step"):
         reader.runs()
 
 
-def test_the_path_of_an_artifact_does_not_lead_out_of_the_runs_folder(home: Path) -> None:
+def test_the_path_of_an_artifact_must_stay_in_the_runs_folder(home: Path) -> None:
     db = home / "runs.db"
     change(db, "INSERT INTO artifacts (run_id, name, path, size, sha256, created) VALUES (1, 'a', '../../b', 0, '', 0)")
     with Reader(db) as reader, pytest.raises(InputError, match="leads out of the run's folder"):
         reader.artifacts(reader.keys()[0])
 
 
-def test_a_spill_file_that_names_no_key_is_left_out(home: Path) -> None:
+def test_a_spill_file_with_an_invalid_key_is_not_imported(home: Path) -> None:
     spilled = home / "runs.db.spilled-x-1.jsonl"
     run = '{"run": {"key": "../x", "name": "n", "experiment": "e", "attempt": 1, "started": 0, "host": "", "pid": 1, '
     spilled.write_text(run + '"tags": [], "artifacts": []}}\n')
@@ -175,14 +171,14 @@ def test_a_spill_file_that_names_no_key_is_left_out(home: Path) -> None:
     assert spilled.exists()
 
 
-def test_a_pipe_or_a_link_in_the_place_of_a_spill_file_is_left_alone(home: Path) -> None:
+def test_a_pipe_or_a_link_with_the_name_of_a_spill_file_is_left_alone(home: Path) -> None:
     os.mkfifo(home / "runs.db.spilled-x-1.jsonl")
     (home / "runs.db.spilled-y-1.jsonl").symlink_to(home / "nowhere")
     Writer(home / "runs.db").close()
     assert len(list(home.glob("runs.db.spilled-*"))) == 2
 
 
-def test_an_import_copies_regular_files_alone_and_says_what_it_left_out(
+def test_an_import_copies_only_regular_files_and_names_the_others(
     home: Path, other: Path, labbench: Callable[..., Result]
 ) -> None:
     with Reader(other) as reader:
@@ -198,17 +194,17 @@ def test_an_import_copies_regular_files_alone_and_says_what_it_left_out(
     (theirs / "round").symlink_to(theirs)
     (theirs / "self").symlink_to("self")
     os.mkfifo(theirs / "pipe")
-    said = labbench("import", "labbench", other, "--db", home / "runs.db")
-    assert said.exit_code == 0, said.stderr
+    result = labbench("import", "labbench", other, "--db", home / "runs.db")
+    assert result.exit_code == 0, result.stderr
     assert names_below(ours) == ["below", "below/notes.txt", "model.safetensors"]
     assert (ours / "model.safetensors").read_bytes() == b"weights"
-    assert "only regular files are" in said.stderr
+    assert "only regular files are" in result.stderr
     merged_again = labbench("import", "labbench", other, "--db", home / "runs.db")
     assert (merged_again.exit_code, merged_again.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("which", ["run", "files"])
-def test_an_import_does_not_follow_a_link_in_the_place_of_a_folder(home: Path, other: Path, which: str) -> None:
+def test_an_import_does_not_follow_a_link_instead_of_a_folder(home: Path, other: Path, which: str) -> None:
     files = files_folder(other)
     [folder] = files.iterdir()
     secrets = home / "secrets"
@@ -225,7 +221,7 @@ def test_an_import_does_not_follow_a_link_in_the_place_of_a_folder(home: Path, o
 
 @pytest.fixture
 def queued(labbench: Callable[..., Result], tmp_path: Path) -> str:
-    """The key of a run that somebody else's database brought into the queue of the user's grid."""
+    """Return the key of a queued run of the user's grid in another user's database."""
     grid = '[grid]\nx = ["mine"]\n'
     (tmp_path / "grid.toml").write_text(f'command = ["sh", "-c", "printf %s {{x}} > said"]\n{grid}')
     assert labbench("run", "grid.toml", "--workers", "0", "--db", "other.db").exit_code == 0
@@ -236,7 +232,7 @@ def queued(labbench: Callable[..., Result], tmp_path: Path) -> str:
     return key
 
 
-def test_the_words_of_a_command_are_those_of_the_grid_whatever_an_imported_run_says(
+def test_a_command_takes_its_values_from_the_grid_not_from_an_imported_run(
     labbench: Callable[..., Result], queued: str
 ) -> None:
     change(Path("other.db"), """UPDATE runs SET config = '{"x": "mine; touch owned", "extra": 1}'""")
@@ -246,10 +242,12 @@ def test_the_words_of_a_command_are_those_of_the_grid_whatever_an_imported_run_s
     assert not Path("owned").exists()
     with Reader("runs.db") as reader:
         [run] = reader.runs()
-    assert (run.key, run.status, run.config["x"]) == (queued, "finished", "mine"), "it is recorded as it was trained"
+    assert (run.key, run.status, run.config["x"]) == (queued, "finished", "mine"), (
+        "the record has the config that was trained"
+    )
 
 
-def test_the_task_of_a_queued_run_is_that_of_the_grid(
+def test_a_queued_run_trains_the_task_of_the_grid_not_of_the_database(
     labbench: Callable[..., Result], tiny_grid: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "evil.py").write_text("open('owned', 'w').close()")

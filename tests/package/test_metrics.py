@@ -1,4 +1,4 @@
-"""The one ranking of metrics: which say how good a run is, and which come first."""
+"""Ranking of metrics: metrics of quality, validation first."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from labbench.tui.queries import Query, _fill_defaults
         *("epoch", "train/epoch", "trainer/global_step", "samples", "num_tokens", "system/cpu"),
     ],
 )
-def test_how_a_run_is_trained_and_what_it_takes_do_not_say_how_good_it_is(metric: str) -> None:
+def test_learning_rates_norms_times_and_counters_are_not_metrics_of_quality(metric: str) -> None:
     assert not is_quality(metric)
 
 
 @pytest.mark.parametrize(
     "metric", ["val/loss", "train_loss_step", "train_loss_epoch", "valAcc", "reward", "gap/accuracy", "test", "L2Loss"]
 )
-def test_losses_and_scores_say_how_good_a_run_is(metric: str) -> None:
+def test_losses_and_scores_are_metrics_of_quality(metric: str) -> None:
     assert is_quality(metric)
 
 
 @pytest.mark.parametrize("held_out", ["val/loss", "val_loss", "eval.loss", "valLoss", "loss-dev", "VAL_LOSS"])
-def test_a_validation_loss_comes_first_however_it_is_spelled(held_out: str) -> None:
+def test_a_validation_loss_comes_first_in_any_spelling(held_out: str) -> None:
     others = ["accuracy", "loss", "test/loss", "train/loss", "interval_loss", "lr"]
     assert quality_metrics([*others, held_out]) == [
         held_out,
@@ -50,11 +50,11 @@ def test_a_validation_loss_comes_first_however_it_is_spelled(held_out: str) -> N
     ]
 
 
-def test_learning_rates_and_gradient_norms_are_drawn_behind_what_counts() -> None:
+def test_learning_rates_and_gradient_norms_are_charted_after_metrics_of_quality() -> None:
     assert charted_metrics(["epoch", "grad_norm", "lr", "reward"]) == ["reward", "grad_norm", "lr"]
 
 
-def test_the_table_on_stdout_and_the_terminal_interface_choose_the_same_metric() -> None:
+def test_the_cli_and_the_terminal_interface_choose_the_same_metric() -> None:
     names = ["accuracy", "eval_accuracy", "eval_loss", "eval_runtime", "grad_norm", "learning_rate", "loss"]
     goals = {name: default_goal(name) for name in names}
     summary = {name: MetricSummary(1, 0, None, 1.0, 1, 1.0, 1, 1.0, 1) for name in names}

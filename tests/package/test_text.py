@@ -1,4 +1,4 @@
-"""Text for people: harmless, aligned, short."""
+"""Formatting of values as text: escaped, aligned, short."""
 
 import math
 
@@ -10,7 +10,7 @@ from labbench import text
 
 
 @given(st.text(st.characters()))
-def test_cleaned_text_holds_nothing_that_a_terminal_obeys(raw: str) -> None:
+def test_cleaned_text_has_no_control_characters(raw: str) -> None:
     cleaned = text.clean(raw)
     cleaned.encode()  # no lone surrogates
     assert not any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in cleaned)
@@ -20,7 +20,7 @@ def test_cleaned_text_holds_nothing_that_a_terminal_obeys(raw: str) -> None:
     assert text.clean(cleaned) == cleaned
 
 
-def test_clean_shows_what_was_there() -> None:
+def test_clean_makes_control_characters_visible() -> None:
     assert text.clean("a\x1b]52;c;AAAA\x07b\n") == "a␛]52;c;AAAA␇b␊"
     assert text.clean("\x9b31m \x7f") == "\\x9b31m ␡"
     assert text.clean("safe\u202eexe.txt") == "safe\\u202eexe.txt"
@@ -28,12 +28,12 @@ def test_clean_shows_what_was_there() -> None:
 
 
 @pytest.mark.parametrize("harmless", ["", "adam lr=0.01", "[/nope]", "学習率", "é👍", "a  b"])
-def test_clean_leaves_ordinary_text_alone(harmless: str) -> None:
+def test_clean_does_not_change_ordinary_text(harmless: str) -> None:
     assert text.clean(harmless) == harmless
 
 
 @given(st.text(st.characters()).map(text.clean), st.integers(0, 40), st.booleans())
-def test_fitted_text_takes_exactly_the_cells_it_is_given(cleaned: str, cells: int, right: bool) -> None:
+def test_fitted_text_has_exactly_the_requested_width(cleaned: str, cells: int, right: bool) -> None:
     fitted = text.fit_to_width(cleaned, cells, right=right)
     assert text.cell_width(fitted) == cells
 
@@ -46,7 +46,7 @@ def test_fit_pads_and_cuts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "expected"),
     [
         (None, ""),
         (0.0, "0"),
@@ -72,15 +72,15 @@ def test_fit_pads_and_cuts() -> None:
         (-math.inf, "-inf"),
     ],
 )
-def test_numbers_have_three_or_four_significant_digits(value: float | None, shown: str) -> None:
-    assert text.format_number(value) == shown
+def test_numbers_have_three_or_four_significant_digits(value: float | None, expected: str) -> None:
+    assert text.format_number(value) == expected
 
 
 @given(st.floats(min_value=-1.7e308, max_value=1.7e308))
-def test_a_shown_number_is_within_a_rounding_of_the_value(value: float) -> None:
-    shown = text.format_number(value)
-    assert math.isclose(float(shown), value, rel_tol=5.1e-3)
-    assert len(shown) <= 12
+def test_a_formatted_number_is_the_rounded_value(value: float) -> None:
+    formatted = text.format_number(value)
+    assert math.isclose(float(formatted), value, rel_tol=5.1e-3)
+    assert len(formatted) <= 12
 
 
 @given(st.floats(min_value=-1e300, max_value=1e300).filter(lambda value: value == 0 or abs(value) > 1e-300))
@@ -91,7 +91,7 @@ def test_engineering_exponents_are_multiples_of_three(value: float) -> None:
     assert math.isclose(float(text.format_engineering(value)), value, rel_tol=5.1e-4)
 
 
-def test_numbers_of_a_column_align_at_the_point() -> None:
+def test_numbers_of_a_column_are_aligned_at_the_decimal_point() -> None:
     assert text.align_decimal_points(["0.0812", "12.35", "nan", "123457", "1.230e-3", "", "-2.303"]) == [
         "     0.0812  ",
         "    12.35    ",
@@ -104,7 +104,7 @@ def test_numbers_of_a_column_align_at_the_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "expected"),
     [
         (0.001, "0.001"),
         (1e-5, "1e-5"),
@@ -117,12 +117,12 @@ def test_numbers_of_a_column_align_at_the_point() -> None:
         (1.0, "1"),
     ],
 )
-def test_settings_read_as_a_person_writes_them(value: object, shown: str) -> None:
-    assert text.format_setting(value) == shown
+def test_config_values_are_short_text(value: object, expected: str) -> None:
+    assert text.format_setting(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
+    ("seconds", "expected"),
     [
         (None, ""),
         (0.42, "0.4s"),
@@ -135,12 +135,12 @@ def test_settings_read_as_a_person_writes_them(value: object, shown: str) -> Non
         (-1, "0.0s"),
     ],
 )
-def test_durations_have_at_most_two_units(seconds: float | None, shown: str) -> None:
-    assert text.format_duration(seconds) == shown
+def test_durations_have_at_most_two_units(seconds: float | None, expected: str) -> None:
+    assert text.format_duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
+    ("seconds", "expected"),
     [
         (None, ""),
         (0, "now"),
@@ -153,11 +153,16 @@ def test_durations_have_at_most_two_units(seconds: float | None, shown: str) -> 
         (4e7, "1y"),
     ],
 )
-def test_ages_have_one_unit(seconds: float | None, shown: str) -> None:
-    assert text.format_age(seconds) == shown
+def test_ages_have_one_unit(seconds: float | None, expected: str) -> None:
+    assert text.format_age(seconds) == expected
 
 
-def test_a_bar_is_full_only_when_all_is_done() -> None:
+@pytest.mark.parametrize(("count", "expected"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs")])
+def test_counts_have_a_noun_in_singular_or_plural(count: int, expected: str) -> None:
+    assert text.format_count(count, "run") == expected
+
+
+def test_a_progress_bar_is_full_only_at_the_end() -> None:
     assert text.progress_bar(0, 4) == "    "
     assert text.progress_bar(0.5, 4) == "██  "
     assert text.progress_bar(0.9999, 4) == "███▉"
@@ -165,7 +170,7 @@ def test_a_bar_is_full_only_when_all_is_done() -> None:
     assert {len(text.progress_bar(step / 100, 7)) for step in range(-10, 120)} == {7}
 
 
-def test_a_sparkline_goes_from_the_lowest_bar_to_the_highest() -> None:
+def test_a_sparkline_ranges_from_the_lowest_bar_to_the_highest() -> None:
     assert text.sparkline([0.0, 0.5, 1.0, math.nan, math.inf]) == "▁▅█··"
     assert text.sparkline([2.0, 2.0]) == "▁▁"
     assert text.sparkline([]) == ""

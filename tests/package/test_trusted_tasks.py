@@ -1,4 +1,4 @@
-"""A model is loaded with a task file that this user has trained with or names, and no other."""
+"""Trusted task files: a model is loaded only with a file that this user has trained with or names."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ EVIL = "open('owned', 'w').close()\n" + TASK
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user who has never run anything."""
+    """Return the file of trusted tasks of a user who has not trained anything."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return state_path("tasks.json")
 
 
 @pytest.fixture
 def key(labbench: Labbench, tmp_path: Path) -> str:
-    """A run of a task of the user's own that kept its model, in runs.db."""
+    """Return the key of a run in runs.db that trained the user's task and kept its model."""
     (tmp_path / "my_task.py").write_text(TASK)
     (tmp_path / "grid.toml").write_text('task = "my_task.py:Task"\n[params]\nepochs = 1\n[runtime]\nkeep = "last"\n')
     trained = labbench("run", "grid.toml", "--workers", "0")
@@ -63,38 +63,38 @@ def key(labbench: Labbench, tmp_path: Path) -> str:
 
 
 def change(path: str, statement: str, *values: object) -> None:
-    """Do to a database what labbench would not."""
+    """Execute a statement that labbench itself would not."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement, values)
 
 
 def refused(key: str) -> str:
-    """The message of `load_model`, which does not load it."""
+    """Return the error message of `load_model` on a run, whose task file must not be run."""
     with pytest.raises(InputError) as error:
         labbench_package.load_model(key)
     assert not Path("owned").exists()
     return str(error.value)
 
 
-def test_a_file_that_this_user_has_trained_with_is_used_as_it_is_recorded(key: str, state: Path) -> None:
+def test_a_file_that_this_user_has_trained_with_is_trusted(key: str, state: Path) -> None:
     assert isinstance(labbench_package.load_model(key), torch.nn.Linear)
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
 
-def test_a_file_that_has_changed_is_run_only_if_the_user_names_it(key: str) -> None:
+def test_a_changed_file_is_run_only_if_the_user_names_it(key: str) -> None:
     Path("my_task.py").write_text(TASK + "# another\n")
     assert 'task="my.py:Task"' in refused(key)
     assert isinstance(labbench_package.load_model(key, task="my_task.py:Task"), torch.nn.Linear)
-    refused(key)  # to name it once is not to train with it
+    refused(key)  # naming a file once does not make it trusted
 
 
-def test_a_run_of_an_earlier_release_needs_the_file_named(key: str, state: Path) -> None:
+def test_a_run_of_an_earlier_release_needs_the_name_of_the_file(key: str, state: Path) -> None:
     state.unlink()
     assert f'load_model("{key}", task="my.py:Task")' in refused(key)
     assert isinstance(labbench_package.load_model(key, task="my_task.py:Task"), torch.nn.Linear)
 
 
-def test_a_dry_run_trusts_no_file(labbench: Labbench, key: str, state: Path) -> None:
+def test_a_dry_run_does_not_make_a_file_trusted(labbench: Labbench, key: str, state: Path) -> None:
     state.unlink()
     assert labbench("run", "grid.toml", "--dry-run").exit_code == 0
     refused(key)
@@ -103,7 +103,7 @@ def test_a_dry_run_trusts_no_file(labbench: Labbench, key: str, state: Path) -> 
 @pytest.mark.parametrize(
     "content", ["", "[]", "{", "null", "\xff", '{"a": 1}', "[" * 100_000, json.dumps({"x": [1, None, {}]})]
 )
-def test_a_damaged_list_trusts_nothing_and_is_written_again(
+def test_a_damaged_list_trusts_nothing_and_is_rewritten(
     labbench: Labbench, key: str, state: Path, content: str
 ) -> None:
     state.write_bytes(content.encode("latin-1"))
@@ -112,16 +112,14 @@ def test_a_damaged_list_trusts_nothing_and_is_written_again(
     assert isinstance(labbench_package.load_model(key), torch.nn.Linear)
 
 
-def test_a_state_folder_that_cannot_be_written_does_not_keep_a_grid_from_training(
-    labbench: Labbench, tmp_path: Path, key: str
-) -> None:
+def test_a_grid_trains_even_if_the_state_folder_cannot_be_written(labbench: Labbench, tmp_path: Path, key: str) -> None:
     shutil.rmtree(tmp_path / "state")
     (tmp_path / "state").write_text("a file")
     assert labbench("run", "grid.toml", "--rerun", "--workers", "0").exit_code == 0
     refused(key)
 
 
-def test_a_task_that_is_another_one_is_an_error_in_words(key: str, tmp_path: Path) -> None:
+def test_a_task_that_does_not_fit_the_model_is_refused(key: str, tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(TASK.replace("nn.Linear(2, 2)", "nn.Linear(3, 2)"))
     with pytest.raises(InputError, match="does not fit the model of"):
         labbench_package.load_model(key, task="other.py:Task")
@@ -132,7 +130,9 @@ def test_a_task_that_is_another_one_is_an_error_in_words(key: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("place", ["brought", "link", "elsewhere", "missing", "folder", "pipe", "zero byte"])
-def test_a_file_that_only_a_database_names_is_not_run(labbench: Labbench, key: str, tmp_path: Path, place: str) -> None:
+def test_a_file_that_is_named_only_by_a_database_is_not_run(
+    labbench: Labbench, key: str, tmp_path: Path, place: str
+) -> None:
     evil = tmp_path / "evil"
     brought = evil / "other.db.files" / key / "task.py"
     shutil.copytree("runs.db.files", evil / "other.db.files")
@@ -160,7 +160,7 @@ def test_a_file_that_only_a_database_names_is_not_run(labbench: Labbench, key: s
     assert isinstance(labbench_package.load_model(key, db="ours.db", task="my_task.py:Task"), torch.nn.Linear)
 
 
-def test_as_many_contents_of_a_file_are_remembered_as_are_likely_to_be_wanted(tmp_path: Path, state: Path) -> None:
+def test_the_number_of_trusted_versions_of_a_file_is_limited(tmp_path: Path, state: Path) -> None:
     file = tmp_path / "my_task.py"
     for version in range(MOST_VERSIONS + 1):
         file.write_text(f"# {version}\n")

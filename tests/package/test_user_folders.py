@@ -1,4 +1,4 @@
-"""Cache and state files lie where the operating system has them, and those of earlier versions stay in use."""
+"""Folders of cache and state files, by operating system, and files of earlier versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labbench.user_folders import cache_path, state_path
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder of its own, on Linux."""
+    """Return an empty home folder, on Linux."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(variable, raising=False)
@@ -27,15 +27,17 @@ def macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platformdirs, "PlatformDirs", MacOS)
 
 
-def test_linux_has_them_in_the_xdg_folders(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linux_uses_the_xdg_folders(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "c"))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "s"))
     assert cache_path("mnist") == home / "c" / "labbench" / "mnist"
     assert state_path("a.json") == home / "s" / "labbench" / "a.json"
 
 
-@pytest.mark.parametrize("value", [None, "", "relative/path"])  # the specification says to ignore a relative path
-def test_linux_without_xdg_variables_has_them_in_the_home_folder(
+@pytest.mark.parametrize(
+    "value", [None, "", "relative/path"]
+)  # the specification requires that a relative path is ignored
+def test_linux_without_xdg_variables_uses_the_home_folder(
     home: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME") if value is not None else ():
@@ -45,13 +47,13 @@ def test_linux_without_xdg_variables_has_them_in_the_home_folder(
 
 
 @pytest.mark.usefixtures("macos")
-def test_macos_has_them_in_the_library(home: Path) -> None:
+def test_macos_uses_the_library_folders(home: Path) -> None:
     assert cache_path("mnist") == home / "Library" / "Caches" / "labbench" / "mnist"
     assert state_path("a.json") == home / "Library" / "Application Support" / "labbench" / "a.json"
 
 
 @pytest.mark.usefixtures("macos")
-def test_macos_reads_what_an_earlier_version_left_unless_there_is_something_newer(home: Path) -> None:
+def test_macos_uses_files_of_an_earlier_version_unless_newer_ones_exist(home: Path) -> None:
     earlier = home / ".local" / "state" / "labbench" / "a.json"
     earlier.parent.mkdir(parents=True)
     earlier.touch()
