@@ -54,17 +54,17 @@ class PortraitWriter:
         }
 
     def record_histograms(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
-        """Record histograms of activations and gradients, at the epochs 1, 2, 4, 8 and so on.
+        """Record histograms of activations and gradients at powers of two.
 
-        `weights` is the state_dict of the run's model, tensors of any shape.
+        Other epochs are a no-op. `weights` is the state_dict of the run's model, tensors of any shape.
         """
         if epoch & (epoch - 1) == 0:
             self._histograms.setdefault(run, []).extend(self._make_histograms(epoch, weights, config))
 
     def write(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
-        """Write the portrait of a run that has ended; no-op if a weight is not finite.
+        """Write the portrait of a run that has ended.
 
-        `weights` is the state_dict of the run's model, tensors of any shape.
+        No-op if a weight is not finite. `weights` is the state_dict of the run's model, tensors of any shape.
         """
         histograms = self._histograms.pop(run, [])
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
@@ -136,7 +136,10 @@ def make_histogram(epoch: int, kind: HistogramKind, layer: str, values: NDArray[
 
 
 def to_probabilities(outputs: Tensor) -> Tensor:
-    """Return probabilities (N, C) for outputs (N, C): softmax, or sigmoid for (N, 1) and two classes. NaN becomes 0."""
+    """Return class probabilities (N, C) for outputs (N, C).
+
+    Probabilities are the softmax of the outputs; a single output (N, 1) is a logit for two classes. NaN becomes 0.
+    """
     if outputs.shape[1] == 1:
         return torch.cat([-outputs, outputs], dim=1).sigmoid().nan_to_num()
     return outputs.softmax(dim=1).nan_to_num()
@@ -153,7 +156,9 @@ def confusion_matrix(probabilities: Tensor, targets: Tensor) -> NDArray[np.int64
 
 
 def find_mistakes(inputs: Tensor, targets: Tensor, probabilities: Tensor) -> Mistakes | None:
-    """Return the misclassified samples of highest confidence; None if inputs are not images or there are none.
+    """Return the misclassified samples of highest confidence.
+
+    Returns None if the inputs are not images or no sample is misclassified.
 
     Shapes: inputs (N, channels, height, width), targets (N,), probabilities (N, C).
     """
@@ -172,7 +177,9 @@ def find_mistakes(inputs: Tensor, targets: Tensor, probabilities: Tensor) -> Mis
 
 
 def make_plane(model: nn.Module, inputs: Tensor, targets: Tensor) -> Plane | None:
-    """Return the probabilities over the plane of the inputs, with a margin; None if there are not two inputs.
+    """Return the probabilities over the plane of two inputs.
+
+    The plane covers the inputs with a margin. Returns None if there are not two inputs.
 
     Shapes: inputs (N, 2), targets (N,).
     """
@@ -195,10 +202,10 @@ def make_plane(model: nn.Module, inputs: Tensor, targets: Tensor) -> Plane | Non
 
 
 def first_layer_weights(model: nn.Module, inputs: Tensor) -> NDArray[np.float32] | None:
-    """Return the first layer's weights as images, shape (K, height, width, 1 or 3), ordered by decreasing norm.
+    """Return the first layer's weights as images, ordered by decreasing norm.
 
-    `inputs` has shape (N, channels, height, width). The images are the kernels of a convolution or the rows of a linear
-    layer; None for any other layer or other inputs.
+    The result has shape (K, height, width, 1 or 3). `inputs` has shape (N, channels, height, width). The images are the
+    kernels of a convolution or the rows of a linear layer; None for any other layer or other inputs.
     """
     layer = next((module for module in model.modules() if list(module.parameters(recurse=False))), None)
     if not is_image(inputs):
@@ -214,7 +221,10 @@ def first_layer_weights(model: nn.Module, inputs: Tensor) -> NDArray[np.float32]
 
 
 def are_classes(targets: Tensor) -> bool:
-    """Return True for class indices, shape (N,), in 0 to `MAX_CLASSES` - 1; not for the ignored index -100."""
+    """Return True for targets (N,) that are class indices.
+
+    Class indices are integers from 0 to `MAX_CLASSES` - 1; the ignored index -100 is not a class.
+    """
     if targets.is_floating_point() or targets.dim() != 1:
         return False
     return int(targets.min()) >= 0 and int(targets.max()) < MAX_CLASSES

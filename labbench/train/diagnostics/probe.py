@@ -1,4 +1,4 @@
-"""Gradient norms of layers and dead units of the networks of a stack, measured at the end of an epoch.
+"""Gradient norms and dead units of networks at the end of an epoch.
 
 The weights of each run are loaded into one plain module, for every engine alike, and a fixed part of the validation
 data goes forward and backward. The training itself is not affected. `[runtime] watch` turns the measurement on.
@@ -28,7 +28,10 @@ SATURATION_SHARE = 0.01
 
 
 class NetworkProbe:
-    """Measure `grad_norm/LAYER` and `dead/LAYER` of networks of one structure; a layer is named like `0.linear`."""
+    """Measure gradient norms and dead units of networks of one structure.
+
+    The metrics are `grad_norm/LAYER` and `dead/LAYER`, with layer names like `0.linear`.
+    """
 
     def __init__(self, config: Config, workload: Workload) -> None:
         """`config` is the config of any of the runs; they have one structure."""
@@ -51,11 +54,12 @@ class NetworkProbe:
                 module.register_forward_hook(self._make_hook(name))
 
     def measure(self, weights: Mapping[str, Tensor], config: Config) -> dict[str, float]:
-        """Return the metrics of a run with this config and these weights (a state_dict, tensors of any shape).
+        """Return the metrics of one run.
 
-        `grad_norm/LAYER` is the 2-norm of the gradient of the mean loss with respect to the layer's direct parameters.
-        `dead/LAYER` is the fraction of dead units. A unit (a channel, for images) is dead if it gives no gradient for
-        any sample: a ReLU or step is 0, a sigmoid or tanh is saturated.
+        `weights` is the state_dict of its model, tensors of any shape. `grad_norm/LAYER` is the 2-norm of the gradient
+        of the mean loss with respect to the layer's direct parameters. `dead/LAYER` is the fraction of dead units. A
+        unit (a channel, for images) is dead if it gives no gradient for any sample: a ReLU or step is 0, a sigmoid or
+        tanh is saturated.
         """
         metrics = {}
         for name, gradients in self.compute_gradients(weights, config).items():
@@ -65,9 +69,9 @@ class NetworkProbe:
         return metrics | {f"dead/{name}": is_dead.double().mean().item() for name, is_dead in dead.items()}
 
     def compute_gradients(self, weights: Mapping[str, Tensor], config: Config) -> dict[str, list[Tensor]]:
-        """Return the gradients of the mean loss by layer, with the shapes of the layer's parameters.
+        """Return the gradients of the mean loss by layer.
 
-        Parameters that the loss does not depend on are left out.
+        Gradients have the shapes of the layer's parameters. Parameters that the loss does not depend on are left out.
         """
         self.model.load_state_dict(weights)
         inputs, targets = self._sample

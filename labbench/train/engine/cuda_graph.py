@@ -1,8 +1,9 @@
-"""Replay a stack's step as one CUDA graph, so that the GPU does not wait for the host to launch ~100 small kernels.
+"""Replay the step of a stack as one CUDA graph.
 
-The captured function reads and writes tensors at fixed addresses: the batch indices, and a step counter on the device
-that selects learning rates and dropout keys from tables of the next steps. On a CPU the same function runs without
-capture, so that tests can compare its results with the stack's.
+Without a graph the GPU waits for the host, which launches about a hundred small kernels per step. The captured function
+reads and writes tensors at fixed addresses: the batch indices, and a step counter on the device that selects learning
+rates and dropout keys from tables of the next steps. On a CPU the same function runs without capture, so that tests can
+compare its results with the stack's.
 """
 
 from __future__ import annotations
@@ -29,10 +30,16 @@ RTOL, ATOL = 1e-4, 1e-6
 
 
 class CudaGraphStepper:
-    """Wrap a `StackedStepper`: full batches are steps of a CUDA graph, everything else is delegated."""
+    """Wrap a `StackedStepper` and replay steps with full batches.
+
+    Everything else is delegated.
+    """
 
     def __init__(self, stack: StackedStepper, samples: int) -> None:
-        """`samples` is the size of a full batch. Until `capture` is called, steps run without a graph."""
+        """Allocate the static tensors; `samples` is the size of a full batch.
+
+        Until `capture` is called, steps run without a graph.
+        """
         self.stack, self.engine, self.data, self._samples = stack, stack.engine, stack.data, samples
         self._set_up()
 
@@ -56,7 +63,10 @@ class CudaGraphStepper:
         return self._masks[-1]
 
     def update(self) -> StepResult:
-        """Update the runs by the samples in `_batch` and advance the counter; this is what a graph captures."""
+        """Update the runs by the samples in `_batch` and advance the counter.
+
+        A CUDA graph captures this function.
+        """
         for masks in self._masks:
             masks.begin_step()
         rates = self._rates.index_select(0, self._counter).T  # (S, 1)
@@ -124,7 +134,10 @@ class CudaGraphStepper:
             roll_back()
 
     def _make_rollback(self) -> Callable[[], None]:
-        """Return a function that undoes later updates; optimizer state allocated after this call is set to zero."""
+        """Return a function that undoes all later updates.
+
+        Optimizer state that is allocated later is set to zero.
+        """
         restore = make_restore([*self.stack.tensors(), self._counter])
         existing = {id(tensor) for tensor in self.stack.tensors()}
 
@@ -154,7 +167,10 @@ class CudaGraphStepper:
         self._rebuild()
 
     def _rebuild(self) -> None:
-        """Allocate for the current runs, whose tensors have new addresses, and capture again if a graph was in use."""
+        """Adapt to tensors with new addresses.
+
+        The graph, if there is one, is captured again.
+        """
         captured = self._graph is not None
         self._set_up()
         if captured:
@@ -169,7 +185,10 @@ class CudaGraphStepper:
 
 
 class CudaGraphMasks(DropoutMasks):
-    """The masks of `DropoutMasks`, for the step in a counter on the device and from a table of keys."""
+    """Masks of the step in a counter on the device.
+
+    `DropoutMasks` gives the same masks; here a table on the device has the keys of the next steps.
+    """
 
     def __init__(
         self,
@@ -218,12 +237,18 @@ class CudaGraphMasks(DropoutMasks):
 
 
 def is_close(first: Tensor, second: Tensor) -> bool:
-    """Return True if two tensors of one shape agree within `RTOL` and `ATOL`, NaN with NaN."""
+    """Return True if two tensors of one shape agree within tolerances.
+
+    NaN equals NaN.
+    """
     return torch.allclose(first, second, rtol=RTOL, atol=ATOL, equal_nan=True)
 
 
 def make_restore(tensors: Sequence[Tensor]) -> Callable[[], None]:
-    """Return a function that restores the current values of tensors of any shape in place."""
+    """Return a function that restores the tensors' current values in place.
+
+    Tensors may have any shape.
+    """
     values = [tensor.detach().clone() for tensor in tensors]
 
     def restore() -> None:

@@ -1,4 +1,4 @@
-"""Dropout whose masks are a function of (seed, layer, step, sample, feature), in place of torch's.
+"""Dropout with masks that depend on (seed, layer, step, sample, feature) only.
 
 torch.nn.Dropout draws from a generator, so that its masks depend on everything drawn before, and it takes twice as long
 on a CPU. Here each mask comes from a counter-based hash (`train/rng.py`). A hash is a dozen small operations, so the
@@ -57,22 +57,26 @@ class DropoutMasks:
     def draw(self, count: int, like: Tensor) -> Tensor:
         """Return a mask of shape (S, count): 0 if dropped, 1 / (1 - p) if kept.
 
-        It has the dtype and device of `like`.
+        The mask has the dtype and device of `like`.
         A layer that is called several times in a step gets another mask each time. A mask is valid for its step.
         """
         block = self._block((count + count % 2,), like, count)
         return block.masks[:, self.step_counter.step - block.first, :count]
 
     def draw_columns(self, samples: int, features: int, like: Tensor) -> Tensor:
-        """Return the numbers of `draw` with shape (S, samples, features) and the samples innermost in memory.
+        """Return the mask of `draw` with shape (S, samples, features).
 
-        For activations with this memory layout, on the CPU, and an even number of features.
+        The samples are innermost in memory. For activations with this memory layout, on the CPU, and an even number of
+        features.
         """
         block = self._block((features, samples), like, samples * features)
         return block.masks[:, self.step_counter.step - block.first, :, :samples].transpose(1, 2)
 
     def _block(self, shape: tuple[int, ...], like: Tensor, count: int) -> MaskBlock:
-        """Return the block with the masks of this call and step, (S, K, *shape) or longer in the last dimension."""
+        """Return the block with the masks of this call and step.
+
+        Masks have shape (S, K, *shape), or are longer in the last dimension.
+        """
         step = self.step_counter.step
         self._call = self._call + 1 if step == self._step else 0
         self._step = step
@@ -161,7 +165,10 @@ class MaskBlock:
     """Step of the first keys."""
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Return True if a mask of this shape is a prefix of the block's masks along the last dimension."""
+        """Return True if the block's masks contain masks of this shape.
+
+        A smaller batch uses a prefix along the last dimension.
+        """
         *leading, last = self.masks.shape[2:]
         return [*shape[:-1]] == leading and shape[-1] <= last
 
@@ -185,7 +192,10 @@ class SeededDropout(nn.Module):
         return inputs if mask is None else inputs * mask
 
     def draw_mask(self, inputs: Tensor) -> Tensor | None:
-        """Return the mask, shape of `inputs` with size 1 in the `spatial` dimensions; None if nothing is dropped."""
+        """Return the mask for inputs of any shape; None if nothing is dropped.
+
+        The mask has the shape of the inputs, with size 1 in the `spatial` dimensions.
+        """
         if not self.training or self.masks.is_identity:
             return None
         if not self.spatial and len(inputs) == len(self.masks.seeds) and has_contiguous_samples(inputs):
@@ -208,7 +218,10 @@ def has_contiguous_samples(inputs: Tensor) -> bool:
 
 
 class VmapDropout(SeededDropout):
-    """Dropout inside `vmap`, where the module sees the inputs of one run but the masks of all runs are one tensor."""
+    """Dropout inside `vmap`.
+
+    The module sees the inputs of one run, but the masks of all runs are one tensor.
+    """
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the inputs of one run, shape (N, ...), multiplied by that run's mask."""
@@ -243,7 +256,10 @@ def swap_dropout(model: nn.Module, seed: int, step_counter: StepCounter) -> None
 
 
 def find_torch_dropouts(model: nn.Module) -> list[nn.Module]:
-    """Return torch's dropout layers without duplicates; the index in the list is the layer's number."""
+    """Return torch's dropout layers without duplicates.
+
+    The index of a layer in the list is its number in `DropoutMasks`.
+    """
     children = [child for parent in model.modules() for child in parent.children() if type(child) in SPATIAL_DIMENSIONS]
     return list(dict.fromkeys(children))
 

@@ -1,6 +1,7 @@
-"""Flat parameters: one tensor row per run, so that an optimizer updates a whole stack in a few kernels.
+"""Flat parameters: one tensor row per run.
 
-PyTorch's FSDP flattens the parameters of one model in the same way (`FlatParameter`).
+An optimizer updates a whole stack in a few kernels. PyTorch's FSDP flattens the parameters of one model in the same way
+(`FlatParameter`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ class FlatParameters:
         }
 
     def pack(self, runs: list[Mapping[str, Tensor]], like: Tensor) -> Tensor:
-        """Return rows (S, P) with the parameters of each run, on the device and with the dtype of `like`."""
+        """Return rows (S, P) with the parameters of each run.
+
+        The rows have the device and dtype of `like`.
+        """
         rows = like.new_zeros(len(runs), self.width)  # (S, P)
         for name, view in self.views(rows).items():
             view.copy_(torch.stack([run[name].detach() for run in runs]))

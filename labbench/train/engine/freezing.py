@@ -1,4 +1,7 @@
-"""Freeze a network except for its head: no gradients and fixed batch-norm statistics in the backbone."""
+"""Freeze a network except for its head.
+
+The backbone has no gradients and fixed batch-norm statistics.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,19 @@ NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def find_head(model: nn.Module) -> tuple[str, nn.Module]:
-    """Return the path and the module of the head: the last module with direct parameters."""
+    """Return path and module of the head.
+
+    The head is the last module with direct parameters.
+    """
     *_, last = ((path, m) for path, m in model.named_modules() if any(True for _ in m.parameters(recurse=False)))
     return last
 
 
 def freeze(model: nn.Module) -> None:
-    """Freeze the backbone: no gradients, no dropout, and batch norm with its running statistics."""
+    """Freeze all modules except the head.
+
+    Frozen modules get no gradients and drop nothing; batch norms use their running statistics.
+    """
     _, head = find_head(model)
     for module in model.modules():
         if module is head:

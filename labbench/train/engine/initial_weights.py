@@ -37,16 +37,20 @@ def make_untrained_model(task: Task, config: Config) -> nn.Module:
 
 
 def is_frozen(task: Task, config: Config) -> bool:
-    """Return True if the config asks to train the head only (`freeze`, or `start = "frozen"` with `init_from`)."""
+    """Return True if only the head is trained.
+
+    The config requests it with `freeze`, or with `start = "frozen"` and `init_from`.
+    """
     if not takes_weights(task.params):
         return False
     return bool(config.get("freeze") or (config["init_from"] is not None and config.get("start") == "frozen"))
 
 
 def load_initial_weights(model: nn.Module, workload: Workload, config: Config) -> str | None:
-    """Load the weights of the config's `init_from` into the model; return a message if some were not loaded.
+    """Load the weights of the config's `init_from` into the model.
 
-    A tensor is loaded if name and shape match. The head is loaded only if the run has the same classes.
+    Returns a message if some of the backbone's tensors were not loaded. A tensor is loaded if name and shape match. The
+    head is loaded only if the run has the same classes.
 
     Raises:
         InputError: The file cannot be read, no tensor of the backbone matches, or the backbone is frozen and not all of
@@ -73,12 +77,18 @@ def load_initial_weights(model: nn.Module, workload: Workload, config: Config) -
 
 
 def head_metadata(workload: Workload, config: Config) -> dict[str, Any]:
-    """Return the metadata that identifies the classes of a head, as stored with a saved model."""
+    """Return the metadata that identifies the classes of a head.
+
+    The metadata is stored with a saved model.
+    """
     return {"task": workload.name, **{key: config[key] for key in ("classes", "path") if key in workload.task.params}}
 
 
 def format_mismatch(init_from: str, name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str:
-    """Return an error message for a tensor of the network, of any shape, that does not match the loaded tensors."""
+    """Return the error message for a tensor that does not match.
+
+    `tensor`, of any shape, is in the network; `tensors` are from the file.
+    """
     if name in tensors:
         there = f"{format_shape(tensors[name])} there"
     else:
@@ -97,7 +107,9 @@ def format_shape(tensor: Tensor) -> str:
 
 @cache
 def read_checkpoint(path: Path, changed: int) -> Checkpoint:
-    """Read a file of weights onto the CPU, without executing code from it; cached by path and time of change.
+    """Read a file of weights onto the CPU, without executing its code.
+
+    Results are cached; `changed` is the file's time of change in nanoseconds.
 
     Raises:
         InputError: The file cannot be read or has no named tensors.

@@ -1,4 +1,4 @@
-"""Stacked layers: the mathematics of torch.nn for S runs at once, with a leading run dimension.
+"""Stacked layers: torch.nn with a leading dimension of S runs.
 
 Activations have shape (S, N, features, ...), but the samples N are innermost in memory: matrix products then read and
 write them without a copy, and batch normalization finds the samples of each feature side by side. No operation reduces
@@ -67,7 +67,10 @@ def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, tensors: LayerTensors, x:
 
 
 def check_batch_norm_batch(values: int, shape: Sequence[int]) -> None:
-    """Raise ValueError if batch norm gets a single value per channel; `shape` is the batch's, (N, C, ...)."""
+    """Raise ValueError if batch norm gets a single value per channel.
+
+    `shape` is the shape of the batch, (N, C, ...).
+    """
     if values == 1:
         raise ValueError(
             f"batch normalization got a batch of shape {tuple(shape)}: it needs more than one value per channel, "
@@ -101,7 +104,7 @@ def convolution(layer: nn.Conv1d | nn.Conv2d, tensors: LayerTensors, x: Tensor) 
 
 
 def embedding(layer: nn.Embedding, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """Look up x of shape (S, N, ...) in one table of all runs (S * V, E): shape (S, N, ..., E)."""
+    """Look up x (S, N, ...) in the tables (S, V, E): shape (S, N, ..., E)."""
     S, V, E = tensors["weight"].shape
     offsets = torch.arange(0, S * V, V, device=x.device).view(S, *[1] * (x.dim() - 1))
     return F.embedding(x + offsets, tensors["weight"].reshape(S * V, E))
@@ -168,7 +171,10 @@ LAYER_FORWARDS: dict[type[nn.Module], LayerForward] = {
 
 
 def is_supported(module: nn.Module) -> bool:
-    """Return True if a module is a (nested) Sequential of layers in `LAYER_FORWARDS` with supported settings."""
+    """Return True if a module consists of supported layers.
+
+    Supported are the layers of `LAYER_FORWARDS` with most settings, and any Sequential of supported modules.
+    """
     if type(module) is nn.Sequential:
         return not has_hooks(module) and all(is_supported(child) for child in module)
     if type(module) not in LAYER_FORWARDS.keys() | SPATIAL_DIMENSIONS.keys() or has_hooks(module):
@@ -194,10 +200,10 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def list_layers(model: nn.Module) -> list[tuple[nn.Module, dict[str, str]]]:
-    """Return the layers of a model in the order of application, each with the paths of its tensors by name.
+    """Return the layers of a model in the order of application.
 
-    A max pooling is moved before a ReLU that precedes it: the result is the same, and the ReLU has fewer elements (a
-    quarter for 2x2 windows).
+    Each layer comes with the paths of its tensors by name. A max pooling is moved before a ReLU that precedes it: the
+    result is the same, and the ReLU has fewer elements (a quarter for 2x2 windows).
     """
     paths = {module: f"{path}." if path else "" for path, module in model.named_modules()}
     layers = [*_iter_layers(model)]
@@ -212,7 +218,7 @@ def list_layers(model: nn.Module) -> list[tuple[nn.Module, dict[str, str]]]:
 
 
 def _iter_layers(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a nested Sequential; a layer that is used twice is yielded twice."""
+    """Yield the layers of a nested Sequential, with repetitions."""
     if isinstance(module, nn.Sequential):
         for child in module:
             yield from _iter_layers(child)

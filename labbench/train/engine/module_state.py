@@ -37,7 +37,10 @@ MAX_DEPTH = 20
 
 @dataclass(frozen=True)
 class Attributes:
-    """Module attributes that have changed since the model was made, by path, such as `encoder.calls`."""
+    """Module attributes that have changed since the model was made.
+
+    Keys are paths such as `encoder.calls`.
+    """
 
     trees: Mapping[str, Tree] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -112,7 +115,7 @@ class _Encoder:
         return {"is": "unknown", "id": id(value)}
 
     def digest(self, tree: Tree) -> bytes:
-        """Return the SHA-256 digest of the tree and of `self.tensors`; equal values have equal digests."""
+        """Return the SHA-256 digest of the tree and of `self.tensors`."""
         sha256 = hashlib.sha256(json.dumps(tree).encode())
         for tensor in self.tensors.values():
             sha256.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -121,7 +124,10 @@ class _Encoder:
 
 
 def is_plain_object(value: Any) -> bool:
-    """Return True if an object's state is its `__dict__`: not for classes, functions, Python modules or loggers."""
+    """Return True if an object's state is its `__dict__`.
+
+    False for classes, functions, Python modules, and objects of torch, numpy or the standard library.
+    """
     if isinstance(value, nn.Module):
         return True
     if isinstance(value, type | ModuleType | Enum) or callable(value) or not hasattr(value, "__dict__"):
@@ -131,7 +137,10 @@ def is_plain_object(value: Any) -> bool:
 
 
 def is_settable(module: nn.Module, name: str) -> bool:
-    """Return True if `name` is user state of a module: neither an attribute of nn.Module nor a method."""
+    """Return True if `name` is user state of a module.
+
+    Methods and attributes of nn.Module are not user state.
+    """
     return name not in MODULE_ATTRIBUTES and not callable(getattr(type(module), name, None))
 
 
@@ -160,7 +169,7 @@ class AttributeTracker:
         return Attributes(trees, tensors, tuple(lost))
 
     def restore(self, attributes: Attributes) -> None:
-        """Set the modules' attributes to these; paths that are not user state are ignored."""
+        """Set the modules' attributes; paths of other state are ignored."""
         modules = dict(self._model.named_modules())
         for path, tree in attributes.trees.items():
             module, _, name = path.rpartition(".")
@@ -185,7 +194,10 @@ class AttributeTracker:
 
 
 def _decode(tree: Tree, tensors: Mapping[str, Tensor], current: Any) -> Any:
-    """Return the value of a tree; generators, dicts and objects are updated in place in the `current` value."""
+    """Return the value of a tree.
+
+    Generators, dicts and objects of the `current` value are updated in place.
+    """
     if not isinstance(tree, dict):
         return tree
     match tree["is"]:

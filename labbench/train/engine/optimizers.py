@@ -1,4 +1,4 @@
-"""Optimizers: torch's own for a single run, and one update of all runs for a stack.
+"""Optimizers of single runs and of stacks.
 
 The algorithms are torch's: SGD with momentum (Nesterov: Sutskever et al., 2013), Adam (Kingma & Ba, 2015), AdamW
 (Loshchilov & Hutter, 2019), RMSprop (Tieleman & Hinton, 2012) and Adagrad (Duchi et al., 2011).
@@ -20,7 +20,7 @@ from labbench.train.engine.flat_params import FlatParameters
 
 
 def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: torch.device) -> optim.Optimizer:
-    """Return torch's optimizer for the keys of `config`: optimizer, lr, weight_decay, momentum and so on.
+    """Return the torch optimizer that a run's config describes.
 
     `nesterov` without momentum is plain gradient descent; torch rejects this combination, so it is not passed on.
 
@@ -50,7 +50,9 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: t
 
 
 def enable_sparse_gradients(optimizer: optim.Optimizer, config: Config, parameter: str) -> None:
-    """Make the optimizer accept sparse gradients, as of `nn.Embedding(sparse=True)`, by turning off fused kernels.
+    """Make the optimizer accept sparse gradients, as of `nn.Embedding(sparse=True)`.
+
+    Fused kernels do not support sparse gradients and are turned off.
 
     Raises:
         InputError: The optimizer, weight decay or clipping of `config` does not support them; names the `parameter`.
@@ -142,7 +144,10 @@ class StackOptimizer:
         return state
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        """Restore the states of S runs, all at the same step, with the keys and shapes of `state`."""
+        """Restore the states of S runs, all at the same step.
+
+        Keys and shapes are as in the result of `state`.
+        """
         for rows, buffer, optimizer in self._parts:
             first, *_ = run_states = states[rows]
             for name in sorted({key.partition(".")[0] for key in first}):
@@ -161,7 +166,7 @@ def optimizer_key(config: Config) -> tuple[Any, ...]:
 
 
 def _weight_decays(configs: Sequence[Config], like: Tensor, *, decoupled: bool) -> list[tuple[slice, Tensor]]:
-    """Return rows and weight decays, shape (rows, 1), of consecutive runs with this kind of weight decay.
+    """Return rows and weight decays (rows, 1) of consecutive runs.
 
     Decoupled decay (AdamW) shrinks the parameters; coupled decay (all others) is added to the gradient.
     """

@@ -55,7 +55,9 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
 
 
 def one_cycle(step: int, total: int) -> float:
-    """Return the learning rate of a one-cycle schedule of `total` updates, as a fraction of the maximum.
+    """Return the one-cycle learning rate as a fraction of the maximum.
+
+    The cycle has `total` updates.
 
     Source: Smith & Topin, Super-Convergence (2018), as in `torch.optim.lr_scheduler.OneCycleLR` with cosine annealing
     in two phases.
@@ -68,7 +70,10 @@ def one_cycle(step: int, total: int) -> float:
 
 
 def cosine_anneal(start: float, end: float, fraction: float) -> float:
-    """Interpolate from `start` to `end` along half a cosine; `fraction` is 0 at the start and 1 at the end."""
+    """Interpolate from `start` to `end` along half a cosine.
+
+    `fraction` is 0 at the start and 1 at the end.
+    """
     return end + (start - end) / 2 * (1 + math.cos(math.pi * fraction))
 
 

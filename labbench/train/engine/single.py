@@ -1,4 +1,7 @@
-"""The engine `loop`: one run with its plain module and torch's optimizer. The reference for the other engines."""
+"""The engine `loop`: one run with its plain module.
+
+The loop uses torch's optimizers and is the reference for the other engines.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class SingleStepper:
     engine = "loop"
 
     def __init__(self, model: nn.Module, config: Config, workload: Workload, step_counter: StepCounter) -> None:
-        """Take ownership of `model`: move it to the device of the workload's data and swap its dropout layers."""
+        """Take ownership of `model`.
+
+        The model is moved to the device of the workload's data, and its dropout layers are replaced.
+        """
         self.model, self.task, self.data, self.step_counter = model, workload.task, workload.data, step_counter
         settings = workload.loop_config(config)
         self.schedule = Schedule([settings], workload.steps_per_epoch)

@@ -1,9 +1,9 @@
-"""The engines `stacked` and `vmap`: S runs whose models have one structure, as one model of stacked tensors.
+"""The engines `stacked` and `vmap`: S runs as one model of stacked tensors.
 
-Parameters and gradients are rows of one tensor each; hyperparameters that may differ between runs (learning rate,
-dropout probability, order of the data) are one value per row. No operation reduces over runs, so the number of runs
-that go forward and backward together changes no result: on a CPU a stack is split into tiles whose activations fit in
-the cache, of a width that `TileWidthTuner` chooses.
+The models of the runs have one structure. Parameters and gradients are rows of one tensor each; hyperparameters that
+may differ between runs (learning rate, dropout probability, order of the data) are one value per row. No operation
+reduces over runs, so the number of runs that go forward and backward together changes no result: on a CPU a stack is
+split into tiles whose activations fit in the cache, of a width that `TileWidthTuner` chooses.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], DropoutMa
 
 @dataclass(frozen=True)
 class Tile:
-    """Neighbouring runs of a stack that go forward and backward together, with views of their tensors."""
+    """Neighbouring runs of a stack that go forward and backward together.
+
+    All tensors are views of the tensors of the stack.
+    """
 
     rows: slice
     """Rows of the stack, R of them."""
@@ -79,7 +82,10 @@ class StackMember:
 
     @classmethod
     def from_model(cls, model: nn.Module, config: Config, state: TrainingState | None = None) -> StackMember:
-        """Describe a run by its model, which is left as it is; `state` is the state to resume, if any."""
+        """Describe a run by its model, which does not change.
+
+        `state` is the state to resume, if any.
+        """
         return cls(config, dropout_probabilities(model), state or initial_state(model))
 
 
@@ -197,9 +203,10 @@ class StackedStepper:
         return result
 
     def update(self, tiles: Sequence[Tile], batch: Tensor, rates: Tensor) -> StepResult:
-        """Do the arithmetic of a step: `batch` (S, N), learning rates `rates` (S, 1).
+        """Do the arithmetic of a step.
 
-        It only reads and writes tensors, so that a CUDA graph can capture it.
+        Shapes: `batch` (S, N), learning rates `rates` (S, 1). The function only reads and writes tensors, so a CUDA
+        graph can capture it.
         """
         results = [self._forward_backward(tile, batch[tile.rows]) for tile in tiles]
         if self._clips is not None:
@@ -209,7 +216,10 @@ class StackedStepper:
         return self._step_result(results)
 
     def tensors(self) -> list[Tensor]:
-        """Return all tensors that an update changes, not copied: parameters (S, P), buffers, optimizer state."""
+        """Return all tensors that an update changes, not copied.
+
+        The list has the parameters (S, P), the buffers (S, ...) and the optimizer state.
+        """
         return [self.parameters, *self.fixed.values(), *self.optimizer.tensors()]
 
     def _forward_backward(self, tile: Tile, batch: Tensor) -> ForwardResult:
@@ -231,7 +241,7 @@ class StackedStepper:
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> StepResult:
-        """Return losses and metrics, shape (S, N), of the split's N samples for each run."""
+        """Return losses and metrics (S, N) of the split's N samples."""
         return self._step_result([self._evaluate(tile, split) for tile in self._tiles])
 
     def _evaluate(self, tile: Tile, split: Split) -> ForwardResult:
@@ -282,7 +292,10 @@ class StackedStepper:
         )
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of one run's state_dict; tensors have the shapes of a single model."""
+        """Return a copy of one run's state_dict.
+
+        Tensors have the shapes of a single model.
+        """
         tensors = self._tensors(index)
         return {name: tensors[canonical] for name, canonical in self.names.items()}
 
@@ -292,7 +305,7 @@ class StackedStepper:
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
-    """Map each name in the model's state_dict to the first name of its tensor.
+    """Map each name in a state_dict to its tensor's first name.
 
     Tied parameters have several names; `named_parameters` lists the first one.
     """
@@ -302,7 +315,10 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
 
 
 def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Tensor], Any]:
-    """Return the module's forward mapped over runs: tensors (S, ...) and inputs (S, N, ...) to outputs (S, N, ...)."""
+    """Return the module's forward, mapped over runs.
+
+    The result maps tensors (S, ...) and inputs (S, N, ...) to outputs (S, N, ...).
+    """
 
     def forward(tensors: TensorsByName, inputs: Tensor) -> Any:
         return functional_call(model, dict(tensors), (inputs,))

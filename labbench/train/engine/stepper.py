@@ -69,7 +69,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """State of one run: everything its next updates depend on except its config and step."""
+    """State of one run for resuming its training.
+
+    Config, step and state determine all later updates.
+    """
 
     tensors: Mapping[str, Tensor]
     """Parameters and buffers by name."""
@@ -91,13 +94,14 @@ class Stepper(Protocol):
     data: DataSource
 
     def step(self, batch: Tensor) -> StepResult:
-        """Update each run once by the samples with the indices `batch`, shape (S, N), int64.
+        """Update each run once by its samples.
 
-        Returns losses and metrics, shape (S, N), measured before the update.
+        `batch` has the indices of the samples, shape (S, N), int64. Returns losses and metrics, shape (S, N), measured
+        before the update.
         """
 
     def evaluate(self, split: Split) -> StepResult:
-        """Return losses and metrics, shape (S, N), of N samples for each run, without an update."""
+        """Return losses and metrics (S, N) of N samples, without an update."""
 
     def train(self, mode: bool) -> None:
         """Set training mode, or eval mode if `mode` is False."""
@@ -112,4 +116,7 @@ class Stepper(Protocol):
         """Drop all runs except those with these indices."""
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of the state_dict of one run's model; tensors have the shapes of a single model."""
+        """Return a copy of one run's state_dict.
+
+        Tensors have the shapes of a single model.
+        """

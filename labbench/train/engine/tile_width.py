@@ -1,8 +1,8 @@
-"""Choose the tile width: the number of runs of a stack that go forward and backward at a time.
+"""Tuning of the tile width.
 
-A wide tile spends less time on starting operations, a narrow one keeps its activations in the CPU cache; the faster one
-depends on the model and the machine. The tuner times the first training steps. These steps are ordinary steps: the tile
-width changes no result.
+The tile width is the number of runs of a stack that go forward and backward together. A wide tile spends less time on
+starting operations, a narrow one keeps its activations in the CPU cache; the faster one depends on the model and the
+machine. The tuner times the first steps of the training, which are ordinary steps: the tile width changes no result.
 """
 
 from __future__ import annotations
@@ -16,10 +16,16 @@ MAX_SLOWDOWN = 1.05
 
 
 class TileWidthTuner:
-    """Try widths from all runs downwards, halving each time, until one is slower; then use the fastest."""
+    """Time tile widths and choose the fastest.
+
+    Widths start at all runs and are halved until one is slower.
+    """
 
     def __init__(self, runs: int, best: int | None = None) -> None:
-        """Start tuning for a stack of `runs` runs; with a known `best` width, use it (at most `runs`) untimed."""
+        """Start tuning for a stack of `runs` runs.
+
+        A `best` width that is known already is used without tuning, limited to `runs`.
+        """
         self.runs = runs
         self.best: int | None = min(best, runs) if best is not None else None
         """Fastest width in runs; None during tuning."""
@@ -48,7 +54,10 @@ class TileWidthTuner:
         return self.best or min(self._seconds, key=self._seconds.__getitem__)
 
     def record_step(self, seconds: float, samples: int) -> None:
-        """Record the time of a step with `width`; batches of another size than the first are ignored."""
+        """Record the time of a step with `width`.
+
+        Batches of another size than the first are ignored.
+        """
         self._samples = self._samples or samples
         if self.best is not None or samples != self._samples:
             return

@@ -1,1 +1,1 @@
-"""Grouping of runs: stacks of runs that can train together, and the engine of each stack."""
+"""Grouping of runs in stacks, and the engine of each stack."""

@@ -1,7 +1,8 @@
-"""Arrange runs in stacks by the structure of their models, and choose the engine of each stack.
+"""Arrange runs in stacks, and choose the engine of each stack.
 
-Two models have the same structure if they differ only in the values of their tensors and in dropout probabilities. A
-stack is used only if a check finds the same results as the plain loop.
+Runs are stacked if their models have the same structure. Two models have the same structure if they differ only in the
+values of their tensors and in dropout probabilities. A stack is used only if a check finds the same results as the
+plain loop.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class ReadyStack:
 
 
 def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[ReadyStack]:
-    """Yield the members, all at the same step, as stacks; each stack is made when the iterator reaches it.
+    """Yield the members, all at the same step, as stacks.
+
+    Each stack is made when the iterator reaches it.
 
     Raises:
         InputError: The initial weights of a run cannot be loaded.
@@ -90,7 +93,7 @@ def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[
 
 
 def uses_loop(members: Sequence[TrainingRun], workload: Workload) -> bool:
-    """Return True if the members train with the engine `loop`, without a trial of a stack.
+    """Return True if no stack of the members is to be tried.
 
     A resumed run keeps its engine; otherwise `[runtime] engine` decides, and "auto" never stacks a single run.
     """
@@ -99,9 +102,10 @@ def uses_loop(members: Sequence[TrainingRun], workload: Workload) -> bool:
 
 
 def max_models(members: Sequence[TrainingRun], workload: Workload, free: int | None) -> int:
-    """Return the number of models to make at a time: an upper bound of what fits in `free` bytes on the device.
+    """Return the number of models to make at a time.
 
-    It keeps models that will not fit on the device from filling the host's memory; the exact width is measured later.
+    With a known number of `free` bytes on the device, the result is an upper bound of what fits: models that will
+    not fit on the device do not fill the host's memory. The exact width is measured later.
     """
     if free is None or len(members) == 1:
         return MAX_STACK_WIDTH
@@ -109,7 +113,9 @@ def max_models(members: Sequence[TrainingRun], workload: Workload, free: int | N
 
 
 def make_initial_model(member: TrainingRun, workload: Workload) -> nn.Module:
-    """Return the member's model with its initial weights; a resumed run loads its checkpoint later.
+    """Return the member's model with its initial weights.
+
+    A resumed run loads its checkpoint later.
 
     Raises:
         InputError: The weights of `init_from` cannot be loaded.
@@ -130,7 +136,10 @@ def make_single(member: TrainingRun, workload: Workload, note: str | None = None
 
 
 def choose_width(structure: Hashable, members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> int:
-    """Return the maximum width of a stack of these members, whose models have one structure."""
+    """Return the maximum width of a stack of these members.
+
+    The models of the members must have one structure.
+    """
     limit, device = width_limit(structure), workload.data.device
     if limit is None and device.type == "cuda" and len(members) > max(PROBE_RUNS):
         free: int = torch.cuda.mem_get_info(device)[0]
@@ -145,7 +154,10 @@ def choose_width(structure: Hashable, members: list[TrainingRun], models: list[n
 
 
 def try_step(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> None:
-    """Do one update and one evaluation with copies of the members, for a measurement of memory."""
+    """Do one update and one evaluation with copies of the members.
+
+    The memory of a stack is measured by this.
+    """
     stack = make_trial_stepper(members, models, workload)
     stack.train(True)
     stack.step(first_batch([member.config["seed"] for member in members], workload))
@@ -154,7 +166,10 @@ def try_step(members: list[TrainingRun], models: list[nn.Module], workload: Work
 
 
 def make_trial_stepper(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> StackedStepper:
-    """Return a stepper of copies of the members; their models are the first of `models`."""
+    """Return a stepper of copies of the members.
+
+    The first of `models` are the models of the members.
+    """
     return make_stacked_stepper(
         members, copy.deepcopy(models[: len(members)]), workload, StepCounter(members[0].metric_buffer.step)
     )
@@ -163,7 +178,10 @@ def make_trial_stepper(members: list[TrainingRun], models: list[nn.Module], work
 def make_stacked_stepper(
     members: list[TrainingRun], models: list[nn.Module], workload: Workload, step_counter: StepCounter
 ) -> StackedStepper:
-    """Return a stepper of the members at their current step; it takes ownership of the first model."""
+    """Return a stepper of the members at their current step.
+
+    The stepper takes ownership of the first model.
+    """
     runs = [
         StackMember.from_model(model, member.config, member.resume_state)
         for member, model in zip(members, models, strict=True)
@@ -172,9 +190,10 @@ def make_stacked_stepper(
 
 
 def choose_engine(member: TrainingRun, model: nn.Module, workload: Workload) -> str:
-    """Return the engine of a stack: the engine of a resumed run, otherwise `[runtime] engine`.
+    """Return the engine of a stack.
 
-    "auto" is `stacked` for a Sequential of supported layers and `vmap` for any other model.
+    A resumed run keeps its engine; otherwise `[runtime] engine` decides. "auto" is `stacked` for a Sequential of
+    supported layers and `vmap` for any other model.
     """
     engine = member.engine or workload.engine
     return ("stacked" if is_supported(model) else "vmap") if engine == "auto" else engine
@@ -183,9 +202,9 @@ def choose_engine(member: TrainingRun, model: nn.Module, workload: Workload) -> 
 def stack_or_singles(
     members: list[TrainingRun], models: list[nn.Module], workload: Workload, structure: Hashable = None
 ) -> Iterator[ReadyStack]:
-    """Yield members of one structure as one stack, or one by one if they cannot or should not be stacked.
+    """Yield members of one structure as one stack or one by one.
 
-    The first run in the loop logs the reason.
+    Members train one by one if they cannot be stacked or if the loop is faster; the first of them logs the reason.
     """
     if uses_loop(members, workload):
         yield make_single(members[0], workload)
@@ -221,7 +240,10 @@ def stack_or_singles(
 
 
 def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, str | None]:
-    """Return the stack with a CUDA graph if possible, otherwise the stack; also why a capture failed."""
+    """Return the stack with a CUDA graph, if possible.
+
+    Otherwise the stack itself, with the reason if a capture failed.
+    """
     if not can_capture(workload):
         return stack, None
     try:
@@ -236,19 +258,28 @@ def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, 
 
 
 def can_capture(workload: Workload) -> bool:
-    """Return True on CUDA with data on the device, no compilation, and batches of a fixed size."""
+    """Return True if a CUDA graph can do the steps of the workload.
+
+    A graph needs CUDA, data on the device, no compilation and at least one full batch per epoch.
+    """
     on_cuda = workload.data.device.type == "cuda" and workload.data.resident
     return on_cuda and not workload.precision.compiles and workload.batch_size <= workload.samples_per_epoch
 
 
 def make_singles(members: Sequence[TrainingRun], workload: Workload, note: str) -> Iterator[ReadyStack]:
-    """Yield each member as a stack of one; the first has the reason as its note."""
+    """Yield each member as a stack of one run.
+
+    The first has the reason as its note.
+    """
     for number, member in enumerate(members):
         yield make_single(member, workload, None if number else f"trained alone, because {note}")
 
 
 def group_by_structure(models: Sequence[nn.Module]) -> list[list[int]]:
-    """Return the indices of the models in groups of one structure, ordered by their first model."""
+    """Return the indices of the models in groups of one structure.
+
+    Groups are ordered by their first model.
+    """
     groups: list[list[int]] = []
     for index, model in enumerate(models):
         for group in groups:
@@ -261,7 +292,10 @@ def group_by_structure(models: Sequence[nn.Module]) -> list[list[int]]:
 
 
 def is_same_structure(first: nn.Module, second: nn.Module) -> bool:
-    """Return True if two models have equal modules and settings, and tensors of equal shapes and dtypes."""
+    """Return True if two models have the same structure.
+
+    Modules and settings are equal, and tensors have equal shapes and dtypes.
+    """
     modules, others = dict(first.named_modules()), dict(second.named_modules())
     return (
         modules.keys() == others.keys()
@@ -287,7 +321,10 @@ def _has_same_settings(first: nn.Module, second: nn.Module) -> bool:
 
 
 def _is_equal(first: Any, second: Any) -> bool:
-    """Return True if two plain values are equal; other objects, such as unregistered tensors, never are."""
+    """Return True if two plain values are equal.
+
+    Other objects, such as unregistered tensors, are never equal.
+    """
     if isinstance(first, FunctionType | type | torch.dtype | torch.device):
         return first is second or first == second
     if type(first) is not type(second):

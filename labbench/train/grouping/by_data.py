@@ -1,4 +1,7 @@
-"""Group runs by data: runs share a data set if their configs agree in every key that the task's `data` read."""
+"""Group runs that can share a data set.
+
+Runs share a data set if their configs agree in every key that the task's `data` reads.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,10 @@ from labbench.train.tasks.task import Task, make_data
 def group_by_data(
     members: Sequence[TrainingRun], task: Task, stack: Stack, device: torch.device
 ) -> Iterator[tuple[Workload, list[TrainingRun]]]:
-    """Yield workloads with their members, ordered by first member; a data set is made when the iterator reaches it.
+    """Yield workloads with their members, ordered by first member.
 
-    The members of a workload are at the same step, and resumed runs among them had the same engine.
+    A data set is made when the iterator reaches it. The members of a workload are at the same step, and resumed runs
+    among them had the same engine.
     """
     dtype, precision = resolve_precision(stack.runtime, device.type)
     waiting = list(members)
@@ -48,7 +52,10 @@ def _shares_workload(member: TrainingRun, other: TrainingRun, keys: set[str]) ->
 
 
 class ReadTrackingConfig(dict[str, Any]):
-    """A config that records which keys are read; iterating over it reads all of them."""
+    """A config that records which keys are read.
+
+    Iterating over it reads all keys.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

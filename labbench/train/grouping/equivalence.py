@@ -1,8 +1,9 @@
-"""Check that a stack is equivalent to the loop: one plain gradient step of some runs, in float64, compared run by run.
+"""Check that a stack is equivalent to the loop.
 
-The check finds what a stack cannot do: a forward that draws random numbers or keeps state outside its tensors, a buffer
-that the module assigns instead of changing it in place, a loss that mixes samples, bfloat16 that does not reach the
-operations inside vmap. It does not find differences that depend on the data of later steps.
+One plain gradient step of some runs, in float64, is compared run by run. The check finds what a stack cannot do: a
+forward that draws random numbers or keeps state outside its tensors, a buffer that the module assigns instead of
+changing it in place, a loss that mixes samples, bfloat16 that does not reach the operations inside vmap. Differences
+that depend on the data of later steps are not found.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ PLAIN_SGD = {
 def find_mismatch(
     engine: str, models: Sequence[nn.Module], configs: Sequence[Config], workload: Workload
 ) -> str | None:
-    """Return the reason why these models cannot be stacked with this engine, or None if they can."""
+    """Return the reason why these models cannot be stacked, or None."""
     for name, parameter in models[0].named_parameters():
         if parameter.is_complex():
             return f"its {name} is complex"
@@ -93,7 +94,10 @@ def find_mismatch(
 
 
 def sample_batch(workload: Workload, seeds: Sequence[int]) -> tuple[Data, Tensor]:
-    """Return samples of the first batch of each seed, in float64 on the CPU, and their indices in it, (S, N), int64."""
+    """Return the first samples of each seed, in float64 on the CPU.
+
+    Also returns the indices of each run's samples, shape (S, N), int64.
+    """
     count = min(CHECKED_SAMPLES, workload.batch_size, workload.samples_per_epoch)
     first = workload.data.first_batch(seeds, count)
     (inputs, targets), validation = workload.data.gather(first.flatten()), workload.data.sample_validation(count)
@@ -104,7 +108,7 @@ def sample_batch(workload: Workload, seeds: Sequence[int]) -> tuple[Data, Tensor
 def collect_results(stepper: Stepper, batch: Tensor) -> list[dict[str, Tensor]]:
     """Do a step with `batch` (S, N) and return its results for each run.
 
-    These are losses and metrics (N,) of the step and of an evaluation afterwards, and the changes of all tensors (of
+    Results are losses and metrics (N,) of the step and of an evaluation afterwards, and the changes of all tensors (of
     any shape).
     """
     stepper.train(True)
@@ -124,10 +128,10 @@ def collect_results(stepper: Stepper, batch: Tensor) -> list[dict[str, Tensor]]:
 
 
 def find_stateful_attributes(loop: SingleStepper, make_model: Callable[[], nn.Module], batch: Tensor) -> list[str]:
-    """Return the module attributes that carry state from the step that `loop` has done to the next one.
+    """Return the module attributes that carry state between steps.
 
-    A tensor that is only stored for inspection carries no state: the next step, with `batch` of shape (1, N), is the
-    same without it.
+    `loop` has done one step; the next one is done with and without the attributes. A tensor that is only stored for
+    inspection carries no state: the next step, with `batch` of shape (1, N), is the same without it.
     """
     state = loop.state(0)
     trees = state.attributes.trees
@@ -149,7 +153,10 @@ def find_stateful_attributes(loop: SingleStepper, make_model: Callable[[], nn.Mo
 
 
 def find_bf16_shortfall(stack: StackedStepper, loop: SingleStepper, batch: Tensor) -> str | None:
-    """Return the reason if a stack does less of its work in bfloat16 than the loop, for `batch` of shape (S, N)."""
+    """Return the reason if a stack does less work in bfloat16 than the loop.
+
+    `batch` has shape (S, N).
+    """
     fractions = []
     for stepper, samples in ((stack, batch), (loop, batch[:1])):
         with WorkCounter() as work:
@@ -161,7 +168,10 @@ def find_bf16_shortfall(stack: StackedStepper, loop: SingleStepper, batch: Tenso
 
 
 def is_equal_to_rounding(first: Tensor, second: Tensor) -> bool:
-    """Return True if two tensors have one shape and agree within `RELATIVE_TOLERANCE`, NaN with NaN."""
+    """Return True if two tensors agree up to rounding.
+
+    Tensors of different shapes do not agree. The tolerance is `RELATIVE_TOLERANCE`, and NaN equals NaN.
+    """
     if first.shape != second.shape:
         return False
     first, second = first.double(), second.double()

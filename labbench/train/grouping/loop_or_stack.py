@@ -1,9 +1,9 @@
-"""The rule that chooses between a stack and the loop: stacks share overhead, not arithmetic.
+"""The choice between a stack and the loop.
 
-On a CPU, starting an operation takes as long as some hundred thousand multiplications. A stack starts one operation for
-all of its runs, but multiplies more slowly than a plain step: it pays while operations are small. Operations and
-floating-point operations of one plain step are counted, never timed, so that the same grid always trains with the same
-engine and gives the same results.
+Stacks share overhead, not arithmetic. On a CPU, starting an operation takes as long as some hundred thousand
+multiplications. A stack starts one operation for all of its runs, but multiplies more slowly than a plain step: it pays
+while operations are small. Operations and floating-point operations of one plain step are counted, never timed, so that
+the same grid always trains with the same engine and gives the same results.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ COUNTING_SETTINGS = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "
 
 
 def reason_to_loop(engine: str, members: list[TrainingRun], workload: Workload) -> str | None:
-    """Return the reason to train the members one after another, or None if a stack with this engine pays."""
+    """Return the reason to train the members one after another.
+
+    Returns None if a stack with this engine pays.
+    """
     if workload.data.device.type != "cpu" or workload.precision.compiles:
         return None
     work = count_step_work(members[0], workload)
@@ -53,7 +56,10 @@ def reason_to_loop(engine: str, members: list[TrainingRun], workload: Workload) 
 
 
 def count_step_work(member: TrainingRun, workload: Workload) -> WorkCounter:
-    """Count the operations of a plain training step of the member's model, on its first batch."""
+    """Count the work of one plain training step.
+
+    The step uses the member's model and its first batch.
+    """
     counted_workload = replace(workload, fixed=COUNTING_SETTINGS)
     model = make_untrained_model(workload.task, member.config)
     loop = SingleStepper(model, member.config, counted_workload, StepCounter())

@@ -1,5 +1,6 @@
-"""Maximum width of a stack by memory: measured on CUDA before the first stack of a structure, halved after a failure.
+"""Limits on the width of stacks by memory.
 
+On CUDA the limit is measured before the first stack of a structure; on every device it is halved when memory runs out.
 The memory of a stack grows by the same number of bytes with each run, so two measurements give the number of runs that
 fit. If memory runs out nevertheless, the next attempt has half as many runs. Both limits are stored for the life of the
 process.
@@ -26,7 +27,10 @@ _widths: dict[Hashable, int] = {}
 
 
 def structure_key(model: nn.Module, workload: Workload) -> Hashable:
-    """Return what the memory of a run depends on: modules, tensors, shape of a batch, dtype, precision, device."""
+    """Return a key for runs that need the same amount of memory.
+
+    The key consists of modules, tensors, shape of a batch, dtype, precision and device.
+    """
     modules = tuple(type(module).__qualname__ for module in model.modules())
     tensors = tuple((tuple(tensor.shape), tensor.requires_grad) for tensor in [*model.parameters(), *model.buffers()])
     samples = workload.batch_size, tuple(workload.data.shape)
@@ -34,7 +38,10 @@ def structure_key(model: nn.Module, workload: Workload) -> Hashable:
 
 
 def width_limit(structure: Hashable) -> int | None:
-    """Return the maximum width of a stack of the structure; None if there is no limit yet."""
+    """Return the maximum width of a stack of the structure.
+
+    Returns None if there is no limit yet.
+    """
     return _widths.get(structure)
 
 
@@ -44,7 +51,10 @@ def limit_width(structure: Hashable, width: int) -> None:
 
 
 def halve_width_on_oom(error: Exception, structure: Hashable, width: int) -> None:
-    """Halve the limit of the structure if `error` is an out-of-memory error of a stack of `width` runs."""
+    """Halve the limit of the structure after an out-of-memory error.
+
+    `width` is the width of the stack that failed; other errors are ignored.
+    """
     if is_out_of_memory(error):
         limit_width(structure, max(1, ceil(width / 2)))
 
@@ -62,13 +72,19 @@ def estimate_width(free: int, peak_of: Callable[[int], int]) -> int:
 
 
 def width_upper_bound(free: int, model: nn.Module, dtype: torch.dtype) -> int:
-    """Return an upper bound of the runs that fit in `free` bytes, counting weights and gradients only; at least 1."""
+    """Return an upper bound of the runs that fit in `free` bytes.
+
+    The bound counts weights and gradients only, and is at least 1.
+    """
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return max(1, free // max(1, 2 * trained * dtype.itemsize))
 
 
 def measure_cuda_peak(device: torch.device, work: Callable[[], object]) -> int:
-    """Return the peak memory in bytes that `work` allocates on the CUDA device, above what was allocated before."""
+    """Return the peak memory of `work` on a CUDA device, in bytes.
+
+    Memory that was allocated before is not counted.
+    """
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

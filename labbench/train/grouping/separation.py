@@ -1,4 +1,8 @@
-"""Separate runs of one structure whose loss or metrics depend on values that a stack cannot hold per run."""
+"""Separation of runs that must not share a stack.
+
+Runs whose models have one structure are separated if their loss or metrics depend on values that a stack cannot hold
+per run.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ from labbench.train.tasks.task import Task, attributes_of, reads_attributes
 
 @dataclass(frozen=True)
 class Traits:
-    """Values that the loss and metrics of a run may read and that all runs of a stack must share."""
+    """Values that all runs of a stack must share.
+
+    The loss and metrics of a run may read them.
+    """
 
     values: Mapping[str, Hashable]
     """Values of the config by key, except numbers that a stack holds per run."""
@@ -25,7 +32,10 @@ class Traits:
     """True if the attributes include the model or one of its parameters, so that each run needs its own."""
 
     def difference(self, other: Traits) -> str | None:
-        """Return a message about the first difference, or None if the runs may share a stack."""
+        """Return a message about the first difference.
+
+        Returns None if the runs may share a stack.
+        """
         for key in self.values.keys() | other.values.keys():
             if self.values.get(key) != other.values.get(key):
                 return f"`{key}`, which its loss or metrics may read and which is no number, differs"
@@ -39,7 +49,10 @@ class Traits:
 
 
 def read_traits(task: Task, config: Config, model: nn.Module) -> Traits:
-    """Return the traits of a run; call it right after the task has made its `model`."""
+    """Return the traits of a run.
+
+    Call it right after the task has made the run's `model`.
+    """
     values = separating_values(task, config)
     if not reads_attributes(task):
         return Traits(values)
@@ -49,7 +62,9 @@ def read_traits(task: Task, config: Config, model: nn.Module) -> Traits:
 
 
 def restore_task_attributes(task: Task, traits: Traits) -> None:
-    """Restore the attributes that the task had after it made the model of a run with these traits.
+    """Restore the task's attributes for runs with these traits.
+
+    The task had these attributes after it made the run's model.
 
     Raises:
         InputError: A large tensor among them was changed in place, so that it cannot be restored.
@@ -68,7 +83,10 @@ class TraitGroup:
 
 
 def split_by_traits(indices: Sequence[int], traits: Sequence[Traits]) -> list[TraitGroup]:
-    """Return the indices in groups of runs with equal traits, ordered by the first run of each group."""
+    """Return the indices in groups of runs with equal traits.
+
+    Groups are ordered by their first run.
+    """
     groups: list[TraitGroup] = []
     for index in indices:
         for group in groups:

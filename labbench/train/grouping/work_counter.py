@@ -16,7 +16,10 @@ from torch.utils.flop_counter import flop_registry
 
 
 class WorkCounter(TorchDispatchMode):
-    """Context manager that counts work. A multiplication and an addition are two floating-point operations."""
+    """Context manager that counts work.
+
+    A multiplication and an addition are two floating-point operations.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -28,13 +28,17 @@ MIN_EVALUATION_SAMPLES = 64
 
 
 class Backprop:
-    """Forward and backward passes of a model for S runs; parameters are passed in by the caller.
+    """Forward and backward passes of a model for S runs.
 
-    One instance serves all tiles of a stack, one after another: its buffers are reused.
+    The caller passes the parameters in. One instance serves all tiles of a stack, one after another: its buffers are
+    reused.
     """
 
     def __init__(self, model: nn.Module, trained: Mapping[str, object], batch_size: int) -> None:
-        """`trained` has the names of the trained parameters as keys; `batch_size` is the size of a training batch."""
+        """Choose kernels for `model` in the first call of `forward` or `infer`.
+
+        `trained` has the names of the trained parameters as keys, `batch_size` is the size of a training batch.
+        """
         self._layers = list_layers(model)
         self._trained = trained
         self._kernels: list[LayerKernel] = []  # chosen in the first call, by its inputs
@@ -46,7 +50,10 @@ class Backprop:
         """Samples per part of an evaluation; None to evaluate all at once, if a layer mixes samples in eval mode."""
 
     def layer_arrays(self, tensors: Mapping[str, Tensor]) -> list[LayerArrays]:
-        """Return, per layer, numpy views of its tensors, shape (S, ...) each; `tensors` is keyed by path."""
+        """Return numpy views of each layer's tensors, shape (S, ...).
+
+        The keys of `tensors` are paths in the model; those that no layer has are ignored.
+        """
         return [
             {name: tensors[path].detach().numpy() for name, path in paths.items() if path in tensors}
             for _, paths in self._layers
@@ -55,7 +62,10 @@ class Backprop:
     @_NO_FLOAT_WARNINGS
     @torch.no_grad()
     def forward(self, tensors: Sequence[LayerArrays], inputs: Tensor) -> Tensor:
-        """Return outputs (S, N, ...) for inputs (S, N, ...) in training mode, and save what `backward` needs."""
+        """Return outputs (S, N, ...) for inputs (S, N, ...) in training mode.
+
+        Saves the values that `backward` needs.
+        """
         x = inputs.movedim(1, -1).numpy()  # (S, ..., N)
         for index, arrays in enumerate(tensors):
             x = self._get_kernel(index, x).forward(arrays, x)
@@ -81,9 +91,10 @@ class Backprop:
     @_NO_FLOAT_WARNINGS
     @torch.no_grad()
     def backward(self, tensors: Sequence[LayerArrays], gradients: Sequence[LayerArrays], grad_output: Tensor) -> None:
-        """Write the gradients of the parameters, given d loss / d outputs of the last `forward`.
+        """Write d loss / d parameters, given d loss / d outputs.
 
-        `grad_output` has shape (S, N, ...), the arrays in `gradients` have the shapes of the parameters, (S, ...).
+        Call it after `forward`, whose outputs have the shape of `grad_output`, (S, N, ...). The arrays in `gradients`
+        have the shapes of the parameters, (S, ...).
         """
         grad: kernels.Array | None = grad_output.movedim(1, -1).contiguous().numpy()  # (S, ..., N)
         for index in reversed(range(len(self._kernels))):
@@ -99,7 +110,10 @@ class Backprop:
                 layer_gradients[name][...] += value
 
     def _get_kernel(self, index: int, x: kernels.Array) -> LayerKernel:
-        """Return the kernel of the layer with this index; the first call makes it, for inputs like x (S, ..., N)."""
+        """Return the kernel of a layer, made in the first call.
+
+        The first call chooses the kernel's class by its inputs x (S, ..., N).
+        """
         existing = self._kernels
         if index < len(existing):
             return existing[index]

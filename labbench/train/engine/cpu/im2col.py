@@ -1,4 +1,6 @@
-"""im2col: a convolution as matrix products, for images with the samples innermost, (C, H, W, N).
+"""im2col: a convolution as matrix products.
+
+Images have the samples innermost, (C, H, W, N).
 
 Source: Chellapilla, Puri & Simard, "High Performance Convolutional Neural Networks for Document Processing" (2006).
 """
@@ -64,9 +66,10 @@ class Patches:
             yield block.rows, block.flat
 
     def col2im(self, filters: Array, gradient: Array, images: Array) -> None:
-        """Write d loss / d images, shape (C, H, W, N): sum the gradients of all patches at their pixels.
+        """Sum the gradients of all patches at their pixels, into `images`.
 
-        `filters` has shape (O, C * kernel height * kernel width), `gradient` is d loss / d outputs, (O, H', W', N).
+        `images` becomes d loss / d images, (C, H, W, N). `filters` has shape (O, C * kernel height * kernel width),
+        `gradient` is d loss / d outputs, (O, H', W', N).
         """
         images.fill(0)
         for block in self._blocks:
@@ -79,9 +82,10 @@ class PatchBlock:
     """Patches of some output rows; all blocks share one buffer."""
 
     def __init__(self, rows: slice, width: int, padded: Array, geometry: Geometry, memory: Array) -> None:
-        """`padded` are images with padding, (C, H + 2 * padding, W + 2 * padding, N); `width` is the output's width.
+        """Make views for output rows of images with padding.
 
-        `memory` is the shared buffer, shape (elements,).
+        `padded` has shape (C, H + 2 * padding, W + 2 * padding, N), `width` is the output's width. `memory` is the
+        shared buffer, shape (elements,).
         """
         kernel, stride, padding = geometry
         C, padded_height, padded_width, N = padded.shape
@@ -105,9 +109,10 @@ class PatchBlock:
 
 
 def clip_to_image(outputs: slice, shift: int, stride: int, size: int) -> tuple[slice, slice]:
-    """Return the outputs whose pixel, at `output * stride + shift`, lies in an image of `size`, and those pixels.
+    """Return the outputs whose pixel lies in the image, and these pixels.
 
-    Both slices are empty if there are none.
+    The pixel of an output is at `output * stride + shift`, the image has `size` pixels. Both slices are empty if there
+    are none.
     """
     first = max(outputs.start, -(shift // stride))
     end = max(first, min(outputs.stop, (size - 1 - shift) // stride + 1))

@@ -52,18 +52,25 @@ class LayerKernel:
         raise NotImplementedError
 
     def backward(self, arrays: LayerArrays, gradients: LayerArrays, grad_output: Array) -> Array | None:
-        """Return d loss / d inputs, shape (S, features, ..., N), or None if it is not needed.
+        """Return d loss / d inputs, shape (S, features, ..., N).
 
-        `grad_output` is d loss / d outputs. Gradients of the parameters are written to the arrays in `gradients`.
+        Returns None if `needs_input_grad` is False. `grad_output` is d loss / d outputs. Gradients of the parameters
+        are written to the arrays in `gradients`.
         """
         raise NotImplementedError
 
     def infer(self, arrays: LayerArrays, x: Array) -> Array:
-        """Return outputs in eval mode, shapes as for `forward`, without saving anything for `backward`."""
+        """Return outputs in eval mode, with the shapes of `forward`.
+
+        Nothing is saved for `backward`.
+        """
         return self.forward(arrays, x)
 
     def get_buffer(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return an uninitialized array that is reused by later calls with the same name, shape and dtype."""
+        """Return an uninitialized array of this shape from the cache.
+
+        Later calls with the same name, shape and dtype return the same array.
+        """
         key = name, shape, dtype
         buffer = self._buffers.get(key)
         if buffer is None:
@@ -76,7 +83,7 @@ class LayerKernel:
         self._buffers.clear()
 
     def mutable_copy(self, x: Array) -> Array:
-        """Return x of any shape if it may be changed in place, otherwise a copy."""
+        """Return x, or a copy if x must not change; any shape."""
         if self.in_place:
             return x
         copy = self.get_buffer("input", x.shape, x.dtype)
@@ -118,7 +125,10 @@ class Linear(LayerKernel):
 
 
 class Convolution(LayerKernel):
-    """Convolution by im2col, run by run and for some output rows at a time: the patches stay in the cache."""
+    """Convolution by im2col.
+
+    Run by run and for some output rows at a time, so that the patches stay in the cache.
+    """
 
     def forward(self, arrays: LayerArrays, x: Array) -> Array:
         """Return outputs (S, O, H', W', N) for inputs x (S, C, H, W, N)."""
@@ -177,7 +187,11 @@ class BatchNorm(LayerKernel):
     """
 
     def forward(self, arrays: LayerArrays, x: Array) -> Array:
-        """Return x (S, C, ..., N), normalized by its own statistics. Raises ValueError for one value per channel."""
+        """Return outputs (S, C, ..., N) for inputs x (S, C, ..., N).
+
+        Raises:
+            ValueError: A channel has a single value.
+        """
         values = x[0, 0].size
         check_batch_norm_batch(values, (x.shape[-1], *x.shape[1:-1]))
         channels = x.shape[0] * x.shape[1]
@@ -351,7 +365,7 @@ class AutogradKernel(LayerKernel):
     def _to_tensor(self, columns: Array) -> Tensor:
         """Return columns (S, ..., N) as a tensor (S, N, ...).
 
-        Its memory layout must not depend on S, because the results of torch's kernels may depend on the layout.
+        The memory layout of the tensor must not depend on S: the results of torch's kernels may depend on the layout.
         """
         tensor = torch.from_numpy(np.ascontiguousarray(columns)).movedim(-1, 1)
         # pooling flattens S and N, which makes a view for one run and a copy for several
@@ -366,7 +380,10 @@ class AutogradKernel(LayerKernel):
 
 
 def matmul_into(left: Array, right: Array, into: Array) -> None:
-    """Write left (M, K) @ right (K, N) to `into` of shape (M, ...), whose rows need not be contiguous."""
+    """Write left (M, K) @ right (K, N) to `into` (M, ...).
+
+    The rows of `into` need not be contiguous.
+    """
     if into[0].flags.c_contiguous:
         np.matmul(left, right, out=flatten_rest(into))
     else:
@@ -374,12 +391,15 @@ def matmul_into(left: Array, right: Array, into: Array) -> None:
 
 
 def flatten_rest(array: Array, dimensions: int = 1) -> Array:
-    """Return the array with the first `dimensions` kept and all others flattened: shape (..., rest)."""
+    """Flatten all but the first `dimensions`: shape (..., rest)."""
     return array.reshape(*array.shape[:dimensions], -1)
 
 
 def sum_last_dimension(array: Array) -> Array:
-    """Sum an array of shape (..., N) over N by BLAS, in a third of the time of np.sum."""
+    """Sum an array of shape (..., N) over N.
+
+    BLAS takes a third of the time of np.sum.
+    """
     sums: Array = np.matmul(array, np.ones(array.shape[-1], array.dtype))
     return sums
 
@@ -391,6 +411,9 @@ def samples_to_channels(images: Array) -> Tensor:
 
 
 def channels_to_samples(images: Tensor, like: Array) -> Array:
-    """Return images (S * C, N, H', W') as an array (S, C, H', W', N), with S and C of `like`."""
+    """Undo `samples_to_channels`: (S * C, N, H', W') to (S, C, H', W', N).
+
+    S and C are taken from `like`.
+    """
     columns: Array = images.numpy().transpose(0, 2, 3, 1)
     return columns.reshape(*like.shape[:2], *columns.shape[1:])
