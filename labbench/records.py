@@ -90,7 +90,7 @@ class RunRecord:
 
     id: int
     key: str
-    """Eight random letters and digits, by which users name the run."""
+    """Eight random letters and digits, the public name of the run."""
     name: str
     experiment: str
     status: Status
@@ -99,7 +99,7 @@ class RunRecord:
     attempt: int = 1
     """Number of the attempt, from 1; every retry and resume increments it, so that attempts are never mixed."""
     boundary: int = 0
-    """Step from which the run can resume; 0: from the start."""
+    """Step of the last checkpoint, where the run can resume; 0: the start."""
     task: str = ""
     reason: str | None = None
     """Reason of the end: `all epochs`, `early stop`, `target reached`, `non-finite train/loss at step 12`."""
@@ -164,7 +164,7 @@ class Submission:
     """Goals that the grid declares."""
     stop: Stop | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Texts from which the runs would be made, by kind: grid, task, diff, code."""
+    """Source texts of the runs by kind: grid, task, diff, code."""
     code_version: str | None = None
     """SHA-256 of the code that would compute the runs."""
 

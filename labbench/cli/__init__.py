@@ -28,6 +28,7 @@ class CommandGroup(click.Group):
     """Group of all commands; the only place where an error becomes a message and an exit status."""
 
     def invoke(self, context: click.Context) -> object:
+        """Run the command. Raises CommandError, which click prints, for an error of labbench or of a file."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # without UTF-8, print escapes instead of failing

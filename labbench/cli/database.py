@@ -57,8 +57,8 @@ def import_labbench(db: Path, path: Path) -> None:
 def import_csv(db: Path, path: Path) -> None:
     """Import the points of a CSV file, one row per point.
 
-    The columns are those of `labbench export`: run,name,experiment,metric,step,time,value. Name, experiment and time
-    are optional. A run that was imported before gets the points that are new.
+    The columns are the same as in `labbench export`: run,name,experiment,metric,step,time,value. Name, experiment and
+    time are optional. A run that was imported before gets the points that are new.
     """
     from labbench.importing.csv_file import import_csv
 
@@ -73,6 +73,9 @@ def doctor(db: Path, fix: bool) -> None:
     """Check a database, and repair it with --fix.
 
     Checks the file, its tables, and that summaries and rollups agree with the points.
+    \f
+    Raises:
+        StoreError: Problems were found and not repaired.
     """
     from labbench.store.maintenance.health import diagnose
 

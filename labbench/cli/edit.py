@@ -35,7 +35,11 @@ def find_runs(db: Path, words: Sequence[str]) -> list[RunRecord]:
 @click.option("--remove", "-r", multiple=True, metavar="TAG", help="Remove this tag; repeatable.")
 @database
 def tag(db: Path, runs: Sequence[str], add: Sequence[str], remove: Sequence[str]) -> None:
-    """Add or remove tags of runs."""
+    """Add or remove tags of runs.
+    \f
+    Raises:
+        InputError: No tag is given.
+    """
     from labbench.store.writer import Writer
 
     if not add and not remove:
@@ -76,7 +80,11 @@ def archive(db: Path, runs: Sequence[str], undo: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @database
 def rm(db: Path, runs: Sequence[str], yes: bool) -> None:
-    """Delete runs with all their points and files."""
+    """Delete runs with all their points and files.
+    \f
+    Raises:
+        InputError: A run is running.
+    """
     from labbench.store.writer import Writer
     from labbench.text import clean, format_count
 

@@ -57,6 +57,9 @@ def export(
     """Write the metrics of matching runs as CSV, JSON or Parquet.
 
     Every digit is kept, and so are nan and inf.
+    \f
+    Raises:
+        InputError: Parquet without -o.
     """
     from labbench.export import write_csv, write_jsonl, write_parquet
     from labbench.files import require_not_database, write_atomically

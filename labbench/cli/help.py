@@ -82,6 +82,9 @@ def help_(context: click.Context, topic: str | None) -> None:
     """Show the help of a command, or of a topic: filters.
 
     Without TOPIC, the help of labbench itself.
+    \f
+    Raises:
+        InputError: There is no such topic.
     """
     assert context.parent is not None, "help is a command of the group"
     group = context.parent.command

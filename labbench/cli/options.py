@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments of several commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labbench.files import default_database
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """Options of `labbench run`: where to train, and which recorded runs to train again."""
+    """Options of `labbench run`: devices and workers, and which recorded runs to train again."""
 
     device: str
     workers: int | None
@@ -28,26 +28,26 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def database(command: Command) -> Command:
-    """`--db PATH`, before or after the command's name; else LABBENCH_DB; else runs.db in the current folder."""
+    """Add `--db PATH`, accepted before or after the command's name; default: LABBENCH_DB, else runs.db."""
     return click.option(
         "--db",
         type=click.Path(path_type=Path, dir_okay=False),
         callback=_nearest_database,
-        help="The database.  [LABBENCH_DB, else runs.db]",
+        help="Database file.  [LABBENCH_DB, else runs.db]",
     )(command)
 
 
-def _nearest_database(context: click.Context, _: click.Parameter, given: Path | None) -> Path:
-    """What was given here, before the command's name, in the environment, or the default: in this order."""
-    if given is not None:
-        return given
+def _nearest_database(context: click.Context, _: click.Parameter, path: Path | None) -> Path:
+    """Return the database given after the command's name, before it, in the environment, or the default."""
+    if path is not None:
+        return path
     if context.parent is not None:
         outer: Path = context.parent.params["db"]
         return outer
-    return default_database()  # an option's own envvar would win over the --db before the command's name
+    return default_database()  # envvar of click would take precedence over a --db before the command's name
 
 
 filters = click.argument("filters", nargs=-1, metavar="[FILTER]...")
 runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-all_code = click.option("--all-code", is_flag=True, help="Count runs of older code, too.")
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+all_code = click.option("--all-code", is_flag=True, help="Include runs of older code.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -1,4 +1,4 @@
-"""What `labbench run` prints at the end: counts by status, the best runs, and the next command."""
+"""Report at the end of `labbench run`: counts by status, the best runs, and the next command."""
 
 from __future__ import annotations
 

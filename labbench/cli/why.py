@@ -74,6 +74,9 @@ def why(
     """Report which configuration has the best METRIC, and why.
 
     With 95 % confidence intervals over seeds, how much each parameter matters, and the cost of reaching a target.
+    \f
+    Raises:
+        InputError: No run has logged the metric.
     """
     from labbench.analysis import observe
     from labbench.analysis import why as answer_why

@@ -143,7 +143,7 @@ def parse_word(word: str) -> Value:
 
 
 def compact_json(value: Any) -> str:
-    """Return JSON without spaces, the text by which lists are compared."""
+    """Return JSON without spaces; lists are compared as this text."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 

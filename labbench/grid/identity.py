@@ -68,7 +68,7 @@ def find_script(command: Sequence[str], folder: Path) -> Path | None:
 def identity(task: str, config: Config, params: Params, stop: Stop | None) -> str:
     """Return the SHA-256, hexadecimal, of the task's identity, the config without defaults, and `[stop]`.
 
-    Identities with a code version have the prefix `v2`, others `v1`; those of built-in tasks have never changed.
+    Identities with a code version have the prefix `v2`, others `v1`; identities of built-in tasks have never changed.
     """
     version = "v2" if task.startswith("code:") else "v1"
     values = {key: value for key, value in config.items() if key not in params or not _is_default(params[key], value)}

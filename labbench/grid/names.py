@@ -1,7 +1,7 @@
-"""Short names for the runs of a grid: what tells each from the others, `adam lr=0.01 bn s0`, and nothing else.
+"""Short names of a grid's runs from the keys that differ between them: `adam lr=0.01 bn s0`.
 
-What is off is left out: false, or a number at its default of zero (`dropout`). A flag or a string stands alone while
-no other key could have said it, so two configs that differ never share a name.
+Values that are off are left out: false, or a number at its default of zero (`dropout`). A flag or a string is written
+without its key if no other key has the same text, so different configs never share a name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from labbench.params.param import Params
 from labbench.records import Config
 
 SHORT = {"batchnorm": "bn", "batch_size": "bs", "dropout": "drop", "weight_decay": "wd"}
-"""What people call these; other keys go by the last part of their name."""
+"""Common abbreviations of keys; other keys are called by the last part of their name."""
 
 _ABSENT = object()
 _NEVER_OMITTED = object()
@@ -25,9 +25,10 @@ _NEVER_OMITTED = object()
 def make_names(
     configs: Sequence[Config], params: Params, *, axes: Sequence[str], implied: Collection[str] = (), same: str
 ) -> list[str]:
-    """A name for each config, with the keys of `axes` first and in their order; `same` where nothing differs.
+    """Return a name for each config, with the keys of `axes` first, in their order.
 
-    `implied` are keys that follow from the others, which the names need not say.
+    `implied` are keys whose values follow from others, so that names need not have them; `same` is the name of all
+    configs if no key differs.
     """
     keys = [key for key in distinguishing_keys(configs) if key not in implied]
     if not keys:
@@ -35,28 +36,30 @@ def make_names(
     keys.sort(key=lambda key: (key == "seed", axes.index(key) if key in axes else len(axes)))
     labels = _short_labels(keys)
     columns = [[config.get(key, _ABSENT) for config in configs] for key in keys]
-    offs = [_omitted_value(key, values, params, is_axis=key in axes) for key, values in zip(keys, columns, strict=True)]
+    omitted = [
+        _omitted_value(key, values, params, is_axis=key in axes) for key, values in zip(keys, columns, strict=True)
+    ]
     spellings = [
         _spell_values(values, off, _spell_value(key, label, values))
-        for key, label, values, off in zip(keys, labels, columns, offs, strict=True)
+        for key, label, values, off in zip(keys, labels, columns, omitted, strict=True)
     ]
     shared = Counter(word for words in spellings for word in set(words) if word)
     for index, words in enumerate(spellings):
         if any(shared[word] > 1 for word in words):
-            spellings[index] = _spell_values(columns[index], offs[index], _spell_pair(labels[index]))
+            spellings[index] = _spell_values(columns[index], omitted[index], _spell_pair(labels[index]))
     names = [" ".join(filter(None, words)) for words in zip(*spellings, strict=True)]
-    return [name or _name_of_default(labels[0], offs[0]) for name in names]
+    return [name or _name_of_default(labels[0], omitted[0]) for name in names]
 
 
 def _short_labels(keys: Sequence[str]) -> list[str]:
-    """A short name for each key, its whole name where that is another's too."""
+    """Return a short name for each key, its whole name if another key has the same short name."""
     last = [key.rpartition(".")[2] for key in keys]
     short = [SHORT.get(word, word) for word in last]
     return [label if short.count(label) == 1 else key for key, label in zip(keys, short, strict=True)]
 
 
 def _omitted_value(key: str, values: Sequence[Any], params: Params, *, is_axis: bool) -> Any:
-    """The one value of a key that its names leave out, `_NEVER_OMITTED` where there is none."""
+    """Return the value of a key that names leave out, `_NEVER_OMITTED` if there is none."""
     if any(value is _ABSENT for value in values):
         return _ABSENT
     if all(isinstance(value, bool) for value in values):
@@ -68,36 +71,38 @@ def _omitted_value(key: str, values: Sequence[Any], params: Params, *, is_axis: 
 
 
 def _spell_values(values: Sequence[Any], off: Any, word: Callable[[Any], str]) -> list[str]:
-    """The word for each value, "" for the one that is off. Values repeat a lot: each is spelled once."""
-    known: dict[str, str] = {}
+    """Return the word for each value, "" for the omitted one; each distinct value is spelled only once."""
+    spellings: dict[str, str] = {}
     words = []
     for value in values:
         text = repr(value)
-        if text not in known:
-            known[text] = "" if value is off or same_value(value, off) else word(value)
-        words.append(known[text])
+        if text not in spellings:
+            spellings[text] = "" if value is off or same_value(value, off) else word(value)
+        words.append(spellings[text])
     return words
 
 
 def _name_of_default(label: str, off: Any) -> str:
-    """The name of the one run for which everything is off: what is off first."""
+    """Return the name of the run whose values are all off: its first key with the value."""
     return f"no {label}" if off is _ABSENT else _spell_pair(label)(off)
 
 
 def _spell_value(key: str, label: str, values: Sequence[Any]) -> Callable[[Any], str]:
-    """How values are spelled where the value says enough."""
-    told = [value for value in values if value is not _ABSENT]
+    """Return a function that spells values without their key where that is clear."""
+    present = [value for value in values if value is not _ABSENT]
     if all(isinstance(value, bool) for value in values):
         return lambda value: label
-    if key == "seed" and all(isinstance(value, int) for value in told):
+    if key == "seed" and all(isinstance(value, int) for value in present):
         return lambda value: f"s{value}"
-    if all(isinstance(value, str) and value and not any(c.isspace() or c in "=\"'" for c in value) for value in told):
+    if all(
+        isinstance(value, str) and value and not any(c.isspace() or c in "=\"'" for c in value) for value in present
+    ):
         return str
     return _spell_pair(label)
 
 
 def _spell_pair(label: str) -> Callable[[Any], str]:
-    """`lr=0.01`; strings in quotes only where they would read as something else."""
+    """Return a function that spells `lr=0.01`, with quotes only for strings that look like another type."""
 
     def spell(value: Any) -> str:
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -87,7 +87,7 @@ class Grid:
 
     @property
     def axis_keys(self) -> list[str]:
-        """Keys of all axes, in the file's order, those of `[random]` last."""
+        """Keys of all axes, in the file's order, with `[random]` last."""
         keys = [key for axis in self.axes for key in axis.keys]
         return keys + (self.draws.keys if self.draws else [])
 

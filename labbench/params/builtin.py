@@ -45,7 +45,7 @@ INITIAL_WEIGHTS: dict[str, Param] = {
     "init_from": INIT_FROM,
     "freeze": Param("bool", False, "train only the last layer; the others keep their initial weights"),
 }
-"""Parameters of initial weights, and of which layers are trained."""
+"""Parameters of the initial weights and of freezing layers."""
 
 IMAGES: dict[str, Param] = {
     "model": Param("str", "mlp", "network", choices=("mlp", "cnn")),

@@ -100,8 +100,8 @@ def test_compare_shows_differences_and_their_direction(labbench: Labbench, db: P
 
 def test_show_takes_several_runs(labbench: Labbench, db: Path) -> None:
     names = [run["name"] for run in json.loads(labbench("ls", "--json").stdout)][:2]
-    one, other = (labbench("show", name).stdout for name in names)
-    assert labbench("show", *names).stdout == f"{one}\n{other}"
+    first, other = (labbench("show", name).stdout for name in names)
+    assert labbench("show", *names).stdout == f"{first}\n{other}"
     both = json.loads(labbench("show", *names, "--json").stdout)
     assert both == [json.loads(labbench("show", name, "--json").stdout) for name in names]
 

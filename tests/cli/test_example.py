@@ -66,9 +66,9 @@ def test_the_pictures_belong_to_the_runs_and_are_of_every_kind() -> None:
 
 def test_the_first_run_of_the_demo_has_pictures(labbench: Labbench) -> None:
     first = labbench("--db", EXAMPLE, "ls", "experiment=optimizers", "--sort", "val/loss", "--limit", "1", "--json")
-    shown = labbench("--db", EXAMPLE, "show", json.loads(first.stdout)[0]["key"]).stdout
-    assert "confusion matrix" in shown
-    assert "first-layer weights" in shown
+    text = labbench("--db", EXAMPLE, "show", json.loads(first.stdout)[0]["key"]).stdout
+    assert "confusion matrix" in text
+    assert "first-layer weights" in text
 
 
 def test_demo_changes_no_file(labbench: Labbench, tmp_path: Path) -> None:

@@ -281,11 +281,11 @@ def test_the_reference_lists_every_status() -> None:
 
 
 def test_the_json_of_a_run_has_the_keys_of_the_reference(folder: Path) -> None:
-    shown = json.loads(next(block for block in blocks("json")).text)
+    documented = json.loads(next(block for block in blocks("json")).text)
     [run] = json.loads(CliRunner().invoke(main, ["ls", "--limit", "1", "--json"]).stdout)
-    assert run.keys() == shown.keys()
-    [metric] = shown["summary"]
-    assert run["summary"][metric].keys() == shown["summary"][metric].keys()
+    assert run.keys() == documented.keys()
+    [metric] = documented["summary"]
+    assert run["summary"][metric].keys() == documented["summary"][metric].keys()
 
 
 def test_the_json_of_why_has_the_keys_of_the_reference(folder: Path) -> None:
