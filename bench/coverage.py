@@ -1,7 +1,10 @@
-"""How often a 95 % interval holds the truth, measured by simulation: python bench/coverage.py (a few minutes).
+"""Measure the coverage of 95 % intervals by simulation: python bench/coverage.py (a few minutes).
 
-Grids of noise with a known mean are drawn and judged by labbench's own code, and by three others: the percentile
-bootstrap, which trackers and papers show; Student's t of each set-up alone; t with one variance for the whole grid.
+Simulates grids of noise with a known mean and compares labbench's intervals with three others: the percentile
+bootstrap, common in trackers and papers; Student's t per configuration; Student's t with one pooled variance for the
+whole grid.
+
+Shapes: values are (configurations, seeds).
 """
 
 from __future__ import annotations
@@ -26,33 +29,34 @@ Draw = Callable[[np.random.Generator, int, int], Floats]
 SEEDS = (2, 3, 5, 10)
 RESAMPLES = 500
 GRIDS_WITH_HOLES_FACTOR = 3
-"""Times as many grids with holes, which are small."""
+"""Number of grids with holes, relative to --grids; these grids are small."""
 
 
 def equal_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+    """Return standard normal noise."""
     values: Floats = generator.standard_normal((setups, seeds))
     return values
 
 
 def two_spread_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
-    """Half of the set-ups scatter three times as much as the others."""
+    """Return noise with a standard deviation of 3 in half of the configurations and 1 in the others."""
     values: Floats = equal_noise(generator, setups, seeds) * np.resize([3.0, 1.0], (setups, 1))
     return values
 
 
 def many_spread_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
-    """Every set-up scatters as it likes: log-normal, two thirds of them within a factor of 2.2 of the median."""
+    """Return noise with log-normal standard deviations: two thirds are within a factor of 2.2 of the median."""
     return equal_noise(generator, setups, seeds) * np.exp(0.8 * generator.standard_normal((setups, 1)))
 
 
 def shared_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
-    """Half of the variance belongs to the seed and moves all set-ups alike."""
+    """Return noise half of whose variance is common to all configurations of a seed."""
     values: Floats = np.sqrt(0.5) * (equal_noise(generator, setups, seeds) + equal_noise(generator, 1, seeds))
     return values
 
 
 def skewed_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
-    """Exponential noise, skewness 2: mostly a little above, sometimes far below."""
+    """Return exponential noise with a mean of 0 and a skewness of -2."""
     values: Floats = 1.0 - generator.exponential(size=(setups, seeds))
     return values
 
@@ -68,34 +72,36 @@ NOISES: dict[str, Draw] = {
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Share of the intervals that held the truth, and their mean width in standard deviations of a run."""
+    """Coverage and width of a kind of interval."""
 
     share: float
+    """Share of the intervals that contain the true mean."""
     width: float
+    """Mean width, in standard deviations of a run."""
 
 
 def make_table(values: Floats) -> Table:
-    """A grid of (set-ups, seeds) values with one parameter."""
+    """Return values (configurations, seeds) as a grid of one parameter."""
     return tabulate(
         Observation({"setup": i}, seed, float(value)) for i, row in enumerate(values) for seed, value in enumerate(row)
     )
 
 
 def labbench_half_widths(values: Floats) -> Floats:
-    """Half-width of the interval of each set-up's mean."""
+    """Return the half-widths of labbench's intervals, shape (configurations,)."""
     table = make_table(values)
     return np.array([interval.mean - (interval.low or 0.0) for interval in mean_intervals(table, learn_noise(table))])
 
 
 def separate_half_widths(values: Floats) -> Floats:
-    """Student's t of each set-up by itself."""
+    """Return the half-widths of Student's t interval per configuration, shape (configurations,)."""
     seeds = values.shape[1]
     spread: Floats = values.std(axis=1, ddof=1) / np.sqrt(seeds)
     return t_quantile(0.975, seeds - 1) * spread
 
 
 def pooled_half_widths(values: Floats) -> Floats:
-    """Student's t with one variance for all."""
+    """Return the half-widths of Student's t interval with pooled variance, shape (configurations,)."""
     setups, seeds = values.shape
     spread = np.sqrt(values.var(axis=1, ddof=1).mean() / seeds)
     return np.full(setups, t_quantile(0.975, setups * (seeds - 1)) * spread)
@@ -104,7 +110,7 @@ def pooled_half_widths(values: Floats) -> Floats:
 def measure_coverage(
     halves: Callable[[Floats], Floats], draw: Draw, *, setups: int, seeds: int, grids: int
 ) -> Coverage:
-    """Of symmetric intervals around each set-up's mean; the truth is 0."""
+    """Measure symmetric intervals around each configuration's mean; the true mean is 0."""
     generator = np.random.default_rng(seeds)
     hits, widths, scale = [], [], []
     for _ in range(grids):
@@ -117,13 +123,13 @@ def measure_coverage(
 
 
 def measure_bootstrap_coverage(draw: Draw, *, setups: int, seeds: int, grids: int) -> Coverage:
-    """Of the percentile bootstrap of the mean, each set-up alone."""
+    """Measure the percentile bootstrap of the mean per configuration (Efron 1979)."""
     generator = np.random.default_rng(seeds)
     hits, widths, scale = [], [], []
     for _ in range(grids):
         values = draw(generator, setups, seeds)
-        picked = generator.integers(seeds, size=(RESAMPLES, seeds))
-        low, high = np.quantile(values[:, picked].mean(axis=2), [0.025, 0.975], axis=1)
+        resampled = generator.integers(seeds, size=(RESAMPLES, seeds))
+        low, high = np.quantile(values[:, resampled].mean(axis=2), [0.025, 0.975], axis=1)
         hits.append((low <= 0) & (high >= 0))
         widths.append(high - low)
         scale.append(values.std(axis=1, ddof=1))
@@ -132,31 +138,31 @@ def measure_bootstrap_coverage(draw: Draw, *, setups: int, seeds: int, grids: in
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Shares over simulated grids in which some comparison was right or wrong."""
+    """Shares of simulated grids in which an interval contains the true value, and of false claims."""
 
     winner_plain: float
-    """The best set-up's plain interval holds its true mean."""
+    """Coverage of the best configuration's unadjusted interval."""
     winner: float
-    """So does the one that allows for its having been chosen."""
+    """Coverage of the best configuration's interval, adjusted for the selection."""
     pair: float
-    """The interval of the difference of two set-ups, named beforehand, holds the truth."""
+    """Coverage of the difference of two configurations that were chosen beforehand."""
     half: float
-    """So does that of the mean over half of the set-ups."""
+    """Coverage of the mean over half of the configurations."""
     contrast: float
-    """So does that of the difference between the two halves: an effect."""
+    """Coverage of the difference between the two halves, as of an effect."""
     false_claim: float
-    """A set-up is called clearly better than the runner-up although none is better than another."""
+    """Share of grids of equal configurations in which the best is called clearly better than the runner-up."""
 
 
 def measure_judgement(draw: Draw, *, setups: int, seeds: int, grids: int) -> Judgement:
-    """Simulate grids of equal set-ups; the truth is 0 everywhere."""
+    """Simulate grids of equal configurations, all with a true mean of 0."""
     generator = np.random.default_rng(100 + seeds)
     half = (np.arange(setups) % 4 < 2) / (setups / 2)
     tallies = []
     for _ in range(grids):
         table = make_table(draw(generator, setups, seeds))
         noise = learn_noise(table)
-        assert isinstance(noise, Noise), "every set-up has several seeds"
+        assert isinstance(noise, Noise), "every configuration has several seeds"
         order = rank_setups(table, "max")
         best = int(order[0])
         means = [
@@ -176,9 +182,10 @@ def measure_judgement(draw: Draw, *, setups: int, seeds: int, grids: int) -> Jud
 
 
 def measure_false_effects(draw: Draw, *, seeds: int, grids: int) -> tuple[float, float]:
-    """In a grid whose cells are there only where `a` or `b` is 0, and only `b` has an effect: how often `a` is claimed.
+    """Measure false claims in grids with holes: `a` has no effect, and either `a` or `b` is 0 in every cell.
 
-    And the largest sum of all shares of the variance over the grids, which should be 1.
+    Returns the share of grids in which the effect of `a` is significant, and the largest sum of all shares of the
+    variance, which should be 1.
     """
     generator = np.random.default_rng(200 + seeds)
     cells = [(a, b) for a in range(4) for b in range(4) if 0 in (a, b)]
@@ -192,39 +199,39 @@ def measure_false_effects(draw: Draw, *, seeds: int, grids: int) -> tuple[float,
         noise, parameter = learn_noise(table), table.parameter("a")
         assert parameter is not None, "it takes four values"
         claims.append((marginal_effects(table, parameter, noise, "max").p_value or 0.0) < 0.05)
-        found = importance(table, noise)
-        assert found is not None, "values differ"
-        sums.append(sum(share.mean for share in found.main_effects.values()) + found.rest + (found.seeds or 0.0))
+        shares = importance(table, noise)
+        assert shares is not None, "values differ"
+        sums.append(sum(share.mean for share in shares.main_effects.values()) + shares.rest + (shares.seeds or 0.0))
     return float(np.mean(claims)), max(sums)
 
 
 def print_coverage(setups: int, grids: int) -> None:
-    print(f"95 % intervals of a set-up's mean: coverage (mean width in standard deviations), {setups} set-ups")
-    print(f"{'noise':22}{'seeds':>6}{'labbench':>15}{'pooled t':>15}{'t alone':>15}{'bootstrap':>15}")
+    print(f"95 % intervals of means: coverage (mean width in standard deviations), {setups} configurations per grid")
+    print(f"{'noise':22}{'seeds':>6}{'labbench':>15}{'pooled t':>15}{'separate t':>15}{'bootstrap':>15}")
     for name, draw in NOISES.items():
         for seeds in SEEDS:
             size = {"setups": setups, "seeds": seeds, "grids": grids}
-            found = [
+            coverages = [
                 measure_coverage(halves, draw, **size)
                 for halves in (labbench_half_widths, pooled_half_widths, separate_half_widths)
             ]
-            found.append(measure_bootstrap_coverage(draw, **size))
-            print(f"{name:22}{seeds:6}" + "".join(f"{c.share:9.3f} ({c.width:3.1f})".rjust(15) for c in found))
+            coverages.append(measure_bootstrap_coverage(draw, **size))
+            print(f"{name:22}{seeds:6}" + "".join(f"{c.share:9.3f} ({c.width:3.1f})".rjust(15) for c in coverages))
 
 
 def print_judgements(setups: int, grids: int) -> None:
-    print(f"\nDerived intervals where all of {setups} set-ups are equal: coverage, and the share of false claims")
-    titles = ("best, plain", "best, chosen", "a pair", "half's mean", "effect", "false claim")
+    print(f"\nDerived intervals in grids of {setups} equal configurations: coverage, and the share of false claims")
+    titles = ("best, plain", "best, adj.", "pair", "half's mean", "effect", "false claim")
     print(f"{'noise':22}{'seeds':>6}" + "".join(title.rjust(13) for title in titles))
     for name, draw in NOISES.items():
         for seeds in SEEDS:
-            found = measure_judgement(draw, setups=setups, seeds=seeds, grids=grids)
-            shares = (found.winner_plain, found.winner, found.pair, found.half, found.contrast, found.false_claim)
+            rates = measure_judgement(draw, setups=setups, seeds=seeds, grids=grids)
+            shares = (rates.winner_plain, rates.winner, rates.pair, rates.half, rates.contrast, rates.false_claim)
             print(f"{name:22}{seeds:6}" + "".join(f"{share:13.3f}" for share in shares))
 
 
 def print_false_effects(grids: int) -> None:
-    print("\nA grid with holes: claims of an effect that is not there, at 5 %, and the largest sum of the shares")
+    print("\nGrids with holes: false claims of an effect, at 5 %, and the largest sum of the shares of the variance")
     print(f"{'noise':22}{'seeds':>6}{'claims':>13}{'sum':>13}")
     for name, draw in NOISES.items():
         for seeds in SEEDS:
@@ -234,14 +241,14 @@ def print_false_effects(grids: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--setups", type=int, default=24, help="set-ups in a grid (default 24)")
-    parser.add_argument("--grids", type=int, default=100, help="simulated grids for each line (default 100)")
+    parser.add_argument("--setups", type=int, default=24, help="configurations per grid (default 24)")
+    parser.add_argument("--grids", type=int, default=100, help="simulated grids per row (default 100)")
     options = parser.parse_args()
     started = time.perf_counter()
     print_coverage(options.setups, options.grids)
     print_judgements(options.setups, options.grids)
     print_false_effects(GRIDS_WITH_HOLES_FACTOR * options.grids)
-    print(f"\n{options.grids} grids a line, {time.perf_counter() - started:.0f} s")
+    print(f"\n{options.grids} grids per row, {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

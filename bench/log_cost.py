@@ -1,11 +1,11 @@
-"""What logging costs: labbench beside Trackio, TensorBoard (torch's), W&B offline, MLflow, Aim, and CSV with a flush.
+"""Measure the cost of logging: labbench, Trackio, TensorBoard (torch), W&B offline, MLflow, Aim, and flushed CSV.
 
     python bench/log_cost.py [--peers csv,trackio] [--jobs flat,paced] [--rounds 3] [--calls 50000]
 
-Every measurement is a process of its own (bench/peers.py) in a folder of its own, the tools one after another and again
-in turn, so that a busy machine is as busy for all; ratios are taken within a round. Each peer gets its own virtual
-environment below --cache, which takes a few minutes and some gigabytes the first time. No peer can reach the network:
-its proxy is a closed port, and its telemetry is off. Tables go to stdout as Markdown, talk to stderr.
+Every measurement is a new process (bench/peers.py) in a new folder. The tools take turns in each round, so that other
+load on the machine affects all of them; ratios are computed within a round. Each peer has its own virtual environment
+below --cache; creating them takes a few minutes and some gigabytes. Peers cannot reach the network: their proxy is a
+closed port, and telemetry is off. Tables are printed to stdout as Markdown, progress to stderr.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ REQUIREMENTS = {
     "mlflow": ["mlflow"],
     "aim": ["aim"],
 }
-LOCAL_TOOLS = ("list", "labbench", "csv")  # these run in this very environment
+LOCAL_TOOLS = ("list", "labbench", "csv")  # run in the current environment
 
 QUIET_ENVIRONMENT = {
     "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False", "WANDB_MODE": "offline",
     "WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1",
-    "PYTHONDONTWRITEBYTECODE": "",  # an installed package has its bytecode, and so must this checkout
+    "PYTHONDONTWRITEBYTECODE": "",  # cache bytecode, as for an installed package
 }  # fmt: skip
 
 PROCESSES, CROWD_CALLS = 8, 5_000
@@ -54,7 +54,7 @@ KILL_AFTER_SECONDS = 1.5
 
 @dataclass
 class Figures:
-    """Values by (tool, figure), one a round."""
+    """Measured values by (tool, figure), one per round."""
 
     rounds: int
     values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
@@ -72,14 +72,14 @@ class Figures:
         )
 
     def ratio(self, tool: str, other: str, name: str) -> tuple[float, float, float] | None:
-        """Median, lowest and highest over the rounds of what a tool takes for each that another takes."""
+        """Return median, minimum and maximum over the rounds of a tool's value relative to another tool's."""
         pairs = zip(self.values.get((tool, name), []), self.values.get((other, name), []), strict=False)
-        ratios = [mine / theirs for mine, theirs in pairs if theirs]
+        ratios = [value / other_value for value, other_value in pairs if other_value]
         return (statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
 
 
 class Bench:
-    """The tools that are there, and a process for each measurement."""
+    """The available tools, and the processes that measure them."""
 
     def __init__(self, tools: Sequence[str], cache: Path, rounds: int) -> None:
         self.pythons = {tool: python for tool in tools if (python := _make_python(tool, cache))}
@@ -87,7 +87,7 @@ class Bench:
         self.figures = Figures(rounds)
 
     def turns(self) -> Iterator[str]:
-        """Every tool, in each round."""
+        """Yield every tool once per round."""
         for number in range(self.rounds):
             for tool in self.pythons:
                 print(f"round {number + 1}: {tool}", file=sys.stderr)
@@ -95,13 +95,13 @@ class Bench:
 
     @contextmanager
     def process(self, tool: str, job: str, folder: Path, number: int) -> Iterator[subprocess.Popen[bytes]]:
-        """A measurement under way; it is ended if it was not."""
+        """Start the process of a measurement; kill it on exit if it still runs."""
         home = folder / "home"
         home.mkdir(exist_ok=True)
-        own = {"HOME": str(home), "TRACKIO_DIR": str(folder / "trackio"), "PYTHONPATH": str(HERE.parent)}
+        folders = {"HOME": str(home), "TRACKIO_DIR": str(folder / "trackio"), "PYTHONPATH": str(HERE.parent)}
         process = subprocess.Popen(
             [self.pythons[tool], HERE / "peers.py", tool, job, folder, str(number)],
-            cwd=folder, env=os.environ | QUIET_ENVIRONMENT | own, stdin=subprocess.DEVNULL,
+            cwd=folder, env=os.environ | QUIET_ENVIRONMENT | folders, stdin=subprocess.DEVNULL,
             stdout=(folder / "out").open("ab"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
@@ -111,7 +111,7 @@ class Bench:
             process.wait()
 
     def measure(self, tool: str, job: str, folder: Path, number: int = 0) -> dict[str, float]:
-        """What a job has measured; nothing where it failed, which is said."""
+        """Run a job and return its result; if it fails, print its output and return an empty dict."""
         (folder / "result.json").unlink(missing_ok=True)
         with self.process(tool, job, folder, number) as process:
             process.wait()
@@ -131,13 +131,13 @@ def temporary_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # a tool's own daemon may still write
+        shutil.rmtree(folder, ignore_errors=True)  # a background process of the tool may still write
 
 
 def measure_load(bench: Bench, calls: int) -> None:
     for tool in bench.turns():
         with temporary_folder() as folder:
-            bench.measure(tool, "load", folder)  # so that the files are in memory, for all
+            bench.measure(tool, "load", folder)  # fill the file cache
         with temporary_folder() as folder:
             bench.figures.add(tool, **bench.measure(tool, "load", folder))
 
@@ -146,71 +146,71 @@ def measure_flat(bench: Bench, calls: int) -> None:
     for tool in bench.turns():
         with temporary_folder() as folder:
             share = TOOLS[tool].share
-            found = bench.measure(tool, "flat", folder, int(calls * share))
-            if found:
-                found["durable"] /= share
-                bench.figures.add(tool, **{f"flat {name}": value for name, value in found.items()})
+            result = bench.measure(tool, "flat", folder, int(calls * share))
+            if result:
+                result["durable"] /= share
+                bench.figures.add(tool, **{f"flat {name}": value for name, value in result.items()})
 
 
 def measure_paced(bench: Bench, calls: int) -> None:
     for tool in bench.turns():
         with temporary_folder() as folder:
-            found = bench.measure(tool, "paced", folder, 2_000)
-            bench.figures.add(tool, **{f"paced {name}": value for name, value in found.items()})
+            result = bench.measure(tool, "paced", folder, 2_000)
+            bench.figures.add(tool, **{f"paced {name}": value for name, value in result.items()})
 
 
 def measure_killed(bench: Bench, calls: int) -> None:
-    """SIGKILL while a script logs at 1 kHz, and while it logs without a pause."""
+    """Send SIGKILL to a script that logs at 1 kHz, and to one that logs without a pause."""
     for tool in bench.turns():
         for name, pause in (("1 kHz", 1), ("flat out", 0)):
             if tool == "list" or (TOOLS[tool].share < 1 and not pause):
                 continue
             with temporary_folder() as folder:
-                said = folder / "said"
+                counter = folder / "counter"
                 with bench.process(tool, "endless", folder, pause) as process:
-                    while process.poll() is None and not (said.exists() and any(said.read_bytes())):
+                    while process.poll() is None and not (counter.exists() and any(counter.read_bytes())):
                         time.sleep(0.001)
                     time.sleep(KILL_AFTER_SECONDS)
                     process.send_signal(signal.SIGKILL)
                     process.wait()
-                logged = int.from_bytes(said.read_bytes(), "little")
-                time.sleep(0.5)  # a tool's own daemon may still write
+                logged = int.from_bytes(counter.read_bytes(), "little")
+                time.sleep(0.5)  # a background process of the tool may still write
                 lost = max(0.0, logged - bench.count_calls(tool, folder))
                 milliseconds = 1e3 * KILL_AFTER_SECONDS * lost / max(1, logged)
                 bench.figures.add(tool, **{f"killed at {name}, calls": lost, f"killed at {name}, ms": milliseconds})
 
 
 def measure_ended(bench: Bench, calls: int) -> None:
-    """500 calls, then the script ends in each way that there is, without `finish`."""
+    """Log 500 times, then end the script in each of `ENDINGS` without `finish`."""
     for tool in bench.turns():
-        for number, how in enumerate(ENDINGS):
+        for number, ending in enumerate(ENDINGS):
             if tool != "list":
                 with temporary_folder() as folder:
                     with bench.process(tool, "ends", folder, number) as process:
                         process.wait()
-                    bench.figures.add(tool, **{f"lost by {how}": 500 - bench.count_calls(tool, folder)})
+                    bench.figures.add(tool, **{f"lost by {ending}": 500 - bench.count_calls(tool, folder)})
 
 
 def measure_crowd(bench: Bench, calls: int) -> None:
-    """Eight processes that begin at once in one empty folder."""
+    """Start eight processes at once in one empty folder."""
     for tool in bench.turns():
         if tool == "list":
             continue
         share = TOOLS[tool].share
         with temporary_folder() as folder:
             with ExitStack() as stack:
-                begun = [
+                processes = [
                     stack.enter_context(bench.process(tool, "crowd", folder, int(CROWD_CALLS * share)))
                     for _ in range(PROCESSES)
                 ]
-                while len([*folder.glob("ready-*")]) + sum(one.poll() is not None for one in begun) < PROCESSES:
+                while len([*folder.glob("ready-*")]) + sum(p.poll() is not None for p in processes) < PROCESSES:
                     time.sleep(0.01)
-                began = time.time()
+                started = time.time()
                 (folder / "go").touch()
-                errors = sum(one.wait() != 0 for one in begun)
+                errors = sum(process.wait() != 0 for process in processes)
             done = [float(path.read_text()) for path in folder.glob("done-*")]
             lost = PROCESSES * int(CROWD_CALLS * share) - bench.count_calls(tool, folder)
-            wall = (max(done) - began) / share if done else float("nan")
+            wall = (max(done) - started) / share if done else float("nan")
             bench.figures.add(tool, **{"crowd wall": wall, "crowd errors": errors, "crowd lost": lost})
 
 
@@ -224,16 +224,16 @@ JOBS = {
 }
 
 TABLES = [
-    ("Seconds to begin", ["import", "start", "import, start", "import, start, first value kept"]),
-    ("Flat out: microseconds a call of 4 scalars", ["flat median", "flat p99", "flat p99.9"]),
-    ("Seconds until all calls are durable, bytes a point, files", ["flat durable", "flat bytes", "flat files"]),
-    ("A call every 2 ms: microseconds a call", ["paced median", "paced p99", "paced p99.9"]),
-    ("Lost by SIGKILL", ["killed at 1 kHz, calls", "killed at 1 kHz, ms", "killed at flat out, calls"]),
-    ("Calls of 500 lost without `finish`", [f"lost by {how}" for how in ENDINGS]),
-    (f"{PROCESSES} processes on one cold folder", ["crowd wall", "crowd errors", "crowd lost"]),
+    ("Seconds to start", ["import", "start", "import, start", "import, start, first value kept"]),
+    ("Without a pause: microseconds per call with 4 scalars", ["flat median", "flat p99", "flat p99.9"]),
+    ("Seconds until all calls are durable, bytes per point, files", ["flat durable", "flat bytes", "flat files"]),
+    ("A call every 2 ms: microseconds per call", ["paced median", "paced p99", "paced p99.9"]),
+    ("Calls lost after SIGKILL", ["killed at 1 kHz, calls", "killed at 1 kHz, ms", "killed at flat out, calls"]),
+    ("Calls of 500 lost without `finish`", [f"lost by {ending}" for ending in ENDINGS]),
+    (f"{PROCESSES} processes in one empty folder", ["crowd wall", "crowd errors", "crowd lost"]),
 ]
 
-GOALS = [  # figure, other tool, at most
+GOALS = [  # figure, reference tool, largest ratio
     ("flat median", "trackio", 0.10), ("flat median", "list", 6.0), ("paced median", "tensorboard", 0.10),
     ("paced p99", "tensorboard", 0.25), ("flat durable", "trackio", 0.35), ("flat durable", "csv", 2.0),
     ("flat bytes", "tensorboard", 0.7), ("import", "quickest", 0.2),
@@ -243,7 +243,7 @@ GOALS = [  # figure, other tool, at most
 
 LIMITS = {
     "paced p99.9": 2_000, "flat files": 1, "killed at 1 kHz, ms": 60, "killed at flat out, calls": 21_000,
-    "crowd errors": 0, "crowd lost": 0, **{f"lost by {how}": 0 for how in ENDINGS},
+    "crowd errors": 0, "crowd lost": 0, **{f"lost by {ending}": 0 for ending in ENDINGS},
 }  # fmt: skip
 
 
@@ -271,7 +271,7 @@ def report(bench: Bench) -> None:
 
 
 def _make_python(tool: str, cache: Path) -> str | None:
-    """The interpreter of a tool's environment, made if it is not there; None where that fails, and it is said."""
+    """Return the interpreter of a tool's environment, creating it if needed; None, with a message, on failure."""
     if tool in LOCAL_TOOLS:
         return sys.executable
     folder = cache / tool
@@ -283,7 +283,7 @@ def _make_python(tool: str, cache: Path) -> str | None:
             [python, "-m", "pip", "install", "-q", *REQUIREMENTS[tool]], capture_output=True, text=True
         )
         if pip.returncode:
-            print(f"**{tool} is left out, it cannot be installed:** {pip.stderr.strip().splitlines()[-1]}\n")
+            print(f"**{tool} is left out, pip cannot install it:** {pip.stderr.strip().splitlines()[-1]}\n")
             return None
         (folder / "installed").touch()
     return str(python)
@@ -295,16 +295,16 @@ def _format(value: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", default=",".join(TOOLS), help=f"of {', '.join(TOOLS)}")
-    parser.add_argument("--jobs", default=",".join(JOBS), help=f"of {', '.join(JOBS)}")
+    parser.add_argument("--peers", default=",".join(TOOLS), help=f"any of {', '.join(TOOLS)}")
+    parser.add_argument("--jobs", default=",".join(JOBS), help=f"any of {', '.join(JOBS)}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--calls", type=int, default=50_000, help="of log(), flat out")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where the peers' environments are kept")
+    parser.add_argument("--calls", type=int, default=50_000, help="log() calls of the job flat")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the peers' environments")
     options = parser.parse_args()
-    chosen = {"list", "labbench", *options.peers.split(",")}
-    if unknown := chosen - TOOLS.keys():
-        parser.error(f"no such peer: {', '.join(sorted(unknown))}")
-    bench = Bench([tool for tool in TOOLS if tool in chosen], options.cache, options.rounds)
+    tools = {"list", "labbench", *options.peers.split(",")}
+    if unknown := tools - TOOLS.keys():
+        parser.error(f"unknown peer: {', '.join(sorted(unknown))}; known: {', '.join(TOOLS)}")
+    bench = Bench([tool for tool in TOOLS if tool in tools], options.cache, options.rounds)
     for name in options.jobs.split(","):
         print(name, file=sys.stderr)
         JOBS[name](bench, options.calls)

@@ -1,8 +1,8 @@
-"""One tracker at work: what bench/log_cost.py starts, in the tool's own environment, one process a measurement.
+"""Run one job with one tracker, in the tool's environment; bench/log_cost.py starts a process per measurement.
 
     python bench/peers.py TOOL JOB FOLDER [NUMBER]
 
-A job leaves what it measured in FOLDER/result.json. This file imports the standard library alone, and the tool.
+A job writes its result to FOLDER/result.json. This file imports the standard library and the tool only.
 """
 
 from __future__ import annotations
@@ -26,50 +26,52 @@ KILOHERTZ_PERIOD_SECONDS = 0.001
 
 
 class Tool:
-    """A way to keep the numbers of a training run in a folder. One run a process."""
+    """Interface of a tracker that records a run's metrics in a folder; one run per process."""
 
     share: ClassVar[float] = 1.0
-    """Of the log calls that the others make, where all of them would take minutes."""
+    """Share of the log calls of other tools, below 1 for tools that would take minutes."""
 
     def load(self) -> None:
-        """Import it."""
+        """Import the tool."""
 
     def warm(self) -> None:
-        """Import what starting a run would import too."""
+        """Import modules that are otherwise imported when a run starts."""
 
     def start(self, folder: Path) -> None:
+        """Start a run in a folder."""
         raise NotImplementedError
 
     def log(self, metrics: dict[str, float], step: int) -> None:
+        """Log the metrics of one step."""
         raise NotImplementedError
 
     def settle(self) -> None:
-        """Return when what was logged is in its files."""
+        """Flush: return when all logged values are in files."""
         self.finish()
 
     def finish(self) -> None:
-        """Return when everything is in its files, and the run has ended."""
+        """End the run; return when everything is in files."""
 
     def count(self, folder: Path) -> int:
-        """Log calls that can be read back."""
+        """Return the number of log calls that can be read back."""
         raise NotImplementedError
 
 
 class ListAppend(Tool):
-    """The floor: nothing is kept."""
+    """Lower bound: values are appended to a list and not written."""
 
     def start(self, folder: Path) -> None:
-        self.kept: list[tuple[int, dict[str, float]]] = []
+        self.rows: list[tuple[int, dict[str, float]]] = []
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        self.kept.append((step, metrics))
+        self.rows.append((step, metrics))
 
     def count(self, folder: Path) -> int:
         return 0
 
 
 class Csv(Tool):
-    """A row a call, flushed: what people write themselves."""
+    """CSV file with a flush after each row, as in scripts without a tracker."""
 
     def start(self, folder: Path) -> None:
         import csv
@@ -158,7 +160,7 @@ class TensorBoard(Tool):
 
 
 class Wandb(Tool):
-    """Offline."""
+    """Weights & Biases in offline mode."""
 
     def load(self) -> None:
         import wandb
@@ -226,9 +228,9 @@ class Aim(Tool):
 
     def count(self, folder: Path) -> int:
         repo = self.module.Repo(str(folder / "repo"))
-        described = (repo.request_tree("meta", run, read_only=True).subtree(("meta", "chunks", run)).collect()
+        chunks = (repo.request_tree("meta", run, read_only=True).subtree(("meta", "chunks", run)).collect()
                      for run in repo.list_all_runs())  # fmt: skip
-        contexts = (context for run in described for context in run.get("traces", {}).values())
+        contexts = (context for run in chunks for context in run.get("traces", {}).values())
         return sum(context[METRICS[0]]["last_step"] + 1 for context in contexts if METRICS[0] in context)
 
 
@@ -244,30 +246,30 @@ def _query_count(path: Path, query: str) -> int:
 
 
 def _read_records(data: bytes) -> Iterator[bytes]:
-    """The records of a file in LevelDB's log format, behind a header of 7 bytes."""
-    at, begun = 7, b""
-    while at + 7 <= len(data):
-        if (left := 32768 - at % 32768) < 7:
-            at += left
+    """Yield the records of a file in LevelDB's log format, after a header of 7 bytes."""
+    offset, record = 7, b""
+    while offset + 7 <= len(data):
+        if (padding := 32768 - offset % 32768) < 7:
+            offset += padding
             continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        begun += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield begun
-            begun = b""
+        length, kind = int.from_bytes(data[offset + 4 : offset + 6], "little"), data[offset + 6]
+        record += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (1, 4):  # a full record, or the last part of one
+            yield record
+            record = b""
 
 
 def make_metrics(step: int) -> dict[str, float]:
-    """Four scalars, in a dict that is made anew each time, as scripts do."""
+    """Return a new dict of four scalars, as a training script passes to `log`."""
     return {METRICS[0]: 1.0 / (step + 1), METRICS[1]: 0.5, METRICS[2]: 0.25 + step * 1e-6, METRICS[3]: 0.1}
 
 
-# The jobs.
+# Jobs
 
 
 def run_load(tool: Tool, folder: Path, _: int) -> dict[str, Any]:
-    """Seconds that it takes to import the tool, to begin a run in an empty folder, to have a first value on disk."""
+    """Return the seconds to import the tool, start a run in an empty folder, and have the first value on disk."""
     began = time.perf_counter()
     tool.load()
     loaded = time.perf_counter()
@@ -284,7 +286,7 @@ def run_load(tool: Tool, folder: Path, _: int) -> dict[str, Any]:
 
 
 def run_flat(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
-    """Log without a pause: nanoseconds a call, seconds until all of it is durable, bytes, files."""
+    """Log without a pause; return latencies in microseconds, seconds until all is durable, bytes per point, files."""
     tool.load()
     tool.start(folder)
     nanoseconds = []
@@ -302,7 +304,7 @@ def run_flat(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
 
 
 def run_paced(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
-    """Log once every 2 ms, as a training loop does that has something to do in between."""
+    """Log every 2 ms, as a training loop with other work does; return latencies in microseconds."""
     tool.load()
     tool.start(folder)
     nanoseconds = []
@@ -317,35 +319,35 @@ def run_paced(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
 
 
 def run_endless(tool: Tool, folder: Path, pause: int) -> dict[str, Any]:
-    """Log until killed, once a millisecond or, for a `pause` of 0, at once again; counts the calls in FOLDER/said."""
-    with (folder / "said").open("w+b") as file:
+    """Log until killed, at 1 kHz or, with a `pause` of 0, without a pause; count the calls in FOLDER/counter."""
+    with (folder / "counter").open("w+b") as file:
         file.write(bytes(8))
         file.flush()
-        said = mmap.mmap(file.fileno(), 8)
+        counter = mmap.mmap(file.fileno(), 8)
     tool.load()
     tool.start(folder)
     step, due = 0, time.perf_counter()
     while True:
         tool.log(make_metrics(step), step)
         step += 1
-        said[:] = step.to_bytes(8, "little")
+        counter[:] = step.to_bytes(8, "little")
         due += KILOHERTZ_PERIOD_SECONDS
-        if pause and (left := due - time.perf_counter()) > 0:
-            time.sleep(left)
+        if pause and (remaining := due - time.perf_counter()) > 0:
+            time.sleep(remaining)
 
 
-def run_ends(tool: Tool, folder: Path, how: int) -> dict[str, Any]:
-    """Log 500 times and come to an end without `finish`: see ENDINGS."""
+def run_ends(tool: Tool, folder: Path, ending: int) -> dict[str, Any]:
+    """Log 500 times and end without `finish`, in the way ENDINGS has at index `ending`."""
     tool.load()
     tool.start(folder)
     for step in range(500):
         tool.log(make_metrics(step), step)
-    ENDINGS[[*ENDINGS][how]]()
+    ENDINGS[[*ENDINGS][ending]]()
     return {}
 
 
 def _raise() -> None:
-    raise ValueError("as training scripts do")
+    raise ValueError("simulated error of a training script")
 
 
 ENDINGS: dict[str, Callable[[], object]] = {
@@ -358,7 +360,7 @@ ENDINGS: dict[str, Callable[[], object]] = {
 
 
 def run_crowd(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
-    """One of several processes on one folder: all load, wait for the word, then log and finish."""
+    """Log from one of several processes on one folder: load, wait for FOLDER/go, log, finish."""
     tool.load()
     tool.warm()
     (folder / f"ready-{os.getpid()}").touch()
@@ -373,7 +375,7 @@ def run_crowd(tool: Tool, folder: Path, calls: int) -> dict[str, Any]:
 
 
 def run_count(tool: Tool, folder: Path, _: int) -> dict[str, Any]:
-    """How many log calls are in the files."""
+    """Return the number of log calls in the files."""
     tool.load()
     return {"calls": tool.count(folder)}
 
@@ -391,9 +393,9 @@ def _latency_quantiles(nanoseconds: list[int]) -> dict[str, float]:
 
 
 def _folder_size(folder: Path) -> tuple[int, int]:
-    """(bytes, files) of what the tool has left in the folder, its log files apart."""
-    others = {"logs", "home", "out", "result.json"}
-    files = [path for path in folder.rglob("*") if path.is_file() and not others & {*path.relative_to(folder).parts}]
+    """Return the number of bytes and of files that the tool wrote to the folder, without its log files."""
+    excluded = {"logs", "home", "out", "result.json"}
+    files = [path for path in folder.rglob("*") if path.is_file() and not excluded & {*path.relative_to(folder).parts}]
     return sum(path.stat().st_size for path in files), len(files)
 
 

@@ -1,8 +1,8 @@
-"""Where a process of labbench spends its time: a look at its Python stack each millisecond, at what each part is for.
+"""Sampling profiler of labbench's processes: attribute time to purposes by the Python stack, once per millisecond.
 
-An interval belongs to what runs at its end. A signal interrupts, so that a look comes right after the operation in
-which the time went by; the looks take about a hundredth of the time. What was seen so far is written down
-ten times a second, since workers are killed when there is nothing more to train.
+Each interval is attributed to the stack at its end. Python runs signal handlers between operations, so a sample follows
+the operation that took the time. Sampling takes about 1 % of the time. Results are written ten times per second,
+because workers are killed when no work is left.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from types import FrameType
 import labbench
 
 FOLDER_VARIABLE = "LABBENCH_SHARES"
-"""The environment variable that says where to write; without it nothing is looked at."""
+"""Environment variable with the folder for results; without it, nothing is sampled."""
 SAMPLE_SECONDS = 0.001
 WRITE_SECONDS = 0.1
 
 Frame = tuple[str, str]
-"""A module of labbench, as `train/loop`, else `torch/optim` or a file's name; a function in it."""
+"""Module (of labbench, such as `train/loop`, else `torch/optim` or a file name) and function."""
 
 MODULE_PURPOSES = {
     "torch/optim": "optimizer",
@@ -36,7 +36,7 @@ MODULE_PURPOSES = {
     "train/data/loading": "data",
     "train/metric_buffer": "recording",
 }
-"""What a module does within an epoch of training; all others but those of `METRIC_FUNCTIONS` do arithmetic."""
+"""Purpose of modules within a training epoch; other modules, except `METRIC_FUNCTIONS`, count as arithmetic."""
 METRIC_FUNCTIONS = {
     "compute_stacked_metrics",
     "is_argmax",
@@ -46,11 +46,11 @@ METRIC_FUNCTIONS = {
     "add",
     "read",
 }
-"""Functions of `train/tasks/metrics` and `train/tasks/losses` that count what is not minimised."""
+"""Functions of `train/tasks/metrics` and `train/tasks/losses` that compute metrics other than the loss."""
 
 
 class Sampler:
-    """Adds up seconds, of the wall's time or of the process's own, by purpose and labbench's innermost function."""
+    """Signal handler that adds up seconds, of wall or CPU time, by purpose and innermost function of labbench."""
 
     def __init__(self, folder: Path, purpose: Callable[[list[Frame]], str], kind: str, clock: Callable[[], float]):
         self.purpose, self.clock = purpose, clock
@@ -59,6 +59,7 @@ class Sampler:
         self.first, self.last, self.written = time.perf_counter(), clock(), 0.0
 
     def sample(self, number: int, frame: FrameType | None) -> None:
+        """Attribute the time since the last sample to a stack."""
         now = self.clock()
         frames = list(iter_frames(frame))
         place = next((f"{module}.{function}" for module, function in frames if "/" in module), "")
@@ -69,13 +70,14 @@ class Sampler:
             self.write()
 
     def write(self) -> None:
-        beside = self.file.with_suffix(".new")  # a worker may be killed as it writes
-        beside.write_text(json.dumps({"first": self.first, "seconds": self.seconds}))
-        beside.replace(self.file)
+        """Write the result so far, atomically."""
+        temporary = self.file.with_suffix(".new")  # a worker may be killed while it writes
+        temporary.write_text(json.dumps({"first": self.first, "seconds": self.seconds}))
+        temporary.replace(self.file)
 
 
 def iter_frames(frame: FrameType | None) -> Iterator[Frame]:
-    """From the innermost outwards."""
+    """Yield the frames of a stack, innermost first."""
     while frame is not None:
         yield module_name(frame.f_code.co_filename), frame.f_code.co_name
         frame = frame.f_back
@@ -83,6 +85,7 @@ def iter_frames(frame: FrameType | None) -> Iterator[Frame]:
 
 @cache
 def module_name(filename: str) -> str:
+    """Return the module part of a `Frame`."""
     path = Path(filename)
     package = Path(labbench.__file__).parent
     if "torch/optim" in filename:
@@ -91,7 +94,7 @@ def module_name(filename: str) -> str:
 
 
 def purpose_in_worker(frames: list[Frame]) -> str:
-    """What a worker process does, from the innermost of its frames outwards."""
+    """Return the purpose of a stack (innermost frame first) of a worker process."""
     if ("executors/worker_main", "train_and_listen") not in frames:
         sends = ("connection", "send") in frames
         return "recording" if sends else "idle" if ("connection", "recv") in frames else "preparing"
@@ -104,20 +107,21 @@ def purpose_in_worker(frames: list[Frame]) -> str:
 
 
 def purpose_in_epoch(frames: list[Frame]) -> str:
+    """Return the purpose of a stack (innermost frame first) within a training epoch."""
     for module, function in frames:
         if module in ("train/tasks/metrics", "train/tasks/losses") and function in METRIC_FUNCTIONS:
             return "metrics"
         if module in MODULE_PURPOSES:
             return MODULE_PURPOSES[module]
         if (module, function) == ("train/loop", "train_epoch"):
-            return "recording"  # the loop's own lines
-        if module.startswith("train/") and module != "train/rng":  # which serves several
+            return "recording"  # lines of the loop itself
+        if module.startswith("train/") and module != "train/rng":  # used for several purposes
             return "arithmetic"
     return "arithmetic"
 
 
 def purpose_in_driver(frames: list[Frame]) -> str:
-    """What the process does that writes the database."""
+    """Return the purpose of a stack (innermost frame first) of the process that writes the database."""
     for module, function in frames:
         if module.startswith("store/"):
             return "SQLite"
@@ -131,11 +135,11 @@ def purpose_in_driver(frames: list[Frame]) -> str:
 
 
 _sampled_as: list[str] = []
-"""What this process is watched as."""
+"""Kinds under which this process is sampled, at most one."""
 
 
 def watch_worker() -> None:
-    """From now on look at this process by the wall's time, if anybody wants to know and does not look already."""
+    """Start sampling this worker process by wall time, if FOLDER_VARIABLE is set and it is not sampled yet."""
     if FOLDER_VARIABLE in os.environ and not _sampled_as:
         _sampled_as.append("worker")
         sampler = Sampler(Path(os.environ[FOLDER_VARIABLE]), purpose_in_worker, "worker", time.perf_counter)
@@ -144,9 +148,9 @@ def watch_worker() -> None:
 
 
 def watch_driver() -> Sampler:
-    """From now on look at this process by the time that it computes."""
+    """Start sampling this driver process by CPU time."""
     sampler = Sampler(Path(os.environ[FOLDER_VARIABLE]), purpose_in_driver, "driver", time.process_time)
     signal.signal(signal.SIGPROF, sampler.sample)
     signal.setitimer(signal.ITIMER_PROF, SAMPLE_SECONDS, SAMPLE_SECONDS)
-    _sampled_as.append("driver")  # it is no worker, though it imports the same task
+    _sampled_as.append("driver")  # the driver imports the same task module, which calls watch_worker
     return sampler

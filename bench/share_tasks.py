@@ -1,4 +1,4 @@
-"""The tasks of bench/stacks.py, which let a worker process that imports them be watched."""
+"""Tasks of bench/stacks.py whose import starts the sampling of a worker process."""
 
 from __future__ import annotations
 

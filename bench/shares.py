@@ -1,14 +1,17 @@
-"""What share of the time of `labbench run` goes where: arithmetic, optimizer, dropout, metrics, SQLite, start-up.
+"""Profile `labbench run`: shares of the time for arithmetic, optimizer, dropout, metrics, SQLite, start-up.
 
-Trains each CPU case of bench/stacks.py end to end, from the start of the command to its end, with two workers, and
-looks at the Python stacks of all processes each millisecond (bench/sampler.py). The product knows nothing of it. Prints
+Trains each CPU case of bench/stacks.py with two workers, from the start of the command to its end, and samples the
+Python stacks of all processes once per millisecond (bench/sampler.py). labbench itself has no code for this. Prints,
+per case, shares of the two workers' time (twice the wall time):
 
-    by case the shares of the two workers' time, which is the wall's twice: `loading` is what passes before a worker
-    has its first stack, imports above all; `preparing` is tasks, data, models, the check and the trials before
-    runs train; `validation` all that is measured on held-out data; `recording` points, snapshots and sending
-    them; `idle` what passes when there is no stack any more. And what the process that writes the database
-    computes meanwhile, as shares of one core's time. With --places, also in which functions of labbench (those
-    that they call, of torch for instance, are counted with them).
+    loading     time until a worker has its first stack, mostly imports
+    preparing   tasks, data, models, the equivalence check and timing trials before training
+    validation  evaluation on validation data
+    recording   metrics, checkpoints, and sending them to the driver
+    idle        time when no stacks are left
+
+and the CPU time of the process that writes the database, in shares of one core. With --places, also the functions of
+labbench with the largest shares (including the functions they call, such as torch's).
 
     python bench/shares.py [--case NAME] [--rounds 3] [--quick] [--places]
 """
@@ -49,7 +52,7 @@ IN_DRIVER = ("SQLite", "receiving", "driving", "progress", "start-up")
 
 
 def train(grid: Path, epochs: int, folder: Path) -> float:
-    """Train the grid by a command of its own, watched; returns its seconds."""
+    """Train a grid in a sampled subprocess; return the wall time in seconds."""
     words = [sys.executable, str(HERE / "shares.py"), "--train", str(grid), str(epochs)]
     began = time.perf_counter()
     subprocess.run(
@@ -59,7 +62,7 @@ def train(grid: Path, epochs: int, folder: Path) -> float:
 
 
 def run_sampled_command(grid: str, epochs: str) -> None:
-    """`labbench run` in this process."""
+    """Run `labbench run` in this process, sampled as the driver."""
     driver_sampler = sampler.watch_driver()
     from labbench.cli import main
 
@@ -80,12 +83,12 @@ def run_sampled_command(grid: str, epochs: str) -> None:
         )
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        driver_sampler.seconds["start-up"] += time.process_time() - sum(driver_sampler.seconds.values())  # Python's own
+        driver_sampler.seconds["start-up"] += time.process_time() - sum(driver_sampler.seconds.values())  # interpreter
         driver_sampler.write()
 
 
 def measure_shares(case: Case, epochs: int) -> tuple[float, Counter[str], Counter[str]]:
-    """Seconds of a training of the case; the shares of the workers' time, and of the driver's core."""
+    """Train a case; return the wall time in seconds, the shares of the workers' time, and of the driver's core."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         grid = folder / "grid.toml"
@@ -111,7 +114,7 @@ def measure_shares(case: Case, epochs: int) -> tuple[float, Counter[str], Counte
 
 
 def shares_by_purpose(seconds: Mapping[str, float], whole: float) -> Counter[str]:
-    """Shares of the whole by purpose, and by purpose and function."""
+    """Return the shares of `whole` seconds by purpose, and by purpose and function."""
     shares: Counter[str] = Counter()
     for name, value in seconds.items():
         purpose, _, place = name.partition(" ")
@@ -122,43 +125,46 @@ def shares_by_purpose(seconds: Mapping[str, float], whole: float) -> Counter[str
 
 
 def print_places(name: str, rounds: Sequence[Counter[str]]) -> None:
-    """The functions in which most of the workers' time goes by."""
-    places = {place: statistics.median(one[place] for one in rounds) for one in rounds for place in one if " " in place}
+    """Print the functions with the largest shares of the workers' time, medians over rounds."""
+    names = {place for shares in rounds for place in shares if " " in place}
+    places = {place: statistics.median(shares[place] for shares in rounds) for place in names}
     print(f"\n{name}:")
     for place in sorted(places, key=places.__getitem__, reverse=True)[:MAX_PLACES]:
         print(f"  {places[place]:6.1%}  {place}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Say where the time of trainings goes.")
+    parser = argparse.ArgumentParser(description="Profile `labbench run` by purpose.")
     parser.add_argument(
         "--case", choices=[name for name, case in CASES.items() if case.device == "cpu"], action="append"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few epochs and one round")
-    parser.add_argument("--places", action="store_true", help="say in which functions, too")
+    parser.add_argument("--places", action="store_true", help="also print the functions with the largest shares")
     parser.add_argument("--train", nargs=2, metavar=("GRID", "EPOCHS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
         run_sampled_command(*options.train)
         return
     names = options.case or [name for name, case in CASES.items() if case.device == "cpu"]
-    found: dict[str, list[tuple[float, Counter[str], Counter[str]]]] = {}
+    results: dict[str, list[tuple[float, Counter[str], Counter[str]]]] = {}
     for _ in range(1 if options.quick else options.rounds):
         for name in names:
             case = CASES[name]
-            found.setdefault(name, []).append(measure_shares(case, case.quick if options.quick else case.epochs))
+            results.setdefault(name, []).append(measure_shares(case, case.quick if options.quick else case.epochs))
     print(f"load {os.getloadavg()[0]:.1f}")
     print("| | " + " | ".join(names) + " |\n| --- |" + " --- |" * len(names))
     print(
-        "| seconds | " + " | ".join(f"{statistics.median(one[0] for one in found[name]):.1f}" for name in names) + " |"
+        "| seconds | "
+        + " | ".join(f"{statistics.median(result[0] for result in results[name]):.1f}" for name in names)
+        + " |"
     )
     for part, rows, title in ((1, IN_WORKERS, "workers"), (2, IN_DRIVER, "driver")):
         for row in rows:
-            cells = [f"{statistics.median(one[part][row] for one in found[name]):.1%}" for name in names]
+            cells = [f"{statistics.median(result[part][row] for result in results[name]):.1%}" for name in names]
             print(f"| {title}: {row} | " + " | ".join(cells) + " |")
     for name in names if options.places else ():
-        print_places(name, [workers for _, workers, _ in found[name]])
+        print_places(name, [workers for _, workers, _ in results[name]])
 
 
 if __name__ == "__main__":

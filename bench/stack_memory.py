@@ -1,9 +1,9 @@
-"""What a stack takes of the memory: the peak a run, and the largest stack that fits.
+"""Measure the memory of stacks: peak per run, and the largest stack that fits.
 
-Each number is the peak of a process of its own that makes one stack of the last run of a grid of bench/stacks.py (Adam,
-with dropout and batch normalisation where the grid has them), does some updates and an evaluation, with the memory
-settings of labbench's workers. Stacks of three widths tell what a run adds; the largest stack follows from that, and is
-not tried. On CUDA the peak is that of the device's memory.
+Each number is the peak memory of a new process that makes one stack of the last run of a grid of bench/stacks.py (Adam,
+with dropout and batch normalisation if the grid has them) and does some updates and an evaluation, with the memory
+settings of labbench's workers. The memory per run is the slope over three stack sizes; the largest stack is
+extrapolated from it. On CUDA, the peak is device memory.
 
     python bench/stack_memory.py [--case NAME]
 """
@@ -39,14 +39,14 @@ BYTES_PER_MEGABYTE = 2**20
 
 
 def peak_bytes(case: Case, runs: int) -> int:
-    """The bytes that this process, or the device, has held at the most, with a stack of so many runs."""
+    """Return the peak memory in bytes, of this process or the device, with a stack of `runs` runs."""
     device = torch.device(prepare_device(case.device))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "grid.toml")
         path.write_text(f'name = "bench"\n{case.grid}')
-        asked = load_grid(path, overrides=[])
-    task = load_task(asked.grid.task)
-    config = with_defaults(asked.runs[-1].config, {**TRAINING, **task.params})
+        grid = load_grid(path, overrides=[])
+    task = load_task(grid.grid.task)
+    config = with_defaults(grid.runs[-1].config, {**TRAINING, **task.params})
     workload = Workload(task, place_data(make_data(task, config), device, torch.float32), config["batch_size"])
     run = RunRecord(1, "run00000", "a run", "bench", "running", config)
     members = [TrainingRun(run, {**config, "seed": seed}, None, Runtime()) for seed in range(runs)]
@@ -68,7 +68,7 @@ def peak_bytes(case: Case, runs: int) -> int:
 
 
 def available_bytes(case: Case) -> int:
-    """The bytes that are free for a process: of the device's memory, or of the machine's."""
+    """Return the free bytes of the device's memory, or the available bytes of the machine's."""
     free = free_bytes(torch.device(case.device))
     if free is not None:
         return free
@@ -77,22 +77,22 @@ def available_bytes(case: Case) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure what stacks take of the memory (Linux).")
+    parser = argparse.ArgumentParser(description="Measure the memory of stacks (Linux).")
     parser.add_argument("--case", choices=list(CASES), action="append")
     options = parser.parse_args()
     os.environ.update(WORKER_ENVIRONMENT)
-    print(f"{'case':10} " + " ".join(f"{f'{width} runs':>10}" for width in WIDTHS) + "      a run   largest that fits")
+    print(f"{'case':10} " + " ".join(f"{f'{width} runs':>10}" for width in WIDTHS) + "    per run   largest that fits")
     for name in options.case or list(CASES):
         case = CASES[name]
         if case.device == "cuda" and not torch.cuda.is_available():
-            print(f"{name:10} unmeasured, there is no CUDA device here")
+            print(f"{name:10} not measured: no CUDA device")
             continue
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             peaks = [pool.apply(peak_bytes, (case, width)) for width in WIDTHS]
-        a_run = (peaks[-1] - peaks[0]) / (WIDTHS[-1] - WIDTHS[0])
-        largest = int((MAX_STACK_SHARE * available_bytes(case) - (peaks[0] - a_run)) / a_run)
+        per_run = (peaks[-1] - peaks[0]) / (WIDTHS[-1] - WIDTHS[0])
+        largest = int((MAX_STACK_SHARE * available_bytes(case) - (peaks[0] - per_run)) / per_run)
         columns = " ".join(f"{peak / BYTES_PER_MEGABYTE:7.0f} MB" for peak in peaks)
-        print(f"{name:10} {columns} {a_run / BYTES_PER_MEGABYTE:7.2f} MB   {largest:,}", flush=True)
+        print(f"{name:10} {columns} {per_run / BYTES_PER_MEGABYTE:7.2f} MB   {largest:,}", flush=True)
 
 
 if __name__ == "__main__":

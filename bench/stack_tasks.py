@@ -1,4 +1,4 @@
-"""Tasks of bench/stacks.py that are not built in."""
+"""Tasks of bench/stacks.py that are not built into labbench."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labbench.train.tasks.models import ConvBlock, cnn
 
 
 class Images:
-    """A CNN of 16 and 32 channels on the digits enlarged to 16x16."""
+    """CNN with 16 and 32 channels on digits enlarged to 16x16."""
 
     params: Mapping[str, Param] = MappingProxyType({})
 
@@ -31,7 +31,7 @@ class Images:
 
 
 class LargeImages:
-    """The same network on the digits enlarged to 28x28."""
+    """CNN with 16 and 32 channels on digits enlarged to 28x28."""
 
     params: Mapping[str, Param] = MappingProxyType({})
 
@@ -47,7 +47,7 @@ class LargeImages:
 
 
 class Residual:
-    """A residual MLP, which has a forward of its own."""
+    """Residual MLP, a module with a custom `forward`."""
 
     params: Mapping[str, Param] = MappingProxyType({})
 

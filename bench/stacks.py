@@ -1,18 +1,17 @@
-"""How much faster a grid trains in stacks than in the loops that people write.
+"""Compare the training speed of stacks with plain PyTorch loops.
 
-Trains the same grid in several ways, one after another and again in turn, so that a busy machine is as busy for all:
+Trains the same grid with several methods, which take turns in each round, so that other load affects all of them:
 
     loader    a plain PyTorch loop with a DataLoader, one run after another
-    resident  the same with the data as one tensor, batches by index
-    workers   the plain loop with a DataLoader in two processes of one thread each
-    labbench  `labbench run` into a database, with two worker processes of one thread each
+    resident  the same with all data in one tensor and batches by index
+    workers   the plain loop with a DataLoader, in two processes with one thread each
+    labbench  `labbench run` with a database, in two worker processes with one thread each
 
-and prints run-steps a second, how often labbench reaches those of the others with the spread over the rounds, and
-whether the final accuracies agree. Imports count for nobody: torch is loaded, and the server
-from which workers are forked runs, before a clock starts.
+and prints run-steps per second, labbench's speed relative to each method with its range over rounds, and the final
+accuracies. Imports are excluded: torch is loaded and the fork server runs before the clock starts.
 
-The cases whose names begin with `cuda-` need a CUDA device, on which labbench is compared with the plain loop with
-resident data; without one they are said to be unmeasured.
+Cases named `cuda-...` need a CUDA device and compare labbench with the plain loop with resident data; without a device
+they are skipped.
 
     python bench/stacks.py [--case NAME] [--rounds 3] [--quick]
 """
@@ -55,12 +54,13 @@ momentum = [0.0, 0.9, 0.0]
 
 @dataclass(frozen=True)
 class Case:
-    """A grid, as a grid file says it, and for how long it is trained."""
+    """A grid and its number of epochs."""
 
     grid: str
+    """Text of the grid file, without its name."""
     epochs: int
     quick: int
-    """Epochs with `--quick`."""
+    """Number of epochs with `--quick`."""
     device: str = "cpu"
 
 
@@ -102,7 +102,7 @@ CASES = {
         quick=1,
         device="cuda",
     ),
-    "cuda-big": Case(  # too big to gain: a run keeps the device busy by itself
+    "cuda-big": Case(  # one run alone saturates the device, so stacking gains nothing
         'task = "digits"\n[params]\nhidden = [8192, 8192]\nbatch_size = 1024\n'
         "[grid]\nlr = [0.01, 0.001]\n[repeat]\nseeds = [0, 1]\n",
         epochs=100,
@@ -113,7 +113,7 @@ CASES = {
 
 
 def train_plain_loop(task_name: str, config: Config, *, loader: bool, device: str = "cpu") -> float:
-    """Train one run as people write it; returns its accuracy on the validation data."""
+    """Train one run in a plain PyTorch loop; return its final validation accuracy."""
     task = load_task(task_name)
     config = with_defaults(config, {**TRAINING, **task.params})
     place = torch.device(device)
@@ -144,20 +144,21 @@ def train_plain_loop(task_name: str, config: Config, *, loader: bool, device: st
 
 
 def iter_batches(split: tuple[Tensor, Tensor], size: int, *, loader: bool) -> Iterable[Sequence[Tensor]]:
+    """Return shuffled batches of (inputs, targets), (N, ...) and (N,), from a DataLoader or by index."""
     if loader:
         return DataLoader(TensorDataset(*split), batch_size=size, shuffle=True)
     order = torch.randperm(len(split[0]), device=split[0].device).split(size)
     return ((split[0][indices], split[1][indices]) for indices in order)
 
 
-def train_in_one_process(asked: ExpandedGrid, *, loader: bool, device: str = "cpu") -> list[float]:
-    return [train_plain_loop(asked.grid.task, run.config, loader=loader, device=device) for run in asked.runs]
+def train_in_one_process(grid: ExpandedGrid, *, loader: bool, device: str = "cpu") -> list[float]:
+    return [train_plain_loop(grid.grid.task, run.config, loader=loader, device=device) for run in grid.runs]
 
 
-def train_in_processes(asked: ExpandedGrid, pool: Any) -> list[float]:
-    """The runs in turn in worker processes, which have loaded torch."""
+def train_in_processes(grid: ExpandedGrid, pool: Any) -> list[float]:
+    """Train the runs one by one in a pool of processes that have imported torch."""
     accuracies: list[float] = pool.map(
-        partial(_train_with_loader, asked.grid.task), [run.config for run in asked.runs], 1
+        partial(_train_with_loader, grid.grid.task), [run.config for run in grid.runs], 1
     )
     return accuracies
 
@@ -170,22 +171,22 @@ def set_up_worker() -> None:
     torch.set_num_threads(1)
 
 
-def train_with_labbench(asked: ExpandedGrid, device: str = "cpu") -> list[float]:
+def train_with_labbench(grid: ExpandedGrid, device: str = "cpu") -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder, "runs.db")
-        run_grid(asked, db, SilentProgress(), device=device, workers=PROCESS_COUNT if device == "cpu" else None)
+        run_grid(grid, db, SilentProgress(), device=device, workers=PROCESS_COUNT if device == "cpu" else None)
         with Reader(db) as reader:
             runs = {run.name: run for run in reader.runs()}
-        return [final_accuracy(runs[run.name]) for run in asked.runs]
+        return [final_accuracy(runs[run.name]) for run in grid.runs]
 
 
 def final_accuracy(run: RunRecord) -> float:
-    """The last one; a run that diverged has the accuracy of a guess, or none."""
+    """Return the last validation accuracy; 0.1, as of random guessing, for a run that diverged before any."""
     return run.summary["val/accuracy"].last if "val/accuracy" in run.summary else 0.1
 
 
 class SilentProgress:
-    """Nobody who is told how it goes."""
+    """Progress listener that ignores all events."""
 
     def begin(self, *_: object) -> None: ...
     def take(self, event: Event) -> None: ...
@@ -194,26 +195,26 @@ class SilentProgress:
 
 
 def measure(case: Case, rounds: int, epochs: int) -> None:
-    """Train the case's grid in all ways, `rounds` times, and print what came out."""
+    """Train the case's grid with all methods, `rounds` times, and print the results."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "grid.toml")
         path.write_text(f'name = "bench"\n{case.grid}')
-        asked = load_grid(path, overrides=[f"epochs={epochs}"])
-    warm_up(asked)
+        grid = load_grid(path, overrides=[f"epochs={epochs}"])
+    warm_up(grid)
     if case.device != "cpu":
         methods = {
             "resident": partial(train_in_one_process, loader=False, device=case.device),
             "labbench": partial(train_with_labbench, device=case.device),
         }
-        report(asked, *measure_in_turn(methods, asked, rounds))
+        report(grid, *measure_in_turn(methods, grid, rounds))
         return
     with multiprocessing.get_context("spawn").Pool(PROCESS_COUNT, set_up_worker) as pool:
-        train_in_processes(asked, pool)
-        report(asked, *measure_in_turn(methods_on_cpu(pool), asked, rounds))
+        train_in_processes(grid, pool)
+        report(grid, *measure_in_turn(methods_on_cpu(pool), grid, rounds))
 
 
 TrainingMethod: TypeAlias = Callable[[ExpandedGrid], list[float]]
-"""Trains a grid; returns the final accuracies."""
+"""Function that trains a grid and returns the final accuracy of each run."""
 
 
 def methods_on_cpu(pool: Any) -> dict[str, TrainingMethod]:
@@ -226,46 +227,46 @@ def methods_on_cpu(pool: Any) -> dict[str, TrainingMethod]:
 
 
 def measure_in_turn(
-    methods: Mapping[str, TrainingMethod], asked: ExpandedGrid, rounds: int
+    methods: Mapping[str, TrainingMethod], grid: ExpandedGrid, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """By method the seconds of each round, and the accuracies of the last one."""
+    """Return the seconds of each round, and the accuracies of the last round, by method."""
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     accuracies: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, method in methods.items():
             start = time.perf_counter()
-            accuracies[name] = method(asked)
+            accuracies[name] = method(grid)
             seconds[name].append(time.perf_counter() - start)
     return seconds, accuracies
 
 
-def warm_up(asked: ExpandedGrid) -> None:
-    """Start the server of worker processes and let it load torch; warm this process, too."""
+def warm_up(grid: ExpandedGrid) -> None:
+    """Start the fork server, let it import torch, and warm up this process."""
     os.environ.update({key: value for key, value in WORKER_ENVIRONMENT.items() if not key.startswith("MALLOC")})
     torch.set_num_threads(1)
     start_forkserver()
-    few = replace(asked, runs=asked.runs[:2])
+    few = replace(grid, runs=grid.runs[:2])
     train_in_one_process(few, loader=True)
     train_with_labbench(few)
 
 
-def report(asked: ExpandedGrid, seconds: dict[str, list[float]], accuracies: dict[str, list[float]]) -> None:
-    task = load_task(asked.grid.task)
-    config = with_defaults(asked.runs[0].config, {**TRAINING, **task.params})
+def report(grid: ExpandedGrid, seconds: dict[str, list[float]], accuracies: dict[str, list[float]]) -> None:
+    task = load_task(grid.grid.task)
+    config = with_defaults(grid.runs[0].config, {**TRAINING, **task.params})
     samples = len(make_data(task, config).train[0])
-    steps = len(asked.runs) * config["epochs"] * -(-samples // config["batch_size"])
-    print(f"{len(asked.runs)} runs, {steps:,} run-steps")
+    steps = len(grid.runs) * config["epochs"] * -(-samples // config["batch_size"])
+    print(f"{len(grid.runs)} runs, {steps:,} run-steps")
     for name, times in seconds.items():
-        ratios = [other / ours for other, ours in zip(times, seconds["labbench"], strict=True)]
+        ratios = [duration / reference for duration, reference in zip(times, seconds["labbench"], strict=True)]
         print(
             f"  {name:9} {steps / statistics.median(times):9,.0f} run-steps/s {statistics.median(times):7.2f} s"
-            f"   labbench is {statistics.median(ratios):5.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f})"
+            f"   labbench {statistics.median(ratios):5.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f})"
             f"   mean accuracy {statistics.mean(accuracies[name]):.3f}, best {max(accuracies[name]):.3f}"
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train grids in stacks and in plain loops, and compare.")
+    parser = argparse.ArgumentParser(description="Compare the training speed of stacks with plain PyTorch loops.")
     parser.add_argument("--case", choices=list(CASES), action="append")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few epochs and one round")
@@ -273,7 +274,7 @@ def main() -> None:
     for name in options.case or list(CASES):
         case = CASES[name]
         if case.device == "cuda" and not torch.cuda.is_available():
-            print(f"\n{name}: unmeasured, there is no CUDA device here", flush=True)
+            print(f"\n{name}: not measured: no CUDA device", flush=True)
             continue
         device = torch.cuda.get_device_name() if case.device == "cuda" else "CPU"
         print(f"\n{name}, {device}:", flush=True)

@@ -1,7 +1,7 @@
-"""The store with 10,000 runs and 10 million points: python bench/store_scale.py (about two minutes, 0.4 GB of disk).
+"""Benchmark the store with 10,000 runs and 10 million points: python bench/store_scale.py (2 minutes, 0.4 GB of disk).
 
-Each row has a baseline measured in the same run: the same points in a plain table, GROUP BY in place of the summary,
-all points in place of the rollup. Absolute figures are this machine's; the ratios carry over.
+Each row has a baseline measured at the same time: a plain table of points, GROUP BY instead of summaries, all points
+instead of rollups. The ratios are comparable between machines, the absolute figures are not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from labbench.store.series.curves import CurveRequest
 from labbench.store.writer import Writer
 
 TENSORBOARD_BYTES_PER_POINT = 44.0
-"""Bytes a point of torch's SummaryWriter: four scalars a step, 50,000 steps."""
+"""Bytes per point of torch's SummaryWriter, for 50,000 steps with four scalars."""
 
 LONG_STEPS, CURVE_STEPS, COLUMNS = 1_000_000, 1_000, 400
 RUNS_PER_BATCH = 100
@@ -34,12 +34,13 @@ RUNS_PER_BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of each repetition."""
+    """Times of repeated calls."""
 
     seconds: Sequence[float]
 
     @property
     def median(self) -> float:
+        """Median in seconds."""
         return statistics.median(self.seconds)
 
     def format_range(self, scale: float, unit: str) -> str:
@@ -48,32 +49,33 @@ class Timing:
 
 
 def time_calls(function: Callable[[], object], repetitions: int = 7) -> Timing:
+    """Call a function repeatedly and time each call."""
     seconds = []
     for _ in range(repetitions):
-        began = time.perf_counter()
+        started = time.perf_counter()
         function()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
     return Timing(seconds)
 
 
-def print_row(what: str, goal: str, measured: str, baseline: str = "", ratio: str = "") -> None:
-    print(f"{what:<46} {goal:<16} {measured:<28} {baseline:<42} {ratio}", flush=True)
+def print_row(title: str, goal: str, measured: str, baseline: str = "", ratio: str = "") -> None:
+    print(f"{title:<46} {goal:<16} {measured:<28} {baseline:<42} {ratio}", flush=True)
 
 
-def print_comparison(what: str, goal: str, measured: Timing, baseline: Timing, name: str, *, unit: str = "ms") -> None:
-    """A row with a baseline; its unit is ms, or k/s of rates."""
+def print_comparison(title: str, goal: str, measured: Timing, baseline: Timing, name: str, *, unit: str = "ms") -> None:
+    """Print a row with a baseline, in ms, or in k/s for rates."""
     scale = {"ms": 1e3, "k/s": 1e-3}[unit]
     ratio = f"{measured.median / baseline.median:.3g}"
-    print_row(what, goal, measured.format_range(scale, unit), f"{name}: {baseline.format_range(scale, unit)}", ratio)
+    print_row(title, goal, measured.format_range(scale, unit), f"{name}: {baseline.format_range(scale, unit)}", ratio)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, help="an empty one, where the databases stay")
+    parser.add_argument("--folder", type=Path, help="empty folder in which the databases are kept")
     options = parser.parse_args()
     print_row(
-        "what",
+        "measurement",
         "goal",
         "median (range)",
         "baseline",
@@ -89,20 +91,20 @@ def main() -> None:
 
 
 def measure_writing(folder: Path) -> None:
-    """50 points of 20 series a transaction, as a stack of runs writes them; in turns with a plain table."""
+    """Write 50 points of 20 series per transaction, as a stack does, in turns with a plain table."""
     series, per_transaction, transactions = 20, 50, 60
     n = series * per_transaction * transactions
-    ours, plain = [], []
+    store, plain = [], []
     for turn in range(5):
         with Writer(folder / f"write{turn}.db") as writer:
             runs = start_runs(writer, series)
             batches = list(make_batches(runs, per_transaction, transactions))
-            ours.append(time_calls(partial(call_each, writer.write, batches), 1).median)
+            store.append(time_calls(partial(call_each, writer.write, batches), 1).median)
         with closing(plain_table(folder / f"plain{turn}.db")) as connection:
             plain.append(time_calls(partial(call_each, partial(insert_points, connection), batches), 1).median)
-    rates, plain_rates = Timing([n / seconds for seconds in ours]), Timing([n / seconds for seconds in plain])
-    what = f"points written, {series} series x {per_transaction} a transaction"
-    print_comparison(what, ">= 300 k/s", rates, plain_rates, "plain table", unit="k/s")
+    rates, plain_rates = Timing([n / seconds for seconds in store]), Timing([n / seconds for seconds in plain])
+    title = f"points written, {series} series x {per_transaction} per tx"
+    print_comparison(title, ">= 300 k/s", rates, plain_rates, "plain table", unit="k/s")
 
 
 def call_each(function: Callable[[list[Points]], object], batches: Sequence[list[Points]]) -> None:
@@ -118,7 +120,7 @@ def make_batches(runs: Sequence[RunRecord], per_transaction: int, transactions: 
 
 
 def plain_table(path: Path) -> sqlite3.Connection:
-    """The table of points alone, with the same settings."""
+    """Create a database with the table of points only, with the same settings."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -136,7 +138,7 @@ def insert_points(connection: sqlite3.Connection, batch: Sequence[Points]) -> No
 
 
 def measure_size(folder: Path) -> None:
-    """The work by which the loggers are compared: four scalars a step, 50,000 steps, 1 ms a step."""
+    """Measure the file size of 50,000 steps with four scalars, as in bench/log_cost.py."""
     path = folder / "size.db"
     with Writer(path) as writer:
         [run] = start_runs(writer, 1)
@@ -146,38 +148,42 @@ def measure_size(folder: Path) -> None:
                 Points(run.key, run.attempt, metric, steps, steps, [random.random() for _ in steps])
                 for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
             )
-    [file] = folder.glob("size.db*")  # one file is left
-    print_share(file, 200_000, "bytes a point, 4 x 50,000, closed")
+    [file] = folder.glob("size.db*")  # a single file after closing
+    print_size(file, 200_000, "bytes per point, 4 x 50,000, closed")
 
 
-def print_share(file: Path, n: int, what: str) -> None:
-    a_point = file.stat().st_size / n
+def print_size(file: Path, n: int, title: str) -> None:
+    """Print the bytes per point of a file with `n` points."""
+    per_point = file.stat().st_size / n
     baseline = f"{TENSORBOARD_BYTES_PER_POINT:.0f} TensorBoard"
-    print_row(what, "<= 0.7 of it", f"{a_point:.1f}", baseline, f"{a_point / TENSORBOARD_BYTES_PER_POINT:.3g}")
+    print_row(title, "<= 0.7 of it", f"{per_point:.1f}", baseline, f"{per_point / TENSORBOARD_BYTES_PER_POINT:.3g}")
 
 
 def fill_database(path: Path, runs: int) -> None:
-    """Runs of 850 training losses and 50 of validation; 1,000 of them have 1,000, and one more a million."""
-    n, began = 0, time.perf_counter()
+    """Write `runs` runs with 850 training and 50 validation losses (1,000 training losses in the first 1,000 runs).
+
+    One more run has a series of a million points.
+    """
+    n, started = 0, time.perf_counter()
     with Writer(path) as writer:
         for start in range(0, runs, RUNS_PER_BATCH):
             length = CURVE_STEPS if start < CURVE_STEPS else 850
-            some = start_runs(writer, RUNS_PER_BATCH, start)
+            batch = start_runs(writer, RUNS_PER_BATCH, start)
             lengths = {"loss": length, "val/loss": 50}
-            writer.write(make_curve(run, metric, size) for run in some for metric, size in lengths.items())
+            writer.write(make_curve(run, metric, size) for run in batch for metric, size in lengths.items())
             n += RUNS_PER_BATCH * (length + 50)
         [long] = start_runs(writer, 1, runs)
         writer.write([make_curve(long, "long", LONG_STEPS)])
         n += LONG_STEPS
-    seconds = time.perf_counter() - began
-    print_row(f"{runs + 1:,} runs, {n / 1e6:.1f} M points, made in", "", f"{seconds:.0f} s")
-    print_share(path, n, "bytes a point, all of it, closed")
+    seconds = time.perf_counter() - started
+    print_row(f"{runs + 1:,} runs, {n / 1e6:.1f} M points, written in", "", f"{seconds:.0f} s")
+    print_size(path, n, "bytes per point, whole database, closed")
 
 
 def start_runs(writer: Writer, count: int, first: int = 0) -> list[RunRecord]:
-    wanted = [NewRun(f"run {number}", {"lr": random.random(), "seed": number}, f"{number:064x}")
+    new_runs = [NewRun(f"run {number}", {"lr": random.random(), "seed": number}, f"{number:064x}")
               for number in range(first, first + count)]  # fmt: skip
-    queued = writer.queue(Submission("scale", "digits", {"val/loss": "min"}), wanted)
+    queued = writer.queue(Submission("scale", "digits", {"val/loss": "min"}), new_runs)
     return writer.claim([run.key for run in queued])
 
 
@@ -221,14 +227,14 @@ def measure_reading(path: Path) -> None:
 
 
 def measure_late_point(path: Path) -> None:
-    """A point that comes too late: near the end of a series of a million, and at its beginning."""
+    """Time a late point near the end of a series of a million points, and one at its start."""
     with Reader(path) as reader:
         [long] = reader.runs(f"name='run {reader.count() - 1}'")
     with Writer(path) as writer:
-        for name, step, repetitions in (("end", LONG_STEPS - 50, 7), ("beginning", 0, 2)):
-            again = Points(long.key, long.attempt, "long", [step], [7 * step], [0.5])
-            took = time_calls(partial(writer.write, [again]), repetitions)
-            print_row(f"a step of 1 M logged again, at the {name}", "", took.format_range(1e3, "ms"))
+        for name, step, repetitions in (("end", LONG_STEPS - 50, 7), ("start", 0, 2)):
+            late = Points(long.key, long.attempt, "long", [step], [7 * step], [0.5])
+            timing = time_calls(partial(writer.write, [late]), repetitions)
+            print_row(f"one of 1 M steps logged again, at the {name}", "", timing.format_range(1e3, "ms"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A program in a terminal, driven as a person would: keys in, screens and times out. Needs tmux; Linux for memory."""
+"""Drive a program in a terminal: send keys, read the screen, measure times. Needs tmux; Linux for memory and CPU."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from types import TracebackType
 
 _POLL_SECONDS = 0.002
 _BUSY_SHARE = 0.2
-"""Of a core: a program that takes more is still at work, though its screen stands still."""
+"""Share of a core above which a program counts as busy, even if its screen does not change."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Terminal:
-    """A command in a detached tmux pane of its own server. All times are seconds; 4-8 ms of each are tmux's own."""
+    """A command in a detached tmux pane of a separate server; all times are in seconds, of which tmux adds 4-8 ms."""
 
     def __init__(
         self, command: Sequence[str], *, columns: int = 200, rows: int = 50, environ: Mapping[str, str] | None = None
@@ -28,7 +28,7 @@ class Terminal:
         locale = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
         full = {**os.environ, **locale, **(environ or {})}
         full.pop("TMUX", None)
-        waiting = f"read go; clear; exec {shlex.join(command)}"  # so that starting tmux is not counted
+        waiting = f"read go; clear; exec {shlex.join(command)}"  # excludes the start of tmux from the times
         size = ["-x", str(columns), "-y", str(rows)]
         start = [
             "tmux",
@@ -64,17 +64,17 @@ class Terminal:
         return subprocess.run(["tmux", "-L", self._socket, *words], capture_output=True, text=True).stdout
 
     def screen(self, *, colour: bool = False) -> str:
-        """What is seen, with the codes of its colours if asked."""
+        """Return the text of the screen, with colour codes if `colour`."""
         return self._tmux("capture-pane", "-p", *(["-e"] if colour else []), "-t", "m")
 
     def keys(self, *names: str) -> None:
-        """Press keys, by tmux's names."""
+        """Send keys, named as in tmux."""
         self._tmux("send-keys", "-t", "m", *names)
 
     def wait_until(
         self, holds: Callable[[str], object], *, since: float | None = None, timeout: float = 120.0
     ) -> float:
-        """Seconds from `since` (the start, if None) until the screen is as it should; infinity after the timeout."""
+        """Return the seconds from `since` (default: the start) until `holds(screen)`; infinity after the timeout."""
         since = self.started if since is None else since
         while time.perf_counter() - since < timeout:
             if holds(self.screen()):
@@ -83,9 +83,9 @@ class Terminal:
         return float("inf")
 
     def settle(self, *, since: float | None = None, quiet: float = 1.0, timeout: float = 120.0) -> float:
-        """Seconds from `since` to the last change before so much quiet; infinity where it never ends.
+        """Return the seconds from `since` to the last change of the screen; infinity after the timeout.
 
-        Quiet is a screen that stays as it is, and a program that is not busy behind it.
+        The last change is followed by `quiet` seconds without changes in which the program is not busy.
         """
         since = self.started if since is None else since
         last, changed = self.screen(colour=True), time.perf_counter()
@@ -104,7 +104,7 @@ class Terminal:
         return float("inf")
 
     def press(self, key: str, *, timeout: float = 10.0) -> float:
-        """Seconds from a key to the first changed screen; infinity where nothing changed."""
+        """Return the seconds from a key press to the first change of the screen; infinity without a change."""
         before, since = self.screen(colour=True), time.perf_counter()
         self.keys(key)
         while time.perf_counter() - since < timeout:
@@ -114,7 +114,7 @@ class Terminal:
         return float("inf")
 
     def median(self, keys: Sequence[str], *, pause: float = 0.3) -> float:
-        """The median of these keys' times to the first change."""
+        """Return the median time from a key press to the first change, over `keys`."""
         times = []
         for key in keys:
             times.append(self.press(key))
@@ -122,11 +122,11 @@ class Terminal:
         return statistics.median(times)
 
     def megabytes(self) -> float:
-        """Resident memory of the program and what it has started."""
+        """Return the resident memory of the program and its child processes, in MB."""
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._processes()) * _PAGE / 1e6
 
     def cpu(self, seconds: float) -> float:
-        """Share of one core that the program takes over the next seconds."""
+        """Return the share of one core that the program uses over the next `seconds`."""
         before = self._ticks()
         time.sleep(seconds)
         return (self._ticks() - before) / _TICKS / seconds
@@ -136,8 +136,8 @@ class Terminal:
         return sum(int(fields[11]) + int(fields[12]) for fields in stats)
 
     def _processes(self) -> list[int]:
-        found = [int(self._tmux("display", "-p", "-t", "m", "#{pane_pid}"))]
-        for pid in found:  # grows while it is gone through
+        pids = [int(self._tmux("display", "-p", "-t", "m", "#{pane_pid}"))]
+        for pid in pids:  # the list grows during the iteration
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                found += map(int, children.read_text().split())
-        return found
+                pids += map(int, children.read_text().split())
+        return pids

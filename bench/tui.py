@@ -1,10 +1,10 @@
-"""labbench's terminal interface beside `wandb leet`: the same curves, the same tmux, one run.
+"""Compare labbench's terminal interface with `wandb leet` on the same curves in tmux.
 
-    python bench/tui.py                             everything: about 20 minutes, most of it W&B writing its files
-    python bench/tui.py --case paint --case keys    parts of it; --no-wandb leaves the comparison out
+    python bench/tui.py                             all cases: about 20 minutes, mostly W&B writing its files
+    python bench/tui.py --case paint --case keys    some cases; --no-wandb measures labbench only
 
-Makes a virtual environment for wandb under --folder, and the data there once; a second run uses both again. Prints a
-Markdown table: seconds or milliseconds from a key (or the start) to what the row says, on a screen of 200 x 50.
+Creates a virtual environment for wandb, and the data, in --folder; later runs reuse both. Prints a Markdown table: time
+from a key press (or the start) to the event of the row, on a screen of 200 x 50.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ START_COUNT = 5
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the answer."""
+    """One row of the result table."""
 
-    what: str
+    title: str
     labbench: str
     leet: str
     goal: str
@@ -42,15 +42,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where data and tools are."""
+    """Folders with data and tools, and the two programs under test."""
 
     folder: Path
+    """Folder for data and environments, kept between runs."""
     scratch: Path
-    """Emptied at the end."""
+    """Temporary folder, deleted at the end."""
     with_wandb: bool
 
     def wandb_python(self) -> Path:
-        """The interpreter of wandb's own environment, made where there is none."""
+        """Return the interpreter of wandb's virtual environment, creating it if needed."""
         home = self.folder / "wandb-env"
         python = home / "bin" / "python"
         if not (home / "bin" / "wandb").exists():
@@ -59,7 +60,7 @@ class Bench:
         return python
 
     def data(self, tool: str, runs: int, metrics: int, points: int) -> Path:
-        """The folder with these curves, made where there is none."""
+        """Return the folder with these curves, creating it if needed."""
         folder = self.folder / f"{tool}-{runs}x{metrics}x{points}"
         if not folder.exists():
             unfinished = Path(tempfile.mkdtemp(dir=self.scratch))
@@ -70,16 +71,16 @@ class Bench:
         return folder
 
     def labbench(self, runs: int, metrics: int = 4, points: int = 1000) -> Terminal:
-        """labbench on these curves, begun a moment ago; its state is kept nowhere."""
+        """Start labbench on these curves, with a temporary state folder."""
         database = self.data("labbench", runs, metrics, points) / "runs.db"
-        # compiled modules are kept, as where labbench is installed
+        # bytecode is cached, as in an installed package
         state = {"XDG_STATE_HOME": tempfile.mkdtemp(dir=self.scratch), "PYTHONDONTWRITEBYTECODE": ""}
         return Terminal([sys.executable, "-m", "labbench", "tui", str(database)], environ=state)
 
     def leet(self, runs: int, metrics: int = 4, points: int = 1000) -> Terminal:
-        """`wandb leet` on the same."""
+        """Start `wandb leet` on these curves."""
         runs_folder = self.data("wandb", runs, metrics, points) / "wandb"
-        (runs_folder / ".wandb-leet.json").unlink(missing_ok=True)  # it would remember what was selected
+        (runs_folder / ".wandb-leet.json").unlink(missing_ok=True)  # the saved selection
         home = {
             "HOME": tempfile.mkdtemp(dir=self.scratch),
             "WANDB_ERROR_REPORTING": "false",
@@ -97,7 +98,7 @@ def format_milliseconds(value: float | None) -> str:
 
 
 def measure_start(terminal: Terminal, words: str) -> tuple[float, float]:
-    """Seconds to the first paint and to these words."""
+    """Return the seconds to the first paint and to these words."""
     with terminal:
         return terminal.wait_until(str.strip), terminal.wait_until(lambda screen: words in screen)
 
@@ -107,19 +108,19 @@ def format_medians(pairs: list[tuple[float, float]]) -> str:
 
 
 def measure_paint(bench: Bench) -> Iterator[Row]:
-    """First paint, and the table with its runs: the median of several starts, in which the two take turns."""
+    """Measure the first paint and the table of runs: medians of several starts, in turns with LEET."""
     for runs in (10, 100, 1000, 10_000):
         metrics, points = (4, 1000) if runs <= 1000 else (1, 10)
-        ours, theirs = [], []
+        labbench, leet = [], []
         for _ in range(START_COUNT):
-            ours.append(measure_start(bench.labbench(runs, metrics, points), f"of {runs}"))
+            labbench.append(measure_start(bench.labbench(runs, metrics, points), f"of {runs}"))
             if bench.with_wandb and runs <= 1000:
-                theirs.append(measure_start(bench.leet(runs), "Runs ["))
-        yield Row(f"first paint, table of {runs:,} runs", format_medians(ours), format_medians(theirs), "<= LEET")
+                leet.append(measure_start(bench.leet(runs), "Runs ["))
+        yield Row(f"first paint, table of {runs:,} runs", format_medians(labbench), format_medians(leet), "<= LEET")
 
 
 def mark_all(terminal: Terminal, *, charts: int = 1) -> float:
-    """Mark every run, with four charts on the page or one; seconds until all is drawn."""
+    """Mark every run with one or four charts on the page; return the seconds until all is drawn."""
     launch(terminal)
     if charts == 4:
         terminal.keys(">", ">")
@@ -130,13 +131,13 @@ def mark_all(terminal: Terminal, *, charts: int = 1) -> float:
 
 
 def launch(terminal: Terminal) -> float:
-    """Seconds from the start to the last change of the screen."""
+    """Return the seconds from the start to the last change of the screen."""
     terminal.wait_until(str.strip)
     return terminal.settle(quiet=2.0)
 
 
 def select_all(terminal: Terminal) -> float:
-    """The same in LEET, which asks first."""
+    """Select every run in LEET, which asks for confirmation; return the seconds until all is drawn."""
     launch(terminal)
     terminal.press("C-a")
     terminal.settle()
@@ -146,7 +147,7 @@ def select_all(terminal: Terminal) -> float:
 
 
 def measure_overlay(bench: Bench) -> Iterator[Row]:
-    """All runs marked and drawn, and the memory that takes."""
+    """Measure the time to draw all runs, and the memory."""
     for runs, goal in ((100, "<= 0.5 s, <= 110 MB"), (1000, "<= 1.5 s, <= 180 MB")):
         answers = []
         for charts in (4, 1):
@@ -163,7 +164,7 @@ def measure_overlay(bench: Bench) -> Iterator[Row]:
 
 
 def measure_long_runs(bench: Bench) -> Iterator[Row]:
-    """Long runs: launch to the final curve, zoom."""
+    """Measure long runs: launch to the final curve, zoom."""
     with bench.labbench(1, 1, 1_000_000) as terminal:
         answer, zoom = launch(terminal), terminal.median(["+"] * 10, pause=0.6)
     leet = None
@@ -183,10 +184,10 @@ def measure_long_runs(bench: Bench) -> Iterator[Row]:
 
 
 def measure_keys(bench: Bench) -> Iterator[Row]:
-    """Single keys with 100 runs marked, the crosshair with 50."""
+    """Measure single keys with 100 marked runs, and the crosshair with 50."""
     with bench.labbench(100) as terminal:
         mark_all(terminal)
-        answers = {words: terminal.median([key] * 9) for words, key in (("log toggle", "y"), ("smoothing step", "s"))}
+        answers = {title: terminal.median([key] * 9) for title, key in (("log toggle", "y"), ("smoothing step", "s"))}
         answers["zoom step"] = terminal.median(["+"] * 9)
     leet = None
     if bench.with_wandb:
@@ -195,9 +196,9 @@ def measure_keys(bench: Bench) -> Iterator[Row]:
             terminal.keys("Tab")
             terminal.settle()
             leet = terminal.median(["y"] * 9)
-    for words, answer in answers.items():
-        theirs = format_milliseconds(leet) if words == "log toggle" else "not possible"
-        yield Row(f"{words}, 100 runs marked", format_milliseconds(answer), theirs, "<= 30 ms")
+    for title, answer in answers.items():
+        leet_answer = format_milliseconds(leet) if title == "log toggle" else "not possible"
+        yield Row(f"{title}, 100 runs marked", format_milliseconds(answer), leet_answer, "<= 30 ms")
     with bench.labbench(50) as terminal:
         mark_all(terminal)
         terminal.keys("h")
@@ -208,7 +209,7 @@ def measure_keys(bench: Bench) -> Iterator[Row]:
 
 
 def measure_move(bench: Bench) -> Iterator[Row]:
-    """From row to row."""
+    """Measure moving from row to row."""
     for runs, goal in ((100, "<= 16 ms"), (1000, "<= 20 ms"), (10_000, "<= 20 ms")):
         metrics, points = (4, 1000) if runs <= 1000 else (1, 10)
         with bench.labbench(runs, metrics, points) as terminal:
@@ -232,7 +233,7 @@ with labbench.start("live", db=sys.argv[1]) as run:
 
 
 def measure_idle(bench: Bench) -> Iterator[Row]:
-    """Processor time while nobody presses a key."""
+    """Measure the CPU time without key presses, idle and with one live run."""
     with bench.labbench(100) as terminal:
         launch(terminal)
         answer = terminal.cpu(15)
@@ -269,17 +270,17 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
 def main() -> None:
     """Run the cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", action="append", choices=CASES, help="only this one; may be given again")
-    parser.add_argument("--no-wandb", action="store_true", help="labbench alone")
+    parser.add_argument("--case", action="append", choices=CASES, help="run only this case; may be repeated")
+    parser.add_argument("--no-wandb", action="store_true", help="measure labbench only")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "labbench-bench-tui")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    print("| what, at 200x50 | labbench | wandb leet | goal |\n|---|---|---|---|")
+    print("| measurement, at 200x50 | labbench | wandb leet | goal |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         bench = Bench(options.folder.resolve(), Path(scratch).resolve(), not options.no_wandb)
         for name in options.case or CASES:
             for row in CASES[name](bench):
-                print(f"| {row.what} | {row.labbench} | {row.leet or '-'} | {row.goal} |", flush=True)
+                print(f"| {row.title} | {row.labbench} | {row.leet or '-'} | {row.goal} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The same curves as a labbench database and as W&B's offline runs, for bench/tui.py.
+"""Write the same curves as a labbench database or as W&B offline runs, for bench/tui.py.
 
     python bench/tui_data.py labbench|wandb FOLDER RUNS METRICS POINTS
 
-W&B's are made in its own environment, for this file imports the tool asked for alone. A W&B run takes half a second to
-make, so from the 21st on they are copies of earlier ones under other names: what a viewer reads is as long.
+This file imports only the selected tool, so that each runs in its own environment. A W&B run takes half a second to
+write, so runs after the 20th are renamed copies of earlier ones, with the same amount of data to read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DISTINCT = 20
 
 
 def value(run: int, metric: int, step: int, points: int) -> float:
-    """A falling curve with noise that is the same everywhere."""
+    """Return a point of a falling curve with deterministic noise."""
     noise = math.sin(12.9898 * step + 78.233 * run + 37.719 * metric) * 43758.5453
     return (
         (1.5 + 0.01 * run) * math.exp(-(2 + run % 7) * step / points) + 0.1 * (noise - math.floor(noise)) + 0.1 * metric
@@ -35,14 +35,14 @@ def config(run: int) -> dict[str, float]:
 
 
 def make_labbench(folder: Path, runs: int, metrics: int, points: int) -> None:
-    """One database."""
+    """Write a database of `runs` runs."""
     from labbench.records import Finished, NewRun, Points, Started, Submission
     from labbench.store.writer import Writer
 
-    asked = [NewRun(f"lr={config(run)['lr']:g} s{run % 3}", config(run), str(run)) for run in range(runs)]
+    new_runs = [NewRun(f"lr={config(run)['lr']:g} s{run % 3}", config(run), str(run)) for run in range(runs)]
     steps = list(range(points))
     with Writer(folder / "runs.db") as writer:
-        queued = writer.queue(Submission("bench", ""), asked)
+        queued = writer.queue(Submission("bench", ""), new_runs)
         for number, run in enumerate(writer.claim([run.key for run in queued])):
             writer.write([Started(run.key, run.attempt, "box", 1, "cpu")])
             for metric in range(metrics):
@@ -52,7 +52,7 @@ def make_labbench(folder: Path, runs: int, metrics: int, points: int) -> None:
 
 
 def make_wandb(folder: Path, runs: int, metrics: int, points: int) -> None:
-    """A folder `wandb` of offline runs."""
+    """Write a folder `wandb` with `runs` offline runs."""
     os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_DIR=str(folder))
     import wandb
 
@@ -63,13 +63,13 @@ def make_wandb(folder: Path, runs: int, metrics: int, points: int) -> None:
         for step in range(points):
             run.log({f"m/{metric}": next(column) for metric, column in enumerate(columns)}, step=step)
         run.finish()
-    made = sorted((folder / "wandb").glob("offline-run-*"))
-    for number in range(len(made), runs):
-        source = made[number % len(made)]
+    originals = sorted((folder / "wandb").glob("offline-run-*"))
+    for number in range(len(originals), runs):
+        source = originals[number % len(originals)]
         old, new = source.name.rpartition("-")[2], f"copy{number:04}"
-        copied = source.with_name(source.name.replace(old, new))
-        shutil.copytree(source, copied)
-        (copied / f"run-{old}.wandb").rename(copied / f"run-{new}.wandb")
+        copy = source.with_name(source.name.replace(old, new))
+        shutil.copytree(source, copy)
+        (copy / f"run-{old}.wandb").rename(copy / f"run-{new}.wandb")
 
 
 if __name__ == "__main__":
