@@ -1,4 +1,4 @@
-"""The terminal interface: the only importer of Textual."""
+"""Terminal user interface; the only package that imports Textual."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 from labbench.errors import InputError
 
 BUILTIN_VIEWS = ("runs", "chart", "compare", "grid", "why")
-"""What the application can begin with, beside the views that somebody has saved: a screen, or the charts alone."""
+"""Built-in views to start with, beside saved views: one of the screens, or the chart alone."""
 
 
 def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | None = None) -> None:
-    """Browse the runs of a database until the person quits; a database that is not there yet is waited for.
+    """Browse the runs of a database until the user quits; wait for the database if it does not exist yet.
 
-    `first` is how it is seen by somebody who has not looked at it before, as a saved view has it.
+    `view` is one of `BUILTIN_VIEWS` or the name of a saved view. `first` is the initial state, in the format of a
+    saved view, for a database without saved state.
 
-    Raises InputError for a view that there is not, or a file that is no labbench database.
+    Raises InputError for an unknown view or a file that is not a labbench database.
     """
     from labbench.tui.saved_state import SavedState
 
@@ -26,13 +27,13 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
     saved_state.last = saved_state.last or dict(first or {})
     views = [*BUILTIN_VIEWS, *saved_state.views]
     if view is not None and view not in views:
-        raise InputError(f"no view is called `{view}`: there are {', '.join(views)}")
-    if path.exists():  # said on the command line, before the screen is taken over
+        raise InputError(f"there is no view named `{view}`: choose one of {', '.join(views)}")
+    if path.exists():  # report an unreadable file on the command line, before the screen is taken over
         from labbench.store.reader import Reader
 
         Reader(path).close()
-    # numpy's linear algebra would start a thread per core and reserve memory for each; nothing here uses it
+    # OpenBLAS would start a thread per core and reserve memory for each; the TUI uses no linear algebra
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from labbench.tui.app import LabbenchApp  # Textual: 0.2 s that other commands do not pay
+    from labbench.tui.app import LabbenchApp  # Textual takes 0.2 s to import
 
     LabbenchApp(path, view=view or "runs", saved_state=saved_state).run()

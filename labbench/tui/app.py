@@ -1,4 +1,4 @@
-"""The application: themes, palette, the watch for changes and quitting. What a person sees is in the screens."""
+"""Application: themes, command palette, saved views and watching the database. Content is in the screens."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class LabbenchApp(App[None]):
     DEFAULT_MODE: ClassVar[str] = "runs"
 
     class DatabaseChanged(Message):
-        """Somebody has written to the database."""
+        """The database was written to."""
 
     class WatchFailed(Message):
-        """The database cannot be read."""
+        """The database could not be read."""
 
         def __init__(self, error: LabbenchError) -> None:
             self.error = error
             super().__init__()
 
     def __init__(self, path: Path, *, view: str = "runs", saved_state: SavedState | None = None) -> None:
-        """`view` is a screen, `chart`, or a view that was saved; without `saved_state` nothing is remembered."""
+        """Open `view`: a screen, `chart` or a saved view. Without `saved_state`, no state is saved on exit."""
         super().__init__()
         self.path = path
         self.session = Session(path)
@@ -59,7 +59,7 @@ class LabbenchApp(App[None]):
         if saved_state is not None:
             self.session.restore(saved_state.views.get(view, saved_state.last))
         self._view = view
-        self._stopped = threading.Event()
+        self._stop_watching = threading.Event()
         self.add_mode("runs", lambda: RunsScreen(self.session, chart_only=view == "chart"))
         self.add_mode("compare", lambda: CompareScreen(self.session))
         self.add_mode("grid", lambda: GridScreen(self.session))
@@ -82,9 +82,9 @@ class LabbenchApp(App[None]):
             self.switch_mode(self._view)
 
     def on_unmount(self) -> None:
-        self._stopped.set()
+        self._stop_watching.set()
         if self._saved_state is not None:
-            with suppress(LabbenchError):  # nobody is there to be told, and nothing that was recorded is lost
+            with suppress(LabbenchError):  # the screen is closed, and only the arrangement of the view is lost
                 self._saved_state.save(self.session.as_json())
 
     @on(DataScreen.ViewNamed)
@@ -98,7 +98,7 @@ class LabbenchApp(App[None]):
                 self.notify(f"saved the view {text.clean(event.name)}", markup=False)
 
     def open_view(self, name: str) -> None:
-        """Look as somebody once did, and said to remember."""
+        """Restore a saved view."""
         if self._saved_state is not None:
             self.session.restore(self._saved_state.views[name])
             self.switch_mode("runs")
@@ -108,12 +108,12 @@ class LabbenchApp(App[None]):
 
     @work(thread=True, group="watch")
     def _watch(self) -> None:
-        for error in queries.watch_changes(self.path, self._stopped):
+        for error in queries.watch_changes(self.path, self._stop_watching):
             self.post_message(self.DatabaseChanged() if error is None else self.WatchFailed(error))
 
     @on(DatabaseChanged)
     def _reread_screens(self) -> None:
-        """The screen that is looked at reads again; the others do when somebody comes back to them."""
+        """Reread the current screen; other screens reread when they are resumed."""
         self.session.has_read = True
         for screen in self.data_screens():
             screen.reread()
@@ -124,16 +124,16 @@ class LabbenchApp(App[None]):
             screen.post_message(DataScreen.Failed(event.error))
 
     def action_go(self, screen: str) -> None:
-        """Look at another screen; each is as it was left."""
+        """Switch to another screen, which keeps its state."""
         self.switch_mode(screen)
 
     def data_screens(self) -> list[DataScreen[Any]]:
-        """All screens that there are by now."""
-        found = {screen for stack in self._screen_stacks.values() for screen in stack}
-        return [screen for screen in found if isinstance(screen, DataScreen)]
+        """Return all screens created so far."""
+        screens = {screen for stack in self._screen_stacks.values() for screen in stack}
+        return [screen for screen in screens if isinstance(screen, DataScreen)]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Every action of the screen under the words of its help, then the application's own."""
+        """Yield every action of the screen, titled as in the help, then the application's own commands."""
         for active in {active.binding.action: active for active in screen.active_bindings.values()}.values():
             if active.node is screen and active.binding.tooltip:
                 title = f"{active.binding.tooltip} ({self.get_key_display(active.binding)})"

@@ -1,6 +1,6 @@
-"""What can be carried out of the terminal: a run's command, and a table of texts as CSV.
+"""Text for the clipboard and for files: a run's training command, tables as CSV, checks of file names.
 
-A terminal takes text for the clipboard by the OSC 52 sequence, over SSH too; Textual sends it, as base64.
+Textual copies to the terminal's clipboard with the OSC 52 sequence, as base64, which also works over SSH.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _SCALAR = str | int | float | bool
 
 
 def training_command(run: RunRecord, database: Path, keys: Collection[str] = ()) -> str:
-    """What a shell trains just this run with, from its grid's file; `keys` tell it from the others there."""
+    """Return the shell command that trains only this run of its grid file.
+
+    `keys` are the config keys that select the run; by default all keys with scalar values.
+    """
     config = {key: value for key, value in run.config.items() if isinstance(value, _SCALAR) and key in (keys or [key])}
     only = " ".join(f"{key}={_quote_value(value)}" for key, value in config.items())
     return f"{database_command(database)} run {shlex.quote(run.experiment + '.toml')} --only {shlex.quote(only)}"
@@ -36,24 +39,24 @@ def _quote_value(value: object) -> str:
 
 
 def new_file_path(name: str) -> Path:
-    """The path of a file that can be made; raises ValueError, in words, for one that cannot."""
+    """Return the path of a new file. Raises ValueError, with a message for the user, if it cannot be created."""
     try:
         file = Path(name).expanduser()
         os.lstat(file)
     except FileNotFoundError:
         if file.parent.is_dir():
             return file
-        raise ValueError(f"there is no folder {clean(str(file.parent))}") from None
-    except ValueError:  # a zero byte, half a character
-        raise ValueError(f"no file can be called {clean(name)}") from None
-    except (OSError, RuntimeError) as error:  # too long, or nobody's home
-        said = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"no file can be made there: {clean(said)}") from None
-    raise ValueError(f"{clean(str(file))} is there already")
+        raise ValueError(f"the folder {clean(str(file.parent))} does not exist") from None
+    except ValueError:  # a null byte or a lone surrogate
+        raise ValueError(f"{clean(name)} is not a valid file name") from None
+    except (OSError, RuntimeError) as error:  # a name that is too long, or an unknown user's home
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"the file cannot be created: {clean(reason)}") from None
+    raise ValueError(f"{clean(str(file))} already exists: choose another name")
 
 
 def format_csv(rows: TableRows) -> str:
-    """Rows of texts as CSV; a text that a spreadsheet would run is neutralised."""
+    """Return rows of text as CSV; text that a spreadsheet would run as a formula is escaped."""
     file = io.StringIO(newline="")
     csv.writer(file, lineterminator="\n").writerows([escape_formula(cell) for cell in row] for row in rows)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Runs that share the values of some config keys, as one row of the table: how many they are, their mean and spread."""
+"""Groups of runs with equal values of some config keys, shown as one table row with count, mean and spread."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from labbench import text
 from labbench.records import STATUSES, Status
 
 _GROUP_ID_PREFIX = "⟨group⟩"
-"""Begins the id of a group: no key of a run does."""
+"""Prefix of group ids; run keys never start with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleStats:
-    """Of the values that are numbers."""
+    """Count, mean and spread of finite values."""
 
     n: int
     mean: float
     spread: float | None
-    """Standard deviation; None for a single value."""
+    """Sample standard deviation; None for a single value."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunGroup:
-    """Some runs and what they have in common."""
+    """Runs with the same values of the group keys."""
 
     id: str
     settings: Mapping[str, Any]
-    """The config keys that they are grouped by."""
+    """Values of the config keys that runs are grouped by."""
     keys: tuple[str, ...]
-    """Of its runs, in the order of the table."""
+    """Keys of its runs, in table order."""
     statuses: Mapping[Status, int] = field(default_factory=dict)
     means: Mapping[str, SampleStats] = field(default_factory=dict)
-    """By what the store sorts by: `best(val/loss)`."""
+    """Statistics by sort expression: `best(val/loss)`."""
     is_open: bool = False
-    """Whether its runs are rows beneath it."""
+    """Its runs are shown as rows below it."""
 
     def label(self) -> str:
-        """Its settings in words."""
+        """Return its settings as text, with a marker for open or closed."""
         parts = [f"{text.clean(key)} {_format_setting(value)}" for key, value in self.settings.items()]
         return f"{'▾' if self.is_open else '▸'} {' · '.join(parts)}"
 
@@ -56,7 +56,10 @@ def _format_setting(value: Any) -> str:
 def group_rows(
     rows: Sequence[tuple[Any, ...]], by: Sequence[str], headings: Sequence[str], *, opened: Collection[str]
 ) -> list[RunGroup]:
-    """Groups of rows (key, settings as JSON, status, one value a heading), in the order of their first rows."""
+    """Group rows of (key, settings as JSON, status, one value per heading), in the order of their first rows.
+
+    by: the config keys of the settings. headings: sort expressions of the values. opened: ids of open groups.
+    """
     members: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
         members.setdefault(row[1], []).append(row)
@@ -79,28 +82,28 @@ def _make_group(
 
 
 def sample_stats(values: Sequence[object]) -> SampleStats | None:
-    """Mean and standard deviation of what is a finite number; None where nothing is."""
+    """Return count, mean and standard deviation of the finite numbers among values; None without any."""
     numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if not numbers:
         return None
     n = len(numbers)
-    # the largest is made 1, by a power of two: no sum or square of runs that blew up is infinite
+    # scale the largest to about 1 by a power of two: no sum or square of diverging runs overflows
     unit = math.ldexp(1.0, min(1000, max(-1000, math.frexp(max(map(abs, numbers)))[1])))
-    shares = [number / unit for number in numbers]
-    mean = math.fsum(shares) / n
+    scaled = [number / unit for number in numbers]
+    mean = math.fsum(scaled) / n
     if n < 2:
         return SampleStats(n, mean * unit, None)
-    return SampleStats(n, mean * unit, unit * math.sqrt(math.fsum((share - mean) ** 2 for share in shares) / (n - 1)))
+    return SampleStats(n, mean * unit, unit * math.sqrt(math.fsum((value - mean) ** 2 for value in scaled) / (n - 1)))
 
 
 def sort_groups(groups: Sequence[RunGroup], heading: str | None, *, descending: bool) -> list[RunGroup]:
-    """By their means under a metric's heading; by anything else they stay in the order of their first runs."""
+    """Sort groups by their means of `heading`; without such means, keep the order of their first runs."""
     if not any(heading in group.means for group in groups):
         return list(groups)
     sign = -1.0 if descending else 1.0
 
     def rank(group: RunGroup) -> tuple[bool, float]:
-        mean = group.means.get(heading or "")
-        return (True, 0.0) if mean is None else (False, sign * mean.mean)
+        stats = group.means.get(heading or "")
+        return (True, 0.0) if stats is None else (False, sign * stats.mean)
 
     return sorted(groups, key=rank)

@@ -1,4 +1,4 @@
-"""Line filters of the app: ASCII where the terminal lacks UTF-8, no colours under NO_COLOR."""
+"""Line filters of the app: ASCII for terminals without UTF-8, no colours with NO_COLOR."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SLOPES = {(-1): "/", 0: "-", 1: "\\"}
 
 
 def _braille_to_ascii(dots: int) -> str:
-    """The ASCII character that is most like a braille cell."""
+    """Return the ASCII character most similar to a braille cell."""
     left = [row for row, bit in enumerate((0x01, 0x02, 0x04, 0x40)) if dots & bit]
     right = [row for row, bit in enumerate((0x08, 0x10, 0x20, 0x80)) if dots & bit]
     rows = left + right
@@ -68,42 +68,42 @@ _TRANSLATION_TABLE.update({0x2800 + dots: _braille_to_ascii(dots) for dots in ra
 
 @lru_cache(4096)
 def to_ascii(text: str) -> str:
-    """The text in ASCII, as many cells wide; what has no likeness is a question mark."""
+    """Return the text in ASCII, equally wide; characters without a substitute become question marks."""
     if text.isascii():
         return text
-    likened = text.translate(_TRANSLATION_TABLE)
-    return "".join(character if character.isascii() else "?" * cell_len(character) for character in likened)
+    translated = text.translate(_TRANSLATION_TABLE)
+    return "".join(character if character.isascii() else "?" * cell_len(character) for character in translated)
 
 
 class AsciiFilter(LineFilter):
-    """Draws every line in ASCII."""
+    """Line filter that draws in ASCII."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [Segment(to_ascii(text), style, control) for text, style, control in segments]
 
 
 def needs_ascii(environ: Mapping[str, str]) -> bool:
-    """The locale names an encoding other than UTF-8, or LABBENCH_ASCII asks for it; a locale that is not set does not.
+    """Return True if LABBENCH_ASCII is set, or if the locale is set to an encoding other than UTF-8.
 
-    Python itself sets LC_CTYPE to C.UTF-8 in a C locale, so that only the others tell.
+    LC_CTYPE=C.UTF-8 is ignored: Python sets it in a C locale (PEP 538).
     """
     if environ.get("LABBENCH_ASCII"):
         return True
     coerced = environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8")
-    named = environ.get("LC_ALL") or ("" if coerced else environ.get("LC_CTYPE", "")) or environ.get("LANG", "")
-    return bool(named) and "utf8" not in named.lower().replace("-", "")
+    locale = environ.get("LC_ALL") or ("" if coerced else environ.get("LC_CTYPE", "")) or environ.get("LANG", "")
+    return bool(locale) and "utf8" not in locale.lower().replace("-", "")
 
 
 _MIN_LIT_DIFFERENCE = 0.1
-"""Difference of brightness, 0 to 1, from which on a ground is another one: that of the cursor's row is."""
+"""Minimum brightness difference, 0 to 1, of a highlighted background: the cursor's row, for example."""
 
 
 _MAX_DIM_DIFFERENCE = 0.3
-"""The same between a character and its ground, up to which it is dim: borders, and the raw band of a curve."""
+"""Maximum brightness difference, 0 to 1, of dim text and its background: borders and the raw bands of curves."""
 
 
 class ColourlessFilter(LineFilter):
-    """Draws every line in the terminal's own two colours."""
+    """Line filter that draws in the terminal's two default colours."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [

@@ -1,6 +1,6 @@
-"""What the screens ask of a database, called in thread workers: the state of the table, records of rows.
+"""Queries of the screens, called in thread workers: table snapshots, run records, progress, filter vocabulary.
 
-Each call opens its own reader, a fraction of a millisecond, so that no thread waits for another.
+Each call opens its own reader, which takes a fraction of a millisecond, so that no thread waits for another.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ ENDED_STATUSES: frozenset[Status] = frozenset({"finished", "diverged", "failed",
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What the runs screen asks for."""
+    """Filter, metric, sorting and grouping of the runs table."""
 
     expression: str = ""
-    """A filter."""
+    """Filter expression."""
     metric: str | None = None
-    """The metric in question; None for the one that says most."""
+    """Metric of the chart and the first columns; None for the first by `metric_rank`."""
     sort: str | None = None
-    """A column; None for the metric's best, best first."""
+    """Sort expression of a column; None for the metric's best value, best first."""
     descending: bool = False
     group: tuple[str, ...] = ()
-    """Config keys whose values the runs of a group share."""
+    """Config keys to group by."""
     opened: frozenset[str] = frozenset()
-    """The groups whose runs are shown beneath them."""
+    """Ids of open groups, whose runs are shown below them."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseProgress:
-    """How far all runs are that are not archived."""
+    """Progress of all runs that are not archived."""
 
     experiments: Sequence[str] = ()
     counts: Mapping[Status, int] = field(default_factory=dict)
     share: float = 1.0
-    """Of the work in runs, 0 to 1; a run that is training counts by its epochs."""
+    """Finished fraction of all runs, 0 to 1; a running run counts by its epochs."""
     seconds_left: float | None = None
 
     @property
@@ -73,50 +73,52 @@ class DatabaseProgress:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything the runs screen shows at one moment, except curves."""
+    """State of the runs screen at one moment, except curves."""
 
     query: Query
-    """As it was asked, with what was left open filled in."""
+    """The query with its defaults filled in."""
     rows: Sequence[str] = ()
-    """The runs that fit by their keys, and the groups by their ids, in order."""
+    """Keys of matching runs and ids of groups, in table order."""
     keys: Sequence[str] = ()
-    """The runs alone, those of closed groups too."""
+    """Keys of matching runs, including the runs of closed groups."""
     groups: Mapping[str, RunGroup] = field(default_factory=dict)
     records: Sequence[RunRecord] = ()
-    """Those of the runs that were asked for, with their summaries."""
+    """Records of the requested runs, with summaries."""
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     config_keys: ConfigKeys = field(default_factory=ConfigKeys)
     stars: frozenset[tuple[str, str]] = frozenset()
-    """(metric, run or group) where it has the best value of all."""
+    """(metric, run key or group id) of the best value of each metric."""
     has_tags: bool = False
-    """Whether any run has a tag."""
+    """A matching run has a tag."""
 
 
 def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: int) -> Snapshot:
-    """The present state. `wanted`: keys whose records are needed, beside the first `rows` of the table.
+    """Return the current state of the runs table.
 
-    Raises FilterError, or InputError and StoreError as a reader does.
+    wanted: keys of records to read, in addition to the first `rows` rows of the table.
+
+    Raises FilterError for an invalid filter, and InputError and StoreError as `Reader` does.
     """
-    if not path.exists():  # somebody may start a grid in another window: the screen waits for it
+    if not path.exists():  # the database may be created later, by a grid in another terminal
         return Snapshot(query)
     with Reader(path) as reader:
-        shown = parser.parse(query.expression)
+        condition = parser.parse(query.expression)
         if query.group:
-            shown = parser.present_code(shown)
-        metrics = reader.metrics(shown)
+            condition = parser.present_code(condition)
+        metrics = reader.metrics(condition)
         try:
-            return _query_snapshot(reader, shown, _fill_defaults(query, metrics), metrics, wanted, rows)
+            return _query_snapshot(reader, condition, _fill_defaults(query, metrics), metrics, wanted, rows)
         except FilterError:
             raise
-        except InputError:  # there is nothing of that name to sort by any more
+        except InputError:  # the sort column no longer exists
             return _query_snapshot(
-                reader, shown, _fill_defaults(replace(query, sort=None), metrics), metrics, wanted, rows
+                reader, condition, _fill_defaults(replace(query, sort=None), metrics), metrics, wanted, rows
             )
 
 
 def _query_snapshot(
     reader: Reader,
-    shown: Filter | None,
+    condition: Filter | None,
     query: Query,
     metrics: Mapping[str, Goal],
     wanted: Collection[str],
@@ -127,42 +129,47 @@ def _query_snapshot(
     if query.group:
         also = [f"last({query.metric})", f"best({query.metric})"] if query.metric else []
         headings += [heading for heading in dict.fromkeys([*also, query.sort or "created"]) if heading not in headings]
-    found = reader.values(["status", *headings], shown, by=query.group, sort=query.sort, descending=query.descending)
-    groups = group_rows(found, query.group, headings, opened=query.opened) if query.group else []
+    values = reader.values(
+        ["status", *headings], condition, by=query.group, sort=query.sort, descending=query.descending
+    )
+    groups = group_rows(values, query.group, headings, opened=query.opened) if query.group else []
     groups = sort_groups(groups, query.sort, descending=query.descending)
-    keys = [row[0] for row in found]
-    rows = [key for one in groups for key in (one.id, *(one.keys if one.is_open else ()))] if query.group else keys
+    keys = rows = [row[0] for row in values]
+    if query.group:
+        rows = [key for group in groups for key in (group.id, *(group.keys if group.is_open else ()))]
     return Snapshot(
         query=query,
         rows=rows,
         keys=keys,
-        groups={one.id: one for one in groups},
+        groups={group.id: group for group in groups},
         records=reader.by_keys([*wanted, *rows[:first_rows]]),
         metrics=metrics,
-        config_keys=reader.compare_configs(shown),
-        stars=_find_stars(found, groups, starred, metrics),
-        has_tags=bool(reader.runs(_HAS_TAG if shown is None else And((shown, _HAS_TAG)), limit=1, summaries=False)),
+        config_keys=reader.compare_configs(condition),
+        stars=_find_stars(values, groups, starred, metrics),
+        has_tags=bool(
+            reader.runs(_HAS_TAG if condition is None else And((condition, _HAS_TAG)), limit=1, summaries=False)
+        ),
     )
 
 
 _MAX_STARRED_METRICS = 12
-"""Metrics whose best run is looked for."""
+"""Maximum number of metrics with a star at their best run."""
 
 
 _HAS_TAG = Comparison("tag", None, "!=", (None,), ("none",))
 
 
 def _find_stars(
-    found: Sequence[tuple[Any, ...]], groups: Sequence[RunGroup], metrics: Sequence[str], goals: Mapping[str, Goal]
+    rows: Sequence[tuple[Any, ...]], groups: Sequence[RunGroup], metrics: Sequence[str], goals: Mapping[str, Goal]
 ) -> frozenset[tuple[str, str]]:
     stars = set()
     for column, metric in enumerate(metrics, start=3):
         best = min if goals[metric] == "min" else max
-        values = [(row[column], place) for place, row in enumerate(found) if row[column] is not None]
-        if values:
-            value = best(value for value, _ in values)
-            stars.add((metric, found[next(place for known, place in values if known == value)][0]))
-        means = {one.id: one.means[f"best({metric})"].mean for one in groups if f"best({metric})" in one.means}
+        measured = [row for row in rows if row[column] is not None]
+        if measured:
+            stars.add((metric, best(measured, key=lambda row: row[column])[0]))
+        sort = f"best({metric})"
+        means = {group.id: group.means[sort].mean for group in groups if sort in group.means}
         if means:
             stars.add((metric, best(means, key=means.__getitem__)))
     return frozenset(stars)
@@ -180,13 +187,13 @@ def _fill_defaults(query: Query, metrics: Mapping[str, Goal]) -> Query:
 
 
 def read_records(path: Path, keys: Collection[str]) -> list[RunRecord]:
-    """The runs with these keys, in no particular order."""
+    """Return the runs with these keys, in no particular order."""
     with Reader(path) as reader:
         return reader.by_keys(list(keys))
 
 
 def read_runs(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping[str, Goal]]:
-    """The runs with these keys, in this order, and all metrics."""
+    """Return the runs with these keys, in this order, and all metrics."""
     if not path.exists():
         return [], {}
     with Reader(path) as reader:
@@ -194,7 +201,7 @@ def read_runs(path: Path, keys: Sequence[str]) -> tuple[list[RunRecord], Mapping
 
 
 def read_progress(path: Path) -> DatabaseProgress:
-    """How far everything in the database is."""
+    """Return the progress of all runs in the database."""
     if not path.exists():
         return DatabaseProgress()
     with Reader(path) as reader:
@@ -202,14 +209,14 @@ def read_progress(path: Path) -> DatabaseProgress:
 
 
 def read_sparklines(path: Path, runs: Sequence[RunRecord], metric: str, cells: int) -> dict[str, str]:
-    """The curve of a metric in a few cells, for each of the runs that has one."""
+    """Return the curve of a metric in `cells` characters, by key, for each run that has logged it."""
     with Reader(path) as reader:
         curves = reader.curves([run.id for run in runs], metric, CurveRequest(cells))
     return {run.key: text.sparkline(_log_if_steep(curves[run.id].mean.tolist())) for run in runs if run.id in curves}
 
 
 def _log_if_steep(values: list[float]) -> list[float]:
-    """As they are, or their logarithms where one step down would hide all that follows."""
+    """Return logarithms if a steep initial drop would hide the later values, else the values."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0 or max(finite) < _LOG_SCALE_RATIO * min(finite):
         return values
@@ -220,26 +227,26 @@ _LOG_SCALE_RATIO = 5.0
 
 
 def _query_progress(reader: Reader) -> DatabaseProgress:
-    """Counts, and while something trains the time left, from what the runs driven by those processes took so far."""
+    """Return counts and, while runs are training, the time left, estimated from the runs of the same processes."""
     counts = reader.status_counts()
     total = sum(counts.values())
     ended = sum(count for status, count in counts.items() if status in ENDED_STATUSES)
     share, seconds_left = ended / total if total else 1.0, None
     if counts.get("running"):
         running = reader.runs("status=running", summaries=["epoch"])
-        under_way = sum(_fraction_done(run) for run in running)
-        share = (ended + under_way) / total
-        began = min((run.started for run in running if run.started is not None), default=None)
+        running_share = sum(_fraction_done(run) for run in running)
+        share = (ended + running_share) / total
+        started = min((run.started for run in running if run.started is not None), default=None)
         drivers = {(run.host, run.pid) for run in running}
         recent = reader.runs(sort="finished", descending=True, limit=200, summaries=False)
         session = [
             run for run in recent if (run.host, run.pid) in drivers and run.status in ENDED_STATUSES and run.started
         ]
-        began = min([run.started or began or 0.0 for run in session] + [began or 0.0])
-        done = len(session) + under_way
-        left = sum(count for status, count in counts.items() if status in ("queued", "running", "lost")) - under_way
-        if began and done > 0:
-            seconds_left = (time.time() - began) * left / done
+        started = min([run.started or started or 0.0 for run in session] + [started or 0.0])
+        done = len(session) + running_share
+        unfinished = sum(count for status, count in counts.items() if status in ("queued", "running", "lost"))
+        if started and done > 0:
+            seconds_left = (time.time() - started) * (unfinished - running_share) / done
     return DatabaseProgress(reader.experiments(), counts, share, seconds_left)
 
 
@@ -252,7 +259,7 @@ def _fraction_done(run: RunRecord) -> float:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """The words that a filter may be made of."""
+    """Return keys, values and metrics for the completion of filters."""
     if not path.exists():
         return Vocabulary()
     with Reader(path) as reader:
@@ -262,7 +269,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
             for key, value in zip(keys, json.loads(settings), strict=False):
                 if value is not None and len(values[key]) < _MAX_VALUES_PER_KEY:
                     values[key][_format_value(value)] = None
-        words = {key: sorted(found, key=_value_sort_key) for key, found in values.items()}
+        words = {key: sorted(values_of_key, key=_value_sort_key) for key, values_of_key in values.items()}
         words["experiment"] = reader.experiments()
         words["tag"] = sorted(
             {tag for run in reader.runs(_HAS_TAG, summaries=False, limit=_MAX_VALUES_PER_KEY) for tag in run.tags}
@@ -271,7 +278,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 _MAX_VALUES_PER_KEY = 200
-"""Values of one key that are offered."""
+"""Maximum number of completions of one key."""
 
 
 def _format_value(value: Any) -> str:
@@ -279,7 +286,7 @@ def _format_value(value: Any) -> str:
 
 
 def _value_sort_key(word: str) -> tuple[bool, float, str]:
-    """Numbers by size, then words."""
+    """Sort numbers by size, then words."""
     try:
         return False, float(word), word
     except ValueError:
@@ -287,7 +294,7 @@ def _value_sort_key(word: str) -> tuple[bool, float, str]:
 
 
 def read_run(path: Path, key: str) -> RunDetail:
-    """One run with all that belongs to it. Raises RunNotFound where it is gone."""
+    """Return a run with its output, artifacts, sources and portrait. Raises RunNotFound if it was deleted."""
     with Reader(path) as reader:
         record = reader.find(key)
         goals = reader.metrics()
@@ -301,40 +308,40 @@ def read_run(path: Path, key: str) -> RunDetail:
 
 
 def watch_changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
-    """Yield None at once and whenever the database has changed, an error when it begins to be unreadable.
+    """Yield None at the start and whenever the database has changed, or an error when it becomes unreadable.
 
-    Goes on until `stopped`. Looks once a second: that costs a tenth of a millisecond, and is all that goes on while
-    nothing happens.
+    Polls once a second until `stopped` is set. A poll takes a tenth of a millisecond and is the only work of an idle
+    TUI.
     """
-    seen: int | str | None = None
+    last_version: int | str | None = None
     while not stopped.is_set():
         if path.exists():
             try:
                 with Reader(path) as reader:
                     while not stopped.is_set():
-                        if (version := reader.data_version()) != seen:
-                            seen = version
+                        if (version := reader.data_version()) != last_version:
+                            last_version = version
                             yield None
                         stopped.wait(_POLL_SECONDS)
             except LabbenchError as error:
-                if seen != str(error):  # said once, not every second
-                    seen = str(error)
+                if last_version != str(error):  # report an error once, not every second
+                    last_version = str(error)
                     yield error
-        elif seen is None:
-            seen = "missing"
+        elif last_version is None:
+            last_version = "missing"
             yield None
         stopped.wait(_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """One run with what belongs to it."""
+    """A run with its output, artifacts, sources and portrait."""
 
     record: RunRecord
     goals: Mapping[str, Goal] = field(default_factory=dict)
     output: Sequence[str] = ()
-    """Lines."""
+    """Lines of output."""
     artifacts: Sequence[Artifact] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     portrait: Portrait | str = ""
-    """What there is to look at; words where there is nothing, or nothing that can be read."""
+    """The portrait, or a message if there is none or it cannot be read."""

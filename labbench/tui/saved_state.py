@@ -1,7 +1,6 @@
-"""What a person has arranged, kept for each database in the user's state folder: the last look, and views by name.
+"""Saved state of the TUI per database, in the user's state folder: the last session and named views.
 
-Plain JSON, read with tolerance: a file that somebody has broken, or another version has written, costs no more than
-the arrangement.
+The file is JSON and read leniently: a corrupt file, or one of another version, only loses the arrangement.
 """
 
 from __future__ import annotations
@@ -30,33 +29,33 @@ class SavedState:
     def __init__(self, database: Path) -> None:
         self._file, self._database = state_file(database), database
         self.last: dict[str, Any] = {}
-        """As it was when somebody last looked."""
+        """State of the last session."""
         self.views: dict[str, dict[str, Any]] = {}
-        """As somebody has saved it, by name."""
-        with suppress(OSError, ValueError, RecursionError):  # there is none yet, or it is broken
-            found = _as_dict(json.loads(self._file.read_text(encoding="utf-8")))
-            self.last = _as_dict(found.get("last"))
-            self.views = {str(name): _as_dict(view) for name, view in _as_dict(found.get("views")).items()}
+        """States of named views, by name."""
+        with suppress(OSError, ValueError, RecursionError):  # no file yet, or a corrupt one
+            state = _as_dict(json.loads(self._file.read_text(encoding="utf-8")))
+            self.last = _as_dict(state.get("last"))
+            self.views = {str(name): _as_dict(view) for name, view in _as_dict(state.get("views")).items()}
 
     def save(self, last: Mapping[str, Any]) -> None:
-        """Remember how it is now. Raises StoreError where that cannot be written."""
+        """Save the state of the session. Raises StoreError if the file cannot be written."""
         self.last = dict(last)
         self._write()
 
     def save_view(self, name: str, view: Mapping[str, Any]) -> None:
-        """Keep a view under a name. Raises StoreError where that cannot be written."""
+        """Save a view under a name. Raises StoreError if the file cannot be written."""
         self.views[name] = dict(view)
         self._write()
 
     def _write(self) -> None:
-        """Whole or not at all."""
+        """Write the file atomically."""
         document = {"database": str(self._database.resolve()), "last": self.last, "views": self.views}
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with write_atomically(self._file, mode=0o600) as file:
                 file.write(json.dumps(document, indent=1).encode())
         except (OSError, UnicodeError) as error:
-            raise StoreError(f"the view cannot be kept in {self._file}: {error}") from error
+            raise StoreError(f"the view cannot be saved in {self._file}: {error}") from error
 
 
 def _as_dict(value: object) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is selected, marked, filtered and sorted, shared by all screens."""
+"""Session state shared by all screens: query, marks, highlight, columns, charts and edits."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ from labbench.tui.widgets.columns import ColumnLayout
 
 
 class Marks(dict[str, int]):
-    """The slot, from 1, of each marked run by its key, in the order they were marked."""
+    """Colour slot (from 1) of each marked run by key, in marking order."""
 
     def toggle(self, key: str) -> None:
-        """Mark a run with the first slot that is free, or take its mark away."""
+        """Mark a run with the first free slot, or unmark it."""
         if key in self:
             del self[key]
         else:
             self.add([key])
 
     def add(self, keys: Iterable[str]) -> None:
-        """Mark these runs too; when all slots are taken they are shared, in turn."""
+        """Mark more runs; when all slots are in use, slots are reused in order."""
         free = [slot for slot in range(SLOT_COUNT, 0, -1) if slot not in self.values()]
         for key in keys:
             if key not in self:
                 self[key] = free.pop() if free else len(self) % SLOT_COUNT + 1
 
     def invert(self, keys: Collection[str]) -> None:
-        """Of these runs, mark those that are not, and no others."""
+        """Invert the marks of these runs; other marks are unchanged."""
         unmarked = [key for key in keys if key not in self]
         self.unmark(set(keys))
         self.add(unmarked)
 
     def unmark(self, keys: Iterable[str]) -> None:
-        """Take the marks of these runs away."""
+        """Unmark runs."""
         for key in keys:
             self.pop(key, None)
 
     def selected_keys(self, highlighted: Collection[str]) -> list[str]:
-        """What an edit is about: the highlighted runs, and all marked ones where one of those is highlighted."""
+        """Return the runs an edit applies to: all marked ones if a highlighted run is marked, else the highlighted."""
         return list(self) if self.keys() & set(highlighted) else list(highlighted)
 
 
 @dataclass
 class Session:
-    """One person's look at one database."""
+    """State of one user's session on one database."""
 
     path: Path
     query: Query = field(default_factory=Query)
     marks: Marks = field(default_factory=Marks)
     highlighted: str | None = None
-    """The key of the run that was highlighted last."""
+    """Key of the run highlighted last."""
     baseline: str | None = None
-    """The key of the run that others are told from."""
+    """Key of the run that others are compared with."""
     layout: ColumnLayout = field(default_factory=ColumnLayout)
     chart: dict[str, Any] = field(default_factory=dict)
-    """What the charts want to be kept, as plain JSON."""
+    """Saved state of the charts, as plain JSON."""
     heat_keys: tuple[str, ...] = ()
-    """Config keys of the heat map: rows, columns, and of the small multiples where there are."""
+    """Config keys of the heat map: rows, columns and optionally small multiples."""
     edits: list[Edit] = field(default_factory=list)
-    """What was edited, the last one last; some of it can be undone."""
+    """Undo stack, newest edit last; not every edit can be undone."""
     has_read: bool = False
-    """Whether the database was looked at: before, a screen has nothing to read."""
+    """The watcher has seen the database; before that, screens do not read."""
 
     def query_key(self) -> object:
-        """Another one when a screen that somebody comes back to has to read again."""
+        """Return a value that changes whenever a resumed screen must reread."""
         return self.query, tuple(self.marks), self.baseline, self.heat_keys
 
     def as_json(self) -> dict[str, Any]:
-        """What is worth keeping, as plain JSON."""
+        """Return the state to save, as plain JSON."""
         query, layout = self.query, self.layout
         return {
             "filter": query.expression,
@@ -94,30 +94,32 @@ class Session:
             "heat": list(self.heat_keys),
         }
 
-    def restore(self, kept: Mapping[str, Any]) -> None:
-        """Be as `as_json` once said; what it does not say, or says wrongly, is as at first."""
-        columns = kept.get("columns")
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore the session from `as_json`; missing or invalid fields get their defaults."""
+        columns = state.get("columns")
         columns = columns if isinstance(columns, Mapping) else {}
         self.query = Query(
-            expression=_as_string(kept.get("filter")) or "",
-            metric=_as_string(kept.get("metric")),
-            sort=_as_string(kept.get("sort")),
-            descending=kept.get("descending") is True,
-            group=_as_strings(kept.get("group")),
-            opened=frozenset(_as_strings(kept.get("opened"))),
+            expression=_as_string(state.get("filter")) or "",
+            metric=_as_string(state.get("metric")),
+            sort=_as_string(state.get("sort")),
+            descending=state.get("descending") is True,
+            group=_as_strings(state.get("group")),
+            opened=frozenset(_as_strings(state.get("opened"))),
         )
         self.marks.clear()
-        self.marks.update({key: min(max(1, slot), SLOT_COUNT) for key, slot in _as_integers(kept.get("marks")).items()})
-        self.highlighted, self.baseline = _as_string(kept.get("highlighted")), _as_string(kept.get("baseline"))
+        self.marks.update(
+            {key: min(max(1, slot), SLOT_COUNT) for key, slot in _as_integers(state.get("marks")).items()}
+        )
+        self.highlighted, self.baseline = _as_string(state.get("highlighted")), _as_string(state.get("baseline"))
         self.layout = ColumnLayout(
             order=_as_strings(columns.get("order")),
             hidden=frozenset(_as_strings(columns.get("hidden"))),
             shown=frozenset(_as_strings(columns.get("shown"))),
             widths=_as_integers(columns.get("widths")),
         )
-        chart = kept.get("chart")
+        chart = state.get("chart")
         self.chart = dict(chart) if isinstance(chart, Mapping) else {}
-        self.heat_keys = _as_strings(kept.get("heat"))[:3]
+        self.heat_keys = _as_strings(state.get("heat"))[:3]
 
 
 def _as_string(value: object) -> str | None:

@@ -1,8 +1,8 @@
-"""Colours and glyphs: the themes, the colours of series, and how each status looks.
+"""Themes and the colours of series.
 
-Series colours begin with Okabe and Ito's blue and orange; each further one is as far as can be from those before it
-in the eyes of people with and without the kinds of colour blindness (a test measures it), so that few are the most
-different. Every series has a glyph of its own, as every status has: nothing is told by colour alone.
+Series colours begin with blue and orange of Okabe and Ito; each further colour is as far as possible from the
+earlier ones, for normal vision and for each kind of colour blindness (a test measures the distances), so that the
+first few differ most. Every series and every status also has its own glyph: colour is never the only cue.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ SERIES_COLOURS = {
     True: ("#f3f6fa", "#56b4e9", "#f0a030", "#c3f5de", "#a27e62", "#f8dd5a", "#5383e0", "#abc49e", "#52dbf1"),
     False: ("#111418", "#0072b2", "#c55a00", "#55120b", "#1f2d79", "#843c3b", "#9a646e", "#5c4c77", "#3b2246"),
 }
-"""On dark backgrounds and on light ones."""
+"""Colours by slot, for dark (True) and light (False) backgrounds."""
 
 
 CONTRAST_SERIES_COLOURS = (
@@ -114,5 +114,5 @@ CONTRAST_SERIES_COLOURS = (
 
 
 def series_colours(app: App[None]) -> tuple[str, ...]:
-    """The colour of each slot on the present theme's background, slot 0 first."""
+    """Return the colour of each slot in the current theme, slot 0 first."""
     return CONTRAST_SERIES_COLOURS if app.theme == CONTRAST.name else SERIES_COLOURS[app.current_theme.dark]

@@ -1,7 +1,4 @@
-"""Keys and the mouse at random, over every screen and databases with little, much or nothing to show.
-
-Nothing that is pressed ends the program.
-"""
+"""Random keys and mouse events on every screen, with empty, small and extreme databases, never end the program."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ FAR = (
     [2, math.nan, math.inf, -math.inf, 1e300],
     [5e-324, 1e-323, 2e-320],
 )
-"""Of runs that blew up, and of one that vanished."""
+"""Curves of diverging and vanishing runs."""
 CURVES: Mapping[str, Sequence[Sequence[float]] | None] = {
     "nothing": None,
     "one run": [[3.0, 2.0, 1.0]],
@@ -38,16 +35,16 @@ CURVES: Mapping[str, Sequence[Sequence[float]] | None] = {
     "huge": [*FAR, *FAR],
     "example": None,
 }
-"""The curves of each database's runs, by its name."""
+"""Curves of the runs of each database, by its name; None for no runs or a database of its own."""
 KEYS = (
     *"1234jjkkllhhHLgGoyXsSx+-=[]FBi><wbznN*UIpvcCmMfO?atARDrKYeWu|/,.:0d",
     *("space", "tab", "shift+tab", "enter", "left", "right", "up", "down", "shift+up", "shift+down"),
     *("pageup", "pagedown", "home", "end", "ctrl+f", "ctrl+b", "number_sign", "backspace"),
     *("escape", "escape", "escape", "escape"),
 )
-"""Not `q`, and Esc more often than others, for what it closes would take all other keys."""
-PRESSED = 25
-"""Keys a case: with all databases and sizes, 300."""
+"""All keys but `q`; Esc is more frequent, because an open dialog would take all other keys."""
+KEYS_PER_CASE = 25
+"""Keys per test case: 300 with all databases and sizes."""
 
 
 def database(folder: Path, name: str) -> Path:
@@ -57,12 +54,12 @@ def database(folder: Path, name: str) -> Path:
         shutil.copy(EXAMPLE, path)
     elif curves is not None:
         with Writer(path) as writer:
-            asked = [new_run(number, optimizer="sgd" if number % 2 else "adam") for number in range(len(curves))]
-            for run, curve in zip(start(writer, asked, metrics={"val/loss": "min"}), curves, strict=True):
+            queued = [new_run(number, optimizer="sgd" if number % 2 else "adam") for number in range(len(curves))]
+            for run, curve in zip(start(writer, queued, metrics={"val/loss": "min"}), curves, strict=True):
                 logged = [points(run, metric, curve) for metric in ("val/loss", "train/loss", "epoch") if curve]
-                how = "diverged" if len(curve) != 3 else "finished"
+                status = "diverged" if len(curve) != 3 else "finished"
                 writer.write([Started(run.key, run.attempt, "box", 1, "cpu"), *logged])
-                writer.write([Finished(run.key, run.attempt, how, "as it is")])
+                writer.write([Finished(run.key, run.attempt, status, "as it is")])
     return path
 
 
@@ -72,7 +69,7 @@ def test_no_key_ends_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # an export is a file here
-    keys = random.Random(f"{name} {size}").choices(KEYS, k=PRESSED)
+    keys = random.Random(f"{name} {size}").choices(KEYS, k=KEYS_PER_CASE)
 
     async def look(pilot: Pilot[None]) -> None:
         for key in ("asterisk", *keys):
@@ -83,15 +80,15 @@ def test_no_key_ends_the_program(
     use(database(tmp_path, name), look, size=size)
 
 
-async def gesture(pilot: Pilot[None], dice: random.Random) -> None:
-    """Something that a hand does with the mouse, where the charts are."""
+async def gesture(pilot: Pilot[None], randomness: random.Random) -> None:
+    """Perform a random mouse action over the charts, or press a key of the charts."""
     width, height = pilot.app.size
 
-    def somewhere() -> tuple[int, int]:
-        return dice.randrange(width // 2, width), dice.randrange(3, height)
+    def random_offset() -> tuple[int, int]:
+        return randomness.randrange(width // 2, width), randomness.randrange(3, height)
 
-    x, y = somewhere()
-    kind = dice.choice(["point", "click", "double click", "box", "move", "wheel", "key"])
+    x, y = random_offset()
+    kind = randomness.choice(["point", "click", "double click", "box", "move", "wheel", "key"])
     if kind == "point":
         await pilot.hover(offset=(x, y))
     elif kind in ("click", "double click"):
@@ -99,24 +96,24 @@ async def gesture(pilot: Pilot[None], dice: random.Random) -> None:
     elif kind in ("box", "move"):
         button = 1 if kind == "box" else 3
         await pilot._post_mouse_events([events.MouseDown], offset=(x, y), button=button)
-        await pilot.hover(offset=somewhere())
-        await pilot._post_mouse_events([events.MouseUp], offset=somewhere(), button=button)
+        await pilot.hover(offset=random_offset())
+        await pilot._post_mouse_events([events.MouseUp], offset=random_offset(), button=button)
     elif kind == "wheel":
-        turned = dice.choice([events.MouseScrollUp, events.MouseScrollDown, events.MouseScrollLeft])
-        for _ in range(dice.randrange(1, 12)):
-            pilot.app.screen._forward_event(turned(None, x, y, 0, 0, 0, False, False, False, screen_x=x, screen_y=y))
+        scroll = randomness.choice([events.MouseScrollUp, events.MouseScrollDown, events.MouseScrollLeft])
+        for _ in range(randomness.randrange(1, 12)):
+            pilot.app.screen._forward_event(scroll(None, x, y, 0, 0, 0, False, False, False, screen_x=x, screen_y=y))
     else:
-        await pilot.press(dice.choice("XyxBs><zhl=F"))
+        await pilot.press(randomness.choice("XyxBs><zhl=F"))
 
 
 @pytest.mark.parametrize("name", ["one run", "nan", "huge", "example"])
-def test_nothing_that_the_mouse_does_ends_the_program(tmp_path: Path, name: str) -> None:
-    dice = random.Random(name)
+def test_no_mouse_action_ends_the_program(tmp_path: Path, name: str) -> None:
+    randomness = random.Random(name)
 
     async def look(pilot: Pilot[None]) -> None:
         await pilot.press("asterisk")
         for _ in range(12):
-            await gesture(pilot, dice)
+            await gesture(pilot, randomness)
             assert pilot.app.is_running
         await settle(pilot)
 

@@ -1,4 +1,4 @@
-"""Charts as they are used: keys and the mouse, and what is then on the screen."""
+"""Charts under keys and mouse, checked on the screen."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ def chart(pilot: Pilot[None]) -> Chart:
     return panel(pilot).page.charts()[0]
 
 
-def x_labels(now: str) -> list[str]:
-    """The labels under the x axis of the chart at the lower right."""
-    lines = now.splitlines()
+def x_labels(text: str) -> list[str]:
+    """Return the labels of the x axis of the chart at the lower right."""
+    lines = text.splitlines()
     axis = max(number for number, line in enumerate(lines) if "└" in line and "┬" in line)
     return lines[axis + 1].rpartition("││")[2].strip("│ ").split()
 
 
-def crosshair(now: str) -> str | None:
-    found = re.search(r"(step|epoch|time) (\d[\d.]*\w*) *│?$", now, re.MULTILINE)
-    return found and found[2]
+def crosshair(text: str) -> str | None:
+    title = re.search(r"(step|epoch|time) (\d[\d.]*\w*) *│?$", text, re.MULTILINE)
+    return title and title[2]
 
 
 def focused(*keys: str) -> list[str]:
-    """Those keys with the charts focused."""
+    """Return the keys with one before them that focuses the charts."""
     return ["tab", *keys]
 
 
 # The crosshair
 
 
-def test_the_crosshair_goes_along_the_points_and_reads_every_run_best_first(database: Path) -> None:
+def test_the_crosshair_moves_along_the_points_and_lists_every_run_best_first(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert crosshair(await press(pilot, "space", "j", "space", "j", "j", "space")) is None
         now = await press(pilot, "h")
@@ -87,21 +87,21 @@ def test_the_crosshair_goes_along_the_points_and_reads_every_run_best_first(data
     use(database, look)
 
 
-def test_w_and_b_jump_from_best_to_best(database: Path) -> None:
+def test_w_and_b_jump_between_best_values(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "j", "space", *focused("w"))
         first = panel(pilot).page.crosshair
         await press(pilot, "w")
         second = panel(pilot).page.crosshair
-        places = {run.summary["val/loss"].min_step / 10 for run in panel(pilot).page._runs}
-        assert {first, second} <= places
+        best_epochs = {run.summary["val/loss"].min_step / 10 for run in panel(pilot).page._runs}
+        assert {first, second} <= best_epochs
         await press(pilot, "b")
         assert panel(pilot).page.crosshair == first
 
     use(database, look)
 
 
-def test_the_mouse_reads_where_it_is_and_the_crosshair_comes_back_when_it_leaves(database: Path) -> None:
+def test_the_mouse_moves_the_crosshair_until_it_leaves_the_chart(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "h", "h")
         await pilot.hover(Chart, offset=(30, 10))
@@ -136,7 +136,7 @@ def test_keys_zoom_around_the_crosshair_and_fit_again(database: Path) -> None:
     use(database, look)
 
 
-def test_brackets_and_z_set_the_window_by_the_crosshair(database: Path) -> None:
+def test_brackets_and_z_set_the_window_with_the_crosshair(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "h", "H", "[", "L", "h", "h", "]")
         assert panel(pilot).settings.window == pytest.approx((10, 18))
@@ -146,7 +146,7 @@ def test_brackets_and_z_set_the_window_by_the_crosshair(database: Path) -> None:
     use(database, look)
 
 
-def test_arrows_move_and_stretch_the_window_while_the_charts_have_the_keyboard(database: Path) -> None:
+def test_arrows_pan_and_stretch_while_the_charts_have_the_focus(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "plus", *focused("right", "right"))
         left, right = panel(pilot).settings.window
@@ -191,7 +191,7 @@ def test_the_wheel_zooms_and_a_drag_draws_a_box(database: Path) -> None:
     use(database, look)
 
 
-def test_zooming_in_on_a_long_run_reads_its_points_and_keeps_the_smoothing(long_run: Path) -> None:
+def test_zooming_into_a_long_run_reads_its_points_and_keeps_the_smoothing(long_run: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "s", "s", "s")
         [line] = panel(pilot).page.lines_of("loss")
@@ -199,15 +199,17 @@ def test_zooming_in_on_a_long_run_reads_its_points_and_keeps_the_smoothing(long_
         from labbench.charts.series import smooth_series
         from labbench.charts.smoothing_spec import Smoothing
 
-        far = smooth_series(line.series, Smoothing("ema", 0.999))
+        coarse = smooth_series(line.series, Smoothing("ema", 0.999))
         await press(pilot, "h", *["H"] * 6, *["+"] * 8)
         [line] = panel(pilot).page.lines_of("loss")
         left, right = panel(pilot).settings.window
         inside = (line.series.x >= left) & (line.series.x <= right)
-        assert inside.sum() > 0.9 * (right - left), "nearly every point of the window, more than the screen has dots"
-        near = smooth_series(line.series, Smoothing("ema", 0.999))
-        places = near[0][inside]
-        np.testing.assert_allclose(near[1][inside], np.interp(places, *far), atol=0.01)
+        assert inside.sum() > 0.9 * (right - left), (
+            "nearly every point of the window is read, more than the screen has dots"
+        )
+        fine = smooth_series(line.series, Smoothing("ema", 0.999))
+        x = fine[0][inside]
+        np.testing.assert_allclose(fine[1][inside], np.interp(x, *coarse), atol=0.01)
 
     use(long_run, look)
 
@@ -231,10 +233,10 @@ def test_follow_stays_at_the_newest_steps(tmp_path: Path) -> None:
         use(path, look)
 
 
-# Ways to look
+# Settings
 
 
-def test_smoothing_is_typed_as_a_number_and_mistakes_are_said(database: Path) -> None:
+def test_smoothing_can_be_typed_and_invalid_input_is_explained(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "#")
         await type_in(pilot, "mean x")
@@ -247,7 +249,7 @@ def test_smoothing_is_typed_as_a_number_and_mistakes_are_said(database: Path) ->
     use(database, look)
 
 
-def test_either_axis_is_logarithmic(database: Path) -> None:
+def test_either_axis_can_be_logarithmic(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "X")
         assert "log x" in now
@@ -255,12 +257,12 @@ def test_either_axis_is_logarithmic(database: Path) -> None:
         assert "log y · log x" in await press(pilot, "y")
         await press(pilot, "plus")
         left, right = panel(pilot).settings.window
-        assert left * right == pytest.approx(20), "zoomed around the middle as it is seen"
+        assert left * right == pytest.approx(20), "zoomed around the middle of the screen"
 
     use(database, look)
 
 
-def test_groups_over_seeds_have_a_mean_a_band_and_the_number_of_runs(database: Path) -> None:
+def test_groups_over_seeds_have_a_mean_a_band_and_a_count(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "space", "j", "space", "j", "space", "j", "space", "B")
         assert "groups, 95 %" in now
@@ -273,7 +275,7 @@ def test_groups_over_seeds_have_a_mean_a_band_and_the_number_of_runs(database: P
     use(database, look)
 
 
-def test_many_runs_are_gathered_by_themselves(tmp_path: Path) -> None:
+def test_many_runs_are_drawn_as_groups_or_density_by_default(tmp_path: Path) -> None:
     from labbench.charts.view import resolve_display
 
     assert resolve_display("auto", 30, 30) == "runs"
@@ -282,7 +284,7 @@ def test_many_runs_are_gathered_by_themselves(tmp_path: Path) -> None:
     assert resolve_display("runs", 500, 500) == "runs"
 
 
-def test_how_a_run_ended_is_marked_where_it_ended(database: Path) -> None:
+def test_the_status_glyph_marks_the_end_of_a_run(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "o")
         await type_in(pilot, "name")
@@ -297,7 +299,7 @@ def test_how_a_run_ended_is_marked_where_it_ended(database: Path) -> None:
 # Pages of charts
 
 
-def test_more_charts_fill_the_page_and_enter_shows_one(database: Path) -> None:
+def test_the_page_shows_more_charts_and_enter_a_single_one(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "greater_than_sign", "greater_than_sign")
         assert all(f"─ {metric} " in now for metric in ("val/loss", "val/accuracy", "train/loss"))
@@ -319,24 +321,24 @@ def test_charts_share_their_window_and_crosshair(database: Path) -> None:
     use(database, look)
 
 
-def test_the_ways_to_look_are_kept_and_restored(database: Path) -> None:
+def test_chart_settings_are_saved_and_restored(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "y", "s", "greater_than_sign", "+", "X", "X", "+")
-        kept = panel(pilot).state()
+        saved = panel(pilot).state()
         await press(pilot, "y", "s", "<", "=", "x")
-        panel(pilot).restore(kept)
+        panel(pilot).restore(saved)
         await settle(pilot)
-        assert panel(pilot).state() == kept
+        assert panel(pilot).state() == saved
         panel(pilot).restore({"layout": "x", "window": [3], "log": [1], "smoothing": 7, "x_axis": "nope"})
 
     use(database, look)
 
 
-# The look
+# Golden screens
 
 
 @SIZES
-def test_a_page_of_charts_with_a_crosshair_looks_as_it_should(database: Path, size: tuple[int, int]) -> None:
+def test_a_page_of_charts_with_a_crosshair_matches_its_golden_screen(database: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
         keys = ["space", "j", "space", "j", "space", "greater_than_sign", "greater_than_sign", "s", "h", "H"]
         compare(f"charts-{size[0]}x{size[1]}", await press(pilot, *keys))
@@ -345,7 +347,7 @@ def test_a_page_of_charts_with_a_crosshair_looks_as_it_should(database: Path, si
 
 
 @SIZES
-def test_groups_look_as_they_should(database: Path, size: tuple[int, int]) -> None:
+def test_groups_match_their_golden_screen(database: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
         keys = ["space", "j", "space", "j", "space", "j", "space", "j", "space", "j", "space", "B", "y"]
         compare(f"groups-{size[0]}x{size[1]}", await press(pilot, *keys))
@@ -353,11 +355,11 @@ def test_groups_look_as_they_should(database: Path, size: tuple[int, int]) -> No
     use(database, look, size=size, view="chart")
 
 
-# Where there is little to show
+# Edge cases
 
 
 @SIZES
-def test_the_x_axis_can_be_changed_where_no_run_has_epochs(database: Path, size: tuple[int, int]) -> None:
+def test_the_x_axis_can_be_changed_without_epochs(database: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "f")
         await type_in(pilot, "name=zz")
@@ -367,7 +369,7 @@ def test_the_x_axis_can_be_changed_where_no_run_has_epochs(database: Path, size:
     use(database, look, size=size)
 
 
-def test_an_axis_is_not_made_longer_than_numbers_are(database: Path) -> None:
+def test_an_axis_is_limited_to_finite_numbers(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "y", *focused(*["shift+down"] * 14))
         assert panel(pilot).settings.heights["val/loss"] == pytest.approx((MIN_AXIS_EXTENT, MAX_AXIS_VALUE))
@@ -377,7 +379,7 @@ def test_an_axis_is_not_made_longer_than_numbers_are(database: Path) -> None:
     use(database, look)
 
 
-def test_a_crosshair_at_0_is_not_on_a_logarithmic_axis(database: Path) -> None:
+def test_a_crosshair_at_0_disappears_on_a_logarithmic_axis(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "x", "x", "tab", "l", *["H"] * 30)
         panel(pilot)._move_crosshair(0.0)

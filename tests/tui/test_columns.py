@@ -1,4 +1,4 @@
-"""What the table says of a run, and which columns it has."""
+"""Columns of the runs table, their cells and their layout; marks."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ RUN = RunRecord(
 )
 
 
-CONTENTS = ColumnContext(["lr", "batchnorm", "optimizer", "momentum"], ["epochs"], "val/loss", {"val/loss": "min"})
+CONTEXT = ColumnContext(["lr", "batchnorm", "optimizer", "momentum"], ["epochs"], "val/loss", {"val/loss": "min"})
 
 
-def shown(contents: ColumnContext, layout: ColumnLayout | None = None) -> list[RunColumn]:
+def shown_columns(contents: ColumnContext, layout: ColumnLayout | None = None) -> list[RunColumn]:
     layout = layout or ColumnLayout()
     return [column for column in layout.arrange(run_columns(contents)) if layout.is_shown(column)]
 
 
 def cells(run: RunRecord) -> dict[str, str]:
-    return {column.title: column.cell(run) for column in shown(CONTENTS)}
+    return {column.title: column.cell(run) for column in shown_columns(CONTEXT)}
 
 
-def test_a_row_has_the_settings_that_differ_and_the_metric_in_question() -> None:
-    began = time.time() - 7300
-    assert cells(replace(RUN, started=began, finished=began + 125)) == {
+def test_a_row_has_the_chart_metric_and_the_settings_that_differ() -> None:
+    started = time.time() - 7300
+    assert cells(replace(RUN, started=started, finished=started + 125)) == {
         "name": "adam lr=0.01",
         "val/loss": "0.0812",
         "best": "0.0791",
-        "@": "170",
+        "step": "170",
         "curve": "",
         "lr": "0.01",
         "batchnorm": "✓",
@@ -50,7 +50,7 @@ def test_a_row_has_the_settings_that_differ_and_the_metric_in_question() -> None
     }
 
 
-def test_what_is_not_known_is_blank() -> None:
+def test_missing_values_are_blank() -> None:
     bare = cells(RunRecord(2, "b", "b", "e", "queued", {}))
     assert {title for title, cell in bare.items() if cell} == {"name"}
 
@@ -58,13 +58,13 @@ def test_what_is_not_known_is_blank() -> None:
 def test_a_metric_without_finite_values_is_nan_and_has_no_best() -> None:
     summary = {"val/loss": MetricSummary(2, 2, 0, float("nan"), 1, None, None, None, None)}
     row = cells(replace(RUN, summary=summary))
-    assert (row["val/loss"], row["best"], row["@"]) == ("nan", "", "")
+    assert (row["val/loss"], row["best"], row["step"]) == ("nan", "", "")
 
 
-def test_other_metrics_follow_with_their_best_and_axes_are_left_out() -> None:
+def test_other_metrics_have_best_columns_and_axes_have_none() -> None:
     metrics = {"epoch": "max", "train/loss": "min", "val/accuracy": "max", "val/loss": "min", "time/compute_s": "max"}
-    titles = [column.title for column in shown(ColumnContext(metric="val/loss", metrics=metrics))]
-    assert titles == ["name", "val/loss", "best", "@", "curve", "val/accuracy", "train/loss", "took", "age"]
+    titles = [column.title for column in shown_columns(ColumnContext(metric="val/loss", metrics=metrics))]
+    assert titles == ["name", "val/loss", "best", "step", "curve", "val/accuracy", "train/loss", "took", "age"]
 
 
 def test_metrics_are_ranked_by_what_they_say_of_a_run() -> None:
@@ -72,7 +72,7 @@ def test_metrics_are_ranked_by_what_they_say_of_a_run() -> None:
     assert sorted(metrics, key=metric_rank) == ["val/loss", "val/accuracy", "test/accuracy", "train/loss", "extra"]
 
 
-def test_a_column_grows_to_what_it_shows_and_never_shrinks() -> None:
+def test_a_column_grows_to_fit_its_cells_and_never_shrinks() -> None:
     column = RunColumn("lr", "lr", "lr", lambda run: str(run.config["lr"]))
     column.widen_for(["0.1", "10"])
     assert [column.fit_cell(cell) for cell in ("0.1", "10")] == [" 0.1", "10  "]
@@ -85,30 +85,30 @@ def test_a_column_grows_to_what_it_shows_and_never_shrinks() -> None:
     assert (column.fit_cell("0.001"), column.heading()) == ("0.…", " lr")
 
 
-def test_a_column_of_words_is_flush_left() -> None:
+def test_a_column_of_text_is_left_aligned() -> None:
     column = RunColumn("optimizer", "optimizer", "optimizer", lambda run: run.config["optimizer"], words=True)
     column.widen_for(["adam"])
     assert column.fit_cell("adam") == "adam     "
     assert column.heading() == "optimizer"
 
 
-def test_chosen_columns_come_in_the_chosen_order_and_new_ones_beside_their_neighbours() -> None:
-    few = ColumnContext(["lr", "seed"], [], "val/loss", {"val/loss": "min"})
+def test_columns_keep_the_chosen_order_and_new_ones_follow_their_neighbours() -> None:
+    context = ColumnContext(["lr", "seed"], [], "val/loss", {"val/loss": "min"})
     layout = ColumnLayout(
         order=("age", "config:lr", "name", "metric:best", "config:seed", "metric:last", "took"),
         hidden=frozenset({"metric:step", "metric:spark"}),
         shown=frozenset({"key"}),
         widths={"age": 9},
     )
-    columns = shown(few, layout)
+    columns = shown_columns(context, layout)
     assert [column.title for column in columns] == ["name", "age", "key", "lr", "best", "seed", "val/loss", "took"]
     assert columns[1].width == 9
-    more = [column.id for column in shown(replace(few, differing=["lr", "dropout", "seed"]), layout)]
+    more = [column.id for column in shown_columns(replace(context, differing=["lr", "dropout", "seed"]), layout)]
     assert more[more.index("config:lr") + 1] == "config:dropout"
 
 
-def test_the_baseline_gives_every_run_its_distance() -> None:
-    columns = shown(replace(CONTENTS, baseline=RUN))
+def test_with_a_baseline_every_run_shows_its_difference() -> None:
+    columns = shown_columns(replace(CONTEXT, baseline=RUN))
     [column] = [column for column in columns if column.id == "metric:delta"]
     worse = MetricSummary(20, 0, None, 0.0812, 200, 0.1002, 170, 2.3, 10)
     assert column.cell(RUN) == "base"
@@ -121,7 +121,7 @@ def test_the_baseline_gives_every_run_its_distance() -> None:
     ]
 
 
-def test_marked_runs_get_the_first_free_slot() -> None:
+def test_a_marked_run_gets_the_first_free_slot() -> None:
     marks = Marks()
     for key in "abc":
         marks.toggle(key)
@@ -137,7 +137,7 @@ def test_marked_runs_get_the_first_free_slot() -> None:
     assert "new" in marks
 
 
-def test_an_edit_is_about_the_marked_runs_only_from_one_of_them() -> None:
+def test_an_edit_applies_to_marked_runs_only_if_one_of_them_is_highlighted() -> None:
     marks = Marks()
     marks.add(["a", "b"])
     assert marks.selected_keys(["a"]) == ["a", "b"]

@@ -1,4 +1,4 @@
-"""What `labbench demo` opens: the terminal interface on one experiment of the example, until somebody has looked."""
+"""`labbench demo` opens the example filtered to one experiment, and later as it was left."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from labbench.tui.app import LabbenchApp
 EXAMPLE = Path(__file__).parents[2] / "runs.db.example"
 
 
-def test_the_example_begins_with_one_experiment_and_then_as_it_was_left(
+def test_the_example_opens_with_one_experiment_and_later_as_it_was_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    seen: list[str] = []
+    screens: list[str] = []
 
     def run(app: LabbenchApp) -> None:
         async def look() -> None:
             async with app.run_test(size=LARGE) as pilot:
                 await settle(pilot)
-                seen.append(screen(pilot))
+                screens.append(screen(pilot))
                 await pilot.press("f", "ctrl+u", "enter")  # an empty filter
                 await settle(pilot)
 
@@ -34,7 +34,7 @@ def test_the_example_begins_with_one_experiment_and_then_as_it_was_left(
     monkeypatch.setattr(LabbenchApp, "run", run)
     for _ in range(2):
         run_app(EXAMPLE, first={"filter": EXAMPLE_FILTER})
-    first, again = seen
+    first, second = screens
     assert f"filter  {EXAMPLE_FILTER}" in first
     assert "189 of 295" in first
-    assert "all runs" in again
+    assert "all runs" in second

@@ -1,4 +1,4 @@
-"""What docs/tui.md says of keys is true: each is bound where the table says, and help and palette have words for it."""
+"""Every key in the tables of docs/tui.md is bound on its screen and explained in help and palette."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {
 PLACES = {"runs": (), "compare": ("2",), "grid": ("3",), "run": ("enter",), "charts": ("tab",)}
 
 
-def test_the_tables_name_keys_of_every_place() -> None:
+def test_the_tables_list_keys_of_every_screen() -> None:
     assert {place for _, _, place in ROWS} == set(PLACES)
     assert len(ROWS) > 45
 
@@ -38,6 +38,6 @@ def test_every_key_in_the_tables_is_bound_and_explained(tmp_path: Path, place: s
             if where == place:
                 name = NAMES.get(key, key)
                 assert name in bound, f"{feature}: `{key}` is not bound"
-                assert bound[name].binding.tooltip, f"{feature}: `{key}` has no words"
+                assert bound[name].binding.tooltip, f"{feature}: `{key}` has no explanation"
 
     use(tmp_path / "runs.db", look)

@@ -1,4 +1,4 @@
-"""The look of the screens, guarded by a few golden ones in a small and a large terminal."""
+"""Golden screens in a small and a large terminal."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from helpers.tui_samples import grid_of_runs
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 
 
-def named(name: str, size: tuple[int, int]) -> str:
+def golden_name(name: str, size: tuple[int, int]) -> str:
     return f"{name}-{size[0]}x{size[1]}"
 
 
 @SIZES
-def test_the_runs_screen_looks_as_it_should(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_the_runs_screen_matches_its_golden_screen(tmp_path: Path, size: tuple[int, int]) -> None:
     grid_of_runs(tmp_path / "runs.db")
 
     async def look(pilot: Pilot[None]) -> None:
-        compare(named("runs", size), screen(pilot))
+        compare(golden_name("runs", size), screen(pilot))
 
     use(tmp_path / "runs.db", look, size=size)
 
@@ -33,27 +33,27 @@ def test_marked_runs_are_drawn_together(tmp_path: Path, size: tuple[int, int]) -
 
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "j", "j", "j", "space", "G", "k", "k", "space")
-        compare(named("marked", size), await press(pilot, "m", "m", "y", "s"))
+        compare(golden_name("marked", size), await press(pilot, "m", "m", "y", "s"))
 
     use(tmp_path / "runs.db", look, size=size)
 
 
 @SIZES
-def test_the_chart_alone_takes_all_the_room(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_full_screen_chart_fills_the_terminal(tmp_path: Path, size: tuple[int, int]) -> None:
     grid_of_runs(tmp_path / "runs.db")
 
     async def look(pilot: Pilot[None]) -> None:
-        compare(named("chart", size), await press(pilot, "space", "j", "space"))
+        compare(golden_name("chart", size), await press(pilot, "space", "j", "space"))
 
     use(tmp_path / "runs.db", look, size=size, view="chart")
 
 
 @SIZES
-def test_help_says_what_the_keys_do(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_help_explains_the_keys(tmp_path: Path, size: tuple[int, int]) -> None:
     grid_of_runs(tmp_path / "runs.db")
 
     async def look(pilot: Pilot[None]) -> None:
-        compare(named("help", size), await press(pilot, "question_mark"))
+        compare(golden_name("help", size), await press(pilot, "question_mark"))
 
     use(tmp_path / "runs.db", look, size=size)
 
@@ -61,17 +61,17 @@ def test_help_says_what_the_keys_do(tmp_path: Path, size: tuple[int, int]) -> No
 @SIZES
 def test_an_empty_database_says_what_to_do_next(tmp_path: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        compare(named("empty", size), screen(pilot))
+        compare(golden_name("empty", size), screen(pilot))
 
     use(tmp_path / "runs.db", look, size=size)
 
 
 @SIZES
-def test_an_error_in_the_filter_stands_under_its_place(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_an_error_in_the_filter_is_shown_below_its_position(tmp_path: Path, size: tuple[int, int]) -> None:
     grid_of_runs(tmp_path / "runs.db")
 
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "f")
-        compare(named("filter-error", size), await type_in(pilot, "optimizer=sgd lr=="))
+        compare(golden_name("filter-error", size), await type_in(pilot, "optimizer=sgd lr=="))
 
     use(tmp_path / "runs.db", look, size=size)

@@ -1,4 +1,4 @@
-"""Groups of runs: what they have in common, their means, and their order."""
+"""Groups of runs: settings, means and order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def groups(*opened: str) -> list[RunGroup]:
     return group_rows(ROWS, ["optimizer", "bn"], [BEST], opened=opened)
 
 
-def test_every_run_is_in_one_group_and_groups_come_as_their_first_runs_do() -> None:
+def test_every_run_is_in_one_group_and_groups_follow_the_order_of_their_first_runs() -> None:
     adam, sgd, odd = groups()
     assert (adam.keys, sgd.keys, odd.keys) == (("a0", "a1"), ("s0", "s1"), ("q0",))
     assert adam.settings == {"optimizer": "adam", "bn": True}
@@ -34,36 +34,36 @@ def test_every_run_is_in_one_group_and_groups_come_as_their_first_runs_do() -> N
     assert odd.means == {}
 
 
-def test_a_group_says_what_it_is_and_whether_it_is_open() -> None:
+def test_a_label_shows_the_settings_and_whether_the_group_is_open() -> None:
     adam, sgd, odd = groups()
     labels = ["▾ optimizer adam · bn true", "▸ optimizer sgd · bn –", "▸ optimizer sgd · bn 1"]
-    assert [one.label() for one in groups(adam.id)] == labels
+    assert [group.label() for group in groups(adam.id)] == labels
     assert len({adam.id, sgd.id, odd.id}) == 3
 
 
-def test_groups_are_sorted_by_their_means_and_those_without_come_last() -> None:
+def test_groups_are_sorted_by_their_means_and_groups_without_one_come_last() -> None:
     rows = [("a", "[1]", "finished", 5.0), ("b", "[2]", "queued", None), ("c", "[3]", "finished", 1.0)]
-    found = group_rows(rows, ["k"], [BEST], opened=())
-    assert [one.keys[0] for one in sort_groups(found, BEST, descending=False)] == ["c", "a", "b"]
-    assert [one.keys[0] for one in sort_groups(found, BEST, descending=True)] == ["a", "c", "b"]
-    assert sort_groups(found, "name", descending=True) == found
+    unsorted = group_rows(rows, ["k"], [BEST], opened=())
+    assert [group.keys[0] for group in sort_groups(unsorted, BEST, descending=False)] == ["c", "a", "b"]
+    assert [group.keys[0] for group in sort_groups(unsorted, BEST, descending=True)] == ["a", "c", "b"]
+    assert sort_groups(unsorted, "name", descending=True) == unsorted
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2))
 def test_the_spread_is_the_standard_deviation(values: list[float]) -> None:
     import numpy as np
 
-    mean = sample_stats([*values, None, math.nan, "word"])
-    assert mean is not None
-    assert mean.spread is not None
-    assert math.isclose(mean.mean, float(np.mean(values)), rel_tol=1e-9, abs_tol=1e-6)
-    assert math.isclose(mean.spread, float(np.std(values, ddof=1)), rel_tol=1e-9, abs_tol=1e-6)
+    stats = sample_stats([*values, None, math.nan, "word"])
+    assert stats is not None
+    assert stats.spread is not None
+    assert math.isclose(stats.mean, float(np.mean(values)), rel_tol=1e-9, abs_tol=1e-6)
+    assert math.isclose(stats.spread, float(np.std(values, ddof=1)), rel_tol=1e-9, abs_tol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1e300, 1e-300, 2.0**1023])
-def test_the_mean_of_huge_and_tiny_numbers_is_that_of_others_times_a_factor(factor: float) -> None:
-    plain, far = sample_stats([0.25, 0.5, 0.75]), sample_stats([0.25 * factor, 0.5 * factor, 0.75 * factor])
+def test_mean_and_spread_scale_with_huge_and_tiny_numbers(factor: float) -> None:
+    plain, scaled = sample_stats([0.25, 0.5, 0.75]), sample_stats([0.25 * factor, 0.5 * factor, 0.75 * factor])
     assert plain is not None
-    assert far is not None
-    assert far.mean == pytest.approx(plain.mean * factor)
-    assert far.spread == pytest.approx(plain.spread * factor)
+    assert scaled is not None
+    assert scaled.mean == pytest.approx(plain.mean * factor)
+    assert scaled.spread == pytest.approx(plain.spread * factor)

@@ -1,4 +1,4 @@
-"""What the terminal interface loads: nothing heavy before the first paint, and never torch or the analysis."""
+"""The TUI imports nothing heavy before the first paint, and never torch or the analysis for browsing."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ asyncio.run(browse())
 """
 
 
-def test_numpy_comes_after_the_first_paint_and_torch_never(tmp_path: Path) -> None:
+def test_numpy_is_imported_after_the_first_paint_and_torch_never(tmp_path: Path) -> None:
     grid_of_runs(tmp_path / "runs.db")
     command = [sys.executable, "-c", SESSION, str(tmp_path / "runs.db")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[] ['numpy']", result.stderr
 
 
-def test_before_there_is_a_curve_numpy_is_not_loaded(tmp_path: Path) -> None:
+def test_numpy_is_not_imported_without_curves(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SESSION, str(tmp_path / "runs.db")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[] []", result.stderr

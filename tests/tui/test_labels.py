@@ -1,4 +1,4 @@
-"""What lines and groups of lines are called on a chart."""
+"""Labels of lines and groups of lines on a chart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def runs_of(*named: tuple[str, dict[str, Any]]) -> list[RunRecord]:
     return [replace(RUN, key=f"key{number}", name=name, config=config) for number, (name, config) in enumerate(named)]
 
 
-def test_labels_leave_out_the_words_that_all_runs_share() -> None:
+def test_labels_omit_the_words_that_all_runs_share() -> None:
     def named(*names: str) -> list[str]:
         runs = [replace(RUN, key=f"key{number}", name=name) for number, name in enumerate(names)]
         return list(run_labels(runs).values())
@@ -28,12 +28,12 @@ def test_labels_leave_out_the_words_that_all_runs_share() -> None:
     assert named("", "x\x1b") == ["key0", "x␛"]
 
 
-def test_config_keys_that_differ_and_that_no_name_tells_stand_behind_it() -> None:
+def test_differing_config_keys_missing_in_names_are_appended() -> None:
     runs = runs_of(("baseline", {"lr": 0.1, "seed": 0}), ("second try", {"lr": 0.01, "seed": 0}))
     assert list(run_labels(runs).values()) == ["baseline lr=0.1", "second try lr=0.01"]
 
 
-def test_what_a_name_leaves_out_because_it_is_off_is_not_said_again() -> None:
+def test_settings_omitted_in_names_because_they_are_off_are_not_appended() -> None:
     plain = {"batchnorm": False, "lr": 0.1, "seed": 0, "dropout": 0.0}
     runs = runs_of(
         ("lr=0.1 s0", plain), ("lr=0.1 bn drop=0.5 s1", plain | {"batchnorm": True, "seed": 1, "dropout": 0.5})
@@ -41,14 +41,14 @@ def test_what_a_name_leaves_out_because_it_is_off_is_not_said_again() -> None:
     assert list(run_labels(runs).values()) == ["s0", "bn drop=0.5 s1"]
 
 
-def test_runs_that_differ_by_their_seed_form_a_group_named_by_what_they_share() -> None:
+def test_runs_that_differ_only_in_their_seed_form_a_group_named_by_their_shared_words() -> None:
     runs = runs_of(
         *((f"{name} lr=0.1 s{seed}", {"optimizer": name, "seed": seed}) for name in ("adam", "sgd") for seed in (0, 1))
     )
     assert list(group_labels(runs, run_labels(runs)).values()) == ["adam", "adam", "sgd", "sgd"]
 
 
-def test_groups_of_one_name_stay_apart() -> None:
+def test_different_groups_of_the_same_name_get_different_labels() -> None:
     runs = runs_of(("run", {"lr": 0.1}), ("run", {"lr": 0.2}))
-    found = group_labels(runs, {run.key: "run" for run in runs})
-    assert len(set(found.values())) == 2
+    labels = group_labels(runs, {run.key: "run" for run in runs})
+    assert len(set(labels.values())) == 2

@@ -1,4 +1,4 @@
-"""Looks that everybody can read: colours for every kind of sight, no colours, no UTF-8."""
+"""Readable output for every user: colour blindness, no colours, no UTF-8."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labbench.tui.line_filters import AsciiFilter, needs_ascii, to_ascii
 from labbench.tui.theme import CONTRAST, CONTRAST_SERIES_COLOURS, DARK, LIGHT, SERIES_COLOURS, THEMES
 from labbench.tui.widgets.run_table import RunsTable
 
-SIGHTS = {  # Machado, Oliveira and Fernandes 2009: what is seen of linear RGB without one kind of cone
+SIGHTS = {  # Machado, Oliveira and Fernandes 2009: linear RGB as seen without one kind of cone
     "all cones": np.eye(3),
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
@@ -34,36 +34,36 @@ PALETTES = pytest.mark.parametrize(
 
 
 def linear(colour: str) -> np.ndarray:
-    channels = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    channels = np.array([int(colour[index : index + 2], 16) for index in (1, 3, 5)]) / 255
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
 
-def apart(one: str, other: str, sight: str) -> float:
-    """Distance in Oklab; 0.02 is about the least that anybody sees."""
-    seen = [np.cbrt(np.array(TO_CONES) @ np.clip(np.array(SIGHTS[sight]) @ linear(c), 0, 1)) for c in (one, other)]
-    return float(np.linalg.norm(np.array(TO_OKLAB) @ (seen[0] - seen[1])))
+def oklab_distance(first: str, second: str, sight: str) -> float:
+    """Return the distance of two colours in Oklab; about 0.02 is just noticeable."""
+    cones = [np.cbrt(np.array(TO_CONES) @ np.clip(np.array(SIGHTS[sight]) @ linear(c), 0, 1)) for c in (first, second)]
+    return float(np.linalg.norm(np.array(TO_OKLAB) @ (cones[0] - cones[1])))
 
 
 @PALETTES
 @pytest.mark.parametrize("sight", SIGHTS)
-def test_series_colours_stay_apart_for_every_sight_the_first_ones_most(colours, theme, sight: str) -> None:
+def test_series_colours_differ_for_every_sight_the_first_ones_most(colours, theme, sight: str) -> None:
     series = colours[1:]
-    for count, least in ((2, 0.2), (4, 0.14), (6, 0.1), (8, 0.08)):
-        assert min(apart(*pair, sight) for pair in combinations(series[:count], 2)) >= least
+    for count, minimum in ((2, 0.2), (4, 0.14), (6, 0.1), (8, 0.08)):
+        assert min(oklab_distance(*pair, sight) for pair in combinations(series[:count], 2)) >= minimum
 
 
 @PALETTES
-def test_series_stand_out_from_their_background(colours, theme) -> None:
+def test_series_contrast_with_their_background(colours, theme) -> None:
     def light(colour: str) -> float:
         return float(np.array([0.2126, 0.7152, 0.0722]) @ linear(colour)) + 0.05
 
-    least = 7 if theme is CONTRAST else 4
+    minimum = 7 if theme is CONTRAST else 4
     for colour in (*colours, theme.foreground):
         pair = sorted([light(colour), light(theme.background)])
-        assert pair[1] / pair[0] >= least
+        assert pair[1] / pair[0] >= minimum
 
 
-def test_every_glyph_of_a_series_has_an_ascii_character() -> None:
+def test_every_glyph_has_an_ascii_substitute() -> None:
     for glyph in SERIES_GLYPHS + "".join(look.glyph for look in STATUS_GLYPHS.values()):
         assert to_ascii(glyph).isascii()
         assert to_ascii(glyph) != "?" or glyph == "?"
@@ -83,7 +83,7 @@ def test_every_glyph_of_a_series_has_an_ascii_character() -> None:
         ({"LANG": "en_US.UTF-8", "LABBENCH_ASCII": "1"}, True),
     ],
 )
-def test_ascii_is_for_locales_that_name_another_encoding(environ: dict[str, str], ascii: bool) -> None:
+def test_ascii_is_used_for_locales_with_another_encoding(environ: dict[str, str], ascii: bool) -> None:
     assert needs_ascii(environ) is ascii
 
 
@@ -93,7 +93,7 @@ def test_without_utf8_every_line_is_ascii(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "j", "space", "y")
-        [ascii_filter] = [kept for kept in pilot.app.get_line_filters() if isinstance(kept, AsciiFilter)]
+        [ascii_filter] = [f for f in pilot.app.get_line_filters() if isinstance(f, AsciiFilter)]
         background = pilot.app.screen.background_colors[1]
         lines = [ascii_filter.apply(list(strip), background) for strip in pilot.app.screen._compositor.render_strips()]
         drawn = "\n".join("".join(segment.text for segment in line) for line in lines)
@@ -104,7 +104,7 @@ def test_without_utf8_every_line_is_ascii(tmp_path: Path, monkeypatch: pytest.Mo
     use(tmp_path / "runs.db", look, size=SMALL)
 
 
-def test_without_colours_lines_carry_their_glyphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_colours_lines_have_glyphs_along_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid_of_runs(tmp_path / "runs.db")
 
     def glyphs_on_the_chart(with_colours: bool) -> int:
@@ -124,7 +124,7 @@ def test_without_colours_lines_carry_their_glyphs(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("theme", [theme.name for theme in THEMES])
-def test_a_theme_chosen_while_the_table_is_painted_colours_all_of_it(tmp_path: Path, theme: str) -> None:
+def test_a_change_of_theme_recolours_the_whole_table(tmp_path: Path, theme: str) -> None:
     grid_of_runs(tmp_path / "runs.db")
 
     async def look() -> None:

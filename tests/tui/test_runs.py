@@ -1,4 +1,4 @@
-"""Browsing runs, by what a person presses and sees."""
+"""Browsing runs: keys in, screens out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def table_of(screen: str) -> list[str]:
-    """The rows of the table, each from its mark on."""
+    """Return the rows of the table, each from its mark on."""
     lines = (line.split("││")[0] for line in screen.splitlines() if line.startswith("│") and "││" in line)
     return [line[1:].rstrip("▁▂▃▄▅▆▇█ ") for line in lines][1:]
 
@@ -35,9 +35,9 @@ def names_of(screen: str) -> list[str]:
 
 
 def legend_of(screen: str) -> list[str]:
-    """The glyph and label of each line in the chart's legend."""
-    found = (re.search(r".*([▸●◆■▲▼◉◈▣]) (\S.*?)\s+(-?[\d.]+\S*|nan) *│$", line) for line in screen.splitlines())
-    return [f"{match[1]} {match[2]}" for match in found if match]
+    """Return the glyph and label of each line in the chart's legend."""
+    matches = (re.search(r".*([▸●◆■▲▼◉◈▣]) (\S.*?)\s+(-?[\d.]+\S*|nan) *│$", line) for line in screen.splitlines())
+    return [f"{match[1]} {match[2]}" for match in matches if match]
 
 
 # The table
@@ -53,9 +53,9 @@ def test_the_best_run_comes_first_and_has_a_star(database: Path) -> None:
     use(database, look)
 
 
-def test_settings_that_are_the_same_everywhere_are_one_line_and_no_column(database: Path) -> None:
+def test_constant_settings_are_one_line_instead_of_columns(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert "same in all   epochs 20 · batch_size 64 · hidden 128-64" in screen(pilot)
+        assert "same for all runs   epochs 20 · batch_size 64 · hidden 128-64" in screen(pilot)
         heading = next(line for line in screen(pilot).splitlines() if "name" in line and "best" in line)
         assert "optimizer" in heading
         assert "epochs" not in heading
@@ -75,7 +75,7 @@ def test_every_status_has_its_glyph(database: Path) -> None:
     use(database, look)
 
 
-def test_a_list_of_columns_chooses_the_order_and_the_same_again_reverses_it(database: Path) -> None:
+def test_choosing_a_column_sorts_by_it_and_choosing_it_again_reverses_the_order(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "o")
         await type_in(pilot, "name")
@@ -90,19 +90,19 @@ def test_a_list_of_columns_chooses_the_order_and_the_same_again_reverses_it(data
     use(database, look)
 
 
-def test_a_smoothed_metric_sorts_too_the_better_end_first(database: Path) -> None:
+def test_sorting_by_a_smoothed_metric_starts_with_the_best(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        for metric, way in (("val/loss", "▲"), ("val/accuracy", "▼")):
+        for metric, arrow in (("val/loss", "▲"), ("val/accuracy", "▼")):
             await press(pilot, "o")
             await type_in(pilot, "smooth")
-            assert f"sorted by smooth {metric} {way}" in await press(pilot, "enter")
+            assert f"sorted by smooth {metric} {arrow}" in await press(pilot, "enter")
             assert names_of(screen(pilot))[0] == "adam lr=1 s1"
             await press(pilot, "m")
 
     use(database, look)
 
 
-def test_a_metric_where_more_is_better_is_sorted_from_the_top(database: Path) -> None:
+def test_a_metric_to_maximize_is_sorted_descending(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "m")
         assert "sorted by best val/accuracy ▼" in screen(pilot)
@@ -112,7 +112,7 @@ def test_a_metric_where_more_is_better_is_sorted_from_the_top(database: Path) ->
     use(database, look)
 
 
-def test_another_metric_fills_all_of_its_columns_anew(database: Path) -> None:
+def test_another_metric_updates_all_of_its_columns(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert row_of(screen(pilot), "adam lr=1 s1").split()[5:8] == ["0.0929", "★0.0545", "150"]
         assert row_of(await press(pilot, "m", "m"), "adam lr=1 s1").split()[5:8] == ["0.0866", "★0.0500", "149"]
@@ -120,7 +120,7 @@ def test_another_metric_fills_all_of_its_columns_anew(database: Path) -> None:
     use(database, look)
 
 
-def test_a_click_on_a_title_sorts_and_one_on_a_row_goes_there(database: Path) -> None:
+def test_a_click_on_a_title_sorts_and_a_click_on_a_row_highlights_it(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         heading = next(line for line in screen(pilot).splitlines() if "name" in line and "best" in line)
         await pilot.click("RunsTable", offset=(heading.index("optimizer") + 1, 1))
@@ -133,7 +133,7 @@ def test_a_click_on_a_title_sorts_and_one_on_a_row_goes_there(database: Path) ->
     use(database, look)
 
 
-def test_thousands_of_rows_are_read_only_where_they_are_looked_at(tmp_path: Path) -> None:
+def test_of_thousands_of_rows_only_the_visible_ones_are_read(tmp_path: Path) -> None:
     many_runs(tmp_path / "runs.db", 3000)
 
     async def look(pilot: Pilot[None]) -> None:
@@ -157,12 +157,12 @@ def test_thousands_of_rows_are_read_only_where_they_are_looked_at(tmp_path: Path
 # The filter
 
 
-def test_typing_a_filter_narrows_the_table_at_once(database: Path) -> None:
+def test_typing_a_filter_narrows_the_table_immediately(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, *"/optimizer=sgd", "space", *"lr<0.1")
         assert sorted(names_of(now)) == ["sgd lr=0.001 s0", "sgd lr=0.001 s1", "sgd lr=0.01 s0", "sgd lr=0.01 s1"]
         assert "4 of 12" in now
-        assert "⏎ to the runs" in now
+        assert "⏎ done" in now
         now = await press(pilot, "enter", "j", "space")
         assert "4 of 12" in now
         assert "●" in table_of(now)[1]
@@ -170,20 +170,20 @@ def test_typing_a_filter_narrows_the_table_at_once(database: Path) -> None:
     use(database, look)
 
 
-def test_a_filter_that_does_not_parse_leaves_the_table_and_says_why(database: Path) -> None:
+def test_an_invalid_filter_keeps_the_table_and_explains_the_error(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "f")
         await type_in(pilot, "optimizer=sgd")
         now = await type_in(pilot, " or")
         assert "6 of 12" in now
         assert "a term is missing here" in now
-        assert "⏎ to the runs" in await press(pilot, "enter")
+        assert "⏎ done" in await press(pilot, "enter")
         assert "a term is missing here" not in await press(pilot, "backspace", "backspace")
 
     use(database, look)
 
 
-def test_escape_brings_the_former_filter_back(database: Path) -> None:
+def test_escape_restores_the_previous_filter(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "f")
         await type_in(pilot, "lr=0.01")
@@ -199,7 +199,7 @@ def test_escape_brings_the_former_filter_back(database: Path) -> None:
 # The chart
 
 
-def test_the_chart_shows_the_highlighted_run_while_nothing_is_marked(database: Path) -> None:
+def test_the_chart_shows_the_highlighted_run_without_marks(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert legend_of(screen(pilot)) == ["▸ adam lr=1 s1"]
         assert legend_of(await press(pilot, "j")) == ["▸ adam lr=0.01 s0"]
@@ -207,7 +207,7 @@ def test_the_chart_shows_the_highlighted_run_while_nothing_is_marked(database: P
     use(database, look)
 
 
-def test_marked_runs_are_drawn_together_named_by_what_differs(database: Path) -> None:
+def test_marked_runs_are_drawn_together_with_labels_of_what_differs(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "space", "j", "space")
         assert set(legend_of(now)) == {"● lr=1 s1", "◆ lr=0.01 s0"}
@@ -230,7 +230,7 @@ def test_marks_outlive_a_filter_that_hides_their_runs(database: Path) -> None:
     use(database, look)
 
 
-def test_scale_smoothing_and_axis_go_round_by_their_keys(database: Path) -> None:
+def test_keys_cycle_scale_smoothing_and_x_axis(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert "val/loss  by epoch" in screen(pilot)
         assert "val/loss  log y · by epoch" in await press(pilot, "y")
@@ -245,7 +245,7 @@ def test_scale_smoothing_and_axis_go_round_by_their_keys(database: Path) -> None
     use(database, look)
 
 
-def test_a_run_that_diverged_is_drawn_up_to_where_it_broke(database: Path) -> None:
+def test_a_diverged_run_is_drawn_up_to_its_last_finite_value(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "m", "m", "o")
         await type_in(pilot, "best train")
@@ -260,7 +260,7 @@ def test_a_run_that_diverged_is_drawn_up_to_where_it_broke(database: Path) -> No
     use(database, look)
 
 
-def test_v_gives_the_chart_the_screen_and_the_cursor_still_moves(database: Path) -> None:
+def test_v_shows_the_chart_in_full_screen_and_the_cursor_still_moves(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "v")
         assert "││" not in now
@@ -272,7 +272,7 @@ def test_v_gives_the_chart_the_screen_and_the_cursor_still_moves(database: Path)
     use(database, look)
 
 
-def test_a_run_that_has_not_begun_has_nothing_to_draw(database: Path) -> None:
+def test_a_queued_run_has_nothing_to_draw(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert "no values yet" in await press(pilot, "G")
 
@@ -282,7 +282,7 @@ def test_a_run_that_has_not_begun_has_nothing_to_draw(database: Path) -> None:
 # Live
 
 
-def test_what_somebody_writes_appears_without_a_key_and_the_cursor_stays_on_its_run(database: Path) -> None:
+def test_new_records_appear_by_themselves_and_the_cursor_stays_on_its_run(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "j", "j", "space")
         assert legend_of(now) == ["● adam lr=0.01 s1"]
@@ -302,7 +302,7 @@ def test_what_somebody_writes_appears_without_a_key_and_the_cursor_stays_on_its_
     use(database, look)
 
 
-def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+def test_a_database_that_is_created_later_is_shown(tmp_path: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert "no runs yet" in screen(pilot)
         many_runs(tmp_path / "runs.db", 3)
@@ -311,7 +311,7 @@ def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     use(tmp_path / "runs.db", look, size=SMALL)
 
 
-def test_a_database_that_goes_wrong_is_said_in_one_line_until_it_is_read(database: Path) -> None:
+def test_a_corrupted_database_is_reported_in_one_line_until_escape(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         database.write_bytes(b"not a database at all, but long enough to look at" * 100)
         assert "this is not an SQLite database" in await wait_for_words(pilot, "SQLite")
@@ -323,7 +323,7 @@ def test_a_database_that_goes_wrong_is_said_in_one_line_until_it_is_read(databas
 # The program
 
 
-def test_the_palette_finds_actions_by_their_words(database: Path) -> None:
+def test_the_palette_finds_actions_by_their_description(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "ctrl+p")
         await type_in(pilot, "logarithmic")
@@ -346,7 +346,7 @@ def test_q_quits_and_escape_does_not(database: Path) -> None:
     use(database, look)
 
 
-def test_an_unknown_view_and_a_foreign_file_are_refused_before_the_screen_is_taken(tmp_path: Path) -> None:
+def test_an_unknown_view_and_a_foreign_file_are_refused_before_the_screen_opens(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="runs, chart"):
         run_app(tmp_path / "runs.db", view="cahrt")
     (tmp_path / "notes.txt").write_text("hello, this is not a database")

@@ -1,4 +1,4 @@
-"""Names from outside reach the terminal harmlessly: looked for in the bytes that a pseudo-terminal receives."""
+"""Hostile names reach the terminal harmlessly, checked in the bytes that a pseudo-terminal receives."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ HOSTILE = (
     "",
     "very long " * 1000,
 )
-"""Markup; sequences that fill the clipboard, colour the text, turn it round; wide characters; lines; nothing; a lot."""
+"""Markup, clipboard, colour and direction sequences, wide characters, line breaks, an empty and a very long name."""
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """A run of each hostile name, with config keys, values, metric and errors that are as bad."""
+    """A run of each hostile name, with hostile config keys, values, metrics and errors."""
     path = tmp_path / "runs.db"
     bad = "\x1b]0;owned\x07[/x]"
     with Writer(path) as writer:
-        asked = [NewRun(name, {f"key{bad}": f"{number}{bad}"}, str(number)) for number, name in enumerate(HOSTILE)]
-        runs = writer.queue(Submission(f"experiment{bad}", "digits"), asked)
+        new_runs = [NewRun(name, {f"key{bad}": f"{number}{bad}"}, str(number)) for number, name in enumerate(HOSTILE)]
+        runs = writer.queue(Submission(f"experiment{bad}", "digits"), new_runs)
         for run in writer.claim([run.key for run in runs]):
             events = [Started(run.key, run.attempt, bad, os.getpid(), bad), points(run, f"loss{bad}", [2.0, 1.0])]
-            ended = Finished(run.key, run.attempt, "finished", bad) if run.id % 2 else Failed(run.key, 1, "user", bad)
-            writer.write([*events, ended])
+            outcome = Finished(run.key, run.attempt, "finished", bad) if run.id % 2 else Failed(run.key, 1, "user", bad)
+            writer.write([*events, outcome])
     return path
 
 
 def bytes_of(path: Path, keys: bytes, *, seconds: float) -> bytes:
-    """What the program sends to a terminal of 200 x 50 while these keys are typed into it; q ends it."""
+    """Return the bytes sent to a terminal of 200 x 50 cells while keys are typed."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     code = f"from pathlib import Path; from labbench.tui import run_app; run_app(Path({str(path)!r}))"
@@ -60,18 +60,18 @@ def bytes_of(path: Path, keys: bytes, *, seconds: float) -> bytes:
     process = subprocess.Popen([sys.executable, "-c", code], stdin=slave, stdout=slave, stderr=slave, env=environment)
     os.close(slave)
     received = b""
-    typed = False
-    ends = time.monotonic() + 20
-    while time.monotonic() < ends:
+    has_typed = False
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
         if select.select([master], [], [], 0.1)[0]:
             try:
                 received += os.read(master, 65536)
             except OSError:  # the program has closed the other side
                 break
-        if not typed and b"very long" in received:
-            typed = True
+        if not has_typed and b"very long" in received:
+            has_typed = True
             os.write(master, keys)
-            ends = time.monotonic() + seconds
+            deadline = time.monotonic() + seconds
     process.terminate()
     process.wait()
     os.close(master)
@@ -82,18 +82,18 @@ def test_no_name_sends_a_control_sequence_to_the_terminal(database: Path) -> Non
     received = bytes_of(database, b" jjj ?", seconds=2.0)
     text = received.decode("utf-8", errors="replace")
     assert "very long" in text
-    assert "SEFDS0VE" in text, "the name itself is shown"
+    assert "SEFDS0VE" in text, "the visible part of the name is shown"
     assert "]52;c" in text
     for harmful in ("\x1b]52", "\x1b]0;owned", "\x9b", "\x90", "\x9c", "\u202e", "\u2066", "\x00", "\x7f"):
         assert harmful not in text, repr(harmful)
 
 
-@pytest.mark.parametrize(("asked", "coloured"), [("1", False), ("", True)])
-def test_no_color_sends_no_colour_unless_it_is_empty(
-    database: Path, monkeypatch: pytest.MonkeyPatch, asked: str, coloured: bool
+@pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True)])
+def test_no_color_removes_colours_unless_it_is_empty(
+    database: Path, monkeypatch: pytest.MonkeyPatch, value: str, coloured: bool
 ) -> None:
-    """As no-color.org asks; the cursor's row is reversed then."""
-    monkeypatch.setenv("NO_COLOR", asked)
+    """As specified by no-color.org; the cursor's row is reversed instead."""
+    monkeypatch.setenv("NO_COLOR", value)
     received = bytes_of(database, b" jjj 2341?\x1b\x10", seconds=3.0)
     codes = {code for codes in re.findall(rb"\x1b\[([0-9;]*)m", received) for code in codes.split(b";")}
     assert b"very long" in received
@@ -101,7 +101,7 @@ def test_no_color_sends_no_colour_unless_it_is_empty(
     assert coloured or {b"1", b"2", b"7"} <= codes
 
 
-def test_names_with_markup_are_shown_as_they_are(database: Path) -> None:
+def test_names_with_markup_are_shown_literally(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         everything = screen(pilot)
         for _ in HOSTILE:
@@ -118,7 +118,7 @@ def test_names_with_markup_are_shown_as_they_are(database: Path) -> None:
     use(database, look, size=SMALL)
 
 
-def test_no_line_is_wider_than_the_terminal_whatever_a_name_holds(database: Path) -> None:
+def test_no_name_makes_a_line_wider_than_the_terminal(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "j", "space", "j", "space", "j", "space", "j", "space")
         for strip in pilot.app.screen._compositor.render_strips():
@@ -127,7 +127,7 @@ def test_no_line_is_wider_than_the_terminal_whatever_a_name_holds(database: Path
     use(database, look, size=SMALL)
 
 
-def test_a_database_with_a_key_that_is_no_key_is_refused_in_words(database: Path) -> None:
+def test_a_database_with_an_invalid_run_key_is_refused_with_a_message(database: Path) -> None:
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute("UPDATE runs SET key = '../../etc' WHERE id = 1")
     connection.close()

@@ -1,4 +1,4 @@
-"""The other screens: what differs between runs, one run, the grid, and the answer, by what is pressed and seen."""
+"""The screens compare, grid, why and run: keys in, screens out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "runs.db"
 
 
-def named(name: str, size: tuple[int, int]) -> str:
+def golden_name(name: str, size: tuple[int, int]) -> str:
     return f"{name}-{size[0]}x{size[1]}"
 
 
@@ -37,15 +37,15 @@ def line_of(screen: str, words: str) -> str:
 
 
 @SIZES
-def test_the_compare_screen_looks_as_it_should(database: Path, size: tuple[int, int]) -> None:
+def test_the_compare_screen_matches_its_golden_screen(database: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "j", "j", "space", "j", "j", "space", "2")
-        compare(named("compare", size), screen(pilot))
+        compare(golden_name("compare", size), screen(pilot))
 
     use(database, look, size=size)
 
 
-def test_only_what_differs_is_compared_until_everything_is_asked_for(database: Path) -> None:
+def test_settings_that_differ_are_compared_and_a_key_shows_all(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "space", "j", "j", "space", "c")
         assert "compare 2 runs" in now
@@ -57,19 +57,19 @@ def test_only_what_differs_is_compared_until_everything_is_asked_for(database: P
     use(database, look)
 
 
-def test_the_baseline_comes_first_and_a_run_can_be_taken_out(database: Path) -> None:
+def test_the_baseline_comes_first_and_a_run_can_be_unmarked(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "j", "space", "2")
         now = await press(pilot, "right", "p")
         assert line_of(now, "│lr").split()[1:3] == ["0.01", "1"]
         now = await press(pilot, "right", "space")
-        assert "compare 1 runs" in now
+        assert "compare 1 run " in now
         assert len(pilot.app.session.marks) == 1
 
     use(database, look)
 
 
-def test_of_very_many_marked_runs_the_first_hundred_are_compared_and_that_is_said(tmp_path: Path) -> None:
+def test_at_most_a_hundred_marked_runs_are_compared_and_the_title_says_so(tmp_path: Path) -> None:
     many_runs(tmp_path / "runs.db", 120)
 
     async def look(pilot: Pilot[None]) -> None:
@@ -79,9 +79,9 @@ def test_of_very_many_marked_runs_the_first_hundred_are_compared_and_that_is_sai
     use(tmp_path / "runs.db", look)
 
 
-def test_comparing_nothing_says_what_to_do(tmp_path: Path) -> None:
+def test_comparing_without_marks_explains_what_to_do(tmp_path: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert "␣ on screen 1 marks runs" in await press(pilot, "2")
+        assert "mark two or more runs on screen 1 (␣)" in await press(pilot, "2")
         assert "no runs yet" in await press(pilot, "escape")
 
     use(tmp_path / "runs.db", look, size=SMALL)
@@ -91,17 +91,17 @@ def test_comparing_nothing_says_what_to_do(tmp_path: Path) -> None:
 
 
 @SIZES
-def test_the_grid_screen_looks_as_it_should(database: Path, size: tuple[int, int]) -> None:
+def test_the_grid_screen_matches_its_golden_screen(database: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        compare(named("grid", size), await press(pilot, "3"))
+        compare(golden_name("grid", size), await press(pilot, "3"))
 
     use(database, look, size=size)
 
 
-def test_the_heat_map_is_over_the_keys_that_are_chosen_and_tells_what_diverged(database: Path) -> None:
+def test_the_heat_map_uses_the_chosen_keys_and_counts_diverged_runs(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "3")
-        assert "best val/loss  mean, optimizer by lr, over the rest" in now
+        assert "best val/loss  optimizer by lr, mean over the other keys" in now
         assert re.search(r"│optimizer +lr 0\.001 +lr 0\.01 +lr 1", now)
         assert re.search(r"│adam .*★ ✗1", now)
         await press(pilot, "x")
@@ -117,7 +117,7 @@ def test_the_heat_map_is_over_the_keys_that_are_chosen_and_tells_what_diverged(d
     use(database, look)
 
 
-def test_a_cell_opens_its_runs(database: Path) -> None:
+def test_enter_on_a_cell_opens_its_runs(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "3", "right")
         assert "compare 2 runs" in await press(pilot, "enter")
@@ -125,12 +125,12 @@ def test_a_cell_opens_its_runs(database: Path) -> None:
     use(database, look)
 
 
-def test_failures_stand_with_the_last_line_of_their_traceback_and_are_tried_again(tmp_path: Path) -> None:
+def test_failures_show_the_last_line_of_their_traceback_and_can_be_retried(tmp_path: Path) -> None:
     database = tmp_path / "runs.db"
     with Writer(database) as writer:
         [run] = start(writer, 1)
-        story = "Traceback (most recent call last):\n  File\nFileNotFoundError: no data/x.npz\n"
-        writer.write([Started(run.key, 1, "box", os.getpid(), "cpu"), Failed(run.key, 1, "user", "no file", story)])
+        traceback = "Traceback (most recent call last):\n  File\nFileNotFoundError: no data/x.npz\n"
+        writer.write([Started(run.key, 1, "box", os.getpid(), "cpu"), Failed(run.key, 1, "user", "no file", traceback)])
 
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "3")
@@ -142,7 +142,7 @@ def test_failures_stand_with_the_last_line_of_their_traceback_and_are_tried_agai
         now = await press(pilot, "tab", "enter")
         assert "Traceback (most recent call last):" in now
         await press(pilot, "escape", "r")
-        assert "nothing has failed" in await wait_for_words(pilot, "nothing has failed")
+        assert "no failures" in await wait_for_words(pilot, "no failures")
 
     use(database, look)
     with Reader(database) as reader:
@@ -150,13 +150,17 @@ def test_failures_stand_with_the_last_line_of_their_traceback_and_are_tried_agai
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
-def test_of_a_long_traceback_the_end_is_seen_where_the_failure_is_chosen(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_the_end_of_a_long_traceback_is_shown_for_the_highlighted_failure(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
     database = tmp_path / "runs.db"
     with Writer(database) as writer:
         for number, run in enumerate(start(writer, 3)):
-            story = "\n".join([f"  line {line} of {number}" for line in range(40)] + [f"ValueError: {number}\x1b[31m"])
+            traceback = "\n".join(
+                [f"  line {line} of {number}" for line in range(40)] + [f"ValueError: {number}\x1b[31m"]
+            )
             events = [Started(run.key, 1, "box", os.getpid(), "cpu"), points(run, "val/loss", [1.0])]
-            writer.write([*events, Failed(run.key, 1, "user", "no file", story)])
+            writer.write([*events, Failed(run.key, 1, "user", "no file", traceback)])
 
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "3", "tab")
@@ -169,7 +173,7 @@ def test_of_a_long_traceback_the_end_is_seen_where_the_failure_is_chosen(tmp_pat
     use(database, look, size=size)
 
 
-def test_a_run_that_trains_is_seen_and_stopped_from_the_grid(tmp_path: Path) -> None:
+def test_a_running_run_is_listed_and_stopped_from_the_grid(tmp_path: Path) -> None:
     database = tmp_path / "runs.db"
     with Writer(database) as writer:
         [run] = start(writer, 1)
@@ -177,9 +181,9 @@ def test_a_run_that_trains_is_seen_and_stopped_from_the_grid(tmp_path: Path) -> 
 
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "3")
-        assert "1 training on" in now
+        assert "1 running on" in now
         await press(pilot, "tab", "K")
-        assert "asked to stop: run 0" in await wait_for_words(pilot, "asked to stop")
+        assert "stop requested: run 0" in await wait_for_words(pilot, "stop requested")
 
     use(database, look)
     with Writer(database) as writer:
@@ -190,14 +194,14 @@ def test_a_run_that_trains_is_seen_and_stopped_from_the_grid(tmp_path: Path) -> 
 
 
 @SIZES
-def test_the_why_screen_looks_as_it_should(database: Path, size: tuple[int, int]) -> None:
+def test_the_why_screen_matches_its_golden_screen(database: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        compare(named("why", size), await press(pilot, "4"))
+        compare(golden_name("why", size), await press(pilot, "4"))
 
     use(database, look, size=size)
 
 
-def test_the_answer_is_about_the_filtered_runs_and_the_metric_that_is_asked_for(database: Path) -> None:
+def test_the_answer_covers_the_filtered_runs_and_the_chosen_metric(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "f")
         await type_in(pilot, "optimizer=adam")
@@ -213,7 +217,7 @@ def test_the_answer_is_about_the_filtered_runs_and_the_metric_that_is_asked_for(
     use(database, look)
 
 
-def test_why_waits_for_runs_to_end(tmp_path: Path) -> None:
+def test_why_shows_an_answer_once_runs_have_ended(tmp_path: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert "no run has ended yet" in await press(pilot, "4")
         grid_of_runs(tmp_path / "runs.db")
@@ -226,30 +230,28 @@ def test_why_waits_for_runs_to_end(tmp_path: Path) -> None:
 
 
 @SIZES
-def test_the_run_screen_looks_as_it_should(database: Path, size: tuple[int, int]) -> None:
+def test_the_run_screen_matches_its_golden_screen(database: Path, size: tuple[int, int]) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        compare(named("run", size), steadied(await press(pilot, "enter"), database))
+        compare(golden_name("run", size), with_fixed_key_and_times(await press(pilot, "enter"), database))
 
     use(database, look, size=size)
 
 
 @SIZES
-def test_pictures_of_the_network_stand_beside_the_facts_or_in_their_place(
-    database: Path, size: tuple[int, int]
-) -> None:
+def test_pictures_of_the_network_are_beside_the_facts_or_in_their_place(database: Path, size: tuple[int, int]) -> None:
     with Reader(database) as reader:
         write_portraits(database, reader.runs(None))
 
     async def look(pilot: Pilot[None]) -> None:
         before = await press(pilot, "enter")
-        compare(named("pictures", size), steadied(await press(pilot, "p"), database))
+        compare(golden_name("pictures", size), with_fixed_key_and_times(await press(pilot, "p"), database))
         assert await press(pilot, "escape") == before
 
     use(database, look, size=size)
 
 
-def steadied(screen: str, database: Path) -> str:
-    """The screen of the first run, with a key and times that are the same each time."""
+def with_fixed_key_and_times(screen: str, database: Path) -> str:
+    """Return the screen of the best run with its key and times replaced by constants."""
     with Reader(database) as reader:
         key = reader.find("adam lr=1 s1").key
     return re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "2026-11-30 12:00:00", screen.replace(key, "k3f9a2b1"))
@@ -274,13 +276,13 @@ def test_output_is_followed_and_searched(tmp_path: Path) -> None:
             await type_in(pilot, "EPOCH 42")
             now = await press(pilot, "enter")
             assert "epoch 42: loss" in now
-            assert "1 lines with “epoch 42”" in now
+            assert "1 line with “epoch 42”" in now
             assert "runs" in await press(pilot, "escape")
 
         use(database, look)
 
 
-def test_a_run_that_is_deleted_meanwhile_says_so(database: Path) -> None:
+def test_the_run_screen_says_that_its_run_was_deleted(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "enter")
         with Writer(database) as writer, Reader(database) as reader:
@@ -292,7 +294,7 @@ def test_a_run_that_is_deleted_meanwhile_says_so(database: Path) -> None:
     use(database, look)
 
 
-# Everywhere
+# All screens
 
 
 @SIZES
@@ -307,7 +309,7 @@ def test_every_screen_has_help_and_fits_the_terminal(database: Path, view: str, 
     use(database, look, size=size, view=view)
 
 
-def test_the_tabs_in_the_top_line_are_clicked(database: Path) -> None:
+def test_a_click_on_a_tab_switches_the_screen(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         top = screen(pilot).splitlines()[0]
         await pilot.click(offset=(top.index("why") + 1, 0))
@@ -318,7 +320,7 @@ def test_the_tabs_in_the_top_line_are_clicked(database: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "drawn"), [("LABBENCH_ASCII", "@@@@"), ("NO_COLOR", "▓▓▓▓")])
-def test_pictures_do_without_colours_and_without_unicode(
+def test_pictures_are_drawn_without_colours_and_without_unicode(
     database: Path, monkeypatch: pytest.MonkeyPatch, name: str, drawn: str
 ) -> None:
     monkeypatch.setenv(name, "1")
@@ -335,7 +337,7 @@ def test_pictures_do_without_colours_and_without_unicode(
     use(database, look)
 
 
-def test_a_run_without_pictures_says_how_they_come_about_and_p_again_brings_the_chart_back(database: Path) -> None:
+def test_a_run_without_pictures_explains_how_to_get_them_and_p_shows_the_chart_again(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         before = await press(pilot, "enter")
         now = await press(pilot, "p")
@@ -345,7 +347,7 @@ def test_a_run_without_pictures_says_how_they_come_about_and_p_again_brings_the_
     use(database, look)
 
 
-def test_pictures_are_scrolled_and_a_search_goes_back_to_the_output(database: Path) -> None:
+def test_pictures_scroll_and_a_search_returns_to_the_output(database: Path) -> None:
     with Reader(database) as reader:
         write_portraits(database, reader.runs(None))
 
@@ -357,6 +359,6 @@ def test_pictures_are_scrolled_and_a_search_goes_back_to_the_output(database: Pa
         assert "gradients by layer" in await press(pilot, "G")
         assert await press(pilot, "g") == first
         now = await press(pilot, "slash", "escape")
-        assert "nothing was captured" in now
+        assert "no output was captured" in now
 
     use(database, look, size=SMALL)

@@ -1,4 +1,4 @@
-"""What is kept of a look at a database, and what is taken elsewhere."""
+"""Saved state of a session, named views, and exports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def use(path: Path, script: Callable[[Pilot[None]], Awaitable[None]], *, view: str = "runs") -> None:
-    """Open the database as the program does: with what was kept of it."""
+    """Open the database with its saved state, as the program does."""
 
     async def run() -> None:
         app = LabbenchApp(path, view=view, saved_state=SavedState(path))
@@ -44,7 +44,7 @@ def use(path: Path, script: Callable[[Pilot[None]], Awaitable[None]], *, view: s
 
 
 async def arrange(pilot: Pilot[None]) -> None:
-    """Filter, sort, mark, pin, hide a column, a logarithmic axis."""
+    """Set a filter, a sort order, a mark, a baseline, a hidden column and a logarithmic axis."""
     await press(pilot, "f")
     await type_in(pilot, "optimizer=sgd")
     await press(pilot, "enter", "right", "right", "right", "|", "o")
@@ -52,7 +52,7 @@ async def arrange(pilot: Pilot[None]) -> None:
     await press(pilot, "enter", "g", "space", "j", "p", "y")
 
 
-def test_the_next_look_is_as_the_last_one_was(database: Path) -> None:
+def test_the_next_session_starts_with_the_state_of_the_last(database: Path) -> None:
     use(database, arrange)
 
     async def look(pilot: Pilot[None]) -> None:
@@ -63,14 +63,14 @@ def test_the_next_look_is_as_the_last_one_was(database: Path) -> None:
         assert row_of(now, "sgd lr=0.001 s0").startswith("│ ●")
         assert row_of(now, "sgd lr=0.001 s1").startswith("│»")
         assert "Δ best" in now
-        assert " @ " not in now
+        assert " step " not in now
         assert "log y" in now
         assert pilot.app.session.highlighted == pilot.app.session.baseline
 
     use(database, look)
 
 
-def test_a_view_is_saved_under_a_name_and_opened_by_it(database: Path) -> None:
+def test_a_view_is_saved_and_opened_by_name(database: Path) -> None:
     async def save(pilot: Pilot[None]) -> None:
         await arrange(pilot)
         await press(pilot, "W")
@@ -105,7 +105,7 @@ def test_every_database_has_its_own_state(database: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "text", ["", "not JSON", "[" * 100_000, "[]", '{"last": 3, "views": [1]}', '{"last": {"columns": 7}}'], ids=range(6)
 )
-def test_a_broken_state_is_as_none(database: Path, text: str) -> None:
+def test_a_corrupt_state_file_is_ignored(database: Path, text: str) -> None:
     file = state_file(database)
     file.parent.mkdir(parents=True)
     file.write_text(text)
@@ -125,7 +125,7 @@ def test_a_broken_state_is_as_none(database: Path, text: str) -> None:
         '{"window": [NaN, 3]}', '{"x_axis": "clock", "window": [-1e17, 1e17]}', '{"window": [1e300, 1e301]}',
     ],
 )  # fmt: skip
-def test_broken_charts_are_drawn_all_the_same(database: Path, chart: str) -> None:
+def test_invalid_chart_settings_are_ignored(database: Path, chart: str) -> None:
     file = state_file(database)
     file.parent.mkdir(parents=True)
     file.write_text('{"last": {"chart": %s}}' % chart)  # noqa: UP031  # braces
@@ -136,7 +136,7 @@ def test_broken_charts_are_drawn_all_the_same(database: Path, chart: str) -> Non
     use(database, look)
 
 
-def test_a_smoothing_close_to_1_is_there_again(database: Path) -> None:
+def test_a_smoothing_close_to_1_is_restored(database: Path) -> None:
     async def smooth(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "number_sign")
         await type_in(pilot, "0.99999999")
@@ -161,17 +161,17 @@ ANYTHING = st.recursive(
 
 @given(st.fixed_dictionaries(dict.fromkeys(Session(Path("runs.db")).as_json(), ANYTHING)))
 @settings(suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_a_state_says_can_be_restored(kept: dict[str, Any]) -> None:
+def test_any_state_can_be_restored(state: dict[str, Any]) -> None:
     session = Session(Path("runs.db"))
-    session.restore(kept)
+    session.restore(state)
     again, text = Session(Path("runs.db")), json.dumps(session.as_json())  # as text: NaN is not equal to itself
     again.restore(json.loads(text))
     assert json.dumps(again.as_json()) == text
 
 
-def test_a_sort_that_there_is_not_any_more_is_forgotten(database: Path) -> None:
-    kept = SavedState(database)
-    kept.save({"sort": "best(gone)", "marks": {"nobody": 3}, "baseline": "nobody"})
+def test_a_sort_column_that_no_longer_exists_is_ignored(database: Path) -> None:
+    saved = SavedState(database)
+    saved.save({"sort": "best(gone)", "marks": {"nobody": 3}, "baseline": "nobody"})
 
     async def look(pilot: Pilot[None]) -> None:
         assert "sorted by best val/loss ▲" in screen(pilot)
@@ -180,7 +180,7 @@ def test_a_sort_that_there_is_not_any_more_is_forgotten(database: Path) -> None:
     use(database, look)
 
 
-# Taking the view elsewhere
+# Exports
 
 
 async def save_as(pilot: Pilot[None], kind: str) -> str:
@@ -190,12 +190,12 @@ async def save_as(pilot: Pilot[None], kind: str) -> str:
     return await press(pilot, "enter")
 
 
-def test_the_view_is_saved_as_csv_text_and_picture(database: Path) -> None:
+def test_the_view_is_exported_as_csv_text_and_picture(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert "saved: runs-runs.csv" in await shown_after(pilot, "csv")
         await save_as(pilot, "text")
         await save_as(pilot, "svg")
-        assert "is there already" in await save_as(pilot, "csv")
+        assert "already exists" in await save_as(pilot, "csv")
         await press(pilot, "escape")
 
     async def shown_after(pilot: Pilot[None], kind: str) -> str:
@@ -212,7 +212,7 @@ def test_the_view_is_saved_as_csv_text_and_picture(database: Path) -> None:
     assert (database.parent / "runs-runs.svg").read_text().startswith("<svg")
 
 
-def test_the_view_goes_to_the_clipboard_as_csv(database: Path) -> None:
+def test_the_view_is_copied_to_the_clipboard_as_csv(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "3", "Y")
         await type_in(pilot, "view as")
@@ -223,20 +223,20 @@ def test_the_view_goes_to_the_clipboard_as_csv(database: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
-        ("~nosuchuser/x.csv", "no file can be made there"),
+        ("~nosuchuser/x.csv", "the file cannot be created"),
         ("x" * 300, "File name too long"),
-        ("x\0.csv", "no file can be called x␀.csv"),
-        ("x\ud800.csv", "no file can be called"),
+        ("x\0.csv", "x␀.csv is not a valid file name"),
+        ("x\ud800.csv", "is not a valid file name"),
         ("runs.db/x.csv", "Not a directory"),
-        ("nowhere/x.csv", "there is no folder nowhere"),
+        ("nowhere/x.csv", "the folder nowhere does not exist"),
     ],
 )
-def test_a_file_that_cannot_be_made_is_refused_in_words(database: Path, name: str, said: str) -> None:
+def test_a_file_that_cannot_be_created_is_refused_with_a_message(database: Path, name: str, message: str) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "e", "enter")
-        pilot.app.focused.value = name  # a terminal would not take some of these as typed
-        assert said in await press(pilot, "enter")
+        pilot.app.focused.value = name  # some of these cannot be typed in a terminal
+        assert message in await press(pilot, "enter")
 
     use(database, look)

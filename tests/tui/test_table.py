@@ -1,4 +1,4 @@
-"""The runs table: groups, the baseline, columns, and edits in place, by what a person presses and sees."""
+"""The runs table: groups, baseline, columns, edits, completion and copying; keys in, screens out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def heading_of(screen: str) -> list[str]:
-    """The titles of the columns."""
+    """Return the words of the column titles."""
     line = next(line for line in screen.splitlines() if re.search(r"\bname\b.*(best|lr)", line))
     return line.split("││")[0].strip("│ ").replace("▲", " ").replace("▼", " ").split()
 
@@ -35,7 +35,7 @@ def rows_of(screen: str) -> list[str]:
 
 
 async def choose(pilot: Pilot[None], key: str, words: str) -> str:
-    """Press a key that opens a list, and take the first line of it that has these words."""
+    """Press a key that opens a list and choose its first entry with these words."""
     await press(pilot, key)
     await type_in(pilot, words)
     return await press(pilot, "enter")
@@ -44,7 +44,7 @@ async def choose(pilot: Pilot[None], key: str, words: str) -> str:
 # Groups
 
 
-def test_runs_grouped_by_a_key_are_rows_with_their_number_mean_and_spread(database: Path) -> None:
+def test_groups_of_runs_are_rows_with_count_mean_and_spread(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await choose(pilot, "b", "set-ups")
         assert len(rows_of(now)) == 6
@@ -56,7 +56,7 @@ def test_runs_grouped_by_a_key_are_rows_with_their_number_mean_and_spread(databa
     use(database, look)
 
 
-def test_a_group_opens_to_its_runs_and_is_marked_as_one(database: Path) -> None:
+def test_a_group_opens_to_show_its_runs_and_is_marked_as_one(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await choose(pilot, "b", "optimizer")
         now = await press(pilot, "enter")
@@ -78,7 +78,7 @@ def test_groups_by_two_keys_are_sorted_by_their_means(database: Path) -> None:
         await choose(pilot, "b", "lr")
         now = await choose(pilot, "b", "optimizer")
         means = [
-            float(found[1]) for row in rows_of(now) if (found := re.search(r"· optimizer \w+ +2 +\S+ +★?(\S+)", row))
+            float(match[1]) for row in rows_of(now) if (match := re.search(r"· optimizer \w+ +2 +\S+ +★?(\S+)", row))
         ]
         assert len(means) == 5
         assert means == sorted(means)
@@ -91,7 +91,7 @@ def test_groups_by_two_keys_are_sorted_by_their_means(database: Path) -> None:
 # The baseline and the marks
 
 
-def test_every_run_says_how_far_it_is_from_the_baseline(database: Path) -> None:
+def test_every_run_shows_its_difference_from_the_baseline(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "j", "p")
         assert row_of(now, "adam lr=0.01 s0").startswith("│»")
@@ -102,7 +102,7 @@ def test_every_run_says_how_far_it_is_from_the_baseline(database: Path) -> None:
     use(database, look)
 
 
-def test_all_that_match_are_marked_inverted_and_unmarked(database: Path) -> None:
+def test_all_matching_runs_are_marked_inverted_and_unmarked(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "f")
         await type_in(pilot, "lr=0.01")
@@ -116,7 +116,7 @@ def test_all_that_match_are_marked_inverted_and_unmarked(database: Path) -> None
     use(database, look)
 
 
-def test_a_deleted_run_gives_its_colour_back(database: Path) -> None:
+def test_a_deleted_run_frees_its_colour(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "j", "space")
         await choose(pilot, "D", "yes")
@@ -134,9 +134,9 @@ def test_a_deleted_run_gives_its_colour_back(database: Path) -> None:
 
 def test_columns_are_chosen_hidden_moved_and_widened(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert heading_of(screen(pilot))[:4] == ["name", "val/loss", "best", "@"]
+        assert heading_of(screen(pilot))[:4] == ["name", "val/loss", "best", "step"]
         await press(pilot, "right", "right", "shift+right")
-        assert heading_of(screen(pilot))[:4] == ["name", "val/loss", "@", "best"]
+        assert heading_of(screen(pilot))[:4] == ["name", "val/loss", "step", "best"]
         now = await press(pilot, "left", "|")
         assert heading_of(now)[:3] == ["name", "val/loss", "best"]
         await press(pilot, "C")
@@ -149,12 +149,12 @@ def test_columns_are_chosen_hidden_moved_and_widened(database: Path) -> None:
         now = await press(pilot, "right", "right", "enter")
         assert row_of(now, " name").index(" lr") == before + 4
         await press(pilot, "C", "ctrl+r")
-        assert heading_of(screen(pilot))[:4] == ["name", "val/loss", "best", "@"]
+        assert heading_of(screen(pilot))[:4] == ["name", "val/loss", "best", "step"]
 
     use(database, look)
 
 
-def test_the_column_of_the_cursor_is_sorted_by(database: Path) -> None:
+def test_a_key_sorts_by_the_column_of_the_cursor(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, *["right"] * 6, ".")
         assert "sorted by lr ▲" in now
@@ -163,7 +163,7 @@ def test_the_column_of_the_cursor_is_sorted_by(database: Path) -> None:
     use(database, look)
 
 
-def test_a_curve_in_small_stands_in_its_column(database: Path) -> None:
+def test_a_column_shows_sparklines(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         assert re.search(r"190  █▆▅▄▃▂▂▁▁▁", row_of(screen(pilot), "adam lr=0.01 s0"))
 
@@ -173,7 +173,7 @@ def test_a_curve_in_small_stands_in_its_column(database: Path) -> None:
 # Edits
 
 
-def test_tags_are_put_on_and_the_last_edit_is_undone(database: Path) -> None:
+def test_tags_are_added_and_edits_undone_in_reverse_order(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "t")
         await type_in(pilot, "best good")
@@ -200,7 +200,7 @@ def test_tags_are_put_on_and_the_last_edit_is_undone(database: Path) -> None:
     use(database, look)
 
 
-def test_a_note_a_name_and_the_archive_are_edits_in_place(database: Path) -> None:
+def test_notes_names_and_the_archive_are_edited_in_place(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "N")
         await type_in(pilot, "look at this")
@@ -219,7 +219,7 @@ def test_a_note_a_name_and_the_archive_are_edits_in_place(database: Path) -> Non
     use(database, look)
 
 
-def test_an_edit_on_a_marked_run_is_about_all_marked_ones(database: Path) -> None:
+def test_an_edit_on_a_marked_run_applies_to_all_marked_runs(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "space", "j", "space", "j")
         assert "tag adam lr=0.01 s1" in await press(pilot, "t")
@@ -233,9 +233,9 @@ def test_an_edit_on_a_marked_run_is_about_all_marked_ones(database: Path) -> Non
         assert reader.count("tag=two") == 2
 
 
-def test_nothing_is_deleted_unless_somebody_says_yes(database: Path) -> None:
+def test_nothing_is_deleted_without_confirmation(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert "no, leave everything as it is" in await press(pilot, "D")
+        assert "no, keep them" in await press(pilot, "D")
         await press(pilot, "enter")
         await press(pilot, "D", "escape")
 
@@ -244,10 +244,10 @@ def test_nothing_is_deleted_unless_somebody_says_yes(database: Path) -> None:
         assert reader.count() == 12
 
 
-def test_a_failed_run_is_put_back_into_the_queue_and_a_queued_one_stopped(database: Path) -> None:
+def test_a_failed_run_is_retried_and_a_queued_run_is_stopped(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "r")
-        assert "nothing here has failed" in await wait_for_words(pilot, "nothing here")
+        assert "no selected run is failed" in await wait_for_words(pilot, "no selected run")
         await press(pilot, "f")
         await type_in(pilot, "status=failed")
         await press(pilot, "enter", "r")
@@ -286,7 +286,7 @@ def test_tab_completes_keys_and_values(database: Path) -> None:
 # Copying
 
 
-def test_the_cell_and_the_command_of_a_run_go_to_the_clipboard(database: Path) -> None:
+def test_a_cell_and_the_training_command_are_copied_to_the_clipboard(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "right", "right")
         await choose(pilot, "Y", "cell of best")
@@ -299,7 +299,7 @@ def test_the_cell_and_the_command_of_a_run_go_to_the_clipboard(database: Path) -
     use(database, look)
 
 
-def test_a_dialog_that_is_only_looked_at_changes_nothing(database: Path) -> None:
+def test_a_dialog_accepted_without_changes_changes_nothing(database: Path) -> None:
     with Writer(database) as writer, Reader(database) as reader:
         best = reader.find("adam lr=1 s1").key
         writer.note(best, "line one\nline two\ttab")
@@ -317,7 +317,7 @@ def test_a_dialog_that_is_only_looked_at_changes_nothing(database: Path) -> None
         assert (reader.find(best).name, reader.find(best).note) == ("a\tname", "line one\nline two\ttab")
 
 
-def test_undo_after_what_cannot_be_undone_says_so_and_leaves_older_edits_alone(database: Path) -> None:
+def test_undoing_an_irreversible_edit_says_so_and_keeps_older_edits(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "t")
         await type_in(pilot, "foo")
@@ -334,7 +334,7 @@ def test_undo_after_what_cannot_be_undone_says_so_and_leaves_older_edits_alone(d
     use(database, look)
 
 
-def test_an_undo_that_cannot_be_written_can_be_tried_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undo_that_failed_to_write_can_be_retried(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, change: DatabaseChange) -> None:
         raise StoreError("the disk is full")
 

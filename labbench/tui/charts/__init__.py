@@ -1,1 +1,1 @@
-"""The chart widget and what feeds it."""
+"""Chart widgets, their settings, and the reading and caching of their series."""

@@ -1,4 +1,4 @@
-"""Caches of what was read for charts and sparklines."""
+"""Caches of the series read for charts and of sparklines."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 
 
 SeriesKey: TypeAlias = tuple[str, str, XAxis]
-"""Run key, metric, axis."""
-
+"""(run key, metric, x axis)."""
 
 RunSeries: TypeAlias = "tuple[RunRecord, Series]"
-"""A run, and its series as it was read whole."""
-
+"""A run and its whole series, not refined."""
 
 _MAX_HIDDEN_SERIES = 256
-"""Series that are not shown any more, kept for coming back to them."""
+"""Maximum number of cached series that are not on the screen."""
 
 
 @dataclass(slots=True)
@@ -33,20 +31,20 @@ class _CacheEntry:
     version: tuple[int, int, int]
     whole: Series | None
     finer: Series | None = None
-    """The same with more points where somebody has zoomed in."""
+    """The series with more points in the zoomed window."""
     refined_window: Range | None = None
-    """The window that more points were last asked for."""
+    """The window of the last request for more points."""
 
 
 class SeriesCache:
-    """Series by run, metric and axis."""
+    """Cache of series by run, metric and x axis."""
 
     def __init__(self) -> None:
         self._entries: dict[SeriesKey, _CacheEntry] = {}
         self._names: tuple[object, dict[str, str], dict[str, str]] = (None, {}, {})
 
     def missing(self, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> list[RunRecord]:
-        """Those of the runs that have logged the metric, and whose series is not at hand or has grown."""
+        """Return the runs that have logged the metric and whose series is not cached or has grown."""
         return [run for run in runs if metric in run.summary and not self._is_fresh(run, metric, x_axis)]
 
     def _is_fresh(self, run: RunRecord, metric: str, x_axis: XAxis) -> bool:
@@ -56,41 +54,44 @@ class SeriesCache:
     def keep(
         self, runs: Sequence[RunRecord], series: Mapping[str, Series | None], metric: str, x_axis: XAxis, *, room: int
     ) -> None:
-        """Remember what was read for these runs; `room` is how many series are on the screen."""
+        """Store the series of these runs and evict the oldest; `room` is the number of series on the screen."""
         for run in runs:
-            place = (run.key, metric, x_axis)
-            self._entries.pop(place, None)  # the newest stand last
-            self._entries[place] = _CacheEntry(_series_version(run, metric), series.get(run.key))
+            cache_key = (run.key, metric, x_axis)
+            self._entries.pop(cache_key, None)  # keep the newest entries last
+            self._entries[cache_key] = _CacheEntry(_series_version(run, metric), series.get(run.key))
         for stale in list(self._entries)[: -(_MAX_HIDDEN_SERIES + room)]:
             del self._entries[stale]
 
     def find_coarse(
         self, runs: Sequence[RunRecord], metric: str, x_axis: XAxis, window: Range, dots: int
     ) -> dict[str, RunSeries]:
-        """The series that the window shows in fewer buckets than the screen has dots, as they were read whole."""
+        """Return the series with fewer buckets in the window than the screen has dots, by key.
+
+        Each series is returned once per window, as read whole.
+        """
         from labbench.tui.charts.series_reader import is_coarse
 
-        found = {}
+        coarse = {}
         for run in runs:
             entry = self._entries.get((run.key, metric, x_axis))
             if entry is None or entry.whole is None or entry.whole.buckets is None or entry.refined_window == window:
                 continue
             if is_coarse(entry.finer or entry.whole, window, dots):
                 entry.refined_window = window
-                found[run.key] = (run, entry.whole)
-        return found
+                coarse[run.key] = (run, entry.whole)
+        return coarse
 
     def store_finer(
         self, requested: Mapping[str, RunSeries], finer: Mapping[str, Series], metric: str, x_axis: XAxis
     ) -> None:
-        """Remember finer series, where the whole ones have not grown meanwhile."""
+        """Store finer series, unless the whole series has grown in the meantime."""
         for key, series in finer.items():
             entry = self._entries.get((key, metric, x_axis))
             if entry is not None and entry.whole is requested[key][1]:
                 entry.finer = series
 
     def lines(self, runs: Sequence[RunRecord], marks: Mapping[str, int], metric: str, x_axis: XAxis) -> list[Line]:
-        """The series at hand of these runs, as lines."""
+        """Return the cached series of these runs as lines of a chart."""
         from labbench.charts.lines import Line
 
         names, groups = self._names_and_groups(runs)
@@ -105,7 +106,7 @@ class SeriesCache:
         return lines
 
     def _names_and_groups(self, runs: Sequence[RunRecord]) -> tuple[dict[str, str], dict[str, str]]:
-        """What runs and their groups are called; thousands of names are not compared again for each key press."""
+        """Return the labels of runs and groups, cached because comparing thousands of names is slow."""
         key = [(run.key, run.name) for run in runs]
         if self._names[0] != key:
             names = run_labels(runs)
@@ -114,7 +115,7 @@ class SeriesCache:
 
 
 def _series_version(run: RunRecord, metric: str) -> tuple[int, int, int]:
-    """Another one when the run's series is another one."""
+    """Return a value that changes whenever the run's series changes."""
     return run.attempt, run.summary[metric].n, run.summary[metric].last_step
 
 
@@ -122,7 +123,7 @@ _MAX_SPARKLINES = 2000
 
 
 class SparklineCache:
-    """Small curves by run, of the metric that was asked for last."""
+    """Cache of sparklines by run, for the metric requested last."""
 
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
@@ -130,7 +131,7 @@ class SparklineCache:
         self._metric = ""
 
     def missing(self, runs: Sequence[RunRecord], metric: str) -> list[RunRecord]:
-        """Those of the runs whose curve of this metric is not at hand, or has grown."""
+        """Return the runs whose sparkline of this metric is not cached or has grown."""
         if metric != self._metric:
             self._metric = metric
             self.shown.clear()
@@ -140,7 +141,7 @@ class SparklineCache:
         ]
 
     def keep(self, runs: Sequence[RunRecord], sparks: Mapping[str, str], metric: str) -> bool:
-        """Remember what was read for these runs; whether it is of the metric that is asked for now."""
+        """Store sparklines of these runs; return False if they are of a metric no longer shown."""
         if metric != self._metric:
             return False
         if len(self.shown) > _MAX_SPARKLINES:

@@ -1,7 +1,7 @@
-"""What charts ask of a database, in thread workers: series over an axis, as fine as the screen can show.
+"""Reading of series for charts, in thread workers, as fine as the screen can show.
 
-A long series comes in buckets. Zooming in reads the part in the window again, finer, and puts it in the place of its
-buckets: the rest stays, so that smoothing goes over the whole series, however little of it is seen.
+A long series is read as buckets. Zooming in rereads the part in the window with more points, which replace its
+buckets; the rest stays, so that smoothing always uses the whole series.
 """
 
 from __future__ import annotations
@@ -26,23 +26,25 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.store.series.curves import BucketedSeries
 
 MAX_BUCKETS = 1600
-"""Buckets of a whole series: more than a wide screen has dots; a shorter series is exact."""
-
+"""Buckets of a whole series: more than the dot columns of a wide screen; a shorter series is exact."""
 
 _RUNS_PER_BATCH = 128
-"""Runs whose curves are read at once: what is read of a run is several times what is kept."""
+"""Runs read at once; reading a run takes several times the memory of its series."""
 _READER_THREADS = 2
-"""That read more runs than these: SQLite packs points without Python's lock, unpacking them needs it."""
+"""Threads that read more runs than one batch: SQLite works without the GIL, unpacking the points needs it."""
 
 
 def read_series(path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> dict[str, Series | None]:
-    """The whole metric of each run over that axis, by key; None where the run has logged no such axis."""
+    """Return the whole series of each run over the axis, by key; None if the run has not logged the axis.
+
+    Raises InputError and StoreError as `Reader` does.
+    """
     if len(runs) <= _RUNS_PER_BATCH:
         return _read_part(path, metric, x_axis, runs)
     parts = [runs[start : start + _RUNS_PER_BATCH] for start in range(0, len(runs), _RUNS_PER_BATCH)]
     with ThreadPoolExecutor(_READER_THREADS) as threads:
-        found = threads.map(partial(_read_part, path, metric, x_axis, rounded=True), parts)
-        return {key: series for part in found for key, series in part.items()}
+        results = threads.map(partial(_read_part, path, metric, x_axis, rounded=True), parts)
+        return {key: series for result in results for key, series in result.items()}
 
 
 def _read_part(
@@ -50,14 +52,14 @@ def _read_part(
 ) -> dict[str, Series | None]:
     times, ids = x_axis in ("time", "clock"), [run.id for run in runs]
     with Reader(path) as reader:
-        found = reader.curves(ids, metric, CurveRequest(MAX_BUCKETS, times=times, rounded=rounded))
+        curves = reader.curves(ids, metric, CurveRequest(MAX_BUCKETS, times=times, rounded=rounded))
         epochs = _read_epochs(reader, ids) if x_axis == "epoch" else {}
     series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
     before = None
     for run in runs:
-        if run.id in found:
-            one = _make_series(run, found.pop(run.id), x_axis, epochs.get(run.id))
-            series[run.key] = before = _share_x(one, before)
+        if run.id in curves:
+            made = _make_series(run, curves.pop(run.id), x_axis, epochs.get(run.id))
+            series[run.key] = before = _share_x(made, before)
     return series
 
 
@@ -67,7 +69,7 @@ def _read_epochs(reader: Reader, run_ids: Sequence[int]) -> dict[int, BucketedSe
 
 
 def _share_x(series: Series | None, other: Series | None) -> Series | None:
-    """The series with the other one's x where the two are equal: most runs of a grid log at the same steps."""
+    """Return the series with the other's x array if both are equal: most runs of a grid log at the same steps."""
     if series is None or other is None or series.buckets is not None or len(series) != len(other):
         return series
     from labbench.charts.series import Series
@@ -78,7 +80,10 @@ def _share_x(series: Series | None, other: Series | None) -> Series | None:
 def read_finer(
     path: Path, runs: Mapping[str, tuple[RunRecord, Series]], metric: str, x_axis: XAxis, window: Range
 ) -> dict[str, Series]:
-    """The series, finer within the window and a little around it."""
+    """Return the series by key with more points in the window and half a window around it.
+
+    Raises InputError and StoreError as `Reader` does.
+    """
     finer = {}
     with Reader(path) as reader:
         times = x_axis in ("time", "clock")
@@ -88,16 +93,16 @@ def read_finer(
                 continue
             left, right = int(series.buckets.first_step[first]), int(series.buckets.last_step[last - 1])
             request = CurveRequest(MAX_BUCKETS, first_step=left, last_step=right, times=times)
-            part = reader.curves([run.id], metric, request).get(run.id)
+            inner_curve = reader.curves([run.id], metric, request).get(run.id)
             epochs = _read_epochs(reader, [run.id]).get(run.id) if x_axis == "epoch" else None
-            inner = _make_series(run, part, x_axis, epochs) if part is not None else None
+            inner = _make_series(run, inner_curve, x_axis, epochs) if inner_curve is not None else None
             if inner is not None:
                 finer[key] = _splice(series, first, last, inner)
     return finer
 
 
 def is_coarse(series: Series, window: Range, dots: int) -> bool:
-    """The window shows buckets where the screen has room for more."""
+    """Return True if the window shows buckets, and fewer of them than the screen has dot columns."""
     if series.buckets is None:
         return False
     first, last = _bucket_range(series, window)
@@ -105,13 +110,13 @@ def is_coarse(series: Series, window: Range, dots: int) -> bool:
 
 
 def _widen_window(window: Range) -> Range:
-    """Half a window more on either side: a small step of panning finds it there."""
+    """Return the window with a margin of half its width on either side, so that small pans need no reading."""
     width = window[1] - window[0]
     return window[0] - width / 2, window[1] + width / 2
 
 
 def _bucket_range(series: Series, window: Range) -> tuple[int, int]:
-    """First bucket that reaches into the window, first one behind it."""
+    """Return the index of the first bucket in the window and of the first after it."""
     if series.buckets is None:
         return 0, 0
     first = int(series.buckets.end.searchsorted(window[0]))
@@ -119,7 +124,7 @@ def _bucket_range(series: Series, window: Range) -> tuple[int, int]:
 
 
 def _make_series(run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: BucketedSeries | None) -> Series | None:
-    import numpy as np  # here, for it is not imported before the first paint
+    import numpy as np  # here, to keep it out of the first paint
 
     from labbench.charts.series import Buckets, Series
 
@@ -129,7 +134,7 @@ def _make_series(run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: B
     y = curve.mean
     if (curve.n == 1).all():
         if x_axis == "epoch" and (x[1:] < x[:-1]).any():
-            order = np.argsort(x, kind="stable")  # an epoch that somebody logged need not grow with the step
+            order = np.argsort(x, kind="stable")  # a logged epoch need not grow with the step
             x, y = x[order], y[order]
         return Series(x, y)
     x = np.maximum.accumulate(x)
@@ -142,7 +147,7 @@ def _make_series(run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: B
 def _axis_values(
     run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: BucketedSeries | None
 ) -> tuple[Floats | None, Floats | None]:
-    """Where each bucket begins and ends on the axis."""
+    """Return the start and end of each bucket on the axis, shape (N,) each; None if the axis is missing."""
     if x_axis == "step":
         return _to_floats(curve.first_step), _to_floats(curve.last_step)
     if x_axis == "epoch":
@@ -156,8 +161,8 @@ def _axis_values(
         return (None, None) if (first != first).any() or (last != last).any() else (first, last)
     assert curve.first_time is not None
     assert curve.last_time is not None
-    began = (run.started or 0.0) if x_axis == "clock" else 0.0
-    return began + curve.first_time / 1000, began + curve.last_time / 1000
+    start = (run.started or 0.0) if x_axis == "clock" else 0.0
+    return start + curve.first_time / 1000, start + curve.last_time / 1000
 
 
 def _to_floats(steps: NDArray[np.int64]) -> Floats:
@@ -165,20 +170,21 @@ def _to_floats(steps: NDArray[np.int64]) -> Floats:
 
 
 def _splice(series: Series, first: int, last: int, inner: Series) -> Series:
-    """The series with other points or buckets in the place of those from `first` to before `last`."""
+    """Return the series with its buckets [first, last) replaced by the points or buckets of `inner`."""
     import numpy as np
 
     from labbench.charts.series import Buckets, Series
 
-    def put(outer: NDArray[Any], part: NDArray[Any]) -> NDArray[Any]:
+    def replace_part(outer: NDArray[Any], part: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([outer[:first], part, outer[last:]])
 
     assert series.buckets is not None
-    within = inner.buckets
-    if within is None:
+    inner_buckets = inner.buckets
+    if inner_buckets is None:
         ones = np.ones(len(inner), dtype=np.int64)
-        within = Buckets(inner.x, inner.y, inner.y, ones, ones, ones)
+        inner_buckets = Buckets(inner.x, inner.y, inner.y, ones, ones, ones)
     parts = {
-        field.name: put(getattr(series.buckets, field.name), getattr(within, field.name)) for field in fields(within)
+        field.name: replace_part(getattr(series.buckets, field.name), getattr(inner_buckets, field.name))
+        for field in fields(inner_buckets)
     }
-    return Series(put(series.x, inner.x), put(series.y, inner.y), Buckets(**parts))
+    return Series(replace_part(series.x, inner.x), replace_part(series.y, inner.y), Buckets(**parts))

@@ -1,4 +1,4 @@
-"""The chart widget: lines and a view in, braille on the screen, the mouse out. What it shows is computed in `plot`."""
+"""Chart widget: draws lines with `charts.render` in theme colours and reports mouse events as messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 
 
 _FADE_SHARES = {palette.BAND: 0.66, palette.LINE: 0.12, palette.BRIGHT: 0.0}
-"""How far a line's colour goes towards the background."""
+"""Fraction by which a line's colour is blended with the background, by style."""
 _THEME_COLOURS = {
     palette.AXIS: "border",
     palette.LABEL: "secondary",
@@ -36,7 +36,7 @@ _THEME_COLOURS = {
 
 
 class Chart(Widget):
-    """One metric of several runs."""
+    """Chart of one metric of several runs."""
 
     DEFAULT_CSS = """
     Chart { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary; }
@@ -44,35 +44,35 @@ class Chart(Widget):
     """
 
     class Pointed(Message):
-        """The mouse is over an x value, or (None) has left."""
+        """The mouse moved to an x value, or left the chart (None)."""
 
         def __init__(self, x: float | None) -> None:
             self.x = x
             super().__init__()
 
     class Scrolled(Message):
-        """The wheel was turned: zoom around an x value, or, with a key held, move sideways."""
+        """The wheel was turned: to zoom around an x value, or with Shift or Ctrl to pan sideways."""
 
         def __init__(self, direction: int, x: float | None, *, sideways: bool) -> None:
             self.direction, self.x, self.sideways = direction, x, sideways
             super().__init__()
 
     class Boxed(Message):
-        """A box (left, right, low, high) is being drawn over this chart, or was."""
+        """A zoom box (left, right, low, high) is being drawn over this chart, or is done."""
 
         def __init__(self, chart: Chart, box: Box, *, done: bool) -> None:
             self.chart, self.box, self.done = chart, box, done
             super().__init__()
 
     class Dragged(Message):
-        """The plot was moved with the mouse, by shares of its width and height."""
+        """The plot was dragged with the mouse, by fractions of its width and height."""
 
         def __init__(self, chart: Chart, right: float, up: float) -> None:
             self.chart, self.right, self.up = chart, right, up
             super().__init__()
 
     class Clicked(Message):
-        """The chart was clicked, `times` in a row."""
+        """The chart was clicked `times` in a row."""
 
         def __init__(self, chart: Chart, times: int) -> None:
             self.chart, self.times = chart, times
@@ -84,14 +84,14 @@ class Chart(Widget):
         self.view: ChartView | None = None
         self._lines: Sequence[Line] = ()
         self._description = ""
-        self._plot: ChartRenderer | None = None
+        self._renderer: ChartRenderer | None = None
         self._strips: list[Strip] | None = None
         self._styles: dict[int, Style] = {}
         self._pressed: tuple[int, int, bool] | None = None
         self._pointed_column: int | None = None
 
     def show(self, lines: Sequence[Line], view: ChartView, *, metric: str, description: str) -> None:
-        """Draw `lines`; the old drawing stays until the new one is ready."""
+        """Draw lines; the old drawing stays until the new one is ready."""
         if (
             (metric, view) == (self.metric, self.view)
             and list(lines) == list(self._lines)
@@ -118,8 +118,8 @@ class Chart(Widget):
 
     @property
     def frame(self) -> Frame | None:
-        """Where the plot is, once it was drawn."""
-        return self._plot.frame if self._plot is not None else None
+        """The frame of the plot; None before the first drawing."""
+        return self._renderer.frame if self._renderer is not None else None
 
     def render_line(self, y: int) -> Strip:
         if self._strips is None:
@@ -130,14 +130,14 @@ class Chart(Widget):
         width, height = self.size
         if self.view is None:
             hint = Strip(
-                [Segment("the curves of marked runs".center(width)[:width], self._style(palette.LABEL))], width
+                [Segment("curves of the marked runs".center(width)[:width], self._style(palette.LABEL))], width
             )
             return [hint if y == height // 2 else Strip.blank(width, self.rich_style) for y in range(height)]
-        from labbench.charts.render import ChartRenderer  # numpy, 0.1 s: loaded by now, for the lines are made of it
+        from labbench.charts.render import ChartRenderer  # imports numpy, which the lines have loaded by now
 
-        if self._plot is None:
-            self._plot = ChartRenderer()
-        rows = self._plot.draw(self._lines, self.view, width, height)
+        if self._renderer is None:
+            self._renderer = ChartRenderer()
+        rows = self._renderer.draw(self._lines, self.view, width, height)
         return [Strip([Segment(part, self._style(ink)) for part, ink in row], width) for row in rows]
 
     def _style(self, ink: int) -> Style:
@@ -159,8 +159,8 @@ class Chart(Widget):
             colour = Color.parse(series_colours(self.app)[slot]).blend(background, _FADE_SHARES[style])
             return Style(color=colour.rich_color, bold=style == palette.BRIGHT)
         if ink in palette.DENSITY:
-            share = (1 + palette.DENSITY.index(ink)) / len(palette.DENSITY)
-            return Style(color=background.blend(self._theme_colour("primary"), share).rich_color)
+            fraction = (1 + palette.DENSITY.index(ink)) / len(palette.DENSITY)
+            return Style(color=background.blend(self._theme_colour("primary"), fraction).rich_color)
         if ink not in _THEME_COLOURS:
             return Style()
         colour = self._theme_colour(_THEME_COLOURS[ink])
@@ -172,7 +172,7 @@ class Chart(Widget):
     # The mouse
 
     def _plot_shares(self, event: events.MouseEvent) -> tuple[float, float] | None:
-        """Where the mouse is, in shares of the plot's width and (from the bottom) height."""
+        """Return the mouse position as fractions of the plot's width and (from the bottom) height."""
         offset, frame = event.get_content_offset(self), self.frame
         if frame is None or offset is None:
             return None
@@ -218,22 +218,22 @@ class Chart(Widget):
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
         if self._pressed is not None:
-            moves = self._pressed[2]
+            is_pan = self._pressed[2]
             box = self._box(event)
             self._pressed = None
             self.release_mouse()
-            if box is not None and not moves:
+            if box is not None and not is_pan:
                 self.post_message(self.Boxed(self, box, done=True))
 
     def on_click(self, event: events.Click) -> None:
         self.post_message(self.Clicked(self, event.chain))
 
     def _drag(self, event: events.MouseEvent) -> None:
-        """Draw a box with the left button; move the plot with another one, or with ctrl held."""
+        """Draw a zoom box with the left button; pan with another button or with Ctrl held."""
         assert self._pressed is not None
-        x, y, moves = self._pressed
-        if moves and self.frame is not None:
-            self._pressed = (event.x, event.y, moves)
+        x, y, is_pan = self._pressed
+        if is_pan and self.frame is not None:
+            self._pressed = (event.x, event.y, is_pan)
             self.post_message(self.Dragged(self, (event.x - x) / self.frame.width, (y - event.y) / self.frame.height))
         else:
             box = self._box(event)
@@ -241,7 +241,7 @@ class Chart(Widget):
                 self.post_message(self.Boxed(self, box, done=False))
 
     def _box(self, event: events.MouseEvent) -> Box | None:
-        """From where the button was pressed to here; flat boxes are as high as the plot, narrow ones are none."""
+        """Return the box from the pressed position to the mouse: full height if flat, None if narrow."""
         frame = self.frame
         if frame is None or self._pressed is None or abs(event.x - self._pressed[0]) < 2:
             return None

@@ -1,4 +1,4 @@
-"""Screen 2: what differs between the marked runs, how far each is from the first, and their curves beneath."""
+"""Screen 2: settings and metrics of the marked runs side by side, differences from the first, and their curves."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from labbench.tui.session import Session
 from labbench.tui.widgets.text_grid import TextGrid
 
 _MAX_COMPARED_RUNS = 100
-"""Runs side by side; more would scroll for ever."""
+"""Maximum number of runs side by side."""
 _EMPTY = """
-nothing to compare yet
+no marked runs to compare
 
-␣ on screen 1 marks runs: mark two or more, then come back
+mark two or more runs on screen 1 (␣), then come back
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedRuns:
-    """Some runs, the reference first."""
+    """Compared runs, the reference first."""
 
     runs: Sequence[RunRecord] = ()
     metrics: Mapping[str, Goal] = field(default_factory=dict)
 
 
 class CompareScreen(EditScreen[ComparedRuns]):
-    """Config diff, metrics with deltas, curves."""
+    """Config diff, metrics with differences, curves."""
 
     screen_name = "compare"
     primary_actions = ("everything", "pin", "unmark", "open", "metric(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "everything", "all settings", tooltip="Show all settings, or only those that differ"),
-        Binding("p", "pin", "baseline", tooltip="Pin as the baseline: this run is what the others are told from"),
-        Binding("space", "unmark", "take out", key_display="␣", tooltip="Take this run out of the comparison"),
-        Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything there is of it"),
-        Binding("m", "metric(1)", "metric", tooltip="Next metric of the curves"),
-        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
+        Binding("p", "pin", "baseline", tooltip="Set as the baseline that other runs are compared with"),
+        Binding("space", "unmark", "unmark", key_display="␣", tooltip="Unmark: remove this run from the comparison"),
+        Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything recorded about it"),
+        Binding("m", "metric(1)", "metric", tooltip="Draw the next metric"),
+        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Draw the previous metric"),
         *CHART_BINDINGS,
-        Binding("v", "chart_alone", "chart", tooltip="Chart alone (full screen), or beneath the table again"),
+        Binding("v", "chart_alone", "chart", tooltip="Chart in full screen, or below the table again"),
     ]
 
     def __init__(self, session: Session) -> None:
@@ -87,21 +87,23 @@ class CompareScreen(EditScreen[ComparedRuns]):
         self._compared = answer
         metrics = charted_metrics(answer.metrics)
         if self._metric not in metrics:
-            wanted = self.session.query.metric
-            self._metric = wanted if wanted in metrics else metrics[0] if metrics else None
+            preferred = self.session.query.metric
+            self._metric = preferred if preferred in metrics else metrics[0] if metrics else None
         self._show_sheet()
         self._show_chart()
 
     def _show_sheet(self) -> None:
         runs = self._compared.runs
         marked = len(self.session.marks)
-        count = f"compare {len(runs)} of {marked} marked runs" if marked > len(runs) else f"compare {len(runs)} runs"
+        count = f"compare {len(runs)} run{'s' * (len(runs) != 1)}"
+        if marked > len(runs):
+            count = f"compare {len(runs)} of {marked} marked runs"
         self._sheet.border_title = text.clean(f"{count}: all settings" if self._shows_all_settings else count)
-        self._sheet.border_subtitle = "= as in the first   ▲ better   ▼ worse" if len(runs) > 1 else ""
+        self._sheet.border_subtitle = "= same as the first run   ▲ better   ▼ worse" if len(runs) > 1 else ""
         if runs:
             rows = comparison_rows(runs, self._compared.metrics, everything=self._shows_all_settings or len(runs) == 1)
             self._sheet.show(column_titles(runs, self.session.marks), rows)
-            self._sheet.styles.height = len(rows) + 3  # what it leaves is the curves'
+            self._sheet.styles.height = len(rows) + 3  # the chart takes the rest
         else:
             self._sheet.show([], [])
             self._sheet.styles.height = "1fr"
@@ -118,7 +120,7 @@ class CompareScreen(EditScreen[ComparedRuns]):
         )
 
     def _current(self) -> RunRecord | None:
-        """The run of the cursor's column."""
+        """Return the run of the cursor's column."""
         runs = self._compared.runs
         return runs[self._sheet.column] if self._sheet.column < len(runs) else None
 

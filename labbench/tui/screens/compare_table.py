@@ -1,4 +1,4 @@
-"""What differs between runs, as rows: settings, metrics with their distance from the first run, seconds."""
+"""Rows of the comparison: settings, metrics with differences from the first run, and times."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from labbench.tui.widgets.columns import best_value, format_delta
 from labbench.tui.widgets.text_grid import GridCell, GridRow
 
 COMPUTE_SECONDS_METRIC = "time/compute_s"
-"""A run's own share of its stack's seconds: what runs can be compared by."""
+"""Metric of a run's share of its stack's training time, which makes stacked runs comparable."""
 
 
 def column_titles(runs: Sequence[RunRecord], marks: Mapping[str, int]) -> list[GridCell]:
-    """The runs by what tells them apart, each with the glyph of its curve."""
+    """Return a title per run: the glyph of its curve and the parts of its name that differ."""
     names = run_labels(runs)
     return [GridCell(), *(GridCell(f"{SERIES_GLYPHS[marks.get(run.key, 0)]} {names[run.key]}") for run in runs)]
 
 
 def comparison_rows(runs: Sequence[RunRecord], goals: Mapping[str, Goal], *, everything: bool) -> list[GridRow]:
-    """Rows over the runs, of which the first is the reference; `everything` keeps settings that are all the same."""
+    """Return the rows of the comparison, with the first run as the reference.
+
+    `everything` includes settings that are the same for all runs.
+    """
     rows = [GridRow(GridCell("status", "secondary"), [_status(run) for run in runs])]
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
     settings = [_setting_row(runs, key) for key in keys]
@@ -38,20 +41,20 @@ def comparison_rows(runs: Sequence[RunRecord], goals: Mapping[str, Goal], *, eve
         if any(name in run.summary for run in runs)
     ]
     rows.append(GridRow(GridCell("time", "primary", bold=True)))
-    rows.append(_number_row("seconds", runs, [_last(run, COMPUTE_SECONDS_METRIC) for run in runs], "min"))
+    rows.append(_number_row("compute seconds", runs, [_last(run, COMPUTE_SECONDS_METRIC) for run in runs], "min"))
     rows.append(GridRow(GridCell("took", "secondary"), [GridCell(text.format_duration(run.seconds)) for run in runs]))
     return rows
 
 
 def _status(run: RunRecord) -> GridCell:
-    look = STATUS_GLYPHS[run.status]
-    return GridCell(f"{look.glyph} {run.status}", look.colour)
+    style = STATUS_GLYPHS[run.status]
+    return GridCell(f"{style.glyph} {run.status}", style.colour)
 
 
 def _setting_row(runs: Sequence[RunRecord], key: str) -> GridRow:
-    said = [format_setting_cell(run.config[key]) if key in run.config else "not set" for run in runs]
-    cells = [GridCell(said[0])]
-    cells += [GridCell("=", "secondary") if word == said[0] else GridCell(word, bold=True) for word in said[1:]]
+    values = [format_setting_cell(run.config[key]) if key in run.config else "not set" for run in runs]
+    cells = [GridCell(values[0])]
+    cells += [GridCell("=", "secondary") if value == values[0] else GridCell(value, bold=True) for value in values[1:]]
     return GridRow(GridCell(text.clean(key), "secondary"), cells)
 
 
@@ -60,16 +63,15 @@ def _metric_row(runs: Sequence[RunRecord], metric: str, goal: Goal) -> GridRow:
 
 
 def _number_row(label: str, runs: Sequence[RunRecord], values: Sequence[float | None], goal: Goal) -> GridRow:
-    """Values, and how far each is from the first; the best of all has a star."""
-    known = [value for value in values if value is not None]
-    best = (min if goal == "min" else max)(known, default=None)
-    shown = text.align_decimal_points([text.format_number(value) for value in values])
+    """Return a row of values with their differences from the first run and a star at the best."""
+    best = (min if goal == "min" else max)([value for value in values if value is not None], default=None)
+    numbers = text.align_decimal_points([text.format_number(value) for value in values])
     cells = []
-    for index, (value, number) in enumerate(zip(values, shown, strict=True)):
-        away = format_delta(value, values[0], goal) if index else ""
+    for index, (value, number) in enumerate(zip(values, numbers, strict=True)):
+        delta = format_delta(value, values[0], goal) if index else ""
         star = "★" if value is not None and value == best and len(runs) > 1 else " "
-        colour = {"▲": "success", "▼": "error"}.get(away[:1], "foreground")
-        cells.append(GridCell(f"{star}{number} {away}".rstrip() if value is not None else "", colour))
+        colour = {"▲": "success", "▼": "error"}.get(delta[:1], "foreground")
+        cells.append(GridCell(f"{star}{number} {delta}".rstrip() if value is not None else "", colour))
     return GridRow(GridCell(label, "secondary"), cells)
 
 

@@ -1,6 +1,6 @@
-"""A screen with runs that can be edited: tag, note, rename, archive, delete, stop, retry, each asked for by a key.
+"""Base screen with keys that edit runs: tag, note, rename, archive, delete, stop, retry, copy.
 
-An edit is about the highlighted run; where that one is marked, about all marked runs.
+An edit applies to the highlighted run or, if that run is marked, to all marked runs.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ _MAX_NAMED_RUNS = 6
 
 
 class EditScreen(DataScreen[Result]):
-    """A look at runs that can be changed."""
+    """Screen of runs that can be edited."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("t", "tag", "tag", show=False, tooltip="Tag runs, or take tags off"),
-        Binding("N", "note", "note", show=False, tooltip="Write a note beside a run"),
+        Binding("t", "tag", "tag", show=False, tooltip="Tag runs, or remove tags"),
+        Binding("N", "note", "note", show=False, tooltip="Write a note on a run"),
         Binding("R", "rename", "rename", show=False, tooltip="Rename a run"),
-        Binding("A", "archive", "archive", show=False, tooltip="Archive runs (hide them), or bring them back"),
-        Binding("D", "delete", "delete", show=False, tooltip="Delete runs for good (asks first)"),
-        Binding("r", "request('retry')", "retry", show=False, tooltip="Retry: put failed, stopped runs in the queue"),
-        Binding("K", "request('stop')", "stop", show=False, tooltip="Stop (kill) runs that are training or queued"),
-        Binding("Y", "copy", "copy", show=False, tooltip="Copy to the clipboard: cell, key, command, view as CSV"),
+        Binding("A", "archive", "archive", show=False, tooltip="Archive (hide) runs, or unarchive them"),
+        Binding("D", "delete", "delete", show=False, tooltip="Delete runs permanently (asks first)"),
+        Binding("r", "request('retry')", "retry", show=False, tooltip="Retry failed, diverged, stopped or lost runs"),
+        Binding("K", "request('stop')", "stop", show=False, tooltip="Stop (kill) running or queued runs"),
+        Binding("Y", "copy", "copy", show=False, tooltip="Copy cell, key, command or the view as CSV"),
     ]
 
     class SelectionLoaded(Message):
-        """The runs that somebody wants to change were read."""
+        """The runs of an edit were read."""
 
         def __init__(self, runs: Sequence[RunRecord], then: RunsCallback) -> None:
             self.runs, self.then = runs, then
             super().__init__()
 
     def selected_keys(self) -> Sequence[str]:
-        """The keys of the runs that an edit is about at the moment."""
+        """Return the keys of the runs that an edit applies to."""
         raise NotImplementedError
 
     def copy_choices(self, run: RunRecord) -> list[tuple[str, str]]:
-        """What of a run can be copied: (the text, what it is called)."""
+        """Return what can be copied of a run, as (text, description)."""
         command = clipboard.training_command(run, self.session.path)
-        return [(run.key, "key"), (run.name, "name"), (command, "command that trains it")]
+        return [(run.key, "key"), (run.name, "name"), (command, "training command")]
 
     def load_selection(self, keys: Sequence[str], then: RunsCallback) -> None:
-        """Read these runs and go on with them."""
+        """Read these runs and pass them to `then`."""
         if keys:
             self._read_selection(list(keys), then)
 
@@ -75,25 +75,25 @@ class EditScreen(DataScreen[Result]):
 
     def _ask_tags(self, runs: Sequence[RunRecord]) -> None:
         present = sorted({tag for run in runs for tag in run.tags})
-        hint = "words put tags on, -words take them off" + (f"   there: {' '.join(present)}" if present else "")
+        hint = "word adds a tag, -word removes it" + (f"   tags now: {' '.join(present)}" if present else "")
 
-        def take(words: str | None) -> None:
+        def apply(words: str | None) -> None:
             if words:
-                self.edit(edits.tag(runs, words), otherwise="no tag was named")
+                self.edit(edits.tag(runs, words), otherwise="no tag was entered")
 
-        self.app.push_screen(Prompt(f"tag {name_runs(runs)}", hint=text.clean(hint)), take)
+        self.app.push_screen(Prompt(f"tag {name_runs(runs)}", hint=text.clean(hint)), apply)
 
     def action_note(self) -> None:
         self.load_selection(self.selected_keys(), self._ask_note)
 
     def _ask_note(self, runs: Sequence[RunRecord]) -> None:
-        def take(words: str | None) -> None:
-            if words is not None and words != shown:
+        def apply(words: str | None) -> None:
+            if words is not None and words != note:
                 self.edit(edits.note(runs, words))
 
-        shown = text.clean(runs[0].note or "") if len(runs) == 1 else ""
-        hint = "an empty line takes the note away"
-        self.app.push_screen(Prompt(f"note: {name_runs(runs)}", value=shown, hint=hint), take)
+        note = text.clean(runs[0].note or "") if len(runs) == 1 else ""
+        hint = "leave empty to remove the note"
+        self.app.push_screen(Prompt(f"note: {name_runs(runs)}", value=note, hint=hint), apply)
 
     def action_rename(self) -> None:
         self.load_selection(self.selected_keys()[:1], self._ask_name)
@@ -101,12 +101,12 @@ class EditScreen(DataScreen[Result]):
     def _ask_name(self, runs: Sequence[RunRecord]) -> None:
         [run] = runs
 
-        def take(name: str | None) -> None:
-            if name and name != shown:
+        def apply(name: str | None) -> None:
+            if name and name != present:
                 self.edit(edits.rename(run, name))
 
-        shown = text.clean(run.name)
-        self.app.push_screen(Prompt(f"rename {name_runs(runs)}", value=shown), take)
+        present = text.clean(run.name)
+        self.app.push_screen(Prompt(f"rename {name_runs(runs)}", value=present), apply)
 
     def action_archive(self) -> None:
         self.load_selection(self.selected_keys(), lambda runs: self.edit(edits.archive(runs)))
@@ -116,23 +116,24 @@ class EditScreen(DataScreen[Result]):
 
     def _ask_delete(self, runs: Sequence[RunRecord]) -> None:
         if any(run.status == "running" for run in runs):
-            self.notify("a run that is training cannot be deleted: K stops it", severity="warning", markup=False)
+            self.notify("a running run cannot be deleted: press K to stop it first", severity="warning", markup=False)
             return
         names = ", ".join(text.clean(run.name) or run.key for run in runs[:_MAX_NAMED_RUNS]) + ", …" * (
             len(runs) > _MAX_NAMED_RUNS
         )
-        choices = [("", "no, leave everything as it is"), ("yes", f"yes, delete for good: {names}")]
+        choices = [("", "no, keep them"), ("yes", f"yes, delete permanently: {names}")]
 
-        def take(answer: str | None) -> None:
+        def apply(answer: str | None) -> None:
             if answer:
                 self.edit(edits.remove(runs))
 
-        self.app.push_screen(Picker(f"delete {name_runs(runs)}, their numbers and files?", choices), take)
+        self.app.push_screen(Picker(f"delete {name_runs(runs)}, their numbers and files?", choices), apply)
 
     def action_request(self, action: str) -> None:
-        wanted: Action = "stop" if action == "stop" else "retry"
-        none = "nothing here is training or queued" if action == "stop" else "nothing here has failed or was stopped"
-        self.load_selection(self.selected_keys(), lambda runs: self.edit(edits.request(runs, wanted), otherwise=none))
+        request: Action = "stop" if action == "stop" else "retry"
+        statuses = "running or queued" if request == "stop" else "failed, diverged, stopped or lost"
+        none = f"no selected run is {statuses}"
+        self.load_selection(self.selected_keys(), lambda runs: self.edit(edits.request(runs, request), otherwise=none))
 
     def action_copy(self) -> None:
         self.load_selection(self.selected_keys()[:1], self._ask_copy)
@@ -142,16 +143,16 @@ class EditScreen(DataScreen[Result]):
         choices = [(str(index), f"{name}   {text.clean(value)}"[:200]) for index, (value, name) in enumerate(copies)]
         choices.append(("csv", "view as CSV"))
 
-        def take(index: str | None) -> None:
+        def apply(index: str | None) -> None:
             if index == "csv":
                 self.read_view(lambda rows: self.copy(clipboard.format_csv(rows), "view as CSV"))
             elif index is not None:
                 value, name = copies[int(index)]
                 self.copy(value, name)
 
-        self.app.push_screen(Picker("copy", choices), take)
+        self.app.push_screen(Picker("copy", choices), apply)
 
     def copy(self, value: str, name: str) -> None:
-        """Put a text on the clipboard of the person's terminal."""
-        self.app.copy_to_clipboard(value.encode(errors="backslashreplace").decode())  # half a character cannot be sent
+        """Copy a text to the clipboard of the user's terminal."""
+        self.app.copy_to_clipboard(value.encode(errors="backslashreplace").decode())  # a lone surrogate cannot be sent
         self.notify(f"copied: {name}", markup=False, timeout=2)

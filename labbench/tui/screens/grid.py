@@ -1,4 +1,4 @@
-"""Screen 3: the whole grid as a picture: how far it is, a metric over two keys, and what has failed."""
+"""Screen 3: progress of the grid, a heat map of a metric over two config keys, and failures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _EMPTY = """
 no runs yet
 
 labbench run experiments/quickstart.toml
-trains some, and their grid appears here
+trains a first grid, which appears here
 """
 
 
@@ -52,18 +52,18 @@ class GridScreen(EditScreen[GridState]):
         Binding("y", "keys(0)", "rows by", tooltip="Heat map: the config key of the rows"),
         Binding("z", "keys(2)", "multiples by", tooltip="Heat map: small multiples over a third config key"),
         Binding("m", "metric(1)", "metric", tooltip="Heat map of the next metric"),
-        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Heat map of the metric before"),
+        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Heat map of the previous metric"),
         Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run, or show the runs of a cell"),
-        Binding("r", "request('retry')", "retry", tooltip="Retry: put this failed run back into the queue"),
+        Binding("r", "request('retry')", "retry", tooltip="Retry this failed run"),
         Binding("K", "request('stop')", "stop", tooltip="Stop (kill) this run"),
-        Binding("tab", "app.focus_next", "failures", show=False, tooltip="To the failures, or to the heat map"),
+        Binding("tab", "app.focus_next", "failures", show=False, tooltip="Switch between heat map and failures"),
     ]
 
     class ImportanceRead(Message):
-        """What the parameters explain was reckoned."""
+        """The importance of the parameters was computed."""
 
-        def __init__(self, shares: Sequence[tuple[str, float]], about: object) -> None:
-            self.shares, self.cache_key = shares, about
+        def __init__(self, shares: Sequence[tuple[str, float]], cache_key: object) -> None:
+            self.shares, self.cache_key = shares, cache_key
             super().__init__()
 
     def __init__(self, session: Session) -> None:
@@ -78,7 +78,7 @@ class GridScreen(EditScreen[GridState]):
         with Container(id="grid"):
             yield TextGrid(id="heat", empty=_EMPTY.strip())
             yield Static(id="grid-effects", markup=False)
-            yield TextGrid(id="failures", empty="nothing has failed, nothing is training")
+            yield TextGrid(id="failures", empty="no failures, no running runs")
             yield Static(id="traceback", markup=False)
 
     def on_mount(self) -> None:
@@ -105,81 +105,81 @@ class GridScreen(EditScreen[GridState]):
         self._show_progress()
         heat = answer.heat
         if heat is not None:
-            over = " by ".join(map(text.clean, heat.keys[:2]))
+            keys = " by ".join(map(text.clean, heat.keys[:2]))
             self._map.border_title = Content.assemble(
-                (f"best {text.clean(heat.metric)}", "bold"), (f"  mean, {over}, over the rest", "$secondary")
+                (f"best {text.clean(heat.metric)}", "bold"), (f"  {keys}, mean over the other keys", "$secondary")
             )
             titles, rows = heat.titles_and_rows()
             self._map.styles.height = len(rows) + 3 if self._state.failed or self._state.live else None
             self._map.show(titles, rows)
         else:
             self._map.empty = (
-                "nothing differs between these runs, or nothing was measured" if answer.runs else _EMPTY.strip()
+                "no config key differs between these runs, or no metric was logged" if answer.runs else _EMPTY.strip()
             )
             self._map.show([], [])
         self._show_failures()
-        about = (self.session.query.expression, heat.metric if heat else None, tuple(self.progress.counts.items()))
-        if heat is not None and about != self._importance_key:
-            self._importance_key = about
-            self._read_importance(heat.metric, about)
+        key = (self.session.query.expression, heat.metric if heat else None, tuple(self.progress.counts.items()))
+        if heat is not None and key != self._importance_key:
+            self._importance_key = key
+            self._read_importance(heat.metric, key)
 
     def _show_progress(self) -> None:
-        """Runs by status as one bar in their colours, then what the machine does."""
+        """Show runs by status as a coloured bar, then speed and utilization of the machine."""
         progress = self.progress
-        words = "  ".join(f"{progress.counts[status]} {status}" for status in STATUSES if progress.counts.get(status))
-        width = max(8, min(60, self.size.width - len(words) - 6))
+        counts = "  ".join(f"{progress.counts[status]} {status}" for status in STATUSES if progress.counts.get(status))
+        width = max(8, min(60, self.size.width - len(counts) - 6))
         parts: list[tuple[str, str]] = []
         for status in ("finished", "diverged", "failed", "stopped", "lost", "running", "queued"):
             count = progress.counts.get(status, 0)
             cells = max(1, round(width * count / progress.total)) if count else 0
             parts.append(("█" * cells if status != "queued" else "░" * cells, f"${STATUS_GLYPHS[status].colour}"))
-        line = Content.assemble(*parts, ("   " + words, "$foreground"))
+        line = Content.assemble(*parts, ("   " + counts, "$foreground"))
         facts = machine_facts(self._state, self._rate)
         if progress.seconds_left is not None:
             facts.insert(0, f"{text.format_duration(progress.seconds_left)} left")
-        said = Content.styled("   ".join(facts), "$secondary")
-        self.query_one("#grid-progress", Static).update(Content("\n").join([line, said] if facts else [line]))
+        second_line = Content.styled("   ".join(facts), "$secondary")
+        self.query_one("#grid-progress", Static).update(Content("\n").join([line, second_line] if facts else [line]))
 
     def _show_failures(self) -> None:
         runs = [*self._state.failed, *self._state.live]
         rows = []
         for run in runs:
-            look = STATUS_GLYPHS[run.status]
+            style = STATUS_GLYPHS[run.status]
             cells = [
-                GridCell(failure_summary(run), look.colour),
+                GridCell(failure_summary(run), style.colour),
                 GridCell(text.format_duration(run.seconds), "secondary"),
             ]
-            rows.append(GridRow(GridCell(f"{look.glyph} {text.clean(run.name)}", look.colour), cells, run.key))
+            rows.append(GridRow(GridCell(f"{style.glyph} {text.clean(run.name)}", style.colour), cells, run.key))
         failed, live = len(self._state.failed), len(self._state.live)
         self._list.border_title = Content.assemble(
-            (f"{failed} not finished", "bold"), (f"  {live} training", "$secondary")
+            (f"{failed} failed or stopped", "bold"), (f"  {live} running", "$secondary")
         )
-        head = ["run", "last line of its traceback, or why it ended", "took"]
+        head = ["run", "last line of the traceback, or reason", "took"]
         self.set_class(not rows, "-calm")
         self._list.show([GridCell(title) for title in head] if rows else [], rows)
         self._show_traceback()
 
     @on(TextGrid.Moved)
     def _show_traceback(self) -> None:
-        """The end of the traceback of the chosen failure, while somebody is among the failures."""
+        """Show the end of the traceback of the failure under the cursor, while the list has the focus."""
         row = self._list.current if self._list.has_focus else None
         run = next((run for run in self._state.failed if row is not None and run.key == row.key), None)
         lines = (run.traceback or "").strip().splitlines() if run is not None else []
-        room = max(3, self.size.height // 4)
-        shown = self.query_one("#traceback", Static)
-        shown.border_title = (
-            f"traceback, last {room} of {len(lines)} lines: ⏎ all" if len(lines) > room else "traceback"
+        height = max(3, self.size.height // 4)
+        box = self.query_one("#traceback", Static)
+        box.border_title = (
+            f"traceback, last {height} of {len(lines)} lines (⏎ all)" if len(lines) > height else "traceback"
         )
-        shown.update(Content("\n".join(text.clean(line) for line in lines[-room:])))
-        shown.set_class(bool(lines), "-said")
+        box.update(Content("\n".join(text.clean(line) for line in lines[-height:])))
+        box.set_class(bool(lines), "-said")
 
     def on_descendant_focus(self) -> None:
         self._show_traceback()
 
     @work(thread=True, exclusive=True, group="importance")
-    def _read_importance(self, metric: str, about: object) -> None:
+    def _read_importance(self, metric: str, cache_key: object) -> None:
         path, expression = self.session.path, self.session.query.expression
-        self.post_result(lambda: self.ImportanceRead(read_importance(path, expression, metric), about))
+        self.post_result(lambda: self.ImportanceRead(read_importance(path, expression, metric), cache_key))
 
     @on(ImportanceRead)
     def _show_importance(self, event: ImportanceRead) -> None:
@@ -189,7 +189,7 @@ class GridScreen(EditScreen[GridState]):
         for name, share in event.shares:
             parts += [(f" {text.clean(name)} ", "$foreground"), (text.progress_bar(share, 10).rstrip(), "$primary")]
             parts.append((f" {share:.0%} ", "$foreground"))
-        parts.append(("  of the variance; the rest: interactions and seeds", "$secondary"))
+        parts.append(("  of the variance; the rest is interactions and seeds", "$secondary"))
         line = Content.assemble(*parts) if event.shares else Content("")
         self.query_one("#grid-effects", Static).update(line)
 
@@ -212,27 +212,27 @@ class GridScreen(EditScreen[GridState]):
         keys = self.selected_keys()
         if self._list.has_focus and keys:
             self.app.push_screen(RunScreen(self.session, keys[0]))
-        elif keys:  # the runs of the cell are marked, so that their curves are drawn together
+        elif keys:  # mark the runs of the cell, so that their curves are drawn together
             self.session.marks.clear()
             self.session.marks.add(keys)
             self.session.highlighted = keys[0]
             self.app.switch_mode("runs" if len(keys) == 1 else "compare")
 
-    def action_keys(self, place: int) -> None:
+    def action_keys(self, axis: int) -> None:
         choices = [(key, describe_sort(key)) for key in self._state.differing]
-        if place == 2:
+        if axis == 2:
             choices.insert(0, ("", "no multiples"))
-        title = ("rows by", "columns by", "small multiples by")[place]
-        self.app.push_screen(Picker(title, choices), lambda key: self._set_heat_key(place, key))
+        title = ("rows by", "columns by", "small multiples by")[axis]
+        self.app.push_screen(Picker(title, choices), lambda key: self._set_heat_key(axis, key))
 
-    def _set_heat_key(self, place: int, key: str | None) -> None:
+    def _set_heat_key(self, axis: int, key: str | None) -> None:
         heat = self._state.heat
         if key is None or heat is None:
             return
         keys = [*heat.keys, "", ""][:3]
-        if key in keys:  # the two change places
-            keys[keys.index(key)] = keys[place]
-        keys[place] = key
+        if key in keys:  # swap the two keys
+            keys[keys.index(key)] = keys[axis]
+        keys[axis] = key
         self.session.heat_keys = tuple(filter(None, keys))
         self.read()
 

@@ -1,4 +1,4 @@
-"""What the grid screen asks of a database: the numbers of the heat map, what has failed, how fast it goes."""
+"""Queries of the grid screen: heat map, failures, running runs and speed."""
 
 from __future__ import annotations
 
@@ -18,83 +18,89 @@ from labbench.tui.screens.heatmap import MetricHeatMap
 
 _MAX_FAILURES = 200
 _MAX_HEAT_VALUES = 24
-"""Of a key that the heat map takes by itself."""
+"""Maximum values of a config key that is chosen automatically."""
 _MAX_HEAT_ROWS = 12
-"""Of small multiples that nobody asked for."""
+"""Maximum rows of small multiples that are chosen automatically."""
 
 
 @dataclass(frozen=True, slots=True)
 class GridState:
-    """What the screen shows of the runs that fit."""
+    """State of the grid screen for the matching runs."""
 
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     differing: Sequence[str] = ()
     runs: int = 0
     heat: MetricHeatMap | None = None
     failed: Sequence[RunRecord] = ()
-    """What needs a person: failed, lost, diverged, stopped."""
+    """Failed, lost, diverged and stopped runs."""
     live: Sequence[RunRecord] = ()
-    """What is training now."""
+    """Running runs."""
     steps: Mapping[str, int] = field(default_factory=dict)
-    """Optimizer steps so far of each of those."""
-    at: float = 0.0
-    """When that was read: seconds of a clock that never jumps."""
+    """Optimizer steps so far of each running run, by key."""
+    read_at: float = 0.0
+    """Time of reading, in seconds of the monotonic clock."""
 
 
-def read_grid_state(reader: Reader, expression: str, metric: str | None, wanted: Sequence[str]) -> GridState:
-    """The present state; `wanted` are the config keys of the heat map, as far as somebody has chosen them."""
-    shown = parser.present_code(parser.parse(expression))
-    metrics = reader.metrics(shown)
-    differing = reader.differing(shown)
+def read_grid_state(reader: Reader, expression: str, metric: str | None, preferred: Sequence[str]) -> GridState:
+    """Return the current state; `preferred` are the config keys chosen by the user for the heat map.
+
+    Raises FilterError for an invalid filter.
+    """
+    condition = parser.present_code(parser.parse(expression))
+    metrics = reader.metrics(condition)
+    differing = reader.differing(condition)
     names = quality_metrics(metrics)
     chosen = metric if metric in names else names[0] if names else None
-    keys = _choose_heat_keys(reader, shown, differing, wanted) if chosen else ()
+    keys = _choose_heat_keys(reader, condition, differing, preferred) if chosen else ()
     heat = None
     if chosen is not None and keys:
         heat = MetricHeatMap(
-            keys, chosen, metrics[chosen], reader.values(["status", f"best({chosen})"], shown, by=keys)
+            keys, chosen, metrics[chosen], reader.values(["status", f"best({chosen})"], condition, by=keys)
         )
-    live = reader.runs(_with_status(shown, "running"), limit=_MAX_FAILURES)
-    steps = {run.key: max((one.last_step for one in run.summary.values()), default=0) for run in live}
+    live = reader.runs(_with_status(condition, "running"), limit=_MAX_FAILURES)
+    steps = {run.key: max((summary.last_step for summary in run.summary.values()), default=0) for run in live}
     failed = []
     for status in ("failed", "lost", "diverged", "stopped"):
         failed += reader.runs(
-            _with_status(shown, status), sort="finished", descending=True, limit=_MAX_FAILURES, summaries=False
+            _with_status(condition, status), sort="finished", descending=True, limit=_MAX_FAILURES, summaries=False
         )
-    return GridState(metrics, differing, reader.count(shown), heat, failed, live, steps, time.monotonic())
+    return GridState(metrics, differing, reader.count(condition), heat, failed, live, steps, time.monotonic())
 
 
-def _with_status(shown: Filter | None, status: str) -> Filter:
+def _with_status(condition: Filter | None, status: str) -> Filter:
     condition = Comparison("status", None, "=", (status,), (status,))
-    return condition if shown is None else And((shown, condition))
+    return condition if condition is None else And((condition, condition))
 
 
 def _choose_heat_keys(
-    reader: Reader, shown: Filter | None, differing: Sequence[str], wanted: Sequence[str]
+    reader: Reader, condition: Filter | None, differing: Sequence[str], preferred: Sequence[str]
 ) -> tuple[str, ...]:
-    """Rows, columns, multiples: as chosen; else numbers with many values across, and words down, as they fit."""
-    chosen = tuple(key for key in wanted if key in differing)
+    """Return the keys of rows, columns and multiples: the preferred ones, else a fitting choice.
+
+    A fitting choice has the numeric key with most values as columns and keys of words as rows and multiples.
+    """
+    chosen = tuple(key for key in preferred if key in differing)
     if len(chosen) >= 2 or (chosen and len(differing) == 1):
         return chosen
     candidates = [key for key in differing if key != "seed"] or list(differing)
     if not candidates:
         return ()
     values: dict[str, set[str]] = {key: set() for key in candidates}
-    for settings in {row[1] for row in reader.values([], shown, by=candidates)}:
+    for settings in {row[1] for row in reader.values([], condition, by=candidates)}:
         for key, value in zip(candidates, json.loads(settings), strict=False):
             values[key].add(json.dumps(value))
     numeric = {key for key in candidates if all(value[0] in "-0123456789" for value in values[key] - {"null"})}
-    few = [key for key in candidates if len(values[key]) <= _MAX_HEAT_VALUES] or candidates
-    across = max(few, key=lambda key: (key in numeric, len(values[key])))
-    down = sorted((key for key in few if key != across), key=lambda key: key in numeric)
-    if down[1:] and len(values[down[0]]) * len(values[down[1]]) <= _MAX_HEAT_ROWS:
-        return down[0], across, down[1]
-    return (down[0], across) if down else (across,)
+    fitting = [key for key in candidates if len(values[key]) <= _MAX_HEAT_VALUES] or candidates
+    columns = max(fitting, key=lambda key: (key in numeric, len(values[key])))
+    rows = sorted((key for key in fitting if key != columns), key=lambda key: key in numeric)
+    if rows[1:] and len(values[rows[0]]) * len(values[rows[1]]) <= _MAX_HEAT_ROWS:
+        return rows[0], columns, rows[1]
+    return (rows[0], columns) if rows else (columns,)
 
 
 def steps_per_second(before: GridState, now: GridState) -> float | None:
-    """Run-steps a second between two readings; None where they are too near or nothing goes on in both."""
-    seconds = now.at - before.at
+    """Return run-steps per second between two readings; None if they are too close or share no running run."""
+    seconds = now.read_at - before.read_at
     common = before.steps.keys() & now.steps.keys()
     if seconds < 0.2 or not common:
         return None
@@ -102,12 +108,12 @@ def steps_per_second(before: GridState, now: GridState) -> float | None:
 
 
 def machine_facts(state: GridState, run_steps: float | None) -> list[str]:
-    """What trains, how fast, and how busy the machine is, as far as the runs tell."""
+    """Return the number of running runs, their speed and the utilization of the machine, as text."""
     if not state.live:
         return []
     devices = sorted({f"{run.host or '?'} {run.device or ''}".strip() for run in state.live})
     drivers = {(run.host, run.pid) for run in state.live}
-    facts = [f"{len(state.live)} training on {text.clean(', '.join(devices[:3]))}"]
+    facts = [f"{len(state.live)} running on {text.clean(', '.join(devices[:3]))}"]
     if len(drivers) > 1:
         facts.append(f"{len(drivers)} processes")
     if run_steps is not None:
@@ -120,18 +126,25 @@ def machine_facts(state: GridState, run_steps: float | None) -> list[str]:
 
 
 def failure_summary(run: RunRecord) -> str:
-    """The last line of a run's traceback, or why it ended; of an error of ours, which is told in words, the first."""
+    """Return the last line of a run's traceback, or the reason it ended; for an error of labbench, its message."""
     lines = (run.traceback or "").strip().splitlines()
-    words = run.error if run.error and lines and lines[0].startswith(run.error) else None
-    return text.clean((words or (lines[-1] if lines else run.error or run.reason or "")).strip())
+    message = run.error if run.error and lines and lines[0].startswith(run.error) else None
+    return text.clean((message or (lines[-1] if lines else run.error or run.reason or "")).strip())
 
 
 def read_importance(path: Path, expression: str, metric: str) -> list[tuple[str, float]]:
-    """The share of the variance that each parameter explains by itself, the largest first."""
-    from labbench.analysis import observe, why  # numpy and more, half a second
+    """Return the fraction of the variance that each parameter explains by itself, largest first.
+
+    Raises FilterError for an invalid filter.
+    """
+    from labbench.analysis import observe, why  # imports numpy and the analysis, half a second
 
     with Reader(path) as reader:
         goal = reader.goal(metric)
         runs = reader.runs(parser.present_code(parser.parse(expression)), summaries=[metric])
         answer = why(observe(runs, metric, goal), metric, goal)
-    return [(one.name, one.importance.mean) for one in answer.parameters if one.importance is not None]
+    return [
+        (parameter.name, parameter.importance.mean)
+        for parameter in answer.parameters
+        if parameter.importance is not None
+    ]

@@ -1,4 +1,4 @@
-"""A metric over two config keys, the others averaged: the cells of a heat map, and small multiples over a third key."""
+"""Heat map of a metric over two config keys, averaged over the others, with small multiples over a third key."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from labbench.tui.widgets.text_grid import GridCell, GridRow
 _SHADES = "░▒▓█"
 _LOG_SCALE_RATIO = 5.0
 CellKey: TypeAlias = tuple[str, str, str]
-"""(row, column, multiple) as JSON, so that true is not 1; the last two are "" where there is no such key."""
+"""(row, column, multiple) values as JSON, so that true differs from 1; "" for a missing key."""
 
 
 class MetricHeatMap:
-    """The runs by their values of one key or more: rows, columns, multiples."""
+    """Runs by their values of one to three config keys: rows, columns, multiples."""
 
     def __init__(self, keys: tuple[str, ...], metric: str, goal: Goal, runs: Sequence[tuple[Any, ...]]) -> None:
-        """`runs` are rows (key, settings as JSON, status, value of the metric)."""
+        """Sort runs, rows of (key, settings as JSON, status, value of the metric), into cells."""
         self.keys, self.metric, self._goal = keys, metric, goal
         self._cells: dict[CellKey, list[tuple[Any, ...]]] = {}
         for run in runs:
@@ -31,22 +31,22 @@ class MetricHeatMap:
             row, column, multiple = [*values, "", ""][:3]
             self._cells.setdefault((row, column, multiple), []).append(run)
         means = {
-            place: sample_stats([run[3] for run in runs if run[2] != "diverged"]) for place, runs in self._cells.items()
+            cell: sample_stats([run[3] for run in runs if run[2] != "diverged"]) for cell, runs in self._cells.items()
         }
-        self._means = {place: mean.mean for place, mean in means.items() if mean is not None}
+        self._means = {cell: mean.mean for cell, mean in means.items() if mean is not None}
         self._best = (min if goal == "min" else max)(self._means.values(), default=math.nan)
         self._scale = _make_scale(list(self._means.values()))
         self._rows, self._columns, self._multiples = (
-            _sort_values({place[axis] for place in self._cells}) for axis in range(3)
+            _sort_values({cell[axis] for cell in self._cells}) for axis in range(3)
         )
 
     def titles_and_rows(self) -> tuple[list[GridCell], list[GridRow]]:
-        """Titles and rows for the screen."""
+        """Return column titles and rows for a `TextGrid`."""
         names = [text.clean(key) for key in self.keys]
-        across = f"{names[1]} " if len(names) > 1 else ""
+        column_name = f"{names[1]} " if len(names) > 1 else ""
         titles = [
             GridCell(names[0]),
-            *(GridCell(f"{across}{_format_setting(column)}" or "mean") for column in self._columns),
+            *(GridCell(f"{column_name}{_format_setting(column)}" or "mean") for column in self._columns),
         ]
         rows = []
         for multiple in self._multiples:
@@ -57,11 +57,11 @@ class MetricHeatMap:
                 rows.append(GridRow(GridCell(_format_setting(row)), cells, key=json.dumps([row, multiple])))
         return titles, rows
 
-    def _cell(self, place: CellKey) -> GridCell:
-        """The mean in its shade, a star at the best, and how many of the runs diverged."""
-        runs = self._cells.get(place, [])
+    def _cell(self, cell: CellKey) -> GridCell:
+        """Return the cell's mean with its shade, a star if best, and the number of diverged runs."""
+        runs = self._cells.get(cell, [])
         diverged = sum(run[2] == "diverged" for run in runs)
-        mean = self._means.get(place)
+        mean = self._means.get(cell)
         if mean is None:
             return GridCell(f"✗ {diverged}/{len(runs)}" if diverged else "○" if runs else "", "warning")
         share = self._scale(mean)
@@ -69,23 +69,23 @@ class MetricHeatMap:
             share = 1.0 - share
         is_best = mean == self._best and len(self._means) > 1
         shade = _SHADES[min(len(_SHADES) - 1, int(share * len(_SHADES)))]
-        after = ("★" if is_best else "") + (f" ✗{diverged}" if diverged else "")
-        return GridCell(f"{shade} {text.format_number(mean)}{after}", bold=is_best, heat=share)
+        suffix = ("★" if is_best else "") + (f" ✗{diverged}" if diverged else "")
+        return GridCell(f"{shade} {text.format_number(mean)}{suffix}", bold=is_best, heat=share)
 
     def runs_at(self, row: GridRow, column: int) -> list[str]:
-        """The keys of the runs behind one cell of the sheet."""
+        """Return the keys of the runs in one cell."""
         value, multiple = json.loads(row.key)
         return [run[0] for run in self._cells.get((value, self._columns[column], multiple), [])]
 
 
 def _make_scale(values: Sequence[float]) -> Callable[[float], float]:
-    """How far a value is from the lowest to the highest; by size where the low ones would all look the same."""
+    """Return a function from values to 0 (lowest) to 1 (highest), logarithmic if the values span a large ratio."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     if not high / 2 > low / 2:
         return lambda value: 0.5
     if low > 0 and high > _LOG_SCALE_RATIO * low:
         return lambda value: (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
-    return lambda value: (value / 2 - low / 2) / (high / 2 - low / 2)  # the difference of halves is never infinite
+    return lambda value: (value / 2 - low / 2) / (high / 2 - low / 2)  # halves, so that the difference is finite
 
 
 def _format_setting(value: str) -> str:
@@ -96,7 +96,7 @@ def _format_setting(value: str) -> str:
 
 
 def _sort_values(values: set[str]) -> list[str]:
-    """What is not set first, then numbers by size, then words."""
+    """Sort missing values first, then numbers by size, then words."""
 
     def rank(value: str) -> tuple[int, float, str]:
         setting = json.loads(value) if value else None

@@ -1,4 +1,4 @@
-"""The help of a screen: its keys, what the glyphs mean, and the filter language in a few lines."""
+"""Help of a screen: its keys, the glyphs, and examples of filters."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from textual.widgets import Static
 from labbench.charts.glyphs import STATUS_GLYPHS
 
 _FILTER_EXAMPLES = (
-    ("optimizer=adam lr<=0.01", "terms joined by a space must all hold"),
-    ("status=failed,diverged", "a comma lists alternatives"),
-    ("name~conv", "part of a text"),
-    ("val/loss<0.3", "a metric is its last value"),
-    ("best(val/loss)<0.2", "or last, smooth, min, max, first, n"),
-    ("tag=best or not (lr=0.1)", "or, not, parentheses"),
+    ("optimizer=adam lr<=0.01", "both terms must match"),
+    ("status=failed,diverged", "one of several values"),
+    ("name~conv", "contains a text"),
+    ("val/loss<0.3", "the last value of a metric"),
+    ("best(val/loss)<0.2", "also last, smooth, min, max, first, n"),
+    ("tag=best or not (lr=0.1)", "or, not and parentheses"),
 )
 
 
-_SECTION_TITLES = {"QueryScreen": "which runs, in which order", "EditScreen": "edit runs", "DataScreen": "everywhere"}
-"""What the keys are about that a class of screens brings along; the rest is the screen's own."""
+_SECTION_TITLES = {
+    "QueryScreen": "filter, sort, group, columns",
+    "EditScreen": "edit runs",
+    "DataScreen": "all screens",
+}
+"""Section titles of keys by the class that binds them; other keys are listed first, without a title."""
 _MIN_TWO_COLUMN_WIDTH = 150
-"""Columns of a terminal from which there is room for two columns of help."""
+"""Minimum width of the terminal, in cells, for two columns of help."""
 
 
 class HelpScreen(ModalScreen[None]):
-    """Says what the keys of the screen beneath do."""
+    """Modal help on the keys of another screen."""
 
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background 60%; }
@@ -50,9 +54,9 @@ class HelpScreen(ModalScreen[None]):
         Binding("k", "scroll('up')", show=False),
     ]
 
-    def __init__(self, of: Screen[None]) -> None:
+    def __init__(self, described: Screen[None]) -> None:
         super().__init__()
-        self._described_screen = of
+        self._described_screen = described
 
     def compose(self) -> ComposeResult:
         sections = [*self._sections(), _glyph_lines(), _filter_lines()]
@@ -68,7 +72,7 @@ class HelpScreen(ModalScreen[None]):
                 yield Static(_join_sections(sections))
 
     def _sections(self) -> list[list[Content]]:
-        """The screen's own keys first; one line for each action that has words, with all of its keys."""
+        """Return sections of one line per explained action with all of its keys; the screen's own keys first."""
         keys: dict[str, list[str]] = {}
         words: dict[str, str] = {}
         titles: dict[str, str] = {}
@@ -78,9 +82,9 @@ class HelpScreen(ModalScreen[None]):
                 keys.setdefault(binding.action, []).append(self.app.get_key_display(binding))
                 words[binding.action] = binding.tooltip
                 titles[binding.action] = self._title(active.node, binding.action)
-        order = ["", *_SECTION_TITLES.values(), "charts", "moving"]
-        order.append(order.pop(order.index("everywhere")))
-        found = []
+        order = ["", *_SECTION_TITLES.values(), "charts", "navigation"]
+        order.append(order.pop(order.index("all screens")))
+        sections = []
         for title in order:
             actions = [action for action in words if titles[action] == title]
             lines = [
@@ -88,44 +92,46 @@ class HelpScreen(ModalScreen[None]):
                 for action in actions
             ]
             if lines:
-                found.append([Content.styled(title, "bold $secondary"), *lines] if title else lines)
-        return found
+                sections.append([Content.styled(title, "bold $secondary"), *lines] if title else lines)
+        return sections
 
     def _title(self, node: DOMNode, action: str) -> str:
-        """What a key is about: by the class that brings it along."""
+        """Return the section title of an action, by the class that binds it."""
         if action.startswith("chart("):
             return "charts"
         if node is not self._described_screen:
-            return "moving"
+            return "navigation"
         for owner in type(self._described_screen).__mro__:
             bindings = owner.__dict__.get("BINDINGS", ())
-            if any(isinstance(one, Binding) and one.action == action for one in bindings):
+            if any(isinstance(binding, Binding) and binding.action == action for binding in bindings):
                 return _SECTION_TITLES.get(owner.__name__, "")
-        return "everywhere"
+        return "all screens"
 
     def action_scroll(self, direction: str) -> None:
         getattr(self.query_one(VerticalScroll), f"scroll_{direction}")(animate=False)
 
 
 def _join_sections(sections: Sequence[Sequence[Content]]) -> Content:
-    """Sections with an empty line between them."""
+    """Join sections with an empty line between them."""
     lines = [line for section in sections for line in (*section, Content(""))]
     return Content("\n").join(lines[:-1])
 
 
 def _balanced_split(heights: Sequence[int]) -> int:
-    """Where to part sections so that both columns are about as high."""
+    """Return the index that splits sections into two columns of about equal height."""
     above = [sum(heights[:index]) for index in range(len(heights) + 1)]
     return min(range(len(above)), key=lambda index: abs(2 * above[index] - above[-1]))
 
 
 def _glyph_lines() -> list[Content]:
-    parts = [(f"{look.glyph} {status}   ", f"${look.colour}") for status, look in STATUS_GLYPHS.items()]
+    parts = [(f"{style.glyph} {status}   ", f"${style.colour}") for status, style in STATUS_GLYPHS.items()]
     return [
         Content.assemble(*parts[:4]),
-        Content.assemble(*parts[4:], ("★ the best run   ", "$accent"), "a mark is the run's glyph on the chart"),
+        Content.assemble(*parts[4:], ("★ best run   ", "$accent"), "● ◆ ■ … marked runs, as on the chart"),
     ]
 
 
 def _filter_lines() -> list[Content]:
-    return [Content.assemble((f"{example:<26}", "$accent"), f"  {said}") for example, said in _FILTER_EXAMPLES]
+    return [
+        Content.assemble((f"{example:<26}", "$accent"), f"  {explanation}") for example, explanation in _FILTER_EXAMPLES
+    ]

@@ -1,4 +1,4 @@
-"""One run: everything there is of it. Opened from a row of any screen, closed by Esc."""
+"""Screen of one run: facts, chart, output and pictures. Opened from any screen, closed with Esc."""
 
 from __future__ import annotations
 
@@ -30,25 +30,28 @@ from labbench.tui.widgets.prompt import Prompt
 
 
 class RunScreen(EditScreen["RunDetail | None"]):
-    """Config, results, surroundings and output of one run."""
+    """Config, metrics, origin, output and pictures of one run."""
 
     screen_name = "run"
     primary_actions = ("back", "pictures", "search")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", key_display="esc", tooltip="Back to the runs"),
         Binding("slash", "search", "search output", key_display="/", tooltip="Search the output"),
-        Binding("n", "next_found(1)", "next", show=False, tooltip="Next line that was searched for"),
-        Binding("P", "next_found(-1)", "before", show=False, tooltip="Line before that was searched for"),
-        Binding("m", "metric(1)", "metric", tooltip="Next metric, system metrics too"),
-        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
+        Binding("n", "next_match(1)", "next", show=False, tooltip="Next search match"),
+        Binding("P", "next_match(-1)", "previous", show=False, tooltip="Previous search match"),
+        Binding("m", "metric(1)", "metric", tooltip="Next metric, including system metrics"),
+        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Previous metric"),
         Binding(
-            "p", "pictures", "pictures", tooltip="Pictures of the network: boundary, confusion, weights, gradients"
+            "p",
+            "pictures",
+            "pictures",
+            tooltip="Pictures of the network: boundary, confusion matrix, weights, gradients",
         ),
         *CHART_BINDINGS,
-        Binding("t", "tag", "tag", tooltip="Tag the run, or take tags off"),
-        Binding("N", "note", "note", tooltip="Write a note beside the run"),
-        Binding("Y", "copy", "copy", tooltip="Copy to the clipboard: key, name, command"),
-        Binding("tab", "app.focus_next", "other part", show=False, tooltip="To the facts, the output, the chart"),
+        Binding("t", "tag", "tag", tooltip="Tag the run, or remove tags"),
+        Binding("N", "note", "note", tooltip="Write a note on the run"),
+        Binding("Y", "copy", "copy", tooltip="Copy key, name or command to the clipboard"),
+        Binding("tab", "app.focus_next", "next pane", show=False, tooltip="Switch between facts, chart and output"),
     ]
 
     def __init__(self, session: Session, key: str) -> None:
@@ -84,7 +87,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
     def show(self, answer: RunDetail | None) -> None:
         self._detail = answer
         if answer is None:
-            self.query_one("#facts-text", Static).update(Content("this run was deleted\n\nEsc goes back"))
+            self.query_one("#facts-text", Static).update(Content("this run was deleted\n\npress Esc to go back"))
             return
         self.query_one("#facts").border_title = text.clean(answer.record.name) or answer.record.key
         self._show_facts()
@@ -140,24 +143,26 @@ class RunScreen(EditScreen["RunDetail | None"]):
         self.post_message(self.Failed(event.error))
 
     def action_pictures(self) -> None:
-        """Show the pictures in place of chart and output, and of the facts too where there is no room; or end it."""
-        showing = not self.has_class("-pictures")
-        self.set_class(showing, "-pictures")
-        self.query_one(PortraitView if showing else "#facts").focus()
+        """Show the pictures in place of chart and output (in a narrow terminal also of the facts), or hide them."""
+        show = not self.has_class("-pictures")
+        self.set_class(show, "-pictures")
+        self.query_one(PortraitView if show else "#facts").focus()
 
     def action_search(self) -> None:
         if self.has_class("-pictures"):
             self.action_pictures()
         output = self.query_one(LogView)
 
-        def take(words: str | None) -> None:
+        def search(words: str | None) -> None:
             if words is not None:
                 output.search(words)
                 output.focus()
 
-        self.app.push_screen(Prompt("search the output", value=output.words, hint="n and P go on from there"), take)
+        self.app.push_screen(
+            Prompt("search the output", value=output.words, hint="n next match, P previous match"), search
+        )
 
-    def action_next_found(self, direction: int) -> None:
+    def action_next_match(self, direction: int) -> None:
         self.query_one(LogView).next_match(direction)
 
     def step_back(self) -> None:

@@ -1,4 +1,4 @@
-"""Everything there is to know of one run beside its curves, in lines: a record in, `Content` out."""
+"""Facts of one run as lines of `Content`: metrics, config, error, origin, files and system metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEWLINE = "\n"
 
 
 def facts(detail: RunDetail, width: int) -> Content:
-    """All sections, the most asked for first, for a column of that many cells."""
+    """Return all sections, the most relevant first, for a column of `width` cells."""
     run = detail.record
     sections = [
         _section("", _identity(run)),
@@ -29,10 +29,10 @@ def facts(detail: RunDetail, width: int) -> Content:
         _section("metrics", _metrics(detail)),
         _section("config", _config(run, width)),
         _section("pictures", _pictures(detail)),
-        _section("where and when", _origin(run)),
+        _section("origin", _origin(run)),
         _section("files", [_fact_line(item.name, _format_size(item.size), item.path) for item in detail.artifacts]),
         _section(
-            "made from", [_fact_line(kind, f"{words.count(_NEWLINE)} lines") for kind, words in detail.sources.items()]
+            "sources", [_fact_line(kind, f"{words.count(_NEWLINE)} lines") for kind, words in detail.sources.items()]
         ),
         _section("system", _system(run)),
     ]
@@ -40,11 +40,11 @@ def facts(detail: RunDetail, width: int) -> Content:
 
 
 def _section(title: str, lines: Iterable[Content]) -> list[Content]:
-    """A title, its lines and a space; nothing where there are none."""
-    found = list(lines)
-    if not found:
+    """Return a title, its lines and an empty line, or [] without lines."""
+    content = list(lines)
+    if not content:
         return []
-    return [*([Content.styled(title, "bold $secondary")] if title else []), *found, Content("")]
+    return [*([Content.styled(title, "bold $secondary")] if title else []), *content, Content("")]
 
 
 def _plain_line(words: str) -> Content:
@@ -52,16 +52,19 @@ def _plain_line(words: str) -> Content:
 
 
 def _fact_line(name: str, value: str, more: str = "") -> Content:
-    said = [(f"{text.fit_to_width(text.clean(name), 16)} ", "$secondary"), (text.clean(value), "$foreground")]
-    return Content.assemble(*said, (f"  {text.clean(more)}" if more else "", "$secondary"))
+    return Content.assemble(
+        (f"{text.fit_to_width(text.clean(name), 16)} ", "$secondary"),
+        (text.clean(value), "$foreground"),
+        (f"  {text.clean(more)}" if more else "", "$secondary"),
+    )
 
 
 def _identity(run: RunRecord) -> list[Content]:
-    look = STATUS_GLYPHS[run.status]
+    style = STATUS_GLYPHS[run.status]
     reason = f": {text.clean(run.reason)}" if run.reason else ""
     lines = [
         Content.styled(text.clean(run.name) or run.key, "bold"),
-        Content.assemble((f"{look.glyph} {run.status}", f"${look.colour}"), (reason, "$foreground")),
+        Content.assemble((f"{style.glyph} {run.status}", f"${style.colour}"), (reason, "$foreground")),
         _fact_line("key", run.key, ", ".join(["archived"] * run.archived + ["older code"] * run.older_code)),
         _fact_line("experiment", run.experiment),
     ]
@@ -79,7 +82,7 @@ def _error(run: RunRecord) -> list[Content]:
 
 
 def _metrics(detail: RunDetail) -> list[Content]:
-    """Last and best of each metric, and the step of the best; what only tells how far the run is comes last."""
+    """Return last and best value of each metric and the step of the best; progress metrics come last."""
     summary = detail.record.summary
     names = [name for name in summary if not name.startswith("system/")]
     names.sort(key=lambda name: (is_axis(name), metric_rank(name)))
@@ -88,26 +91,26 @@ def _metrics(detail: RunDetail) -> list[Content]:
     bests = {name: summary[name].best(detail.goals.get(name) or default_goal(name)) for name in names}
     lasts = text.align_decimal_points([text.format_number(summary[name].last) for name in names])
     values = text.align_decimal_points([text.format_number(bests[name][0]) for name in names])
-    room = min(24, max(text.cell_width(text.clean(name)) for name in names))
-    head = f"{'':{room}}  {'last':>{len(lasts[0])}}  {'best':>{len(values[0])}}  at step"
+    width = min(24, max(text.cell_width(text.clean(name)) for name in names))
+    head = f"{'':{width}}  {'last':>{len(lasts[0])}}  {'best':>{len(values[0])}}  at step"
     lines = [Content.styled(head, "$secondary")]
     for name, last, value in zip(names, lasts, values, strict=True):
         step = bests[name][1]
-        strange = summary[name].n_nonfinite
-        more = f"   {strange} not finite, the first at step {summary[name].first_nonfinite_step}" if strange else ""
-        said = f"  {last:>4}  {value:>4}  {'' if step is None else step:>7}"
-        title = text.fit_to_width(text.clean(name), room)
-        lines.append(Content.assemble((title, "$secondary"), (said, "$foreground"), (more, "$warning")))
+        count = summary[name].n_nonfinite
+        warning = f"   {count} non-finite, first at step {summary[name].first_nonfinite_step}" if count else ""
+        numbers = f"  {last:>4}  {value:>4}  {'' if step is None else step:>7}"
+        title = text.fit_to_width(text.clean(name), width)
+        lines.append(Content.assemble((title, "$secondary"), (numbers, "$foreground"), (warning, "$warning")))
     return lines
 
 
 def _config(run: RunRecord, width: int) -> list[Content]:
-    """Keys and values, in two columns where there is room."""
+    """Return keys and values, in two columns if they fit."""
     pairs = [_fact_line(key, format_setting_cell(value)) for key, value in run.config.items()]
     if width < 64 or len(pairs) < 8:
         return pairs
-    half, room = (len(pairs) + 1) // 2, width // 2
-    left = [line.truncate(room - 2, ellipsis=True, pad=True) for line in pairs[:half]]
+    half = (len(pairs) + 1) // 2
+    left = [line.truncate(width // 2 - 2, ellipsis=True, pad=True) for line in pairs[:half]]
     return [Content.assemble(*parts) for parts in _side_by_side(left, pairs[half:])]
 
 
@@ -117,12 +120,12 @@ def _side_by_side(left: Sequence[Content], right: Sequence[Content]) -> Iterable
 
 
 def _pictures(detail: RunDetail) -> list[Content]:
-    """Where to find them; of a run that no trainer of labbench's has stepped nothing is said."""
+    """Return the key that shows the pictures or why there are none; [] for runs that labbench did not train."""
     if isinstance(detail.portrait, Portrait):
         return [
             Content.assemble(
                 ("p", "bold $primary"),
-                (" shows its network as it was after ", "$secondary"),
+                (" shows pictures of the network after ", "$secondary"),
                 (f"epoch {detail.portrait.epoch}", "$foreground"),
             )
         ]
@@ -130,16 +133,18 @@ def _pictures(detail: RunDetail) -> list[Content]:
 
 
 def _origin(run: RunRecord) -> list[Content]:
-    code = "" if run.git_commit is None else run.git_commit[:12] + (" with changes" if run.git_dirty else "")
+    code = (
+        "" if run.git_commit is None else run.git_commit[:12] + (" with uncommitted changes" if run.git_dirty else "")
+    )
     pairs = {
         "queued": _format_time(run.created),
         "started": _format_time(run.started),
         "ended": _format_time(run.finished),
         "took": text.format_duration(run.seconds),
         "attempt": str(run.attempt) if run.attempt > 1 else "",
-        "goes on from": f"step {run.boundary}" if run.boundary and run.status != "finished" else "",
+        "resumes from": f"step {run.boundary}" if run.boundary and run.status != "finished" else "",
         "host": " ".join(filter(None, [run.host, f"process {run.pid}" if run.pid else ""])),
-        "device": " ".join(filter(None, [run.device, f"stepped by {run.way}" if run.way else ""])),
+        "device": " ".join(filter(None, [run.device, f"({run.way} engine)" if run.way else ""])),
         "task": run.task,
         "code": code,
         "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
@@ -154,10 +159,12 @@ def _format_time(seconds: float | None) -> str:
 
 
 def _system(run: RunRecord) -> list[Content]:
-    found = {name: one for name, one in run.summary.items() if name.startswith("system/")}
+    summaries = sorted((name, summary) for name, summary in run.summary.items() if name.startswith("system/"))
     return [
-        _fact_line(name.removeprefix("system/"), text.format_number(one.last), f"most {text.format_number(one.max)}")
-        for name, one in sorted(found.items())
+        _fact_line(
+            name.removeprefix("system/"), text.format_number(summary.last), f"max {text.format_number(summary.max)}"
+        )
+        for name, summary in summaries
     ]
 
 

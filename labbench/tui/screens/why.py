@@ -1,4 +1,4 @@
-"""Screen 4: the answer in words, then in figures: what matters how much, and what each value does."""
+"""Screen 4: the best set-up and its explanation, as sentences, then as tables and figures."""
 
 from __future__ import annotations
 
@@ -26,30 +26,32 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.analysis import Answer
 
 _FIGURE_MARKS = re.compile("★|[●─]+|[█▏▎▍▌▋▊▉]+")
-_EMPTY = "no run has ended yet\n\nas runs end, this screen says which set-up is best, how sure that is, and why"
+_EMPTY = (
+    "no run has ended yet\n\nonce runs have ended, this screen says which set-up is best, how sure that is, and why"
+)
 
-_LOADING_MESSAGE = "weighing the runs …"
-"""Until the first answer is there."""
+_LOADING_MESSAGE = "analysing the runs …"
+"""Message until the first answer is there."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhyState:
-    """An answer and what it was asked about."""
+    """An answer, or None if no run has ended."""
 
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     answer: Answer | None = None
     cache_key: object = None
-    """Another one when the runs may say something else."""
+    """Changes whenever the answer may change."""
 
 
 class WhyScreen(DataScreen[WhyState]):
-    """Which set-up is best, and why."""
+    """Explanation of the best set-up."""
 
     screen_name = "why"
     primary_actions = ("metric(1)", "copy", "scroll(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m", "metric(1)", "metric", tooltip="Ask about the next metric"),
-        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Ask about the metric before"),
+        Binding("m", "metric(1)", "metric", tooltip="Explain the next metric"),
+        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Explain the previous metric"),
         Binding("Y", "copy", "copy", tooltip="Copy the answer to the clipboard"),
         Binding("j,down", "scroll(1)", "down", show=False, tooltip="Down"),
         Binding("k,up", "scroll(-1)", "up", show=False, tooltip="Up"),
@@ -69,23 +71,23 @@ class WhyScreen(DataScreen[WhyState]):
         self._box.focus()
 
     def prepare_read(self) -> Callable[[], WhyState]:
-        path, query, known, metric = self.session.path, self.session.query, self._why_state, self._metric
+        path, query, cached, metric = self.session.path, self.session.query, self._why_state, self._metric
 
         def read() -> WhyState:
             if not path.exists():
                 return WhyState()
             with Reader(path) as reader:
-                return _read_answer(reader, query.expression, metric or query.metric, known)
+                return _read_answer(reader, query.expression, metric or query.metric, cached)
 
         return read
 
     def show(self, answer: WhyState) -> None:
         self._why_state = answer
-        found = answer.answer
-        about = self.session.query.expression.strip()
+        metric = text.clean(answer.answer.metric) if answer.answer else ""
+        expression = self.session.query.expression.strip()
         self._box.border_title = Content.assemble(
-            (f"why {text.clean(found.metric) if found else ''}", "bold"),
-            (f"   {text.clean(about)}" if about else "", "$secondary"),
+            (f"why {metric}", "bold"),
+            (f"   {text.clean(expression)}" if expression else "", "$secondary"),
         )
         self.query_one("#why-text", Static).update(self._content())
 
@@ -128,26 +130,26 @@ class WhyScreen(DataScreen[WhyState]):
         self.app.switch_mode("runs")
 
 
-def _read_answer(reader: Reader, expression: str, metric: str | None, known: WhyState) -> WhyState:
-    """The answer for the runs that fit; the one that is known as long as no run has come or ended."""
-    shown = parser.present_code(parser.parse(expression))
-    metrics = reader.metrics(shown)
+def _read_answer(reader: Reader, expression: str, metric: str | None, cached: WhyState) -> WhyState:
+    """Return the answer for the matching runs: the cached one unless a run was added or has ended."""
+    condition = parser.present_code(parser.parse(expression))
+    metrics = reader.metrics(condition)
     names = quality_metrics(metrics)
     if not names:
         return WhyState(metrics)
     chosen = metric if metric in names else names[0]
-    counts = tuple(reader.status_counts(shown).items())
-    about = (expression, chosen, metrics[chosen], counts)
-    if about == known.cache_key:
-        return known
-    from labbench.analysis import observe, why  # numpy and more, half a second
+    counts = tuple(reader.status_counts(condition).items())
+    cache_key = (expression, chosen, metrics[chosen], counts)
+    if cache_key == cached.cache_key:
+        return cached
+    from labbench.analysis import observe, why  # imports numpy and the analysis, half a second
 
-    observations = observe(reader.runs(shown, summaries=[chosen, "time/compute_s"]), chosen, metrics[chosen])
-    return WhyState(metrics, why(observations, chosen, metrics[chosen]) if observations else None, about)
+    observations = observe(reader.runs(condition, summaries=[chosen, "time/compute_s"]), chosen, metrics[chosen])
+    return WhyState(metrics, why(observations, chosen, metrics[chosen]) if observations else None, cache_key)
 
 
 def _figure_lines(answer: Answer, columns: int) -> list[Content]:
-    """The figures under the words."""
+    """Return the tables and figures below the sentences."""
     from labbench.reports.tables import other_tables, setups_table, table_lines
     from labbench.reports.text_charts import effect_lines, importance_lines, scale_line
 
@@ -155,7 +157,8 @@ def _figure_lines(answer: Answer, columns: int) -> list[Content]:
     lines = _section_lines(setups.title, table_lines(setups, columns - 2)) if setups else []
     lines += _section_lines("where the variance comes from", importance_lines(answer))
     for parameter in answer.parameters:
-        title = f"{text.clean(parameter.name)}   {text.clean(answer.metric)}, mean over the rest, {scale_line(answer)}"
+        metric = f"{text.clean(answer.metric)}, mean over the other keys, {scale_line(answer)}"
+        title = f"{text.clean(parameter.name)}   {metric}"
         lines += _section_lines(title, effect_lines(answer, parameter, columns))
     for table in others:
         lines += _section_lines(table.title, table_lines(table, columns - 2))
@@ -169,8 +172,8 @@ def _section_lines(title: str, lines: Sequence[str]) -> list[Content]:
 
 
 def _colour_marks(line: str) -> Content:
-    """A figure's marks in colour: bars, means, and the star of the best."""
+    """Return a line of a figure with its bars, means and star in colour."""
     content = Content(line)
-    for found in _FIGURE_MARKS.finditer(line):
-        content = content.stylize("bold $accent" if found[0] == "★" else "$primary", *found.span())
+    for mark in _FIGURE_MARKS.finditer(line):
+        content = content.stylize("bold $accent" if mark[0] == "★" else "$primary", *mark.span())
     return content

@@ -1,4 +1,4 @@
-"""The columns of the runs table: which there are, and what each says about a run. Records in, text out."""
+"""Columns of the runs table: their order, titles, widths and the text of their cells."""
 
 from __future__ import annotations
 
@@ -19,95 +19,97 @@ _MAX_NAME_WIDTH = 48
 
 
 _MAX_BEST_COLUMNS = 8
-"""How many metrics have a column when nobody has chosen."""
+"""Maximum number of metrics with a column by default."""
 
 
 SPARK_CELLS = 10
+"""Width of a sparkline, in cells."""
 
 
 @dataclass(slots=True)
 class RunColumn:
-    """One column: its title, what it sorts by, and the text of a run's cell.
+    """Column of the runs table: title, sort expression, and the text of its cells.
 
-    It is as wide as what it has shown so far: it grows, but never jumps back while somebody scrolls.
+    A column is as wide as its widest cell so far: it grows but never shrinks during scrolling.
     """
 
     id: str
-    """What it is about: `name`, `config:lr`, `best:val/loss`; of the metric on the chart `metric:best`."""
+    """`name`, `config:lr`, `best:val/loss`, or `metric:best` for the metric on the chart."""
     title: str
     sort: str | None
-    """What the store sorts by: `name`, a config key, `best(val/loss)`; None where it cannot."""
+    """Sort expression: `name`, a config key, `best(val/loss)`; None if the column cannot be sorted."""
     cell: Callable[[RunRecord], str]
     group_cell: Callable[[RunGroup], str] = lambda group: ""
     numeric: bool = True
-    """Aligned at the decimal point, title to the right; otherwise both to the left."""
+    """Cells are aligned at the decimal point and the title to the right; otherwise both to the left."""
     words: bool = False
-    """What it holds is known only when it is seen: a cell that is no number makes it a column of text."""
+    """The first cell that is not a number turns the column into a column of text."""
     descending_first: bool = False
-    """Sorted for the first time, the largest value comes first."""
+    """The first sort by this column is descending."""
     best_of: str | None = None
-    """The metric whose best values it holds."""
+    """Metric whose best values the column holds."""
     is_quiet: bool = False
-    """In a colour that stands back."""
+    """Drawn in a faint colour."""
     optional: bool = False
-    """Shown only where somebody has chosen it."""
+    """Hidden unless chosen in the columns dialog."""
     max_width: int = _MAX_WIDTH
     before_point: int = 0
-    behind_point: int = 0
+    after_point: int = 0
     longest: int = 0
     fixed_width: int | None = None
-    """As somebody has set it."""
+    """Width set by the user."""
 
     def widen_for(self, cells: Iterable[str]) -> None:
-        """Grow to these cells."""
+        """Widen the column to fit these cells."""
         for cell in cells:
             if self.words and cell and cell[0] not in "-0123456789":
                 self.numeric = False
             if self.numeric:
                 whole, rest = text.split_at_decimal_point(cell)
                 self.before_point = max(self.before_point, len(whole))
-                self.behind_point = max(self.behind_point, len(rest))
+                self.after_point = max(self.after_point, len(rest))
             self.longest = max(self.longest, text.cell_width(cell))
 
     def widen_to(self, other: RunColumn) -> None:
-        """Be at least as wide as another column."""
+        """Widen the column to at least the width of another."""
         self.before_point = max(self.before_point, other.before_point)
-        self.behind_point = max(self.behind_point, other.behind_point)
+        self.after_point = max(self.after_point, other.after_point)
         self.longest = max(self.longest, other.longest)
 
     @property
     def width(self) -> int:
-        """Cells the column takes, without the gap to its neighbour."""
+        """Width in cells, without the gap to the next column."""
         if self.fixed_width is not None:
             return self.fixed_width
-        content = max(self.longest, self.before_point + self.behind_point)
+        content = max(self.longest, self.before_point + self.after_point)
         return max(min(text.cell_width(self.title), self.max_width), min(content, self.max_width))
 
     def fit_cell(self, cell: str) -> str:
-        """A cell in exactly `width` cells."""
+        """Return a cell's text padded or truncated to the column's width."""
         if not self.numeric:
             return text.fit_to_width(cell, self.width)
         whole, rest = text.split_at_decimal_point(cell)
-        return text.fit_to_width(whole + rest.ljust(self.behind_point), self.width, right=True)
+        return text.fit_to_width(whole + rest.ljust(self.after_point), self.width, right=True)
 
     def heading(self) -> str:
-        """The title in exactly `width` cells."""
+        """Return the title padded or truncated to the column's width."""
         return text.fit_to_width(self.title, self.width, right=self.numeric)
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnLayout:
-    """What somebody has chosen: columns by their ids."""
+    """User's choice of columns, by column id."""
 
     order: tuple[str, ...] = ()
-    """Of all columns there were when it was changed; empty: as they come."""
+    """Order of all columns at the time of the last change; empty for the default order."""
     hidden: frozenset[str] = frozenset()
+    """Hidden columns that are shown by default."""
     shown: frozenset[str] = frozenset()
-    """Optional ones."""
+    """Shown columns that are optional."""
     widths: Mapping[str, int] = field(default_factory=dict)
 
     def arrange(self, columns: Sequence[RunColumn]) -> list[RunColumn]:
-        """All columns in order, in their widths. A new one stands behind its neighbour; the name stays first."""
+        """Return all columns in order and set their widths; a new column follows its neighbour, the name is first."""
         for column in columns:
             column.fixed_width = self.widths.get(column.id)
         if not self.order:
@@ -120,7 +122,7 @@ class ColumnLayout:
         return sorted(arranged, key=lambda column: column.id != "name")
 
     def is_shown(self, column: RunColumn) -> bool:
-        """Whether a column is on the screen."""
+        """Return True if the layout shows a column."""
         if column.optional:
             return column.id in self.shown
         return column.id not in self.hidden or column.id == "name"
@@ -128,7 +130,7 @@ class ColumnLayout:
 
 @dataclass(frozen=True, slots=True)
 class ColumnContext:
-    """What the columns are made from."""
+    """Data that determines the columns of the table."""
 
     differing: Sequence[str] = ()
     other_keys: Sequence[str] = ()
@@ -141,15 +143,15 @@ class ColumnContext:
     has_notes: bool = False
     baseline: RunRecord | None = None
     sparklines: Mapping[str, str] = field(default_factory=dict)
-    """The curve of the metric in a few cells, by run."""
+    """Sparkline of the metric, by run key."""
 
 
-def run_columns(contents: ColumnContext) -> list[RunColumn]:
-    """The columns beside a run's status: its name, the metric on the chart, the settings that differ, its time.
+def run_columns(context: ColumnContext) -> list[RunColumn]:
+    """Return all columns: name, the metric on the chart, differing settings, best values of other metrics, times.
 
-    Then the best values of the other metrics, those that say how good a run is (val, test) before the rest.
+    Other metrics are in the order of `metric_rank`: validation and test metrics first.
     """
-    metric, metrics = contents.metric, contents.metrics
+    metric, metrics = context.metric, context.metrics
     columns = [
         RunColumn(
             "name",
@@ -161,20 +163,20 @@ def run_columns(contents: ColumnContext) -> list[RunColumn]:
             max_width=_MAX_NAME_WIDTH,
         )
     ]
-    if contents.group_keys:
+    if context.group_keys:
         columns.append(RunColumn("n", "n", None, lambda run: "", lambda group: str(len(group.keys))))
     if metric is not None:
-        columns += _metric_columns(metric, metrics.get(metric) or default_goal(metric), contents)
-    columns += [_setting_column(key) for key in contents.differing]
-    columns += [_setting_column(key, optional=True) for key in contents.other_keys]
-    others = [name for name in charted_metrics(metrics) if name != metric]
-    for rank, name in enumerate(others):
+        columns += _metric_columns(metric, metrics.get(metric) or default_goal(metric), context)
+    columns += [_setting_column(key) for key in context.differing]
+    columns += [_setting_column(key, optional=True) for key in context.other_keys]
+    other_metrics = [name for name in charted_metrics(metrics) if name != metric]
+    for rank, name in enumerate(other_metrics):
         columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _MAX_BEST_COLUMNS))
     columns += [_last_column(name, metrics[name]) for name in metrics if name != metric]
     columns.append(RunColumn("took", "took", "seconds", lambda run: text.format_duration(run.seconds)))
     columns.append(RunColumn("age", "age", "started", _age_cell, descending_first=True))
-    columns.append(_words_column("tags", "tag", lambda run: " ".join(run.tags), optional=not contents.has_tags))
-    columns.append(_words_column("note", None, lambda run: run.note, optional=not contents.has_notes))
+    columns.append(_words_column("tags", "tag", lambda run: " ".join(run.tags), optional=not context.has_tags))
+    columns.append(_words_column("note", None, lambda run: run.note, optional=not context.has_notes))
     columns.append(_words_column("experiment", "experiment", lambda run: run.experiment))
     columns.append(_words_column("status", "status", lambda run: run.status))
     columns.append(_words_column("key", "key", lambda run: run.key))
@@ -183,19 +185,19 @@ def run_columns(contents: ColumnContext) -> list[RunColumn]:
     return columns
 
 
-def _metric_columns(metric: str, goal: Goal, contents: ColumnContext) -> list[RunColumn]:
-    """Of the metric on the chart: last, best, its spread or its distance, where it was best, its curve."""
+def _metric_columns(metric: str, goal: Goal, context: ColumnContext) -> list[RunColumn]:
+    """Return the columns of the metric on the chart: last, best, spread or difference, step of the best, curve."""
     last, best = _last_column(metric, goal), _best_column(metric, goal, title="best")
     last.id, last.title, last.optional = "metric:last", text.clean(metric), False
     best.id = "metric:best"
     columns = [last, best]
-    if contents.group_keys:
+    if context.group_keys:
         spread = _mean_cell(f"best({metric})", "spread")
         columns.append(RunColumn("metric:spread", "±", None, lambda run: "", spread))
-    if contents.baseline is not None:
-        columns.append(_delta_column(metric, goal, contents.baseline))
-    columns.append(RunColumn("metric:step", "@", None, _best_step_cell(metric, goal)))
-    columns.append(_spark_column(contents.sparklines))
+    if context.baseline is not None:
+        columns.append(_delta_column(metric, goal, context.baseline))
+    columns.append(RunColumn("metric:step", "step", None, _best_step_cell(metric, goal)))
+    columns.append(_spark_column(context.sparklines))
     return columns
 
 
@@ -248,7 +250,7 @@ def _delta_column(metric: str, goal: Goal, baseline: RunRecord) -> RunColumn:
 
 
 def _mean_cell(heading: str, part: str) -> Callable[[RunGroup], str]:
-    """The mean or the spread of a group under a heading."""
+    """Return a function for the mean or spread of a group, by sort expression."""
 
     def cell(group: RunGroup) -> str:
         mean = group.means.get(heading)
@@ -258,13 +260,13 @@ def _mean_cell(heading: str, part: str) -> Callable[[RunGroup], str]:
 
 
 def best_value(run: RunRecord, metric: str, goal: Goal) -> float | None:
-    """The best value of a metric of a run."""
+    """Return the best value of a metric of a run, or None if it was not logged."""
     summary = run.summary.get(metric)
     return None if summary is None else summary.best(goal)[0]
 
 
 def format_delta(value: float | None, reference: float | None, goal: Goal) -> str:
-    """How far a value is from another, ▲ where it is better and ▼ where it is worse; "" where one is missing."""
+    """Return the difference from a reference with ▲ (better) or ▼ (worse); "" if either value is missing."""
     if value is None or reference is None:
         return ""
     if value == reference:
@@ -288,10 +290,10 @@ def _setting_column(key: str, *, optional: bool = False) -> RunColumn:
     def cell(run: RunRecord) -> str:
         return format_setting_cell(run.config[key]) if key in run.config else ""
 
-    def of_group(group: RunGroup) -> str:
+    def group_cell(group: RunGroup) -> str:
         return format_setting_cell(group.settings[key]) if group.settings.get(key) is not None else ""
 
-    return RunColumn(f"config:{key}", text.clean(key), key, cell, of_group, words=True, optional=optional)
+    return RunColumn(f"config:{key}", text.clean(key), key, cell, group_cell, words=True, optional=optional)
 
 
 def _words_column(

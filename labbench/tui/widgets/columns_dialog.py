@@ -1,4 +1,4 @@
-"""Choose the columns of the runs table: which are shown, in which order, how wide. Esc leaves them as they were."""
+"""Dialog to show, hide, reorder and resize the columns of the runs table. Esc discards the changes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from textual.widgets.option_list import Option
 from labbench.tui.widgets.columns import ColumnLayout, RunColumn
 
 MIN_COLUMN_WIDTH, MAX_COLUMN_WIDTH = 3, 120
-"""Cells that a column may have."""
+"""Limits of the column width, in cells."""
 
 
 class _SearchInput(Input):
-    """Takes every character but the space, which is a key of the dialog."""
+    """Input that leaves the space key to the dialog."""
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
         return key != "space" and super().check_consume_key(key, character)
 
 
 class ColumnsDialog(ModalScreen[ColumnLayout | None]):
-    """Answers with the new layout, or None."""
+    """Dialog that returns the new layout, or None if cancelled."""
 
     DEFAULT_CSS = """
     ColumnsDialog { align: center middle; background: $background 60%; }
@@ -41,7 +41,7 @@ class ColumnsDialog(ModalScreen[ColumnLayout | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Back", show=False),
-        Binding("enter", "take", "Take", show=False, priority=True),
+        Binding("enter", "accept", "Accept", show=False, priority=True),
         Binding("space", "show_or_hide", "Show", show=False, priority=True),
         Binding("down", "step(1)", "Down", show=False, priority=True),
         Binding("up", "step(-1)", "Up", show=False, priority=True),
@@ -49,11 +49,11 @@ class ColumnsDialog(ModalScreen[ColumnLayout | None]):
         Binding("shift+up,ctrl+up", "move(-1)", "Move up", show=False, priority=True),
         Binding("right", "widen(2)", "Wider", show=False, priority=True),
         Binding("left", "widen(-2)", "Narrower", show=False, priority=True),
-        Binding("ctrl+r", "reset", "As at first", show=False, priority=True),
+        Binding("ctrl+r", "reset", "Defaults", show=False, priority=True),
     ]
 
     def __init__(self, columns: Sequence[RunColumn], layout: ColumnLayout, *, chosen: str) -> None:
-        """`columns`: all there are, as they are arranged; `chosen` is the id highlighted at first."""
+        """Open the dialog on all columns in their order, with the column id `chosen` highlighted."""
         super().__init__()
         self._columns = list(columns)
         self._shown_ids = {column.id for column in columns if layout.is_shown(column)}
@@ -64,9 +64,9 @@ class ColumnsDialog(ModalScreen[ColumnLayout | None]):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = Content("columns")
-            yield _SearchInput(placeholder="type to find", compact=True)
+            yield _SearchInput(placeholder="type to search", compact=True)
             yield OptionList(compact=True)
-            keys = "␣ show or hide   shift+↑↓ move   ←→ narrower, wider   ctrl+r as at first   ⏎ done"
+            keys = "␣ show or hide   shift+↑↓ move   ←→ narrower, wider   ctrl+r defaults   ⏎ done"
             yield Static(Content(keys))
 
     def on_mount(self) -> None:
@@ -109,7 +109,7 @@ class ColumnsDialog(ModalScreen[ColumnLayout | None]):
             self._list.action_cursor_up()
 
     def _refresh_list(self, column: RunColumn | None) -> None:
-        """Show the list anew, with the cursor where it was."""
+        """Update the list, with the cursor on the same column."""
         if column is not None:
             self._chosen = column.id
         self._fill()
@@ -124,9 +124,9 @@ class ColumnsDialog(ModalScreen[ColumnLayout | None]):
         column = self._current()
         if column is None or column.id == "name":
             return
-        here = self._columns.index(column)
-        there = max(1, min(here + direction, len(self._columns) - 1))
-        self._columns.insert(there, self._columns.pop(here))
+        index = self._columns.index(column)
+        new_index = max(1, min(index + direction, len(self._columns) - 1))
+        self._columns.insert(new_index, self._columns.pop(index))
         self._is_reordered = True
         self._refresh_list(column)
 
@@ -140,13 +140,13 @@ class ColumnsDialog(ModalScreen[ColumnLayout | None]):
     def action_reset(self) -> None:
         self.dismiss(ColumnLayout())
 
-    def action_take(self) -> None:
+    def action_accept(self) -> None:
         optional = {column.id for column in self._columns if column.optional}
-        everything = {column.id for column in self._columns}
+        all_ids = {column.id for column in self._columns}
         self.dismiss(
             ColumnLayout(
                 order=tuple(column.id for column in self._columns) if self._is_reordered else (),
-                hidden=frozenset(everything - optional - self._shown_ids),
+                hidden=frozenset(all_ids - optional - self._shown_ids),
                 shown=frozenset(optional & self._shown_ids),
                 widths=self._widths,
             )

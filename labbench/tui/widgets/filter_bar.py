@@ -1,4 +1,4 @@
-"""The filter input with its completion and error marker."""
+"""Filter input with completion, error marker and a summary of the query."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from labbench.filters.completion import Vocabulary, complete
 
 
 class FilterBar(Horizontal):
-    """The filter, its error under the place where it is, and the order of the runs."""
+    """The filter, its error below the position of the error, and the order of the runs."""
 
     DEFAULT_CSS = """
     FilterBar { height: 1; padding: 0 1; background: $surface; }
@@ -39,17 +39,17 @@ class FilterBar(Horizontal):
     """
 
     class Changed(Message):
-        """The expression is another one, and it parses."""
+        """The filter changed to another valid expression."""
 
         def __init__(self, expression: str) -> None:
             self.expression = expression
             super().__init__()
 
     class EditingFinished(Message):
-        """The person is done with the filter."""
+        """The filter gave up the keyboard focus."""
 
     class EditingStarted(Message):
-        """The person has begun to write a filter: the words it may be made of are wanted."""
+        """The filter got the keyboard focus and needs a vocabulary."""
 
     def __init__(self, expression: str = "") -> None:
         super().__init__()
@@ -58,13 +58,13 @@ class FilterBar(Horizontal):
         self._completions: tuple[int, list[str]] = (0, [])
         self._completion_index = -1
         self.words = Vocabulary()
-        """What a filter may be made of."""
+        """Vocabulary of the completion."""
 
     def compose(self) -> ComposeResult:
         yield Static("filter  ", id="filter-label", markup=False)
         yield Input(
             self._expression,
-            placeholder="all runs    such as  optimizer=adam lr<=0.01 val/loss<0.3",
+            placeholder="all runs    example: optimizer=adam lr<=0.01 val/loss<0.3",
             highlighter=self._marker,
             select_on_focus=False,
             compact=True,
@@ -74,26 +74,26 @@ class FilterBar(Horizontal):
         yield Static(id="filter-error", markup=False)
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,down", "leave", "to the runs", key_display="⏎", priority=True),
+        Binding("enter,down", "leave", "done", key_display="⏎", priority=True),
         Binding("tab", "complete(1)", "complete", key_display="⇥", priority=True),
         Binding("shift+tab", "complete(-1)", show=False, priority=True),
-        Binding("escape", "cancel", "as it was", key_display="esc"),
+        Binding("escape", "cancel", "cancel", key_display="esc"),
     ]
 
     def begin(self) -> None:
-        """Give the keyboard to the filter."""
+        """Focus the filter."""
         self._before = self.input.value
         self.input.focus()
         self.post_message(self.EditingStarted())
 
     def action_leave(self) -> None:
-        """Go back to the runs, unless there is an error to mend."""
+        """Return to the runs, unless the expression is invalid."""
         self.remove_class("-offering")
         if not self.has_class("-wrong"):
             self._leave()
 
     def action_cancel(self) -> None:
-        """Go back to the expression that was there."""
+        """Restore the expression from before the editing."""
         self.input.value = self._before
         self._leave()
 
@@ -102,18 +102,18 @@ class FilterBar(Horizontal):
         self.post_message(self.EditingFinished())
 
     def action_complete(self, direction: int) -> None:
-        """Put the next of the words that are offered into the filter."""
-        start, offers = self._completions
-        if offers:
-            self._completion_index = (self._completion_index + direction) % len(offers)
+        """Insert the next or previous completion."""
+        start, completions = self._completions
+        if completions:
+            self._completion_index = (self._completion_index + direction) % len(completions)
             with self.prevent(Input.Changed):
-                self.input.value = self.input.value[:start] + offers[self._completion_index]
+                self.input.value = self.input.value[:start] + completions[self._completion_index]
                 self.input.cursor_position = len(self.input.value)
             self._read_expression()
             self._show_completion_line()
 
     def show_completions(self, words: Vocabulary | None = None) -> None:
-        """Show what may come next, of these words."""
+        """Show completions at the end of the input, from a new vocabulary if given."""
         if words is not None:
             self.words = words
         at_end = self.input.cursor_position == len(self.input.value)
@@ -121,24 +121,24 @@ class FilterBar(Horizontal):
         self._show_completion_line()
 
     def _show_completion_line(self) -> None:
-        start, offers = self._completions
-        wrong = self._marker.position  # a word that is not finished is no error yet
-        can_go_on = wrong is None or wrong >= start
-        self.set_class(bool(offers) and can_go_on and self.input.has_focus, "-offering")
-        place = max(0, self.query_one("#filter-label").outer_size.width + start - round(self.input.scroll_x))
-        line, room = Content(""), self.size.width - place - 4
-        for index in range(max(0, self._completion_index), len(offers)):
-            word = text.clean(offers[index])
-            if line.cell_length + text.cell_width(word) > room:
+        start, completions = self._completions
+        error = self._marker.position  # an unfinished word is not an error yet
+        can_complete = error is None or error >= start
+        self.set_class(bool(completions) and can_complete and self.input.has_focus, "-offering")
+        column = max(0, self.query_one("#filter-label").outer_size.width + start - round(self.input.scroll_x))
+        line, width = Content(""), self.size.width - column - 4
+        for index in range(max(0, self._completion_index), len(completions)):
+            word = text.clean(completions[index])
+            if line.cell_length + text.cell_width(word) > width:
                 line += Content.styled("…", "$secondary")
                 break
             line += Content.styled(word, "bold $primary" if index == self._completion_index else "$foreground") + "   "
         hint = self.query_one("#filter-hint", Static)
         hint.update(line)
-        hint.styles.offset = (place, 1)
+        hint.styles.offset = (column, 1)
 
     def show_summary(self, summary: str) -> None:
-        """Say what the filter lets through, and in which order."""
+        """Show the number of matching runs and their order."""
         self.query_one("#filter-found", Static).update(Content(summary))
 
     @property
@@ -164,18 +164,19 @@ class FilterBar(Horizontal):
         self.input.refresh()
 
     def _show_parse_error(self, error: FilterError) -> None:
-        """Say the error on the line below, beginning under the place that cannot be read where there is room."""
+        """Show the error on the next line, below its position if the message fits there."""
         self._marker.position = error.position
-        said = text.fit_to_width(text.clean(error.message), min(text.cell_width(error.message), self.size.width - 2))
-        place = self.query_one("#filter-label").outer_size.width + error.position - round(self.input.scroll_x)
+        message = text.clean(error.message)
+        message = text.fit_to_width(message, min(text.cell_width(message), self.size.width - 2))
+        column = self.query_one("#filter-label").outer_size.width + error.position - round(self.input.scroll_x)
         box = self.query_one("#filter-error", Static)
-        box.update(Content(said))
-        box.styles.offset = (max(0, min(place, self.size.width - text.cell_width(said) - 2)), 1)
+        box.update(Content(message))
+        box.styles.offset = (max(0, min(column, self.size.width - text.cell_width(message) - 2)), 1)
         self.add_class("-wrong")
 
 
 class _ErrorMarker(Highlighter):
-    """Underlines the place in the filter that cannot be read."""
+    """Highlighter of the position that cannot be parsed."""
 
     position: int | None = None
 

@@ -1,4 +1,4 @@
-"""The bottom bars: keys of the screen, and constants of the configs shown."""
+"""Lines of constant settings and of keys."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from labbench.text import format_setting_cell
 
 
 class ConstantLine(Static):
-    """The settings that all shown runs share, in one line in place of a column each."""
+    """Line of the settings that all listed runs share, in place of a column each."""
 
     DEFAULT_CSS = """
     ConstantLine { height: 1; padding: 0 1; color: $secondary; text-overflow: ellipsis; text-wrap: nowrap; }
     """
 
     def show(self, constant: Mapping[str, Any]) -> None:
-        """Show keys with one value each."""
+        """Show config keys with their values."""
         pairs = (f"{text.clean(key)} {format_setting_cell(value)}" for key, value in constant.items())
-        self.update(Content("same in all   " + " · ".join(pairs) if constant else ""))
+        self.update(Content("same for all runs   " + " · ".join(pairs) if constant else ""))
 
 
 class KeyBar(Widget):
-    """What the keys do here: as many as fit, the most useful first; a click presses the key."""
+    """Line of keys with their actions, as many as fit, the most useful first; a click runs the action."""
 
     DEFAULT_CSS = """
     KeyBar { height: 1; padding: 0 1; background: $panel; }

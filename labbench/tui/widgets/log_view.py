@@ -1,4 +1,4 @@
-"""What a run has printed: lines that are followed while they come, and searched."""
+"""View of a run's output, with live follow and search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from labbench import text
 
 
 class LogView(ScrollView, can_focus=True):
-    """Lines of text; stays at the end while it is there."""
+    """Scrollable lines of output that follow new lines while scrolled to the end."""
 
     DEFAULT_CSS = """
     LogView { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
@@ -26,24 +26,25 @@ class LogView(ScrollView, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "scroll_by(1)", show=False, tooltip="Output: a line down"),
-        Binding("k,up", "scroll_by(-1)", show=False, tooltip="Output: a line up"),
-        Binding("g", "scroll_home", show=False, tooltip="Output: the beginning"),
-        Binding("G", "scroll_end", show=False, tooltip="Output: the end; new lines are followed there"),
+        Binding("j,down", "scroll_by(1)", show=False, tooltip="Scroll the output down"),
+        Binding("k,up", "scroll_by(-1)", show=False, tooltip="Scroll the output up"),
+        Binding("g", "scroll_home", show=False, tooltip="Start of the output"),
+        Binding("G", "scroll_end", show=False, tooltip="End of the output; follows new lines"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: Sequence[str] = ()
         self.words = ""
+        """Text searched for, in lower case."""
         self.matches: list[int] = []
-        """Lines with the words that are searched for."""
+        """Indices of the matching lines."""
 
     def on_mount(self) -> None:
         self.border_title = "output"
 
     def show(self, lines: Sequence[str]) -> None:
-        """Show these lines; at the end, the end is followed."""
+        """Show lines, scrolled to the new end if scrolled to the end before."""
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
         self.lines = lines
         self._search()
@@ -52,7 +53,7 @@ class LogView(ScrollView, can_focus=True):
             self.call_after_refresh(self.scroll_end, animate=False, force=True)
 
     def search(self, words: str) -> int:
-        """Light up words wherever they stand, whatever their case; how many lines have them."""
+        """Highlight a text, ignoring case, and scroll to its first match; return the number of matching lines."""
         self.words = words.lower()
         self._search()
         self.refresh()
@@ -61,7 +62,7 @@ class LogView(ScrollView, can_focus=True):
         return len(self.matches)
 
     def next_match(self, direction: int) -> None:
-        """Scroll to the next line with the words, or the one before; round at the ends."""
+        """Scroll to the next or previous matching line, wrapping around."""
         if not self.matches:
             return
         top = round(self.scroll_target_y)
@@ -72,8 +73,9 @@ class LogView(ScrollView, can_focus=True):
 
     def _search(self) -> None:
         self.matches = [n for n, line in enumerate(self.lines) if self.words in line.lower()] if self.words else []
-        count = f"{len(self.matches)} lines with “{self.words}”" if self.words else f"{len(self.lines)} lines"
-        self.border_subtitle = text.clean(count)
+        lines = self.matches if self.words else self.lines
+        count = f"{len(lines)} line{'s' * (len(lines) != 1)}"
+        self.border_subtitle = text.clean(f"{count} with “{self.words}”" if self.words else count)
 
     def on_resize(self) -> None:
         self._resize()
@@ -89,23 +91,23 @@ class LogView(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         width, row = self.scrollable_content_region.width, self.scroll_offset.y + y
         if not self.lines:
-            said = "nothing was captured" if y == 0 else ""
-            return Strip([Segment(text.fit_to_width(said, width), self._ink("secondary"))], width)
+            message = "no output was captured" if y == 0 else ""
+            return Strip([Segment(text.fit_to_width(message, width), self._ink("secondary"))], width)
         if row >= len(self.lines):
             return Strip.blank(width, self.rich_style)
         strip = Strip(self._segments(self.lines[row]))
         return strip.crop(self.scroll_offset.x, self.scroll_offset.x + width).extend_cell_length(width, self.rich_style)
 
     def _segments(self, line: str) -> list[Segment]:
-        """The line, with the words that are searched for lit."""
+        """Return the segments of a line with its matches highlighted."""
         if not self.words or self.words not in line.lower():
             return [Segment(line, self.rich_style)]
         segments, start = [], 0
         lower = line.lower()
-        lit = self._ink("accent") + Style(reverse=True)
-        while (place := lower.find(self.words, start)) >= 0:
-            end = place + len(self.words)
-            segments += [Segment(line[start:place], self.rich_style), Segment(line[place:end], lit)]
+        highlight = self._ink("accent") + Style(reverse=True)
+        while (match := lower.find(self.words, start)) >= 0:
+            end = match + len(self.words)
+            segments += [Segment(line[start:match], self.rich_style), Segment(line[match:end], highlight)]
             start = end
         return [*segments, Segment(line[start:], self.rich_style)]
 

@@ -1,4 +1,4 @@
-"""A short list to choose from: type to narrow it, Enter takes the highlighted line, Esc leaves things as they are."""
+"""Dialog with a searchable list of choices: Enter accepts the highlighted one, Esc cancels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 
 
 class Picker(ModalScreen[str | None]):
-    """Answers with one of the values, or None."""
+    """Dialog that returns the chosen value, or None if cancelled."""
 
     DEFAULT_CSS = """
     Picker { align: center middle; background: $background 60%; }
@@ -34,14 +34,14 @@ class Picker(ModalScreen[str | None]):
     ]
 
     def __init__(self, title: str, choices: Sequence[tuple[str, str]], *, chosen: str | None = None) -> None:
-        """`choices` are (value, what it reads); `chosen` is the value highlighted at first."""
+        """Open a list of (value, label) choices with the value `chosen` highlighted."""
         super().__init__()
         self._title, self._choices, self._chosen = title, choices, chosen
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = Content(self._title)
-            yield Input(placeholder="type to find", compact=True)
+            yield Input(placeholder="type to search", compact=True)
             yield OptionList(compact=True)
 
     def on_mount(self) -> None:
@@ -56,9 +56,9 @@ class Picker(ModalScreen[str | None]):
 
     def _narrow(self, words: str) -> None:
         fitting = [
-            Option(Content(reads), id=str(index))
-            for index, (_, reads) in enumerate(self._choices)
-            if all(word in reads.lower() for word in words.lower().split())
+            Option(Content(label), id=str(index))
+            for index, (_, label) in enumerate(self._choices)
+            if all(word in label.lower() for word in words.lower().split())
         ]
         self._list.set_options(fitting)
         self._list.highlighted = 0 if fitting else None

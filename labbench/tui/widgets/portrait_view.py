@@ -1,4 +1,4 @@
-"""The pictures of a run's network on the run screen: drawn for the width that there is, scrolled by lines."""
+"""View of the pictures of a run's network, drawn for the available width."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PortraitView(ScrollView, can_focus=True):
-    """A portrait, or a line that says why there is none."""
+    """Scrollable portrait, or a message why there is none."""
 
     DEFAULT_CSS = """
     PortraitView { display: none; width: 100%; height: 100%; border: round $border; border-title-color: $foreground;
@@ -34,10 +34,10 @@ class PortraitView(ScrollView, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "scroll_by(1)", show=False, tooltip="Pictures: a line down"),
-        Binding("k,up", "scroll_by(-1)", show=False, tooltip="Pictures: a line up"),
-        Binding("g", "scroll_home", show=False, tooltip="Pictures: the first"),
-        Binding("G", "scroll_end", show=False, tooltip="Pictures: the last"),
+        Binding("j,down", "scroll_by(1)", show=False, tooltip="Scroll the pictures down"),
+        Binding("k,up", "scroll_by(-1)", show=False, tooltip="Scroll the pictures up"),
+        Binding("g", "scroll_home", show=False, tooltip="First picture"),
+        Binding("G", "scroll_end", show=False, tooltip="Last picture"),
     ]
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class PortraitView(ScrollView, can_focus=True):
         self.border_title = "pictures"
 
     def show(self, portrait: Portrait | str) -> None:
-        """Draw this one, or say these words."""
+        """Draw a portrait or show a message."""
         self._portrait = portrait
         self._draw()
 
@@ -61,13 +61,13 @@ class PortraitView(ScrollView, can_focus=True):
 
     def _draw(self) -> None:
         width = self.scrollable_content_region.width
-        if not self.display or width <= 0:  # drawn when it is shown
+        if not self.display or width <= 0:  # drawn later, in on_show
             return
         if isinstance(self._portrait, str):
             self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
             self.border_subtitle = ""
         else:
-            from labbench.portraits.draw import draw_portrait  # with numpy, which the first paint does without
+            from labbench.portraits.draw import draw_portrait  # imports numpy: not before the first paint
 
             self._strips = [_make_strip(line) for line in draw_portrait(self._portrait, width, self._paint_mode())]
             self.border_subtitle = f"after epoch {self._portrait.epoch}"

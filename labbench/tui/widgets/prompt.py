@@ -1,4 +1,4 @@
-"""One line to type into: Enter answers, Esc leaves things as they are; what cannot be read is said at once."""
+"""Dialog with one line of input: Enter validates and accepts it, Esc cancels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from textual.widgets import Input, Static
 
 
 class Prompt(ModalScreen[str | None]):
-    """Answers with what was typed, or None."""
+    """Dialog that returns the input, or None if cancelled."""
 
     DEFAULT_CSS = """
     Prompt { align: center middle; background: $background 60%; }
@@ -29,7 +29,7 @@ class Prompt(ModalScreen[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", show=False)]
 
     def __init__(self, title: str, *, value: str = "", hint: str = "", check: Callable[[str], object] = str) -> None:
-        """`check` raises ValueError for what cannot be read, with words for a person."""
+        """Open the dialog; `check` raises ValueError, with a message for the user, for invalid input."""
         super().__init__()
         self._title, self._value, self._hint, self._check = title, value, hint, check
 

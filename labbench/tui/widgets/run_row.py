@@ -1,4 +1,4 @@
-"""How a run or a group looks as a row of the table, and how the row of titles looks: columns in, a strip out."""
+"""Drawing of the rows of the runs table: runs, groups and the column titles."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from labbench.tui.theme import series_colours
 from labbench.tui.widgets.columns import RunColumn
 
 LEAD_CELLS = 5
-"""Cells before the name: the mark and the status."""
+"""Width of mark and status before the name, in cells."""
 _STATUS_PRIORITY: tuple[Status, ...] = ("running", "failed", "lost", "diverged", "stopped", "queued", "finished")
-"""A group shows the status of its runs that asks most for a look."""
+"""A group shows the first of these statuses that one of its runs has."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowState:
-    """What a row shows beside its record."""
+    """State of a row beside its record."""
 
     highlighted: bool = False
     slot: int | None = None
-    """Of its mark; None where it has none."""
+    """Colour slot of its mark; None if not marked."""
     stars: Collection[str] = ()
-    """The metrics that are best here."""
+    """Metrics with their best value in this row."""
     is_baseline: bool = False
     is_member: bool = False
-    """It stands beneath its group."""
+    """The run is shown below its group."""
     turn: int = 0
-    """How far the glyph of a run that is training has turned."""
+    """Animation frame of the glyph of a running run."""
     column: int | None = None
-    """The column of the cursor."""
+    """Index of the cursor's column."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """The columns of a table, the name first, and the cells that the name has."""
+    """Columns of a table, the name first, and the width of the name in cells."""
 
     columns: Sequence[RunColumn]
     name_width: int
 
 
 class RowPainter:
-    """Paints rows in the colours of the theme that its widget has at the moment."""
+    """Painter of rows in the colours of the widget's current theme."""
 
     def __init__(self, widget: Widget) -> None:
         self._widget = widget
         self._styles: dict[tuple[str, str, bool, float, bool], Style] = {}
 
     def clear_styles(self) -> None:
-        """The widget looks different: a row painted right after a change of theme had the old one's background."""
+        """Clear cached styles: the theme or another style of the widget has changed."""
         self._styles.clear()
 
     def heading(self, layout: RowLayout, sorted_by: tuple[str | None, bool], current: int) -> Strip:
-        """The titles; the one that is sorted by has an arrow. Each knows its column's index as `meta`, for clicks."""
+        """Return the row of titles, with an arrow at the sort column; `meta` holds column indices for clicks."""
         sort, descending = sorted_by
         segments = [Segment(" " * LEAD_CELLS, self.style("secondary"))]
         for index, column in enumerate(layout.columns):
@@ -77,21 +77,24 @@ class RowPainter:
         return Strip(segments)
 
     def row(self, record: RunRecord, layout: RowLayout, state: RowState) -> Strip:
-        """Mark, status and name, then a cell for each other column."""
-        look = STATUS_GLYPHS[record.status]
-        glyph = SPINNER_GLYPHS[state.turn % len(SPINNER_GLYPHS)] if record.status == "running" else look.glyph
+        """Return the row of a run: mark, status and name, then a cell per other column."""
+        status_style = STATUS_GLYPHS[record.status]
+        glyph = SPINNER_GLYPHS[state.turn % len(SPINNER_GLYPHS)] if record.status == "running" else status_style.glyph
         name = f"{'  ' if state.is_member else ''}{layout.columns[0].cell(record)}"
         cells = [name, *(column.cell(record) for column in layout.columns[1:])]
         colour = "secondary" if record.archived or record.older_code else "foreground"
-        lead = [self._mark_segment(state), Segment(f"{glyph} ", self._row_style(look.colour, state))]
+        lead = [self._mark_segment(state), Segment(f"{glyph} ", self._row_style(status_style.colour, state))]
         return self._row(lead, cells, layout, state, colour)
 
     def group(self, group: RunGroup, layout: RowLayout, state: RowState) -> Strip:
-        """The same for a group: its settings in place of a name, means in place of values."""
+        """Return the row of a group, with its settings as the name and means as values."""
         status: Status = next((status for status in _STATUS_PRIORITY if group.statuses.get(status)), "finished")
-        look = STATUS_GLYPHS[status]
+        status_style = STATUS_GLYPHS[status]
         cells = [column.group_cell(group) for column in layout.columns]
-        lead = [self._mark_segment(state), Segment(f"{look.glyph} ", self._row_style(look.colour, state))]
+        lead = [
+            self._mark_segment(state),
+            Segment(f"{status_style.glyph} ", self._row_style(status_style.colour, state)),
+        ]
         return self._row(lead, cells, layout, state, "foreground", bold=True)
 
     def _row(
@@ -118,7 +121,7 @@ class RowPainter:
             cell = column.fit_cell(cells[index])
             blank = len(cell) - len(cell.lstrip()) if column.best_of in state.stars else len(cell)
             ink = "secondary" if column.is_quiet else _cell_colour(cell.strip(), colour)
-            if blank < len(cell):  # the star stands right before the number
+            if blank < len(cell):  # the star is right before the number
                 segments.append(Segment(f" {' ' * blank}★", self._row_style("accent", state)))
                 segments.append(Segment(cell[blank:], self._row_style(ink, state, column=index)))
             else:
@@ -133,12 +136,12 @@ class RowPainter:
         return Segment(SERIES_GLYPHS[state.slot], plain + Style(color=colour.rich_color))
 
     def _row_style(self, colour: str, state: RowState, *, bold: bool = False, column: int | None = None) -> Style:
-        """A colour in a row: the cursor's row is lit, and its cell more so."""
+        """Return the style of a cell: the background of the cursor's row is tinted, and of its cell more so."""
         at_cursor = column is not None and column == state.column
         return self.style(colour, bold=bold, lit=0.0 if not state.highlighted else 0.42 if at_cursor else 0.22)
 
     def style(self, colour: str, *, bold: bool = False, lit: float = 0.0) -> Style:
-        """The theme's colour of that name, on the widget's background or so far lit by the cursor's."""
+        """Return the style of a theme colour on the widget's background, tinted by `lit` (0 to 1)."""
         widget = self._widget
         key = (widget.app.theme, colour, bold, lit, widget.has_focus)
         if key not in self._styles:
@@ -154,8 +157,8 @@ class RowPainter:
 _CELL_COLOURS: Mapping[str, str] = {"▲": "success", "▼": "error", "n": "warning", "i": "warning"}
 
 
-def _cell_colour(cell: str, otherwise: str) -> str:
-    """Better and worse than the baseline, and numbers that are none, have their own colours."""
+def _cell_colour(cell: str, default: str) -> str:
+    """Return the colour of a cell: differences from the baseline and non-finite numbers stand out."""
     if cell[:2] in ("▲ ", "▼ ") or cell in ("nan", "inf"):
         return _CELL_COLOURS[cell[0]]
-    return "warning" if cell == "-inf" else otherwise
+    return "warning" if cell == "-inf" else default

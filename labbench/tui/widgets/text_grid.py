@@ -1,4 +1,4 @@
-"""A table of texts with a cursor on one of its cells: the first column and the titles stay in view."""
+"""Table of text cells with a cell cursor; titles and the first column stay in view."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _MAX_CELL_WIDTH = 44
 
 @dataclass(frozen=True, slots=True)
 class GridCell:
-    """One cleaned text and how it looks."""
+    """Text without control characters, with its style."""
 
     text: str = ""
     colour: str = "foreground"
-    """Of the theme, by name."""
+    """Name of a theme colour."""
     bold: bool = False
     heat: float | None = None
-    """How far its background goes towards the warm colour, 0 to 1; None: it has none."""
+    """Strength of the heat map background, 0 to 1; None for no background."""
 
 
 @dataclass(frozen=True, slots=True)
 class GridRow:
-    """A label and its cells; a row without cells is a heading over those that follow."""
+    """A label and its cells; a row without cells is a heading of the following rows."""
 
     label: GridCell
     cells: Sequence[GridCell] = ()
     key: str = ""
-    """What it is about, for whoever made it."""
+    """Identifier of the row, for its creator."""
 
 
 class TextGrid(ScrollView, can_focus=True):
-    """Rows of cells."""
+    """Scrollable table of text cells."""
 
     DEFAULT_CSS = """
     TextGrid { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
@@ -75,13 +75,13 @@ class TextGrid(ScrollView, can_focus=True):
         self.titles: Sequence[GridCell] = ()
         self.rows: Sequence[GridRow] = ()
         self.row = self.column = 0
-        """The cell of the cursor."""
+        """Position of the cursor."""
         self.empty = empty
-        """What is said where there are no rows."""
+        """Message shown without rows."""
         self._widths: list[int] = []
 
     def show(self, titles: Sequence[GridCell], rows: Sequence[GridRow]) -> None:
-        """Show these; the first title is of the labels. The cursor stays where it is, as far as there are cells."""
+        """Show titles, the first for the labels, and rows; the cursor keeps its position if that cell exists."""
         self.titles, self.rows = titles, rows
         columns = range(len(titles) - 1)
         widths = (
@@ -101,11 +101,11 @@ class TextGrid(ScrollView, can_focus=True):
 
     @property
     def current(self) -> GridRow | None:
-        """The row of the cursor."""
+        """Row of the cursor."""
         return self.rows[self.row] if self.row < len(self.rows) else None
 
     def texts(self) -> list[list[str]]:
-        """All that it shows, row by row, the titles first."""
+        """Return all texts, row by row, titles first."""
         head = [cell.text for cell in self.titles]
         return [head, *([row.label.text, *(cell.text for cell in row.cells)] for row in self.rows)]
 
@@ -113,7 +113,7 @@ class TextGrid(ScrollView, can_focus=True):
         row, direction = self.row + rows, 1 if rows >= 0 else -1
         row = max(0, min(row, len(self.rows) - 1))
         while 0 <= row < len(self.rows) and not self.rows[row].cells and len(self.titles) > 1:
-            row += direction  # headings are stepped over
+            row += direction  # skip headings
         if not 0 <= row < len(self.rows):
             row = self.row
         self._move_cursor_to(row, self.column + columns)
@@ -131,8 +131,8 @@ class TextGrid(ScrollView, can_focus=True):
             frozen = self._widths[0] + _GAP_CELLS
             left = sum(_GAP_CELLS + width for width in self._widths[1 : self.column + 1])
             right = left + _GAP_CELLS + self._widths[self.column + 1] if self.column + 1 < len(self._widths) else left
-            room = self.scrollable_content_region.width - frozen
-            x = min(max(self.scroll_offset.x, right - room), left)
+            width = self.scrollable_content_region.width - frozen
+            x = min(max(self.scroll_offset.x, right - width), left)
             if (x, top) != self.scroll_offset:
                 self.scroll_to(x=x, y=top, animate=False, force=True, immediate=True)
         self.refresh()
@@ -153,8 +153,8 @@ class TextGrid(ScrollView, can_focus=True):
         width = self.scrollable_content_region.width
         if not self.rows:
             lines = self.empty.splitlines()
-            said = lines[y - 1] if 1 <= y <= len(lines) else ""
-            return Strip([Segment(text.fit_to_width(" " + said, width), self._style("secondary"))], width)
+            message = lines[y - 1] if 1 <= y <= len(lines) else ""
+            return Strip([Segment(text.fit_to_width(" " + message, width), self._style("secondary"))], width)
         if y == 0:
             cells = [GridCell(cell.text, "secondary", bold=True) for cell in self.titles]
             return self._visible_part(self._line(cells, None), width)
@@ -167,12 +167,12 @@ class TextGrid(ScrollView, can_focus=True):
         return self._visible_part(self._line([row.label, *row.cells, *blank], lit), width)
 
     def _line(self, cells: Sequence[GridCell], lit: int | None) -> list[Segment]:
-        """The cells side by side; in the cursor's row, its cell is lit."""
+        """Return the cells of a row side by side; `lit` is the cursor's column, None outside the cursor's row."""
         segments = []
         for index, (cell, width) in enumerate(zip(cells, self._widths, strict=True)):
-            here = lit is not None and index == lit + 1
-            light = 0.0 if lit is None else 0.42 if here else 0.14
-            style = self._style(cell.colour, bold=cell.bold or here, lit=light, heat=cell.heat)
+            at_cursor = lit is not None and index == lit + 1
+            tint = 0.0 if lit is None else 0.42 if at_cursor else 0.14
+            style = self._style(cell.colour, bold=cell.bold or at_cursor, lit=tint, heat=cell.heat)
             segments.append(
                 Segment(text.fit_to_width(cell.text, width), style + Style.from_meta({"column": max(0, index - 1)}))
             )
@@ -180,7 +180,7 @@ class TextGrid(ScrollView, can_focus=True):
         return segments
 
     def _visible_part(self, segments: list[Segment], width: int) -> Strip:
-        """The labels, then as much of the rest as scrolling has brought here."""
+        """Return the visible part of a row: the label, then the cells at the scroll position."""
         strip = Strip(segments)
         frozen = min(self._widths[0] + _GAP_CELLS, width)
         start = frozen + self.scroll_offset.x
@@ -190,7 +190,7 @@ class TextGrid(ScrollView, can_focus=True):
     def _style(self, colour: str, *, bold: bool = False, lit: float = 0.0, heat: float | None = None) -> Style:
         variables = self.app.theme_variables
         background = self.background_colors[1]
-        if heat is not None and not self.app.no_color:  # its shade says the same
+        if heat is not None and not self.app.no_color:  # without colours, shade characters show the value
             background = background.blend(Color.parse(variables["success"]), 0.08 + 0.5 * heat)
         if lit:
             background = background.blend(Color.parse(variables["primary"]), lit if self.has_focus else lit / 2)

@@ -1,4 +1,4 @@
-"""The top bar: database, counts, progress."""
+"""Top bar: database, tabs of the screens, run counts and progress."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from labbench.records import STATUSES
 from labbench.tui.queries import DatabaseProgress, Query
 
 SCREEN_KEYS = {"runs": "1", "compare": "2", "grid": "3", "why": "4"}
-"""The screens, and the key of each."""
+"""Screens and their keys."""
 
 
 class TopBar(Widget):
-    """The database, the screens, its runs by status, and the progress of what is training."""
+    """Line with the database, the screens, runs by status and the progress of running runs."""
 
     DEFAULT_CSS = """
     TopBar { height: 1; padding: 0 1; background: $panel; }
@@ -39,21 +39,21 @@ class TopBar(Widget):
         self._tabs = []
         for tabs, long in ((True, True), (True, False), (False, False)):
             left, middle = self._with_tabs(name) if tabs else name, self._status_counts(long=long)
-            room = width - left.cell_length - middle.cell_length - right.cell_length
-            if room >= 4:
-                before = min(room - 2, max(2, (width - middle.cell_length) // 2 - left.cell_length))
-                return left + " " * before + middle + " " * (room - before) + right
+            free = width - left.cell_length - middle.cell_length - right.cell_length
+            if free >= 4:
+                before = min(free - 2, max(2, (width - middle.cell_length) // 2 - left.cell_length))
+                return left + " " * before + middle + " " * (free - before) + right
         self._tabs = []
         return name.truncate(width, ellipsis=True)
 
     def _with_tabs(self, name: Content) -> Content:
-        """The name and the screens, the present one lit; where each stands is kept for clicks."""
+        """Return the name and the tabs, the current one highlighted; store the tabs' positions for clicks."""
         line, self._tabs = name + "   ", []
         for screen, key in SCREEN_KEYS.items():
-            is_here = screen == self._screen_name
-            tab = Content.assemble((f" {key}", "$primary" if is_here else "$secondary"), " ")
-            tab += Content.styled(f"{screen} ", "bold $foreground" if is_here else "$secondary")
-            tab = tab.stylize("on $primary 25%") if is_here else tab
+            is_current = screen == self._screen_name
+            tab = Content.assemble((f" {key}", "$primary" if is_current else "$secondary"), " ")
+            tab += Content.styled(f"{screen} ", "bold $foreground" if is_current else "$secondary")
+            tab = tab.stylize("on $primary 25%") if is_current else tab
             self._tabs.append((range(line.cell_length, line.cell_length + tab.cell_length), screen))
             line += tab
         return line
@@ -76,9 +76,9 @@ class TopBar(Widget):
         for status in STATUSES:
             count = progress.counts.get(status, 0)
             if count:
-                look = STATUS_GLYPHS[status]
+                style = STATUS_GLYPHS[status]
                 parts.append(("  " if parts else "", ""))
-                parts.append((f"{look.glyph} {count}{f' {status}' if long else ''}", f"${look.colour}"))
+                parts.append((f"{style.glyph} {count}{f' {status}' if long else ''}", f"${style.colour}"))
         return Content.assemble(*parts)
 
     def _progress_content(self) -> Content:
@@ -94,13 +94,13 @@ class TopBar(Widget):
 
 
 def describe_sort(sort: str) -> str:
-    """What is sorted by, in words: `best val/loss`."""
+    """Return a sort expression as text: `best val/loss`."""
     if sort == "created":
-        return "when they were queued"
+        return "queue time"
     return text.clean(sort.replace("(", " ", 1).removesuffix(")") if sort.endswith(")") else sort)
 
 
 def describe_query(query: Query, shown: int, total: int) -> str:
-    """How much a query lets through and in which order, in words."""
+    """Return the number of matching runs (with a filter) and their order as text."""
     order = f"sorted by {describe_sort(query.sort)} {'▼' if query.descending else '▲'}" if query.sort else ""
     return f"{shown} of {total}   {order}" if query.expression.strip() else order
