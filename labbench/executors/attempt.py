@@ -1,4 +1,4 @@
-"""Run a stack to its end: execute it, turn errors into events, split it where it fails."""
+"""Attempt at a stack: train it, turn errors into events, split it in halves if it fails."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from labbench.train.active_runs import ActiveRuns, StopRequests
 
 
 def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event]:
-    """Train the stack on `device`. Only a run that fails alone is `Failed`.
+    """Train the stack on `device` and yield its events. Only a run that fails alone is `Failed`.
 
-    Where several train together and something goes wrong, each half of those that have not ended is tried again from
-    its last boundary. What they then measure again, they measure at the same steps, where the last word counts.
-    Runs in `stop_requests` stop at their next boundary.
+    If a stack of several runs fails, each half of the unfinished runs is retried from its last boundary. The later
+    value counts for a step that is measured twice. Runs in `stop_requests` stop at their next boundary.
     """
     active = ActiveRuns(stack.runs)
     try:
-        # torch costs more than a second and the driver never needs it
+        # imported here: torch takes more than a second, and the driver never needs it
         from labbench.train.loop import train
         from labbench.train.tasks.import_context import imports_of
         from labbench.train.tasks.task import load_task
@@ -31,14 +30,14 @@ def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -
             for event in train(stack, load_task(stack.task), device, stop_requests):
                 active.update(event)
                 yield event
-    except (Exception, SystemExit) as error:  # a user's code may raise anything, and the other runs go on
+    except (Exception, SystemExit) as error:  # a user's code may raise anything; the other runs continue
         if len(active) == 1:
             (run,) = active
             yield Failed(run.key, run.attempt, failure_kind(error), error_summary(error), error_details(error))
             return
         if failure_kind(error) == "oom":
             run = next(iter(active))
-            yield Log(run.key, run.attempt, f"memory ran out with {len(active)} runs at a time; now half of them\n")
+            yield Log(run.key, run.attempt, f"out of memory with {len(active)} runs in the stack; retrying in halves\n")
     else:
         return
     runs = list(active)
@@ -48,47 +47,51 @@ def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -
 
 
 def sub_stack(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
-    """The stack with these of its runs, as they stand now."""
+    """Return the stack with these of its runs, at their present boundaries."""
     rows = {run.key: row for row, run in enumerate(stack.runs)}
     columns = {key: [values[rows[run.key]] for run in runs] for key, values in stack.columns.items()}
     return replace(stack, runs=tuple(runs), columns=columns)
 
 
 def error_summary(error: BaseException) -> str:
-    """The line that says what went wrong, the first of several."""
-    words = str(error) if isinstance(error, LabbenchError) else traceback.format_exception_only(error)[-1]
-    line = words.strip().partition("\n")[0].rstrip(":")
+    """Return the first line of the error's message."""
+    message = str(error) if isinstance(error, LabbenchError) else traceback.format_exception_only(error)[-1]
+    line = message.strip().partition("\n")[0].rstrip(":")
     return f"the task called sys.exit ({line}): raise an error instead" if isinstance(error, SystemExit) else line
 
 
 def error_details(error: BaseException) -> str:
-    """All there is to say: our own errors are written for people, and any other has its traceback."""
+    """Return the whole message of a labbench error, which is written for users; else the traceback."""
     return str(error) if isinstance(error, LabbenchError) else "".join(traceback.format_exception(error))
 
 
 def failure_kind(error: BaseException) -> FailureKind:
+    """Return "oom" if the error means that memory ran out, else "user"."""
     return "oom" if is_out_of_memory(error) else "user"
 
 
 class Deadline:
-    """The time limit of an attempt; None never passes."""
+    """Time limit of an attempt in seconds; None means no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def is_over(self) -> bool:
+        """Return True if the time limit has passed."""
         return self._end is not None and time.monotonic() > self._end
 
     @property
     def message(self) -> str:
+        """Message of a run that exceeded the limit."""
         return f"timed out after {self.seconds:g} s ([resources] timeout)"
 
 
 def run_stack(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
-    """The events of the stack, one `Finished` or `Failed` for each run; None while nothing is to be said.
+    """Train a stack or start its script, and yield events; each run ends with one `Finished` or `Failed`.
 
-    Runs in `stop_requests` stop at their next boundary.
+    Yields None about every tenth of a second while a script prints nothing. Runs in `stop_requests` stop at their next
+    boundary.
     """
     if stack.command is None:
         yield from train_with_retries(stack, device, stop_requests)

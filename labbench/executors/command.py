@@ -1,6 +1,6 @@
-"""Any script in any framework: one process a run, started with its parameters; its exit status decides.
+"""Runs of a `command`: a script in any framework, one process per run; its exit status decides the run's status.
 
-The script finds its database, run and config in the environment: `labbench.start()` in it attaches to the run.
+The environment of the script names its database, run and config, so that `labbench.start()` attaches to the run.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from labbench.train.active_runs import StopRequests
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
-"""What a script has to end in after it was asked to (SIGTERM), before it is made to."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 MAX_TAIL_LINES = 20
+"""Last lines of output that are recorded with a failure."""
 
 
 def run_command(run: RunRecord, command: Command, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
-    """Start the script for one run and follow it to its end; None while it says nothing.
+    """Start the script for one run, and yield its output and its end; None while it prints nothing.
 
-    A run in `stop_requests` is asked to end; it has no boundary, so it begins anew when it is trained again.
+    If the run is in `stop_requests`, the script receives SIGTERM; it has no boundary, so the run restarts from the
+    beginning next time.
     """
     words = fill_placeholders(command.words, run.config)
     yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "command")
@@ -39,7 +41,7 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
         try:
             with running_script(run, words, command, device, Path(scratch)) as process:
                 while process.poll() is None:
-                    yield from output.new()
+                    yield from output.read_new()
                     if stop_requests.is_requested(run.key):
                         terminate(process)
                         break
@@ -49,21 +51,25 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
         except OSError as error:
             yield Failed(run.key, run.attempt, "user", f"{words[0]} cannot be started: {error.strerror}")
             return
-        yield from output.new()
+        yield from output.read_new()
     if stop_requests.is_requested(run.key):
         yield Finished(run.key, run.attempt, "queued", "interrupted")
     elif status == 0:
         yield Finished(run.key, run.attempt, "finished", "exit status 0")
     else:
-        said = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
-        yield Failed(run.key, run.attempt, "user", f"{words[0]}: {said}", "\n".join(output.last_lines))
+        outcome = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
+        yield Failed(run.key, run.attempt, "user", f"{words[0]}: {outcome}", "\n".join(output.last_lines))
 
 
 @contextmanager
 def running_script(
     run: RunRecord, words: list[str], command: Command, device: str, scratch: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The script's process; it does not outlive the block. Raises OSError where it cannot be started."""
+    """Start the script's process for the block; at its end the process is killed.
+
+    Raises:
+        OSError: If the program cannot be started.
+    """
     config = scratch / "config.json"
     config.write_text(json.dumps(dict(run.config)))
     environment = {
@@ -92,7 +98,7 @@ def running_script(
 
 
 def terminate(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, and make it when it does not."""
+    """Send SIGTERM to a process, and SIGKILL if it is alive after `GRACE_SECONDS`."""
     process.terminate()
     try:
         process.wait(GRACE_SECONDS)
@@ -101,15 +107,15 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
 
 
 class ScriptOutput:
-    """What a script prints, as it comes."""
+    """Output of a script, read from its file as it grows."""
 
     def __init__(self, run: RunRecord, file: Path) -> None:
         self.run, self.file = run, file
         self.last_lines: list[str] = []
         self._read = 0
 
-    def new(self) -> Iterator[Log]:
-        """What was printed since the last call, if anything."""
+    def read_new(self) -> Iterator[Log]:
+        """Yield the output since the last call, if any."""
         if not self.file.exists() or self.file.stat().st_size == self._read:
             return
         with self.file.open("rb") as file:

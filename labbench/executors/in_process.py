@@ -1,4 +1,4 @@
-"""Training in this very process (`--workers 0`): the simplest executor, and the one to debug a task with."""
+"""Executor that trains in this process (`--workers 0`): the simplest one, and the one for debugging a task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from labbench.train.active_runs import ActiveRuns, StopRequests
 
 
 class InProcessExecutor:
-    """One stack after another, here. Nothing can end a run that hangs, so there is no timeout."""
+    """Trains one stack after another in this process. A hanging run cannot be ended, so there is no timeout."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -43,4 +43,4 @@ class InProcessExecutor:
         self._stop_requests.request(self._active.keys)
 
     def close(self) -> None:
-        """Nothing to end: what trains here has ended when `execute` returns."""
+        """No-op: all training has ended when `execute` returns."""

@@ -1,4 +1,4 @@
-"""What runs inside a worker process: take a stack, train it, send its events; until the driver hangs up."""
+"""Main function of a worker process: receive stacks, train them, send their events, until the driver disconnects."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from labbench.records import Event, Stack
 from labbench.train.active_runs import StopRequests
 
 DRIVER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What a terminal or a scheduler sends to a whole group of processes: the driver decides what it means."""
+"""Signals that a terminal or a scheduler sends to a whole process group; only the driver handles them."""
 
 
 def serve(connection: Connection, device: str, output: Path) -> None:
-    """Serve the driver at the other end of `connection`: stacks and lists of runs to stop come in, events go out.
+    """Serve the driver at the other end of `connection`.
 
-    A None says that the stack is done. Everything printed goes to the file `output`.
+    Receives stacks, and keys of runs to stop; sends events, and None after each stack. Everything printed goes to the
+    file `output`.
     """
-    os.environ.pop("PYTHONSAFEPATH", None)  # it was for the server's own start, not for a script that is started here
+    os.environ.pop("PYTHONSAFEPATH", None)  # set for the start of the fork server, not for scripts started here
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVER_SIGNALS)
-    multiprocessing.current_process().daemon = False  # which might start no processes that read its data
-    os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group: only the driver answers it; what is started here joins us
+    multiprocessing.current_process().daemon = False  # a daemonic process must not start loader processes
+    os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group, where only the driver answers; children join this group
     redirect_output(output)
     try:
         while isinstance(stack := connection.recv(), Stack):
@@ -35,11 +36,11 @@ def serve(connection: Connection, device: str, output: Path) -> None:
             sys.stdout.flush()
             connection.send(None)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the driver is gone: nobody is left to tell
+        return  # the driver has disconnected
 
 
 def train_and_listen(stack: Stack, device: str, connection: Connection) -> Iterator[Event]:
-    """The events of the stack, while runs that the driver names are let go."""
+    """Yield the events of the stack; between events, receive requests to stop runs."""
     stop_requests = StopRequests()
     for event in run_stack(stack, device, stop_requests):
         if event is not None:
@@ -49,7 +50,7 @@ def train_and_listen(stack: Stack, device: str, connection: Connection) -> Itera
 
 
 def redirect_output(output: Path) -> None:
-    """Send stdout and stderr of this process, those of native code included, to a file."""
+    """Redirect stdout and stderr of this process to a file, including output of native code."""
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -1,7 +1,8 @@
-"""Training in worker processes: one stack each, forked from a server that has torch loaded already.
+"""Executor with worker processes, which train one stack at a time and are forked from a server that has loaded torch.
 
-Starting a worker so costs some 20 ms instead of a second. Where a worker dies, the runs of its stack are tried again
-in halves by fresh ones, until the run that is to blame dies alone: it has failed, with the reason and the last lines.
+Forking takes about 20 ms, starting a process with torch about a second. If a worker dies, the runs of its stack are
+retried in halves by new workers, until the run that causes it dies alone; that run fails with the reason and its last
+lines of output.
 """
 
 from __future__ import annotations
@@ -28,27 +29,28 @@ POLL_SECONDS = 0.1
 """Seconds without an event after which `execute` yields None."""
 
 MAX_TAIL_LINES = 20
-"""How much of what a dead worker printed goes into the failure of its runs."""
+"""Last lines of a dead worker's output that are recorded with the failure."""
 
 WORKER_ENVIRONMENT = {
-    # glibc maps and unmaps large activations at every operation unless told to keep them: 1.7 times the speed on CNNs
+    # keep large activations allocated, which glibc maps and unmaps at every operation by default: 1.7 times the speed
+    # on CNNs
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
-    # one thread a process: two OpenMP threads collapse when anything else wants a core
+    # one thread per process: two OpenMP threads become very slow if another process uses their cores
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # the server is a `python -c`, which would import a random.py or torch.py of the current folder
+    # the server is started as `python -c`, which would import a random.py or torch.py of the current folder
     "PYTHONSAFEPATH": "1",
 }
 
 
 class WorkerExecutor:
-    """Worker processes, one for each of `devices` (a device may stand there several times)."""
+    """Trains stacks in worker processes, one per entry of `devices` (a device may occur several times)."""
 
     def __init__(self, devices: Sequence[str], *, timeout: float | None = None) -> None:
-        """`timeout` is the seconds that one attempt at a run may take."""
+        """`timeout` limits the seconds of one attempt at a run."""
         context = start_forkserver()
         self._folder = tempfile.TemporaryDirectory(prefix="labbench-")
         outputs = [Path(self._folder.name, f"worker-{number}.txt") for number in range(len(devices))]
@@ -62,13 +64,13 @@ class WorkerExecutor:
 
     def execute(self, stacks: Iterable[Stack]) -> Iterator[Event | None]:
         pending = iter(stacks)
-        again: deque[Stack] = deque()
-        """What is left of stacks whose worker was lost."""
+        retries: deque[Stack] = deque()
+        """Unfinished parts of stacks whose worker died or was killed."""
         while True:
             for worker in self._workers:
                 if worker.busy or self._interrupted:
                     continue
-                if (stack := again.popleft() if again else next(pending, None)) is not None:
+                if (stack := retries.popleft() if retries else next(pending, None)) is not None:
                     worker.submit(stack)
             busy = {worker.connection: worker for worker in self._workers if worker.busy}
             if not busy:
@@ -80,9 +82,9 @@ class WorkerExecutor:
                 if connection in ready:
                     yield from worker.receive()
                 if worker.died:
-                    again.extend((yield from worker.handle_death()))
+                    retries.extend((yield from worker.handle_death()))
                 elif worker.deadline.is_over():
-                    again.extend((yield from worker.handle_timeout()))
+                    retries.extend((yield from worker.handle_timeout()))
 
     def stop(self, run: str) -> None:
         for worker in self._workers:
@@ -101,7 +103,7 @@ class WorkerExecutor:
 
 
 class Worker:
-    """One worker process as the driver sees it, started when there is a stack for it."""
+    """The driver's side of one worker process, which is started with its first stack."""
 
     def __init__(self, context: ForkServerContext, device: str, output: Path, timeout: float | None) -> None:
         self.device = device
@@ -109,61 +111,61 @@ class Worker:
         self.busy = False
         self.died = False
         self.active = ActiveRuns()
-        """The runs of its stack that have not ended."""
+        """Runs of its stack that have not ended."""
         self._stack: Stack
         self.deadline = Deadline(None)
         self.connection: Connection
         self._context = context
         self._process: ForkServerProcess | None = None
-        self._output = output  # what it prints must not mix with the driver's own results
-        self._read = 0  # bytes of the output that were passed on
+        self._output = output  # a file, since its output must not mix with the driver's results
+        self._read = 0  # bytes of the output already read
 
     def submit(self, stack: Stack) -> None:
-        """Train this stack next."""
+        """Send a stack to the process, starting it if needed."""
         if self._process is None:
             self._start()
         self.busy, self._stack, self.active = True, stack, ActiveRuns(stack.runs)
-        with contextlib.suppress(BrokenPipeError):  # it has just died: `receive` finds out and says so
+        with contextlib.suppress(BrokenPipeError):  # the process has just died, which `receive` detects
             self.connection.send(stack)
 
     def receive(self) -> Iterator[Event]:
-        """The next event of the worker after what it printed; none when it has `died`."""
+        """Yield new output and the next event of the worker; set `died` if it has died."""
         try:
             event: Event | None = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.died = True
             return
-        yield from self._printed()
+        yield from self._new_output()
         if event is None:
-            self._rest()
+            self._become_idle()
             return
         if isinstance(event, Started):
-            self.deadline = Deadline(self.timeout)  # again for each, since they may train one after another
+            self.deadline = Deadline(self.timeout)  # restarted for each run, since they may train one after another
         self.active.update(event)
         yield event
 
     def handle_death(self) -> Generator[Event, None, list[Stack]]:
-        """What the death of the process means: a run that was alone has failed, several are tried again in halves."""
+        """Fail a run that was alone in the dead process; return the halves of a larger stack to retry."""
         exit_status = self.kill(grace=1.0)
-        yield from self._printed()
+        yield from self._new_output()
         runs = list(self.active)
         if len(runs) == 1:
             yield self._failure(runs[0], "crash", cause_of_death(exit_status))
             runs = []
         halves = runs[: len(runs) // 2], runs[len(runs) // 2 :]
-        self._rest()
+        self._become_idle()
         return [sub_stack(self._stack, half) for half in halves if half]
 
     def handle_timeout(self) -> Generator[Event, None, list[Stack]]:
-        """End a process whose time is up: the runs that had begun have failed, the others are still to be trained."""
+        """Kill a process that exceeded its time limit; fail the started runs, return a stack of the others."""
         message = self.deadline.message
         self.kill()
-        yield from self._printed()
+        yield from self._new_output()
         waiting = [run for run in self.active if not self.active.has_started(run)]
         for run in self.active:
             if self.active.has_started(run):
                 yield self._failure(run, "timeout", message)
-        self._rest()
+        self._become_idle()
         return [sub_stack(self._stack, waiting)] if waiting else []
 
     def _failure(self, run: RunRecord, kind: FailureKind, message: str) -> Failed:
@@ -171,17 +173,17 @@ class Worker:
         return Failed(run.key, run.attempt, kind, message, "\n".join(lines))
 
     def request_stop(self, runs: list[str]) -> None:
-        """Let these runs go at their next boundary."""
+        """Ask the process to stop these runs at their next boundary."""
         if runs and self._process is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.connection.send(runs)
 
     def kill(self, grace: float = 0.0) -> int | None:
-        """End the process after `grace` seconds; its exit status (negative: the signal that ended it)."""
+        """Wait `grace` seconds, then kill the process; return its exit status, -N if signal N ended it."""
         if self._process is None or (pid := self._process.pid) is None:
             return None
         self._process.join(grace)
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # ended, or not its group's leader yet
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # has ended, or is not a group leader yet
             os.killpg(pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -199,16 +201,17 @@ class Worker:
             process.start()
         except (EOFError, OSError) as error:
             raise LabbenchError(
-                f"no worker process can be started ({error or 'their server has ended'}); --workers 0 does without"
+                f"cannot start a worker process ({error or 'the fork server has ended'}); "
+                "to train in this process, use --workers 0"
             ) from error
         self._process = process
         theirs.close()
 
-    def _rest(self) -> None:
+    def _become_idle(self) -> None:
         self.busy, self.died, self.active, self.deadline = False, False, ActiveRuns(), Deadline(None)
 
-    def _printed(self) -> Iterator[Event]:
-        """What the worker printed since the last call, for each run that it is training."""
+    def _new_output(self) -> Iterator[Event]:
+        """Yield the output since the last call, for each run of the stack."""
         if self._output.stat().st_size == self._read:
             return
         with self._output.open("rb") as file:
@@ -220,16 +223,16 @@ class Worker:
 
 
 def start_forkserver() -> ForkServerContext:
-    """The context whose server process loads torch once, with the environment that training wants."""
+    """Start the fork server, which loads torch once in the environment for training; return its context."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-    resource_tracker.ensure_running()  # starting it unblocks signals, so it comes first
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)  # inherited: no Ctrl-C while it loads torch
+    resource_tracker.ensure_running()  # first, because starting it unblocks signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)  # inherited, so no Ctrl-C while torch loads
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        forkserver.ensure_running()  # malloc reads its settings only when a process starts
+        forkserver.ensure_running()  # malloc reads the environment only at the start of a process
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, old in before.items():
@@ -239,7 +242,7 @@ def start_forkserver() -> ForkServerContext:
 
 
 def cause_of_death(exit_status: int | None) -> str:
-    """Why a process ended, in words."""
+    """Describe the end of a worker process by its exit status (-N: signal N)."""
     if exit_status is not None and exit_status < 0:
         name = signal.Signals(-exit_status).name
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""

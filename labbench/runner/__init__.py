@@ -1,1 +1,1 @@
-"""`labbench run`, from grid files to finished runs."""
+"""The runner of `labbench run`: from grid files to finished runs."""

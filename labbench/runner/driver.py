@@ -1,5 +1,7 @@
-"""The one loop that writes the database while a grid trains: stacks are claimed as the executor asks for them, events
-are recorded as they come, and the heartbeat, requests and interruptions are seen to between them.
+"""The driver: the only process that writes the database while a grid trains.
+
+It claims stacks when the executor takes them, records events, and between events updates the heartbeat and answers
+requests and interruptions.
 """
 
 from __future__ import annotations
@@ -28,24 +30,24 @@ REQUEST_SECONDS = 0.5
 
 
 class ProgressListener(Protocol):
-    """Receive the progress of a grid: its runs, every event in order, and calls as time passes."""
+    """Receiver of the progress of a grid: its runs, every event in order, and regular ticks."""
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
-        """Start a grid of these `runs`, of which those that are `due` are trained now."""
+        """Start a grid of `runs`, of which `due` train now."""
 
     def take(self, event: Event) -> None:
         """Receive an event of one run."""
 
     def tick(self) -> None:
-        """Notice that time has passed; called several times a second."""
+        """Called several times per second."""
 
     def end(self) -> None:
-        """Finish: no event follows."""
+        """Called once, after the last event."""
 
 
 @dataclass
 class Driver:
-    """Feeds the executor with claimed stacks and writes what comes back."""
+    """Feeds claimed stacks to the executor and records its events."""
 
     writer: Writer
     executor: Executor
@@ -55,38 +57,38 @@ class Driver:
     source: Provenance
     files: Path
     retries: int
-    """How many times a run that failed is tried again."""
+    """Number of retries of a failed run."""
     ended: dict[Status, int] = field(default_factory=dict)
     _active: ActiveRuns = field(default_factory=ActiveRuns)
-    """The runs that were claimed and have not ended."""
+    """Claimed runs that have not ended."""
     _stopping: set[str] = field(default_factory=set)
     _failures: dict[str, int] = field(default_factory=dict)
     _to_retry: list[RunRecord] = field(default_factory=list)
     _unwritten: list[Event] = field(default_factory=list)
-    _flushed: float = 0.0
-    _beaten: float = 0.0
-    _asked: float = 0.0
+    _last_flush: float = 0.0
+    _last_beat: float = 0.0
+    _last_request_check: float = 0.0
 
     def train(self, due: Sequence[RunRecord], statuses: Collection[Status]) -> None:
-        """Train the runs that are due, and once more those that failed and may be tried again."""
+        """Train the due runs, then retry failed ones, until none is left or an interruption is requested."""
         try:
-            while due and not self.interruption.asked:
+            while due and not self.interruption.is_requested:
                 self._to_retry = []
-                for event in self.executor.execute(self._claimed(self.plan(due), statuses)):
-                    self._take(event)
+                for event in self.executor.execute(self._claim_stacks(self.plan(due), statuses)):
+                    self._handle_event(event)
                 self._flush()
                 due, statuses = self._to_retry, ("queued", "lost", "failed")
-        except KeyboardInterrupt:  # asked twice, or by the task itself: at once
-            self.interruption.asked = True
+        except KeyboardInterrupt:  # a second Ctrl-C, or raised by the task: stop immediately
+            self.interruption.is_requested = True
             self.executor.close()
         finally:
             self._flush()
             self.writer.requeue(self._active.keys)
 
-    def _claimed(self, stacks: Sequence[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
-        """The stacks, each with those of its runs that no other process took, as the executor asks for them."""
+    def _claim_stacks(self, stacks: Sequence[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
+        """Yield each stack, when the executor takes it, with the runs that no other process has claimed."""
         for stack in stacks:
-            if self.interruption.asked:
+            if self.interruption.is_requested:
                 return
             configs = {run.key: run.config for run in stack.runs}
             claimed = self.writer.claim(
@@ -96,7 +98,7 @@ class Driver:
                 statuses=statuses,
                 source=self.source,
             )
-            runs = [replace(run, config=configs[run.key]) for run in claimed]  # not what the database gives back
+            runs = [replace(run, config=configs[run.key]) for run in claimed]  # not the config in the database
             if runs:
                 self._active.add(runs)
                 yield make_stack(
@@ -108,29 +110,29 @@ class Driver:
                     command=stack.command,
                 )
 
-    def _take(self, event: Event | None) -> None:
-        """One event, or a moment without any: record it, and see to what else is due."""
+    def _handle_event(self, event: Event | None) -> None:
+        """Record an event, or None for a moment without one, then do all periodic work that is due."""
         if isinstance(event, Finished | Failed):
-            event = self._ended(event)
+            event = self._end_run(event)
         if event is not None:
             self._active.update(event)
             self._unwritten.append(event)
             self.listener.take(event)
         now = time.monotonic()
-        if event is None or now - self._flushed > FLUSH_SECONDS:
+        if event is None or now - self._last_flush > FLUSH_SECONDS:
             self._flush()
-        if now - self._beaten > BEAT_SECONDS:
-            self._beaten = now
+        if now - self._last_beat > BEAT_SECONDS:
+            self._last_beat = now
             self._beat()
-        if now - self._asked > REQUEST_SECONDS:
-            self._asked = now
+        if now - self._last_request_check > REQUEST_SECONDS:
+            self._last_request_check = now
             self._answer_requests()
-        if self.interruption.take():
+        if self.interruption.take_request():
             self.executor.interrupt()
         self.listener.tick()
 
-    def _ended(self, event: Finished | Failed) -> Finished | Failed:
-        """The end of a run as it is recorded: a run that was told to stop has stopped."""
+    def _end_run(self, event: Finished | Failed) -> Finished | Failed:
+        """Count the end of a run or schedule its retry; return the event to record, `stopped` if that was requested."""
         if isinstance(event, Finished) and event.status == "queued" and event.run in self._stopping:
             event = replace(event, status="stopped", reason="stopped by a person")
         if isinstance(event, Failed):
@@ -143,52 +145,53 @@ class Driver:
         return event
 
     def _beat(self) -> None:
-        """Say that this process lives; a run that somebody took away or deleted meanwhile is let go."""
+        """Update the heartbeat; stop runs that another process has taken over or deleted."""
         for key in set(self._active.keys) - set(self.writer.beat(self._active.keys)):
             self.executor.stop(key)
 
     def _answer_requests(self) -> None:
+        """Stop the runs for which the database has a request."""
         for key, action in self.writer.take_requests(self._active.keys):
             if action == "stop":
                 self._stopping.add(key)
                 self.executor.stop(key)
 
     def _flush(self) -> None:
-        """Everything since the last flush, in one transaction."""
+        """Write the events since the last flush in one transaction."""
         events, self._unwritten = self._unwritten, []
         if events:
             self.writer.write(events)
-        for event in events:  # only now does nobody need its snapshots any more
+        for event in events:  # after the transaction, when the checkpoints are no longer needed
             if isinstance(event, Finished) and event.status in ("finished", "diverged"):
                 discard_snapshots(self.files, event.run)
-        self._flushed = time.monotonic()
+        self._last_flush = time.monotonic()
 
 
 class Interruption:
-    """Ctrl-C, SIGTERM and SIGHUP while it is open: once asks to stop cleanly, twice raises KeyboardInterrupt."""
+    """Handler of Ctrl-C, SIGTERM and SIGHUP: the first signal requests a stop, the second raises KeyboardInterrupt."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
-        self.asked = False
-        self._taken = False
+        self.is_requested = False
+        self._is_reported = False
 
-    def take(self) -> bool:
-        """True once after the first signal."""
-        first, self._taken = self.asked and not self._taken, self.asked
+    def take_request(self) -> bool:
+        """Return True at the first call after the first signal."""
+        first, self._is_reported = self.is_requested and not self._is_reported, self.is_requested
         return first
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        self._previous_handlers = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.is_requested:
             raise KeyboardInterrupt
-        self.asked = True
-        if number != signal.SIGHUP:  # nobody is left to read
-            os.write(2, b"\nstopping at the next epoch's end; once more stops at once\n")
+        self.is_requested = True
+        if number != signal.SIGHUP:  # after a hang-up the terminal is closed
+            os.write(2, b"\nstopping at the end of the epoch; press Ctrl-C again to stop immediately\n")

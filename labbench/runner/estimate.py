@@ -1,4 +1,4 @@
-"""How long a grid may take: an epoch of its first, middle and last stack, really trained, and the rest reckoned."""
+"""Estimate of a grid's training time, from one epoch of its first, middle and last stack."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from labbench.train.active_runs import StopRequests
 
 
 def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> float | None:
-    """Seconds of wall time for the stacks on so many workers; None where the samples do not train."""
+    """Return the estimated wall time in seconds of the stacks on `workers`; None if the sampled stacks fail."""
     sampled = [stacks[index] for index in sorted({0, len(stacks) // 2, len(stacks) - 1})]
-    seconds = known = 0.0
+    seconds = sampled_cost = 0.0
     for stack in sampled:
         epoch = epoch_seconds(stack, device)
         seconds += sum(epoch[run.key] * epochs_left(run) for run in stack.runs if run.key in epoch)
-        known += relative_cost(stack, TRAINING) if epoch else 0.0
-    if not known:
+        sampled_cost += relative_cost(stack, TRAINING) if epoch else 0.0
+    if not sampled_cost:
         return None
-    return seconds / known * sum(relative_cost(stack, TRAINING) for stack in stacks) / min(workers, len(stacks))
+    return seconds / sampled_cost * sum(relative_cost(stack, TRAINING) for stack in stacks) / min(workers, len(stacks))
 
 
 def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
-    """What the first epoch of each run takes, by key: its own share of the stack's time. Empty where one fails."""
+    """Train one epoch of a stack; return each run's share of the time in seconds, by key. Empty if a run fails."""
     if stack.command is not None:
         return {}
     seconds: dict[str, float] = {}
@@ -40,4 +40,5 @@ def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
 
 
 def epochs_left(run: RunRecord) -> float:
+    """Return the number of epochs of a run."""
     return float(run.config.get("epochs", TRAINING["epochs"].default))

@@ -1,4 +1,4 @@
-"""The whole journey of `labbench run`: read the grid, queue its runs, train what is due, record every event."""
+"""`labbench run` from start to end: read the grid, queue its runs, train those due, record every event."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ from labbench.train.devices import cuda_device_count, resolve_devices
 from labbench.trusted_tasks import trust_task
 
 MAX_LOADERS = 8
-"""Processes that read samples for a training, where nobody says how many: more are seldom needed to keep up with it."""
+"""Largest default number of loader processes per training; more are seldom needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpandedGrid:
-    """What a grid file asks for, checked and expanded; no database was touched."""
+    """Grid file, checked and expanded to runs, without access to the database."""
 
     grid: Grid
     runs: list[NewRun]
     warnings: list[str]
     params: Params
-    """What the task understands."""
+    """Parameters of the task and the training loop."""
     code: Code
-    """What computes the runs."""
+    """Code that computes the runs."""
 
     @property
     def notes(self) -> list[str]:
-        """Lines on what the grid's task does otherwise than its words suggest."""
+        """Notes on task parameters that are named like parameters of the training loop."""
         return [] if self.grid.command or self.grid.task in BUILTIN else own_key_notes(self.params)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a grid stands when `run_grid` returns."""
+    """Result of `run_grid`."""
 
     runs: list[RunRecord]
-    """Every run that the grid asks for, as it was when this began."""
+    """All runs of the grid, in their state before training."""
     trained: int
-    """Runs that this call trained, however they ended."""
+    """Number of runs that this call trained, with any final status."""
     ended: Mapping[Status, int]
-    """The runs that this call trained, by status."""
+    """Number of runs that this call trained, by status."""
     elsewhere: int
-    """Runs that another process is training."""
+    """Number of runs that another process is training."""
     interrupted: bool
     seconds: float
 
@@ -81,10 +81,18 @@ def load_grid(
 ) -> ExpandedGrid:
     """Read, check and expand a grid file.
 
-    `only` is a filter that keeps runs by their configs, `limit` keeps the first ones; `db` is where `init_from` finds
-    other runs.
+    Args:
+        path: Path of the grid file.
+        overrides: `key=value` settings that replace those of the file.
+        only: Filter on the configs of the runs; empty keeps all.
+        limit: Keep only the first runs.
+        yes: Expand grids of any size without confirmation.
+        db: Database in which `init_from` finds other runs.
+
+    Raises:
+        InputError: If the grid, its task, the filter or `init_from` is invalid, or no run matches the filter.
     """
-    wanted = parse(only)
+    condition = parse(only)
     grid = read_grid(path, overrides=overrides)
     params = task_params(grid)
     require_stop_metric(grid)
@@ -92,75 +100,89 @@ def load_grid(
     configs = resolve_init_from(expansion.configs, params, db)
     code = grid_code(grid)
     runs = new_runs(grid, configs, params, files=None if db is None else files_folder(db), code=code)
-    if wanted is not None:
-        require_config_keys(wanted, only, expansion.configs[0].keys())
-        runs = [run for run in runs if matches_config(wanted, run.config)]
+    if condition is not None:
+        require_config_keys(condition, only, expansion.configs[0].keys())
+        runs = [run for run in runs if matches_config(condition, run.config)]
         if not runs:
-            raise InputError(f"--only matches none of the {len(expansion.configs)} runs of {path}")
+            raise InputError(
+                f"--only matches none of the {len(expansion.configs)} runs of {path}; "
+                "to list them, use --dry-run without --only"
+            )
     return ExpandedGrid(grid, runs[:limit], expansion.warnings, params, code)
 
 
 def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
-    """The configs, `init_from = "run:WORD"` with the key of the run that the word means.
+    """Replace the word in `init_from = "run:WORD"` by the key of the run that it names.
 
-    Raises RunNotFound where there is none.
+    Raises:
+        InputError: If the database does not exist.
+        RunNotFound: If no run matches a word.
     """
     named = {config["init_from"] for config in configs if takes_weights(params) and config["init_from"] is not None}
     words = {word for word in named if word.startswith(RUN_PREFIX)}
     if not words:
         return configs
     if db is None or not db.exists():
-        raise InputError(f"init_from = {min(words)!r}: there is no database {db or ''} with runs to begin from")
+        missing = "no database is given" if db is None else f"the database {db} does not exist"
+        raise InputError(f"init_from = {min(words)!r} names a run, but {missing}")
     with Reader(db) as reader:
         keys = {word: RUN_PREFIX + reader.find(word.removeprefix(RUN_PREFIX)).key for word in words}
     return [{**config, "init_from": keys.get(config["init_from"], config["init_from"])} for config in configs]
 
 
 def task_params(grid: Grid) -> Params:
-    """The parameters that the grid's task understands; those of a command are whatever the grid says."""
+    """Return the parameters of the grid's task and the training loop; empty for a command, which accepts any.
+
+    Raises:
+        InputError: If the task cannot be loaded, or PyTorch is not installed.
+    """
     if grid.command:
         return {}
     if grid.task in BUILTIN:
         return {**TRAINING, **BUILTIN[grid.task]}
     require_torch()
-    from labbench.train.tasks.task import load_task  # a file of the user's own, which imports torch
+    from labbench.train.tasks.task import load_task  # a user's file, which imports torch
 
     return all_params(load_task(grid.task).params)
 
 
 def require_stop_metric(grid: Grid) -> None:
-    """Refuse a `[stop]` that watches what a built-in task never measures; a task of one's own is asked as it trains."""
+    """Raise InputError if `[stop]` names a metric that a built-in task never measures.
+
+    The metrics of a user's task are known, and checked, only in training.
+    """
     if grid.stop is None or grid.task not in BUILTIN or grid.task == "own":
         return
     if grid.stop.metric not in EPOCH_METRICS:
-        hint = did_you_mean(grid.stop.metric, EPOCH_METRICS) or f": there are {', '.join(EPOCH_METRICS)}"
-        message = f"`{grid.stop.metric}` is not measured at an epoch's end{hint}"
+        hint = did_you_mean(grid.stop.metric, EPOCH_METRICS) or f"; use one of {', '.join(EPOCH_METRICS)}"
+        message = f"`{grid.stop.metric}` is not measured at the end of an epoch{hint}"
         raise grid.source.error(message, ("stop", "metric"))
 
 
 def require_torch() -> None:
+    """Raise InputError if PyTorch is not installed."""
     if find_spec("torch") is None:
         raise InputError(
             'training needs PyTorch, which is not installed: pip install -e ".[train]" in labbench\'s checkout'
         )
 
 
-def code_change(asked: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeChange:
-    """Return what the grid's present code means to the runs in a database, which is only read.
+def code_change(expanded: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeChange:
+    """Return the effect of the grid's present code on the runs in a database, which is only read.
 
-    `keep` takes runs of older code as they are.
+    With `keep`, runs of older code stay valid.
     """
     if not db.exists() or db.stat().st_size == 0:
         return CodeChange()
-    name = asked.grid.name
+    name = expanded.grid.name
     with Reader(db) as reader:
         identities = frozenset(reader.identities(name))
-        recorded = RecordedRuns(reader.other_code(name, asked.code.version), identities, files_folder(db))
-    return sort_by_code(asked.grid, asked.runs, recorded, code=asked.code, params=asked.params, keep=keep)
+        recorded = RecordedRuns(reader.other_code(name, expanded.code.version), identities, files_folder(db))
+    return sort_by_code(expanded.grid, expanded.runs, recorded, code=expanded.code, params=expanded.params, keep=keep)
 
 
 def run_grid(
-    asked: ExpandedGrid,
+    expanded: ExpandedGrid,
     db: Path,
     listener: ProgressListener,
     *,
@@ -170,76 +192,90 @@ def run_grid(
     retry_failed: bool = False,
     change: CodeChange | None = None,
 ) -> Outcome:
-    """Train what is due of the grid, recording every event in `db`; done runs are not touched.
+    """Train the due runs of a grid and record every event in `db`; runs that are done are not changed.
 
-    `workers` None means one per usable core (per GPU on CUDA), 0 this process. `change` is what `code_change` has
-    returned, by default for keeping no run of older code.
+    Args:
+        expanded: Grid from `load_grid`.
+        db: Path of the database; created if missing.
+        listener: Receiver of the progress.
+        device: Value of `--device`.
+        workers: Worker processes; None for one per usable core (on CUDA: per GPU), 0 to train in this process.
+        rerun: Train new runs beside those that are done.
+        retry_failed: Train failed runs again.
+        change: Result of `code_change`; by default no run of older code is kept.
+
+    Raises:
+        InputError: If the grid cannot be trained on this machine.
     """
-    began = time.monotonic()
-    grid = asked.grid
-    devices = choose_devices(asked, device, workers)
+    start = time.monotonic()
+    grid = expanded.grid
+    devices = choose_devices(expanded, device, workers)
     source = read_provenance(grid.path.parent)
-    change = change or code_change(asked, db)
+    change = change or code_change(expanded, db)
     trust_task(grid.task)
     with Writer(db) as writer:
-        writer.sort_by_code(grid.name, replace(change.sorting, code_version=asked.code.version))
+        writer.sort_by_code(grid.name, replace(change.sorting, code_version=expanded.code.version))
         submission = Submission(
             grid.name,
             grid.task,
             metrics=grid.metrics,
             stop=grid.stop,
-            sources=source_texts(grid, source, asked.code),
-            code_version=asked.code.version,
+            sources=source_texts(grid, source, expanded.code),
+            code_version=expanded.code.version,
         )
-        queued = writer.queue(submission, asked.runs, rerun=rerun)
-        # what is trained is what the grid says, whatever the database says of a run that was there
-        runs = [replace(run, config=new.config) for run, new in zip(queued, asked.runs, strict=True)]
+        queued = writer.queue(submission, expanded.runs, rerun=rerun)
+        # train the configs of the grid, whatever the database holds for existing runs
+        runs = [replace(run, config=new.config) for run, new in zip(queued, expanded.runs, strict=True)]
         trainable: tuple[Status, ...] = ("queued", "lost", "failed") if retry_failed else ("queued", "lost")
         due = [run for run in runs if run.status in trainable]
         elsewhere = sum(run.status == "running" for run in runs)
         if not due:
-            return Outcome(runs, 0, {}, elsewhere, False, time.monotonic() - began)
+            return Outcome(runs, 0, {}, elsewhere, False, time.monotonic() - start)
         with (
             closing(open_executor(devices, workers, len(due), timeout=grid.resources.timeout)) as executor,
             Interruption() as interruption,
-            redirect_stdout(sys.stderr),  # what a task prints in this process must not mix with the results
+            redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
             listener.begin(grid, runs, due)
             files = files_folder(db)
-            plan = make_planner(asked, db, devices, executor.capacity(), files)
+            plan = make_planner(expanded, db, devices, executor.capacity(), files)
             driver = Driver(writer, executor, plan, listener, interruption, source, files, grid.resources.retries)
             try:
                 driver.train(due, trainable)
             finally:
                 listener.end()
-        ended, seconds = driver.ended, time.monotonic() - began
-        return Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.asked, seconds)
+        ended, seconds = driver.ended, time.monotonic() - start
+        return Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, seconds)
 
 
-def choose_devices(asked: ExpandedGrid, device: str, workers: int | None) -> list[str]:
-    """The devices to train on. Raises InputError, before anything is queued, where the grid cannot be trained here."""
-    if not asked.grid.command:
+def choose_devices(expanded: ExpandedGrid, device: str, workers: int | None) -> list[str]:
+    """Return the devices to train on.
+
+    Raises:
+        InputError: If the grid cannot be trained on this machine with these options.
+    """
+    if not expanded.grid.command:
         require_torch()
-    if workers == 0 and asked.grid.resources.timeout is not None:
-        raise InputError("[resources] timeout needs a worker process that can be ended: --workers 1 or more")
+    if workers == 0 and expanded.grid.resources.timeout is not None:
+        raise InputError("[resources] timeout needs a worker process, which can be killed: use --workers 1 or more")
     return resolve_devices(device)
 
 
-def require_gpus(asked: ExpandedGrid) -> None:
+def require_gpus(expanded: ExpandedGrid) -> None:
     """Raise InputError if `[resources] gpus` is more than the visible CUDA devices."""
-    gpus, count = asked.grid.resources.gpus, cuda_device_count() if asked.grid.resources.gpus else 0
+    gpus, count = expanded.grid.resources.gpus, cuda_device_count() if expanded.grid.resources.gpus else 0
     if gpus > count:
         raise InputError(
-            f"{asked.grid.path}: [resources] gpus = {gpus}, but {count or 'no'} CUDA device{'s' * (count != 1)} "
+            f"{expanded.grid.path}: [resources] gpus = {gpus}, but {count or 'no'} CUDA device{'s' * (count != 1)} "
             f"{'is' if count == 1 else 'are'} visible on this machine; lower it, or see CUDA_VISIBLE_DEVICES"
         )
 
 
 def make_planner(
-    asked: ExpandedGrid, db: Path, devices: Sequence[str], workers: int, files: Path | None = None
+    expanded: ExpandedGrid, db: Path, devices: Sequence[str], workers: int, files: Path | None = None
 ) -> Callable[[Sequence[RunRecord]], list[Stack]]:
-    """How the grid's runs are put into stacks, so many of which train at a time."""
-    grid = asked.grid
+    """Return a function that plans stacks of the grid's runs for `workers`."""
+    grid = expanded.grid
     settings = StackSettings(
         grid.task,
         grid.stop,
@@ -247,13 +283,13 @@ def make_planner(
         None if files is None else str(files),
         Command(grid.command, str(grid.path.parent.resolve()), str(db.resolve())) if grid.command else None,
     )
-    return lambda runs: plan_stacks(runs, settings, params=asked.params, workers=workers, device=devices[0])
+    return lambda runs: plan_stacks(runs, settings, params=expanded.params, workers=workers, device=devices[0])
 
 
 def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> Runtime:
-    """The settings with how many processes read samples for each training: those that cores are left for.
+    """Set the default number of loader processes per training: the cores not used by training.
 
-    A training on a CPU keeps a core busy, and one on a GPU waits where nobody else reads for it.
+    A training on a CPU keeps one core busy; on a GPU at least one loader is used, so that training does not wait.
     """
     if runtime.loaders is not None:
         return runtime
@@ -262,18 +298,18 @@ def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> 
 
 
 def preview_stacks(
-    asked: ExpandedGrid, runs: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int
+    expanded: ExpandedGrid, runs: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int
 ) -> list[Stack]:
-    """The stacks that these of the grid's runs would be trained in; no database is touched."""
+    """Return the stacks in which these runs of the grid would train, without access to the database."""
     records = [
-        RunRecord(index, f"preview-{index}", run.name, asked.grid.name, "queued", run.config)
+        RunRecord(index, f"preview-{index}", run.name, expanded.grid.name, "queued", run.config)
         for index, run in enumerate(runs)
     ]
-    return make_planner(asked, db, devices, workers)(records)
+    return make_planner(expanded, db, devices, workers)(records)
 
 
 def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
-    """The texts from which the grid's results could be made again."""
+    """Return the texts needed to reproduce the results: grid file, git diff, code and task file."""
     texts = {"grid": grid.source.text, "diff": source.git_diff, "code": code.text}
     file, _, _ = grid.task.rpartition(":")
     if file:
@@ -282,7 +318,7 @@ def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
 
 
 def open_executor(devices: Sequence[str], workers: int | None, stacks: int, *, timeout: float | None) -> Executor:
-    """The executor that `--workers` means on these devices, no wider than there are stacks."""
+    """Return the executor for `--workers` on these devices, with at most one worker per stack."""
     if workers == 0:
         return InProcessExecutor(devices[0])
     if workers is None:

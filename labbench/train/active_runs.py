@@ -1,4 +1,4 @@
-"""Runs that train at present: how far each has come, and which were asked to stop."""
+"""Runs in training, with the boundaries they have reached, and requests to stop them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from labbench.records import Boundary, Event, Failed, Finished, RunRecord, Start
 
 
 class ActiveRuns:
-    """Runs that have not ended, each with the boundary it has reached."""
+    """Runs that have not ended, each with its latest boundary."""
 
     def __init__(self, runs: Iterable[RunRecord] = ()) -> None:
         self._runs: dict[str, RunRecord] = {}
@@ -30,17 +30,19 @@ class ActiveRuns:
 
     @property
     def keys(self) -> list[str]:
+        """Keys of the runs, in the order of addition."""
         return list(self._runs)
 
     def add(self, runs: Iterable[RunRecord]) -> None:
-        """Add runs that are to be trained."""
+        """Add runs to train."""
         self._runs |= {run.key: run for run in runs}
 
     def has_started(self, run: RunRecord) -> bool:
+        """Return True after the run's `Started` event."""
         return run.key in self._engines
 
     def update(self, event: Event) -> None:
-        """Apply an event: a boundary moves its run on, an end removes it."""
+        """Apply an event: `Boundary` advances its run, `Finished` and `Failed` remove it."""
         match event:
             case Started(run=key, way=engine):
                 self._engines[key] = engine
@@ -53,7 +55,7 @@ class ActiveRuns:
 
 
 class StopRequests:
-    """Runs that are to stop at their next boundary and go back to the queue."""
+    """Requests for runs to stop at their next boundary and return to the queue."""
 
     def __init__(self) -> None:
         self._keys: set[str] = set()
@@ -63,4 +65,5 @@ class StopRequests:
         self._keys.update(keys)
 
     def is_requested(self, key: str) -> bool:
+        """Return True if the run was asked to stop."""
         return key in self._keys

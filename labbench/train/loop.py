@@ -1,7 +1,7 @@
-"""The training loop: a stack of runs in, events out. Read it from `train` down.
+"""The training loop: takes a stack of runs and yields events. Read it from `train` down.
 
-Runs whose models have one structure step together; how is the stepper's affair (`ways`). `step` is the number of
-optimizer updates done when something was measured, so the loss at step 0 is that of the first weights.
+Runs whose models have the same structure step together, with a stepper of `train.engine`. `step` is the number of
+optimizer updates before a measurement, so that the loss at step 0 belongs to the initial weights.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ from labbench.train.tasks.task import Task
 
 
 def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | None = None) -> Iterator[Event]:
-    """Train every run of the stack on `device` ("cpu", "cuda:0"): Started, Points, Finished of each.
+    """Train every run of the stack on `device` ("cpu", "cuda:0") and yield their events.
 
-    A run in `stop_requests` ends with its epoch and goes back to the queue. Points come about every quarter of a
-    second. Raises InputError where the device is not there or the task gives what cannot be trained; other errors of
-    the task's travel to the caller as they are.
+    Each run yields `Started`, `Points` about every quarter of a second, and `Finished` or `Failed`. A run in
+    `stop_requests` stops at the end of its epoch and returns to the queue.
+
+    Raises:
+        InputError: If the device is not available, or the task returns data, models or losses that cannot be trained.
+        Exception: Any other error of the task's code, unchanged.
     """
     stop_requests = stop_requests or StopRequests()
     device = prepare_device(device, tf32=stack.runtime.tf32)
@@ -49,27 +52,27 @@ def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | N
         TrainingRun(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
         for index, run in enumerate(stack.runs)
     ]
-    place = torch.device(device)
-    resolve_precision(stack.runtime, device)  # before anything starts
-    members = yield from resume_runs(members, stack.files, place)
-    # before the task's own code, which may take its time
+    torch_device = torch.device(device)
+    resolve_precision(stack.runtime, device)  # raise before any run starts
+    members = yield from resume_runs(members, stack.files, torch_device)
+    # before the task's own code, which may take long
     if members and not stop_requests.is_requested(members[0].run.key):
         yield members[0].started_event(device, members[0].engine or "loop")
-    for workload, members_of_workload in group_by_data(members, task, stack, place):
+    for workload, members_of_workload in group_by_data(members, task, stack, torch_device):
         active = ActiveRuns(member.run for member in members_of_workload)
         try:
             for event in train_workload(members_of_workload, workload, stack, device, stop_requests):
                 active.update(event)
                 yield event
-        except SampleError as error:  # all of them would read it
-            story = traceback.format_exc()
-            yield from (Failed(run.key, run.attempt, "user", str(error), story) for run in active)
+        except SampleError as error:  # every run with this data would read the sample
+            details = traceback.format_exc()
+            yield from (Failed(run.key, run.attempt, "user", str(error), details) for run in active)
 
 
 def train_workload(
     members: list[TrainingRun], workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
 ) -> Iterator[Event]:
-    """Train the members that have this workload."""
+    """Train the members, which share this workload, stack by stack."""
     for ready in make_stacks(members, workload):
         training = StackTrainer(ready, workload, stack, device, stop_requests)
         try:
@@ -82,14 +85,17 @@ def train_workload(
 def resume_runs(
     members: list[TrainingRun], files: str | None, device: torch.device
 ) -> Generator[Event, None, list[TrainingRun]]:
-    """The members, those that have a boundary gone back to it; a run whose snapshot cannot be read fails."""
+    """Return the members, restored to their boundaries; a run with an unreadable checkpoint yields `Failed`.
+
+    No error reaches the caller: what `load_checkpoint` raises becomes the event.
+    """
     ready = []
     for member in members:
         run = member.run
         try:
             if run.boundary:
                 if files is None:
-                    raise LabbenchError(f"{run.name} ({run.key}) cannot go on: there is no folder of snapshots")
+                    raise LabbenchError(f"{run.name} ({run.key}) cannot resume: the stack has no folder of checkpoints")
                 member.resume(Path(files), device)
             ready.append(member)
         except LabbenchError as error:
@@ -98,7 +104,7 @@ def resume_runs(
 
 
 class StackTrainer:
-    """Runs that step together: the epochs, at whose ends they may leave."""
+    """Trains runs that step together, epoch by epoch; runs leave at the end of an epoch."""
 
     def __init__(
         self, ready: ReadyStack, workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
@@ -110,18 +116,18 @@ class StackTrainer:
         self.losses, self.stopwatch = LossBuffer(), Stopwatch()
         self.probe = NetworkProbe(self.members[0].config, workload) if stack.runtime.watch else None
         self.portraits = PortraitWriter(self.probe, workload.data, self.files) if self.probe and self.files else None
-        self.last_snapshot_seconds = 0.0
-        """When the last snapshots were written, in seconds of the watch."""
+        self.last_checkpoint_seconds = 0.0
+        """Time of the last checkpoints, in compute seconds of the stopwatch."""
 
     def events(self) -> Iterator[Event]:
-        """Everything there is to say of these runs."""
+        """Train all runs to their ends and yield their events."""
         yield from self.begin_runs()
         while self.members:
             measured = yield from self.train_epoch()
             yield from self.end_epoch(measured)
 
     def begin_runs(self) -> Iterator[Event]:
-        """The runs start, but for those that are to leave already."""
+        """Start the runs, except those already asked to stop."""
         staying = []
         for index, member in enumerate(self.members):
             run = member.run
@@ -133,19 +139,19 @@ class StackTrainer:
                 yield member.started_event(self.device, self.stepper.engine)
             if self.note is not None:
                 yield Log(run.key, run.attempt, f"{self.note}\n")
-                self.note = None  # once is enough
+                self.note = None  # one run logs it for all
             if member.note is not None:
                 yield Log(run.key, run.attempt, f"{member.note}\n")
             if member.epoch == 0:
                 member.metric_buffer.add_metrics({"epoch": 0, "samples": 0}, 0)
                 if self.files is not None:
                     discard_portrait(self.files, run.key)
-        self.keep(staying)
+        self.keep_runs(staying)
 
     def train_epoch(self) -> Generator[Points, None, list[dict[str, float]]]:
-        """One pass over the training data, then the validation; returns what was measured, by run and metric.
+        """Train for one epoch and evaluate on `val`; return the values of each run by metric.
 
-        Of runs that have diverged nothing is measured. Where all have, the epoch ends early.
+        A diverged run has no values. The epoch ends early if all runs have diverged.
         """
         began, number = self.stopwatch.compute_seconds(), self.members[0].epoch + 1
         seeds = [member.config["seed"] for member in self.members]
@@ -163,54 +169,54 @@ class StackTrainer:
             self.collect()
             if self.all_diverged():
                 return [{} for _ in self.members]
-            trained, validated = running.read("train/"), self.evaluate("val")
+            train_means, val_means = running.read("train/"), self.evaluate("val")
         share = (self.stopwatch.compute_seconds() - began) / len(self.members)
         return [
             {}
             if member.metric_buffer.diverged_at is not None
-            else self.record_epoch(index, add_generalization_gap(trained[index] | validated[index]), share)
+            else self.record_epoch(index, add_generalization_gap(train_means[index] | val_means[index]), share)
             for index, member in enumerate(self.members)
         ]
 
     def record_epoch(self, index: int, values: dict[str, float], seconds: float) -> dict[str, float]:
-        """Record an epoch of a run, which took it so many seconds; returns what it may be judged by."""
+        """Record an epoch of a run with its share of compute seconds; return the values for `[stop]` and `keep`."""
         member = self.members[index]
         member.epoch += 1
         member.compute_seconds += seconds
-        now = {
+        progress = {
             "epoch": member.epoch,
             "samples": member.epoch * self.workload.samples_per_epoch,
             "time/compute_s": member.compute_seconds,
         }
-        seen = {} if self.probe is None else self.probe.measure(self.stepper.weights(index), member.config)
+        diagnostics = {} if self.probe is None else self.probe.measure(self.stepper.weights(index), member.config)
         if self.portraits is not None:
             self.portraits.record_histograms(member.run.key, member.epoch, self.stepper.weights(index), member.config)
         member.metric_buffer.add_metrics(
-            values | now | seen, member.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
+            values | progress | diagnostics, member.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
         )
-        judged = values | {"train/loss": member.metric_buffer.pop_epoch_loss()}
-        if member.best is not None and member.best.is_new_best(judged):
-            member.best.update(judged, member.metric_buffer.step, self.stepper.weights(index))
-        return judged
+        criteria = values | {"train/loss": member.metric_buffer.pop_epoch_loss()}
+        if member.best is not None and member.best.is_new_best(criteria):
+            member.best.update(criteria, member.metric_buffer.step, self.stepper.weights(index))
+        return criteria
 
     def end_epoch(self, measured: list[dict[str, float]]) -> Iterator[Event]:
-        """At an epoch's end: let those go who have finished, diverged or shall leave."""
+        """End runs that have finished, diverged or were asked to stop; write checkpoints if they are due."""
         reasons = [member.reason_to_stop(values) for member, values in zip(self.members, measured, strict=True)]
         if any(reasons) and self.workload.data.has_test:
             (generator,) = generator_seeds(
                 self.members[0].config["seed"], Purpose.GENERATOR, [self.members[0].epoch], layer=1
             )
             with seeded_generators(generator, self.workload.data.device):
-                tested = self.evaluate("test")
-            for member, reason, values in zip(self.members, reasons, tested, strict=True):
+                test_means = self.evaluate("test")
+            for member, reason, values in zip(self.members, reasons, test_means, strict=True):
                 if reason:
                     member.metric_buffer.add_metrics(
                         values, member.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
                     )
         staying = []
-        snapshot = (
+        is_checkpoint_due = (
             self.files is not None
-            and self.stopwatch.compute_seconds() - self.last_snapshot_seconds > self.runtime.snapshot_every
+            and self.stopwatch.compute_seconds() - self.last_checkpoint_seconds > self.runtime.snapshot_every
         )
         for index, (member, reason) in enumerate(zip(self.members, reasons, strict=True)):
             diverged, leaves = member.metric_buffer.diverged_at, self.stop_requests.is_requested(member.run.key)
@@ -221,41 +227,41 @@ class StackTrainer:
                 divergence = f"non-finite train/loss at step {diverged}"
                 yield from self.end_run(member, "finished" if reason else "diverged", reason or divergence)
                 continue
-            if self.files is not None and (snapshot or leaves):
+            if self.files is not None and (is_checkpoint_due or leaves):
                 yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points())
                 state = self.stepper.state(index)
                 yield member.save(self.files, state, self.stopwatch.elapsed_milliseconds())
-                if (sentence := member.loss_of(state.attributes)) is not None:
-                    yield Log(member.run.key, member.run.attempt, f"{sentence}\n")
+                if (warning := member.unsaved_state_warning(state.attributes)) is not None:
+                    yield Log(member.run.key, member.run.attempt, f"{warning}\n")
             if leaves:
                 yield from self.end_run(member, "queued", "interrupted")
             else:
                 staying.append(index)
-        if snapshot:
-            self.last_snapshot_seconds = self.stopwatch.compute_seconds()
+        if is_checkpoint_due:
+            self.last_checkpoint_seconds = self.stopwatch.compute_seconds()
         if self.stopwatch.is_flush_due():
             yield from self.flush()
-        self.keep(staying)
+        self.keep_runs(staying)
 
     def evaluate(self, name: HeldOutSplit) -> list[dict[str, float]]:
-        """Of each run the mean loss and metrics over a split, as the model is used."""
+        """Return the mean loss and metrics of each run over a held-out split, with models in eval mode."""
         self.stepper.train(False)
         means = MetricMeans(len(self.members))
-        for part in self.workload.data.held_out_batches(name, self.workload.evaluation_batch_size):
-            losses, metrics = self.stepper.evaluate(part)
+        for batch in self.workload.data.held_out_batches(name, self.workload.evaluation_batch_size):
+            losses, metrics = self.stepper.evaluate(batch)
             means.add({"loss": losses, **metrics})
         return means.read(f"{name}/")
 
     def end_run(
         self, member: TrainingRun, status: Literal["finished", "diverged", "queued"], reason: str
     ) -> Iterator[Event]:
-        """Hand over the run's last points, then say how it ended. One that will go on has an open window of losses."""
-        goes_on = status == "queued" and self.files is not None
-        yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points(ended=not goes_on))
+        """Yield the run's last points and its end; a run that will resume keeps its incomplete window of losses."""
+        will_resume = status == "queued" and self.files is not None
+        yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points(ended=not will_resume))
         yield Finished(member.run.key, member.run.attempt, status, reason)
 
     def keep_model(self, index: int) -> None:
-        """Keep the weights of a run that has ended, if it shall keep any."""
+        """Save the weights of a run that has ended, as `[runtime] keep` says."""
         member = self.members[index]
         if self.files is None:
             return
@@ -271,25 +277,26 @@ class StackTrainer:
             info = {"step": member.metric_buffer.step}
             checkpoints.save_model(self.files, member.run, self.stepper.weights(index), info | metadata)
 
-    def keep(self, indices: list[int]) -> None:
-        """Go on with these runs alone."""
+    def keep_runs(self, indices: list[int]) -> None:
+        """Continue with these runs alone."""
         if len(indices) < len(self.members):
             self.members = [self.members[index] for index in indices]
             if indices:
                 self.stepper.keep(indices)
 
     def flush(self) -> Iterator[Points]:
-        """Hand over what all runs measured since the last time."""
+        """Yield the points of all runs since the last flush."""
         self.collect()
         for member in self.members:
             yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points())
 
     def collect(self) -> None:
-        """Copy the losses since the last time from the device, to each run its own."""
+        """Copy the buffered losses from the device to the buffers of their runs."""
         losses, times = self.losses.drain()  # (T, S)
         for index, member in enumerate(self.members):
             if times:
                 member.metric_buffer.update(losses[:, index], [member.previous_milliseconds + time for time in times])
 
     def all_diverged(self) -> bool:
+        """Return True if no run has a finite training loss any more."""
         return all(member.metric_buffer.diverged_at is not None for member in self.members)

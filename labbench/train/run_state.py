@@ -106,7 +106,7 @@ class TrainingRun:
         checkpoints.save_checkpoint(files, self.run, self.metric_buffer.step, tensors, metadata)
         return Boundary(self.run.key, self.run.attempt, self.metric_buffer.step)
 
-    def loss_of(self, attributes: Attributes) -> str | None:
+    def unsaved_state_warning(self, attributes: Attributes) -> str | None:
         """Return a warning that names state that no checkpoint can hold; None if there is none or it was given."""
         if self.has_warned or not attributes.lost:
             return None
@@ -169,9 +169,9 @@ class EarlyStopping:
         if self.stop is None:
             return None
         if self.stop.metric not in measured:
-            known = ", ".join(sorted(measured))
+            names = ", ".join(sorted(measured))
             raise InputError(
-                f"[stop] metric = {self.stop.metric!r} is not measured at the end of an epoch; use one of {known}"
+                f"[stop] metric = {self.stop.metric!r} is not measured at the end of an epoch; use one of {names}"
             )
         sign = 1 if self.stop.goal == "max" else -1
         value = sign * measured[self.stop.metric]  # larger is better

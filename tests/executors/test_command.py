@@ -1,4 +1,4 @@
-"""Grids of commands: any script, started once a run; its exit status decides."""
+"""Grids of commands: a script is started once per run, and its exit status decides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLE = Path(__file__).parents[2] / "experiments" / "my_script.toml"
 
 @pytest.fixture
 def grid_of(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a script and a grid that runs it with `--x {x}`."""
+    """Function that writes a script and a grid that runs it with `--x {x}`."""
 
     def write(script: str, rest: str = "[grid]\nx = [1, 2]\n") -> Path:
         (tmp_path / "script.py").write_text(script)
@@ -37,19 +37,19 @@ def grid_of(tmp_path: Path) -> Callable[..., Path]:
 def wait_until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + 30
     while not holds():
-        assert time.monotonic() < end, "it did not come to that"
+        assert time.monotonic() < end, "the condition was not met in 30 seconds"
         time.sleep(0.02)
 
 
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended but was not noticed by its parent does not."""
+def is_alive(pid: int) -> bool:
+    """Return True if the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_placeholders_are_filled_and_the_shells_own_braces_are_left_alone() -> None:
+def test_placeholders_are_filled_and_shell_braces_are_unchanged() -> None:
     words = ["--lr={lr}", "{name}", "{hidden}", "{bn}", "${HOME}", "{{lr}}"]
     config = {"lr": 0.1, "name": "a b", "hidden": [1, 2], "bn": True}
     assert fill_placeholders(words, config) == ["--lr=0.1", "a b", "[1, 2]", "true", "${HOME}", "{{lr}}"]
@@ -72,7 +72,9 @@ def test_the_example_script_logs_to_the_runs_of_its_grid(tmp_path: Path, workers
     assert "nothing to do" in again.stderr
 
 
-def test_the_exit_status_decides_and_the_last_lines_are_kept(labbench: Labbench, grid_of: Callable[..., Path]) -> None:
+def test_the_exit_status_decides_and_the_last_lines_are_recorded(
+    labbench: Labbench, grid_of: Callable[..., Path]
+) -> None:
     grid = grid_of("import sys\nprint('so far so good')\nsys.exit(3 if sys.argv[-1] == '2' else 0)\n")
     result = labbench("run", grid, "--workers", "0")
     assert result.exit_code == 1
@@ -95,13 +97,13 @@ def test_several_grids_are_trained_one_after_another(
     assert "grid: to train: 2 runs" in shown.stderr
     assert "second: to train: 1 run" in shown.stderr
     trained = labbench("run", first, second, "--workers", "0", "--json")
-    assert trained.exit_code == 1  # one of the first grid's failed, and the second was trained all the same
-    told = {(run["experiment"], run["config"]["x"]): run["status"] for run in json.loads(trained.stdout)}
-    assert told == {("grid", 1): "finished", ("grid", 2): "failed", ("second", 5): "finished"}
+    assert trained.exit_code == 1  # a run of the first grid failed, and the second grid was trained nevertheless
+    statuses = {(run["experiment"], run["config"]["x"]): run["status"] for run in json.loads(trained.stdout)}
+    assert statuses == {("grid", 1): "finished", ("grid", 2): "failed", ("second", 5): "finished"}
     assert "to see why a run failed: labbench show RUN" in trained.stderr
 
 
-def test_no_grid_is_trained_where_one_of_them_cannot_be(
+def test_no_grid_trains_if_one_of_them_is_invalid(
     labbench: Labbench, grid_of: Callable[..., Path], tmp_path: Path
 ) -> None:
     good, bad = grid_of("print('trained')\n"), tmp_path / "bad.toml"
@@ -112,7 +114,7 @@ def test_no_grid_is_trained_where_one_of_them_cannot_be(
     assert not (tmp_path / "runs.db").exists()
 
 
-def test_a_program_that_is_not_there_is_a_failure_with_a_reason(labbench: Labbench, tmp_path: Path) -> None:
+def test_a_missing_program_fails_the_run_with_the_reason(labbench: Labbench, tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('command = ["no-such-program"]\n[grid]\nx = [1]\n')
     result = labbench("run", grid, "--workers", "0")
@@ -120,16 +122,16 @@ def test_a_program_that_is_not_there_is_a_failure_with_a_reason(labbench: Labben
     assert "no-such-program cannot be started: No such file or directory" in result.stderr
 
 
-def test_a_timeout_ends_the_script_too(labbench: Labbench, grid_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_timeout_kills_the_script(labbench: Labbench, grid_of: Callable[..., Path], tmp_path: Path) -> None:
     script = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n"
     result = labbench("run", grid_of(script, '[grid]\nx = [1]\n[resources]\ntimeout = "1s"\n'), "--workers", "1")
     assert result.exit_code == 1
     assert "timed out after 1 s" in result.stderr
     pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: not alive(pid))
+    wait_until(lambda: not is_alive(pid))
 
 
-def test_ctrl_c_asks_the_script_to_end_and_queues_the_run_again(grid_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_ctrl_c_terminates_the_script_and_requeues_the_run(grid_of: Callable[..., Path], tmp_path: Path) -> None:
     script = "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n"
     grid = grid_of(script, "[grid]\nx = [1]\n")
     words = [sys.executable, "-m", "labbench", "run", str(grid)]

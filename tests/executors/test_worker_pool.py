@@ -1,4 +1,4 @@
-"""Executors: a worker that dies, hangs or prints takes nothing else with it."""
+"""Executors: a worker that dies, hangs or prints does not affect other runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Task:
 
 
 def stacks_of(tmp_path: Path, *behaviours: str, epochs: int = 1) -> list[Stack]:
-    """One stack a behaviour, of the unruly task."""
+    """Return one stack of the unruly task per behaviour."""
     file = tmp_path / "unruly.py"
     file.write_text(UNRULY)
     runs = [
@@ -66,7 +66,7 @@ def stacks_of(tmp_path: Path, *behaviours: str, epochs: int = 1) -> list[Stack]:
 
 
 def ends(events: list[Event | None]) -> dict[str, Finished | Failed]:
-    """The last word on each run, and that there is one only."""
+    """Return the last event of each run, and assert that it ended once."""
     last: dict[str, Finished | Failed] = {}
     for event in events:
         if isinstance(event, Finished | Failed):
@@ -77,8 +77,8 @@ def ends(events: list[Event | None]) -> dict[str, Finished | Failed]:
 
 @pytest.fixture(params=["this process", "two workers"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    made = InProcessExecutor("cpu") if request.param == "this process" else WorkerExecutor(["cpu", "cpu"])
-    with closing(made) as executor:
+    executor = InProcessExecutor("cpu") if request.param == "this process" else WorkerExecutor(["cpu", "cpu"])
+    with closing(executor):
         yield executor
 
 
@@ -92,10 +92,10 @@ def test_every_run_ends_once_and_a_task_that_raises_fails_alone(executor: Execut
     assert "in model" in failure.traceback
 
 
-def test_a_task_that_leaves_by_sys_exit_fails_its_run_alone(executor: Executor, tmp_path: Path) -> None:
+def test_a_task_that_calls_sys_exit_fails_its_run_alone(executor: Executor, tmp_path: Path) -> None:
     runs = [run for stack in stacks_of(tmp_path, "good", "sys.exit", "good") for run in stack.runs]
-    [one] = stacks_of(tmp_path, "good")
-    stack = make_stack(runs, task=one.task, stop=None, runtime=Runtime())
+    [good] = stacks_of(tmp_path, "good")
+    stack = make_stack(runs, task=good.task, stop=None, runtime=Runtime())
     last = ends(list(executor.execute([stack])))
     assert {run: type(event) for run, event in last.items()} == {"run0": Finished, "run1": Failed, "run2": Finished}
     failure = last["run1"]
@@ -108,7 +108,7 @@ def test_ctrl_c_in_a_task_still_interrupts_this_process(tmp_path: Path) -> None:
         list(InProcessExecutor("cpu").execute(stacks_of(tmp_path, "ctrl-c", "good")))
 
 
-def test_both_executors_measure_the_same(tmp_path: Path) -> None:
+def test_both_executors_record_the_same_losses(tmp_path: Path) -> None:
     def losses(executor: Executor) -> list[float]:
         with closing(executor):
             events = list(executor.execute(stacks_of(tmp_path, "good")))
@@ -139,8 +139,8 @@ def test_a_worker_that_dies_fails_its_run_with_the_reason_and_its_last_lines(
 
 def test_a_run_that_kills_its_worker_in_a_stack_fails_alone(tmp_path: Path) -> None:
     runs = [run for stack in stacks_of(tmp_path, "good", "exit", "good", "good") for run in stack.runs]
-    [one, *_] = stacks_of(tmp_path, "good")
-    stack = make_stack(runs, task=one.task, stop=None, runtime=Runtime())
+    [good, *_] = stacks_of(tmp_path, "good")
+    stack = make_stack(runs, task=good.task, stop=None, runtime=Runtime())
     with closing(WorkerExecutor(["cpu"])) as executor:
         last = ends(list(executor.execute([stack])))
     assert {run: type(event) for run, event in last.items()} == {
@@ -161,27 +161,25 @@ def test_a_run_that_hangs_is_ended_at_its_timeout(tmp_path: Path) -> None:
     assert isinstance(last["run1"], Finished)
 
 
-def test_what_a_worker_prints_is_an_event_and_stays_off_stdout(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_output_of_a_worker_becomes_events_and_not_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with closing(WorkerExecutor(["cpu"])) as executor:
         events = list(executor.execute(stacks_of(tmp_path, "print")))
     assert "hello from the model\n" in "".join(event.text for event in events if isinstance(event, Log))
     assert capfd.readouterr().out == ""
 
 
-def test_an_interrupt_lets_runs_leave_at_their_boundary_and_takes_no_more(executor: Executor, tmp_path: Path) -> None:
+def test_an_interrupt_stops_runs_at_their_boundary_and_takes_no_more_stacks(executor: Executor, tmp_path: Path) -> None:
     last: dict[str, Finished | Failed] = {}
     for event in executor.execute(stacks_of(tmp_path, *["good"] * 5, epochs=100_000)):
         if isinstance(event, Started):
             executor.interrupt()
         if isinstance(event, Finished | Failed):
             last[event.run] = event
-    assert 1 <= len(last) <= 2  # those that trained, no others
+    assert 1 <= len(last) <= 2  # only the runs that were training
     assert {event.status for event in last.values() if isinstance(event, Finished)} == {"queued"}
 
 
-def test_one_run_is_stopped_and_the_others_go_on(executor: Executor, tmp_path: Path) -> None:
+def test_one_run_is_stopped_and_the_others_continue(executor: Executor, tmp_path: Path) -> None:
     last: dict[str, Finished | Failed] = {}
     for event in executor.execute([*stacks_of(tmp_path, "good", epochs=100_000), *stacks_of(tmp_path, "x", "y")[1:]]):
         if isinstance(event, Started) and event.run == "run0":
@@ -194,7 +192,7 @@ def test_one_run_is_stopped_and_the_others_go_on(executor: Executor, tmp_path: P
     }
 
 
-def test_a_quota_of_the_control_group_limits_the_cores(tmp_path: Path) -> None:
+def test_a_cgroup_quota_limits_the_cores(tmp_path: Path) -> None:
     assert cgroup_quota(tmp_path) is None
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert cgroup_quota(tmp_path) is None
@@ -202,7 +200,7 @@ def test_a_quota_of_the_control_group_limits_the_cores(tmp_path: Path) -> None:
     assert cgroup_quota(tmp_path) == 1.5
 
 
-def test_death_is_told_in_words() -> None:
+def test_the_end_of_a_worker_is_described_by_signal_or_exit_status() -> None:
     assert cause_of_death(-9) == "the worker process was killed by SIGKILL; the system may have run out of memory"
     assert cause_of_death(1) == "the worker process ended with exit status 1"
 
@@ -222,7 +220,7 @@ class Touchy(nn.Module):
     def forward(self, inputs):
         if self.training:
             self.left -= 1
-        # an index out of range, as soon as there is no patience left
+        # index out of range after `patience` steps
         return self.linear(inputs) + 0 * torch.zeros(1).index_select(0, (self.left < 0).long().reshape(1))
 
 class Task:
@@ -237,7 +235,7 @@ class Task:
 """
 
 
-def test_only_the_run_that_fails_alone_is_failed_and_the_others_end_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_only_the_failing_run_fails_and_the_others_have_the_curves_of_a_stack_without_it(tmp_path: Path) -> None:
     file = tmp_path / "touchy.py"
     file.write_text(TOUCHY)
     configs = [{"seed": seed, "epochs": 8, "patience": 5 if seed == 2 else 1000} for seed in range(5)]
@@ -245,7 +243,7 @@ def test_only_the_run_that_fails_alone_is_failed_and_the_others_end_as_if_it_had
 
     def curves(chosen: list[RunRecord]) -> dict[str, dict[tuple[str, int], float]]:
         stack = make_stack(chosen, task=f"{file}:Task", stop=None, runtime=Runtime(precision="float64"))
-        found: dict[str, dict[tuple[str, int], float]] = {run.key: {} for run in chosen}
+        losses: dict[str, dict[tuple[str, int], float]] = {run.key: {} for run in chosen}
         events = list(train_with_retries(stack, "cpu", StopRequests()))
         failures = [event for event in events if isinstance(event, Failed)]
         assert [event.run for event in failures] == ["run2"] * (len(chosen) == 5)
@@ -253,8 +251,8 @@ def test_only_the_run_that_fails_alone_is_failed_and_the_others_end_as_if_it_had
         for event in events:
             if isinstance(event, Points) and event.run != "run2" and event.metric == "train/loss":
                 points = zip(event.steps, event.values, strict=True)
-                found[event.run].update({(event.metric, step): value for step, value in points})
-        return found
+                losses[event.run].update({(event.metric, step): value for step, value in points})
+        return losses
 
     together, without = curves(runs), curves([run for run in runs if run.key != "run2"])
     for key, curve in without.items():
@@ -273,7 +271,7 @@ class Greedy(nn.Module):
         self.linear, self.greed = nn.Linear(4, 2), greed
 
     def forward(self, inputs):
-        torch.empty(self.greed)  # numbers that nobody has room for, in one of the runs
+        torch.empty(self.greed)  # more memory than exists, in one of the runs
         return self.linear(inputs)
 
 class Task:
@@ -288,7 +286,7 @@ class Task:
 """
 
 
-def test_a_run_for_which_there_is_no_memory_fails_as_that_and_the_others_finish(tmp_path: Path) -> None:
+def test_a_run_out_of_memory_fails_as_oom_and_the_others_finish(tmp_path: Path) -> None:
     file = tmp_path / "greedy.py"
     file.write_text(GREEDY)
     configs = [{"seed": seed, "epochs": 1, "greed": 2**50 if seed == 1 else 1} for seed in range(3)]

@@ -1,4 +1,4 @@
-"""The whole journey of `labbench run`: real grids, real training, a real database, in processes as a user has them."""
+"""`labbench run` from start to end: real grids, real training, a real database, in processes like a user's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ seeds = [0, 1]
 
 
 def start(grid: Path, db: Path, *options: str) -> subprocess.Popen[str]:
-    """`labbench run` as a process of its own, in a process group that a test can signal as a terminal would."""
+    """Start `labbench run` in its own process group, which a test can signal like a terminal."""
     words = [sys.executable, "-m", "labbench", "--db", str(db), "run", str(grid), *options]
     return subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, cwd=grid.parent
@@ -47,17 +47,17 @@ def start(grid: Path, db: Path, *options: str) -> subprocess.Popen[str]:
 def statuses(db: Path) -> dict[str, int]:
     if not db.exists():
         return {}
-    connection = sqlite3.connect(db)  # not read-only: that would leave files behind
+    connection = sqlite3.connect(db)  # not read-only, which would leave files behind
     try:
         return dict(connection.execute("SELECT status, count(*) FROM runs GROUP BY status"))
-    except sqlite3.OperationalError:  # the tables are not there yet
+    except sqlite3.OperationalError:  # the tables do not exist yet
         return {}
     finally:
         connection.close()
 
 
 def points(db: Path) -> dict[tuple[str, str, int], float]:
-    """Every point by (identity of its run, metric, step)."""
+    """Return every point by (identity of its run, metric, step)."""
     connection = sqlite3.connect(db)
     query = """SELECT identity, metrics.name, step, value FROM points
                JOIN runs ON runs.id = run_id JOIN metrics ON metrics.id = metric_id
@@ -67,7 +67,7 @@ def points(db: Path) -> dict[tuple[str, str, int], float]:
     return rows
 
 
-def test_a_grid_is_trained_recorded_and_then_there_is_nothing_to_do(labbench: Labbench, tiny_grid: Path) -> None:
+def test_a_grid_is_trained_and_recorded_once(labbench: Labbench, tiny_grid: Path) -> None:
     first = labbench("run", tiny_grid, "--workers", "0")
     assert first.exit_code == 0, first.output
     assert "4 finished" in first.stderr
@@ -78,7 +78,7 @@ def test_a_grid_is_trained_recorded_and_then_there_is_nothing_to_do(labbench: La
         for run in runs:
             assert {"train/loss", "val/loss", "val/accuracy", "test/accuracy", "epoch"} <= run.summary.keys()
             assert run.summary["epoch"].last == 2.0
-            assert run.summary["train/loss"].n == 40  # 20 batches of 64 an epoch
+            assert run.summary["train/loss"].n == 40  # 20 batches of 64 per epoch
     before = points(Path("runs.db"))
     again = labbench("run", tiny_grid)
     assert again.exit_code == 0
@@ -95,7 +95,7 @@ def test_worker_processes_record_the_same_numbers_as_this_process(
     assert points(tmp_path / "one.db") == points(tmp_path / "two.db")
 
 
-def test_a_run_that_fails_is_told_and_the_others_finish(labbench: Labbench, tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_and_the_others_finish(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(
         "import torch\n"
         "from labbench.params import Param\n"
@@ -122,7 +122,7 @@ def test_a_run_that_fails_is_told_and_the_others_finish(labbench: Labbench, tmp_
         assert reader.find("width=5").attempt == 2
 
 
-def test_retries_are_tried_at_once_and_counted(labbench: Labbench, tmp_path: Path) -> None:
+def test_failed_runs_are_retried_immediately_and_attempts_are_counted(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(
         "class Task:\n    params = {}\n"
         "    def data(self, config): raise OSError('no disk')\n"
@@ -138,51 +138,51 @@ def test_retries_are_tried_at_once_and_counted(labbench: Labbench, tmp_path: Pat
         assert [run.attempt for run in reader.runs()] == [3]
 
 
-def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_all_measurements_and_the_same_command_resumes(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW)
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("finished", 0) >= 1)
     os.killpg(process.pid, signal.SIGINT)
-    _, talk = process.communicate(timeout=60)
-    assert process.returncode == 130, talk
-    assert "Traceback" not in talk
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
     left = statuses(db)
     assert set(left) == {"finished", "queued"}
     before = points(db)
     again = start(grid, db)
-    _, talk = again.communicate(timeout=120)
-    assert again.returncode == 0, talk
+    _, stderr = again.communicate(timeout=120)
+    assert again.returncode == 0, stderr
     assert statuses(db) == {"finished": 8}
     finished = {key: value for key, value in points(db).items() if key in before}
-    assert finished == before  # also what an interrupted run had measured comes out the same
+    assert finished == before  # including the points of interrupted runs
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_scheduler_s_signal_to_all_processes_stops_as_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_to_all_processes_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000"))
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("running", 0) >= 1)
     os.killpg(process.pid, number)
-    _, talk = process.communicate(timeout=60)
-    assert process.returncode == 130, talk
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
     assert statuses(db) == {"queued": 8}
 
 
-def test_ctrl_c_while_workers_are_still_loading_is_a_clean_stop(tmp_path: Path) -> None:
+def test_ctrl_c_while_workers_load_stops_cleanly(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW)
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("queued", 0) >= 1)
     os.killpg(process.pid, signal.SIGINT)
-    _, talk = process.communicate(timeout=60)
-    assert process.returncode == 130, talk
-    assert "Traceback" not in talk
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
     assert statuses(db).get("running", 0) == 0
 
 
-def test_ctrl_c_twice_stops_at_once_and_loses_no_run(tmp_path: Path) -> None:
+def test_ctrl_c_twice_stops_immediately_and_loses_no_run(tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text(
         "import time\n"
         "class Task:\n"
@@ -195,15 +195,15 @@ def test_ctrl_c_twice_stops_at_once_and_loses_no_run(tmp_path: Path) -> None:
     process = start(grid, db)
     wait_for(lambda: statuses(db).get("running", 0) == 1)
     os.killpg(process.pid, signal.SIGINT)
-    time.sleep(0.5)  # it waits for an end of an epoch that never comes
+    time.sleep(0.5)  # the command waits for the end of an epoch that never comes
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    _, talk = process.communicate(timeout=30)
-    assert process.returncode == 130, talk
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
     assert statuses(db) == {"queued": 1}
 
 
-def test_a_module_of_the_current_folder_is_not_taken_for_a_library_s(tmp_path: Path) -> None:
+def test_a_module_of_the_current_folder_does_not_shadow_a_library(tmp_path: Path) -> None:
     grid, db = tmp_path / "tiny.toml", tmp_path / "runs.db"
     grid.write_text(SLOW.replace("epochs = 30", "epochs = 1"))
     (tmp_path / "tarfile.py").write_text("raise RuntimeError('mine')\n")
@@ -212,7 +212,7 @@ def test_a_module_of_the_current_folder_is_not_taken_for_a_library_s(tmp_path: P
     assert result.returncode == 0, result.stderr
 
 
-def test_detached_training_goes_on_by_itself_and_bad_input_is_still_answered_here(
+def test_detached_training_continues_and_invalid_input_is_reported_immediately(
     labbench: Labbench, tiny_grid: Path, tmp_path: Path
 ) -> None:
     for words in (["--db", "nowhere/runs.db"], ["--db", str(tiny_grid)]):
@@ -225,7 +225,7 @@ def test_detached_training_goes_on_by_itself_and_bad_input_is_still_answered_her
     wait_for(lambda: "next: labbench" in next((tmp_path / "runs.db.files").glob("*.log")).read_text())
 
 
-def test_a_task_that_prints_leaves_the_json_alone(labbench: Labbench, tmp_path: Path) -> None:
+def test_output_of_a_task_does_not_mix_with_the_json(labbench: Labbench, tmp_path: Path) -> None:
     (tmp_path / "loud.py").write_text(
         "import torch\n"
         "from labbench.train.data import Data\n"
@@ -243,7 +243,7 @@ def test_a_task_that_prints_leaves_the_json_alone(labbench: Labbench, tmp_path: 
     assert "hello" in result.stderr
 
 
-def test_a_killed_driver_loses_no_finished_run_and_its_runs_are_trained_again(tmp_path: Path) -> None:
+def test_a_killed_driver_loses_no_finished_run_and_its_other_runs_train_again(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW)
     process = start(grid, db)
@@ -254,8 +254,8 @@ def test_a_killed_driver_loses_no_finished_run_and_its_runs_are_trained_again(tm
         assert reader.status_counts().get("lost", 0) >= 1
         done = {run.key: run.finished for run in reader.runs("status=finished")}
     again = start(grid, db)
-    _, talk = again.communicate(timeout=120)
-    assert again.returncode == 0, talk
+    _, stderr = again.communicate(timeout=120)
+    assert again.returncode == 0, stderr
     with Reader(db) as reader:
         runs = reader.runs()
         assert [run.status for run in runs] == ["finished"] * 8
@@ -281,15 +281,15 @@ snapshot_every = 0.2
 
 
 def boundaries(db: Path) -> list[int]:
-    """The last step from which each run can go on."""
+    """Return the boundary of each run."""
     connection = sqlite3.connect(db)
     steps = [step for (step,) in connection.execute("SELECT boundary FROM runs")]
     connection.close()
     return steps
 
 
-def test_a_stack_of_36_runs_killed_in_the_middle_has_the_curves_of_one_that_was_not(tmp_path: Path) -> None:
-    """Bit for bit, from the last boundary on: the same command again, after SIGKILL."""
+def test_a_stack_of_36_runs_killed_in_the_middle_has_the_curves_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    """After SIGKILL the same command resumes from the last boundary, bit-equal."""
     grid, killed, whole = tmp_path / "stack.toml", tmp_path / "killed.db", tmp_path / "whole.db"
     grid.write_text(STACK)
     process = start(grid, killed, "--workers", "1")
@@ -301,8 +301,8 @@ def test_a_stack_of_36_runs_killed_in_the_middle_has_the_curves_of_one_that_was_
     assert max(reached) < 800, "the test kills too late"
     for db in (killed, whole):
         process = start(grid, db, "--workers", "1")
-        _, talk = process.communicate(timeout=120)
-        assert process.returncode == 0, talk
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
     with Reader(killed) as reader:
         assert {(run.status, run.attempt, run.way) for run in reader.runs()} == {("finished", 2, "stacked")}
     resumed, uninterrupted = points(killed), points(whole)
@@ -314,15 +314,15 @@ def test_two_commands_share_one_queue(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW)
     processes = [start(grid, db, "--workers", "1") for _ in range(2)]
-    talks = [process.communicate(timeout=180)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], talks
+    stderrs = [process.communicate(timeout=180)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], stderrs
     with Reader(db) as reader:
         runs = reader.runs()
         assert [(run.status, run.attempt) for run in runs] == [("finished", 1)] * 8
         assert len({run.pid for run in runs}) == 2
 
 
-def test_a_dry_run_lists_what_is_missing_and_changes_nothing(labbench: Labbench, tiny_grid: Path) -> None:
+def test_a_dry_run_lists_the_runs_to_train_and_changes_nothing(labbench: Labbench, tiny_grid: Path) -> None:
     result = labbench("run", tiny_grid, "--dry-run", "--only", "optimizer=adam")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == ["adam lr=0.1", "adam lr=0.01"]
@@ -335,7 +335,7 @@ def test_a_dry_run_lists_what_is_missing_and_changes_nothing(labbench: Labbench,
     assert names == ["sgd lr=0.01", "adam lr=0.1", "adam lr=0.01"]
 
 
-def test_rerun_makes_new_runs_beside_the_old(labbench: Labbench, tiny_grid: Path) -> None:
+def test_rerun_creates_new_runs_beside_the_old_ones(labbench: Labbench, tiny_grid: Path) -> None:
     for options in ((), ("--rerun",)):
         assert labbench("run", tiny_grid, "--workers", "0", "--limit", "1", *options).exit_code == 0
     with Reader(Path("runs.db")) as reader:
@@ -345,7 +345,7 @@ def test_rerun_makes_new_runs_beside_the_old(labbench: Labbench, tiny_grid: Path
     assert first.summary["val/loss"] == second.summary["val/loss"]
 
 
-def test_own_data_that_have_changed_are_trained_on_anew(labbench: Labbench, tmp_path: Path) -> None:
+def test_changed_user_data_trains_new_runs(labbench: Labbench, tmp_path: Path) -> None:
     rows = "".join(f"{i},{(i * 7) % 10},{'ab'[i % 2]}\n" for i in range(40))
     (tmp_path / "table.csv").write_text(f"x,y,kind\n{rows}")
     grid = tmp_path / "own.toml"
@@ -358,15 +358,15 @@ def test_own_data_that_have_changed_are_trained_on_anew(labbench: Labbench, tmp_
         assert len(reader.runs()) == 4
 
 
-def test_a_run_is_stopped_from_outside(tmp_path: Path) -> None:
+def test_labbench_stop_stops_running_runs(tmp_path: Path) -> None:
     grid, db = tmp_path / "slow.toml", tmp_path / "runs.db"
     grid.write_text(SLOW.replace("epochs = 30", "epochs = 100000").replace("[63, 64, 65, 66]", "[64]"))
     process = start(grid, db, "--workers", "2")
     wait_for(lambda: statuses(db).get("running", 0) == 2)
     words = [sys.executable, "-m", "labbench", "--db", str(db), "stop", "s0", "s1"]
     subprocess.run(words, check=True)
-    _, talk = process.communicate(timeout=60)
-    assert process.returncode == 0, talk
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
     assert statuses(db) == {"stopped": 2}
     with Reader(db) as reader:
         assert {run.reason for run in reader.runs()} == {"stopped by a person"}

@@ -1,4 +1,4 @@
-"""Runs that have not ended, and what is asked of them."""
+"""Active runs: their boundaries, their ends, and requests to stop them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.train.active_runs import ActiveRuns, StopRequests
 
 
-def test_runs_that_are_retried_share_a_stack_only_if_they_reached_the_same_boundary() -> None:
+def test_retried_runs_share_a_stack_only_if_they_reached_the_same_boundary() -> None:
     active = ActiveRuns(run_of({"seed": seed}, key) for seed, key in enumerate(("first", "second", "third")))
     for key, step in (("first", 20), ("second", 40), ("third", 40)):
         active.update(Started(key, 1, "box", 1, "cpu", "stacked"))
@@ -27,7 +27,7 @@ def test_a_run_is_active_until_it_ends() -> None:
     assert not any(active.has_started(run) for run in active)
 
 
-def test_a_stop_is_requested_of_single_runs() -> None:
+def test_a_stop_request_concerns_single_runs() -> None:
     stop_requests = StopRequests()
     stop_requests.request(["first"])
     assert stop_requests.is_requested("first")

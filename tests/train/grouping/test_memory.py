@@ -115,7 +115,7 @@ def test_a_stack_that_runs_out_of_memory_is_halved_and_later_stacks_too(tmp_path
         ended = [event for event in events if isinstance(event, Finished)]
         assert [event.status for event in ended] == ["finished"] * 8
     assert [event.text for event in first if isinstance(event, Log)] == [
-        "memory ran out with 8 runs at a time; now half of them\n"
+        "out of memory with 8 runs in the stack; retrying in halves\n"
     ]
     assert not [event for event in later if isinstance(event, Log)]
 
