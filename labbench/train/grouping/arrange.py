@@ -70,12 +70,12 @@ def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[
     """
     width = max_models(members, workload, free_bytes(workload.data.device))
     for start in range(0, len(members), width):
-        batch = members[start : start + width]
-        if uses_loop(batch, workload):
-            yield from (make_single(member, workload) for member in batch)
+        chunk = members[start : start + width]
+        if uses_loop(chunk, workload):
+            yield from (make_single(member, workload) for member in chunk)
             continue
         models, traits = [], []
-        for member in batch:
+        for member in chunk:
             models.append(make_initial_model(member, workload))
             traits.append(read_traits(workload.task, member.config, models[-1]))
         for group in (
@@ -83,10 +83,10 @@ def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[
         ):
             indices = group.indices
             structure = structure_key(models[indices[0]], workload)
-            max_runs = choose_width(structure, [batch[i] for i in indices], [models[i] for i in indices], workload)
+            max_runs = choose_width(structure, [chunk[i] for i in indices], [models[i] for i in indices], workload)
             for part in (indices[first : first + max_runs] for first in range(0, len(indices), max_runs)):
                 restore_task_attributes(workload.task, traits[part[0]])
-                for ready in stack_or_singles([batch[i] for i in part], [models[i] for i in part], workload, structure):
+                for ready in stack_or_singles([chunk[i] for i in part], [models[i] for i in part], workload, structure):
                     ready.note = "\n".join(filter(None, (group.note, ready.note))) or None
                     group.note = None  # one log line is enough
                     yield ready
