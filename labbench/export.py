@@ -31,7 +31,7 @@ _PARQUET_ROWS = 65_536
 
 def write_csv(
     reader: Reader,
-    wanted: RunFilter,
+    filter: RunFilter,
     file: TextIO,
     *,
     shape: TableShape = "long",
@@ -52,7 +52,7 @@ def write_csv(
     """
     writer = csv.writer(_LineFeedWriter(file))
     if shape == "long":
-        points = reader.points(wanted, metrics)
+        points = reader.points(filter, metrics)
         writer.writerow(LONG_COLUMNS)
         writer.writerows(
             (
@@ -67,14 +67,14 @@ def write_csv(
             for run, name, experiment, metric, step, time, value in points
         )
         return
-    headings, rows = make_table(reader, wanted, shape, metrics)
+    headings, rows = make_table(reader, filter, shape, metrics)
     writer.writerow([escape_formula(heading) for heading in headings])
     writer.writerows([_cell(value) for value in row] for row in rows)
 
 
 def write_jsonl(
     reader: Reader,
-    wanted: RunFilter,
+    filter: RunFilter,
     file: TextIO,
     *,
     shape: TableShape = "long",
@@ -87,20 +87,20 @@ def write_jsonl(
     """
     documents: Iterable[dict[str, Any]]
     if shape == "long":
-        points = reader.points(wanted, metrics)
+        points = reader.points(filter, metrics)
         documents = (dict(zip(LONG_COLUMNS, (*row[:-1], to_json_value(row.value)), strict=True)) for row in points)
     elif shape == "wide":
-        steps = reader.steps(wanted, metrics)
+        steps = reader.steps(filter, metrics)
         documents = (dict(zip(StepRow._fields, (*row[:-1], to_json_value(row.values)), strict=True)) for row in steps)
     else:
-        documents = (run_document(run) for run in reader.each_run(wanted, metrics))
+        documents = (run_document(run) for run in reader.each_run(filter, metrics))
     # ASCII, because some programs split lines at Unicode line separators
     encode = json.JSONEncoder(allow_nan=False).encode
     file.writelines(encode(document) + "\n" for document in documents)
 
 
 def write_parquet(
-    reader: Reader, wanted: RunFilter, path: Path, *, shape: TableShape = "long", metrics: Collection[str] | None = None
+    reader: Reader, filter: RunFilter, path: Path, *, shape: TableShape = "long", metrics: Collection[str] | None = None
 ) -> None:
     """Write the runs that match a filter as a Parquet file with the columns of the CSV.
 
@@ -114,7 +114,7 @@ def write_parquet(
         from pyarrow import parquet
     except ImportError:
         raise InputError('Parquet needs pyarrow: pip install -e ".[parquet]" in labbench\'s checkout') from None
-    headings, rows = make_table(reader, wanted, shape, metrics)
+    headings, rows = make_table(reader, filter, shape, metrics)
     if shape == "summary":
         columns = list(zip(*rows, strict=True)) or [()] * len(headings)
         arrays = [_infer_column(column) for column in columns]

@@ -146,12 +146,12 @@ class Driver:
 
     def _beat(self) -> None:
         """Update the heartbeat; stop runs that another process has taken over or deleted."""
-        for key in set(self._active.keys) - set(self.writer.beat(self._active.keys)):
+        for key in set(self._active.keys) - set(self.writer.send_heartbeat(self._active.keys)):
             self.executor.stop(key)
 
     def _answer_requests(self) -> None:
         """Stop the runs for which the database has a request."""
-        for key, action in self.writer.take_requests(self._active.keys):
+        for key, action in self.writer.pop_requests(self._active.keys):
             if action == "stop":
                 self._stopping.add(key)
                 self.executor.stop(key)

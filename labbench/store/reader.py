@@ -1,7 +1,7 @@
-"""Reads a database while others write it: pages of runs, summaries, curves, and whether anything changed.
+"""`Reader`: read a database while other processes write it.
 
-A cleanly closed file is read as immutable, which leaves no files beside it, until somebody writes: then it is opened
-again. One Reader may be used by several threads, one call at a time; give each its own where they should not wait.
+A cleanly closed file is opened as immutable, which leaves no files beside it, and reopened when a process writes it.
+Several threads may share a `Reader`, which runs one call at a time; threads that must not wait need separate readers.
 """
 
 from __future__ import annotations
@@ -50,12 +50,19 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Reads one database; close it, or use it in a `with`. `labbench.open(path)` makes one.
+    """Reader of a database, as returned by `labbench.open(path)`; close it, or use it in a `with` block.
 
-    Raises InputError where there is no labbench database of this version or older, StoreError when reading fails.
+    Every method raises StoreError if the database cannot be read. Methods with a `filter` raise InputError if it is
+    invalid; `filter` is text, as on the command line, or a parsed filter, and None matches all runs that are not
+    archived.
     """
 
     def __init__(self, path: Path | str) -> None:
+        """Open a database.
+
+        Raises:
+            InputError: If the file is not a database of this or an earlier version of labbench, or cannot be read.
+        """
         self._connection = FreshConnection(Path(path))
         self.path = self._connection.path
 
@@ -66,13 +73,14 @@ class Reader:
         self.close()
 
     def close(self) -> None:
+        """Close the database."""
         self._connection.close()
 
     # Runs.
 
     def runs(
         self,
-        wanted: RunFilter = None,
+        filter: RunFilter = None,
         *,
         sort: str | None = None,
         descending: bool = False,
@@ -80,76 +88,96 @@ class Reader:
         offset: int = 0,
         summaries: bool | Collection[str] = True,
     ) -> list[RunRecord]:
-        """A page of the runs that fit, in the order they were queued or by a column; without a value, they come last.
+        """Return a page of the runs that match, in the order they were queued or sorted.
 
-        `sort` is a reserved word, `created`, `finished`, `seconds`, a config key, a metric (its last value) or a
-        function of one, `best(val/loss)`. `summaries` loads those of all metrics, of none, or of some.
+        Args:
+            filter: Runs to return.
+            sort: A reserved word, `created`, `finished`, `seconds`, a config key, a metric (its last value) or a
+                function of a metric such as `best(val/loss)`. Runs without a value come last.
+            descending: Reverse the order.
+            limit: Maximum number of runs.
+            offset: Number of runs to skip.
+            summaries: Load the summaries of all metrics (True), of none (False) or of the named ones.
+
+        Raises:
+            InputError: If the filter is invalid or there is nothing to sort by.
         """
 
         def read(connection: sqlite3.Connection) -> list[RunRecord]:
-            rows = select_page(connection, Sql("runs.id"), wanted, Page(sort, descending, limit, offset))
+            rows = select_page(connection, Sql("runs.id"), filter, Page(sort, descending, limit, offset))
             return read_records(connection, [run_id for (run_id,) in rows], summaries=summaries)
 
         return self._connection.read(read)
 
-    def each_run(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
-        """The runs that fit as they were queued, a stream for any number of them; `metrics` as in `points`."""
-        return stream_runs(self.path, filter_tree(wanted), self._require_metrics(metrics))
+    def each_run(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
+        """Stream the runs that match, as queued.
 
-    def keys(self, wanted: RunFilter = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
-        """The keys of all runs that fit, in the order of `runs`: a tenth of the work where nothing else is shown."""
+        `metrics` names the metrics whose summaries are loaded; None loads all.
+
+        Raises:
+            InputError: If no run has logged one of the metrics.
+        """
+        return stream_runs(self.path, filter_tree(filter), self._require_metrics(metrics))
+
+    def keys(self, filter: RunFilter = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
+        """Return the keys of the runs that match, in the order of `runs`, with a tenth of the work."""
         page = Page(sort, descending)
-        rows = self._connection.read(lambda connection: select_page(connection, Sql("runs.key"), wanted, page))
+        rows = self._connection.read(lambda connection: select_page(connection, Sql("runs.key"), filter, page))
         return [require_key(key) for (key,) in rows]
 
     def values(
         self,
         headings: Sequence[str],
-        wanted: RunFilter = None,
+        filter: RunFilter = None,
         *,
         by: Sequence[str] = (),
         sort: str | None = None,
         descending: bool = False,
     ) -> list[tuple[Any, ...]]:
-        """(key, settings, value, value, ...) of all runs that fit, in the order of `runs`: what groups are made of.
+        """Return (key, settings, value, value, ...) of the runs that match, in the order of `runs`, for grouping.
 
-        The settings are a JSON array that begins with the values of the config keys `by`, null for a key that a run
-        lacks; the rest is what `sort` would sort by under each heading.
+        The settings are a JSON array that starts with the values of the config keys `by`, null for a missing key. The
+        other values are the sort keys of the headings.
         """
         page = Page(sort, descending)
-        return self._connection.read(lambda connection: select_values(connection, headings, by, wanted, page))
+        return self._connection.read(lambda connection: select_values(connection, headings, by, filter, page))
 
-    def count(self, wanted: RunFilter = None) -> int:
-        """How many runs fit."""
-        return sum(self.status_counts(wanted).values())
+    def count(self, filter: RunFilter = None) -> int:
+        """Return the number of runs that match."""
+        return sum(self.status_counts(filter).values())
 
-    def status_counts(self, wanted: RunFilter = None) -> dict[Status, int]:
-        """How many of the runs that fit are in each status that any is in, in the order of `STATUSES`."""
-        counts = dict(self._select(f"{STATUS} AS status, count(*)", wanted, "GROUP BY 1"))
+    def status_counts(self, filter: RunFilter = None) -> dict[Status, int]:
+        """Return the number of matching runs in each status that occurs, in the order of `STATUSES`."""
+        counts = dict(self._select(f"{STATUS} AS status, count(*)", filter, "GROUP BY 1"))
         return {status: counts[status] for status in STATUSES if status in counts}
 
-    def experiments(self, wanted: RunFilter = None) -> list[str]:
-        """The experiments of the runs that fit, oldest first."""
-        return [name for (name,) in self._select("DISTINCT experiments.name", wanted, "ORDER BY experiments.id")]
+    def experiments(self, filter: RunFilter = None) -> list[str]:
+        """Return the names of the experiments of the runs that match, oldest first."""
+        return [name for (name,) in self._select("DISTINCT experiments.name", filter, "ORDER BY experiments.id")]
 
     def find(self, word: str) -> RunRecord:
-        """The run with this key, the only one whose key begins so, or the only one of this name.
+        """Return the run with this key, key prefix or name, archived runs included.
 
-        Raises RunNotFound, with what it may have meant, where there is none or are several. Archived runs are found.
+        Raises:
+            RunNotFound: If no run or several runs match; `candidates` has similar or matching runs.
         """
         return self._connection.read(lambda connection: find_run(connection, word))
 
     def by_keys(self, keys: Sequence[str]) -> list[RunRecord]:
-        """The runs with these keys, archived ones too, in this order; keys that are gone are left out."""
+        """Return the runs with these keys, in this order, archived runs included; skip unknown keys."""
         return self._connection.read(lambda connection: read_records_by_key(connection, keys))
 
     def find_many(self, words: Sequence[str]) -> list[RunRecord]:
-        """The runs that the words name, each once, in order."""
-        found = [self.find(word) for word in words]
-        return list({record.id: record for record in found}.values())
+        """Return the run of each key, key prefix or name, in order, without duplicates.
+
+        Raises:
+            RunNotFound: As `find`.
+        """
+        records = [self.find(word) for word in words]
+        return list({record.id: record for record in records}.values())
 
     def identities(self, experiment: str, *, statuses: Collection[Status] = STATUSES) -> set[str]:
-        """The identities of the runs of an experiment, archived ones too, that are in one of these statuses."""
+        """Return the identities of an experiment's runs in one of these statuses, archived runs included."""
         query = f"SELECT runs.identity {FROM_RUNS} WHERE experiments.name = ? AND {STATUS} {IN_JSON_LIST}"
         rows = self._connection.read(
             lambda connection: connection.execute(query, (experiment, as_json_list(statuses))).fetchall()
@@ -157,44 +185,56 @@ class Reader:
         return {identity for (identity,) in rows}
 
     def other_code(self, experiment: str, code_version: str) -> list[CodedRun]:
-        """The runs of an experiment that were not recorded with this code version, archived ones too."""
+        """Return an experiment's runs recorded with another code version or none, archived runs included."""
         return self._connection.read(lambda connection: read_other_code(connection, experiment, code_version))
 
-    def metrics(self, wanted: RunFilter = None) -> dict[str, Goal]:
-        """The metrics that any of the runs that fit has logged, with their goals, in the order they first came."""
-        return self._connection.read(lambda connection: select_logged_metrics(connection, wanted))
+    def metrics(self, filter: RunFilter = None) -> dict[str, Goal]:
+        """Return the goals of the metrics that the matching runs have logged, in the order they were first logged."""
+        return self._connection.read(lambda connection: select_logged_metrics(connection, filter))
 
     def goal(self, metric: str) -> Goal:
-        """The goal of a metric: as declared, else by its name."""
+        """Return the goal of a metric: the declared one, else the default for its name."""
         metrics = self._connection.read(read_metrics)
         return metrics[metric][1] if metric in metrics else default_goal(metric)
 
-    def compare_configs(self, wanted: RunFilter = None) -> ConfigKeys:
-        """The config keys of the runs that fit, those that differ among them, and those with one value in all."""
-        return compare_config_texts(tuple(text for (text,) in self._select("runs.config", wanted, "ORDER BY runs.id")))
+    def compare_configs(self, filter: RunFilter = None) -> ConfigKeys:
+        """Compare the configs of the runs that match."""
+        return compare_config_texts(tuple(text for (text,) in self._select("runs.config", filter, "ORDER BY runs.id")))
 
-    def config_keys(self, wanted: RunFilter = None) -> list[str]:
-        """The config keys of the runs that fit, in the order they first come."""
-        return list(self.compare_configs(wanted).names)
+    def config_keys(self, filter: RunFilter = None) -> list[str]:
+        """Return the config keys of the runs that match, in the order of their first occurrence."""
+        return list(self.compare_configs(filter).names)
 
-    def differing(self, wanted: RunFilter = None) -> list[str]:
-        """The config keys with more than one value among the runs that fit; a missing key is not a value."""
-        return list(self.compare_configs(wanted).differing)
+    def differing(self, filter: RunFilter = None) -> list[str]:
+        """Return the config keys with several values among the runs that match; a missing key is not a value."""
+        return list(self.compare_configs(filter).differing)
 
-    def constant(self, wanted: RunFilter = None) -> dict[str, Any]:
-        """The config keys with one value, the same in every run that fits, and that value."""
-        return dict(self.compare_configs(wanted).constant)
+    def constant(self, filter: RunFilter = None) -> dict[str, Any]:
+        """Return the config keys with the same value in every run that matches, with that value."""
+        return dict(self.compare_configs(filter).constant)
 
     def logs(self, key: str) -> list[str]:
-        """What a run wrote, of all its attempts, in the order it came."""
+        """Return the texts that a run printed in all its attempts, oldest first.
+
+        Raises:
+            RunNotFound: If no run has the key.
+        """
         return self._connection.read(lambda connection: read_logs(connection, key))
 
     def artifacts(self, key: str) -> list[Artifact]:
-        """The files that a run made or used, by name."""
+        """Return the files that a run made or used, by name.
+
+        Raises:
+            InputError: If no run has the key (`RunNotFound`), or a path leads out of the run's folder.
+        """
         return self._connection.read(lambda connection: read_artifacts(connection, key))
 
     def sources(self, key: str) -> dict[str, str]:
-        """The texts that a run was made from, by kind: grid, task, diff."""
+        """Return the source texts of a run by kind: grid, task or script, diff.
+
+        Raises:
+            RunNotFound: If no run has the key.
+        """
         return self._connection.read(lambda connection: read_sources(connection, key))
 
     # Series.
@@ -202,9 +242,13 @@ class Reader:
     def series(
         self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """(steps, values) of a metric of a run, in the order of the steps; empty where it has not logged it.
+        """Return steps (int64) and values (float64) of a run's metric, shape (N,) each, in the order of the steps.
 
-        All of it, or what lies between two steps, both included.
+        The arrays are empty if the run has not logged the metric. `first_step` and `last_step`, both included, limit
+        the range.
+
+        Raises:
+            RunNotFound: If no run has the key.
         """
         steps, _, values = self._series(key, metric, first_step, last_step)
         return steps, values
@@ -212,13 +256,17 @@ class Reader:
     def times(
         self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None
     ) -> NDArray[np.int64]:
-        """Milliseconds since the run's start, for each of the steps of `series`."""
+        """Return the milliseconds since the start of the run for the steps of `series`, int64, shape (N,).
+
+        Raises:
+            RunNotFound: If no run has the key.
+        """
         return self._series(key, metric, first_step, last_step)[1]
 
     def curves(self, run_ids: Sequence[int], metric: str, request: CurveRequest) -> dict[int, BucketedSeries]:
-        """Return the curve of each run that has logged the metric, by the run's id, for drawing.
+        """Return the curve of each run that has logged the metric, in arrays of shape (B,), by run id.
 
-        Reads in proportion to the columns, however long the series are.
+        The time of a read depends on the number of columns, not on the length of the series.
         """
 
         def read(connection: sqlite3.Connection) -> dict[int, BucketedSeries]:
@@ -230,55 +278,71 @@ class Reader:
 
         return self._connection.read(read)
 
-    def points(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[PointRow]:
-        """Every logged value of the runs that fit, run by run, metric by metric, step by step.
+    def points(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[PointRow]:
+        """Stream the points of the runs that match, by run, metric and step.
 
-        Streams as of one moment, over a connection of its own. `metrics` leaves the others out; an unknown one is an
-        InputError.
+        The stream sees one snapshot of the database. `metrics` selects metrics; None selects all.
+
+        Raises:
+            InputError: If no run has logged one of the metrics.
         """
-        return stream_points(self.path, filter_tree(wanted), self._require_metrics(metrics))
+        return stream_points(self.path, filter_tree(filter), self._require_metrics(metrics))
 
-    def steps(self, wanted: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
-        """What `points` gives, put together by step."""
-        return stream_steps(self.path, filter_tree(wanted), self._require_metrics(metrics))
+    def steps(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
+        """Stream the steps of the runs that match, by run and step, each with its values; otherwise as `points`.
+
+        Raises:
+            InputError: If no run has logged one of the metrics.
+        """
+        return stream_steps(self.path, filter_tree(filter), self._require_metrics(metrics))
 
     # Tables.
 
     def to_pandas(
-        self, wanted: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
+        self, filter: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
-        """The runs that fit as a pandas.DataFrame with the columns of the CSV export.
+        """Return the runs that match as a pandas.DataFrame with the columns of the CSV export.
 
-        A row is a run, or by its `shape` a point ("long") or a step ("wide"). Raises InputError without pandas.
+        Args:
+            filter: Runs to return.
+            shape: A row per run ("summary"), per step ("wide") or per point ("long").
+            metrics: Names of metrics; None selects all.
+
+        Raises:
+            InputError: If pandas is not installed, or no run has logged one of the metrics.
         """
         from labbench.store.queries.tables import data_frame
 
-        return data_frame("pandas", self, wanted, shape, metrics)
+        return data_frame("pandas", self, filter, shape, metrics)
 
     def to_polars(
-        self, wanted: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
+        self, filter: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
-        """The same as a polars.DataFrame."""
+        """Return the runs that match as a polars.DataFrame; see `to_pandas`.
+
+        Raises:
+            InputError: If polars is not installed, or no run has logged one of the metrics.
+        """
         from labbench.store.queries.tables import data_frame
 
-        return data_frame("polars", self, wanted, shape, metrics)
+        return data_frame("polars", self, filter, shape, metrics)
 
     # Changes.
 
     def data_version(self) -> int:
-        """Cheap; another number when another connection has committed, or when a run's process has vanished."""
+        """Return a number that changes with each commit and when a run loses its process; cheap to call."""
         return self._connection.version()
 
     def _require_metrics(self, metrics: Collection[str] | None) -> Collection[str] | None:
-        """The metrics, before anything is streamed: a misspelt one would only be missing."""
-        known = self._connection.read(read_metrics)
+        """Return `metrics`; raise InputError for an unknown one, which would otherwise be missing silently."""
+        logged = self._connection.read(read_metrics)
         for metric in metrics or ():
-            if metric not in known:
-                raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, known)}")
+            if metric not in logged:
+                raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, logged)}")
         return metrics
 
-    def _select(self, columns: str, wanted: RunFilter, rest: str = "") -> list[Any]:
-        return self._connection.read(lambda connection: select_columns(connection, columns, wanted, rest))
+    def _select(self, columns: str, filter: RunFilter, rest: str = "") -> list[Any]:
+        return self._connection.read(lambda connection: select_columns(connection, columns, filter, rest))
 
     def _series(
         self, key: str, metric: str, first_step: int | None, last_step: int | None

@@ -1,7 +1,7 @@
-"""The only thing that writes a database: it queues runs, hands them out, and records what becomes of them.
+"""`Writer`: queue runs, claim them, and record their events; only this class and its subclasses write a database.
 
-Every method is one transaction. A run belongs to one attempt at a time: what an older attempt still sends is dropped,
-so that attempts never splice.
+Every method is one transaction. Only the current attempt of a run is recorded: events of an earlier attempt are
+dropped, so that the series of two attempts never mix.
 """
 
 from __future__ import annotations
@@ -32,12 +32,17 @@ Action: TypeAlias = Literal["stop", "retry"]
 
 
 class Writer:
-    """Writes one database, which is created if it is not there. For one thread; close it, or use it in a `with`.
+    """Writer of a database, for one thread; close it, or use it in a `with` block.
 
-    Raises InputError when the database cannot be opened, StoreError when it cannot be written later on.
+    Every method raises StoreError if the database cannot be written.
     """
 
     def __init__(self, path: Path | str) -> None:
+        """Open a database, or create it if it does not exist, and merge spill files.
+
+        Raises:
+            InputError: If the file is not a labbench database or cannot be written.
+        """
         self.path = resolve_path(path)
         self._connection = open_for_writing(self.path)
         self._closed = False
@@ -54,7 +59,7 @@ class Writer:
         self.close()
 
     def close(self) -> None:
-        """Move what is in the log into the database; the last connection leaves that one file alone."""
+        """Close the database after a checkpoint; the last connection also deletes SQLite's side files."""
         with translate_sqlite_errors(self.path):
             if not self._closed:
                 self._closed = True
@@ -67,9 +72,10 @@ class Writer:
             merge_spill_files(self._connection, self.path)
 
     def queue(self, submission: Submission, runs: Sequence[NewRun], *, rerun: bool = False) -> list[RunRecord]:
-        """Insert the runs whose identity the experiment does not have yet; `rerun` inserts all of them again.
+        """Insert the runs whose identity the experiment does not have, or all of them if `rerun`.
 
-        Returns all that were asked for, in order, as they stand now.
+        Returns:
+            The records of all the given runs, existing ones included, in order.
         """
         with self._transaction() as connection:
             for metric, goal in submission.metrics.items():
@@ -81,7 +87,7 @@ class Writer:
             return read_records(connection, ids)
 
     def sort_by_code(self, experiment: str, sorting: CodeSorting) -> None:
-        """Record which runs of an experiment count as computed by its present code, and which by an older one."""
+        """Record which runs of an experiment count as computed by its present code and which by older code."""
         with self._transaction() as connection:
             record_sorting(connection, experiment, sorting)
 
@@ -94,21 +100,28 @@ class Writer:
         configs: Mapping[str, Config] | None = None,
         source: Provenance | None = None,
     ) -> list[RunRecord]:
-        """Take those of the runs that are in one of `statuses`: they are running now, driven by this process.
+        """Set runs to running, driven by this process; if several processes claim a run, one of them gets it.
 
-        A run that has begun before loses its points behind its boundary and starts its next attempt. Of two
-        processes that claim one run, one gets it. `task` and `configs` (by key) are what they will be trained with:
-        where another program has written something else into the database, it is replaced. `source` is the code that
-        they will be trained by.
+        A run that was started before loses its points after its boundary and starts its next attempt.
+
+        Args:
+            keys: Keys of the runs to claim.
+            statuses: Claim only runs in one of these statuses.
+            task: Task to train; replaces a value that another program wrote.
+            configs: Config values by run key; they replace values that another program wrote.
+            source: Code that trains the runs.
+
+        Returns:
+            The records of the claimed runs, in the order of `keys`.
         """
         with self._transaction() as connection:
             query = f"SELECT id, key, boundary FROM runs WHERE key {IN_JSON_LIST} AND {STATUS} {IN_JSON_LIST}"
-            found = connection.execute(query, (as_json_list(keys), as_json_list(statuses)))
-            won = {key: (run_id, boundary) for run_id, key, boundary in found}
-            for run_id, boundary in won.values():
+            rows = connection.execute(query, (as_json_list(keys), as_json_list(statuses)))
+            claimed = {key: (run_id, boundary) for run_id, key, boundary in rows}
+            for run_id, boundary in claimed.values():
                 delete_points(connection, run_id, after=boundary or None)
-            ids = [won[key][0] for key in dict.fromkeys(keys) if key in won]
-            # a run that starts anew forgets when and how it went before
+            ids = [claimed[key][0] for key in dict.fromkeys(keys) if key in claimed]
+            # a run that starts from the beginning loses start time and engine of its earlier attempt
             connection.execute(
                 f"""
                 UPDATE runs SET
@@ -127,26 +140,26 @@ class Writer:
                 connection.execute(
                     f"UPDATE runs SET task = ? WHERE id {IN_JSON_LIST}", (storable_text(task), as_json_list(ids))
                 )
-            for key, (run_id, _) in won.items():
+            for key, (run_id, _) in claimed.items():
                 if configs is not None:
                     set_config(connection, run_id, configs[key])
             return read_records(connection, ids)
 
     def write(self, events: Iterable[Event]) -> None:
-        """Record events, all or none. Those of a run that is gone, or not in that attempt any more, are dropped."""
+        """Record events; drop events of a run that was removed, has ended or is in a later attempt."""
         with self._transaction() as connection:
             record_events(connection, events)
 
-    def beat(self, keys: Sequence[str]) -> list[str]:
-        """Say that this process still drives the runs; returns those that it does, the others being somebody else's."""
+    def send_heartbeat(self, keys: Sequence[str]) -> list[str]:
+        """Record a heartbeat for the runs that this process drives, and return their keys."""
         with self._transaction() as connection:
-            mine = f"key {IN_JSON_LIST} AND status = 'running' AND host = ? AND pid = ?"
-            owner = (as_json_list(keys), HOST, os.getpid())
-            connection.execute(f"UPDATE runs SET heartbeat = ? WHERE {mine}", (time.time(), *owner))
-            return [key for (key,) in connection.execute(f"SELECT key FROM runs WHERE {mine}", owner)]
+            condition = f"key {IN_JSON_LIST} AND status = 'running' AND host = ? AND pid = ?"
+            parameters = (as_json_list(keys), HOST, os.getpid())
+            connection.execute(f"UPDATE runs SET heartbeat = ? WHERE {condition}", (time.time(), *parameters))
+            return [key for (key,) in connection.execute(f"SELECT key FROM runs WHERE {condition}", parameters)]
 
     def requeue(self, keys: Sequence[str]) -> None:
-        """Give runs back that this process holds and will not end, to go on from their boundary."""
+        """Return runs that this process drives to the queue, to resume from their boundary."""
         with self._transaction() as connection:
             connection.execute(
                 f"""
@@ -157,29 +170,29 @@ class Writer:
             )
 
     def retry(self, keys: Sequence[str], *, from_start: bool = False) -> list[str]:
-        """Put runs back into the queue that failed, diverged, were stopped or lost; returns which of them.
+        """Queue those of the runs again that failed, diverged, were stopped or lost, and return their keys.
 
-        They go on from their boundary, unless `from_start`, but a diverged one always begins anew: behind it lies only
-        what led there.
+        A run resumes from its boundary unless `from_start` is set. A diverged run always starts from the beginning:
+        from its boundary it would diverge again.
         """
         with self._transaction() as connection:
             ended = f"{STATUS} IN ('failed', 'diverged', 'stopped', 'lost')"
             query = f"SELECT id, key FROM runs WHERE key {IN_JSON_LIST} AND {ended}"
-            found = connection.execute(query, (as_json_list(keys),)).fetchall()
+            rows = connection.execute(query, (as_json_list(keys),)).fetchall()
             connection.execute(
                 f"""
                 UPDATE runs SET status = 'queued', reason = NULL, finished = NULL,
                     boundary = CASE WHEN status = 'diverged' OR ? THEN 0 ELSE boundary END
                 WHERE id {IN_JSON_LIST}
                 """,
-                (from_start, as_json_list(run_id for run_id, _ in found)),
+                (from_start, as_json_list(run_id for run_id, _ in rows)),
             )
-            return [key for _, key in found]
+            return [key for _, key in rows]
 
     def request(self, key: str, action: Action) -> None:
-        """Ask for a run to be stopped, or to be trained once more.
+        """Request that a run is stopped or retried.
 
-        A run that nobody drives is stopped at once; the process that drives it finds the wish in `take_requests`.
+        A queued or lost run is stopped immediately; a running one by its process, which reads `pop_requests`.
         """
         if action == "retry":
             self.retry([key])
@@ -195,42 +208,46 @@ class Writer:
             elif status in ("queued", "lost"):
                 end_run(connection, run_id, "stopped", "stopped by a person")
 
-    def take_requests(self, keys: Sequence[str]) -> list[tuple[str, Action]]:
-        """What people asked of these runs, each wish once: (key, action), oldest first."""
+    def pop_requests(self, keys: Sequence[str]) -> list[tuple[str, Action]]:
+        """Return and delete the requests for these runs as (key, action), oldest first."""
         with self._transaction() as connection:
             query = f"""
                 SELECT requests.id, key, action FROM requests JOIN runs ON runs.id = run_id
                 WHERE key {IN_JSON_LIST} ORDER BY requests.id
             """
-            found = connection.execute(query, (as_json_list(keys),)).fetchall()
-            connection.executemany("DELETE FROM requests WHERE id = ?", [(request_id,) for request_id, _, _ in found])
-            return [(key, action) for _, key, action in found]
+            rows = connection.execute(query, (as_json_list(keys),)).fetchall()
+            connection.executemany("DELETE FROM requests WHERE id = ?", [(request_id,) for request_id, _, _ in rows])
+            return [(key, action) for _, key, action in rows]
 
     def tag(self, keys: Sequence[str], add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
-        """Put tags on runs and take others off."""
+        """Add tags to runs and remove others."""
         with self._transaction() as connection:
             ids = _run_ids(connection, keys)
             add_tags(connection, ids, add)
-            off = [(run_id, storable_text(tag)) for tag in remove for run_id in ids]
-            connection.executemany("DELETE FROM tags WHERE run_id = ? AND tag = ?", off)
+            removed_tags = [(run_id, storable_text(tag)) for tag in remove for run_id in ids]
+            connection.executemany("DELETE FROM tags WHERE run_id = ? AND tag = ?", removed_tags)
 
     def note(self, key: str, text: str) -> None:
-        """Set the note of a run; an empty text takes it away."""
+        """Set the note of a run; an empty text removes it."""
         with self._transaction() as connection:
             connection.execute("UPDATE runs SET note = ? WHERE key = ?", (storable_text(text) or None, key))
 
     def rename(self, key: str, name: str) -> None:
-        """Give a run another name; its identity is not its name, so that its grid knows it still."""
+        """Rename a run; its grid still finds it, by its identity."""
         with self._transaction() as connection:
             connection.execute("UPDATE runs SET name = ? WHERE key = ?", (storable_text(name), key))
 
     def archive(self, keys: Sequence[str], archived: bool = True) -> None:
-        """Hide runs from every list that does not ask for archived ones, or show them again."""
+        """Archive runs, which hides them from all lists that do not ask for archived runs, or unarchive them."""
         with self._transaction() as connection:
             connection.execute(f"UPDATE runs SET archived = ? WHERE key {IN_JSON_LIST}", (archived, as_json_list(keys)))
 
     def remove(self, keys: Sequence[str]) -> None:
-        """Delete runs with everything that belongs to them, the files too."""
+        """Delete runs with all their data and files.
+
+        Raises:
+            InputError: If a key is invalid, or a run's folder is a link that leads out of the folder of files.
+        """
         folders = [run_folder(files_folder(self.path), key) for key in keys]
         with self._transaction() as connection:
             ids = _run_ids(connection, keys)
@@ -239,7 +256,7 @@ class Writer:
             connection.execute(f"DELETE FROM runs WHERE id {IN_JSON_LIST}", (as_json_list(ids),))
             connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM run_sources)")
             connection.execute("DELETE FROM experiments WHERE id NOT IN (SELECT experiment_id FROM runs)")
-        import shutil  # 4 ms, which a script's start need not pay
+        import shutil  # takes 4 ms, which the start of a script does not need
 
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -248,7 +265,7 @@ class Writer:
             folder.rmdir()
 
     def define_metric(self, name: str, goal: Goal) -> None:
-        """Say whether less or more of a metric is better."""
+        """Declare the goal of a metric, "min" or "max"."""
         with self._transaction() as connection:
             _declare_goal(connection, name, goal)
 
@@ -267,8 +284,8 @@ class Writer:
 
 
 def _declare_goal(connection: sqlite3.Connection, metric: str, goal: Goal, *, unless_declared: bool = False) -> None:
-    new = "coalesce(goal, excluded.goal)" if unless_declared else "excluded.goal"
-    query = f"INSERT INTO metrics (name, goal) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET goal = {new}"
+    value = "coalesce(goal, excluded.goal)" if unless_declared else "excluded.goal"
+    query = f"INSERT INTO metrics (name, goal) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET goal = {value}"
     connection.execute(query, (storable_text(metric), goal))
 
 

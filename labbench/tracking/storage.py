@@ -118,7 +118,7 @@ class Storage:
         if self._writer is None or self.failing or self._is_detached:
             return False
         try:
-            return bool(self._writer.take_requests([self._written.key]))
+            return bool(self._writer.pop_requests([self._written.key]))
         except _STORAGE_ERRORS:
             return False  # the next batch reports the error
 

@@ -149,7 +149,7 @@ def test_doctor_reports_an_invalid_key(home: Path, labbench: Callable[..., Resul
 
 def test_an_invalid_step_is_refused_before_it_becomes_a_file_name(home: Path) -> None:
     change(home / "runs.db", "UPDATE runs SET boundary = '/../../../precious'")
-    with Reader(home / "runs.db") as reader, pytest.raises(InputError, match="is no step"):
+    with Reader(home / "runs.db") as reader, pytest.raises(InputError, match="is not a step"):
         reader.runs()
 
 

@@ -1,4 +1,4 @@
-"""Curves of many runs at once: each as if it had been asked for alone."""
+"""Curves of many runs read together equal curves read one at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labbench.store.writer import Writer
 RANDOM = np.random.default_rng(0)
 SERIES: list[dict[int, float]] = [
     {step: float(step) for step in range(1000)},  # dense
-    {step: math.nan if step % 7 == 0 else -float(step) for step in range(5, 605)},  # begins later
+    {step: math.nan if step % 7 == 0 else -float(step) for step in range(5, 605)},  # starts at step 5
     {7 * step: [math.inf, -math.inf, 1.5][step % 3] for step in range(300)},  # one step of seven
     {int(step): float(step) ** 2 for step in np.unique(RANDOM.integers(0, 5000, 400))},  # gaps
     {3: 1.0},
@@ -29,7 +29,7 @@ SERIES: list[dict[int, float]] = [
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty runs of each kind of series, in turn."""
+    """Create twenty runs of each kind of series, in turn."""
     path = tmp_path_factory.mktemp("curves") / "runs.db"
     with Writer(path) as writer:
         runs = start(writer, 20 * len(SERIES))
@@ -38,27 +38,27 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("columns", [1, 40, 400, 5000])
-@pytest.mark.parametrize("within", [{}, {"first_step": 100}, {"last_step": 450}, {"first_step": 90, "last_step": 95}])
+@pytest.mark.parametrize("limits", [{}, {"first_step": 100}, {"last_step": 450}, {"first_step": 90, "last_step": 95}])
 @pytest.mark.parametrize("times", [False, True])
-def test_many_series_read_together_are_those_read_alone(
-    database: Path, columns: int, within: dict[str, int], times: bool, monkeypatch: pytest.MonkeyPatch
+def test_series_read_together_equal_series_read_alone(
+    database: Path, columns: int, limits: dict[str, int], times: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Reader(database) as reader:
         ids = [run.id for run in reader.runs()]
-        together = reader.curves(ids, "loss", CurveRequest(columns, times=times, **within))
+        together = reader.curves(ids, "loss", CurveRequest(columns, times=times, **limits))
         monkeypatch.setattr(curves, "_read_together", lambda *_: iter(()))
-        alone = reader.curves(ids, "loss", CurveRequest(columns, times=times, **within))
+        alone = reader.curves(ids, "loss", CurveRequest(columns, times=times, **limits))
     assert len(alone) >= 20 * 3
     assert alone.keys() == together.keys()
     for run_id, curve in alone.items():
-        for one, other in zip(astuple(curve), astuple(together[run_id]), strict=True):
-            np.testing.assert_array_equal(one, other)
+        for expected, actual in zip(astuple(curve), astuple(together[run_id]), strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("columns", [40, 5000])
 @pytest.mark.parametrize("times", [False, True])
-def test_rounded_series_differ_behind_the_fifteenth_digit_alone(tmp_path: Path, columns: int, times: bool) -> None:
-    """Numbers of any size, with steps left out, and between values that are not finite."""
+def test_rounded_series_are_exact_to_fifteen_digits(tmp_path: Path, columns: int, times: bool) -> None:
+    """Numbers of any magnitude, with missing steps and between non-finite values."""
     numbers = (RANDOM.normal(size=1000) * 10.0 ** RANDOM.integers(-300, 300, 1000)).tolist()
     special = [math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7e308]
     kinds = [
@@ -73,7 +73,7 @@ def test_rounded_series_differ_behind_the_fifteenth_digit_alone(tmp_path: Path, 
     with Reader(tmp_path / "runs.db") as reader:
         ids = [run.id for run in reader.runs()]
         exact, rounded = (
-            reader.curves(ids, "loss", CurveRequest(columns, times=times, rounded=way)) for way in (False, True)
+            reader.curves(ids, "loss", CurveRequest(columns, times=times, rounded=rounded)) for rounded in (False, True)
         )
     assert exact.keys() == rounded.keys() == set(ids)
     for run_id, curve in exact.items():

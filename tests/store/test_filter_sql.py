@@ -1,4 +1,4 @@
-"""Filters and sorting as the database answers them, against a plain evaluation of what is read back."""
+"""Filters and sort orders in SQL agree with a direct evaluation in Python."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ FUNCTIONS = ["last", "best", "min", "max", "first", "n"]
 ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
-def fill(writer: Writer, chance: random.Random) -> None:
+def fill(writer: Writer, rng: random.Random) -> None:
     runs = []
     for number in range(40):
-        keys = chance.sample(CONFIG_KEYS, chance.randrange(len(CONFIG_KEYS)))
-        values = [chance.choice([*NUMBERS, *TEXTS, *LISTS, True, False, None]) for _ in keys]
-        runs.append(NewRun(chance.choice(TEXTS), dict(zip(keys, values, strict=True)), f"{number}"))
+        keys = rng.sample(CONFIG_KEYS, rng.randrange(len(CONFIG_KEYS)))
+        values = [rng.choice([*NUMBERS, *TEXTS, *LISTS, True, False, None]) for _ in keys]
+        runs.append(NewRun(rng.choice(TEXTS), dict(zip(keys, values, strict=True)), f"{number}"))
     records = [run for half in (0, 20) for run in queue(writer, runs[half : half + 20], experiment=f"exp {half}")]
-    begun = writer.claim([run.key for run in chance.sample(records, 30)])
-    for run in begun:
-        for metric in chance.sample(METRICS[:3], chance.randrange(4)):
-            values = [chance.choice([*NUMBERS, math.nan, -math.inf]) for _ in range(chance.randrange(1, 5))]
+    claimed = writer.claim([run.key for run in rng.sample(records, 30)])
+    for run in claimed:
+        for metric in rng.sample(METRICS[:3], rng.randrange(4)):
+            values = [rng.choice([*NUMBERS, math.nan, -math.inf]) for _ in range(rng.randrange(1, 5))]
             writer.write([points(run, metric, values)])
-    writer.write([Finished(run.key, 1, chance.choice(["finished", "diverged"]), "so") for run in begun[:20]])
+    writer.write([Finished(run.key, 1, rng.choice(["finished", "diverged"]), "so") for run in claimed[:20]])
     for run in records:
-        writer.tag([run.key], chance.sample(["best", "BEST 2", "none"], chance.randrange(3)))
-    writer.archive([run.key for run in chance.sample(records, 8)])
+        writer.tag([run.key], rng.sample(["best", "BEST 2", "none"], rng.randrange(3)))
+    writer.archive([run.key for run in rng.sample(records, 8)])
     days = [datetime(2026, 11, day, hour).timestamp() for day in (1, 2, 30) for hour in (0, 12)]
-    for run in begun:
-        writer._connection.execute("UPDATE runs SET started = ? WHERE id = ?", (chance.choice([*days, None]), run.id))
+    for run in claimed:
+        writer._connection.execute("UPDATE runs SET started = ? WHERE id = ?", (rng.choice([*days, None]), run.id))
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
@@ -62,7 +62,7 @@ def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def matches(tree: Filter, run: RunRecord, reader: Reader) -> bool:
-    """What a filter means, run by run."""
+    """Evaluate a filter for one run."""
     if isinstance(tree, Not):
         return not matches(tree.term, run, reader)
     if isinstance(tree, And):
@@ -111,22 +111,22 @@ def matches_metric(tree: Comparison, run: RunRecord, reader: Reader) -> bool:
         return False
     numbers = [value for value in tree.values if isinstance(value, float)]
     if tree.operator in ("=", "!="):
-        fits = any(actual == value or (actual != actual and value != value) for value in numbers)
-        return fits == (tree.operator == "=")
+        is_listed = any(actual == value or (actual != actual and value != value) for value in numbers)
+        return is_listed == (tree.operator == "=")
     return any(ORDERINGS[tree.operator](actual, value) for value in numbers)
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @st.composite
-def compares(draw: st.DrawFn) -> str:
-    """Text of one compare, of any key with any operator and value; some do not parse."""
+def comparisons(draw: st.DrawFn) -> str:
+    """Return the text of a comparison of any key, operator and value; some do not parse."""
     key = draw(st.sampled_from(CONFIG_KEYS + METRICS + WORDS))
     value = draw(
         st.sampled_from([str(number) for number in NUMBERS] + ["nan", "-inf", "true", "false", "none", "[128,64]"])
-        | st.sampled_from(TEXTS).map(quoted)
+        | st.sampled_from(TEXTS).map(quote)
     )
     if key == "started":
         value = draw(st.sampled_from(["2026-11-01", "2026-11-02", "2026-11-29", "none"]))
@@ -137,14 +137,14 @@ def compares(draw: st.DrawFn) -> str:
     if draw(st.booleans()) and key not in WORDS + CONFIG_KEYS[4:8]:
         text = f"{draw(st.sampled_from(FUNCTIONS))}({key})"
     else:
-        text = key if key in WORDS else quoted(key)
+        text = key if key in WORDS else quote(key)
     sign = draw(st.sampled_from(["=", "!=", "<", "<=", ">", ">=", "~"]))
     values = [value, *draw(st.lists(st.sampled_from(["1", "adam", "none", "0.1"]), max_size=2))]
     return f"{text}{sign}{','.join(values if sign in ('=', '!=', '~') and key in CONFIG_KEYS else values[:1])}"
 
 
 EXPRESSIONS = st.recursive(
-    compares(),
+    comparisons(),
     lambda inner: st.one_of(
         inner.map(lambda text: f"not ({text})"),
         st.lists(inner, min_size=2, max_size=4).map(lambda terms: " ".join(f"({term})" for term in terms)),
@@ -155,7 +155,7 @@ EXPRESSIONS = st.recursive(
 
 
 @given(expression=EXPRESSIONS)
-def test_the_database_finds_the_runs_that_a_plain_evaluation_finds(reader: Reader, expression: str) -> None:
+def test_sql_matches_the_same_runs_as_a_direct_evaluation(reader: Reader, expression: str) -> None:
     try:
         tree = parse(expression)
     except FilterError:
@@ -175,12 +175,10 @@ def test_the_database_finds_the_runs_that_a_plain_evaluation_finds(reader: Reade
     | st.builds("{}({})".format, st.sampled_from(FUNCTIONS), st.sampled_from(METRICS[:3])),
     descending=st.booleans(),
 )
-def test_runs_are_sorted_by_any_number_with_those_that_lack_it_last(
-    reader: Reader, heading: str, descending: bool
-) -> None:
-    found = reader.runs(sort=heading, descending=descending)
-    assert [run.key for run in found] == reader.keys(sort=heading, descending=descending)
-    values = [value_of(run, heading, reader) for run in found]
+def test_runs_are_sorted_by_any_number_with_missing_values_last(reader: Reader, heading: str, descending: bool) -> None:
+    records = reader.runs(sort=heading, descending=descending)
+    assert [run.key for run in records] == reader.keys(sort=heading, descending=descending)
+    values = [value_of(run, heading, reader) for run in records]
     numbers = [value for value in values if value is not None]
     assert values[: len(numbers)] == numbers
     if all(isinstance(value, int | float) for value in numbers):
@@ -207,7 +205,7 @@ def database(tmp_path: Path) -> Iterator[tuple[Writer, Reader]]:
         yield writer, reader
 
 
-def test_smooth_is_the_mean_of_the_last_points_so_that_one_lucky_step_does_not_decide(
+def test_smooth_is_the_mean_of_the_last_points(
     database: tuple[Writer, Reader],
 ) -> None:
     writer, reader = database
@@ -220,17 +218,17 @@ def test_smooth_is_the_mean_of_the_last_points_so_that_one_lucky_step_does_not_d
     assert reader.values(["smooth(val/loss)"], sort="smooth(val/loss)")[0][2] == 0.5
 
 
-def test_archived_runs_are_hidden_unless_they_are_named(database: tuple[Writer, Reader]) -> None:
+def test_archived_runs_match_only_if_the_filter_names_them(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
-    shown, hidden = queue(writer, 2)
+    visible, hidden = queue(writer, 2)
     writer.archive([hidden.key])
-    assert reader.keys() == reader.keys("lr=0.1") == reader.keys("not lr=7") == [shown.key]
+    assert reader.keys() == reader.keys("lr=0.1") == reader.keys("not lr=7") == [visible.key]
     assert reader.keys("archived=true") == [hidden.key]
-    assert reader.keys("archived=false") == [shown.key]
-    assert reader.keys("lr=0.1 (archived=true or archived=false)") == [shown.key, hidden.key]
+    assert reader.keys("archived=false") == [visible.key]
+    assert reader.keys("lr=0.1 (archived=true or archived=false)") == [visible.key, hidden.key]
 
 
-def test_best_follows_the_goal_of_the_metric(database: tuple[Writer, Reader]) -> None:
+def test_best_depends_on_the_goal_of_the_metric(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
     [run] = start(writer)
     writer.write([points(run, "reward", [1.0, 5.0, 3.0])])
@@ -242,12 +240,12 @@ def test_best_follows_the_goal_of_the_metric(database: tuple[Writer, Reader]) ->
     )
 
 
-def test_started_means_all_of_the_day_or_minute_that_was_written(database: tuple[Writer, Reader]) -> None:
+def test_started_denotes_the_whole_day_hour_minute_or_second(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
     [run, _] = queue(writer, 2)
     when = datetime(2026, 11, 30, 14, 30, 20, 500_000)
     writer._connection.execute("UPDATE runs SET started = ? WHERE id = ?", (when.timestamp(), run.id))
-    for fits in (
+    for matching in (
         "started=2026-11-30",
         "started=2026-11-30T14:30",
         "started=2026-11-30T14:30:20",
@@ -262,32 +260,32 @@ def test_started_means_all_of_the_day_or_minute_that_was_written(database: tuple
         "started!=none",
         "'started'>=2026-11-30T14:30:20.5",
     ):
-        assert reader.keys(fits) == [run.key], fits
-    for fails in ("started<2026-11-30", "started>2026-11-30", "started=2026-11-30T14:31", "started!=2026-11-30"):
-        assert reader.keys(fails) == [], fails
+        assert reader.keys(matching) == [run.key], matching
+    for other in ("started<2026-11-30", "started>2026-11-30", "started=2026-11-30T14:31", "started!=2026-11-30"):
+        assert reader.keys(other) == [], other
     assert len(reader.keys("started=none")) == 1
 
 
-def test_a_time_with_a_zone_is_as_exact_as_one_without(database: tuple[Writer, Reader]) -> None:
+def test_times_with_a_time_zone_denote_the_same_spans(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
     [run] = queue(writer)
     when = datetime(2026, 11, 30, 14, 30, 20, 500_000, UTC)
     writer._connection.execute("UPDATE runs SET started = ? WHERE id = ?", (when.timestamp(), run.id))
-    for fits in ("15:30+01:00", "15:30:20+01:00", "143020Z", "14Z", "14:30Z"):
-        assert reader.keys(f"started=2026-11-30T{fits}") == [run.key], fits
-    for fails in ("15:30:21+01:00", "15:31+01:00", "14:30:20.4Z"):
-        assert reader.keys(f"started=2026-11-30T{fails}") == [], fails
+    for matching in ("15:30+01:00", "15:30:20+01:00", "143020Z", "14Z", "14:30Z"):
+        assert reader.keys(f"started=2026-11-30T{matching}") == [run.key], matching
+    for other in ("15:30:21+01:00", "15:31+01:00", "14:30:20.4Z"):
+        assert reader.keys(f"started=2026-11-30T{other}") == [], other
 
 
-def test_a_heading_that_is_no_reserved_word_is_a_config_key_first(database: tuple[Writer, Reader]) -> None:
+def test_config_key_takes_precedence_over_a_time_column_of_the_same_name(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
     a, b = queue(writer, [new_run(0, seconds=2), new_run(1, seconds=1)])
     assert reader.keys(sort="seconds") == [b.key, a.key]
     assert reader.keys(sort="created", descending=True) == reader.keys(sort="finished") == [a.key, b.key]
 
 
-def test_no_text_of_a_filter_becomes_sql(database: tuple[Writer, Reader]) -> None:
-    """Hostile keys, values, metrics and headings find nothing and break nothing."""
+def test_filter_text_never_becomes_sql(database: tuple[Writer, Reader]) -> None:
+    """Hostile keys, values, metrics and headings match nothing and do no harm."""
     writer, reader = database
     hostile = "x') OR 1=1; DROP TABLE runs; --"
     [run] = start(writer, [new_run(0, **{hostile: hostile})])
@@ -296,23 +294,25 @@ def test_no_text_of_a_filter_becomes_sql(database: tuple[Writer, Reader]) -> Non
     for key in ("$", '"', "$.lr", "lr'", "*", "?", "lr\0", "", "]", "[0]", '" or 1=1'):
         for sign in ("=", "~"):
             assert reader.count(Comparison(key, None, sign, ("no",), ("no",))) == 0
-        with pytest.raises(InputError, match="nothing called"):
+        with pytest.raises(InputError, match="cannot sort by"):
             reader.runs(sort=key)
     assert reader.runs(sort=hostile) == reader.runs(sort=hostile + "m") == reader.runs(sort=f"max({hostile}m)")
 
 
-def test_an_unknown_heading_is_an_error_that_says_what_was_meant(database: tuple[Writer, Reader]) -> None:
+def test_unknown_sort_heading_raises_with_a_suggestion(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
     assert reader.runs(sort="val/loss") == []
     [run] = start(writer, [new_run(optimizer="adam")])
     writer.write([points(run, "val/loss", [1.0])])
-    with pytest.raises(InputError, match="nothing called `optimzer` to sort by; did you mean `optimizer`"):
+    with pytest.raises(
+        InputError, match="cannot sort by `optimzer`: no such column, config key or metric; did you mean `optimizer`"
+    ):
         reader.runs(sort="optimzer")
     with pytest.raises(InputError, match="did you mean `val/loss`"):
         reader.runs(sort="best(val/los)")
 
 
-def test_a_thousand_terms_are_not_too_deep(database: tuple[Writer, Reader]) -> None:
+def test_filter_of_two_thousand_terms_is_accepted(database: tuple[Writer, Reader]) -> None:
     writer, reader = database
     runs = queue(writer, 3)
     terms = " or ".join(f"key={'x' * 7}{number}" for number in range(2000))
@@ -320,12 +320,12 @@ def test_a_thousand_terms_are_not_too_deep(database: tuple[Writer, Reader]) -> N
     assert reader.count("key=" + ",".join(run.key for run in runs)) == 3
 
 
-def test_a_page_of_ten_thousand_runs_sorted_by_best_costs_milliseconds(database: tuple[Writer, Reader]) -> None:
-    """20 ms on a quiet machine, as processor time here; a wide margin for busy ones."""
+def test_sorted_page_of_ten_thousand_runs_takes_milliseconds(database: tuple[Writer, Reader]) -> None:
+    """Takes 20 ms of processor time on an idle machine; the limit leaves a wide margin."""
     writer, reader = database
     runs = writer.claim([run.key for run in queue(writer, 10_000)])
-    chance = random.Random(0)
-    writer.write([points(run, metric, [chance.random()]) for run in runs for metric in ("val/loss", "train/loss")])
+    rng = random.Random(0)
+    writer.write([points(run, metric, [rng.random()]) for run in runs for metric in ("val/loss", "train/loss")])
     page = reader.runs(sort="best(val/loss)", limit=50)
     began = time.process_time()
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""A run is lost when its process is gone, not when it is late."""
+"""A run is lost if its process has ended, not if its heartbeat is late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labbench.store import liveness
 from labbench.store.liveness import HOST, is_lost
 
 
-def test_on_this_host_the_process_decides_however_late_it_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_process_on_this_host_is_not_lost_despite_a_late_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "LOST_AFTER_SECONDS", -1.0)
     assert is_lost(time.time(), "elsewhere", os.getpid())
     if liveness._start_time(os.getpid()) is None:
@@ -19,7 +19,7 @@ def test_on_this_host_the_process_decides_however_late_it_beats(monkeypatch: pyt
     assert not is_lost(time.time(), HOST, os.getpid())
 
 
-def test_another_process_that_got_the_number_since_is_not_the_driver() -> None:
+def test_later_process_with_the_same_id_is_not_the_driver() -> None:
     if liveness._start_time(os.getpid()) is None:
         pytest.skip("this system does not tell when a process began")
     assert is_lost(time.time() - 1e6, HOST, os.getpid())

@@ -1,4 +1,4 @@
-"""Opening a database: what is made, what is upgraded, what is refused, and that a refusal changes nothing."""
+"""Opening a database: creation, upgrade, and rejection of invalid files without changing them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from labbench.store.writer import Writer
 SCHEMA = "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
 
 
-def in_memory() -> sqlite3.Connection:
+def open_memory_database() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", isolation_level=None)
 
 
@@ -33,22 +33,22 @@ def journal_mode(path: Path) -> str:
     return mode
 
 
-def sqlite_database(path: Path, script: str) -> bytes:
+def write_sqlite_database(path: Path, script: str) -> bytes:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
     return path.read_bytes()
 
 
-def test_a_new_file_is_what_all_migrations_together_make() -> None:
-    """So the DDL that a new file gets, and the list that an old one gets, cannot drift apart."""
-    with closing(in_memory()) as by_ddl, closing(in_memory()) as by_migrations:
+def test_new_file_equals_the_result_of_all_migrations() -> None:
+    """The DDL of a new file and the migrations of an old one must not drift apart."""
+    with closing(open_memory_database()) as by_ddl, closing(open_memory_database()) as by_migrations:
         schema.create_tables(by_ddl)
         schema.upgrade_tables(by_migrations)
         assert by_ddl.execute(SCHEMA).fetchall() == by_migrations.execute(SCHEMA).fetchall()
         assert schema.read_state(by_ddl) == schema.read_state(by_migrations) == "current"
 
 
-def test_sqlite_utils_finds_its_own_record_in_a_file_that_it_did_not_make(tmp_path: Path) -> None:
+def test_sqlite_utils_accepts_the_migration_record_of_a_new_file(tmp_path: Path) -> None:
     Writer(tmp_path / "runs.db").close()
     migrations = Migrations(schema.MIGRATION_SET)
     for name, function in schema.MIGRATIONS.items():
@@ -59,12 +59,15 @@ def test_sqlite_utils_finds_its_own_record_in_a_file_that_it_did_not_make(tmp_pa
         assert [migration.name for migration in migrations.applied(database)] == list(schema.MIGRATIONS)
         migrations.apply(database)  # changes nothing, and does not rebuild the table of records
         record = connection.execute("SELECT sql FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()[0]
-    with closing(in_memory()) as own:
-        migrations.apply(Database(own))
-        assert own.execute("SELECT sql FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()[0] == record
+    with closing(open_memory_database()) as new_database:
+        migrations.apply(Database(new_database))
+        assert (
+            new_database.execute("SELECT sql FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()[0]
+            == record
+        )
 
 
-def test_opening_to_write_and_read_loads_neither_sqlite_utils_nor_numpy(tmp_path: Path) -> None:
+def test_writer_and_reader_import_neither_sqlite_utils_nor_numpy(tmp_path: Path) -> None:
     program = f"""
 import sys
 from labbench.store.reader import Reader
@@ -76,7 +79,7 @@ print([name for name in ("sqlite_utils", "numpy") if name in sys.modules])
     assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout == b"[]\n"
 
 
-def test_an_older_database_is_read_as_it_is_and_upgraded_when_it_is_written(
+def test_older_database_is_upgraded_only_when_opened_for_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "runs.db"
@@ -97,9 +100,7 @@ def test_an_older_database_is_read_as_it_is_and_upgraded_when_it_is_written(
         assert schema.read_state(connection) == "current"
 
 
-def test_a_migration_that_fails_leaves_the_older_database_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_migration_leaves_the_database_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "runs.db"
     Writer(path).close()
 
@@ -116,7 +117,7 @@ def test_a_migration_that_fails_leaves_the_older_database_alone(
         assert "half" not in [column[1] for column in connection.execute("PRAGMA table_info(runs)")]
 
 
-@pytest.mark.parametrize("opened", [Reader, Writer])
+@pytest.mark.parametrize("open_database", [Reader, Writer])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -127,8 +128,8 @@ def test_a_migration_that_fails_leaves_the_older_database_alone(
         (b"SQLite format 3\0" + b"\xff" * 5000, "not an SQLite database|damaged"),
     ],
 )
-def test_a_file_that_is_not_ours_is_refused_and_stays_as_it_is(
-    tmp_path: Path, opened: type[Reader] | type[Writer], content: bytes | str, message: str
+def test_foreign_file_is_rejected_and_unchanged(
+    tmp_path: Path, open_database: type[Reader] | type[Writer], content: bytes | str, message: str
 ) -> None:
     path = tmp_path / "runs.db"
     if content == "newer":
@@ -137,27 +138,25 @@ def test_a_file_that_is_not_ours_is_refused_and_stays_as_it_is(
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        content = sqlite_database(path, content)
+        content = write_sqlite_database(path, content)
     mode = journal_mode(path) if path.read_bytes()[:6] == b"SQLite" and content[100] < 0xFF else ""
     with pytest.raises(InputError, match=message):
-        opened(path)
+        open_database(path)
     assert path.read_bytes() == content
     assert files_beside(path) == ["runs.db"]
     assert not mode or journal_mode(path) == mode
 
 
-@pytest.mark.parametrize("opened", [Reader, Writer])
-def test_a_folder_is_no_database_and_a_missing_folder_is_named(
-    tmp_path: Path, opened: type[Reader] | type[Writer]
-) -> None:
+@pytest.mark.parametrize("open_database", [Reader, Writer])
+def test_folder_and_missing_folder_are_rejected(tmp_path: Path, open_database: type[Reader] | type[Writer]) -> None:
     with pytest.raises(InputError, match=r"this is a folder|not a file"):
-        opened(tmp_path)
+        open_database(tmp_path)
     with pytest.raises(InputError, match="nowhere"):
-        opened(tmp_path / "nowhere" / "runs.db")
+        open_database(tmp_path / "nowhere" / "runs.db")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_does_not_make_a_database_and_says_how_to_fill_an_empty_one(tmp_path: Path) -> None:
+def test_reader_does_not_create_a_database_and_explains_how_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such database; `labbench run GRID\.toml` creates one"):
         Reader(tmp_path / "runs.db")
     (tmp_path / "empty.db").touch()
@@ -167,7 +166,7 @@ def test_a_reader_does_not_make_a_database_and_says_how_to_fill_an_empty_one(tmp
     assert Reader(tmp_path / "empty.db").runs() == []
 
 
-def test_a_database_that_is_locked_for_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_locked_for_too_long_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "runs.db"
     Writer(path).close()
     monkeypatch.setattr(connection_module, "BUSY_SECONDS", 0.05)
@@ -181,15 +180,18 @@ def test_a_database_that_is_locked_for_long_is_refused(tmp_path: Path, monkeypat
 
 
 @pytest.fixture
-def folder_for_everybody() -> Iterator[Path]:
-    """A folder that another user can reach, which pytest's own are not."""
+def world_readable_folder() -> Iterator[Path]:
+    """Create a folder that another user can read, unlike pytest's temporary folders."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
-def as_nobody(function: str, path: Path) -> str:
-    """What a function prints in a process that may not write the file or its folder, even where root runs the tests."""
+def run_as_nobody(function: str, path: Path) -> str:
+    """Run a statement in a process that may not write the file or its folder, also if root runs the tests.
+
+    Returns its output.
+    """
     program = f"import os, sys\nfrom pathlib import Path\npath = Path({str(path)!r})\n{function}"
     become = "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
     imports = "from labbench.errors import LabbenchError\nfrom labbench.store.reader import Reader\n"
@@ -199,30 +201,28 @@ def as_nobody(function: str, path: Path) -> str:
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_a_database_that_may_not_be_written_can_be_read_and_says_so_to_a_writer(
-    folder_for_everybody: Path, mode: str
-) -> None:
-    path = folder_for_everybody / "runs.db"
+def test_read_only_database_can_be_read_and_rejects_a_writer(world_readable_folder: Path, mode: str) -> None:
+    path = world_readable_folder / "runs.db"
     with Writer(path) as writer:
         [run] = start(writer)
         writer.write([points(run, "loss", [1.0, 2.0])])
-    sqlite_database(path, f"PRAGMA journal_mode = {mode}")
+    write_sqlite_database(path, f"PRAGMA journal_mode = {mode}")
     path.chmod(0o444)
-    folder_for_everybody.chmod(0o555)
+    world_readable_folder.chmod(0o555)
     try:
         read = "r = Reader(path); print(len(r.runs()), r.series(r.runs()[0].key, 'loss')[1], len([*r.points()]))"
-        assert as_nobody(read, path) == "1 [1. 2.] 2\n"
+        assert run_as_nobody(read, path) == "1 [1. 2.] 2\n"
         write = "try: Writer(path)\nexcept LabbenchError as error: print(type(error).__name__, error)"
-        assert as_nobody(write, path) == (
+        assert run_as_nobody(write, path) == (
             f"InputError {path}: the database or its folder is read-only; copy it to a writable folder, or pass "
             "another --db\n"
         )
         assert files_beside(path) == ["runs.db"]
     finally:
-        folder_for_everybody.chmod(0o755)
+        world_readable_folder.chmod(0o755)
 
 
-def test_eight_processes_may_meet_on_one_file_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_eight_processes_can_create_the_same_database(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     program = f"""
 import sys
@@ -242,7 +242,7 @@ with Writer({str(path)!r}) as writer:
     assert files_beside(path) == ["runs.db"]
 
 
-def test_the_last_to_close_leaves_one_file_whoever_it_is(tmp_path: Path) -> None:
+def test_last_connection_to_close_leaves_a_single_file(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     writer = Writer(path)
     other = Writer(path)
@@ -256,7 +256,7 @@ def test_the_last_to_close_leaves_one_file_whoever_it_is(tmp_path: Path) -> None
     assert files_beside(path) == ["runs.db"]
 
 
-def test_a_database_reached_by_a_link_is_read_with_what_is_not_in_the_file_yet(tmp_path: Path) -> None:
+def test_reader_through_a_link_sees_commits_in_the_wal(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     link = tmp_path / "runs.db"
     link.symlink_to(tmp_path / "far" / "runs.db")
@@ -276,16 +276,14 @@ MOUNTS = """\
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"),
+    ("path", "expected"),
     [("/data/runs.db", "ext4"), ("/home/ann/runs.db", "nfs4"), ("/home/a b/runs.db", "tmpfs"), ("/homes/x", "ext4")],
 )
-def test_the_innermost_mount_says_which_file_system_a_path_is_on(path: str, kind: str) -> None:
-    assert connection_module.find_file_system(path, MOUNTS) == kind
+def test_innermost_mount_determines_the_file_system(path: str, expected: str) -> None:
+    assert connection_module.find_file_system(path, MOUNTS) == expected
 
 
-def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_network_file_system_uses_a_rollback_journal_and_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "mountinfo"
     table.write_text(f"22 1 0:21 / {tmp_path} rw - nfs4 server:/ rw\n")
     monkeypatch.setattr(connection_module, "_MOUNTS", table)
@@ -304,15 +302,15 @@ def test_a_network_file_system_gets_a_rollback_journal_and_a_warning(
     assert journal_mode(path) == "delete"
 
 
-def test_the_views_for_people_can_be_read_without_labbench(tmp_path: Path) -> None:
+def test_views_can_be_queried_without_labbench(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with Writer(path) as writer:
-        [run, gone] = start(writer, 2)
+        [run, lost] = start(writer, 2)
         writer.write([points(run, "loss", {0: 1.0, 7: float("nan")})])
         writer.tag([run.key], ["a", "b"])
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE runs SET heartbeat = heartbeat - 60 WHERE key = ?", (gone.key,))
+        connection.execute("UPDATE runs SET heartbeat = heartbeat - 60 WHERE key = ?", (lost.key,))
         rows = connection.execute("SELECT key, experiment, status, tags FROM runs_named").fetchall()
-        assert rows == [(run.key, "grid", "running", "a, b"), (gone.key, "grid", "lost", None)]
+        assert rows == [(run.key, "grid", "running", "a, b"), (lost.key, "grid", "lost", None)]
         values = connection.execute("SELECT run, metric, step, time, value FROM points_named").fetchall()
         assert values == [(run.key, "loss", 0, 0.0, 1.0), (run.key, "loss", 7, 0.07, None)]

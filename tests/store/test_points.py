@@ -1,4 +1,4 @@
-"""Points and their summary: whatever is written in whatever order, what is read back is what was written."""
+"""Points are read back as written and summaries match them, for any sequence of writes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAN, INF = math.nan, math.inf
 
 VALUES = st.floats() | st.sampled_from([0.0, -0.0, 1.0, NAN, INF, -INF, 1.7976931348623157e308, 5e-324])
 SAME_DATABASE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-"""Every example has a run of its own in one database: making one takes longer than the example."""
+"""All examples share one database, with a run each: creating a database takes longer than an example."""
 
 BATCHES = st.lists(
     st.tuples(st.sampled_from(["loss", "val/accuracy"]), st.dictionaries(st.integers(-5, 30), VALUES, max_size=12)),
@@ -50,10 +50,10 @@ def reader(path: Path, writer: Writer) -> Iterator[Reader]:
 
 @SAME_DATABASE
 @given(batches=BATCHES, split=st.integers(0, 8))
-def test_the_summary_is_what_its_points_say_after_any_sequence_of_writes(
+def test_summary_matches_the_points_after_any_sequence_of_writes(
     writer: Writer, reader: Reader, batches: list[tuple[str, dict[int, float]]], split: int
 ) -> None:
-    """In order, again, backwards, in one transaction or several: the last write of a step wins."""
+    """In any order, repeated, in one transaction or two: the last write of a step wins."""
     [run] = start(writer, rerun=True)
     events = [points(run, metric, series) for metric, series in batches]
     writer.write(events[:split])
@@ -78,16 +78,19 @@ def test_the_summary_is_what_its_points_say_after_any_sequence_of_writes(
         st.tuples(st.lists(st.tuples(st.booleans(), st.integers(1, 6)), max_size=5), st.booleans()), max_size=4
     )
 )
-def test_attempts_never_splice(
+def test_points_of_different_attempts_never_mix(
     writer: Writer, reader: Reader, attempts: list[tuple[list[tuple[bool, int]], bool]]
 ) -> None:
-    """A value tells its attempt. What an attempt wrote behind its boundary is gone, and stragglers change nothing."""
+    """Each value is its attempt's number.
+
+    Points after the boundary of an earlier attempt are deleted, and late events of an earlier attempt are dropped.
+    """
     [run] = queue(writer, rerun=True)
     before: RunRecord | None = None
     expected: dict[int, float] = {}
     boundary = 0
-    for epochs, anew in attempts:
-        if anew and before is not None:
+    for epochs, restarts in attempts:
+        if restarts and before is not None:
             writer.write([Boundary(run.key, run.attempt, 0)])
             boundary = 0
         [run] = writer.claim([run.key], statuses=["queued", "running"])
@@ -113,7 +116,7 @@ def test_attempts_never_splice(
     assert is_same_summary(summary["loss"], summarize(expected)) if expected else summary == {}
 
 
-def test_nan_is_null_and_infinity_is_infinity_in_the_file(tmp_path: Path) -> None:
+def test_nan_is_stored_as_null_and_infinity_as_infinity(tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         [run] = start(writer)
         writer.write([points(run, "loss", [NAN, INF, -INF, 0.5])])
@@ -122,14 +125,14 @@ def test_nan_is_null_and_infinity_is_infinity_in_the_file(tmp_path: Path) -> Non
         assert connection.execute("SELECT sum(n), sum(n_nonfinite) FROM summary").fetchall() == [(4, 3)]
 
 
-def test_a_point_is_one_plain_row_of_about_26_bytes(tmp_path: Path) -> None:
+def test_point_takes_less_than_30_bytes(tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         runs = start(writer, 10)
         writer.write([points(run, metric, [1 / (i + 1) for i in range(1000)]) for run in runs for metric in "abcd"])
     assert (tmp_path / "runs.db").stat().st_size < 30 * 40_000
 
 
-def test_steps_times_and_values_belong_together(tmp_path: Path) -> None:
+def test_steps_times_and_values_must_have_equal_lengths(tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         [run] = start(writer)
         with pytest.raises(ValueError, match="2 steps, 2 times and 1 values"):
@@ -139,7 +142,7 @@ def test_steps_times_and_values_belong_together(tmp_path: Path) -> None:
         assert reader.find(run.key).summary == {}
 
 
-def test_a_transaction_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_failed_transaction_writes_nothing(tmp_path: Path) -> None:
     with Writer(tmp_path / "runs.db") as writer:
         [run] = start(writer)
         with pytest.raises(ValueError, match="the lengths must be equal"):

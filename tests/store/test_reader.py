@@ -1,4 +1,4 @@
-"""Reading: pages, words that mean runs, series and curves, and seeing what others commit."""
+"""`Reader`: pages, lookup of runs, series and curves, and commits of other processes."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def reader(path: Path, writer: Writer) -> Iterator[Reader]:
         yield reader
 
 
-def test_open_is_the_way_in_for_a_script(path: Path, writer: Writer) -> None:
+def test_open_returns_a_reader_for_scripts(path: Path, writer: Writer) -> None:
     [run] = start(writer, [new_run(optimizer="adam")])
     writer.write([points(run, "val/loss", [2.0, 1.0])])
     db = labbench.open(path)
-    [found] = db.runs("optimizer=adam")
-    steps, values = db.series(found.key, "val/loss")
+    [record] = db.runs("optimizer=adam")
+    steps, values = db.series(record.key, "val/loss")
     assert (steps.tolist(), values.tolist()) == ([0, 1], [2.0, 1.0])
     assert (steps.dtype, values.dtype) == (np.int64, np.float64)
     db.close()
 
 
-def test_runs_come_in_pages_in_the_order_they_were_queued(writer: Writer, reader: Reader) -> None:
+def test_pages_of_runs_are_in_queue_order(writer: Writer, reader: Reader) -> None:
     keys = [run.key for run in queue(writer, 7)]
     assert [run.key for run in reader.runs(limit=3)] == keys[:3]
     assert [run.key for run in reader.runs(limit=3, offset=3)] == keys[3:6]
@@ -67,7 +67,7 @@ def test_runs_come_in_pages_in_the_order_they_were_queued(writer: Writer, reader
     assert reader.runs(offset=7) == reader.runs(limit=0) == []
 
 
-def test_summaries_are_loaded_for_all_metrics_or_some_or_none(writer: Writer, reader: Reader) -> None:
+def test_summaries_can_be_loaded_for_all_some_or_no_metrics(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
     writer.write([points(run, metric, [1.0]) for metric in ("a", "b", "c")])
     assert list(reader.runs()[0].summary) == ["a", "b", "c"]
@@ -75,7 +75,7 @@ def test_summaries_are_loaded_for_all_metrics_or_some_or_none(writer: Writer, re
     assert reader.runs(summaries=False)[0].summary == {}
 
 
-def test_a_word_means_a_key_then_the_beginning_of_one_then_a_name(writer: Writer, reader: Reader) -> None:
+def test_find_prefers_key_over_key_prefix_over_name(writer: Writer, reader: Reader) -> None:
     a, b, c, d = queue(writer, [new_run(0, name="one"), new_run(1, name="two"), new_run(2, name="two"), new_run(3)])
     set_key = "UPDATE runs SET key = ? WHERE id = ?"
     for run, key in ((a, "kaaaaaaa"), (b, "kabbbbbb"), (c, "mccccccc"), (d, "kaaaaaab")):
@@ -83,7 +83,7 @@ def test_a_word_means_a_key_then_the_beginning_of_one_then_a_name(writer: Writer
     writer._connection.execute("UPDATE runs SET name = 'kabb' WHERE id = ?", (d.id,))
     assert reader.find("kaaaaaaa").id == a.id
     assert reader.find("kab").id == b.id
-    assert reader.find("kabb").id == b.id  # the beginning of a key beats a name
+    assert reader.find("kabb").id == b.id  # a key prefix wins over a name
     assert reader.find("one").id == a.id
     with pytest.raises(RunNotFound, match="`two` matches 2 runs; use a key") as caught:
         reader.find("two")
@@ -95,13 +95,13 @@ def test_a_word_means_a_key_then_the_beginning_of_one_then_a_name(writer: Writer
 
 
 @pytest.mark.parametrize("word", ["", "%", "_", "*", "kaaaaaaaa", "no such run", "\x1b[2J", "\U0010ffff"])
-def test_a_word_that_means_no_run_says_so(writer: Writer, reader: Reader, word: str) -> None:
+def test_find_raises_for_an_unknown_word(writer: Writer, reader: Reader, word: str) -> None:
     queue(writer, 2)
     with pytest.raises(RunNotFound):
         reader.find(word)
 
 
-def test_a_misspelt_name_is_answered_with_those_alike(writer: Writer, reader: Reader) -> None:
+def test_find_suggests_similar_names(writer: Writer, reader: Reader) -> None:
     queue(writer, [new_run(0, name="adam lr=0.01 bn"), new_run(1, name="sgd lr=0.1")])
     with pytest.raises(RunNotFound, match="did you mean") as caught:
         reader.find("adam lr=0.01 nb")
@@ -111,7 +111,7 @@ def test_a_misspelt_name_is_answered_with_those_alike(writer: Writer, reader: Re
     assert [candidate[10:] for candidate in caught.value.candidates] == ["sgd lr=0.1"]
 
 
-def test_runs_by_their_keys_come_in_order_archived_ones_too(writer: Writer, reader: Reader) -> None:
+def test_by_keys_returns_runs_in_order_archived_ones_included(writer: Writer, reader: Reader) -> None:
     _, second, third = start(writer, 3)
     writer.write([points(second, "loss", [2.0, 1.0])])
     writer.archive([third.key])
@@ -121,7 +121,7 @@ def test_runs_by_their_keys_come_in_order_archived_ones_too(writer: Writer, read
     assert reader.by_keys([]) == []
 
 
-def test_config_keys_are_told_apart_by_whether_they_differ(writer: Writer, reader: Reader) -> None:
+def test_differing_and_constant_config_keys_depend_on_the_filter(writer: Writer, reader: Reader) -> None:
     queue(writer, [new_run(0, bn=True), new_run(1, bn=True, momentum=0.9), new_run(2, bn=True, lr=0.2)])
     assert reader.config_keys() == ["lr", "seed", "bn", "momentum"]
     assert reader.differing() == ["lr", "seed"]
@@ -131,7 +131,7 @@ def test_config_keys_are_told_apart_by_whether_they_differ(writer: Writer, reade
     assert (reader.differing("seed=9"), reader.constant("seed=9")) == ([], {})
 
 
-def test_metrics_and_experiments_are_those_of_the_runs_that_fit(writer: Writer, reader: Reader) -> None:
+def test_metrics_and_experiments_depend_on_the_filter(writer: Writer, reader: Reader) -> None:
     [a] = start(writer, [new_run(0)], experiment="first", metrics={"val/accuracy": "max"})
     [b] = start(writer, [new_run(1, lr=7)], experiment="second")
     writer.write([points(a, "train/loss", [1.0]), points(b, "val/accuracy", [1.0])])
@@ -143,7 +143,7 @@ def test_metrics_and_experiments_are_those_of_the_runs_that_fit(writer: Writer, 
     assert reader.identities("first", statuses=["finished"]) == set()
 
 
-def test_a_metric_that_a_run_has_not_logged_is_an_empty_series(writer: Writer, reader: Reader) -> None:
+def test_series_of_an_unlogged_metric_is_empty(writer: Writer, reader: Reader) -> None:
     [run] = queue(writer)
     steps, values = reader.series(run.key, "never")
     assert (steps.tolist(), values.tolist(), reader.times(run.key, "never").tolist()) == ([], [], [])
@@ -152,7 +152,7 @@ def test_a_metric_that_a_run_has_not_logged_is_an_empty_series(writer: Writer, r
         reader.series("nobodys", "never")
 
 
-def test_a_part_of_a_series_is_what_lies_between_two_steps(writer: Writer, reader: Reader) -> None:
+def test_series_can_be_limited_to_a_range_of_steps(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
     writer.write([points(run, "loss", [0.0, 1.0, 2.0, 3.0])])
     steps, values = reader.series(run.key, "loss", first_step=1, last_step=2)
@@ -170,7 +170,7 @@ VALUES = st.dictionaries(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(series=VALUES, columns=st.integers(1, 60))
-def test_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket(
+def test_curve_keeps_extremes_and_counts_each_point_once(
     writer: Writer, reader: Reader, series: dict[int, float], columns: int
 ) -> None:
     [run] = start(writer, rerun=True)
@@ -194,7 +194,7 @@ def test_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket(
     assert (curve.last_time == 10 * curve.last_step).all()
 
 
-def test_a_short_series_is_drawn_point_by_point(writer: Writer, reader: Reader) -> None:
+def test_short_series_has_one_bucket_per_point(writer: Writer, reader: Reader) -> None:
     a, b = start(writer, 2)
     writer.write([points(a, "loss", {0: 1.0, 1: NAN, 1000: 3.0})])
     curves = reader.curves([b.id, a.id], "loss", CurveRequest(3))
@@ -203,7 +203,7 @@ def test_a_short_series_is_drawn_point_by_point(writer: Writer, reader: Reader) 
     assert curves[a.id].n_nonfinite.tolist() == [0, 1, 0]
 
 
-def test_points_stream_run_by_run_and_steps_put_them_together(writer: Writer, reader: Reader) -> None:
+def test_points_stream_by_run_and_steps_group_them(writer: Writer, reader: Reader) -> None:
     a, b = start(writer, [new_run(0, name="a"), new_run(1, name="b")])
     writer.write([points(a, "loss", [1.0, NAN]), points(b, "loss", {5: INF}), points(a, "epoch", {1: 1.0})])
     rows = [(row.name, row.metric, row.step, row.time, repr(row.value)) for row in reader.points()]
@@ -224,7 +224,7 @@ def test_points_stream_run_by_run_and_steps_put_them_together(writer: Writer, re
         next(reader.points(metrics=["los"]))
 
 
-def test_a_stream_sees_one_moment_however_long_it_takes(writer: Writer, reader: Reader, path: Path) -> None:
+def test_stream_sees_one_snapshot(writer: Writer, reader: Reader, path: Path) -> None:
     [run] = start(writer)
     writer.write([points(run, "loss", dict.fromkeys(range(5000), 1.0))])
     stream = reader.points()
@@ -234,7 +234,7 @@ def test_a_stream_sees_one_moment_however_long_it_takes(writer: Writer, reader: 
     assert sum(1 for _ in reader.points()) == 6000
 
 
-def test_reading_a_closed_database_leaves_nothing_beside_it(path: Path) -> None:
+def test_reading_a_closed_database_creates_no_files(path: Path) -> None:
     with Writer(path) as writer:
         [run] = start(writer)
         writer.write([points(run, "loss", [1.0])])
@@ -247,8 +247,8 @@ def test_reading_a_closed_database_leaves_nothing_beside_it(path: Path) -> None:
     assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
 
 
-def test_a_reader_follows_writers_that_come_and_go(path: Path) -> None:
-    """Each of them changes the version once it has committed, and nothing else does."""
+def test_reader_sees_commits_of_successive_writers(path: Path) -> None:
+    """The version changes with each commit and at no other time."""
     Writer(path).close()
     with Reader(path) as reader:
         seen = {reader.data_version()}
@@ -272,7 +272,7 @@ def test_a_reader_follows_writers_that_come_and_go(path: Path) -> None:
     assert files_beside(path) == ["runs.db"]
 
 
-def test_a_reader_of_a_rollback_journal_follows_other_programs(path: Path) -> None:
+def test_reader_sees_commits_of_other_programs_with_a_rollback_journal(path: Path) -> None:
     with Writer(path) as writer:
         queue(writer)
     with closing(sqlite3.connect(path)) as connection:
@@ -287,10 +287,10 @@ def test_a_reader_of_a_rollback_journal_follows_other_programs(path: Path) -> No
     assert files_beside(path) == ["runs.db"]
 
 
-def test_the_version_changes_when_a_run_loses_its_process(
+def test_version_changes_when_a_run_loses_its_process(
     writer: Writer, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is committed by a process that was killed, and yet there is something to show."""
+    """A killed process commits nothing, but the status of its run changes."""
     [run] = start(writer)
     assert reader.find(run.key).status == "running"
     version = reader.data_version()
@@ -299,7 +299,7 @@ def test_the_version_changes_when_a_run_loses_its_process(
     assert reader.find(run.key).status == "lost"
 
 
-def test_a_database_that_is_deleted_is_said_to_be_gone(path: Path) -> None:
+def test_reading_a_deleted_database_raises(path: Path) -> None:
     Writer(path).close()
     with Reader(path) as reader:
         path.unlink()
@@ -307,7 +307,7 @@ def test_a_database_that_is_deleted_is_said_to_be_gone(path: Path) -> None:
             reader.runs()
 
 
-def test_a_killed_writer_leaves_a_database_that_reads_with_all_that_was_committed(path: Path) -> None:
+def test_all_commits_of_a_killed_writer_are_read(path: Path) -> None:
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -327,7 +327,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert files_beside(path) == ["runs.db"]
 
 
-def test_several_threads_may_share_a_reader_while_a_process_writes(writer: Writer, reader: Reader) -> None:
+def test_threads_can_share_a_reader_while_a_process_writes(writer: Writer, reader: Reader) -> None:
     runs = start(writer, 20)
     errors: list[BaseException] = []
     done = threading.Event()
@@ -357,14 +357,14 @@ def test_several_threads_may_share_a_reader_while_a_process_writes(writer: Write
     assert errors == []
 
 
-def test_sharing_means_that_an_end_is_seen_at_once(writer: Writer, reader: Reader) -> None:
+def test_end_of_a_run_is_seen_immediately(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
     writer.write([Finished(run.key, 1, "finished", "all epochs")])
     assert reader.status_counts() == {"finished": 1}
     assert json.dumps(reader.runs()[0].config) == '{"lr": 0.1, "seed": 0}'
 
 
-def test_values_of_all_runs_come_with_the_settings_they_are_grouped_by(writer: Writer, reader: Reader) -> None:
+def test_values_return_settings_and_headings_of_each_run(writer: Writer, reader: Reader) -> None:
     first, second, third = start(writer, [new_run(0, bn=True), new_run(1, bn=1), new_run(2)])
     writer.write([points(first, "loss", [3.0, 1.0, 2.0]), points(second, "loss", [4.0])])
     rows = reader.values(["best(loss)", "loss", "status"], by=["bn", "lr"], sort="best(loss)", descending=True)
@@ -377,7 +377,7 @@ def test_values_of_all_runs_come_with_the_settings_they_are_grouped_by(writer: W
     assert reader.values(["seed"], "seed>0") == [(second.key, "[]", 1), (third.key, "[]", 2)]
 
 
-def test_differing_and_constant_keys_are_told_apart_in_one_reading(writer: Writer, reader: Reader) -> None:
+def test_compare_configs_returns_differing_varying_and_constant_keys(writer: Writer, reader: Reader) -> None:
     queue(writer, [new_run(0, bn=True), new_run(1)])
     keys = reader.compare_configs()
     assert (keys.names, keys.differing, keys.varying) == (("lr", "seed", "bn"), ("seed",), ("seed", "bn"))

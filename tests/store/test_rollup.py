@@ -1,4 +1,4 @@
-"""The rollup: it is what the points say whatever was written in whatever order, and curves are drawn from it."""
+"""The rollup matches the points after any sequence of writes, and curves are read from it."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def reader(path: Path, writer: Writer) -> Iterator[Reader]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of two buckets of two points, so that a few dozen points make several levels."""
+    """Set chunks to two buckets of two points, so that a few dozen points fill several levels."""
     monkeypatch.setattr(rollup, "FACTOR", 2)
     monkeypatch.setattr(rollup, "CHUNK", 4)
 
 
-def defined(series: dict[int, float]) -> dict[tuple[int, int], list[tuple[float, ...]]]:
-    """The definition: all full chunks of all levels by level and first step, counted from all of the points at once.
+def expected_chunks(series: dict[int, float]) -> dict[tuple[int, int], list[tuple[float, ...]]]:
+    """Compute all full chunks from all points at once, by definition, by level and first step.
 
     The time of a point is ten times its step.
     """
@@ -65,11 +65,9 @@ def defined(series: dict[int, float]) -> dict[tuple[int, int], list[tuple[float,
     ordered = sorted(series.items())
     chunks, level = {}, 1
     while len(ordered) >= (per_chunk := buckets * factor**level):
-        for at in range(0, len(ordered) - per_chunk + 1, per_chunk):
-            chunk = [
-                bucket(ordered[start : start + factor**level]) for start in range(at, at + per_chunk, factor**level)
-            ]
-            chunks[level, ordered[at][0]] = chunk
+        for begin in range(0, len(ordered) - per_chunk + 1, per_chunk):
+            starts = range(begin, begin + per_chunk, factor**level)
+            chunks[level, ordered[begin][0]] = [bucket(ordered[start : start + factor**level]) for start in starts]
         level += 1
     return chunks
 
@@ -84,8 +82,8 @@ def bucket(inside: Sequence[tuple[int, float]]) -> tuple[float, ...]:
     )  # fmt: skip
 
 
-def stored(path: Path) -> dict[tuple[int, int], list[rollup.Bucket]]:
-    """The chunks of the last run."""
+def stored_chunks(path: Path) -> dict[tuple[int, int], list[rollup.Bucket]]:
+    """Return the stored_chunks chunks of the newest run."""
     query = "SELECT level, first_step, buckets FROM rollup WHERE run_id = (SELECT max(id) FROM runs)"
     with closing(sqlite3.connect(path)) as connection:
         return {
@@ -94,26 +92,26 @@ def stored(path: Path) -> dict[tuple[int, int], list[rollup.Bucket]]:
         }
 
 
-def assert_is_defined(path: Path, series: dict[int, float]) -> None:
-    expected, found = defined(series), stored(path)
-    assert found.keys() == expected.keys()
-    for place, chunk in expected.items():
-        for wanted, got in zip(chunk, found[place], strict=True):
-            np.testing.assert_array_equal((*got[:6], got[7]), (*wanted[:6], wanted[7]))
-            assert got.mean == pytest.approx(wanted[6], rel=1e-9, abs=1e293, nan_ok=True)
+def assert_chunks_match(path: Path, series: dict[int, float]) -> None:
+    expected, actual = expected_chunks(series), stored_chunks(path)
+    assert actual.keys() == expected.keys()
+    for chunk_key, chunk in expected.items():
+        for expected_bucket, stored in zip(chunk, actual[chunk_key], strict=True):
+            np.testing.assert_array_equal((*stored[:6], stored[7]), (*expected_bucket[:6], expected_bucket[7]))
+            assert stored.mean == pytest.approx(expected_bucket[6], rel=1e-9, abs=1e293, nan_ok=True)
 
 
 @SAME_DATABASE
 @example(batches=[(dict.fromkeys(range(7), 1.7976931348623157e308) | {-1: INF}, False, None)])
 @given(batches=st.lists(st.tuples(SERIES, st.booleans(), st.none() | st.integers(-5, 60)), max_size=8))
-def test_the_rollup_is_what_the_points_say_after_any_sequence_of_writes_and_retries(
+def test_rollup_matches_the_points_after_any_sequence_of_writes_and_retries(
     writer: Writer,
     reader: Reader,
     path: Path,
     small_chunks: None,
     batches: list[tuple[dict[int, float], bool, int | None]],
 ) -> None:
-    """In order, again, backwards; and each retry forgets what lies behind its boundary."""
+    """In any order and repeated; each retry deletes the points after its boundary."""
     [run] = start(writer, rerun=True)
     series: dict[int, float] = {}
     for batch, in_order, boundary in batches:
@@ -124,23 +122,23 @@ def test_the_rollup_is_what_the_points_say_after_any_sequence_of_writes_and_retr
             writer.write([Boundary(run.key, run.attempt, boundary)])
             [run] = writer.claim([run.key], statuses=["running"])
             series = {step: value for step, value in series.items() if boundary and step <= boundary}
-        assert_is_defined(path, series)
-    found = reader.find(run.key).summary
-    assert is_same_summary(found["loss"], summarize(series)) if series else found == {}
+        assert_chunks_match(path, series)
+    summary = reader.find(run.key).summary
+    assert is_same_summary(summary["loss"], summarize(series)) if series else summary == {}
 
 
-def part(series: dict[int, float], first: int, last: int) -> dict[int, float]:
+def select_range(series: dict[int, float], first: int, last: int) -> dict[int, float]:
     return {step: value for step, value in sorted(series.items()) if first <= step <= last}
 
 
-def assert_holds(curve: BucketedSeries, series: dict[int, float]) -> None:
-    """Each point in one bucket, none outside, and what a bucket says of its points is true."""
+def assert_curve_matches(curve: BucketedSeries, series: dict[int, float]) -> None:
+    """Assert that each point is in exactly one bucket and each bucket matches its points."""
     assert curve.n.sum() == len(series)
     assert (curve.first_step[1:] > curve.last_step[:-1]).all()
     assert curve.first_time is not None
     assert curve.last_time is not None
     for index in range(len(curve.n)):
-        inside = [*part(series, curve.first_step[index], curve.last_step[index]).items()]
+        inside = [*select_range(series, curve.first_step[index], curve.last_step[index]).items()]
         first, last, first_time, last_time, low, high, mean, bad = bucket(inside)
         assert (first, last) == (curve.first_step[index], curve.last_step[index])
         assert (first_time, last_time) == (curve.first_time[index], curve.last_time[index])
@@ -155,7 +153,7 @@ def assert_holds(curve: BucketedSeries, series: dict[int, float]) -> None:
     columns=st.integers(1, 40),
     zoom=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-def test_any_zoom_of_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket(
+def test_zoomed_curve_keeps_extremes_and_counts_each_point_once(
     writer: Writer,
     reader: Reader,
     small_chunks: None,
@@ -163,22 +161,22 @@ def test_any_zoom_of_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket
     columns: int,
     zoom: tuple[float, float],
 ) -> None:
-    """Steps are now dense and now far apart."""
+    """Steps are partly dense, partly far apart."""
     steps = np.cumsum([gap for gap, _ in series]).tolist()
     logged = dict(zip(steps, [value for _, value in series], strict=True))
     [run] = start(writer, rerun=True)
     writer.write([points(run, "loss", logged)])
     whole = reader.curves([run.id], "loss", CurveRequest(columns))[run.id]
     assert len(whole.n) <= columns
-    assert_holds(whole, logged)
+    assert_curve_matches(whole, logged)
     first, last = sorted(round(steps[0] + share * (steps[-1] - steps[0])) for share in zoom)
-    inside = part(logged, first, last)
+    inside = select_range(logged, first, last)
     zoomed = reader.curves([run.id], "loss", CurveRequest(columns, first_step=first, last_step=last))
     assert zoomed.keys() == ({run.id} if inside else set())
     if inside:
         curve = zoomed[run.id]
         assert len(curve.n) <= columns
-        assert_holds(curve, inside)
+        assert_curve_matches(curve, inside)
         widest = 2 * (last - first + 1) / columns
         assert ((curve.last_step - curve.first_step) <= widest).all()
         without_times = CurveRequest(columns, first_step=first, last_step=last, times=False)
@@ -187,31 +185,31 @@ def test_any_zoom_of_a_curve_keeps_the_extremes_and_every_point_is_in_one_bucket
         np.testing.assert_array_equal(plain.mean, curve.mean)
 
 
-def noisy(n: int) -> list[float]:
+def noisy_values(n: int) -> list[float]:
     return (np.random.default_rng(0).normal(size=n) + 1 / np.arange(1, n + 1)).tolist()
 
 
-def test_levels_of_real_size_are_what_the_points_say(writer: Writer, path: Path) -> None:
-    values = noisy(60_000)
+def test_chunks_of_real_size_match_the_points(writer: Writer, path: Path) -> None:
+    values = noisy_values(60_000)
     values[7], values[30_000], values[59_999] = NAN, INF, -INF
     [run] = start(writer)
     for at in range(0, 60_000, 7_000):
         steps = range(at, min(at + 7_000, 60_000))
         writer.write([Points(run.key, 1, "loss", steps, [10 * step for step in steps], values[at : at + 7_000])])
-    assert {level for level, _ in stored(path)} == {1, 2}
-    assert_is_defined(path, dict(enumerate(values)))
+    assert {level for level, _ in stored_chunks(path)} == {1, 2}
+    assert_chunks_match(path, dict(enumerate(values)))
 
 
-def test_a_short_series_has_no_rollup(writer: Writer, path: Path) -> None:
+def test_short_series_has_no_rollup(writer: Writer, path: Path) -> None:
     [run] = start(writer)
-    writer.write([points(run, "loss", noisy(rollup.CHUNK - 1))])
-    assert stored(path) == {}
+    writer.write([points(run, "loss", noisy_values(rollup.CHUNK - 1))])
+    assert stored_chunks(path) == {}
     writer.write([points(run, "loss", {rollup.CHUNK: 0.0})])
-    assert len(stored(path)) == 1
+    assert len(stored_chunks(path)) == 1
 
 
-def rows_read(monkeypatch: pytest.MonkeyPatch, read: Callable[[], object]) -> int:
-    """How many points and buckets a call reads: all come through one of two functions of numpy."""
+def count_rows_read(monkeypatch: pytest.MonkeyPatch, read: Callable[[], object]) -> int:
+    """Return the number of points and buckets that a call reads, all through one of two functions of numpy."""
     fetched = 0
 
     def counting(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -231,49 +229,47 @@ def rows_read(monkeypatch: pytest.MonkeyPatch, read: Callable[[], object]) -> in
 
 
 @pytest.mark.parametrize("columns", [50, 400])
-def test_drawing_a_curve_reads_in_proportion_to_the_columns(
+def test_rows_read_for_a_curve_depend_on_the_number_of_columns(
     writer: Writer, reader: Reader, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     [run] = start(writer)
     n = 200_000
-    writer.write([points(run, "loss", noisy(n))])
+    writer.write([points(run, "loss", noisy_values(n))])
     for first, last in ((0, n - 1), (50_000, 150_000), (100_000, 100_999), (199_000, n - 1)):
         read = partial(reader.curves, [run.id], "loss", CurveRequest(columns, first, last))
-        # at most a level's factor more than asked for, and the unfinished chunks at the ends
-        assert rows_read(monkeypatch, read) <= rollup.FACTOR * columns + 4 * rollup.CHUNK
+        # at most one level finer than the columns, plus the incomplete chunks at both ends
+        assert count_rows_read(monkeypatch, read) <= rollup.FACTOR * columns + 4 * rollup.CHUNK
 
 
-def test_a_late_point_rebuilds_only_what_lies_behind_it(
-    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Threads that log to one series come a little out of order in every batch: that must not cost the whole series."""
+def test_late_point_rebuilds_only_later_chunks(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that log to one series write slightly out of order, which must not rebuild the whole series."""
     [run] = start(writer)
-    values = dict(enumerate(noisy(100_000)))
+    values = dict(enumerate(noisy_values(100_000)))
     writer.write([points(run, "loss", values)])
-    made = 0
-    whole = rollup._read_buckets
+    rebuilt = 0
+    read_buckets = rollup._read_buckets
 
     def counted(rows: Sequence[tuple[int, int, float]]) -> list[tuple[float, ...]]:
-        nonlocal made
-        made += 1
-        return whole(rows)
+        nonlocal rebuilt
+        rebuilt += 1
+        return read_buckets(rows)
 
     monkeypatch.setattr(rollup, "_read_buckets", counted)
     values |= {99_990: 5.0, 97_000: -99.0}
     writer.write([points(run, "loss", {99_990: 5.0, 97_000: -99.0})])
-    assert made <= 3
-    assert_is_defined(path, values)
+    assert rebuilt <= 3
+    assert_chunks_match(path, values)
 
 
-def test_a_curve_needs_a_column(writer: Writer, reader: Reader) -> None:
+def test_curve_without_columns_is_rejected(writer: Writer, reader: Reader) -> None:
     with pytest.raises(InputError, match="at least one column, not 0"):
         reader.curves([1], "loss", CurveRequest(0))
 
 
-def test_rebuilding_everything_changes_nothing(writer: Writer, path: Path) -> None:
+def test_rebuilding_a_series_changes_nothing(writer: Writer, path: Path) -> None:
     [run] = start(writer)
-    writer.write([points(run, "loss", noisy(30_000))])
-    before = stored(path)
+    writer.write([points(run, "loss", noisy_values(30_000))])
+    before = stored_chunks(path)
     with writer._transaction() as connection:
         points_module.rebuild_series(connection, run.id, 1)
-    assert stored(path) == before
+    assert stored_chunks(path) == before

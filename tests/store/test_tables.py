@@ -1,4 +1,4 @@
-"""Runs as data frames: the columns of the CSV, typed, with NaN a NaN and what is not there null."""
+"""Data frames of runs: typed columns of the CSV, with NaN as NaN and missing values as null."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def frame(reader: Reader, package: str, **options: object) -> dict[str, list[object]]:
-    """The columns of a frame; None for what is not there."""
+    """Return the columns of a data frame, with None for missing values."""
     pytest.importorskip(package)
-    made = getattr(reader, f"to_{package}")(**options)
+    table = getattr(reader, f"to_{package}")(**options)
     if package == "polars":
-        return made.to_dict(as_series=False)
-    return {name: [None if _is_missing(value) else value for value in made[name].tolist()] for name in made.columns}
+        return table.to_dict(as_series=False)
+    return {name: [None if _is_missing(value) else value for value in table[name].tolist()] for name in table.columns}
 
 
 def _is_missing(value: object) -> bool:
@@ -41,7 +41,7 @@ def _is_missing(value: object) -> bool:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_frame_has_a_row_a_run(reader: Reader, package: str) -> None:
+def test_summary_frame_has_one_row_per_run(reader: Reader, package: str) -> None:
     columns = frame(reader, package)
     assert columns["lr"] == [0.1, 0.1]
     assert columns["drop"] == [1.0, 0.5]
@@ -53,22 +53,20 @@ def test_a_frame_has_a_row_a_run(reader: Reader, package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_frame_may_have_a_row_a_point_or_a_step(reader: Reader, package: str) -> None:
-    long = frame(reader, package, shape="long", metrics=["loss"], wanted="seed=1")
+def test_long_frame_has_one_row_per_point_and_wide_frame_one_per_step(reader: Reader, package: str) -> None:
+    long = frame(reader, package, shape="long", metrics=["loss"], filter="seed=1")
     assert (long["metric"], long["step"], long["time"], long["value"]) == (["loss"], [1], [0.01], [2.5])
     wide = frame(reader, package, shape="wide")
     assert (wide["step"], wide["metric.step"], len(wide["loss"])) == ([0, 1, 1], [None, None, 7.0], 3)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_frame_of_nothing_has_its_columns(reader: Reader, package: str) -> None:
-    assert frame(reader, package, shape="long", wanted="lr=9")["value"] == []
+def test_empty_frame_has_all_columns(reader: Reader, package: str) -> None:
+    assert frame(reader, package, shape="long", filter="lr=9")["value"] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_that_is_not_installed_is_named(
-    reader: Reader, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_package_is_named_in_the_error(reader: Reader, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
 

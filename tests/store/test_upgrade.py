@@ -1,6 +1,6 @@
-"""Databases of earlier schemas: opened, read as they are, and upgraded by the first that writes.
+"""Databases of earlier schemas are read without changes and upgraded by the first writer.
 
-`tests/databases/make.py` makes one of today's schema.
+`tests/databases/make.py` creates a database of the present schema.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ OLDER = sorted(DATABASES.glob("*.db"))
 
 @pytest.fixture(params=OLDER, ids=lambda path: path.stem)
 def older(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of a database as an earlier schema has it, and of the grids that filled it."""
+    """Copy a database of an earlier schema and the grids that filled it."""
     shutil.copytree(DATABASES / "grids", tmp_path, dirs_exist_ok=True)
     return Path(shutil.copyfile(request.param, tmp_path / "runs.db"))
 
 
-def content(path: Path) -> tuple[list[RunRecord], list[Any], list[list[str]], list[dict[str, str]]]:
-    """All that a reader gives of the runs and their curves."""
+def read_content(path: Path) -> tuple[list[RunRecord], list[Any], list[list[str]], list[dict[str, str]]]:
+    """Return all that a reader returns about the runs and their curves."""
     with Reader(path) as reader:
         runs = reader.runs("archived=true or archived=false")
         curves = [
@@ -50,9 +50,9 @@ def content(path: Path) -> tuple[list[RunRecord], list[Any], list[list[str]], li
     return runs, curves, logs, sources
 
 
-def test_an_older_database_is_read_without_being_changed(older: Path) -> None:
+def test_reading_an_older_database_does_not_change_it(older: Path) -> None:
     before = older.read_bytes()
-    runs, curves, logs, _ = content(older)
+    runs, curves, logs, _ = read_content(older)
     assert [run.experiment for run in runs] == ["blobs"] * 8 + ["digits"] * 2 + ["script"] * 2 + ["blobs"]
     assert [run.status for run in runs if run.status != "finished"] == ["diverged"]
     assert runs[0].tags == ("best", "paper")
@@ -64,17 +64,17 @@ def test_an_older_database_is_read_without_being_changed(older: Path) -> None:
     assert files_beside(older) == ["runs.db"]
 
 
-def test_an_older_database_is_upgraded_by_the_first_writer_and_loses_nothing(older: Path) -> None:
-    before = repr(content(older))  # in which NaN equals NaN
+def test_first_writer_upgrades_an_older_database_without_loss(older: Path) -> None:
+    before = repr(read_content(older))  # text, so that NaN equals NaN
     Writer(older).close()
-    assert repr(content(older)) == before
+    assert repr(read_content(older)) == before
     with closing(sqlite3.connect(older)) as connection:
         assert schema.read_state(connection) == "current"
     assert diagnose(older).is_sound
 
 
 @pytest.mark.parametrize("grid", ["blobs", "digits", "script"])
-def test_a_grid_that_an_earlier_release_trained_has_nothing_to_do(
+def test_grid_trained_by_an_earlier_release_has_nothing_to_do(
     older: Path, labbench: Callable[..., Result], grid: str
 ) -> None:
     result = labbench("run", f"{grid}.toml", "--workers", "0", "--db", older)
@@ -82,7 +82,7 @@ def test_a_grid_that_an_earlier_release_trained_has_nothing_to_do(
     assert f"{grid}: nothing to do" in result.stderr
 
 
-def test_a_changed_comment_trains_nothing_again_once_an_earlier_release_s_runs_are_known(
+def test_changed_comment_does_not_retrain_runs_of_an_earlier_release(
     older: Path, labbench: Callable[..., Result]
 ) -> None:
     run = ("run", "blobs.toml", "--workers", "0", "--db", older)
@@ -96,9 +96,7 @@ def test_a_changed_comment_trains_nothing_again_once_an_earlier_release_s_runs_a
     assert not any(run.older_code for run in runs)
 
 
-def test_runs_of_an_earlier_release_are_older_code_when_the_task_has_changed(
-    older: Path, labbench: Callable[..., Result]
-) -> None:
+def test_changed_task_makes_runs_of_an_earlier_release_older_code(older: Path, labbench: Callable[..., Result]) -> None:
     task = older.parent / "task.py"
     task.write_text(task.read_text().replace("2.0 *", "3.0 *"))
     result = labbench("run", "blobs.toml", "--workers", "0", "--limit", "2", "--db", older)
@@ -108,8 +106,8 @@ def test_runs_of_an_earlier_release_are_older_code_when_the_task_has_changed(
     assert [run.older_code for run in runs] == [True] * 9 + [False] * 2
 
 
-def test_a_driver_of_an_earlier_release_goes_on_while_a_later_one_reads_and_upgrades(older: Path) -> None:
-    """What the first release writes, word for word, before and after the file has been upgraded."""
+def test_driver_of_an_earlier_release_can_write_after_an_upgrade(older: Path) -> None:
+    """Execute the SQL of the first release, before and after the upgrade of the file."""
     queue = """
         INSERT INTO runs (key, experiment_id, name, origin, identity, task, config, stop, status, created) VALUES
             (?, 1, 'new', 'grid', ?, 'digits', '{}', NULL, 'queued', 0)

@@ -1,4 +1,4 @@
-"""Keeping a database in order: health, repair, backups while others write, and the runs of other databases."""
+"""Maintenance of a database: health check, repair, backup during writes, and merge of other databases."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """A database of three runs: one finished with a long series and a file, one that has failed, one queued."""
+    """Create a database of three runs: one finished, with a long series and a file, one stopped, one queued."""
     path = tmp_path / "other.db"
     with Writer(path) as writer:
         a, b, _ = queue(
@@ -54,20 +54,20 @@ def other(tmp_path: Path) -> Path:
     return path
 
 
-def change(path: Path, statement: str) -> None:
-    """Do to a database what labbench would not."""
+def execute(path: Path, statement: str) -> None:
+    """Execute a statement that labbench itself would not."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement)
 
 
-def everything(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """All rows of all tables."""
+def read_tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return all rows of all tables."""
     with closing(sqlite3.connect(path)) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables}
 
 
-def test_a_database_that_labbench_wrote_is_sound(other: Path) -> None:
+def test_database_written_by_labbench_is_sound(other: Path) -> None:
     before = other.read_bytes()
     diagnosis = diagnose(other)
     assert diagnosis.is_sound
@@ -93,38 +93,38 @@ def test_a_database_that_labbench_wrote_is_sound(other: Path) -> None:
         ),
     ],
 )
-def test_the_doctor_finds_what_is_not_derived_from_the_points_and_makes_it_right(
+def test_summaries_and_rollups_that_do_not_match_the_points_are_found_and_repaired(
     other: Path, statement: str, wrong: list[SeriesId]
 ) -> None:
-    sound = everything(other)
-    change(other, statement)
+    sound = read_tables(other)
+    execute(other, statement)
     diagnosis = diagnose(other)
     assert list(diagnosis.wrong) == wrong
-    with MaintenanceWriter(other) as keeper:
-        keeper.repair(diagnosis)
+    with MaintenanceWriter(other) as writer:
+        writer.repair(diagnosis)
     assert diagnose(other).is_sound
     if "points" not in statement:
-        assert everything(other) == {**sound, "rollup": everything(other)["rollup"]}
+        assert read_tables(other) == {**sound, "rollup": read_tables(other)["rollup"]}
 
 
-def test_rows_of_no_run_are_deleted_and_folders_of_none_are_only_said(other: Path) -> None:
-    sound = everything(other)
-    change(other, "INSERT INTO points VALUES (77, 1, 0, 0, 0.5)")
-    change(other, "INSERT INTO points VALUES (1, 77, 0, 0, 0.5)")
-    change(other, "INSERT INTO tags VALUES (77, 'gone')")
+def test_orphan_rows_are_deleted_and_stray_folders_only_reported(other: Path) -> None:
+    sound = read_tables(other)
+    execute(other, "INSERT INTO points VALUES (77, 1, 0, 0, 0.5)")
+    execute(other, "INSERT INTO points VALUES (1, 77, 0, 0, 0.5)")
+    execute(other, "INSERT INTO tags VALUES (77, 'gone')")
     stray = files_folder(other) / "nobody"
     stray.mkdir()
     diagnosis = diagnose(other)
     assert dict(diagnosis.orphans) == {"points": 2, "tags": 1}
     assert list(diagnosis.stray_folders) == [stray]
-    with MaintenanceWriter(other) as keeper:
-        keeper.repair(diagnosis)
+    with MaintenanceWriter(other) as writer:
+        writer.repair(diagnosis)
     assert diagnose(other).is_sound
-    assert everything(other) == sound
+    assert read_tables(other) == sound
     assert stray.is_dir()
 
 
-def test_a_damaged_file_is_said_to_be_damaged(other: Path) -> None:
+def test_damaged_file_is_reported(other: Path) -> None:
     content = bytearray(other.read_bytes())
     content[40 * 4096 : 48 * 4096] = bytes(8 * 4096)
     other.write_bytes(content)
@@ -133,17 +133,19 @@ def test_a_damaged_file_is_said_to_be_damaged(other: Path) -> None:
     assert not diagnosis.is_sound
 
 
-def test_the_doctor_of_the_command_line(labbench: Callable[..., Result], other: Path) -> None:
+def test_doctor_command_reports_and_repairs(labbench: Callable[..., Result], other: Path) -> None:
     assert "sound; 3 series agree with their points" in labbench("--db", other, "doctor").stdout
-    change(other, "UPDATE summary SET n = n + 1")
-    ill = labbench("doctor", "--db", other)
-    assert (ill.exit_code, ill.stdout) == (1, "the summaries of 3 of 3 series are wrong: --fix repairs it\n")
+    execute(other, "UPDATE summary SET n = n + 1")
+    result = labbench("doctor", "--db", other)
+    assert (result.exit_code, result.stdout) == (1, "the summaries of 3 of 3 series are wrong: --fix repairs it\n")
     assert labbench("doctor", "--fix", "--db", other).exit_code == 0
     assert labbench("doctor", "--db", other).exit_code == 0
     assert labbench("doctor", "--db", "nothing.db").exit_code == 2
 
 
-def test_vacuum_gives_space_back_and_waits_for_runs(labbench: Callable[..., Result], other: Path) -> None:
+def test_vacuum_shrinks_the_file_and_is_refused_while_runs_are_running(
+    labbench: Callable[..., Result], other: Path
+) -> None:
     size = other.stat().st_size
     with Writer(other) as writer:
         [running] = start(writer, [new_run(9)])
@@ -157,7 +159,7 @@ def test_vacuum_gives_space_back_and_waits_for_runs(labbench: Callable[..., Resu
     assert not Path("nothing.db").exists()
 
 
-def test_a_backup_is_the_database_at_one_moment_while_others_write(path: Path, tmp_path: Path) -> None:
+def test_backup_during_writes_is_a_consistent_snapshot(path: Path, tmp_path: Path) -> None:
     with Writer(path) as writer:
         a, b = start(writer, 2)
         done = threading.Event()
@@ -181,29 +183,29 @@ def test_a_backup_is_the_database_at_one_moment_while_others_write(path: Path, t
             assert len(reader.series(a.key, "loss")[0]) == len(reader.series(b.key, "loss")[0]) <= step
 
 
-def test_a_backup_overwrites_nothing(labbench: Callable[..., Result], other: Path, tmp_path: Path) -> None:
+def test_backup_does_not_overwrite_a_file(labbench: Callable[..., Result], other: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
-    said = labbench("backup", copy, "--db", other)
-    assert (said.exit_code, "copy the folder" in said.stderr) == (0, True)
-    assert everything(copy) == everything(other)
+    result = labbench("backup", copy, "--db", other)
+    assert (result.exit_code, "copy the folder" in result.stderr) == (0, True)
+    assert read_tables(copy) == read_tables(other)
     assert labbench("backup", copy, "--db", other).exit_code == 2
-    assert "no folder" in labbench("backup", tmp_path / "no" / "copy.db", "--db", other).stderr
+    assert "does not exist" in labbench("backup", tmp_path / "no" / "copy.db", "--db", other).stderr
     assert labbench("backup", tmp_path / "x.db", "--db", "nothing.db").exit_code == 2
     assert not (tmp_path / "x.db").exists()
 
 
-def test_an_import_brings_all_of_a_run_with_its_key(path: Path, other: Path) -> None:
+def test_import_copies_all_data_of_a_run_and_its_key(path: Path, other: Path) -> None:
     with Writer(path) as writer:
         queue(writer, [new_run(5)], metrics={"other": "min"}, experiment="mine")
     merged = import_labbench(path, other)
     with Reader(path) as ours, Reader(other) as theirs:
         assert merged.new == {key: key for key in theirs.keys()}  # noqa: SIM118
         for run in theirs.runs():
-            found = ours.find(run.key)
-            assert repr(replace(found, id=run.id)) == repr(run)
+            local = ours.find(run.key)
+            assert repr(replace(local, id=run.id)) == repr(run)
             assert ours.sources(run.key) == theirs.sources(run.key)
-        for ours_at, theirs_at in zip(ours.points("experiment=grid"), theirs.points(), strict=True):
-            assert repr(ours_at) == repr(theirs_at)
+        for our_point, their_point in zip(ours.points("experiment=grid"), theirs.points(), strict=True):
+            assert repr(our_point) == repr(their_point)
         assert ours.metrics()["score"] == "max"
         assert [tuple(run.tags) for run in ours.runs("tag=good")] == [("good",)]
         [a] = ours.runs("name=a")
@@ -217,10 +219,10 @@ def test_an_import_brings_all_of_a_run_with_its_key(path: Path, other: Path) -> 
         st.tuples(st.booleans(), st.integers(0, 3), st.dictionaries(st.integers(0, 3000), st.floats())), max_size=6
     )
 )
-def test_an_import_done_twice_changes_nothing(
+def test_repeated_import_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[bool, int, dict[int, float]]]
 ) -> None:
-    """Whichever of two databases the runs are in, and with the same set-ups in both."""
+    """Runs may be in either database, or with the same config in both."""
     folder = tmp_path_factory.mktemp("import")
     here, there = folder / "here.db", folder / "there.db"
     for path in (here, there):
@@ -231,10 +233,10 @@ def test_an_import_done_twice_changes_nothing(
                     for claimed in writer.claim([run.key]):
                         writer.write([points(claimed, "loss", series), Finished(run.key, 1, "finished", "so")])
     first = import_labbench(here, there)
-    once = everything(here)
-    again = import_labbench(here, there)
-    assert (again.new, again.newer, again.n_same) == ({}, {}, len(first.new))
-    assert everything(here) == once
+    after_first = read_tables(here)
+    second = import_labbench(here, there)
+    assert (second.new, second.newer, second.n_same) == ({}, {}, len(first.new))
+    assert read_tables(here) == after_first
     assert diagnose(here).is_sound
     with Reader(here) as ours, Reader(there) as theirs:
         for run in theirs.runs():
@@ -242,9 +244,7 @@ def test_an_import_done_twice_changes_nothing(
                 np.testing.assert_array_equal(ours.series(first.new[run.key], metric), theirs.series(run.key, metric))
 
 
-def test_a_run_that_went_on_there_is_brought_up_to_date_and_keeps_what_a_person_did_here(
-    path: Path, tmp_path: Path
-) -> None:
+def test_import_updates_a_newer_run_and_keeps_local_edits(path: Path, tmp_path: Path) -> None:
     there = tmp_path / "there.db"
     with Writer(there) as writer:
         [run] = start(writer)
@@ -253,40 +253,40 @@ def test_a_run_that_went_on_there_is_brought_up_to_date_and_keeps_what_a_person_
         with Writer(path) as ours:
             ours.tag([run.key], add=["mine"])
             ours.note(run.key, "seen")
-            change(path, "UPDATE runs SET host = 'another machine', heartbeat = heartbeat - 60")
+            execute(path, "UPDATE runs SET host = 'another machine', heartbeat = heartbeat - 60")
         writer.write([points(run, "loss", {2: 1.0}), Finished(run.key, 1, "finished", "all epochs")])
         merged = import_labbench(path, there)
         assert (dict(merged.new), dict(merged.newer)) == ({}, {run.key: run.key})
     with Reader(path) as reader:
-        found = reader.find(run.key)
-        assert (found.status, found.tags, found.note) == ("finished", ("mine",), "seen")
+        local = reader.find(run.key)
+        assert (local.status, local.tags, local.note) == ("finished", ("mine",), "seen")
         assert reader.series(run.key, "loss")[1].tolist() == [3.0, 2.0, 1.0]
     assert import_labbench(path, there).n_same == 1
 
 
-def test_a_key_that_another_run_has_is_changed_and_known_again(path: Path, other: Path) -> None:
+def test_imported_run_with_a_taken_key_gets_a_new_key_and_is_recognized_later(path: Path, other: Path) -> None:
     with Reader(other) as reader:
         [run] = reader.runs("name=a")
     with Writer(path) as writer:
         queue(writer, [new_run(50)])
-    change(path, f"UPDATE runs SET key = '{run.key}'")
+    execute(path, f"UPDATE runs SET key = '{run.key}'")
     merged = import_labbench(path, other)
     assert merged.new[run.key] != run.key
     assert (files_folder(path) / merged.new[run.key] / "model.safetensors").is_file()
     assert import_labbench(path, other).n_same == 3
 
 
-def test_what_is_no_other_database_is_refused_and_nothing_changes(
+def test_import_rejects_invalid_databases_without_changes(
     labbench: Callable[..., Result], path: Path, other: Path, tmp_path: Path
 ) -> None:
     shutil.copy(other, path)
-    before = everything(path)
+    before = read_tables(path)
     (tmp_path / "text.db").write_text("no database at all, but a text of some length" * 100)
     for bad, message in (("nothing.db", "no such database"), ("text.db", "not an SQLite database"), (path, "itself")):
-        refused = labbench("import", "labbench", bad, "--db", path)
-        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
-    assert everything(path) == before
+        result = labbench("import", "labbench", bad, "--db", path)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    assert read_tables(path) == before
     assert labbench("import", "labbench", "nothing.db", "--db", "new.db").exit_code == 2
     assert not Path("new.db").exists()
-    said = labbench("import", "labbench", other, "--db", path).stdout
-    assert said == "imported 0 new runs, updated 0, 3 already present\n"
+    result = labbench("import", "labbench", other, "--db", path).stdout
+    assert result == "imported 0 new runs, updated 0, 3 already present\n"

@@ -1,4 +1,4 @@
-"""Queueing, claiming, ending, editing and removing runs."""
+"""`Writer`: queue, claim, end, edit and remove runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reader(path: Path, writer: Writer) -> Iterator[Reader]:
         yield reader
 
 
-def in_another_process(program: str) -> str:
+def run_in_another_process(program: str) -> str:
     paths = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
     imports = "from labbench.store.writer import Writer\nfrom helpers.store_samples import *\n"
     return subprocess.run(
@@ -47,7 +47,7 @@ def in_another_process(program: str) -> str:
     ).stdout
 
 
-def test_a_grid_queued_again_inserts_only_what_is_missing(writer: Writer) -> None:
+def test_queueing_a_grid_again_inserts_only_missing_runs(writer: Writer) -> None:
     first = queue(writer, [new_run(1), new_run(2)])
     again = queue(writer, [new_run(2), new_run(3), new_run(1)])
     assert [run.id for run in again][::2] == [first[1].id, first[0].id]
@@ -55,40 +55,40 @@ def test_a_grid_queued_again_inserts_only_what_is_missing(writer: Writer) -> Non
     assert [run.status for run in again] == ["queued"] * 3
 
 
-def test_an_identity_counts_within_its_experiment(writer: Writer) -> None:
+def test_identities_are_unique_per_experiment(writer: Writer) -> None:
     [here] = queue(writer, experiment="a")
     [there] = queue(writer, experiment="b")
     assert here.id != there.id
     assert (here.experiment, there.experiment) == ("a", "b")
 
 
-def test_a_rerun_makes_new_runs_and_the_grid_stays_with_its_own(writer: Writer) -> None:
+def test_rerun_inserts_new_runs_and_the_grid_keeps_its_own(writer: Writer) -> None:
     [run] = queue(writer)
     [second] = queue(writer, rerun=True)
     [third] = queue(writer, rerun=True)
     assert len({run.id, second.id, third.id}) == 3
-    assert [found.id for found in queue(writer)] == [run.id]
+    assert [record.id for record in queue(writer)] == [run.id]
     writer.remove([run.key])
     assert queue(writer)[0].id in (second.id, third.id)  # one result serves both
 
 
-def test_what_is_queued_is_returned_whole_and_in_order(writer: Writer) -> None:
+def test_queue_returns_complete_records_in_order(writer: Writer) -> None:
     configs = [
         {"lr": 0.1, "hidden": [128, 64], "bn": True, "schedule": None, "ü": "é\n\"'\\"},
         {},
         {"clip": float("inf")},
     ]
     runs = [NewRun(f"run {i}", config, f"{i}") for i, config in enumerate(configs)]
-    found = queue(writer, runs, task="digits")
-    assert [run.config for run in found] == configs
-    assert [(run.name, run.identity, run.task, run.attempt, run.boundary) for run in found] == [
+    records = queue(writer, runs, task="digits")
+    assert [run.config for run in records] == configs
+    assert [(run.name, run.identity, run.task, run.attempt, run.boundary) for run in records] == [
         (f"run {i}", f"{i}", "digits", 1, 0) for i in range(3)
     ]
-    assert found[0].started is None
-    assert found[0].seconds is None
+    assert records[0].started is None
+    assert records[0].seconds is None
 
 
-def test_a_config_is_json_that_sqlite_reads_whatever_is_in_it(writer: Writer, reader: Reader) -> None:
+def test_any_config_is_stored_as_json_that_sqlite_reads(writer: Writer, reader: Reader) -> None:
     config = {
         "nan": float("nan"),
         "minus": float("-inf"),
@@ -102,26 +102,26 @@ def test_a_config_is_json_that_sqlite_reads_whatever_is_in_it(writer: Writer, re
     assert reader.runs("minus<0") == [run]
 
 
-def test_keys_are_eight_letters_and_digits_that_never_read_as_a_number(writer: Writer) -> None:
+def test_keys_are_eight_unambiguous_characters_and_never_a_number(writer: Writer) -> None:
     keys = [run.key for run in queue(writer, 500)]
     assert len(set(keys)) == 500
     assert all(len(key) == 8 and key.isalnum() and key[0].isalpha() and key == key.lower() for key in keys)
     assert not set("01ilo") & set("".join(keys))
 
 
-def test_sources_are_kept_once_and_follow_a_run_until_it_begins(writer: Writer, reader: Reader) -> None:
-    [begun, waiting] = queue(writer, 2, sources={"grid": "old", "task": "code"})
-    writer.claim([begun.key])
+def test_sources_are_stored_once_and_updated_until_a_run_starts(writer: Writer, reader: Reader) -> None:
+    [started, waiting] = queue(writer, 2, sources={"grid": "old", "task": "code"})
+    writer.claim([started.key])
     queue(writer, 3, sources={"grid": "new", "task": "code"})
-    assert reader.sources(begun.key) == {"grid": "old", "task": "code"}
+    assert reader.sources(started.key) == {"grid": "old", "task": "code"}
     assert reader.sources(waiting.key) == {"grid": "new", "task": "code"}
     count = "SELECT count(*) FROM sources"
     assert writer._connection.execute(count).fetchone() == (3,)
-    writer.remove([begun.key])
+    writer.remove([started.key])
     assert writer._connection.execute(count).fetchone() == (2,)
 
 
-def test_goals_come_from_the_grid_then_from_stop_then_from_the_name(writer: Writer, reader: Reader) -> None:
+def test_goal_comes_from_metrics_else_from_stop_else_from_the_name(writer: Writer, reader: Reader) -> None:
     [run] = queue(writer, metrics={"f1": "max"}, stop=Stop("reward", "min", patience=3))
     queue(writer, metrics={}, stop=Stop("f1", "min", patience=3))  # [stop] does not overrule [metrics]
     writer.claim([run.key])
@@ -131,7 +131,7 @@ def test_goals_come_from_the_grid_then_from_stop_then_from_the_name(writer: Writ
     assert (reader.goal("reward"), reader.goal("never/error")) == ("min", "min")
 
 
-def test_ten_thousand_runs_are_queued_within_a_second_and_a_half_of_processor_time(writer: Writer) -> None:
+def test_queueing_ten_thousand_runs_takes_less_than_1_5_s_of_processor_time(writer: Writer) -> None:
     import time
 
     runs = [new_run(number, optimizer="adam", hidden=[128, 64], epochs=20) for number in range(10_000)]
@@ -140,27 +140,27 @@ def test_ten_thousand_runs_are_queued_within_a_second_and_a_half_of_processor_ti
     assert time.process_time() - began < 1.5
 
 
-def test_a_claim_takes_each_run_once(writer: Writer, path: Path) -> None:
+def test_each_run_is_claimed_once(writer: Writer, path: Path) -> None:
     keys = [run.key for run in queue(writer, 3)]
     with Writer(path) as other:
         assert [run.key for run in other.claim([keys[1], "nobodys", keys[1]])] == [keys[1]]
-    won = writer.claim(keys, source=Provenance("abc", True, "", {"torch": "2.13"}))
-    assert [run.key for run in won] == [keys[0], keys[2]]
-    assert [(run.status, run.attempt, run.pid, run.host) for run in won] == [
+    claimed = writer.claim(keys, source=Provenance("abc", True, "", {"torch": "2.13"}))
+    assert [run.key for run in claimed] == [keys[0], keys[2]]
+    assert [(run.status, run.attempt, run.pid, run.host) for run in claimed] == [
         ("running", 1, os.getpid(), liveness.HOST)
     ] * 2
-    assert (won[0].git_commit, won[0].git_dirty, won[0].versions) == ("abc", True, {"torch": "2.13"})
+    assert (claimed[0].git_commit, claimed[0].git_dirty, claimed[0].versions) == ("abc", True, {"torch": "2.13"})
     assert writer.claim(keys) == []
 
 
-def test_two_processes_never_win_the_same_run(writer: Writer, path: Path) -> None:
+def test_two_processes_never_claim_the_same_run(writer: Writer, path: Path) -> None:
     keys = [run.key for run in queue(writer, 200)]
     program = f"""
 keys = {keys!r}
 with Writer({str(path)!r}) as writer:
     sys.stdin.read(1)
     for key in keys:
-        for run in writer.claim([key], statuses=["queued"]):  # what a process held that has ended is lost
+        for run in writer.claim([key], statuses=["queued"]):  # runs of a process that has ended are lost
             print(run.key)
 """
     paths = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
@@ -171,13 +171,13 @@ with Writer({str(path)!r}) as writer:
     for process in processes:
         process.stdin.write("x")  # now
         process.stdin.flush()
-    won = [key for process in processes for key in process.communicate()[0].split()]
+    claimed = [key for process in processes for key in process.communicate()[0].split()]
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert sorted(won) == sorted(keys)
+    assert sorted(claimed) == sorted(keys)
 
 
-def test_a_run_whose_process_is_gone_is_lost_and_may_be_claimed(writer: Writer, reader: Reader, path: Path) -> None:
-    key = in_another_process(f"with Writer({str(path)!r}) as w: print(start(w)[0].key)").strip()
+def test_run_whose_process_has_ended_is_lost_and_can_be_claimed(writer: Writer, reader: Reader, path: Path) -> None:
+    key = run_in_another_process(f"with Writer({str(path)!r}) as w: print(start(w)[0].key)").strip()
     assert reader.find(key).status == "lost"
     assert reader.status_counts() == {"lost": 1}
     [run] = writer.claim([key])
@@ -185,7 +185,7 @@ def test_a_run_whose_process_is_gone_is_lost_and_may_be_claimed(writer: Writer, 
     assert reader.find(key).status == "running"
 
 
-def test_a_run_without_a_heartbeat_for_long_is_lost_wherever_it_is(writer: Writer, reader: Reader) -> None:
+def test_run_on_another_host_is_lost_after_15_s_without_a_heartbeat(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
     writer._connection.execute("UPDATE runs SET host = 'elsewhere', heartbeat = heartbeat - 14")
     assert reader.find(run.key).status == "running"
@@ -193,14 +193,14 @@ def test_a_run_without_a_heartbeat_for_long_is_lost_wherever_it_is(writer: Write
     assert reader.find(run.key).status == "lost"
 
 
-def test_a_heartbeat_says_which_runs_are_still_ours(writer: Writer, path: Path) -> None:
+def test_send_heartbeat_returns_the_runs_of_this_process(writer: Writer, path: Path) -> None:
     ours, taken, removed = start(writer, 3)
-    in_another_process(f"with Writer({str(path)!r}) as w: w.claim([{taken.key!r}], statuses=['running'])")
+    run_in_another_process(f"with Writer({str(path)!r}) as w: w.claim([{taken.key!r}], statuses=['running'])")
     writer.remove([removed.key])
-    assert writer.beat([ours.key, taken.key, removed.key]) == [ours.key]
+    assert writer.send_heartbeat([ours.key, taken.key, removed.key]) == [ours.key]
 
 
-def test_a_second_attempt_keeps_what_lies_before_its_boundary(writer: Writer, reader: Reader) -> None:
+def test_second_attempt_keeps_points_up_to_the_boundary(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
     writer.write(
         [
@@ -223,7 +223,7 @@ def test_a_second_attempt_keeps_what_lies_before_its_boundary(writer: Writer, re
     assert reader.series(run.key, "loss")[1].tolist() == [3.0, 2.0, 1.0, 0.5]
 
 
-def test_an_attempt_from_the_start_forgets_the_one_before(writer: Writer, reader: Reader) -> None:
+def test_attempt_from_the_start_deletes_the_data_of_the_earlier_one(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
     writer.write(
         [Started(run.key, 1, "vm", 1, "cpu", "vmap"), points(run, "loss", [3.0]), Failed(run.key, 1, "oom", "no")]
@@ -234,7 +234,7 @@ def test_an_attempt_from_the_start_forgets_the_one_before(writer: Writer, reader
     assert reader.find(run.key).summary == {}
 
 
-def test_every_end_is_recorded(writer: Writer, reader: Reader) -> None:
+def test_each_kind_of_end_is_recorded(writer: Writer, reader: Reader) -> None:
     done, bad, failed = start(writer, 3)
     writer.write(
         [
@@ -259,7 +259,7 @@ def test_every_end_is_recorded(writer: Writer, reader: Reader) -> None:
     assert reader.logs(failed.key) == ["loading\n", "last words\n"]
 
 
-def test_events_of_runs_that_ended_or_never_were_are_dropped(writer: Writer, reader: Reader) -> None:
+def test_events_of_ended_or_unknown_runs_are_dropped(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
     writer.write([Finished(run.key, 1, "finished", "all epochs")])
     writer.write([points(run, "loss", [1.0]), points(replace(run, key="nobodys"), "loss", [1.0])])
@@ -267,15 +267,15 @@ def test_events_of_runs_that_ended_or_never_were_are_dropped(writer: Writer, rea
     assert (reader.find(run.key).status, reader.find(run.key).summary) == ("finished", {})
 
 
-def test_a_process_gives_its_own_runs_back(writer: Writer, reader: Reader, path: Path) -> None:
+def test_requeue_affects_only_runs_of_this_process(writer: Writer, reader: Reader, path: Path) -> None:
     ours, other = start(writer, 2)
-    in_another_process(f"with Writer({str(path)!r}) as w: w.claim([{other.key!r}], statuses=['running'])")
+    run_in_another_process(f"with Writer({str(path)!r}) as w: w.claim([{other.key!r}], statuses=['running'])")
     writer.requeue([ours.key, other.key])
     assert (reader.find(ours.key).status, reader.find(ours.key).reason) == ("queued", "interrupted")
     assert reader.find(other.key).status == "lost"
 
 
-def test_retry_queues_what_did_not_come_to_a_good_end(writer: Writer, reader: Reader) -> None:
+def test_retry_queues_failed_diverged_and_stopped_runs(writer: Writer, reader: Reader) -> None:
     runs = dict(zip(["finished", "diverged", "failed", "stopped", "running", "queued"], queue(writer, 6), strict=True))
     writer.claim([run.key for status, run in runs.items() if status != "queued"])
     for status in ("finished", "diverged", "stopped"):
@@ -288,7 +288,7 @@ def test_retry_queues_what_did_not_come_to_a_good_end(writer: Writer, reader: Re
     assert reader.status_counts() == {"queued": 4, "running": 1, "finished": 1}
 
 
-def test_retry_from_the_start_forgets_what_was_reached(writer: Writer, reader: Reader) -> None:
+def test_retry_from_the_start_deletes_points_and_boundary(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
     writer.write([points(run, "loss", [3.0, 2.0, 1.0]), Boundary(run.key, 1, 2), Failed(run.key, 1, "crash", "gone")])
     assert writer.retry([run.key], from_start=True) == [run.key]
@@ -297,15 +297,15 @@ def test_retry_from_the_start_forgets_what_was_reached(writer: Writer, reader: R
     assert reader.series(run.key, "loss")[0].tolist() == []
 
 
-def test_a_request_reaches_the_driver_once(writer: Writer, reader: Reader) -> None:
+def test_stop_request_reaches_the_driver_once(writer: Writer, reader: Reader) -> None:
     driven, other, waiting, done = queue(writer, 4)
     writer.claim([driven.key, other.key, done.key])
     writer.write([Finished(done.key, 1, "finished", "all epochs")])
     for run in (driven, driven, other, waiting, done):
         writer.request(run.key, "stop")
     writer.request("nobodys", "stop")
-    assert writer.take_requests([driven.key, done.key]) == [(driven.key, "stop")]
-    assert writer.take_requests([driven.key]) == []
+    assert writer.pop_requests([driven.key, done.key]) == [(driven.key, "stop")]
+    assert writer.pop_requests([driven.key]) == []
     assert [reader.find(run.key).status for run in (driven, other, waiting, done)] == [
         "running",
         "running",
@@ -314,12 +314,12 @@ def test_a_request_reaches_the_driver_once(writer: Writer, reader: Reader) -> No
     ]
     writer.requeue([other.key])
     writer.claim([other.key])
-    assert writer.take_requests([other.key]) == []  # it was meant for the attempt before
+    assert writer.pop_requests([other.key]) == []  # the request was for the earlier attempt
     writer.request(waiting.key, "retry")
     assert reader.find(waiting.key).status == "queued"
 
 
-def test_tags_notes_and_the_archive(writer: Writer, reader: Reader) -> None:
+def test_tags_notes_and_archive_flag_can_be_edited(writer: Writer, reader: Reader) -> None:
     a, b = queue(writer, 2)
     writer.tag([a.key, b.key], add=["good", "new"])
     writer.tag([a.key], add=["good"], remove=["new", "never"])
@@ -335,28 +335,28 @@ def test_tags_notes_and_the_archive(writer: Writer, reader: Reader) -> None:
     assert reader.keys() == [a.key, b.key]
 
 
-def test_removing_a_run_takes_everything_with_it(writer: Writer, reader: Reader, path: Path) -> None:
-    gone, kept = start(writer, 2, sources={"grid": "text"})
-    for run in (gone, kept):
+def test_removing_a_run_deletes_all_its_rows_and_files(writer: Writer, reader: Reader, path: Path) -> None:
+    removed, remaining = start(writer, 2, sources={"grid": "text"})
+    for run in (removed, remaining):
         writer.write([points(run, "loss", [1.0]), Log(run.key, 1, "hello")])
         writer.tag([run.key], ["tag"])
         writer.request(run.key, "stop")
         folder = path.with_name("runs.db.files") / run.key
         folder.mkdir(parents=True)
         (folder / "snapshot").write_bytes(b"weights")
-    writer.remove([gone.key])
+    writer.remove([removed.key])
     with pytest.raises(RunNotFound):
-        reader.find(gone.key)
+        reader.find(removed.key)
     tables = ("runs", "points", "summary", "tags", "logs", "requests", "run_sources", "sources", "experiments")
     assert [writer._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables] == [1] * 9
-    assert [folder.name for folder in path.with_name("runs.db.files").iterdir()] == [kept.key]
-    writer.remove([kept.key])
+    assert [folder.name for folder in path.with_name("runs.db.files").iterdir()] == [remaining.key]
+    writer.remove([remaining.key])
     assert reader.runs() == []
     assert not path.with_name("runs.db.files").exists()
     assert writer._connection.execute("SELECT count(*) FROM experiments").fetchone() == (0,)
 
 
-def test_a_key_from_elsewhere_cannot_lead_out_of_the_folder_of_files(writer: Writer, path: Path) -> None:
+def test_remove_rejects_a_key_that_leads_out_of_the_folder_of_files(writer: Writer, path: Path) -> None:
     queue(writer)
     (path.parent / "precious").mkdir()
     writer._connection.execute("UPDATE runs SET key = '../precious'")
@@ -365,9 +365,7 @@ def test_a_key_from_elsewhere_cannot_lead_out_of_the_folder_of_files(writer: Wri
     assert (path.parent / "precious").exists()
 
 
-def test_a_database_that_becomes_locked_is_an_error_that_can_be_read(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_locked_database_raises_a_store_error_and_recovers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from labbench.store import connection
 
     monkeypatch.setattr(connection, "BUSY_SECONDS", 0.05)
@@ -380,27 +378,27 @@ def test_a_database_that_becomes_locked_is_an_error_that_can_be_read(
         writer.write([points(run, "loss", [1.0])])
 
 
-def test_the_stop_of_a_grid_is_kept_for_who_wants_to_do_it_again(writer: Writer) -> None:
+def test_stop_rule_of_a_grid_is_stored(writer: Writer) -> None:
     queue(writer, stop=Stop("val/loss", "min", target=float("inf")))
     [(stop,)] = writer._connection.execute("SELECT stop FROM runs")
     assert json.loads(stop)["metric"] == "val/loss"
 
 
-def test_closing_twice_is_fine(path: Path) -> None:
+def test_closing_twice_is_a_no_op(path: Path) -> None:
     writer = Writer(path)
     writer.close()
     writer.close()
 
 
-def test_a_renamed_run_keeps_its_key_and_its_identity(writer: Writer, reader: Reader) -> None:
+def test_renamed_run_keeps_its_key_and_identity(writer: Writer, reader: Reader) -> None:
     [run] = queue(writer, 1)
     writer.rename(run.key, "the good one")
-    [found] = reader.runs("name~good")
-    assert (found.key, found.identity) == (run.key, run.identity)
-    assert [again.key for again in queue(writer, 1)] == [run.key]
+    [renamed] = reader.runs("name~good")
+    assert (renamed.key, renamed.identity) == (run.key, run.identity)
+    assert [record.key for record in queue(writer, 1)] == [run.key]
 
 
-def test_an_inserted_run_keeps_a_free_key_and_never_takes_anothers(writer: Writer) -> None:
+def test_inserted_run_keeps_a_free_key_and_gets_a_new_one_otherwise(writer: Writer) -> None:
     [run] = queue(writer)
     with writer._transaction() as connection:
         columns = {"experiment_id": 1, "name": "copy", "origin": "rerun", "status": "queued", "created": 1.0}

@@ -187,7 +187,7 @@ def test_a_running_run_is_listed_and_stopped_from_the_grid(tmp_path: Path) -> No
 
     use(database, look)
     with Writer(database) as writer:
-        assert writer.take_requests([run.key]) == [(run.key, "stop")]
+        assert writer.pop_requests([run.key]) == [(run.key, "stop")]
 
 
 # Why

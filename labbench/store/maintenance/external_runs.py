@@ -1,4 +1,4 @@
-"""Runs that another program recorded: how they come in once, and again when there is more of them."""
+"""Import of runs that another program recorded; a repeated import adds only new points."""
 
 from __future__ import annotations
 
@@ -22,35 +22,39 @@ _KEY = re.compile("[a-z][a-z0-9]{7}")
 
 @dataclass(frozen=True, slots=True)
 class ImportedRun:
-    """A run as its source tells of it."""
+    """Run in an external source."""
 
     source: str
-    """The kind of source, `csv`."""
+    """Type of the source: `csv`."""
     hint: str
-    """What it is called there and nothing else is."""
+    """Unique name of the run in its source."""
     name: str
     experiment: str
     config: Config = field(default_factory=dict)
     status: Literal["finished", "failed", "stopped"] = "finished"
     started: float | None = None
-    """Unix time, seconds, as the next."""
+    """Unix time in seconds."""
     finished: float | None = None
+    """Unix time in seconds."""
     tags: Sequence[str] = ()
     note: str | None = None
 
 
 class Import:
-    """Runs on their way in. The caller holds a transaction."""
+    """Import of runs into a database; the caller holds a transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._metric_ids: dict[str, int] = {}
         self.n_new = 0
         self.n_known = 0
-        """Runs that are here already."""
+        """Number of runs that were in the database already."""
 
     def begin(self, run: ImportedRun) -> int | None:
-        """The id of the run, which is made if it is not here; None where it is here and did not come by an import."""
+        """Return the id of the run, which is inserted if it does not exist.
+
+        Returns None if the run is in the database but was not imported: its source was exported from there.
+        """
         identity = hashlib.sha256(f"import {run.source} {run.hint}".encode("utf-8", "replace")).hexdigest()
         experiment_id = ensure_experiment(self._connection, run.experiment)
         query = "SELECT id FROM runs WHERE experiment_id = ? AND identity = ? AND origin = 'import'"
@@ -85,18 +89,21 @@ class Import:
     def add(
         self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
     ) -> None:
-        """Points of a run; `times` in milliseconds since its start. Those of a step that is here replace it."""
+        """Add points to a run; they replace points of the same steps.
+
+        `steps`, `times` (milliseconds since the start of the run) and `values` have shape (N,).
+        """
         if metric not in self._metric_ids:
             self._metric_ids[metric] = ensure_metric(self._connection, metric)
         metric_id = self._metric_ids[metric]
-        # what is here as it is coming is left alone: to write it again would rebuild the series
+        # skip points that exist unchanged: writing them again would rebuild the series
         query = "SELECT step, time_ms, value FROM points WHERE run_id = ? AND metric_id = ? AND step BETWEEN ? AND ?"
-        known = set(self._connection.execute(query, (run_id, metric_id, min(steps), max(steps))))
-        points = dict(zip(steps, zip(times, values, strict=True), strict=True))  # of two at one step the later one
+        existing = set(self._connection.execute(query, (run_id, metric_id, min(steps), max(steps))))
+        points = dict(zip(steps, zip(times, values, strict=True), strict=True))  # the last point of a step wins
         new = [
-            (step, at, value)
-            for step, (at, value) in points.items()
-            if (step, at, None if math.isnan(value) else value) not in known
+            (step, time_ms, value)
+            for step, (time_ms, value) in points.items()
+            if (step, time_ms, None if math.isnan(value) else value) not in existing
         ]
         if new:
             add_points(self._connection, run_id, metric_id, *zip(*new, strict=True))

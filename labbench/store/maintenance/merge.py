@@ -1,4 +1,4 @@
-"""Copies of databases: a backup while others write, and the runs of another database merged into this one."""
+"""Backup of a database while other processes write it, and merge of another database into this one."""
 
 from __future__ import annotations
 
@@ -19,34 +19,41 @@ from labbench.store.recording.queue import insert_run
 
 _COPIED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources", "tags")
 _REPLACED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources")
-"""Tags are a person's: they are added, and none is taken off."""
+"""Tables whose rows are replaced; tags belong to the user, so they are only added."""
 
 _LOCAL_RUN = {"run_id": "r.ours", "metric_id": "m.ours", "source_id": "s.ours"}
 _EDITS = ("id", "key", "experiment_id", "name", "origin", "note", "archived")
-"""Columns of `runs` that are this database's own, or a person's, when a run is brought up to date."""
+"""Columns of `runs` that stay when a run is updated: ids of this database and edits by its user."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """What a merge did: keys there by keys here."""
+    """Result of a merge."""
 
     new: Mapping[str, str]
+    """Keys of inserted runs in this database, by their keys in the other."""
     newer: Mapping[str, str]
-    """Runs that were here and had gone on there."""
+    """Keys of updated runs in this database, by their keys in the other."""
     n_same: int
+    """Number of runs without changes."""
     skipped: Sequence[Path] = ()
-    """Files there that were not copied, since they are links or no regular files."""
+    """Files that were not copied because they are links or not regular files."""
 
 
 def back_up(path: Path, copy: Path) -> None:
-    """Copy a database as it is at this moment; others may go on writing it. The copy is there whole or not at all.
+    """Copy the present state of a database; other processes may write it meanwhile.
 
-    Raises InputError where there is something under the name of the copy.
+    The copy appears complete or not at all.
+
+    Raises:
+        InputError: If `copy` exists, its folder does not, or `path` is not a labbench database.
+        StoreError: If the database cannot be read.
+        OSError: If the copy cannot be written.
     """
     if copy.exists():
-        raise InputError(f"{copy}: there is such a file already; a backup takes another name")
+        raise InputError(f"{copy}: this file exists already; pass another name for the backup")
     if not copy.parent.is_dir():
-        raise InputError(f"{copy}: there is no folder {copy.parent}")
+        raise InputError(f"{copy}: the folder {copy.parent} does not exist")
     source = open_for_reading(path, live=is_live(path))
     with (
         translate_sqlite_errors(path),
@@ -54,14 +61,18 @@ def back_up(path: Path, copy: Path) -> None:
         write_atomically(copy) as file,
         closing(sqlite3.connect(file.name)) as target,
     ):
-        source.backup(target)  # in one step: between two, another's commit would make it begin again
-        target.execute("PRAGMA journal_mode = DELETE")  # one file, to be carried anywhere
+        source.backup(target)  # in one step: a commit between two steps would restart the backup
+        target.execute("PRAGMA journal_mode = DELETE")  # a single file, without a write-ahead log
 
 
 @contextmanager
 def attach_read_only(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Another labbench database as the schema `other`, which is only read."""
-    open_for_reading(path, live=is_live(path)).close()  # says what is wrong with it
+    """Attach another labbench database as the schema `other`, read-only.
+
+    Raises:
+        InputError: If the file is not a labbench database or cannot be read.
+    """
+    open_for_reading(path, live=is_live(path)).close()  # raises a clear error for an invalid file
     options = "mode=ro" if is_live(path) else "mode=ro&immutable=1"
     with translate_sqlite_errors(path, opening=True):
         connection.execute("ATTACH ? AS other", (f"file:{quote(str(path.absolute()))}?{options}",))
@@ -72,10 +83,12 @@ def attach_read_only(connection: sqlite3.Connection, path: Path) -> Iterator[Non
 
 
 def merge(connection: sqlite3.Connection) -> MergeResult:
-    """Bring in the runs of the attached database that are not here, or have gone on there.
+    """Insert the runs of the attached database that are missing here, and update those that are newer there.
 
-    The caller holds a transaction. Keys are kept where they are free; the same again changes nothing. Raises InputError
-    where a key there is none that labbench makes.
+    The caller holds a transaction. A run keeps its key unless another run has it here. Merging twice changes nothing.
+
+    Raises:
+        InputError: If a run of the attached database has an invalid key.
     """
     _pair_names(connection)
     new, newer, n_same = {}, {}, 0
@@ -98,7 +111,7 @@ def merge(connection: sqlite3.Connection) -> MergeResult:
 
 
 def _pair_names(connection: sqlite3.Connection) -> None:
-    """Temporary tables from their ids to ours, of what is known by its name; what is not here is made."""
+    """Create temporary tables that map ids of metrics, sources and experiments to ids here; insert missing rows."""
     connection.execute("CREATE TEMP TABLE merged_runs (theirs INTEGER PRIMARY KEY, ours INTEGER NOT NULL)")
     for table, name, columns in (
         ("metrics", "name", "name, goal"),
@@ -122,16 +135,19 @@ def _pair_names(connection: sqlite3.Connection) -> None:
 
 
 class _LocalRun(NamedTuple):
-    """The run here that was made there."""
+    """Run here that corresponds to a run of the other database."""
 
     id: int
     key: str
     is_behind: bool
-    """Whether it has gone on there, and not here."""
+    """True if the run is newer there and no process drives it here."""
 
 
 def _match_runs(connection: sqlite3.Connection) -> list[tuple[int, str, _LocalRun | None]]:
-    """Every run there, its id and key, and what it is here, perhaps under another key for its own was taken."""
+    """Return (id, key, local run or None) of each run of the other database.
+
+    The local run has another key if the original key was taken when the run was merged before.
+    """
     columns = "id, key, created, identity, coalesce(heartbeat, 0), runs.status = 'running'"
     theirs = connection.execute(f"SELECT {columns} FROM other.runs ORDER BY id").fetchall()
     for _, key, *_ in theirs:
@@ -150,16 +166,16 @@ def _match_runs(connection: sqlite3.Connection) -> list[tuple[int, str, _LocalRu
         ours = None
         if row := by_key.get((key, created, identity)) or renamed.get((created, identity)):
             our_id, our_key, _, _, our_heartbeat, our_runs, driven = row
-            went_on = heartbeat > our_heartbeat or (heartbeat == our_heartbeat and our_runs and not runs)
-            ours = _LocalRun(our_id, our_key, went_on and not driven)
+            is_newer = heartbeat > our_heartbeat or (heartbeat == our_heartbeat and our_runs and not runs)
+            ours = _LocalRun(our_id, our_key, is_newer and not driven)
         pairs.append((their_id, key, ours))
     return pairs
 
 
 def _copy_run(connection: sqlite3.Connection, their_id: int, columns: list[str]) -> tuple[int, str]:
-    """Copy a run of the other database; returns its id and key here."""
+    """Copy a run of the other database; return its id and key here."""
     copied = [column for column in columns if column not in ("id", "experiment_id", "origin")]
-    # where a run of the same identity is here, this one is the same made again
+    # if a run of the same identity exists here, this one is a rerun
     query = f"""
         SELECT e.ours, CASE WHEN theirs.origin IN ('grid', 'import') AND EXISTS (
                 SELECT 1 FROM main.runs AS same WHERE same.experiment_id = e.ours
@@ -173,7 +189,7 @@ def _copy_run(connection: sqlite3.Connection, their_id: int, columns: list[str])
 
 
 def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, columns: list[str]) -> None:
-    """Bring a run up to date; its rows elsewhere are copied anew."""
+    """Update a row of `runs` and delete its rows in other tables, which are copied afterwards."""
     for table in _REPLACED_WITH_RUN:
         connection.execute(f"DELETE FROM main.{table} WHERE run_id = ?", (run_id,))
     names = ", ".join(column for column in columns if column not in _EDITS)
@@ -182,7 +198,7 @@ def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, colu
 
 
 def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
-    """The rows of a table that belong to the merged runs."""
+    """Copy the rows of a table that belong to the merged runs."""
     columns = [column for column in _common_columns(connection, table) if column != "id"]
     values = ", ".join(_LOCAL_RUN.get(column, f"theirs.{column}") for column in columns)
     joins = "JOIN temp.merged_metrics AS m ON m.theirs = theirs.metric_id" if "metric_id" in columns else ""
@@ -196,7 +212,7 @@ def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
 
 
 def _common_columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    """Those that both databases have: the other may be of an older version."""
+    """Return the columns of a table that both databases have: the other may be of an older version."""
     query = """
         SELECT name FROM pragma_table_info(?, 'main')
         WHERE name IN (SELECT name FROM pragma_table_info(?, 'other'))

@@ -1,4 +1,4 @@
-"""Which code the runs of an experiment were computed by, as far as the database knows."""
+"""Code versions of the runs of an experiment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, STATUS, as_
 
 @dataclass(frozen=True, slots=True)
 class CodedRun:
-    """A run of an experiment, with what its identity was made of."""
+    """Run of an experiment with the parts of its identity and the code that computed it."""
 
     id: int
     identity: str
@@ -25,24 +25,24 @@ class CodedRun:
     has_begun: bool
     code_version: str | None
     files: Mapping[str, str]
-    """The digests of the files that computed it, by name; empty where they were not recorded."""
+    """SHA-256 of the code files that computed the run, by name; empty if they were not recorded."""
     seconds: float | None
-    """Its own share of the time that its stack took, else from its start to its end."""
+    """Share of the run in the compute time of its stack; if not recorded, the time from start to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeSorting:
-    """The runs of an experiment by whether they count as computed by the present code."""
+    """Runs of an experiment, sorted into those of the present code and those of older code."""
 
     code_version: str = ""
     present: Mapping[int, str] = field(default_factory=dict)
-    """Identities by the ids of runs that are the present code's, though they were not recorded so."""
+    """New identities by run id, for runs that count as the present code's but were recorded with another version."""
     older: Collection[int] = ()
-    """The ids of runs of other code."""
+    """Ids of runs of older code."""
 
 
 def read_other_code(connection: sqlite3.Connection, experiment: str, code_version: str) -> list[CodedRun]:
-    """The runs of an experiment that were not recorded with this code version, as they were queued."""
+    """Return the runs of an experiment that were recorded with another code version or none, as queued."""
     query = f"""
         SELECT runs.id, runs.identity, runs.task, runs.config, runs.stop, {STATUS}, runs.heartbeat IS NOT NULL,
             runs.code_version, sources.text, coalesce(s.last, runs.finished - runs.started)
@@ -59,7 +59,7 @@ def read_other_code(connection: sqlite3.Connection, experiment: str, code_versio
 
 
 def _coded_run(row: tuple[Any, ...]) -> CodedRun | None:
-    """The run of a row; None where somebody else has written what labbench does not."""
+    """Convert a row; return None if another program wrote invalid values."""
     run_id, identity, task, config, stop, status, has_begun, version, files, seconds = row
     try:
         rule = None if stop is None else Stop(**json.loads(stop))
@@ -73,7 +73,7 @@ def _coded_run(row: tuple[Any, ...]) -> CodedRun | None:
 
 
 def record_sorting(connection: sqlite3.Connection, experiment: str, sorting: CodeSorting) -> None:
-    """Note the code version of runs; the caller holds a transaction."""
+    """Record the code version of runs; the caller holds a transaction."""
     ours = "experiment_id = (SELECT id FROM experiments WHERE name = ?)"
     connection.execute(
         f"UPDATE runs SET code_version = ?, older_code = 0 WHERE {ours} AND id {IN_JSON_LIST}",
@@ -86,7 +86,7 @@ def record_sorting(connection: sqlite3.Connection, experiment: str, sorting: Cod
     connection.execute(
         f"UPDATE runs SET older_code = 1 WHERE {ours} AND id {IN_JSON_LIST}", (experiment, as_json_list(sorting.older))
     )
-    # where another run has that identity already, as after an import, it is the same made again
+    # IGNORE: another run may have the identity already, for instance after an import
     connection.executemany(
         "UPDATE OR IGNORE runs SET identity = ? WHERE id = ?",
         [(identity, run_id) for run_id, identity in sorting.present.items()],

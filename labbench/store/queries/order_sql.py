@@ -1,4 +1,4 @@
-"""What runs are sorted by: the value that a run has under a heading, as SQL."""
+"""Sort order of runs: SQL of a run's value under a heading."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TIMES = {
     "finished": "runs.finished",
     "seconds": "coalesce(runs.finished, runs.heartbeat) - runs.started",
 }
-"""Not reserved words: a config key or a metric of such a name comes first."""
+"""Not reserved words: a config key or a metric of the same name takes precedence."""
 
 
 def order_by(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
-    """What stands behind ORDER BY: NULL and NaN come last either way, and equal runs as they were queued."""
+    """Return the ORDER BY clause: NULL and NaN last in both directions, ties as queued."""
     if sort is None:
         return Sql("runs.id DESC" if descending else "runs.id")
     value = heading_value(sort, metrics)
@@ -34,19 +34,26 @@ def order_by(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
 
 
 def heading_value(heading: str, metrics: Metrics) -> Sql:
-    """The value of a run under a heading: a word of its own, a config key, a metric's last or a function of one."""
+    """Return SQL of a run's value under a heading.
+
+    A heading is a reserved word, a config key, a metric (its last value) or a function of a metric.
+    """
     if heading in _RUN_HEADINGS:
         return Sql(_RUN_HEADINGS[heading])
     metric, function = _split_heading(heading)
     if function is not None:
         return metric_value(metric, function, metrics)
     config, last = ConfigValue.of(heading), metric_value(heading, "last", metrics)
-    own = _TIMES.get(heading, "NULL")
-    return Sql(f"coalesce({config.value}, {last.text}, {own})", (*config.parameters, *last.parameters))
+    time = _TIMES.get(heading, "NULL")
+    return Sql(f"coalesce({config.value}, {last.text}, {time})", (*config.parameters, *last.parameters))
 
 
 def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metrics) -> None:
-    """Raise InputError where no run can have a value under a heading: most likely it is misspelt."""
+    """Reject a heading under which no run can have a value, because it is probably misspelt.
+
+    Raises:
+        InputError: If the database has runs but no such config key or metric.
+    """
     metric, function = _split_heading(heading)
     if metric in metrics or (function is None and heading in _RUN_HEADINGS | _TIMES):
         return
@@ -55,14 +62,16 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
     if function is None and connection.execute(f"{has_key} LIMIT 1", config.parameters).fetchone():
         return
     configs = tuple(text for (text,) in connection.execute("SELECT config FROM runs"))
-    if configs:  # before there are runs, nothing is misspelt
+    if configs:  # without runs, every heading is accepted
         keys = compare_config_texts(configs).names
         headings = [*metrics] if function is not None else [*_RUN_HEADINGS, *_TIMES, *keys, *metrics]
-        raise InputError(f"there is nothing called `{metric}` to sort by{did_you_mean(metric, headings)}")
+        raise InputError(
+            f"cannot sort by `{metric}`: no such column, config key or metric{did_you_mean(metric, headings)}"
+        )
 
 
 def _split_heading(heading: str) -> tuple[str, Function | None]:
     for function in FUNCTIONS:
-        if found := re.fullmatch(rf"{function}\((.+)\)", heading):
-            return found[1], function
+        if match := re.fullmatch(rf"{function}\((.+)\)", heading):
+            return match[1], function
     return heading, None

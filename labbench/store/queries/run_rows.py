@@ -1,4 +1,4 @@
-"""Rows of the table `runs` to `RunRecord`s, and configs to JSON."""
+"""Conversion of rows of the table `runs` to `RunRecord`s, and of configs to JSON."""
 
 from __future__ import annotations
 
@@ -16,23 +16,17 @@ from labbench.records import MetricSummary, RunRecord, require_key
 
 _IS_LOST = "runs.status = 'running' AND is_lost(runs.heartbeat, runs.host, runs.pid)"
 
-
 STATUS = f"CASE WHEN {_IS_LOST} THEN 'lost' ELSE runs.status END"
-"""The status as a reader sees it; `is_lost` is registered on every connection of ours."""
-
+"""Status of a run for readers; `connection` registers the function `is_lost`."""
 
 IN_JSON_LIST = "IN (SELECT value FROM json_each(?))"
-"""Membership in many values behind one parameter, `as_json_list`: SQLite limits how many parameters there may be."""
-
+"""Membership in a list passed as one parameter, see `as_json_list`: SQLite limits the number of parameters."""
 
 FROM_RUNS = "FROM runs JOIN experiments ON experiments.id = runs.experiment_id"
 
-
 _FIELDS = tuple(field.name for field in fields(RunRecord) if field.name not in ("tags", "summary"))
 
-
 _EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS}
-
 
 _COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
 
@@ -40,12 +34,19 @@ _COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
 def read_records(
     connection: sqlite3.Connection, ids: Sequence[int], *, summaries: bool | Iterable[str] = False
 ) -> list[RunRecord]:
-    """The runs with these ids, in this order; ids that are gone are left out. `summaries`: all, none, or of metrics."""
-    wanted = as_json_list(ids)
+    """Return the runs with these ids, in this order; skip ids that do not exist.
+
+    Args:
+        summaries: Load the summaries of all metrics (True), of none (False) or of the named ones.
+
+    Raises:
+        InputError: If another program wrote an invalid key or boundary.
+    """
+    id_list = as_json_list(ids)
     query = f"SELECT {_COLUMNS} {FROM_RUNS} WHERE runs.id {IN_JSON_LIST}"
-    rows = {row[0]: row for row in connection.execute(query, (wanted,))}
-    tags = _read_tags(connection, wanted)
-    summary = {} if summaries is False else _read_summaries(connection, wanted, summaries)
+    rows = {row[0]: row for row in connection.execute(query, (id_list,))}
+    tags = _read_tags(connection, id_list)
+    summary = {} if summaries is False else _read_summaries(connection, id_list, summaries)
     return [
         _record_from_row(rows[run_id], tags.get(run_id, ()), summary.get(run_id, {}))
         for run_id in ids
@@ -61,20 +62,20 @@ def read_records_by_key(connection: sqlite3.Connection, keys: Sequence[str]) -> 
 
 
 def as_json_list(values: Iterable[int | str]) -> str:
-    """What is bound to the parameter of `IN_JSON_LIST`."""
+    """Return the value of the parameter of `IN_JSON_LIST`."""
     return json.dumps(list(values))
 
 
 def storable_text(text: str) -> str:
-    """Text that SQLite takes: half a surrogate pair, as in the name of an odd file, becomes a question mark."""
+    """Replace lone surrogates, as in file names that are not UTF-8, by `?`, because SQLite cannot store them."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _record_from_row(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, MetricSummary]) -> RunRecord:
     columns = dict(zip(_FIELDS, row, strict=True))
     require_key(columns["key"])
-    if not isinstance(columns["boundary"], int):  # it is part of a snapshot's name
-        raise InputError(f"run {columns['key']} can go on from {columns['boundary']!r}, which is no step")
+    if not isinstance(columns["boundary"], int):  # it becomes part of a file name
+        raise InputError(f"run {columns['key']} has the boundary {columns['boundary']!r}, which is not a step")
     dirty = columns["git_dirty"]
     columns |= {
         "config": json.loads(columns["config"]),
@@ -105,21 +106,21 @@ def _read_summaries(
         SELECT run_id, metric_id, n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step
         FROM summary WHERE run_id {IN_JSON_LIST} AND metric_id {IN_JSON_LIST}
     """
-    found: dict[int, dict[str, MetricSummary]] = {}
+    summaries: dict[int, dict[str, MetricSummary]] = {}
     for run_id, metric_id, n, n_nonfinite, first, last, *rest in connection.execute(query, (ids, as_json_list(names))):
         value = math.nan if last is None else last
-        found.setdefault(run_id, {})[names[metric_id]] = MetricSummary(n, n_nonfinite, first, value, *rest)
-    return found
+        summaries.setdefault(run_id, {})[names[metric_id]] = MetricSummary(n, n_nonfinite, first, value, *rest)
+    return summaries
 
 
-# stand for the infinities while a config is written: no text that a person would set
+# placeholders for the infinities while a config is serialized; no user would set these texts
 _INFINITY, _MINUS_INFINITY = "\0+inf", "\0-inf"
 
 
 def config_json(config: Mapping[str, Any]) -> str:
-    """A config as JSON that SQLite can read too.
+    """Serialize a config to JSON that SQLite can read.
 
-    JSON has no infinities, but a number that overflows is one; NaN, which it cannot say, becomes the string "nan".
+    Infinities become numbers that overflow, NaN becomes the string "nan", because JSON has neither.
     """
     try:
         text = json.dumps(dict(config), ensure_ascii=False, allow_nan=False)
@@ -130,7 +131,7 @@ def config_json(config: Mapping[str, Any]) -> str:
 
 
 def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str, Any]) -> None:
-    """Give a run these values; keys that it has beside them, such as those that its script has added, stay."""
+    """Set config values of a run; its other keys, for instance those added by its script, stay."""
     [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
     recorded = json.loads(text)
     new = config_json({**recorded, **config} if isinstance(recorded, dict) else config)
@@ -138,9 +139,9 @@ def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str,
         connection.execute("UPDATE runs SET config = ? WHERE id = ?", (new, run_id))
 
 
-@lru_cache(maxsize=2)  # whoever watches a database asks again after each commit, and its configs are as they were
+@lru_cache(maxsize=2)  # the TUI asks after each commit, mostly for unchanged configs
 def compare_config_texts(configs: tuple[str, ...]) -> ConfigKeys:
-    """Compare configs that are given as JSON."""
+    """Compare configs given as JSON."""
     return compare_configs(map(json.loads, configs))
 
 

@@ -1,4 +1,4 @@
-"""Queries over the runs that match a filter: columns in the order of a page, and the metrics they logged."""
+"""Queries over the runs that match a filter: sorted columns and logged metrics."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from labbench.store.queries.run_rows import FROM_RUNS
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Order of runs, and the part of that order to read."""
+    """Sort order of runs and the range to read."""
 
     sort: str | None = None
-    """Column, config key, metric or function of one; None: the order in which runs were queued."""
+    """Column, config key, metric or function of a metric; None keeps the order in which runs were queued."""
     descending: bool = False
     limit: int | None = None
     """Maximum number of runs; None: all."""
@@ -64,7 +64,7 @@ def select_page(connection: sqlite3.Connection, columns: Sql, runs: RunFilter, p
 def select_values(
     connection: sqlite3.Connection, headings: Sequence[str], by: Sequence[str], runs: RunFilter, page: Page
 ) -> list[tuple[Any, ...]]:
-    """Return (key, settings, value, value, ...) of the runs that match, as `Reader.values` describes it."""
+    """Return (key, settings, value, value, ...) of the runs that match, as described in `Reader.values`."""
     metrics = read_metrics(connection)
     parts = [Sql("runs.key"), config_values(by), *(heading_value(heading, metrics) for heading in headings)]
     columns = Sql(", ".join(part.text for part in parts), tuple(chain(*(part.parameters for part in parts))))
@@ -75,7 +75,7 @@ def select_values(
 
 
 def select_logged_metrics(connection: sqlite3.Connection, runs: RunFilter) -> dict[str, Goal]:
-    """Return the goals of the metrics that any of the runs that match has logged, in the order they first came."""
+    """Return the goals of the metrics that the matching runs have logged, in the order they were first logged."""
     metrics = read_metrics(connection)
     condition = filter_condition(filter_tree(runs), metrics)
     logged = f"""

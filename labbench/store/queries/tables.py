@@ -1,6 +1,6 @@
-"""Runs as tables of plain values, and as data frames: one shape for CSV, Parquet, pandas and polars.
+"""Tables of runs for CSV, Parquet, pandas and polars.
 
-`long` has a row for each point, `wide` one for each step of a run, `summary` one for each run.
+The shape `long` has a row per point, `wide` a row per step of a run, `summary` a row per run.
 """
 
 from __future__ import annotations
@@ -27,52 +27,60 @@ _SUMMARY_FIELDS = ("last", "last_step", "min", "min_step", "max", "max_step", "n
 
 
 class TableSource(Protocol):
-    """Methods of a `Reader` that tables are made with."""
+    """Methods of `Reader` that `make_table` uses."""
 
-    def metrics(self, wanted: RunFilter) -> dict[str, Goal]: ...
-    def config_keys(self, wanted: RunFilter) -> list[str]: ...
-    def each_run(self, wanted: RunFilter, metrics: Collection[str] | None) -> Iterator[RunRecord]: ...
-    def points(self, wanted: RunFilter, metrics: Collection[str] | None) -> Iterator[PointRow]: ...
-    def steps(self, wanted: RunFilter, metrics: Collection[str] | None) -> Iterator[StepRow]: ...
+    def metrics(self, filter: RunFilter) -> dict[str, Goal]: ...
+    def config_keys(self, filter: RunFilter) -> list[str]: ...
+    def each_run(self, filter: RunFilter, metrics: Collection[str] | None) -> Iterator[RunRecord]: ...
+    def points(self, filter: RunFilter, metrics: Collection[str] | None) -> Iterator[PointRow]: ...
+    def steps(self, filter: RunFilter, metrics: Collection[str] | None) -> Iterator[StepRow]: ...
 
 
 def make_table(
-    reader: TableSource, wanted: RunFilter, shape: TableShape, metrics: Collection[str] | None
+    reader: TableSource, filter: RunFilter, shape: TableShape, metrics: Collection[str] | None
 ) -> tuple[list[str], Iterator[Sequence[Any]]]:
-    """Headings and rows of plain values, None for what is not there; the rows stream."""
+    """Return headings and rows of a table; rows are streamed, and a missing value is None.
+
+    Raises:
+        InputError: If the filter or a metric is unknown.
+    """
     if shape == "long":
-        return [*LONG_COLUMNS], reader.points(wanted, metrics)
-    names = [name for name in reader.metrics(wanted) if metrics is None or name in metrics]
+        return [*LONG_COLUMNS], reader.points(filter, metrics)
+    names = [name for name in reader.metrics(filter) if metrics is None or name in metrics]
     if shape == "wide":
         headings = _unique_headings([*_WIDE_COLUMNS], names, prefix="metric.")
-        steps = reader.steps(wanted, metrics)
+        steps = reader.steps(filter, metrics)
         return headings, ((*step[:-1], *(step.values.get(name) for name in names)) for step in steps)
-    keys = reader.config_keys(wanted)
+    keys = reader.config_keys(filter)
     headings = _unique_headings([*_RUN_COLUMNS], keys, prefix="config.")
     headings += [f"{name}:{field}" for name in names for field in _SUMMARY_FIELDS]
-    runs = reader.each_run(wanted, metrics)
+    runs = reader.each_run(filter, metrics)
     return headings, (_summary_row(run, keys, names) for run in runs)
 
 
 def data_frame(
     package: Literal["pandas", "polars"],
     reader: TableSource,
-    wanted: RunFilter,
+    filter: RunFilter,
     shape: TableShape,
     metrics: Collection[str] | None,
 ) -> Any:
-    """The table as a DataFrame of that package. Raises InputError where it is not installed."""
+    """Return a table as a DataFrame of `package`.
+
+    Raises:
+        InputError: If the package is not installed, or the filter or a metric is unknown.
+    """
     try:
-        library = import_module(package)  # a large one, which labbench neither needs nor brings
+        library = import_module(package)  # not a dependency of labbench
     except ImportError:
         raise InputError(f"to_{package}() needs {package}: pip install {package}") from None
-    headings, rows = make_table(reader, wanted, shape, metrics)
+    headings, rows = make_table(reader, filter, shape, metrics)
     columns = list(zip(*rows, strict=True)) or [()] * len(headings)
     return library.DataFrame({name: _unify_column(column) for name, column in zip(headings, columns, strict=True)})
 
 
 def _unify_column(column: Sequence[Any]) -> list[Any]:
-    """A column as it is, or as JSON texts where runs disagree about the type of a config key."""
+    """Return a column with values of one type: JSON texts if runs have config values of different types."""
     types = {type(value) for value in column if value is not None}
     if types == {int, float}:
         return [None if value is None else float(value) for value in column]
@@ -91,7 +99,7 @@ def _summary_row(run: RunRecord, keys: Sequence[str], metrics: Sequence[str]) ->
 
 
 def _unique_headings(headings: list[str], names: Sequence[str], *, prefix: str) -> list[str]:
-    """The headings and the names, those with a prefix that would stand there twice."""
+    """Append names to the headings, with the prefix if a name is a heading already."""
     for name in names:
         while name in headings:
             name = prefix + name

@@ -1,4 +1,4 @@
-"""How runs come into a database: their keys, their experiment, and the texts that they were made from."""
+"""Insertion of runs: keys, experiments, source texts, tags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_j
 
 SqlValue: TypeAlias = str | int | float | bytes | None
 
-# no 0, 1, i, l, o to misread; a letter first, so that no key reads as a number
+# without 0, 1, i, l and o, which are easy to misread; the first character is a letter, so that no key is a number
 _LETTERS = "abcdefghjkmnpqrstuvwxyz"
 _ALPHABET = _LETTERS + "23456789"
 
@@ -22,7 +22,7 @@ _ALPHABET = _LETTERS + "23456789"
 def insert_missing(
     connection: sqlite3.Connection, submission: Submission, runs: Sequence[NewRun], *, rerun: bool
 ) -> list[int]:
-    """Return the ids of the runs, in order; runs whose identity the experiment lacks are inserted, reruns always."""
+    """Insert the runs whose identity the experiment lacks, or all if `rerun`; return the ids of all, in order."""
     experiment_id = ensure_experiment(connection, submission.experiment)
     ids_by_identity = {} if rerun else _runs_by_identity(connection, experiment_id)
     stop = submission.stop
@@ -50,9 +50,10 @@ def insert_missing(
 
 
 def insert_run(connection: sqlite3.Connection, columns: Mapping[str, SqlValue]) -> tuple[int, str]:
-    """Insert a row of the table `runs`; columns that are not given have the schema's defaults.
+    """Insert a row into the table `runs`; missing columns get the defaults of the schema.
 
-    The run keeps its `key` if no other run has it, else it gets a new one. The caller holds a transaction.
+    The run keeps its `key` unless another run has it; then, or without a key, it gets a new one. The caller holds a
+    transaction.
 
     Returns:
         The run's id and key.
@@ -64,18 +65,18 @@ def insert_run(connection: sqlite3.Connection, columns: Mapping[str, SqlValue]) 
     values = [storable_text(value) if isinstance(value, str) else value for value in row.values()]
     query = f"INSERT INTO main.runs ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
     run_id = connection.execute(query, values).lastrowid
-    assert run_id is not None  # an INSERT has one
+    assert run_id is not None  # an INSERT sets it
     return run_id, key
 
 
 def add_tags(connection: sqlite3.Connection, ids: Sequence[int], tags: Iterable[str]) -> None:
-    """Tag runs. The caller holds a transaction."""
+    """Add tags to runs. The caller holds a transaction."""
     rows = [(run_id, storable_text(tag)) for tag in tags for run_id in ids]
     connection.executemany("INSERT OR IGNORE INTO tags (run_id, tag) VALUES (?, ?)", rows)
 
 
 def ensure_experiment(connection: sqlite3.Connection, name: str) -> int:
-    """The id of an experiment, which is made if it is not there."""
+    """Return the id of an experiment, which is inserted if it does not exist."""
     name = storable_text(name)
     query = "INSERT OR IGNORE INTO experiments (name, created) VALUES (?, ?)"
     connection.execute(query, (name, time.time()))
@@ -84,9 +85,9 @@ def ensure_experiment(connection: sqlite3.Connection, name: str) -> int:
 
 
 def link_sources(connection: sqlite3.Connection, ids: Sequence[int], sources: Mapping[str, str]) -> None:
-    """Note from which texts, by kind, those of the runs will be made that have not begun."""
+    """Link the runs that have not started to their source texts, given by kind."""
     for kind, source in sources.items():
-        digest = keep_source(connection, source)
+        digest = ensure_source(connection, source)
         connection.execute(
             f"""
             INSERT OR REPLACE INTO run_sources (run_id, kind, source_id)
@@ -97,9 +98,9 @@ def link_sources(connection: sqlite3.Connection, ids: Sequence[int], sources: Ma
         )
 
 
-def keep_source(connection: sqlite3.Connection, source: str) -> str:
-    """Insert a text that is not there; its SHA-256."""
-    import hashlib  # 3 ms, which a script's start need not pay
+def ensure_source(connection: sqlite3.Connection, source: str) -> str:
+    """Insert a source text if it does not exist, and return its SHA-256."""
+    import hashlib  # takes 3 ms, which the start of a script does not need
 
     text = storable_text(source)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -108,13 +109,15 @@ def keep_source(connection: sqlite3.Connection, source: str) -> str:
 
 
 def _runs_by_identity(connection: sqlite3.Connection, experiment_id: int) -> dict[str, int]:
-    """The runs of a grid, and reruns whose original is gone: one result serves both."""
+    """Return run ids by identity: runs of a grid, and reruns whose original was removed."""
     query = "SELECT identity, id FROM runs WHERE experiment_id = ? AND origin IN ('grid', 'rerun') ORDER BY origin DESC"
-    return dict(connection.execute(query, (experiment_id,)).fetchall())  # a grid's come last: they win
+    return dict(
+        connection.execute(query, (experiment_id,)).fetchall()
+    )  # in this order a run of the grid replaces its reruns
 
 
 def new_key(connection: sqlite3.Connection) -> str:
-    """A random key that no run has yet."""
+    """Return a random key that no run has."""
     while True:
         number = int.from_bytes(os.urandom(8), "little")
         number, digit = divmod(number, len(_LETTERS))

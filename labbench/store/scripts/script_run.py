@@ -18,7 +18,7 @@ from labbench.records import Config, FailureKind, Goal
 from labbench.store.liveness import HOST
 from labbench.store.queries.run_rows import config_json, storable_text
 from labbench.store.recording.events import ensure_metric
-from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, insert_run, keep_source
+from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, ensure_source, insert_run
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
 
@@ -143,7 +143,7 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, w
     for kind, text in run.sources.items():
         if written.sources.get(kind) != text:
             query = "INSERT OR REPLACE INTO run_sources SELECT ?, ?, id FROM sources WHERE sha256 = ?"
-            connection.execute(query, (run_id, kind, keep_source(connection, text)))
+            connection.execute(query, (run_id, kind, ensure_source(connection, text)))
 
 
 def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, printed: Iterable[PrintedText]) -> None:

@@ -1,4 +1,7 @@
-"""Series as numpy arrays: whole, or in buckets for drawing. numpy is imported where it is used: it takes 0.1 s."""
+"""Series as numpy arrays, in full or in buckets for drawing.
+
+numpy is imported inside the functions, because importing it takes 0.1 s.
+"""
 
 from __future__ import annotations
 
@@ -17,41 +20,48 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _Columns: TypeAlias = "Mapping[str, NDArray[Any]]"
-"""Of points: their `value`, and what else of `step` and `time_ms` was asked for."""
+"""Columns of points by name, shape (P,) each: always `value`, and `step` and `time_ms` if they are read."""
 
 _SERIES = "run_id = ? AND metric_id = ?"
 
-_TOGETHER = 64
-"""Short series that are read at once: so many that their points fit into the CPU's cache."""
+_SERIES_PER_QUERY = 64
+"""Short series that are read at once: their points fit into the CPU's cache."""
 
-_ROWS = 512
-"""Taken from SQLite at once: so few that their memory is used again for the next."""
+_ROWS_PER_FETCH = 512
+"""Rows fetched from SQLite at once: few enough that the next fetch reuses their memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class BucketedSeries:
-    """A series, or the part of one between two steps, in buckets; a short one has a bucket a point.
+    """Series, or a range of steps of one, in B buckets; a short series has one bucket per point.
 
-    All arrays are of one length. `low`, `high` and `mean` are of the finite values, NaN where a bucket has none.
+    `low`, `high` and `mean` are NaN for a bucket without finite values.
     """
 
     run_id: int
     first_step: NDArray[np.int64]
+    """First step of each bucket, shape (B,)."""
     last_step: NDArray[np.int64]
+    """Last step of each bucket, shape (B,)."""
     first_time: NDArray[np.int64] | None
-    """Milliseconds since the run's start; None where times were not asked for."""
+    """Smallest time in milliseconds since the start of the run, shape (B,); None if times were not read."""
     last_time: NDArray[np.int64] | None
+    """Largest time in milliseconds since the start of the run, shape (B,); None if times were not read."""
     n: NDArray[np.int64]
-    """Points in the bucket, NaN and infinities included."""
+    """Number of points, NaN and infinities included, shape (B,)."""
     n_nonfinite: NDArray[np.int64]
+    """Number of NaN and infinite values, shape (B,)."""
     low: NDArray[np.float64]
+    """Minimum of the finite values, shape (B,)."""
     high: NDArray[np.float64]
+    """Maximum of the finite values, shape (B,)."""
     mean: NDArray[np.float64]
+    """Mean of the finite values, shape (B,)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurveRequest:
-    """Part of a series to read for drawing, and in what detail."""
+    """Range and resolution of a series to read for drawing."""
 
     columns: int
     """Maximum number of buckets."""
@@ -60,14 +70,16 @@ class CurveRequest:
     last_step: int | None = None
     """Last step to read, included; None: the last one."""
     times: bool = True
-    """Read times too; without them reading takes two thirds of the time."""
+    """Read times too; without times a read takes two thirds as long."""
     rounded: bool = False
-    """Read values rounded to 15 digits, which are enough for any picture, in two thirds of the time, most of it
-    without Python's lock; a float at the very end of its range becomes infinite."""
+    """Round values to 15 digits, enough for a chart.
+
+    A read then takes two thirds as long, mostly without Python's lock. A float close to the maximum becomes infinite.
+    """
 
     def __post_init__(self) -> None:
         if self.columns < 1:
-            raise InputError(f"a curve is drawn in at least one column, not {self.columns}")
+            raise InputError(f"a curve needs at least one column, not {self.columns}")
 
 
 def read_series(
@@ -78,7 +90,7 @@ def read_series(
     first_step: int | None = None,
     last_step: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Steps, milliseconds since the run's start, and values, (N,) each, in the order of the steps."""
+    """Return steps, milliseconds since the start of the run, and values of a series, shape (N,) each, by step."""
     import numpy as np
 
     query = f"SELECT step, time_ms, value FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? ORDER BY step"
@@ -92,9 +104,10 @@ def read_series(
 def read_curves(
     connection: sqlite3.Connection, run_ids: Sequence[int], metric_id: int, request: CurveRequest
 ) -> Iterator[BucketedSeries]:
-    """Yield each run's series in buckets; none for a run that has no point there.
+    """Yield the series of each run in at most `request.columns` buckets, in arrays of shape (B,).
 
-    A bucket holds the points of a column of the screen, give or take a bucket of the rollup, which is narrower.
+    Skips runs without points in the range. A bucket holds the points of one screen column; its edges may be off by one
+    rollup bucket, which is narrower than a column.
     """
     query = f"""
         SELECT run_id, n, last_step,
@@ -102,7 +115,7 @@ def read_curves(
         FROM summary AS s WHERE metric_id = ? AND run_id {IN_JSON_LIST}
     """
     spans = {
-        run_id: _Window(run_id, n, first, last, request.first_step, request.last_step)
+        run_id: _StepRange(run_id, n, first, last, request.first_step, request.last_step)
         for run_id, n, last, first in connection.execute(query, (metric_id, as_json_list(run_ids)))
     }
     columns, times = request.columns, request.times
@@ -116,89 +129,96 @@ def read_curves(
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """A series, and the steps between which it is wanted."""
+class _StepRange:
+    """Steps of a series, and the requested range of steps."""
 
     run_id: int
     n: int
+    """Number of points of the series."""
     first: int
+    """First step of the series."""
     last: int
-    first_wanted: int | None
-    last_wanted: int | None
+    """Last step of the series."""
+    first_requested: int | None
+    last_requested: int | None
 
     @property
     def is_dense(self) -> bool:
-        """Whether there is a point at every step from the first to the last: then the steps need not be read."""
+        """True if the series has a point at every step from the first to the last; then steps need not be read."""
         return self.last - self.first + 1 == self.n
 
     @property
     def left(self) -> int:
-        return self.first if self.first_wanted is None else self.first_wanted
+        return self.first if self.first_requested is None else self.first_requested
 
     @property
     def right(self) -> int:
-        return self.last if self.last_wanted is None else self.last_wanted
+        return self.last if self.last_requested is None else self.last_requested
 
     @property
-    def n_wanted(self) -> int | None:
-        """How many of its points lie in the range; None where only the points can tell."""
+    def n_requested(self) -> int | None:
+        """Number of points in the requested range; None if it cannot be derived from the summary."""
         if self.left <= self.first and self.last <= self.right:
             return self.n
         return max(0, min(self.right, self.last) - max(self.left, self.first) + 1) if self.is_dense else None
 
 
 def _read_one(
-    connection: sqlite3.Connection, span: _Window, metric_id: int, columns: int, times: bool
+    connection: sqlite3.Connection, span: _StepRange, metric_id: int, columns: int, times: bool
 ) -> Iterator[BucketedSeries]:
     column = (span.right - span.left + 1) / columns
-    reading = _SeriesQuery(connection, span.run_id, metric_id, column, times, span.is_dense)
+    query = _SeriesQuery(connection, span.run_id, metric_id, column, times, span.is_dense)
     level = rollup.top_level(connection, span.run_id, metric_id) if span.n >= rollup.CHUNK else 0
-    within = max(span.left, span.first), min(span.right, span.last)
-    parts = [part for part in reading.between(*within, level) if len(part.n)]
+    limits = max(span.left, span.first), min(span.right, span.last)
+    parts = [part for part in query.between(*limits, level) if len(part.n)]
     if parts:
         yield _reduce_to_columns(_concatenate(parts), span.left, span.right, columns)
 
 
 def _read_together(
     connection: sqlite3.Connection,
-    spans: Iterable[_Window],
+    spans: Iterable[_StepRange],
     metric_id: int,
     columns: int,
     times: bool,
     read: Callable[[sqlite3.Connection, str, tuple[Any, ...], bool, bool], _Columns],
 ) -> Iterator[tuple[int, BucketedSeries]]:
-    """The curves, by run, of series too short for a rollup: a query and a pass of numpy for many of them.
+    """Yield (run id, curve) of series too short for a rollup, with one query and one pass of numpy for many of them.
 
-    Those of which only the points can tell how many there are, or of which the summary tells wrong, are left out.
+    Skips series whose number of points in the range is unknown or differs from the summary.
     """
     import numpy as np
 
     for is_dense in (True, False):
-        alike = [span for span in spans if span.n < rollup.CHUNK and span.is_dense == is_dense and span.n_wanted]
-        alike.sort(key=lambda span: span.run_id)  # as the rows come
-        for start in range(0, len(alike), _TOGETHER):
-            some = alike[start : start + _TOGETHER]
-            counts = np.array([span.n_wanted for span in some])
-            ids = as_json_list(span.run_id for span in some)
+        short = [span for span in spans if span.n < rollup.CHUNK and span.is_dense == is_dense and span.n_requested]
+        short.sort(key=lambda span: span.run_id)  # the order of the rows
+        for start in range(0, len(short), _SERIES_PER_QUERY):
+            group = short[start : start + _SERIES_PER_QUERY]
+            counts = np.array([span.n_requested for span in group])
+            ids = as_json_list(span.run_id for span in group)
             query = f"FROM points WHERE run_id {IN_JSON_LIST} AND metric_id = ? AND step BETWEEN ? AND ?"
-            within = min(max(span.left, span.first) for span in some), max(min(span.right, span.last) for span in some)
-            rows = read(connection, query, (ids, metric_id, *within), times, is_dense)
+            first = min(max(span.left, span.first) for span in group)
+            last = max(min(span.right, span.last) for span in group)
+            rows = read(connection, query, (ids, metric_id, first, last), times, is_dense)
             if len(rows["value"]) == counts.sum():
-                yield from _split(rows, some, counts, columns)
+                yield from _split(rows, group, counts, columns)
 
 
 def _split(
-    rows: _Columns, spans: Sequence[_Window], counts: NDArray[np.int64], columns: int
+    rows: _Columns, spans: Sequence[_StepRange], counts: NDArray[np.int64], columns: int
 ) -> Iterator[tuple[int, BucketedSeries]]:
-    """The points of several series, one behind the other, as a curve for each."""
+    """Yield (run id, curve) of several series whose P points lie one series after the other in `rows`.
+
+    `counts` is the number of points of each of the R series, shape (R,).
+    """
     import numpy as np
 
-    begins = np.cumsum(counts) - counts  # (R,): where each series begins
-    number = np.arange(len(rows["value"])) - np.repeat(begins, counts)  # (P,): of a point in its series
+    begins = np.cumsum(counts) - counts  # (R,): index of the first point of each series
+    number = np.arange(len(rows["value"])) - np.repeat(begins, counts)  # (P,): index of each point in its series
     firsts = np.array([max(span.left, span.first) for span in spans])
     steps = rows["step"] if "step" in rows else number + np.repeat(firsts, counts)
-    together, ends = _bucket_per_point(0, steps, rows), np.cumsum(counts)
-    if (counts > columns).any():  # otherwise a bucket a point
+    all_buckets, ends = _bucket_per_point(0, steps, rows), np.cumsum(counts)
+    if (counts > columns).any():  # otherwise one bucket per point
         lefts = np.array([span.left for span in spans])
         widths = np.array([float(span.right - span.left) + 1.0 for span in spans])
         column = _column_of_steps(steps - np.repeat(lefts, counts), np.repeat(widths, counts), columns)
@@ -206,25 +226,30 @@ def _split(
         owner = np.repeat(np.arange(len(spans)), counts)
         is_start = np.append(True, (column[1:] != column[:-1]) | (owner[1:] != owner[:-1]))
         starts = np.flatnonzero(is_start)
-        together, ends = _reduce_groups(together, starts), np.cumsum(np.bincount(owner[starts], minlength=len(spans)))
+        all_buckets = _reduce_groups(all_buckets, starts)
+        ends = np.cumsum(np.bincount(owner[starts], minlength=len(spans)))
     for span, start, end in zip(spans, [0, *ends.tolist()], ends.tolist(), strict=False):
-        yield span.run_id, _slice(together, span.run_id, start, end)
+        yield span.run_id, _slice(all_buckets, span.run_id, start, end)
 
 
 @dataclass(frozen=True, slots=True)
 class _SeriesQuery:
-    """One series, and how finely it is wanted."""
+    """Query of one series at a given resolution."""
 
     connection: sqlite3.Connection
     run_id: int
     metric_id: int
     column: float
-    """How many steps a column of the screen is wide."""
+    """Width of a screen column, in steps."""
     times: bool
     is_dense: bool
 
     def between(self, left: int, right: int, level: int) -> Iterator[BucketedSeries]:
-        """Consecutive parts, in buckets no wider than a column and none reaching out, down to single points."""
+        """Yield the range from `left` to `right` in consecutive parts.
+
+        Takes buckets of `level` that lie in the range and are no wider than a column, and covers the rest with buckets
+        of lower levels, down to single points.
+        """
         if left > right:
             return
         if level == 0:
@@ -244,10 +269,10 @@ class _SeriesQuery:
             else:
                 yield from self.between(max(left, int(first[start])), min(right, int(last[end - 1])), level - 1)
             start = end
-        yield from self.between(int(last[-1]) + 1, right, level - 1)  # behind the last full chunk
+        yield from self.between(int(last[-1]) + 1, right, level - 1)  # after the last full chunk
 
     def _buckets(self, left: int, right: int, level: int) -> NDArray[np.void]:
-        """Those of a level that reach into a range, in order; none of the level below may lie before them."""
+        """Return the buckets of a level that overlap the range, in order, as a structured array of shape (B,)."""
         import numpy as np
 
         chunks = f"FROM rollup WHERE {_SERIES} AND level = ? AND first_step"
@@ -277,7 +302,7 @@ class _SeriesQuery:
         )
 
     def _points(self, left: int, right: int) -> BucketedSeries:
-        """A bucket a point."""
+        """Return the points in the range, one bucket per point."""
         import numpy as np
 
         query = f"FROM points WHERE {_SERIES} AND step BETWEEN ? AND ?"
@@ -290,42 +315,43 @@ class _SeriesQuery:
 def _rows(
     connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...], times: bool, is_dense: bool
 ) -> _Columns:
-    """The columns of the points that a query finds: each that is not read saves a fifth or more of the time.
+    """Return the columns of the points that a query selects.
 
-    What is not finite is infinite, as in `_packed_rows`.
+    Each column that is not read saves a fifth of the time or more. Non-finite values become infinite, as in
+    `_packed_rows`.
     """
     import numpy as np
 
-    wanted = _column_sql(times, is_dense)
-    columns = [array("d" if name == "value" else "q") for name in wanted]
-    found = connection.execute(f"SELECT {', '.join(wanted.values())} {query} ORDER BY run_id, step", parameters)
-    while rows := found.fetchmany(_ROWS):
+    column_sql = _column_sql(times, is_dense)
+    columns = [array("d" if name == "value" else "q") for name in column_sql]
+    cursor = connection.execute(f"SELECT {', '.join(column_sql.values())} {query} ORDER BY run_id, step", parameters)
+    while rows := cursor.fetchmany(_ROWS_PER_FETCH):
         for column, values in zip(columns, zip(*rows, strict=True), strict=True):
             column.extend(values)
-    return dict(zip(wanted, map(np.asarray, columns), strict=True))
+    return dict(zip(column_sql, map(np.asarray, columns), strict=True))
 
 
 def _packed_rows(
     connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...], times: bool, is_dense: bool
 ) -> _Columns:
-    """The same with values to 15 digits, as SQLite writes numbers.
+    """Return the columns of the points that a query selects, with values rounded to 15 digits.
 
-    It puts each column of a series into one text, in the order of the primary key. Python takes longer over a row than
-    SQLite over its point, and needs its lock for each.
+    SQLite joins each column of a series to one text, in the order of the primary key, and writes numbers with 15
+    digits. This is faster, because Python needs more time per row than SQLite, and its lock.
     """
     import numpy as np
 
-    wanted = _column_sql(times, is_dense)
-    texts = ", ".join(f"group_concat({column})" for column in wanted.values())
-    found = connection.execute(f"SELECT {texts} {query} GROUP BY run_id", parameters).fetchall()
+    column_sql = _column_sql(times, is_dense)
+    joined = ", ".join(f"group_concat({column})" for column in column_sql.values())
+    rows = connection.execute(f"SELECT {joined} {query} GROUP BY run_id", parameters).fetchall()
     return {
         name: np.fromstring(",".join(texts), np.float64 if name == "value" else np.int64, sep=",")
-        for name, *texts in zip(wanted, *found, strict=True)
+        for name, *texts in zip(column_sql, *rows, strict=True)
     }
 
 
 def _column_sql(times: bool, is_dense: bool) -> dict[str, str]:
-    """The columns to read, by name, in SQL."""
+    """Return the SQL of the columns to read, by name."""
     return {
         **({} if is_dense else {"step": "step"}),
         **({"time_ms": "time_ms"} if times else {}),
@@ -334,7 +360,7 @@ def _column_sql(times: bool, is_dense: bool) -> dict[str, str]:
 
 
 def _bucket_per_point(run_id: int, steps: NDArray[np.int64], rows: _Columns) -> BucketedSeries:
-    """A bucket a point."""
+    """Return one bucket per point; `steps` has shape (P,)."""
     import numpy as np
 
     times = rows.get("time_ms")
@@ -345,7 +371,7 @@ def _bucket_per_point(run_id: int, steps: NDArray[np.int64], rows: _Columns) -> 
 
 
 def _concatenate(parts: Sequence[BucketedSeries]) -> BucketedSeries:
-    """Consecutive parts as one curve."""
+    """Concatenate consecutive parts of a series."""
     import numpy as np
 
     if len(parts) == 1:
@@ -367,7 +393,7 @@ def _slice(curve: BucketedSeries, run_id: int, start: int, end: int) -> Bucketed
 
 
 def _reduce_to_columns(curve: BucketedSeries, left: int, right: int, columns: int) -> BucketedSeries:
-    """Buckets put together that begin in the same column of the range from `left` to `right`."""
+    """Merge the buckets that start in the same column of the range from `left` to `right`."""
     import numpy as np
 
     if len(curve.n) <= columns:
@@ -377,20 +403,23 @@ def _reduce_to_columns(curve: BucketedSeries, left: int, right: int, columns: in
 
 
 def _column_of_steps(offsets: NDArray[np.int64], width: float | NDArray[np.float64], columns: int) -> NDArray[np.int64]:
-    """The column, of those into which a range of steps is divided, of each offset from its left end."""
+    """Return the column of each step, given its offset from the start of the range, shape (P,).
+
+    The range of `width` steps is divided into equal columns.
+    """
     import numpy as np
 
     return np.minimum((offsets / width * columns).astype(np.int64), columns - 1)
 
 
 def _reduce_groups(curve: BucketedSeries, starts: NDArray[np.int64]) -> BucketedSeries:
-    """Neighbouring buckets put together; (B,) `starts` says where each group begins."""
+    """Merge groups of consecutive buckets; `starts`, shape (G,), is the index of the first bucket of each group."""
     import numpy as np
 
     ends = np.append(starts[1:], len(curve.n))
     n_finite = curve.n - curve.n_nonfinite
     n_finite_in_column = np.add.reduceat(n_finite, starts)
-    # divided before they are added, and halved, for a sum of finite values may overflow
+    # divide before adding, and halve, because a sum of finite values may overflow
     shares = 0.5 * n_finite / np.repeat(np.maximum(n_finite_in_column, 1), ends - starts)
     parts = np.where(n_finite > 0, curve.mean, 0.0) * shares
     low, high = np.fmin.reduceat(curve.low, starts), np.fmax.reduceat(curve.high, starts)
