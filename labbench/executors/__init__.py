@@ -9,13 +9,16 @@ from labbench.records import Event, Stack
 
 
 class Executor(Protocol):
-    """Trains stacks and yields their events. It writes no database: that is the task of the caller."""
+    """Trains stacks and yields their events.
+
+    It writes no database: that is the task of the caller.
+    """
 
     def capacity(self) -> int:
         """Return the number of stacks that train at the same time."""
 
     def execute(self, stacks: Iterable[Stack]) -> Iterator[Event | None]:
-        """Train every stack, taking the next one from the iterable only when a slot is free.
+        """Train every stack, taking the next one when a slot is free.
 
         Yields events as they arrive, and None after about a tenth of a second without one, so that the caller can do
         other work. Each run ends with exactly one `Finished` or `Failed`.

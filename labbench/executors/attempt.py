@@ -14,7 +14,9 @@ from labbench.train.active_runs import ActiveRuns, StopRequests
 
 
 def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event]:
-    """Train the stack on `device` and yield its events. Only a run that fails alone is `Failed`.
+    """Train the stack on `device` and yield its events.
+
+    Only a run that fails alone is `Failed`.
 
     If a stack of several runs fails, each half of the unfinished runs is retried from its last boundary. The later
     value counts for a step that is measured twice. Runs in `stop_requests` stop at their next boundary.
@@ -61,7 +63,7 @@ def error_summary(error: BaseException) -> str:
 
 
 def error_details(error: BaseException) -> str:
-    """Return the whole message of a labbench error, which is written for users; else the traceback."""
+    """Return the message of a labbench error, else the traceback."""
     return str(error) if isinstance(error, LabbenchError) else "".join(traceback.format_exception(error))
 
 
@@ -88,7 +90,9 @@ class Deadline:
 
 
 def run_stack(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
-    """Train a stack or start its script, and yield events; each run ends with one `Finished` or `Failed`.
+    """Train a stack or start its script, and yield events.
+
+    Each run ends with one `Finished` or `Failed`.
 
     Yields None about every tenth of a second while a script prints nothing. Runs in `stop_requests` stop at their next
     boundary.

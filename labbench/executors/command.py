@@ -29,10 +29,10 @@ MAX_TAIL_LINES = 20
 
 
 def run_command(run: RunRecord, command: Command, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
-    """Start the script for one run, and yield its output and its end; None while it prints nothing.
+    """Start the script for one run; yield its output and its end.
 
-    If the run is in `stop_requests`, the script receives SIGTERM; it has no boundary, so the run restarts from the
-    beginning next time.
+    Yields None while the script prints nothing. If the run is in `stop_requests`, the script receives SIGTERM; it has
+    no boundary, so the run restarts from the beginning next time.
     """
     words = fill_placeholders(command.words, run.config)
     yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "command")
@@ -65,7 +65,9 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
 def running_script(
     run: RunRecord, words: list[str], command: Command, device: str, scratch: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the script's process for the block; at its end the process is killed.
+    """Start the script's process for the block.
+
+    The process is killed at the end of the block.
 
     Raises:
         OSError: If the program cannot be started.

@@ -7,14 +7,17 @@ from pathlib import Path
 
 
 def usable_cpu_count() -> int:
-    """Return the cores allowed by CPU affinity and by the cgroup's quota, at least 1."""
+    """Return the cores allowed by affinity and cgroup quota, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the cores granted by the control group (version 2, else 1); None without a limit."""
+    """Return the cores granted by the control group (version 2, else 1).
+
+    Returns None without a limit.
+    """
     for name in ("cpu.max", "cpu/cpu.cfs_quota_us"):
         try:
             words = (root / name).read_text().split()

@@ -10,7 +10,10 @@ from labbench.train.active_runs import ActiveRuns, StopRequests
 
 
 class InProcessExecutor:
-    """Trains one stack after another in this process. A hanging run cannot be ended, so there is no timeout."""
+    """Trains one stack after another in this process.
+
+    A hanging run cannot be ended, so there is no timeout.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device

@@ -40,7 +40,10 @@ def serve(connection: Connection, device: str, output: Path) -> None:
 
 
 def train_and_listen(stack: Stack, device: str, connection: Connection) -> Iterator[Event]:
-    """Yield the events of the stack; between events, receive requests to stop runs."""
+    """Yield the events of the stack.
+
+    Requests to stop runs are received between events.
+    """
     stop_requests = StopRequests()
     for event in run_stack(stack, device, stop_requests):
         if event is not None:
@@ -50,7 +53,7 @@ def train_and_listen(stack: Stack, device: str, connection: Connection) -> Itera
 
 
 def redirect_output(output: Path) -> None:
-    """Redirect stdout and stderr of this process to a file, including output of native code."""
+    """Redirect stdout and stderr, also of native code, to a file."""
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -47,7 +47,10 @@ WORKER_ENVIRONMENT = {
 
 
 class WorkerExecutor:
-    """Trains stacks in worker processes, one per entry of `devices` (a device may occur several times)."""
+    """Trains stacks in worker processes, one per entry of `devices`.
+
+    A device may occur several times.
+    """
 
     def __init__(self, devices: Sequence[str], *, timeout: float | None = None) -> None:
         """`timeout` limits the seconds of one attempt at a run."""
@@ -103,7 +106,7 @@ class WorkerExecutor:
 
 
 class Worker:
-    """The driver's side of one worker process, which is started with its first stack."""
+    """The driver's side of a worker process, started with its first stack."""
 
     def __init__(self, context: ForkServerContext, device: str, output: Path, timeout: float | None) -> None:
         self.device = device
@@ -129,7 +132,10 @@ class Worker:
             self.connection.send(stack)
 
     def receive(self) -> Iterator[Event]:
-        """Yield new output and the next event of the worker; set `died` if it has died."""
+        """Yield new output and the next event of the worker.
+
+        Sets `died` if the process has died.
+        """
         try:
             event: Event | None = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -145,7 +151,10 @@ class Worker:
         yield event
 
     def handle_death(self) -> Generator[Event, None, list[Stack]]:
-        """Fail a run that was alone in the dead process; return the halves of a larger stack to retry."""
+        """Fail a run that was alone in the dead process.
+
+        Returns the halves of a larger stack to retry.
+        """
         exit_status = self.kill(grace=1.0)
         yield from self._new_output()
         runs = list(self.active)
@@ -157,7 +166,10 @@ class Worker:
         return [sub_stack(self._stack, half) for half in halves if half]
 
     def handle_timeout(self) -> Generator[Event, None, list[Stack]]:
-        """Kill a process that exceeded its time limit; fail the started runs, return a stack of the others."""
+        """Kill a process that exceeded its time limit.
+
+        Fail the started runs, return a stack of the others.
+        """
         message = self.deadline.message
         self.kill()
         yield from self._new_output()
@@ -179,7 +191,10 @@ class Worker:
                 self.connection.send(runs)
 
     def kill(self, grace: float = 0.0) -> int | None:
-        """Wait `grace` seconds, then kill the process; return its exit status, -N if signal N ended it."""
+        """Wait `grace` seconds, then kill the process.
+
+        Return its exit status, -N if signal N ended it.
+        """
         if self._process is None or (pid := self._process.pid) is None:
             return None
         self._process.join(grace)
@@ -223,7 +238,10 @@ class Worker:
 
 
 def start_forkserver() -> ForkServerContext:
-    """Start the fork server, which loads torch once in the environment for training; return its context."""
+    """Start the fork server, which loads torch once; return its context.
+
+    Its environment is `WORKER_ENVIRONMENT`.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}

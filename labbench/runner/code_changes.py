@@ -21,7 +21,7 @@ _DONE: tuple[Status, ...] = ("finished", "diverged", "stopped", "failed")
 
 @dataclass(frozen=True, slots=True)
 class CodeChange:
-    """Runs recorded with other code than a grid has now, and the effect of the change on them."""
+    """Runs recorded with other code than a grid's present code."""
 
     sorting: CodeSorting = field(default_factory=CodeSorting)
     files: Sequence[str] = ()
@@ -33,7 +33,10 @@ class CodeChange:
 
     @property
     def seconds(self) -> float | None:
-        """Total training time of the outdated runs in seconds; None if one is unknown."""
+        """Total training time of the outdated runs in seconds.
+
+        None if the time of one run is unknown.
+        """
         times = [run.seconds for run in self.outdated if run.seconds is not None]
         return sum(times) if len(times) == len(self.outdated) else None
 
@@ -107,7 +110,10 @@ def sort_by_code(
 
 
 def _is_same_task(recorded: str, present: str) -> bool:
-    """Return True if both names are the same task; its file may have been moved if the old one is gone."""
+    """Return True if both names are the same task.
+
+    Its file may have been moved if the old one is gone.
+    """
     if recorded == present:
         return True
     (old_file, _, old_class), (file, _, name) = recorded.rpartition(":"), present.rpartition(":")
@@ -116,7 +122,7 @@ def _is_same_task(recorded: str, present: str) -> bool:
 
 
 def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, str], str | None]:
-    """Return a function of a recorded run and a task identity that computes the run's identity with that task."""
+    """Return a function that computes a run's identity with a given task."""
     digest = cache(content_digest)
 
     @cache
@@ -137,6 +143,6 @@ def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, 
 
 
 def _changed(outdated: Sequence[CodedRun], code: Code) -> list[str]:
-    """Return the names of the files that differ from those of the latest run, if these were recorded."""
+    """Return the files that changed since the latest run, if recorded."""
     latest = max(outdated, key=lambda run: run.id, default=None)
     return changed_files(latest.files, code.files) if latest is not None and latest.files else []

@@ -30,7 +30,7 @@ REQUEST_SECONDS = 0.5
 
 
 class ProgressListener(Protocol):
-    """Receiver of the progress of a grid: its runs, every event in order, and regular ticks."""
+    """Receiver of a grid's runs, its events in order, and ticks."""
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
         """Start a grid of `runs`, of which `due` train now."""
@@ -70,7 +70,10 @@ class Driver:
     _last_request_check: float = 0.0
 
     def train(self, due: Sequence[RunRecord], statuses: Collection[Status]) -> None:
-        """Train the due runs, then retry failed ones, until none is left or an interruption is requested."""
+        """Train the due runs, then retry failed ones until none is left.
+
+        Stops early if an interruption is requested.
+        """
         try:
             while due and not self.interruption.is_requested:
                 self._to_retry = []
@@ -86,7 +89,10 @@ class Driver:
             self.writer.requeue(self._active.keys)
 
     def _claim_stacks(self, stacks: Sequence[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
-        """Yield each stack, when the executor takes it, with the runs that no other process has claimed."""
+        """Claim and yield each stack when the executor takes it.
+
+        A stack has the runs that no other process has claimed.
+        """
         for stack in stacks:
             if self.interruption.is_requested:
                 return
@@ -111,7 +117,7 @@ class Driver:
                 )
 
     def _handle_event(self, event: Event | None) -> None:
-        """Record an event, or None for a moment without one, then do all periodic work that is due."""
+        """Record an event, if any, then do the periodic work that is due."""
         if isinstance(event, Finished | Failed):
             event = self._end_run(event)
         if event is not None:
@@ -132,7 +138,10 @@ class Driver:
         self.listener.tick()
 
     def _end_run(self, event: Finished | Failed) -> Finished | Failed:
-        """Count the end of a run or schedule its retry; return the event to record, `stopped` if that was requested."""
+        """Count the end of a run or schedule its retry.
+
+        Return the event to record, `stopped` if that was requested.
+        """
         if isinstance(event, Finished) and event.status == "queued" and event.run in self._stopping:
             event = replace(event, status="stopped", reason="stopped by a person")
         if isinstance(event, Failed):
@@ -145,7 +154,10 @@ class Driver:
         return event
 
     def _beat(self) -> None:
-        """Update the heartbeat; stop runs that another process has taken over or deleted."""
+        """Update the heartbeat.
+
+        Stop runs that another process has taken over or deleted.
+        """
         for key in set(self._active.keys) - set(self.writer.send_heartbeat(self._active.keys)):
             self.executor.stop(key)
 
@@ -168,7 +180,10 @@ class Driver:
 
 
 class Interruption:
-    """Handler of Ctrl-C, SIGTERM and SIGHUP: the first signal requests a stop, the second raises KeyboardInterrupt."""
+    """Handler of Ctrl-C, SIGTERM and SIGHUP.
+
+    The first signal requests a stop, the second raises KeyboardInterrupt.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -12,7 +12,10 @@ from labbench.train.active_runs import StopRequests
 
 
 def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> float | None:
-    """Return the estimated wall time in seconds of the stacks on `workers`; None if the sampled stacks fail."""
+    """Return the estimated wall time in seconds of the stacks on `workers`.
+
+    Returns None if the sampled stacks fail.
+    """
     sampled = [stacks[index] for index in sorted({0, len(stacks) // 2, len(stacks) - 1})]
     seconds = sampled_cost = 0.0
     for stack in sampled:
@@ -25,7 +28,10 @@ def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> f
 
 
 def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
-    """Train one epoch of a stack; return each run's share of the time in seconds, by key. Empty if a run fails."""
+    """Train one epoch of a stack.
+
+    Return each run's share of the time in seconds, by key. Empty if a run fails.
+    """
     if stack.command is not None:
         return {}
     seconds: dict[str, float] = {}

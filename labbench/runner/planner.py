@@ -45,7 +45,7 @@ def plan_stacks(
     workers: int = 1,
     device: str = "cpu",
 ) -> list[Stack]:
-    """Return stacks that contain every run exactly once, sorted by decreasing training time.
+    """Partition the runs into stacks, sorted by decreasing training time.
 
     Args:
         runs: Runs to train, new or to be resumed.
@@ -76,16 +76,20 @@ def plan_stacks(
 
 
 def structure(run: RunRecord, params: Params) -> Hashable:
-    """Return what the runs of a stack must share: values that may change shapes or data, boundary and engine."""
+    """Return the values that the runs of a stack must share.
+
+    These are parameters that may change shapes or data, the boundary and the engine.
+    """
     config = with_defaults(run.config, params)
     fixed = tuple((key, repr(config[key])) for key in sorted(config) if not (key in params and params[key].per_run))
     return fixed, run.boundary, run.way if run.boundary else None
 
 
 def best_width(runs: int, workers: int, device: str = "cpu") -> int:
-    """Return the largest width of a stack, wide for efficiency, but narrow enough to keep all workers busy.
+    """Return the largest width of a stack.
 
-    On GPUs each gets one stack, since a step takes hardly longer with more runs.
+    Wide stacks are efficient, narrow ones keep all workers busy. On GPUs each gets one stack, since a step takes hardly
+    longer with more runs.
     """
     if device.startswith("cuda"):
         return max(1, math.ceil(runs / workers))
@@ -101,7 +105,10 @@ def split_evenly(runs: Sequence[RunRecord], width: int) -> list[Sequence[RunReco
 
 
 def relative_cost(stack: Stack, params: Params) -> float:
-    """Return an estimate of the training time in arbitrary units: epochs of all runs, weighted by batch size."""
+    """Estimate the training time of a stack in arbitrary units.
+
+    It is the number of epochs of all runs, weighted by batch size.
+    """
     configs = [with_defaults(run.config, params) for run in stack.runs]
     epochs: float = sum(config.get("epochs", 1) * (1 + 32 / config.get("batch_size", 64)) for config in configs)
     return epochs
@@ -125,7 +132,10 @@ def make_stack(
     files: str | None = None,
     command: Command | None = None,
 ) -> Stack:
-    """Return the stack of these runs: keys with one common value are shared, others have one value per run."""
+    """Return the stack of these runs.
+
+    Keys with one common value are shared, others have one value per run.
+    """
     members = tuple(runs)
     first = members[0].config
     shared = {key: value for key, value in first.items() if all(_has(run, key, value) for run in members)}
@@ -136,7 +146,10 @@ def make_stack(
 
 
 def _by_optimizer(params: Params) -> Any:
-    """Return a sort key that puts runs with the same optimizer side by side, so that they share its updates."""
+    """Return a sort key that puts runs with the same optimizer together.
+
+    Runs with the same optimizer share its updates.
+    """
     keys = ["optimizer", "nesterov", "momentum", "beta1", "beta2", "alpha", "eps"]
     keys += sorted(key for key, param in params.items() if param.per_run and key not in TRAINING)  # such as dropout
     keys += ["weight_decay", "lr"]

@@ -22,7 +22,7 @@ RATE_SECONDS = 5.0
 
 
 class GridProgress:
-    """Counts and best value of a training grid, computed from its events without clock or terminal."""
+    """Counts and best value of a training grid, from its events."""
 
     def __init__(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
         self.total = len(due)
@@ -104,9 +104,10 @@ class GridProgress:
 
 
 def progress_line(progress: GridProgress, *, rate: float, left: float | None) -> str:
-    """Format the progress in one line: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`.
+    """Format the progress in one line.
 
-    `rate` is in run-steps per second, `left` in seconds.
+    Example: `37/120 runs · 2 running · 1 failed · 4,210 run-steps/s · 1m04s left · best …`. `rate` is in run-steps per
+    second, `left` in seconds.
     """
     parts = [f"{progress.ended}/{progress.total} runs", f"{len(progress.running)} running"]
     parts += [f"{count} {status}" for status in ("failed", "diverged") if (count := progress.count(status))]

@@ -112,7 +112,7 @@ def load_grid(
 
 
 def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
-    """Replace the word in `init_from = "run:WORD"` by the key of the run that it names.
+    """Replace the word in `init_from = "run:WORD"` by the run's key.
 
     Raises:
         InputError: If the database does not exist.
@@ -131,7 +131,9 @@ def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | 
 
 
 def task_params(grid: Grid) -> Params:
-    """Return the parameters of the grid's task and the training loop; empty for a command, which accepts any.
+    """Return the parameters of the grid's task and the training loop.
+
+    Returns an empty mapping for a command, which accepts any parameter.
 
     Raises:
         InputError: If the task cannot be loaded, or PyTorch is not installed.
@@ -147,9 +149,9 @@ def task_params(grid: Grid) -> Params:
 
 
 def require_stop_metric(grid: Grid) -> None:
-    """Raise InputError if `[stop]` names a metric that a built-in task never measures.
+    """Raise InputError if `[stop]` names a metric that is never measured.
 
-    The metrics of a user's task are known, and checked, only in training.
+    Checks built-in tasks; the metrics of a user's task are known only in training.
     """
     if grid.stop is None or grid.task not in BUILTIN or grid.task == "own":
         return
@@ -168,9 +170,9 @@ def require_torch() -> None:
 
 
 def code_change(expanded: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeChange:
-    """Return the effect of the grid's present code on the runs in a database, which is only read.
+    """Return the effect of changed code on the runs in a database.
 
-    With `keep`, runs of older code stay valid.
+    The database is only read. With `keep`, runs of older code stay valid.
     """
     if not db.exists() or db.stat().st_size == 0:
         return CodeChange()
@@ -192,7 +194,9 @@ def run_grid(
     retry_failed: bool = False,
     change: CodeChange | None = None,
 ) -> Outcome:
-    """Train the due runs of a grid and record every event in `db`; runs that are done are not changed.
+    """Train the due runs of a grid and record every event in `db`.
+
+    Runs that are done are not changed.
 
     Args:
         expanded: Grid from `load_grid`.
@@ -287,7 +291,7 @@ def make_planner(
 
 
 def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> Runtime:
-    """Set the default number of loader processes per training: the cores not used by training.
+    """Set the number of loaders to the cores not used by training.
 
     A training on a CPU keeps one core busy; on a GPU at least one loader is used, so that training does not wait.
     """
@@ -300,7 +304,7 @@ def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> 
 def preview_stacks(
     expanded: ExpandedGrid, runs: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int
 ) -> list[Stack]:
-    """Return the stacks in which these runs of the grid would train, without access to the database."""
+    """Plan stacks of these runs without access to the database."""
     records = [
         RunRecord(index, f"preview-{index}", run.name, expanded.grid.name, "queued", run.config)
         for index, run in enumerate(runs)
@@ -309,7 +313,7 @@ def preview_stacks(
 
 
 def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
-    """Return the texts needed to reproduce the results: grid file, git diff, code and task file."""
+    """Return the grid file, git diff, code and task file of a result."""
     texts = {"grid": grid.source.text, "diff": source.git_diff, "code": code.text}
     file, _, _ = grid.task.rpartition(":")
     if file:
@@ -318,7 +322,7 @@ def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
 
 
 def open_executor(devices: Sequence[str], workers: int | None, stacks: int, *, timeout: float | None) -> Executor:
-    """Return the executor for `--workers` on these devices, with at most one worker per stack."""
+    """Return the executor for `--workers`, at most one worker per stack."""
     if workers == 0:
         return InProcessExecutor(devices[0])
     if workers is None:

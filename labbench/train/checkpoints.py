@@ -29,14 +29,17 @@ Metadata = Mapping[str, Any]
 
 
 def save_checkpoint(files: Path, run: RunRecord, step: int, tensors: Tensors, state: Metadata) -> None:
-    """Write the run's checkpoint at `step`, and keep the previous one until the database names this step."""
+    """Write the run's checkpoint at `step`: tensors of any shape and JSON state.
+
+    The previous checkpoint is kept, because the database may not name the new one yet.
+    """
     write_safetensors(snapshot_file(files, run.key, step), tensors, state)
     steps = sorted(int(file.stem.rpartition("-")[2]) for file in run_folder(files, run.key).glob(SNAPSHOTS))
     discard_snapshots(files, run.key, keep=frozenset(steps[-2:]))
 
 
 def load_checkpoint(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the state of the run at its boundary.
+    """Return tensors (any shape) and state of the run at its boundary.
 
     Raises:
         LabbenchError: If the checkpoint is missing or damaged.
@@ -52,7 +55,10 @@ def load_checkpoint(files: Path, run: RunRecord, device: torch.device) -> tuple[
 
 
 def save_model(files: Path, run: RunRecord, weights: Tensors, info: Metadata) -> None:
-    """Write a model's weights; `info` holds their step and, for the best weights, the criterion and its value."""
+    """Write a model's weights, tensors of any shape.
+
+    `info` holds their step and, for the best weights, the criterion and its value.
+    """
     write_safetensors(run_folder(files, run.key) / MODEL, weights, info)
 
 
@@ -69,7 +75,7 @@ def write_safetensors(path: Path, tensors: Tensors, state: Metadata) -> None:
 
 
 def read_safetensors(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors, in their stored shapes, and the state that `write_safetensors` wrote."""
+    """Return the tensors, any shape, and the state written by `write_safetensors`."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}

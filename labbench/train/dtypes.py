@@ -21,11 +21,11 @@ def trained_dtype(dtype: torch.dtype, precision: torch.dtype) -> torch.dtype:
 
 
 def place(tensor: Tensor, device: torch.device, precision: torch.dtype) -> Tensor:
-    """Return the tensor, of any shape, on `device` in the dtype in which it is trained."""
+    """Return a tensor of any shape on `device` in its training dtype."""
     return tensor.to(device, trained_dtype(tensor.dtype, precision))
 
 
 def place_model(model: Model, device: torch.device, precision: torch.dtype) -> Model:
-    """Move the model's parameters and buffers to `device`, each in the dtype in which it is trained."""
+    """Move parameters and buffers to `device`, each in its training dtype."""
     model._apply(lambda tensor: place(tensor, device, precision))  # type: ignore[no-untyped-call]
     return model

@@ -60,7 +60,10 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
 
 
 def _require_trusted_task(record: RunRecord) -> str:
-    """Return the task that the database names. Raises InputError unless it is built in or trusted."""
+    """Return the task that the database names.
+
+    Raises InputError unless it is built in or trusted.
+    """
     if record.task in TASKS:
         return record.task
     if is_trusted(record.task):

@@ -85,7 +85,9 @@ def train_workload(
 def resume_runs(
     members: list[TrainingRun], files: str | None, device: torch.device
 ) -> Generator[Event, None, list[TrainingRun]]:
-    """Return the members, restored to their boundaries; a run with an unreadable checkpoint yields `Failed`.
+    """Return the members, restored to their boundaries.
+
+    A run with an unreadable checkpoint yields `Failed`.
 
     No error reaches the caller: what `load_checkpoint` raises becomes the event.
     """
@@ -104,7 +106,10 @@ def resume_runs(
 
 
 class StackTrainer:
-    """Trains runs that step together, epoch by epoch; runs leave at the end of an epoch."""
+    """Trains runs that step together, epoch by epoch.
+
+    Runs leave at the end of an epoch.
+    """
 
     def __init__(
         self, ready: ReadyStack, workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
@@ -149,7 +154,9 @@ class StackTrainer:
         self.keep_runs(staying)
 
     def train_epoch(self) -> Generator[Points, None, list[dict[str, float]]]:
-        """Train for one epoch and evaluate on `val`; return the values of each run by metric.
+        """Train for one epoch and evaluate on `val`.
+
+        Return the values of each run by metric.
 
         A diverged run has no values. The epoch ends early if all runs have diverged.
         """
@@ -179,7 +186,10 @@ class StackTrainer:
         ]
 
     def record_epoch(self, index: int, values: dict[str, float], seconds: float) -> dict[str, float]:
-        """Record an epoch of a run with its share of compute seconds; return the values for `[stop]` and `keep`."""
+        """Record an epoch of a run with its share of compute seconds.
+
+        Return the values for `[stop]` and `keep`.
+        """
         member = self.members[index]
         member.epoch += 1
         member.compute_seconds += seconds
@@ -200,7 +210,10 @@ class StackTrainer:
         return criteria
 
     def end_epoch(self, measured: list[dict[str, float]]) -> Iterator[Event]:
-        """End runs that have finished, diverged or were asked to stop; write checkpoints if they are due."""
+        """End runs that have finished, diverged or were asked to stop.
+
+        Write checkpoints if they are due.
+        """
         reasons = [member.reason_to_stop(values) for member, values in zip(self.members, measured, strict=True)]
         if any(reasons) and self.workload.data.has_test:
             (generator,) = generator_seeds(
@@ -244,7 +257,7 @@ class StackTrainer:
         self.keep_runs(staying)
 
     def evaluate(self, name: HeldOutSplit) -> list[dict[str, float]]:
-        """Return the mean loss and metrics of each run over a held-out split, with models in eval mode."""
+        """Return each run's mean loss and metrics over a held-out split."""
         self.stepper.train(False)
         means = MetricMeans(len(self.members))
         for batch in self.workload.data.held_out_batches(name, self.workload.evaluation_batch_size):
@@ -255,13 +268,16 @@ class StackTrainer:
     def end_run(
         self, member: TrainingRun, status: Literal["finished", "diverged", "queued"], reason: str
     ) -> Iterator[Event]:
-        """Yield the run's last points and its end; a run that will resume keeps its incomplete window of losses."""
+        """Yield the run's last points and its end.
+
+        A run that will resume keeps its incomplete window of losses.
+        """
         will_resume = status == "queued" and self.files is not None
         yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points(ended=not will_resume))
         yield Finished(member.run.key, member.run.attempt, status, reason)
 
     def keep_model(self, index: int) -> None:
-        """Save the weights of a run that has ended, as `[runtime] keep` says."""
+        """Save the weights of an ended run if `[runtime] keep` says so."""
         member = self.members[index]
         if self.files is None:
             return

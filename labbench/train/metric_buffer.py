@@ -35,15 +35,18 @@ class Stopwatch:
         return int((time.perf_counter() - self._start) * 1000)
 
     def compute_seconds(self) -> float:
-        """Return the seconds since the start without the time that the consumer of the points took."""
+        """Return the seconds since the start without consumer time."""
         return time.perf_counter() - self._start - self._consumer_seconds
 
     def is_flush_due(self) -> bool:
-        """Return True if the last flush is `FLUSH_SECONDS` ago; cheap, since it is called at every step."""
+        """Return True if the last flush is `FLUSH_SECONDS` ago.
+
+        It must be cheap: it is called at every step.
+        """
         return time.perf_counter() - self._flushed > FLUSH_SECONDS
 
     def exclude_consumer_time(self, points: Iterator[Points]) -> Iterator[Points]:
-        """Yield the points and count the time that their consumer takes as consumer time."""
+        """Yield the points; count the time until the next one as consumer time."""
         start = time.perf_counter()
         yield from points
         self._flushed = time.perf_counter()
@@ -58,12 +61,15 @@ class LossBuffer:
         self._times: list[int] = []
 
     def add(self, losses: Tensor, time: int) -> None:
-        """Append the losses of a batch, shape (S, N), measured at `time` in milliseconds."""
+        """Append the losses of a batch, shape (S, N); `time` in milliseconds."""
         self._batches.append(losses)
         self._times.append(time)
 
     def drain(self) -> tuple[NDArray[np.float64], list[int]]:
-        """Return the mean loss of each batch since the last call, shape (T, S), and the T times in milliseconds."""
+        """Return the mean loss of each batch since the last call.
+
+        The means have shape (T, S), the times are T numbers in milliseconds.
+        """
         times, self._times = self._times, []
         batches, self._batches = self._batches, []
         if not batches:
@@ -73,7 +79,10 @@ class LossBuffer:
 
 
 class MetricBuffer:
-    """Points of one run between two flushes. Training losses after the first non-finite one are dropped."""
+    """Points of one run between two flushes.
+
+    Training losses after the first non-finite one are dropped.
+    """
 
     def __init__(self, run: RunRecord, log_every: int | Literal["auto"], total_steps: int = 0) -> None:
         self.run, self._log_every = run, log_every
@@ -93,7 +102,7 @@ class MetricBuffer:
         self._window = window_size(total_steps) if self._log_every == "auto" else 1
 
     def update(self, losses: NDArray[np.float64], times: list[int]) -> None:
-        """Append the training losses of the next T updates, shape (T,), and their times in milliseconds."""
+        """Append training losses, shape (T,), and their times in milliseconds."""
         values = losses.tolist()
         self._losses += values
         self._times += times
@@ -113,14 +122,20 @@ class MetricBuffer:
             self._add(metric, [self.step], [time], [float(value)])
 
     def drain_points(self, *, ended: bool = False) -> Iterator[Points]:
-        """Yield the buffered points; if the run has `ended`, those of the incomplete window too."""
+        """Yield the buffered points.
+
+        If the run has `ended`, the incomplete window of losses is included.
+        """
         self._thin(ended=ended or self.diverged_at is not None)
         points, self._points = self._points, {}
         for metric, (steps, times, values) in points.items():
             yield Points(self.run.key, self.run.attempt, metric, steps, times, values)
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint, after all points were drained at the end of an epoch."""
+        """Return the state for a checkpoint.
+
+        All points must have been drained at the end of an epoch.
+        """
         return {"step": self.step, "losses": self._losses, "times": self._times}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -129,7 +144,7 @@ class MetricBuffer:
         self._losses, self._times = list(state["losses"]), list(state["times"])
 
     def _thin(self, *, ended: bool) -> None:
-        """Move the losses of complete windows (all losses if `ended`) to the points."""
+        """Move complete windows of losses (all if `ended`) to the points."""
         first = self.step - len(self._losses)
         end = self.step if self.diverged_at is None else max(first, self.diverged_at + 1)
         count = end - first
@@ -144,7 +159,10 @@ class MetricBuffer:
         del self._losses[:count], self._times[:count]
 
     def _keep_mask(self, steps: NDArray[np.int64], losses: NDArray[np.float64], *, ended: bool) -> Mask:
-        """Return the mask of steps to keep, shape (T,). The first step, and the last if `ended`, are always kept."""
+        """Return the mask of steps to keep, shape (T,).
+
+        The first step, and the last if `ended`, are always kept.
+        """
         body = len(steps) - ended  # the last loss of a diverged run is not finite: exclude it from the extremes
         keep = np.full(len(steps), True)
         keep[:body] = (steps[:body] % self._log_interval == 0) & extremes_mask(losses[:body], self._window)
@@ -159,12 +177,15 @@ class MetricBuffer:
 
 
 def window_size(total_steps: int) -> int:
-    """Return the steps per window of which `log_every = "auto"` keeps the extremes; depends on `total_steps` alone."""
+    """Return the steps per window for `log_every = "auto"`.
+
+    It depends on `total_steps` alone; the extremes of each window are kept.
+    """
     return 1 if total_steps <= MAX_UNTHINNED_STEPS else math.ceil(total_steps / MAX_WINDOWS)
 
 
 def extremes_mask(values: NDArray[np.float64], window: int) -> Mask:
-    """Return the mask of values, shape (T,), that are the minimum or maximum of their window.
+    """Return the mask of window minima and maxima, shape (T,).
 
     The first of equal values counts; the last window may be shorter.
     """

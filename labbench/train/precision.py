@@ -29,18 +29,24 @@ Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Precision:
-    """Options of the forward pass; the equivalence check before a stack uses the defaults."""
+    """Options of the forward pass.
+
+    The equivalence check before a stack uses the defaults.
+    """
 
     bf16: bool = False
     compiles: bool = False
 
     @property
     def plain(self) -> bool:
-        """True if the forward pass runs in the storage dtype and is not compiled."""
+        """True if the forward pass uses neither bfloat16 nor compilation."""
         return not (self.bf16 or self.compiles)
 
     def adapt_batch_norm(self, model: nn.Module) -> None:
-        """Feed the model's batch normalization float32: means need more digits, and `vmap` refuses mixed dtypes."""
+        """Feed the model's batch normalization float32 if `bf16` is set.
+
+        Means need more digits than bfloat16 has, and `vmap` refuses mixed dtypes.
+        """
         for module in model.modules():
             if self.bf16 and isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.register_forward_pre_hook(_widen_inputs)
@@ -54,7 +60,10 @@ class Precision:
         return compiled
 
     def run_forward(self, device: torch.device, forward: Callable[[], Any]) -> Any:
-        """Return the outputs of the forward pass, any bfloat16 tensor of any shape converted to float32."""
+        """Return the outputs of the forward pass, bfloat16 converted to float32.
+
+        Outputs are tensors of any shape, alone or nested.
+        """
         if not self.bf16:
             return forward()
         with self._autocast(device):
@@ -93,7 +102,10 @@ def resolve_precision(runtime: Runtime, device: str) -> tuple[torch.dtype, Preci
 
 @cache
 def compile_error(device: str) -> str | None:
-    """Return the error of a trial compilation for the device, or None if it works. Takes some seconds."""
+    """Return the error of a trial compilation, or None if it works.
+
+    Takes some seconds; the result is cached per device.
+    """
     try:
         torch.compile(_compile_probe, fullgraph=True)(torch.ones(8, device=device))
     except Exception as error:  # no C++ compiler, no Triton, no Python headers: each raises another type
@@ -128,6 +140,9 @@ def prepare_device(device: str, *, tf32: bool = False) -> str:
 
 @cache
 def use_one_thread() -> None:
-    """Limit torch and BLAS to one thread: several sum in another order, so results would depend on the executor."""
+    """Limit torch and BLAS to one thread.
+
+    Several threads sum in another order, so that results would depend on the executor.
+    """
     torch.set_num_threads(1)
     threadpool_limits(1, user_api="blas")  # numpy's BLAS may have been loaded before any environment variable was set

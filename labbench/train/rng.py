@@ -26,7 +26,10 @@ Words = TypeVar("Words", Tensor, Int32s)
 
 
 class Purpose(IntEnum):
-    """Purpose of a stream. The numbers are part of the streams: add new ones, never renumber."""
+    """Purpose of a stream.
+
+    The numbers are part of the streams: add new ones, never renumber.
+    """
 
     WEIGHTS = 0
     ORDER = 1
@@ -62,7 +65,10 @@ GOLDEN = -0x61C88647
 def keys(
     seeds: Sequence[int], purpose: Purpose, *, layer: int = 0, steps: Sequence[int], device: torch.device
 ) -> Tensor:
-    """Return the keys of the streams of S seeds at T steps: int32, shape (S, T, 2), the second word odd."""
+    """Return the keys of the streams of S seeds at T steps.
+
+    Keys are int32, shape (S, T, 2); the second word is odd.
+    """
     words = _fold(np.array(INITIAL_KEY, dtype=np.int32), np.array(seeds, dtype=np.int32)[:, None])  # (S, 2)
     words = _fold(_fold(words, int(purpose)), layer)
     words = _fold(words[:, None], np.array(steps, dtype=np.int32)[:, None])  # (S, T, 2)
@@ -71,9 +77,9 @@ def keys(
 
 
 def words(keys: Tensor, count: int) -> Tensor:
-    """Return the first `count` words of each stream: keys int32 (..., 2) -> words int32 (..., count).
+    """Return the first `count` words of each stream.
 
-    A smaller `count` gives a prefix of a larger one.
+    Keys int32 (..., 2) -> words int32 (..., count). A smaller `count` gives a prefix of a larger one.
     """
     if keys.device.type == "cpu":
         return torch.from_numpy(words_at(keys.numpy(), np.arange(count, dtype=np.uint32)))
@@ -83,9 +89,10 @@ def words(keys: Tensor, count: int) -> Tensor:
 
 
 def words_at(keys: Int32s, positions: NDArray[np.uint32]) -> Int32s:
-    """Return the words at `positions`, shape (n,), of each stream on the CPU: int32 (..., 2) -> (..., n).
+    """Return the words at `positions` (n,) of each stream, on the CPU.
 
-    Takes half the time of the torch version: numpy shifts unsigned numbers, which needs no masks and one buffer.
+    Keys int32 (..., 2) -> words int32 (..., n). Takes half the time of the torch version: numpy shifts unsigned
+    numbers, which needs no masks and one buffer.
     """
     unsigned = keys.view(np.uint32)
     words = positions * unsigned[..., 1:]
@@ -100,12 +107,12 @@ def words_at(keys: Int32s, positions: NDArray[np.uint32]) -> Int32s:
 
 
 def uniform(words: Tensor) -> Tensor:
-    """Convert words (...) to uniform numbers in [0, 1): float64, the same shape."""
+    """Convert words (...) to uniform float64 in [0, 1), same shape."""
     return (words.to(torch.int64) & 0xFFFFFFFF).to(torch.float64) / 2**32
 
 
 def normal(words: Tensor) -> Tensor:
-    """Convert words (..., 2 * n) to standard normal numbers: float64 (..., n).
+    """Convert words (..., 2 * n) to standard normal float64 (..., n).
 
     The cosine of the Box-Muller transform (Box and Muller, Ann. Math. Stat. 29, 1958).
     """
@@ -114,7 +121,7 @@ def normal(words: Tensor) -> Tensor:
 
 
 def permutations(seeds: Sequence[int], epoch: int, size: int, device: torch.device) -> Tensor:
-    """Return the order of the samples in an epoch, one row per seed: int64, shape (S, size).
+    """Return the order of samples in an epoch: int64, shape (S, size).
 
     Samples are sorted by random words; equal words keep their order.
     """
@@ -135,7 +142,10 @@ def generator_seeds(seed: int, purpose: Purpose, steps: Sequence[int], *, layer:
 
 @contextmanager
 def seeded_torch_generator(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of `device` inside the block; restore them afterwards."""
+    """Seed torch's generators of the CPU and of `device` inside the block.
+
+    They are restored afterwards.
+    """
     on_cpu = device.type == "cpu"
     with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues a call for CUDA, which never runs
@@ -146,7 +156,10 @@ def seeded_torch_generator(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def seeded_generators(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed the generators of torch (CPU and `device`), numpy and Python inside the block; restore them afterwards."""
+    """Seed the generators of torch, numpy and Python inside the block.
+
+    Of torch, those of the CPU and of `device`. All are restored afterwards.
+    """
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with seeded_torch_generator(seed, device):
@@ -158,7 +171,10 @@ def seeded_generators(seed: int, device: torch.device = CPU) -> Iterator[None]:
 
 
 def generator_states() -> tuple[object, ...]:
-    """Return the states of torch's (CPU), numpy's and Python's generators; equal states mean that none was used."""
+    """Return the states of torch's (CPU), numpy's and Python's generators.
+
+    Equal states mean that none was used.
+    """
     _, words, position, *gauss = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), (np.asarray(words).tobytes(), position, gauss), random.getstate()
 
@@ -175,7 +191,10 @@ def _fold(words: Int32s, value: Int32s | int) -> Int32s:
 
 
 def _mix_(words: Words) -> Words:
-    """Apply MurmurHash3's 32-bit finalizer in place. `>>` copies the sign of an int32, hence the masks."""
+    """Apply MurmurHash3's 32-bit finalizer in place.
+
+    `>>` copies the sign of an int32, hence the masks.
+    """
     words ^= (words >> 16) & 0xFFFF
     words *= -0x7A143595  # 0x85EBCA6B
     words ^= (words >> 13) & 0x7FFFF

@@ -23,7 +23,7 @@ DEFAULT_CRITERION = Stop("val/loss", "min")
 
 
 class BestWeights:
-    """Weights of a run at the best value of a criterion, for `keep = "best"`."""
+    """Best weights of a run by a criterion, for `keep = "best"`."""
 
     def __init__(self, criterion: Stop) -> None:
         self.criterion = criterion
@@ -32,7 +32,7 @@ class BestWeights:
         self.weights: Mapping[str, Tensor] = {}
 
     def is_new_best(self, measured: Mapping[str, float]) -> bool:
-        """Return True if `measured` has a new best value of the criterion (NaN never is)."""
+        """Return True if `measured` is a new best (NaN never is)."""
         value, sign = measured.get(self.criterion.metric, math.nan), 1 if self.criterion.goal == "max" else -1
         return sign * value > sign * self.value or (math.isnan(self.value) and not math.isnan(value))
 
@@ -69,12 +69,12 @@ class TrainingRun:
         self.metric_buffer = MetricBuffer(run, runtime.log_every)
 
     def started_event(self, device: str, engine: str) -> Started:
-        """Record the engine and return the event that the run trains on `device` with it."""
+        """Record the engine and return the run's `Started` event."""
         self.reported_engine = engine
         return Started(self.run.key, self.run.attempt, socket.gethostname(), os.getpid(), device, engine)
 
     def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
-        """Return the reason why the run has finished, given the values of its last epoch.
+        """Return the reason why the run has finished, or None.
 
         None if it continues, or if it diverged (then nothing was measured).
 
@@ -86,7 +86,7 @@ class TrainingRun:
         return self.early_stopping.reason_to_stop(measured) or ("all epochs" if self.epoch == self.epochs else None)
 
     def save(self, files: Path, state: TrainingState, milliseconds: int) -> Boundary:
-        """Write a checkpoint at the end of an epoch, after all points were drained."""
+        """Write a checkpoint; all points must have been drained."""
         best = self.best.weights if self.best is not None else {}
         tensors = {
             **{f"model/{name}": tensor for name, tensor in state.tensors.items()},
@@ -107,7 +107,10 @@ class TrainingRun:
         return Boundary(self.run.key, self.run.attempt, self.metric_buffer.step)
 
     def unsaved_state_warning(self, attributes: Attributes) -> str | None:
-        """Return a warning that names state that no checkpoint can hold; None if there is none or it was given."""
+        """Return a warning that names state that no checkpoint can hold.
+
+        Returns None if there is none, or it was given before.
+        """
         if self.has_warned or not attributes.lost:
             return None
         self.has_warned = True
@@ -161,7 +164,9 @@ class EarlyStopping:
         self._best, self._epochs_without_improvement = state["best"], int(state["epochs_without_better"])
 
     def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
-        """Return the reason to end now, or None. NaN never counts as better.
+        """Return the reason to end now, or None.
+
+        NaN never counts as better.
 
         Raises:
             InputError: If the metric of `[stop]` was not measured.

@@ -70,7 +70,7 @@ def class_count(config: Config, classes: int) -> int:
 
 
 def select_classes(split: Split, classes: list[int]) -> Split:
-    """Return the samples of these classes, relabeled 0, 1, ... in the order of `classes`."""
+    """Return the samples of these classes, relabeled from 0 in their order."""
     inputs, targets = split
     number = torch.full((max(int(targets.max()), *classes) + 1,), -1)
     number[classes] = torch.arange(len(classes))
@@ -104,9 +104,10 @@ def corrupt_training(split: Split, config: Config) -> tuple[Split, Tensor]:
 
 
 def corrupt_inputs(split: Split, split_index: int, numbers: Tensor, config: Config) -> Split:
-    """Add noise to the inputs (N, ...), then set values to zero, so that sparse inputs stay sparse.
+    """Add noise to the inputs (N, ...), then set values to zero.
 
-    `numbers`, shape (N,), are the samples' indices before a subset was chosen; `split_index` counts train, val, test.
+    The order keeps sparse inputs sparse. `numbers`, shape (N,), are the samples' indices before a subset was chosen;
+    `split_index` counts train, val, test.
     """
     inputs, targets = split
     deviation: float = config.get("input_noise") or 0.0
@@ -131,9 +132,10 @@ def corrupt_inputs(split: Split, split_index: int, numbers: Tensor, config: Conf
 def apply_randomly(
     inputs: Tensor, numbers: Tensor, purpose: Purpose, split_index: int, words_per_value: int, change: InputChange
 ) -> Tensor:
-    """Change inputs (N, ...) chunk by chunk with random words of each sample's stream, selected by `numbers` (N,).
+    """Change inputs (N, ...) with random words of each sample's stream.
 
-    `change` receives values (n, V) and words (n, words_per_value * V), and returns values (n, V).
+    `numbers`, shape (N,), select the streams. `change` receives values (n, V) and words (n, words_per_value * V), and
+    returns values (n, V).
     """
     flat = inputs.flatten(1)
     parts = []
@@ -144,7 +146,7 @@ def apply_randomly(
 
 
 def corrupt_labels(labels: Tensor, share: float, classes: int) -> Tensor:
-    """Replace each label (N,) with probability `share` by one of the other classes, all equally likely."""
+    """Replace each label (N,) by another class with probability `share`."""
     chance, choice = uniform(draw_words(Purpose.LABEL_NOISE, 2 * len(labels))).chunk(2)
     other = (labels + 1 + (choice * (classes - 1)).to(labels.dtype)) % classes
     return other.where(chance < share, labels)

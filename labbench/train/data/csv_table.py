@@ -18,9 +18,10 @@ MAX_CLASSES = 100
 
 
 def read_table(path: Path, target: str | None) -> Split:
-    """Return inputs float32 (N, F), words one-hot encoded, and targets (N,), classes int64 or numbers float32.
+    """Read a table: inputs (N, F) and targets (N,).
 
-    The first line names the columns. `target` names the target column, by default the last one.
+    Inputs are float32, words one-hot encoded; targets are classes (int64) or numbers (float32). The first line names
+    the columns. `target` names the target column, by default the last one.
 
     Raises:
         InputError: If the file is not such a table (the message has the line), or lacks the column.
@@ -36,7 +37,7 @@ def read_table(path: Path, target: str | None) -> Split:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the columns and the cells of each row, none of them empty.
+    """Return the column names and the cells of each row.
 
     Raises:
         InputError: If the file is not UTF-8 or CSV, names a column twice, or has an empty cell or a row of another
@@ -73,7 +74,9 @@ def parse_number(cell: str) -> float | int | str:
 
 
 def encode_column(name: str, cells: Sequence[str], path: Path) -> Tensor:
-    """Return a numeric column, float32 (N, 1), or a column of words, one-hot encoded, float32 (N, distinct words).
+    """Encode a column as float32 (N, 1), or (N, words) if it has words.
+
+    Words are one-hot encoded.
 
     Raises:
         InputError: If a number is not finite, or there are more than `MAX_CLASSES` distinct words.
@@ -92,9 +95,9 @@ def encode_column(name: str, cells: Sequence[str], path: Path) -> Tensor:
 
 
 def encode_targets(values: Sequence[float | int | str]) -> Tensor:
-    """Return targets, shape (N,): words and up to `MAX_CLASSES` distinct integers as classes, int64, else float32.
+    """Encode targets as classes (int64) or numbers (float32), shape (N,).
 
-    Classes are numbered in sorted order.
+    Words, and up to `MAX_CLASSES` distinct integers, are classes. Classes are numbered in sorted order.
     """
     if any(isinstance(value, str) for value in values):
         values = [str(value) for value in values]

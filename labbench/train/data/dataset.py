@@ -62,13 +62,13 @@ class DataSource(Protocol):
         """True if there is a split `test`."""
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
-        """Yield the batches of an epoch as sample numbers for `gather`, shape (S, N), one row per seed.
+        """Yield the sample numbers of an epoch's batches, shape (S, N).
 
         The numbers of a batch are valid until the next batch is requested.
         """
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
-        """Return the sample numbers of the first batch of the first epoch, shape (S, N)."""
+        """Return the sample numbers of the very first batch, shape (S, N)."""
 
     def gather(self, numbers: Tensor) -> Split:
         """Return the training samples with these numbers, shape (N,), on `device`."""
@@ -77,7 +77,10 @@ class DataSource(Protocol):
         """Yield a held-out split in batches of `size` samples on `device`."""
 
     def sample_validation(self, count: int | None = None) -> Split:
-        """Return up to `count` validation samples on `device`; by default as many as diagnostics need."""
+        """Return up to `count` validation samples on `device`.
+
+        The default is as many as diagnostics need.
+        """
 
     def close(self) -> None:
         """Release worker processes and file handles."""
@@ -85,9 +88,9 @@ class DataSource(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """Pairs of CPU tensors (inputs (N, ...), targets (N, ...)): `train`, `val` and optionally `test`.
+    """Data in CPU tensors: `train`, `val` and optionally `test`.
 
-    Class targets are integers.
+    Each split is a pair (inputs (N, ...), targets (N, ...)). Class targets are integers.
 
     Raises:
         InputError: If a split is not a pair of tensors of the same length, at least 1.
@@ -132,12 +135,12 @@ class Data:
         return max(int(targets.max()) for _, targets in splits) + 1
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
-        """Yield the batches of an epoch as sample indices, shape (S, N), one row per seed."""
+        """Yield the sample indices of an epoch's batches, shape (S, N)."""
         order = permutations(seeds, epoch, self.samples, self.home)  # (S, samples)
         return iter(order[:, : usable_samples(self.samples, size)].split(size, dim=1))
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
-        """Return the sample indices of the first batch of the first epoch, shape (S, N)."""
+        """Return the sample indices of the very first batch, shape (S, N)."""
         return next(self.batches(seeds, 1, size))
 
     def gather(self, numbers: Tensor) -> Split:
@@ -159,7 +162,10 @@ class Data:
         """No-op: tensors hold no processes or files."""
 
     def to_device(self, split: Split) -> Split:
-        """Return samples of this data on `device`; copies to CUDA are asynchronous, from pinned memory."""
+        """Return samples of this data on `device`.
+
+        Copies to CUDA are asynchronous, from pinned memory.
+        """
         if self.resident:
             return split
         if self.device.type == "cuda":
@@ -168,7 +174,10 @@ class Data:
         return inputs, targets
 
     def to(self, device: torch.device, dtype: torch.dtype, *, resident: bool = True) -> Data:
-        """Return this data for models on `device`, floating-point tensors as `dtype`; integers keep their dtype."""
+        """Return this data for models on `device`, floating-point tensors as `dtype`.
+
+        Integers keep their dtype.
+        """
         home = device if resident else HOST
 
         def place_split(split: Split) -> Split:
@@ -195,7 +204,10 @@ def _check_split(name: str, split: Split) -> None:
 
 @cache
 def load_digits() -> Data:
-    """Return the UCI digits: inputs float32 (N, 1, 8, 8) in [0, 1], classes 0-9; 1,257 / 270 / 270 samples."""
+    """Return the UCI digits: 1,257 / 270 / 270 samples.
+
+    Inputs are float32 (N, 1, 8, 8) in [0, 1], targets the classes 0 to 9.
+    """
     with np.load(DIGITS_FILE) as file:
         inputs = torch.from_numpy(file["images"]).unsqueeze(1).to(torch.float32) / 16
         targets = torch.from_numpy(file["targets"]).to(torch.int64)
@@ -204,7 +216,9 @@ def load_digits() -> Data:
 
 
 def split_stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split the classes (N,) into train, val and test; return the indices of each, ascending, shape (n,).
+    """Split the classes (N,) into train, val and test.
+
+    Return the indices of each, ascending, shape (n,).
 
     val and test get `held_out` samples each; every split has all classes in proportion.
     """
@@ -213,7 +227,7 @@ def split_stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tens
 
 
 def stratified_order(targets: Tensor, *, seed: int, purpose: Purpose = Purpose.SPLIT) -> Tensor:
-    """Return an order of the samples, shape (N,), in which every stretch has all classes (N,) in proportion.
+    """Return an order of samples that is stratified in every stretch, shape (N,).
 
     Each class is shuffled; all samples are then sorted by their position in their class, relative to its size.
     """
@@ -227,6 +241,9 @@ def stratified_order(targets: Tensor, *, seed: int, purpose: Purpose = Purpose.S
 
 
 def usable_samples(samples: int, batch_size: int) -> int:
-    """Return the number of samples used per epoch: all, without a last batch of one, which has no variance."""
+    """Return the number of samples used per epoch.
+
+    All samples are used, except a last batch of one, which has no variance.
+    """
     left_over = samples % batch_size
     return samples - 1 if left_over == 1 < batch_size and samples > 1 else samples

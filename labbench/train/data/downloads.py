@@ -119,7 +119,10 @@ def receive(url: str, part: Path) -> None:
 
 
 def receive_once(url: str, part: Path) -> bool:
-    """Append the bytes of one connection to `part`; return True if the file is complete."""
+    """Append the bytes of one connection to `part`.
+
+    Return True if the file is complete.
+    """
     received = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
@@ -141,7 +144,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def download_lock(folder: Path) -> Iterator[None]:
-    """Lock the folder, creating it if needed, so that one process downloads at a time.
+    """Lock the folder for one downloading process; create it if needed.
 
     Raises:
         LabbenchError: If the folder is not writable.

@@ -25,7 +25,9 @@ GREY_MODES = ("1", "L", "LA", *DEEP_MODES)
 
 
 def read_folder(folder: Path) -> Split:
-    """Return inputs uint8 (N, C, H, W) and classes int64 (N,), numbered by the sorted names of the subfolders.
+    """Read images, uint8 (N, C, H, W), and their classes, int64 (N,).
+
+    Classes are numbered by the sorted names of the subfolders.
 
     Raises:
         InputError: If there are fewer than two classes, or an image cannot be read or differs in size or channels.
@@ -59,9 +61,9 @@ def format_size(image: ImageArray) -> str:
 
 
 def read_image(path: Path) -> ImageArray:
-    """Return one image as uint8 (H, W, C), C = 1 for grey and 3 for colours, without transparency.
+    """Return one image as uint8 (H, W, C), without transparency.
 
-    Colours of 16 bits are reduced to their high byte.
+    C is 1 for grey and 3 for colours. Colours of 16 bits are reduced to their high byte.
 
     Raises:
         InputError: If the file cannot be read, its grey values do not fit into 8 bits, or Pillow is not installed.

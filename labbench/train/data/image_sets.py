@@ -39,7 +39,9 @@ class ImageSet:
 
 @cache
 def load_image_set(name: str) -> Data:
-    """Return the data set, downloaded on first use: inputs uint8 (N, C, H, W), scaled to [0, 1] by `corrupt`.
+    """Return the data set, downloaded on first use.
+
+    Inputs are uint8 (N, C, H, W), which `corrupt` scales to [0, 1].
 
     Raises:
         LabbenchError: If a file cannot be downloaded or read.
@@ -52,7 +54,10 @@ def load_image_set(name: str) -> Data:
 
 
 def read_mnist(paths: Sequence[Path]) -> tuple[Split, Split]:
-    """Read the four files of MNIST or Fashion-MNIST: images and labels of train, then of test."""
+    """Read the four files of MNIST or Fashion-MNIST.
+
+    They are images and labels of train, then of test.
+    """
     train_images, train_labels, test_images, test_labels = (torch.from_numpy(read_idx(path)) for path in paths)
     return (train_images.unsqueeze(1), train_labels.long()), (test_images.unsqueeze(1), test_labels.long())
 
@@ -77,7 +82,10 @@ def read_idx(path: Path) -> Bytes:
 
 
 def decompress_file(path: Path) -> bytes:
-    """Return the decompressed content of a gzip file. Raises LabbenchError if it is damaged."""
+    """Return the decompressed content of a gzip file.
+
+    Raises LabbenchError if it is damaged.
+    """
     try:
         return gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
@@ -90,7 +98,9 @@ CIFAR_TEST = ["test_batch.bin"]
 
 
 def read_cifar(paths: Sequence[Path]) -> tuple[Split, Split]:
-    """Read the binary archive of CIFAR-10: five files of training samples, one of test samples.
+    """Read the binary archive of CIFAR-10.
+
+    It has five files of training samples and one of test samples.
 
     Raises:
         LabbenchError: If the archive is damaged or lacks a file.
@@ -113,7 +123,9 @@ def read_cifar(paths: Sequence[Path]) -> tuple[Split, Split]:
 
 
 def read_records(content: bytes, path: Path) -> Split:
-    """Read records of one byte for the class, then the image: red, green and blue, each row by row.
+    """Read the records of a CIFAR-10 file.
+
+    A record is one byte for the class, then the image: red, green and blue, each row by row.
 
     Raises:
         LabbenchError: If the length of the file is not a multiple of the size of a record.

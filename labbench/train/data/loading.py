@@ -27,7 +27,10 @@ VALIDATION_SAMPLES = 256
 
 
 class MapDataset(Protocol):
-    """A map-style torch `Dataset`, or any object with a length and indexed samples (inputs, target)."""
+    """Map-style torch `Dataset`, or a similar object.
+
+    It has a length and indexed samples (inputs, target).
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
@@ -35,11 +38,12 @@ class MapDataset(Protocol):
 
 @dataclass(frozen=True)
 class Datasets:
-    """Data that a task returns instead of `Data`: `train`, `val` and optionally `test`, read on demand.
+    """Data read on demand: `train`, `val` and optionally `test`.
 
-    A sample is a pair (inputs, target) of tensors, arrays or numbers; class targets are integers. Random numbers that
-    `__getitem__` draws from torch, numpy or Python depend on the run's seed and the epoch in `train`, and are always
-    the same in `val` and `test`. A generator owned by the dataset is not seeded.
+    A task returns it instead of `Data`. A sample is a pair (inputs, target) of tensors, arrays or numbers; class
+    targets are integers. Random numbers that `__getitem__` draws from torch, numpy or Python depend on the run's seed
+    and the epoch in `train`, and are always the same in `val` and `test`. A generator owned by the dataset is not
+    seeded.
 
     Raises:
         InputError: If a split is an IterableDataset, lacks `__len__` or `__getitem__`, or is empty.
@@ -121,9 +125,10 @@ class _RequestSampler(Sampler[ReadRequest]):
 
 
 class DatasetSource:
-    """Datasets for models on `device`, read by `loaders` worker processes, or by this process if 0.
+    """Datasets for models on `device`, read by `loaders` processes.
 
-    The samples of a batch are read with one request per seed, and held until the next batch is requested.
+    With 0 loaders this process reads the samples. The samples of a batch are read with one request per seed, and held
+    until the next batch is requested.
     """
 
     resident = False
@@ -148,7 +153,7 @@ class DatasetSource:
         return "test" in self._reader.splits
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
-        """Yield the batches of an epoch, shape (S, N), as rows of the samples that `gather` holds."""
+        """Yield an epoch's batches as numbers for `gather`, shape (S, N)."""
         distinct, rows = _unique_seeds(seeds)
         order = permutations(distinct, epoch, self.samples, HOST)[:, : usable_samples(self.samples, size)]
         steps = order.split(size, dim=1)
@@ -162,7 +167,10 @@ class DatasetSource:
             yield self._set_batch([next(read) for _ in distinct], rows)
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
-        """Read the first batch of the first epoch in this process; return its rows for `gather`, shape (S, N)."""
+        """Read the first batch of the first epoch in this process.
+
+        Return its rows for `gather`, shape (S, N).
+        """
         distinct, rows = _unique_seeds(seeds)
         order = permutations(distinct, 1, self.samples, HOST)[:, :size].tolist()
         requests = [_training_request(seed, indices, 1) for seed, indices in zip(distinct, order, strict=True)]
@@ -178,7 +186,10 @@ class DatasetSource:
         return self._read(self._held_out_request(name, indices[start : start + size]) for start in indices[::size])
 
     def sample_validation(self, count: int | None = None) -> Split:
-        """Return samples spread evenly over the validation data, which may be sorted by class; cached."""
+        """Return samples spread evenly over the validation data; cached.
+
+        The data may be sorted by class.
+        """
         count = min(count or VALIDATION_SAMPLES, len(self._reader.splits["val"]))
         if count not in self._validation_samples:
             indices = torch.linspace(0, len(self._reader.splits["val"]) - 1, count).long().tolist()
@@ -186,11 +197,14 @@ class DatasetSource:
         return self._validation_samples[count]
 
     def close(self) -> None:
-        """End the worker processes: they exit when the last reference to the loader is dropped."""
+        """End the loader processes by dropping the last reference to them."""
         self._loader = None
 
     def _set_batch(self, parts: list[Split], rows: list[int]) -> Tensor:
-        """Hold the samples of each seed as the current batch; return the numbers of each run's samples, (S, N)."""
+        """Hold the samples of each seed as the current batch.
+
+        Return the numbers of each run's samples, (S, N).
+        """
         self._batch = torch.cat([inputs for inputs, _ in parts]), torch.cat([targets for _, targets in parts])
         count = len(parts[0][1])
         return torch.tensor(rows, device=self.device)[:, None] * count + torch.arange(count, device=self.device)
@@ -203,7 +217,10 @@ class DatasetSource:
         return self._to_device(self._reader[request])
 
     def _read(self, requests: Iterable[ReadRequest], *, ahead: int = 1) -> Iterator[Split]:
-        """Yield the samples of the requests in order; workers read up to about `ahead` requests in advance."""
+        """Yield the samples of the requests in order.
+
+        Workers read up to about `ahead` requests in advance.
+        """
         if self._loader is None:
             self._loader = self._new_loader(ahead)
         self._pass.requests = requests
@@ -232,7 +249,10 @@ class DatasetSource:
         )
 
     def _to_device(self, answer: Split | ReadFailure) -> Split:
-        """Return the samples on `device` in the training dtype. Raises SampleError if they could not be read."""
+        """Return the samples on `device` in the training dtype.
+
+        Raises SampleError if they could not be read.
+        """
         if isinstance(answer, ReadFailure):
             raise SampleError(answer.message) from RuntimeError(answer.traceback)
         inputs, targets = (part.to(self.device, non_blocking=True) for part in answer)
@@ -243,7 +263,7 @@ class DatasetSource:
 
 
 def _unique_seeds(seeds: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return the distinct seeds, and for each run the index of its seed among them."""
+    """Return the distinct seeds, and the index of each run's seed."""
     distinct = list(dict.fromkeys(seeds))
     return distinct, [distinct.index(seed) for seed in seeds]
 
@@ -257,6 +277,9 @@ def _identity(answer: Any) -> Any:
 
 
 def _ignore_signals(loader: int) -> None:
-    """Ignore Ctrl-C and hang-up, which reach all processes of a terminal; the training process ends its loaders."""
+    """Ignore Ctrl-C and hang-up, which reach all processes of a terminal.
+
+    The training process ends its loaders.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -31,12 +31,18 @@ def place_data(
 
 
 def fits_on_device(data_bytes: int, free: int | None) -> bool:
-    """Return True if `data_bytes` may be stored on a device with `free` bytes (None: it shares the host's memory)."""
+    """Return True if data takes at most `MAX_DATA_SHARE` of `free` bytes.
+
+    `free` is None for a device that shares the host's memory.
+    """
     return free is None or data_bytes <= MAX_DATA_SHARE * free
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the free bytes of a CUDA device; None if the device shares the host's memory."""
+    """Return the free bytes of a CUDA device.
+
+    Returns None if the device shares the host's memory.
+    """
     if device.type != "cuda":
         return None
     free: int = torch.cuda.mem_get_info(device)[0]

@@ -33,7 +33,10 @@ SplitMaker: TypeAlias = Callable[["RandomDraws", int], Split]
 
 
 class RandomDraws:
-    """Random numbers for one split of a data set; each call draws new ones."""
+    """Random numbers for one split of a data set.
+
+    Each call draws new ones.
+    """
 
     def __init__(self, split: int) -> None:
         self._split, self._calls = split, 0
@@ -100,27 +103,39 @@ def spirals(draws: RandomDraws, count: int) -> Split:
 
 
 def xor(draws: RandomDraws, count: int) -> Split:
-    """Corners of the unit square; class 1 if the coordinates differ. No line separates the classes."""
+    """Corners of the unit square; class 1 if the coordinates differ.
+
+    No line separates the classes.
+    """
     corner = alternating_classes(count, 4)
     first, second = corner % 2, corner // 2
     return torch.stack([first, second], dim=1).to(torch.float64), first ^ second
 
 
 def logical_and(draws: RandomDraws, count: int) -> Split:
-    """Corners of the unit square; class 1 if both coordinates are 1. A line separates the classes."""
+    """Corners of the unit square; class 1 if both coordinates are 1.
+
+    A line separates the classes.
+    """
     inputs, _ = xor(draws, count)
     return inputs, inputs.prod(dim=1).to(torch.int64)
 
 
 def separable(draws: RandomDraws, count: int) -> Split:
-    """Eleven inputs of 0 or 1; the class is a weighted majority vote, so a hyperplane separates the classes."""
+    """Eleven inputs of 0 or 1.
+
+    The class is a weighted majority vote, so a hyperplane separates the classes.
+    """
     votes = torch.tensor(HIDDEN_WEIGHTS, dtype=torch.float64)
     inputs = (draws.uniform(count, len(votes)) < 0.5).to(torch.float64)
     return inputs, ((2 * inputs - 1) @ votes > 0).to(torch.int64)
 
 
 def flowers(draws: RandomDraws, count: int) -> Split:
-    """Four lengths in centimetres of three made-up species of flower: one is separate, two overlap."""
+    """Four lengths in centimetres of three made-up species of flower.
+
+    One species is separate, two overlap.
+    """
     classes = alternating_classes(count, 3)
     means = torch.tensor([[5.0, 3.4, 1.5, 0.25], [5.9, 2.8, 4.3, 1.3], [6.6, 3.0, 5.5, 2.0]], dtype=torch.float64)
     deviations = torch.tensor([[0.35, 0.35, 0.2, 0.1], [0.5, 0.3, 0.45, 0.2], [0.6, 0.3, 0.55, 0.27]])
@@ -143,9 +158,10 @@ TOYS: dict[str, tuple[SplitMaker, float]] = {
 
 @cache
 def make_texts(length: int, rarity: float) -> Data:
-    """Return texts of `length` words on four topics: inputs int64 (N, length), word numbers below VOCABULARY.
+    """Return texts of `length` words on four topics.
 
-    The probability of the n-th common word, and of the n-th word of a topic, is proportional to n ** -rarity (Zipf).
+    Inputs are word numbers below VOCABULARY, int64 (N, length). The probability of the n-th common word, and of the
+    n-th word of a topic, is proportional to n ** -rarity (Zipf).
     """
 
     def split(number: int, size: int) -> Split:
@@ -161,9 +177,9 @@ def make_texts(length: int, rarity: float) -> Data:
 
 
 def draw_zipf_ranks(chances: Tensor, count: int, rarity: float) -> Tensor:
-    """Map uniform draws (...) to ranks below `count`, int64 of the same shape, P(n) proportional to (n + 1) ** -rarity.
+    """Map uniform draws (...) to Zipf ranks below `count`, same shape, int64.
 
-    Inversion of the cumulative distribution.
+    P(n) is proportional to (n + 1) ** -rarity. Inversion of the cumulative distribution.
     """
     weights = torch.arange(1, count + 1, dtype=torch.float64) ** -rarity
     limits = (weights / weights.sum()).cumsum(0)

@@ -23,7 +23,9 @@ HELD_OUT_SHARE = 0.15
 
 
 def load_user_data(path: str, target: str | None) -> Data:
-    """Return the data at `path`; `target` names the target column of a table, by default its last column.
+    """Return the data at `path`.
+
+    `target` names the target column of a table, by default its last column.
 
     Raises:
         InputError: If the file cannot be read, or its content is not a data set.
@@ -34,7 +36,9 @@ def load_user_data(path: str, target: str | None) -> Data:
 
 @cache
 def read_file(file: Path, target: str | None, modified: int) -> Data:
-    """Return the data of a file or folder; `modified`, its modification time in ns, is part of the cache key.
+    """Return the data of a file or folder.
+
+    `modified`, its modification time in ns, is part of the cache key.
 
     Raises:
         InputError: If the file cannot be read, or its content is not a data set.
@@ -49,7 +53,9 @@ def read_file(file: Path, target: str | None, modified: int) -> Data:
 
 
 def split_data(whole: Split, test: Split | None = None) -> Data:
-    """Split samples into train, val and test, stratified by class; with `test` given, into train and val.
+    """Split samples into train, val and test, stratified by class.
+
+    With `test` given, the samples are split into train and val.
 
     Raises:
         InputError: If there are too few samples for a held-out split.
@@ -68,7 +74,7 @@ def split_data(whole: Split, test: Split | None = None) -> Data:
 
 
 def standardize(data: Data) -> Data:
-    """Scale each column of the inputs (N, F) to mean 0 and standard deviation 1 in the training split."""
+    """Standardize each column of the inputs (N, F) by the training split."""
     mean, deviation = data.train[0].mean(0), data.train[0].std(0, correction=0)
     divisor = deviation.where(deviation > 0, 1)
 
@@ -79,9 +85,10 @@ def standardize(data: Data) -> Data:
 
 
 def read_npz(path: Path) -> Data:
-    """Read arrays `x`, `y`, or `x_train`, `y_train` and optionally `x_val`, `y_val` and `x_test`, `y_test`.
+    """Read a data set from named arrays in a .npz file.
 
-    `x` of shape (N, F) is a table; (N, H, W), (N, H, W, C) and (N, C, H, W) are images.
+    The names are `x`, `y`, or `x_train`, `y_train` and optionally `x_val`, `y_val`, `x_test`, `y_test`. `x` of shape
+    (N, F) is a table; (N, H, W), (N, H, W, C) and (N, C, H, W) are images.
 
     Raises:
         InputError: If the file cannot be read or its arrays do not fit together.
@@ -107,7 +114,9 @@ SPLIT_SUFFIXES = ("", "_train", "_val", "_test")
 
 
 def read_npz_inputs(arrays: dict[str, NDArray[Any]], ending: str, path: Path) -> Tensor:
-    """Return the inputs of one split, (N, F) or (N, C, H, W): uint8 for images of bytes, else float32.
+    """Return the inputs of one split, (N, F) or (N, C, H, W).
+
+    uint8 for images of bytes, else float32.
 
     Raises:
         InputError: If the inputs or the targets are missing, of other types, or not of the same length.
@@ -122,7 +131,9 @@ def read_npz_inputs(arrays: dict[str, NDArray[Any]], ending: str, path: Path) ->
 
 
 def to_channels_first(values: Tensor, path: Path) -> Tensor:
-    """Return a table (N, F) unchanged, and images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W).
+    """Return a table (N, F) unchanged, images as (N, C, H, W).
+
+    Images may have shape (N, H, W), (N, H, W, C) or (N, C, H, W).
 
     Raises:
         InputError: If `values` has another number of dimensions.

@@ -47,7 +47,10 @@ class ObjectState:
 
 
 def capture(value: Any, memo: dict[int, ObjectState] | None = None) -> ObjectState:
-    """Capture the state of an object and its parts; `memo` maps ids to the states captured so far."""
+    """Capture the state of an object and its parts.
+
+    `memo` maps ids to the states captured so far.
+    """
     memo = {} if memo is None else memo
     if id(value) in memo:
         return memo[id(value)]
@@ -108,7 +111,10 @@ def restore(state: ObjectState, path: str = "self", done: set[int] | None = None
 def difference(
     ours: ObjectState, theirs: ObjectState, path: str = "self", done: set[tuple[int, int]] | None = None
 ) -> str | None:
-    """Return the path of the first part in which two states differ, such as `self.weights[1]`; None if they agree."""
+    """Return the path of the first difference, such as `self.weights[1]`.
+
+    Return None if the states agree.
+    """
     done = set() if done is None else done
     if ours is theirs or (ours.value is theirs.value and ours.is_fixed) or (id(ours), id(theirs)) in done:
         return None
@@ -135,7 +141,7 @@ class TaskAttributes:
 
     @contextmanager
     def during_data(self) -> Iterator[None]:
-        """Run `data` on the attributes left by the constructor, and capture the attributes that it leaves."""
+        """Run `data` on the constructor's attributes; capture those it leaves."""
         with self._restored_to(self._after_init, "data"):
             yield
         self._after_data = self.capture()
@@ -148,7 +154,10 @@ class TaskAttributes:
 
     @contextmanager
     def _restored_to(self, attributes: ObjectState, part: str) -> Iterator[None]:
-        """Restore the attributes at the start. Raises InputError if the block replaces the loss or the metrics."""
+        """Restore the attributes at the start.
+
+        Raises InputError if the block replaces the loss or the metrics.
+        """
         restore(attributes)
         before = [getattr(self._instance, name, None) for name in ("loss", "metrics")]
         yield
@@ -172,7 +181,10 @@ class TaskAttributes:
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
-    """Return the parts by which an object is compared; None if it is compared as a whole."""
+    """Return the parts by which an object is compared.
+
+    Returns None if it is compared as a whole.
+    """
     if isinstance(value, dict):
         return dict(value) if len(value) <= LARGE else None
     if isinstance(value, list | tuple):
@@ -190,7 +202,10 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _has_state(value: Any) -> bool:
-    """Return True for an object compared by its attributes: of a user's class, an nn.Module, a namespace."""
+    """Return True for an object that is compared by its attributes.
+
+    These are objects of a user's class, an nn.Module, a namespace, a dataclass.
+    """
     if isinstance(value, type | FunctionType | MethodType | partial | Tensor) or not hasattr(value, "__dict__"):
         return False
     if isinstance(value, nn.Module | SimpleNamespace | Namespace) or is_dataclass(value):

@@ -69,7 +69,10 @@ class ToyTask:
         return corrupt(make_toy(config["data"], config["noise"]), config)
 
     def model(self, config: Config) -> nn.Module:
-        """Return the network for the data set. Raises InputError for a perceptron on more than two classes."""
+        """Return the network for the data set.
+
+        Raises InputError for a perceptron on more than two classes.
+        """
         data = make_toy(config["data"], config["noise"])
         inputs = data.train[0].shape[1]
         if config["layers"] is not None:
@@ -103,7 +106,7 @@ class TextsTask:
 
 
 class TransferTask:
-    """Some classes of the digits, learned by a network that may be pre-trained on the others."""
+    """Some digits, learned by a network pre-trained on others, or not."""
 
     params = BUILTIN["transfer"]
 
@@ -129,12 +132,15 @@ class TransferTask:
 
 
 class ProbeTask:
-    """Some classes of the digits, by a linear probe on a layer of a network pre-trained on the others."""
+    """Some digits, by a linear probe on a pre-trained network's layer."""
 
     params = BUILTIN["probe"]
 
     def data(self, config: Config) -> Data:
-        """Return the digits as features of the probed layer. Raises InputError if there is no such layer."""
+        """Return the digits as features of the probed layer.
+
+        Raises InputError if there is no such layer.
+        """
         layers = len(config["hidden"])
         if config["layer"] > layers:
             raise InputError(
@@ -159,7 +165,10 @@ class UserDataTask:
         return corrupt(load_user_data(config["path"], config["target"]), config)
 
     def model(self, config: Config) -> nn.Module:
-        """Return the network for the data's shape. Raises InputError for a cnn on a table."""
+        """Return the network for the data's shape.
+
+        Raises InputError for a cnn on a table.
+        """
         data = load_user_data(config["path"], config["target"])
         inputs, targets = data.train
         outputs = 1 if targets.is_floating_point() else class_count(config, data.classes)
@@ -178,7 +187,7 @@ def mlp_from_config(config: Config, inputs: int, classes: int) -> nn.Sequential:
 
 
 def image_model(config: Config, shape: Shape, classes: int) -> nn.Sequential:
-    """Return the network that a config describes, for images of `shape` (channels, height, width)."""
+    """Return the configured network for images (channels, height, width)."""
     if config["layers"] is not None:
         return build_network(config["layers"], shape, classes)
     if config["model"] == "mlp":

@@ -27,13 +27,16 @@ _UNKNOWN = (0, 0)
 
 
 def imports_of(task: str) -> AbstractContextManager[None]:
-    """Return the import context of a task, in which all of its code must run."""
+    """Return the import context in which a task's code must run."""
     file, _, _ = task.rpartition(":")
     return _context_of(Path(file).absolute()).enter() if file.endswith(".py") else nullcontext()
 
 
 class ImportContext:
-    """Local modules of one task file. Entering the context that is already open is a no-op."""
+    """Local modules of one task file.
+
+    Entering the context that is already open is a no-op.
+    """
 
     _open: ImportContext | None = None
     """Context that is open in this process."""
@@ -48,7 +51,10 @@ class ImportContext:
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Install the modules and paths of the task for the block, then restore those of the process."""
+        """Install the task's modules and paths for the block.
+
+        Those of the process are restored afterwards.
+        """
         outer, start = ImportContext._open, time.time_ns()
         if outer is self:
             yield
@@ -85,7 +91,10 @@ class ImportContext:
         return any(_lies_in(location, Path(path).absolute()) for location in _locations(module) for path in self._paths)
 
     def _shadowed(self, modules: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
-        """Return the process's modules that modules of the task's folder shadow. Libraries are never shadowed."""
+        """Return the process's modules that modules of the task's folder shadow.
+
+        Libraries are never shadowed.
+        """
         local = {entry.stem for entry in self.folder.glob("*") if entry.suffix == ".py" or entry.is_dir()}
         candidates = {
             name: module for name, module in modules.items() if name.partition(".")[0] in local - {"__main__"}
@@ -106,7 +115,10 @@ def _context_of(file: Path) -> ImportContext:
 
 
 def _locations(module: ModuleType) -> list[Path]:
-    """Return the file of a module, or the folders of a namespace package; empty for built-in modules."""
+    """Return the file of a module, or the folders of a namespace package.
+
+    Built-in modules have none.
+    """
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
         return [Path(file)]
@@ -125,7 +137,10 @@ def is_of_library(path: Path) -> bool:
 
 
 def _stamp(path: Path, *, before: int | None = None) -> Stamp:
-    """Return the stamp of a file, or `_UNKNOWN` if it changed after `before`: it may differ from the imported one."""
+    """Return the stamp of a file, or `_UNKNOWN` if it changed after `before`.
+
+    A file that changed after `before` may differ from the imported one.
+    """
     try:
         stat = path.stat()
     except OSError:

@@ -67,7 +67,10 @@ class LossConfigs:
 
 
 def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> LossConfigs:
-    """Stack the configs of runs; return an empty `LossConfigs` if neither `loss` nor `metrics` takes a config."""
+    """Stack the configs of runs.
+
+    Return an empty `LossConfigs` if neither `loss` nor `metrics` takes a config.
+    """
     if not (takes_config(task.loss) or takes_config(task.metrics)):
         return LossConfigs()
     params = all_params(task.params)
@@ -86,10 +89,10 @@ def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, devi
 
 
 def separating_values(task: Task, config: Config) -> dict[str, Hashable]:
-    """Return the values that must be equal in a stack, so that `loss` and `metrics` read the values of their run.
+    """Return the values that must be equal in a stack.
 
-    These are the task's parameters that are not numbers or not declared with `per_run=True`. Empty if neither `loss`
-    nor `metrics` takes a config.
+    Then `loss` and `metrics` read the values of their run. These are the task's parameters that are not numbers or not
+    declared with `per_run=True`. Empty if neither `loss` nor `metrics` takes a config.
     """
     if not (takes_config(task.loss) or takes_config(task.metrics)):
         return {}

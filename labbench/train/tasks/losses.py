@@ -11,7 +11,9 @@ from labbench.errors import InputError
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy per sample, shape (N,), of scores (N, C) and classes (N,) or probabilities (N, C).
+    """Return the cross-entropy per sample, shape (N,).
+
+    Outputs are scores (N, C), targets classes (N,) or probabilities (N, C).
 
     Raises:
         InputError: If the targets are numbers, not classes.
@@ -25,44 +27,57 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracy(outputs: Any, targets: Tensor) -> dict[str, Tensor]:
-    """Return the accuracy per sample, shape (N,), of scores (N, C) and classes (N,); empty for other shapes."""
+    """Return the accuracy per sample, shape (N,), for class targets.
+
+    Outputs are scores (N, C), targets classes (N,); for other shapes the result is empty.
+    """
     if targets.is_floating_point() or targets.dim() != 1 or not isinstance(outputs, Tensor) or outputs.dim() != 2:
         return {}
     return {"accuracy": outputs.argmax(dim=1) == targets}
 
 
 def perceptron_criterion(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return max(0, -y f(x)) per sample, shape (N,), for one output (N, 1) and classes 0 and 1 (N,), y = -1 or 1.
+    """Return max(0, -y f(x)) per sample, shape (N,).
 
-    Gradient descent on it with batches of one sample is the perceptron rule (Rosenblatt, Psychological Review 65,
-    1958): add lr * y * x to the weights if the sign of f(x) is wrong or zero. An output of 0 has the gradient of a
-    mistake, so weights may start at zero.
+    Outputs f(x) have shape (N, 1), targets are classes 0 and 1, shape (N,), which mean y = -1 and 1. Gradient descent
+    on it with batches of one sample is the perceptron rule (Rosenblatt, Psychological Review 65, 1958): add lr * y * x
+    to the weights if the sign of f(x) is wrong or zero. An output of 0 has the gradient of a mistake, so weights may
+    start at zero.
     """
     signs = 2 * targets.to(outputs.dtype) - 1
     return (-signs * outputs.squeeze(1)).clamp(min=0)
 
 
 def classification_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the perceptron criterion of a single output (N, 1), cross-entropy of scores (N, C); shape (N,)."""
+    """Return the loss per sample of a classifier, shape (N,).
+
+    The perceptron criterion for a single output (N, 1), cross-entropy for scores (N, C).
+    """
     return (perceptron_criterion if outputs.shape[1] == 1 else cross_entropy)(outputs, targets)
 
 
 def classification_accuracy(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return the accuracy per sample, shape (N,); a single output (N, 1) above 0 means class 1."""
+    """Return the accuracy per sample, shape (N,).
+
+    A single output (N, 1) above 0 means class 1.
+    """
     if outputs.shape[1] == 1:
         return {"accuracy": (outputs.squeeze(1) > 0) == (targets == 1)}
     return accuracy(outputs, targets)
 
 
 def prediction_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the squared error of outputs (N, 1) and numbers (N,), cross-entropy for classes (N,); shape (N,)."""
+    """Return the loss per sample of a regression or a classifier, shape (N,).
+
+    The squared error of outputs (N, 1) for numbers (N,), cross-entropy for classes (N,).
+    """
     if targets.is_floating_point():
         return (outputs.squeeze(1) - targets) ** 2
     return cross_entropy(outputs, targets)
 
 
 def prediction_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return the absolute error `mae` for numbers, `accuracy` for classes, per sample, shape (N,)."""
+    """Return `mae` for numbers, `accuracy` for classes, shape (N,)."""
     if targets.is_floating_point():
         return {"mae": (outputs.squeeze(1) - targets).abs()}
     return accuracy(outputs, targets)

@@ -56,7 +56,10 @@ def _call(function: Callable[..., Any], outputs: Any, targets: Tensor, config: C
 def compute_stacked_losses(
     task: Task, outputs: Any, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> Tensor:
-    """Return the losses of S runs, shape (S, N), for targets (S, N) and label smoothing (S, 1)."""
+    """Return the losses of S runs, shape (S, N).
+
+    Targets have shape (S, N), label smoothing (S, 1).
+    """
     if task.loss is not cross_entropy:
 
         def losses_of_run(outputs: Any, targets: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
@@ -73,7 +76,7 @@ def compute_stacked_losses(
 def compute_stacked_gradients(
     task: Task, outputs: Tensor, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the losses (S, N) and d mean(losses of a run) / d outputs, shape (S, N, ...).
+    """Return losses (S, N) and d mean(loss of a run) / d outputs (S, N, ...).
 
     For plain cross-entropy the gradient is (softmax(scores) - one_hot(target)) / N.
     """
@@ -93,7 +96,7 @@ def compute_stacked_gradients(
 
 
 def compute_stacked_metrics(task: Task, outputs: Any, targets: Tensor, configs: LossConfigs) -> dict[str, Tensor]:
-    """Return the metrics of S runs by name, shape (S, N) each, for targets (S, N)."""
+    """Return the metrics of S runs by name, shape (S, N) each."""
     if task.metrics is accuracy and targets.dim() == 2 and not targets.is_floating_point() and outputs.dim() == 3:
         return {"accuracy": is_argmax(outputs.transpose(1, 2), targets)}
 
@@ -104,7 +107,7 @@ def compute_stacked_metrics(task: Task, outputs: Any, targets: Tensor, configs: 
 
 
 def is_argmax(scores: Tensor, classes: Tensor) -> Tensor:
-    """Return whether argmax of the scores (S, C, N) over C equals the classes (S, N), shape (S, N).
+    """Return argmax over C of scores (S, C, N) == classes (S, N).
 
     Works on whole rows, which is faster than argmax over the middle dimension.
     """
@@ -118,9 +121,10 @@ def is_argmax(scores: Tensor, classes: Tensor) -> Tensor:
 
 
 def apply_label_smoothing(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tensor) -> Tensor:
-    """Mix the cross-entropies of scores (..., C, N) or (N, C) with those of a uniform target; losses (..., N) or (N,).
+    """Mix cross-entropies with those of a uniform target.
 
-    Label smoothing of Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7.
+    Scores have shape (..., C, N) or (N, C), losses (..., N) or (N,). Label smoothing of Szegedy et al., "Rethinking the
+    Inception Architecture", 2016, section 7.
 
     Raises:
         InputError: If the task has its own loss.
@@ -170,7 +174,7 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def add_generalization_gap(measured: Mapping[str, float]) -> dict[str, float]:
-    """Return the values of an epoch with `gap/accuracy`: training minus validation accuracy, if both were measured.
+    """Add `gap/accuracy`, training minus validation accuracy, if both were measured.
 
     Training accuracy is the running mean over the epoch, with dropout active.
     """

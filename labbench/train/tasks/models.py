@@ -13,7 +13,10 @@ from labbench.params.param import BadItem
 
 
 class Step(nn.Module):
-    """Step function: 1 for inputs above 0, else 0. Its gradient is 0, so layers before it do not train."""
+    """Step function: 1 for inputs above 0, else 0.
+
+    Its gradient is 0, so layers before it do not train.
+    """
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the step of each input, same shape."""
@@ -35,7 +38,7 @@ POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d
 def mlp(
     inputs: int, hidden: Sequence[int], classes: int, *, activation: str, dropout: float, batchnorm: bool
 ) -> nn.Sequential:
-    """Return an MLP: Linear, BatchNorm, activation, Dropout per hidden layer, then Linear to the classes.
+    """Return an MLP: blocks of Linear, BatchNorm, activation, Dropout, then Linear.
 
     A layer before batch normalization has no bias, because the normalization would subtract it.
     """
@@ -86,7 +89,10 @@ def cnn(
 
 
 def perceptron(inputs: int) -> nn.Sequential:
-    """Return a single linear unit with zero weights; an output above 0 means class 1."""
+    """Return a single linear unit with zero weights.
+
+    An output above 0 means class 1.
+    """
     unit = nn.Linear(inputs, 1)
     nn.init.zeros_(unit.weight)
     nn.init.zeros_(unit.bias)
@@ -94,13 +100,16 @@ def perceptron(inputs: int) -> nn.Sequential:
 
 
 def bag_of_words(vocabulary: int, length: int, width: int, head: nn.Sequential) -> nn.Sequential:
-    """Return `head` on the mean embedding, `width` numbers, of the `length` words of a text."""
+    """Return `head` on the mean embedding of a text's words.
+
+    Texts have `length` words, embeddings `width` numbers.
+    """
     # a window as long as the text averages over its words: (N, length, width) -> (N, 1, width)
     return nn.Sequential(nn.Embedding(vocabulary, width), nn.AvgPool2d((length, 1)), *head)
 
 
 def build_network(layers: Sequence[str], shape: Shape, classes: int) -> nn.Sequential:
-    """Return the network with these layers for samples of `shape`, with one score per class.
+    """Return the network with these layers and one score per class.
 
     Raises:
         InputError: If a layer does not fit its input; the message names the layer and the shape of its input.
@@ -141,7 +150,10 @@ LAYER_MAKERS: dict[str, Callable[[Layer], nn.Module]] = {
 
 
 def remove_useless_biases(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
-    """Yield the modules; remove the bias of a layer before batch normalization, which would subtract it."""
+    """Yield the modules.
+
+    Remove the bias of a layer before batch normalization, which would subtract it.
+    """
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d):
             module.register_parameter("bias", None)

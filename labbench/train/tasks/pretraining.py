@@ -60,7 +60,10 @@ def parse_pretraining(config: Config) -> Pretraining:
 
 @cache
 def pretrain(settings: Pretraining) -> nn.Sequential:
-    """Return the network trained with Adam on its classes of the digits. It is cached: copy it before any change."""
+    """Return the network trained with Adam on its classes of the digits.
+
+    It is cached: copy it before any change.
+    """
     inputs, targets = select_classes(load_digits().train, list(settings.classes))
     device = inputs.device
     with seeded_torch_generator(generator_seed(settings.seed, Purpose.PRETRAINING), device):
@@ -84,7 +87,10 @@ def make_network(settings: Pretraining, classes: int) -> nn.Sequential:
 
 
 def load_pretrained_body(settings: Pretraining, network: nn.Sequential, *, frozen: bool) -> nn.Sequential:
-    """Load pre-trained weights into all layers but the last; if `frozen`, only the last layer trains."""
+    """Load pre-trained weights into all layers but the last.
+
+    If `frozen`, only the last layer trains.
+    """
     body = network[:-1]
     body.load_state_dict(pretrain(settings)[:-1].state_dict())
     body.requires_grad_(not frozen)
@@ -93,7 +99,10 @@ def load_pretrained_body(settings: Pretraining, network: nn.Sequential, *, froze
 
 @torch.no_grad()
 def extract_features(data: Data, settings: Pretraining, layer: int) -> Data:
-    """Replace inputs by the activations of a hidden layer of a pre-trained MLP, shape (N, width); layer 0: pixels."""
+    """Replace inputs by features, shape (N, width), of a pre-trained MLP.
+
+    The features are the activations of hidden layer `layer`; layer 0 is the pixels.
+    """
     body = pretrain(settings)[: 1 + MODULES_PER_LAYER * layer]
 
     def features_of(split: Split) -> Split:

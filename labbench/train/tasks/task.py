@@ -39,13 +39,17 @@ class Task(Protocol):
         """Parameters of the task, in addition to those of the training loop (`labbench.params.param.TRAINING`)."""
 
     def data(self, config: Config, /) -> Data | Datasets:
-        """Return the data on the CPU. Random generators are seeded equally for every run: all see the same data.
+        """Return the data on the CPU.
+
+        Random generators are seeded equally for every run: all see the same data.
 
         `Datasets` are read sample by sample on demand, in processes beside the training.
         """
 
     def model(self, config: Config, /) -> nn.Module:
-        """Return a new model on the CPU. Random generators are seeded with the run's seed.
+        """Return a new model on the CPU.
+
+        Random generators are seeded with the run's seed.
 
         The task has the attributes that `data` left; attributes set in `model` belong to the run.
         """
@@ -66,7 +70,7 @@ class Task(Protocol):
 
 
 def make_data(task: Task, config: Config) -> Data | Datasets:
-    """Return the task's data, created with random generators seeded equally for every run.
+    """Return the task's data, with generators seeded equally for every run.
 
     Raises:
         InputError: If the task returns neither `Data` nor `Datasets`.
@@ -81,7 +85,7 @@ def make_data(task: Task, config: Config) -> Data | Datasets:
 
 
 def make_model(task: Task, config: Config) -> nn.Module:
-    """Return a new model of the task, with random generators seeded by the run's seed.
+    """Return a new model, with generators seeded by the run's seed.
 
     Raises:
         InputError: If the task does not return an `nn.Module`.
@@ -107,12 +111,18 @@ class FileTask:
 
 
 def attributes_of(task: Task) -> TaskAttributes:
-    """Return the attributes of a task; a built-in task has none that change."""
+    """Return the attributes of a task.
+
+    A built-in task has none that change.
+    """
     return task.attributes if isinstance(task, FileTask) else TaskAttributes(SimpleNamespace())
 
 
 def reads_attributes(task: Task) -> bool:
-    """Return True if the loss or the metrics may read the task's attributes: they are not plain functions."""
+    """Return True if loss or metrics may read the task's attributes.
+
+    Plain functions cannot; methods and other callables may.
+    """
     return isinstance(task, FileTask) and not all(isinstance(each, FunctionType) for each in (task.loss, task.metrics))
 
 
@@ -153,7 +163,7 @@ def _import_file(file: Path) -> ModuleType:
 
 
 def _make_task(module: ModuleType, name: str, file: Path) -> Task:
-    """Return the task of class `name` in the user's module, after checking its parts."""
+    """Construct the task of class `name` and check its parts."""
     task_class: Any = getattr(module, name, None)
     if not isclass(task_class):
         classes = [key for key, value in vars(module).items() if isclass(value) and value.__module__ == module.__name__]
@@ -176,12 +186,12 @@ def _make_task(module: ModuleType, name: str, file: Path) -> Task:
 
 @lru_cache(maxsize=64)
 def takes_config(function: Callable[..., Any]) -> bool:
-    """Return True if a `loss` or `metrics` function has a parameter named `config`."""
+    """Return True if `loss` or `metrics` has a parameter `config`."""
     return "config" in _parameters(function)
 
 
 def _require_known_parameters(name: str, function: Callable[..., Any]) -> None:
-    """Raise InputError if a `loss` or `metrics` needs more than outputs, targets and config."""
+    """Raise InputError if a function needs more than outputs, targets and config."""
     for parameter in list(_parameters(function).values())[2:]:
         is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.name != "config" and parameter.default is parameter.empty and not is_variadic:
