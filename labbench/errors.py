@@ -1,4 +1,6 @@
-"""Errors that a caller may want to distinguish; each message says what failed, where, and what to do next.
+"""Errors that a caller may want to distinguish.
+
+Each message says what failed, where, and what to do next.
 
 LabbenchError            any error with a message for the user; the CLI exits with status 1
 ├── InputError           wrong usage or invalid input, nothing was changed; the CLI exits with status 2
@@ -21,10 +23,16 @@ class InputError(LabbenchError):
 
 
 class GridError(InputError):
-    """Invalid grid file; the text is `file:line:column: message`, then the line with a caret under the column."""
+    """Invalid grid file.
+
+    The text is `file:line:column: message`, then the line with a caret under the column.
+    """
 
     def __init__(self, message: str, *, file: str = "", line: int = 0, column: int = 0, text: str = "") -> None:
-        """`line` and `column` count from 1; `text` is the line in question; 0 and "" mean unknown."""
+        """Make an error at a position of a grid file.
+
+        `line` and `column` count from 1; `text` is the line; 0 and "" mean unknown.
+        """
         self.message, self.file, self.line, self.column, self.text = message, file, line, column, text
         where = ":".join(str(part) for part in (file, line, column) if part)
         caret = f"\n    {text}\n    {caret_under(text, column)}" if text else ""
@@ -40,7 +48,10 @@ class FilterError(InputError):
 
 
 class RunNotFound(InputError):
-    """Text that names no run, or more than one; `candidates` are the keys and names that it could mean."""
+    """Text that names no run, or more than one.
+
+    `candidates` are the keys and names that it could mean.
+    """
 
     def __init__(self, message: str, *, candidates: tuple[str, ...] = ()) -> None:
         self.candidates = candidates
@@ -56,7 +67,7 @@ class StoreError(LabbenchError):
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with the most similar of `words`, "" if none is similar."""
+    """Return `; did you mean ...?` with the most similar of `words`, or ""."""
     from difflib import get_close_matches  # takes 2 ms, needed only for an error
 
     matches = get_close_matches(word, list(words), n=1)
@@ -64,12 +75,18 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 
 def caret_under(text: str, column: int) -> str:
-    """Return a line with a caret under a column (from 1) of `text`; tabs are kept, so that the two align."""
+    """Return a line with a caret under a column (from 1) of `text`.
+
+    Tabs are kept, so that the two lines align.
+    """
     return "".join("\t" if character == "\t" else " " for character in text[: column - 1]) + "^"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True for a lack of memory: in Python, on a GPU, or in torch on the CPU, which raises a RuntimeError."""
+    """Return True if memory ran out.
+
+    On a CPU, torch raises a RuntimeError, without a class of its own.
+    """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

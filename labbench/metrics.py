@@ -51,7 +51,9 @@ def is_quality(metric: str) -> bool:
 
 
 def metric_rank(metric: str) -> tuple[bool, int, bool, str]:
-    """Return a sort key: metrics of quality first, by split (validation, test, training, none), losses first.
+    """Return the sort key of a metric.
+
+    Metrics of quality come first, by split (validation, test, training, none), losses before others.
 
     The split may be anywhere in the name: `val/loss`, `eval_loss`, `loss.dev`, `valLoss`.
     """
@@ -71,5 +73,8 @@ def charted_metrics(metrics: Iterable[str]) -> list[str]:
 
 
 def _split_words(metric: str) -> list[str]:
-    """Return the words of a name, separated by punctuation or capitals, in lower case and singular."""
+    """Return the words of a name in lower case and singular.
+
+    Punctuation or capitals separate them.
+    """
     return [word if word.endswith("ss") else word.removesuffix("s") for word in map(str.lower, _WORD.findall(metric))]

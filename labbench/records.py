@@ -29,12 +29,14 @@ _KEY = re.compile("[A-Za-z0-9]{1,64}")
 
 
 def is_key(key: object) -> TypeGuard[str]:
-    """Return True for 1 to 64 ASCII letters and digits, the only keys of runs that labbench makes."""
+    """Return True for a valid run key, 1 to 64 ASCII letters and digits."""
     return isinstance(key, str) and _KEY.fullmatch(key) is not None
 
 
 def require_key(key: object) -> str:
-    """Return a run's key read from a database or another file, which may be used as a folder name.
+    """Return a run's key from a database or another file, once it is checked.
+
+    Keys are used as names of folders.
 
     Raises:
         InputError: The key is not 1 to 64 ASCII letters and digits, so another program wrote it.
@@ -48,14 +50,20 @@ def require_key(key: object) -> str:
 
 
 def default_goal(metric: str) -> Goal:
-    """Return the goal of a metric without a declared goal, by the words of its name: `min` for losses and errors."""
+    """Return the goal of a metric by the words of its name.
+
+    It is `min` for losses and errors, and is used for metrics without a declared goal.
+    """
     words = metric.lower().replace("/", "_").replace("-", "_").split("_")
     return "min" if {"loss", "error", "perplexity", "mse", "mae", "gap"} & set(words) else "max"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """Statistics of one metric of one run, kept up to date so that its points need not be read; `n` includes NaN."""
+    """Statistics of one metric of one run; `n` includes NaN.
+
+    They are updated with every write, so that the points need not be read.
+    """
 
     n: int
     n_nonfinite: int
@@ -74,7 +82,7 @@ class MetricSummary:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """Run of a grid that is not yet in a database, so that it has no key."""
+    """Run of a grid before it is in a database; it has no key."""
 
     name: str
     config: Config
@@ -134,7 +142,10 @@ class RunRecord:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time in seconds from start to end (to the last heartbeat while it runs); None before the start."""
+        """Wall time in seconds, None before the start.
+
+        While the run is running, up to its last heartbeat.
+        """
         end = self.finished or self.heartbeat
         return None if self.started is None or end is None else max(0.0, end - self.started)
 
@@ -221,7 +232,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Runs that train together: the values that all share, and one column per key that differs.
+    """Runs that train together, with shared and per-run values.
 
     `shared` and `columns` split the runs' configs by key: `columns[key][i]` belongs to `runs[i]`.
     """
@@ -295,7 +306,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The run ended, was stopped by the user, or returns to the queue (`queued`) after an interruption."""
+    """End of a run, or its return to the queue after an interruption."""
 
     run: str
     attempt: int

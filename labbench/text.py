@@ -42,7 +42,10 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def cell_widths(text: str) -> list[int]:
-    """Return the terminal cells of each character: 2 for wide East Asian ones and emoji, 0 for combining marks."""
+    """Return the terminal cells of each character.
+
+    2 for wide East Asian characters and emoji, 0 for combining marks.
+    """
     return [1] * len(text) if text.isascii() else [_cells(character) for character in text]
 
 
@@ -58,7 +61,10 @@ def cell_width(text: str) -> int:
 
 
 def fit_to_width(text: str, width: int, *, right: bool = False) -> str:
-    """Return cleaned text in exactly `width` cells: padded (on the left if `right`), or cut with an ellipsis."""
+    """Return cleaned text padded or cut to exactly `width` cells.
+
+    The padding is on the left if `right`; cut text ends with an ellipsis.
+    """
     used = cell_width(text)
     if used > width:
         text, used = _cut(text, width)
@@ -67,7 +73,7 @@ def fit_to_width(text: str, width: int, *, right: bool = False) -> str:
 
 
 def _cut(text: str, width: int) -> tuple[str, int]:
-    """Return text cut to at most `width` cells, with an ellipsis, and the cells that it uses."""
+    """Return text cut to at most `width` cells, and its width."""
     if width <= 0:
         return "", 0
     used = 0
@@ -79,7 +85,9 @@ def _cut(text: str, width: int) -> tuple[str, int]:
 
 
 def format_number(value: float | None) -> str:
-    """Return a measured value with three or four significant digits: `0.0812`, `12.35`, `12.35e6`, `nan`; "" for None.
+    """Return a measured value with three or four significant digits.
+
+    Examples: `0.0812`, `12.35`, `12.35e6`, `nan`; "" for None.
 
     Engineering notation (exponents are multiples of three) is used below 0.01 and from one million. Whole numbers have
     no decimal point.
@@ -98,7 +106,10 @@ def format_number(value: float | None) -> str:
 
 
 def format_engineering(value: float, digits: int = 4) -> str:
-    """Return a finite value with an exponent that is a multiple of three, `12.35e-6`; an exponent of 0 is left out."""
+    """Return a finite value in engineering notation, such as `12.35e-6`.
+
+    The exponent is a multiple of three; an exponent of 0 is left out.
+    """
     if value == 0:
         return "0"
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")  # round first, which may change the exponent
@@ -111,7 +122,10 @@ def format_engineering(value: float, digits: int = 4) -> str:
 
 
 def format_setting(value: Any) -> str:
-    """Return a config value as short, cleaned text: `0.001`, `1e-5`, `true`, `none`, `128-64` for a list."""
+    """Return a config value as short, cleaned text.
+
+    Examples: `0.001`, `1e-5`, `true`, `none`, `128-64` for a list.
+    """
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -123,7 +137,10 @@ def format_setting(value: Any) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Return values as bars of one cell each, from the lowest to the highest; `·` for a value that is not finite."""
+    """Return values as bars of one cell each.
+
+    The lowest value has the lowest bar; `·` is a value that is not finite.
+    """
     halves = [value / 2 for value in values]  # the difference of two floats may overflow, of their halves it cannot
     finite = [half for half in halves if math.isfinite(half)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
@@ -142,18 +159,24 @@ def align_decimal_points(numbers: Sequence[str]) -> list[str]:
 
 
 def split_at_decimal_point(number: str) -> tuple[str, str]:
-    """Split a number before its point or exponent; the second part of a whole number and of `nan` is empty."""
+    """Split a number before its point or exponent.
+
+    The second part of a whole number and of `nan` is empty.
+    """
     match = re.search(r"[.e]", number) if number[:1] in "-0123456789" else None
     return (number[: match.start()], number[match.start() :]) if match else (number, "")
 
 
 def format_count(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural unless it is 1: `1 run`, `3 runs`."""
+    """Return a count with its noun: `1 run`, `3 runs`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def format_duration(seconds: float | None) -> str:
-    """Return a duration in one or two units: `0.4s`, `12s`, `2m05s`, `1h04m`, `3d07h`; "" for None."""
+    """Return a duration in one or two units; "" for None.
+
+    Examples: `0.4s`, `12s`, `2m05s`, `1h04m`, `3d07h`.
+    """
     if seconds is None or not math.isfinite(seconds):
         return ""
     seconds = max(0.0, seconds)
@@ -167,7 +190,10 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_age(seconds: float | None) -> str:
-    """Return an age in one unit, for a narrow column: `now`, `12s`, `5m`, `3h`, `2d`, `7w`, `1y`; "" for None."""
+    """Return an age in one unit, for a narrow column; "" for None.
+
+    Examples: `now`, `12s`, `5m`, `3h`, `2d`, `7w`, `1y`.
+    """
     if seconds is None:
         return ""
     if seconds < 2:
@@ -179,14 +205,20 @@ def format_age(seconds: float | None) -> str:
 
 
 def progress_bar(fraction: float, width: int) -> str:
-    """Return a progress bar of `width` cells, drawn in eighths of a cell; it is full only at a fraction of 1."""
+    """Return a progress bar of `width` cells, in eighths of a cell.
+
+    It is full only at a fraction of 1.
+    """
     eighths = max(0, min(8 * width, int(fraction * 8 * width)))
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_BLOCKS[rest] if full < width else "")).ljust(width)
 
 
 def split_lines(texts: Sequence[str]) -> list[str]:
-    """Return the cleaned lines of captured output; of a line overwritten by carriage returns, the last version."""
+    """Return the cleaned lines of captured output.
+
+    Of a line overwritten by carriage returns, the last version remains.
+    """
     lines = "".join(texts).split("\n")
     if lines and not lines[-1]:
         lines.pop()

@@ -1,4 +1,6 @@
-"""Command line: each command is one call into the library; results go to stdout, messages to stderr.
+"""Command line: each command is one call into the library.
+
+Results go to stdout, messages to stderr.
 
 Exit status: 0 done (a diverged run is a result), 1 a run failed or an operation could not be completed, 2 wrong usage
 or invalid input, 130 interrupted. Only click is imported at module level, which keeps `labbench --help` fast.
@@ -25,7 +27,7 @@ UNUSABLE_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError
 
 
 class CommandGroup(click.Group):
-    """Group of all commands; the only place where an error becomes a message and an exit status."""
+    """Group of all commands, which turns errors into messages and exit statuses."""
 
     def invoke(self, context: click.Context) -> object:
         """Run the command. Raises CommandError, which click prints, for an error of labbench or of a file."""

@@ -68,7 +68,7 @@ TOPICS = {"filters": FILTERS}
 
 
 def examples(*commands: str) -> str:
-    """Return a paragraph that lists example commands, one per line, for the end of a command's help."""
+    """Return the paragraph of example commands at the end of a help text."""
     return "\n".join(["\b", "Example:" if len(commands) == 1 else "Examples:", *(f"  {line}" for line in commands), ""])
 
 

@@ -38,7 +38,7 @@ def database(command: Command) -> Command:
 
 
 def _nearest_database(context: click.Context, _: click.Parameter, path: Path | None) -> Path:
-    """Return the database given after the command's name, before it, in the environment, or the default."""
+    """Return the database given after the command, before it, or the default."""
     if path is not None:
         return path
     if context.parent is not None:

@@ -82,7 +82,9 @@ def read_curve(reader: Reader, record: RunRecord, metric: str, axis: str, smooth
 
 
 def mean_curves(records: Sequence[RunRecord], curves: Sequence[NamedSeries], key: str) -> list[NamedSeries]:
-    """Return one curve per value of a configuration key: the mean of its runs, named `key=value (n=runs)`.
+    """Return the mean curve of the runs of each value of a key.
+
+    The curves are named `key=value (n=runs)`.
 
     Raises:
         InputError: No run has the key.
@@ -97,6 +99,9 @@ def mean_curves(records: Sequence[RunRecord], curves: Sequence[NamedSeries], key
 
 
 def mean_curve(name: str, members: Sequence[NamedSeries]) -> NamedSeries:
-    """Return the mean of curves at every x of any of them; each curve counts within its own range of x."""
+    """Return the mean of curves at every x of any of them.
+
+    Each curve counts within its own range of x.
+    """
     x: Floats = np.unique(np.concatenate([curve.x for curve in members]))
     return NamedSeries(name, x, make_band([(curve.x, curve.y) for curve in members], x).mean)

@@ -103,7 +103,10 @@ def run(
 
 
 def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions, *, as_json: bool) -> None:
-    """Train one grid after another, report each, and exit with 0, 1 (a run failed) or 130 (interrupted)."""
+    """Train one grid after another, and report each.
+
+    Exits with status 0, 1 (a run failed) or 130 (interrupted).
+    """
     from labbench.cli.run_report import print_code_change, print_json, print_report
     from labbench.runner.progress import TerminalProgress
     from labbench.runner.run_grid import code_change, run_grid

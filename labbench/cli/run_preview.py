@@ -30,7 +30,9 @@ def print_preview(
     *,
     as_json: bool,
 ) -> None:
-    """Print the runs to train of each (grid, devices) on stdout, and their stacks and time on stderr.
+    """Print the runs that `labbench run` would train, with a time estimate.
+
+    `grids` are pairs (grid, devices). Runs go to stdout, their stacks and the estimated time to stderr.
 
     Nothing is changed.
     """
@@ -57,7 +59,7 @@ def print_preview(
 def print_estimate(
     expanded: ExpandedGrid, due: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int | None, prefix: str
 ) -> None:
-    """Print on stderr how many runs there are to train, their stacks, and the estimated time."""
+    """Print the number of runs to train, their stacks and the estimated time."""
     width = max(1, workers if workers is not None else usable_cpu_count() if devices == ["cpu"] else len(devices))
     stacks = preview_stacks(expanded, due, db, devices, workers=width)
     click.echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)

@@ -1,4 +1,4 @@
-"""Report at the end of `labbench run`: counts by status, the best runs, and the next command."""
+"""Report at the end of `labbench run`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _present_runs(reader: Reader, runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def print_outcome(name: str, outcome: Outcome, program: str) -> None:
-    """Print on stderr how many runs have which status, and what to do about those that are not done.
+    """Print on stderr the number of runs by status, and hints on unfinished ones.
 
     `program` is the command that the hints begin with: labbench, with --db where it is needed.
     """
@@ -74,7 +74,7 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
 
 
 def print_code_change(name: str, change: CodeChange) -> None:
-    """Print on stderr which file has changed, how many runs train again for it, and how long they took before."""
+    """Print on stderr the changed file, and the runs to train again."""
     if not change.outdated:
         return
     first, *others = change.files or ["its code"]

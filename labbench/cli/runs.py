@@ -125,7 +125,7 @@ def print_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], log: str) 
 
 
 def portrait_lines(db: Path, record: RunRecord) -> list[str]:
-    """Return the pictures of a run as lines for this terminal, or a hint if it has none."""
+    """Return the pictures of a run as lines, or a hint if it has none."""
     from labbench.portraits.draw import draw_portrait
     from labbench.portraits.file import NO_PORTRAIT_MESSAGE, portrait_path, read_portrait
     from labbench.portraits.pixels import choose_paint_mode, to_ansi, to_plain_text
@@ -142,7 +142,10 @@ def portrait_lines(db: Path, record: RunRecord) -> list[str]:
 
 
 def run_facts(record: RunRecord) -> dict[str, str]:
-    """Return what `labbench show` prints of a run besides metrics, as text by label; empty facts are left out."""
+    """Return the facts of a run except metrics, as text by label.
+
+    Empty facts are left out.
+    """
     from datetime import datetime
 
     status = record.status if record.reason is None else f"{record.status}: {record.reason}"

@@ -52,7 +52,9 @@ class TextColumn:
 
 
 def print_table(columns: Sequence[TextColumn]) -> None:
-    """Print columns side by side; on a terminal, lines are cut to its width and statuses are coloured.
+    """Print columns side by side.
+
+    On a terminal, lines are cut to its width and statuses are coloured.
 
     Not done by rich, which takes 5 s for the 10,000 rows that this function prints in 0.1 s.
     """
@@ -66,7 +68,10 @@ def print_table(columns: Sequence[TextColumn]) -> None:
 
 
 def table_lines(columns: Sequence[TextColumn]) -> list[str]:
-    """Return the lines of a table: header, rule and rows, aligned, with control characters made visible."""
+    """Return the aligned lines of a table: header, rule and rows.
+
+    Control characters are made visible.
+    """
     aligned = []
     for column in columns:
         cells = [clean(cell) for cell in (column.name, *column.cells)]
@@ -96,7 +101,9 @@ def run_columns(
     names: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
 ) -> list[TextColumn]:
-    """Return the columns of `labbench ls`: status, key and name of runs, configuration keys and metrics.
+    """Return the columns of `labbench ls`.
+
+    These are status, key and name of the runs, configuration keys and metrics.
 
     The keys and metrics are those in `names`; default: the keys that differ, and `metrics` or the leading metrics.
     """
@@ -136,7 +143,7 @@ def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> lis
 
 
 def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Goal]) -> list[TextColumn]:
-    """Return columns with every metric of one run: number of points, last value, best value and its step."""
+    """Return columns with the statistics of every metric of one run."""
     bests = [summary[name].best(goals.get(name) or default_goal(name)) for name in summary]
     return [
         TextColumn("metric", list(summary)),
@@ -149,7 +156,9 @@ def summary_columns(summary: Mapping[str, MetricSummary], goals: Mapping[str, Go
 
 
 def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) -> list[TextColumn]:
-    """Return one column per run, with a row per configuration key that differs and per metric's best value.
+    """Return the columns of `labbench compare`, one per run.
+
+    The rows are the configuration keys that differ and the best value of each metric.
 
     `=` is a setting equal to the first run's. The cell of a metric ends with the difference to the first run's value,
     marked better (▲) or worse (▼).

@@ -87,7 +87,7 @@ def print_params(params: Params) -> None:
 
 
 def format_allowed(param: Param) -> str:
-    """Return the range or the choices of a parameter as text: `0 <= x < 1`, `sgd, adam`."""
+    """Return the range or the choices of a parameter: `0 <= x < 1`."""
     if param.choices:
         return ", ".join(str(choice) for choice in param.choices)
     lower = f"{param.low:g} <= " if param.low is not None else f"{param.above:g} < " if param.above is not None else ""

@@ -53,7 +53,7 @@ def demo(context: click.Context, command: str) -> None:
 
 
 def print_other_experiments(path: Path) -> None:
-    """Print on stderr which experiments the example's table leaves out, and the command that shows them."""
+    """Print on stderr the other experiments, and the command that shows them."""
     from labbench.store.reader import Reader
 
     with Reader(path) as reader:
@@ -63,7 +63,9 @@ def print_other_experiments(path: Path) -> None:
 
 @contextmanager
 def open_example() -> Iterator[Path]:
-    """Yield the path of the example database, in the installed package or at the top of a checkout.
+    """Yield the path of the example database.
+
+    It is in the installed package, or at the top of a checkout.
 
     Raises:
         LabbenchError: The file is missing.

@@ -41,7 +41,10 @@ def complete(expression: str, words: Vocabulary) -> tuple[int, list[str]]:
 
 
 def _matching(typed: str, candidates: Iterable[str]) -> list[str]:
-    """Return the candidates that start with the typed text, then those that contain it; not the text itself."""
+    """Return the candidates that contain the typed text.
+
+    Candidates that start with it come first; the text itself is left out.
+    """
     needle = typed.lower()
     matches = [word for word in dict.fromkeys(candidates) if needle in word.lower() and word != typed]
     return sorted(matches, key=lambda word: not word.lower().startswith(needle))

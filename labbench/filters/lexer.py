@@ -1,4 +1,4 @@
-"""Lexer of filter expressions: keys, operators, quoted and bare values, with a position for every error.
+"""Lexer of filter expressions: keys, operators and values.
 
 The meaning of a character depends on its context (`name~lr=0.1` has one operator), so there is no list of tokens: the
 parser requests the token that may come next.
@@ -54,7 +54,7 @@ class Lexer:
         return FilterError(message, expression=self.expression, position=self.at if position is None else position)
 
     def next_is(self, keyword: str) -> bool:
-        """Return True if the keyword comes next, as a whole word and not as a key (`not=1`)."""
+        """Return True if the keyword comes next, not as a key (`not=1`)."""
         match = KEY.match(self.expression, self.skip_space())
         return match is not None and match[0].lower() == keyword and not _OPERATOR.match(self.expression, match.end())
 
@@ -96,7 +96,10 @@ class Lexer:
         return (text if quoted else parse_word(text)), text
 
     def text(self, bare: re.Pattern[str]) -> tuple[str, bool]:
-        """Read up to the next space, with quotes and backslashes as in a shell; return (text, is any of it quoted)."""
+        """Read up to the next space, with quotes and backslashes as in a shell.
+
+        Returns the text, and True if any of it is quoted.
+        """
         parts, quoted = [], False
         while character := self.peek():
             if match := bare.match(self.expression, self.at):
@@ -114,7 +117,10 @@ class Lexer:
         return "".join(parts), quoted
 
     def _quoted(self, quote: str) -> str:
-        """Read the text between two quotes; in double quotes a backslash escapes a quote or a backslash."""
+        """Read the text between two quotes.
+
+        In double quotes a backslash escapes a quote or a backslash.
+        """
         match = _QUOTED[quote].match(self.expression, self.at)
         if match is None:
             raise self.error(f"this {quote} is never closed")
@@ -122,7 +128,10 @@ class Lexer:
         return re.sub(r'\\(["\\])', r"\1", match[1]) if quote == '"' else match[1]
 
     def _list(self) -> str:
-        """Read a list as compact JSON; items that are not JSON are strings, so that `[relu,tanh]` needs no quotes."""
+        """Read a list as compact JSON.
+
+        Items that are not JSON are strings, so that `[relu,tanh]` needs no quotes.
+        """
         start = self.at
         try:
             items, self.at = json.JSONDecoder().raw_decode(self.expression, start)
@@ -138,7 +147,7 @@ class Lexer:
 
 
 def parse_word(word: str) -> Value:
-    """Return the value of an unquoted word: a number, true, false, None, or the word itself."""
+    """Return an unquoted word as a number, boolean, None, or the word itself."""
     return float(word) if _NUMBER.fullmatch(word) else _NAMED.get(word.lower(), word)
 
 

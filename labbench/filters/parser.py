@@ -112,12 +112,18 @@ def comparisons(tree: Filter) -> Iterator[Comparison]:
 
 
 def uses_key(tree: Filter | None, key: str) -> bool:
-    """Return True if the tree compares the key itself, not a function of a metric of that name."""
+    """Return True if the tree compares the key itself.
+
+    A function of a metric of that name does not count.
+    """
     return tree is not None and any(term.key == key and term.function is None for term in comparisons(tree))
 
 
 def present_code(tree: Filter | None) -> Filter:
-    """Return the filter without runs of older code, unless it mentions them; means use this filter."""
+    """Return the filter without runs of older code, unless it mentions them.
+
+    Means over runs use this filter.
+    """
     if tree is not None and uses_key(tree, "older_code"):
         return tree
     return _PRESENT if tree is None else And((tree, _PRESENT))
@@ -162,7 +168,9 @@ def matches_config(tree: Filter | None, config: Mapping[str, Any]) -> bool:
 
 
 def parse_timestamp(text: str) -> float:
-    """Return the Unix time in seconds of ISO 8601 text, in local time unless it names a zone.
+    """Return the Unix time in seconds of ISO 8601 text.
+
+    The time is local unless the text names a zone.
 
     Raises:
         ValueError: The text is not a time, or out of range.
@@ -281,7 +289,10 @@ def _parse_key(lexer: Lexer) -> tuple[str, Function | None]:
 
 
 def _reason_never_true(key: str, function: str | None, operator: Operator, value: Value, text: str) -> str | None:
-    """Return why a comparison can never match, or None; a typing error then is not just an empty table."""
+    """Return why a comparison can never match, or None.
+
+    A typing error is reported instead of an empty table.
+    """
     if function is not None and (operator == "~" or not _is_number(value)):
         return f"{function}({key}) is a number and cannot be compared with `{operator}{text}`"
     if operator.startswith(("<", ">")) and (value is None or isinstance(value, bool)):

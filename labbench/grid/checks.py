@@ -25,13 +25,18 @@ class BadValueError(ValueError):
     """Invalid value; the message continues the parameter's name: `must be at least 0, not -1`."""
 
     def __init__(self, message: str, *, index: int | None = None, item: bool = False) -> None:
-        """`index` is the index of the invalid item if the value is a list; `item` is True if the message names it."""
+        """Keep the position of an invalid item.
+
+        `index` is the index of the item if the value is a list; `item` is True if the message names it.
+        """
         self.index, self.item = index, item
         super().__init__(message)
 
 
 def convert_value(param: Param, value: Any) -> Any:
-    """Convert a value to the parameter's type: 1 to 1.0 for a float, 1.0 to 1 for an int.
+    """Convert a value to the parameter's type.
+
+    1 becomes 1.0 for a float, and 1.0 becomes 1 for an int.
 
     Raises:
         BadValueError: The value has another type, or is outside the range or the choices.

@@ -36,7 +36,10 @@ class Code:
 
     @classmethod
     def from_files(cls, files: Mapping[str, str]) -> Code:
-        """Return the code of files with these digests, by name; the first file is the task's own."""
+        """Return the code of files given by name and digest.
+
+        The first file is the task's own.
+        """
         (_, first), *others = files.items()
         return cls(hashlib.sha256(json.dumps([first, sorted(others)]).encode()).hexdigest(), files)
 
@@ -47,7 +50,9 @@ class Code:
 
 
 def task_code(file: Path) -> Code:
-    """Return the code of a task file and of the modules in its folder that it imports, directly or indirectly.
+    """Return the code of a task file and of the modules that it imports.
+
+    Only modules in its folder count, whether imported directly or indirectly.
 
     Imports are found by the `import` statements, at any place in a file.
 
@@ -68,7 +73,7 @@ def task_code(file: Path) -> Code:
 
 
 def command_code(words: Sequence[str], script: Path | None) -> Code:
-    """Return the code of a command: its words, and the bytes of its script in any language.
+    """Return the code of a command: its words and its script's bytes.
 
     Raises:
         InputError: The script cannot be read.
@@ -133,7 +138,7 @@ class _Token(str):
 
 
 def _fields(node: ast.AST) -> list[tuple[str, Any]]:
-    """Return the fields of a node that are not empty and have an effect, sorted by name."""
+    """Return the fields of a node that have an effect, sorted by name."""
     fields = [(name, value) for name, value in ast.iter_fields(node) if name not in _LEFT_OUT]
     if isinstance(node, ast.JoinedStr):
         fields = [("values", _merge_text(node.values))]
@@ -200,7 +205,10 @@ def _imported_files(tree: ast.Module | None, path: Path, folder: Path) -> list[P
 
 
 def _files_of(base: Path, name: str) -> list[Path]:
-    """Return the files that importing a dotted name runs: its packages, and the module if it names one."""
+    """Return the files that importing a dotted name runs.
+
+    These are its packages, and the module if the name is a module's.
+    """
     files = []
     parts = name.split(".")
     if parts[0] == "labbench":

@@ -1,4 +1,7 @@
-"""Placeholders in the words of a command: `{lr}` is a run's value; `${HOME}` and `{{this}}` are left alone."""
+"""Placeholders in the words of a command.
+
+`{lr}` is replaced by a run's value; `${HOME}` and `{{this}}` are left alone.
+"""
 
 from __future__ import annotations
 

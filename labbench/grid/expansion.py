@@ -1,4 +1,4 @@
-"""Expansion of a grid to the configs of its runs, each checked against the task's parameters."""
+"""Expansion of a grid to checked configs of its runs."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class _Checker:
         return points[:1] if self.grid.pins(axis.keys) else points
 
     def draws(self) -> list[list[Values]]:
-        """Return the axis of `[random]` as a list of one, or of none if there is no `[random]`."""
+        """Return the axis of `[random]` in a list, empty if there is none."""
         draws = self.grid.draws
         if draws is None:
             return []
@@ -152,7 +152,10 @@ class _Checker:
         return {key: self.alternatives(setting) for key, setting in settings.items()}
 
     def alternatives(self, setting: Setting) -> tuple[Any, ...]:
-        """Return the values that match a condition: a list means any of its items (for a list: any of its lists)."""
+        """Return the values that match a condition.
+
+        A list means any of its items; for a parameter that is a list, any of its lists.
+        """
         value, param = setting.value, self.param(setting)
         is_list = param is not None and param.type in ("ints", "floats", "strs")
         if not isinstance(value, list) or (is_list and not (value and all(isinstance(item, list) for item in value))):
@@ -177,7 +180,10 @@ class _Rules:
         return bool(matching)
 
     def complete(self, config: Values, fixed: Iterable[str]) -> Values:
-        """Return the config with the values of matching `[[set]]` rules, except for the keys in `fixed`."""
+        """Return the config with the values of matching `[[set]]` rules.
+
+        The keys in `fixed` keep their values.
+        """
         for rule, condition, then in self.sets:
             if _matches(condition, config):
                 self.matched.add(rule.path)
@@ -185,7 +191,10 @@ class _Rules:
         return config
 
     def warnings(self) -> list[str]:
-        """Return a warning for each rule that matched no run, unless it depends on a key that `--set` pins."""
+        """Return a warning for each rule that matched no run.
+
+        Rules on keys that `--set` pins are left out.
+        """
         idle = [rule for rule in (*self.grid.excludes, *self.grid.sets) if rule.path not in self.matched]
         return [self._warning(rule) for rule in idle if not rule.when.keys() & self.grid.pinned.keys()]
 
@@ -232,7 +241,7 @@ def _require_placeholders(grid: Grid, configs: list[Values]) -> None:
 
 
 def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:
-    """Check the lists of layers of tasks whose samples and classes are known without the data.
+    """Check the lists of layers, if the data's shape is known.
 
     Raises:
         GridError: A list does not fit, with its position in the grid file.
@@ -256,7 +265,10 @@ def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _position_of_layers(grid: Grid, layers: Sequence[str]) -> Path:
-    """Return the path of these layers in the grid file; layers that are nowhere in it are drawn by `[random]`."""
+    """Return the path of these layers in the grid file.
+
+    Layers that are nowhere in the file are drawn by `[random]`.
+    """
     paths = (setting.path for setting in _all_settings(grid) if setting.key == "layers" and setting.value == layers)
     return next(paths, ("random", "layers"))
 

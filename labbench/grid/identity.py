@@ -31,7 +31,10 @@ def grid_code(grid: Grid) -> Code:
 
 
 def task_identity(grid: Grid, code: Code) -> str:
-    """Return the identity of the grid's task: `digits@1`, or a code version and a class name."""
+    """Return the identity of the grid's task.
+
+    This is `digits@1`, or a code version and a class name.
+    """
     return f"code:{code.version}:{grid.task.rpartition(':')[2]}" if code.files else code.version
 
 
@@ -50,7 +53,9 @@ def former_task_identity(grid: Grid) -> str:
 
 
 def find_script(command: Sequence[str], folder: Path) -> Path | None:
-    """Return the script that a command runs: its first word if that is a script, else the first other file.
+    """Return the script that a command runs.
+
+    This is its first word if that is a script, else the first other word that is a file.
 
     This is train.py in `python train.py` and train.sh in `./train.sh data.csv`; the path of an interpreter is not a
     script. Returns None if no word is a file.
@@ -79,7 +84,9 @@ def identity(task: str, config: Config, params: Params, stop: Stop | None) -> st
 def with_file_digests(
     task: str, config: Config, params: Params, digest: Callable[[Path], str], files: Path | None
 ) -> Config:
-    """Return the config with paths replaced by digests of the files; `files` is the folder of the database's files.
+    """Return the config with paths replaced by digests of the files.
+
+    `files` is the folder of the database's files.
 
     Raises:
         InputError: A file is missing.
@@ -93,7 +100,10 @@ def with_file_digests(
 
 
 def canonical_json(value: Any) -> str:
-    """Return JSON that is the same for equal values: sorted keys, no spaces, 1 for 1.0."""
+    """Return JSON that is the same for equal values.
+
+    Keys are sorted, there are no spaces, and 1.0 is written as 1.
+    """
     return _ENCODER.encode(_normalize(value))
 
 

@@ -1,4 +1,6 @@
-"""Short names of a grid's runs from the keys that differ between them: `adam lr=0.01 bn s0`.
+"""Short names of a grid's runs, such as `adam lr=0.01 bn s0`.
+
+A name has the keys that differ between the runs.
 
 Values that are off are left out: false, or a number at its default of zero (`dropout`). A flag or a string is written
 without its key if no other key has the same text, so different configs never share a name.
@@ -52,7 +54,7 @@ def make_names(
 
 
 def _short_labels(keys: Sequence[str]) -> list[str]:
-    """Return a short name for each key, its whole name if another key has the same short name."""
+    """Return a short name for each key, if it is unique."""
     last = [key.rpartition(".")[2] for key in keys]
     short = [SHORT.get(word, word) for word in last]
     return [label if short.count(label) == 1 else key for key, label in zip(keys, short, strict=True)]
@@ -71,7 +73,10 @@ def _omitted_value(key: str, values: Sequence[Any], params: Params, *, is_axis: 
 
 
 def _spell_values(values: Sequence[Any], off: Any, word: Callable[[Any], str]) -> list[str]:
-    """Return the word for each value, "" for the omitted one; each distinct value is spelled only once."""
+    """Return the word for each value, "" for the omitted one.
+
+    Each distinct value is spelled only once.
+    """
     spellings: dict[str, str] = {}
     words = []
     for value in values:
@@ -83,7 +88,7 @@ def _spell_values(values: Sequence[Any], off: Any, word: Callable[[Any], str]) -
 
 
 def _name_of_default(label: str, off: Any) -> str:
-    """Return the name of the run whose values are all off: its first key with the value."""
+    """Return the name of the run whose values are all off."""
     return f"no {label}" if off is _ABSENT else _spell_pair(label)(off)
 
 
@@ -102,7 +107,10 @@ def _spell_value(key: str, label: str, values: Sequence[Any]) -> Callable[[Any],
 
 
 def _spell_pair(label: str) -> Callable[[Any], str]:
-    """Return a function that spells `lr=0.01`, with quotes only for strings that look like another type."""
+    """Return a function that spells `lr=0.01`.
+
+    Strings are quoted only if they look like another type.
+    """
 
     def spell(value: Any) -> str:
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -24,7 +24,10 @@ _FORMS = "{ uniform = [low, high] }, loguniform, int or choice"
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Distribution of one key: `[low, high]` (both included for `int`), or the values of a `choice`."""
+    """Distribution of one key.
+
+    `arguments` are `[low, high]` (both included for `int`), or the values of a `choice`.
+    """
 
     key: str
     kind: str
@@ -104,7 +107,10 @@ def _distributions(source: GridSource, table: Table, path: Path, prefix: str) ->
 
 
 def _uniform(counter: str) -> float:
-    """Return a uniform number, 0 <= u < 1, which depends on the text alone (first 53 bits of its SHA-256)."""
+    """Return a uniform number, 0 <= u < 1, which depends on the text alone.
+
+    It is made of the first 53 bits of the text's SHA-256.
+    """
     return (int.from_bytes(hashlib.sha256(counter.encode()).digest()[:8], "big") >> 11) / 2**53
 
 

@@ -1,4 +1,6 @@
-"""Reader of grid files, which checks the structure of every table; `expansion` checks values against parameters.
+"""Reader of grid files, which checks the structure of every table.
+
+`expansion` checks the values against the task's parameters.
 
 docs/reference/grid.md describes the tables, `expansion` the order in which they are applied.
 """
@@ -38,7 +40,7 @@ KEYS = ("name", "task", "command")
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Factor of the product: a key of `[grid]`, or the keys of a `[[zip]]`, which vary together."""
+    """Axis of a grid: a key of `[grid]`, or the keys of a `[[zip]]`."""
 
     keys: tuple[str, ...]
     points: tuple[tuple[Setting, ...], ...]
@@ -92,7 +94,7 @@ class Grid:
         return keys + (self.draws.keys if self.draws else [])
 
     def pins(self, keys: Iterable[str]) -> bool:
-        """Return True if `--set` pins all of these keys, so that their axis has one point."""
+        """Return True if `--set` pins all of these keys."""
         return self.pinned.keys() >= set(keys)
 
     @property
@@ -103,7 +105,9 @@ class Grid:
 
 
 def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
-    """Read a grid file and check the structure of its tables; `overrides` are the `key=value` texts of `--set`.
+    """Read a grid file and check the structure of its tables.
+
+    `overrides` are the `key=value` texts of `--set`.
 
     Raises:
         GridError: The file cannot be read, or a key or value is invalid; the error has its position.

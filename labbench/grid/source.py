@@ -1,4 +1,4 @@
-"""Text of a grid file: parsed to settings, with a position in the file for every error."""
+"""Parser of a grid file to settings with positions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class GridSource:
     overrides: tuple[str, ...] = ()
 
     def error(self, message: str, path: TomlPath, *, at: Literal["key", "value"] = "value") -> GridError:
-        """Return an error at a path of the document, or at the nearest part of the path that is in the file."""
+        """Return an error at a path of the document.
+
+        Its position is the path's, or the nearest part's that is in the file.
+        """
         if path and isinstance(path[0], int):
             return GridError(f"--set {self.overrides[path[0]]}: {message}")
         keys, values = self.positions.keys, self.positions.values
@@ -171,7 +174,10 @@ def override_settings(source: GridSource) -> dict[str, Setting]:
 
 
 def _syntax_error(message: str, file: str, text: str) -> GridError:
-    """Convert a message of tomllib, which ends with `(at line 3, column 8)` or `(at end of document)`."""
+    """Convert a message of tomllib to a GridError.
+
+    It ends with `(at line 3, column 8)` or `(at end of document)`.
+    """
     lines = text.split("\n")
     problem, _, where = message.rpartition(" (at ")
     if match := re.fullmatch(r"line (\d+), column (\d+)\)", where):

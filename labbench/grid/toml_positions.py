@@ -33,7 +33,10 @@ _SCALAR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Spans of a document's keys and values; a table that a header or dotted key defines is in `keys` only."""
+    """Spans of a document's keys and values.
+
+    A table that a header or dotted key defines is in `keys` only.
+    """
 
     text: str
     keys: dict[Path, Span] = field(default_factory=dict)
@@ -98,7 +101,7 @@ class _Scanner:
         self.value(path)
 
     def dotted(self) -> Iterator[tuple[str, Span]]:
-        """Yield the unquoted parts of a key with their spans; advance past the key and its spaces."""
+        """Yield the unquoted parts of a key with their spans, and skip the key."""
         while True:
             match = _KEY_PART.match(self.text, self.at)
             assert match is not None, "tomllib has parsed this key"
@@ -132,7 +135,10 @@ class _Scanner:
             self.pair(path)
 
     def closes(self, bracket: str) -> bool:
-        """Skip an opening bracket or a comma; return True if the closing bracket follows, which is skipped too."""
+        """Skip an opening bracket or a comma.
+
+        Returns True if the closing bracket follows, which is skipped too.
+        """
         self.blank()
         if self.text[self.at] in "[{,":
             self.at += 1

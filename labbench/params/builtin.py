@@ -143,7 +143,9 @@ def takes_weights(params: Params) -> bool:
 
 
 def sample_and_classes(task: str, config: Config) -> tuple[Shape, int] | None:
-    """Return the shape of a sample and the number of classes, for a config of a task that takes `layers`.
+    """Return the shape of a sample and the number of classes.
+
+    The task must be one that takes `layers`.
 
     Returns None if they are known only from the data.
     """

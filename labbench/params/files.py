@@ -1,4 +1,4 @@
-"""Files named by a config, and digests of their content, on which a run's result depends."""
+"""Files named by a config, and digests of their content."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def resolve_checkpoint(word: str, files: Path | None) -> Path:
 
 
 def content_digest(path: Path) -> str:
-    """Return the SHA-256, hexadecimal, of a file, or of the names and contents in a folder without hidden files.
+    """Return the SHA-256, hexadecimal, of a file or folder.
+
+    Of a folder, the names and contents of all files count, except hidden ones.
 
     The suffix of a file's name counts too, since it decides how the file is read.
 
@@ -72,7 +74,10 @@ def content_digest(path: Path) -> str:
 
 
 def files_in(path: Path) -> Iterator[tuple[str, Path]]:
-    """Yield a file, or the files in a folder, each with a name that does not depend on where `path` is."""
+    """Yield the name and path of a file, or of each file in a folder.
+
+    Names do not depend on the location of `path`.
+    """
     if path.is_file():
         yield path.suffix, path
         return

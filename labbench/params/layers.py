@@ -41,7 +41,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerType:
-    """Parser of a layer's arguments, and its output shape given its input shape; both raise LayerError."""
+    """Parser and output shape of a type of layer; both raise LayerError."""
 
     read: Callable[[str], Numbers]
     output_shape: Callable[[Shape, Numbers], Shape]
@@ -81,7 +81,7 @@ def require_scores(layers: Sequence[Layer], shape: Shape, classes: int) -> None:
 
 
 def check_words(layers: Sequence[str]) -> None:
-    """Raise BadItem for a layer with an unknown name or invalid arguments, whatever its input shape."""
+    """Raise BadItem for a layer with an unknown name or invalid arguments."""
     for index, line in enumerate(layers):
         try:
             split_line(line)

@@ -17,7 +17,10 @@ ParamType: TypeAlias = Literal["int", "float", "bool", "str", "ints", "floats", 
 
 
 class BadItem(ValueError):
-    """Invalid item of a list; the message continues the list's name: `[1] = "max": there is no layer`."""
+    """Invalid item of a list.
+
+    The message continues the list's name: `[1] = "max": there is no layer`.
+    """
 
     def __init__(self, index: int, item: object, reason: str) -> None:
         self.index = index
@@ -107,14 +110,17 @@ def all_params(declared: Params) -> dict[str, Param]:
 
 
 def own_keys(params: Params) -> list[str]:
-    """Return the loop's keys that a task declares as other parameters; the loop uses its defaults for them."""
+    """Return the loop's keys that a task declares as other parameters.
+
+    The loop uses its defaults for them.
+    """
     return [
         key for key, param in TRAINING.items() if key not in REDECLARABLE and key in params and params[key] != param
     ]
 
 
 def own_key_notes(params: Params) -> list[str]:
-    """Return a note on each parameter of a task that has the name of one of the loop's: `eps`, `momentum`."""
+    """Return a note on each of the task's `own_keys`."""
     return [
         f"`{key}` is the task's own parameter; the training loop keeps "
         + (f"no `{key}`" if TRAINING[key].default is None else f"{key} = {json.dumps(TRAINING[key].default)}")
@@ -123,7 +129,7 @@ def own_key_notes(params: Params) -> list[str]:
 
 
 def loop_config(config: Config, params: Params) -> dict[str, Any]:
-    """Return the config for the training loop, with its defaults for keys that the task redefines (`own_keys`)."""
+    """Return the config for the loop, with its defaults for `own_keys`."""
     return {**config, **{key: TRAINING[key].default for key in own_keys(params)}}
 
 
@@ -157,6 +163,9 @@ def _stricter(choose: Callable[[list[float]], float], *bounds: float | None) -> 
 
 
 def with_defaults(config: Config, params: Params) -> dict[str, Any]:
-    """Return the config with defaults for the parameters that it lacks or leaves None; other keys are kept."""
+    """Return the config with defaults for missing parameters and None.
+
+    Keys that are not parameters are kept.
+    """
     values = {key: value for key, value in config.items() if value is not None}
     return {**{key: param.default for key, param in params.items()}, **values}
