@@ -1,7 +1,7 @@
-"""An answer as one page for a browser: the sentences, the figures, and curves to point at. It needs no network.
+"""Render an answer as one self-contained HTML page: sentences, tables, figures and interactive curves.
 
-The page holds its style, its script and its numbers; a policy in it forbids the browser to load anything else. What
-comes from a database is escaped, and shown without control characters.
+Style, script and numbers are inline, and a content security policy forbids loading anything else. Text from a database
+is escaped and stripped of control characters.
 """
 
 from __future__ import annotations
@@ -34,26 +34,28 @@ from labbench.store.series.curves import CurveRequest
 from labbench.text import clean
 
 MAX_CURVE_POINTS = 300
-"""Places at which a curve is drawn."""
+"""Largest number of points per curve."""
 MAX_CURVES = 60
-"""Set-ups whose curves the page holds, the best ones; more cannot be told apart, and make a page of megabytes."""
+"""Largest number of configurations with a curve, the best ones; more are unreadable and make a page of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetupCurve:
-    """The runs of a set-up as one line: their mean and range at each step, and how many they are."""
+    """Mean and range over the runs of one configuration. All arrays have shape (P,), for P points."""
 
     name: str
     steps: Floats
     mean: Floats
     low: Floats
+    """Smallest value of the runs."""
     high: Floats
+    """Largest value of the runs."""
     n: NDArray[np.int64]
-    """How many runs have a value there: runs end at different steps."""
+    """Number of runs with a value at each step; runs may end at different steps."""
 
 
 def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, goal: str) -> list[SetupCurve]:
-    """A curve for each set-up (a config without its seed), the best ones first, named by what differs."""
+    """Return the curves of up to `MAX_CURVES` configurations, best first, named by the settings that differ."""
     setups: dict[str, list[RunRecord]] = {}
     for run in runs:
         if metric in run.summary:
@@ -69,11 +71,11 @@ def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, go
     for members in order:
         parts = [(read[run.id].first_step.astype(np.float64), read[run.id].mean) for run in members if run.id in read]
         steps = np.unique(np.concatenate([x for x, _ in parts]))
-        places = np.linspace(0, len(steps) - 1, min(MAX_CURVE_POINTS, len(steps))).round().astype(int)  # with both ends
-        joined = make_band(parts, steps[places])
+        index = np.linspace(0, len(steps) - 1, min(MAX_CURVE_POINTS, len(steps))).round().astype(int)  # with both ends
+        band = make_band(parts, steps[index])
         settings = {key: members[0].config[key] for key in differing if key in members[0].config}
         name = describe_settings(settings, levels) or "all runs"
-        curves.append(SetupCurve(clean(name), joined.x, joined.mean, joined.low, joined.high, joined.n))
+        curves.append(SetupCurve(clean(name), band.x, band.mean, band.low, band.high, band.n))
     return curves
 
 
@@ -82,47 +84,48 @@ def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ranking_key(members: Sequence[RunRecord], metric: str, goal: str) -> float:
-    """The mean of what the runs of a set-up reached, smaller for better."""
-    reached = [summary.min if goal == "min" else summary.max for summary in (run.summary[metric] for run in members)]
-    known = [value for value in reached if value is not None]
-    mean = sum(known) / len(known) if known else float("inf")
+    """Return the mean of the best values of a configuration's runs, negated if the goal is max."""
+    summaries = [run.summary[metric] for run in members]
+    best = [summary.min if goal == "min" else summary.max for summary in summaries]
+    values = [value for value in best if value is not None]
+    mean = sum(values) / len(values) if values else float("inf")
     return mean if goal == "min" else -mean
 
 
-def render_page(answer: Answer, spent: Efficiency | None, curves: Sequence[SetupCurve]) -> str:
-    """The whole page, HTML. `spent` is what results have cost."""
-    first, *others = [*sentences(answer), *cost_sentences(answer, spent)]
+def render_page(answer: Answer, efficiency: Efficiency | None, curves: Sequence[SetupCurve]) -> str:
+    """Return the HTML of the whole page; `efficiency` is the cost of reaching a target."""
+    first, *others = [*sentences(answer), *cost_sentences(answer, efficiency)]
     setups = setups_table(answer)
     template = Template(files("labbench.reports").joinpath("answer_page.html").read_text(encoding="utf-8"))
     return template.substitute(
-        title=_escape(f"{answer.metric}: which set-up is best, and why"),
+        title=_escape(f"{answer.metric}: the best configuration, and why"),
         metric=_escape(answer.metric),
         verdict=_escape(first),
         sentences="\n".join(f"<li>{_escape(line)}</li>" for line in others),
         setups=_render_report_table(setups) if setups is not None else "",
         importance=_render_importance(answer),
         parameters="\n".join(_render_parameter(parameter, answer) for parameter in answer.parameters),
-        tables="\n".join(map(_render_report_table, other_tables(answer, spent))),
+        tables="\n".join(map(_render_report_table, other_tables(answer, efficiency))),
         data=_script_json([_curve_document(curve) for curve in curves]),
-        shown=f"{len(curves)} set-ups" if len(curves) < MAX_CURVES else f"the best {MAX_CURVES} set-ups",
+        shown=f"{len(curves)} configurations" if len(curves) < MAX_CURVES else f"best {MAX_CURVES} configurations",
     )
 
 
-def _render_report_table(sheet: ReportTable) -> str:
-    """A table with its title; means shaded from the worst to the best, which has a star."""
+def _render_report_table(table: ReportTable) -> str:
+    """Return a table with its title; means are shaded, and the best one has a star."""
     rows = []
-    for number, row in enumerate(sheet.rows):
+    for i, row in enumerate(table.rows):
         cells = [f'<th scope="row">{_escape(row[0])}</th>']
-        for place, cell in enumerate(row[1:], start=1):
-            shade = sheet.shades[number][place - 1] if sheet.shades else None
+        for j, cell in enumerate(row[1:], start=1):
+            shade = table.shades[i][j - 1] if table.shades else None
             style = f' style="--share: {shade:.0%}" class="shaded"' if shade is not None else ""
-            cells.append(f"<td{style}>{_escape(f'{STAR} {cell}' if sheet.best == (number, place) else cell)}</td>")
+            cells.append(f"<td{style}>{_escape(f'{STAR} {cell}' if table.best == (i, j) else cell)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<h3>{_escape(sheet.title)}</h3>{_render_table(sheet.header, rows)}"
+    return f"<h3>{_escape(table.title)}</h3>{_render_table(table.header, rows)}"
 
 
 def _render_importance(answer: Answer) -> str:
-    """Where the variance comes from, as bars."""
+    """Return the shares of the variance as a table with bars."""
     rows = [
         f'<tr><th scope="row">{_escape(name)}</th><td><meter value="{share:.4f}"></meter></td>'
         f"<td>{share:.0%}</td><td>{_escape(interval)}</td></tr>"
@@ -133,10 +136,10 @@ def _render_importance(answer: Answer) -> str:
 
 
 def _render_parameter(parameter: ParameterAnswer, answer: Answer) -> str:
-    """What a parameter's values do, on average over the rest of the grid."""
+    """Return the table of a parameter's values: mean over the rest of the grid and number of runs."""
     effects = parameter.marginal.effects
-    known = [effect.interval.mean for effect in effects if effect.n]
-    best = (min if answer.goal == "min" else max)(known, default=math.nan)
+    means = [effect.interval.mean for effect in effects if effect.n]
+    best = (min if answer.goal == "min" else max)(means, default=math.nan)
     rows = [
         _render_row(
             [
@@ -166,16 +169,16 @@ def _escape(text: str) -> str:
 
 
 def _curve_document(curve: SetupCurve) -> dict[str, Any]:
-    """What the script draws; null where nothing is."""
+    """Return the JSON of a curve for the script; non-finite values are null."""
 
-    def short(values: Floats) -> list[float | None]:
+    def rounded(values: Floats) -> list[float | None]:
         return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]
 
     arrays = {"x": curve.steps, "mean": curve.mean, "low": curve.low, "high": curve.high}
-    return {"name": curve.name, "n": curve.n.tolist(), **{key: short(values) for key, values in arrays.items()}}
+    return {"name": curve.name, "n": curve.n.tolist(), **{key: rounded(values) for key, values in arrays.items()}}
 
 
 def _script_json(value: Any) -> str:
-    """JSON that may stand in a script element: nothing in it ends the element or begins a comment."""
+    """Return JSON for a script element, with <, > and & escaped so that it cannot close the element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,6 +1,6 @@
-"""Parts of the experiments, cut down and really trained: their answers say what is known of such networks.
+"""Reduced experiments, trained in the test: their answers agree with known results.
 
-Only what holds by a wide margin is claimed here; experiments/README.md has the numbers of the whole grids.
+Only results with a wide margin are tested; experiments/README.md has the numbers of the whole grids.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ PARTS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "generalization": ("label_noise=0 seed=0,1", ["hidden=[64]", "train_size=100", "lr=0.01", "epochs=60"]),
 }
-"""By experiment: which of its runs, and what is set for all of them."""
+"""Filter of the runs and settings for all of them, by experiment."""
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What results.py says of each experiment, from runs that were trained."""
+def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the sections of results.py by experiment, from trained runs."""
     db = tmp_path_factory.mktemp("experiments") / "runs.db"
     for name, (only, settings) in PARTS.items():
         words = ["--db", str(db), "run", str(FOLDER / f"{name}.toml"), "--only", only, "--workers", "0"]
         words += [word for setting in settings for word in ("--set", setting)]
-        trained = CliRunner().invoke(main, words)
-        assert trained.exit_code == 0, trained.output
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(FOLDER)
         import results
@@ -48,8 +48,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         text = results.render_results(db)
         for module in [name for name in sys.modules if name.partition(".")[0] in ("results", "answers")]:
             del sys.modules[module]
-    sections = {part.partition("]")[0]: part for part in text.split("### [")[1:]}
-    return {name: sections[name] for name in PARTS}
+    by_name = {part.partition("]")[0]: part for part in text.split("### [")[1:]}
+    return {name: by_name[name] for name in PARTS}
 
 
 def line_with(words: str, text: str) -> str:
@@ -57,32 +57,33 @@ def line_with(words: str, text: str) -> str:
 
 
 def cells(row: str, text: str) -> list[float]:
-    """The values of the table's row that begins so, without what is no number, and without the intervals."""
+    """Return the numbers of the table row with this first cell, without intervals and text."""
     parts = line_with(f"| {row} |", text).split("|")[2:-1]
     return [float(part.split()[0].replace("−", "-")) for part in parts if re.match(r" [−\d]", part)]
 
 
-def test_a_perceptron_learns_and_but_not_xor_which_two_layers_learn(told: dict[str, str]) -> None:
-    text = told["perceptron"]
+def test_a_perceptron_learns_and_but_not_xor_which_two_layers_learn(sections: dict[str, str]) -> None:
+    text = sections["perceptron"]
     assert min(cells("and", text)) > 0.95
-    _, alone, _, two_layers = cells("xor", text)
-    assert alone <= 0.75 < 0.9 < two_layers
+    _, single_layer, _, two_layers = cells("xor", text)
+    assert single_layer <= 0.75 < 0.9 < two_layers
     assert "in validation a network with two layers is ahead of the perceptron by" in line_with("- `xor`", text)
 
 
-def test_mini_batches_get_further_than_all_samples_a_step(told: dict[str, str]) -> None:
-    assert cells("64", told["gradient_descent"])[0] > cells("1257", told["gradient_descent"])[0] + 0.05
-    assert "no learning rate reaches 0.9" in line_with("with the full batch", told["gradient_descent"].lower())
+def test_mini_batches_reach_a_higher_accuracy_than_the_full_batch(sections: dict[str, str]) -> None:
+    text = sections["gradient_descent"]
+    assert cells("64", text)[0] > cells("1257", text)[0] + 0.05
+    assert "no learning rate reaches 0.9" in line_with("with the full batch", text.lower())
 
 
-def test_batch_normalisation_allows_a_larger_learning_rate(told: dict[str, str]) -> None:
-    found = re.search(r"within 5 % of the best accuracy is (\d+) times larger", told["batchnorm"])
-    assert found is not None, told["batchnorm"]
-    assert int(found[1]) >= 3
+def test_batch_normalization_allows_a_larger_learning_rate(sections: dict[str, str]) -> None:
+    match = re.search(r"within 5 % of the best accuracy is (\d+) times larger", sections["batchnorm"])
+    assert match is not None, sections["batchnorm"]
+    assert int(match[1]) >= 3
 
 
-def test_deep_sigmoids_do_not_train_for_want_of_gradient_and_relus_do(told: dict[str, str]) -> None:
-    text = told["activations"]
+def test_deep_sigmoid_networks_have_vanishing_gradients_and_do_not_train(sections: dict[str, str]) -> None:
+    text = sections["activations"]
     shallow, deep = cells("sigmoid", text)
     assert shallow > 0.9 > 0.5 > deep
     assert min(cells("ReLU", text)) > 0.85
@@ -91,11 +92,11 @@ def test_deep_sigmoids_do_not_train_for_want_of_gradient_and_relus_do(told: dict
     assert float(shares[1]) < 1e-3 < 0.01 < float(shares[2])
 
 
-def test_labels_that_mean_nothing_are_learnt_by_heart_and_take_longer(told: dict[str, str]) -> None:
-    text = told["generalization"]
-    true, shuffled = (cells(kind, text) for kind in ("true labels", "shuffled labels"))  # from the width on
-    assert true[2] > 0.9 < shuffled[2]  # right in training
-    assert true[3] > 0.7 > 0.35 > shuffled[3]  # in validation
-    longer = re.search(r"memorizing takes (\S+) \[\S+, \S+\] times as long", text)
-    assert longer is not None, text
-    assert float(longer[1]) > 1
+def test_shuffled_labels_are_memorized_but_take_longer(sections: dict[str, str]) -> None:
+    text = sections["generalization"]
+    true, shuffled = (cells(kind, text) for kind in ("true labels", "shuffled labels"))  # cells start with the width
+    assert true[2] > 0.9 < shuffled[2]  # training accuracy
+    assert true[3] > 0.7 > 0.35 > shuffled[3]  # validation accuracy
+    match = re.search(r"memorizing takes (\S+) \[\S+, \S+\] times as long", text)
+    assert match is not None, text
+    assert float(match[1]) > 1

@@ -1,4 +1,4 @@
-"""The experiments that come with labbench: each asks a question, and each really trains."""
+"""The experiments included with labbench: each has a question, and each trains."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NAMES = [path.stem for path in GRIDS]
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=NAMES)
-def test_an_experiment_begins_with_its_question(path: Path) -> None:
+def test_an_experiment_starts_with_its_question(path: Path) -> None:
     heading = "".join(takewhile(lambda line: line.startswith("#"), path.read_text().splitlines()))
     assert "?" in heading
     assert read_grid(path).name == path.stem
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=NAMES)
-def test_an_experiment_expands_without_a_warning_and_repeats_over_seeds(path: Path) -> None:
+def test_an_experiment_expands_without_warnings_and_has_several_seeds(path: Path) -> None:
     grid = read_grid(path)
     expansion = expand(grid, task_params(grid))
     assert not expansion.warnings
@@ -48,9 +48,8 @@ def test_an_experiment_trains(path: Path, labbench: Callable[..., Result]) -> No
     assert all("train/loss" in run["summary"] for run in runs)
 
 
-def test_other_runs_than_the_first_ones_train_too(labbench: Callable[..., Result]) -> None:
-    """Where kinds of networks, data or optimizers differ."""
-    for name, wanted in (
+def test_other_networks_data_and_optimizers_of_an_experiment_train(labbench: Callable[..., Result]) -> None:
+    for name, expression in (
         ("perceptron", "data=xor model=mlp seed=0"),
         ("layers", "layers~avgpool seed=0"),
         ("activations", "activation=gelu lr=0.01 seed=0"),
@@ -60,7 +59,7 @@ def test_other_runs_than_the_first_ones_train_too(labbench: Callable[..., Result
             "run",
             FOLDER / f"{name}.toml",
             "--only",
-            wanted,
+            expression,
             "--limit",
             "1",
             "--set",
@@ -74,8 +73,7 @@ def test_other_runs_than_the_first_ones_train_too(labbench: Callable[..., Result
 
 
 @pytest.mark.parametrize("name", ["depth", "layers"])
-def test_what_is_compared_at_equal_parameters_has_equal_parameters(name: str) -> None:
-    """And as many as the comment says."""
+def test_networks_compared_at_equal_size_have_the_number_of_parameters_in_the_comment(name: str) -> None:
     import torch
 
     from labbench.train.tasks.task import load_task, make_model
@@ -91,7 +89,7 @@ def test_what_is_compared_at_equal_parameters_has_equal_parameters(name: str) ->
     assert ", ".join(f"{count:,}" for count in counts) in path.read_text()
 
 
-def test_the_readme_lists_every_experiment_task_and_alteration() -> None:
+def test_the_readme_lists_every_experiment_task_and_corruption() -> None:
     text = (FOLDER / "README.md").read_text()
     assert all(f"[{path.stem}]({path.name})" in text for path in GRIDS)
     assert all(f"`{task}`" in text for task in BUILTIN)
