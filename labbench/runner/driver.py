@@ -33,7 +33,7 @@ class ProgressListener(Protocol):
     """Receiver of a grid's runs, its events in order, and ticks."""
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
-        """Start a grid of `runs`, of which `due` train now."""
+        """Start a grid with all its `runs` and the runs `due` for training."""
 
     def take(self, event: Event) -> None:
         """Receive an event of one run."""

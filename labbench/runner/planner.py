@@ -50,7 +50,7 @@ def plan_stacks(
     Args:
         runs: Runs to train, new or to be resumed.
         settings: Settings of the stacks.
-        params: All parameters of the task and the training loop; by default those of the built-in task.
+        params: All parameters of the task and the training loop; by default the built-in task's.
         workers: Number of stacks that train at the same time.
         device: Device of each worker.
     """

@@ -133,7 +133,7 @@ class TerminalProgress:
         self.progress: GridProgress | None = None
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
-        """Start a grid of `runs`, of which `due` train now."""
+        """Start a grid with all its `runs` and the runs `due` for training."""
         self.progress = GridProgress(grid, runs, due)
         before = f", {self.progress.before} done before" if self.progress.before else ""
         self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")

@@ -83,7 +83,7 @@ def load_grid(
 
     Args:
         path: Path of the grid file.
-        overrides: `key=value` settings that replace those of the file.
+        overrides: `key=value` settings that replace the file's.
         only: Filter on the configs of the runs; empty keeps all.
         limit: Keep only the first runs.
         yes: Expand grids of any size without confirmation.

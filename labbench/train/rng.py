@@ -158,7 +158,7 @@ def seeded_torch_generator(seed: int, device: torch.device) -> Iterator[None]:
 def seeded_generators(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """Seed the generators of torch, numpy and Python inside the block.
 
-    Of torch, those of the CPU and of `device`. All are restored afterwards.
+    For torch, the generators of the CPU and of `device`. All are restored afterwards.
     """
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:

@@ -57,7 +57,7 @@ class TrainingRun:
         self.early_stopping = EarlyStopping(stop)
         self.best = BestWeights(stop or DEFAULT_CRITERION) if runtime.keep == "best" else None
         self.resume_state: TrainingState | None = None
-        """Tensors of a checkpoint that replace those of a new model."""
+        """Tensors of a checkpoint, which replace the initial ones of a new model."""
         self.engine: str | None = run.way if run.boundary else None
         """Engine that trained the run before it was interrupted."""
         self.reported_engine: str | None = None

@@ -72,7 +72,7 @@ def restore(state: ObjectState, path: str = "self", done: set[int] | None = None
     """Restore the contents of an object and its parts to a captured state.
 
     Raises:
-        InputError: If a large tensor, of which there is no copy, was changed in place.
+        InputError: If a large tensor, which was not copied, was changed in place.
     """
     done = set() if done is None else done
     if state.is_fixed or id(state) in done:
@@ -181,10 +181,7 @@ class TaskAttributes:
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
-    """Return the parts by which an object is compared.
-
-    Returns None if it is compared as a whole.
-    """
+    """Return the parts of an object for comparison; None to compare it as a whole."""
     if isinstance(value, dict):
         return dict(value) if len(value) <= LARGE else None
     if isinstance(value, list | tuple):

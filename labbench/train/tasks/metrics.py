@@ -121,7 +121,7 @@ def is_argmax(scores: Tensor, classes: Tensor) -> Tensor:
 
 
 def apply_label_smoothing(task: Task, scores: Tensor, losses: Tensor, smoothing: float | Tensor) -> Tensor:
-    """Mix cross-entropies with those of a uniform target.
+    """Mix cross-entropies with the cross-entropies of a uniform target.
 
     Scores have shape (..., C, N) or (N, C), losses (..., N) or (N,). Label smoothing of Szegedy et al., "Rethinking the
     Inception Architecture", 2016, section 7.

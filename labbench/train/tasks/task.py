@@ -36,7 +36,7 @@ class Task(Protocol):
 
     @property
     def params(self) -> Mapping[str, Param]:
-        """Parameters of the task, in addition to those of the training loop (`labbench.params.param.TRAINING`)."""
+        """Parameters of the task, in addition to the training loop's (`labbench.params.param.TRAINING`)."""
 
     def data(self, config: Config, /) -> Data | Datasets:
         """Return the data on the CPU.
