@@ -15,7 +15,7 @@ from labbench.records import require_key
 
 MODEL = "model.safetensors"
 PORTRAIT = "portrait.npz"
-SNAPSHOTS = "snapshot-*.safetensors"
+CHECKPOINT_PATTERN = "snapshot-*.safetensors"
 UNFINISHED = ".labbench-"
 """Prefix of the temporary files of `write_atomically`."""
 
@@ -47,7 +47,7 @@ def run_folder(files: Path, run: str) -> Path:
     return folder
 
 
-def snapshot_file(files: Path, run: str, step: int) -> Path:
+def checkpoint_file(files: Path, run: str, step: int) -> Path:
     """Return the path of the run's checkpoint after `step` optimizer steps.
 
     Raises:
@@ -56,16 +56,16 @@ def snapshot_file(files: Path, run: str, step: int) -> Path:
     return run_folder(files, run) / f"snapshot-{step}.safetensors"
 
 
-def discard_snapshots(files: Path, run: str, *, keep: frozenset[int] = frozenset()) -> None:
-    """Delete a run's snapshots except at the steps in `keep`.
+def discard_checkpoints(files: Path, run: str, *, keep: frozenset[int] = frozenset()) -> None:
+    """Delete a run's checkpoints except at the steps in `keep`.
 
     Also deletes temporary files that a killed process left behind, and the run's folder if nothing else is in it.
 
     Raises:
         InputError: As `run_folder`.
     """
-    retained = {snapshot_file(files, run, step) for step in keep}
-    for pattern in (SNAPSHOTS, f"{UNFINISHED}*"):
+    retained = {checkpoint_file(files, run, step) for step in keep}
+    for pattern in (CHECKPOINT_PATTERN, f"{UNFINISHED}*"):
         for file in run_folder(files, run).glob(pattern):
             if file not in retained:
                 file.unlink()

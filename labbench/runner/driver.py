@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Protocol
 
 from labbench.executors import Executor
-from labbench.files import discard_snapshots
+from labbench.files import discard_checkpoints
 from labbench.grid import Grid
 from labbench.provenance import Provenance
 from labbench.records import Event, Failed, Finished, RunRecord, Stack, Status
@@ -175,7 +175,7 @@ class Driver:
             self.writer.write(events)
         for event in events:  # after the transaction, when the checkpoints are no longer needed
             if isinstance(event, Finished) and event.status in ("finished", "diverged"):
-                discard_snapshots(self.files, event.run)
+                discard_checkpoints(self.files, event.run)
         self._last_flush = time.monotonic()
 
 

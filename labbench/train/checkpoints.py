@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from labbench.errors import LabbenchError
-from labbench.files import MODEL, SNAPSHOTS, discard_snapshots, run_folder, snapshot_file, write_atomically
+from labbench.files import CHECKPOINT_PATTERN, MODEL, checkpoint_file, discard_checkpoints, run_folder, write_atomically
 from labbench.records import RunRecord
 
 WIDE = "complex128"
@@ -33,9 +33,9 @@ def save_checkpoint(files: Path, run: RunRecord, step: int, tensors: Tensors, st
 
     The previous checkpoint is kept, because the database may not name the new one yet.
     """
-    write_safetensors(snapshot_file(files, run.key, step), tensors, state)
-    steps = sorted(int(file.stem.rpartition("-")[2]) for file in run_folder(files, run.key).glob(SNAPSHOTS))
-    discard_snapshots(files, run.key, keep=frozenset(steps[-2:]))
+    write_safetensors(checkpoint_file(files, run.key, step), tensors, state)
+    steps = sorted(int(file.stem.rpartition("-")[2]) for file in run_folder(files, run.key).glob(CHECKPOINT_PATTERN))
+    discard_checkpoints(files, run.key, keep=frozenset(steps[-2:]))
 
 
 def load_checkpoint(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -44,7 +44,7 @@ def load_checkpoint(files: Path, run: RunRecord, device: torch.device) -> tuple[
     Raises:
         LabbenchError: If the checkpoint is missing or damaged.
     """
-    path = snapshot_file(files, run.key, run.boundary)
+    path = checkpoint_file(files, run.key, run.boundary)
     try:
         return read_safetensors(path, device)
     except (OSError, SafetensorError, ValueError) as error:

@@ -14,7 +14,7 @@ import labbench
 from helpers.tui_samples import grid_of_runs
 from labbench import files
 from labbench.cli import main
-from labbench.files import UNFINISHED, discard_snapshots, open_without_links, snapshot_file, write_atomically
+from labbench.files import UNFINISHED, checkpoint_file, discard_checkpoints, open_without_links, write_atomically
 from labbench.portraits.file import Portrait, write_portrait
 from labbench.store.maintenance.merge import back_up
 from labbench.store.writer import Writer
@@ -129,15 +129,15 @@ def test_an_existing_file_at_the_random_name_is_left_alone(tmp_path: Path, monke
     assert existing.read_bytes() == b"somebody else's"
 
 
-def test_unfinished_files_of_a_killed_process_are_discarded_with_the_snapshots(tmp_path: Path) -> None:
-    snapshot = snapshot_file(tmp_path, "abcdefgh", 8)
-    snapshot.parent.mkdir()
-    write(snapshot, b"weights")
-    (snapshot.parent / f"{UNFINISHED}0123456789abcdef").write_bytes(b"half")
-    discard_snapshots(tmp_path, "abcdefgh", keep=frozenset([8]))
-    assert list(snapshot.parent.iterdir()) == [snapshot]
-    discard_snapshots(tmp_path, "abcdefgh")
-    assert not snapshot.parent.exists()
+def test_unfinished_files_of_a_killed_process_are_discarded_with_the_checkpoints(tmp_path: Path) -> None:
+    checkpoint = checkpoint_file(tmp_path, "abcdefgh", 8)
+    checkpoint.parent.mkdir()
+    write(checkpoint, b"weights")
+    (checkpoint.parent / f"{UNFINISHED}0123456789abcdef").write_bytes(b"half")
+    discard_checkpoints(tmp_path, "abcdefgh", keep=frozenset([8]))
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    discard_checkpoints(tmp_path, "abcdefgh")
+    assert not checkpoint.parent.exists()
 
 
 def test_cli_and_python_use_the_same_default_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from click.testing import Result
 
 from helpers.store_samples import points, start
 from labbench.errors import InputError
-from labbench.files import files_folder, run_folder, snapshot_file
+from labbench.files import checkpoint_file, files_folder, run_folder
 from labbench.importing.labbench_db import import_labbench
 from labbench.portraits.file import portrait_path
 from labbench.records import Finished, RunRecord
@@ -123,7 +123,7 @@ def test_every_command_refuses_an_invalid_key(home: Path, labbench: Callable[...
 def test_no_path_is_made_from_an_invalid_key(tmp_path: Path, key: str) -> None:
     makers = (
         lambda: run_folder(tmp_path, key),
-        lambda: snapshot_file(tmp_path, key, 1),
+        lambda: checkpoint_file(tmp_path, key, 1),
         lambda: portrait_path(tmp_path / "runs.db", key),
     )
     for path_of in makers:

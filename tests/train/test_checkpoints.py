@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from labbench.errors import LabbenchError
-from labbench.files import discard_snapshots
+from labbench.files import discard_checkpoints
 from labbench.records import RunRecord
 from labbench.train import checkpoints
 
@@ -42,7 +42,7 @@ def test_the_two_newest_checkpoints_stay_since_the_database_may_name_the_older(t
     assert checkpoints.load_checkpoint(tmp_path, run_at(100), CPU)[0]["w"] == 100
     with pytest.raises(LabbenchError, match="cannot resume from step 20"):
         checkpoints.load_checkpoint(tmp_path, run_at(20), CPU)
-    discard_snapshots(tmp_path, "k3f9wxyz")
+    discard_checkpoints(tmp_path, "k3f9wxyz")
     assert list(tmp_path.parent.glob(f"{tmp_path.name}/*")) == []
 
 
@@ -64,5 +64,5 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
 def test_discarding_checkpoints_leaves_the_kept_model(tmp_path: Path) -> None:
     checkpoints.save_checkpoint(tmp_path, run_at(0), 40, {"w": torch.ones(1)}, {})
     checkpoints.save_model(tmp_path, run_at(0), {"w": torch.ones(1)}, {"step": 40})
-    discard_snapshots(tmp_path, "k3f9wxyz")
+    discard_checkpoints(tmp_path, "k3f9wxyz")
     assert [file.name for file in (tmp_path / "k3f9wxyz").iterdir()] == ["model.safetensors"]
