@@ -75,6 +75,6 @@ def charted_metrics(metrics: Iterable[str]) -> list[str]:
 def _split_words(metric: str) -> list[str]:
     """Return the words of a name in lower case and singular.
 
-    Punctuation or capitals separate them.
+    Words are separated by punctuation or capitals.
     """
     return [word if word.endswith("ss") else word.removesuffix("s") for word in map(str.lower, _WORD.findall(metric))]

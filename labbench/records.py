@@ -52,7 +52,7 @@ def require_key(key: object) -> str:
 def default_goal(metric: str) -> Goal:
     """Return the goal of a metric by the words of its name.
 
-    It is `min` for losses and errors, and is used for metrics without a declared goal.
+    The goal is `min` for losses and errors, else `max`; a declared goal takes precedence.
     """
     words = metric.lower().replace("/", "_").replace("-", "_").split("_")
     return "min" if {"loss", "error", "perplexity", "mse", "mae", "gap"} & set(words) else "max"
@@ -62,7 +62,7 @@ def default_goal(metric: str) -> Goal:
 class MetricSummary:
     """Statistics of one metric of one run; `n` includes NaN.
 
-    They are updated with every write, so that the points need not be read.
+    The statistics are updated with every write, so that the points need not be read.
     """
 
     n: int

@@ -207,7 +207,7 @@ def format_age(seconds: float | None) -> str:
 def progress_bar(fraction: float, width: int) -> str:
     """Return a progress bar of `width` cells, in eighths of a cell.
 
-    It is full only at a fraction of 1.
+    The bar is full only at a fraction of 1.
     """
     eighths = max(0, min(8 * width, int(fraction * 8 * width)))
     full, rest = divmod(eighths, 8)

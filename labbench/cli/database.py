@@ -34,8 +34,8 @@ def import_(db: Path) -> None:
 def import_labbench(db: Path, path: Path) -> None:
     """Import the runs of another labbench database.
 
-    Their files are copied too. Runs that are already present are left unchanged, or updated if they have progressed in
-    the other database.
+    The files of the runs are copied too. Runs that are already present are left unchanged, or updated if they have
+    progressed in the other database.
     """
     from labbench.importing.labbench_db import import_labbench
 

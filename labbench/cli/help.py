@@ -7,8 +7,8 @@ import click
 from labbench.errors import InputError, did_you_mean
 
 FILTER_HELP = """
-FILTER selects runs by terms that must all hold, such as 'optimizer=adam lr<=0.01' or 'best(val/loss)<0.2'. Quote it,
-since < and > mean something to the shell. The whole language: labbench help filters
+FILTER selects runs by terms such as 'lr<=0.01' or 'best(val/loss)<0.2'; several terms must all hold. Quote the terms,
+since < and > are special to the shell. The whole language: labbench help filters
 """
 """Paragraph on FILTER, for the help of every command that takes one."""
 

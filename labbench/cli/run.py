@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from labbench.runner.run_grid import ExpandedGrid
 
 ONLY_HELP = """
-FILTER compares configuration keys, as in 'optimizer=adam lr<=0.01'. Quote it, since < and > mean something to the
-shell. The whole language: labbench help filters
+FILTER selects runs by configuration keys, such as 'lr<=0.01'; several terms must all hold. Quote the terms, since <
+and > are special to the shell. The whole language: labbench help filters
 """
 """Paragraph on the FILTER of `--only`, which takes configuration keys alone."""
 

@@ -201,7 +201,7 @@ def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
     type=click.FloatRange(0, 1, max_open=True),
     default=0.0,
     metavar="WEIGHT",
-    help="Weight of an exponential moving average, 0 <= WEIGHT < 1.",
+    help="Weight of an exponential moving average.",
 )
 @click.option("--log", is_flag=True, help="Logarithmic y axis.")
 @click.option("--group", metavar="KEY", help="One curve per value of this configuration key: the mean of its runs.")

@@ -103,7 +103,7 @@ def run_columns(
 ) -> list[TextColumn]:
     """Return the columns of `labbench ls`.
 
-    These are status, key and name of the runs, configuration keys and metrics.
+    Columns: status, key and name of the runs, configuration keys, and three columns per metric.
 
     The keys and metrics are those in `names`; default: the keys that differ, and `metrics` or the leading metrics.
     """

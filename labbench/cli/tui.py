@@ -65,7 +65,7 @@ def print_other_experiments(path: Path) -> None:
 def open_example() -> Iterator[Path]:
     """Yield the path of the example database.
 
-    It is in the installed package, or at the top of a checkout.
+    The file is in the installed package, or at the top of a checkout.
 
     Raises:
         LabbenchError: The file is missing.

@@ -207,7 +207,7 @@ def _imported_files(tree: ast.Module | None, path: Path, folder: Path) -> list[P
 def _files_of(base: Path, name: str) -> list[Path]:
     """Return the files that importing a dotted name runs.
 
-    These are its packages, and the module if the name is a module's.
+    The files belong to the packages in the name, and to the module if the name is a module's.
     """
     files = []
     parts = name.split(".")

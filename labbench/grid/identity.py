@@ -33,7 +33,7 @@ def grid_code(grid: Grid) -> Code:
 def task_identity(grid: Grid, code: Code) -> str:
     """Return the identity of the grid's task.
 
-    This is `digits@1`, or a code version and a class name.
+    The identity is `digits@1`, or a code version with the name of a class.
     """
     return f"code:{code.version}:{grid.task.rpartition(':')[2]}" if code.files else code.version
 
@@ -55,9 +55,9 @@ def former_task_identity(grid: Grid) -> str:
 def find_script(command: Sequence[str], folder: Path) -> Path | None:
     """Return the script that a command runs.
 
-    This is its first word if that is a script, else the first other word that is a file.
+    The script is the first word if that is one, else the first other word that is a file.
 
-    This is train.py in `python train.py` and train.sh in `./train.sh data.csv`; the path of an interpreter is not a
+    For example train.py in `python train.py`, train.sh in `./train.sh data.csv`; the path of an interpreter is not a
     script. Returns None if no word is a file.
     """
     program = folder / command[0]

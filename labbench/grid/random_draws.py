@@ -109,7 +109,7 @@ def _distributions(source: GridSource, table: Table, path: Path, prefix: str) ->
 def _uniform(counter: str) -> float:
     """Return a uniform number, 0 <= u < 1, which depends on the text alone.
 
-    It is made of the first 53 bits of the text's SHA-256.
+    The number is the first 53 bits of the text's SHA-256, divided by 2**53.
     """
     return (int.from_bytes(hashlib.sha256(counter.encode()).digest()[:8], "big") >> 11) / 2**53
 

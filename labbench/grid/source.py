@@ -46,7 +46,7 @@ class GridSource:
     def error(self, message: str, path: TomlPath, *, at: Literal["key", "value"] = "value") -> GridError:
         """Return an error at a path of the document.
 
-        Its position is the path's, or the nearest part's that is in the file.
+        The position is the path's, or the position of the nearest part in the file.
         """
         if path and isinstance(path[0], int):
             return GridError(f"--set {self.overrides[path[0]]}: {message}")
@@ -176,7 +176,7 @@ def override_settings(source: GridSource) -> dict[str, Setting]:
 def _syntax_error(message: str, file: str, text: str) -> GridError:
     """Convert a message of tomllib to a GridError.
 
-    It ends with `(at line 3, column 8)` or `(at end of document)`.
+    The message ends with `(at line 3, column 8)` or `(at end of document)`.
     """
     lines = text.split("\n")
     problem, _, where = message.rpartition(" (at ")

@@ -112,7 +112,7 @@ def all_params(declared: Params) -> dict[str, Param]:
 def own_keys(params: Params) -> list[str]:
     """Return the loop's keys that a task declares as other parameters.
 
-    The loop uses its defaults for them.
+    The loop uses its defaults for these keys.
     """
     return [
         key for key, param in TRAINING.items() if key not in REDECLARABLE and key in params and params[key] != param
