@@ -16,8 +16,8 @@ from labbench.cli.tui import EXAMPLE_FILTER
 from labbench.tui.app import LabbenchApp
 from labbench.tui.theme import DARK, LIGHT
 
-SHOWN = "space j j j space y"
-"""Mark two runs, switch to a logarithmic axis."""
+DEFAULT_KEYS = "space j j j space y"
+"""Keys that mark two runs and switch to a logarithmic axis."""
 
 
 async def draw(
@@ -31,7 +31,7 @@ async def draw(
         for key in ["", *keys]:
             if key:
                 await pilot.press(key)
-            await pilot.pause(0.3)  # for the worker that reads the database
+            await pilot.pause(0.3)  # until the worker has read the database
         picture.write_text(app.export_screenshot(title="labbench", simplify=True), encoding="utf-8")
 
 
@@ -41,9 +41,9 @@ def main() -> None:
     parser.add_argument("database", type=Path)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--size", default="140x38", metavar="COLUMNSxROWS")
-    parser.add_argument("--light", action="store_true", help="the light theme")
+    parser.add_argument("--light", action="store_true", help="use the light theme")
     parser.add_argument("--filter", default=EXAMPLE_FILTER)
-    parser.add_argument("--keys", default=SHOWN)
+    parser.add_argument("--keys", default=DEFAULT_KEYS)
     options = parser.parse_args()
     columns, rows = map(int, options.size.split("x"))
     theme = (LIGHT if options.light else DARK).name

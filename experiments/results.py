@@ -108,7 +108,7 @@ def render_section(name: str, experiment: Experiment) -> str:
     picture = ["```\n" + "\n".join(line.rstrip() for line in answer.picture.splitlines()) + "\n```"] * bool(
         answer.picture
     )
-    sentences = "\n".join(f"- {finish_sentence(one)}" for one in answer.sentences)
+    sentences = "\n".join(f"- {finish_sentence(sentence)}" for sentence in answer.sentences)
     seconds = format_duration(experiment.seconds)
     basis = f"{len(experiment.runs)} runs, {experiment.seeds} seeds per configuration, {seconds}."
     return "\n\n".join([title, sentences, markdown_table(answer.table), *picture, basis])
@@ -133,7 +133,9 @@ def insert_results(readme: str, text: str) -> str:
     return f"{before.rstrip()}\n\n{text}\n{after.lstrip()}" if after.strip() else f"{before.rstrip()}\n\n{text}\n"
 
 
-assert {path.stem for path in FOLDER.glob("*.toml") if read_grid(path).task} == ANSWERS.keys(), "one answer a grid"
+assert {path.stem for path in FOLDER.glob("*.toml") if read_grid(path).task} == ANSWERS.keys(), (
+    "ANSWERS must have one entry per grid file with a task"
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,20 +24,18 @@ def regularization(experiment: Experiment) -> Answer:
     table = [["dropout", "batch norm", *(f"{what}, {size} samples" for size in sizes for what in ("gap", "accuracy"))]]
     for dropout in experiment.values("dropout"):
         for flag in (False, True):
-            here = [{"dropout": dropout, "batchnorm": flag, "train_size": size} for size in sizes]
-            pairs = [format_cell(study.mean(study.where(**one))) for one in here for study in (gap, accuracy)]
+            settings = [{"dropout": dropout, "batchnorm": flag, "train_size": size} for size in sizes]
+            pairs = [format_cell(study.mean(study.where(**s))) for s in settings for study in (gap, accuracy)]
             table.append([format_setting(dropout), format_setting(flag), *pairs])
     most = max(experiment.values("dropout"))
     treatments = {f"dropout {most:g}": ({"dropout": most}, {"dropout": 0.0})}
     treatments["batch normalization"] = {"batchnorm": True}, {"batchnorm": False}
     sentences = []
-    for name, (treated, left) in treatments.items():
-        for study, what in ((gap, "the gap"), (accuracy, "validation accuracy")):
-            both = [(study.where(**treated, train_size=n), study.where(**left, train_size=n)) for n in sizes]
-            changes = [
-                f"{format_change(study.difference(*pair))} with {n}" for n, pair in zip(sizes, both, strict=True)
-            ]
-            sentences.append(f"{name} changes {what} by {join_words(changes)} samples")
+    for name, (treated, control) in treatments.items():
+        for study, outcome in ((gap, "the gap"), (accuracy, "validation accuracy")):
+            pairs_by_size = {n: [study.where(**s, train_size=n) for s in (treated, control)] for n in sizes}
+            changes = [f"{format_change(study.difference(*pair))} with {n}" for n, pair in pairs_by_size.items()]
+            sentences.append(f"{name} changes {outcome} by {join_words(changes)} samples")
     plain = {size: gap.where(dropout=0.0, batchnorm=False, train_size=size) for size in sizes}
     growth = change_clause("the gap of the plain network", gap.difference(plain[sizes[-1]], plain[sizes[0]]))
     sentences.append(f"from {sizes[0]} to {sizes[-1]} samples {growth}")
@@ -48,7 +46,7 @@ def regularization(experiment: Experiment) -> Answer:
 def count_parameters(hidden: list[int]) -> int:
     """Return the number of parameters of a fully connected network for the digits."""
     widths = [INPUT_COUNT, *hidden, CLASS_COUNT]
-    return sum(given * taken + taken for given, taken in pairwise(widths))
+    return sum(inputs * outputs + outputs for inputs, outputs in pairwise(widths))
 
 
 def depth(experiment: Experiment) -> Answer:
@@ -57,16 +55,16 @@ def depth(experiment: Experiment) -> Answer:
     best = [study.where(hidden=hidden)[0] for hidden in shapes]
     table = [["hidden layers", "widths", "parameters", "best accuracy", "at lr"]]
     for hidden, setup in zip(shapes, best, strict=True):
-        found = study.winner(hidden=hidden)
+        accuracy = study.winner(hidden=hidden)
         rate = format_setting(study.config(setup)["lr"])
         row = [str(len(hidden)), format_setting(hidden), f"{count_parameters(hidden):,}"]
-        table.append([*row, format_cell(found), rate])
-    one = {"hidden": shapes[0]}
-    deepest = study.lead({"hidden": shapes[-1]}, one)
+        table.append([*row, format_cell(accuracy), rate])
+    single_layer = {"hidden": shapes[0]}
+    deepest = study.lead({"hidden": shapes[-1]}, single_layer)
     deep = comparison_clause(f"a network with {len(shapes[-1])} hidden layers", "one with a single layer", deepest)
     sentences = [f"with about the same number of parameters, at the best learning rate of each, {deep}"]
     for hidden in shapes[1:-1]:
-        lead = study.lead({"hidden": hidden}, one)
+        lead = study.lead({"hidden": hidden}, single_layer)
         sentences.append(comparison_clause(f"one with {len(hidden)}", "one with a single layer", lead))
     return Answer(sentences, table)
 
@@ -84,30 +82,29 @@ def layers(experiment: Experiment) -> Answer:
     conv = next(shape for shape in single if not any("pool" in layer for layer in shape))
     largest = next(shape for shape in single if "maxpool 2" in shape)
     average = next(shape for shape in single if "avgpool 2" in shape)
-    asked = [
+    comparisons = [
         ("convolution with max pooling", largest, "the fully connected network", dense),
         ("convolution without pooling", conv, "the fully connected network", dense),
         ("max pooling", largest, "average pooling", average),
     ]
     sentences = []
-    for first, one, second, other in asked:
-        differences = [
-            study.difference(*(study.where(layers=s, train_size=size) for s in (one, other))) for size in sizes
-        ]
-        told = [
-            f"with {n} samples, {comparison_clause(first, second, d)}" for n, d in zip(sizes, differences, strict=True)
-        ]
-        sentences.append("; ".join(told))
+    for first, first_shape, second, second_shape in comparisons:
+        clauses = []
+        for size in sizes:
+            pair = (study.where(layers=shape, train_size=size) for shape in (first_shape, second_shape))
+            clause = comparison_clause(first, second, study.difference(*pair))
+            clauses.append(f"with {size} samples, {clause}")
+        sentences.append("; ".join(clauses))
     return Answer(sentences, table)
 
 
 def representation(experiment: Experiment) -> Answer:
     study = experiment.study()
     sizes, numbers = sorted(experiment.values("train_size")), sorted(experiment.values("layer"))
-    learnt, drawn = max(experiment.values("pretrain_epochs")), 0
+    learned, random = max(experiment.values("pretrain_epochs")), 0
     table = [["features", *(f"{size} samples" for size in sizes)]]
     for layer in numbers:
-        for epochs in (drawn, learnt) if layer else (drawn,):
+        for epochs in (random, learned) if layer else (random,):
             name = f"layer {layer}, {'learned' if epochs else 'random'}" if layer else "pixels"
             values = [
                 format_cell(study.mean(study.where(layer=layer, pretrain_epochs=epochs, train_size=n))) for n in sizes
@@ -116,13 +113,15 @@ def representation(experiment: Experiment) -> Answer:
     sentences = []
     for size in sizes:
         pixels = study.where(layer=0, train_size=size)
-        layer = study.where(pretrain_epochs=learnt, train_size=size)
-        best = next(setup for setup in layer if study.config(setup)["layer"] > 0)
-        which = study.config(best)["layer"]
-        beside = study.where(layer=which, pretrain_epochs=drawn, train_size=size)
-        told = comparison_clause(f"layer {which}, the best learned one,", "pixels", study.difference([best], pixels))
-        random = comparison_clause("it", "the same layer with random weights", study.difference([best], beside))
-        sentences.append(f"with {size} samples, {told}; {random}")
+        setups = study.where(pretrain_epochs=learned, train_size=size)
+        best = next(setup for setup in setups if study.config(setup)["layer"] > 0)
+        layer = study.config(best)["layer"]
+        untrained = study.where(layer=layer, pretrain_epochs=random, train_size=size)
+        to_pixels = comparison_clause(
+            f"layer {layer}, the best learned one,", "pixels", study.difference([best], pixels)
+        )
+        to_random = comparison_clause("it", "the same layer with random weights", study.difference([best], untrained))
+        sentences.append(f"with {size} samples, {to_pixels}; {to_random}")
     return Answer(sentences, table)
 
 
@@ -139,14 +138,13 @@ def generalization(experiment: Experiment) -> Answer:
     last = experiment.study(at="last")
     costs = experiment.costs(LEARNT_ACCURACY, "samples", "train/accuracy")
     samples = experiment.values("train_size")[0]
-    for name, wanted in kinds.items():
+    for name, settings in kinds.items():
         for hidden in experiment.values("hidden"):
             studies = (*metrics.values(), last)
-            values = [format_cell(study.mean(study.where(hidden=hidden, **wanted))) for study in studies]
-            paid = costs.where(hidden=hidden, **wanted)
-            table.append(
-                [name, format_setting(hidden), format_cost(costs.mean(paid) if paid else None, samples), *values]
-            )
+            values = [format_cell(study.mean(study.where(hidden=hidden, **settings))) for study in studies]
+            reaching = costs.where(hidden=hidden, **settings)
+            cost = format_cost(costs.mean(reaching) if reaching else None, samples)
+            table.append([name, format_setting(hidden), cost, *values])
     trained, validated = (study.mean(study.where(hidden=widest, random_labels=True)) for study in metrics.values())
     width = format_setting(widest)
     sentences = [
@@ -154,14 +152,13 @@ def generalization(experiment: Experiment) -> Answer:
         f"training and {format_interval(validated)} in validation; chance is 0.1",
         memorization_sentence(costs, samples, widest),
     ]
-    for name, wanted in kinds.items():
+    for name, settings in kinds.items():
         if "wrong" in name:
-            here = {"hidden": widest, **wanted}
-            best, end = metrics["val/accuracy"], last
-            sentences.append(
-                f"with {name}, the same network reaches {format_interval(best.mean(best.where(**here)))} in validation "
-                f"and ends at {format_interval(end.mean(end.where(**here)))}"
+            best, final = (
+                format_interval(study.mean(study.where(hidden=widest, **settings)))
+                for study in (metrics["val/accuracy"], last)
             )
+            sentences.append(f"with {name}, the same network reaches {best} in validation and ends at {final}")
     return Answer(sentences, table)
 
 
@@ -171,12 +168,11 @@ def memorization_sentence(costs: Study, samples: int, hidden: list[int]) -> str:
     if not true or not shuffled:
         lacking = "shuffled" if true else "true"
         return f"with {lacking} labels, training accuracy does not reach {LEARNT_ACCURACY:g} with every seed"
-    learning, knowing = (format_cost(costs.mean(found), samples) for found in (true, shuffled))
-    longer = format_interval(factor(costs.difference(shuffled, true)))
+    epochs, shuffled_epochs = (format_cost(costs.mean(setups), samples) for setups in (true, shuffled))
+    ratio = format_interval(factor(costs.difference(shuffled, true)))
     return (
-        f"to reach a training accuracy of {LEARNT_ACCURACY:g}, it needs {learning} epochs with true "
-        f"labels and {knowing} with "
-        f"shuffled ones: memorizing takes {longer} times as long"
+        f"to reach a training accuracy of {LEARNT_ACCURACY:g}, it needs {epochs} epochs with true labels and "
+        f"{shuffled_epochs} with shuffled ones: memorizing takes {ratio} times as long"
     )
 
 
@@ -186,30 +182,32 @@ def transfer(experiment: Experiment) -> Answer:
     table = [["network", "start", *(f"{size} labels" for size in sizes)]]
     sentences = []
     for model in experiment.values("model"):
-        here = {start: {n: study.where(model=model, start=start, train_size=n) for n in sizes} for start in starts}
-        sentences.append(f"{display_name(model)}: {saved_labels_sentence(study, sizes, here)}")
-        for start, found in here.items():
-            table.append(
-                [display_name(model), display_name(start), *(format_cell(study.mean(found[size])) for size in sizes)]
-            )
+        setups = {start: {n: study.where(model=model, start=start, train_size=n) for n in sizes} for start in starts}
+        sentences.append(f"{display_name(model)}: {saved_labels_sentence(study, sizes, setups)}")
+        for start, by_size in setups.items():
+            cells = [format_cell(study.mean(by_size[size])) for size in sizes]
+            table.append([display_name(model), display_name(start), *cells])
         for start in [start for start in starts if start != "scratch"]:
-            differences = {size: study.difference(here[start][size], here["scratch"][size]) for size in sizes}
+            differences = {size: study.difference(setups[start][size], setups["scratch"][size]) for size in sizes}
             ahead = [str(size) for size, d in differences.items() if d.excludes(0.0) and d.mean > 0]
             behind = [str(size) for size, d in differences.items() if d.excludes(0.0) and d.mean < 0]
             fewest = comparison_clause(
                 f"the {display_name(start)} network", "the one trained from scratch", differences[sizes[0]]
             )
-            told = [f"ahead with {join_words(ahead)} labels"] if ahead else []
-            told += [f"behind with {join_words(behind)} labels"] if behind else []
-            where = f"it is significantly {join_words(told)}" if told else "no difference is significant"
-            sentences.append(f"{display_name(model)}: with {sizes[0]} labels, {fewest}; {where}")
+            outcomes = [f"ahead with {join_words(ahead)} labels"] if ahead else []
+            outcomes += [f"behind with {join_words(behind)} labels"] if behind else []
+            summary = f"it is significantly {join_words(outcomes)}" if outcomes else "no difference is significant"
+            sentences.append(f"{display_name(model)}: with {sizes[0]} labels, {fewest}; {summary}")
     return Answer(sentences, table)
 
 
-def saved_labels_sentence(study: Study, sizes: list[int], here: dict[str, dict[int, list[int]]]) -> str:
-    """Return how many labels training from scratch needs to match fine-tuning with the fewest labels."""
-    reached = study.mean(here["finetuned"][sizes[0]]).mean
-    enough = [size for size in sizes if study.mean(here["scratch"][size]).mean >= reached]
+def saved_labels_sentence(study: Study, sizes: list[int], setups: dict[str, dict[int, list[int]]]) -> str:
+    """State how many labels training from scratch needs to match fine-tuning with the fewest labels.
+
+    `setups` are the configurations by start and number of labels.
+    """
+    accuracy = study.mean(setups["finetuned"][sizes[0]]).mean
+    enough = [size for size in sizes if study.mean(setups["scratch"][size]).mean >= accuracy]
     if enough[:1] == sizes[:1]:
         return f"pre-training saves no labels: with {sizes[0]}, training from scratch is as good on average"
     needed = f"{enough[0]} labels" if enough else f"more than {sizes[-1]} labels"
@@ -236,12 +234,10 @@ def scaling(experiment: Experiment) -> Answer:
         f"with all samples it falls with the number of parameters N as {format_power_law('N', by_size)}",
         data_scaling_sentence(experiment.factors("val/loss"), shapes, sizes),
     ]
-    places = np.geomspace(sizes[0], sizes[-1], 50)
+    xs = np.geomspace(sizes[0], sizes[-1], 50)
     picture = draw_curves(
         [
-            NamedSeries(
-                f"fit, D^{by_data.exponent.mean:.2f}", np.log10(places), np.array([by_data.at(x) for x in places])
-            ),
+            NamedSeries(f"fit, D^{by_data.exponent.mean:.2f}", np.log10(xs), np.array([by_data.at(x) for x in xs])),
             *(
                 NamedSeries(f"width {max(hidden)}", np.log10(sizes), np.array([loss(hidden, size) for size in sizes]))
                 for hidden in (shapes[0], shapes[len(shapes) // 2], shapes[-1])
@@ -257,10 +253,9 @@ def scaling(experiment: Experiment) -> Answer:
 
 def format_power_law(letter: str, law: PowerLaw) -> str:
     """Return `D^k with k = −0.60 [−0.65, −0.55]`, the factor and the largest deviation."""
-    straight = f"largest deviation of a point {law.strays:.0%}"
-    return (
-        f"{letter}^k with k = {format_interval(law.exponent)} ({format_number(law.factor)} at {letter} = 1; {straight})"
-    )
+    deviation = f"largest deviation of a point {law.largest_deviation:.0%}"
+    factor_text = f"{format_number(law.factor)} at {letter} = 1"
+    return f"{letter}^k with k = {format_interval(law.exponent)} ({factor_text}; {deviation})"
 
 
 def data_scaling_sentence(logarithms: Study, shapes: list[list[int]], sizes: list[int]) -> str:

@@ -24,13 +24,16 @@ from labbench.text import format_number
 SHARE_METRICS = ("train/accuracy", "val/accuracy", "test/accuracy")
 """Metrics between 0 and 1."""
 MAX_DECIMALS = 4
-"""Narrower intervals are not shown."""
+"""Largest number of decimals with an interval; a narrower interval is not shown."""
 
 Axis = Literal["steps", "samples", "seconds"]
 
 
 class Study:
-    """One metric of an experiment's runs. `wanted` selects set-ups by settings: `where(optimizer="adam")`."""
+    """One metric of an experiment's runs.
+
+    `settings` select configurations, as in `where(optimizer="adam")`; configurations are indices into `table`.
+    """
 
     def __init__(self, observations: Sequence[Observation], metric: str, goal: Goal) -> None:
         self.observations, self.metric, self.goal = observations, metric, goal
@@ -38,15 +41,16 @@ class Study:
         self.noise = learn_noise(self.table) if self.table.setups else None
         self.order = rank_setups(self.table, goal).tolist()
 
-    def where(self, **wanted: Any) -> list[int]:
-        """Return the indices of the set-ups with these settings that have a result, best first."""
-        return [i for i in self.order if has_settings(self.table.setups[i].config, wanted)]
+    def where(self, **settings: Any) -> list[int]:
+        """Return the indices of the configurations with these settings that have a result, best first."""
+        return [i for i in self.order if has_settings(self.table.setups[i].config, settings)]
 
     def config(self, setup: int) -> Mapping[str, Any]:
+        """Return a configuration without its seed."""
         return self.table.setups[setup].config
 
     def mean(self, setups: Sequence[int]) -> Interval:
-        """Return the mean over set-ups."""
+        """Return the mean over configurations."""
         return self.clip(self.contrast(dict.fromkeys(setups, 1 / len(setups))))
 
     def difference(self, first: Sequence[int], second: Sequence[int]) -> Interval:
@@ -54,18 +58,17 @@ class Study:
         return self.contrast(dict.fromkeys(first, 1 / len(first)), dict.fromkeys(second, 1 / len(second)))
 
     def contrast(self, plus: Mapping[int, float], minus: Mapping[int, float] | None = None) -> Interval:
-        """Return a weighted sum of set-ups' means, minus another one."""
+        """Return a weighted sum of configurations' means, minus another one."""
         weights = {s: plus.get(s, 0.0) - (minus or {}).get(s, 0.0) for s in {**plus, **(minus or {})}}
         centre, spread = self._weighted_mean(weights)
         return Interval(centre) if spread is None else spread.interval(centre)
 
     def _weighted_mean(self, by_setup: Mapping[int, float]) -> tuple[float, VarianceEstimate | None]:
-        """Return a weighted sum of set-ups' means and its spread."""
+        """Return a weighted sum of configurations' means and its variance, None if the noise is unknown."""
         weights = np.zeros(len(self.table.setups))
         weights[list(by_setup)] = list(by_setup.values())
-        return float(weights @ self.table.means), None if self.noise is None else self.noise.variance_of_combination(
-            weights
-        )
+        variance = None if self.noise is None else self.noise.variance_of_combination(weights)
+        return float(weights @ self.table.means), variance
 
     def clip(self, interval: Interval) -> Interval:
         """Limit the interval of a metric in `SHARE_METRICS` to 0 and 1."""
@@ -73,57 +76,59 @@ class Study:
             return interval
         return Interval(interval.mean, max(interval.low, 0.0), min(interval.high, 1.0))
 
-    def winner(self, **wanted: Any) -> Interval | None:
-        """Return the best of these set-ups; its interval is adjusted for the selection, as in `labbench why`."""
-        some = self.where(**wanted)
-        return self.clip(self._contrast_of_winners({some[0]: 1.0}, self._count_rivals(some), 1)) if some else None
+    def winner(self, **settings: Any) -> Interval | None:
+        """Return the mean of the best of these configurations, adjusted for the selection as in `labbench why`."""
+        setups = self.where(**settings)
+        if not setups:
+            return None
+        return self.clip(self._contrast_of_winners({setups[0]: 1.0}, self._count_rivals(setups), 1))
 
     def lead(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Interval:
         """Return the best of `first` minus the best of `second`; the interval is adjusted for both selections."""
-        ours, theirs = self.where(**first), self.where(**second)
+        plus, minus = self.where(**first), self.where(**second)
         return self._contrast_of_winners(
-            {ours[0]: 1.0, theirs[0]: -1.0}, self._count_rivals(ours), self._count_rivals(theirs)
+            {plus[0]: 1.0, minus[0]: -1.0}, self._count_rivals(plus), self._count_rivals(minus)
         )
 
-    def _count_rivals(self, some: Sequence[int]) -> int:
-        """Return how many of these set-ups, sorted best first, are not significantly behind the best."""
+    def _count_rivals(self, setups: Sequence[int]) -> int:
+        """Count the configurations, sorted best first, that are not significantly behind the best."""
         if self.noise is None:
             return 1
-        close = contenders(self.table, self.noise, some[0], self.goal, level=RIVAL_LEVEL)
-        return int(close[list(some)].sum())
+        close = contenders(self.table, self.noise, setups[0], self.goal, level=RIVAL_LEVEL)
+        return int(close[list(setups)].sum())
 
-    def _contrast_of_winners(self, weights: Mapping[int, float], ours: int, theirs: int) -> Interval:
-        """Return a contrast whose positive set-up was selected from `ours` rivals and whose negative one from `theirs`.
+    def _contrast_of_winners(self, weights: Mapping[int, float], plus_rivals: int, minus_rivals: int) -> Interval:
+        """Return a contrast of winners, given the numbers of rivals of the positive and of the negative one.
 
-        Of k errors, the largest exceeds the quantile of level 0.025 / k with probability 0.025 at most (Bonferroni):
-        the arm on the side that the selection biases has this length.
+        The largest of k errors exceeds the quantile of level 0.025 / k with probability 0.025 at most (Bonferroni), so
+        this is the length of the interval on the side that the selection biases.
         """
-        centre, spread = self._weighted_mean(weights)
-        if spread is None:
+        centre, variance = self._weighted_mean(weights)
+        if variance is None:
             return Interval(centre)
-        lucky, unlucky = (spread.interval(centre, level=1 - 0.05 / rivals) for rivals in (ours, theirs))
+        plus, minus = (variance.interval(centre, level=1 - 0.05 / rivals) for rivals in (plus_rivals, minus_rivals))
         if self.goal == "min":
-            lucky, unlucky = unlucky, lucky
-        return Interval(centre, lucky.low, unlucky.high)
+            plus, minus = minus, plus
+        return Interval(centre, plus.low, minus.high)
 
-    def usable_rates(self, **wanted: Any) -> Basin | None:
-        """Return the learning rates within 5 % of the best of these set-ups, without those at which a run diverged."""
-        some = [o for o in self.observations if has_settings(o.config, wanted)]
-        setups = tabulate(some).setups
+    def usable_rates(self, **settings: Any) -> Basin | None:
+        """Return the learning rates within 5 % of the best of these configurations; rates that diverge are excluded."""
+        setups = tabulate(o for o in self.observations if has_settings(o.config, settings)).setups
         rates = [setup.config["lr"] for setup in setups]
         values = [float(np.mean(s.values)) if s.values and not s.diverged else None for s in setups]
         return find_basin(rates, values, self.goal)
 
 
 def take_logarithms(observations: Iterable[Observation]) -> list[Observation]:
-    return [replace(one, value=math.log(one.value) if one.value else None) for one in observations]
+    """Return observations with the natural logarithm of each value; 0 becomes a missing value."""
+    return [replace(o, value=math.log(o.value) if o.value else None) for o in observations]
 
 
 def factor(logarithm: Interval, unit: float = 1.0) -> Interval:
     """Return exp of an interval, divided by `unit`; a difference of logarithms becomes a factor."""
     if logarithm.low is None or logarithm.high is None:
         return Interval(math.exp(logarithm.mean) / unit)
-    return Interval(*(math.exp(end) / unit for end in (logarithm.mean, logarithm.low, logarithm.high)))
+    return Interval(*(math.exp(limit) / unit for limit in (logarithm.mean, logarithm.low, logarithm.high)))
 
 
 def setup_key(config: Mapping[str, Any]) -> object:
@@ -131,8 +136,9 @@ def setup_key(config: Mapping[str, Any]) -> object:
     return freeze({key: value for key, value in config.items() if key != "seed"})
 
 
-def has_settings(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return all(freeze(config.get(key)) == freeze(value) for key, value in wanted.items())
+def has_settings(config: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Return True if a configuration has all of these settings."""
+    return all(freeze(config.get(key)) == freeze(value) for key, value in settings.items())
 
 
 class Experiment:
@@ -143,6 +149,7 @@ class Experiment:
         self.runs: list[RunRecord] = reader.runs(f"experiment={name}")
 
     def study(self, metric: str = "val/accuracy", *, at: Literal["best", "last"] = "best") -> Study:
+        """Return a study of a metric's best or last values."""
         goal = default_goal(metric)
         return Study(observe(self.runs, metric, goal, at=at), metric, goal)
 
@@ -157,6 +164,7 @@ class Experiment:
 
     @property
     def seeds(self) -> int:
+        """Number of seeds."""
         return len({run.config.get("seed") for run in self.runs})
 
     @property
@@ -169,24 +177,24 @@ class Experiment:
     def _curve(self, run: RunRecord, metric: str) -> CostCurve:
         """Return a metric of a run over steps, samples and compute time."""
         steps, values = self.reader.series(run.key, metric)
-        along = [
-            np.array([known[step] for step in steps.tolist()])
-            for known in (
-                dict(zip(*(part.tolist() for part in self.reader.series(run.key, cost)), strict=True))
-                for cost in ("samples", "time/compute_s")
+        costs = [
+            np.array([cost_by_step[step] for step in steps.tolist()])
+            for cost_by_step in (
+                dict(zip(*(part.tolist() for part in self.reader.series(run.key, name)), strict=True))
+                for name in ("samples", "time/compute_s")
             )
         ]
-        return CostCurve(run.config, run.config.get("seed"), steps.astype(np.float64), values, *along)
+        return CostCurve(run.config, run.config.get("seed"), steps.astype(np.float64), values, *costs)
 
     def costs(self, target: float, axis: Axis, metric: str = "val/accuracy") -> Study:
-        """Return the logarithm of the cost to reach the target, by set-up, cheapest first.
+        """Return a study of the logarithm of the cost to reach the target; `factor` inverts the logarithm.
 
-        Set-ups that did not reach it with every seed are left out. `factor` inverts the logarithm.
+        Configurations that do not reach the target with every seed are left out.
         """
         curves = [curve for run in self.runs if len((curve := self._curve(run, metric)).steps)]
-        paid = observe_costs(curves, target, "max", axis=axis)
-        late = {setup_key(one.config) for one in paid if not one.value}
-        return Study(take_logarithms(one for one in paid if setup_key(one.config) not in late), axis, "min")
+        costs = observe_costs(curves, target, "max", axis=axis)
+        missed = {setup_key(o.config) for o in costs if not o.value}
+        return Study(take_logarithms(o for o in costs if setup_key(o.config) not in missed), axis, "min")
 
 
 @dataclass(frozen=True)
@@ -195,34 +203,35 @@ class PowerLaw:
 
     factor: float
     exponent: Interval
-    """With a Student's t interval from the residuals."""
-    strays: float
+    """Exponent with Student's t interval from the residuals."""
+    largest_deviation: float
     """Largest deviation of a point, relative to the fitted value."""
 
     def at(self, x: float) -> float:
+        """Return the fitted value at x."""
         return self.factor * x**self.exponent.mean
 
 
 def power_law(xs: Sequence[float], ys: Sequence[float]) -> PowerLaw:
-    """Fit a power law to three or more points."""
+    """Fit a power law to three or more points by linear regression of the logarithms."""
     u, v = np.log(xs), np.log(ys)
     centred = u - u.mean()
     slope = float(centred @ v / (centred @ centred))
-    left = v - v.mean() - slope * centred
-    error = math.sqrt(float(left @ left) / (len(u) - 2) / float(centred @ centred))
+    residuals = v - v.mean() - slope * centred
+    error = math.sqrt(float(residuals @ residuals) / (len(u) - 2) / float(centred @ centred))
     half = t_quantile(0.975, len(u) - 2.0) * error
     factor = math.exp(float(v.mean() - slope * u.mean()))
-    return PowerLaw(factor, Interval(slope, slope - half, slope + half), float(np.abs(np.expm1(left)).max()))
+    return PowerLaw(factor, Interval(slope, slope - half, slope + half), float(np.abs(np.expm1(residuals)).max()))
 
 
 def format_cell(interval: Interval | None) -> str:
-    """Return `0.978 ± 0.004` with the longer arm of the interval, or a dash for no result."""
+    """Return `0.978 ± 0.004`, with the larger half-width of the interval, or a dash without a result."""
     if interval is None or math.isnan(interval.mean):
         return "–"
-    shown = decimals_for(half_width(interval))
-    if shown is None or shown > MAX_DECIMALS:
+    decimals = decimals_for(half_width(interval))
+    if decimals is None or decimals > MAX_DECIMALS:
         return use_minus_sign(format_number(interval.mean))
-    return f"{format_fixed(interval.mean, shown)} ± {format_fixed(half_width(interval), shown)}"
+    return f"{format_fixed(interval.mean, decimals)} ± {format_fixed(half_width(interval), decimals)}"
 
 
 def negate(interval: Interval) -> Interval:

@@ -17,7 +17,7 @@ from labbench.text import format_setting
 LEARNT_ACCURACY = 0.9
 """Accuracy at which a network counts as trained."""
 COMPARED_ACCURACY = 0.97
-"""Accuracy that every optimizer reaches, high enough to separate them: at 0.9 they hardly differ."""
+"""Accuracy that every optimizer reaches, high enough to separate them; at 0.9 they hardly differ."""
 
 
 def rule_name(config: Mapping[str, Any]) -> str:
@@ -52,16 +52,16 @@ def pivot(study: Study, row: str, column: str, rows: list[Any], columns: list[An
     """Return a table of the best value by two parameters, over all others."""
     table = [[row, *(f"{column} {format_setting(value)}" for value in columns)]]
     for value in rows:
-        found = [study.winner(**{row: value, column: other}) for other in columns]
-        table.append([format_setting(value), *(format_cell(best) for best in found)])
+        winners = [study.winner(**{row: value, column: other}) for other in columns]
+        table.append([format_setting(value), *(format_cell(winner) for winner in winners)])
     return table
 
 
 def optimizers(experiment: Experiment) -> Answer:
-    study, costs, known = experiment.study(), experiment.costs(COMPARED_ACCURACY, "steps"), settings_by_rule(experiment)
-    best = {name: study.where(**settings)[0] for name, settings in known.items()}
+    study, costs, rules = experiment.study(), experiment.costs(COMPARED_ACCURACY, "steps"), settings_by_rule(experiment)
+    best = {name: study.where(**settings)[0] for name, settings in rules.items()}
     ranked = sorted(best, key=lambda name: study.order.index(best[name]))
-    basins = {name: study.usable_rates(**settings) for name, settings in known.items()}
+    basins = {name: study.usable_rates(**settings) for name, settings in rules.items()}
     widest = max((basin.decades for basin in basins.values() if basin), default=None)
     table = [
         [
@@ -73,15 +73,15 @@ def optimizers(experiment: Experiment) -> Answer:
         ]
     ]
     for name in ranked:
-        found, basin = study.winner(**known[name]), basins[name]
-        reach = f"{format_setting(basin.low)} to {format_setting(basin.high)}" if basin else "none"
-        rate = format_setting(study.config(best[name])["lr"])
-        table.append([name, format_cell(found), rate, format_cost(costs.winner(**known[name])), reach])
-    first, second, last = (known[name] for name in (ranked[0], ranked[1], ranked[-1]))
+        winner, basin = study.winner(**rules[name]), basins[name]
+        rates = f"{format_setting(basin.low)} to {format_setting(basin.high)}" if basin else "none"
+        best_rate = format_setting(study.config(best[name])["lr"])
+        table.append([name, format_cell(winner), best_rate, format_cost(costs.winner(**rules[name])), rates])
+    first, second, last = (rules[name] for name in (ranked[0], ranked[1], ranked[-1]))
     sentences = [
         f"at the best learning rate of each, {comparison_clause(ranked[0], ranked[1], study.lead(first, second))}; "
         f"{comparison_clause(ranked[0], f'{ranked[-1]} (last)', study.lead(first, last))}",
-        *speed_sentences(costs, known),
+        *speed_sentences(costs, rules),
     ]
     if widest is not None:
         names = [name for name, basin in basins.items() if basin and basin.decades == widest]
@@ -91,33 +91,36 @@ def optimizers(experiment: Experiment) -> Answer:
     return Answer(sentences, table)
 
 
-def speed_sentences(costs: Study, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Compare the updates to an accuracy, each optimizer at its fastest learning rate."""
-    fastest = {name: found[0] for name, settings in known.items() if (found := costs.where(**settings))}
-    swift = sorted(fastest, key=lambda name: costs.order.index(fastest[name]))
-    if len(swift) < 2:
+def speed_sentences(costs: Study, rules: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Compare the updates to an accuracy, each optimizer at its fastest learning rate.
+
+    `rules` are the settings of each optimizer, by name.
+    """
+    fastest = {name: setups[0] for name, settings in rules.items() if (setups := costs.where(**settings))}
+    ranked = sorted(fastest, key=lambda name: costs.order.index(fastest[name]))
+    if len(ranked) < 2:
         return []
-    first = swift[0]
-    longer = {name: factor(costs.lead(known[name], known[first])) for name in swift[1:]}
-    clear = [f"{format_interval(more)} for {name}" for name, more in longer.items() if more.excludes(1.0)]
-    alike = [name for name, more in longer.items() if not more.excludes(1.0)]
-    told = [f"the number is larger by a factor of {join_words(clear)}"] if clear else []
-    told += [f"no significant difference for {join_words(alike)}"] if alike else []
+    first = ranked[0]
+    ratios = {name: factor(costs.lead(rules[name], rules[first])) for name in ranked[1:]}
+    slower = [f"{format_interval(ratio)} for {name}" for name, ratio in ratios.items() if ratio.excludes(1.0)]
+    equal = [name for name, ratio in ratios.items() if not ratio.excludes(1.0)]
+    clauses = [f"the number is larger by a factor of {join_words(slower)}"] if slower else []
+    clauses += [f"no significant difference for {join_words(equal)}"] if equal else []
     return [
         f"{first} needs the fewest updates to an accuracy of {COMPARED_ACCURACY:g}, each optimizer at its fastest "
         "learning rate: "
-        f"of {first}, {format_cost(costs.winner(**known[first]))}; {'; '.join(told)}"
+        f"of {first}, {format_cost(costs.winner(**rules[first]))}; {'; '.join(clauses)}"
     ]
 
 
 def format_cost(logarithm: Interval | None, unit: float = 1.0) -> str:
-    """Return the cost of a set-up from its logarithm; a dash if not every seed reached the target."""
+    """Return a cost from its logarithm, divided by `unit`; a dash if not every seed reached the target."""
     return format_interval(factor(logarithm, unit)) if logarithm is not None else "–"
 
 
 def gradient_descent(experiment: Experiment) -> Answer:
     study, sizes = experiment.study(), experiment.values("batch_size")
-    seen, seconds = (experiment.costs(LEARNT_ACCURACY, axis) for axis in ("samples", "seconds"))
+    samples, seconds = (experiment.costs(LEARNT_ACCURACY, axis) for axis in ("samples", "seconds"))
     worse = worsening(experiment)
     names = {size: "the full batch" if size > 1000 else f"batch size {size}" for size in sizes}
     best = {size: study.where(batch_size=size)[0] for size in sizes}
@@ -133,20 +136,19 @@ def gradient_descent(experiment: Experiment) -> Answer:
     ]
     table = [header]
     for size in sizes:
-        here, rate = {"batch_size": size}, study.config(best[size])["lr"]
-        samples, lost = seen.winner(**here), worse.mean(worse.where(**here, lr=rate))
-        units = [format_cost(samples), format_cost(samples, size), format_cost(seconds.winner(**here), 1e-3)]
-        table.append(
-            [format_setting(size), format_cell(study.winner(**here)), format_setting(rate), *units, format_cell(lost)]
-        )
+        winner, rate = study.winner(batch_size=size), study.config(best[size])["lr"]
+        cost, time = samples.winner(batch_size=size), seconds.winner(batch_size=size)
+        rising = worse.mean(worse.where(batch_size=size, lr=rate))
+        costs = [format_cost(cost), format_cost(cost, size), format_cost(time, 1e-3)]
+        table.append([format_setting(size), format_cell(winner), format_setting(rate), *costs, format_cell(rising)])
     lead = study.lead({"batch_size": ranked[0]}, {"batch_size": ranked[-1]})
     furthest = comparison_clause(names[ranked[0]], f"{names[ranked[-1]]} (last)", lead)
-    reached = [size for size in sorted(sizes) if seen.where(batch_size=size)]
+    reaching = [size for size in sorted(sizes) if samples.where(batch_size=size)]
     sentences = [f"after the same number of samples, at the best learning rate of each, {furthest}"]
-    if len(reached) > 1:
-        counts = [f"{format_cost(seen.winner(batch_size=size))} with {names[size]}" for size in reached]
+    if len(reaching) > 1:
+        counts = [f"{format_cost(samples.winner(batch_size=size))} with {names[size]}" for size in reaching]
         sentences.append(f"samples until an accuracy of {LEARNT_ACCURACY:g}: {join_words(counts)}")
-    if missing := [names[size] for size in sizes if size not in reached]:
+    if missing := [names[size] for size in sizes if size not in reaching]:
         sentences.append(f"with {join_words(missing)} no learning rate reaches {LEARNT_ACCURACY:g} with every seed")
     sentences.append("noise is measured as the share of epochs in which the validation loss rises")
     return Answer(sentences, table)
@@ -156,8 +158,8 @@ def worsening(experiment: Experiment) -> Study:
     """Return the share of epochs in which the validation loss rises, by run."""
     changes = [np.diff(experiment.reader.series(run.key, "val/loss")[1]) for run in experiment.runs]
     shares = [float((change > 0).mean()) if len(change) else None for change in changes]
-    alike = zip(experiment.runs, shares, strict=True)
-    return Study([Observation(run.config, run.config.get("seed"), share) for run, share in alike], "worse", "min")
+    pairs = zip(experiment.runs, shares, strict=True)
+    return Study([Observation(run.config, run.config.get("seed"), share) for run, share in pairs], "worse", "min")
 
 
 def noisy_sparse(experiment: Experiment) -> Answer:
@@ -168,19 +170,18 @@ def noisy_sparse(experiment: Experiment) -> Answer:
     for noise in noises:
         for sparsity in sparsities:
             for size in sizes:
-                here = {"label_noise": noise, "input_sparsity": sparsity, "batch_size": size}
-                adam, sgd = (study.where(optimizer=name, **here)[0] for name in ("adam", "sgd"))
-                leads[noise, sparsity, size] = adam, sgd
-                ours, theirs = ({"optimizer": name, **here} for name in ("adam", "sgd"))
-                values = [study.winner(**theirs), study.winner(**ours), study.lead(ours, theirs)]
+                condition = {"label_noise": noise, "input_sparsity": sparsity, "batch_size": size}
+                adam, sgd = ({"optimizer": name, **condition} for name in ("adam", "sgd"))
+                leads[noise, sparsity, size] = study.where(**adam)[0], study.where(**sgd)[0]
+                values = [study.winner(**sgd), study.winner(**adam), study.lead(adam, sgd)]
                 table.append([f"{noise:.0%}", f"{sparsity:.0%}", str(size), *map(format_cell, values)])
-    everywhere = study.difference([adam for adam, _ in leads.values()], [sgd for _, sgd in leads.values()])
+    average = study.difference([adam for adam, _ in leads.values()], [sgd for _, sgd in leads.values()])
     sentences = [
-        f"averaged over all conditions, {comparison_clause('Adam', 'SGD (with or without momentum)', everywhere)}"
+        f"averaged over all conditions, {comparison_clause('Adam', 'SGD (with or without momentum)', average)}"
     ]
-    for place, name in enumerate(("wrong labels", "zeroed inputs", "smaller batches")):
-        levels = sorted({key[place] for key in leads}, reverse=name == "smaller batches")
-        more, less = ([leads[key] for key in leads if key[place] == level] for level in (levels[-1], levels[0]))
+    for index, name in enumerate(("wrong labels", "zeroed inputs", "smaller batches")):
+        levels = sorted({key[index] for key in leads}, reverse=name == "smaller batches")
+        more, less = ([leads[key] for key in leads if key[index] == level] for level in (levels[-1], levels[0]))
         plus = [a for a, _ in more] + [s for _, s in less]
         minus = [s for _, s in more] + [a for a, _ in less]
         share = 1 / len(more)
@@ -190,24 +191,24 @@ def noisy_sparse(experiment: Experiment) -> Answer:
 
 
 def rare_words(experiment: Experiment) -> Answer:
-    study, known = experiment.study(), settings_by_rule(experiment)
+    study, rules = experiment.study(), settings_by_rule(experiment)
     rarities = sorted(experiment.values("rarity"))
     table = [["optimizer", *(f"rarity {format_setting(rarity)}" for rarity in rarities)]]
-    for name, settings in known.items():
+    for name, settings in rules.items():
         winners = [study.winner(rarity=rarity, **settings) for rarity in rarities]
-        table.append([name, *(format_cell(found) for found in winners)])
+        table.append([name, *(format_cell(winner) for winner in winners)])
     sentences = []
     for name in ("Adam", "Adagrad"):
-        ours, sgd = (
+        adaptive, sgd = (
             [study.where(rarity=rarity, optimizer=optimizer)[0] for rarity in rarities]
             for optimizer in (name.lower(), "sgd")
         )
-        here = {"rarity": rarities[-1]}
-        lead = study.lead({"optimizer": name.lower(), **here}, {"optimizer": "sgd", **here})
-        told = comparison_clause(name, "SGD (with or without momentum)", lead)
-        growth = study.contrast({ours[-1]: 1.0, sgd[0]: 1.0}, {sgd[-1]: 1.0, ours[0]: 1.0})
-        gains = change_clause(f"the advantage of {name}", growth)
-        sentences.append(f"if most words are rare, {told}; from equally frequent words to these, {gains}")
+        rarest = rarities[-1]
+        lead = study.lead({"optimizer": name.lower(), "rarity": rarest}, {"optimizer": "sgd", "rarity": rarest})
+        comparison = comparison_clause(name, "SGD (with or without momentum)", lead)
+        growth = study.contrast({adaptive[-1]: 1.0, sgd[0]: 1.0}, {sgd[-1]: 1.0, adaptive[0]: 1.0})
+        change = change_clause(f"the advantage of {name}", growth)
+        sentences.append(f"if most words are rare, {comparison}; from equally frequent words to these, {change}")
     return Answer(sentences, table)
 
 
@@ -222,9 +223,9 @@ def batchnorm(experiment: Experiment) -> Answer:
         for flag in (False, True):
             runs = [run for run in experiment.runs if run.config["lr"] == rate and run.config["batchnorm"] is flag]
             diverged = sum(run.status == "diverged" for run in runs)
-            found = study.where(lr=rate, batchnorm=flag)
-            told = f" ({diverged} of {len(runs)} diverged)" if diverged else ""
-            row.append((format_cell(study.mean(found)) if found else "") + told)
+            setups = study.where(lr=rate, batchnorm=flag)
+            note = f" ({diverged} of {len(runs)} diverged)" if diverged else ""
+            row.append((format_cell(study.mean(setups)) if setups else "") + note)
         table.append(row)
     lead = study.lead({"batchnorm": True}, {"batchnorm": False})
     gain = comparison_clause("the best learning rate with it", "the best one without", lead)
@@ -253,54 +254,54 @@ def activations(experiment: Experiment) -> Answer:
     deepest: dict[str, int] = {}
     for kind in kinds:
         winners = [study.winner(activation=kind, hidden=hidden) for hidden in depths]
-        table.append([display_name(kind), *(format_cell(found) for found in winners)])
-        good = [len(h) for h, found in zip(depths, winners, strict=True) if found and found.mean >= LEARNT_ACCURACY]
-        deepest[kind] = max(good, default=0)
-    reach = [f"{display_name(kind)} {depth or 'none'}" for kind, depth in deepest.items()]
+        table.append([display_name(kind), *(format_cell(winner) for winner in winners)])
+        trained = [len(h) for h, best in zip(depths, winners, strict=True) if best and best.mean >= LEARNT_ACCURACY]
+        deepest[kind] = max(trained, default=0)
+    depth_list = [f"{display_name(kind)} {depth or 'none'}" for kind, depth in deepest.items()]
     sentences = [
         f"largest number of hidden layers at which the best learning rate reaches "
-        f"{LEARNT_ACCURACY:g}: {join_words(reach)}"
+        f"{LEARNT_ACCURACY:g}: {join_words(depth_list)}"
     ]
     shallow, deep = depths[0], depths[-1]
     for kind in kinds:
         ends = [{"activation": kind, "hidden": hidden} for hidden in (deep, shallow)]
-        told = change_clause("the accuracy", study.lead(*ends))
-        sentences.append(f"{display_name(kind)}: from {len(shallow)} to {len(deep)} hidden layers {told}")
-    shares = {kind: gradient_ratio(experiment, activation=kind, hidden=deep) for kind in kinds}
-    told = [f"{display_name(kind)} {share:.2g}" for kind, share in shares.items() if share is not None]
-    if told:
+        change = change_clause("the accuracy", study.lead(*ends))
+        sentences.append(f"{display_name(kind)}: from {len(shallow)} to {len(deep)} hidden layers {change}")
+    ratios = {kind: gradient_ratio(experiment, activation=kind, hidden=deep) for kind in kinds}
+    ratio_list = [f"{display_name(kind)} {ratio:.2g}" for kind, ratio in ratios.items() if ratio is not None]
+    if ratio_list:
         sentences.append(
             f"with {len(deep)} hidden layers, ratio of the first to the last layer's gradient norm after one epoch "
-            f"(median of the runs): {join_words(told)}"
+            f"(median of the runs): {join_words(ratio_list)}"
         )
-    dead = {kind: last_layer_means(experiment, "dead/", activation=kind, hidden=deep) for kind in kinds}
-    told = [f"{display_name(kind)} {np.median(values):.0%}" for kind, values in dead.items() if values]
-    if told:
+    dead = {kind: layer_means(experiment, "dead/", activation=kind, hidden=deep) for kind in kinds}
+    dead_list = [f"{display_name(kind)} {np.median(values):.0%}" for kind, values in dead.items() if values]
+    if dead_list:
         sentences.append(
-            f"share of units dead or saturated for every sample at the end of training: {join_words(told)}"
+            f"share of units dead or saturated for every sample at the end of training: {join_words(dead_list)}"
         )
     return Answer(sentences, table)
 
 
-def gradient_ratio(experiment: Experiment, **wanted: Any) -> float | None:
+def gradient_ratio(experiment: Experiment, **settings: Any) -> float | None:
     """Return the ratio of the first to the last layer's gradient norm after an epoch, median of these runs."""
-    shares = []
+    ratios = []
     for run in experiment.runs:
         layers = sorted((name for name in run.summary if name.startswith("grad_norm/")), key=layer_number)
-        if has_settings(run.config, wanted) and layers:
-            first, last = (experiment.reader.series(run.key, layers[end])[1][0] for end in (0, -1))
-            shares.append(first / last)
-    return float(np.median(shares)) if shares else None
+        if has_settings(run.config, settings) and layers:
+            first, last = (experiment.reader.series(run.key, layers[index])[1][0] for index in (0, -1))
+            ratios.append(first / last)
+    return float(np.median(ratios)) if ratios else None
 
 
-def last_layer_means(experiment: Experiment, kind: str, **wanted: Any) -> list[float]:
-    """Return the mean over layers of their last values, by run."""
-    found = []
+def layer_means(experiment: Experiment, prefix: str, **settings: Any) -> list[float]:
+    """Return the last value of the metrics with a prefix, averaged over layers, one number per run."""
+    means = []
     for run in experiment.runs:
-        values = [summary.last for name, summary in run.summary.items() if name.startswith(kind)]
-        if has_settings(run.config, wanted) and values:
-            found.append(float(np.mean(values)))
-    return found
+        values = [summary.last for name, summary in run.summary.items() if name.startswith(prefix)]
+        if has_settings(run.config, settings) and values:
+            means.append(float(np.mean(values)))
+    return means
 
 
 def layer_number(metric: str) -> int:
@@ -311,14 +312,17 @@ def layer_number(metric: str) -> int:
 def perceptron(experiment: Experiment) -> Answer:
     study, trained = experiment.study(), experiment.study("train/accuracy")
     models = {"perceptron": "perceptron", "mlp": "two layers"}
-    table = [["data", *(f"{name}, {where}" for name in models.values() for where in ("training", "validation"))]]
+    table = [["data", *(f"{name}, {split}" for name in models.values() for split in ("training", "validation"))]]
     sentences = []
     for data in experiment.values("data"):
-        found = {model: {"data": data, "model": model} for model in models}
-        both = [format_cell(one.mean(one.where(**wanted))) for wanted in found.values() for one in (trained, study)]
-        table.append([data, *both])
-        lead = study.difference(*(study.where(**found[model]) for model in ("mlp", "perceptron")))
+        cells = [
+            format_cell(metric.mean(metric.where(data=data, model=model)))
+            for model in models
+            for metric in (trained, study)
+        ]
+        table.append([data, *cells])
+        lead = study.difference(*(study.where(data=data, model=model) for model in ("mlp", "perceptron")))
         verdict = comparison_clause("a network with two layers", "the perceptron", lead)
-        learnt = f"training accuracy is {both[0]} for the perceptron and {both[2]} for two layers"
-        sentences.append(f"`{data}`: {learnt}; in validation {verdict}")
+        training = f"training accuracy is {cells[0]} for the perceptron and {cells[2]} for two layers"
+        sentences.append(f"`{data}`: {training}; in validation {verdict}")
     return Answer(sentences[::-1], table)

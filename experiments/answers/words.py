@@ -32,12 +32,12 @@ def comparison_clause(first: str, second: str, difference: Interval, *, higher_i
     return f"{first} is {'ahead of' if ahead else 'behind'} {second} by {amount}"
 
 
-def change_clause(what: str, difference: Interval) -> str:
+def change_clause(subject: str, difference: Interval) -> str:
     """Return `the gap increases by 0.1 [0.0, 0.2]`, or decreases, or does not change significantly."""
     if not difference.excludes(0.0):
-        return f"{what} does not change significantly ({format_change(difference)})"
+        return f"{subject} does not change significantly ({format_change(difference)})"
     amount = format_interval(difference if difference.mean > 0 else negate(difference))
-    return f"{what} {'increases' if difference.mean > 0 else 'decreases'} by {amount}"
+    return f"{subject} {'increases' if difference.mean > 0 else 'decreases'} by {amount}"
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -47,8 +47,8 @@ def join_words(words: Sequence[str]) -> str:
 
 def display_name(word: str) -> str:
     """Return the usual spelling of a setting: `ReLU`, `MLP`, `fine-tuned`."""
-    known = {"relu": "ReLU", "gelu": "GELU", "mlp": "MLP", "cnn": "CNN", "scratch": "from scratch"}
-    return {**known, "finetuned": "fine-tuned"}.get(word, word)
+    names = {"relu": "ReLU", "gelu": "GELU", "mlp": "MLP", "cnn": "CNN", "scratch": "from scratch"}
+    return {**names, "finetuned": "fine-tuned"}.get(word, word)
 
 
 def finish_sentence(text: str) -> str:
