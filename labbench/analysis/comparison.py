@@ -60,7 +60,7 @@ def rank_setups(table: Table, goal: Goal) -> Ints:
 
 
 def orient(values: Floats, goal: Goal) -> Floats:
-    """Return values (any shape) with the sign changed if the goal is min, so that greater is better."""
+    """Return values (any shape), negated if the goal is min: greater is better."""
     return values if goal == "max" else -values
 
 
@@ -112,7 +112,10 @@ def _difference_weights(table: Table, first: int, second: int) -> tuple[Floats, 
 
 
 def _probability_of_improvement(centre: float, spread: VarianceEstimate, single_runs: float, goal: Goal) -> float:
-    """Return P(a new run of the first beats one of the second), by the t predictive distribution; a tie counts half."""
+    """Return P(a new run of the first beats one of the second).
+
+    By the t predictive distribution; a tie counts half.
+    """
     scale = math.sqrt(spread.variance + single_runs)
     ahead = centre if goal == "max" else -centre
     if scale == 0.0:
@@ -121,9 +124,9 @@ def _probability_of_improvement(centre: float, spread: VarianceEstimate, single_
 
 
 def _seeds_needed(centre: float, spread: VarianceEstimate, seeds: int) -> int | None:
-    """Return the number of seeds that detect the difference `centre` with `POWER`; None if above `MAX_SEEDS`.
+    """Return the number of seeds that detect the difference `centre` with `POWER`.
 
-    `spread` is the variance of the difference of one pair of runs.
+    Returns None if above `MAX_SEEDS`. `spread` is the variance of the difference of one pair of runs.
     """
 
     def detects(n: int) -> bool:
@@ -194,7 +197,7 @@ def held_out_score(table: Table, goal: Goal) -> float | None:
 
     Each seed is held out once: the winner is selected on the other seeds and evaluated on this one. The mean predicts a
     new run of the winner without selection bias; it is slightly pessimistic because each selection has one seed less.
-    None if configurations have fewer than two seeds in common.
+    Returns None if configurations have fewer than two seeds in common.
     """
     eligible = [setup for setup in table.setups if not setup.diverged]
     seeds = [seed for seed in {seed for setup in eligible for seed in setup.seeds} if seed is not None]
@@ -209,7 +212,10 @@ def held_out_score(table: Table, goal: Goal) -> float | None:
 
 
 def _leave_seed_out(values: tuple[float, ...], seeds: tuple[int | None, ...], seed: int) -> tuple[float | None, float]:
-    """Return (mean of the values with other seeds, None if there are none; value with this seed)."""
+    """Return the mean of the values with other seeds, and the value with this seed.
+
+    The mean is None if there are no other seeds.
+    """
     place = seeds.index(seed)
     others = values[:place] + values[place + 1 :]
     return (float(np.mean(others)) if others else None), values[place]

@@ -1,5 +1,6 @@
-"""Cost of a result: steps, samples or seconds to a target, area under the curve, stability, learning-rate basins.
+"""Cost of a result: cost of a target, area under the curve, stability, learning-rate basins.
 
+The cost of a target is the steps, samples or compute seconds until a run reaches it.
 `observe_costs` and `observe_areas` return observations, so that the statistics for metrics (intervals, effects, best
 configuration) apply to the cost of a target too. Arrays have shape (P,): the P points of a curve.
 """
@@ -21,7 +22,10 @@ from labbench.records import Goal
 
 @dataclass(frozen=True, slots=True)
 class CostCurve:
-    """A metric of one run over its steps, with the cost at each point. All arrays have shape (P,), ordered by step."""
+    """A metric of one run over its steps, with the cost at each point.
+
+    All arrays have shape (P,), ordered by step.
+    """
 
     config: Mapping[str, Any]
     seed: int | None
@@ -125,7 +129,10 @@ def observe_costs(
 def observe_areas(
     curves: Iterable[CostCurve], *, axis: Literal["steps", "samples", "seconds"] = "steps", until: float | None = None
 ) -> list[Observation]:
-    """Return the area under each curve as one observation per run; pass `until` if curves differ in length."""
+    """Return the area under each curve as one observation per run.
+
+    Pass `until` if curves differ in length.
+    """
     observed = []
     for curve in curves:
         costs = curve.axis(axis)

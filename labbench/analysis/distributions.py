@@ -15,7 +15,10 @@ _MIN_NORMAL_DF = 1e4
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
-    """Return the regularised incomplete beta function I_x(a, b), for a, b > 0; 0 at x <= 0, 1 at x >= 1."""
+    """Return the regularised incomplete beta function I_x(a, b), for a, b > 0.
+
+    Arguments x outside 0 to 1 give 0 or 1.
+    """
     if x <= 0.0 or x >= 1.0:
         return 0.0 if x <= 0.0 else 1.0
     if x > (a + 1.0) / (a + b + 2.0):  # the continued fraction converges fast only below this point
@@ -46,7 +49,10 @@ def _away_from_zero(x: float) -> float:
 
 
 def t_tail(x: float, df: float) -> float:
-    """Return P(T > x) for Student's t (Abramowitz & Stegun 26.7.1); `df` may be fractional or infinite."""
+    """Return P(T > x) for Student's t (Abramowitz & Stegun 26.7.1).
+
+    `df` may be fractional or infinite.
+    """
     if x < 0.0:
         return 1.0 - t_tail(-x, df)
     if df > _MIN_NORMAL_DF:
@@ -58,7 +64,7 @@ def t_tail(x: float, df: float) -> float:
 
 
 def _t_tail_from_normal(x: float, df: float) -> float:
-    """Return P(T > x) by Fisher's expansion of the t distribution around the normal, in powers of 1 / df (1925)."""
+    """Return P(T > x) by Fisher's expansion around the normal distribution, in powers of 1 / df (1925)."""
     upper = 0.5 * math.erfc(x / math.sqrt(2.0))
     density = math.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
     first = x * (x**2 + 1.0) / 4.0
@@ -68,9 +74,9 @@ def _t_tail_from_normal(x: float, df: float) -> float:
 
 @lru_cache(maxsize=8192)
 def t_quantile(p: float, df: float) -> float:
-    """Return the quantile of Student's t at probability `p`, 0 < p < 1, by a bracketed Newton iteration.
+    """Return the quantile of Student's t at probability `p`, 0 < p < 1.
 
-    `df` > 0 may be fractional; infinity gives the normal distribution.
+    `df` > 0 may be fractional; infinity gives the normal distribution. Solved by Newton's method with a bracket.
     """
     if p < 0.5:
         return -t_quantile(1.0 - p, df)

@@ -208,8 +208,9 @@ class _ColumnProjection:
 def _solve(
     one_hot: Floats, others: _GroupProjection | _ColumnProjection, y: Floats, *, averaged_over: Ints | None = None
 ) -> tuple[Floats, VarianceEstimate | None] | None:
-    """Return weights (L, R) of the levels' means and the residual variance; None if they are not identifiable.
+    """Return weights (L, R) of the levels' means and the residual variance.
 
+    Returns None if the means are not identifiable.
     The other parameters are projected out (Frisch & Waugh 1933; Lovell 1963), then restored at their average over
     settings (`averaged_over`, group index of each row) or over configurations. `one_hot` is (R, L), `y` (R,).
     """
@@ -281,11 +282,11 @@ def _contrast(
 
 
 def _p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate | None) -> float | None:
-    """Return the p-value of the F test that all levels have the same mean; None if the noise is unknown.
+    """Return the p-value of the F test that all levels have the same mean.
 
-    The statistic is the linear model's sum of squares over its expectation under noise alone. With unequal variances
-    the sum of squares stays unweighted, so that a lucky seed gets no extra weight; its expectation and both degrees of
-    freedom account for the variances (Box 1954; Brunner, Dette & Munk 1997).
+    Returns None if the noise is unknown. The statistic is the linear model's sum of squares over its expectation under
+    noise alone. With unequal variances the sum of squares stays unweighted, so that a lucky seed gets no extra weight;
+    its expectation and both degrees of freedom account for the variances (Box 1954; Brunner, Dette & Munk 1997).
     """
     k = len(centre)
     if spread is None or k < 2:
@@ -309,7 +310,10 @@ def _p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate
 
 
 def two_way_table(everything: Table, row: Parameter, column: Parameter, noise: Noise | None) -> TwoWayTable:
-    """Return the two-way table of two parameters; each cell is the plain mean over its configurations."""
+    """Return the two-way table of two parameters.
+
+    Each cell is the plain mean over its configurations.
+    """
     table = everything.with_values()
     with_result = np.flatnonzero(everything.counts > 0)
     cells = []

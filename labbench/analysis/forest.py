@@ -64,7 +64,10 @@ def decompose_variance(table: Table) -> VarianceParts:
 
 
 def _rank_column(parameter: Parameter, table: Table) -> Floats:
-    """Return the ranks of the parameter's unbinned values, shape (C,); trees depend on the order of values only."""
+    """Return the ranks of the parameter's unbinned values, shape (C,).
+
+    Trees depend on the order of values only.
+    """
     if not parameter.spans:
         return parameter.codes.astype(np.float64)
     values = [setup.config.get(parameter.name) for setup in table.setups]
@@ -88,9 +91,9 @@ def _calibration_slope(means: Floats, predicted: Floats) -> float:
 
 
 def _effect_variances(forest: Any, inputs: Floats) -> Floats:
-    """Return the variances of the main effects, then of the pairwise interactions, shape (P + P (P - 1) / 2,).
+    """Return the variances of the main effects, then of the pairwise interactions.
 
-    `inputs` has shape (C, P).
+    `inputs` has shape (C, P), the result (P + P (P - 1) / 2,).
     """
     order = np.random.default_rng(0).permutation(len(inputs))
     grids = [_evaluation_values(column) for column in inputs.T]

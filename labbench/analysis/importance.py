@@ -34,7 +34,10 @@ Term: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """Shares of the variance of a single run, 0 to 1, with equal weight for every value of every parameter."""
+    """Shares of the variance of a single run, 0 to 1.
+
+    Every value of every parameter has the same weight.
+    """
 
     method: Literal["full factorial", "part of the grid", "random forest", "additive model"]
     main_effects: dict[str, Interval]
@@ -54,10 +57,10 @@ class Importance:
 
 
 def importance(table: Table, noise: Noise | None, *, may_ask_forest: bool | None = None) -> Importance | None:
-    """Decompose the variance of a table in which every configuration has values; None if nothing varies.
+    """Decompose the variance of a table in which every configuration has values.
 
-    `may_ask_forest` defaults to whether scikit-learn is installed. Raises ImportError if it is True and the forest is
-    needed without scikit-learn.
+    Returns None if nothing varies. `may_ask_forest` defaults to whether scikit-learn is installed. Raises ImportError
+    if it is True and the forest is needed without scikit-learn.
     """
     free = [p for p in table.independent if p.parent is None and len(np.unique(p.codes)) > 1]
     if not free or not float(np.ptp(table.means)) > 0:
@@ -73,9 +76,10 @@ def importance(table: Table, noise: Noise | None, *, may_ask_forest: bool | None
 
 
 def _reduce_to_factorial(parameters: list[Parameter], setups: int) -> tuple[Ints, tuple[tuple[str, Any], ...]]:
-    """Drop values until every remaining combination was run; return the rows left, and the dropped values.
+    """Drop values until every remaining combination was run.
 
-    The value with the most missing combinations is dropped first. No rows if the grid is too sparse.
+    Returns the remaining rows and the dropped (parameter, value) pairs. The value with the most missing combinations is
+    dropped first. No rows if the grid is too sparse.
     """
     shape = tuple(len(p.levels) for p in parameters)
     if math.prod(shape) > MAX_CELLS_PER_SETUP * setups:
@@ -155,9 +159,10 @@ def _factorial_importance(
 
 
 def _decompose_variance(heights: Floats, terms: list[tuple[int, ...]]) -> Floats:
-    """Return the variance of each term of the functional ANOVA, then the total, shape (D, T + 1) (Hooker 2007).
+    """Return the variance of each term of the functional ANOVA, then the total (Hooker 2007).
 
-    `heights` has shape (D, levels of parameter 0, levels of parameter 1, ...); a term is one parameter index or two.
+    The result has shape (D, T + 1). `heights` has shape (D, levels of parameter 0, levels of parameter 1, ...); a term
+    is one parameter index or two.
     """
     centred = heights - heights.mean(axis=tuple(range(1, heights.ndim)), keepdims=True)
     mains = [
@@ -189,7 +194,7 @@ def _child_variance(table: Table, noise: Noise | None, child: Parameter) -> floa
 
 
 def _share_interval(share: float, simulated: Floats | None) -> Interval:
-    """Return a share clipped to 0 and 1, with the middle 95 % of the simulated shares (D,) as interval."""
+    """Return a share with the middle 95 % of simulated shares (D,), clipped to 0 and 1."""
     clipped = float(min(max(share, 0.0), 1.0))
     if simulated is None:
         return Interval(clipped)
@@ -198,11 +203,12 @@ def _share_interval(share: float, simulated: Floats | None) -> Interval:
 
 
 def _additive_importance(table: Table, noise: Noise | None) -> Importance:
-    """Return the shares explained by an additive least-squares fit, or by one fit per parameter if data are too few.
+    """Return the shares explained by an additive least-squares fit.
 
-    A share is the covariance of a parameter's effect with the whole fit, so that shares add up for correlated
-    parameters too, as in a grid with holes, and a parameter without effect gets 0 (Pratt 1987; Li et al. 2010,
-    doi:10.1021/jp9096919). The noise in a share has as many degrees of freedom as the parameter.
+    With too few data, each parameter has its own fit. A share is the covariance of a parameter's effect with the whole
+    fit, so that shares add up for correlated parameters too, as in a grid with holes, and a parameter without effect
+    gets 0 (Pratt 1987; Li et al. 2010, doi:10.1021/jp9096919). The noise in a share has as many degrees of freedom as
+    the parameter.
     """
     n = len(table.setups)
     blocks = [indicator_columns(p, np.arange(n)) for p in table.independent]
@@ -235,7 +241,10 @@ def _additive_importance(table: Table, noise: Noise | None) -> Importance:
 
 
 def _effect_matrices(blocks: list[Floats]) -> list[Floats]:
-    """Return one matrix (C, C) per block of columns: from means (C,) to the block's effect in a joint fit."""
+    """Return one matrix (C, C) per block of columns.
+
+    It maps means (C,) to the block's centred effect in a joint fit.
+    """
     design = np.column_stack([np.ones(len(blocks[0])), *blocks])
     solution = np.linalg.pinv(design, rcond=1e-10)
     effects, first = [], 1

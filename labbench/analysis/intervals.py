@@ -29,7 +29,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class VarianceEstimate:
-    """A variance and its degrees of freedom, the sum of a part specific to configurations and one shared by seeds."""
+    """A variance and its degrees of freedom.
+
+    It is the sum of a part specific to configurations and a part that common seeds share.
+    """
 
     variance: float
     df: float
@@ -73,9 +76,9 @@ def interquartile_mean(values: Sequence[float] | Floats) -> float:
 
 
 def share_interval(count: int, n: int) -> Interval:
-    """Return the share `count / n` and Wilson's 95 % interval (1927), valid for small `n` and for shares of 0 or 1.
+    """Return the share `count / n` and Wilson's 95 % interval (1927).
 
-    NaN without an interval if `n` is 0.
+    The interval is valid for small `n` and for shares of 0 or 1. NaN without an interval if `n` is 0.
     """
     if n == 0:
         return Interval(math.nan)

@@ -77,11 +77,17 @@ class Noise:
         )
 
     def variance_of_combination(self, weights: Floats) -> VarianceEstimate:
-        """Return the variance of `weights @ means` for weights (C,); for weights (K, C), the sum of K variances."""
+        """Return the variance of `weights @ means` for weights (C,).
+
+        For weights (K, C), the sum of K variances.
+        """
         return self.variance_of_values((weights / self.counts)[..., self.owner])
 
     def variance_of_values(self, weights: Floats) -> VarianceEstimate:
-        """Return the variance of `weights @ values` for weights (V,); for weights (K, V), the sum of K variances."""
+        """Return the variance of `weights @ values` for weights (V,).
+
+        For weights (K, V), the sum of K variances.
+        """
         rows = np.atleast_2d(weights)
         factors = _sum_by_setup(self.owner, (rows**2).sum(axis=0), len(self.counts))
         variance, df = self.unshared.variance_of_sum(factors)
@@ -111,7 +117,7 @@ class Noise:
 def learn_noise(table: Table) -> Noise | None:
     """Estimate the noise of a table in which every configuration has values.
 
-    None if no configuration has two seeds, which leaves the noise unknown.
+    Returns None if no configuration has two seeds, which leaves the noise unknown.
     """
     df = (table.counts - 1).astype(np.float64)
     if not (df > 0).any():

@@ -1,4 +1,4 @@
-"""Rescaling of values whose squares overflow: statistics run in a larger unit, results return in the metric's unit."""
+"""Rescaling of values whose squares overflow, before and after the analysis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Part = TypeVar("Part")
 
 
 def rescale_observations(observations: Sequence[Observation]) -> tuple[Sequence[Observation], float]:
-    """Return observations in a unit in which squares are finite, and this unit (1.0 for values up to 1e150)."""
+    """Return observations in a unit in which squares are finite, and this unit.
+
+    The unit is 1.0 if no value exceeds `MAX_SQUARABLE`.
+    """
     sizes = [abs(run.value) for run in observations if run.value is not None and math.isfinite(run.value)]
     largest = max(sizes, default=0.0)
     if largest <= MAX_SQUARABLE:

@@ -57,7 +57,10 @@ class Efficiency:
     """Number of all configurations."""
 
     def as_document(self) -> dict[str, Any]:
-        """Return values for JSON; a cost is null if fewer than half of the runs reach the target."""
+        """Return values for JSON.
+
+        A cost is null if fewer than half of the runs reach the target.
+        """
         setups = [
             {
                 "config": dict(costs.config),
@@ -122,7 +125,7 @@ def _speed_key(costs: SetupCosts) -> tuple[bool, float]:
 
 
 def _area_key(costs: SetupCosts, goal: Goal) -> float:
-    """Return a sort key, smaller for a better area; it breaks ties in steps when evaluation is rare."""
+    """Return a sort key, smaller for a better area, which breaks ties in steps."""
     if costs.area is None:
         return float("inf")
     return costs.area.mean if goal == "min" else -costs.area.mean

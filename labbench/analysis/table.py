@@ -165,7 +165,10 @@ class Table:
 
     @cached_property
     def seed(self) -> Ints:
-        """Index of the seed of each value, shape (V,); unknown seeds get an index each."""
+        """Index of the seed of each value, shape (V,).
+
+        Unknown seeds get an index each.
+        """
         index: dict[object, int] = {}
         keys = [key for setup in self.setups for key in setup.seeds]
         return np.array([index.setdefault(i if k is None else ("seed", k), len(index)) for i, k in enumerate(keys)])
@@ -187,7 +190,10 @@ class Table:
 
 
 def tabulate(observations: Iterable[Observation]) -> Table:
-    """Group observations into configurations and find the parameters that vary, in the order of config keys."""
+    """Group observations into configurations and find the parameters that vary.
+
+    Parameters are in the order of the config keys.
+    """
     groups: dict[object, list[Observation]] = {}
     for observation in observations:
         groups.setdefault(freeze(_without_seed(observation.config)), []).append(observation)
@@ -207,7 +213,10 @@ def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _make_setup(group: Sequence[Observation]) -> Setup:
-    """Combine the runs of one configuration; runs with the same seed count as one value, their mean."""
+    """Combine the runs of one configuration.
+
+    Runs with the same seed count as one value, their mean.
+    """
     by_seed: dict[object, list[float]] = {}
     for number, run in enumerate(group):
         if run.value is not None and not run.has_diverged:
@@ -248,7 +257,10 @@ def average(values: Sequence[float]) -> float:
 
 
 def weighted_sum(weights: Floats, values: Floats) -> Floats:
-    """Return `weights @ values` for weights (N,) or (K, N) and values (N,); 0 below the rounding error of the sum."""
+    """Return `weights @ values` for weights (N,) or (K, N) and values (N,).
+
+    Results below the rounding error of the sum become 0.
+    """
     total = weights @ values
     return np.asarray(np.where(np.abs(total) > ROUNDING_TOLERANCE * (np.abs(weights) @ np.abs(values)), total, 0.0))
 
@@ -279,7 +291,10 @@ def _has_many_levels(parameter: Parameter) -> bool:
 
 
 def _bin_levels(parameter: Parameter) -> Parameter:
-    """Bin a numeric parameter into `BIN_COUNT` quantile bins; configs without the key form a separate bin."""
+    """Bin a numeric parameter into `BIN_COUNT` quantile bins.
+
+    Configs without the key form a separate bin.
+    """
     present = parameter.present()
     values = np.array([math.nan if level is None else float(level) for level in parameter.levels])[parameter.codes]
     edges = np.unique(np.quantile(values[present], np.linspace(0, 1, BIN_COUNT + 1)[1:-1]))
@@ -292,7 +307,10 @@ def _bin_levels(parameter: Parameter) -> Parameter:
 
 
 def _mark_followers(parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Mark each parameter that is a function of the others; `_leader_priority` decides which one leads."""
+    """Mark each parameter that is a function of the others.
+
+    `_leader_priority` decides which one leads.
+    """
     result = list(parameters)
     for follower in sorted(range(len(result)), key=lambda i: (_leader_priority(result[i]), -i)):
         others = [p for i, p in enumerate(result) if i != follower and p.follows is None]
@@ -347,10 +365,10 @@ def _share_explained(codes: Ints, leader_codes: Ints) -> float:
 
 
 def _drop_default_level(parameter: Parameter, parameters: Sequence[Parameter]) -> Parameter:
-    """Drop the default at which a parameter is fixed under some values of another, as momentum without SGD.
+    """Drop the default of a parameter that is fixed under some values of another.
 
-    The parameter counts as fixed under a value only if at least two configurations have this value; a single one may
-    have the default by chance.
+    An example is momentum, which is 0 without SGD. The parameter counts as fixed under a value only if at least two
+    configurations have this value; a single one may have the default by chance.
     """
     if None in parameter.levels or parameter.follows or not (parameter.numeric or _is_switch(parameter)):
         return parameter

@@ -141,7 +141,10 @@ def pooling_groups(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
 
 
 def _group_by_spread(squares: Floats, df: Floats) -> list[Ints]:
-    """Separate configurations whose spread is orders of magnitude larger; single runs join the smallest spread."""
+    """Separate configurations whose spread is orders of magnitude larger.
+
+    Single runs join the smallest spread.
+    """
     positive = (squares > 0) & (df > 0)
     sizes = np.log10(squares, out=np.zeros(len(squares)), where=positive)
     sizes[~positive] = sizes[positive].min(initial=math.inf)
@@ -229,11 +232,11 @@ def _log_beta(df: Floats, d0: Floats) -> Floats:
 
 
 def mix(weights: Floats, variances: Floats, df: Floats) -> tuple[Floats, Floats]:
-    """Combine alternative variances (P, C) into one per column, with its degrees of freedom; both of shape (C,).
+    """Combine alternative variances (P, C) into one per column, with its degrees of freedom.
 
-    `weights` are (P, C) or (P, 1), adding up to 1 over P; `df` is (P, C). The degrees of freedom match the variance of
-    the mixture of scaled chi-squared distributions (Satterthwaite 1946), so disagreement between alternatives lowers
-    them.
+    Both results have shape (C,). `weights` are (P, C) or (P, 1), adding up to 1 over P; `df` is (P, C). The degrees of
+    freedom match the variance of the mixture of scaled chi-squared distributions (Satterthwaite 1946), so disagreement
+    between alternatives lowers them.
     """
     variance = (weights * variances).sum(axis=0)
     relative = np.divide(variances, variance, out=np.ones(variances.shape), where=variance > 0)

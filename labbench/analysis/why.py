@@ -210,7 +210,10 @@ def _find_cheaper(context: _AnswerContext, rivals: Ints, best: Interval) -> Esti
 
 
 def _unsafe_mask(context: _AnswerContext) -> NDArray[np.bool_]:
-    """Return a mask (C,) of configurations with diverged runs; all False if the best has some too."""
+    """Return a mask (C,) of configurations with diverged runs.
+
+    All values are False if the best configuration has some too.
+    """
     unsafe = np.array([setup.diverged > 0 for setup in context.table.setups])
     return unsafe if not unsafe[context.best] else np.zeros(len(unsafe), dtype=np.bool_)
 
@@ -286,7 +289,10 @@ def _clip_effects(context: _AnswerContext, marginal: MarginalEffects) -> Margina
 
 
 def _evidence_levels(p_values: Sequence[float | None]) -> list[Literal["clear", "weak", "none"]]:
-    """Return `clear` by Holm's step-down test (1979) at 5 % for all parameters, `weak` by an unadjusted test at 5 %."""
+    """Return the evidence per parameter at the 5 % level.
+
+    `clear` is significant by Holm's step-down test (1979) over all parameters, `weak` by its own test only.
+    """
     result: list[Literal["clear", "weak", "none"]] = ["none" if p is None or p > 0.05 else "weak" for p in p_values]
     ranked = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     for rank, (p, i) in enumerate(ranked):
@@ -381,5 +387,5 @@ def make_heat_maps(
 
 
 def _column_order(parameter: Parameter) -> tuple[bool, int]:
-    """Return a sort key: strings go to the rows, numbers, which often have more levels, to the columns."""
+    """Return a sort key that puts strings in the rows and numbers in the columns."""
     return (parameter.numeric, len(parameter.levels))

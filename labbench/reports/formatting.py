@@ -59,7 +59,10 @@ def format_setting_briefly(name: str, value: Any, levels: Levels) -> str:
 
 
 def format_value(value: Any, others: Sequence[Any]) -> str:
-    """Format a value of a parameter; as JSON if another of its values has the same text, such as 1 and "1"."""
+    """Format a value of a parameter, whose values are `others`.
+
+    It becomes JSON if another value has the same text, such as 1 and "1".
+    """
     text = _format_plain(value)
     ambiguous = {freeze(other) for other in others if _format_plain(other) == text} - {freeze(value)}
     return clean(json.dumps(value, ensure_ascii=False, default=str)) if ambiguous else text
@@ -77,7 +80,7 @@ def _format_plain(value: Any) -> str:
 
 
 def format_interval(interval: Interval) -> str:
-    """Format as `0.978 [0.974, 0.981]`; the mean alone if the interval is unknown or has no width."""
+    """Format as `0.978 [0.974, 0.981]`, or the mean alone without an interval or width."""
     if interval.low is None or interval.high is None or interval.low == interval.high:
         return use_minus_sign(format_number(interval.mean))
     decimals = decimals_for(half_width(interval))
@@ -116,14 +119,17 @@ def format_mean(interval: Interval) -> str:
 
 
 def half_width(interval: Interval) -> float:
-    """Return the distance from the mean to the farther limit; 0 if the interval is unknown."""
+    """Return the distance from the mean to the farther limit, 0 if the interval is unknown."""
     if interval.low is None or interval.high is None:
         return 0.0
     return max(interval.mean - interval.low, interval.high - interval.mean)
 
 
 def decimals_for(half: float) -> int | None:
-    """Return the decimals that show one digit of a half-width, two if it starts with 1; None without width."""
+    """Return the decimals that show one digit of a half-width, two if it starts with 1.
+
+    Returns None if the width is 0 or not finite.
+    """
     if half <= 0 or not math.isfinite(half):
         return None
     exponent = math.floor(math.log10(half))
@@ -131,7 +137,7 @@ def decimals_for(half: float) -> int | None:
 
 
 def format_fixed(value: float, decimals: int | None) -> str:
-    """Format with `decimals` decimals; with significant digits if None or if the text would be long."""
+    """Format with `decimals` decimals, or with significant digits if None or too long."""
     too_long = decimals is None or decimals > 6 or abs(value) >= 1e12
     text = format_number(value) if too_long else f"{value:.{decimals}f}"
     return use_minus_sign(text if text.strip("-0.") else text.removeprefix("-"))

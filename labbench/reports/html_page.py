@@ -41,7 +41,7 @@ MAX_CURVES = 60
 
 @dataclass(frozen=True, slots=True)
 class SetupCurve:
-    """Mean and range over the runs of one configuration. All arrays have shape (P,), for P points."""
+    """Mean and range over the runs of one configuration; arrays have shape (P,)."""
 
     name: str
     steps: Floats
@@ -93,7 +93,10 @@ def _ranking_key(members: Sequence[RunRecord], metric: str, goal: str) -> float:
 
 
 def render_page(answer: Answer, efficiency: Efficiency | None, curves: Sequence[SetupCurve]) -> str:
-    """Return the HTML of the whole page; `efficiency` is the cost of reaching a target."""
+    """Return the HTML of the whole page.
+
+    `efficiency` is the cost of reaching a target.
+    """
     first, *others = [*sentences(answer), *cost_sentences(answer, efficiency)]
     setups = setups_table(answer)
     template = Template(files("labbench.reports").joinpath("answer_page.html").read_text(encoding="utf-8"))
@@ -112,7 +115,10 @@ def render_page(answer: Answer, efficiency: Efficiency | None, curves: Sequence[
 
 
 def _render_report_table(table: ReportTable) -> str:
-    """Return a table with its title; means are shaded, and the best one has a star."""
+    """Return a table with its title.
+
+    Means are shaded, and the best one has a star.
+    """
     rows = []
     for i, row in enumerate(table.rows):
         cells = [f'<th scope="row">{_escape(row[0])}</th>']
@@ -179,6 +185,6 @@ def _curve_document(curve: SetupCurve) -> dict[str, Any]:
 
 
 def _script_json(value: Any) -> str:
-    """Return JSON for a script element, with <, > and & escaped so that it cannot close the element."""
+    """Return JSON for a script element, with <, > and & escaped."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

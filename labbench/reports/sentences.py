@@ -228,7 +228,7 @@ def _alternative_clause(parameter: ParameterAnswer, answer: Answer) -> str:
 
 
 def _best_differs_clause(parameter: ParameterAnswer, contrast: Contrast, answer: Answer) -> str:
-    """Report the best configuration's value of a parameter if it is not the one that is best on average."""
+    """Report the best configuration's value if another is best on average."""
     if answer.best is None or parameter.numeric or any(effect.span for effect in parameter.marginal.effects):
         return ""
     used = answer.best.config.get(parameter.name)
@@ -359,7 +359,10 @@ def _format_percent(share: float) -> str:
 
 
 def _format_gain(contrast: Contrast, answer: Answer) -> str:
-    """Format a contrast as a gain, positive for both goals; with signs if the interval extends below 0."""
+    """Format a contrast as a gain, positive for both goals.
+
+    Numbers have signs if the interval extends below 0.
+    """
     i = contrast.interval
     if answer.goal == "min":
         low, high = (None, None) if i.low is None or i.high is None else (-i.high, -i.low)
@@ -376,7 +379,10 @@ def _estimate_phrase(estimate: Estimate) -> str:
 
 
 def cost_sentences(answer: Answer, efficiency: Efficiency | None) -> list[str]:
-    """Report the fastest configuration to the target, the best one's cost, and how many never reach the target."""
+    """Report the fastest configuration to the target and the cost of the best one.
+
+    Also reports how many configurations never reach the target.
+    """
     if efficiency is None or answer.best is None:
         return []
     target = f"{clean(answer.metric)} {format_setting(float(f'{efficiency.target:.4g}'))}"

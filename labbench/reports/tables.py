@@ -1,4 +1,4 @@
-"""Tables of an answer as text cells, for terminal and HTML: configurations, two-way means, learning rates, costs."""
+"""Tables of an answer as text cells, for terminal and HTML."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ DIVERGED_SIGN = "✗"
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """A table with a title; all cells are cleaned text, the first column is left-aligned."""
+    """A table with a title.
+
+    All cells are cleaned text, the first column is left-aligned.
+    """
 
     title: str
     header: tuple[str, ...]
@@ -70,7 +73,10 @@ def _row_with_star(table: ReportTable, index: int) -> tuple[str, ...]:
 
 
 def setups_table(answer: Answer) -> ReportTable | None:
-    """Return the table of the best configurations and their results; None for fewer than two."""
+    """Return the table of the best configurations and their results.
+
+    Returns None for fewer than two.
+    """
     if len(answer.ranking) < 2:
         return None
     with_iqm = any(estimate.iqm is not None for estimate in answer.ranking)
@@ -96,7 +102,10 @@ def _setup_row(estimate: Estimate, answer: Answer, with_iqm: bool, with_lost: bo
 
 
 def _heat_map_table(answer: Answer, heat_map: HeatMap) -> ReportTable:
-    """Return the means by two parameters; the best cell, without diverged runs if possible, has a star."""
+    """Return the means by two parameters.
+
+    The best cell, without diverged runs if possible, has a star.
+    """
     table = heat_map.table
     means = [[cell.interval.mean if cell.n else None for cell in line] for line in table.cells]
     measured = [mean for line in means for mean in line if mean is not None]

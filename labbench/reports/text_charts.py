@@ -53,9 +53,10 @@ def _percent_interval(share: Interval) -> str:
 
 
 def effect_lines(answer: Answer, parameter: ParameterAnswer, columns: int = 100) -> list[str]:
-    """Return one line per value: plot on the common scale, mean over the rest of the grid, interval, number of runs.
+    """Return one line per value: plot, mean, interval, number of runs.
 
-    The plot is left out if a line would exceed `columns`.
+    Means are over the rest of the grid, plots on the scale of all parameters. The plot is left out if a line would
+    exceed `columns`.
     """
     effects = parameter.marginal.effects
     scale = _shared_scale(answer)
