@@ -92,10 +92,10 @@ def test_several_grids_are_trained_one_after_another(
     first = grid_of("import sys\nsys.exit(3 if sys.argv[-1] == '2' else 0)\n")
     second = tmp_path / "second.toml"
     second.write_text(first.read_text().replace("[1, 2]", "[5]"))
-    shown = labbench("run", first, second, "--dry-run")
-    assert shown.stdout.split() == ["x=1", "x=2", "second"]
-    assert "grid: to train: 2 runs" in shown.stderr
-    assert "second: to train: 1 run" in shown.stderr
+    dry_run = labbench("run", first, second, "--dry-run")
+    assert dry_run.stdout.split() == ["x=1", "x=2", "second"]
+    assert "grid: to train: 2 runs" in dry_run.stderr
+    assert "second: to train: 1 run" in dry_run.stderr
     trained = labbench("run", first, second, "--workers", "0", "--json")
     assert trained.exit_code == 1  # a run of the first grid failed, and the second grid was trained nevertheless
     statuses = {(run["experiment"], run["config"]["x"]): run["status"] for run in json.loads(trained.stdout)}
@@ -138,7 +138,7 @@ def test_ctrl_c_terminates_the_script_and_requeues_the_run(grid_of: Callable[...
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, process_group=0)
     wait_until((tmp_path / "begun").exists)
     os.killpg(process.pid, signal.SIGINT)
-    _, talk = process.communicate(timeout=30)
-    assert process.returncode == 130, talk
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
     with Reader(tmp_path / "runs.db") as reader:
         assert [run.status for run in reader.runs()] == ["queued"]

@@ -114,8 +114,8 @@ def test_a_failed_run_is_reported_and_the_others_finish(labbench: Labbench, tmp_
     assert result.exit_code == 1
     assert "failed: width=5" in result.stderr
     assert "mat1 and mat2 shapes cannot be multiplied" in result.stderr
-    shown = labbench("show", "width=5")
-    assert "RuntimeError" in shown.stdout
+    details = labbench("show", "width=5")
+    assert "RuntimeError" in details.stdout
     assert "nothing to do: 1 finished, 1 failed" in labbench("run", grid).stderr
     assert labbench("run", grid, "--workers", "0", "--retry-failed").exit_code == 1
     with Reader(Path("runs.db")) as reader:

@@ -188,5 +188,5 @@ def test_runs_train_alone_if_bf16_does_not_reach_all_layers_of_their_stack() -> 
     for runtime, expected in ((BF16, {"loop"}), (Runtime(), {"vmap"})):
         events = list(train(make_stack(runs, task="", stop=None, runtime=runtime), task, "cpu"))
         assert {event.way for event in events if isinstance(event, Started) and event.run != "0"} == expected
-        told = "".join(event.text for event in events if isinstance(event, Log))
-        assert ("bfloat16 reaches" in told) == (runtime is BF16)
+        logs = "".join(event.text for event in events if isinstance(event, Log))
+        assert ("bfloat16 reaches" in logs) == (runtime is BF16)

@@ -56,10 +56,10 @@ def test_an_input_error_in_a_run_is_reported_without_a_traceback(
     assert trained.exit_code == 1
     reason = 'model = "perceptron" separates two classes, but flowers has 3; use "mlp"'
     assert f": {reason}\n" in trained.stderr
-    shown = labbench("show", "grid").stdout
-    assert f"failed: {reason}" in shown
-    assert shown.endswith(f"\n\n{reason}\n")
-    assert "Traceback" not in shown
+    details = labbench("show", "grid").stdout
+    assert f"failed: {reason}" in details
+    assert details.endswith(f"\n\n{reason}\n")
+    assert "Traceback" not in details
 
 
 def test_every_built_in_task_can_be_loaded_and_has_the_declared_parameters() -> None:
