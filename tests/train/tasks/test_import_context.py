@@ -108,13 +108,15 @@ def test_two_grids_in_one_command_train_with_their_own_modules(
 def test_load_model_leaves_the_modules_of_the_process_unchanged(
     labbench: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_task(tmp_path / "a", 1)
-    write_task(tmp_path / "b", 2, bias=True)
-    assert labbench("run", "a/grid.toml", "b/grid.toml", "--workers", "0").exit_code == 0
+    names = ["first", "second"]  # a single letter might also be the beginning of a run's random key
+    write_task(tmp_path / names[0], 1)
+    write_task(tmp_path / names[1], 2, bias=True)
+    grids = [f"{name}/grid.toml" for name in names]
+    assert labbench("run", *grids, "--workers", "0").exit_code == 0
     other_module = ModuleType("blocks")
     other_module.__file__ = str(tmp_path / "elsewhere" / "blocks.py")
     monkeypatch.setitem(sys.modules, "blocks", other_module)
-    models = [labbench_package.load_model(name) for name in "ab"]
+    models = [labbench_package.load_model(name) for name in names]
     assert [model.block.bias is None for model in models] == [True, False]
     assert sys.modules["blocks"] is other_module
 
