@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from labbench.configs import ConfigKeys
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import RunFilter
-from labbench.records import STATUSES, Goal, RunRecord, Status, default_goal, require_key
-from labbench.store.fresh_connection import FreshConnection
+from labbench.records import STATUSES, Goal, RunRecord, Status, require_key
 from labbench.store.queries.code_versions import CodedRun, read_other_code
 from labbench.store.queries.filter_sql import Sql, read_metrics
 from labbench.store.queries.find_run import find_run
-from labbench.store.queries.run_details import read_artifacts, read_logs, read_sources, require_run_id
 from labbench.store.queries.run_rows import (
     FROM_RUNS,
     IN_JSON_LIST,
@@ -39,44 +35,19 @@ from labbench.store.queries.select_runs import (
     select_values,
 )
 from labbench.store.queries.stream import PointRow, StepRow, stream_points, stream_runs, stream_steps
-from labbench.store.scripts.script_run import Artifact
-from labbench.store.series.curves import BucketedSeries, CurveRequest, read_curves, read_series
+from labbench.store.run_reader import RunReader
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from labbench.store.queries.tables import TableShape
 
 
-class Reader:
+class Reader(RunReader):
     """Reader of a database, as returned by `labbench.open(path)`; close it, or use it in a `with` block.
 
     Every method raises StoreError if the database cannot be read. Methods with a `filter` raise InputError if it is
     invalid; `filter` is text, as on the command line, or a parsed filter, and None matches all runs that are not
     archived.
     """
-
-    def __init__(self, path: Path | str) -> None:
-        """Open a database.
-
-        Raises:
-            InputError: If the file is not a database of this or an earlier version of labbench, or cannot be read.
-        """
-        self._connection = FreshConnection(Path(path))
-        self.path = self._connection.path
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the database."""
-        self._connection.close()
-
-    # Runs.
 
     def runs(
         self,
@@ -192,11 +163,6 @@ class Reader:
         """Return the goals of the metrics that the matching runs have logged, in the order they were first logged."""
         return self._connection.read(lambda connection: select_logged_metrics(connection, filter))
 
-    def goal(self, metric: str) -> Goal:
-        """Return the goal of a metric: the declared one, else the default for its name."""
-        metrics = self._connection.read(read_metrics)
-        return metrics[metric][1] if metric in metrics else default_goal(metric)
-
     def compare_configs(self, filter: RunFilter = None) -> ConfigKeys:
         """Compare the configs of the runs that match."""
         return compare_config_texts(tuple(text for (text,) in self._select("runs.config", filter, "ORDER BY runs.id")))
@@ -212,71 +178,6 @@ class Reader:
     def constant(self, filter: RunFilter = None) -> dict[str, Any]:
         """Return the config keys with the same value in every run that matches, with that value."""
         return dict(self.compare_configs(filter).constant)
-
-    def logs(self, key: str) -> list[str]:
-        """Return the texts that a run printed in all its attempts, oldest first.
-
-        Raises:
-            RunNotFound: If no run has the key.
-        """
-        return self._connection.read(lambda connection: read_logs(connection, key))
-
-    def artifacts(self, key: str) -> list[Artifact]:
-        """Return the files that a run made or used, by name.
-
-        Raises:
-            InputError: If no run has the key (`RunNotFound`), or a path leads out of the run's folder.
-        """
-        return self._connection.read(lambda connection: read_artifacts(connection, key))
-
-    def sources(self, key: str) -> dict[str, str]:
-        """Return the source texts of a run by kind: grid, task or script, diff.
-
-        Raises:
-            RunNotFound: If no run has the key.
-        """
-        return self._connection.read(lambda connection: read_sources(connection, key))
-
-    # Series.
-
-    def series(
-        self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return steps (int64) and values (float64) of a run's metric, shape (N,) each, in the order of the steps.
-
-        The arrays are empty if the run has not logged the metric. `first_step` and `last_step`, both included, limit
-        the range.
-
-        Raises:
-            RunNotFound: If no run has the key.
-        """
-        steps, _, values = self._series(key, metric, first_step, last_step)
-        return steps, values
-
-    def times(
-        self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None
-    ) -> NDArray[np.int64]:
-        """Return the milliseconds since the start of the run for the steps of `series`, int64, shape (N,).
-
-        Raises:
-            RunNotFound: If no run has the key.
-        """
-        return self._series(key, metric, first_step, last_step)[1]
-
-    def curves(self, run_ids: Sequence[int], metric: str, request: CurveRequest) -> dict[int, BucketedSeries]:
-        """Return the curve of each run that has logged the metric, in arrays of shape (B,), by run id.
-
-        The time of a read depends on the number of columns, not on the length of the series.
-        """
-
-        def read(connection: sqlite3.Connection) -> dict[int, BucketedSeries]:
-            metrics = read_metrics(connection)
-            if metric not in metrics:
-                return {}
-            metric_id, _ = metrics[metric]
-            return {curve.run_id: curve for curve in read_curves(connection, run_ids, metric_id, request)}
-
-        return self._connection.read(read)
 
     def points(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[PointRow]:
         """Stream the points of the runs that match, by run, metric and step.
@@ -295,8 +196,6 @@ class Reader:
             InputError: If no run has logged one of the metrics.
         """
         return stream_steps(self.path, filter_tree(filter), self._require_metrics(metrics))
-
-    # Tables.
 
     def to_pandas(
         self, filter: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
@@ -327,12 +226,6 @@ class Reader:
 
         return data_frame("polars", self, filter, shape, metrics)
 
-    # Changes.
-
-    def data_version(self) -> int:
-        """Return a number that changes with each commit and when a run loses its process; cheap to call."""
-        return self._connection.version()
-
     def _require_metrics(self, metrics: Collection[str] | None) -> Collection[str] | None:
         """Return `metrics`; raise InputError for an unknown one, which would otherwise be missing silently."""
         logged = self._connection.read(read_metrics)
@@ -343,15 +236,3 @@ class Reader:
 
     def _select(self, columns: str, filter: RunFilter, rest: str = "") -> list[Any]:
         return self._connection.read(lambda connection: select_columns(connection, columns, filter, rest))
-
-    def _series(
-        self, key: str, metric: str, first_step: int | None, last_step: int | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        def read(
-            connection: sqlite3.Connection,
-        ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-            run_id = require_run_id(connection, key)
-            metric_id, _ = read_metrics(connection).get(metric, (-1, None))
-            return read_series(connection, run_id, metric_id, first_step=first_step, last_step=last_step)
-
-        return self._connection.read(read)

@@ -1,0 +1,127 @@
+"""Reader of single runs of a database: their logs, files, sources and series."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from labbench.records import Goal, default_goal
+from labbench.store.fresh_connection import FreshConnection
+from labbench.store.queries.filter_sql import read_metrics
+from labbench.store.queries.run_details import read_artifacts, read_logs, read_sources, require_run_id
+from labbench.store.scripts.script_run import Artifact
+from labbench.store.series.curves import BucketedSeries, CurveRequest, read_curves, read_series
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class RunReader:
+    """Reader of single runs; `Reader` also selects runs."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Open a database.
+
+        Raises:
+            InputError: If the file is not a database of this or an earlier version of labbench, or cannot be read.
+        """
+        self._connection = FreshConnection(Path(path))
+        self.path = self._connection.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def data_version(self) -> int:
+        """Return a number that changes with each commit and when a run loses its process; cheap to call."""
+        return self._connection.version()
+
+    def goal(self, metric: str) -> Goal:
+        """Return the goal of a metric: the declared one, else the default for its name."""
+        metrics = self._connection.read(read_metrics)
+        return metrics[metric][1] if metric in metrics else default_goal(metric)
+
+    def logs(self, key: str) -> list[str]:
+        """Return the texts that a run printed in all its attempts, oldest first.
+
+        Raises:
+            RunNotFound: If no run has the key.
+        """
+        return self._connection.read(lambda connection: read_logs(connection, key))
+
+    def artifacts(self, key: str) -> list[Artifact]:
+        """Return the files that a run made or used, by name.
+
+        Raises:
+            InputError: If no run has the key (`RunNotFound`), or a path leads out of the run's folder.
+        """
+        return self._connection.read(lambda connection: read_artifacts(connection, key))
+
+    def sources(self, key: str) -> dict[str, str]:
+        """Return the source texts of a run by kind: grid, task or script, diff.
+
+        Raises:
+            RunNotFound: If no run has the key.
+        """
+        return self._connection.read(lambda connection: read_sources(connection, key))
+
+    def series(
+        self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return steps (int64) and values (float64) of a run's metric, shape (N,) each, in the order of the steps.
+
+        The arrays are empty if the run has not logged the metric. `first_step` and `last_step`, both included, limit
+        the range.
+
+        Raises:
+            RunNotFound: If no run has the key.
+        """
+        steps, _, values = self._series(key, metric, first_step, last_step)
+        return steps, values
+
+    def times(
+        self, key: str, metric: str, *, first_step: int | None = None, last_step: int | None = None
+    ) -> NDArray[np.int64]:
+        """Return the milliseconds since the start of the run for the steps of `series`, int64, shape (N,).
+
+        Raises:
+            RunNotFound: If no run has the key.
+        """
+        return self._series(key, metric, first_step, last_step)[1]
+
+    def curves(self, run_ids: Sequence[int], metric: str, request: CurveRequest) -> dict[int, BucketedSeries]:
+        """Return the curve of each run that has logged the metric, in arrays of shape (B,), by run id.
+
+        The time of a read depends on the number of columns, not on the length of the series.
+        """
+
+        def read(connection: sqlite3.Connection) -> dict[int, BucketedSeries]:
+            metrics = read_metrics(connection)
+            if metric not in metrics:
+                return {}
+            metric_id, _ = metrics[metric]
+            return {curve.run_id: curve for curve in read_curves(connection, run_ids, metric_id, request)}
+
+        return self._connection.read(read)
+
+    def _series(
+        self, key: str, metric: str, first_step: int | None, last_step: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        def read(
+            connection: sqlite3.Connection,
+        ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+            run_id = require_run_id(connection, key)
+            metric_id, _ = read_metrics(connection).get(metric, (-1, None))
+            return read_series(connection, run_id, metric_id, first_step=first_step, last_step=last_step)
+
+        return self._connection.read(read)
