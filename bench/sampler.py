@@ -46,7 +46,7 @@ METRIC_FUNCTIONS = {
     "add",
     "read",
 }
-"""Functions of `train/tasks/metrics` and `train/tasks/losses` that compute metrics other than the loss."""
+"""Functions of `train/tasks/sample_metrics` and `train/tasks/losses` that compute metrics other than the loss."""
 
 
 class Sampler:
@@ -109,7 +109,7 @@ def purpose_in_worker(frames: list[Frame]) -> str:
 def purpose_in_epoch(frames: list[Frame]) -> str:
     """Return the purpose of a stack (innermost frame first) within a training epoch."""
     for module, function in frames:
-        if module in ("train/tasks/metrics", "train/tasks/losses") and function in METRIC_FUNCTIONS:
+        if module in ("train/tasks/sample_metrics", "train/tasks/losses") and function in METRIC_FUNCTIONS:
             return "metrics"
         if module in MODULE_PURPOSES:
             return MODULE_PURPOSES[module]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from labbench.errors import InputError
 from labbench.filters.parser import RunFilter
 from labbench.json_documents import run_document, to_json_value
+from labbench.store.queries.export_tables import LONG_COLUMNS, TableShape, make_table
 from labbench.store.queries.stream import StepRow
-from labbench.store.queries.tables import LONG_COLUMNS, TableShape, make_table
 from labbench.store.reader import Reader
 
 if TYPE_CHECKING:

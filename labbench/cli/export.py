@@ -15,7 +15,7 @@ from labbench.cli.options import database, filters
 from labbench.errors import InputError
 
 if TYPE_CHECKING:
-    from labbench.store.queries.tables import TableShape
+    from labbench.store.queries.export_tables import TableShape
 
 
 @click.command(

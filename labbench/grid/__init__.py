@@ -16,8 +16,8 @@ from labbench.grid.expansion import MAX_RUNS, Expansion, count_runs, expand
 from labbench.grid.identity import grid_code, identity, task_identity, with_file_digests
 from labbench.grid.names import make_names
 from labbench.grid.read import Grid, read_grid
-from labbench.params.files import content_digest
 from labbench.params.param import Params
+from labbench.params.paths import content_digest
 from labbench.records import Config, NewRun
 
 __all__ = [

@@ -16,8 +16,8 @@ from typing import Any
 from labbench.grid.code import Code, command_code, read_bytes, task_code
 from labbench.grid.read import Grid
 from labbench.params.builtin import TASK_VERSIONS, takes_weights
-from labbench.params.files import resolve_checkpoint, resolve_data_path
 from labbench.params.param import Param, Params
+from labbench.params.paths import resolve_checkpoint, resolve_data_path
 from labbench.records import Config, Stop
 
 

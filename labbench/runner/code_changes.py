@@ -11,8 +11,8 @@ from labbench.errors import InputError
 from labbench.grid import Code, Grid, identity
 from labbench.grid.code import changed_files
 from labbench.grid.identity import former_task_identity, task_identity, with_file_digests
-from labbench.params.files import content_digest
 from labbench.params.param import Params, own_keys, with_defaults
+from labbench.params.paths import content_digest
 from labbench.records import NewRun, Status
 from labbench.store.queries.code_versions import CodedRun, CodeSorting
 

@@ -20,8 +20,8 @@ from labbench.files import files_folder
 from labbench.filters.parser import matches_config, parse, require_config_keys
 from labbench.grid import Code, Grid, expand, grid_code, new_runs, read_grid
 from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
-from labbench.params.files import RUN_PREFIX
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
+from labbench.params.paths import RUN_PREFIX
 from labbench.provenance import Provenance, read_provenance
 from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code

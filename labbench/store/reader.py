@@ -38,7 +38,7 @@ from labbench.store.queries.stream import PointRow, StepRow, stream_points, stre
 from labbench.store.run_reader import RunReader
 
 if TYPE_CHECKING:
-    from labbench.store.queries.tables import TableShape
+    from labbench.store.queries.export_tables import TableShape
 
 
 class Reader(RunReader):
@@ -210,7 +210,7 @@ class Reader(RunReader):
         Raises:
             InputError: If pandas is not installed, or no run has logged one of the metrics.
         """
-        from labbench.store.queries.tables import data_frame
+        from labbench.store.queries.export_tables import data_frame
 
         return data_frame("pandas", self, filter, shape, metrics)
 
@@ -222,7 +222,7 @@ class Reader(RunReader):
         Raises:
             InputError: If polars is not installed, or no run has logged one of the metrics.
         """
-        from labbench.store.queries.tables import data_frame
+        from labbench.store.queries.export_tables import data_frame
 
         return data_frame("polars", self, filter, shape, metrics)
 

@@ -31,7 +31,7 @@ from labbench.train.metric_buffer import LossBuffer, Stopwatch
 from labbench.train.precision import prepare_device, resolve_precision
 from labbench.train.rng import Purpose, generator_seed, generator_seeds, seeded_generators
 from labbench.train.run_state import TrainingRun
-from labbench.train.tasks.metrics import MetricMeans, add_generalization_gap
+from labbench.train.tasks.sample_metrics import MetricMeans, add_generalization_gap
 from labbench.train.tasks.task import Task
 
 

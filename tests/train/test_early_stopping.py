@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from labbench.errors import InputError
 from labbench.records import Stop
-from labbench.train.run_state import EarlyStopping
+from labbench.train.early_stopping import EarlyStopping
 
 
 def epochs_until_end(stop: Stop, values: list[float]) -> tuple[int, str] | None:

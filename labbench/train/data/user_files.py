@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labbench.errors import InputError
-from labbench.params.files import resolve_data_path
+from labbench.params.paths import resolve_data_path
 from labbench.train.data.csv_table import encode_targets, read_table
 from labbench.train.data.dataset import Data, Split, split_stratified
 from labbench.train.data.image_folder import read_folder

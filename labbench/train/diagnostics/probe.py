@@ -17,8 +17,8 @@ from labbench.train.dtypes import place_model
 from labbench.train.engine.initial_weights import make_untrained_model
 from labbench.train.engine.stepper import Workload
 from labbench.train.tasks.loss_config import loss_configs
-from labbench.train.tasks.metrics import compute_losses
 from labbench.train.tasks.models import Step
+from labbench.train.tasks.sample_metrics import compute_losses
 from labbench.train.tasks.task import attributes_of
 
 PROBE_SAMPLES = 256

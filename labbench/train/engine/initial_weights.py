@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from labbench.errors import InputError
 from labbench.params.builtin import takes_weights
-from labbench.params.files import resolve_checkpoint
+from labbench.params.paths import resolve_checkpoint
 from labbench.records import Config
 from labbench.train import checkpoints
 from labbench.train.engine.freezing import find_head, freeze

@@ -21,7 +21,7 @@ from labbench.train.engine.optimizers import enable_sparse_gradients, make_optim
 from labbench.train.engine.schedules import Schedule, StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
 from labbench.train.tasks.loss_config import loss_configs
-from labbench.train.tasks.metrics import compute_losses, compute_metrics
+from labbench.train.tasks.sample_metrics import compute_losses, compute_metrics
 
 
 class SingleStepper:

@@ -37,7 +37,11 @@ from labbench.train.engine.schedules import Schedule, StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
 from labbench.train.engine.tile_width import TileWidthTuner
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
-from labbench.train.tasks.metrics import compute_stacked_gradients, compute_stacked_losses, compute_stacked_metrics
+from labbench.train.tasks.sample_metrics import (
+    compute_stacked_gradients,
+    compute_stacked_losses,
+    compute_stacked_metrics,
+)
 
 TensorsByName: TypeAlias = Mapping[str, Tensor]
 ForwardResult: TypeAlias = tuple[Tensor, Any, Tensor]

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.store_samples import new_run, points, start
 from labbench.errors import InputError
-from labbench.store.queries import tables
+from labbench.store.queries import export_tables
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -70,6 +70,6 @@ def test_missing_package_is_named_in_the_error(reader: Reader, package: str, mon
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(tables, "import_module", missing)
+    monkeypatch.setattr(export_tables, "import_module", missing)
     with pytest.raises(InputError, match=f"pip install {package}"):
         getattr(reader, f"to_{package}")()
