@@ -71,7 +71,7 @@ class ParameterAnswer:
     evidence: Literal["clear", "weak", "none"]
     """Evidence that the values differ: `clear` is adjusted for the number of parameters (Holm 1979), `weak` is not."""
     followers: tuple[str, ...]
-    """Parameters that vary only together with this one, so that the effect may be theirs."""
+    """Parameters that vary only together with this one, so that the effects cannot be separated."""
     close_alternative: CloseAlternative | None
     parent: str | None = None
     """Parameter on which this one is conditional: it was varied under some of the parent's values only."""
@@ -158,7 +158,7 @@ class VarianceShares:
     method: str
     """`Importance.method`."""
     seeds: float | None
-    """Share of the seeds; None if no configuration was run with a second seed."""
+    """Share due to seeds; None if no configuration was run with a second seed."""
     interactions: float
     """Share of pairwise interactions; 0 if the method does not estimate them."""
     rest: float

@@ -3,7 +3,7 @@
 - The comparison with the runner-up needs no adjustment: the plain two-sided test of best against runner-up keeps its
   level after selection (Gutmann & Maymin 1987; Hung & Fithian 2019, doi:10.1214/18-AOS1696).
 - The interval of the best mean does: its optimistic side has a Bonferroni adjustment for the number of configurations
-  that could have won (`winner_interval`), the other side is the plain one.
+  that could have won (`winner_interval`); the other side is not adjusted.
 - The result on new seeds is measured, not modelled: select on all seeds but one, evaluate on the held-out seed
   (`held_out_score`).
 
@@ -26,7 +26,10 @@ from labbench.analysis.table import Floats, Ints, Table, weighted_sum
 from labbench.records import Goal
 
 RIVAL_LEVEL = 0.999
-"""Level at which a configuration counts as unable to win; a lower level would narrow the winner's interval too much."""
+"""Confidence level of the test that rules out a configuration as a possible winner.
+
+A lower level rules out more configurations and makes the winner's interval too narrow.
+"""
 POWER = 0.8
 """Power of the test at the recommended number of seeds."""
 MAX_SEEDS = 200
@@ -91,8 +94,9 @@ def compare(table: Table, noise: Noise | None, first: int, second: int, goal: Go
 def _difference_weights(table: Table, first: int, second: int) -> tuple[Floats, int]:
     """Return weights (V,) of first minus second, and the number of paired seeds.
 
-    The difference is over the common seeds if these are at least two and three quarters of the seeds of each. It is
-    over all seeds, unpaired (0 pairs), otherwise, and also where pairing would reverse the order of the two means.
+    The difference is paired over the common seeds if there are at least two of them and they are at least three
+    quarters of the seeds of each configuration. Else, or if pairing reverses the order of the two means, it is unpaired
+    over all seeds (0 pairs).
     """
     first_values, second_values = (
         {int(table.seed[place]): place for place in range(*np.searchsorted(table.owner, [i, i + 1]).tolist())}
@@ -144,7 +148,7 @@ def _seeds_needed(centre: float, spread: VarianceEstimate, seeds: int) -> int | 
 
 
 def contenders(table: Table, noise: Noise | None, best: int, goal: Goal, *, level: float = 0.95) -> NDArray[np.bool_]:
-    """Return a mask (C,) of the configurations not clearly behind the best, which is included.
+    """Return a mask (C,) of the best configuration and of those not clearly behind it.
 
     Each is compared with the best by the interval of `compare`, at `level`.
     """
@@ -178,8 +182,8 @@ def winner_interval(table: Table, noise: Noise | None, best: int, goal: Goal) ->
     """Return the mean and interval of the configuration `best`, selected among k contenders for its mean.
 
     The optimistic side (towards worse values) is at level 0.025 / k, Bonferroni's bound for the largest of k errors if
-    all contenders are equal. The other side is the plain 0.025: a configuration selected despite an unlucky mean is
-    rarer than an unlucky mean.
+    all contenders are equal. The other side is at level 0.025 without adjustment: a configuration with an unlucky mean
+    is rarely selected.
     """
     mean = float(table.means[best])
     if noise is None:
@@ -196,7 +200,7 @@ def held_out_score(table: Table, goal: Goal) -> float | None:
     """Return the mean value of the winner on held-out seeds (leave-one-seed-out cross-validation).
 
     Each seed is held out once: the winner is selected on the other seeds and evaluated on this one. The mean predicts a
-    new run of the winner without selection bias; it is slightly pessimistic because each selection has one seed less.
+    new run of the winner without selection bias; it is slightly pessimistic because each selection has one seed fewer.
     Returns None if configurations have fewer than two seeds in common.
     """
     eligible = [setup for setup in table.setups if not setup.diverged]

@@ -53,7 +53,7 @@ class Reach:
     runs: int
     """Number of all runs."""
     median: float | None
-    """Median cost over all runs; infinite cost if the target is not reached, None if the median is infinite."""
+    """Median cost over all runs; runs that miss the target count as infinite. None if the median is infinite."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Effects of each parameter, averaged over the other parameters, and two-way tables.
 
-Values of a parameter are compared within settings of the other parameters in which both were run, so that missing runs
+Two values of a parameter are compared within the settings of the other parameters that have both, so that missing runs
 (excluded, failed, diverged) do not bias an effect; a full grid gives plain averages. If settings rarely repeat, as in a
 random search, an additive model of all parameters is fitted instead, and its residuals give the intervals.
 

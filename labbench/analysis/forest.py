@@ -1,7 +1,7 @@
 """Functional ANOVA of a random search by a random forest (Hutter, Hoos & Leyton-Brown 2014), with scikit-learn.
 
 The forest predicts configurations that were not run. The effect of a value is the mean prediction over the tried
-configurations with that value put in (partial dependence, Friedman 2001).
+configurations after the parameter is set to that value in each (partial dependence, Friedman 2001).
 
 Shapes: C configurations, P parameters.
 """

@@ -3,8 +3,9 @@
 On a full factorial the decomposition is exact (Hooker 2007; Hutter, Hoos & Leyton-Brown 2014) for any number of seeds
 per cell, because every cell has the same weight. Noise in the means adds to the variance of every term, so its expected
 value is subtracted. A grid with holes is reduced to the values that were run with all values of the other parameters.
-If that leaves less than half, as in a random search, a random forest is fitted (`forest`), provided that scikit-learn
-is installed and there are enough configurations; else an additive model, in which interactions count as unexplained.
+If less than half of the configurations remain, as in a random search, a random forest is fitted (`forest`), provided
+that scikit-learn is installed and there are enough configurations; else an additive model, in which interactions count
+as unexplained.
 
 Shapes: C configurations, K cells of a factorial, T terms (main effects and pairs), D simulated draws.
 """
@@ -47,7 +48,7 @@ class Importance:
     rest: float
     """Share of interactions of three and more parameters; for a model (additive, forest) all that is unexplained."""
     seeds: float | None
-    """Share between runs that differ in their seed only; None if no configuration has two."""
+    """Share due to seeds; None if no configuration was run with a second seed."""
     setups: int
     """Number of configurations in the analysis."""
     left_out: tuple[tuple[str, Any], ...] = ()

@@ -50,9 +50,9 @@ class VarianceEstimate:
     def quantile(self, p: float) -> float:
         """Return the quantile at probability `p`, in standard deviations.
 
-        The t quantiles of the two parts, averaged with their variances as weights (Cochran & Cox 1957, section 4.14).
-        Satterthwaite's degrees of freedom would be too many if a part with 1 or 2 degrees of freedom is small by
-        chance.
+        It is the mean of the t quantiles of the two parts, weighted by their variances (Cochran & Cox 1957, section
+        4.14). Satterthwaite's degrees of freedom would be too large if a part with 1 or 2 degrees of freedom is small
+        by chance.
         """
         specific, shared = (t_quantile(p, float(f"{df:.3g}")) for df in (self.df, self.shared_df))
         return (1.0 - self.shared) * specific + self.shared * shared

@@ -35,8 +35,8 @@ def find_widenings(everything: Table, noise: Noise | None, goal: Goal) -> tuple[
     """Return the parameters with a value that brings more learning rates within 5 % of the best.
 
     A parameter is reported only if its range is wider at the best configuration's other settings and on average over
-    all settings, and if one of the gained learning rates is clearly outside the tolerance without it. Empty without
-    repeated seeds (`noise` is None).
+    all settings, and if one of the gained learning rates is clearly outside the tolerance under the other value. Empty
+    without repeated seeds (`noise` is None).
     """
     rate = next((p for p in everything.independent if _is_learning_rate(p)), None)
     if rate is None or noise is None:
@@ -60,7 +60,7 @@ def find_widenings(everything: Table, noise: Noise | None, goal: Goal) -> tuple[
 def find_rate_ranges(everything: Table, goal: Goal) -> tuple[RateRange, ...]:
     """Return the learning rates within 5 % of the best result of all, by parameter value.
 
-    The result of a rate and a value is the best configuration with both, without diverged runs: the other parameters
+    Each pair of rate and value is represented by its best configuration without diverged runs, so the other parameters
     are tuned. Parameters with more than `MAX_VALUES` values are left out.
     """
     rate = next((p for p in everything.independent if _is_learning_rate(p)), None)

@@ -78,8 +78,8 @@ class Efficiency:
 def compare_costs(answer: Answer, curves: Sequence[CostCurve], target: float | None = None) -> Efficiency | None:
     """Return the cost of reaching `target` for each configuration.
 
-    `target` defaults to 5 % short of the best configuration's mean. None if most curves have a single point, or if
-    there is no result.
+    `target` defaults to 5 % short of the best configuration's mean. None if at least half of the curves have
+    fewer than two points, or if there is no result.
     """
     if answer.best is None or sum(len(curve.steps) > 1 for curve in curves) <= len(curves) / 2:
         return None

@@ -1,8 +1,8 @@
 """Group runs into configurations and find the parameters that vary: the table behind every analysis.
 
 A *setup* is a configuration without its seed. A parameter that varies only together with others (`[[zip]]`, `[[set]]`)
-is a *follower*: its effect cannot be separated from theirs, so it is not analysed on its own. A parameter that exists,
-or varies, under some values of another parameter only is a *child* of that parameter.
+is a *follower*: its effect cannot be separated from theirs, so it is not analysed on its own. A parameter that exists
+or varies only under some values of another parameter is a *child* of that parameter.
 
 Shapes: C configurations, V values (one per configuration and seed).
 """
@@ -175,7 +175,7 @@ class Table:
 
     @property
     def independent(self) -> tuple[Parameter, ...]:
-        """Parameters without the followers."""
+        """Parameters that are not followers."""
         return tuple(parameter for parameter in self.parameters if parameter.follows is None)
 
     def parameter(self, name: str) -> Parameter | None:
@@ -392,7 +392,7 @@ def _is_switch(parameter: Parameter) -> bool:
 
 
 def _mark_parents(parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Mark each parameter that exists under some values of another parameter and under none of the rest."""
+    """Set the parent of each parameter that exists under some values of another parameter and under no other value."""
     result = []
     for parameter in parameters:
         present = parameter.present()

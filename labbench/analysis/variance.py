@@ -1,7 +1,7 @@
 """Variance of single runs from few seeds, moderated across configurations (empirical Bayes, Smyth 2004).
 
-Smyth's prior is a scaled inverse chi-squared distribution with d0 degrees of freedom; here d0 is averaged over a grid
-of values by its marginal likelihood instead of being estimated once.
+Smyth's prior is a scaled inverse chi-squared distribution with d0 degrees of freedom. Smyth estimates d0 once; here
+results are averaged over a grid of values of d0, weighted by their marginal likelihood.
 
 Shapes: C configurations, P prior degrees of freedom (`PRIOR_DEGREES`).
 """

@@ -114,7 +114,7 @@ class _AnswerContext:
 
 
 def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: str = "diverged") -> Answer:
-    """Find the best configuration, how certain that is, and the effect of each parameter.
+    """Find the best configuration, the certainty of this choice, and the effect of each parameter.
 
     Runs without results are counted in the answer and never raise. `lost` is the verb phrase for runs that count as
     diverged in sentences, such as "never got there" for costs.
@@ -219,14 +219,14 @@ def _unsafe_mask(context: _AnswerContext) -> NDArray[np.bool_]:
 
 
 def _find_unsafe(context: _AnswerContext) -> Estimate | None:
-    """Return the configuration with the best mean if it was not selected because some of its runs diverged."""
+    """Return the configuration with the best mean if its diverged runs are the reason that it was not selected."""
     top = max(range(len(context.table.setups)), key=context.oriented_mean)
     is_unsafe = top != context.best and context.table.setups[top].diverged > 0
     return context.estimate(top) if is_unsafe else None
 
 
 def _find_divergences(everything: Table) -> tuple[Divergence, ...]:
-    """Return the diverged runs by value of the parameter whose values differ most in their share."""
+    """Return the diverged runs by value of the parameter whose values differ most in the share of diverged runs."""
     diverged = np.array([setup.diverged for setup in everything.setups])
     runs = np.array([setup.runs for setup in everything.setups])
     if not diverged.any():

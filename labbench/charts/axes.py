@@ -49,7 +49,7 @@ class Frame:
             return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)
 
     def cell(self, x: float, scaled: float) -> tuple[int, int]:
-        """Return the (column, row) of a point in scaled values, clipped to the plot."""
+        """Return the cell (column, row) of a point given in scaled values, clamped to the plot."""
         across = clamp((x - self.left) / (self.right - self.left), 0.0, 1.0)
         down = clamp((self.high - scaled) / (self.high - self.low), 0.0, 1.0)
         column = min(int(across * self.width), self.width - 1)
@@ -73,16 +73,16 @@ class Frame:
         return _unscale(self.low + fraction * (self.high - self.low), self.log_y)
 
     def unscale_all(self, scaled: Floats) -> Floats:
-        """Return the y values of scaled values, shape (N,)."""
+        """Convert scaled y values to y values, shape (N,)."""
         return 10.0 ** np.minimum(scaled, _MAX_EXPONENT) if self.log_y else scaled
 
     def unscale_x(self, scaled: float) -> float:
-        """Return the x value of a scaled x."""
+        """Convert a scaled x to its x value."""
         return _unscale(scaled, self.log_x)
 
 
 def _unscale(scaled: float, log: bool) -> float:
-    """Return the value of a scaled value, clamped to the range an axis can show."""
+    """Undo the scaling of a value; the result is clamped to the range an axis can show."""
     return (
         10.0 ** clamp(scaled, _MIN_EXPONENT, _MAX_EXPONENT) if log else clamp(scaled, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
     )
@@ -101,7 +101,7 @@ def scale_values(values: Floats, log: bool) -> Floats:
 
 
 def scale_value(value: float, log: bool) -> float | None:
-    """Return one value scaled for an axis, or None for a gap."""
+    """Return one value scaled for an axis; None if a logarithmic axis cannot show it (a gap)."""
     return value if not log else math.log10(value) if value > 0 else None
 
 

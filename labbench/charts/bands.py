@@ -39,10 +39,11 @@ def group_bands(values: Floats, owner: NDArray[np.int64], groups: int, spread: S
 
     `95 %` is Student's t interval of the mean. The variance of a few seeds is a poor estimate, so each point pools
     the variances of all groups, weighted by their degrees of freedom. A group whose variance exceeds the pooled one
-    uses its variance instead, and a diverging group is not pooled. With no degrees of freedom the band is the mean.
+    uses its own variance, and a diverging group is left out of the pool. Without degrees of freedom, `low` and `high`
+    equal the mean.
     """
     present = np.isfinite(values)
-    # scale the largest value of each point to about 1 by a power of two: no square of a diverging run overflows
+    # divide each point by a power of two near its largest value, so that no square of a diverging run overflows
     unit = np.ldexp(1.0, np.frexp(np.abs(values).max(axis=0, initial=0.0, where=present))[1].clip(-1000, 1000))
     with np.errstate(over="ignore"):
         scaled = _scaled_group_bands(values / unit, present, owner, groups, spread)
@@ -84,7 +85,7 @@ def _half_interval(squares: Floats, n: NDArray[np.int64]) -> Floats:
     exceeds_pooled = variance_of_group > pooled
     variance = np.where(exceeds_pooled, variance_of_group, pooled)
     degrees = np.where(exceeds_pooled, df_of_group, df)
-    # here: it imports the whole analysis, 50 ms, which would delay the first paint
+    # imported here: loading `labbench.analysis` takes 50 ms, which would delay the first paint
     from labbench.analysis.distributions import t_quantile
 
     quantiles = np.array([t_quantile(0.975, float(d)) if d else 0.0 for d in range(int(degrees.max(initial=0)) + 1)])
@@ -109,7 +110,8 @@ class Band:
 def make_band(curves: Sequence[tuple[Floats, Floats]], x: Floats) -> Band:
     """Return the mean and spread of curves at the points x, shape (N,), float64, ascending.
 
-    curves: (x, y) pairs of shape (points,), interpolated linearly and absent outside their points.
+    curves: pairs of arrays (x, y), each of shape (points,). Curves are interpolated linearly between their points and
+    have no value outside them.
     """
     rows = np.full((len(curves), len(x)), np.nan)  # (runs, points)
     for row, (curve_x, curve_y) in zip(rows, curves, strict=True):

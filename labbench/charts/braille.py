@@ -1,7 +1,7 @@
 """Braille canvas in numpy: vertical spans in, rows of (text, ink) out. Independent of curves and of Textual.
 
 A cell holds 2 x 4 dots and one ink. The layer drawn last owns the cells it touches and clears their earlier dots, so
-that the top line stays crisp where many lines meet. The cost grows with the cells touched, not with the canvas.
+that the top line stays readable where many lines overlap. The cost grows mainly with the number of touched cells.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Canvas:
     def shade(self, counts: NDArray[np.int64], inks: Sequence[int], *, left: int = 0) -> None:
         """Draw every dot covered by a line; the ink of a cell shows the density of its densest dot.
 
-        counts: (4 x cell rows, 2 x cell columns), the lines that cover each dot. inks: from sparse to dense, on a
+        counts: (4 x cell rows, 2 x cell columns), number of lines that cover each dot. inks: from sparse to dense, on a
         logarithmic scale.
         """
         rows, columns = counts.shape[0] // 4, counts.shape[1] // 2
@@ -97,7 +97,7 @@ class Canvas:
         self._inks[place][drawn] = np.array(inks, dtype=np.int32)[level[drawn]]
 
     def put(self, column: int, row: int, text: str, ink: int, *, widths: Sequence[int] | None = None) -> None:
-        """Write text over cells, clipped to the canvas; `widths` are the cells of each character if not all are 1."""
+        """Write text over cells, clipped to the canvas; `widths` is the cell width of each character (default: 1)."""
         if not 0 <= row < self.height:
             return
         if widths is None:

@@ -15,7 +15,7 @@ _MAX_STEPPED_LINES = 200
 
 
 def step_crosshair(lines: Sequence[Line], x: float | None, steps: int, frame: Frame) -> float | None:
-    """Return the x that is `steps` away, to the left if negative; None if there is no point.
+    """Return the x value after `steps` steps to the right (to the left if negative); None without points.
 
     A step goes to the next point of any line, or by one dot column where points are denser. Without an x, the
     crosshair starts at the first or last point in view.

@@ -10,7 +10,7 @@ SERIES_GLYPHS = "▸●◆■▲▼◉◈▣"
 """Glyphs of series by slot; slot 0 is the highlighted run if it is not marked."""
 
 SLOT_COUNT = len(SERIES_GLYPHS) - 1
-"""Number of marked runs that look different; further runs reuse the slots in order."""
+"""Number of distinct slots for marked runs; further runs reuse the slots in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class LegendEntry:
     label: str
     value: str
     x: str = ""
-    """Formatted x of the value, shown if the entries are read at different x; "" without a crosshair."""
+    """Formatted x of the value, shown if it differs between entries; "" without a crosshair."""
     bright: bool = False
 
 
@@ -53,7 +53,7 @@ def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> lis
 
 
 def _readout_index(line: Line, curve: Curve, view: ChartView) -> int | None:
-    """Return the point to read: the one at the crosshair, or the last finite one of a run that did not diverge."""
+    """Return the index of the point nearest the crosshair, or else of the last finite point; None if there is none."""
     if view.crosshair is not None:
         return nearest_index(curve, view.crosshair)
     return None if line.has_diverged else last_finite_index(curve[1])
@@ -109,7 +109,7 @@ def format_x(x: float, axis: XAxis) -> str:
 
 
 def legend_title(view: ChartView) -> str:
-    """Return the title that says where values are read: `step 1200`, or "" if they are the last ones."""
+    """Return the title with the crosshair's position, such as `step 1200`; "" without a crosshair."""
     return "" if view.crosshair is None else f"{view.x_axis} {format_x(view.crosshair, view.x_axis)}"
 
 
@@ -124,7 +124,7 @@ def side_legend_width(lines: Sequence[Line], width: int, view: ChartView) -> int
 def draw_legend(
     canvas: Canvas, frame: Frame, entries: Sequence[LegendEntry], title: str, side: int, *, total: int | None = None
 ) -> None:
-    """Draw the legend beside the plot, `side` cells wide, or if 0 in the plot's emptiest corner.
+    """Draw the legend beside the plot, `side` cells wide; if `side` is 0, in the plot's emptiest corner.
 
     `total` is the number of lines if `entries` holds only the best of them.
     """

@@ -1,6 +1,6 @@
 """Lines of a chart prepared for a view: smoothed, scaled, measured per dot column, and grouped.
 
-Results are cached between drawings: moving the highlight or the crosshair measures no line again.
+Results are cached between drawings, so that moving the highlight or the crosshair does not measure the lines again.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class PreparedLines:
         return _union([line.x_range for line in self.prepared])
 
     def y_range(self) -> Range | None:
-        """Return the scaled y range of all lines but diverged runs and outliers, which would flatten the others."""
+        """Return the scaled y range without diverged runs and outliers, which would flatten the other lines."""
         return _union([self.prepared[row].y_range for row in self.inlier_rows()])
 
     def inlier_rows(self) -> list[int]:
@@ -126,7 +126,7 @@ class PreparedLines:
         ranges = (self.prepared[row].y_range or (0.0, 0.0) for row in rows)
         quarters = np.array(
             [(high - low) / 4 for low, high in ranges]
-        )  # quarters, so that the sum of two in a median is finite
+        )  # quarters of the heights, because the median adds two of them and the sum must be finite
         if len(rows) < _MIN_LINES_FOR_OUTLIERS:
             return rows
         median = np.median(quarters)
@@ -134,7 +134,7 @@ class PreparedLines:
         return [row for row, is_far in zip(rows, far, strict=True) if not is_far] if median > 0 else rows
 
     def count_outliers(self) -> int:
-        """Return the number of lines beyond the automatic y range, diverged runs excepted."""
+        """Return the number of lines that the automatic y range leaves out, without diverged runs."""
         inliers = set(self.inlier_rows())
         return sum(row not in inliers and not line.has_diverged for row, line in enumerate(self.lines))
 
@@ -142,7 +142,7 @@ class PreparedLines:
         """Return the vertical extent of each line, or of its raw band, in each dot column."""
         key = (bands, left, right, columns)
         if key not in self._spans_by_key:
-            for stale in [cached for cached in self._spans_by_key if cached[0] == bands]:  # megabytes with many lines
+            for stale in [cached for cached in self._spans_by_key if cached[0] == bands]:  # each holds megabytes
                 del self._spans_by_key[stale]
             extents = [(line.band or line.line) if bands else line.line for line in self.prepared]
             self._spans_by_key[key] = measure_all_spans(extents, left, right, columns)
@@ -160,7 +160,7 @@ class PreparedLines:
         ]
 
     def display(self, view: ChartView) -> ResolvedDisplay:
-        """Return what the view draws: lines, groups or density."""
+        """Return the display of the view, with `auto` resolved to runs, groups or density."""
         return resolve_display(view.display, len(self.lines), len({line.group or line.label for line in self.lines}))
 
 

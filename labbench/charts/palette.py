@@ -5,7 +5,7 @@ from __future__ import annotations
 BLANK = 0
 """Ink of a cell without a drawing."""
 AXIS, LABEL, TEXT, BEST = 1, 2, 3, 4
-"""Inks of everything but lines."""
+"""Inks of axes, labels, text and the star at the best value."""
 DENSITY = (5, 6, 7, 8)
 """Inks of overlapping lines, from sparse to dense."""
 CROSSHAIR_GROUND, BOX_GROUND = 1 << 20, 1 << 21

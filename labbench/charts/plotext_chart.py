@@ -18,13 +18,13 @@ from labbench.charts.ticks import MIN_AXIS_EXTENT, Ticks, clamp, linear_ticks, l
 from labbench.text import clean, fit_to_width
 
 MAX_POINTS = 300
-"""Maximum points per curve; more only slow plotext down."""
+"""Maximum number of points per curve; more points slow plotext down without a visible difference."""
 
 _MAX_VALUE = 1e300
 """Larger values are clipped: plotext multiplies before it divides, which would overflow."""
 
 MAX_LEGEND_ENTRIES = 10
-"""Maximum named curves; more names would hide the curves."""
+"""Maximum number of curves in the legend; a longer legend would hide the curves."""
 
 MAX_LEGEND_CELLS = 40
 COLOURS = (33, 208, 35, 170, 178, 39, 203, 107, 99, 244)

@@ -104,7 +104,7 @@ def _count_points(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return points per column, (curves, columns), and the first point at or after each edge, (curves, columns + 1)."""
     width = columns + 2  # one more on either side, for points outside
-    with np.errstate(over="ignore"):  # infinity is outside too
+    with np.errstate(over="ignore"):  # an overflow to infinity counts as outside
         column = (curves.x - left) * (columns / (right - left)) + 1
     np.clip(column, 0, columns + 1, out=column)
     column[curves.x == right] = columns  # a point on the right edge belongs to the last column

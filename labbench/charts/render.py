@@ -84,7 +84,7 @@ class ChartRenderer:
         if width < MIN_WIDTH or height < MIN_HEIGHT:
             return "too small"
         lines = self._line_cache.prepare(lines_in_order, view)
-        # the label width depends on the y range in the window: the width of the last drawing is nearly always right
+        # the plot's width depends on the y labels, so on the y range measured here: start from the last drawing's width
         last = self.frame
         ranges = _axis_ranges(lines, view, 2 * (last.width if last is not None else width - side))
         if ranges is None:
@@ -240,7 +240,7 @@ def _draw_highlighted(canvas: Canvas, frame: Frame, lines: PreparedLines, view: 
 
 
 def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView, *, ends: bool) -> None:
-    """Draw a glyph at the end of each line (its series or its status), and ★ at the highlighted line's best value."""
+    """Draw the series or status glyph at the end of each line, and ★ at the highlighted line's best value."""
     for line, prepared in zip(lines.lines, lines.prepared, strict=True):
         highlighted = line.key == view.highlighted
         if not ends and not highlighted:

@@ -71,7 +71,7 @@ def smooth_series(series: Series, smoothing: Smoothing) -> Curve:
 def envelope(series: Series) -> tuple[Floats, Floats, Floats, Floats]:
     """Return the raw (x, low, middle, high) of a series, each of shape (N,), or (2 N,) for N buckets.
 
-    A bucket extends from its start to its end, exactly from its lowest to its highest value.
+    A bucket covers x from its start to its end, and y from its lowest to its highest value.
     """
     if series.buckets is None:
         return series.x, series.y, series.y, series.y

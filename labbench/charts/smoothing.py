@@ -1,7 +1,7 @@
 """Smoothing of curves of points or of buckets of points.
 
-A long series is read as buckets, each with its mean and its number of points. A bucket of n points moves an
-exponential moving average as n points at its mean would, so that smoothing does not depend on the zoom.
+A long series is read as buckets, each with its mean and its number of points. In an exponential moving average, a
+bucket of n points counts as n points at the bucket's mean, so that smoothing does not depend on the zoom.
 Non-finite values are kept and do not affect the others, as in TensorBoard.
 """
 
@@ -48,8 +48,8 @@ def ema(values: Floats, weight: float, counts: NDArray[np.int64] | None = None) 
     """Return the exponential moving average of values, shape (N,), float64.
 
     weight: the weight of the past, in [0, 1). counts: (N,), the number of points that each value stands for. The bias
-    towards 0 is corrected by 1 - weight**t, as in Adam (Kingma & Ba 2015, section 3). Raises ValueError for another
-    weight.
+    towards 0 is corrected by 1 - weight**t, as in Adam (Kingma & Ba 2015, section 3). Raises ValueError for a weight
+    outside [0, 1).
     """
     if not 0 <= weight < 1:
         raise ValueError(f"the weight of a moving average must be in [0, 1), not {weight}")

@@ -44,7 +44,7 @@ class ChartView:
     height: Range | None = None
     """Visible y range; None to fit the lines in the window."""
     crosshair: float | None = None
-    """x value at which every line is read."""
+    """x value at which the legend shows the value of each line; None for the last values."""
     box: Box | None = None
     """Zoom box being drawn."""
     glyphs: bool = False
@@ -81,7 +81,7 @@ def pan_window(window: Range, whole: Range, fraction: float) -> Range:
 
 
 def _shift_into(window: Range, whole: Range) -> Range:
-    """Return the window moved into the whole."""
+    """Return the window moved so that it lies inside `whole`."""
     move = max(0.0, whole[0] - window[0]) - max(0.0, window[1] - whole[1])
     return window[0] + move, window[1] + move
 

@@ -141,7 +141,7 @@ def _shade_classes(scores: NDArray[np.float64], mode: PaintMode) -> list[StyledL
 
 
 def _draw_confusion(confusion: NDArray[np.int64], columns: int, mode: PaintMode) -> list[StyledLine]:
-    """Draw a confusion matrix, (classes, classes), as a table if it fits, and the commonest confusions in words."""
+    """Draw a confusion matrix, (classes, classes), as a table if it fits, and the most common confusions in words."""
     total, correct = int(confusion.sum()), int(np.trace(confusion))
     summary = f"{correct} of {total} validation samples correct; rows are true classes"
     lines = _title_lines("confusion matrix", summary, columns)
@@ -213,7 +213,7 @@ def _draw_weights(weights: NDArray[np.float32], columns: int, mode: PaintMode) -
 def _draw_histograms(
     kind: HistogramKind, histograms: Sequence[Histogram], columns: int, mode: PaintMode
 ) -> list[StyledLine]:
-    """Draw one row per layer and one column per epoch: the first, the last and as many between as fit.
+    """Draw one row per layer and one column per epoch, for as many epochs as fit, always with the last one.
 
     Bar heights are square roots of counts, so that many units at zero do not hide the others.
     """

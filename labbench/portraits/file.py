@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from labbench.errors import InputError
 from labbench.files import PORTRAIT, files_folder, run_folder, write_atomically
 
-if TYPE_CHECKING:  # the TUI paints first without numpy
+if TYPE_CHECKING:  # the first paint of the TUI must not import numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -65,7 +65,7 @@ class Histogram:
     low: float
     """Lower edge of the first bin; for gradients, log10 of the magnitude."""
     high: float
-    """Upper edge of the last bin, in the same unit."""
+    """Upper edge of the last bin; for gradients, log10 of the magnitude."""
     counts: NDArray[np.int64]
     """Counts per bin, shape (HISTOGRAM_BINS,); the outermost bins include values beyond them."""
 

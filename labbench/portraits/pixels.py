@@ -42,7 +42,11 @@ StyledLine: TypeAlias = list[StyledText]
 
 
 def choose_paint_mode(stream: IO[str], environment: Mapping[str, str]) -> PaintMode:
-    """Return the paint mode of a stream: colour for terminals without NO_COLOR, ASCII without UTF-8."""
+    """Return the paint mode of a stream.
+
+    `ascii` if the encoding is not UTF or LABBENCH_ASCII is set; else `colour` for a terminal, unless NO_COLOR is set or
+    TERM is `dumb`; else `shades`.
+    """
     encoding = getattr(stream, "encoding", None) or ""
     if environment.get("LABBENCH_ASCII") or not encoding.lower().startswith("utf"):
         return "ascii"

@@ -36,7 +36,7 @@ from labbench.text import clean
 MAX_CURVE_POINTS = 300
 """Largest number of points per curve."""
 MAX_CURVES = 60
-"""Largest number of configurations with a curve, the best ones; more are unreadable and make a page of megabytes."""
+"""Largest number of configurations with a curve, the best ones; more are unreadable and make the page too large."""
 
 
 @dataclass(frozen=True, slots=True)

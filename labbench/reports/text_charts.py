@@ -28,7 +28,7 @@ def importance_rows(answer: Answer) -> list[tuple[str, float, str]]:
     if answer.shares is not None:
         seeds = answer.shares.seeds
         remainder = max(0.0, 1.0 - sum(share for _, share, _ in rows) - (seeds or 0.0))
-        # a forest does not estimate interactions of three parameters, an additive model not even those of two
+        # a forest estimates interactions of two parameters only, an additive model none
         is_model = answer.shares.method in MODEL_METHODS
         interactions = answer.shares.interactions if is_model else remainder
         rows += [("interactions", interactions, "")] if interactions or not is_model else []
