@@ -54,7 +54,7 @@ class PortraitWriter:
         }
 
     def record_histograms(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
-        """Record histograms of activations and gradients at powers of two.
+        """Record histograms of activations and gradients if `epoch` is a power of two.
 
         Other epochs are a no-op. `weights` is the state_dict of the run's model, tensors of any shape.
         """

@@ -1,7 +1,7 @@
 """Gradient norms and dead units of networks at the end of an epoch.
 
-The weights of each run are loaded into one plain module, for every engine alike, and a fixed part of the validation
-data goes forward and backward. The training itself is not affected. `[runtime] watch` turns the measurement on.
+With every engine, the weights of each run are loaded into one plain module, which computes the loss and its gradients
+on a fixed part of the validation data. The training itself is not affected. `[runtime] watch` turns the measurement on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from labbench.train.tasks.task import attributes_of
 PROBE_SAMPLES = 256
 """Maximum number of validation samples in a measurement."""
 SATURATION_SHARE = 0.01
-"""Distance from the ends of the range of a sigmoid or tanh, as a fraction of the range, at which it is saturated."""
+"""A sigmoid or tanh is saturated within this distance from either end of its range, as a fraction of the range."""
 
 
 class NetworkProbe:
@@ -58,8 +58,8 @@ class NetworkProbe:
 
         `weights` is the state_dict of its model, tensors of any shape. `grad_norm/LAYER` is the 2-norm of the gradient
         of the mean loss with respect to the layer's direct parameters. `dead/LAYER` is the fraction of dead units. A
-        unit (a channel, for images) is dead if it gives no gradient for any sample: a ReLU or step is 0, a sigmoid or
-        tanh is saturated.
+        unit (a channel, for images) is dead if for every sample its output is 0 (ReLU, step) or saturated (sigmoid,
+        tanh).
         """
         metrics = {}
         for name, gradients in self.compute_gradients(weights, config).items():
@@ -115,4 +115,4 @@ _IS_DEAD = {
     nn.Sigmoid: _is_saturated_sigmoid,
     nn.Tanh: _is_saturated_tanh,
 }
-"""Function per activation: True for outputs at which the activation passes on almost no gradient."""
+"""Function per activation: True for outputs at which the activation's derivative is 0 or almost 0."""

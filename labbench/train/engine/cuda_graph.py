@@ -23,7 +23,7 @@ from labbench.train.rng import Purpose, keys, words
 TABLE_STEPS = 256
 """Steps in a table of learning rates or dropout keys."""
 WARMUP_STEPS = 3
-"""Steps before the capture, in which libraries and optimizers allocate; their updates are rolled back."""
+"""Steps before the capture, in which libraries and optimizers allocate memory; the updates are rolled back."""
 
 RTOL, ATOL = 1e-4, 1e-6
 """Tolerances between a replayed and an ordinary step; tight, because both use the same kernels."""
@@ -106,7 +106,7 @@ class CudaGraphStepper:
         The state of the runs is rolled back, also after an error.
 
         Raises:
-            RuntimeError: The first replay gives other numbers than the step itself, or torch cannot capture the step.
+            RuntimeError: The results of the first replay and of the step differ, or torch cannot capture the step.
         """
         self._fill_tables(self.stack.step_counter.step)
         self._batch.copy_(torch.arange(self._samples))
@@ -185,9 +185,9 @@ class CudaGraphStepper:
 
 
 class CudaGraphMasks(DropoutMasks):
-    """Masks of the step in a counter on the device.
+    """Dropout masks for the step that a counter on the device selects.
 
-    `DropoutMasks` gives the same masks; here a table on the device has the keys of the next steps.
+    The masks equal those of `DropoutMasks`, but the keys of the next steps are in a table on the device.
     """
 
     def __init__(

@@ -25,10 +25,10 @@ SPATIAL_DIMENSIONS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1
 """torch's dropout modules, each with the number of trailing dimensions that share a draw."""
 
 KEY_STEPS = 64
-"""Steps whose keys are made at once; at most as many steps have their masks made at once."""
+"""Number of steps whose keys are made at once, and maximum number of steps whose masks are made at once."""
 
 MAX_BLOCK_ELEMENTS = 2**17
-"""Mask elements made at once: half a megabyte of float32, which fits in the cache of a core."""
+"""Maximum number of mask elements made at once: half a megabyte of float32, which fits in the cache of a core."""
 
 
 class DropoutMasks:
@@ -58,7 +58,7 @@ class DropoutMasks:
         """Return a mask of shape (S, count): 0 if dropped, 1 / (1 - p) if kept.
 
         The mask has the dtype and device of `like`.
-        A layer that is called several times in a step gets another mask each time. A mask is valid for its step.
+        A layer that is called several times in a step gets a different mask each time. A mask is valid for its step.
         """
         block = self._block((count + count % 2,), like, count)
         return block.masks[:, self.step_counter.step - block.first, :count]
@@ -66,8 +66,8 @@ class DropoutMasks:
     def draw_columns(self, samples: int, features: int, like: Tensor) -> Tensor:
         """Return the mask of `draw` with shape (S, samples, features).
 
-        The samples are innermost in memory. For activations with this memory layout, on the CPU, and an even number of
-        features.
+        The samples are innermost in memory. Use it on the CPU, for activations with this memory layout and an even
+        number of features.
         """
         block = self._block((features, samples), like, samples * features)
         return block.masks[:, self.step_counter.step - block.first, :, :samples].transpose(1, 2)
@@ -90,7 +90,7 @@ class DropoutMasks:
         return block
 
     def _new_block(self, shape: tuple[int, ...], like: Tensor, count: int) -> MaskBlock:
-        """Allocate the masks of K steps, ones for runs that drop nothing."""
+        """Allocate the masks of K steps; the masks of runs that drop nothing are ones."""
         steps = max(1, min(KEY_STEPS, MAX_BLOCK_ELEMENTS // (len(self.seeds) * count)))  # K
         limits = [self.keep_limits[row] for row in self._dropping_rows]
         limit = torch.tensor(limits, device=like.device)[:, None, None]  # (R, 1, 1)

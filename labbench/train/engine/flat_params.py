@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64
-"""Row length is a multiple of this, so that every row of a run is processed by the same vector instructions."""
+"""Divisor of the row length, so that every row is processed by the same vector instructions."""
 
 
 class FlatParameters:

@@ -50,7 +50,7 @@ def load_initial_weights(model: nn.Module, workload: Workload, config: Config) -
     """Load the weights of the config's `init_from` into the model.
 
     Returns a message if some of the backbone's tensors were not loaded. A tensor is loaded if name and shape match. The
-    head is loaded only if the run has the same classes.
+    head is not loaded if the file's metadata names another task, other classes or other data than the run's.
 
     Raises:
         InputError: The file cannot be read, no tensor of the backbone matches, or the backbone is frozen and not all of
@@ -107,9 +107,9 @@ def format_shape(tensor: Tensor) -> str:
 
 @cache
 def read_checkpoint(path: Path, changed: int) -> Checkpoint:
-    """Read a file of weights onto the CPU, without executing its code.
+    """Load a checkpoint onto the CPU, without executing code from the file.
 
-    Results are cached; `changed` is the file's time of change in nanoseconds.
+    Results are cached by path and by `changed`, the file's modification time in nanoseconds.
 
     Raises:
         InputError: The file cannot be read or has no named tensors.

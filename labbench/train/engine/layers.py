@@ -1,7 +1,7 @@
 """Stacked layers: torch.nn with a leading dimension of S runs.
 
 Activations have shape (S, N, features, ...), but the samples N are innermost in memory: matrix products then read and
-write them without a copy, and batch normalization finds the samples of each feature side by side. No operation reduces
+write them without a copy, and the samples of each feature are contiguous for batch normalization. No operation reduces
 over runs, so the results of a run do not depend on its neighbours in the stack.
 """
 
@@ -91,7 +91,7 @@ def layer_norm(layer: nn.LayerNorm, tensors: LayerTensors, x: Tensor) -> Tensor:
 def convolution(layer: nn.Conv1d | nn.Conv2d, tensors: LayerTensors, x: Tensor) -> Tensor:
     """Convolve x of shape (S, N, C, ...) run by run.
 
-    One grouped convolution over all runs would add in another order at some stack widths.
+    One grouped convolution over all runs would change the order of summation at some stack widths.
     """
     convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
     biases = tensors["bias"] if layer.bias is not None else [None] * len(x)
@@ -104,7 +104,7 @@ def convolution(layer: nn.Conv1d | nn.Conv2d, tensors: LayerTensors, x: Tensor) 
 
 
 def embedding(layer: nn.Embedding, tensors: LayerTensors, x: Tensor) -> Tensor:
-    """Look up x (S, N, ...) in the tables (S, V, E): shape (S, N, ..., E)."""
+    """Return rows of the tables (S, V, E) at the indices x (S, N, ...), shape (S, N, ..., E)."""
     S, V, E = tensors["weight"].shape
     offsets = torch.arange(0, S * V, V, device=x.device).view(S, *[1] * (x.dim() - 1))
     return F.embedding(x + offsets, tensors["weight"].reshape(S * V, E))

@@ -32,7 +32,7 @@ SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "deque": deque, "set"
 CONTAINER_PACKAGES = ("types", "argparse")
 """Packages of the standard library whose objects hold user values, such as SimpleNamespace."""
 MAX_DEPTH = 20
-"""Nesting levels of a value that are encoded."""
+"""Maximum nesting depth of a value that is encoded."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class AttributeTracker:
         return Attributes(trees, tensors, tuple(lost))
 
     def restore(self, attributes: Attributes) -> None:
-        """Set the modules' attributes; paths of other state are ignored."""
+        """Set the modules' attributes; paths that are not user state are ignored."""
         modules = dict(self._model.named_modules())
         for path, tree in attributes.trees.items():
             module, _, name = path.rpartition(".")

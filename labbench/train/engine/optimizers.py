@@ -30,7 +30,7 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: t
     name, lr, weight_decay = config["optimizer"], config["lr"], config["weight_decay"]
     momentum, eps, betas = config["momentum"], config["eps"], (config["beta1"], config["beta2"])
     parameters = list(parameters)
-    # fused kernels need real parameters; RMSprop has none, and Adagrad's is for CPUs
+    # fused kernels need real parameters; RMSprop has no fused kernel, Adagrad has one for CPUs only
     real = not any(parameter.is_complex() for parameter in parameters)
     fused = (real and device.type in ("cpu", "cuda")) or None
     if name == "sgd":
@@ -50,12 +50,13 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: t
 
 
 def enable_sparse_gradients(optimizer: optim.Optimizer, config: Config, parameter: str) -> None:
-    """Make the optimizer accept sparse gradients, as of `nn.Embedding(sparse=True)`.
+    """Make the optimizer accept sparse gradients, such as those of `nn.Embedding(sparse=True)`.
 
     Fused kernels do not support sparse gradients and are turned off.
 
     Raises:
-        InputError: The optimizer, weight decay or clipping of `config` does not support them; names the `parameter`.
+        InputError: The optimizer, weight decay or clipping of `config` does not support them; the message names
+            the parameter `parameter`.
     """
     conflicts = {
         f'optimizer = "{config["optimizer"]}"': config["optimizer"] not in ("sgd", "adagrad"),

@@ -35,7 +35,7 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
 
     Sources: "step" is `torch.optim.lr_scheduler.StepLR`; "cosine" is Loshchilov & Hutter, SGDR (2017), equation 5,
     without restarts; "onecycle" is Smith & Topin, Super-Convergence (2018), see `one_cycle`. Warmup is linear from
-    `lr / (warmup + 1)`; "onecycle" has its own.
+    `lr / (warmup + 1)`; "onecycle" has its own warmup.
     """
     lr: float = config["lr"]
     gamma: float = config["gamma"]

@@ -2,8 +2,8 @@
 
 The models of the runs have one structure. Parameters and gradients are rows of one tensor each; hyperparameters that
 may differ between runs (learning rate, dropout probability, order of the data) are one value per row. No operation
-reduces over runs, so the number of runs that go forward and backward together changes no result: on a CPU a stack is
-split into tiles whose activations fit in the cache, of a width that `TileWidthTuner` chooses.
+reduces over runs, so results do not depend on the number of runs that go forward and backward together. On a CPU a
+stack is therefore split into tiles whose activations fit in the cache; `TileWidthTuner` chooses their width.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class StackMember:
 
     @classmethod
     def from_model(cls, model: nn.Module, config: Config, state: TrainingState | None = None) -> StackMember:
-        """Describe a run by its model, which does not change.
+        """Describe a run by its model, which is not modified.
 
         `state` is the state to resume, if any.
         """
@@ -207,7 +207,7 @@ class StackedStepper:
         return result
 
     def update(self, tiles: Sequence[Tile], batch: Tensor, rates: Tensor) -> StepResult:
-        """Do the arithmetic of a step.
+        """Compute one step: gradients, clipping and the optimizer's update.
 
         Shapes: `batch` (S, N), learning rates `rates` (S, 1). The function only reads and writes tensors, so a CUDA
         graph can capture it.
@@ -269,7 +269,7 @@ class StackedStepper:
 
     @torch.no_grad()
     def _step_result(self, results: Sequence[ForwardResult]) -> StepResult:
-        """Join the tiles: losses and metrics of all runs, shape (S, N)."""
+        """Return losses and metrics of all runs, shape (S, N), given the results of all tiles."""
         losses, outputs, targets = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))
         return losses, compute_stacked_metrics(self.task, outputs, targets, self._loss_configs)
 

@@ -2,7 +2,7 @@
 
 The tile width is the number of runs of a stack that go forward and backward together. A wide tile spends less time on
 starting operations, a narrow one keeps its activations in the CPU cache; the faster one depends on the model and the
-machine. The tuner times the first steps of the training, which are ordinary steps: the tile width changes no result.
+machine. The tuner times the first steps of the training. These are ordinary steps: the width does not affect results.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TileWidthTuner:
     def __init__(self, runs: int, best: int | None = None) -> None:
         """Start tuning for a stack of `runs` runs.
 
-        A `best` width that is known already is used without tuning, limited to `runs`.
+        If the fastest width is already known, it is passed as `best` and used without tuning, limited to `runs`.
         """
         self.runs = runs
         self.best: int | None = min(best, runs) if best is not None else None

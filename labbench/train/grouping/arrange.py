@@ -61,7 +61,7 @@ class ReadyStack:
 
 
 def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[ReadyStack]:
-    """Yield the members, all at the same step, as stacks.
+    """Arrange members at the same step in stacks, and yield the stacks.
 
     Each stack is made when the iterator reaches it.
 
@@ -93,7 +93,7 @@ def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[
 
 
 def uses_loop(members: Sequence[TrainingRun], workload: Workload) -> bool:
-    """Return True if no stack of the members is to be tried.
+    """Return True if the members train one by one, without trying a stack.
 
     A resumed run keeps its engine; otherwise `[runtime] engine` decides, and "auto" never stacks a single run.
     """
@@ -104,8 +104,8 @@ def uses_loop(members: Sequence[TrainingRun], workload: Workload) -> bool:
 def max_models(members: Sequence[TrainingRun], workload: Workload, free: int | None) -> int:
     """Return the number of models to make at a time.
 
-    With a known number of `free` bytes on the device, the result is an upper bound of what fits: models that will
-    not fit on the device do not fill the host's memory. The exact width is measured later.
+    If the number of `free` bytes on the device is known, the result is an upper bound of the number that fits there, so
+    that the host does not make models that the device cannot hold. The exact width is measured later.
     """
     if free is None or len(members) == 1:
         return MAX_STACK_WIDTH
@@ -156,7 +156,7 @@ def choose_width(structure: Hashable, members: list[TrainingRun], models: list[n
 def try_step(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> None:
     """Do one update and one evaluation with copies of the members.
 
-    The memory of a stack is measured by this.
+    The peak memory of a stack is measured during this call.
     """
     stack = make_trial_stepper(members, models, workload)
     stack.train(True)
@@ -168,7 +168,7 @@ def try_step(members: list[TrainingRun], models: list[nn.Module], workload: Work
 def make_trial_stepper(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> StackedStepper:
     """Return a stepper of copies of the members.
 
-    The first of `models` are the models of the members.
+    `models` starts with the models of the members; further ones are ignored.
     """
     return make_stacked_stepper(
         members, copy.deepcopy(models[: len(members)]), workload, StepCounter(members[0].metric_buffer.step)

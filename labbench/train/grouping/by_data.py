@@ -54,7 +54,7 @@ def _shares_workload(member: TrainingRun, other: TrainingRun, keys: set[str]) ->
 class ReadTrackingConfig(dict[str, Any]):
     """A config that records which keys are read.
 
-    Iterating over it reads all keys.
+    Iteration counts as reading all keys.
     """
 
     def __init__(self, config: Config) -> None:

@@ -1,9 +1,9 @@
 """The choice between a stack and the loop.
 
 Stacks share overhead, not arithmetic. On a CPU, starting an operation takes as long as some hundred thousand
-multiplications. A stack starts one operation for all of its runs, but multiplies more slowly than a plain step: it pays
-while operations are small. Operations and floating-point operations of one plain step are counted, never timed, so that
-the same grid always trains with the same engine and gives the same results.
+multiplications. A stack starts one operation for all of its runs, but multiplies more slowly than a plain step: it is
+faster only if operations are small. Operations and floating-point operations of one plain step are counted, never
+timed, so that the same grid always trains with the same engine and gives the same results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_PRODUCT_FLOPS = {("stacked", False): 600e3, ("stacked", True): 2e6, ("vmap",
 Measured on one core of an AMD EPYC with networks of 16 to 1,024 units and 4 to 64 channels, in stacks of 3 and 12.
 """
 MAX_CONVOLUTION_FLOPS = {
-    ("stacked", False): torch.inf,  # hand-written kernels, nowhere slower than torch's
+    ("stacked", False): torch.inf,  # the hand-written kernels are never slower than torch's
     ("stacked", True): torch.inf,
     ("vmap", False): 80e3,
     ("vmap", True): 300e3,
@@ -41,7 +41,7 @@ COUNTING_SETTINGS = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "
 def reason_to_loop(engine: str, members: list[TrainingRun], workload: Workload) -> str | None:
     """Return the reason to train the members one after another.
 
-    Returns None if a stack with this engine pays.
+    Returns None if a stack with this engine is faster.
     """
     if workload.data.device.type != "cpu" or workload.precision.compiles:
         return None

@@ -1,8 +1,8 @@
-"""Limits on the width of stacks by memory.
+"""Limits on the width of stacks, set by the available memory.
 
 On CUDA the limit is measured before the first stack of a structure; on every device it is halved when memory runs out.
 The memory of a stack grows by the same number of bytes with each run, so two measurements give the number of runs that
-fit. If memory runs out nevertheless, the next attempt has half as many runs. Both limits are stored for the life of the
+fit. If memory still runs out, the next attempt has half as many runs. Both limits are stored for the life of the
 process.
 """
 

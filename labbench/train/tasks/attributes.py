@@ -141,14 +141,14 @@ class TaskAttributes:
 
     @contextmanager
     def during_data(self) -> Iterator[None]:
-        """Run `data` on the constructor's attributes; capture those it leaves."""
+        """Run `data` with the attributes set by the constructor, then capture the attributes."""
         with self._restored_to(self._after_init, "data"):
             yield
         self._after_data = self.capture()
 
     @contextmanager
     def during_model(self) -> Iterator[None]:
-        """Run `model` on the attributes left by `data`."""
+        """Run `model` with the attributes left by `data`."""
         with self._restored_to(self._after_data, "model"):
             yield
 
@@ -174,7 +174,7 @@ class TaskAttributes:
 
     @contextmanager
     def restore_after(self) -> Iterator[None]:
-        """Undo at the end what the block does to the attributes."""
+        """Undo the block's changes of the attributes when it ends."""
         before = self.capture()
         yield
         restore(before)
@@ -208,7 +208,7 @@ def _has_state(value: Any) -> bool:
     if isinstance(value, nn.Module | SimpleNamespace | Namespace) or is_dataclass(value):
         return True
     module = sys.modules.get(type(value).__module__)
-    if module is None or module.__name__ == "__main__":  # its task file is not open now, or it was typed in
+    if module is None or module.__name__ == "__main__":  # the import context of its file is closed
         return True
     file = getattr(module, "__file__", None)
     return file is not None and not is_of_library(Path(file))

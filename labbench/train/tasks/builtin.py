@@ -106,7 +106,7 @@ class TextsTask:
 
 
 class TransferTask:
-    """Some digits, learned by a network pre-trained on others, or not."""
+    """Classes of the digits, learned from scratch or by a network pre-trained on other classes."""
 
     params = BUILTIN["transfer"]
 
@@ -132,7 +132,7 @@ class TransferTask:
 
 
 class ProbeTask:
-    """Some digits, by a linear probe on a pre-trained network's layer."""
+    """Classes of the digits, learned by a linear probe on a layer of a pre-trained network."""
 
     params = BUILTIN["probe"]
 

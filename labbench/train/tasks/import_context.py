@@ -53,7 +53,7 @@ class ImportContext:
     def enter(self) -> Iterator[None]:
         """Install the task's modules and paths for the block.
 
-        Those of the process are restored afterwards.
+        The modules and paths of the process are restored afterwards.
         """
         outer, start = ImportContext._open, time.time_ns()
         if outer is self:
@@ -91,7 +91,7 @@ class ImportContext:
         return any(_lies_in(location, Path(path).absolute()) for location in _locations(module) for path in self._paths)
 
     def _shadowed(self, modules: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
-        """Return the process's modules that modules of the task's folder shadow.
+        """Return the loaded modules that have the name of a module in the task's folder.
 
         Libraries are never shadowed.
         """
@@ -137,7 +137,7 @@ def is_of_library(path: Path) -> bool:
 
 
 def _stamp(path: Path, *, before: int | None = None) -> Stamp:
-    """Return the stamp of a file, or `_UNKNOWN` if it changed after `before`.
+    """Return the stamp of a file; `_UNKNOWN` for a folder, a missing file, or one changed after `before`.
 
     A file that changed after `before` may differ from the imported one.
     """

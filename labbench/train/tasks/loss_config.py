@@ -1,4 +1,4 @@
-"""The configs that `loss` and `metrics` of a task receive, alone and in a stack.
+"""The configs that a task's `loss` and `metrics` receive, for a single run and for a stack.
 
 A number declared with `Param(..., per_run=True)` is a tensor, 0-dimensional in the task's code: floats in the dtype of
 the models, ints as int64, booleans as bool. In a stack, vmap maps it over the runs, so that it broadcasts. All other
@@ -89,10 +89,10 @@ def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, devi
 
 
 def separating_values(task: Task, config: Config) -> dict[str, Hashable]:
-    """Return the values that must be equal in a stack.
+    """Return the values that must be equal in a stack, so that `loss` and `metrics` read those of their run.
 
-    Then `loss` and `metrics` read the values of their run. These are the task's parameters that are not numbers or not
-    declared with `per_run=True`. Empty if neither `loss` nor `metrics` takes a config.
+    These are the task's parameters that are not numbers or not declared with `per_run=True`. Empty if neither `loss`
+    nor `metrics` takes a config.
     """
     if not (takes_config(task.loss) or takes_config(task.metrics)):
         return {}

@@ -100,7 +100,7 @@ def perceptron(inputs: int) -> nn.Sequential:
 
 
 def bag_of_words(vocabulary: int, length: int, width: int, head: nn.Sequential) -> nn.Sequential:
-    """Return `head` on the mean embedding of a text's words.
+    """Return a network that applies `head` to the mean embedding of a text's words.
 
     Texts have `length` words, embeddings `width` numbers.
     """
@@ -150,9 +150,9 @@ LAYER_MAKERS: dict[str, Callable[[Layer], nn.Module]] = {
 
 
 def remove_useless_biases(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
-    """Yield the modules.
+    """Yield the modules, without a bias in layers before batch normalization.
 
-    Remove the bias of a layer before batch normalization, which would subtract it.
+    Batch normalization would subtract the bias.
     """
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -1,6 +1,6 @@
 """The Task protocol, and loading a task by name: built in, or from a user's file.
 
-A user's class needs `params`, `data` and `model`, inherits from nothing and is constructed without arguments. `loss`
+A user's class needs `params`, `data` and `model`, but no base class; it is constructed without arguments. `loss`
 defaults to cross-entropy, `metrics` to accuracy for class targets.
 """
 

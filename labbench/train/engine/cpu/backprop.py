@@ -19,19 +19,19 @@ from labbench.train.engine.freezing import EVAL_MODE_ATTRIBUTE
 from labbench.train.engine.layers import list_layers
 
 _NO_FLOAT_WARNINGS = np.errstate(all="ignore")
-"""Turns numpy's warnings of overflow off, as in torch: the loss shows that a run diverges."""
+"""Turns off numpy's floating-point warnings, because torch has none: the loss shows that a run diverges."""
 
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d
 
 MIN_EVALUATION_SAMPLES = 64
-"""Samples per part of an evaluation, at least; with fewer, starting operations dominates the time."""
+"""Minimum number of samples per part of an evaluation; with fewer, most of the time is spent starting operations."""
 
 
 class Backprop:
     """Forward and backward passes of a model for S runs.
 
-    The caller passes the parameters in. One instance serves all tiles of a stack, one after another: its buffers are
-    reused.
+    The caller passes the parameters to each call. One instance serves all tiles of a stack, one after another, so that
+    its buffers are reused.
     """
 
     def __init__(self, model: nn.Module, trained: Mapping[str, object], batch_size: int) -> None:
@@ -117,7 +117,7 @@ class Backprop:
         existing = self._kernels
         if index < len(existing):
             return existing[index]
-        # flatten and dropout may return their inputs, so behind them x may still be the memory of the data
+        # flatten and dropout may return their inputs, so after them x may still share memory with the data
         x_is_buffer = any(not isinstance(kernel, kernels.Flatten | kernels.Dropout) for kernel in existing)
         has_trained_below = any(
             path in self._trained for _, paths in self._layers[: len(existing)] for path in paths.values()

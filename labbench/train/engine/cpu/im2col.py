@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 ROWS_BYTES = 2**20
-"""Bytes of the patches that are built at a time (at least one output row): about the cache of a core."""
+"""Maximum bytes of the patches built at a time (at least one output row); about the cache of a core."""
 
 PATCHES_BYTES = 2**25
-"""Bytes of one row of patches, or of the images, in one part of the samples: 32 MiB."""
+"""Maximum bytes of one row of patches, or of the images, in one part of the samples: 32 MiB."""
 
 MIN_PART_SAMPLES = 8
-"""Samples in one part, at least; with fewer, the contiguous copies are too short to be fast."""
+"""Minimum number of samples in one part; with fewer, the contiguous copies are too short to be fast."""
 
 
 class Geometry(NamedTuple):
@@ -66,7 +66,7 @@ class Patches:
             yield block.rows, block.flat
 
     def col2im(self, filters: Array, gradient: Array, images: Array) -> None:
-        """Sum the gradients of all patches at their pixels, into `images`.
+        """Add the gradients of all patches at their pixels and write the sums to `images`.
 
         `images` becomes d loss / d images, (C, H, W, N). `filters` has shape (O, C * kernel height * kernel width),
         `gradient` is d loss / d outputs, (O, H', W', N).
@@ -127,7 +127,7 @@ def output_size(image: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
 
 
 def split_samples(samples: int, sample_bytes: int) -> Iterator[slice]:
-    """Yield slices of the samples, each of `PATCHES_BYTES` at most but `MIN_PART_SAMPLES` at least."""
+    """Yield slices of the samples, each of at most `PATCHES_BYTES` bytes or of `MIN_PART_SAMPLES` samples."""
     part_samples = max(MIN_PART_SAMPLES, PATCHES_BYTES // sample_bytes)
     for start in range(0, samples, part_samples):
         yield slice(start, min(start + part_samples, samples))

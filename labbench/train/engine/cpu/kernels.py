@@ -1,7 +1,7 @@
 """Layer kernels: forward and backward passes on a CPU for S runs at once.
 
 Activations are stored as (S, features, N) or (S, channels, height, width, N), with the samples innermost: matrix
-products read and write them without a copy, batch normalization finds the samples of each feature side by side, and the
+products read and write them without a copy, the samples of each feature are contiguous for batch normalization, and the
 patches of a convolution are long contiguous copies. Matrix products use numpy's BLAS: OpenBLAS computes one small
 matrix per run, so that the sums of a run do not depend on the number of runs, and it is more than twice as fast as
 torch's MKL on recent processors other than Intel's.
@@ -33,8 +33,8 @@ LayerArrays: TypeAlias = Mapping[str, Array]
 class LayerKernel:
     """Forward and backward pass of one layer.
 
-    `forward` may change its input if `in_place` is True; `backward` belongs to the last `forward` and may always change
-    its `grad_output`. The arrays that they return are valid until the next call.
+    `forward` may change its input if `in_place` is True; `backward` uses what the last `forward` saved and may always
+    change its `grad_output`. The arrays that they return are valid until the next call.
     """
 
     def __init__(self, layer: Any, *, in_place: bool, needs_input_grad: bool) -> None:
@@ -127,7 +127,7 @@ class Linear(LayerKernel):
 class Convolution(LayerKernel):
     """Convolution by im2col.
 
-    Run by run and for some output rows at a time, so that the patches stay in the cache.
+    The patches are built run by run and for some output rows at a time, so that they stay in the cache.
     """
 
     def forward(self, arrays: LayerArrays, x: Array) -> Array:
@@ -335,7 +335,7 @@ class Flatten(LayerKernel):
 
 
 class AutogradKernel(LayerKernel):
-    """Any other supported layer, by torch and an autograd graph of this layer only."""
+    """Kernel for all other supported layers: torch with an autograd graph of this layer only."""
 
     def forward(self, arrays: LayerArrays, x: Array) -> Array:
         """Return outputs (S, ..., N) for inputs x (S, ..., N)."""
