@@ -53,7 +53,11 @@ def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> lis
 
 
 def _readout_index(line: Line, curve: Curve, view: ChartView) -> int | None:
-    """Return the index of the point nearest the crosshair, or else of the last finite point; None if there is none."""
+    """Return the index of the point whose value the legend shows, or None.
+
+    With a crosshair: the nearest finite point, None outside the curve. Without: the last finite point, None for a
+    diverged run.
+    """
     if view.crosshair is not None:
         return nearest_index(curve, view.crosshair)
     return None if line.has_diverged else last_finite_index(curve[1])
