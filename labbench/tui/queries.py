@@ -92,10 +92,10 @@ class Snapshot:
     """A matching run has a tag."""
 
 
-def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: int) -> Snapshot:
+def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], rows: int) -> Snapshot:
     """Return the current state of the runs table.
 
-    wanted: keys of records to read, in addition to the first `rows` rows of the table.
+    record_keys: keys of records to read, in addition to the first `rows` rows of the table.
 
     Raises FilterError for an invalid filter, and InputError and StoreError as `Reader` does.
     """
@@ -107,12 +107,12 @@ def read_snapshot(path: Path, query: Query, *, wanted: Collection[str], rows: in
             condition = parser.present_code(condition)
         metrics = reader.metrics(condition)
         try:
-            return _query_snapshot(reader, condition, _fill_defaults(query, metrics), metrics, wanted, rows)
+            return _query_snapshot(reader, condition, _fill_defaults(query, metrics), metrics, record_keys, rows)
         except FilterError:
             raise
         except InputError:  # the sort column no longer exists
             return _query_snapshot(
-                reader, condition, _fill_defaults(replace(query, sort=None), metrics), metrics, wanted, rows
+                reader, condition, _fill_defaults(replace(query, sort=None), metrics), metrics, record_keys, rows
             )
 
 
@@ -121,14 +121,16 @@ def _query_snapshot(
     condition: Filter | None,
     query: Query,
     metrics: Mapping[str, Goal],
-    wanted: Collection[str],
+    record_keys: Collection[str],
     first_rows: int,
 ) -> Snapshot:
     starred = quality_metrics(metrics)[:_MAX_STARRED_METRICS]
     headings = [f"best({metric})" for metric in starred]
     if query.group:
-        also = [f"last({query.metric})", f"best({query.metric})"] if query.metric else []
-        headings += [heading for heading in dict.fromkeys([*also, query.sort or "created"]) if heading not in headings]
+        metric_headings = [f"last({query.metric})", f"best({query.metric})"] if query.metric else []
+        headings += [
+            heading for heading in dict.fromkeys([*metric_headings, query.sort or "created"]) if heading not in headings
+        ]
     values = reader.values(
         ["status", *headings], condition, by=query.group, sort=query.sort, descending=query.descending
     )
@@ -142,7 +144,7 @@ def _query_snapshot(
         rows=rows,
         keys=keys,
         groups={group.id: group for group in groups},
-        records=reader.by_keys([*wanted, *rows[:first_rows]]),
+        records=reader.by_keys([*record_keys, *rows[:first_rows]]),
         metrics=metrics,
         config_keys=reader.compare_configs(condition),
         stars=_find_stars(values, groups, starred, metrics),

@@ -180,8 +180,8 @@ def test_groups_in_the_tui_exclude_runs_of_older_code(train: Train, tmp_path: Pa
     path, query = tmp_path / "runs.db", Query(group=("lr",))
 
     def sizes(query: Query) -> list[int]:
-        return [len(group.keys) for group in read_snapshot(path, query, wanted=(), rows=9).groups.values()]
+        return [len(group.keys) for group in read_snapshot(path, query, record_keys=(), rows=9).groups.values()]
 
     assert sizes(query) == [2, 2]
     assert sizes(replace(query, expression="older_code=true,false")) == [4, 4]
-    assert len(read_snapshot(path, Query(), wanted=(), rows=9).keys) == 8
+    assert len(read_snapshot(path, Query(), record_keys=(), rows=9).keys) == 8

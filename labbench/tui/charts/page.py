@@ -1,7 +1,7 @@
-"""Charts of one or several metrics over the same runs: reads their series, and does what keys and mouse ask for.
+"""Page of charts of one or several metrics over the same runs, with the reading of their series.
 
-All charts share the x axis, its window and the crosshair. What is at hand is drawn at once; what is missing is read in
-a thread worker and drawn when it is there.
+All charts share the x axis, its window and the crosshair. Cached series are drawn at once; missing ones are read in
+a thread worker and drawn afterwards.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.tui.charts.series_cache import RunSeries
 
 MissingSeries: TypeAlias = list[tuple[str, list[RunRecord]]]
-"""Metrics, and the runs whose series of it are missing."""
+"""(metric, runs whose series of the metric are missing)."""
 
 
 class ChartPage(Container):
@@ -45,7 +45,7 @@ class ChartPage(Container):
     """
 
     class SeriesRead(Message):
-        """A metric's missing series were read, as they were when these records were."""
+        """The missing series of a metric were read, for these versions of the records."""
 
         def __init__(
             self, metric: str, axis: XAxis, runs: list[RunRecord], series: Mapping[str, Series | None]
@@ -54,7 +54,7 @@ class ChartPage(Container):
             super().__init__()
 
     class FinerRead(Message):
-        """Series were read again with more points, where somebody has zoomed in."""
+        """Series were reread with more points in the zoomed window."""
 
         def __init__(
             self, metric: str, axis: XAxis, requested: Mapping[str, RunSeries], finer: Mapping[str, Series]
@@ -70,12 +70,12 @@ class ChartPage(Container):
             super().__init__()
 
     def __init__(self, path: Path, *, box_on: Callable[[Chart], Box | None]) -> None:
-        """`box_on` returns the box that is being drawn over a chart."""
+        """Create a page for a database; `box_on` returns the zoom box being drawn over a chart."""
         super().__init__()
         self._box_on = box_on
         self.settings = ChartState()
         self.chosen_metric: str | None = None
-        """The metric that keys for one chart act on."""
+        """Metric of the chart that keys act on."""
         self.crosshair: float | None = None
         self._path = path
         self._series_cache = SeriesCache()
@@ -93,7 +93,7 @@ class ChartPage(Container):
     def on_mount(self) -> None:
         self._layout_charts()
 
-    # What is shown
+    # Contents
 
     def show(
         self,
@@ -104,7 +104,7 @@ class ChartPage(Container):
         metrics: Mapping[str, Goal],
         metric: str | None,
     ) -> None:
-        """Draw these runs: `marks` are the slots of the marked ones, `metric` is the one in question."""
+        """Show runs; `marks` are the colour slots of the marked ones, `metric` is the chosen metric."""
         self._runs, self._marks, self._highlighted, self.goals = runs, marks, highlighted, metrics
         if self.settings.x_axis is None and metrics:
             self.settings.x_axis = "epoch" if "epoch" in metrics else "step"
@@ -113,34 +113,34 @@ class ChartPage(Container):
         self.load_and_draw()
 
     def load_and_draw(self) -> None:
-        """Draw what is at hand of every chart on the page, and ask for what is not."""
+        """Draw the cached series of every chart on the page and request the missing ones."""
         if self.chosen_metric is None or self.settings.x_axis is None:
             return
         self._layout_charts()
-        wanted: MissingSeries = []
+        all_missing: MissingSeries = []
         for metric in self.shown_metrics():
             missing = self._series_cache.missing(self._runs, metric, self.settings.x_axis)
             if missing:
-                wanted.append((metric, missing))
+                all_missing.append((metric, missing))
             if len(missing) < len(self._runs) or not self._runs:
                 self._build_lines(metric, self.settings.x_axis)
-        if wanted and wanted != self._requested:
-            self._requested = wanted
-            self._read_missing(wanted, self.settings.x_axis)
+        if all_missing and all_missing != self._requested:
+            self._requested = all_missing
+            self._read_missing(all_missing, self.settings.x_axis)
         self.draw()
 
     def set_x_axis(self, axis: XAxis) -> None:
-        """Draw all charts over another axis, from end to end."""
+        """Draw all charts over another x axis, without zoom."""
         self.settings.x_axis, self.settings.window = axis, None
         self._lines.clear()
         self.load_and_draw()
 
     def _build_lines(self, metric: str, axis: XAxis) -> None:
-        """Make lines of what is at hand of a metric."""
+        """Build the lines of a metric from its cached series."""
         self._lines[metric] = self._series_cache.lines(self._runs, self._marks, metric, axis)
 
     def draw(self) -> None:
-        """Draw the lines at hand anew: the view has changed."""
+        """Redraw the charts after a change of the settings."""
         whole, glyphs = self.full_x_range(), self.app.no_color
         for chart, metric in zip(self.charts(), self.shown_metrics(), strict=False):
             if metric not in self._lines:
@@ -157,7 +157,7 @@ class ChartPage(Container):
         self._request_finer()
 
     def shown_metrics(self) -> list[str]:
-        """The metrics on the page, in order."""
+        """Return the metrics on the page, in order."""
         rows, columns = PAGE_LAYOUTS[self.settings.layout]
         names = self.metrics()
         if rows * columns == 1 or self.chosen_metric not in names:
@@ -166,22 +166,22 @@ class ChartPage(Container):
         return names[first : first + rows * columns]
 
     def metrics(self) -> list[str]:
-        """All metrics there are charts of, the most telling first."""
+        """Return all metrics with charts, in the order of `charted_metrics`."""
         return charted_metrics(self.goals)
 
     def lines_of(self, metric: str | None) -> Sequence[Line]:
-        """The lines that a metric's chart shows."""
+        """Return the lines of a metric's chart."""
         return self._lines.get(metric or "", ())
 
     def chosen_chart(self) -> Chart | None:
-        """The chart of the chosen metric."""
+        """Return the chart of the chosen metric, or None."""
         return next((chart for chart in self.charts() if chart.metric == self.chosen_metric), None)
 
     def charts(self) -> list[Chart]:
         return [chart for chart in self.query(Chart) if chart.display]
 
     def full_x_range(self) -> Range | None:
-        """All x values of the charts on the page."""
+        """Return the range of all x values on the page, or None without an extent."""
         lines = [line.series for metric in self.shown_metrics() for line in self._lines.get(metric, ())]
         ends = [float((series.x if series.buckets is None else series.buckets.end)[-1]) for series in lines]
         starts = [float(series.x[0]) for series in lines]
@@ -196,7 +196,7 @@ class ChartPage(Container):
         return (0.0 if begins_at_zero(left, right, self.settings) else left, right)
 
     def _layout_charts(self) -> None:
-        """As many charts as the page has metrics, in rows and columns."""
+        """Lay out as many charts as the page has metrics, in rows and columns."""
         rows, columns = PAGE_LAYOUTS[self.settings.layout]
         if self.size.width < 80 and columns > 1:
             rows, columns = (rows * columns + columns // 2 - 1) // max(1, columns // 2), max(1, columns // 2)
@@ -213,18 +213,18 @@ class ChartPage(Container):
 
     # Reading, in thread workers
 
-    # without a description Textual makes one of everything that is handed over, thousands of runs and curves
+    # `description` is set because Textual's default formats all arguments: thousands of runs and curves
 
     @work(thread=True, exclusive=True, group="curves", description="read curves")
-    def _read_missing(self, wanted: MissingSeries, axis: XAxis) -> None:
-        for metric, runs in wanted:
+    def _read_missing(self, missing: MissingSeries, axis: XAxis) -> None:
+        for metric, runs in missing:
             self._post_result(partial(self._read_metric, metric, axis, runs))
 
     def _read_metric(self, metric: str, axis: XAxis, runs: list[RunRecord]) -> Message:
         return self.SeriesRead(metric, axis, runs, series_reader.read_series(self._path, runs, metric, axis))
 
     def _request_finer(self) -> None:
-        """Ask for more points where the window shows less than the screen could."""
+        """Request more points if the window shows fewer than the screen could."""
         window, axis = self.settings.visible_range(self.full_x_range()), self.settings.x_axis
         if window is None or axis is None:
             return
@@ -249,7 +249,7 @@ class ChartPage(Container):
         )
 
     def _post_result(self, read: Callable[[], Message]) -> None:
-        """Send what was read, unless something newer is being read by now."""
+        """Post the result of `read`, or its error, unless this worker was replaced by a newer one."""
         if get_current_worker().is_cancelled:
             return
         try:
@@ -262,8 +262,8 @@ class ChartPage(Container):
     @on(SeriesRead)
     def _store_series(self, event: SeriesRead) -> None:
         event.stop()
-        room = len(self._runs) * len(self.shown_metrics())
-        self._series_cache.keep(event.runs, event.series, event.metric, event.axis, room=room)
+        visible = len(self._runs) * len(self.shown_metrics())
+        self._series_cache.store(event.runs, event.series, event.metric, event.axis, visible=visible)
         self._requested = [(metric, runs) for metric, runs in self._requested if metric != event.metric]
         self._draw_if_shown(event.metric, event.axis)
 
@@ -274,7 +274,7 @@ class ChartPage(Container):
         self._draw_if_shown(event.metric, event.axis)
 
     def _draw_if_shown(self, metric: str, axis: XAxis) -> None:
-        """Draw what was read, if that is still looked at."""
+        """Draw series that were read, if their chart is still shown."""
         if axis == self.settings.x_axis and metric in self.shown_metrics():
             self._build_lines(metric, axis)
             self.draw()

@@ -1,7 +1,7 @@
-"""Charts that answer keys and the mouse: zoom, pan, crosshair, smoothing, axes, pages.
+"""Charts controlled by keys and mouse: zoom, pan, crosshair, smoothing, axes, pages.
 
-A key that is meant for charts reaches them through `do` wherever they are on the screen; some more work while they
-have the keyboard. What a key changes is the state of all charts, which are then drawn anew.
+Keys of a screen reach the charts through `perform`; more keys are active while the charts have the keyboard focus.
+An action changes the settings of all charts and redraws them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WHEEL_PAN_SHARE = 0.1
 
 
 class ChartPanel(Container, can_focus=True):
-    """A page of linked charts with a person at the keys."""
+    """Page of linked charts with actions for keys and mouse."""
 
     DEFAULT_CSS = """
     ChartPanel:focus Chart { border: round $primary 60%; }
@@ -54,7 +54,7 @@ class ChartPanel(Container, can_focus=True):
             super().__init__()
 
     class RunStepRequested(Message):
-        """The person wants another run highlighted: the next one or the one before."""
+        """The next or previous run was requested."""
 
         def __init__(self, direction: int) -> None:
             self.direction = direction
@@ -64,37 +64,37 @@ class ChartPanel(Container, can_focus=True):
         super().__init__(id=id)
         self.page = ChartPage(path, box_on=self._box_on)
         self._keyboard_crosshair: float | None = None
-        """What the keys have chosen; the mouse only visits."""
+        """x of the crosshair set by keys, restored when the mouse leaves."""
         self._anchor: float | None = None
-        """Where a box began by keyboard."""
+        """x at which a zoom box was started by key."""
         self._box: tuple[Chart, Box] | None = None
-        """What the mouse is drawing."""
+        """Chart and zoom box being drawn with the mouse."""
         self._multi_chart_layout = 2
-        """The layout to go back to from a single chart."""
+        """Layout to restore after a single chart."""
 
     def compose(self) -> ComposeResult:
         yield self.page
 
     @property
     def settings(self) -> ChartState:
-        """The state of the charts on the page."""
+        """Settings of the charts on the page."""
         return self.page.settings
 
     def perform(self, name: str, *arguments: Any) -> None:
-        """Do what a screen's key for the charts asks for."""
+        """Perform a chart action by name, for a key of the screen."""
         getattr(self, f"action_{name}")(*arguments)
 
     def state(self) -> dict[str, Any]:
-        """What is kept between two sessions, as plain JSON."""
+        """Return the settings to save, as plain JSON."""
         return self.settings.as_json()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Be as `state` once said."""
+        """Restore settings from `state`."""
         self.settings.restore(state)
         self.page.load_and_draw()
 
     def back(self) -> bool:
-        """Take back one step: the box, the crosshair, the zoom; False where there is none of them."""
+        """Cancel the box, hide the crosshair or reset the zoom; return False if there is none of them."""
         if self._anchor is not None:
             self._anchor = None
         elif self.page.crosshair is not None:
@@ -106,7 +106,7 @@ class ChartPanel(Container, can_focus=True):
         self.page.draw()
         return True
 
-    # How lines are drawn
+    # Display settings
 
     def action_log(self) -> None:
         if self.page.chosen_metric is not None:
@@ -123,7 +123,7 @@ class ChartPanel(Container, can_focus=True):
         self.page.draw()
 
     def _can_show(self, x: float) -> bool:
-        """A logarithmic axis has a place for it."""
+        """Return True if the x axis can show a value; a logarithmic axis cannot show x <= 0."""
         return x > 0 or not self.settings.log_x
 
     def action_smooth(self, direction: int) -> None:
@@ -133,9 +133,9 @@ class ChartPanel(Container, can_focus=True):
         self.page.draw()
 
     def action_smooth_by(self) -> None:
-        hint = "0.9 or `ema 0.9`: share of the past    mean 21, gauss 5: points    none"
-        ask = Prompt("smooth by", value=self.settings.smoothing, hint=hint, check=parse_smoothing)
-        self.app.push_screen(ask, self._apply_smoothing)
+        hint = "0.9 or ema 0.9: weight of the past    mean 21, gauss 5: points    none"
+        prompt = Prompt("smoothing", value=self.settings.smoothing, hint=hint, check=parse_smoothing)
+        self.app.push_screen(prompt, self._apply_smoothing)
 
     def _apply_smoothing(self, words: str | None) -> None:
         if words is not None:
@@ -146,24 +146,24 @@ class ChartPanel(Container, can_focus=True):
     def action_axis(self) -> None:
         axes = [axis for axis in X_AXES if axis != "epoch" or axis in self.page.goals]
         if self.settings.x_axis is not None:
-            here = axes.index(self.settings.x_axis) if self.settings.x_axis in axes else -1  # no run here has epochs
+            index = axes.index(self.settings.x_axis) if self.settings.x_axis in axes else -1  # no run logged epochs
             self.page.crosshair = self._keyboard_crosshair = self._anchor = None
-            self.page.set_x_axis(axes[(here + 1) % len(axes)])
+            self.page.set_x_axis(axes[(index + 1) % len(axes)])
 
     def action_display(self) -> None:
         lines = self.page.lines_of(self.page.chosen_metric)
         groups = len({line.group for line in lines})
         order: tuple[ResolvedDisplay, ...] = ("runs", "groups", "density")
-        now = resolve_display(self.settings.display, len(lines), groups)
-        then = order[(order.index(now) + 1) % len(order)]
-        self.settings.display = "auto" if then == resolve_display("auto", len(lines), groups) else then
+        current = resolve_display(self.settings.display, len(lines), groups)
+        following = order[(order.index(current) + 1) % len(order)]
+        self.settings.display = "auto" if following == resolve_display("auto", len(lines), groups) else following
         self.page.draw()
 
     def action_spread(self) -> None:
         self.settings.spread = SPREADS[(SPREADS.index(self.settings.spread) + 1) % len(SPREADS)]
         self.page.draw()
 
-    # What part of them is seen
+    # Zoom and pan
 
     def action_zoom(self, factor: float) -> None:
         self._zoom(factor, self.page.crosshair)
@@ -175,31 +175,31 @@ class ChartPanel(Container, can_focus=True):
         window = self.settings.visible_range(whole) or whole
         at = window[1] if at is None and self.settings.follow else at
 
-        def change(seen: Range, all_there_is: Range, place: float | None) -> Range | None:
-            return zoom_window(seen, all_there_is, factor, place)
+        def change(scaled_window: Range, scaled_whole: Range, center: float | None) -> Range | None:
+            return zoom_window(scaled_window, scaled_whole, factor, center)
 
         self.settings.window = change_on_axis(change, window, whole, at, log=self.settings.log_x)
         self.page.draw()
 
-    def action_pan(self, share: float) -> None:
+    def action_pan(self, fraction: float) -> None:
         whole = self.page.full_x_range()
         if whole is None or self.settings.window is None:
             return
         self.settings.follow = False
         self.settings.window = change_on_axis(
-            lambda seen, all_there_is, _: pan_window(seen, all_there_is, share),
+            lambda scaled_window, scaled_whole, _: pan_window(scaled_window, scaled_whole, fraction),
             self.settings.window, whole, None, log=self.settings.log_x,
         )  # fmt: skip
         self.page.draw()
 
-    def action_lift(self, share: float, chart: Chart | None = None) -> None:
-        self._show_heights(chart or self.page.chosen_chart(), share, 1 + share)
+    def action_lift(self, fraction: float, chart: Chart | None = None) -> None:
+        self._show_heights(chart or self.page.chosen_chart(), fraction, 1 + fraction)
 
     def action_stretch(self, factor: float) -> None:
         self._show_heights(self.page.chosen_chart(), 0.5 - factor / 2, 0.5 + factor / 2)
 
     def _show_heights(self, chart: Chart | None, low: float, high: float) -> None:
-        """Let the borders of a chart be where these shares of its height are now."""
+        """Set the y range of a chart to the values at two fractions of its current height."""
         if chart is not None and chart.frame is not None:
             self.settings.heights[chart.metric] = (chart.frame.y_at(low), chart.frame.y_at(high))
             self.page.draw()
@@ -237,7 +237,7 @@ class ChartPanel(Container, can_focus=True):
             self._show_range(left, right)
 
     def _box_on(self, chart: Chart) -> Box | None:
-        """What the mouse draws over one chart, or the keys over all."""
+        """Return the zoom box over a chart: one drawn with the mouse, or one drawn by keys over all charts."""
         if self._box is not None:
             return self._box[1] if self._box[0] is chart else None
         if self._anchor is None or self.page.crosshair is None or chart.frame is None:
@@ -265,7 +265,7 @@ class ChartPanel(Container, can_focus=True):
             )
 
     def _move_crosshair(self, x: float | None) -> None:
-        """Put the crosshair there, and bring it into view."""
+        """Move the crosshair to x and scroll it into view."""
         if x is None or not self._can_show(x):
             return
         self.page.crosshair = self._keyboard_crosshair = x = clamp(x, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
@@ -276,12 +276,13 @@ class ChartPanel(Container, can_focus=True):
             self.settings.window = (window[0] + move, window[1] + move)
         self.page.draw()
 
-    # Which charts
+    # Pages
 
     def action_layout(self, direction: int) -> None:
         needed = len(self.page.metrics())
-        enough = [index for index, (rows, columns) in enumerate(PAGE_LAYOUTS) if rows * columns >= needed]
-        self.settings.layout = min(max(self.settings.layout + direction, 0), min(enough, default=len(PAGE_LAYOUTS) - 1))
+        sufficient = [index for index, (rows, columns) in enumerate(PAGE_LAYOUTS) if rows * columns >= needed]
+        largest = min(sufficient, default=len(PAGE_LAYOUTS) - 1)
+        self.settings.layout = min(max(self.settings.layout + direction, 0), largest)
         self.page.load_and_draw()
 
     def action_single(self) -> None:

@@ -51,15 +51,21 @@ class SeriesCache:
         entry = self._entries.get((run.key, metric, x_axis))
         return entry is not None and entry.version == _series_version(run, metric)
 
-    def keep(
-        self, runs: Sequence[RunRecord], series: Mapping[str, Series | None], metric: str, x_axis: XAxis, *, room: int
+    def store(
+        self,
+        runs: Sequence[RunRecord],
+        series: Mapping[str, Series | None],
+        metric: str,
+        x_axis: XAxis,
+        *,
+        visible: int,
     ) -> None:
-        """Store the series of these runs and evict the oldest; `room` is the number of series on the screen."""
+        """Store the series of these runs and evict the oldest; `visible` is the number of series on the screen."""
         for run in runs:
             cache_key = (run.key, metric, x_axis)
             self._entries.pop(cache_key, None)  # keep the newest entries last
             self._entries[cache_key] = _CacheEntry(_series_version(run, metric), series.get(run.key))
-        for stale in list(self._entries)[: -(_MAX_HIDDEN_SERIES + room)]:
+        for stale in list(self._entries)[: -(_MAX_HIDDEN_SERIES + visible)]:
             del self._entries[stale]
 
     def find_coarse(
@@ -126,7 +132,7 @@ class SparklineCache:
     """Cache of sparklines by run, for the metric requested last."""
 
     def __init__(self) -> None:
-        self.shown: dict[str, str] = {}
+        self.sparklines: dict[str, str] = {}
         self._versions: dict[str, tuple[int, int, int]] = {}
         self._metric = ""
 
@@ -134,20 +140,20 @@ class SparklineCache:
         """Return the runs whose sparkline of this metric is not cached or has grown."""
         if metric != self._metric:
             self._metric = metric
-            self.shown.clear()
+            self.sparklines.clear()
             self._versions.clear()
         return [
             run for run in runs if metric in run.summary and self._versions.get(run.key) != _series_version(run, metric)
         ]
 
-    def keep(self, runs: Sequence[RunRecord], sparks: Mapping[str, str], metric: str) -> bool:
+    def store(self, runs: Sequence[RunRecord], sparklines: Mapping[str, str], metric: str) -> bool:
         """Store sparklines of these runs; return False if they are of a metric no longer shown."""
         if metric != self._metric:
             return False
-        if len(self.shown) > _MAX_SPARKLINES:
-            self.shown.clear()
+        if len(self.sparklines) > _MAX_SPARKLINES:
+            self.sparklines.clear()
             self._versions.clear()
         for run in runs:
             self._versions[run.key] = _series_version(run, metric)
-            self.shown[run.key] = sparks.get(run.key, "")
+            self.sparklines[run.key] = sparklines.get(run.key, "")
         return True

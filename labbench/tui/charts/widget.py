@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 
 
 _FADE_SHARES = {palette.BAND: 0.66, palette.LINE: 0.12, palette.BRIGHT: 0.0}
-"""Fraction by which a line's colour is blended with the background, by style."""
+"""Share of the background in a line's colour, by style."""
 _THEME_COLOURS = {
     palette.AXIS: "border",
     palette.LABEL: "secondary",

@@ -1,8 +1,7 @@
-"""What every screen has: the line of progress above, the keys below, an error until it is read, and one way to read.
+"""Base of all screens: top bar, error line, key bar, and reading the database in a thread worker.
 
-A screen implements `prepare_read` and `show`. A cause (a key, or a commit by somebody, of
-which the first look is one) asks in a thread worker, and the answer comes back as a message: first load and live
-refresh are this one path.
+A screen implements `prepare_read` and `show`. A key, or a change of the database, starts a thread worker that reads;
+its result returns as a message. The first load and live refreshes take the same path.
 """
 
 from __future__ import annotations
@@ -35,26 +34,26 @@ from labbench.tui.widgets.top_bar import TopBar
 
 Result = TypeVar("Result")
 _MAX_READING_SHARE = 0.05
-"""Of one core that reading again and again may take, while something trains into a large database."""
+"""Maximum fraction of one core spent on rereading while runs are training into a large database."""
 _MAX_REST_SECONDS = 5.0
-"""Seconds."""
+"""Maximum pause between two reads."""
 
 
 class DataScreen(Screen[None], Generic[Result]):
-    """A look at the database, kept up to date."""
+    """Screen that shows the database and stays up to date."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  # Textual declares no ClassVar
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "app.go('runs')", "runs", show=False, tooltip="Runs: the table and its charts"),
-        Binding("2", "app.go('compare')", "compare", show=False, tooltip="Compare: what differs between marked runs"),
+        Binding("1", "app.go('runs')", "runs", show=False, tooltip="Runs: table and charts"),
+        Binding("2", "app.go('compare')", "compare", show=False, tooltip="Compare: differences between marked runs"),
         Binding("3", "app.go('grid')", "grid", show=False, tooltip="Grid: progress, failures, heat map"),
-        Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the answer in words"),
-        Binding("escape", "back", "back", show=False, tooltip="One step back"),
+        Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the best set-up and its explanation"),
+        Binding("escape", "back", "back", show=False, tooltip="Go back one step"),
         Binding("u", "undo", "undo", show=False, tooltip="Undo the last edit"),
-        Binding("e", "export", "export", tooltip="Export (save) the view as CSV, text or an SVG picture"),
-        Binding("W", "save_view", "save view", show=False, tooltip="Save this view (filter, columns…) under a name"),
-        Binding("q", "app.quit", "quit", tooltip="Quit; what is training goes on"),
+        Binding("e", "export", "export", tooltip="Export (save) the view as CSV, text or SVG picture"),
+        Binding("W", "save_view", "save view", show=False, tooltip="Save this view (filter, columns …) under a name"),
+        Binding("q", "app.quit", "quit", tooltip="Quit (training continues)"),
         Binding("question_mark", "help", "help", key_display="?", tooltip="Help"),
     ]
 
@@ -62,26 +61,26 @@ class DataScreen(Screen[None], Generic[Result]):
         """The database was read."""
 
         def __init__(self, answer: Any, progress: DatabaseProgress, seconds: float) -> None:
-            """`seconds` of processor time that the reading took."""
+            """`seconds` is the CPU time of the reading."""
             self.answer, self.progress, self.seconds = answer, progress, seconds
             super().__init__()
 
     class Edited(Message):
-        """An edit is in the database; `undone` where it was taken back."""
+        """An edit was written to the database, or `undone`."""
 
         def __init__(self, edit: Edit, *, undone: bool) -> None:
             self.edit, self.undone = edit, undone
             super().__init__()
 
     class ViewRead(Message):
-        """The view as a table of texts, for whoever wanted it."""
+        """The rows of the view were read, to be passed to `then`."""
 
         def __init__(self, rows: TableRows, then: Callable[[TableRows], None]) -> None:
             self.rows, self.then = rows, then
             super().__init__()
 
     class ViewNamed(Message):
-        """Somebody wants the present view kept under a name."""
+        """The user entered a name for the current view."""
 
         def __init__(self, name: str) -> None:
             self.name = name
@@ -111,30 +110,30 @@ class DataScreen(Screen[None], Generic[Result]):
 
     screen_name: ClassVar[str] = ""
     primary_actions: ClassVar[tuple[str, ...]] = ()
-    """The actions whose keys come first in the line of keys."""
+    """Actions whose keys come first in the key bar."""
 
     def compose_body(self) -> ComposeResult:
-        """The widgets between the top line and the keys."""
+        """Yield the widgets between the top bar and the key bar."""
         raise NotImplementedError
 
     def prepare_read(self) -> Callable[[], Result]:
-        """What to read for the present question: the function is called in a thread, and touches no widget."""
+        """Return a function that reads the current state; it runs in a thread and must not touch widgets."""
         raise NotImplementedError
 
     def show(self, answer: Result) -> None:
-        """Put an answer on the widgets."""
+        """Show the result of a read in the widgets."""
         raise NotImplementedError
 
     # Reading, in thread workers
 
     def read(self) -> None:
-        """Read the database for the present question; the newest question wins."""
+        """Read the database; a newer read replaces a running one."""
         self._is_outdated = False
         self._query_key = self.session.query_key()
         self._reading = self._read(self.prepare_read())
 
     def reread(self) -> None:
-        """Read again; a reading that is under way is not given up, or a busy large database would never be shown."""
+        """Reread after a change; a running read is not cancelled, so that a busy large database is shown at all."""
         rest = self._rest_until - time.monotonic()
         if not self.is_current or (self._reading is not None and self._reading.is_running):
             self._is_outdated = True
@@ -150,21 +149,21 @@ class DataScreen(Screen[None], Generic[Result]):
             self.reread()
 
     def on_screen_resume(self) -> None:
-        """Come back to: something may have been written or asked meanwhile."""
+        """Reread if the database or the query changed while another screen was shown."""
         if self.session.has_read and (self._is_outdated or self._query_key != self.session.query_key()):
             self.read()
 
     @work(thread=True, exclusive=True, group="snapshot")
-    def _read(self, asked: Callable[[], Result]) -> None:
-        def answered() -> Message:
-            began = time.thread_time()
-            answer, progress = asked(), queries.read_progress(self.session.path)
-            return self.DataRead(answer, progress, time.thread_time() - began)
+    def _read(self, query: Callable[[], Result]) -> None:
+        def read() -> Message:
+            started = time.thread_time()
+            answer, progress = query(), queries.read_progress(self.session.path)
+            return self.DataRead(answer, progress, time.thread_time() - started)
 
-        self.post_result(answered)
+        self.post_result(read)
 
     def post_result(self, read: Callable[[], Message]) -> None:
-        """In a thread worker: send what is read, unless something newer is being read by now."""
+        """Post the result of `read`, or its error, unless the current thread worker was replaced by a newer one."""
         try:
             message = read()
         except LabbenchError as error:
@@ -182,7 +181,7 @@ class DataScreen(Screen[None], Generic[Result]):
     # Edits
 
     def edit(self, edit: Edit | None, *, otherwise: str = "") -> None:
-        """Write an edit; where there is none, say why."""
+        """Write an edit, or show the message `otherwise` if there is none."""
         if edit is None:
             self.notify(otherwise, markup=False)
         else:
@@ -193,8 +192,8 @@ class DataScreen(Screen[None], Generic[Result]):
         if last is None:
             self.notify("nothing to undo", markup=False)
         elif last.revert is None:
-            before = "   u again undoes what was before" if self.session.edits else ""
-            self.notify(f"cannot be undone: {last.description}{before}", severity="warning", markup=False)
+            hint = "   press u again to undo the edit before" if self.session.edits else ""
+            self.notify(f"cannot be undone: {last.description}{hint}", severity="warning", markup=False)
         else:
             self._write(last, undone=True)
 
@@ -203,34 +202,34 @@ class DataScreen(Screen[None], Generic[Result]):
         change = edit.revert if undone else edit.change
         assert change is not None
 
-        def written() -> Message:
+        def write() -> Message:
             try:
                 edits.apply_change(self.session.path, change)
             except StoreError:
                 if undone:
-                    self.session.edits.append(edit)  # it can be tried again
+                    self.session.edits.append(edit)  # keep it for another try
                 raise
             return self.Edited(edit, undone=undone)
 
-        self.post_result(written)
+        self.post_result(write)
 
     @on(Edited)
     def _confirm_edit(self, event: Edited) -> None:
         if not event.undone:
             self.session.edits.append(event.edit)
-        hint = "" if event.edit.revert is None or event.undone else "   u undoes it"
+        hint = "" if event.edit.revert is None or event.undone else "   press u to undo"
         self.notify(f"{'undone: ' if event.undone else ''}{event.edit.description}{hint}", markup=False, timeout=4)
         self.read()
 
-    # Taking the view elsewhere
+    # Exporting
 
     def view(self) -> Callable[[], TableRows]:
-        """What the view says, as rows of texts, titles first: the function is called in a thread."""
+        """Return a function that reads the view as rows of text, titles first; it runs in a thread."""
         raise NotImplementedError
 
-    @work(thread=True, exclusive=True, group="taking")
+    @work(thread=True, exclusive=True, group="view")
     def read_view(self, then: Callable[[TableRows], None]) -> None:
-        """Read all of the view, beyond what the screen shows, and go on with it."""
+        """Read the whole view, including rows that are not on the screen, and pass it to `then`."""
         rows = self.view()
         self.post_result(lambda: self.ViewRead(rows(), then))
 
@@ -242,13 +241,13 @@ class DataScreen(Screen[None], Generic[Result]):
         ViewExport(self, f"{self.session.path.stem}-{self.screen_name}", self.read_view, self.show_error).begin()
 
     def action_save_view(self) -> None:
-        hint = "labbench tui --view NAME opens it, and so does the palette"
+        hint = "open it with labbench tui --view NAME or in the palette"
 
-        def take(name: str | None) -> None:
+        def save(name: str | None) -> None:
             if name:
                 self.post_message(self.ViewNamed(name))
 
-        self.app.push_screen(Prompt("save this view as", hint=hint), take)
+        self.app.push_screen(Prompt("save this view as", hint=hint), save)
 
     # Errors and keys
 
@@ -257,20 +256,20 @@ class DataScreen(Screen[None], Generic[Result]):
         self.show_error(text.clean(str(event.error).splitlines()[0]))
 
     def show_error(self, problem: str) -> None:
-        """Show a problem until it is read (Esc), or nothing."""
+        """Show an error until Esc is pressed; "" hides it."""
         line = self.query_one("#error", Static)
         line.update(Content(problem))
         line.set_class(bool(problem), "-said")
 
     def action_back(self) -> None:
-        """Close what is open, the error first."""
+        """Hide the error, if any, or go back one step."""
         if self.query_one("#error").has_class("-said"):
             self.show_error("")
         else:
             self.step_back()
 
     def step_back(self) -> None:
-        """What Esc does where there is no error to close."""
+        """Go back one step; called by Esc without an error."""
 
     def action_help(self) -> None:
         self.app.push_screen(HelpScreen(self))

@@ -1,4 +1,4 @@
-"""Save what a screen shows: its rows as CSV, the screen as text or as an SVG picture."""
+"""Export of a view: its rows as CSV, or the screen as text or SVG picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS: list[tuple[ExportKind, str]] = [
 
 
 class ViewExport:
-    """Ask for a kind and a file name, then write the file."""
+    """Dialogs that ask for a kind and a name of the file, and its writing."""
 
     def __init__(
         self,
@@ -32,17 +32,20 @@ class ViewExport:
         read_rows: Callable[[Callable[[TableRows], None]], object],
         show_error: Callable[[str], None],
     ) -> None:
-        """`read_rows` reads the view in a thread and passes its rows on; `stem` begins the suggested file name."""
+        """Prepare the export of a screen to a file with the suggested name `stem`.
+
+        `read_rows` reads the view in a thread and passes its rows to a callback.
+        """
         self._screen, self._stem, self._read_rows, self._show_error = screen, stem, read_rows, show_error
 
     def begin(self) -> None:
-        """Ask for the kind of file."""
+        """Ask for the kind of file, then for its name, and write it."""
         self._screen.app.push_screen(Picker("save", _KINDS), self._ask_file)
 
     def _ask_file(self, kind: str | None) -> None:
         if kind is None:
             return
-        hint = "a file that is there already is not overwritten"
+        hint = "existing files are not overwritten"
         prompt = Prompt("save as", value=f"{self._stem}.{kind}", hint=hint, check=new_file_path)
         self._screen.app.push_screen(prompt, lambda file: self._save(Path(file), kind) if file else None)
 
@@ -51,7 +54,7 @@ class ViewExport:
             self._read_rows(lambda rows: self._write(file, format_csv(rows)))
         elif kind == "svg":
             self._write(file, self._screen.app.export_screenshot(title="labbench", simplify=True))
-        else:  # Textual exports pictures alone
+        else:  # Textual itself exports only pictures
             strips = self._screen._compositor.render_strips()
             self._write(file, "".join(f"{strip.text.rstrip()}\n" for strip in strips))
 

@@ -1,4 +1,4 @@
-"""Screen 1: the runs in a table, the curves of the marked ones beside it."""
+"""Screen 1: table of runs, with the curves of the marked runs beside it."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ from labbench.tui.widgets.top_bar import describe_query
 _SPINNER_SECONDS = 0.25
 _INITIAL_ROWS = 100
 _MAX_DRAWN_RUNS = 1000
-"""Of the marked runs; more are marked for edits, but no picture tells them apart."""
+"""Maximum number of marked runs drawn on the chart; more can be marked for edits."""
 
 
 class RunsScreen(QueryScreen):
-    """Which run is best, and how it got there."""
+    """Table of runs and chart of the marked ones."""
 
     screen_name = "runs"
     primary_actions = ("mark", "pin", "filter", "sort", "group", "open", "app.go('compare')", "metric(1)")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "mark", "mark", key_display="␣", tooltip="Mark or unmark: marked runs are drawn together"),
-        Binding("asterisk", "mark_all", "mark all", show=False, key_display="*", tooltip="Mark all runs that match"),
-        Binding("I", "invert", "invert", show=False, tooltip="Invert the marks of the runs that match"),
-        Binding("U", "unmark", "unmark all", show=False, tooltip="Unmark all: take all marks away"),
-        Binding("p", "pin", "baseline", tooltip="Pin as the baseline: show how far the others are from this run"),
-        Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything there is of it"),
+        Binding("asterisk", "mark_all", "mark all", show=False, key_display="*", tooltip="Mark all matching runs"),
+        Binding("I", "invert", "invert", show=False, tooltip="Invert the marks of the matching runs"),
+        Binding("U", "unmark", "unmark all", show=False, tooltip="Unmark all runs"),
+        Binding("p", "pin", "baseline", tooltip="Set as the baseline: show differences from this run"),
+        Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run: everything recorded about it"),
         Binding("c", "app.go('compare')", "compare", tooltip="Compare the marked runs"),
         *CHART_BINDINGS,
-        Binding("v", "chart_alone", "chart", tooltip="Chart alone (full screen), or beside the table again"),
+        Binding("v", "chart_alone", "chart", tooltip="Chart in full screen, or beside the table again"),
     ]
 
     class RecordsRead(Message):
-        """Rows that came into view were read."""
+        """Records of rows that scrolled into view were read."""
 
         def __init__(self, records: list[RunRecord]) -> None:
             self.records = records
             super().__init__()
 
     class SparklinesRead(Message):
-        """The small curves of some runs were read."""
+        """Sparklines were read."""
 
         def __init__(self, runs: Sequence[RunRecord], sparks: Mapping[str, str], metric: str) -> None:
             self.runs, self.sparklines, self.metric = runs, sparks, metric
@@ -96,17 +96,17 @@ class RunsScreen(QueryScreen):
 
     def prepare_read(self) -> Callable[[], Snapshot]:
         session = self.session
-        also = [self.table.cursor, session.baseline]
+        current = [self.table.cursor, session.baseline]
         self._requested_marks = [*islice(session.marks, _MAX_DRAWN_RUNS)]
-        wanted = {*self._requested_marks, *self.table.keys_to_load(), *(key for key in also if key is not None)}
+        record_keys = {*self._requested_marks, *self.table.keys_to_load(), *(key for key in current if key is not None)}
         query = session.query
-        return lambda: queries.read_snapshot(session.path, query, wanted=wanted, rows=_INITIAL_ROWS)
+        return lambda: queries.read_snapshot(session.path, query, record_keys=record_keys, rows=_INITIAL_ROWS)
 
     def show(self, answer: Snapshot) -> None:
         self.snapshot = answer
         query, session, table = answer.query, self.session, self.table
-        there = {record.key for record in answer.records}
-        session.marks.unmark([key for key in self._requested_marks if key not in there])  # deleted: its colour is free
+        present = {record.key for record in answer.records}
+        session.marks.unmark([key for key in self._requested_marks if key not in present])  # deleted runs
         self.query_one(ConstantLine).show(answer.config_keys.constant)
         total = self.progress.total
         self.query_one(FilterBar).show_summary(describe_query(query, len(answer.keys), total))
@@ -124,7 +124,7 @@ class RunsScreen(QueryScreen):
             return
         records = {record.key: record for record in snapshot.records}
         keys = snapshot.config_keys
-        contents = ColumnContext(
+        context = ColumnContext(
             differing=[key for key in keys.differing if key not in snapshot.query.group],
             other_keys=[key for key in keys.names if key not in keys.differing],
             metric=snapshot.query.metric,
@@ -133,9 +133,9 @@ class RunsScreen(QueryScreen):
             has_tags=snapshot.has_tags,
             has_notes=any(record.note for record in snapshot.records),
             baseline=records.get(self.session.baseline or ""),
-            sparklines=self._sparkline_cache.shown,
+            sparklines=self._sparkline_cache.sparklines,
         )
-        self.columns = self.session.layout.arrange(run_columns(contents))
+        self.columns = self.session.layout.arrange(run_columns(context))
         shown = [column for column in self.columns if self.session.layout.is_shown(column)]
         self.table.show_runs(snapshot.rows, snapshot.records, shown, snapshot.groups)
         self._show_chart()
@@ -155,7 +155,7 @@ class RunsScreen(QueryScreen):
 
     @on(RunsTable.RunHighlighted)
     def _show_chart(self) -> None:
-        """The curves of the marked runs and of the highlighted ones, and the small ones in the rows."""
+        """Draw the curves of the marked and the highlighted runs, and read missing sparklines."""
         self.session.highlighted = self.table.cursor
         if self.snapshot is None:
             return
@@ -185,7 +185,7 @@ class RunsScreen(QueryScreen):
 
     @on(SparklinesRead)
     def _show_sparklines(self, event: SparklinesRead) -> None:
-        if self._sparkline_cache.keep(event.runs, event.sparklines, event.metric):
+        if self._sparkline_cache.store(event.runs, event.sparklines, event.metric):
             self.table.redraw([run.key for run in event.runs])
 
     # Marks and the baseline
@@ -219,7 +219,7 @@ class RunsScreen(QueryScreen):
         self._show_marks(marked)
 
     def _show_marks(self, keys: Sequence[str]) -> None:
-        """The marks of these runs are others; those that are not at hand are read."""
+        """Redraw runs whose marks have changed; read the records of marked runs that are missing."""
         self.table.redraw(keys)
         if all(self.table.record(key) for key in islice(self.session.marks, _MAX_DRAWN_RUNS)):
             self._show_chart()
@@ -235,7 +235,7 @@ class RunsScreen(QueryScreen):
     # Opening
 
     def action_open(self) -> None:
-        """The highlighted run, or the runs of the highlighted group."""
+        """Open the highlighted run, or open or close the highlighted group."""
         cursor, query = self.table.cursor, self.session.query
         if cursor is None:
             return
@@ -275,24 +275,24 @@ class RunsScreen(QueryScreen):
             self.table.focus()
 
     def view(self) -> Callable[[], TableRows]:
-        """All rows, in the columns that are shown."""
+        """Return a function that reads all rows in the visible columns."""
         path, rows, columns = self.session.path, self.table.keys, self.table.columns
-        groups, settings = self.table.groups, [column for column in columns if column.id != "metric:spark"]
+        groups, exported = self.table.groups, [column for column in columns if column.id != "metric:spark"]
 
         def read() -> TableRows:
             records = {run.key: run for run in queries.read_records(path, [key for key in rows if key not in groups])}
-            lines = [[column.title for column in settings]]
+            lines = [[column.title for column in exported]]
             for key in rows:
                 if key in groups:
-                    lines.append([column.group_cell(groups[key]) for column in settings])
+                    lines.append([column.group_cell(groups[key]) for column in exported])
                 elif key in records:
-                    lines.append([column.cell(records[key]) for column in settings])
+                    lines.append([column.cell(records[key]) for column in exported])
             return lines
 
         return read
 
     def show_restored_session(self) -> None:
-        """The session is as it once was: show it so."""
+        """Show the session after it was restored from a saved view."""
         self.query_one(FilterBar).input.value = self.session.query.expression
         self._panel.restore(self.session.chart)
         self.table.cursor = self.session.highlighted
@@ -305,23 +305,23 @@ class RunsScreen(QueryScreen):
         return [
             (column.cell(run), f"cell of {column.title}"),
             (run.key, "key"),
-            (command, "command that trains it"),
+            (command, "training command"),
             (run.name, "name"),
         ]
 
 
 def _empty_message(query: Query, total: int) -> str:
-    """What the table says where no run is shown."""
+    """Return the message of a table without rows."""
     if total or query.expression.strip():
-        return "no run matches the filter\n\nf to change it"
+        return "no run matches the filter\n\npress f to change it"
     return "\n".join(
         [
             "no runs yet",
             "",
             "labbench run experiments/quickstart.toml",
-            "trains some, and they appear here",
+            "trains a first grid, whose runs appear here",
             "",
             "labbench demo",
-            "opens an example",
+            "opens an example database",
         ]
     )

@@ -1,4 +1,4 @@
-"""The question that the table of runs answers: which runs, by which metric, sorted and grouped how, in what columns."""
+"""Base of the runs screen: keys that change the filter, metric, order, groups and columns of the table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_GROUPS = "none"
 
 
 class QueryScreen(EditScreen[Snapshot]):
-    """A table of runs whose question can be changed by keys."""
+    """Table of runs whose query is changed by keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f", "filter", "filter", tooltip="Filter (search) the runs"),
@@ -35,36 +35,36 @@ class QueryScreen(EditScreen[Snapshot]):
         Binding("o", "sort", "sort", tooltip="Sort (order) by a column"),
         Binding("O", "reverse", "reverse", show=False, tooltip="Reverse the order"),
         Binding("full_stop", "sort_here", "sort here", show=False, key_display=".", tooltip="Sort by this column"),
-        Binding("b", "group", "group by", tooltip="Group by a config key: mean and spread of seeds"),
+        Binding("b", "group", "group by", tooltip="Group by config keys: mean and spread over seeds"),
         Binding("m", "metric(1)", "metric", tooltip="Next metric"),
-        Binding("M", "metric(-1)", "metric before", show=False, tooltip="Metric before"),
-        Binding("C", "columns", "columns", tooltip="Columns: choose, hide, reorder, widen"),
-        Binding("shift+right", "move_column(1)", show=False, tooltip="Move this column to the right"),
-        Binding("shift+left", "move_column(-1)", show=False, tooltip="Move this column to the left"),
-        Binding("left_parenthesis", "widen(-2)", show=False, key_display="(", tooltip="This column narrower"),
-        Binding("right_parenthesis", "widen(2)", show=False, key_display=")", tooltip="This column wider"),
+        Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Previous metric"),
+        Binding("C", "columns", "columns", tooltip="Choose, hide, reorder and resize columns"),
+        Binding("shift+right", "move_column(1)", show=False, tooltip="Move this column right"),
+        Binding("shift+left", "move_column(-1)", show=False, tooltip="Move this column left"),
+        Binding("left_parenthesis", "widen(-2)", show=False, key_display="(", tooltip="Narrow this column"),
+        Binding("right_parenthesis", "widen(2)", show=False, key_display=")", tooltip="Widen this column"),
         Binding("vertical_line", "hide", show=False, key_display="|", tooltip="Hide this column"),
     ]
 
     class VocabularyRead(Message):
-        """The words that a filter may be made of were read."""
+        """The vocabulary of filters was read."""
 
         def __init__(self, words: Vocabulary) -> None:
             self.words = words
             super().__init__()
 
     snapshot: Snapshot | None = None
-    """What was read last."""
+    """Result of the last read."""
     columns: Sequence[RunColumn] = ()
-    """All columns there are, those that are hidden too."""
+    """All columns, including hidden ones."""
     table: RunsTable
 
     def show_table(self) -> None:
-        """Put the snapshot into the table, in the columns that are chosen."""
+        """Show the snapshot in the table, in the chosen columns."""
         raise NotImplementedError
 
     def set_query(self, query: Query) -> None:
-        """Read for another question."""
+        """Set another query and read."""
         self.session.query = query
         self.read()
 
@@ -110,7 +110,7 @@ class QueryScreen(EditScreen[Snapshot]):
         self.app.push_screen(Picker("sort by", choices, chosen=self.snapshot.query.sort), self._sort_by)
 
     def _sort_by(self, sort: str | None) -> None:
-        """Sort by a column; by the one that it is sorted by already, the other way round."""
+        """Sort by a column; reverse the order if the table is already sorted by it."""
         if sort is None or self.snapshot is None:
             return
         if sort == self.snapshot.query.sort:
@@ -141,15 +141,15 @@ class QueryScreen(EditScreen[Snapshot]):
         if self.snapshot is None:
             return
         grouped, differing = self.session.query.group, self.snapshot.config_keys.differing
-        choices = [(_NO_GROUPS, "no groups: every run for itself")] if grouped else []
+        choices = [(_NO_GROUPS, "no groups: one row per run")] if grouped else []
         if "seed" in differing and len(differing) > 1:
-            choices.append((_BY_SETUP, "set-ups: runs that differ by their seed alone"))
+            choices.append((_BY_SETUP, "set-ups: runs that differ only in their seed"))
         keys = [*grouped, *(key for key in differing if key not in grouped)]
         choices += [(f"by {key}", f"{'without ' if key in grouped else ''}{describe_sort(key)}") for key in keys]
         self.app.push_screen(Picker("group by", choices), self._group_by)
 
     def _group_by(self, choice: str | None) -> None:
-        """Add a key to those that are grouped by, or take it away."""
+        """Add a key to the group keys, or remove it."""
         if choice is None or self.snapshot is None:
             return
         grouped = self.session.query.group
@@ -179,12 +179,11 @@ class QueryScreen(EditScreen[Snapshot]):
             self.show_table()
 
     def action_move_column(self, direction: int) -> None:
-        shown = list(self.table.columns)
-        here = self.table.column
-        there = here + direction
-        if here > 0 and 0 < there < len(shown):
+        visible = list(self.table.columns)
+        index = self.table.column
+        if index > 0 and 0 < index + direction < len(visible):
             order = [column.id for column in self.columns]
-            column, neighbour = shown[here].id, shown[there].id
+            column, neighbour = visible[index].id, visible[index + direction].id
             order.remove(column)
             order.insert(order.index(neighbour) + (direction > 0), column)
             self._apply_column_layout(replace(self.session.layout, order=tuple(order)))

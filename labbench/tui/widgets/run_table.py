@@ -1,7 +1,7 @@
-"""A virtual table of runs and groups: it knows all rows in order, and asks for the records of those it shows.
+"""Virtual table of runs and groups: it holds the order of all rows and requests the records of visible ones.
 
-The cursor belongs to a run, not to a row: when the order changes under it, the run stays highlighted and stays on its
-line of the screen.
+The cursor belongs to a run, not to a row: when the order changes, the run stays highlighted and on the same line of
+the screen.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from labbench.tui.widgets.columns import RunColumn
 from labbench.tui.widgets.run_row import LEAD_CELLS, RowLayout, RowPainter, RowState
 
 _PREFETCH_ROWS = 40
-"""Rows asked for beyond those on the screen, so that a step finds them there."""
+"""Rows requested beyond the visible ones, so that small steps need no reading."""
 _GAP_CELLS = 2
 
 
 class RunsTable(ScrollView, can_focus=True):
-    """Runs, one a row: mark, status and name stay in view, the other columns scroll sideways."""
+    """Table with one run per row; mark, status and name stay in view, other columns scroll sideways."""
 
     DEFAULT_CSS = """
     RunsTable { border: round $border; border-title-color: $foreground; border-subtitle-color: $secondary;
@@ -39,16 +39,16 @@ class RunsTable(ScrollView, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j,down", "move(1)", show=False, tooltip="Down"),
         Binding("k,up", "move(-1)", show=False, tooltip="Up"),
-        Binding("ctrl+f,pagedown", "page(1)", show=False, tooltip="A page down"),
-        Binding("ctrl+b,pageup", "page(-1)", show=False, tooltip="A page up"),
+        Binding("ctrl+f,pagedown", "page(1)", show=False, tooltip="Page down"),
+        Binding("ctrl+b,pageup", "page(-1)", show=False, tooltip="Page up"),
         Binding("g,home", "edge(0)", show=False, tooltip="First run"),
         Binding("G,end", "edge(-1)", show=False, tooltip="Last run"),
         Binding("right", "column(1)", show=False, tooltip="Next column"),
-        Binding("left", "column(-1)", show=False, tooltip="Column before"),
+        Binding("left", "column(-1)", show=False, tooltip="Previous column"),
     ]
 
     class RunHighlighted(Message):
-        """The cursor went to another run."""
+        """The cursor moved to another run."""
 
         def __init__(self, key: str) -> None:
             self.key = key
@@ -58,7 +58,7 @@ class RunsTable(ScrollView, can_focus=True):
         """A run was double-clicked."""
 
     class RowsNeeded(Message):
-        """Rows came into view whose records are not there yet."""
+        """Rows without records scrolled into view."""
 
         def __init__(self, keys: Sequence[str]) -> None:
             self.keys = keys
@@ -74,30 +74,30 @@ class RunsTable(ScrollView, can_focus=True):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.keys: Sequence[str] = ()
-        """All rows, in order: the keys of runs and the ids of groups."""
+        """Run keys and group ids of all rows, in order."""
         self.groups: Mapping[str, RunGroup] = {}
         self.cursor: str | None = None
-        """The highlighted row."""
+        """Key or id of the highlighted row."""
         self.columns: Sequence[RunColumn] = ()
         self.column = 0
-        """The column of the cursor."""
+        """Index of the cursor's column."""
         self.sorted_by: tuple[str | None, bool] = (None, False)
         self.marks: Mapping[str, int] = {}
-        """Marked runs and the slot of each one's colour."""
+        """Colour slots of the marked runs."""
         self.stars: Collection[tuple[str, str]] = ()
-        """(metric, row) where it is best of all."""
+        """(metric, run key or group id) of the best value of each metric."""
         self.baseline: str | None = None
         self.empty = ""
-        """What is said in place of rows when there are none."""
+        """Message shown without rows."""
         self.turn = 0
-        """Counts up while something trains: the running glyph moves with it."""
+        """Animation frame of the glyph of running runs."""
         self._records: dict[str, RunRecord] = {}
         self._row_by_key: dict[str, int] = {}
         self._requested: list[str] = []
         self._strips: dict[tuple[str, bool], Strip] = {}
         self._painter = RowPainter(self)
 
-    # What is shown
+    # Contents
 
     def show_runs(
         self,
@@ -106,7 +106,7 @@ class RunsTable(ScrollView, can_focus=True):
         columns: Sequence[RunColumn],
         groups: Mapping[str, RunGroup] | None = None,
     ) -> None:
-        """Show these rows in this order; `records` are those at hand, the others are asked for when they are needed."""
+        """Show rows in this order; records missing in `records` are requested when they scroll into view."""
         line = self._row_by_key.get(self.cursor or "", 0) - self.scroll_offset.y
         before = self._row_by_key.get(self.cursor or "", 0)
         self.keys, self._row_by_key = keys, {key: row for row, key in enumerate(keys)}
@@ -114,7 +114,7 @@ class RunsTable(ScrollView, can_focus=True):
         self.groups = groups or {}
         self._requested = []
         self._set_columns(columns)
-        if self.cursor not in self._row_by_key:  # it is gone: the one that took its place
+        if self.cursor not in self._row_by_key:  # the run is gone: highlight the row in its place
             self.cursor = keys[min(before, len(keys) - 1)] if keys else None
             self._post_highlighted()
         self._relayout()
@@ -122,28 +122,28 @@ class RunsTable(ScrollView, can_focus=True):
             self._scroll_to_row(self._row_by_key[self.cursor] - line)
 
     def _set_columns(self, columns: Sequence[RunColumn]) -> None:
-        """Columns that were there before stay as wide as they were, and the cursor stays in its own."""
-        known = {(column.id, column.title): column for column in self.columns}
+        """Replace the columns; present ones keep their width, and the cursor stays in its column."""
+        previous = {(column.id, column.title): column for column in self.columns}
         current = self.columns[self.column].id if self.columns else "name"
         for column in columns:
-            if (column.id, column.title) in known:
-                column.widen_to(known[column.id, column.title])
+            if (column.id, column.title) in previous:
+                column.widen_to(previous[column.id, column.title])
             column.widen_for(map(column.group_cell, self.groups.values()))
         self.columns = columns
         self.column = next((index for index, column in enumerate(columns) if column.id == current), 0)
 
     def add_records(self, records: Sequence[RunRecord]) -> None:
-        """Fill in rows that were asked for."""
+        """Fill in the records of requested rows."""
         self._records.update((record.key, record) for record in records)
         self._requested = []
         self._relayout()
 
     def record(self, key: str) -> RunRecord | None:
-        """The record of a run, if it is at hand."""
+        """Return the record of a run, or None if it has not been read."""
         return self._records.get(key)
 
     def redraw(self, keys: Iterable[str]) -> None:
-        """Draw the rows of these runs anew, where they are on the screen: their marks have changed."""
+        """Redraw the rows of these runs."""
         for key in keys:
             self._strips.pop((key, True), None)
             self._strips.pop((key, False), None)
@@ -151,7 +151,7 @@ class RunsTable(ScrollView, can_focus=True):
                 self.refresh_line(self._row_by_key[key] + 1)
 
     def advance_spinner(self) -> None:
-        """Move the glyph of what is training on by one."""
+        """Advance the glyphs of running runs by one frame."""
         self.turn += 1
         for line, key in enumerate(self._visible_keys(), start=1 + self.scroll_offset.y):
             record = self._records.get(key)
@@ -159,18 +159,18 @@ class RunsTable(ScrollView, can_focus=True):
                 self.refresh_line(line)
 
     def keys_to_load(self) -> Sequence[str]:
-        """The runs on the screen and some around them."""
+        """Return the runs on the screen and some rows around them."""
         top = self.scroll_offset.y
         around = self.keys[max(0, top - _PREFETCH_ROWS) : top + self._page + _PREFETCH_ROWS]
         return [key for key in around if key not in self.groups] if self.groups else around
 
     def records_on_screen(self) -> list[RunRecord]:
-        """Of the runs that can be seen, those whose records are at hand."""
-        found = (self._records.get(key) for key in self._visible_keys())
-        return [record for record in found if record is not None]
+        """Return the records of the visible runs, as far as they have been read."""
+        records = (self._records.get(key) for key in self._visible_keys())
+        return [record for record in records if record is not None]
 
     def runs_of_cursor(self) -> tuple[str, ...]:
-        """The highlighted run, or the runs of the highlighted group."""
+        """Return the highlighted run, or the runs of the highlighted group."""
         if self.cursor is None:
             return ()
         return self.groups[self.cursor].keys if self.cursor in self.groups else (self.cursor,)
@@ -195,15 +195,15 @@ class RunsTable(ScrollView, can_focus=True):
         self._go_to_column(self.column + direction)
 
     def _go_to_column(self, index: int) -> None:
-        """Another column, brought wholly into view."""
+        """Move the cursor to another column and scroll it into view."""
         self.column = max(0, min(index, len(self.columns) - 1))
         self._strips.clear()
         self.refresh()
         if self.column:
             left = sum(_GAP_CELLS + column.width for column in self.columns[1 : self.column])
             right = left + _GAP_CELLS + self.columns[self.column].width
-            room = self.scrollable_content_region.width - self._frozen_width
-            x = min(max(self.scroll_offset.x, right + 1 - room), left)
+            width = self.scrollable_content_region.width - self._frozen_width
+            x = min(max(self.scroll_offset.x, right + 1 - width), left)
             self.scroll_to(x=x, animate=False, force=True, immediate=True)
 
     @property
@@ -265,7 +265,7 @@ class RunsTable(ScrollView, can_focus=True):
 
     @property
     def _name_width(self) -> int:
-        """The name may take half of the table."""
+        """Width of the name: at most half of the table."""
         if not self.columns:
             return 0
         indented = self.columns[0].width + (2 if self.groups else 0)
@@ -312,11 +312,11 @@ class RunsTable(ScrollView, can_focus=True):
         return self._visible_part(strip, width, highlighted=key == self.cursor)
 
     def _row(self, key: str) -> Strip | None:
-        """A run or a group; None where it is not at hand."""
+        """Return the strip of a run or group, or None if its record has not been read."""
         highlighted = key == self.cursor
         record, group = self._records.get(key), self.groups.get(key)
         strip = self._strips.get((key, highlighted))
-        if strip is not None and (record is None or record.status != "running"):  # that one moves
+        if strip is not None and (record is None or record.status != "running"):  # a running one is animated
             return strip
         state = RowState(
             highlighted,
@@ -339,20 +339,20 @@ class RunsTable(ScrollView, can_focus=True):
     def _empty_line(self, y: int, width: int) -> Strip:
         lines = self.empty.splitlines()
         index = y - max(1, (self._page - len(lines)) // 2)
-        said = lines[index] if 0 <= index < len(lines) else ""
-        is_command = said.startswith("labbench ")
+        message = lines[index] if 0 <= index < len(lines) else ""
+        is_command = message.startswith("labbench ")
         style = self._painter.style("primary" if is_command else "secondary", bold=is_command)
-        return Strip([Segment(said.center(width)[:width], style)], width)
+        return Strip([Segment(message.center(width)[:width], style)], width)
 
     def _request_rows(self) -> None:
-        """Ask for all that is missing around here: a newer request takes the place of the one before."""
+        """Request the missing records of the visible rows; a newer request replaces an earlier one."""
         missing = [key for key in self.keys_to_load() if key not in self._records]
         if missing != self._requested:
             self._requested = missing
             self.post_message(self.RowsNeeded(missing))
 
     def _visible_part(self, strip: Strip, width: int, *, highlighted: bool = False) -> Strip:
-        """The part of a row on the screen: what is frozen, then as much of the rest as scrolling has brought here."""
+        """Return the visible part of a row: the frozen cells, then the cells at the scroll position."""
         frozen = self._frozen_width
         start = frozen + self.scroll_offset.x
         rest = strip.crop(start, start + max(0, width - frozen))
