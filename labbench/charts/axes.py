@@ -56,7 +56,7 @@ class Frame:
         return self.column + column, round(down * (4 * self.height - 1)) // 4
 
     def contains_x(self, x: float) -> bool:
-        """Return True if a scaled x lies between the borders."""
+        """Return True if a scaled x is between the borders."""
         return self.left <= x <= self.right
 
     def column_of(self, x: float) -> int | None:

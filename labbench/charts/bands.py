@@ -22,7 +22,7 @@ _MAX_VARIANCE_RATIO = 50
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """Mean and spread of groups, arrays of shape (G groups, N points); NaN where no run of the group has a value."""
+    """Mean and spread of groups, shape (G groups, N points); NaN where a group has no value."""
 
     mean: Floats
     low: Floats

@@ -91,10 +91,10 @@ class Canvas:
         densest = cells.max(axis=(1, 3))
         fraction = np.log(np.maximum(densest, 1)) / max(1e-9, math.log(max(2, int(densest.max(initial=0)))))
         level = np.minimum((fraction * len(inks)).astype(np.int64), len(inks) - 1)
-        place = (slice(0, rows), slice(left, left + columns))
+        area = (slice(0, rows), slice(left, left + columns))
         drawn = dots > 0
-        self._characters[place][drawn] = 0x2800 + dots[drawn]
-        self._inks[place][drawn] = np.array(inks, dtype=np.int32)[level[drawn]]
+        self._characters[area][drawn] = 0x2800 + dots[drawn]
+        self._inks[area][drawn] = np.array(inks, dtype=np.int32)[level[drawn]]
 
     def put(self, column: int, row: int, text: str, ink: int, *, widths: Sequence[int] | None = None) -> None:
         """Write text over cells, clipped to the canvas; `widths` is the cell width of each character (default: 1)."""

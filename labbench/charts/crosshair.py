@@ -37,7 +37,7 @@ def step_crosshair(lines: Sequence[Line], x: float | None, steps: int, frame: Fr
 
 
 def _next_point(arrays: Sequence[np.ndarray], x: float, *, forward: bool) -> float | None:
-    """Return the first point of any line at or after x, or the last at or before x; arrays of shape (N,)."""
+    """Return the nearest point of any line at or after x, or at or before x; arrays of shape (N,)."""
     candidates = []
     for values in arrays:
         index = int(values.searchsorted(x, side="left" if forward else "right")) - (not forward)

@@ -196,8 +196,8 @@ def nearest_index(curve: Curve, x: float) -> int | None:
     xs, ys = curve
     if not len(xs) or not xs[0] <= x <= xs[-1]:
         return None
-    behind = int(np.searchsorted(xs, x))
-    around = [index for index in range(max(0, behind - 1), min(len(xs), behind + 2)) if np.isfinite(ys[index])]
+    after = int(np.searchsorted(xs, x))
+    around = [index for index in range(max(0, after - 1), min(len(xs), after + 2)) if np.isfinite(ys[index])]
     return min(around, key=lambda index: abs(float(xs[index]) - x), default=None)
 
 

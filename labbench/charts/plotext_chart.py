@@ -41,8 +41,8 @@ class NamedSeries:
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
-    """Size of a chart in cells, and whether it is coloured."""
+class PlotCanvas:
+    """Size of a chart in cells, with or without colour."""
 
     columns: int
     rows: int
@@ -50,7 +50,13 @@ class Canvas:
 
 
 def draw_curves(
-    curves: Sequence[NamedSeries], canvas: Canvas, *, title: str, x_label: str, log: bool = False, falling: bool = True
+    curves: Sequence[NamedSeries],
+    canvas: PlotCanvas,
+    *,
+    title: str,
+    x_label: str,
+    log: bool = False,
+    falling: bool = True,
 ) -> str:
     """Return a chart of the curves as text that fills the canvas.
 

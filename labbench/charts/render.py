@@ -206,7 +206,7 @@ def _draw_groups(
 
 
 def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
-    """Return low, mean and high scaled for the y axis; on a logarithmic axis a low <= 0 lies below the plot."""
+    """Return low, mean and high scaled for the y axis; a low <= 0 is below a logarithmic axis."""
     if not frame.log_y:
         return bands.low, bands.mean, bands.high
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -78,7 +78,7 @@ def _format_tick(value: float, power: int, decimals: int) -> str:
 
 
 def log_ticks(low: float, high: float, max_ticks: int) -> Ticks:
-    """Return at most `max_ticks` ticks for 0 < low <= high: powers of ten, with 2 and 5 between if they fit."""
+    """Return at most `max_ticks` ticks, 0 < low <= high: powers of ten, with 2 and 5 between if they fit."""
     low, high = clamp(low, MIN_AXIS_EXTENT, MAX_AXIS_VALUE), clamp(high, MIN_AXIS_EXTENT, MAX_AXIS_VALUE)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors in ((1, 2, 5), (1, 3), (1,)):

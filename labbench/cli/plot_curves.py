@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labbench.charts.bands import make_band
-from labbench.charts.plotext_chart import Canvas, NamedSeries, draw_curves
+from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
 from labbench.errors import InputError, did_you_mean
@@ -36,7 +36,9 @@ class PlotOptions:
     """Configuration key: one mean curve per value of it."""
 
 
-def draw_metric(reader: Reader, metric: str, run_filter: Filter | None, options: PlotOptions, canvas: Canvas) -> str:
+def draw_metric(
+    reader: Reader, metric: str, run_filter: Filter | None, options: PlotOptions, canvas: PlotCanvas
+) -> str:
     """Return the curves of a metric as text that fills the canvas.
 
     Raises:

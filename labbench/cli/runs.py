@@ -222,13 +222,13 @@ def plot(
 
     At most 30 curves. The means of --group leave out runs of older code.
     """
-    from labbench.charts.plotext_chart import Canvas
+    from labbench.charts.plotext_chart import PlotCanvas
     from labbench.cli.plot_curves import PlotOptions, draw_metric
     from labbench.filters.parser import parse, present_code
     from labbench.store.reader import Reader
 
     columns, rows = shutil.get_terminal_size()
-    canvas = Canvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not no_color_requested(os.environ))
+    canvas = PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not no_color_requested(os.environ))
     run_filter = parse(filters) if group is None or all_code else present_code(parse(filters))
     with Reader(db) as reader:
         text = draw_metric(reader, metric, run_filter, PlotOptions(axis, smooth, log, group), canvas)

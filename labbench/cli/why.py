@@ -149,11 +149,11 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
 
 def _draw_curves(reader: Reader, answer: Answer, run_filter: Filter | None) -> str:
     """Return the metric's curves grouped by the most important parameter with few values."""
-    from labbench.charts.plotext_chart import Canvas
+    from labbench.charts.plotext_chart import PlotCanvas
     from labbench.cli.plot_curves import PlotOptions, draw_metric
 
     names = [parameter.name for parameter in answer.parameters if len(parameter.marginal.effects) <= _MAX_SETUPS]
     columns, rows = shutil.get_terminal_size()
     options = PlotOptions(group=names[0] if names else answer.parameters[0].name)
-    canvas = Canvas(columns, max(10, rows // 2), colour=not no_color_requested(os.environ))
+    canvas = PlotCanvas(columns, max(10, rows // 2), colour=not no_color_requested(os.environ))
     return draw_metric(reader, answer.metric, run_filter, options, canvas)

@@ -53,7 +53,10 @@ def _mentions(name: str, key: str, value: Any) -> bool:
 
 
 def group_labels(runs: Sequence[RunRecord], names: Mapping[str, str]) -> dict[str, str]:
-    """Return the group label of each run, by key: the words shared by the labels of runs that differ only in seed."""
+    """Return the group label of each run, by key.
+
+    A group is the runs that differ only in their seed; its label is the words that their labels share.
+    """
     members: dict[str, list[str]] = {}
     for run in runs:
         members.setdefault(f"{run.experiment} {_config_without_seed(run.config)}", []).append(run.key)

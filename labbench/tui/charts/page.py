@@ -83,7 +83,7 @@ class ChartPage(Container):
         self._marks: Mapping[str, int] = {}
         self._highlighted: str | None = None
         self.goals: Mapping[str, Goal] = {}
-        self._given_metric: str | None = None
+        self._default_metric: str | None = None
         self._lines: dict[str, list[Line]] = {}
         self._requested: MissingSeries = []
 
@@ -108,8 +108,8 @@ class ChartPage(Container):
         self._runs, self._marks, self._highlighted, self.goals = runs, marks, highlighted, metrics
         if self.settings.x_axis is None and metrics:
             self.settings.x_axis = "epoch" if "epoch" in metrics else "step"
-        if metric != self._given_metric or self.chosen_metric not in metrics:
-            self._given_metric = self.chosen_metric = metric
+        if metric != self._default_metric or self.chosen_metric not in metrics:
+            self._default_metric = self.chosen_metric = metric
         self.load_and_draw()
 
     def load_and_draw(self) -> None:

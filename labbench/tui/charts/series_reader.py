@@ -35,7 +35,7 @@ _READER_THREADS = 2
 
 
 def read_series(path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> dict[str, Series | None]:
-    """Return the whole series of each run over the axis, by key; None if the run has not logged the axis.
+    """Return the whole series of each run, by key; None if a run has not logged the axis.
 
     Raises InputError and StoreError as `Reader` does.
     """
@@ -69,7 +69,7 @@ def _read_epochs(reader: Reader, run_ids: Sequence[int]) -> dict[int, BucketedSe
 
 
 def _share_x(series: Series | None, other: Series | None) -> Series | None:
-    """Return the series with the other's x array if both are equal: most runs of a grid log at the same steps."""
+    """Return the series with the other's x array if equal: most runs of a grid log at the same steps."""
     if series is None or other is None or series.buckets is not None or len(series) != len(other):
         return series
     from labbench.charts.series import Series

@@ -106,7 +106,7 @@ class ChartState:
 
 
 def begins_at_zero(left: float, right: float, state: ChartState) -> bool:
-    """Return True if the x axis starts at 0: linear, no time of day, and the first value close to 0."""
+    """Return True if the x axis starts at 0: a linear axis whose first value is close to 0."""
     return not state.log_x and state.x_axis != "clock" and 0 < left <= 0.1 * right
 
 

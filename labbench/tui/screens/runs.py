@@ -136,8 +136,8 @@ class RunsScreen(QueryScreen):
             sparklines=self._sparkline_cache.sparklines,
         )
         self.columns = self.session.layout.arrange(run_columns(context))
-        shown = [column for column in self.columns if self.session.layout.is_shown(column)]
-        self.table.show_runs(snapshot.rows, snapshot.records, shown, snapshot.groups)
+        visible_columns = [column for column in self.columns if self.session.layout.is_shown(column)]
+        self.table.show_runs(snapshot.rows, snapshot.records, visible_columns, snapshot.groups)
         self._show_chart()
 
     @on(RunsTable.RowsNeeded)
