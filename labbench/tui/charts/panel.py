@@ -133,7 +133,7 @@ class ChartPanel(Container, can_focus=True):
         self.page.draw()
 
     def action_smooth_by(self) -> None:
-        hint = "0.9 or ema 0.9: weight of the past    mean 21, gauss 5: points    none"
+        hint = "ema 0.9: weight of the past   mean 21, gauss 5: points   none"
         prompt = Prompt("smoothing", value=self.settings.smoothing, hint=hint, check=parse_smoothing)
         self.app.push_screen(prompt, self._apply_smoothing)
 
