@@ -44,7 +44,7 @@ def _nearest_database(context: click.Context, _: click.Parameter, path: Path | N
     if context.parent is not None:
         outer: Path = context.parent.params["db"]
         return outer
-    return default_database()  # envvar of click would take precedence over a --db before the command's name
+    return default_database()  # click's `envvar` would take precedence over a --db before the command's name
 
 
 filters = click.argument("filters", nargs=-1, metavar="[FILTER]...")

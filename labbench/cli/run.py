@@ -86,7 +86,7 @@ def run(
     for note in dict.fromkeys(note for grid in expanded for note in grid.notes):
         click.echo(f"note: {clean(note)}", err=True)
     devices = [choose_devices(grid, device, workers) for grid in expanded]
-    for grid in expanded if not dry_run else ():  # a preview may be made elsewhere
+    for grid in expanded if not dry_run else ():  # a preview may run on a machine without the GPUs
         require_gpus(grid)
     options = TrainingOptions(device, workers, rerun, retry_failed, keep_code)
     if dry_run:
@@ -137,7 +137,7 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
 
 
 def run_detached(db: Path) -> None:
-    """Start the same command in a new session, which survives the end of this terminal."""
+    """Start the same command in a new session, which continues when this terminal is closed."""
     folder = files_folder(db)
     folder.mkdir(exist_ok=True)
     log = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"

@@ -20,7 +20,7 @@ from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 
 NOT_RETRIED_STATUSES: tuple[Status, ...] = ("finished", "diverged", "running", "stopped")
-"""Statuses that are not trained again, even with `--retry-failed`."""
+"""Statuses of runs that are not trained again, even with `--retry-failed`."""
 
 
 def print_preview(

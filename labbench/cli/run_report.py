@@ -40,13 +40,13 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
 
 
 def print_json(runs: Sequence[RunRecord], db: Path) -> None:
-    """Print the present state of these runs as one JSON document."""
+    """Print the current records of these runs as one JSON document."""
     with Reader(db) as reader:
         click.echo(json.dumps([run_document(run) for run in _present_runs(reader, runs)]))
 
 
 def _present_runs(reader: Reader, runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """Return the runs as they have become, without archived ones."""
+    """Return the current records of the runs, without archived runs."""
     return [run for run in reader.by_keys([run.key for run in runs]) if not run.archived]
 
 

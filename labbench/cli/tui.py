@@ -16,7 +16,7 @@ from labbench.errors import LabbenchError
 from labbench.files import database_command
 
 EXAMPLE_FILTER = "experiment=optimizers"
-"""Initial filter of the example: one complete grid; of the other experiments only parts are included."""
+"""Initial filter of the example: one complete grid; the example has only parts of the other experiments."""
 
 
 @click.command(epilog=examples("labbench tui", "labbench tui results/runs.db --view best"))
@@ -70,7 +70,7 @@ def open_example() -> Iterator[Path]:
     Raises:
         LabbenchError: The file is missing.
     """
-    from importlib.resources import as_file, files  # takes 7 ms, which other commands need not pay
+    from importlib.resources import as_file, files  # imported here: it takes 7 ms, which other commands do not need
 
     packaged = files("labbench") / "runs.db.example"
     checkout = Path(__file__).parents[2] / "runs.db.example"

@@ -116,7 +116,7 @@ def why(
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` as a whole or not at all."""
+    """Write `text` to `path` atomically. Raises LabbenchError if that fails."""
     from labbench.files import write_atomically
 
     try:

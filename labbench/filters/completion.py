@@ -25,7 +25,7 @@ class Vocabulary:
 
 
 def complete(expression: str, words: Vocabulary) -> tuple[int, list[str]]:
-    """Return where the last word of an expression begins, and its completions, the likeliest first."""
+    """Return the index at which the expression's last word begins, and its completions, likeliest first."""
     match = _WORD.search(expression)
     start = match.start() if match else len(expression)
     typed, before = expression[start:], expression[:start]

@@ -54,7 +54,7 @@ class Lexer:
         return FilterError(message, expression=self.expression, position=self.at if position is None else position)
 
     def next_is(self, keyword: str) -> bool:
-        """Return True if the keyword comes next, not as a key (`not=1`)."""
+        """Return True if the keyword comes next and is not used as a key (as in `not=1`)."""
         match = KEY.match(self.expression, self.skip_space())
         return match is not None and match[0].lower() == keyword and not _OPERATOR.match(self.expression, match.end())
 
@@ -66,7 +66,7 @@ class Lexer:
         return is_next
 
     def operator(self, key: str) -> Operator:
-        """Read the operator behind `key`. Raises FilterError if there is none."""
+        """Read the operator after `key`. Raises FilterError if there is none."""
         match = _OPERATOR.match(self.expression, self.skip_space())
         if match is None:
             raise self.error(

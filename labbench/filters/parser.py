@@ -34,7 +34,7 @@ FUNCTIONS: tuple[Function, ...] = ("last", "smooth", "best", "min", "max", "firs
 `smooth` is the mean of the last points, which a single lucky step hardly changes.
 """
 
-_MAX_DEPTH = 50  # nested parentheses: more than anybody needs, well within the limits of Python's stack and of SQLite
+_MAX_DEPTH = 50  # maximum depth of parentheses and `not`, well within the limits of Python's stack and of SQLite
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +60,21 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """True if the term is false, also because the run lacks the key."""
+    """True if the term is false, including a term that is false because the run lacks the key."""
 
     term: Filter
 
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """True if all of the terms (two or more) are."""
+    """True if all of the terms (two or more) are true."""
 
     terms: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """True if one of the terms (two or more) is."""
+    """True if at least one of the terms (two or more) is true."""
 
     terms: tuple[Filter, ...]
 
@@ -92,13 +92,13 @@ def parse(expression: str | Sequence[str]) -> Filter | None:
     if lexer.at_end():
         return None
     tree = _parse_or(lexer, 0)
-    if not lexer.at_end():  # nothing but a closing parenthesis ends the terms early
+    if not lexer.at_end():  # only a closing parenthesis ends the terms before the end of the text
         raise lexer.error("this `)` closes nothing")
     return tree
 
 
 def join_words(expression: str | Sequence[str]) -> str:
-    """Return the expression as one text, in which positions count."""
+    """Return the expression as one text; positions in errors are indices into this text."""
     return expression if isinstance(expression, str) else " ".join(expression)
 
 
@@ -120,7 +120,7 @@ def uses_key(tree: Filter | None, key: str) -> bool:
 
 
 def present_code(tree: Filter | None) -> Filter:
-    """Return the filter without runs of older code, unless it mentions them.
+    """Return the filter restricted to runs of the current code, unless it uses `older_code`.
 
     Means over runs use this filter.
     """
@@ -289,9 +289,9 @@ def _parse_key(lexer: Lexer) -> tuple[str, Function | None]:
 
 
 def _reason_never_true(key: str, function: str | None, operator: Operator, value: Value, text: str) -> str | None:
-    """Return why a comparison can never match, or None.
+    """Return the reason why a comparison can never match, or None.
 
-    A typing error is reported instead of an empty table.
+    The user then gets a message about the mistake instead of an empty table.
     """
     if function is not None and (operator == "~" or not _is_number(value)):
         return f"{function}({key}) is a number and cannot be compared with `{operator}{text}`"

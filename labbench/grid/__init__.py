@@ -42,7 +42,7 @@ def new_runs(
 
     `configs` must be all configs of the grid, since a run's name has the keys that differ among them. `files` is the
     folder of the database's files, which holds the models that runs kept. `code` computes the runs; default: the
-    grid's present code.
+    grid's current code.
 
     Raises:
         InputError: A file on which the results depend cannot be read.
@@ -50,7 +50,7 @@ def new_runs(
     names = make_names(configs, params, axes=grid.axis_keys, implied=grid.implied_keys, same=grid.name)
     code = code or grid_code(grid)
     task = task_identity(grid, code)
-    digest = cache(content_digest)  # reads a file that all runs share only once
+    digest = cache(content_digest)  # a file that several runs share is read only once
     runs = []
     for name, config in zip(names, configs, strict=True):
         content = with_file_digests(grid.task, config, params, digest, files)

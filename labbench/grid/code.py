@@ -22,7 +22,7 @@ COMMAND = "the command"
 """Name under which the words of a command are listed among its files."""
 
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment"})
-"""Fields that follow from others or have no effect."""
+"""Fields that are determined by other fields or have no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +205,9 @@ def _imported_files(tree: ast.Module | None, path: Path, folder: Path) -> list[P
 
 
 def _files_of(base: Path, name: str) -> list[Path]:
-    """Return the files that importing a dotted name runs.
+    """Return the files that are executed when a dotted name is imported.
 
-    The files belong to the packages in the name, and to the module if the name is a module's.
+    These are the `__init__.py` of each package in the name, and the module's file if the name includes a module.
     """
     files = []
     parts = name.split(".")

@@ -94,7 +94,7 @@ def _require_at_most(limit: int, grid: Grid) -> None:
 
 
 class _Checker:
-    """Converts the settings of a grid file to values of the declared types."""
+    """Converter of the settings of a grid file to values of the declared types."""
 
     def __init__(self, grid: Grid, params: Params) -> None:
         self.grid, self.params = grid, params
@@ -133,7 +133,7 @@ class _Checker:
         return points[:1] if self.grid.pins(axis.keys) else points
 
     def draws(self) -> list[list[Values]]:
-        """Return the axis of `[random]` in a list, empty if there is none."""
+        """Return a list with the axis of `[random]`; empty if there is none."""
         draws = self.grid.draws
         if draws is None:
             return []
@@ -154,7 +154,7 @@ class _Checker:
     def alternatives(self, setting: Setting) -> tuple[Any, ...]:
         """Return the values that match a condition.
 
-        A list means any of its items; for a parameter that is a list, any of its lists.
+        A list stands for any of its items; for a parameter that is a list, a list of lists stands for any of these.
         """
         value, param = setting.value, self.param(setting)
         is_list = param is not None and param.type in ("ints", "floats", "strs")
@@ -267,7 +267,7 @@ def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:
 def _position_of_layers(grid: Grid, layers: Sequence[str]) -> Path:
     """Return the path of these layers in the grid file.
 
-    Layers that are nowhere in the file are drawn by `[random]`.
+    Layers that are not found in the file were drawn by `[random]`.
     """
     paths = (setting.path for setting in _all_settings(grid) if setting.key == "layers" and setting.value == layers)
     return next(paths, ("random", "layers"))

@@ -55,7 +55,7 @@ def former_task_identity(grid: Grid) -> str:
 def find_script(command: Sequence[str], folder: Path) -> Path | None:
     """Return the script that a command runs.
 
-    The script is the first word if that is one, else the first other word that is a file.
+    The script is the first word if that is a script, else the first file among the other words.
 
     For example train.py in `python train.py`, train.sh in `./train.sh data.csv`; the path of an interpreter is not a
     script. Returns None if no word is a file.

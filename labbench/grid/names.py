@@ -2,8 +2,9 @@
 
 A name has the keys that differ between the runs.
 
-Values that are off are left out: false, or a number at its default of zero (`dropout`). A flag or a string is written
-without its key if no other key has the same text, so different configs never share a name.
+Values that are off are left out: false, a missing key, a default of 0 or None (`dropout`), and any default of a key
+without an axis. A flag or a string is written without its key if no other key has the same text, so different configs
+never share a name.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def make_names(
 ) -> list[str]:
     """Return a name for each config, with the keys of `axes` first, in their order.
 
-    `implied` are keys whose values follow from others, so that names need not have them; `same` is the name of all
-    configs if no key differs.
+    `implied` are keys whose values follow from other keys, so that they are not needed in names; `same` is the name of
+    all configs if no key differs.
     """
     keys = [key for key in distinguishing_keys(configs) if key not in implied]
     if not keys:
@@ -54,7 +55,7 @@ def make_names(
 
 
 def _short_labels(keys: Sequence[str]) -> list[str]:
-    """Return a short name for each key, if it is unique."""
+    """Return a short name for each key, or the whole key if the short name is not unique."""
     last = [key.rpartition(".")[2] for key in keys]
     short = [SHORT.get(word, word) for word in last]
     return [label if short.count(label) == 1 else key for key, label in zip(keys, short, strict=True)]
@@ -93,7 +94,7 @@ def _name_of_default(label: str, off: Any) -> str:
 
 
 def _spell_value(key: str, label: str, values: Sequence[Any]) -> Callable[[Any], str]:
-    """Return a function that spells values without their key where that is clear."""
+    """Return a function that spells values, without their key where that is unambiguous."""
     present = [value for value in values if value is not _ABSENT]
     if all(isinstance(value, bool) for value in values):
         return lambda value: label

@@ -1,7 +1,8 @@
 """`[random]`: samples from distributions, the same on every machine and in every release.
 
 Each key has its own random stream, so that neither another key nor a larger `samples` changes a value. Values are
-rounded to six significant digits: names stay readable, and the last bits of a machine's `exp` do not make another run.
+rounded to six significant digits: names stay readable, and machines whose `exp` differs in the last bits draw the same
+values.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _distributions(source: GridSource, table: Table, path: Path, prefix: str) ->
             arguments = value[kinds[0]]
             if problem := _check_arguments(kinds[0], arguments):
                 raise source.error(f"`{key}`: {problem}", (*where, kinds[0]))
-            source.settings(value, where)  # refuses values that are not JSON
+            source.settings(value, where)  # raises GridError for values that are not JSON
             distributions.append(Distribution(key, kinds[0], arguments, (*where, kinds[0])))
     return distributions
 

@@ -46,7 +46,7 @@ class GridSource:
     def error(self, message: str, path: TomlPath, *, at: Literal["key", "value"] = "value") -> GridError:
         """Return an error at a path of the document.
 
-        The position is the path's, or the position of the nearest part in the file.
+        The position belongs to the path, or to its nearest parent that is in the file.
         """
         if path and isinstance(path[0], int):
             return GridError(f"--set {self.overrides[path[0]]}: {message}")

@@ -33,7 +33,7 @@ DENSE: dict[str, Param] = {
         check=check_words,
     ),
 }
-"""Parameters of networks of fully connected layers, or given as a list of layers."""
+"""Parameters of fully connected networks and of networks given as a list of layers."""
 
 INIT_FROM = Param(
     "str",
@@ -147,7 +147,7 @@ def sample_and_classes(task: str, config: Config) -> tuple[Shape, int] | None:
 
     The task must be one that takes `layers`.
 
-    Returns None if they are known only from the data.
+    Returns None if shape and classes are known only from the data.
     """
     if task in IMAGE_SHAPES:
         classes = config["classes"]

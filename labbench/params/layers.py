@@ -25,7 +25,7 @@ ACTIVATION_NAMES = ("relu", "gelu", "tanh", "sigmoid", "step")
 
 
 class LayerError(Exception):
-    """Invalid layer, whose message continues the layer's text; or an invalid list of layers."""
+    """Invalid layer or list of layers; a message about a layer continues the layer's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerType:
-    """Parser and output shape of a type of layer; both raise LayerError."""
+    """Parser and output shape of a type of layer; both functions raise LayerError."""
 
     read: Callable[[str], Numbers]
     output_shape: Callable[[Shape, Numbers], Shape]

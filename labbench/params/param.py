@@ -95,8 +95,7 @@ REDECLARABLE = ("epochs", "batch_size", "seed", "optimizer", "lr", "weight_decay
 def all_params(declared: Params) -> dict[str, Param]:
     """Return the parameters of the training loop and those that a task declares.
 
-    A redeclared parameter keeps the loop's type, and may differ between the runs of a stack if the loop's may; so may
-    a task's `dropout`.
+    A redeclared parameter keeps the loop's type and `per_run`. A task's `dropout` of type float always has `per_run`.
 
     Raises:
         InputError: A redeclared parameter has another type, no default, or a choice that the loop does not have.
@@ -163,7 +162,7 @@ def _stricter(choose: Callable[[list[float]], float], *bounds: float | None) -> 
 
 
 def with_defaults(config: Config, params: Params) -> dict[str, Any]:
-    """Return the config with defaults for missing parameters and None.
+    """Return the config with defaults for parameters that are missing or None.
 
     Keys that are not parameters are kept.
     """

@@ -10,7 +10,7 @@ from labbench.errors import InputError
 from labbench.files import MODEL, run_folder
 
 RUN_PREFIX = "run:"
-"""Prefix of a run's key where a checkpoint may be a file or a run's model."""
+"""Prefix of a run's key in `init_from`, which names either a file or the model of a run."""
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
@@ -56,7 +56,7 @@ def resolve_checkpoint(word: str, files: Path | None) -> Path:
 def content_digest(path: Path) -> str:
     """Return the SHA-256, hexadecimal, of a file or folder.
 
-    Of a folder, the names and contents of all files count, except hidden ones.
+    For a folder, the names and contents of all files count, except hidden ones.
 
     The suffix of a file's name counts too, since it decides how the file is read.
 

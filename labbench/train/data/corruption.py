@@ -1,7 +1,7 @@
 """Corruption of a task's data by its config: fewer samples or classes, wrong labels, noisy or sparse inputs.
 
 Random draws are functions of the sample's index: all runs see the same data, a smaller subset is contained in every
-larger one, and more noise changes a superset of the labels or inputs that less noise changes.
+larger one, and a higher noise level also changes all labels or inputs that a lower level changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from labbench.train.data.dataset import Data, Split, stratified_order
 from labbench.train.rng import Purpose, keys, normal, uniform, words
 
 CHUNK_SAMPLES = 4096
-"""Samples whose random numbers are drawn at once."""
+"""Number of samples whose random numbers are drawn at once."""
 
 InputChange: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -27,7 +27,7 @@ def corrupt(data: Data, config: Config) -> Data:
     """Return the data corrupted by the parameters `labbench.params.builtin.CORRUPTION` that the config has.
 
     The choice of classes and the changes of inputs apply to all splits, fewer samples and wrong labels to the training
-    split alone. Inputs of bytes become float32 in [0, 1].
+    split only. Inputs of bytes become float32 in [0, 1].
 
     Raises:
         InputError: If the config does not fit the data: it names a missing class or more samples than there are.
@@ -70,7 +70,7 @@ def class_count(config: Config, classes: int) -> int:
 
 
 def select_classes(split: Split, classes: list[int]) -> Split:
-    """Return the samples of these classes, relabeled from 0 in their order."""
+    """Return the samples of these classes, relabeled 0, 1, ... in the order of `classes`."""
     inputs, targets = split
     number = torch.full((max(int(targets.max()), *classes) + 1,), -1)
     number[classes] = torch.arange(len(classes))
@@ -106,8 +106,8 @@ def corrupt_training(split: Split, config: Config) -> tuple[Split, Tensor]:
 def corrupt_inputs(split: Split, split_index: int, numbers: Tensor, config: Config) -> Split:
     """Add noise to the inputs (N, ...), then set values to zero.
 
-    The order keeps sparse inputs sparse. `numbers`, shape (N,), are the samples' indices before a subset was chosen;
-    `split_index` counts train, val, test.
+    Noise comes first, so that the zeros stay zero. `numbers`, shape (N,), are the samples' indices before a subset was
+    chosen; `split_index` is 0 for train, 1 for val and 2 for test.
     """
     inputs, targets = split
     deviation: float = config.get("input_noise") or 0.0
@@ -132,7 +132,7 @@ def corrupt_inputs(split: Split, split_index: int, numbers: Tensor, config: Conf
 def apply_randomly(
     inputs: Tensor, numbers: Tensor, purpose: Purpose, split_index: int, words_per_value: int, change: InputChange
 ) -> Tensor:
-    """Change inputs (N, ...) with random words of each sample's stream.
+    """Apply `change` to inputs (N, ...), with random words from each sample's own stream.
 
     `numbers`, shape (N,), select the streams. `change` receives values (n, V) and words (n, words_per_value * V), and
     returns values (n, V).

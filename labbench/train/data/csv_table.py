@@ -14,14 +14,14 @@ from labbench.errors import InputError, did_you_mean
 from labbench.train.data.dataset import Split
 
 MAX_CLASSES = 100
-"""Most distinct integers in a target that count as classes, and most distinct words in a column."""
+"""Maximum number of distinct integers in a target that count as classes, and of distinct words in a column."""
 
 
 def read_table(path: Path, target: str | None) -> Split:
     """Read a table: inputs (N, F) and targets (N,).
 
-    Inputs are float32, words one-hot encoded; targets are classes (int64) or numbers (float32). The first line names
-    the columns. `target` names the target column, by default the last one.
+    Inputs are float32, with words one-hot encoded; targets are classes (int64) or numbers (float32). The first line
+    names the columns. `target` names the target column, by default the last one.
 
     Raises:
         InputError: If the file is not such a table (the message has the line), or lacks the column.

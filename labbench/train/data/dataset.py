@@ -68,7 +68,7 @@ class DataSource(Protocol):
         """
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
-        """Return the sample numbers of the very first batch, shape (S, N)."""
+        """Return the sample numbers of the first batch of the first epoch, shape (S, N)."""
 
     def gather(self, numbers: Tensor) -> Split:
         """Return the training samples with these numbers, shape (N,), on `device`."""
@@ -140,7 +140,7 @@ class Data:
         return iter(order[:, : usable_samples(self.samples, size)].split(size, dim=1))
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
-        """Return the sample indices of the very first batch, shape (S, N)."""
+        """Return the sample indices of the first batch of the first epoch, shape (S, N)."""
         return next(self.batches(seeds, 1, size))
 
     def gather(self, numbers: Tensor) -> Split:
@@ -227,7 +227,7 @@ def split_stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tens
 
 
 def stratified_order(targets: Tensor, *, seed: int, purpose: Purpose = Purpose.SPLIT) -> Tensor:
-    """Return an order of samples that is stratified in every stretch, shape (N,).
+    """Return an order of the samples, shape (N,), in which every slice is stratified by class.
 
     Each class is shuffled; all samples are then sorted by their position in their class, relative to its size.
     """

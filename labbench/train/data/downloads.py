@@ -21,9 +21,9 @@ from labbench.errors import LabbenchError
 from labbench.files import open_without_links
 
 TIMEOUT_SECONDS = 30.0
-"""Seconds without a byte after which a connection is given up."""
+"""Seconds without data after which a connection is closed."""
 MAX_TRIES = 3
-"""Connections per URL before a download fails."""
+"""Maximum number of connections per URL."""
 BLOCK_BYTES = 1 << 20
 
 

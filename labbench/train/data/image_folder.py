@@ -17,7 +17,7 @@ ImageArray = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = (".png", ".pgm", ".ppm", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "PPM", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
-"""Formats that Pillow may recognize, by its names; other formats, such as EPS, start programs of the system."""
+"""Formats that Pillow may open, by Pillow's names; others, such as EPS, would start external programs."""
 DEEP_MODES = ("I", "I;16", "F")
 """Pillow's modes of grey images with more than 8 bits; `convert("L")` clips their values to [0, 255]."""
 GREY_MODES = ("1", "L", "LA", *DEEP_MODES)

@@ -33,7 +33,7 @@ class ImageSet:
 
     files: tuple[PublishedFile, ...]
     read: Callable[[Sequence[Path]], tuple[Split, Split]]
-    """Function from the paths of the files to train and test: inputs uint8 (N, C, H, W), classes int64 (N,)."""
+    """Reader of the files at these paths; returns train and test: inputs uint8 (N, C, H, W), classes int64 (N,)."""
     held_out: int = HELD_OUT_SAMPLES
 
 

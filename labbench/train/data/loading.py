@@ -1,7 +1,7 @@
 """Data read sample by sample on demand: a task's `Dataset`s, behind torch's `DataLoader`.
 
-labbench determines the order of samples and seeds the random generators for each sample by the run's seed, the epoch
-and the sample, so that neither depends on the process that reads it. Runs with the same seed share what is read.
+The order of the samples and the random numbers drawn for a sample depend on the run's seed, the epoch and the sample
+only, not on the process that reads the sample. Runs with the same seed share the samples that are read.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class DatasetSource:
         return "test" in self._reader.splits
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
-        """Yield an epoch's batches as numbers for `gather`, shape (S, N)."""
+        """Read an epoch's batches; yield the numbers of each for `gather`, shape (S, N)."""
         distinct, rows = _unique_seeds(seeds)
         order = permutations(distinct, epoch, self.samples, HOST)[:, : usable_samples(self.samples, size)]
         steps = order.split(size, dim=1)
@@ -230,7 +230,7 @@ class DatasetSource:
     def _new_loader(self, ahead: int) -> DataLoader[Any]:
         worker_options: dict[str, Any] = {}
         if self._loaders:
-            # forked, since no other process can import a class of a user's file; a fork shares memory
+            # forked: a spawned process could not import classes from a user's file, and a fork shares memory
             worker_options = {
                 "multiprocessing_context": "fork",
                 "persistent_workers": True,

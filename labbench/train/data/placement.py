@@ -1,4 +1,4 @@
-"""Placement of data: on the device of the models, or on the host if it would leave them too little memory.
+"""Placement of data: on the device of the models, or on the host if the models would have too little memory.
 
 Placement does not change results: the batches are the same, index by index. Datasets are read on demand.
 """
@@ -20,8 +20,9 @@ def place_data(
 ) -> Data | DatasetSource:
     """Return the data for models on `device`, floating-point tensors as `dtype`.
 
-    `placement` is the value of `[runtime] data`: "device", "host", or "auto" for the host if the data takes more than
-    `MAX_DATA_SHARE` of the free memory of a CUDA device. `loaders` worker processes read the samples of Datasets.
+    `placement` is the value of `[runtime] data`: "device", "host", or "auto", which places the data on the device
+    unless it takes more than `MAX_DATA_SHARE` of the free memory of a CUDA device. `loaders` worker processes read the
+    samples of Datasets.
     """
     if isinstance(data, Datasets):
         return DatasetSource(data, device, dtype, loaders)

@@ -179,7 +179,7 @@ def make_texts(length: int, rarity: float) -> Data:
 def draw_zipf_ranks(chances: Tensor, count: int, rarity: float) -> Tensor:
     """Map uniform draws (...) to Zipf ranks below `count`, same shape, int64.
 
-    P(n) is proportional to (n + 1) ** -rarity. Inversion of the cumulative distribution.
+    P(n) is proportional to (n + 1) ** -rarity. The method is inversion of the cumulative distribution.
     """
     weights = torch.arange(1, count + 1, dtype=torch.float64) ** -rarity
     limits = (weights / weights.sum()).cumsum(0)

@@ -116,7 +116,7 @@ SPLIT_SUFFIXES = ("", "_train", "_val", "_test")
 def read_npz_inputs(arrays: dict[str, NDArray[Any]], ending: str, path: Path) -> Tensor:
     """Return the inputs of one split, (N, F) or (N, C, H, W).
 
-    uint8 for images of bytes, else float32.
+    The dtype is uint8 for images of bytes, else float32.
 
     Raises:
         InputError: If the inputs or the targets are missing, of other types, or not of the same length.
