@@ -144,7 +144,10 @@ class _LineFeedWriter:
 
 @lru_cache(maxsize=4096)  # each row of a run repeats the run's name
 def escape_formula(text: str) -> str:
-    """Prefix a text that a spreadsheet would run as a formula with `'`; `unescape_formula` removes it."""
+    """Prefix a text that a spreadsheet would run as a formula with `'`.
+
+    `unescape_formula` removes it.
+    """
     return "'" + text if text.startswith(_FORMULA_STARTS) else text
 
 

@@ -31,7 +31,10 @@ def database_command(database: Path) -> str:
 
 
 def files_folder(database: Path) -> Path:
-    """Return the folder of a database's files; it is created with the first file in it."""
+    """Return the folder of a database's files.
+
+    It is created with the first file in it.
+    """
     return database.with_name(database.name + ".files")
 
 

@@ -40,10 +40,10 @@ def import_labbench(database: Path, other: Path) -> MergeResult:
 
 
 def copy_regular_files(source: Path, target: Path) -> list[Path]:
-    """Copy the regular files of a folder and its subfolders; return the paths that were skipped.
+    """Copy the regular files of a folder and its subfolders.
 
-    The folder comes from someone else: links may lead to any file or be circular, reading a device or a pipe may never
-    end. None of them is opened.
+    Return the paths that were skipped. The folder comes from someone else: links may lead to any file or be circular,
+    reading a device or a pipe may never end. None of them is opened.
 
     Raises:
         OSError: If a file cannot be written.
@@ -69,7 +69,10 @@ def copy_regular_files(source: Path, target: Path) -> list[Path]:
 
 
 def _open_regular(path: Path, mode: int) -> IO[bytes]:
-    """Open a file for reading, given its mode from lstat. Raises OSError unless it is a regular file."""
+    """Open a file for reading, given its mode from lstat.
+
+    Raises OSError unless it is a regular file.
+    """
     if stat.S_ISREG(mode):
         file = open_without_links(path, "rb")
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):

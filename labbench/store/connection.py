@@ -39,7 +39,9 @@ def resolve_path(path: Path | str) -> Path:
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """Open a database for writing, in autocommit mode; create it if it does not exist, upgrade it if it is older.
+    """Open a database for writing, in autocommit mode.
+
+    Create it if it does not exist, upgrade it if it is older.
 
     Raises:
         InputError: If the file is not a database of this or an earlier version of labbench, or cannot be written.
@@ -175,7 +177,10 @@ def _connect_seeing_commits(path: Path) -> sqlite3.Connection:
 
 
 def _check_connection(connection: sqlite3.Connection, path: Path, *, allow_empty: bool) -> sqlite3.Connection:
-    """Return the connection if it is to a database of labbench; otherwise close it and raise InputError."""
+    """Return the connection if it is to a database of labbench.
+
+    Otherwise close it and raise InputError.
+    """
     try:
         state = schema.read_state(connection)
         if state == "foreign":
@@ -222,7 +227,10 @@ def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _create_or_upgrade(connection: sqlite3.Connection) -> None:
-    """Create or upgrade the tables; always start a write transaction, to find out whether the file can be written."""
+    """Create or upgrade the tables.
+
+    Always start a write transaction, to find out whether the file can be written.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         state = schema.read_state(connection)  # inside the transaction: another process may have created the tables
@@ -246,9 +254,10 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def network_file_system(path: Path) -> str | None:
-    """Return the type of the network file system that holds the path; None on a local or unknown file system.
+    """Return the type of the network file system that holds the path.
 
-    Only Linux offers this information without starting a slow program; on other systems the result is None.
+    Returns None on a local or unknown file system. Only Linux offers this information without starting a slow program;
+    on other systems the result is None.
     """
     file_system = _file_system_of_folder(str(path.resolve().parent))
     return file_system if file_system in _NETWORK else None

@@ -36,7 +36,9 @@ class FreshConnection:
             self._connection.close()
 
     def read(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Return the result of `function` on one snapshot of the database; `function` may be called repeatedly.
+        """Return the result of `function` on one snapshot of the database.
+
+        `function` may be called repeatedly.
 
         Raises:
             StoreError: If the database cannot be read, or changes during every attempt.

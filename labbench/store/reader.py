@@ -42,11 +42,12 @@ if TYPE_CHECKING:
 
 
 class Reader(RunReader):
-    """Reader of a database, as returned by `labbench.open(path)`; close it, or use it in a `with` block.
+    """Reader of a database, as returned by `labbench.open(path)`.
 
-    Every method raises StoreError if the database cannot be read. Methods with a `filter` raise InputError if it is
-    invalid; `filter` is text, as on the command line, or a parsed filter, and None matches all runs that are not
-    archived.
+    Close it, or use it in a `with` block. Every method raises StoreError if the database cannot be read.
+
+    A `filter` is text, as on the command line, or a parsed filter; None matches all runs that are not archived. Methods
+    raise InputError if their filter is invalid.
     """
 
     def runs(
@@ -135,7 +136,10 @@ class Reader(RunReader):
         return self._connection.read(lambda connection: find_run(connection, word))
 
     def by_keys(self, keys: Sequence[str]) -> list[RunRecord]:
-        """Return the runs with these keys, in this order, archived runs included; skip unknown keys."""
+        """Return the runs with these keys, in this order, archived runs included.
+
+        Skip unknown keys.
+        """
         return self._connection.read(lambda connection: read_records_by_key(connection, keys))
 
     def find_many(self, words: Sequence[str]) -> list[RunRecord]:
@@ -172,7 +176,10 @@ class Reader(RunReader):
         return list(self.compare_configs(filter).names)
 
     def differing(self, filter: RunFilter = None) -> list[str]:
-        """Return the config keys with several values among the runs that match; a missing key is not a value."""
+        """Return the config keys with several values among the runs that match.
+
+        A missing key is not a value.
+        """
         return list(self.compare_configs(filter).differing)
 
     def constant(self, filter: RunFilter = None) -> dict[str, Any]:
@@ -190,7 +197,9 @@ class Reader(RunReader):
         return stream_points(self.path, filter_tree(filter), self._require_metrics(metrics))
 
     def steps(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
-        """Stream the steps of the runs that match, by run and step, each with its values; otherwise as `points`.
+        """Stream the steps of the runs that match, by run and step, each with its values.
+
+        Otherwise like `points`.
 
         Raises:
             InputError: If no run has logged one of the metrics.

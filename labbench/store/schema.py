@@ -27,23 +27,23 @@ CREATE TABLE runs (
     key TEXT NOT NULL UNIQUE,                 -- 8 characters, random, public
     experiment_id INTEGER NOT NULL REFERENCES experiments (id),
     name TEXT NOT NULL,
-    origin TEXT NOT NULL,                     -- who made it: grid, rerun, script or import
-    identity TEXT NOT NULL DEFAULT '',        -- SHA-256: equal exactly when one result serves both runs
+    origin TEXT NOT NULL,                     -- grid, rerun, script or import
+    identity TEXT NOT NULL DEFAULT '',        -- SHA-256, equal for runs that would have the same result
     task TEXT NOT NULL DEFAULT '',
     config TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(config)),
     stop TEXT CHECK (stop IS NULL OR json_valid(stop)), -- the [stop] of its grid
-    status TEXT NOT NULL,                     -- a run whose process is gone still says running: see runs_named
-    reason TEXT,                              -- why it ended
+    status TEXT NOT NULL,                     -- still "running" if the process has died: see runs_named
+    reason TEXT,                              -- reason of the end
     attempt INTEGER NOT NULL DEFAULT 1,
-    boundary INTEGER NOT NULL DEFAULT 0,      -- the last step from which it can go on; 0: from the start
-    created REAL NOT NULL,                    -- Unix time in seconds, as the next three
+    boundary INTEGER NOT NULL DEFAULT 0,      -- last step from which it can resume; 0: from the start
+    created REAL NOT NULL,                    -- Unix time in seconds, like the next three columns
     started REAL,
     finished REAL,
     heartbeat REAL,                           -- NULL until it is first claimed
-    host TEXT,                                -- the process that drives it and writes here
+    host TEXT,                                -- host and id of the process that drives the run
     pid INTEGER,
     device TEXT,
-    way TEXT,                                 -- how it was stepped: loop, stacked or vmap
+    way TEXT,                                 -- engine: loop, stacked or vmap
     error_kind TEXT,
     error TEXT,
     traceback TEXT,
@@ -74,7 +74,7 @@ CREATE TABLE run_sources (
 CREATE TABLE metrics (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    goal TEXT                                 -- min or max as somebody declared it; NULL: by the name
+    goal TEXT                                 -- min or max if declared; NULL: the default for the name
 );
 
 CREATE TABLE points (
@@ -94,7 +94,7 @@ CREATE TABLE summary (
     first_nonfinite_step INTEGER,
     last REAL,                                -- NULL is NaN
     last_step INTEGER NOT NULL,
-    min REAL,                                 -- of the finite values, as max; NULL: there are none
+    min REAL,                                 -- min and max of the finite values; NULL: there are none
     min_step INTEGER,
     max REAL,
     max_step INTEGER,
@@ -122,7 +122,7 @@ CREATE TABLE logs (
     run_id INTEGER NOT NULL REFERENCES runs (id),
     attempt INTEGER NOT NULL,
     time REAL NOT NULL,                       -- Unix time in seconds
-    stream TEXT,                              -- stdout or stderr where it was captured from there
+    stream TEXT,                              -- stdout or stderr if captured from a stream
     text TEXT NOT NULL
 );
 
@@ -132,7 +132,7 @@ CREATE TABLE artifacts (
     id INTEGER PRIMARY KEY,
     run_id INTEGER NOT NULL REFERENCES runs (id),
     name TEXT NOT NULL,
-    path TEXT NOT NULL,                       -- where it lies; relative: within DATABASE.files/KEY/
+    path TEXT NOT NULL,                       -- absolute, or relative to DATABASE.files/KEY/
     size INTEGER NOT NULL,                    -- bytes
     sha256 TEXT NOT NULL,
     created REAL NOT NULL,
@@ -176,9 +176,9 @@ Migration: TypeAlias = "Callable[[Database], None]"
 _SCRIPTS = {
     "initial": DDL,
     "code version": """
-        -- SHA-256 of the code that the run counts as computed by; NULL: not known, as before this column
+        -- SHA-256 of the code that the run counts as computed by; NULL: unknown
         ALTER TABLE runs ADD COLUMN code_version TEXT;
-        -- 1: the code has changed since, as its grid found when it was last trained
+        -- 1: the code had changed when its grid was last trained
         ALTER TABLE runs ADD COLUMN older_code INTEGER NOT NULL DEFAULT 0;
     """,
 }
@@ -215,7 +215,10 @@ State: TypeAlias = Literal["empty", "foreign", "newer", "older", "current"]
 
 
 def read_state(connection: sqlite3.Connection) -> State:
-    """Compare a file's schema with this version of labbench; "foreign" is a database of another program."""
+    """Compare a file's schema with this version of labbench.
+
+    "foreign" is a database of another program.
+    """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return "empty"

@@ -1,4 +1,4 @@
-"""Writer of the process of a training script: starts, resumes or attaches to one run, and updates it."""
+"""Writer for the process of a training script: start, resume or attach to a run, and update it."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class ScriptWriter(Writer):
         """Write new data of a run, the changes since its state `written`, and a heartbeat.
 
         Args:
-            truncate_from: Step from which on the points of earlier attempts are deleted first.
+            truncate_from: Before writing, delete the points of earlier attempts at this step and later.
 
         Returns:
             False, with nothing written, if the run was removed, has ended or is in a later attempt.

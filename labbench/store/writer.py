@@ -1,7 +1,7 @@
-"""`Writer`: queue runs, claim them, and record their events; only this class and its subclasses write a database.
+"""`Writer`: queue runs, claim them, and record their events.
 
-Every method is one transaction. Only the current attempt of a run is recorded: events of an earlier attempt are
-dropped, so that the series of two attempts never mix.
+Only this class and its subclasses write a database. Every method is one transaction. Only the current attempt of a run
+is recorded: events of an earlier attempt are dropped, so that the series of two attempts never mix.
 """
 
 from __future__ import annotations
@@ -32,16 +32,15 @@ Action: TypeAlias = Literal["stop", "retry"]
 
 
 class Writer:
-    """Writer of a database, for one thread; close it, or use it in a `with` block.
+    """Writer of a database, for one thread.
 
-    Every method raises StoreError if the database cannot be written.
+    Close it, or use it in a `with` block. Every method raises StoreError if the database cannot be written.
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Open a database, or create it if it does not exist, and merge spill files.
+        """Open or create a database and merge spill files.
 
-        Raises:
-            InputError: If the file is not a labbench database or cannot be written.
+        Raises InputError if the file is not a labbench database or cannot be written.
         """
         self.path = resolve_path(path)
         self._connection = open_for_writing(self.path)
@@ -100,9 +99,10 @@ class Writer:
         configs: Mapping[str, Config] | None = None,
         source: Provenance | None = None,
     ) -> list[RunRecord]:
-        """Set runs to running, driven by this process; if several processes claim a run, one of them gets it.
+        """Set runs to running, driven by this process.
 
-        A run that was started before loses its points after its boundary and starts its next attempt.
+        If several processes claim a run, one of them gets it. A run that was started before loses its points after its
+        boundary and starts its next attempt.
 
         Args:
             keys: Keys of the runs to claim.
@@ -170,7 +170,7 @@ class Writer:
             )
 
     def retry(self, keys: Sequence[str], *, from_start: bool = False) -> list[str]:
-        """Queue those of the runs again that failed, diverged, were stopped or lost, and return their keys.
+        """Queue failed, diverged, stopped and lost runs again, and return their keys.
 
         A run resumes from its boundary unless `from_start` is set. A diverged run always starts from the beginning:
         from its boundary it would diverge again.
@@ -233,7 +233,7 @@ class Writer:
             connection.execute("UPDATE runs SET note = ? WHERE key = ?", (storable_text(text) or None, key))
 
     def rename(self, key: str, name: str) -> None:
-        """Rename a run; its grid still finds it, by its identity."""
+        """Rename a run. Its grid still finds it by its identity."""
         with self._transaction() as connection:
             connection.execute("UPDATE runs SET name = ? WHERE key = ?", (storable_text(name), key))
 

@@ -154,7 +154,10 @@ def _to_json_value(value: Any, name: str, texts: list[str], depth: int) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """Return the number in a numpy scalar or a one-element tensor; None for any other value."""
+    """Return the number in a numpy scalar or one-element tensor.
+
+    Returns None for any other value.
+    """
     item = getattr(value, "item", None)
     if not callable(item):
         return None

@@ -20,7 +20,10 @@ _MAX_LINE_CHARACTERS = 65_536
 
 
 class Tee:
-    """Write through to a stream and record its lines; of a progress bar only the last state."""
+    """Write through to a stream and record its lines.
+
+    Only the last state of a progress bar is recorded.
+    """
 
     def __init__(self, name: Stream, record: Callable[[PrintedText], None]) -> None:
         self._name: Stream = name

@@ -24,7 +24,10 @@ class LogFunction(Protocol):
 
 
 def make_log(writer_thread: RunWriterThread, first_step: int) -> LogFunction:
-    """Return the `log` function of a run; steps that are not given are counted from `first_step`."""
+    """Return the `log` function of a run.
+
+    Steps that are not given are counted from `first_step`. The function raises InputError, see its docstring.
+    """
     calls = writer_thread.calls
     append, waiting, limit = calls.append, calls.__len__, MAX_BACKLOG
     clock, plain, kind = monotonic_ns, float, type

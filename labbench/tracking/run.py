@@ -98,9 +98,10 @@ class Run:
         self._writer_thread.change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
 
     def artifact(self, path: str | os.PathLike[str], *, copy: bool = False) -> None:
-        """Record the path, size and SHA-256 of a file; with `copy` also store a copy beside the database.
+        """Record the path, size and SHA-256 of a file.
 
-        Reads the whole file. Recording the same path again replaces the record.
+        With `copy` also store a copy beside the database. Reads the whole file. Recording the same path again replaces
+        the record.
 
         Raises:
             InputError: If the file cannot be read, or the run has ended.
@@ -131,9 +132,9 @@ class Run:
         return self._writer_thread.flush()
 
     def finish(self, exit_code: int = 0) -> None:
-        """End the run after writing everything that was logged; an exit code other than 0 records a failure.
+        """End the run after writing everything that was logged.
 
-        A run that has ended stays as it is.
+        An exit code other than 0 records a failure. A run that has ended does not change.
         """
         self._end(exit_info_of_status(exit_code))
 
@@ -144,7 +145,10 @@ class Run:
         self._end(exit_info_of_error(error))
 
     def _end(self, exit_info: ExitInfo) -> None:
-        """Write everything that was logged; if this process drives the run, also record its final status."""
+        """Write everything that was logged.
+
+        If this process drives the run, also record its final status.
+        """
         writer_thread = self._writer_thread
         with self._end_lock:
             if not writer_thread.is_closing:

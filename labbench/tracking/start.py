@@ -101,6 +101,9 @@ def _tag_texts(tags: Any) -> tuple[str, ...]:
 
 
 def _main_script() -> Path | None:
-    """Return the file that Python was started with; None in a notebook or at a prompt."""
+    """Return the file that Python was started with.
+
+    Returns None in a notebook or at a prompt.
+    """
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(file).absolute() if file else None

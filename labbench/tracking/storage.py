@@ -41,7 +41,7 @@ class Batch:
     points: list[Points]
     printed: list[PrintedText]
     truncate_from: int | None
-    """Step from which on the points of an earlier attempt are deleted; None deletes none."""
+    """First step at which points of earlier attempts are deleted; None deletes no points."""
     calls: int
     """Number of log calls in the batch."""
 
@@ -123,7 +123,10 @@ class Storage:
             return False  # the next batch reports the error
 
     def after_fork_in_child(self, run: ScriptRun) -> None:
-        """Drop the parent's open files without closing them; `run` is the state that the parent has written."""
+        """Drop the parent's open files without closing them.
+
+        `run` is the state that the parent has written.
+        """
         _inherited.append((self._writer, self._spill))
         self._writer = self._spill = None
         self._written = run

@@ -16,7 +16,10 @@ _MIB = 2**20
 
 
 class SystemSampler:
-    """Sampler of system metrics, for use in one thread; CPU use is the mean since the previous sample."""
+    """Sampler of system metrics, for use in one thread.
+
+    CPU use is the mean since the previous sample.
+    """
 
     def __init__(self) -> None:
         self._gpus = list(_gpus())
@@ -60,9 +63,10 @@ def _memory_percent() -> float:
 
 
 def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
-    """Return the memory in use and its limit, in bytes, of the control group (version 2, else 1); None if unlimited.
+    """Return the memory in use and its limit, in bytes, of the control group (version 2, else 1).
 
-    As in `docker stats`, inactive cached files do not count as used, because they can be reclaimed at any time.
+    Returns None if unlimited. As in `docker stats`, inactive cached files do not count as used, because they can be
+    reclaimed at any time.
     """
     for limit_file, used_file, stat_file, inactive in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),

@@ -73,7 +73,9 @@ def init(
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
-    """Log to the newest open run; with `commit=False`, record the values together with the next call.
+    """Log to the newest open run.
+
+    With `commit=False`, record the values together with the next call.
 
     Raises:
         InputError: If no run is open, or as `Run.log`.
@@ -92,7 +94,10 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -
 
 
 def finish(exit_code: int | None = None) -> None:
-    """End the newest open run, if any; an exit code other than 0 records a failure."""
+    """End the newest open run, if any.
+
+    An exit code other than 0 records a failure.
+    """
     run = process_hooks.newest_run()
     if isinstance(run, Run):
         _uncommitted.pop(run.key, None)

@@ -48,7 +48,10 @@ _MAX_PRINTED_TEXTS = 10_000
 
 
 class WakeEvent:
-    """Event that wakes one waiting thread; `set` is safe in a signal handler, because it is a single step in C."""
+    """Event that wakes one waiting thread.
+
+    `set` is safe in a signal handler, because it is a single step in C.
+    """
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
@@ -59,7 +62,10 @@ class WakeEvent:
             self._lock.release()
 
     def wait(self, seconds: float) -> None:
-        """Wait until the event is set or the time is up; wait forever if `seconds` is negative."""
+        """Wait until the event is set or the time is up.
+
+        Wait forever if `seconds` is negative.
+        """
         self._lock.acquire(timeout=seconds)
 
 
@@ -114,21 +120,13 @@ class RunWriterThread:
         return self._is_closing
 
     def change(self, update: Callable[[ScriptRun], ScriptRun]) -> None:
-        """Replace the run by `update(run)` and have it written.
-
-        Raises:
-            InputError: If the run has ended.
-        """
+        """Replace the run by `update(run)` and have it written. Raises InputError if the run has ended."""
         with self._change_lock:
             self.run = update(self.run)
         self.wake()
 
     def wake(self) -> None:
-        """Have the data that was just appended written.
-
-        Raises:
-            InputError: If the run has ended.
-        """
+        """Have the data that was just appended written. Raises InputError if the run has ended."""
         if self._is_closing:
             raise InputError(f"run {self.run.key} has ended: nothing more can be logged to it")
         self.calls.asleep = False
@@ -145,7 +143,10 @@ class RunWriterThread:
                     end_runs_with_worker()
 
     def make_room(self) -> None:
-        """Wait until the backlog is below its limit; if nothing can be written, drop the newest call."""
+        """Wait until the backlog is below its limit.
+
+        If nothing can be written, drop the newest call.
+        """
         with self._room:
             while len(self.calls) > MAX_BACKLOG and not self._storage.stuck and not self._is_closing:
                 self.wake()
@@ -173,7 +174,10 @@ class RunWriterThread:
         return dict(self._batcher.last)
 
     def close(self, seconds: float = 30.0) -> None:
-        """Write the rest, close the database and end the thread; a second call, also in a signal handler, is safe."""
+        """Write the rest, close the database and end the thread.
+
+        A second call, also in a signal handler, is safe.
+        """
         self._is_closing = self.calls.asleep = True
         self._wake_event.set()
         if self._thread is not None:
@@ -192,7 +196,10 @@ class RunWriterThread:
             self._write_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Clear the queues, which the parent writes; the first log call in the child starts its own thread."""
+        """Clear the queues, which the parent writes.
+
+        The first log call in the child starts its own thread.
+        """
         for queue in (self.calls, self.samples, self.printed):
             queue.clear()
         self.run = self._written = replace(self.run, drives=False)
@@ -248,7 +255,10 @@ class RunWriterThread:
         return max(0, self._last_heartbeat + HEARTBEAT_SECONDS - time.monotonic()) if self.run.drives else -1
 
     def _write_unwritten(self) -> None:
-        """Write the data that waits at the time of the call; later data is left for the next call."""
+        """Write the data that waits at the time of the call.
+
+        Later data is left for the next call.
+        """
         n_waiting, n_written = len(self.calls), -1
         while n_written < n_waiting and (batch := self._batch or self._next_batch()) is not None:
             self._batch = batch
@@ -278,9 +288,9 @@ class RunWriterThread:
         return bool(self._batch or self.calls or self.samples or self.printed or self.run is not self._written)
 
     def _next_batch(self) -> Batch | None:
-        """Return up to `MAX_BATCH` calls with all other unwritten data; None if there is none and no heartbeat is due.
+        """Return up to `MAX_BATCH` calls with all other unwritten data.
 
-        An empty batch is a heartbeat.
+        Returns None if there is none and no heartbeat is due. An empty batch is a heartbeat.
         """
         now = time.monotonic()
         if not self._has_unwritten() and not (self.run.drives and now >= self._last_heartbeat + HEARTBEAT_SECONDS):
@@ -315,7 +325,10 @@ class RunWriterThread:
 
 
 def _pop_up_to(queue: deque[Any], limit: int) -> list[Any]:
-    """Pop up to `limit` items, the oldest first; other threads may append at the same time."""
+    """Pop up to `limit` items, the oldest first.
+
+    Other threads may append at the same time.
+    """
     return [queue.popleft() for _ in range(min(limit, len(queue)))]
 
 

@@ -38,7 +38,7 @@ class Diagnosis:
     damage: Sequence[str] = ()
     """Errors of SQLite's integrity check; if there are any, nothing else was checked."""
     is_older: bool = False
-    """True if the tables are those of an older version."""
+    """True if the tables have the schema of an older version."""
     n_series: int = 0
     """Number of series in the database."""
     wrong: Sequence[SeriesId] = ()

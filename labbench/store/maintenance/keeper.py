@@ -48,9 +48,9 @@ class MaintenanceWriter(Writer):
             repair(connection, diagnosis)
 
     def vacuum(self) -> None:
-        """Return the space of deleted rows to the file system; needs as much free space temporarily.
+        """Return the space of deleted rows to the file system.
 
-        The file is locked meanwhile.
+        Temporarily needs as much free space again. The file is locked meanwhile.
 
         Raises:
             InputError: If runs are running.

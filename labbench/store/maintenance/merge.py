@@ -111,7 +111,10 @@ def merge(connection: sqlite3.Connection) -> MergeResult:
 
 
 def _pair_names(connection: sqlite3.Connection) -> None:
-    """Create temporary tables that map ids of metrics, sources and experiments to ids here; insert missing rows."""
+    """Create temporary tables that map ids of metrics, sources and experiments to ids here.
+
+    Insert missing rows.
+    """
     connection.execute("CREATE TEMP TABLE merged_runs (theirs INTEGER PRIMARY KEY, ours INTEGER NOT NULL)")
     for table, name, columns in (
         ("metrics", "name", "name, goal"),

@@ -32,7 +32,7 @@ class CodedRun:
 
 @dataclass(frozen=True, slots=True)
 class CodeSorting:
-    """Runs of an experiment, sorted into those of the present code and those of older code."""
+    """Runs of an experiment, sorted into runs of the present code and runs of older code."""
 
     code_version: str = ""
     present: Mapping[int, str] = field(default_factory=dict)

@@ -39,7 +39,9 @@ class TableSource(Protocol):
 def make_table(
     reader: TableSource, filter: RunFilter, shape: TableShape, metrics: Collection[str] | None
 ) -> tuple[list[str], Iterator[Sequence[Any]]]:
-    """Return headings and rows of a table; rows are streamed, and a missing value is None.
+    """Return headings and rows of a table.
+
+    Rows are streamed, and a missing value is None.
 
     Raises:
         InputError: If the filter or a metric is unknown.

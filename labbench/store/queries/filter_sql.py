@@ -1,7 +1,8 @@
-"""Compilation of filters to SQL; keys and values are bound parameters, so no user input becomes SQL.
+"""Compilation of filters to SQL.
 
-Every comparison becomes an expression that is 1 or 0, never NULL, so that `not` is the complement. A key is resolved
-for each run: a reserved word, else a key of the run's config, else the last value of its metric.
+Keys and values are bound parameters, so no user input becomes SQL. Every comparison becomes an expression that is 1 or
+0, never NULL, so that `not` is the complement. A key is resolved for each run: a reserved word, else a key of the run's
+config, else the last value of its metric.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ def _text_comparison(compare: Comparison, column: str) -> Sql:
 
 
 def _tag_comparison(compare: Comparison) -> Sql:
-    """Compile a comparison that holds if any tag matches (`!=`: if no tag does); `none` is a run without tags."""
+    """Compile a comparison that holds if any tag matches (`!=`: if no tag does).
+
+    `none` is a run without tags.
+    """
     if compare.operator == "!=":
         positive = _tag_comparison(Comparison("tag", None, "=", compare.values, compare.texts))
         return Sql(f"(NOT {positive.text})", positive.parameters)
@@ -115,9 +119,9 @@ def _flag_comparison(compare: Comparison, column: str) -> Sql:
 
 
 def _started_comparison(compare: Comparison) -> Sql:
-    """Compile a comparison of the start time; a written time denotes its whole day, minute or second.
+    """Compile a comparison of the start time.
 
-    So `started>2026-11-30` starts on 1 December.
+    A written time denotes its whole day, minute or second. So `started>2026-11-30` starts on 1 December.
     """
     spans = [_time_span(text) for value, text in zip(compare.values, compare.texts, strict=True) if value is not None]
     is_null = "runs.started IS NULL"
@@ -166,7 +170,10 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True, slots=True)
 class ConfigValue:
-    """SQL of a config value and of its JSON type (NULL if the key is missing); each takes `parameters`."""
+    """SQL of a config value and of its JSON type (NULL if the key is missing).
+
+    Each takes `parameters`.
+    """
 
     type: str
     value: str
@@ -194,7 +201,10 @@ def config_values(keys: Sequence[str]) -> Sql:
 
 
 def _config_comparison(compare: Comparison, *, otherwise: Sql) -> Sql:
-    """Compile a comparison with a config value of any type; `otherwise` applies if the config has no such key."""
+    """Compile a comparison with a config value of any type.
+
+    `otherwise` applies if the config has no such key.
+    """
     config = ConfigValue.of(compare.key)
     on_text, on_number = _config_text_comparison(compare, config), _config_number_comparison(compare, config)
     cases = {
@@ -254,7 +264,10 @@ def _json_numbers(numbers: Sequence[float]) -> str:
 
 
 def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics) -> Sql:
-    """Compile a comparison with a number of a metric; NULL is NaN for `last` and `first`, else a missing value."""
+    """Compile a comparison with a number of a metric.
+
+    NULL means NaN for `last` and `first`, otherwise a missing value.
+    """
     if compare.key not in metrics or compare.operator == "~":
         return NEVER
     column = _metric_column(function, metrics[compare.key][1])
@@ -273,7 +286,10 @@ def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics
 
 
 def metric_value(metric: str, function: Function, metrics: Metrics) -> Sql:
-    """Return SQL of a number of a run's metric; NULL if missing, and for a last or first value that is NaN."""
+    """Return SQL of a number of a run's metric.
+
+    The number is NULL if it is missing, and for a last or first value that is NaN.
+    """
     if metric not in metrics:
         return Sql("NULL")
     metric_id, goal = metrics[metric]

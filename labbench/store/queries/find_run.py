@@ -15,7 +15,9 @@ _MAX_COMPARED = 2000
 
 
 def find_run(connection: sqlite3.Connection, word: str) -> RunRecord:
-    """Return the run with this key, key prefix or name; a key wins over a prefix, a prefix over a name.
+    """Return the run with this key, key prefix or name.
+
+    A key wins over a prefix, a prefix over a name.
 
     Raises:
         RunNotFound: If no run or several runs match; `candidates` has similar or matching runs.

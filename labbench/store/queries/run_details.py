@@ -53,7 +53,10 @@ def read_sources(connection: sqlite3.Connection, key: str) -> dict[str, str]:
 
 
 def _artifact(name: str, path: str, *rest: Any) -> Artifact:
-    """Return a record of a file. Raises InputError if its path leads out of the run's folder."""
+    """Return a record of a file.
+
+    Raises InputError if its path leads out of the run's folder.
+    """
     if ".." in PurePosixPath(path).parts:
         raise InputError(f"the path {path!r} of the artifact {name!r} leads out of the run's folder")
     return Artifact(name, path, *rest)

@@ -34,7 +34,9 @@ _COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
 def read_records(
     connection: sqlite3.Connection, ids: Sequence[int], *, summaries: bool | Iterable[str] = False
 ) -> list[RunRecord]:
-    """Return the runs with these ids, in this order; skip ids that do not exist.
+    """Return the runs with these ids, in this order.
+
+    Skip ids that do not exist.
 
     Args:
         summaries: Load the summaries of all metrics (True), of none (False) or of the named ones.
@@ -131,7 +133,10 @@ def config_json(config: Mapping[str, Any]) -> str:
 
 
 def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str, Any]) -> None:
-    """Set config values of a run; its other keys, for instance those added by its script, stay."""
+    """Set config values of a run.
+
+    Its other keys, for instance those added by its script, stay.
+    """
     [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
     recorded = json.loads(text)
     new = config_json({**recorded, **config} if isinstance(recorded, dict) else config)

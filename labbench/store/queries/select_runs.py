@@ -38,7 +38,10 @@ def filter_tree(runs: RunFilter) -> Filter | None:
 
 
 def select_columns(connection: sqlite3.Connection, columns: str, runs: RunFilter, rest: str = "") -> list[Any]:
-    """Return rows of SQL columns of the runs that match; `rest` follows the WHERE clause."""
+    """Return rows of SQL columns of the runs that match.
+
+    `rest` follows the WHERE clause.
+    """
     condition = filter_condition(filter_tree(runs), read_metrics(connection))
     query = f"SELECT {columns} {FROM_RUNS} WHERE {condition.text} {rest}"
     return connection.execute(query, condition.parameters).fetchall()

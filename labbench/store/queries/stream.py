@@ -110,7 +110,10 @@ def stream_runs(path: Path, tree: Filter | None, metrics: Collection[str] | None
 def _begin_snapshot(
     connection: sqlite3.Connection, tree: Filter | None, metrics: Collection[str] | None
 ) -> tuple[dict[int, str], list[tuple[int, str, str, str]]]:
-    """Start a snapshot; return the names of the metrics by id, and (id, key, name, experiment) of the runs."""
+    """Start a snapshot.
+
+    Return the names of the metrics by id, and (id, key, name, experiment) of the runs.
+    """
     connection.execute("BEGIN")
     all_metrics = read_metrics(connection)
     names = {metric_id: name for name, (metric_id, _) in all_metrics.items() if metrics is None or name in metrics}

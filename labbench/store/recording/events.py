@@ -42,7 +42,10 @@ def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> No
 def end_run(
     connection: sqlite3.Connection, run_id: int, status: str, reason: str | None, at: float | None = None
 ) -> None:
-    """Record the end of a run, now or at the Unix time `at`; status `queued` is not an end and has no time."""
+    """Record the end of a run, now or at the Unix time `at`.
+
+    Status `queued` is not an end and has no time.
+    """
     finished = None if status == "queued" else at or time.time()
     query = "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ?"
     connection.execute(query, (status, reason and storable_text(reason), finished, run_id))

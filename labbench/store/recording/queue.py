@@ -22,7 +22,10 @@ _ALPHABET = _LETTERS + "23456789"
 def insert_missing(
     connection: sqlite3.Connection, submission: Submission, runs: Sequence[NewRun], *, rerun: bool
 ) -> list[int]:
-    """Insert the runs whose identity the experiment lacks, or all if `rerun`; return the ids of all, in order."""
+    """Insert the runs whose identity the experiment lacks, or all if `rerun`.
+
+    Return the ids of all, in order.
+    """
     experiment_id = ensure_experiment(connection, submission.experiment)
     ids_by_identity = {} if rerun else _runs_by_identity(connection, experiment_id)
     stop = submission.stop
@@ -50,10 +53,10 @@ def insert_missing(
 
 
 def insert_run(connection: sqlite3.Connection, columns: Mapping[str, SqlValue]) -> tuple[int, str]:
-    """Insert a row into the table `runs`; missing columns get the defaults of the schema.
+    """Insert a row into the table `runs`.
 
-    The run keeps its `key` unless another run has it; then, or without a key, it gets a new one. The caller holds a
-    transaction.
+    Missing columns get the defaults of the schema. The run keeps its `key` unless another run has it; then, or without
+    a key, it gets a new one. The caller holds a transaction.
 
     Returns:
         The run's id and key.

@@ -49,7 +49,10 @@ class PrintedText:
 
 @dataclass(frozen=True, slots=True)
 class ScriptRun:
-    """State of a script's run in its process. An empty key or name is filled in when the run is inserted."""
+    """State of a script's run in its process.
+
+    An empty key or name is filled in when the run is inserted.
+    """
 
     key: str
     name: str
@@ -85,7 +88,10 @@ def new_script_run(name: str, experiment: str, config: Config) -> ScriptRun:
 
 
 def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
-    """Insert a new run and return it with its key and name; the caller holds a transaction."""
+    """Insert a new run and return it with its key and name.
+
+    The caller holds a transaction.
+    """
     experiment_id = ensure_experiment(connection, run.experiment)
     name = run.name or _next_free_name(connection, experiment_id, run.experiment)
     columns: dict[str, SqlValue] = {

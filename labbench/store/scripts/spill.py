@@ -120,14 +120,20 @@ def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> N
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Yield the complete lines; the last line is incomplete if the process was killed while writing it."""
+    """Yield the complete lines.
+
+    The last line is incomplete if the process was killed while writing it.
+    """
     for line in file:
         if line.endswith(b"\n"):
             yield json.loads(line)
 
 
 def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Write the lines as rows; nothing is written to a run that is in a later attempt."""
+    """Write the lines as rows.
+
+    Nothing is written to a run that is in a later attempt.
+    """
     run: ScriptRun | None = None
     run_id = 0
     for line in lines:

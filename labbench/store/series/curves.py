@@ -33,9 +33,9 @@ _ROWS_PER_FETCH = 512
 
 @dataclass(frozen=True, slots=True)
 class BucketedSeries:
-    """Series, or a range of steps of one, in B buckets; a short series has one bucket per point.
+    """Series, or a range of steps of one, in B buckets.
 
-    `low`, `high` and `mean` are NaN for a bucket without finite values.
+    A short series has one bucket per point. `low`, `high` and `mean` are NaN for a bucket without finite values.
     """
 
     run_id: int
@@ -144,7 +144,10 @@ class _StepRange:
 
     @property
     def is_dense(self) -> bool:
-        """True if the series has a point at every step from the first to the last; then steps need not be read."""
+        """True if the series has a point at every step from the first to the last.
+
+        Then steps need not be read.
+        """
         return self.last - self.first + 1 == self.n
 
     @property
@@ -157,7 +160,10 @@ class _StepRange:
 
     @property
     def n_requested(self) -> int | None:
-        """Number of points in the requested range; None if it cannot be derived from the summary."""
+        """Number of points in the requested range.
+
+        None if it cannot be derived from the summary.
+        """
         if self.left <= self.first and self.last <= self.right:
             return self.n
         return max(0, min(self.right, self.last) - max(self.left, self.first) + 1) if self.is_dense else None
@@ -183,9 +189,10 @@ def _read_together(
     times: bool,
     read: Callable[[sqlite3.Connection, str, tuple[Any, ...], bool, bool], _Columns],
 ) -> Iterator[tuple[int, BucketedSeries]]:
-    """Yield (run id, curve) of series too short for a rollup, with one query and one pass of numpy for many of them.
+    """Yield (run id, curve) of series too short for a rollup.
 
-    Skips series whose number of points in the range is unknown or differs from the summary.
+    Many series are read with one query and one pass of numpy. Skips series whose number of points in the range is
+    unknown or differs from the summary.
     """
     import numpy as np
 
@@ -413,7 +420,10 @@ def _column_of_steps(offsets: NDArray[np.int64], width: float | NDArray[np.float
 
 
 def _reduce_groups(curve: BucketedSeries, starts: NDArray[np.int64]) -> BucketedSeries:
-    """Merge groups of consecutive buckets; `starts`, shape (G,), is the index of the first bucket of each group."""
+    """Merge groups of consecutive buckets.
+
+    `starts`, shape (G,), is the index of the first bucket of each group.
+    """
     import numpy as np
 
     ends = np.append(starts[1:], len(curve.n))

@@ -71,10 +71,10 @@ def add_points(
 
 
 def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
-    """Delete the points of a run after a step, or all points if it is None. The caller holds a transaction.
+    """Delete the points of a run after a step, or all points if it is None.
 
-    Points at the step itself stay: those from the end of the last epoch before the boundary, and the first ones of the
-    next epoch. The next attempt measures the latter again and replaces them.
+    The caller holds a transaction. Points at the step itself stay: those from the end of the last epoch before the
+    boundary, and the first ones of the next epoch. The next attempt measures the latter again and replaces them.
     """
     if after is None:
         for table in ("points", "summary", "rollup"):
@@ -110,13 +110,19 @@ def rebuild_series(
 def _summarize_chunks(
     connection: sqlite3.Connection, run_id: int, metric_id: int
 ) -> tuple[int | float | None, ...] | None:
-    """Return the columns of the summary from `n` on, for the points in chunks; None if there are no chunks."""
+    """Return the columns of the summary from `n` on, for the points in chunks.
+
+    Returns None if there are no chunks.
+    """
     cover = list(rollup.read_cover(connection, run_id, metric_id))
     if not cover:
         return None
 
     def first_step(bucket: rollup.Bucket, condition: str, *values: float) -> int:
-        """Return the first step in a bucket whose point meets a condition; there is at least one."""
+        """Return the first step in a bucket whose point meets a condition.
+
+        There is at least one.
+        """
         query = f"SELECT min(step) FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? AND {condition}"
         parameters = (run_id, metric_id, bucket.first_step, bucket.last_step, *values)
         row: tuple[int] = connection.execute(query, parameters).fetchone()
@@ -174,9 +180,9 @@ def insert_points(
     times: Sequence[int],
     values: Sequence[float],
 ) -> None:
-    """Insert points of a series, or replace points of the same steps. The caller holds a transaction.
+    """Insert points of a series, or replace points of the same steps.
 
-    `steps`, `times` (milliseconds) and `values` have shape (N,).
+    The caller holds a transaction. `steps`, `times` (milliseconds) and `values` have shape (N,).
     """
     whole = len(steps) - len(steps) % _ROWS
     parameters: list[int | float] = [run_id, metric_id, *repeat(0, 3 * _ROWS)]

@@ -41,7 +41,10 @@ _Fields: TypeAlias = tuple[int, int, int, int, float, float, float, int]
 
 
 class Bucket(NamedTuple):
-    """Summary of consecutive points, FACTOR ** level of them; `low`, `high`, `mean` are NaN if none is finite."""
+    """Summary of consecutive points, FACTOR ** level of them.
+
+    `low`, `high`, `mean` are NaN if none is finite.
+    """
 
     first_step: int
     last_step: int
@@ -82,9 +85,9 @@ def append_chunks(
     *,
     chunks: int,
 ) -> None:
-    """Add the chunks that points just appended to a series have filled. The caller holds a transaction.
+    """Add the chunks that points just appended to a series have filled.
 
-    As `extend_chunks`, but reads only the points before the appended ones.
+    The caller holds a transaction. As `extend_chunks`, but reads only the points before the appended ones.
 
     Args:
         points: The appended points.
@@ -105,9 +108,9 @@ def append_chunks(
 
 
 def extend_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int, *, chunks: int) -> None:
-    """Add the chunks that have become full; `chunks` is the number of existing ones of level 1.
+    """Add the chunks that have become full.
 
-    The caller holds a transaction.
+    `chunks` is the number of existing ones of level 1. The caller holds a transaction.
     """
     start = first_step_after_chunks(connection, run_id, metric_id) if chunks else LEAST_STEP
     query = f"SELECT step, time_ms, {_VALUE} FROM points WHERE {_SERIES} AND step >= ? ORDER BY step"
@@ -145,7 +148,10 @@ def top_level(connection: sqlite3.Connection, run_id: int, metric_id: int) -> in
 
 
 def first_step_after_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int) -> int:
-    """Return the first step after all chunks; points from there on are in no chunk."""
+    """Return the first step after all chunks.
+
+    Points from there on are in no chunk.
+    """
     query = f"SELECT last_step FROM rollup WHERE {_SERIES} AND level = 1 ORDER BY first_step DESC LIMIT 1"
     row = connection.execute(query, (run_id, metric_id)).fetchone()
     return LEAST_STEP if row is None else int(row[0]) + 1
@@ -229,9 +235,10 @@ def _merge_buckets(buckets: Sequence[_Fields], size: int) -> _Fields:
 
 
 def _weighted_mean(values: Sequence[tuple[float, float]], low: float, high: float) -> float:
-    """Return the mean of (value, share) pairs; values lie between `low` and `high`, shares add up to 1.
+    """Return the mean of (value, share) pairs.
 
-    Never infinite: the sum of halves cannot overflow, and the result is clipped to the range.
+    Values lie between `low` and `high`, shares add up to 1. Never infinite: the sum of halves cannot overflow, and the
+    result is clipped to the range.
     """
     half = math.fsum(value * share / 2 for value, share in values)
     return min(max(2 * half, low), high)
