@@ -61,8 +61,11 @@ class Basin:
     """Range of learning rates around the best one whose results are within the tolerance."""
 
     best: float
+    """Best learning rate."""
     low: float
+    """Smallest learning rate of the range."""
     high: float
+    """Largest learning rate of the range."""
     open_below: bool
     """True if `low` is the smallest rate tried, so that the range may extend below it."""
     open_above: bool

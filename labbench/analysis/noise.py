@@ -165,7 +165,7 @@ def _fit_shifts(table: Table, residuals: Floats, variance: Floats) -> tuple[Seed
     unshared = residuals - np.divide(fitted, scale, out=np.zeros(len(fitted)), where=scale > 0)
     leverage = _sum_by_setup(owner, (basis**2).sum(axis=1), n)
     count_df = table.counts - 1.0
-    # a configuration that determines the shifts alone has no informative residuals
+    # residuals carry little information if the fit of the shifts uses more than half of their degrees of freedom
     informative = leverage <= 0.5 * count_df + 1e-9
     df = np.where(informative, count_df - leverage, count_df)
     squares = _sum_by_setup(owner, np.where(informative[owner], unshared, residuals) ** 2, n)

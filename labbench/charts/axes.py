@@ -34,12 +34,19 @@ class Frame:
     """Cells of the plot and the scaled values at its borders (logarithms to base 10 on a logarithmic axis)."""
 
     column: int
+    """Column of the plot's leftmost cells."""
     width: int
+    """Width of the plot in cells."""
     height: int
+    """Height of the plot in cells."""
     left: float
+    """Scaled x at the left border."""
     right: float
+    """Scaled x at the right border."""
     low: float
+    """Scaled y at the bottom."""
     high: float
+    """Scaled y at the top."""
     log_x: bool = False
     log_y: bool = False
 

@@ -35,6 +35,7 @@ class LegendEntry:
     x: str = ""
     """Formatted x of the value, shown if it differs between entries; "" without a crosshair."""
     bright: bool = False
+    """True for the highlighted line, or the only one."""
 
 
 def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> list[LegendEntry]:

@@ -52,11 +52,15 @@ class Buckets:
     end: Floats
     """x of the end of each bucket."""
     low: Floats
+    """Lowest value of each bucket."""
     high: Floats
+    """Highest value of each bucket."""
     n: NDArray[np.int64]
     """Number of points in each bucket."""
     first_step: NDArray[np.int64]
+    """Step of the first point in each bucket."""
     last_step: NDArray[np.int64]
+    """Step of the last point in each bucket."""
 
 
 def smooth_series(series: Series, smoothing: Smoothing) -> Curve:

@@ -17,11 +17,15 @@ class TrainingOptions:
     """Options of `labbench run`: devices and workers, and which recorded runs to train again."""
 
     device: str
+    """auto, cpu, cuda, cuda:N or mps."""
     workers: int | None
     """Worker processes; 0: this process, None: one per core or GPU."""
     rerun: bool
+    """Train all runs of the grid as new runs."""
     retry_failed: bool
+    """Also train failed runs again."""
     keep_code: bool
+    """Do not train runs of older code again."""
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -1,8 +1,8 @@
 """Code versions: digests of a task's files that ignore comments, docstrings and layout.
 
 A file's digest is the SHA-256 of labbench's own serialization of its syntax tree, which is the same on every Python
-that can parse it: positions, comments, docstrings and other bare strings are left out, and so are empty fields, since
-later versions of Python add some.
+that can parse it. Positions, comments, docstrings and other bare strings are left out. Empty fields are left out too,
+because later versions of Python add some.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _distributions(source: GridSource, table: Table, path: Path, prefix: str) ->
 
 
 def _uniform(counter: str) -> float:
-    """Return a uniform number, 0 <= u < 1, which depends on the text alone.
+    """Return a uniform number, 0 <= u < 1, which depends only on the text.
 
     The number is the first 53 bits of the text's SHA-256, divided by 2**53.
     """

@@ -181,7 +181,7 @@ def _read_command(source: GridSource, words: object) -> tuple[str, ...]:
 
 
 def _resolve_task(source: GridSource, task: object, folder: Path) -> str:
-    """Return a built-in task, or `/absolute/file.py:Class`, whose file exists but has not been read."""
+    """Return a built-in task, or `/absolute/file.py:Class`; check only that the file exists."""
     if not isinstance(task, str):
         raise source.error(f"task must be a string, not {quote_value(task)}", ("task",))
     if task in BUILTIN:

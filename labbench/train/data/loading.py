@@ -89,7 +89,7 @@ class ReadFailure:
 
 
 class SampleReader:
-    """Reads the samples of requests, in a worker process or in this one."""
+    """Reader of the samples of requests, in a worker process or in this one."""
 
     def __init__(self, splits: Mapping[str, MapDataset]) -> None:
         self.splits = splits

@@ -30,9 +30,9 @@ RTOL, ATOL = 1e-4, 1e-6
 
 
 class CudaGraphStepper:
-    """Wrap a `StackedStepper` and replay steps with full batches.
+    """`Stepper` that replays the steps of a `StackedStepper` for full batches.
 
-    Everything else is delegated.
+    Everything else is delegated to the `StackedStepper`.
     """
 
     def __init__(self, stack: StackedStepper, samples: int) -> None:

@@ -130,8 +130,9 @@ def element_wise(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor:
 def transcendental(layer: nn.Module, tensors: LayerTensors, x: Tensor) -> Tensor:
     """Apply an element-wise layer that torch approximates, to x of shape (S, ...).
 
-    torch uses another approximation for the last elements of a tensor, those that do not fill a vector register.
-    Runs of such a size are therefore processed one by one, so that the result does not depend on the stack width.
+    torch uses a different approximation for the last elements of a tensor, which do not fill a vector register. Runs
+    whose size is not a multiple of `ALIGNMENT` are therefore processed one by one, so that the result does not depend
+    on the stack width.
     """
     if x[0].numel() % ALIGNMENT == 0:
         return element_wise(layer, tensors, x)

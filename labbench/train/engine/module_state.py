@@ -56,7 +56,7 @@ class Attributes:
 
 @dataclass
 class _Encoder:
-    """Encode one attribute as a tree and tensors."""
+    """Encoder of one attribute to a tree and tensors."""
 
     path: str
     registered: Collection[int]

@@ -84,7 +84,7 @@ OPTIMIZER_SETTINGS: dict[str, tuple[str, ...]] = {
 
 
 class StackOptimizer:
-    """Update S runs whose parameters and gradients are rows of shape (S, P).
+    """Optimizer of S runs; parameters and gradients are tensors (S, P), one row per run.
 
     Consecutive runs with equal settings share a torch optimizer with a learning rate of 1 and without weight decay; it
     updates a buffer of zeros, which then holds the direction of the update. Learning rate and weight decay, one value

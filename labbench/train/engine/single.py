@@ -25,7 +25,7 @@ from labbench.train.tasks.sample_metrics import compute_losses, compute_metrics
 
 
 class SingleStepper:
-    """Implement `Stepper` for one run: S is 1."""
+    """`Stepper` of one run: S is 1."""
 
     engine = "loop"
 

@@ -94,7 +94,7 @@ class StackMember:
 
 
 class StackedStepper:
-    """Implement `Stepper` for S runs whose models have one structure."""
+    """`Stepper` of S runs whose models have one structure."""
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class ObjectState:
 
     @property
     def is_fixed(self) -> bool:
-        """True for an object that is immutable or compared by identity alone."""
+        """True for an object that is immutable or compared by identity only."""
         return self.parts is None and self.copy is None and self.version is None
 
 

@@ -67,7 +67,7 @@ class ImportContext:
         if any(_stamp(path) != stamp for path, stamp in self._stamps.items()):
             self._modules, self._stamps = {}, {}
         sys.modules.update(self._modules)
-        importlib.invalidate_caches()  # a file beside the task may be newer than Python's cached listing of the folder
+        importlib.invalidate_caches()  # a module of the task may be newer than Python's cached listing of its folder
         ImportContext._open = self
         try:
             yield

@@ -43,7 +43,7 @@ class Task(Protocol):
 
         Random generators are seeded equally for every run: all see the same data.
 
-        `Datasets` are read sample by sample on demand, in processes beside the training.
+        `Datasets` are read sample by sample on demand, in worker processes.
         """
 
     def model(self, config: Config, /) -> nn.Module:
