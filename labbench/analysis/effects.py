@@ -284,9 +284,10 @@ def _contrast(
 def _p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate | None) -> float | None:
     """Return the p-value of the F test that all levels have the same mean.
 
-    Returns None if the noise is unknown. The statistic is the linear model's sum of squares over its expectation under
-    noise alone. With unequal variances the sum of squares stays unweighted, so that a lucky seed gets no extra weight;
-    its expectation and both degrees of freedom account for the variances (Box 1954; Brunner, Dette & Munk 1997).
+    Returns None if the noise is unknown. The statistic is the linear model's sum of squares divided by its expected
+    value if all means are equal. With unequal variances the sum of squares stays unweighted, because weights would
+    favour levels whose variance is small by chance; the expected value and both degrees of freedom account for the
+    variances (Box 1954; Brunner, Dette & Munk 1997).
     """
     k = len(centre)
     if spread is None or k < 2:

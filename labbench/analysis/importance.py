@@ -60,8 +60,8 @@ class Importance:
 def importance(table: Table, noise: Noise | None, *, may_ask_forest: bool | None = None) -> Importance | None:
     """Decompose the variance of a table in which every configuration has values.
 
-    Returns None if nothing varies. `may_ask_forest` defaults to whether scikit-learn is installed. Raises ImportError
-    if it is True and the forest is needed without scikit-learn.
+    Returns None if nothing varies. `may_ask_forest` allows a random forest; by default it is True if scikit-learn is
+    installed. Raises ImportError if it is True and a forest is needed, but scikit-learn is not installed.
     """
     free = [p for p in table.independent if p.parent is None and len(np.unique(p.codes)) > 1]
     if not free or not float(np.ptp(table.means)) > 0:

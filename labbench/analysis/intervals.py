@@ -31,7 +31,7 @@ class Interval:
 class VarianceEstimate:
     """A variance and its degrees of freedom.
 
-    It is the sum of a part specific to configurations and a part that common seeds share.
+    The variance is the sum of a part specific to each configuration and a part from effects of common seeds.
     """
 
     variance: float

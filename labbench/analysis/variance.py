@@ -143,7 +143,7 @@ def pooling_groups(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
 def _group_by_spread(squares: Floats, df: Floats) -> list[Ints]:
     """Separate configurations whose spread is orders of magnitude larger.
 
-    Single runs join the smallest spread.
+    Single runs join the group with the smallest spread.
     """
     positive = (squares > 0) & (df > 0)
     sizes = np.log10(squares, out=np.zeros(len(squares)), where=positive)

@@ -37,7 +37,10 @@ def step_crosshair(lines: Sequence[Line], x: float | None, steps: int, frame: Fr
 
 
 def _next_point(arrays: Sequence[np.ndarray], x: float, *, forward: bool) -> float | None:
-    """Return the nearest point of any line at or after x, or at or before x; arrays of shape (N,)."""
+    """Return the nearest x of any line's points; None if there is none.
+
+    It is at or after x if `forward`, else at or before x. `arrays` are the x values of the lines, shape (N,) each.
+    """
     candidates = []
     for values in arrays:
         index = int(values.searchsorted(x, side="left" if forward else "right")) - (not forward)

@@ -379,7 +379,7 @@ def _estimate_phrase(estimate: Estimate) -> str:
 
 
 def cost_sentences(answer: Answer, efficiency: Efficiency | None) -> list[str]:
-    """Report the fastest configuration to the target and the cost of the best one.
+    """Report the configuration that reaches the target fastest, and the cost of the best one.
 
     Also reports how many configurations never reach the target.
     """
