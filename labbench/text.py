@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labbench.terminal_output import terminal_lines
+
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; tag letters; lone surrogates
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
@@ -215,14 +217,8 @@ def progress_bar(fraction: float, width: int) -> str:
 
 
 def split_lines(texts: Sequence[str]) -> list[str]:
-    """Return the cleaned lines of captured output.
-
-    Of a line overwritten by carriage returns, the last version remains.
-    """
-    lines = "".join(texts).split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return [clean(line.rstrip("\r").rpartition("\r")[2].expandtabs(4)) for line in lines]
+    """Return the lines of captured text as a terminal shows them, cleaned."""
+    return [clean(line.expandtabs(4)) for line in terminal_lines("".join(texts))]
 
 
 def format_setting_cell(value: Any) -> str:

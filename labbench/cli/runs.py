@@ -15,7 +15,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import all_code, as_json, database, filters, runs
 from labbench.errors import LabbenchError
-from labbench.text import clean, format_duration, format_setting, no_color_requested
+from labbench.text import clean, format_duration, format_setting, no_color_requested, split_lines
 
 if TYPE_CHECKING:
     from labbench.records import Goal, RunRecord
@@ -83,11 +83,16 @@ def run_documents(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return [run_document(record) for record in records]
 
 
-@click.command(epilog=examples("labbench show 3f9a1c20", "labbench show 'adam lr=0.01' --json"))
+FIRST_OUTPUT_LINES, LAST_OUTPUT_LINES = 5, 35
+"""Lines of captured output that `show` prints without `--all`."""
+
+
+@click.command(epilog=examples("labbench show 3f9a1c20", "labbench show 'adam lr=0.01' --all"))
 @runs
+@click.option("--all", "all_output", is_flag=True, help="All captured output, not only its ends.")
 @as_json
 @database
-def show(db: Path, runs: Sequence[str], as_json: bool) -> None:
+def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None:
     """Show everything that is recorded of runs.
 
     RUN is a key, a unique prefix of a key, or a name.
@@ -96,19 +101,21 @@ def show(db: Path, runs: Sequence[str], as_json: bool) -> None:
 
     with Reader(db) as reader:
         records, goals = [reader.find(run) for run in runs], reader.metrics()
-        logs = [reader.logs(record.key) for record in records]
+        outputs = [split_lines(reader.logs(record.key)) for record in records]
     if as_json:
         documents = run_documents(records)
         click.echo(json.dumps(documents if len(runs) > 1 else documents[0]))
         return
-    for index, (record, log) in enumerate(zip(records, logs, strict=True)):
+    for index, (record, output) in enumerate(zip(records, outputs, strict=True)):
         if index:
             click.echo()
-        print_run(db, record, goals, "".join(log).rstrip())
+        print_run(db, record, goals, output, all_output=all_output)
 
 
-def print_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], log: str) -> None:
-    """Print a run's facts, metrics, traceback, captured output (`log`) and pictures."""
+def print_run(
+    db: Path, record: RunRecord, goals: Mapping[str, Goal], output: Sequence[str], *, all_output: bool
+) -> None:
+    """Print a run's facts, metrics, traceback, captured output and pictures."""
     from labbench.cli.tables import TextColumn, print_table, summary_columns
 
     facts = run_facts(record)
@@ -116,10 +123,16 @@ def print_run(db: Path, record: RunRecord, goals: Mapping[str, Goal], log: str) 
     if record.summary:
         click.echo()
         print_table(summary_columns(record.summary, goals))
-    traceback = (record.traceback or "").rstrip()
-    for text in (traceback if not log.endswith(traceback) else "", log):  # a worker's last lines are in both
-        if text:
-            click.echo("\n" + "\n".join(clean(line) for line in text.splitlines()))
+    traceback = split_lines([record.traceback or ""])
+    if list(output[-len(traceback) :]) == traceback:  # a worker's last lines are in both
+        traceback = []
+    hidden = 0 if all_output else max(0, len(output) - FIRST_OUTPUT_LINES - LAST_OUTPUT_LINES)
+    if hidden:
+        note = f"({hidden:,} more lines: labbench show {record.key} --all)"
+        output = [*output[:FIRST_OUTPUT_LINES], note, *output[-LAST_OUTPUT_LINES:]]
+    for lines in (traceback, output):
+        if lines:
+            click.echo("\n" + "\n".join(lines))
     for line in portrait_lines(db, record):
         click.echo(line, color=True)
 
@@ -135,7 +148,7 @@ def portrait_lines(db: Path, record: RunRecord) -> list[str]:
     except LabbenchError as error:
         return ["", clean(str(error))]
     if portrait is None:
-        return ["", NO_PORTRAIT_MESSAGE] if record.way is not None and record.status != "failed" else []
+        return ["", NO_PORTRAIT_MESSAGE] if record.way not in (None, "command") and record.status != "failed" else []
     mode = choose_paint_mode(sys.stdout, os.environ)
     lines = draw_portrait(portrait, shutil.get_terminal_size().columns, mode)
     return ["", *(to_ansi(lines, os.environ) if mode == "colour" else to_plain_text(lines))]

@@ -12,20 +12,19 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from labbench.executors.captured_file import CapturedFile
 from labbench.grid.command_template import fill_placeholders
 from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, Started
+from labbench.terminal_output import OutputText
 from labbench.train.active_runs import StopRequests
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
 """Seconds between SIGTERM and SIGKILL."""
-
-MAX_TAIL_LINES = 20
-"""Last lines of output that are recorded with a failure."""
 
 
 def run_command(run: RunRecord, command: Command, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
@@ -37,11 +36,11 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
     words = fill_placeholders(command.words, run.config)
     yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "command")
     with tempfile.TemporaryDirectory(prefix="labbench-") as scratch:
-        output = ScriptOutput(run, Path(scratch, "output.txt"))
+        output = CapturedFile(Path(scratch, "output.txt"))
         try:
             with running_script(run, words, command, device, Path(scratch)) as process:
                 while process.poll() is None:
-                    yield from output.read_new()
+                    yield from _logs(run, output.take())
                     if stop_requests.is_requested(run.key):
                         terminate(process)
                         break
@@ -51,14 +50,14 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
         except OSError as error:
             yield Failed(run.key, run.attempt, "user", f"{words[0]} cannot be started: {error.strerror}")
             return
-        yield from output.read_new()
+        yield from _logs(run, output.close())
     if stop_requests.is_requested(run.key):
         yield Finished(run.key, run.attempt, "queued", "interrupted")
     elif status == 0:
         yield Finished(run.key, run.attempt, "finished", "exit status 0")
     else:
         outcome = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
-        yield Failed(run.key, run.attempt, "user", f"{words[0]}: {outcome}", "\n".join(output.last_lines))
+        yield Failed(run.key, run.attempt, "user", f"{words[0]}: {outcome}", "\n".join(output.last_lines()))
 
 
 @contextmanager
@@ -108,22 +107,6 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-class ScriptOutput:
-    """Output of a script, read from its file as it grows."""
-
-    def __init__(self, run: RunRecord, file: Path) -> None:
-        self.run, self.file = run, file
-        self.last_lines: list[str] = []
-        self._read = 0
-
-    def read_new(self) -> Iterator[Log]:
-        """Yield the output since the last call, if any."""
-        if not self.file.exists() or self.file.stat().st_size == self._read:
-            return
-        with self.file.open("rb") as file:
-            file.seek(self._read)
-            printed = file.read()
-        self._read += len(printed)
-        text = printed.decode(errors="replace")
-        self.last_lines = [*self.last_lines, *text.splitlines()][-MAX_TAIL_LINES:]
-        yield Log(self.run.key, self.run.attempt, text)
+def _logs(run: RunRecord, texts: Iterable[OutputText]) -> Iterator[Log]:
+    for text in texts:
+        yield Log(run.key, run.attempt, text.text, text.replaces_unfinished)

@@ -21,15 +21,14 @@ from pathlib import Path
 
 from labbench.errors import LabbenchError
 from labbench.executors.attempt import Deadline, sub_stack
+from labbench.executors.captured_file import CapturedFile
 from labbench.executors.worker_main import DRIVER_SIGNALS, serve
-from labbench.records import Event, Failed, FailureKind, Log, RunRecord, Stack, Started
+from labbench.records import Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
+from labbench.terminal_output import OutputText
 from labbench.train.active_runs import ActiveRuns
 
 POLL_SECONDS = 0.1
 """Seconds without an event after which `execute` yields None."""
-
-MAX_TAIL_LINES = 20
-"""Last lines of a dead worker's output that are recorded with the failure."""
 
 WORKER_ENVIRONMENT = {
     # keep large activations allocated, which glibc maps and unmaps at every operation by default: 1.7 times the speed
@@ -121,13 +120,14 @@ class Worker:
         self._context = context
         self._process: ForkServerProcess | None = None
         self._output = output  # a file, since its output must not mix with the driver's results
-        self._read = 0  # bytes of the output already read
+        self._printed = CapturedFile(output)
 
     def submit(self, stack: Stack) -> None:
         """Send a stack to the process, starting it if needed."""
         if self._process is None:
             self._start()
         self.busy, self._stack, self.active = True, stack, ActiveRuns(stack.runs)
+        self._printed = CapturedFile(self._output, start=self._printed.end)
         with contextlib.suppress(BrokenPipeError):  # the process has just died, which `receive` detects
             self.connection.send(stack)
 
@@ -141,7 +141,7 @@ class Worker:
         except (EOFError, ConnectionResetError):
             self.died = True
             return
-        yield from self._new_output()
+        yield from self._logs(self._printed.take(everything=isinstance(event, Failed | Finished)))
         if event is None:
             self._become_idle()
             return
@@ -156,7 +156,7 @@ class Worker:
         Returns the halves of a larger stack to retry.
         """
         exit_status = self.kill(grace=1.0)
-        yield from self._new_output()
+        yield from self._logs(self._printed.close())
         runs = list(self.active)
         if len(runs) == 1:
             yield self._failure(runs[0], "crash", cause_of_death(exit_status))
@@ -172,7 +172,7 @@ class Worker:
         """
         message = self.deadline.message
         self.kill()
-        yield from self._new_output()
+        yield from self._logs(self._printed.close())
         waiting = [run for run in self.active if not self.active.has_started(run)]
         for run in self.active:
             if self.active.has_started(run):
@@ -181,8 +181,7 @@ class Worker:
         return [sub_stack(self._stack, waiting)] if waiting else []
 
     def _failure(self, run: RunRecord, kind: FailureKind, message: str) -> Failed:
-        lines = self._output.read_text(errors="replace").splitlines()[-MAX_TAIL_LINES:]
-        return Failed(run.key, run.attempt, kind, message, "\n".join(lines))
+        return Failed(run.key, run.attempt, kind, message, "\n".join(self._printed.last_lines()))
 
     def request_stop(self, runs: list[str]) -> None:
         """Ask the process to stop these runs at their next boundary."""
@@ -209,7 +208,7 @@ class Worker:
 
     def _start(self) -> None:
         self._output.write_bytes(b"")
-        self._read = 0
+        self._printed = CapturedFile(self._output)
         self.connection, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(theirs, self.device, self._output), daemon=True)
         try:
@@ -225,16 +224,11 @@ class Worker:
     def _become_idle(self) -> None:
         self.busy, self.died, self.active, self.deadline = False, False, ActiveRuns(), Deadline(None)
 
-    def _new_output(self) -> Iterator[Event]:
-        """Yield the output since the last call, for each run of the stack."""
-        if self._output.stat().st_size == self._read:
-            return
-        with self._output.open("rb") as file:
-            file.seek(self._read)
-            text = file.read()
-        self._read += len(text)
-        for run in self.active:
-            yield Log(run.key, run.attempt, text.decode(errors="replace"))
+    def _logs(self, texts: Iterable[OutputText]) -> Iterator[Event]:
+        """Yield printed texts as events of each run of the stack that has not ended."""
+        for text in texts:
+            for run in self.active:
+                yield Log(run.key, run.attempt, text.text, text.replaces_unfinished)
 
 
 def start_forkserver() -> ForkServerContext:

@@ -8,59 +8,134 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from labbench.store.scripts.script_run import PrintedText, Stream
+from labbench.terminal_output import CapturedOutput, OutputText
 
-_MAX_LINE_CHARACTERS = 65_536
-"""Characters per line; a longer line is recorded in pieces."""
+_MAX_WAITING_TEXTS = 50_000
+"""Maximum number of printed texts that wait in memory before `print` slows down."""
 
 
 class Tee:
-    """Write through to a stream and record its lines.
+    """Write through to a stream and pass on what is written."""
 
-    Only the last state of a progress bar is recorded.
-    """
-
-    def __init__(self, name: Stream, record: Callable[[PrintedText], None]) -> None:
+    def __init__(self, name: Stream, record: Callable[[Stream, str], None]) -> None:
+        """Replace the stream's `write`; a missing, closed or immutable stream is left alone."""
         self._name: Stream = name
         self._record = record
-        self._file: Any = getattr(sys, name)
-        self._write = self._file.write
-        self._partial_line = ""
-        self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._file.write = self.write
+        self._file: Any = getattr(sys, name)
+        if self._file is None or getattr(self._file, "closed", False):
+            return
+        try:
+            self._write = self._file.write
+            self._file.write = self.write
+        except AttributeError:  # not a stream, or one without attributes of its own
+            return
 
     def write(self, text: str) -> Any:
         result = self._write(text)
         if os.getpid() == self._pid and isinstance(text, str):  # not in a forked worker
-            with self._lock:
-                self._record_lines(text)
+            self._record(self._name, text)
         return result
 
     def close(self) -> None:
-        """Restore the stream's `write`, and record an unfinished line."""
-        if self._file.__dict__.get("write") == self.write:  # otherwise other code has replaced it since
+        """Restore the stream's `write`, unless other code has replaced it since."""
+        if getattr(self._file, "__dict__", {}).get("write") == self.write:
             del self._file.write
-        with self._lock:
-            self._record_lines("\n" if self._partial_line else "")
-            self._record = _discard
-
-    def _record_lines(self, text: str) -> None:
-        *lines, rest = (self._partial_line + text).split("\n")
-        if len(rest) > _MAX_LINE_CHARACTERS:
-            lines.append(rest)
-            rest = ""
-        # a carriage return at the end stays: it is not known yet what overwrites the line
-        self._partial_line = rest.removesuffix("\r").rpartition("\r")[2] + ("\r" if rest.endswith("\r") else "")
-        if lines:
-            visible_lines = [line.removesuffix("\r").rpartition("\r")[2] for line in lines]
-            self._record(PrintedText(time.time(), self._name, "\n".join(visible_lines)))
+        self._record = _discard
 
 
-def _discard(printed: PrintedText) -> None:
+class PrintedOutput:
+    """Output of a script that waits to be written.
+
+    Any thread may call `append` and `close`; all other methods belong to the writer thread.
+    """
+
+    def __init__(self) -> None:
+        self.omitted_lines = 0
+        """Number of lines that are not kept, once everything was taken."""
+        self._waiting: deque[tuple[Stream, str]] = deque()
+        self._is_closed = False
+        self.clear()
+
+    def append(self, stream: Stream, text: str) -> None:
+        """Add printed text."""
+        self._waiting.append((stream, text))
+        if len(self._waiting) > _MAX_WAITING_TEXTS:
+            time.sleep(0.001)  # lets the writer thread catch up
+
+    def close(self) -> None:
+        """Make the next `take` return everything."""
+        self._is_closed = True
+
+    def clear(self) -> None:
+        """Drop everything, as after a fork."""
+        self._waiting.clear()
+        self._outputs: dict[Stream, CapturedOutput] = {}
+        self._texts: list[PrintedText] = []
+
+    @property
+    def is_due(self) -> bool:
+        """True if `take` would return something."""
+        return bool(
+            self._waiting
+            or self._texts
+            or (self._outputs and (self._is_closed or any(output.is_due for output in self._outputs.values())))
+        )
+
+    def expedite(self) -> None:
+        """Make everything due, also lines that may still change."""
+        self.drain()
+        for output in self._outputs.values():
+            output.expedite()
+
+    def drain(self) -> None:
+        """Sort the waiting texts into lines: while the database cannot be written, this bounds the memory."""
+        texts = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        for stream, items in groupby(texts, key=itemgetter(0)):
+            output = self._outputs.setdefault(stream, CapturedOutput())
+            output.feed("".join(text for _, text in items))
+            self._add(stream, output.take())
+
+    def take(self) -> list[PrintedText]:
+        """Return the texts that are due."""
+        self.drain()
+        for stream, output in self._outputs.items():
+            self._add(stream, output.close() if self._is_closed else output.take())
+        if self._is_closed:
+            self.omitted_lines += sum(output.omitted_lines for output in self._outputs.values())
+            self._outputs = {}
+        texts, self._texts = self._texts, []
+        return texts
+
+    def _add(self, stream: Stream, texts: list[OutputText]) -> None:
+        for text in texts:
+            replaces = text.replaces_unfinished and self._remove_unfinished(stream)
+            last = self._texts[-1] if self._texts else None
+            if last is not None and last.stream == stream and _is_complete(last.text) and _is_complete(text.text):
+                self._texts[-1] = replace(last, text=last.text + text.text)
+            else:
+                self._texts.append(PrintedText(time.time(), stream, text.text, replaces))
+
+    def _remove_unfinished(self, stream: Stream) -> bool:
+        """Remove the stream's unfinished text from `_texts`; return True if there is still one in the database."""
+        for index in reversed(range(len(self._texts))):
+            if self._texts[index].stream == stream and not _is_complete(self._texts[index].text):
+                return self._texts.pop(index).replaces_unfinished
+        return True
+
+
+def _is_complete(text: str) -> bool:
+    return text.endswith("\n")
+
+
+def _discard(stream: Stream, text: str) -> None:
     """Drop output that is printed after the end of the run."""

@@ -16,9 +16,10 @@ from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.records import Goal
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.scripts.script_run import PrintedText, ScriptRun, Stream
+from labbench.store.scripts.script_run import ScriptRun, Stream
 from labbench.tracking import process_hooks
 from labbench.tracking.config import RunConfig
+from labbench.tracking.console import Tee
 from labbench.tracking.log import make_log
 from labbench.tracking.process_hooks import ExitInfo, exit_info_of_error, exit_info_of_status
 from labbench.tracking.summary import RunSummary
@@ -112,13 +113,16 @@ class Run:
         self._writer_thread.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
 
     def watch_output(self) -> None:
-        """Record output that is printed from now on; `start(capture_output=True)` does so from the start."""
-        from labbench.tracking.console import Tee  # imported on first use
+        """Record output that is printed from now on; `start(capture_output=True)` does so from the start.
 
-        if not self._watches_output:
-            self._watches_output = True
-            for name in get_args(Stream):
-                self._resources.callback(Tee(name, self._print).close)
+        In a process that `labbench run` started, `labbench run` records the output instead.
+        """
+        if self._watches_output or os.environ.get("LABBENCH_RUN") == self.key:
+            return
+        self._watches_output = True
+        self._resources.callback(self._writer_thread.printed.close)
+        for name in get_args(Stream):
+            self._resources.callback(Tee(name, self._print).close)
 
     def _close_with_run(self, resource: Closable) -> None:
         """Close a resource when the run ends."""
@@ -185,8 +189,8 @@ class Run:
     def _configure(self, config: dict[str, Any]) -> None:
         self._writer_thread.change(lambda run: replace(run, config=config))
 
-    def _print(self, printed: PrintedText) -> None:
-        self._writer_thread.printed.append(printed)
+    def _print(self, stream: Stream, text: str) -> None:
+        self._writer_thread.printed.append(stream, text)
         if self._writer_thread.calls.asleep:
             self._writer_thread.wake()
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -20,8 +20,9 @@ from typing import Any
 
 from labbench.errors import InputError
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.scripts.script_run import PrintedText, ScriptRun
+from labbench.store.scripts.script_run import ScriptRun
 from labbench.tracking.batching import Call, MetricBatcher
+from labbench.tracking.console import PrintedOutput
 from labbench.tracking.messages import warn, warn_once
 from labbench.tracking.process_hooks import end_runs_with_worker
 from labbench.tracking.storage import Batch, Storage
@@ -42,9 +43,6 @@ CLOSING_SECONDS = 3.0
 
 _FAILING_SECONDS = 0.05
 """Seconds between checks of the backlog while the database cannot be written."""
-
-_MAX_PRINTED_TEXTS = 10_000
-"""Maximum number of printed texts that wait in memory; the oldest are dropped."""
 
 
 class WakeEvent:
@@ -95,7 +93,7 @@ class RunWriterThread:
         self.calls.asleep = True
         self.samples: deque[Call] = deque()
         """System metrics, in the form of log calls."""
-        self.printed: deque[PrintedText] = deque(maxlen=_MAX_PRINTED_TEXTS)
+        self.printed = PrintedOutput()
         self.run = run
         self.stop_requested = False
         self.step = first_step - 1
@@ -227,6 +225,9 @@ class RunWriterThread:
             flush_events = [self._flush_events.popleft() for _ in range(len(self._flush_events))]
             try:
                 with self._write_lock:
+                    self.printed.drain()
+                    if flush_events:
+                        self.printed.expedite()
                     self._write_unwritten()
             except Exception as error:  # an error in labbench must not stop the training
                 warn_once(f"internal error in labbench, please report it: some data was not recorded: {error!r}")
@@ -285,7 +286,7 @@ class RunWriterThread:
             return True
 
     def _has_unwritten(self) -> bool:
-        return bool(self._batch or self.calls or self.samples or self.printed or self.run is not self._written)
+        return bool(self._batch or self.calls or self.samples or self.printed.is_due or self.run is not self._written)
 
     def _next_batch(self) -> Batch | None:
         """Return up to `MAX_BATCH` calls with all other unwritten data.
@@ -310,7 +311,7 @@ class RunWriterThread:
         run = self.run
         if run.status != "running" and self.calls:
             run = self._written  # the final status is written last
-        return Batch(run, points, _join_texts(_pop_up_to(self.printed, _MAX_PRINTED_TEXTS)), truncate_from, len(calls))
+        return Batch(run, points, self.printed.take(), truncate_from, len(calls))
 
     def _write_rest(self) -> None:
         """Write all remaining data, to the spill file if necessary."""
@@ -320,6 +321,8 @@ class RunWriterThread:
                 self._lost_calls += batch.calls + len(self.calls)
                 break
             self._batch, self._written = None, batch.run
+        if self.printed.omitted_lines:
+            warn(f"run {self.run.key}: {self.printed.omitted_lines:,} lines of its output were not kept")
         if self._lost_calls:
             warn(f"run {self.run.key}: {self._lost_calls} log calls were lost because no file could be written")
 
@@ -330,14 +333,3 @@ def _pop_up_to(queue: deque[Any], limit: int) -> list[Any]:
     Other threads may append at the same time.
     """
     return [queue.popleft() for _ in range(min(limit, len(queue)))]
-
-
-def _join_texts(printed: Iterable[PrintedText]) -> list[PrintedText]:
-    """Join consecutive lines of the same stream to one text."""
-    joined: list[PrintedText] = []
-    for lines in printed:
-        if joined and joined[-1].stream == lines.stream:
-            joined[-1] = replace(joined[-1], text=f"{joined[-1].text}\n{lines.text}")
-        else:
-            joined.append(lines)
-    return joined

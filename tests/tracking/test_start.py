@@ -312,7 +312,7 @@ def test_captured_output_is_stored_and_still_printed(tmp_path: Path) -> None:
     assert result.stdout.endswith("100 %\nno endafter\n")
     assert result.stderr == "careful\n"
     with labbench.open() as db:
-        assert "\n".join(db.logs(db.runs()[0].key)) == "one\ntwo\nthree!\ncareful\n100 %\nno end"
+        assert "".join(db.logs(db.runs()[0].key)) == "one\ntwo\nthree!\ncareful\n100 %\nno end"
     assert {stream for (stream,) in query_database("SELECT stream FROM logs")} == {"stdout", "stderr"}
 
 
@@ -325,7 +325,7 @@ def test_watch_output_starts_at_any_time_and_restores_the_streams(capsys: pytest
         print("recorded")
     assert sys.stdout.write == before
     with labbench.open() as db:
-        assert db.logs(run.key) == ["recorded"]
+        assert db.logs(run.key) == ["recorded\n"]
     assert capsys.readouterr().out == "before\nrecorded\n"
 
 

@@ -153,7 +153,7 @@ def test_deleted_database_is_recreated_with_all_data_of_the_run(tmp_path: Path) 
     assert (record.name, record.experiment, record.config, record.tags) == ("a run", "e", {"lr": 0.1}, ("t",))
     assert (record.status, record.summary["loss"].n, record.summary["nan"].n_nonfinite) == ("finished", 21_000, 20_000)
     with labbench.open(tmp_path / "runs.db") as db:
-        assert db.logs(record.key)[0] == "printed"
+        assert db.logs(record.key)[0] == "printed\n"
         assert db.goal("loss") == "max"
         assert db.series(record.key, "loss")[1][:20_000].tolist() == [0.1 * step for step in range(20_000)]
     assert database_files(tmp_path) == ["runs.db"]

@@ -271,7 +271,7 @@ def test_output_is_followed_and_searched(tmp_path: Path) -> None:
             assert "50 %" not in now
             writer.write([Log(run.key, 1, "warning: \x1b[31mslow\x1b[0m\n"), Finished(run.key, 1, "finished", "done")])
             now = await wait_for_words(pilot, "slow")
-            assert "warning: ␛[31mslow␛[0m" in now
+            assert "warning: slow" in now
             await press(pilot, "slash")
             await type_in(pilot, "EPOCH 42")
             now = await press(pilot, "enter")

@@ -25,11 +25,15 @@ def require_run_id(connection: sqlite3.Connection, key: str) -> int:
 def read_logs(connection: sqlite3.Connection, key: str) -> list[str]:
     """Return the texts that a run printed in all its attempts, oldest first.
 
+    Each text of a script's streams is whole lines: a missing line end is added, except to the last text.
+
     Raises:
         RunNotFound: If no run has the key.
     """
-    query = "SELECT text FROM logs WHERE run_id = ? ORDER BY id"
-    return [text for (text,) in connection.execute(query, (require_run_id(connection, key),))]
+    query = "SELECT stream, text FROM logs WHERE run_id = ? ORDER BY id"
+    rows = connection.execute(query, (require_run_id(connection, key),)).fetchall()
+    texts = [text if stream is None or text.endswith("\n") else f"{text}\n" for stream, text in rows]
+    return [*texts[:-1], rows[-1][1]] if rows else []
 
 
 def read_artifacts(connection: sqlite3.Connection, key: str) -> list[Artifact]:

@@ -60,8 +60,11 @@ def _record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> 
         case Boundary():
             connection.execute("UPDATE runs SET boundary = ? WHERE id = ?", (event.step, run_id))
         case Log():
-            query = "INSERT INTO logs (run_id, attempt, time, text) VALUES (?, ?, ?, ?)"
-            connection.execute(query, (run_id, event.attempt, time.time(), storable_text(event.text)))
+            if event.replaces_unfinished:
+                delete_unfinished_output(connection, run_id, event.attempt, None)
+            if event.text:
+                query = "INSERT INTO logs (run_id, attempt, time, text) VALUES (?, ?, ?, ?)"
+                connection.execute(query, (run_id, event.attempt, time.time(), storable_text(event.text)))
         case Finished():
             end_run(connection, run_id, event.status, event.reason, event.time)
         case Failed():
@@ -70,6 +73,17 @@ def _record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> 
             connection.execute(
                 query, (event.kind, storable_text(event.message), storable_text(event.traceback) or None, run_id)
             )
+
+
+def delete_unfinished_output(connection: sqlite3.Connection, run_id: int, attempt: int, stream: str | None) -> None:
+    """Delete the last text of a stream without a line end at its end; the caller holds a transaction."""
+    query = """
+        DELETE FROM logs WHERE id = (
+            SELECT id FROM logs WHERE run_id = ? AND attempt = ? AND stream IS ? AND substr(text, -1) <> char(10)
+            ORDER BY id DESC LIMIT 1
+        )
+        """
+    connection.execute(query, (run_id, attempt, stream))
 
 
 def _merge_points(first: Points, second: Points) -> Points:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 from labbench.records import Config, FailureKind, Goal
 from labbench.store.liveness import HOST
 from labbench.store.queries.run_rows import config_json, storable_text
-from labbench.store.recording.events import ensure_metric
+from labbench.store.recording.events import delete_unfinished_output, ensure_metric
 from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, ensure_source, insert_run
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
@@ -45,6 +45,9 @@ class PrintedText:
     """Unix time, seconds."""
     stream: Stream
     text: str
+    """Complete lines with their line ends; or, without a line end at its end, lines that may still change."""
+    replaces_unfinished: bool = False
+    """True if the stream's last text without a line end is deleted first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +157,12 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, w
 
 def write_printed(connection: sqlite3.Connection, run_id: int, attempt: int, printed: Iterable[PrintedText]) -> None:
     """Append printed texts to a run's log; the caller holds a transaction."""
-    connection.executemany(
-        "INSERT INTO logs (run_id, attempt, time, stream, text) VALUES (?, ?, ?, ?, ?)",
-        [(run_id, attempt, lines.time, lines.stream, storable_text(lines.text)) for lines in printed],
-    )
+    for lines in printed:
+        if lines.replaces_unfinished:
+            delete_unfinished_output(connection, run_id, attempt, lines.stream)
+        if lines.text:
+            row = (run_id, attempt, lines.time, lines.stream, storable_text(lines.text))
+            connection.execute("INSERT INTO logs (run_id, attempt, time, stream, text) VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _mutable_columns(run: ScriptRun) -> dict[str, Any]:
