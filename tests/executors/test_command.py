@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,3 +143,31 @@ def test_ctrl_c_terminates_the_script_and_requeues_the_run(grid_of: Callable[...
     assert process.returncode == 130, stderr
     with Reader(tmp_path / "runs.db") as reader:
         assert [run.status for run in reader.runs()] == ["queued"]
+
+
+def test_output_of_a_script_is_recorded_once_as_a_terminal_shows_it(
+    labbench: Labbench, grid_of: Callable[..., Path]
+) -> None:
+    script = """
+    import os, time, labbench
+    with labbench.start(capture_output=True, system_metrics=False) as run:
+        text = "Verlust 損失\\n".encode()
+        os.write(1, text[:9])
+        time.sleep(0.3)
+        os.write(1, text[9:])
+        for percent in range(0, 101, 10):
+            os.write(2, b"\\r%d %%" % percent)
+        print("\\n\\x1b[32mdone\\x1b[0m")
+        for number in range(100):
+            print("line", number)
+    """
+    labbench("run", grid_of(textwrap.dedent(script)), "--workers", "0")
+    with Reader(Path("runs.db")) as reader:
+        [key, *_] = [run.key for run in reader.runs()]
+    numbers = [f"line {number}" for number in range(100)]
+    complete = ["Verlust 損失", "100 %", "done", *numbers]
+    shown = labbench("show", key, "--all").stdout.splitlines()
+    assert shown[-103:] == complete
+    assert shown.count("done") == 1
+    note = f"(63 more lines: labbench show {key} --all)"
+    assert labbench("show", key).stdout.splitlines()[-41:] == [*complete[:5], note, *complete[-35:]]

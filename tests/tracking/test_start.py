@@ -329,6 +329,35 @@ def test_watch_output_starts_at_any_time_and_restores_the_streams(capsys: pytest
     assert capsys.readouterr().out == "before\nrecorded\n"
 
 
+@pytest.mark.parametrize("stream", ["None", "open(os.devnull, 'w')"])
+def test_missing_or_closed_stream_is_not_captured_and_stops_nothing(tmp_path: Path, stream: str) -> None:
+    code = f"""
+    sys.stdout = {stream}
+    if sys.stdout:
+        sys.stdout.close()
+    with labbench.start(capture_output=True) as run:
+        print("progress", file=sys.stderr)
+        run.log({{"loss": 1.0}})
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "progress\n")
+    with labbench.open() as db:
+        assert db.logs(scripts.only_run(tmp_path).key) == ["progress\n"]
+
+
+def test_long_output_is_cut_in_the_middle_and_the_script_is_told(tmp_path: Path) -> None:
+    code = """
+    with labbench.start(capture_output=True, system_metrics=False) as run:
+        for i in range(200_000):
+            sys.stdout.write(f"line {i}\\n")
+    """
+    result = scripts.run(tmp_path, code)
+    with labbench.open() as db:
+        lines = "".join(db.logs(scripts.only_run(tmp_path).key)).splitlines()
+    assert (lines[0], lines[-1]) == ("line 0", "line 199999")
+    assert f"{200_000 - len(lines) + 1:,} lines of its output were not kept" in result.stderr
+
+
 # System metrics.
 
 
