@@ -112,7 +112,7 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
     if diagnosis.lost:
         keys = ", ".join(diagnosis.lost[:5]) + (", ..." if len(diagnosis.lost) > 5 else "")
         lost_runs = format_count(len(diagnosis.lost), "run")
-        yield f"{lost_runs} lost the training process ({keys}): run the grid again to resume"
+        yield f"{lost_runs} lost the training process ({keys}): resume with the grid, or a script with start(resume=KEY)"
 
 
 @click.command(epilog=examples("labbench vacuum"))
