@@ -111,8 +111,8 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
         yield f"no run owns the folder {folder}: delete it if you do not need it"
     if diagnosis.lost:
         keys = ", ".join(diagnosis.lost[:5]) + (", ..." if len(diagnosis.lost) > 5 else "")
-        lost_runs = format_count(len(diagnosis.lost), "run")
-        yield f"{lost_runs} lost the training process ({keys}): resume with the grid, or a script with start(resume=KEY)"
+        runs = format_count(len(diagnosis.lost), "run")
+        yield f"{runs} lost the training process ({keys}): run the grid again, or the script with start(resume=KEY)"
 
 
 @click.command(epilog=examples("labbench vacuum"))
