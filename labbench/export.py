@@ -1,6 +1,6 @@
 """Export runs as CSV, JSON lines or Parquet, streamed, so that memory does not grow with the number of rows.
 
-`store.queries.tables` defines the table shapes. Every number can be read back exactly.
+`store.queries.export_tables` defines the table shapes. Every number can be read back exactly.
 """
 
 from __future__ import annotations

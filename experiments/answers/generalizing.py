@@ -10,7 +10,7 @@ import numpy as np
 from answers.study import Experiment, PowerLaw, Study, factor, format_cell, power_law
 from answers.training import LEARNT_ACCURACY, format_cost, pivot
 from answers.words import Answer, change_clause, comparison_clause, display_name, join_words
-from labbench.charts.plotext_chart import Canvas, NamedSeries, draw_curves
+from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.reports.formatting import format_change, format_interval
 from labbench.text import format_number, format_setting
 
@@ -243,7 +243,7 @@ def scaling(experiment: Experiment) -> Answer:
                 for hidden in (shapes[0], shapes[len(shapes) // 2], shapes[-1])
             ),
         ],
-        Canvas(columns=90, rows=18, colour=False),
+        PlotCanvas(columns=90, rows=18, colour=False),
         title="lowest validation loss",
         x_label="log10 of the number of training samples D",
         log=True,
