@@ -9,6 +9,7 @@ the configuration alone, the recorded times do not.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sqlite3
 import subprocess
@@ -37,6 +38,7 @@ SELECTION = (
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # the run takes minutes: `--help` must not start it
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder, "runs.db")
         for name, only, runtime in SELECTION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,3 +89,22 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return "object", frozenset((key, _comparable(item)) for key, item in value.items())
     return value
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON that is the same for equal values.
+
+    Keys are sorted, there are no spaces, and 1.0 is written as 1.
+    """
+    return _ENCODER.encode(_normalize(value))
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+def _normalize(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _normalize(item) for key, item in value.items()}
+    return [_normalize(item) for item in value] if isinstance(value, list) else value

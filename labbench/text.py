@@ -12,8 +12,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labbench.terminal_output import terminal_lines
-
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; tag letters; lone surrogates
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
@@ -218,6 +216,8 @@ def progress_bar(fraction: float, width: int) -> str:
 
 def split_lines(texts: Sequence[str]) -> list[str]:
     """Return the lines of captured text as a terminal shows them, cleaned."""
+    from labbench.terminal_output import terminal_lines  # 7 ms that `labbench --help` does not need
+
     return [clean(line.expandtabs(4)) for line in terminal_lines("".join(texts))]
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from labbench.configs import canonical_json
 from labbench.errors import GridError, InputError, did_you_mean
 from labbench.grid.checks import BadValueError, convert_value
 from labbench.grid.command_template import PLACEHOLDER
-from labbench.grid.identity import canonical_json
 from labbench.grid.read import Axis, Grid, Rule
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path

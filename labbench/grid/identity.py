@@ -7,12 +7,12 @@ runs.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from labbench.configs import canonical_json
 from labbench.grid.code import Code, command_code, read_bytes, task_code
 from labbench.grid.read import Grid
 from labbench.params.builtin import TASK_VERSIONS, takes_weights
@@ -99,27 +99,8 @@ def with_file_digests(
     return content
 
 
-def canonical_json(value: Any) -> str:
-    """Return JSON that is the same for equal values.
-
-    Keys are sorted, there are no spaces, and 1.0 is written as 1.
-    """
-    return _ENCODER.encode(_normalize(value))
-
-
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-
-
 def _is_default(param: Param, value: Any) -> bool:
     return bool(value == (list(param.default) if isinstance(param.default, tuple) else param.default))
-
-
-def _normalize(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _normalize(item) for key, item in value.items()}
-    return [_normalize(item) for item in value] if isinstance(value, list) else value
 
 
 def _sha256(content: bytes) -> str:

@@ -23,7 +23,7 @@ from labbench.analysis.answer import ParameterAnswer
 from labbench.analysis.setup_costs import Efficiency
 from labbench.charts.bands import make_band
 from labbench.charts.series import Floats
-from labbench.configs import distinguishing_keys
+from labbench.configs import canonical_json, distinguishing_keys
 from labbench.records import RunRecord
 from labbench.reports.formatting import describe_settings, format_interval
 from labbench.reports.sentences import cost_sentences, sentences
@@ -59,7 +59,7 @@ def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, go
     setups: dict[str, list[RunRecord]] = {}
     for run in runs:
         if metric in run.summary:
-            setups.setdefault(json.dumps(_without_seed(run.config), sort_keys=True), []).append(run)
+            setups.setdefault(canonical_json(_without_seed(run.config)), []).append(run)
     order = sorted(setups.values(), key=lambda members: _ranking_key(members, metric, goal))[:MAX_CURVES]
     configs = [_without_seed(members[0].config) for members in setups.values()]
     differing = distinguishing_keys(configs)

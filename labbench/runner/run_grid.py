@@ -266,13 +266,14 @@ def choose_devices(expanded: ExpandedGrid, device: str, workers: int | None) -> 
 
 
 def require_gpus(expanded: ExpandedGrid) -> None:
-    """Raise InputError if `[resources] gpus` is more than the visible CUDA devices."""
+    """Raise GridError if `[resources] gpus` is more than the visible CUDA devices."""
     gpus, count = expanded.grid.resources.gpus, cuda_device_count() if expanded.grid.resources.gpus else 0
     if gpus > count:
-        raise InputError(
-            f"{expanded.grid.path}: [resources] gpus = {gpus}, but {count or 'no'} CUDA device{'s' * (count != 1)} "
-            f"{'is' if count == 1 else 'are'} visible on this machine; lower it, or see CUDA_VISIBLE_DEVICES"
+        message = (
+            f"gpus = {gpus}, but {count or 'no'} CUDA device{'s' * (count != 1)} "
+            f"{'is' if count == 1 else 'are'} visible on this machine; lower it, or let CUDA_VISIBLE_DEVICES show more"
         )
+        raise expanded.grid.source.error(message, ("resources", "gpus"))
 
 
 def make_planner(

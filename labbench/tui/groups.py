@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labbench import text
+from labbench.configs import canonical_json
 from labbench.records import STATUSES, Status
 
 _GROUP_ID_PREFIX = "⟨group⟩"
@@ -62,7 +63,7 @@ def group_rows(
     """
     members: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
-        members.setdefault(row[1], []).append(row)
+        members.setdefault(canonical_json(json.loads(row[1])), []).append(row)
     return [_make_group(settings, by, headings, runs, opened) for settings, runs in members.items()]
 
 

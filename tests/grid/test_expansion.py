@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labbench.configs import canonical_json
 from labbench.errors import GridError, InputError
 from labbench.grid import count_runs, expand, new_runs, read_grid
-from labbench.grid.identity import canonical_json
 from labbench.grid.names import make_names
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labbench.configs import canonical_json
 from labbench.errors import InputError
 from labbench.grid import expand, grid_code, identity, new_runs, read_grid, task_identity
-from labbench.grid.identity import canonical_json, find_script
+from labbench.grid.identity import find_script
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param
 from labbench.records import Stop

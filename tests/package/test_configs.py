@@ -17,7 +17,9 @@ from labbench.configs import compare_configs, constant_values, differing_keys, d
 from labbench.records import NewRun, RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-from labbench.tui.charts.labels import run_labels
+from labbench.tui.charts.labels import group_labels, run_labels
+from labbench.tui.groups import group_rows
+from labbench.tui.screens.heatmap import MetricHeatMap
 
 ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 1}
 SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.9}
@@ -91,3 +93,12 @@ def test_a_database_and_the_function_compare_configs_alike(path: Path, drawn: li
         assert reader.compare_configs(run_filter) == compare_configs(drawn)
         assert reader.differing(run_filter) == differing_keys(drawn)
         assert reader.constant(run_filter) == constant_values(drawn)
+
+
+def test_groups_heat_maps_and_labels_count_1_and_1_0_as_one_value() -> None:
+    rows = [("a", "[1]", "finished", 0.5), ("b", "[1.0]", "finished", 0.7), ("c", "[true]", "finished", 0.9)]
+    assert [group.keys for group in group_rows(rows, ["lr"], ["last(loss)"], opened=())] == [("a", "b"), ("c",)]
+    _, cells = MetricHeatMap(("lr",), "loss", "min", rows).titles_and_rows()
+    assert len(cells) == 2
+    runs = records({"lr": 1, "seed": 0}, {"lr": 1.0, "seed": 1})
+    assert len(set(group_labels(runs, run_labels(runs)).values())) == 1

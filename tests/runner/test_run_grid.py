@@ -380,7 +380,7 @@ def test_more_gpus_than_are_visible_are_refused_before_anything_is_recorded(
     (tmp_path / "grid.toml").write_text("command = ['true']\n[grid]\na = [1]\n[resources]\ngpus = 2\n")
     result = labbench("run", "grid.toml", "--device", "cpu")
     assert result.exit_code == 2
-    assert f"[resources] gpus = 2, but {words} on this machine" in result.stderr
+    assert f"grid.toml:5:8: gpus = 2, but {words} on this machine" in result.stderr
     assert not (tmp_path / "runs.db").exists()
     assert labbench("run", "grid.toml", "--device", "cpu", "--dry-run").exit_code == 0
     monkeypatch.setattr(run_grid, "cuda_device_count", lambda: 2)

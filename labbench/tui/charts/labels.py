@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labbench import text
-from labbench.configs import distinguishing_keys
+from labbench.configs import canonical_json, distinguishing_keys
 from labbench.records import RunRecord
 
 _MAX_DETAILS = 4
@@ -55,7 +55,7 @@ def _mentions(name: str, key: str, value: Any) -> bool:
 def group_labels(runs: Sequence[RunRecord], names: Mapping[str, str]) -> dict[str, str]:
     """Return the group label of each run, by key.
 
-    A group is the runs that differ only in their seed; its label is the words that their labels share.
+    Runs that differ only in their seed form a group; its label has the words that their labels share.
     """
     members: dict[str, list[str]] = {}
     for run in runs:
@@ -75,4 +75,4 @@ def group_labels(runs: Sequence[RunRecord], names: Mapping[str, str]) -> dict[st
 
 def _config_without_seed(config: Mapping[str, Any]) -> str:
     config = {key: value for key, value in config.items() if key.rpartition(".")[2] != "seed"}
-    return json.dumps(config, sort_keys=True, default=str)
+    return canonical_json(config)

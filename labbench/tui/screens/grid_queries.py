@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labbench import text
+from labbench.configs import canonical_json
 from labbench.filters import parser
 from labbench.filters.parser import And, Comparison, Filter
 from labbench.metrics import quality_metrics
@@ -88,7 +89,7 @@ def _choose_heat_keys(
     values: dict[str, set[str]] = {key: set() for key in candidates}
     for settings in {row[1] for row in reader.values([], condition, by=candidates)}:
         for key, value in zip(candidates, json.loads(settings), strict=False):
-            values[key].add(json.dumps(value))
+            values[key].add(canonical_json(value))
     numeric = {key for key in candidates if all(value[0] in "-0123456789" for value in values[key] - {"null"})}
     fitting = [key for key in candidates if len(values[key]) <= _MAX_HEAT_VALUES] or candidates
     columns = max(fitting, key=lambda key: (key in numeric, len(values[key])))

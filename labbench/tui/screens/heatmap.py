@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from labbench import text
+from labbench.configs import canonical_json
 from labbench.records import Goal
 from labbench.text import format_setting_cell
 from labbench.tui.groups import sample_stats
@@ -16,7 +17,7 @@ from labbench.tui.widgets.text_grid import GridCell, GridRow
 _SHADES = "░▒▓█"
 _LOG_SCALE_RATIO = 5.0
 CellKey: TypeAlias = tuple[str, str, str]
-"""(row, column, multiple) values as JSON, so that true differs from 1; "" for a missing key."""
+"""(row, column, multiple) values as canonical JSON: true differs from 1, 1.0 does not; "" for a missing key."""
 
 
 class MetricHeatMap:
@@ -27,7 +28,7 @@ class MetricHeatMap:
         self.keys, self.metric, self._goal = keys, metric, goal
         self._cells: dict[CellKey, list[tuple[Any, ...]]] = {}
         for run in runs:
-            values = [json.dumps(value) for value in json.loads(run[1])[: len(keys)]]
+            values = [canonical_json(value) for value in json.loads(run[1])[: len(keys)]]
             row, column, multiple = [*values, "", ""][:3]
             self._cells.setdefault((row, column, multiple), []).append(run)
         means = {
