@@ -14,7 +14,6 @@ from labbench.configs import ConfigKeys
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import RunFilter
 from labbench.records import STATUSES, Goal, RunRecord, Status, require_key
-from labbench.store.queries.code_versions import CodedRun, read_other_code
 from labbench.store.queries.filter_sql import Sql, read_metrics
 from labbench.store.queries.find_run import find_run
 from labbench.store.queries.run_rows import (
@@ -38,6 +37,7 @@ from labbench.store.queries.stream import PointRow, StepRow, stream_points, stre
 from labbench.store.run_reader import RunReader
 
 if TYPE_CHECKING:
+    from labbench.store.queries.code_versions import CodedRun
     from labbench.store.queries.export_tables import TableShape
 
 
@@ -161,6 +161,8 @@ class Reader(RunReader):
 
     def other_code(self, experiment: str, code_version: str) -> list[CodedRun]:
         """Return an experiment's runs recorded with another code version or none, archived runs included."""
+        from labbench.store.queries.code_versions import read_other_code  # 4 ms that only `labbench run` needs
+
         return self._connection.read(lambda connection: read_other_code(connection, experiment, code_version))
 
     def metrics(self, filter: RunFilter = None) -> dict[str, Goal]:

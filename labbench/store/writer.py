@@ -14,19 +14,21 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from labbench.files import files_folder, run_folder
 from labbench.provenance import Provenance
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
 from labbench.store.connection import open_for_writing, resolve_path, translate_sqlite_errors
 from labbench.store.liveness import HOST
-from labbench.store.queries.code_versions import CodeSorting, record_sorting
 from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list, read_records, set_config, storable_text
 from labbench.store.recording.events import end_run, record_events
 from labbench.store.recording.queue import add_tags, insert_missing, link_sources
 from labbench.store.scripts.spill import merge_spill_files
 from labbench.store.series.points import delete_points
+
+if TYPE_CHECKING:
+    from labbench.store.queries.code_versions import CodeSorting
 
 Action: TypeAlias = Literal["stop", "retry"]
 
@@ -87,6 +89,8 @@ class Writer:
 
     def sort_by_code(self, experiment: str, sorting: CodeSorting) -> None:
         """Record which runs of an experiment count as computed by its present code and which by older code."""
+        from labbench.store.queries.code_versions import record_sorting  # 4 ms that only `labbench run` needs
+
         with self._transaction() as connection:
             record_sorting(connection, experiment, sorting)
 
