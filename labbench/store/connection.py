@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from labbench.errors import InputError, LabbenchError, StoreError
+from labbench.files import database_command
 from labbench.store import schema
 from labbench.store.liveness import is_lost
 
@@ -77,7 +78,9 @@ def open_for_reading(path: Path, *, live: bool, allow_empty: bool = False) -> sq
     """
     if not path.is_file():
         problem = "not a file" if path.exists() else "no such database"
-        raise InputError(f"{path}: {problem}; `labbench run GRID.toml` creates one, `labbench demo` shows an example")
+        raise InputError(
+            f"{path}: {problem}; `{database_command(path)} run GRID.toml` creates one, `labbench demo` shows an example"
+        )
     with translate_sqlite_errors(path, opening=True):
         if not live:
             try:

@@ -141,11 +141,9 @@ class Writer:
             )  # fmt: skip
             connection.execute(f"DELETE FROM requests WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
             if task is not None:
-                connection.execute(
-                    f"UPDATE runs SET task = ? WHERE id {IN_JSON_LIST}", (storable_text(task), as_json_list(ids))
-                )
-            for key, (run_id, _) in claimed.items():
-                if configs is not None:
+                _set_task(connection, ids, task)
+            if configs is not None:
+                for key, (run_id, _) in claimed.items():
                     set_config(connection, run_id, configs[key])
             return read_records(connection, ids)
 
@@ -296,3 +294,8 @@ def _declare_goal(connection: sqlite3.Connection, metric: str, goal: Goal, *, un
 def _run_ids(connection: sqlite3.Connection, keys: Sequence[str]) -> list[int]:
     query = f"SELECT id FROM runs WHERE key {IN_JSON_LIST}"
     return [run_id for (run_id,) in connection.execute(query, (as_json_list(keys),))]
+
+
+def _set_task(connection: sqlite3.Connection, ids: Sequence[int], task: str) -> None:
+    query = f"UPDATE runs SET task = ? WHERE id {IN_JSON_LIST}"
+    connection.execute(query, (storable_text(task), as_json_list(ids)))

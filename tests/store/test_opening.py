@@ -157,7 +157,7 @@ def test_folder_and_missing_folder_are_rejected(tmp_path: Path, open_database: t
 
 
 def test_reader_does_not_create_a_database_and_explains_how_to(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no such database; `labbench run GRID\.toml` creates one"):
+    with pytest.raises(InputError, match=r"no such database; `labbench --db \S+ run GRID\.toml` creates one"):
         Reader(tmp_path / "runs.db")
     (tmp_path / "empty.db").touch()
     with pytest.raises(InputError, match="the database is empty"):
