@@ -38,8 +38,8 @@ UPDATE_COUNT = 3
 BYTES_PER_MEGABYTE = 2**20
 
 
-def peak_bytes(case: Case, runs: int) -> int:
-    """Return the peak memory in bytes, of this process or the device, with a stack of `runs` runs."""
+def peak_bytes(case: Case, width: int) -> int:
+    """Return the peak memory in bytes, of this process or the device, with a stack of `width` runs."""
     device = torch.device(prepare_device(case.device))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "grid.toml")
@@ -48,15 +48,15 @@ def peak_bytes(case: Case, runs: int) -> int:
     task = load_task(grid.grid.task)
     config = with_defaults(grid.runs[-1].config, {**TRAINING, **task.params})
     workload = Workload(task, place_data(make_data(task, config), device, torch.float32), config["batch_size"])
-    run = RunRecord(1, "run00000", "a run", "bench", "running", config)
-    members = [TrainingRun(run, {**config, "seed": seed}, None, Runtime()) for seed in range(runs)]
+    record = RunRecord(1, "run00000", "a run", "bench", "running", config)
+    runs = [TrainingRun(record, {**config, "seed": seed}, None, Runtime()) for seed in range(width)]
 
     def work() -> None:
-        models = [make_model(task, member.config) for member in members]
-        stack = make_stacked_stepper(members, models, workload, StepCounter())
+        models = [make_model(task, run.config) for run in runs]
+        stack = make_stacked_stepper(runs, models, workload, StepCounter())
         stack.train(True)
         for _ in range(UPDATE_COUNT):
-            stack.step(first_batch([member.config["seed"] for member in members], workload))
+            stack.step(first_batch([run.config["seed"] for run in runs], workload))
         stack.train(False)
         stack.evaluate(workload.data.to_device((workload.data.val[0], workload.data.val[1])))
 

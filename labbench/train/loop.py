@@ -48,60 +48,62 @@ def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | N
     stop_requests = stop_requests or StopRequests()
     device = prepare_device(device, tf32=stack.runtime.tf32)
     params = all_params(task.params)
-    members = [
-        TrainingRun(run, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
-        for index, run in enumerate(stack.runs)
+    runs = [
+        TrainingRun(record, with_defaults(stack.config(index), params), stack.stop, stack.runtime)
+        for index, record in enumerate(stack.runs)
     ]
     torch_device = torch.device(device)
     resolve_precision(stack.runtime, device)  # raise before any run starts
-    members = yield from resume_runs(members, stack.files, torch_device)
+    runs = yield from resume_runs(runs, stack.files, torch_device)
     # before the task's own code, which may take long
-    if members and not stop_requests.is_requested(members[0].run.key):
-        yield members[0].started_event(device, members[0].engine or "loop")
-    for workload, members_of_workload in group_by_data(members, task, stack, torch_device):
-        active = ActiveRuns(member.run for member in members_of_workload)
+    if runs and not stop_requests.is_requested(runs[0].record.key):
+        yield runs[0].started_event(device, runs[0].engine or "loop")
+    for workload, sharing in group_by_data(runs, task, stack, torch_device):
+        active = ActiveRuns(run.record for run in sharing)
         try:
-            for event in train_workload(members_of_workload, workload, stack, device, stop_requests):
+            for event in train_workload(sharing, workload, stack, device, stop_requests):
                 active.update(event)
                 yield event
         except SampleError as error:  # every run with this data would read the sample
             details = traceback.format_exc()
-            yield from (Failed(run.key, run.attempt, "user", str(error), details) for run in active)
+            yield from (Failed(record.key, record.attempt, "user", str(error), details) for record in active)
 
 
 def train_workload(
-    members: list[TrainingRun], workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
+    runs: list[TrainingRun], workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
 ) -> Iterator[Event]:
-    """Train the members, which share this workload, stack by stack."""
-    for ready in make_stacks(members, workload):
+    """Train runs that share this workload, stack by stack."""
+    for ready in make_stacks(runs, workload):
         training = StackTrainer(ready, workload, stack, device, stop_requests)
         try:
             yield from training.events()
         except Exception as error:
-            memory.halve_width_on_oom(error, ready.structure, len(training.members))
+            memory.halve_width_on_oom(error, ready.structure, len(training.runs))
             raise
 
 
 def resume_runs(
-    members: list[TrainingRun], files: str | None, device: torch.device
+    runs: list[TrainingRun], files: str | None, device: torch.device
 ) -> Generator[Event, None, list[TrainingRun]]:
-    """Return the members, restored to their boundaries.
+    """Return the runs, restored to their boundaries.
 
     A run with an unreadable checkpoint yields `Failed`.
 
     No error reaches the caller: what `load_checkpoint` raises becomes the event.
     """
     ready = []
-    for member in members:
-        run = member.run
+    for run in runs:
+        record = run.record
         try:
-            if run.boundary:
+            if record.boundary:
                 if files is None:
-                    raise LabbenchError(f"{run.name} ({run.key}) cannot resume: the stack has no folder of checkpoints")
-                member.resume(Path(files), device)
-            ready.append(member)
+                    raise LabbenchError(
+                        f"{record.name} ({record.key}) cannot resume: the stack has no folder of checkpoints"
+                    )
+                run.resume(Path(files), device)
+            ready.append(run)
         except LabbenchError as error:
-            yield Failed(run.key, run.attempt, "user", str(error))
+            yield Failed(record.key, record.attempt, "user", str(error))
     return ready
 
 
@@ -114,12 +116,12 @@ class StackTrainer:
     def __init__(
         self, ready: ReadyStack, workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
     ) -> None:
-        self.members, self.stepper, self.step_counter = list(ready.members), ready.stepper, ready.step_counter
+        self.runs, self.stepper, self.step_counter = list(ready.runs), ready.stepper, ready.step_counter
         self.note, self.workload, self.device, self.stop_requests = ready.note, workload, device, stop_requests
         self.files = Path(stack.files) if stack.files is not None else None
         self.runtime = stack.runtime
         self.losses, self.stopwatch = LossBuffer(), Stopwatch()
-        self.probe = NetworkProbe(self.members[0].config, workload) if stack.runtime.watch else None
+        self.probe = NetworkProbe(self.runs[0].config, workload) if stack.runtime.watch else None
         self.portraits = PortraitWriter(self.probe, workload.data, self.files) if self.probe and self.files else None
         self.last_checkpoint_seconds = 0.0
         """Time of the last checkpoints, in compute seconds of the stopwatch."""
@@ -127,30 +129,30 @@ class StackTrainer:
     def events(self) -> Iterator[Event]:
         """Train all runs to their ends and yield their events."""
         yield from self.begin_runs()
-        while self.members:
+        while self.runs:
             measured = yield from self.train_epoch()
             yield from self.end_epoch(measured)
 
     def begin_runs(self) -> Iterator[Event]:
         """Start the runs, except those already asked to stop."""
         staying = []
-        for index, member in enumerate(self.members):
-            run = member.run
-            if self.stop_requests.is_requested(run.key):
-                yield Finished(run.key, run.attempt, "queued", "interrupted")
+        for index, run in enumerate(self.runs):
+            record = run.record
+            if self.stop_requests.is_requested(record.key):
+                yield Finished(record.key, record.attempt, "queued", "interrupted")
                 continue
             staying.append(index)
-            if member.reported_engine != self.stepper.engine:
-                yield member.started_event(self.device, self.stepper.engine)
+            if run.reported_engine != self.stepper.engine:
+                yield run.started_event(self.device, self.stepper.engine)
             if self.note is not None:
-                yield Log(run.key, run.attempt, f"{self.note}\n")
+                yield Log(record.key, record.attempt, f"{self.note}\n")
                 self.note = None  # one run logs it for all
-            if member.note is not None:
-                yield Log(run.key, run.attempt, f"{member.note}\n")
-            if member.epoch == 0:
-                member.metric_buffer.add_metrics({"epoch": 0, "samples": 0}, 0)
+            if run.note is not None:
+                yield Log(record.key, record.attempt, f"{run.note}\n")
+            if run.epoch == 0:
+                run.metric_buffer.add_metrics({"epoch": 0, "samples": 0}, 0)
                 if self.files is not None:
-                    discard_portrait(self.files, run.key)
+                    discard_portrait(self.files, record.key)
         self.keep_runs(staying)
 
     def train_epoch(self) -> Generator[Points, None, list[dict[str, float]]]:
@@ -160,8 +162,8 @@ class StackTrainer:
 
         A diverged run has no values. The epoch ends early if all runs have diverged.
         """
-        began, number = self.stopwatch.compute_seconds(), self.members[0].epoch + 1
-        seeds = [member.config["seed"] for member in self.members]
+        began, number = self.stopwatch.compute_seconds(), self.runs[0].epoch + 1
+        seeds = [run.config["seed"] for run in self.runs]
         data, running = self.workload.data, MetricMeans(len(seeds))
         with seeded_generators(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
             self.stepper.train(True)
@@ -172,17 +174,17 @@ class StackTrainer:
                 if self.stopwatch.is_flush_due():
                     yield from self.flush()
                     if self.all_diverged():
-                        return [{} for _ in self.members]
+                        return [{} for _ in self.runs]
             self.collect()
             if self.all_diverged():
-                return [{} for _ in self.members]
+                return [{} for _ in self.runs]
             train_means, val_means = running.read("train/"), self.evaluate("val")
-        share = (self.stopwatch.compute_seconds() - began) / len(self.members)
+        share = (self.stopwatch.compute_seconds() - began) / len(self.runs)
         return [
             {}
-            if member.metric_buffer.diverged_at is not None
+            if run.metric_buffer.diverged_at is not None
             else self.record_epoch(index, add_generalization_gap(train_means[index] | val_means[index]), share)
-            for index, member in enumerate(self.members)
+            for index, run in enumerate(self.runs)
         ]
 
     def record_epoch(self, index: int, values: dict[str, float], seconds: float) -> dict[str, float]:
@@ -190,23 +192,23 @@ class StackTrainer:
 
         Return the values for `[stop]` and `keep`.
         """
-        member = self.members[index]
-        member.epoch += 1
-        member.compute_seconds += seconds
+        run = self.runs[index]
+        run.epoch += 1
+        run.compute_seconds += seconds
         progress = {
-            "epoch": member.epoch,
-            "samples": member.epoch * self.workload.samples_per_epoch,
-            "time/compute_s": member.compute_seconds,
+            "epoch": run.epoch,
+            "samples": run.epoch * self.workload.samples_per_epoch,
+            "time/compute_s": run.compute_seconds,
         }
-        diagnostics = {} if self.probe is None else self.probe.measure(self.stepper.weights(index), member.config)
+        diagnostics = {} if self.probe is None else self.probe.measure(self.stepper.weights(index), run.config)
         if self.portraits is not None:
-            self.portraits.record_histograms(member.run.key, member.epoch, self.stepper.weights(index), member.config)
-        member.metric_buffer.add_metrics(
-            values | progress | diagnostics, member.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
+            self.portraits.record_histograms(run.record.key, run.epoch, self.stepper.weights(index), run.config)
+        run.metric_buffer.add_metrics(
+            values | progress | diagnostics, run.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
         )
-        criteria = values | {"train/loss": member.metric_buffer.pop_epoch_loss()}
-        if member.best is not None and member.best.is_new_best(criteria):
-            member.best.update(criteria, member.metric_buffer.step, self.stepper.weights(index))
+        criteria = values | {"train/loss": run.metric_buffer.pop_epoch_loss()}
+        if run.best is not None and run.best.is_new_best(criteria):
+            run.best.update(criteria, run.metric_buffer.step, self.stepper.weights(index))
         return criteria
 
     def end_epoch(self, measured: list[dict[str, float]]) -> Iterator[Event]:
@@ -214,40 +216,40 @@ class StackTrainer:
 
         Write checkpoints if they are due.
         """
-        reasons = [member.reason_to_stop(values) for member, values in zip(self.members, measured, strict=True)]
+        reasons = [run.reason_to_stop(values) for run, values in zip(self.runs, measured, strict=True)]
         if any(reasons) and self.workload.data.has_test:
             (generator,) = generator_seeds(
-                self.members[0].config["seed"], Purpose.GENERATOR, [self.members[0].epoch], layer=1
+                self.runs[0].config["seed"], Purpose.GENERATOR, [self.runs[0].epoch], layer=1
             )
             with seeded_generators(generator, self.workload.data.device):
                 test_means = self.evaluate("test")
-            for member, reason, values in zip(self.members, reasons, test_means, strict=True):
+            for run, reason, values in zip(self.runs, reasons, test_means, strict=True):
                 if reason:
-                    member.metric_buffer.add_metrics(
-                        values, member.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
+                    run.metric_buffer.add_metrics(
+                        values, run.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
                     )
         staying = []
         is_checkpoint_due = (
             self.files is not None
             and self.stopwatch.compute_seconds() - self.last_checkpoint_seconds > self.runtime.snapshot_every
         )
-        for index, (member, reason) in enumerate(zip(self.members, reasons, strict=True)):
-            diverged, leaves = member.metric_buffer.diverged_at, self.stop_requests.is_requested(member.run.key)
+        for index, (run, reason) in enumerate(zip(self.runs, reasons, strict=True)):
+            diverged, leaves = run.metric_buffer.diverged_at, self.stop_requests.is_requested(run.record.key)
             if diverged is not None or reason:
                 self.keep_model(index)
                 if self.portraits is not None:
-                    self.portraits.write(member.run.key, member.epoch, self.stepper.weights(index), member.config)
+                    self.portraits.write(run.record.key, run.epoch, self.stepper.weights(index), run.config)
                 divergence = f"non-finite train/loss at step {diverged}"
-                yield from self.end_run(member, "finished" if reason else "diverged", reason or divergence)
+                yield from self.end_run(run, "finished" if reason else "diverged", reason or divergence)
                 continue
             if self.files is not None and (is_checkpoint_due or leaves):
-                yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points())
+                yield from self.stopwatch.exclude_consumer_time(run.metric_buffer.drain_points())
                 state = self.stepper.state(index)
-                yield member.save(self.files, state, self.stopwatch.elapsed_milliseconds())
-                if (warning := member.unsaved_state_warning(state.attributes)) is not None:
-                    yield Log(member.run.key, member.run.attempt, f"{warning}\n")
+                yield run.save(self.files, state, self.stopwatch.elapsed_milliseconds())
+                if (warning := run.unsaved_state_warning(state.attributes)) is not None:
+                    yield Log(run.record.key, run.record.attempt, f"{warning}\n")
             if leaves:
-                yield from self.end_run(member, "queued", "interrupted")
+                yield from self.end_run(run, "queued", "interrupted")
             else:
                 staying.append(index)
         if is_checkpoint_due:
@@ -259,60 +261,60 @@ class StackTrainer:
     def evaluate(self, name: HeldOutSplit) -> list[dict[str, float]]:
         """Return each run's mean loss and metrics over a held-out split."""
         self.stepper.train(False)
-        means = MetricMeans(len(self.members))
+        means = MetricMeans(len(self.runs))
         for batch in self.workload.data.held_out_batches(name, self.workload.evaluation_batch_size):
             losses, metrics = self.stepper.evaluate(batch)
             means.add({"loss": losses, **metrics})
         return means.read(f"{name}/")
 
     def end_run(
-        self, member: TrainingRun, status: Literal["finished", "diverged", "queued"], reason: str
+        self, run: TrainingRun, status: Literal["finished", "diverged", "queued"], reason: str
     ) -> Iterator[Event]:
         """Yield the run's last points and its end.
 
         A run that will resume keeps its incomplete window of losses.
         """
         will_resume = status == "queued" and self.files is not None
-        yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points(ended=not will_resume))
-        yield Finished(member.run.key, member.run.attempt, status, reason)
+        yield from self.stopwatch.exclude_consumer_time(run.metric_buffer.drain_points(ended=not will_resume))
+        yield Finished(run.record.key, run.record.attempt, status, reason)
 
     def keep_model(self, index: int) -> None:
         """Save the weights of an ended run if `[runtime] keep` says so."""
-        member = self.members[index]
+        run = self.runs[index]
         if self.files is None:
             return
-        metadata = head_metadata(self.workload, member.config)
-        if member.best is not None and member.best.weights:
+        metadata = head_metadata(self.workload, run.config)
+        if run.best is not None and run.best.weights:
             info: dict[str, Any] = {
-                "step": member.best.step,
-                "best": member.best.criterion.metric,
-                "value": member.best.value,
+                "step": run.best.step,
+                "best": run.best.criterion.metric,
+                "value": run.best.value,
             }
-            checkpoints.save_model(self.files, member.run, member.best.weights, info | metadata)
-        elif self.runtime.keep == "last" and member.metric_buffer.diverged_at is None:
-            info = {"step": member.metric_buffer.step}
-            checkpoints.save_model(self.files, member.run, self.stepper.weights(index), info | metadata)
+            checkpoints.save_model(self.files, run.record, run.best.weights, info | metadata)
+        elif self.runtime.keep == "last" and run.metric_buffer.diverged_at is None:
+            info = {"step": run.metric_buffer.step}
+            checkpoints.save_model(self.files, run.record, self.stepper.weights(index), info | metadata)
 
     def keep_runs(self, indices: list[int]) -> None:
         """Continue with these runs alone."""
-        if len(indices) < len(self.members):
-            self.members = [self.members[index] for index in indices]
+        if len(indices) < len(self.runs):
+            self.runs = [self.runs[index] for index in indices]
             if indices:
                 self.stepper.keep(indices)
 
     def flush(self) -> Iterator[Points]:
         """Yield the points of all runs since the last flush."""
         self.collect()
-        for member in self.members:
-            yield from self.stopwatch.exclude_consumer_time(member.metric_buffer.drain_points())
+        for run in self.runs:
+            yield from self.stopwatch.exclude_consumer_time(run.metric_buffer.drain_points())
 
     def collect(self) -> None:
         """Copy the buffered losses from the device to the buffers of their runs."""
         losses, times = self.losses.drain()  # (T, S)
-        for index, member in enumerate(self.members):
+        for index, run in enumerate(self.runs):
             if times:
-                member.metric_buffer.update(losses[:, index], [member.previous_milliseconds + time for time in times])
+                run.metric_buffer.update(losses[:, index], [run.previous_milliseconds + time for time in times])
 
     def all_diverged(self) -> bool:
         """Return True if no run has a finite training loss any more."""
-        return all(member.metric_buffer.diverged_at is not None for member in self.members)
+        return all(run.metric_buffer.diverged_at is not None for run in self.runs)

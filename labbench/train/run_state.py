@@ -44,9 +44,9 @@ class BestWeights:
 class TrainingRun:
     """Training state of one run of a stack."""
 
-    def __init__(self, run: RunRecord, config: Config, stop: Stop | None, runtime: Runtime) -> None:
+    def __init__(self, record: RunRecord, config: Config, stop: Stop | None, runtime: Runtime) -> None:
         """`config` has a value for every parameter, defaults included."""
-        self.run, self.config = run, config
+        self.record, self.config = record, config
         self.epochs: int = config["epochs"]
         self.epoch = 0
         """Number of finished epochs."""
@@ -58,7 +58,7 @@ class TrainingRun:
         self.best = BestWeights(stop or DEFAULT_CRITERION) if runtime.keep == "best" else None
         self.resume_state: TrainingState | None = None
         """Tensors of a checkpoint, which replace the initial ones of a new model."""
-        self.engine: str | None = run.way if run.boundary else None
+        self.engine: str | None = record.way if record.boundary else None
         """Engine that trained the run before it was interrupted."""
         self.reported_engine: str | None = None
         """Engine in the last Started event."""
@@ -66,12 +66,12 @@ class TrainingRun:
         """Log line on the origin of the initial weights, where it may surprise."""
         self.has_warned = False
         """True after the warning about state that no checkpoint can hold."""
-        self.metric_buffer = MetricBuffer(run, runtime.log_every)
+        self.metric_buffer = MetricBuffer(record, runtime.log_every)
 
     def started_event(self, device: str, engine: str) -> Started:
         """Record the engine and return the run's `Started` event."""
         self.reported_engine = engine
-        return Started(self.run.key, self.run.attempt, socket.gethostname(), os.getpid(), device, engine)
+        return Started(self.record.key, self.record.attempt, socket.gethostname(), os.getpid(), device, engine)
 
     def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
         """Return the reason why the run has finished, or None.
@@ -103,8 +103,8 @@ class TrainingRun:
             "attributes": state.attributes.trees,
             "best": None if self.best is None else {"value": self.best.value, "step": self.best.step},
         }
-        checkpoints.save_checkpoint(files, self.run, self.metric_buffer.step, tensors, metadata)
-        return Boundary(self.run.key, self.run.attempt, self.metric_buffer.step)
+        checkpoints.save_checkpoint(files, self.record, self.metric_buffer.step, tensors, metadata)
+        return Boundary(self.record.key, self.record.attempt, self.metric_buffer.step)
 
     def unsaved_state_warning(self, attributes: Attributes) -> str | None:
         """Return a warning that names state that no checkpoint can hold.
@@ -126,7 +126,7 @@ class TrainingRun:
         Raises:
             LabbenchError: If the checkpoint is missing or damaged.
         """
-        tensors, metadata = checkpoints.load_checkpoint(files, self.run, device)
+        tensors, metadata = checkpoints.load_checkpoint(files, self.record, device)
         attributes = Attributes(metadata.get("attributes", {}), _select_prefix("attributes/", tensors))
         self.resume_state = TrainingState(
             _select_prefix("model/", tensors), _select_prefix("optimizer/", tensors), attributes

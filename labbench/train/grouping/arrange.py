@@ -51,7 +51,7 @@ MAX_STACK_WIDTH = 64
 class ReadyStack:
     """A stack of runs with its stepper, ready to train."""
 
-    members: list[TrainingRun]
+    runs: list[TrainingRun]
     stepper: Stepper
     step_counter: StepCounter
     note: str | None = None
@@ -60,24 +60,24 @@ class ReadyStack:
     """Key under which `memory.py` stores the maximum width."""
 
 
-def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[ReadyStack]:
-    """Arrange members at the same step in stacks, and yield the stacks.
+def make_stacks(runs: Sequence[TrainingRun], workload: Workload) -> Iterator[ReadyStack]:
+    """Arrange runs at the same step in stacks, and yield the stacks.
 
     Each stack is made when the iterator reaches it.
 
     Raises:
         InputError: The initial weights of a run cannot be loaded.
     """
-    width = max_models(members, workload, free_bytes(workload.data.device))
-    for start in range(0, len(members), width):
-        chunk = members[start : start + width]
+    width = max_models(runs, workload, free_bytes(workload.data.device))
+    for start in range(0, len(runs), width):
+        chunk = runs[start : start + width]
         if uses_loop(chunk, workload):
-            yield from (make_single(member, workload) for member in chunk)
+            yield from (make_single(run, workload) for run in chunk)
             continue
         models, traits = [], []
-        for member in chunk:
-            models.append(make_initial_model(member, workload))
-            traits.append(read_traits(workload.task, member.config, models[-1]))
+        for run in chunk:
+            models.append(make_initial_model(run, workload))
+            traits.append(read_traits(workload.task, run.config, models[-1]))
         for group in (
             group for same_structure in group_by_structure(models) for group in split_by_traits(same_structure, traits)
         ):
@@ -92,151 +92,151 @@ def make_stacks(members: Sequence[TrainingRun], workload: Workload) -> Iterator[
                     yield ready
 
 
-def uses_loop(members: Sequence[TrainingRun], workload: Workload) -> bool:
-    """Return True if the members train one by one, without trying a stack.
+def uses_loop(runs: Sequence[TrainingRun], workload: Workload) -> bool:
+    """Return True if the runs train one by one, without trying a stack.
 
     A resumed run keeps its engine; otherwise `[runtime] engine` decides, and "auto" never stacks a single run.
     """
-    engine = members[0].engine or workload.engine
-    return engine == "loop" or (engine == "auto" and len(members) == 1)
+    engine = runs[0].engine or workload.engine
+    return engine == "loop" or (engine == "auto" and len(runs) == 1)
 
 
-def max_models(members: Sequence[TrainingRun], workload: Workload, free: int | None) -> int:
+def max_models(runs: Sequence[TrainingRun], workload: Workload, free: int | None) -> int:
     """Return the number of models to make at a time.
 
     If the number of `free` bytes on the device is known, the result is an upper bound of the number that fits there, so
     that the host does not make models that the device cannot hold. The exact width is measured later.
     """
-    if free is None or len(members) == 1:
+    if free is None or len(runs) == 1:
         return MAX_STACK_WIDTH
-    return width_upper_bound(free, make_initial_model(members[0], workload), workload.data.dtype)
+    return width_upper_bound(free, make_initial_model(runs[0], workload), workload.data.dtype)
 
 
-def make_initial_model(member: TrainingRun, workload: Workload) -> nn.Module:
-    """Return the member's model with its initial weights.
+def make_initial_model(run: TrainingRun, workload: Workload) -> nn.Module:
+    """Return the run's model with its initial weights.
 
     A resumed run loads its checkpoint later.
 
     Raises:
         InputError: The weights of `init_from` cannot be loaded.
     """
-    model = make_untrained_model(workload.task, member.config)
-    if member.resume_state is None:
-        member.note = load_initial_weights(model, workload, member.config)
+    model = make_untrained_model(workload.task, run.config)
+    if run.resume_state is None:
+        run.note = load_initial_weights(model, workload, run.config)
     return model
 
 
-def make_single(member: TrainingRun, workload: Workload, note: str | None = None) -> ReadyStack:
-    """Return a stack of one member with the engine `loop`."""
-    step_counter = StepCounter(member.metric_buffer.step)
-    stepper = SingleStepper(make_initial_model(member, workload), member.config, workload, step_counter)
-    if member.resume_state is not None:
-        stepper.load([member.resume_state])
-    return ReadyStack([member], stepper, step_counter, note)
+def make_single(run: TrainingRun, workload: Workload, note: str | None = None) -> ReadyStack:
+    """Return a stack of one run with the engine `loop`."""
+    step_counter = StepCounter(run.metric_buffer.step)
+    stepper = SingleStepper(make_initial_model(run, workload), run.config, workload, step_counter)
+    if run.resume_state is not None:
+        stepper.load([run.resume_state])
+    return ReadyStack([run], stepper, step_counter, note)
 
 
-def choose_width(structure: Hashable, members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> int:
-    """Return the maximum width of a stack of these members.
+def choose_width(structure: Hashable, runs: list[TrainingRun], models: list[nn.Module], workload: Workload) -> int:
+    """Return the maximum width of a stack of these runs.
 
-    The models of the members must have one structure.
+    The models of the runs must have one structure.
     """
     limit, device = width_limit(structure), workload.data.device
-    if limit is None and device.type == "cuda" and len(members) > max(PROBE_RUNS):
+    if limit is None and device.type == "cuda" and len(runs) > max(PROBE_RUNS):
         free: int = torch.cuda.mem_get_info(device)[0]
         try:
             limit = estimate_width(
-                free, lambda runs: measure_cuda_peak(device, partial(try_step, members[:runs], models, workload))
+                free, lambda width: measure_cuda_peak(device, partial(try_step, runs[:width], models, workload))
             )
             limit_width(structure, limit)
         except Exception:  # a stack may fail for any reason: the check that follows reports it
-            return len(members)
-    return min(len(members), limit or len(members))
+            return len(runs)
+    return min(len(runs), limit or len(runs))
 
 
-def try_step(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> None:
-    """Do one update and one evaluation with copies of the members.
+def try_step(runs: list[TrainingRun], models: list[nn.Module], workload: Workload) -> None:
+    """Do one update and one evaluation with copies of the runs.
 
     The peak memory of a stack is measured during this call.
     """
-    stack = make_trial_stepper(members, models, workload)
+    stack = make_trial_stepper(runs, models, workload)
     stack.train(True)
-    stack.step(first_batch([member.config["seed"] for member in members], workload))
+    stack.step(first_batch([run.config["seed"] for run in runs], workload))
     stack.train(False)
     stack.evaluate(workload.data.sample_validation(workload.evaluation_batch_size))
 
 
-def make_trial_stepper(members: list[TrainingRun], models: list[nn.Module], workload: Workload) -> StackedStepper:
-    """Return a stepper of copies of the members.
+def make_trial_stepper(runs: list[TrainingRun], models: list[nn.Module], workload: Workload) -> StackedStepper:
+    """Return a stepper of copies of the runs.
 
-    `models` starts with the models of the members; further ones are ignored.
+    `models` starts with the models of the runs; further ones are ignored.
     """
     return make_stacked_stepper(
-        members, copy.deepcopy(models[: len(members)]), workload, StepCounter(members[0].metric_buffer.step)
+        runs, copy.deepcopy(models[: len(runs)]), workload, StepCounter(runs[0].metric_buffer.step)
     )
 
 
 def make_stacked_stepper(
-    members: list[TrainingRun], models: list[nn.Module], workload: Workload, step_counter: StepCounter
+    runs: list[TrainingRun], models: list[nn.Module], workload: Workload, step_counter: StepCounter
 ) -> StackedStepper:
-    """Return a stepper of the members at their current step.
+    """Return a stepper of the runs at their current step.
 
     The stepper takes ownership of the first model.
     """
-    runs = [
-        StackMember.from_model(model, member.config, member.resume_state)
-        for member, model in zip(members, models, strict=True)
+    stack_members = [
+        StackMember.from_model(model, run.config, run.resume_state) for run, model in zip(runs, models, strict=True)
     ]
-    return StackedStepper(choose_engine(members[0], models[0], workload), models[0], runs, workload, step_counter)
+    engine = choose_engine(runs[0], models[0], workload)
+    return StackedStepper(engine, models[0], stack_members, workload, step_counter)
 
 
-def choose_engine(member: TrainingRun, model: nn.Module, workload: Workload) -> str:
+def choose_engine(run: TrainingRun, model: nn.Module, workload: Workload) -> str:
     """Return the engine of a stack.
 
     A resumed run keeps its engine; otherwise `[runtime] engine` decides. "auto" is `stacked` for a Sequential of
     supported layers and `vmap` for any other model.
     """
-    engine = member.engine or workload.engine
+    engine = run.engine or workload.engine
     return ("stacked" if is_supported(model) else "vmap") if engine == "auto" else engine
 
 
 def stack_or_singles(
-    members: list[TrainingRun], models: list[nn.Module], workload: Workload, structure: Hashable = None
+    runs: list[TrainingRun], models: list[nn.Module], workload: Workload, structure: Hashable = None
 ) -> Iterator[ReadyStack]:
-    """Yield members of one structure as one stack or one by one.
+    """Yield runs of one structure as one stack or one by one.
 
-    Members train one by one if they cannot be stacked or if the loop is faster; the first of them logs the reason.
+    Runs train one by one if they cannot be stacked or if the loop is faster; the first of them logs the reason.
     """
-    if uses_loop(members, workload):
-        yield make_single(members[0], workload)
+    if uses_loop(runs, workload):
+        yield make_single(runs[0], workload)
         return
-    engine = choose_engine(members[0], models[0], workload)
+    engine = choose_engine(runs[0], models[0], workload)
     note: str | None = None
     if engine == "stacked" and not is_supported(models[0]):
         note = 'engine = "stacked" supports a Sequential of known layers only'
     else:
         with attributes_of(workload.task).restore_after():
-            note = find_mismatch(engine, models, [member.config for member in members], workload)
+            note = find_mismatch(engine, models, [run.config for run in runs], workload)
     if note is not None:
-        yield from make_singles(members, workload, note)
+        yield from make_singles(runs, workload, note)
         return
-    if (members[0].engine or workload.engine) == "auto":
+    if (runs[0].engine or workload.engine) == "auto":
         with attributes_of(workload.task).restore_after():
-            note = reason_to_loop(engine, members, workload)
+            note = reason_to_loop(engine, runs, workload)
         if note is not None:
-            yield from make_singles(members, workload, note)
+            yield from make_singles(runs, workload, note)
             return
-    step_counter = StepCounter(members[0].metric_buffer.step)
+    step_counter = StepCounter(runs[0].metric_buffer.step)
     try:
-        stack = make_stacked_stepper(members, models, workload, step_counter)
+        stack = make_stacked_stepper(runs, models, workload, step_counter)
     except Exception as error:
-        halve_width_on_oom(error, structure, len(members))
+        halve_width_on_oom(error, structure, len(runs))
         raise
     try:
         stepper, note = try_cuda_graph(stack, workload)
     except Exception as error:
-        halve_width_on_oom(error, structure, len(members))
+        halve_width_on_oom(error, structure, len(runs))
         raise
-    yield ReadyStack(members, stepper, step_counter, note, structure)
+    yield ReadyStack(runs, stepper, step_counter, note, structure)
 
 
 def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, str | None]:
@@ -266,13 +266,13 @@ def can_capture(workload: Workload) -> bool:
     return on_cuda and not workload.precision.compiles and workload.batch_size <= workload.samples_per_epoch
 
 
-def make_singles(members: Sequence[TrainingRun], workload: Workload, note: str) -> Iterator[ReadyStack]:
-    """Yield each member as a stack of one run.
+def make_singles(runs: Sequence[TrainingRun], workload: Workload, note: str) -> Iterator[ReadyStack]:
+    """Yield each run as a stack of one run.
 
     The first has the reason as its note.
     """
-    for number, member in enumerate(members):
-        yield make_single(member, workload, None if number else f"trained alone, because {note}")
+    for number, run in enumerate(runs):
+        yield make_single(run, workload, None if number else f"trained alone, because {note}")
 
 
 def group_by_structure(models: Sequence[nn.Module]) -> list[list[int]]:

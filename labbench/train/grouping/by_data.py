@@ -21,15 +21,15 @@ from labbench.train.tasks.task import Task, make_data
 
 
 def group_by_data(
-    members: Sequence[TrainingRun], task: Task, stack: Stack, device: torch.device
+    runs: Sequence[TrainingRun], task: Task, stack: Stack, device: torch.device
 ) -> Iterator[tuple[Workload, list[TrainingRun]]]:
-    """Yield workloads with their members, ordered by first member.
+    """Yield workloads with their runs, ordered by first run.
 
-    A data set is made when the iterator reaches it. The members of a workload are at the same step, and resumed runs
-    among them had the same engine.
+    A data set is made when the iterator reaches it. The runs of a workload are at the same step, and resumed ones had
+    the same engine.
     """
     dtype, precision = resolve_precision(stack.runtime, device.type)
-    waiting = list(members)
+    waiting = list(runs)
     files = None if stack.files is None else Path(stack.files)
     while waiting:
         first = waiting[0]
@@ -38,16 +38,16 @@ def group_by_data(
         with closing(place_data(dataset, device, dtype, runtime.data, loaders=runtime.loaders or 0)) as data:
             workload = Workload(task, data, first.config["batch_size"], precision, stack.task, files, runtime.engine)
             keys = config.read | {"batch_size"}
-            sharing = [member for member in waiting if _shares_workload(member, first, keys)]
-            for member in sharing:
-                member.metric_buffer.set_total_steps(member.epochs * workload.steps_per_epoch)
+            sharing = [run for run in waiting if _shares_workload(run, first, keys)]
+            for run in sharing:
+                run.metric_buffer.set_total_steps(run.epochs * workload.steps_per_epoch)
             yield workload, sharing
-        waiting = [member for member in waiting if member not in sharing]
+        waiting = [run for run in waiting if run not in sharing]
 
 
-def _shares_workload(member: TrainingRun, other: TrainingRun, keys: set[str]) -> bool:
-    return (member.epoch, member.engine) == (other.epoch, other.engine) and all(
-        member.config.get(key) == other.config.get(key) for key in keys
+def _shares_workload(run: TrainingRun, other: TrainingRun, keys: set[str]) -> bool:
+    return (run.epoch, run.engine) == (other.epoch, other.engine) and all(
+        run.config.get(key) == other.config.get(key) for key in keys
     )
 
 

@@ -38,15 +38,15 @@ COUNTING_SETTINGS = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "
 """Settings of the counted step, so that all runs of one structure have the same counts."""
 
 
-def reason_to_loop(engine: str, members: list[TrainingRun], workload: Workload) -> str | None:
-    """Return the reason to train the members one after another.
+def reason_to_loop(engine: str, runs: list[TrainingRun], workload: Workload) -> str | None:
+    """Return the reason to train the runs one after another.
 
     Returns None if a stack with this engine is faster.
     """
     if workload.data.device.type != "cpu" or workload.precision.compiles:
         return None
-    work = count_step_work(members[0], workload)
-    key = (engine, len(members) >= WIDE_STACK_RUNS)
+    work = count_step_work(runs[0], workload)
+    key = (engine, len(runs) >= WIDE_STACK_RUNS)
     operations = max(1, work.operations)
     products, convolutions = (work.flops - work.convolution_flops) / operations, work.convolution_flops / operations
     if products / MAX_PRODUCT_FLOPS[key] + convolutions / MAX_CONVOLUTION_FLOPS[key] <= 1:
@@ -55,16 +55,16 @@ def reason_to_loop(engine: str, members: list[TrainingRun], workload: Workload) 
     return f"the plain loop is faster for models of this size ({size})"
 
 
-def count_step_work(member: TrainingRun, workload: Workload) -> WorkCounter:
+def count_step_work(run: TrainingRun, workload: Workload) -> WorkCounter:
     """Count the work of one plain training step.
 
-    The step uses the member's model and its first batch.
+    The step uses the run's model and its first batch.
     """
     counted_workload = replace(workload, fixed=COUNTING_SETTINGS)
-    model = make_untrained_model(workload.task, member.config)
-    loop = SingleStepper(model, member.config, counted_workload, StepCounter())
+    model = make_untrained_model(workload.task, run.config)
+    loop = SingleStepper(model, run.config, counted_workload, StepCounter())
     loop.train(True)
-    batch = first_batch([member.config["seed"]], workload)  # (1, N)
+    batch = first_batch([run.config["seed"]], workload)  # (1, N)
     loop.step(batch)  # the first step also allocates, which later steps do not
     with WorkCounter() as work:
         loop.step(batch)

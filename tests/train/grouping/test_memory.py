@@ -134,10 +134,10 @@ def test_on_a_gpu_only_memory_limits_the_width() -> None:
     """With an assumed amount of free memory; a run has 1,210 weights and as many gradients."""
     task = load_task("digits")
     config = with_defaults({"hidden": [16]}, {**TRAINING, **task.params})
-    runs = [RunRecord(s, f"run{s}", "", "many", "running", {"seed": s}) for s in range(256)]
-    members = [TrainingRun(run, {**config, **run.config}, None, Runtime()) for run in runs]
+    records = [RunRecord(s, f"run{s}", "", "many", "running", {"seed": s}) for s in range(256)]
+    runs = [TrainingRun(record, {**config, **record.config}, None, Runtime()) for record in records]
     workload = Workload(task, place_data(make_data(task, config), torch.device("cpu"), torch.float32), 64)
-    assert max_models(members, workload, 2 * 1210 * 4 * 75) == 75
-    assert max_models(members, workload, 10**9) > 256
-    assert max_models(members, workload, 100) == 1
-    assert max_models(members, workload, None) == MAX_STACK_WIDTH  # a CPU
+    assert max_models(runs, workload, 2 * 1210 * 4 * 75) == 75
+    assert max_models(runs, workload, 10**9) > 256
+    assert max_models(runs, workload, 100) == 1
+    assert max_models(runs, workload, None) == MAX_STACK_WIDTH  # a CPU
