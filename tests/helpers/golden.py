@@ -3,7 +3,7 @@
 A golden screen is the plain text of the terminal, stored in tests/golden/NAME.txt. After an intended change, rewrite
 the files with
 
-    LABBENCH_UPDATE_GOLDEN=1 python -m pytest tests/tui/test_golden.py
+    LABBENCH_UPDATE_GOLDEN=1 python -m pytest -k golden
 
 and review the difference before committing it.
 """
