@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from textual import events
 from textual.pilot import Pilot
 
@@ -27,6 +29,7 @@ DOTS = {" ", *map(chr, range(0x2800, 0x2900))}
 
 SMALL, LARGE = (80, 24), (200, 50)
 """Terminal sizes under test: columns and rows."""
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 
 
 def use(
@@ -69,6 +72,13 @@ async def type_in(pilot: Pilot[None], words: str) -> str:
     return screen(pilot)
 
 
+async def choose(pilot: Pilot[None], key: str, words: str) -> str:
+    """Press a key that opens a list and choose its first entry with these words."""
+    await press(pilot, key)
+    await type_in(pilot, words)
+    return await press(pilot, "enter")
+
+
 async def settle(pilot: Pilot[None]) -> None:
     """Wait for the reads in thread workers and for their effects; the worker that watches for changes never ends."""
     idle_rounds = 0
@@ -103,6 +113,22 @@ def screen(pilot: Pilot[None]) -> str:
 def row_of(screen: str, words: str) -> str:
     """Return the first line of the table that contains the words."""
     return next(line for line in (line.split("││")[0] for line in screen.splitlines()) if words in line)
+
+
+def line_of(screen: str, words: str) -> str:
+    """Return the first line of the screen that contains the words."""
+    return next(line for line in screen.splitlines() if words in line)
+
+
+def rows_of(screen: str) -> list[str]:
+    """Return the rows of the table, without borders and sparklines."""
+    lines = [line.split("││")[0] for line in screen.splitlines() if "││" in line]
+    return [line.strip("│ ▁▂▃▄▅▆▇█") for line in lines[1:] if re.search(r"\w", line)]
+
+
+def golden_name(name: str, size: tuple[int, int]) -> str:
+    """Return the name of the golden screen in a terminal of this size."""
+    return f"{name}-{size[0]}x{size[1]}"
 
 
 def compare(name: str, screen: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
+from labbench.store.writer import Writer
 
 
 def begin(folder: Path, code: str, **environment: str) -> subprocess.Popen[str]:
@@ -65,6 +66,22 @@ def only_run(folder: Path, db: str = "runs.db") -> RunRecord:
     with Reader(folder / db) as reader:
         [record] = reader.runs()
     return record
+
+
+def merge_spill_files(folder: Path) -> None:
+    """Open the database for writing, which merges the spill files."""
+    with Writer(folder / "runs.db"):
+        pass
+
+
+def database_files(folder: Path) -> list[str]:
+    """Return the names of the database and of the files beside it."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("runs.db"))
+
+
+def spill_files(folder: Path) -> list[Path]:
+    """Return the spill files of the database."""
+    return list(folder.glob("runs.db.spilled-*.jsonl"))
 
 
 def wait_until(claim, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from labbench.records import NewRun, Points, RunRecord, Submission
+import numpy as np
+
+from labbench.files import files_folder
+from labbench.records import Finished, NewRun, Points, RunRecord, Submission
 from labbench.store.writer import Writer
 
 
@@ -37,3 +42,37 @@ def points(run: RunRecord, metric: str, values: Mapping[int, float] | Sequence[f
 def files_beside(path: Path) -> list[str]:
     """Return the names of the database and of all files whose name starts with it."""
     return sorted(file.name for file in path.parent.glob(f"{path.name}*"))
+
+
+def write_three_runs(path: Path) -> Path:
+    """Create a database of three runs: one finished, with a long series and a file, one stopped, one queued."""
+    long_series = np.random.default_rng(0).normal(size=30_000).tolist()
+    with Writer(path) as writer:
+        a, b, _ = queue(
+            writer, [new_run(0, name="a"), new_run(1, name="b"), new_run(2, name="c")],
+            metrics={"score": "max"}, sources={"grid": "text of the grid"},
+        )  # fmt: skip
+        writer.claim([a.key, b.key])
+        writer.write(
+            [points(a, "score", long_series), points(a, "loss", [1.0, float("nan")]), points(b, "loss", [3.0])]
+        )
+        writer.write([Finished(a.key, 1, "finished", "all epochs"), Finished(b.key, 1, "stopped", "by a person")])
+        writer.tag([a.key], add=["good"])
+        writer.note(a.key, "look here")
+        folder = files_folder(path) / a.key
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def execute(path: Path, statement: str) -> None:
+    """Execute a statement that labbench itself would not."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
+def read_tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return all rows of all tables."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables}

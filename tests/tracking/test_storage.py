@@ -7,9 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import textwrap
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,25 +15,8 @@ import pytest
 import labbench
 from helpers import scripts
 from labbench.errors import InputError
-from labbench.records import Points
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
-from labbench.store.scripts.spill import Spill
-from labbench.store.writer import Writer
-
-
-def merge_spill_files(folder: Path) -> None:
-    """Open the database for writing, which merges the spill files."""
-    with Writer(folder / "runs.db"):
-        pass
-
-
-def database_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("runs.db"))
-
-
-def spill_files(folder: Path) -> list[Path]:
-    return list(folder.glob("runs.db.spilled-*.jsonl"))
 
 
 @pytest.fixture
@@ -77,10 +58,10 @@ def test_data_beyond_a_file_size_limit_is_spilled_and_merged_later(tmp_path: Pat
     assert result.returncode == 0
     assert "the run continues, and its data is buffered" in result.stderr
     assert "Traceback" not in result.stderr
-    [spill] = spill_files(tmp_path)
+    [spill] = scripts.spill_files(tmp_path)
     assert f"is in {spill}" in result.stderr
     assert scripts.only_run(tmp_path).status == "lost"  # its end is in the spill file
-    merge_spill_files(tmp_path)
+    scripts.merge_spill_files(tmp_path)
     record = scripts.only_run(tmp_path)
     assert (record.status, record.note, record.tags) == ("finished", "at the end", ("full",))
     assert (record.summary["loss"].n, record.summary["nan"].n_nonfinite) == (6_000, 6_000)
@@ -100,7 +81,7 @@ def test_lifted_file_size_limit_restores_normal_writing_without_loss(tmp_path: P
     result = scripts.run(tmp_path, code)
     assert result.returncode == 0
     assert "can be written again" in result.stderr
-    assert database_files(tmp_path) == ["runs.db"]
+    assert scripts.database_files(tmp_path) == ["runs.db"]
     record = scripts.only_run(tmp_path)
     assert (record.status, record.summary["loss"].n) == ("finished", 40_000)
 
@@ -119,10 +100,10 @@ def test_full_disk_does_not_stop_the_training(small_disk: Path) -> None:
     assert "Traceback" not in result.stderr
     (small_disk / "train.py").unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    merge_spill_files(small_disk)
+    scripts.merge_spill_files(small_disk)
     summary = scripts.only_run(small_disk).summary["loss"]
     assert summary.n == summary.last_step + 1 > 1_000  # as many as fit on the disk, without a gap
-    assert database_files(small_disk) == ["runs.db"]
+    assert scripts.database_files(small_disk) == ["runs.db"]
 
 
 def test_start_on_a_full_disk_fails_with_a_clear_message(small_disk: Path, tmp_path: Path) -> None:
@@ -156,7 +137,7 @@ def test_deleted_database_is_recreated_with_all_data_of_the_run(tmp_path: Path) 
         assert db.logs(record.key)[0] == "printed\n"
         assert db.goal("loss") == "max"
         assert db.series(record.key, "loss")[1][:20_000].tolist() == [0.1 * step for step in range(20_000)]
-    assert database_files(tmp_path) == ["runs.db"]
+    assert scripts.database_files(tmp_path) == ["runs.db"]
 
 
 def test_run_continues_in_a_database_that_replaced_its_own(tmp_path: Path) -> None:
@@ -232,63 +213,7 @@ def test_network_file_system_causes_a_warning_and_works(tmp_path: Path, monkeypa
         run.log({"loss": float(step)})
     run.finish()
     assert scripts.only_run(tmp_path).summary["loss"].n == 3_000
-    assert database_files(tmp_path) == ["runs.db"]
-
-
-def write_spill_file(folder: Path, steps: int = 3) -> Path:
-    """Write a spill file of the run `abcdefgh`, which the database need not have."""
-    run = replace(new_script_run("spilled", "e", {"lr": 0.1}), key="abcdefgh", status="failed", finished=time.time())
-    spill = Spill(folder / "runs.db", run)
-    spill.append(run, [Points("abcdefgh", 1, "loss", [*range(steps)], [0] * steps, [0.5] * steps)])
-    spill.close()
-    return spill.path
-
-
-def test_spill_file_with_a_torn_last_line_is_merged_up_to_it(tmp_path: Path) -> None:
-    with write_spill_file(tmp_path).open("ab") as file:
-        file.write(b'{"points": {"metric": "loss", "st')
-    merge_spill_files(tmp_path)
-    assert scripts.only_run(tmp_path).summary["loss"].n == 3
-    assert database_files(tmp_path) == ["runs.db"]
-
-
-def test_merging_a_spill_file_twice_changes_nothing(tmp_path: Path) -> None:
-    path = write_spill_file(tmp_path)
-    content = path.read_bytes()
-    merge_spill_files(tmp_path)
-    path.write_bytes(content)
-    merge_spill_files(tmp_path)
-    assert scripts.only_run(tmp_path).summary["loss"].n == 3
-
-
-def test_spill_file_of_an_earlier_attempt_changes_nothing(tmp_path: Path) -> None:
-    with ScriptWriter(tmp_path / "runs.db") as writer:
-        write_spill_file(tmp_path)
-        writer.merge_spilled()
-        assert writer.resume("abcdefgh")[0].attempt == 2
-        write_spill_file(tmp_path, steps=100)
-        writer.merge_spilled()
-    assert scripts.only_run(tmp_path).summary["loss"].n == 3
-    assert database_files(tmp_path) == ["runs.db"]
-
-
-def test_damaged_spill_file_stays_and_causes_a_warning(tmp_path: Path) -> None:
-    path = write_spill_file(tmp_path)
-    path.write_bytes(b'{"points": 3}\n')
-    with pytest.warns(UserWarning, match="damaged spill file, not merged into the database"):
-        merge_spill_files(tmp_path)
-    assert path.exists()
-
-
-def test_spill_file_that_a_process_still_writes_is_skipped(tmp_path: Path) -> None:
-    run = replace(new_script_run("spilled", "e", {}), key="abcdefgh")
-    spill = Spill(tmp_path / "runs.db", run)
-    spill.append(run)
-    merge_spill_files(tmp_path)
-    assert spill_files(tmp_path) == [spill.path]
-    spill.close()
-    merge_spill_files(tmp_path)
-    assert spill_files(tmp_path) == []
+    assert scripts.database_files(tmp_path) == ["runs.db"]
 
 
 @pytest.mark.parametrize(

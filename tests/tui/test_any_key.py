@@ -12,12 +12,11 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from helpers.golden import LARGE, SMALL, hit, settle, use
+from helpers.golden import SIZES, hit, settle, use
 from helpers.store_samples import new_run, points, start
 from labbench.records import Finished, Started
 from labbench.store.writer import Writer
 
-SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 EXAMPLE = Path(__file__).parents[2] / "runs.db.example"
 FAR = (
     [2.0, 1.7e308],

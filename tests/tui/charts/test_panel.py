@@ -9,22 +9,13 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import LARGE, SMALL, compare, press, screen, settle, type_in, use, wait_for_words
+from helpers.golden import SIZES, compare, press, screen, settle, type_in, use, wait_for_words
 from helpers.store_samples import points
-from helpers.tui_samples import grid_of_runs
 from labbench.charts.ticks import MAX_AXIS_VALUE, MIN_AXIS_EXTENT
 from labbench.records import Finished, NewRun, Points, Started, Submission
 from labbench.store.writer import Writer
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.charts.widget import Chart
-
-SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    grid_of_runs(tmp_path / "runs.db")
-    return tmp_path / "runs.db"
 
 
 @pytest.fixture

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import LARGE, SMALL, compare, press, screen, type_in, use
+from helpers.golden import SIZES, compare, golden_name, press, screen, type_in, use
 from helpers.tui_samples import grid_of_runs
-
-SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
-
-
-def golden_name(name: str, size: tuple[int, int]) -> str:
-    return f"{name}-{size[0]}x{size[1]}"
 
 
 @SIZES

@@ -11,17 +11,11 @@ from textual.pilot import Pilot
 
 from helpers.golden import SMALL, press, row_of, screen, settle, type_in, use, wait_for_words
 from helpers.store_samples import points, start
-from helpers.tui_samples import grid_of_runs, many_runs
+from helpers.tui_samples import many_runs
 from labbench.errors import InputError
 from labbench.records import Finished, Started
 from labbench.store.writer import Writer
 from labbench.tui import run_app
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    grid_of_runs(tmp_path / "runs.db")
-    return tmp_path / "runs.db"
 
 
 def table_of(screen: str) -> list[str]:

@@ -1,0 +1,40 @@
+"""Compaction of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from helpers.store_samples import new_run, queue, start, write_three_runs
+from labbench.records import Finished
+from labbench.store.maintenance.health import diagnose
+from labbench.store.writer import Writer
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return write_three_runs(tmp_path / "other.db")
+
+
+def test_vacuum_shrinks_the_file_and_is_refused_while_runs_are_running(
+    labbench: Callable[..., Result], other: Path
+) -> None:
+    size = other.stat().st_size
+    with Writer(other) as writer:
+        [running] = start(writer, [new_run(9)])
+        assert "1 runs are running" in labbench("vacuum", "--db", other).stderr
+        writer.write([Finished(running.key, 1, "finished", "all epochs")])
+        writer.remove([run.key for run in queue(writer, [new_run(0)])])
+    assert "MB now" in labbench("vacuum", "--db", other).stdout
+    assert other.stat().st_size < size / 5
+    assert diagnose(other).is_sound
+    assert labbench("vacuum", "--db", "nothing.db").exit_code == 2
+    assert not Path("nothing.db").exists()

@@ -1,0 +1,62 @@
+"""Backup of a database during writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from helpers.store_samples import files_beside, read_tables, start, write_three_runs
+from labbench.records import Points
+from labbench.store.maintenance.health import diagnose
+from labbench.store.maintenance.merge import back_up
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return write_three_runs(tmp_path / "other.db")
+
+
+def test_backup_during_writes_is_a_consistent_snapshot(path: Path, tmp_path: Path) -> None:
+    with Writer(path) as writer:
+        a, b = start(writer, 2)
+        done = threading.Event()
+
+        def copy() -> None:
+            for number in range(5):
+                back_up(path, tmp_path / f"copy{number}.db")
+            done.set()
+
+        thread = threading.Thread(target=copy)
+        thread.start()
+        step = 0
+        while not done.is_set() or step < 100:
+            writer.write([Points(run.key, 1, "loss", [step], [step], [0.5]) for run in (a, b)])
+            step += 1
+        thread.join()
+    assert files_beside(tmp_path / "copy0.db") == ["copy0.db"]
+    for number in range(5):
+        assert diagnose(tmp_path / f"copy{number}.db").is_sound
+        with Reader(tmp_path / f"copy{number}.db") as reader:
+            assert len(reader.series(a.key, "loss")[0]) == len(reader.series(b.key, "loss")[0]) <= step
+
+
+def test_backup_does_not_overwrite_a_file(labbench: Callable[..., Result], other: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    result = labbench("backup", copy, "--db", other)
+    assert (result.exit_code, "copy the folder" in result.stderr) == (0, True)
+    assert read_tables(copy) == read_tables(other)
+    assert labbench("backup", copy, "--db", other).exit_code == 2
+    assert "does not exist" in labbench("backup", tmp_path / "no" / "copy.db", "--db", other).stderr
+    assert labbench("backup", tmp_path / "x.db", "--db", "nothing.db").exit_code == 2
+    assert not (tmp_path / "x.db").exists()

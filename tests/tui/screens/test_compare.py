@@ -1,0 +1,62 @@
+"""The compare screen: keys in, screens out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from helpers.golden import SIZES, SMALL, compare, golden_name, line_of, press, screen, use
+from helpers.tui_samples import many_runs
+
+
+@SIZES
+def test_the_compare_screen_matches_its_golden_screen(database: Path, size: tuple[int, int]) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "j", "j", "space", "j", "j", "space", "2")
+        compare(golden_name("compare", size), screen(pilot))
+
+    use(database, look, size=size)
+
+
+def test_settings_that_differ_are_compared_and_a_key_shows_all(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "space", "j", "j", "space", "c")
+        assert "compare 2 runs" in now
+        assert re.search(r"│lr +1 +0\.01 ", line_of(now, "│lr"))
+        assert "batch_size" not in now
+        assert re.search(r"★0\.0545 +0\.0631 ▼ \+8\.5\d+e-3", line_of(now, "│val/loss"))
+        assert re.search(r"│batch_size +64 +=", await press(pilot, "a"))
+
+    use(database, look)
+
+
+def test_the_baseline_comes_first_and_a_run_can_be_unmarked(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "space", "j", "space", "2")
+        now = await press(pilot, "right", "p")
+        assert line_of(now, "│lr").split()[1:3] == ["0.01", "1"]
+        now = await press(pilot, "right", "space")
+        assert "compare 1 run " in now
+        assert len(pilot.app.session.marks) == 1
+
+    use(database, look)
+
+
+def test_at_most_a_hundred_marked_runs_are_compared_and_the_title_says_so(tmp_path: Path) -> None:
+    many_runs(tmp_path / "runs.db", 120)
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "asterisk")
+        assert "compare 100 of 120 marked runs" in await press(pilot, "2")
+
+    use(tmp_path / "runs.db", look)
+
+
+def test_comparing_without_marks_explains_what_to_do(tmp_path: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "mark two or more runs on screen 1 (␣)" in await press(pilot, "2")
+        assert "no runs yet" in await press(pilot, "escape")
+
+    use(tmp_path / "runs.db", look, size=SMALL)

@@ -1,0 +1,75 @@
+"""Export of the view to files and to the clipboard."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from helpers.golden import press, type_in, use, wait_for_words
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+async def save_as(pilot: Pilot[None], kind: str) -> str:
+    await press(pilot, "e")
+    await type_in(pilot, kind)
+    await press(pilot, "enter")
+    return await press(pilot, "enter")
+
+
+def test_the_view_is_exported_as_csv_text_and_picture(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "saved: runs-runs.csv" in await shown_after(pilot, "csv")
+        await save_as(pilot, "text")
+        await save_as(pilot, "svg")
+        assert "already exists" in await save_as(pilot, "csv")
+        await press(pilot, "escape")
+
+    async def shown_after(pilot: Pilot[None], kind: str) -> str:
+        await save_as(pilot, kind)
+        return await wait_for_words(pilot, "saved:")
+
+    use(database, look)
+    with (database.parent / "runs-runs.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][:3] == ["name", "val/loss", "best"]
+    assert len(rows) == 13
+    assert rows[1][:3] == ["adam lr=1 s1", "0.0929", "0.0545"]
+    assert "adam lr=1 s1" in (database.parent / "runs-runs.txt").read_text()
+    assert (database.parent / "runs-runs.svg").read_text().startswith("<svg")
+
+
+def test_the_view_is_copied_to_the_clipboard_as_csv(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "3", "Y")
+        await type_in(pilot, "view as")
+        await press(pilot, "enter")
+        assert pilot.app.clipboard.splitlines()[0] == "optimizer,lr 0.001,lr 0.01,lr 1"
+
+    use(database, look)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("~nosuchuser/x.csv", "the file cannot be created"),
+        ("x" * 300, "File name too long"),
+        ("x\0.csv", "x␀.csv is not a valid file name"),
+        ("x\ud800.csv", "is not a valid file name"),
+        ("runs.db/x.csv", "Not a directory"),
+        ("nowhere/x.csv", "the folder nowhere does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_created_is_refused_with_a_message(database: Path, name: str, message: str) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "e", "enter")
+        pilot.app.focused.value = name  # some of these cannot be typed in a terminal
+        assert message in await press(pilot, "enter")
+
+    use(database, look)

@@ -1,0 +1,116 @@
+"""The grid screen: heat map, failures and running runs; keys in, screens out."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from helpers.golden import LARGE, SIZES, SMALL, compare, golden_name, line_of, press, type_in, use, wait_for_words
+from helpers.store_samples import points, start
+from labbench.records import Failed, Started
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+
+@SIZES
+def test_the_grid_screen_matches_its_golden_screen(database: Path, size: tuple[int, int]) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        compare(golden_name("grid", size), await press(pilot, "3"))
+
+    use(database, look, size=size)
+
+
+def test_the_heat_map_uses_the_chosen_keys_and_counts_diverged_runs(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3")
+        assert "best val/loss  optimizer by lr, mean over the other keys" in now
+        assert re.search(r"│optimizer +lr 0\.001 +lr 0\.01 +lr 1", now)
+        assert re.search(r"│adam .*★ ✗1", now)
+        await press(pilot, "x")
+        await type_in(pilot, "seed")
+        now = await press(pilot, "enter")
+        assert "optimizer by seed" in now
+        await press(pilot, "z")
+        await type_in(pilot, "lr")
+        now = await press(pilot, "enter")
+        assert "lr 0.001" in now
+        assert "best val/accuracy" in await press(pilot, "m")
+
+    use(database, look)
+
+
+def test_enter_on_a_cell_opens_its_runs(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "3", "right")
+        assert "compare 2 runs" in await press(pilot, "enter")
+
+    use(database, look)
+
+
+def test_failures_show_the_last_line_of_their_traceback_and_can_be_retried(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        [run] = start(writer, 1)
+        traceback = "Traceback (most recent call last):\n  File\nFileNotFoundError: no data/x.npz\n"
+        writer.write([Started(run.key, 1, "box", os.getpid(), "cpu"), Failed(run.key, 1, "user", "no file", traceback)])
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3")
+        assert "FileNotFoundError: no data/x.npz" in line_of(now, "run 0")
+        assert "Traceback" not in now
+        now = await press(pilot, "tab")
+        assert now.index("Traceback (most recent call last):") < now.rindex("FileNotFoundError: no data/x.npz")
+        assert "Traceback" not in await press(pilot, "tab")
+        now = await press(pilot, "tab", "enter")
+        assert "Traceback (most recent call last):" in now
+        await press(pilot, "escape", "r")
+        assert "no failures" in await wait_for_words(pilot, "no failures")
+
+    use(database, look)
+    with Reader(database) as reader:
+        assert reader.count("status=queued") == 1
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
+def test_the_end_of_a_long_traceback_is_shown_for_the_highlighted_failure(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        for number, run in enumerate(start(writer, 3)):
+            traceback = "\n".join(
+                [f"  line {line} of {number}" for line in range(40)] + [f"ValueError: {number}\x1b[31m"]
+            )
+            events = [Started(run.key, 1, "box", os.getpid(), "cpu"), points(run, "val/loss", [1.0])]
+            writer.write([*events, Failed(run.key, 1, "user", "no file", traceback)])
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3", "tab")
+        first = next(number for number in range(3) if f"line 39 of {number}" in now)
+        assert f"ValueError: {first}␛[31m" in now.splitlines()[-3]
+        now = await press(pilot, "j")
+        assert f"line 39 of {first}" not in now
+        assert "line 39 of" in now
+
+    use(database, look, size=size)
+
+
+def test_a_running_run_is_listed_and_stopped_from_the_grid(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        [run] = start(writer, 1)
+        writer.write([Started(run.key, 1, "box", os.getpid(), "cpu"), points(run, "loss", [1.0, 0.5])])
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3")
+        assert "1 running on" in now
+        await press(pilot, "tab", "K")
+        assert "stop requested: run 0" in await wait_for_words(pilot, "stop requested")
+
+    use(database, look)
+    with Writer(database) as writer:
+        assert writer.pop_requests([run.key]) == [(run.key, "stop")]
