@@ -27,6 +27,7 @@ from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status,
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.driver import Driver, Interruption, ProgressListener
 from labbench.runner.planner import StackSettings, plan_stacks
+from labbench.store.connection import is_new
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.train.devices import cuda_device_count, resolve_devices
@@ -174,7 +175,7 @@ def code_change(expanded: ExpandedGrid, db: Path, *, keep: bool = False) -> Code
 
     The database is only read. With `keep`, runs of older code stay valid.
     """
-    if not db.exists() or db.stat().st_size == 0:
+    if is_new(db):
         return CodeChange()
     name = expanded.grid.name
     with Reader(db) as reader:

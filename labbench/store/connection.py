@@ -8,7 +8,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
@@ -56,8 +56,11 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     with translate_sqlite_errors(path, opening=True):
         connection = _connect(path, "mode=rwc")
         try:
-            _set_journal(connection, path)
-            _create_or_upgrade(connection)
+            network = network_file_system(path)
+            if network is None and not path.stat().st_size:
+                connection.execute("PRAGMA synchronous = OFF")  # no data to lose yet: do not wait for the disk
+            _create_or_upgrade(connection)  # before the switch to WAL, which would write a file without tables
+            _set_journal(connection, path, network)
         except BaseException:
             connection.close()
             raise
@@ -88,6 +91,18 @@ def open_for_reading(path: Path, *, live: bool, allow_empty: bool = False) -> sq
             except sqlite3.DatabaseError:
                 pass  # perhaps another process is writing: read with locks
         return _check_connection(_connect_seeing_commits(path), path, allow_empty=allow_empty)
+
+
+def is_new(path: Path) -> bool:
+    """Return True if there is no file, or an SQLite database without tables.
+
+    Raises:
+        InputError: If the file is not a database of this or an earlier version of labbench, or cannot be read.
+    """
+    if not path.exists():
+        return True
+    with closing(open_for_reading(path, live=is_live(path), allow_empty=True)) as connection:
+        return schema.read_state(connection) == "empty"
 
 
 def is_live(path: Path) -> bool:
@@ -205,8 +220,7 @@ def _check_connection(connection: sqlite3.Connection, path: Path, *, allow_empty
     return connection
 
 
-def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
-    network = network_file_system(path)
+def _set_journal(connection: sqlite3.Connection, path: Path, network: str | None) -> None:
     if network:
         warnings.warn(
             f"{path} is on a network file system ({network}): writing is slow and only safe from one machine at a "
@@ -214,8 +228,6 @@ def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
             stacklevel=4,
         )
     mode = "delete" if network else "wal"
-    if mode == "wal" and not path.stat().st_size:
-        connection.execute("PRAGMA synchronous = OFF")  # no data to lose yet: do not wait for the disk
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -320,6 +321,14 @@ def test_two_commands_share_one_queue(tmp_path: Path) -> None:
         runs = reader.runs()
         assert [(run.status, run.attempt) for run in runs] == [("finished", 1)] * 8
         assert len({run.pid for run in runs}) == 2
+
+
+def test_a_grid_is_recorded_in_a_database_without_tables(labbench: Labbench, tiny_grid: Path) -> None:
+    with closing(sqlite3.connect("runs.db")) as connection:
+        connection.execute("PRAGMA journal_mode = wal")  # writes a header
+    assert Path("runs.db").stat().st_size
+    result = labbench("run", tiny_grid, "--workers", "0", "--limit", "1")
+    assert "1 finished" in result.stderr
 
 
 def test_a_dry_run_lists_the_runs_to_train_and_changes_nothing(labbench: Labbench, tiny_grid: Path) -> None:

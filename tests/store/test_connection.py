@@ -242,6 +242,28 @@ with Writer({str(path)!r}) as writer:
     assert files_beside(path) == ["runs.db"]
 
 
+def test_new_file_has_no_content_or_all_tables_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a process that reads the file while another one creates it sees a missing or a complete database."""
+    path, connect = tmp_path / "runs.db", connection_module._connect
+    states: list[str] = []
+
+    def read_as_another_process(_: str) -> None:  # before each statement; must not raise
+        if path.stat().st_size == 0:
+            states.append("no content")
+        else:
+            with closing(sqlite3.connect(path)) as connection:
+                states.append(schema.read_state(connection))
+
+    def connect_traced(path: Path, options: str) -> sqlite3.Connection:
+        connection = connect(path, options)
+        connection.set_trace_callback(read_as_another_process)
+        return connection
+
+    monkeypatch.setattr(connection_module, "_connect", connect_traced)
+    connection_module.open_for_writing(path).close()
+    assert list(dict.fromkeys(states)) == ["no content", "current"]
+
+
 def test_last_connection_to_close_leaves_a_single_file(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     writer = Writer(path)
