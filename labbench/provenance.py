@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from labbench._version import __version__
-
-MAX_DIFF_CHARACTERS = 1_000_000
-"""Characters of `git diff` that are recorded; longer diffs are generated files, not edits."""
+from labbench.git_state import read_git_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +27,6 @@ def read_provenance(folder: Path) -> Provenance:
     """
     commit, dirty, diff = read_git_state(folder)
     return Provenance(commit, dirty, diff, library_versions())
-
-
-def read_git_state(folder: Path) -> tuple[str | None, bool | None, str]:
-    """Return the checked-out commit, a flag for uncommitted changes, and their diff.
-
-    Without a repository the first two are None.
-    """
-    commit = run_git(folder, "rev-parse", "HEAD")
-    diff = run_git(folder, "diff", "HEAD") if commit else ""
-    return commit or None, bool(diff) if commit else None, diff[:MAX_DIFF_CHARACTERS]
-
-
-def run_git(folder: Path, *words: str) -> str:
-    """Return the output of a git command, or "" if it cannot be run or fails."""
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace", timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def library_versions() -> dict[str, str]:
