@@ -41,13 +41,15 @@ def run_folder(files: Path, run: str) -> Path:
     """Return the folder of a run's files.
 
     Raises:
-        InputError: If `run` is not a valid key, or its folder is a symbolic link that leads out of `files`.
+        InputError: If `run` is not a valid key, or its folder is a symbolic link that points outside `files`.
     """
     from labbench.records import require_key  # 14 ms that `labbench --help` does not need
 
     folder = files / require_key(run)
     if folder.is_symlink() and not folder.resolve().is_relative_to(files.resolve()):
-        raise InputError(f"{folder} is a symbolic link that leads out of {files}; move the run's files into the folder")
+        raise InputError(
+            f"{folder} is a symbolic link that points outside {files}; move the run's files into the folder"
+        )
     return folder
 
 

@@ -302,9 +302,9 @@ class Log:
     run: str
     attempt: int
     text: str
-    """Complete lines with their line ends; or, without a line end at its end, lines that may still change."""
+    """Complete lines; or, without a newline at the end, lines that may still change."""
     replaces_unfinished: bool = False
-    """True if the run's last text without a line end is deleted first."""
+    """True if the run's last text without a newline at the end is deleted first."""
 
 
 @dataclass(frozen=True, slots=True)

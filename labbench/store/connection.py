@@ -68,7 +68,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def open_for_reading(path: Path, *, live: bool, allow_empty: bool = False) -> sqlite3.Connection:
-    """Open a database that can only be read.
+    """Open a database for reading only.
 
     Args:
         live: See every commit; SQLite may then keep files beside the database until the connection is closed. If
@@ -108,7 +108,7 @@ def is_new(path: Path) -> bool:
 def is_live(path: Path) -> bool:
     """Return True if the file must be read with locks.
 
-    That is the case while a process writes it, after a crash of one, and on a network file system.
+    True while a process writes to it, after such a process has crashed, and on a network file system.
     """
     return has_side_files(path) or network_file_system(path) is not None
 
@@ -156,7 +156,7 @@ def _explain_error(error: sqlite3.DatabaseError, path: Path) -> str:
     if "unable to open" in text:
         return f"the database cannot be opened; check the permissions of the file and of the folder {path.parent}"
     if "full" in text:
-        return "the disk is full; free some space and start again, the recorded data is intact"
+        return "the disk is full; free some space and start again (the recorded data is intact)"
     return f"SQLite reports: {text}"
 
 
@@ -175,9 +175,9 @@ def _contains_ignoring_case(text: str, part: str) -> bool:
 
 
 def _connect_seeing_commits(path: Path) -> sqlite3.Connection:
-    """Connect so that every commit is seen.
+    """Connect so that every read sees the latest commit.
 
-    Connects with write access if possible, because only then the last connection can delete the `-wal` file.
+    Connects with write access if possible: without it, the last connection to close cannot delete the `-wal` file.
     """
     modes = ["mode=rw", "mode=ro"] + ([] if has_side_files(path) else [_IMMUTABLE])
     while True:
@@ -195,7 +195,7 @@ def _connect_seeing_commits(path: Path) -> sqlite3.Connection:
 
 
 def _check_connection(connection: sqlite3.Connection, path: Path, *, allow_empty: bool) -> sqlite3.Connection:
-    """Return the connection if it is to a database of labbench.
+    """Return the connection if it is to a labbench database.
 
     Otherwise close it and raise InputError.
     """
@@ -244,7 +244,7 @@ def _set_journal(connection: sqlite3.Connection, path: Path, network: str | None
 def _create_or_upgrade(connection: sqlite3.Connection) -> None:
     """Create or upgrade the tables.
 
-    Always start a write transaction, to find out whether the file can be written.
+    Always starts a write transaction, so that opening a read-only file fails.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -271,8 +271,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 def network_file_system(path: Path) -> str | None:
     """Return the type of the network file system that holds the path.
 
-    Returns None on a local or unknown file system. Only Linux offers this information without starting a slow program;
-    on other systems the result is None.
+    Returns None on a local or unknown file system, and on every system but Linux, where finding out would mean running
+    a slow program.
     """
     file_system = _file_system_of_folder(str(path.resolve().parent))
     return file_system if file_system in _NETWORK else None
@@ -296,6 +296,6 @@ def find_file_system(path: str, mounts: str) -> str | None:
         fields, _, source = line.partition(" - ")
         # the kernel escapes spaces, tabs, line feeds and backslashes in paths in octal, a space as \040
         mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]).rstrip("/") + "/"
-        if len(mount) >= longest and f"{path}/".startswith(mount):  # a later mount on the same folder hides an earlier
+        if len(mount) >= longest and f"{path}/".startswith(mount):  # a later mount on a folder hides the earlier one
             file_system, longest = source.split()[0], len(mount)
     return file_system

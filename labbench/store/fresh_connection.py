@@ -56,11 +56,11 @@ class FreshConnection:
                         return result
         raise StoreError(
             f"{self.path}: the file changed during {_MAX_TRIES} attempts to read it; "
-            "another program writes it without locks"
+            "another program writes to it without locks"
         )
 
     def version(self) -> int:
-        """Return a number that changes with each commit of another connection and when a run loses its process.
+        """Return a number that changes with each commit of another connection and each newly lost run.
 
         Raises:
             StoreError: If the database cannot be read.
@@ -85,7 +85,7 @@ class FreshConnection:
             self._open()
 
     def _is_outdated(self) -> bool:
-        """Return True if the connection cannot see the present content of the file."""
+        """Return True if the connection cannot see the current content of the file."""
         stamp = self._read_stamp()
         if self._live:
             return stamp[0] != self._stamp[0]  # the file was replaced

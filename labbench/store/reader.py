@@ -1,7 +1,7 @@
-"""`Reader`: read a database while other processes write it.
+"""`Reader`: read a database while other processes write to it.
 
-A cleanly closed file is opened as immutable, which leaves no files beside it, and reopened when a process writes it.
-Several threads may share a `Reader`, which runs one call at a time; threads that must not wait need separate readers.
+A cleanly closed file is opened as immutable, which leaves no files beside it, and reopened when a process writes to it.
+Several threads may share a `Reader`, which runs one call at a time; a thread that must not wait needs its own.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Reader(RunReader):
         offset: int = 0,
         summaries: bool | Collection[str] = True,
     ) -> list[RunRecord]:
-        """Return a page of the runs that match, in the order they were queued or sorted.
+        """Return a page of the matching runs, in queue order or sorted.
 
         Args:
             filter: Runs to return.
@@ -72,7 +72,7 @@ class Reader(RunReader):
             summaries: Load the summaries of all metrics (True), of none (False) or of the named ones.
 
         Raises:
-            InputError: If the filter is invalid or there is nothing to sort by.
+            InputError: If the filter is invalid, or no run has a value to sort by.
         """
 
         def read(connection: sqlite3.Connection) -> list[RunRecord]:
@@ -82,7 +82,7 @@ class Reader(RunReader):
         return self._connection.read(read)
 
     def each_run(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[RunRecord]:
-        """Stream the runs that match, as queued.
+        """Stream the matching runs in queue order.
 
         `metrics` names the metrics whose summaries are loaded; None loads all.
 
@@ -92,7 +92,7 @@ class Reader(RunReader):
         return stream_runs(self.path, filter_tree(filter), self._require_metrics(metrics))
 
     def keys(self, filter: RunFilter = None, *, sort: str | None = None, descending: bool = False) -> list[str]:
-        """Return the keys of the runs that match, in the order of `runs`, with a tenth of the work."""
+        """Return the keys of the matching runs, in the order of `runs`; ten times as fast as `runs`."""
         page = Page(sort, descending)
         rows = self._connection.read(lambda connection: select_page(connection, Sql("runs.key"), filter, page))
         return [require_key(key) for (key,) in rows]
@@ -106,39 +106,39 @@ class Reader(RunReader):
         sort: str | None = None,
         descending: bool = False,
     ) -> list[tuple[Any, ...]]:
-        """Return (key, settings, value, value, ...) of the runs that match, in the order of `runs`, for grouping.
+        """Return (key, settings, value, value, ...) of the matching runs, in the order of `runs`, for grouping.
 
         The settings are a JSON array that starts with the values of the config keys `by`, null for a missing key. The
-        other values are the sort keys of the headings.
+        other values are those under the headings, as `runs` sorts by them.
         """
         page = Page(sort, descending)
         return self._connection.read(lambda connection: select_values(connection, headings, by, filter, page))
 
     def count(self, filter: RunFilter = None) -> int:
-        """Return the number of runs that match."""
+        """Return the number of matching runs."""
         return sum(self.status_counts(filter).values())
 
     def status_counts(self, filter: RunFilter = None) -> dict[Status, int]:
-        """Return the number of matching runs in each status that occurs, in the order of `STATUSES`."""
+        """Return the number of matching runs by status, in the order of `STATUSES`, without zeros."""
         counts = dict(self._select(f"{STATUS} AS status, count(*)", filter, "GROUP BY 1"))
         return {status: counts[status] for status in STATUSES if status in counts}
 
     def experiments(self, filter: RunFilter = None) -> list[str]:
-        """Return the names of the experiments of the runs that match, oldest first."""
+        """Return the names of the experiments of the matching runs, oldest first."""
         return [name for (name,) in self._select("DISTINCT experiments.name", filter, "ORDER BY experiments.id")]
 
     def find(self, word: str) -> RunRecord:
         """Return the run with this key, key prefix or name, archived runs included.
 
         Raises:
-            RunNotFound: If no run or several runs match; `candidates` has similar or matching runs.
+            RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
         """
         return self._connection.read(lambda connection: find_run(connection, word))
 
     def by_keys(self, keys: Sequence[str]) -> list[RunRecord]:
         """Return the runs with these keys, in this order, archived runs included.
 
-        Skip unknown keys.
+        Unknown keys are skipped.
         """
         return self._connection.read(lambda connection: read_records_by_key(connection, keys))
 
@@ -146,7 +146,7 @@ class Reader(RunReader):
         """Return the run of each key, key prefix or name, in order, without duplicates.
 
         Raises:
-            RunNotFound: As `find`.
+            RunNotFound: If no run or several runs match a word.
         """
         records = [self.find(word) for word in words]
         return list({record.id: record for record in records}.values())
@@ -170,26 +170,26 @@ class Reader(RunReader):
         return self._connection.read(lambda connection: select_logged_metrics(connection, filter))
 
     def compare_configs(self, filter: RunFilter = None) -> ConfigKeys:
-        """Compare the configs of the runs that match."""
+        """Compare the configs of the matching runs."""
         return compare_config_texts(tuple(text for (text,) in self._select("runs.config", filter, "ORDER BY runs.id")))
 
     def config_keys(self, filter: RunFilter = None) -> list[str]:
-        """Return the config keys of the runs that match, in the order of their first occurrence."""
+        """Return the config keys of the matching runs, in order of first occurrence."""
         return list(self.compare_configs(filter).names)
 
     def differing(self, filter: RunFilter = None) -> list[str]:
-        """Return the config keys with several values among the runs that match.
+        """Return the config keys with several values among the matching runs.
 
         A missing key is not a value.
         """
         return list(self.compare_configs(filter).differing)
 
     def constant(self, filter: RunFilter = None) -> dict[str, Any]:
-        """Return the config keys with the same value in every run that matches, with that value."""
+        """Return the config keys with the same value in every matching run, with that value."""
         return dict(self.compare_configs(filter).constant)
 
     def points(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[PointRow]:
-        """Stream the points of the runs that match, by run, metric and step.
+        """Stream the points of the matching runs, ordered by run, metric and step.
 
         The stream sees one snapshot of the database. `metrics` selects metrics; None selects all.
 
@@ -199,7 +199,7 @@ class Reader(RunReader):
         return stream_points(self.path, filter_tree(filter), self._require_metrics(metrics))
 
     def steps(self, filter: RunFilter = None, metrics: Collection[str] | None = None) -> Iterator[StepRow]:
-        """Stream the steps of the runs that match, by run and step, each with its values.
+        """Stream the steps of the matching runs with their values, ordered by run and step.
 
         Otherwise like `points`.
 
@@ -211,7 +211,7 @@ class Reader(RunReader):
     def to_pandas(
         self, filter: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
-        """Return the runs that match as a pandas.DataFrame with the columns of the CSV export.
+        """Return the matching runs as a pandas.DataFrame with the columns of the CSV export.
 
         Args:
             filter: Runs to return.
@@ -228,7 +228,7 @@ class Reader(RunReader):
     def to_polars(
         self, filter: RunFilter = None, *, shape: TableShape = "summary", metrics: Collection[str] | None = None
     ) -> Any:
-        """Return the runs that match as a polars.DataFrame; see `to_pandas`.
+        """Return the matching runs as a polars.DataFrame; see `to_pandas`.
 
         Raises:
             InputError: If polars is not installed, or no run has logged one of the metrics.
@@ -238,7 +238,7 @@ class Reader(RunReader):
         return data_frame("polars", self, filter, shape, metrics)
 
     def _require_metrics(self, metrics: Collection[str] | None) -> Collection[str] | None:
-        """Return `metrics`; raise InputError for an unknown one, which would otherwise be missing silently."""
+        """Return `metrics`; raise InputError for an unknown one, which would otherwise be left out silently."""
         logged = self._connection.read(read_metrics)
         for metric in metrics or ():
             if metric not in logged:

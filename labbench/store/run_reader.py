@@ -43,7 +43,7 @@ class RunReader:
         self._connection.close()
 
     def data_version(self) -> int:
-        """Return a number that changes with each commit and when a run loses its process; cheap to call."""
+        """Return a number that changes with each commit and each newly lost run; cheap to call."""
         return self._connection.version()
 
     def goal(self, metric: str) -> Goal:
@@ -60,10 +60,10 @@ class RunReader:
         return self._connection.read(lambda connection: read_logs(connection, key))
 
     def artifacts(self, key: str) -> list[Artifact]:
-        """Return the files that a run made or used, by name.
+        """Return the files that a run produced or used, by name.
 
         Raises:
-            InputError: If no run has the key (`RunNotFound`), or a path leads out of the run's folder.
+            InputError: If no run has the key (`RunNotFound`), or a path points outside the run's folder.
         """
         return self._connection.read(lambda connection: read_artifacts(connection, key))
 
@@ -102,7 +102,7 @@ class RunReader:
     def curves(self, run_ids: Sequence[int], metric: str, request: CurveRequest) -> dict[int, BucketedSeries]:
         """Return the curve of each run that has logged the metric, in arrays of shape (B,), by run id.
 
-        The time of a read depends on the number of columns, not on the length of the series.
+        The time to read depends on the number of columns, not on the length of the series.
         """
 
         def read(connection: sqlite3.Connection) -> dict[int, BucketedSeries]:

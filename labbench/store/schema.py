@@ -271,7 +271,7 @@ def upgrade_tables(connection: sqlite3.Connection) -> None:
 
 
 def statements(script: str) -> Iterator[str]:
-    """Yield the statements of an SQL script, because `executescript` would commit the open transaction."""
+    """Yield the statements of an SQL script, one by one: `executescript` would commit the open transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -32,7 +32,7 @@ class ScriptWriter(Writer):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        # identity of the open files, in case the path later names another file
+        # identity of the open files, in case the path later refers to another file
         self._inode = self.path.stat().st_ino
         self._wal_inode = _inode(path_with_suffix(self.path, "-wal"))
 
@@ -41,7 +41,7 @@ class ScriptWriter(Writer):
         self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
     def is_in_place(self) -> bool:
-        """Return True if the path still names the open file: SQLite also writes to a file that was deleted."""
+        """Return True if the path still refers to the open file: SQLite keeps writing to a deleted one."""
         return _inode(self.path) == self._inode
 
     def abandon(self) -> None:
@@ -85,7 +85,7 @@ class ScriptWriter(Writer):
             return insert_script_run(connection, run)
 
     def begin_if_missing(self, run: ScriptRun) -> None:
-        """Insert a run unless the database has a run of its key.
+        """Insert a run unless the database has a run with its key.
 
         Raises:
             StoreError: If the database cannot be written.
@@ -116,7 +116,9 @@ class ScriptWriter(Writer):
                 (record.id,),
             ).fetchone()
             if origin != "script":
-                raise InputError(f"run {record.key} comes from a grid or an import; only a script's run can be resumed")
+                raise InputError(
+                    f"run {record.key} comes from a grid or an import; only runs of scripts can be resumed"
+                )
             if record.status == "running":
                 raise InputError(f"run {record.key} is still running, in process {record.pid} on {record.host}")
             connection.execute(
@@ -156,7 +158,7 @@ class ScriptWriter(Writer):
         """Write new data of a run, the changes since its state `written`, and a heartbeat.
 
         Args:
-            truncate_from: Before writing, delete the points of earlier attempts at this step and later.
+            truncate_from: Step from which the points of earlier attempts are deleted before writing.
 
         Returns:
             False, with nothing written, if the run was removed, has ended or is in a later attempt.

@@ -1,7 +1,7 @@
 """`Writer`: queue runs, claim them, and record their events.
 
-Only this class and its subclasses write a database. Every method is one transaction. Only the current attempt of a run
-is recorded: events of an earlier attempt are dropped, so that the series of two attempts never mix.
+Only this class and its subclasses write to a database. Every method is one transaction. Only the current attempt of a
+run is recorded: events of an earlier attempt are dropped, so that the series of two attempts never mix.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Writer:
         self.close()
 
     def close(self) -> None:
-        """Close the database after a checkpoint; the last connection also deletes SQLite's side files."""
+        """Close the database after a WAL checkpoint; the last connection also deletes SQLite's side files."""
         with translate_sqlite_errors(self.path):
             if not self._closed:
                 self._closed = True
@@ -88,7 +88,7 @@ class Writer:
             return read_records(connection, ids)
 
     def sort_by_code(self, experiment: str, sorting: CodeSorting) -> None:
-        """Record which runs of an experiment count as computed by its present code and which by older code."""
+        """Record which runs of an experiment count as runs of the current code and which as runs of older code."""
         from labbench.store.queries.code_versions import record_sorting  # 4 ms that only `labbench run` needs
 
         with self._transaction() as connection:
@@ -125,7 +125,7 @@ class Writer:
             for run_id, boundary in claimed.values():
                 delete_points(connection, run_id, after=boundary or None)
             ids = [claimed[key][0] for key in dict.fromkeys(keys) if key in claimed]
-            # a run that starts from the beginning loses start time and engine of its earlier attempt
+            # a run that starts from the beginning loses the start time and the engine of its earlier attempt
             connection.execute(
                 f"""
                 UPDATE runs SET
@@ -194,7 +194,7 @@ class Writer:
     def request(self, key: str, action: Action) -> None:
         """Request that a run is stopped or retried.
 
-        A queued or lost run is stopped immediately; a running one by its process, which reads `pop_requests`.
+        A queued or lost run is stopped immediately; a running one by its process, which polls `pop_requests`.
         """
         if action == "retry":
             self.retry([key])
@@ -240,7 +240,7 @@ class Writer:
             connection.execute("UPDATE runs SET name = ? WHERE key = ?", (storable_text(name), key))
 
     def archive(self, keys: Sequence[str], archived: bool = True) -> None:
-        """Archive runs, which hides them from all lists that do not ask for archived runs, or unarchive them."""
+        """Archive runs, which hides them unless a filter asks for archived runs, or unarchive them."""
         with self._transaction() as connection:
             connection.execute(f"UPDATE runs SET archived = ? WHERE key {IN_JSON_LIST}", (archived, as_json_list(keys)))
 
@@ -248,7 +248,7 @@ class Writer:
         """Delete runs with all their data and files.
 
         Raises:
-            InputError: If a key is invalid, or a run's folder is a link that leads out of the folder of files.
+            InputError: If a key is invalid, or a run's folder is a link that points outside the folder of files.
         """
         folders = [run_folder(files_folder(self.path), key) for key in keys]
         with self._transaction() as connection:

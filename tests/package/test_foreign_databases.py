@@ -1,4 +1,4 @@
-"""Databases and folders from others: no path leads out of them, nothing is copied blindly, and no code is run."""
+"""Databases and folders from others: no path points outside them, nothing is copied blindly, and no code is run."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_run_folder_that_links_out_of_the_files_is_refused(tmp_path: Path) -> 
     files.mkdir()
     elsewhere.mkdir()
     (files / "abcdefgh").symlink_to(elsewhere)
-    with pytest.raises(InputError, match="symbolic link that leads out of"):
+    with pytest.raises(InputError, match="symbolic link that points outside"):
         run_folder(files, "abcdefgh")
 
 
@@ -156,7 +156,7 @@ def test_an_invalid_step_is_refused_before_it_becomes_a_file_name(home: Path) ->
 def test_the_path_of_an_artifact_must_stay_in_the_runs_folder(home: Path) -> None:
     db = home / "runs.db"
     change(db, "INSERT INTO artifacts (run_id, name, path, size, sha256, created) VALUES (1, 'a', '../../b', 0, '', 0)")
-    with Reader(db) as reader, pytest.raises(InputError, match="leads out of the run's folder"):
+    with Reader(db) as reader, pytest.raises(InputError, match="points outside the run's folder"):
         reader.artifacts(reader.keys()[0])
 
 

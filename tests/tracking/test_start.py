@@ -229,7 +229,7 @@ def test_running_unknown_and_grid_runs_cannot_be_resumed() -> None:
             labbench.start(resume="nothing")
     with Writer("runs.db") as writer:
         [queued] = queue(writer)
-    with pytest.raises(InputError, match="only a script's run can be resumed"):
+    with pytest.raises(InputError, match="only runs of scripts can be resumed"):
         labbench.start(resume=queued.key)
 
 

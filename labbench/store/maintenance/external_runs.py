@@ -48,12 +48,12 @@ class Import:
         self._metric_ids: dict[str, int] = {}
         self.n_new = 0
         self.n_known = 0
-        """Number of runs that were in the database already."""
+        """Number of runs that the database had already."""
 
     def begin(self, run: ImportedRun) -> int | None:
         """Return the id of the run, which is inserted if it does not exist.
 
-        Returns None if the run is in the database but was not imported: its source was exported from there.
+        Returns None if the source is an export of this database, which has the run already.
         """
         identity = hashlib.sha256(f"import {run.source} {run.hint}".encode("utf-8", "replace")).hexdigest()
         experiment_id = ensure_experiment(self._connection, run.experiment)

@@ -1,4 +1,4 @@
-"""Consistency check of a database, without changing it: derived rows are recomputed in memory and compared."""
+"""Read-only consistency check of a database: recomputes derived rows in memory and compares them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Diagnosis:
 
 
 def diagnose(path: Path) -> Diagnosis:
-    """Check all of a database; other processes may write it at the same time.
+    """Check a whole database; other processes may write to it meanwhile.
 
     Raises:
         InputError: If the file is not a labbench database or cannot be read.
@@ -99,7 +99,7 @@ def _integrity_errors(connection: sqlite3.Connection) -> list[str]:
     except sqlite3.DatabaseError as error:
         if "malformed" not in str(error):
             raise
-        return [str(error)]  # the damage prevents the check itself
+        return [str(error)]  # too damaged for the check to run
 
 
 def _all_series(connection: sqlite3.Connection) -> list[SeriesId]:
@@ -113,7 +113,7 @@ def _outdated_series(connection: sqlite3.Connection, all_series: Sequence[Series
 
     Recomputed rows go to temporary tables, which hide the tables of the same names in the file.
     """
-    connection.execute("PRAGMA query_only = 0")  # for the temporary tables; they hide the tables of the file
+    connection.execute("PRAGMA query_only = 0")  # for the temporary tables
     for statement in schema.statements(schema.DDL):
         if statement.startswith(tuple(f"CREATE TABLE {table} " for table in _DERIVED)):
             connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))

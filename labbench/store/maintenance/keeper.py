@@ -19,7 +19,7 @@ class MaintenanceWriter(Writer):
     """Writer for maintenance; opening it upgrades a database of an older version."""
 
     def merge(self, other: Path) -> MergeResult:
-        """Merge the runs of another database that are missing here or newer there, without their files.
+        """Merge the runs of another database that are missing or older here, without their files.
 
         Raises:
             InputError: If `other` is not a labbench database, or has an invalid run key.
@@ -39,7 +39,7 @@ class MaintenanceWriter(Writer):
             yield Import(connection)
 
     def repair(self, diagnosis: Diagnosis) -> None:
-        """Repair what `diagnose` found, as far as the points allow.
+        """Repair the problems that `diagnose` found, as far as the points allow.
 
         Raises:
             StoreError: If the database cannot be written.
@@ -50,7 +50,7 @@ class MaintenanceWriter(Writer):
     def vacuum(self) -> None:
         """Return the space of deleted rows to the file system.
 
-        Temporarily needs as much free space again. The file is locked meanwhile.
+        While it runs, it locks the file and needs as much free disk space as the database takes.
 
         Raises:
             InputError: If runs are running.

@@ -1,4 +1,4 @@
-"""Backup of a database while other processes write it, and merge of another database into this one."""
+"""Backup of a database that other processes may write to, and merge of another database into this one."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class MergeResult:
 
 
 def back_up(path: Path, copy: Path) -> None:
-    """Copy the present state of a database; other processes may write it meanwhile.
+    """Copy the current state of a database; other processes may write to it meanwhile.
 
-    The copy appears complete or not at all.
+    The copy is atomic: no partial file is ever visible.
 
     Raises:
         InputError: If `copy` exists, its folder does not, or `path` is not a labbench database.
@@ -83,9 +83,9 @@ def attach_read_only(connection: sqlite3.Connection, path: Path) -> Iterator[Non
 
 
 def merge(connection: sqlite3.Connection) -> MergeResult:
-    """Insert the runs of the attached database that are missing here, and update those that are newer there.
+    """Insert the runs of the attached database that are missing here, and update those that are older here.
 
-    The caller holds a transaction. A run keeps its key unless another run has it here. Merging twice changes nothing.
+    The caller holds a transaction. A run keeps its key unless another run has it here. Merging again is a no-op.
 
     Raises:
         InputError: If a run of the attached database has an invalid key.
@@ -111,9 +111,9 @@ def merge(connection: sqlite3.Connection) -> MergeResult:
 
 
 def _pair_names(connection: sqlite3.Connection) -> None:
-    """Create temporary tables that map ids of metrics, sources and experiments to ids here.
+    """Create temporary tables that map ids of metrics, sources and experiments to local ids.
 
-    Insert missing rows.
+    Missing rows are inserted.
     """
     connection.execute("CREATE TEMP TABLE merged_runs (theirs INTEGER PRIMARY KEY, ours INTEGER NOT NULL)")
     for table, name, columns in (
@@ -138,18 +138,18 @@ def _pair_names(connection: sqlite3.Connection) -> None:
 
 
 class _LocalRun(NamedTuple):
-    """Run here that corresponds to a run of the other database."""
+    """Run of this database that corresponds to a run of the other."""
 
     id: int
     key: str
     is_behind: bool
-    """True if the run is newer there and no process drives it here."""
+    """True if the other database has a newer state and no process drives the run here."""
 
 
 def _match_runs(connection: sqlite3.Connection) -> list[tuple[int, str, _LocalRun | None]]:
     """Return (id, key, local run or None) of each run of the other database.
 
-    The local run has another key if the original key was taken when the run was merged before.
+    The local run has a different key if its key was taken when it was first merged.
     """
     columns = "id, key, created, identity, coalesce(heartbeat, 0), runs.status = 'running'"
     theirs = connection.execute(f"SELECT {columns} FROM other.runs ORDER BY id").fetchall()
@@ -176,9 +176,9 @@ def _match_runs(connection: sqlite3.Connection) -> list[tuple[int, str, _LocalRu
 
 
 def _copy_run(connection: sqlite3.Connection, their_id: int, columns: list[str]) -> tuple[int, str]:
-    """Copy a run of the other database; return its id and key here."""
+    """Copy a run of the other database; return its local id and key."""
     copied = [column for column in columns if column not in ("id", "experiment_id", "origin")]
-    # if a run of the same identity exists here, this one is a rerun
+    # a run whose identity exists here already is recorded as a rerun
     query = f"""
         SELECT e.ours, CASE WHEN theirs.origin IN ('grid', 'import') AND EXISTS (
                 SELECT 1 FROM main.runs AS same WHERE same.experiment_id = e.ours
@@ -215,7 +215,7 @@ def _copy_rows(connection: sqlite3.Connection, table: str) -> None:
 
 
 def _common_columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    """Return the columns of a table that both databases have: the other may be of an older version."""
+    """Return the columns of a table that both databases have; the other may have an older schema."""
     query = """
         SELECT name FROM pragma_table_info(?, 'main')
         WHERE name IN (SELECT name FROM pragma_table_info(?, 'other'))

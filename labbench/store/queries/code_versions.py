@@ -27,22 +27,22 @@ class CodedRun:
     files: Mapping[str, str]
     """SHA-256 of the code files that computed the run, by name; empty if they were not recorded."""
     seconds: float | None
-    """Share of the run in the compute time of its stack; if not recorded, the time from start to end."""
+    """The run's share of the compute time of its stack; if not recorded, the time from start to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeSorting:
-    """Runs of an experiment, sorted into runs of the present code and runs of older code."""
+    """Runs of an experiment, sorted into runs of the current code and runs of older code."""
 
     code_version: str = ""
     present: Mapping[int, str] = field(default_factory=dict)
-    """New identities by run id, for runs that count as the present code's but were recorded with another version."""
+    """New identities by run id, for runs recorded with another version that count as runs of the current code."""
     older: Collection[int] = ()
     """Ids of runs of older code."""
 
 
 def read_other_code(connection: sqlite3.Connection, experiment: str, code_version: str) -> list[CodedRun]:
-    """Return the runs of an experiment that were recorded with another code version or none, as queued."""
+    """Return an experiment's runs recorded with another code version or none, in queue order."""
     query = f"""
         SELECT runs.id, runs.identity, runs.task, runs.config, runs.stop, {STATUS}, runs.heartbeat IS NOT NULL,
             runs.code_version, sources.text, coalesce(s.last, runs.finished - runs.started)

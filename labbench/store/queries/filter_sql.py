@@ -72,7 +72,10 @@ def _compile(tree: Filter, metrics: Metrics) -> Sql:
 
 
 def _join_terms(terms: Sequence[Sql], word: str) -> Sql:
-    """Join terms to a balanced tree, because SQLite limits the depth of expressions and `a AND b AND c` is deep."""
+    """Join terms to a balanced tree.
+
+    SQLite limits the depth of expressions, and `a AND b AND c` is parsed to a deep one.
+    """
     if len(terms) == 1:
         return terms[0]
     middle = len(terms) // 2
@@ -121,7 +124,7 @@ def _flag_comparison(compare: Comparison, column: str) -> Sql:
 def _started_comparison(compare: Comparison) -> Sql:
     """Compile a comparison of the start time.
 
-    A written time denotes its whole day, minute or second. So `started>2026-11-30` starts on 1 December.
+    A time in a filter denotes the whole day, hour, minute or second: `started>2026-11-30` starts on 1 December.
     """
     spans = [_time_span(text) for value, text in zip(compare.values, compare.texts, strict=True) if value is not None]
     is_null = "runs.started IS NULL"
@@ -172,7 +175,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 class ConfigValue:
     """SQL of a config value and of its JSON type (NULL if the key is missing).
 
-    Each takes `parameters`.
+    Both have the same `parameters`.
     """
 
     type: str
@@ -234,8 +237,8 @@ def _config_text_comparison(compare: Comparison, config: ConfigValue) -> Sql:
 def _config_number_comparison(compare: Comparison, config: ConfigValue) -> Sql:
     """Compile a comparison with a number in the config.
 
-    The numbers of the filter pass through SQLite's JSON parser like the config, because it may round differently than
-    Python.
+    The numbers of the filter go through SQLite's JSON parser like those of the config, because it may round differently
+    than Python.
     """
     numbers = _numbers(compare)
     if compare.operator in ("=", "!="):
@@ -264,9 +267,9 @@ def _json_numbers(numbers: Sequence[float]) -> str:
 
 
 def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics) -> Sql:
-    """Compile a comparison with a number of a metric.
+    """Compile a comparison with a statistic of a metric.
 
-    NULL means NaN for `last` and `first`, otherwise a missing value.
+    NULL means NaN for `last` and `first`, and a missing value for other statistics.
     """
     if compare.key not in metrics or compare.operator == "~":
         return NEVER
@@ -286,9 +289,9 @@ def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics
 
 
 def metric_value(metric: str, function: Function, metrics: Metrics) -> Sql:
-    """Return SQL of a number of a run's metric.
+    """Return SQL of a statistic of a run's metric.
 
-    The number is NULL if it is missing, and for a last or first value that is NaN.
+    It is NULL if there is no value, or if the last or first value is NaN.
     """
     if metric not in metrics:
         return Sql("NULL")

@@ -11,18 +11,18 @@ from labbench.store.queries.run_rows import read_records, storable_text
 
 _MAX_CANDIDATES = 10
 _MAX_COMPARED = 2000
-"""Newest runs whose names are compared for suggestions; more would be noticeably slow."""
+"""Maximum number of runs, newest first, whose names are compared for suggestions; more are noticeably slow."""
 
 
 def find_run(connection: sqlite3.Connection, word: str) -> RunRecord:
     """Return the run with this key, key prefix or name.
 
-    A key wins over a prefix, a prefix over a name.
+    A key takes precedence over a prefix, and a prefix over a name.
 
     Raises:
-        RunNotFound: If no run or several runs match; `candidates` has similar or matching runs.
+        RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
     """
-    word = storable_text(word)  # a command line may have bytes that are not text
+    word = storable_text(word)  # a command line may contain bytes that are not text
     by_key = _rows(connection, "key = ?", word)
     # a range instead of LIKE, because % and _ are wildcards of LIKE
     by_prefix = by_key or (_rows(connection, "key >= ? AND key < ?", word, word + "\U0010ffff") if word else [])

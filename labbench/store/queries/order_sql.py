@@ -26,7 +26,7 @@ _TIMES = {
 
 
 def order_by(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
-    """Return the ORDER BY clause: NULL and NaN last in both directions, ties as queued."""
+    """Return the ORDER BY clause: NULL and NaN last in both directions, ties in queue order."""
     if sort is None:
         return Sql("runs.id DESC" if descending else "runs.id")
     value = heading_value(sort, metrics)
@@ -49,7 +49,7 @@ def heading_value(heading: str, metrics: Metrics) -> Sql:
 
 
 def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metrics) -> None:
-    """Reject a heading under which no run can have a value, because it is probably misspelt.
+    """Reject a heading that has no value in any run, probably a misspelling.
 
     Raises:
         InputError: If the database has runs but no such config key or metric.

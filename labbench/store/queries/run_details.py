@@ -25,7 +25,7 @@ def require_run_id(connection: sqlite3.Connection, key: str) -> int:
 def read_logs(connection: sqlite3.Connection, key: str) -> list[str]:
     """Return the texts that a run printed in all its attempts, oldest first.
 
-    Each text of a script's streams is whole lines: a missing line end is added, except to the last text.
+    Each text of a script's streams ends with a newline: a missing one is added, except to the last text.
 
     Raises:
         RunNotFound: If no run has the key.
@@ -37,10 +37,10 @@ def read_logs(connection: sqlite3.Connection, key: str) -> list[str]:
 
 
 def read_artifacts(connection: sqlite3.Connection, key: str) -> list[Artifact]:
-    """Return the files that a run made or used, by name.
+    """Return the files that a run produced or used, by name.
 
     Raises:
-        InputError: If no run has the key (`RunNotFound`), or a path leads out of the run's folder.
+        InputError: If no run has the key (`RunNotFound`), or a path points outside the run's folder.
     """
     query = "SELECT name, path, size, sha256, created FROM artifacts WHERE run_id = ? ORDER BY name"
     return [_artifact(*row) for row in connection.execute(query, (require_run_id(connection, key),))]
@@ -59,8 +59,8 @@ def read_sources(connection: sqlite3.Connection, key: str) -> dict[str, str]:
 def _artifact(name: str, path: str, *rest: Any) -> Artifact:
     """Return a record of a file.
 
-    Raises InputError if its path leads out of the run's folder.
+    Raises InputError if its path points outside the run's folder.
     """
     if ".." in PurePosixPath(path).parts:
-        raise InputError(f"the path {path!r} of the artifact {name!r} leads out of the run's folder")
+        raise InputError(f"the path {path!r} of the artifact {name!r} points outside the run's folder")
     return Artifact(name, path, *rest)

@@ -36,7 +36,7 @@ def read_records(
 ) -> list[RunRecord]:
     """Return the runs with these ids, in this order.
 
-    Skip ids that do not exist.
+    Ids that do not exist are skipped.
 
     Args:
         summaries: Load the summaries of all metrics (True), of none (False) or of the named ones.
@@ -57,7 +57,10 @@ def read_records(
 
 
 def read_records_by_key(connection: sqlite3.Connection, keys: Sequence[str]) -> list[RunRecord]:
-    """Return the runs with these keys, archived ones too, each once and in this order, with all summaries."""
+    """Return the runs with these keys, in this order and without duplicates, with all summaries.
+
+    Archived runs are included, unknown keys skipped.
+    """
     query = f"SELECT key, id FROM runs WHERE key {IN_JSON_LIST}"
     ids = dict(connection.execute(query, (as_json_list(keys),)).fetchall())
     return read_records(connection, [ids[key] for key in dict.fromkeys(keys) if key in ids], summaries=True)
@@ -69,7 +72,7 @@ def as_json_list(values: Iterable[int | str]) -> str:
 
 
 def storable_text(text: str) -> str:
-    """Replace lone surrogates, as in file names that are not UTF-8, by `?`, because SQLite cannot store them."""
+    """Replace lone surrogates, which SQLite cannot store, by `?`; file names that are not UTF-8 have them."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -115,7 +118,7 @@ def _read_summaries(
     return summaries
 
 
-# placeholders for the infinities while a config is serialized; no user would set these texts
+# placeholders for infinities while a config is serialized; no user's text contains a zero byte
 _INFINITY, _MINUS_INFINITY = "\0+inf", "\0-inf"
 
 
@@ -135,7 +138,7 @@ def config_json(config: Mapping[str, Any]) -> str:
 def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str, Any]) -> None:
     """Set config values of a run.
 
-    Its other keys, for instance those added by its script, stay.
+    Other keys, for instance those that its script added, are kept.
     """
     [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
     recorded = json.loads(text)
@@ -144,7 +147,7 @@ def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str,
         connection.execute("UPDATE runs SET config = ? WHERE id = ?", (new, run_id))
 
 
-@lru_cache(maxsize=2)  # the TUI asks after each commit, mostly for unchanged configs
+@lru_cache(maxsize=2)  # the TUI calls it after each commit, mostly with unchanged configs
 def compare_config_texts(configs: tuple[str, ...]) -> ConfigKeys:
     """Compare configs given as JSON."""
     return compare_configs(map(json.loads, configs))

@@ -38,7 +38,7 @@ def filter_tree(runs: RunFilter) -> Filter | None:
 
 
 def select_columns(connection: sqlite3.Connection, columns: str, runs: RunFilter, rest: str = "") -> list[Any]:
-    """Return rows of SQL columns of the runs that match.
+    """Return rows of SQL columns of the matching runs.
 
     `rest` follows the WHERE clause.
     """
@@ -48,10 +48,10 @@ def select_columns(connection: sqlite3.Connection, columns: str, runs: RunFilter
 
 
 def select_page(connection: sqlite3.Connection, columns: Sql, runs: RunFilter, page: Page) -> list[tuple[Any, ...]]:
-    """Return rows of SQL columns of one page of the runs that match.
+    """Return rows of SQL columns of one page of the matching runs.
 
     Raises:
-        InputError: If the filter is invalid, or there is nothing to sort by under `page.sort`.
+        InputError: If the filter is invalid, or no run has a value to sort by.
     """
     metrics = read_metrics(connection)
     condition = filter_condition(filter_tree(runs), metrics)
@@ -67,7 +67,7 @@ def select_page(connection: sqlite3.Connection, columns: Sql, runs: RunFilter, p
 def select_values(
     connection: sqlite3.Connection, headings: Sequence[str], by: Sequence[str], runs: RunFilter, page: Page
 ) -> list[tuple[Any, ...]]:
-    """Return (key, settings, value, value, ...) of the runs that match, as described in `Reader.values`."""
+    """Return (key, settings, value, value, ...) of the matching runs; see `Reader.values`."""
     metrics = read_metrics(connection)
     parts = [Sql("runs.key"), config_values(by), *(heading_value(heading, metrics) for heading in headings)]
     columns = Sql(", ".join(part.text for part in parts), tuple(chain(*(part.parameters for part in parts))))

@@ -1,6 +1,6 @@
-"""Streams of points, steps and runs: memory holds one row, regardless of the number of rows.
+"""Streams of points, steps and runs, in memory that does not grow with the number of rows.
 
-Each stream has a separate connection and sees one snapshot of the database until its end.
+Each stream has its own connection and sees one snapshot of the database until its end.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class StepRow(NamedTuple):
 
 
 def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[PointRow]:
-    """Yield the points of the runs that match, by run (as queued), metric and step.
+    """Yield the points of the matching runs, ordered by run (in queue order), metric and step.
 
     Raises:
         InputError: If the database cannot be opened.
@@ -68,7 +68,7 @@ def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | No
 
 
 def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[StepRow]:
-    """Yield the steps of the runs that match, by run (as queued) and step, each with all its values.
+    """Yield the steps of the matching runs with their values, ordered by run (in queue order) and step.
 
     Raises:
         InputError: If the database cannot be opened.
@@ -94,7 +94,7 @@ def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | Non
 
 
 def stream_runs(path: Path, tree: Filter | None, metrics: Collection[str] | None) -> Iterator[RunRecord]:
-    """Yield the runs that match, as queued, with their summaries.
+    """Yield the matching runs in queue order, with their summaries.
 
     Raises:
         InputError: If the database cannot be opened.
@@ -112,7 +112,7 @@ def _begin_snapshot(
 ) -> tuple[dict[int, str], list[tuple[int, str, str, str]]]:
     """Start a snapshot.
 
-    Return the names of the metrics by id, and (id, key, name, experiment) of the runs.
+    Returns the names of the metrics by id, and (id, key, name, experiment) of the matching runs.
     """
     connection.execute("BEGIN")
     all_metrics = read_metrics(connection)

@@ -44,7 +44,7 @@ def end_run(
 ) -> None:
     """Record the end of a run, now or at the Unix time `at`.
 
-    Status `queued` is not an end and has no time.
+    For status `queued`, which is not an end, no time is recorded.
     """
     finished = None if status == "queued" else at or time.time()
     query = "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ?"
@@ -54,7 +54,7 @@ def end_run(
 def _record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
     match event:
         case Started():
-            # `started` stays when a run continues from its boundary; host and pid stay the driver's
+            # a run that resumes keeps `started`; host and pid are those of the driver
             query = "UPDATE runs SET started = coalesce(started, ?), device = ?, way = ? WHERE id = ?"
             connection.execute(query, (event.time, event.device, event.way, run_id))
         case Boundary():
@@ -76,7 +76,7 @@ def _record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> 
 
 
 def delete_unfinished_output(connection: sqlite3.Connection, run_id: int, attempt: int, stream: str | None) -> None:
-    """Delete the last text of a stream without a line end at its end; the caller holds a transaction."""
+    """Delete the last text of a stream that does not end with a newline; the caller holds a transaction."""
     query = """
         DELETE FROM logs WHERE id = (
             SELECT id FROM logs WHERE run_id = ? AND attempt = ? AND stream IS ? AND substr(text, -1) <> char(10)

@@ -113,10 +113,9 @@ def ensure_source(connection: sqlite3.Connection, source: str) -> str:
 
 def _runs_by_identity(connection: sqlite3.Connection, experiment_id: int) -> dict[str, int]:
     """Return run ids by identity: runs of a grid, and reruns whose original was removed."""
+    # in this order, a run of the grid replaces its reruns
     query = "SELECT identity, id FROM runs WHERE experiment_id = ? AND origin IN ('grid', 'rerun') ORDER BY origin DESC"
-    return dict(
-        connection.execute(query, (experiment_id,)).fetchall()
-    )  # in this order a run of the grid replaces its reruns
+    return dict(connection.execute(query, (experiment_id,)).fetchall())
 
 
 def new_key(connection: sqlite3.Connection) -> str:

@@ -1,7 +1,7 @@
 """State of a script's run in its process, and its conversion to rows.
 
-A script's process holds a `ScriptRun`, an immutable value. Each write contains the difference to the value written
-before. Therefore an edit by a user (a note, a tag) is not overwritten, and the run can be recreated in another file.
+A script's process holds its run as an immutable `ScriptRun`; each write stores only the changes since the last one. So
+an edit by a user (a note, a tag) is not overwritten, and the run can be recreated in another file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Stream: TypeAlias = Literal["stdout", "stderr"]
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """File that a run made or used."""
+    """File that a run produced or used."""
 
     name: str
     path: str
@@ -34,7 +34,7 @@ class Artifact:
     """Bytes."""
     sha256: str
     created: float
-    """Unix time, seconds."""
+    """Unix time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class PrintedText:
     """Lines that a script printed to one stream."""
 
     time: float
-    """Unix time, seconds."""
+    """Unix time in seconds."""
     stream: Stream
     text: str
-    """Complete lines with their line ends; or, without a line end at its end, lines that may still change."""
+    """Complete lines; or, without a newline at the end, lines that may still change."""
     replaces_unfinished: bool = False
-    """True if the stream's last text without a line end is deleted first."""
+    """True if the stream's last text without a newline at the end is deleted first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class ScriptRun:
     experiment: str
     attempt: int
     started: float
-    """Unix time, seconds."""
+    """Unix time in seconds."""
     host: str
     pid: int
     drives: bool = True

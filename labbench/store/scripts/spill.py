@@ -1,7 +1,7 @@
 """Spill files: data that could not be written to a database, merged when the database is next opened for writing.
 
-A spill file lies beside the database and holds JSON lines. Its first line is the whole run, so that it can be merged
-into a database without that run. The file is locked while its process appends to it, and other processes skip it.
+A spill file lies beside the database and holds JSON lines. Its first line is the whole run, so that the file can be
+merged into a database that lacks the run. While its process appends to it, it is locked, and other processes skip it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Spill:
 def merge_spill_files(connection: sqlite3.Connection, database: Path) -> None:
     """Merge the spill files of a database into it and delete them.
 
-    Skips files that a process still writes. Warns of damaged files and leaves them in place.
+    Skips files that a process still has open. Warns of damaged files and leaves them in place.
     """
     with os.scandir(database.parent) as entries:
         paths = [Path(entry.path) for entry in entries if _is_spill(entry, database)]
@@ -92,14 +92,14 @@ def merge_spill_files(connection: sqlite3.Connection, database: Path) -> None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue  # its process still writes it
+                continue  # its process still has it open
             except OSError:
                 pass  # a file system without locks
             _merge_file(connection, path, file)
 
 
 def _is_spill(entry: os.DirEntry[str], database: Path) -> bool:
-    """Return True for a regular file with the name of a spill file: labbench makes no links or pipes."""
+    """Return True for a regular file with the name of a spill file; a link or a pipe is not labbench's."""
     return entry.name.startswith(database.name + _INFIX) and entry.is_file(follow_symlinks=False)
 
 
@@ -122,7 +122,7 @@ def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> N
 def _whole_lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
     """Yield the complete lines.
 
-    The last line is incomplete if the process was killed while writing it.
+    The last line is incomplete if the process was killed during the write.
     """
     for line in file:
         if line.endswith(b"\n"):
@@ -161,7 +161,7 @@ def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any
 
 
 def _encode_points(points: Points) -> dict[str, Any]:
-    """Return points as JSON, with NaN and infinities as text and all other numbers exact."""
+    """Return points as a JSON object, with NaN and infinities as text; other numbers stay exact."""
     values = [value if -float("inf") < value < float("inf") else repr(value) for value in points.values]
     return {"metric": points.metric, "steps": list(points.steps), "times": list(points.times), "values": values}
 

@@ -25,15 +25,15 @@ _Columns: TypeAlias = "Mapping[str, NDArray[Any]]"
 _SERIES = "run_id = ? AND metric_id = ?"
 
 _SERIES_PER_QUERY = 64
-"""Short series that are read at once: their points fit into the CPU's cache."""
+"""Number of short series per query: few enough that their points fit into the CPU's cache."""
 
 _ROWS_PER_FETCH = 512
-"""Rows fetched from SQLite at once: few enough that the next fetch reuses their memory."""
+"""Number of rows per fetch: few enough that the next fetch reuses their memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class BucketedSeries:
-    """Series, or a range of steps of one, in B buckets.
+    """Series, or a range of its steps, in B buckets.
 
     A short series has one bucket per point. `low`, `high` and `mean` are NaN for a bucket without finite values.
     """
@@ -70,11 +70,12 @@ class CurveRequest:
     last_step: int | None = None
     """Last step to read, included; None: the last one."""
     times: bool = True
-    """Read times too; without times a read takes two thirds as long."""
+    """Read times too; a read without times takes two thirds of the time."""
     rounded: bool = False
     """Round values to 15 digits, enough for a chart.
 
-    A read then takes two thirds as long, mostly without Python's lock. A float close to the maximum becomes infinite.
+    A read then takes two thirds of the time, mostly without holding the GIL. A float close to the maximum becomes
+    infinite.
     """
 
     def __post_init__(self) -> None:
@@ -146,7 +147,7 @@ class _StepRange:
     def is_dense(self) -> bool:
         """True if the series has a point at every step from the first to the last.
 
-        Then steps need not be read.
+        The steps of such a series need not be read.
         """
         return self.last - self.first + 1 == self.n
 
@@ -214,7 +215,7 @@ def _read_together(
 def _split(
     rows: _Columns, spans: Sequence[_StepRange], counts: NDArray[np.int64], columns: int
 ) -> Iterator[tuple[int, BucketedSeries]]:
-    """Yield (run id, curve) of several series whose P points lie one series after the other in `rows`.
+    """Yield (run id, curve) of several series whose P points are concatenated in `rows`.
 
     `counts` is the number of points of each of the R series, shape (R,).
     """
@@ -254,7 +255,7 @@ class _SeriesQuery:
     def between(self, left: int, right: int, level: int) -> Iterator[BucketedSeries]:
         """Yield the range from `left` to `right` in consecutive parts.
 
-        Takes buckets of `level` that lie in the range and are no wider than a column, and covers the rest with buckets
+        Uses buckets of `level` that lie in the range and are no wider than a column, and covers the rest with buckets
         of lower levels, down to single points.
         """
         if left > right:
@@ -324,8 +325,7 @@ def _rows(
 ) -> _Columns:
     """Return the columns of the points that a query selects.
 
-    Each column that is not read saves a fifth of the time or more. Non-finite values become infinite, as in
-    `_packed_rows`.
+    Leaving out a column saves a fifth of the time or more. Non-finite values become infinite, as in `_packed_rows`.
     """
     import numpy as np
 
@@ -344,7 +344,7 @@ def _packed_rows(
     """Return the columns of the points that a query selects, with values rounded to 15 digits.
 
     SQLite joins each column of a series to one text, in the order of the primary key, and writes numbers with 15
-    digits. This is faster, because Python needs more time per row than SQLite, and its lock.
+    digits. This is faster, because Python takes more time per row than SQLite and holds the GIL.
     """
     import numpy as np
 

@@ -15,7 +15,7 @@ _SERIES = "run_id = ? AND metric_id = ?"
 _SELECT_SUMMARY = f"SELECT n, last_step FROM summary WHERE {_SERIES}"
 
 
-# Two-argument min() and max() are NULL as soon as one argument is, hence the CASEs.
+# min(a, b) and max(a, b) are NULL if either argument is, hence the CASEs.
 _MERGE = """
 INSERT INTO summary
     (run_id, metric_id, n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step)
@@ -43,7 +43,7 @@ def add_points(
 ) -> None:
     """Append points to a series or replace points of the same steps, and update summary and rollup.
 
-    The caller holds a transaction. All points are written by this function.
+    The caller holds a transaction. Every write of points goes through this function.
 
     Args:
         steps: Steps, shape (N,).
@@ -73,8 +73,8 @@ def add_points(
 def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
     """Delete the points of a run after a step, or all points if it is None.
 
-    The caller holds a transaction. Points at the step itself stay: those from the end of the last epoch before the
-    boundary, and the first ones of the next epoch. The next attempt measures the latter again and replaces them.
+    The caller holds a transaction. Points at the step itself are kept: the last ones of the epoch that ended there, and
+    the first ones of the next epoch, which the next attempt replaces.
     """
     if after is None:
         for table in ("points", "summary", "rollup"):
@@ -119,10 +119,7 @@ def _summarize_chunks(
         return None
 
     def first_step(bucket: rollup.Bucket, condition: str, *values: float) -> int:
-        """Return the first step in a bucket whose point meets a condition.
-
-        There is at least one.
-        """
+        """Return the first step in a bucket whose point meets a condition; there must be one."""
         query = f"SELECT min(step) FROM points WHERE {_SERIES} AND step BETWEEN ? AND ? AND {condition}"
         parameters = (run_id, metric_id, bucket.first_step, bucket.last_step, *values)
         row: tuple[int] = connection.execute(query, parameters).fetchone()

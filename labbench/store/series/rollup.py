@@ -1,8 +1,8 @@
 """Rollup of long series into buckets on several levels, each 20 times as coarse as the level below.
 
 A row holds a chunk of 64 buckets, which fills a page of the file. Only full chunks are stored, and they never change
-while the series grows: points after the last chunk of a level are covered by the level below, and points after the last
-chunk of level 1 only by the points themselves. So a short series has no chunks, and the cost of an append does not
+while the series grows: the range after the last chunk of a level is covered by the level below, and the range after the
+last chunk of level 1 only by the points themselves. So a short series has no chunks, and the cost of an append does not
 depend on the length of the series.
 """
 
@@ -41,9 +41,9 @@ _Fields: TypeAlias = tuple[int, int, int, int, float, float, float, int]
 
 
 class Bucket(NamedTuple):
-    """Summary of consecutive points, FACTOR ** level of them.
+    """Summary of FACTOR ** level consecutive points.
 
-    `low`, `high`, `mean` are NaN if none is finite.
+    `low`, `high` and `mean` are NaN if no value is finite.
     """
 
     first_step: int
@@ -85,9 +85,9 @@ def append_chunks(
     *,
     chunks: int,
 ) -> None:
-    """Add the chunks that points just appended to a series have filled.
+    """Add the chunks that newly appended points have filled.
 
-    The caller holds a transaction. As `extend_chunks`, but reads only the points before the appended ones.
+    The caller holds a transaction. Like `extend_chunks`, but reads only the points before the appended ones.
 
     Args:
         points: The appended points.
@@ -110,7 +110,7 @@ def append_chunks(
 def extend_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int, *, chunks: int) -> None:
     """Add the chunks that have become full.
 
-    `chunks` is the number of existing ones of level 1. The caller holds a transaction.
+    `chunks` is the number of existing chunks of level 1. The caller holds a transaction.
     """
     start = first_step_after_chunks(connection, run_id, metric_id) if chunks else LEAST_STEP
     query = f"SELECT step, time_ms, {_VALUE} FROM points WHERE {_SERIES} AND step >= ? ORDER BY step"
@@ -121,23 +121,23 @@ def extend_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int, *
 
 
 def truncate_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int, *, from_step: int) -> int:
-    """Delete the chunks that reach a step or lie after it, and return the number of remaining chunks of level 1.
+    """Delete the chunks that contain a step or come after it; return the number of remaining chunks of level 1.
 
     The caller holds a transaction.
     """
-    level = top_level(connection, run_id, metric_id)
-    for reaching in range(1, level + 1):
+    top = top_level(connection, run_id, metric_id)
+    for level in range(1, top + 1):
         # first_step is in the index, so only the chunk that may hold the step is read
         connection.execute(
             f"""
             DELETE FROM rollup WHERE {_SERIES} AND level = ? AND last_step >= ? AND first_step >= coalesce(
                 (SELECT max(first_step) FROM rollup WHERE {_SERIES} AND level = ? AND first_step <= ?), ?)
             """,
-            (run_id, metric_id, reaching, from_step, run_id, metric_id, reaching, from_step, from_step),
+            (run_id, metric_id, level, from_step, run_id, metric_id, level, from_step, from_step),
         )
     query = f"SELECT count(*) FROM rollup WHERE {_SERIES} AND level = 1"
-    [left] = connection.execute(query, (run_id, metric_id)).fetchone() if level else (0,)
-    return int(left)
+    [remaining] = connection.execute(query, (run_id, metric_id)).fetchone() if top else (0,)
+    return int(remaining)
 
 
 def top_level(connection: sqlite3.Connection, run_id: int, metric_id: int) -> int:
@@ -148,10 +148,7 @@ def top_level(connection: sqlite3.Connection, run_id: int, metric_id: int) -> in
 
 
 def first_step_after_chunks(connection: sqlite3.Connection, run_id: int, metric_id: int) -> int:
-    """Return the first step after all chunks.
-
-    Points from there on are in no chunk.
-    """
+    """Return the first step after all chunks; the points from this step on are in no chunk."""
     query = f"SELECT last_step FROM rollup WHERE {_SERIES} AND level = 1 ORDER BY first_step DESC LIMIT 1"
     row = connection.execute(query, (run_id, metric_id)).fetchone()
     return LEAST_STEP if row is None else int(row[0]) + 1
@@ -203,7 +200,7 @@ def _make_buckets(steps: Sequence[int], times: Sequence[int], values: Sequence[f
 
 
 def _extent(values: Sequence[float]) -> tuple[float, float, float, int]:
-    """Return minimum, maximum and mean of the finite values, and the number of the others."""
+    """Return minimum, maximum and mean of the finite values, and the number of other values."""
     low, high = min(values), max(values)
     finite = values
     if high == math.inf or low == -math.inf:
@@ -237,8 +234,8 @@ def _merge_buckets(buckets: Sequence[_Fields], size: int) -> _Fields:
 def _weighted_mean(values: Sequence[tuple[float, float]], low: float, high: float) -> float:
     """Return the mean of (value, share) pairs.
 
-    Values lie between `low` and `high`, shares add up to 1. Never infinite: the sum of halves cannot overflow, and the
-    result is clipped to the range.
+    Values lie between `low` and `high`, and shares add up to 1. The result is never infinite: the sum of halves cannot
+    overflow, and the result is clipped to the range.
     """
     half = math.fsum(value * share / 2 for value, share in values)
     return min(max(2 * half, low), high)
