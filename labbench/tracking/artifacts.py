@@ -1,4 +1,4 @@
-"""Files that a run made or used, recorded by path, size and hash, and copied on request."""
+"""Files that a run produced or used, recorded by path, size and hash, and copied on request."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from labbench.tracking.messages import warn
 
 
 def record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
-    """Record the present content of a file.
+    """Record the current content of a file.
 
-    With `copy`, the file is also copied into `folder`, the run's folder, and the recorded path is relative to it. A
-    copy that cannot be written causes a warning; the original path is recorded instead.
+    With `copy`, the file is also copied into `folder`, the run's folder, and the recorded path is relative to it. If
+    the copy fails, a warning is printed and the original path is recorded.
 
     Raises:
         InputError: If the file cannot be read.
@@ -36,7 +36,7 @@ def record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
 
 
 def _artifact_name(path: Path) -> str:
-    """Return a unique name: the path relative to the current folder, or from the root if the file is elsewhere."""
+    """Return a unique name: the path relative to the current folder or, for a file elsewhere, to the root."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (the name of a link, not of its target)
     here = Path.cwd()
     return absolute.relative_to(here).as_posix() if absolute.is_relative_to(here) else "/".join(absolute.parts[1:])

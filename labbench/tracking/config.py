@@ -14,10 +14,10 @@ from labbench.errors import InputError
 from labbench.tracking.messages import as_text
 
 _MAX_INTEGER_BITS = 4_096
-"""Bits of an integer that is stored as a number: Python's JSON is limited to integers of 4,300 digits."""
+"""Maximum bits of an integer that is stored as a number; Python's JSON is limited to integers of 4,300 digits."""
 
 _MAX_DEPTH = 20
-"""Levels of nesting; this bound also stops at a config that contains itself."""
+"""Maximum levels of nesting; the bound also ends the recursion for a config that contains itself."""
 
 
 class RunConfig(Mapping[str, Any]):

@@ -1,7 +1,7 @@
 """Recording of a script's output with its run.
 
-Replaces the `write` method of the existing streams, not the streams: this also records code that holds a reference to
-`sys.stderr`, as logging does. Output of native code that bypasses Python is not recorded.
+Replaces the `write` method of the existing streams, not the streams themselves, so that code which holds a reference to
+`sys.stderr`, such as logging, is recorded too. Output of native code that bypasses Python is not recorded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_WAITING_TEXTS = 50_000
 
 
 class Tee:
-    """Write through to a stream and pass on what is written."""
+    """Write through to a stream and pass the text on to `record`."""
 
     def __init__(self, name: Stream, record: Callable[[Stream, str], None]) -> None:
         """Replace the stream's `write`; a missing, closed or immutable stream is left alone."""
@@ -54,14 +54,14 @@ class Tee:
 
 
 class PrintedOutput:
-    """Output of a script that waits to be written.
+    """Queue of a script's output that has not been written yet.
 
     Any thread may call `append` and `close`; all other methods belong to the writer thread.
     """
 
     def __init__(self) -> None:
         self.omitted_lines = 0
-        """Number of lines that are not kept, once everything was taken."""
+        """Number of lines that were not kept; final after the last `take`."""
         self._waiting: deque[tuple[Stream, str]] = deque()
         self._is_closed = False
         self.clear()
@@ -77,7 +77,7 @@ class PrintedOutput:
         self._is_closed = True
 
     def clear(self) -> None:
-        """Drop everything, as after a fork."""
+        """Drop everything; used after a fork."""
         self._waiting.clear()
         self._outputs: dict[Stream, CapturedOutput] = {}
         self._texts: list[PrintedText] = []
@@ -92,13 +92,13 @@ class PrintedOutput:
         )
 
     def expedite(self) -> None:
-        """Make everything due, also lines that may still change."""
+        """Make everything due, including lines that may still change."""
         self.drain()
         for output in self._outputs.values():
             output.expedite()
 
     def drain(self) -> None:
-        """Sort the waiting texts into lines: while the database cannot be written, this bounds the memory."""
+        """Split the waiting texts into lines, which bounds the memory while the database cannot be written."""
         texts = [self._waiting.popleft() for _ in range(len(self._waiting))]
         for stream, items in groupby(texts, key=itemgetter(0)):
             output = self._outputs.setdefault(stream, CapturedOutput())

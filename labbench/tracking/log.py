@@ -1,8 +1,8 @@
 """`run.log`: all the work that the training thread does per log call.
 
-`log` is a closure, not a method. Between two calls a training step fills the CPU's caches with other data, so the cost
-is in the objects that are accessed, not in the work. The variables of a closure lie side by side, which makes a call
-after a training step a third cheaper than access through `self` and globals. Measured in bench/log_cost.py.
+`log` is a closure, not a method. Between two calls a training step fills the CPU's caches with other data, so a call
+costs as much as the cache misses of the objects it accesses. The variables of a closure lie side by side, which makes a
+call a third cheaper than access through `self` and globals. Measured in bench/log_cost.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LogFunction(Protocol):
 def make_log(writer_thread: RunWriterThread, first_step: int) -> LogFunction:
     """Return the `log` function of a run.
 
-    Steps that are not given are counted from `first_step`. The function raises InputError, see its docstring.
+    Without a `step`, calls are counted from `first_step`. The function raises InputError, see its docstring.
     """
     calls = writer_thread.calls
     append, waiting, limit = calls.append, calls.__len__, MAX_BACKLOG
@@ -73,7 +73,7 @@ def make_log(writer_thread: RunWriterThread, first_step: int) -> LogFunction:
             writer_thread.make_room()
 
     def count_on() -> int:
-        """Return the step after the last given one, and continue counting from there."""
+        """Return the step after the last explicit one, and continue counting from there."""
         nonlocal next_step
         next_step = count(last_step + 1).__next__
         return next_step()

@@ -14,7 +14,7 @@ _MAX_CHARACTERS = 60
 def warn_once(text: str) -> None:
     """Print a message unless it was printed before.
 
-    Never raises: a Python warning would, where warnings are errors, and end the training.
+    Never raises, unlike a Python warning, which would end the training where warnings are errors.
     """
     if text not in _printed:
         _printed.add(text)
@@ -25,7 +25,7 @@ def warn(text: str) -> None:
     """Print a message, even if it was printed before. Never raises."""
     try:
         print(f"labbench: {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # nobody reads it any more: a closed pipe or stream
+    except (OSError, ValueError):  # a closed pipe or stream
         return
 
 
@@ -38,7 +38,8 @@ def quote_value(value: Any) -> str:
 def as_text(value: Any, convert: Callable[[Any], str] = str) -> str:
     """Convert a value to text without raising.
 
-    Python does not print integers of more than 4,300 digits, and `convert` may run a broken method of the value.
+    Python does not print integers of more than 4,300 digits, and a method of the value that `convert` calls may be
+    broken.
     """
     if isinstance(value, int):
         try:

@@ -16,7 +16,7 @@ SYSTEM_SECONDS = 5.0
 """Seconds between two samples of the system metrics."""
 
 LOAD_SECONDS = 1.0
-"""Seconds before the sampler is imported: a script that ends sooner does not pay for it."""
+"""Seconds before the sampler is imported, so that shorter scripts do not pay for it."""
 
 _LIBRARIES = ("torch", "numpy", "jax", "tensorflow", "sklearn", "lightning", "transformers")
 
@@ -60,7 +60,7 @@ class RunMonitor:
         )
 
     def _sample(self) -> None:
-        """Record samples at the script's current step, or at the next free one, so that no two share a step."""
+        """Record samples at the script's current step, or at the next free step if that has a sample already."""
         step = self._writer_thread.step
         if self._stop.wait(LOAD_SECONDS):
             return

@@ -17,7 +17,7 @@ from labbench.records import FailureKind
 
 
 class OpenRun(Protocol):
-    """Interface of a run to the hooks."""
+    """Methods of a run that the hooks call."""
 
     def flush(self) -> bool: ...
     def _end(self, exit_info: ExitInfo) -> None: ...
@@ -38,7 +38,7 @@ _previous_handlers: dict[int, Any] = {}
 _last_signal: int | None = None
 
 _exception: BaseException | None = None
-"""Exception that ends the process, seen in `sys.excepthook` or raised by `sys.exit`."""
+"""Exception that ends the process, passed to `sys.excepthook` or raised by `sys.exit`."""
 
 _excepthook: Callable[[type[BaseException], BaseException, TracebackType | None], Any] | None = None
 """`sys.excepthook` before it was replaced."""
@@ -48,15 +48,15 @@ _exit: Callable[..., NoReturn] | None = None
 
 
 def register(run: OpenRun) -> None:
-    """End the run when its process ends, unless it is unregistered before."""
+    """Register a run, to be ended with its process."""
     if not _open_runs:
         _set_hooks()
-    _set_signals()  # for every run: the first may have started in another thread, where Python allows no handler
+    _set_signals()  # for every run: the first may have started outside the main thread, where Python allows no handlers
     _open_runs.append(run)
 
 
 def unregister(run: OpenRun) -> None:
-    """Forget a run that has ended; the last one restores the hooks."""
+    """Remove a run that has ended; after the last one, restore the previous hooks."""
     if run in _open_runs:
         _open_runs.remove(run)
         if not _open_runs:
@@ -64,7 +64,7 @@ def unregister(run: OpenRun) -> None:
 
 
 def end_runs_with_worker() -> None:
-    """End the runs at the end of a worker process of multiprocessing, which does not run `atexit` functions."""
+    """End the runs with a worker process of multiprocessing, which does not run `atexit` functions."""
     process = sys.modules.get("multiprocessing.process")  # loaded in every worker
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
@@ -141,7 +141,7 @@ def _on_exception(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 def _on_exit(status: Any = None, /) -> NoReturn:
-    """Replace `sys.exit`: no other hook sees the exit status before the process ends."""
+    """Replace `sys.exit`, because no hook receives the exit status before the process ends."""
     global _exception
     error = SystemExit(status)
     if threading.current_thread() is threading.main_thread():  # in another thread it ends only that thread

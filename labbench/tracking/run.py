@@ -1,4 +1,4 @@
-"""`Run`: the object with which a script records a training run."""
+"""`Run`: a training run, recorded by a script."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Closable(Protocol):
 class Run:
     """Training run that is being recorded, created by `labbench.start()`.
 
-    Use it in a `with` block or call `finish()`; otherwise the end of the script ends the run, whatever the cause. Any
-    thread may use it. A forked or spawned process may log to it too; only the process that started the run ends it.
+    Use it in a `with` block or call `finish()`; otherwise the run ends with the script, however that ends. Any thread
+    may use it. A forked or spawned process may log to it too; only the process that started the run ends it.
     """
 
     def __init__(self, writer_thread: RunWriterThread, path: Path, *, first_step: int = 0) -> None:
@@ -101,8 +101,8 @@ class Run:
     def artifact(self, path: str | os.PathLike[str], *, copy: bool = False) -> None:
         """Record the path, size and SHA-256 of a file.
 
-        With `copy` also store a copy beside the database. Reads the whole file. Recording the same path again replaces
-        the record.
+        With `copy`, also store a copy beside the database. Reads the whole file. Recording a path again replaces its
+        earlier record.
 
         Raises:
             InputError: If the file cannot be read, or the run has ended.
@@ -115,7 +115,7 @@ class Run:
     def watch_output(self) -> None:
         """Record output that is printed from now on; `start(capture_output=True)` does so from the start.
 
-        In a process that `labbench run` started, `labbench run` records the output instead.
+        A no-op in a process that `labbench run` started, because `labbench run` records its output.
         """
         if self._watches_output or os.environ.get("LABBENCH_RUN") == self.key:
             return
@@ -131,14 +131,14 @@ class Run:
     def flush(self) -> bool:
         """Wait until everything logged so far is in the database.
 
-        Returns False if the database cannot be written at present.
+        Returns False if the database cannot currently be written.
         """
         return self._writer_thread.flush()
 
     def finish(self, exit_code: int = 0) -> None:
         """End the run after writing everything that was logged.
 
-        An exit code other than 0 records a failure. A run that has ended does not change.
+        An exit code other than 0 records a failure. A no-op if the run has ended.
         """
         self._end(exit_info_of_status(exit_code))
 
@@ -196,7 +196,7 @@ class Run:
 
 
 def _attach_from_pickle(path: str, key: str) -> Run:
-    """Unpickle a run in another process than the one that started it.
+    """Unpickle a run in a process that did not start it.
 
     Raises InputError if the run has ended or the database cannot be opened.
     """
@@ -210,5 +210,5 @@ def _attach_from_pickle(path: str, key: str) -> Run:
 
 
 def start_on_monotonic_clock(run: ScriptRun) -> int:
-    """Return the start of the run on the clock of `time.monotonic_ns()`, which ignores changes of the time of day."""
+    """Return the start of the run on the clock of `time.monotonic_ns()`, which never jumps."""
     return monotonic_ns() - round((time.time() - run.started) * 1e9)

@@ -43,9 +43,9 @@ def start(
         tags: Tags of the run, or one tag as a string.
         note: Note of the run.
         db: Path of the database, created if it does not exist; default: `LABBENCH_DB`, else `runs.db`.
-        resume: Key or name of a run of a script that has ended. Its next attempt continues after the last step, or at
-            the first step that is logged; earlier points from that step on are deleted. Name and experiment stay.
-        capture_output: Record what is printed.
+        resume: Key or name of a script's run that has ended. Its next attempt continues after the last step, or at
+            the first step that it logs; earlier points from that step on are deleted. Name and experiment are kept.
+        capture_output: Record the script's output.
         system_metrics: Record the use of CPU, memory and GPUs every 5 s.
 
     Raises:

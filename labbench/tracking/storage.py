@@ -1,6 +1,7 @@
 """Storage of batches in the database, or in a spill file beside it while the database cannot be written.
 
-For one thread at a time. Errors of the database or the file system never raise here: they cause a warning and a retry.
+For one thread at a time. No function raises an error of the database or the file system: it prints a warning, and the
+write is retried.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from labbench.store.scripts.spill import Spill
 from labbench.tracking.messages import warn, warn_once
 
 _RETRY_PAUSES = (0.1, 5.0)
-"""Seconds between retries after a failed write: first pause, longest pause (the pause doubles in between)."""
+"""Seconds between retries after a failed write: the first and the longest pause; the pause doubles in between."""
 
 _BUSY_SECONDS = 2.0
 """Seconds that a transaction waits for a lock before it fails and is retried.
@@ -28,7 +29,7 @@ Short, because a scheduler kills a process about ten seconds after it has asked 
 """
 
 _inherited: list[object] = []
-"""Open files that a forked child got from its parent: closing them would damage the parent's files."""
+"""Open files that a forked child inherited from its parent; closing them would damage the parent's files."""
 
 _STORAGE_ERRORS = (LabbenchError, sqlite3.Error, OSError)
 
@@ -41,7 +42,7 @@ class Batch:
     points: list[Points]
     printed: list[PrintedText]
     truncate_from: int | None
-    """First step at which points of earlier attempts are deleted; None deletes no points."""
+    """Step from which points of earlier attempts are deleted; None deletes no points."""
     calls: int
     """Number of log calls in the batch."""
 
@@ -73,7 +74,7 @@ class Storage:
     def put(self, batch: Batch, *, immediately: bool = False) -> bool:
         """Write a batch to the database.
 
-        Returns False if that fails, or if the pause after a failure is not over, unless `immediately` is set.
+        Returns False if that fails. During the pause after a failure, also returns False, unless `immediately` is set.
         """
         if self._is_detached or (self.failing and not immediately and time.monotonic() < self._retry_at):
             return self._is_detached
@@ -114,7 +115,7 @@ class Storage:
         return True
 
     def pop_stop_request(self) -> bool:
-        """Return True once after a user has requested that the run stops."""
+        """Return True once after a user has requested that the run stop."""
         if self._writer is None or self.failing or self._is_detached:
             return False
         try:
@@ -145,14 +146,14 @@ class Storage:
         self.release()
 
     def _ensure_open(self) -> ScriptWriter:
-        """Return a writer of the file at `path`, after merging what was spilled."""
+        """Return a writer of the file at `path`, after merging the spill file."""
         if self._writer is not None and not self._writer.is_in_place():
             warn(f"{self.path} was deleted or replaced: run {self._written.key} continues in the file at this path")
             self._salvage(self._writer)
         if self._writer is None:
             self._close_spill()
             is_new = not self.path.exists()
-            self._writer = ScriptWriter(self.path)  # merges what was spilled
+            self._writer = ScriptWriter(self.path)  # merges spill files
             self._writer.set_busy_timeout(_BUSY_SECONDS)
             if is_new:
                 self._writer.begin_if_missing(self._written)

@@ -30,10 +30,10 @@ class SystemSampler:
             "system/process_memory_mb": lambda: self._process.memory_info().rss / _MIB,
             "system/memory_percent": _memory_percent,
         }
-        self._read_machine()  # CPU use counts from here
+        self._read_machine()  # the first sample's CPU use is measured from here
 
     def sample(self) -> dict[str, float]:
-        """Return the metrics that this machine offers, by name (`system/...`)."""
+        """Return the metrics that this machine provides, by name (`system/...`)."""
         return {
             "system/process_cpu_percent": self._process_cpu(),
             **self._read_machine(),
@@ -65,8 +65,8 @@ def _memory_percent() -> float:
 def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
     """Return the memory in use and its limit, in bytes, of the control group (version 2, else 1).
 
-    Returns None if unlimited. As in `docker stats`, inactive cached files do not count as used, because they can be
-    reclaimed at any time.
+    Returns None if there is no limit. As in `docker stats`, inactive file cache does not count as used, because it can
+    be reclaimed at any time.
     """
     for limit_file, used_file, stat_file, inactive in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),

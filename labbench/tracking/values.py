@@ -12,10 +12,10 @@ from labbench.errors import InputError
 from labbench.tracking.messages import quote_value
 
 MAX_STEP = 2**62
-"""Largest valid step: half of the largest integer that SQLite stores, so that counting on from it never overflows."""
+"""Largest valid step: half of SQLite's largest integer, so that counting on from it never overflows."""
 
 _MAX_DEPTH = 100
-"""Levels of nested dicts; this bound also stops at a dict that contains itself."""
+"""Maximum levels of nested dicts; the bound also ends the recursion for a dict that contains itself."""
 
 
 class DeviceNumber:
@@ -28,7 +28,7 @@ class DeviceNumber:
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor.detach().clone()  # queued on the GPU after the kernel that computes the number
-        # torch is loaded if there is a tensor: tracking must not import it
+        # tracking must not import torch, which is loaded if there is a tensor
         self._stream = sys.modules["torch"].cuda.current_stream(tensor.device) if tensor.is_cuda else None
 
     def number(self) -> float:
@@ -110,7 +110,7 @@ def _to_number(key: Any, value: Any) -> Value:
 
 
 MAX_NAME_CHARACTERS = 250
-"""Longer names are cut and end in eight digits of their hash, which keeps them distinct."""
+"""Longer names are truncated and end in eight digits of their hash, which keeps them distinct."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -118,7 +118,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def storable_name(key: Any) -> str:
     """Return the name under which a key is stored.
 
-    Control characters are escaped and long names cut; other keys stay unchanged.
+    Control characters are escaped and long names truncated; other keys stay unchanged.
     """
     name = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(key)) or "(no name)"
     if len(name) > MAX_NAME_CHARACTERS:

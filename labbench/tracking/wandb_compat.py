@@ -1,4 +1,4 @@
-"""`labbench.init`, `log` and `finish`: replacements of the functions of W&B, for scripts that switch."""
+"""`labbench.init`, `log` and `finish`: drop-in replacements for W&B's functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _IGNORED = frozenset(
 
 
 class _UncommittedLog:
-    """Values logged with `commit=False`, which the next call or the end of the run records."""
+    """Values logged with `commit=False`, recorded with the next call or at the end of the run."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -60,7 +60,7 @@ def init(
     ignored with a warning.
 
     Raises:
-        InputError: If a keyword is unknown, or as `labbench.start`.
+        InputError: If a keyword is unknown, and as in `labbench.start`.
     """
     unknown = others.keys() - _IGNORED
     if unknown:
@@ -75,10 +75,10 @@ def init(
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
     """Log to the newest open run.
 
-    With `commit=False`, record the values together with the next call.
+    With `commit=False`, the values are recorded with the next call.
 
     Raises:
-        InputError: If no run is open, or as `Run.log`.
+        InputError: If no run is open, and as in `Run.log`.
     """
     run = _current_run()
     uncommitted = _uncommitted.get(run.key)

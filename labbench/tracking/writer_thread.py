@@ -1,8 +1,8 @@
 """Thread that writes the data of a run to the database.
 
 The training thread appends log calls to `calls` and does not wait. Every 25 ms the writer thread writes them, at most
-1,000 calls per transaction: without a bound, a script that logs without a pause would prolong the first transaction
-forever. If more than `MAX_BACKLOG` calls wait, the script waits in `make_room`, unless nothing can be written at all.
+1,000 calls per transaction: without this bound, a script that logs in a tight loop would never let a transaction end.
+If more than `MAX_BACKLOG` calls wait, the script waits in `make_room`, unless nothing can be written at all.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ MAX_BATCH = 1_000
 """Maximum number of log calls in one transaction."""
 
 FLUSH_SECONDS = 0.025
-"""Seconds between transactions while a script logs: the data that a killed process loses."""
+"""Seconds between transactions while a script logs; a killed process loses at most this much data."""
 
 HEARTBEAT_SECONDS = 2.0
 
 CLOSING_SECONDS = 3.0
-"""Seconds that the end of a run waits for a database that cannot be written, before it spills to a file."""
+"""Seconds to wait at the end of a run for a database that cannot be written, before spilling to a file."""
 
 _FAILING_SECONDS = 0.05
 """Seconds between checks of the backlog while the database cannot be written."""
@@ -60,10 +60,7 @@ class WakeEvent:
             self._lock.release()
 
     def wait(self, seconds: float) -> None:
-        """Wait until the event is set or the time is up.
-
-        Wait forever if `seconds` is negative.
-        """
+        """Wait until the event is set, at most for `seconds`; forever if negative."""
         self._lock.acquire(timeout=seconds)
 
 
@@ -86,7 +83,7 @@ class RunWriterThread:
 
         Args:
             start_ns: Start of the run on the clock of `time.monotonic_ns()`.
-            truncates: Delete the points of earlier attempts from the first logged step on.
+            truncates: Delete the points of earlier attempts at the first logged step and later.
             first_step: Step of the first log call without a step.
         """
         self.calls = Backlog()
@@ -97,7 +94,7 @@ class RunWriterThread:
         self.run = run
         self.stop_requested = False
         self.step = first_step - 1
-        """Last step that was taken from the backlog."""
+        """Last step taken from the backlog."""
         self._batcher = MetricBatcher(run.key, run.attempt, start_ns)
         self._storage = Storage(writer, run)
         self._truncates = truncates
@@ -118,13 +115,13 @@ class RunWriterThread:
         return self._is_closing
 
     def change(self, update: Callable[[ScriptRun], ScriptRun]) -> None:
-        """Replace the run by `update(run)` and have it written. Raises InputError if the run has ended."""
+        """Replace the run by `update(run)` and schedule its write. Raises InputError if the run has ended."""
         with self._change_lock:
             self.run = update(self.run)
         self.wake()
 
     def wake(self) -> None:
-        """Have the data that was just appended written. Raises InputError if the run has ended."""
+        """Schedule the write of newly appended data. Raises InputError if the run has ended."""
         if self._is_closing:
             raise InputError(f"run {self.run.key} has ended: nothing more can be logged to it")
         self.calls.asleep = False
@@ -154,7 +151,7 @@ class RunWriterThread:
             self._lost_calls += 1
 
     def flush(self, seconds: float = 30.0) -> bool:
-        """Wait until everything logged before is written; return False if that fails within `seconds`."""
+        """Wait until everything logged before is written; return False if it is not after `seconds`."""
         if self._thread is None and not self._is_closing:
             return True  # a forked child that has logged nothing
         flushed = threading.Event()
@@ -172,9 +169,9 @@ class RunWriterThread:
         return dict(self._batcher.last)
 
     def close(self, seconds: float = 30.0) -> None:
-        """Write the rest, close the database and end the thread.
+        """Write the remaining data, close the database and end the thread.
 
-        A second call, also in a signal handler, is safe.
+        Calling it again is safe, even in a signal handler.
         """
         self._is_closing = self.calls.asleep = True
         self._wake_event.set()
@@ -194,7 +191,7 @@ class RunWriterThread:
             self._write_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Clear the queues, which the parent writes.
+        """Clear the queues; the parent writes their content.
 
         The first log call in the child starts its own thread.
         """
@@ -246,7 +243,7 @@ class RunWriterThread:
             event.set()
 
     def _idle_seconds(self) -> float:
-        """Return how many seconds to wait for the wake event."""
+        """Return the seconds to wait for the wake event."""
         if self._storage.failing:
             return _FAILING_SECONDS
         if self._is_closing or len(self.calls) >= MAX_BATCH:
@@ -256,10 +253,7 @@ class RunWriterThread:
         return max(0, self._last_heartbeat + HEARTBEAT_SECONDS - time.monotonic()) if self.run.drives else -1
 
     def _write_unwritten(self) -> None:
-        """Write the data that waits at the time of the call.
-
-        Later data is left for the next call.
-        """
+        """Write the data that waits when the call begins; later data is left for the next call."""
         n_waiting, n_written = len(self.calls), -1
         while n_written < n_waiting and (batch := self._batch or self._next_batch()) is not None:
             self._batch = batch
@@ -268,7 +262,7 @@ class RunWriterThread:
                 return
             self._batch, self._written = None, batch.run
             n_written = max(0, n_written) + batch.calls
-            # not blocking: a signal handler that waits for this thread may have interrupted the holder of the lock
+            # not blocking: the thread that holds the lock may be in a signal handler that waits for this thread
             if self._room.acquire(blocking=False):
                 self._room.notify_all()
                 self._room.release()
@@ -278,7 +272,7 @@ class RunWriterThread:
                 self.calls.asleep = False
 
     def _put(self, batch: Batch, *, immediately: bool = False) -> bool:
-        """Return True if the batch was written or dropped: one that can never be written must not block the others."""
+        """Return True if the batch was written or dropped: one that cannot be written must not block the others."""
         try:
             return self._storage.put(batch, immediately=immediately)
         except Exception as error:
@@ -301,7 +295,7 @@ class RunWriterThread:
             self._last_request_check = now
             if self._storage.pop_stop_request():
                 self.stop_requested = True
-                # as Ctrl-C; pthread_kill also interrupts a sleep
+                # like Ctrl-C; pthread_kill also interrupts a sleep
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         calls = _pop_up_to(self.calls, MAX_BATCH)
         truncate_from = calls[0][0] if calls and self._truncates else None
