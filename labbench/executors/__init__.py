@@ -1,4 +1,4 @@
-"""Executors train stacks, in this process or in worker processes, and yield their events."""
+"""Training of stacks, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from labbench.records import Event, Stack
 
 
 class Executor(Protocol):
-    """Trains stacks and yields their events.
-
-    It writes no database: that is the task of the caller.
-    """
+    """Trains stacks and yields their events; recording them is up to the caller."""
 
     def capacity(self) -> int:
         """Return the number of stacks that train at the same time."""
@@ -20,8 +17,8 @@ class Executor(Protocol):
     def execute(self, stacks: Iterable[Stack]) -> Iterator[Event | None]:
         """Train every stack, taking the next one when a slot is free.
 
-        Yields events as they arrive, and None after about a tenth of a second without one, so that the caller can do
-        other work. Each run ends with exactly one `Finished` or `Failed`.
+        Yields events as they arrive, and None after about 0.1 s without one, so that the caller can do other work. Each
+        run ends with exactly one `Finished` or `Failed`.
         """
 
     def stop(self, run: str) -> None:

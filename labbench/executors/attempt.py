@@ -1,4 +1,4 @@
-"""Attempt at a stack: train it, turn errors into events, split it in halves if it fails."""
+"""Training of one stack: errors become events, and a stack that fails is retried in halves."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from labbench.train.active_runs import ActiveRuns, StopRequests
 def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event]:
     """Train the stack on `device` and yield its events.
 
-    Only a run that fails alone is `Failed`.
-
-    If a stack of several runs fails, each half of the unfinished runs is retried from its last boundary. The later
-    value counts for a step that is measured twice. Runs in `stop_requests` stop at their next boundary.
+    If a stack of several runs fails, each half of its unfinished runs is retried from its last boundary, until the run
+    that fails is alone; only that run is `Failed`. Of a step that is measured twice, the later value counts. Runs in
+    `stop_requests` stop at their next boundary.
     """
     active = ActiveRuns(stack.runs)
     try:
@@ -49,7 +48,7 @@ def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -
 
 
 def sub_stack(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
-    """Return the stack with these of its runs, at their present boundaries."""
+    """Return the stack restricted to these of its runs, at their current boundaries."""
     rows = {run.key: row for row, run in enumerate(stack.runs)}
     columns = {key: [values[rows[run.key]] for run in runs] for key, values in stack.columns.items()}
     return replace(stack, runs=tuple(runs), columns=columns)
@@ -68,7 +67,7 @@ def error_details(error: BaseException) -> str:
 
 
 def failure_kind(error: BaseException) -> FailureKind:
-    """Return "oom" if the error means that memory ran out, else "user"."""
+    """Return "oom" if the error is an out-of-memory error, else "user"."""
     return "oom" if is_out_of_memory(error) else "user"
 
 
@@ -85,17 +84,15 @@ class Deadline:
 
     @property
     def message(self) -> str:
-        """Message of a run that exceeded the limit."""
+        """Error message of a run that exceeded the limit."""
         return f"timed out after {self.seconds:g} s ([resources] timeout)"
 
 
 def run_stack(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
-    """Train a stack or start its script, and yield events.
+    """Train a stack, or start its script for each run, and yield events.
 
-    Each run ends with one `Finished` or `Failed`.
-
-    Yields None about every tenth of a second while a script prints nothing. Runs in `stop_requests` stop at their next
-    boundary.
+    Each run ends with one `Finished` or `Failed`. Yields None about every 0.1 s while a script prints nothing. Runs in
+    `stop_requests` stop at their next boundary.
     """
     if stack.command is None:
         yield from train_with_retries(stack, device, stop_requests)

@@ -1,4 +1,4 @@
-"""Output of a process, followed in the file that it goes to."""
+"""Output of a process, read from the file to which it is redirected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from labbench.terminal_output import CapturedOutput, OutputText
 
 
 class CapturedFile:
-    """Text that a process appends to a file, as texts for the database."""
+    """Output that a process appends to a file, split into texts for the database."""
 
     def __init__(self, file: Path, *, start: int = 0) -> None:
         """`start` is the number of bytes to skip."""
@@ -20,14 +20,14 @@ class CapturedFile:
         self._output = CapturedOutput()
 
     def take(self, *, everything: bool = False) -> list[OutputText]:
-        """Return the texts that are due; with `everything` also lines that may still change."""
+        """Return the texts that are due; with `everything`, also lines that may still change."""
         self._read()
         if everything:
             self._output.expedite()
         return self._output.take()
 
     def close(self) -> list[OutputText]:
-        """Return the rest."""
+        """Return the remaining texts."""
         self._read()
         self._output.feed(self._decoder.decode(b"", final=True))
         return self._output.close()

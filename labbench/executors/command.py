@@ -1,6 +1,7 @@
-"""Runs of a `command`: a script in any framework, one process per run; its exit status decides the run's status.
+"""Runs of a `command`: a script in any framework, one process per run.
 
-The environment of the script names its database, run and config, so that `labbench.start()` attaches to the run.
+The exit status of the script determines the status of the run. Environment variables name the database, the run and the
+config, so that `labbench.start()` in the script attaches to the run.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ GRACE_SECONDS = 10.0
 def run_command(run: RunRecord, command: Command, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
     """Start the script for one run; yield its output and its end.
 
-    Yields None while the script prints nothing. If the run is in `stop_requests`, the script receives SIGTERM; it has
-    no boundary, so the run restarts from the beginning next time.
+    Yields None while the script prints nothing. If the run is in `stop_requests`, the script receives SIGTERM; without
+    a boundary, the run restarts from the beginning next time.
     """
     words = fill_placeholders(command.words, run.config)
     yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "command")
@@ -64,9 +65,7 @@ def run_command(run: RunRecord, command: Command, device: str, stop_requests: St
 def running_script(
     run: RunRecord, words: list[str], command: Command, device: str, scratch: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the script's process for the block.
-
-    The process is killed at the end of the block.
+    """Start the script's process; it is killed at the end of the block.
 
     Raises:
         OSError: If the program cannot be started.

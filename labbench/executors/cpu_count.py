@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 def usable_cpu_count() -> int:
-    """Return the cores allowed by affinity and cgroup quota, at least 1."""
+    """Return the number of cores allowed by affinity and cgroup quota, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the cores granted by the control group (version 2, else 1).
+    """Return the number of cores granted by the control group (version 2, else 1).
 
-    Returns None without a limit.
+    Returns None if there is no limit.
     """
     for name in ("cpu.max", "cpu/cpu.cfs_quota_us"):
         try:

@@ -1,4 +1,4 @@
-"""Executor that trains in this process (`--workers 0`): the simplest one, and the one for debugging a task."""
+"""Executor that trains in this process (`--workers 0`), for instance to debug a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labbench.train.active_runs import ActiveRuns, StopRequests
 class InProcessExecutor:
     """Trains one stack after another in this process.
 
-    A hanging run cannot be ended, so there is no timeout.
+    A run that hangs cannot be ended, so timeouts are not supported.
     """
 
     def __init__(self, device: str) -> None:

@@ -1,4 +1,4 @@
-"""Main function of a worker process: receive stacks, train them, send their events, until the driver disconnects."""
+"""Main function of a worker process: train the stacks it receives until the driver disconnects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def serve(connection: Connection, device: str, output: Path) -> None:
     os.environ.pop("PYTHONSAFEPATH", None)  # set for the start of the fork server, not for scripts started here
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVER_SIGNALS)
     multiprocessing.current_process().daemon = False  # a daemonic process must not start loader processes
-    os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group, where only the driver answers; children join this group
+    os.setpgid(0, 0)  # own group: Ctrl-C goes to the terminal's group, where only the driver handles it
     redirect_output(output)
     try:
         while isinstance(stack := connection.recv(), Stack):
@@ -53,7 +53,7 @@ def train_and_listen(stack: Stack, device: str, connection: Connection) -> Itera
 
 
 def redirect_output(output: Path) -> None:
-    """Redirect stdout and stderr, also of native code, to a file."""
+    """Redirect stdout and stderr to a file, including the output of native code."""
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

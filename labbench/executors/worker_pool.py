@@ -1,8 +1,8 @@
 """Executor with worker processes, which train one stack at a time and are forked from a server that has loaded torch.
 
-Forking takes about 20 ms, starting a process with torch about a second. If a worker dies, the runs of its stack are
-retried in halves by new workers, until the run that causes it dies alone; that run fails with the reason and its last
-lines of output.
+Forking takes about 20 ms; starting a process that imports torch takes about a second. If a worker dies, the runs of its
+stack are retried in halves by new workers until the run that kills its worker is alone; that run fails with the cause
+and its last lines of output.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ POLL_SECONDS = 0.1
 """Seconds without an event after which `execute` yields None."""
 
 WORKER_ENVIRONMENT = {
-    # keep large activations allocated, which glibc maps and unmaps at every operation by default: 1.7 times the speed
-    # on CNNs
+    # keep large activations allocated: by default, glibc maps and unmaps them at every operation; CNNs train 1.7 times
+    # as fast
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
@@ -52,7 +52,7 @@ class WorkerExecutor:
     """
 
     def __init__(self, devices: Sequence[str], *, timeout: float | None = None) -> None:
-        """`timeout` limits the seconds of one attempt at a run."""
+        """`timeout` is the time limit of one attempt of a run in seconds."""
         context = start_forkserver()
         self._folder = tempfile.TemporaryDirectory(prefix="labbench-")
         outputs = [Path(self._folder.name, f"worker-{number}.txt") for number in range(len(devices))]
@@ -105,7 +105,7 @@ class WorkerExecutor:
 
 
 class Worker:
-    """The driver's side of a worker process, started with its first stack."""
+    """The driver's handle of a worker process, which is started for its first stack."""
 
     def __init__(self, context: ForkServerContext, device: str, output: Path, timeout: float | None) -> None:
         self.device = device
@@ -113,7 +113,7 @@ class Worker:
         self.busy = False
         self.died = False
         self.active = ActiveRuns()
-        """Runs of its stack that have not ended."""
+        """Runs of the current stack that have not ended."""
         self._stack: Stack
         self.deadline = Deadline(None)
         self.connection: Connection
@@ -151,9 +151,9 @@ class Worker:
         yield event
 
     def handle_death(self) -> Generator[Event, None, list[Stack]]:
-        """Fail a run that was alone in the dead process.
+        """Fail the run of a dead process if it was the only one.
 
-        Returns the halves of a larger stack to retry.
+        Returns the halves of a larger stack, to retry.
         """
         exit_status = self.kill(grace=1.0)
         yield from self._logs(self._printed.close())
@@ -166,9 +166,9 @@ class Worker:
         return [sub_stack(self._stack, half) for half in halves if half]
 
     def handle_timeout(self) -> Generator[Event, None, list[Stack]]:
-        """Kill a process that exceeded its time limit.
+        """Kill a process that exceeded its time limit, and fail the runs that have started.
 
-        Fail the started runs, return a stack of the others.
+        Returns a stack of the other runs, to retry.
         """
         message = self.deadline.message
         self.kill()
@@ -192,7 +192,7 @@ class Worker:
     def kill(self, grace: float = 0.0) -> int | None:
         """Wait `grace` seconds, then kill the process.
 
-        Return its exit status, -N if signal N ended it.
+        Returns its exit status; -N if signal N ended it.
         """
         if self._process is None or (pid := self._process.pid) is None:
             return None
@@ -232,10 +232,7 @@ class Worker:
 
 
 def start_forkserver() -> ForkServerContext:
-    """Start the fork server, which loads torch once; return its context.
-
-    Its environment is `WORKER_ENVIRONMENT`.
-    """
+    """Start the fork server, which loads torch once, with `WORKER_ENVIRONMENT`; return its context."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
@@ -254,7 +251,7 @@ def start_forkserver() -> ForkServerContext:
 
 
 def cause_of_death(exit_status: int | None) -> str:
-    """Describe the end of a worker process by its exit status (-N: signal N)."""
+    """Describe why a worker process ended, given its exit status (-N: signal N)."""
     if exit_status is not None and exit_status < 0:
         name = signal.Signals(-exit_status).name
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""

@@ -1,1 +1,1 @@
-"""Import of runs recorded elsewhere, one module per source; importing twice changes nothing."""
+"""Import of runs recorded elsewhere, one module per source; importing again is a no-op."""

@@ -17,9 +17,7 @@ from labbench.store.reader import Reader
 
 
 def import_labbench(database: Path, other: Path) -> MergeResult:
-    """Import the runs of `other` that the database does not have or that `other` has newer data of.
-
-    `other` is not changed.
+    """Import the runs of `other` that are missing or older in the database; `other` is not changed.
 
     Raises:
         InputError: If `other` is not a labbench database, or is the database itself.
@@ -40,10 +38,10 @@ def import_labbench(database: Path, other: Path) -> MergeResult:
 
 
 def copy_regular_files(source: Path, target: Path) -> list[Path]:
-    """Copy the regular files of a folder and its subfolders.
+    """Copy the regular files of a folder and its subfolders; return the paths of everything else.
 
-    Return the paths that were skipped. The folder comes from someone else: links may lead to any file or be circular,
-    reading a device or a pipe may never end. None of them is opened.
+    The folder comes from someone else, so nothing else is opened: a link may point anywhere, and reading a device or a
+    pipe may block forever.
 
     Raises:
         OSError: If a file cannot be written.

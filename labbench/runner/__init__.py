@@ -1,1 +1,1 @@
-"""The runner of `labbench run`: from grid files to finished runs."""
+"""Implementation of `labbench run`, from grid files to finished runs."""

@@ -21,15 +21,15 @@ _DONE: tuple[Status, ...] = ("finished", "diverged", "stopped", "failed")
 
 @dataclass(frozen=True, slots=True)
 class CodeChange:
-    """Runs recorded with other code than a grid's present code."""
+    """Runs of a grid that were recorded with code other than its current code."""
 
     sorting: CodeSorting = field(default_factory=CodeSorting)
     files: Sequence[str] = ()
-    """Names of the files that changed since the latest of `outdated` was queued."""
+    """Names of the files that changed since the newest run of `outdated` was queued."""
     outdated: Sequence[CodedRun] = ()
-    """Ended runs of older code whose set-ups are in the grid: these train again."""
+    """Ended runs of older code whose setups are in the grid; these setups train again."""
     present: Sequence[CodedRun] = ()
-    """Runs that `sorting` assigns to the present code."""
+    """Runs that `sorting` assigns to the current code."""
 
     @property
     def seconds(self) -> float | None:
@@ -46,9 +46,9 @@ class RecordedRuns:
     """Runs of an experiment in a database."""
 
     other_code: Sequence[CodedRun]
-    """Runs with other code than the grid has now."""
+    """Runs with code other than the grid's current code."""
     identities: frozenset[str]
-    """Identities that the experiment has with the present code."""
+    """Identities of the experiment's runs of the current code."""
     files: Path
     """Folder of the database's files."""
 
@@ -62,24 +62,24 @@ def sort_by_code(
     params: Params,
     keep: bool,
 ) -> CodeChange:
-    """Sort the runs of an experiment that were recorded with other code than `code`.
+    """Sort the runs of an experiment that were recorded with code other than `code`.
 
-    Assigned to the present code are: runs of the first release whose task file has the same bytes, requested runs that
-    were queued and never began, and with `keep` all requested runs. All other runs of the grid's task are of older
-    code.
+    The following runs are assigned to the current code: runs of the first release whose task file has the same bytes,
+    requested runs that were queued but never started and, with `keep`, all requested runs. All other runs of the grid's
+    task are runs of older code.
 
     Args:
         grid: Grid file of the experiment.
         new_runs: Runs requested by the grid.
         recorded: Runs of the experiment.
-        code: Present code of the grid.
+        code: Current code of the grid.
         params: All parameters of the task and the training loop.
         keep: Keep requested runs of older code instead of training them again.
     """
     other_code = [run for run in recorded.other_code if _is_same_task(run.task, grid.task)]
     requested = {run.setup: run for run in new_runs if run.identity not in recorded.identities}
     setup_of = _identities(grid, params, recorded.files)
-    # the first release let the training loop use a task's own keys, so such runs would be different now
+    # in the first release, the training loop used a task's own keys, so such runs would have other results now
     former = "" if own_keys(params) else former_task_identity(grid) if code.files else code.version
     present: dict[int, str] = {}
     older: dict[int, CodedRun] = {}
@@ -102,7 +102,7 @@ def sort_by_code(
     outdated = [run for setup, run in latest.items() if setup in to_train]
     return CodeChange(
         CodeSorting(code.version, present, tuple(older)),
-        # the first release recorded one file alone
+        # the first release recorded one file only
         _changed(outdated, code) or ([] if own_keys(params) else list(code.files)[:1]),
         outdated,
         [run for run in other_code if run.id in present],
@@ -110,9 +110,9 @@ def sort_by_code(
 
 
 def _is_same_task(recorded: str, present: str) -> bool:
-    """Return True if both names are the same task.
+    """Return True if both names refer to the same task.
 
-    Its file may have been moved if the old one is gone.
+    The file may have been moved, if the old path no longer exists.
     """
     if recorded == present:
         return True
@@ -143,6 +143,6 @@ def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, 
 
 
 def _changed(outdated: Sequence[CodedRun], code: Code) -> list[str]:
-    """Return the files that changed since the latest run, if recorded."""
+    """Return the names of the files that changed since the newest run, if they were recorded."""
     latest = max(outdated, key=lambda run: run.id, default=None)
     return changed_files(latest.files, code.files) if latest is not None and latest.files else []

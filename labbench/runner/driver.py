@@ -1,6 +1,6 @@
-"""The driver: the only process that writes the database while a grid trains.
+"""The driver: the only process that writes to the database while a grid trains.
 
-It claims stacks when the executor takes them, records events, and between events updates the heartbeat and answers
+It claims a stack when the executor takes it and records the events. Between events it updates the heartbeat and handles
 requests and interruptions.
 """
 
@@ -30,13 +30,13 @@ REQUEST_SECONDS = 0.5
 
 
 class ProgressListener(Protocol):
-    """Receiver of a grid's runs, its events in order, and ticks."""
+    """Interface of a progress display."""
 
     def begin(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
-        """Start a grid with all its `runs` and the runs `due` for training."""
+        """Called once, with all runs of the grid and those `due` for training."""
 
     def take(self, event: Event) -> None:
-        """Receive an event of one run."""
+        """Called with each event, in order."""
 
     def tick(self) -> None:
         """Called several times per second."""
@@ -70,10 +70,7 @@ class Driver:
     _last_request_check: float = 0.0
 
     def train(self, due: Sequence[RunRecord], statuses: Collection[Status]) -> None:
-        """Train the due runs, then retry failed ones until none is left.
-
-        Stops early if an interruption is requested.
-        """
+        """Train the due runs, then retry failed ones, until no retry is left or a signal interrupts."""
         try:
             while due and not self.interruption.is_requested:
                 self._to_retry = []
@@ -89,10 +86,7 @@ class Driver:
             self.writer.requeue(self._active.keys)
 
     def _claim_stacks(self, stacks: Sequence[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
-        """Claim and yield each stack when the executor takes it.
-
-        A stack has the runs that no other process has claimed.
-        """
+        """Claim and yield each stack when the executor takes it, without runs that other processes have claimed."""
         for stack in stacks:
             if self.interruption.is_requested:
                 return
@@ -117,7 +111,7 @@ class Driver:
                 )
 
     def _handle_event(self, event: Event | None) -> None:
-        """Record an event, if any, then do the periodic work that is due."""
+        """Record the event, if any, then do the periodic work that is due."""
         if isinstance(event, Finished | Failed):
             event = self._end_run(event)
         if event is not None:
@@ -140,7 +134,7 @@ class Driver:
     def _end_run(self, event: Finished | Failed) -> Finished | Failed:
         """Count the end of a run or schedule its retry.
 
-        Return the event to record, `stopped` if that was requested.
+        Returns the event to record, with the status `stopped` if a user requested the stop.
         """
         if isinstance(event, Finished) and event.status == "queued" and event.run in self._stopping:
             event = replace(event, status="stopped", reason="stopped by a person")
@@ -154,10 +148,7 @@ class Driver:
         return event
 
     def _beat(self) -> None:
-        """Update the heartbeat.
-
-        Stop runs that another process has taken over or deleted.
-        """
+        """Update the heartbeat, and stop runs that another process has taken over or deleted."""
         for key in set(self._active.keys) - set(self.writer.send_heartbeat(self._active.keys)):
             self.executor.stop(key)
 
@@ -192,7 +183,7 @@ class Interruption:
         self._is_reported = False
 
     def take_request(self) -> bool:
-        """Return True at the first call after the first signal."""
+        """Return True once, at the first call after the first signal."""
         first, self._is_reported = self.is_requested and not self._is_reported, self.is_requested
         return first
 

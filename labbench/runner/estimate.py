@@ -1,4 +1,4 @@
-"""Estimate of a grid's training time, from one epoch of its first, middle and last stack."""
+"""Estimate of a grid's training time from one epoch of its first, middle and last stack."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> f
 
 
 def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
-    """Train one epoch of a stack.
+    """Train one epoch of a stack; return each run's share of the time in seconds, by key.
 
-    Return each run's share of the time in seconds, by key. Empty if a run fails.
+    Returns an empty dict if a run fails.
     """
     if stack.command is not None:
         return {}
@@ -46,5 +46,5 @@ def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
 
 
 def epochs_left(run: RunRecord) -> float:
-    """Return the number of epochs of a run."""
+    """Return the number of epochs that a run trains."""
     return float(run.config.get("epochs", TRAINING["epochs"].default))

@@ -17,11 +17,11 @@ from labbench.params.param import TRAINING, Params, with_defaults
 from labbench.records import Command, RunRecord, Runtime, Stack, Stop
 
 EFFICIENT_STACK_WIDTH = 36
-"""Runs per stack above which wider stacks hardly reduce the cost per run."""
+"""Stack width above which the cost per run hardly decreases."""
 MAX_STACK_WIDTH = 64
-"""Most runs per stack on a CPU; on a GPU memory sets the limit during training (`train.grouping.memory`)."""
+"""Maximum number of runs per stack on a CPU; on a GPU, memory limits it in training (`train.grouping.memory`)."""
 MAX_STACKS_PER_WORKER = 4
-"""Most stacks per worker, if they are wide enough; several, so that all workers end at about the same time."""
+"""Maximum number of stacks per worker; more than one, so that all workers end at about the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def plan_stacks(
         runs: Runs to train, new or to be resumed.
         settings: Settings of the stacks.
         params: All parameters of the task and the training loop; by default the built-in task's.
-        workers: Number of stacks that train at the same time.
+        workers: Number of stacks that train in parallel.
         device: Device of each worker.
     """
     declared = params or {**TRAINING, **BUILTIN.get(settings.task, {})}
@@ -78,7 +78,7 @@ def plan_stacks(
 def structure(run: RunRecord, params: Params) -> Hashable:
     """Return the values that the runs of a stack must share.
 
-    These are parameters that may change shapes or data, the boundary and the engine.
+    These are the parameters that may change shapes or data, the boundary and, after it, the engine.
     """
     config = with_defaults(run.config, params)
     fixed = tuple((key, repr(config[key])) for key in sorted(config) if not (key in params and params[key].per_run))
@@ -86,9 +86,9 @@ def structure(run: RunRecord, params: Params) -> Hashable:
 
 
 def best_width(runs: int, workers: int, device: str = "cpu") -> int:
-    """Return the largest width of a stack.
+    """Return the maximum width of a stack.
 
-    Wide stacks are efficient, narrow ones keep all workers busy. On GPUs each gets one stack, since a step takes hardly
+    Wide stacks are efficient; narrow ones keep all workers busy. Each GPU gets one stack, since a step hardly takes
     longer with more runs.
     """
     if device.startswith("cuda"):
@@ -107,7 +107,7 @@ def split_evenly(runs: Sequence[RunRecord], width: int) -> list[Sequence[RunReco
 def relative_cost(stack: Stack, params: Params) -> float:
     """Estimate the training time of a stack in arbitrary units.
 
-    It is the number of epochs of all runs, weighted by batch size.
+    The estimate is the number of epochs of all runs, weighted by batch size.
     """
     configs = [with_defaults(run.config, params) for run in stack.runs]
     epochs: float = sum(config.get("epochs", 1) * (1 + 32 / config.get("batch_size", 64)) for config in configs)
@@ -136,20 +136,15 @@ def make_stack(
 
     Keys with one common value are shared, others have one value per run.
     """
-    members = tuple(runs)
-    first = members[0].config
-    shared = {key: value for key, value in first.items() if all(_has(run, key, value) for run in members)}
-    columns = {
-        key: [run.config.get(key) for run in members] for run in members for key in run.config if key not in shared
-    }
-    return Stack(members, shared, columns, task, stop, runtime, files, command)
+    runs = tuple(runs)
+    first = runs[0].config
+    shared = {key: value for key, value in first.items() if all(_has(run, key, value) for run in runs)}
+    columns = {key: [run.config.get(key) for run in runs] for run in runs for key in run.config if key not in shared}
+    return Stack(runs, shared, columns, task, stop, runtime, files, command)
 
 
 def _by_optimizer(params: Params) -> Any:
-    """Return a sort key that puts runs with the same optimizer together.
-
-    Runs with the same optimizer share its updates.
-    """
+    """Return a sort key that puts runs with the same optimizer together, because they share its updates."""
     keys = ["optimizer", "nesterov", "momentum", "beta1", "beta2", "alpha", "eps"]
     keys += sorted(key for key, param in params.items() if param.per_run and key not in TRAINING)  # such as dropout
     keys += ["weight_decay", "lr"]

@@ -22,12 +22,12 @@ RATE_SECONDS = 5.0
 
 
 class GridProgress:
-    """Counts and best value of a training grid, from its events."""
+    """Progress of a training grid, computed from its events: counts of runs and the best value."""
 
     def __init__(self, grid: Grid, runs: Sequence[RunRecord], due: Sequence[RunRecord]) -> None:
         self.total = len(due)
         self.before = len(runs) - len(due)
-        """Number of runs that were done before."""
+        """Number of runs that need no training in this call."""
         self.running: set[str] = set()
         self.ends: dict[str, str] = {}
         """Final status of each ended run, by key."""
@@ -43,7 +43,7 @@ class GridProgress:
         self._share = dict.fromkeys(self.names, 0.0)
 
     def take(self, event: Event) -> None:
-        """Update the counts by an event of a run."""
+        """Update the progress with an event."""
         match event:
             case Started(run=run):
                 self.running.add(run)
@@ -75,7 +75,7 @@ class GridProgress:
             self._compare(points.run, points.values)
 
     def _prefer(self, metric: str) -> None:
-        """Show `metric` as the best value if it ranks before the present one."""
+        """Report the best value of `metric` from now on if it ranks before the current metric."""
         if is_quality(metric) and (self.metric is None or metric_rank(metric) < metric_rank(self.metric)):
             self.metric, self.best = metric, None
 
@@ -99,7 +99,7 @@ class GridProgress:
 
     @property
     def share(self) -> float:
-        """Share of this call's work that is done, 0 to 1, including epochs of unfinished runs."""
+        """Completed fraction of this call's work, 0 to 1, including the epochs of unfinished runs."""
         return sum(self._share.values()) / max(1, self.total)
 
 
@@ -183,5 +183,5 @@ class TerminalProgress:
         try:
             self.stream.write(text)
             self.stream.flush()
-        except OSError:  # the terminal was closed (such as a lost connection); the training continues
+        except OSError:  # the terminal was closed, for instance by a lost connection; the training continues
             self._is_closed = True

@@ -1,4 +1,4 @@
-"""`labbench run` from start to end: read the grid, queue its runs, train those due, record every event."""
+"""`labbench run` from start to end: read the grid, queue its runs, train the due ones, record every event."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MAX_LOADERS = 8
 
 @dataclass(frozen=True, slots=True)
 class ExpandedGrid:
-    """Grid file, checked and expanded to runs, without access to the database."""
+    """Grid file, validated and expanded to runs, independent of the database."""
 
     grid: Grid
     runs: list[NewRun]
@@ -51,7 +51,7 @@ class ExpandedGrid:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on task parameters that are named like parameters of the training loop."""
+        """Notes on task parameters that have the same names as parameters of the training loop."""
         return [] if self.grid.command or self.grid.task in BUILTIN else own_key_notes(self.params)
 
 
@@ -64,7 +64,7 @@ class Outcome:
     trained: int
     """Number of runs that this call trained, with any final status."""
     ended: Mapping[Status, int]
-    """Number of runs that this call trained, by status."""
+    """Number of runs that this call trained, by final status."""
     elsewhere: int
     """Number of runs that another process is training."""
     interrupted: bool
@@ -80,7 +80,7 @@ def load_grid(
     yes: bool = False,
     db: Path | None = None,
 ) -> ExpandedGrid:
-    """Read, check and expand a grid file.
+    """Read, validate and expand a grid file.
 
     Args:
         path: Path of the grid file.
@@ -88,7 +88,7 @@ def load_grid(
         only: Filter on the configs of the runs; empty keeps all.
         limit: Keep only the first runs.
         yes: Expand grids of any size without confirmation.
-        db: Database in which `init_from` finds other runs.
+        db: Database with the runs that `init_from` names.
 
     Raises:
         InputError: If the grid, its task, the filter or `init_from` is invalid, or no run matches the filter.
@@ -113,7 +113,7 @@ def load_grid(
 
 
 def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
-    """Replace the word in `init_from = "run:WORD"` by the run's key.
+    """Replace the word in `init_from = "run:WORD"` with the run's key.
 
     Raises:
         InputError: If the database does not exist.
@@ -152,7 +152,7 @@ def task_params(grid: Grid) -> Params:
 def require_stop_metric(grid: Grid) -> None:
     """Raise InputError if `[stop]` names a metric that is never measured.
 
-    Checks built-in tasks; the metrics of a user's task are known only in training.
+    Only built-in tasks are checked; the metrics of a user's task are known only in training.
     """
     if grid.stop is None or grid.task not in BUILTIN or grid.task == "own":
         return
@@ -171,9 +171,9 @@ def require_torch() -> None:
 
 
 def code_change(expanded: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeChange:
-    """Return the effect of changed code on the runs in a database.
+    """Return the effect of changed code on the runs in a database, which is only read.
 
-    The database is only read. With `keep`, runs of older code stay valid.
+    With `keep`, runs of older code stay valid.
     """
     if is_new(db):
         return CodeChange()
@@ -197,7 +197,7 @@ def run_grid(
 ) -> Outcome:
     """Train the due runs of a grid and record every event in `db`.
 
-    Runs that are done are not changed.
+    Ended runs are not changed.
 
     Args:
         expanded: Grid from `load_grid`.
@@ -205,7 +205,7 @@ def run_grid(
         listener: Receiver of the progress.
         device: Value of `--device`.
         workers: Worker processes; None for one per usable core (on CUDA: per GPU), 0 to train in this process.
-        rerun: Train new runs beside those that are done.
+        rerun: Train every run again, as a new run.
         retry_failed: Train failed runs again.
         change: Result of `code_change`; by default no run of older code is kept.
 
@@ -267,7 +267,7 @@ def choose_devices(expanded: ExpandedGrid, device: str, workers: int | None) -> 
 
 
 def require_gpus(expanded: ExpandedGrid) -> None:
-    """Raise GridError if `[resources] gpus` is more than the visible CUDA devices."""
+    """Raise GridError if `[resources] gpus` exceeds the number of visible CUDA devices."""
     gpus, count = expanded.grid.resources.gpus, cuda_device_count() if expanded.grid.resources.gpus else 0
     if gpus > count:
         message = (
@@ -280,7 +280,7 @@ def require_gpus(expanded: ExpandedGrid) -> None:
 def make_planner(
     expanded: ExpandedGrid, db: Path, devices: Sequence[str], workers: int, files: Path | None = None
 ) -> Callable[[Sequence[RunRecord]], list[Stack]]:
-    """Return a function that plans stacks of the grid's runs for `workers`."""
+    """Return a function that plans stacks of the grid's runs for this number of workers."""
     grid = expanded.grid
     settings = StackSettings(
         grid.task,
@@ -295,7 +295,8 @@ def make_planner(
 def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> Runtime:
     """Set the number of loaders to the cores not used by training.
 
-    A training on a CPU keeps one core busy; on a GPU at least one loader is used, so that training does not wait.
+    Training on a CPU keeps one core per worker busy; on a GPU there is at least one loader, so that training does not
+    wait for data.
     """
     if runtime.loaders is not None:
         return runtime
@@ -315,7 +316,7 @@ def preview_stacks(
 
 
 def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
-    """Return the grid file, git diff, code and task file of a result."""
+    """Return the texts that document the code of a result, by kind: grid, diff, code, task."""
     texts = {"grid": grid.source.text, "diff": source.git_diff, "code": code.text}
     file, _, _ = grid.task.rpartition(":")
     if file:
@@ -324,7 +325,7 @@ def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:
 
 
 def open_executor(devices: Sequence[str], workers: int | None, stacks: int, *, timeout: float | None) -> Executor:
-    """Return the executor for `--workers`, at most one worker per stack."""
+    """Return the executor for `--workers`, with at most one worker per stack."""
     if workers == 0:
         return InProcessExecutor(devices[0])
     if workers is None:

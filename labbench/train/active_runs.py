@@ -30,7 +30,7 @@ class ActiveRuns:
 
     @property
     def keys(self) -> list[str]:
-        """Keys of the runs, in the order of addition."""
+        """Keys of the runs, in the order in which they were added."""
         return list(self._runs)
 
     def add(self, runs: Iterable[RunRecord]) -> None:
@@ -38,7 +38,7 @@ class ActiveRuns:
         self._runs |= {run.key: run for run in runs}
 
     def has_started(self, run: RunRecord) -> bool:
-        """Return True after the run's `Started` event."""
+        """Return True if the run's `Started` event has been applied."""
         return run.key in self._engines
 
     def update(self, event: Event) -> None:

@@ -1,7 +1,7 @@
 """Files of a run: checkpoints to resume from, and the model kept at its end.
 
-Each is one safetensors file with JSON in its header. Writes are atomic: a file is complete or absent. A checkpoint is
-valid only after the run's boundary in the database names its step; until then the previous checkpoint is valid.
+Each is one safetensors file with JSON in its header. Writes are atomic: a file is complete or absent. A checkpoint
+becomes valid when the run's boundary in the database is set to its step; until then, the previous one is valid.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Metadata = Mapping[str, Any]
 def save_checkpoint(files: Path, run: RunRecord, step: int, tensors: Tensors, state: Metadata) -> None:
     """Write the run's checkpoint at `step`: tensors of any shape and JSON state.
 
-    The previous checkpoint is kept, because the database may not name the new one yet.
+    The previous checkpoint is kept, because the boundary in the database may still be its step.
     """
     write_safetensors(checkpoint_file(files, run.key, step), tensors, state)
     steps = sorted(int(file.stem.rpartition("-")[2]) for file in run_folder(files, run.key).glob(CHECKPOINT_PATTERN))
@@ -57,7 +57,7 @@ def load_checkpoint(files: Path, run: RunRecord, device: torch.device) -> tuple[
 def save_model(files: Path, run: RunRecord, weights: Tensors, info: Metadata) -> None:
     """Write a model's weights, tensors of any shape.
 
-    `info` holds their step and, for the best weights, the criterion and its value.
+    `info` has their step and, for the best weights, the criterion and its value.
     """
     write_safetensors(run_folder(files, run.key) / MODEL, weights, info)
 

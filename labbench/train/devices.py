@@ -1,6 +1,6 @@
 """Devices of this machine.
 
-torch is imported only if a GPU may be present, which saves a CPU grid one second at its start.
+torch is imported only if a GPU may be present, which saves one second at the start of a grid on a CPU.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def trained_dtype(dtype: torch.dtype, precision: torch.dtype) -> torch.dtype:
     """Return the dtype in which a tensor of `dtype` is trained.
 
-    float32 goes with complex64, float64 with complex128: `nn.Module.to` would drop the imaginary part.
+    Complex tensors become complex64 with float32 and complex128 with float64; `nn.Module.to` would drop the imaginary
+    part.
     """
     if dtype.is_floating_point:
         return precision

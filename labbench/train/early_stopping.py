@@ -10,7 +10,7 @@ from labbench.records import Stop
 
 
 class EarlyStopping:
-    """Decides at the end of each epoch whether the run ends, by `[stop]`."""
+    """Early stopping of one run by its `[stop]`, evaluated at the end of each epoch."""
 
     def __init__(self, stop: Stop | None) -> None:
         self.stop = stop
@@ -26,9 +26,7 @@ class EarlyStopping:
         self._best, self._epochs_without_improvement = state["best"], int(state["epochs_without_better"])
 
     def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
-        """Return the reason to end now, or None.
-
-        NaN never counts as better.
+        """Return the reason to stop now, or None; NaN never counts as an improvement.
 
         Raises:
             InputError: If the metric of `[stop]` was not measured.

@@ -25,9 +25,9 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
 
     Args:
         run: The run's key, the beginning of its key, or its name.
-        task: The task that the run was trained with, such as `my.py:Task`. By default it is the task named in the
-            database, if that is built in or a file that this user has run with `labbench run` and not changed since;
-            no other file is executed because a database names it.
+        task: The task that the run was trained with, such as `my.py:Task`. The default is the task named in the
+            database, if it is built in, or a file that this user has run with `labbench run` and that has not changed
+            since. No other file is executed just because a database names it.
         db: Path of the database; by default LABBENCH_DB, else runs.db.
         device: torch device of the model.
 
@@ -60,10 +60,7 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
 
 
 def _require_trusted_task(record: RunRecord) -> str:
-    """Return the task that the database names.
-
-    Raises InputError unless it is built in or trusted.
-    """
+    """Return the task named in the database; raise InputError unless it is built in or trusted."""
     if record.task in TASKS:
         return record.task
     if is_trusted(record.task):

@@ -1,4 +1,4 @@
-"""The training loop: takes a stack of runs and yields events. Read it from `train` down.
+"""The training loop: trains a stack of runs and yields events. Read it from `train` down.
 
 Runs whose models have the same structure step together, with a stepper of `train.engine`. `step` is the number of
 optimizer updates before a measurement, so that the loss at step 0 belongs to the initial weights.
@@ -55,7 +55,7 @@ def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | N
     torch_device = torch.device(device)
     resolve_precision(stack.runtime, device)  # raise before any run starts
     runs = yield from resume_runs(runs, stack.files, torch_device)
-    # before the task's own code, which may take long
+    # before the task's own code, which may take a long time
     if runs and not stop_requests.is_requested(runs[0].record.key):
         yield runs[0].started_event(device, runs[0].engine or "loop")
     for workload, sharing in group_by_data(runs, task, stack, torch_device):
@@ -64,7 +64,7 @@ def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | N
             for event in train_workload(sharing, workload, stack, device, stop_requests):
                 active.update(event)
                 yield event
-        except SampleError as error:  # every run with this data would read the sample
+        except SampleError as error:  # fatal to every run with this data
             details = traceback.format_exc()
             yield from (Failed(record.key, record.attempt, "user", str(error), details) for record in active)
 
@@ -87,9 +87,7 @@ def resume_runs(
 ) -> Generator[Event, None, list[TrainingRun]]:
     """Return the runs, restored to their boundaries.
 
-    A run with an unreadable checkpoint yields `Failed`.
-
-    No error reaches the caller: what `load_checkpoint` raises becomes the event.
+    For a run with an unreadable checkpoint, yields `Failed` instead of raising an error.
     """
     ready = []
     for run in runs:
@@ -127,14 +125,14 @@ class StackTrainer:
         """Time of the last checkpoints, in compute seconds of the stopwatch."""
 
     def events(self) -> Iterator[Event]:
-        """Train all runs to their ends and yield their events."""
+        """Train all runs until they end, and yield their events."""
         yield from self.begin_runs()
         while self.runs:
             measured = yield from self.train_epoch()
             yield from self.end_epoch(measured)
 
     def begin_runs(self) -> Iterator[Event]:
-        """Start the runs, except those already asked to stop."""
+        """Start the runs, except those that were already asked to stop."""
         staying = []
         for index, run in enumerate(self.runs):
             record = run.record
@@ -156,9 +154,7 @@ class StackTrainer:
         self.keep_runs(staying)
 
     def train_epoch(self) -> Generator[Points, None, list[dict[str, float]]]:
-        """Train for one epoch and evaluate on `val`.
-
-        Return the values of each run by metric.
+        """Train for one epoch and evaluate on `val`; return the values of each run by metric.
 
         A diverged run has no values. The epoch ends early if all runs have diverged.
         """
@@ -190,7 +186,7 @@ class StackTrainer:
     def record_epoch(self, index: int, values: dict[str, float], seconds: float) -> dict[str, float]:
         """Record an epoch of a run with its share of compute seconds.
 
-        Return the values for `[stop]` and `keep`.
+        Returns the values by which `[stop]` and `keep` judge the run.
         """
         run = self.runs[index]
         run.epoch += 1
@@ -212,10 +208,7 @@ class StackTrainer:
         return criteria
 
     def end_epoch(self, measured: list[dict[str, float]]) -> Iterator[Event]:
-        """End runs that have finished, diverged or were asked to stop.
-
-        Write checkpoints if they are due.
-        """
+        """End runs that have finished, have diverged or were asked to stop; write checkpoints if they are due."""
         reasons = [run.reason_to_stop(values) for run, values in zip(self.runs, measured, strict=True)]
         if any(reasons) and self.workload.data.has_test:
             (generator,) = generator_seeds(
@@ -279,7 +272,7 @@ class StackTrainer:
         yield Finished(run.record.key, run.record.attempt, status, reason)
 
     def keep_model(self, index: int) -> None:
-        """Save the weights of an ended run if `[runtime] keep` says so."""
+        """Save the weights of an ended run as `[runtime] keep` requests."""
         run = self.runs[index]
         if self.files is None:
             return
@@ -296,7 +289,7 @@ class StackTrainer:
             checkpoints.save_model(self.files, run.record, self.stepper.weights(index), info | metadata)
 
     def keep_runs(self, indices: list[int]) -> None:
-        """Continue with these runs alone."""
+        """Continue with these runs only."""
         if len(indices) < len(self.runs):
             self.runs = [self.runs[index] for index in indices]
             if indices:

@@ -1,4 +1,4 @@
-"""Buffers between training and its consumer: losses on the device, points of each run, thinning, flush times."""
+"""Buffers between training and its consumer: losses on the device, and points of each run, thinned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 FLUSH_SECONDS = 0.25
 MAX_UNTHINNED_STEPS = 4000
-"""Longest run, in steps, whose every step is logged; a longer run keeps the extremes of `MAX_WINDOWS` windows."""
+"""Maximum number of steps of a run that logs every step; a longer one keeps the extremes of `MAX_WINDOWS` windows."""
 MAX_WINDOWS = MAX_UNTHINNED_STEPS // 2
 
 
@@ -35,13 +35,13 @@ class Stopwatch:
         return int((time.perf_counter() - self._start) * 1000)
 
     def compute_seconds(self) -> float:
-        """Return the seconds since the start without consumer time."""
+        """Return the seconds since the start, excluding consumer time."""
         return time.perf_counter() - self._start - self._consumer_seconds
 
     def is_flush_due(self) -> bool:
-        """Return True if the last flush is `FLUSH_SECONDS` ago.
+        """Return True if `FLUSH_SECONDS` have passed since the last flush.
 
-        It must be cheap: it is called at every step.
+        Called at every step, so it must be cheap.
         """
         return time.perf_counter() - self._flushed > FLUSH_SECONDS
 
@@ -87,9 +87,9 @@ class MetricBuffer:
     def __init__(self, run: RunRecord, log_every: int | Literal["auto"], total_steps: int = 0) -> None:
         self.run, self._log_every = run, log_every
         self.step = 0
-        """Training losses recorded so far."""
+        """Number of training losses recorded so far."""
         self.diverged_at: int | None = None
-        """The step of the first non-finite training loss."""
+        """Step of the first non-finite training loss."""
         self._log_interval = 1 if log_every == "auto" else log_every
         self.set_total_steps(total_steps)
         self._losses: list[float] = []  # not thinned yet
@@ -122,10 +122,7 @@ class MetricBuffer:
             self._add(metric, [self.step], [time], [float(value)])
 
     def drain_points(self, *, ended: bool = False) -> Iterator[Points]:
-        """Yield the buffered points.
-
-        If the run has `ended`, the incomplete window of losses is included.
-        """
+        """Yield the buffered points; if the run has `ended`, including the incomplete window of losses."""
         self._thin(ended=ended or self.diverged_at is not None)
         points, self._points = self._points, {}
         for metric, (steps, times, values) in points.items():
@@ -149,7 +146,7 @@ class MetricBuffer:
         end = self.step if self.diverged_at is None else max(first, self.diverged_at + 1)
         count = end - first
         if not ended and (self._window > 1 or self._log_interval > 1):
-            count = (count - 1) // self._window * self._window  # the newest may turn out to be the last
+            count = (count - 1) // self._window * self._window  # the newest loss may turn out to be the last
         if count <= 0:
             return
         steps, losses = np.arange(first, first + count), np.array(self._losses[:count])
@@ -161,7 +158,7 @@ class MetricBuffer:
     def _keep_mask(self, steps: NDArray[np.int64], losses: NDArray[np.float64], *, ended: bool) -> Mask:
         """Return the mask of steps to keep, shape (T,).
 
-        The first step, and the last if `ended`, are always kept.
+        The first step of the run and, if `ended`, its last are always kept.
         """
         body = len(steps) - ended  # the last loss of a diverged run is not finite: exclude it from the extremes
         keep = np.full(len(steps), True)
@@ -177,17 +174,14 @@ class MetricBuffer:
 
 
 def window_size(total_steps: int) -> int:
-    """Return the steps per window for `log_every = "auto"`.
-
-    It depends on `total_steps` alone; the extremes of each window are kept.
-    """
+    """Return the number of steps per window for `log_every = "auto"`; the extremes of each window are kept."""
     return 1 if total_steps <= MAX_UNTHINNED_STEPS else math.ceil(total_steps / MAX_WINDOWS)
 
 
 def extremes_mask(values: NDArray[np.float64], window: int) -> Mask:
     """Return the mask of window minima and maxima, shape (T,).
 
-    The first of equal values counts; the last window may be shorter.
+    Of equal values, the first is kept. The last window may be shorter.
     """
     keep = np.zeros(len(values), dtype=bool)
     whole = len(values) // window

@@ -1,7 +1,7 @@
 """Precision of training: dtype, bfloat16 autocast, TF32, torch.compile and determinism.
 
 `precision = "bf16"` keeps weights, gradients and optimizer state in float32; matrix products and convolutions of the
-forward and the backward pass use bfloat16. It has the range of float32, so losses are not scaled.
+forward and the backward pass use bfloat16. bfloat16 has the range of float32, so losses need not be scaled.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Precision:
         return not (self.bf16 or self.compiles)
 
     def adapt_batch_norm(self, model: nn.Module) -> None:
-        """Feed the model's batch normalization float32 if `bf16` is set.
+        """If `bf16` is set, convert the inputs of the model's batch normalization to float32.
 
-        Means need more digits than bfloat16 has, and `vmap` refuses mixed dtypes.
+        Means need more digits than bfloat16 has, and `vmap` does not support mixed dtypes.
         """
         for module in model.modules():
             if self.bf16 and isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -55,12 +55,12 @@ class Precision:
         """Return the forward pass, compiled by torch if `compiles` is set."""
         if not self.compiles:
             return forward
-        # dynamic sizes become guards that torch cannot decide; there are only a few sizes
+        # not dynamic: torch cannot evaluate the guards on dynamic sizes, and there are only a few sizes
         compiled: Forward = torch.compile(forward, dynamic=False)  # type: ignore[assignment]
         return compiled
 
     def run_forward(self, device: torch.device, forward: Callable[[], Any]) -> Any:
-        """Return the outputs of the forward pass, bfloat16 converted to float32.
+        """Return the outputs of the forward pass, with bfloat16 converted to float32.
 
         Outputs are tensors of any shape, alone or nested.
         """
@@ -71,7 +71,7 @@ class Precision:
         return tree_map_only(Tensor, _widen, outputs)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        # a weight is used once per pass, so a cache gains nothing; a captured CUDA graph must not hold cached weights
+        # each weight is used once per pass, so a cache has no benefit; a CUDA graph must not capture cached weights
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
@@ -108,7 +108,7 @@ def compile_error(device: str) -> str | None:
     """
     try:
         torch.compile(_compile_probe, fullgraph=True)(torch.ones(8, device=device))
-    except Exception as error:  # no C++ compiler, no Triton, no Python headers: each raises another type
+    except Exception as error:  # a missing C++ compiler, Triton or Python header raises a different type each
         lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith("raised:")]
         return lines[0].strip() if lines else type(error).__name__
     return None
@@ -122,7 +122,7 @@ def prepare_device(device: str, *, tf32: bool = False) -> str:
     """Select the device, make it deterministic and return its torch name.
 
     With `tf32`, CUDA rounds the inputs of float32 matrix products and convolutions to TF32 (a mantissa of 10 bits). On
-    the CPU the process uses one thread.
+    the CPU, torch and BLAS are limited to one thread.
 
     Raises:
         InputError: If the device is unknown or not available.
@@ -142,7 +142,7 @@ def prepare_device(device: str, *, tf32: bool = False) -> str:
 def use_one_thread() -> None:
     """Limit torch and BLAS to one thread.
 
-    Several threads sum in another order, so that results would depend on the executor.
+    Several threads would sum in a different order, so that results would depend on the executor.
     """
     torch.set_num_threads(1)
     threadpool_limits(1, user_api="blas")  # numpy's BLAS may have been loaded before any environment variable was set

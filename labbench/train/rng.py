@@ -1,7 +1,7 @@
 """Counter-based random numbers: a pure function of (seed, purpose, layer, step).
 
-Numbers are the same alone, stacked or resumed, and on every device. A key of two 32-bit words names a stream. The
-words of a stream are the finalizer of MurmurHash3 (Appleby, 32-bit) applied to a Weyl sequence that starts at the
+A run gets the same numbers alone, in a stack or resumed, and on every device. A key of two 32-bit words names a stream.
+The words of a stream are the finalizer of MurmurHash3 (Appleby, 32-bit) applied to a Weyl sequence that starts at the
 first word of the key with the second, odd word as increment: SplitMix (Steele, Lea and Flood, OOPSLA 2014, section 3)
 with 32 bits. int32 arithmetic wraps around exactly in numpy (for the few keys) and in torch (for the many words), so a
 word does not depend on device, thread or shape. Tests pin the output, which is part of every recorded curve: it must
@@ -92,7 +92,7 @@ def words_at(keys: Int32s, positions: NDArray[np.uint32]) -> Int32s:
     """Return the words at `positions` (n,) of each stream, on the CPU.
 
     Keys int32 (..., 2) -> words int32 (..., n). Takes half the time of the torch version: numpy shifts unsigned
-    numbers, which needs no masks and one buffer.
+    numbers, which needs no masks and a single buffer.
     """
     unsigned = keys.view(np.uint32)
     words = positions * unsigned[..., 1:]
@@ -142,10 +142,7 @@ def generator_seeds(seed: int, purpose: Purpose, steps: Sequence[int], *, layer:
 
 @contextmanager
 def seeded_torch_generator(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of `device` inside the block.
-
-    They are restored afterwards.
-    """
+    """Seed torch's generators of the CPU and of `device` inside the block, and restore them afterwards."""
     on_cpu = device.type == "cpu"
     with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues a call for CUDA, which never runs
@@ -173,7 +170,7 @@ def seeded_generators(seed: int, device: torch.device = CPU) -> Iterator[None]:
 def generator_states() -> tuple[object, ...]:
     """Return the states of torch's (CPU), numpy's and Python's generators.
 
-    Equal states mean that none was used.
+    Equal states mean that no generator was used in between.
     """
     _, words, position, *gauss = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), (np.asarray(words).tobytes(), position, gauss), random.getstate()

@@ -1,4 +1,4 @@
-"""The state of one run while it trains: what it has measured, its best weights, its checkpoint."""
+"""State of one run in training: progress, measured points, best weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class TrainingRun:
         self.early_stopping = EarlyStopping(stop)
         self.best = BestWeights(stop or DEFAULT_CRITERION) if runtime.keep == "best" else None
         self.resume_state: TrainingState | None = None
-        """Tensors of a checkpoint, which replace the initial ones of a new model."""
+        """State from a checkpoint, which replaces the initial state of a new model."""
         self.engine: str | None = record.way if record.boundary else None
         """Engine that trained the run before it was interrupted."""
         self.reported_engine: str | None = None
         """Engine in the last Started event."""
         self.note: str | None = None
-        """Log line on the origin of the initial weights, where it may surprise."""
+        """Log line about the initial weights, if their origin may be unexpected."""
         self.has_warned = False
         """True after the warning about state that no checkpoint can hold."""
         self.metric_buffer = MetricBuffer(record, runtime.log_every)
@@ -74,9 +74,9 @@ class TrainingRun:
         return Started(self.record.key, self.record.attempt, socket.gethostname(), os.getpid(), device, engine)
 
     def reason_to_stop(self, measured: Mapping[str, float]) -> str | None:
-        """Return the reason why the run has finished, or None.
+        """Return the reason why the run has finished.
 
-        None if it continues, or if it diverged (then nothing was measured).
+        Returns None if it continues or has diverged; nothing is measured for a diverged run.
 
         Raises:
             InputError: If the metric of `[stop]` is not among the values.
@@ -107,9 +107,9 @@ class TrainingRun:
         return Boundary(self.record.key, self.record.attempt, self.metric_buffer.step)
 
     def unsaved_state_warning(self, attributes: Attributes) -> str | None:
-        """Return a warning that names state that no checkpoint can hold.
+        """Return a warning that names the state that no checkpoint can hold.
 
-        Returns None if there is none, or it was given before.
+        Returns None if there is no such state, or if the warning was returned before.
         """
         if self.has_warned or not attributes.lost:
             return None
