@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
@@ -90,13 +91,16 @@ def discard_portrait(files: Path, run: str) -> None:
 
 
 def require_not_database(target: Path) -> None:
-    """Protect SQLite databases, of any program, from being overwritten.
+    """Protect SQLite databases, of any program, and the files beside them from being overwritten.
 
     Raises:
-        InputError: If `target` is an SQLite database.
+        InputError: If `target` is an SQLite database or one of its side files.
     """
     if not target.is_file():
         return
+    for suffix in ("-wal", "-shm", "-journal"):
+        if target.name.endswith(suffix) and target.with_name(target.name.removesuffix(suffix)).is_file():
+            raise InputError(f"{target} belongs to a database and would be overwritten; pass the name of another file")
     with target.open("rb") as file:
         if file.read(16) == b"SQLite format 3\0":
             raise InputError(f"{target} is a database and would be overwritten; pass the name of another file")
@@ -118,6 +122,8 @@ def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
         with path.open("wb") as file:
             yield file
         return
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist", str(path))
     draft = path.with_name(f"{UNFINISHED}{os.urandom(8).hex()}")
     try:
         with open_without_links(draft, "xb", permissions=mode) as file:
@@ -130,7 +136,8 @@ def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
             finally:
                 draft.unlink(missing_ok=True)
     except OSError as error:
-        if error.filename not in (draft, str(draft)):
+        is_full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not is_full and error.filename not in (draft, str(draft)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # the draft's name means nothing to a user
 

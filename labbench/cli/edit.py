@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def find_runs(db: Path, words: Sequence[str]) -> list[RunRecord]:
-    """Return the runs named by keys, prefixes of keys or names.
+    """Return the runs with these keys, names or prefixes of keys.
 
     Raises:
         RunNotFound: A word names no run, or more than one.

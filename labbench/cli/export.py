@@ -78,6 +78,8 @@ def export(
             return
         write = write_csv if file_format == "csv" else write_jsonl
         if output is None:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")  # data do not depend on the locale
             write(reader, run_filter, sys.stdout, shape=shape, metrics=metric_names)
         else:
             with write_atomically(output) as file:

@@ -62,9 +62,13 @@ def ls(
         print_table(run_columns(records, goals, names=names))
         if total > len(records):
             click.echo(f"{len(records)} of {total} runs", err=True)
+    elif run_filter:
+        click.echo("no run matches the filter", err=True)
     else:
-        hint = "no run matches the filter" if run_filter else "no runs yet: labbench run experiments/quickstart.toml"
-        click.echo(hint, err=True)
+        from labbench.store.connection import incomplete_copy_hint
+
+        hint = incomplete_copy_hint(db)
+        click.echo(f"no runs yet: labbench run experiments/quickstart.toml{hint}", err=True)
 
 
 def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None, bool]:
@@ -95,7 +99,7 @@ FIRST_OUTPUT_LINES, LAST_OUTPUT_LINES = 5, 35
 def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None:
     """Show everything that is recorded of runs.
 
-    RUN is a key, a unique prefix of a key, or a name.
+    RUN is a key, a name, or a unique prefix of a key with at least 4 characters.
     """
     from labbench.store.reader import Reader
 

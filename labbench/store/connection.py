@@ -20,6 +20,9 @@ from labbench.store.liveness import is_lost
 
 _IMMUTABLE = "mode=ro&immutable=1"
 
+EXISTING_SIDE_FILES = "mode=ro&readonly_shm=1"
+"""Options of a connection for reading that creates no `-shm` file."""
+
 BUSY_SECONDS = 10.0
 """Seconds to wait for the lock of another process; a transaction of labbench takes milliseconds."""
 
@@ -105,6 +108,33 @@ def is_new(path: Path) -> bool:
         return schema.read_state(connection) == "empty"
 
 
+@contextmanager
+def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database for one long read, on a connection of its own.
+
+    Raises:
+        InputError: If the database cannot be opened.
+        StoreError: If reading fails later on, or another user's database was changed during the read.
+    """
+    path = resolve_path(path)  # SQLite puts its side files beside what a link points to
+    state = file_state(path)
+    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
+        is_locked = has_side_files(path) or not belongs_to_other_user(path)
+        connection.execute("BEGIN")
+        yield connection
+    if not is_locked and file_state(path) != state:
+        raise StoreError(f"{path}: another user's process changed the database during the read; try again")
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Return inode, modification time in ns and size of a file, (0, 0, 0) if there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
 def is_live(path: Path) -> bool:
     """Return True if the file must be read with locks.
 
@@ -145,13 +175,21 @@ def _explain_error(error: sqlite3.DatabaseError, path: Path) -> str:
     if "not a database" in text:
         return "this is not an SQLite database"
     if "malformed" in text:
-        return "the database is damaged; `sqlite3 DB .recover` recovers the readable part"
+        return (
+            "the database is damaged; `sqlite3 DB .recover` recovers the readable part. A copy of a database in use "
+            "needs its `-wal` file too: copy with `labbench backup`"
+        )
     if "readonly" in text:
         return "the database or its folder is read-only; copy it to a writable folder, or pass another --db"
     if "locked" in text:
         return (
             f"another process has locked the database for more than {BUSY_SECONDS:g} s, "
             "for instance by a long query or a copy; try again when it has ended"
+        )
+    if "unable to open" in text and has_side_files(path) and belongs_to_other_user(path):
+        return (
+            f"another user's database whose `-wal` file can only be read beside a `-shm` file; copy {path.name} and "
+            f"{path.name}-wal to a folder of your own and open the copy"
         )
     if "unable to open" in text:
         return f"the database cannot be opened; check the permissions of the file and of the folder {path.parent}"
@@ -175,11 +213,11 @@ def _contains_ignoring_case(text: str, part: str) -> bool:
 
 
 def _connect_seeing_commits(path: Path) -> sqlite3.Connection:
-    """Connect so that every read sees the latest commit.
+    """Connect so that every commit is seen, if that needs no new files beside another user's database.
 
     Connects with write access if possible: without it, the last connection to close cannot delete the `-wal` file.
     """
-    modes = ["mode=rw", "mode=ro"] + ([] if has_side_files(path) else [_IMMUTABLE])
+    modes = _reading_modes(path)
     while True:
         connection = _connect(path, modes.pop(0))
         try:
@@ -192,6 +230,37 @@ def _connect_seeing_commits(path: Path) -> sqlite3.Connection:
             # the file or its folder may be read-only: try the next mode
         else:
             return connection
+
+
+def _reading_modes(path: Path) -> list[str]:
+    """Return the options of a connection for reading, in the order in which to try them.
+
+    SQLite creates side files even for reading. Beside another user's database, they could lock out that user.
+    """
+    immutable = [] if has_side_files(path) else [_IMMUTABLE]
+    if belongs_to_other_user(path) and _has_write_ahead_log(path):
+        return immutable or [EXISTING_SIDE_FILES]
+    return ["mode=rw", "mode=ro", *immutable]
+
+
+def incomplete_copy_hint(path: Path) -> str:
+    """Return a hint for a database without runs if it may be a copy whose `-wal` file was left behind, else ""."""
+    if has_side_files(path) or not _has_write_ahead_log(path):
+        return ""
+    return (
+        f"; if {path} is a copy of a database in use, copy its file {path.name}-wal too, or copy with `labbench backup`"
+    )
+
+
+def belongs_to_other_user(path: Path) -> bool:
+    """Return True if the file exists and belongs to another user than the one this process runs as."""
+    return hasattr(os, "geteuid") and path.exists() and path.stat().st_uid != os.geteuid()
+
+
+def _has_write_ahead_log(path: Path) -> bool:
+    """Return True if the header of the file says that its journal is a write-ahead log (sqlite.org/fileformat)."""
+    with path.open("rb") as file:
+        return file.read(20)[18:] == b"\2\2"
 
 
 def _check_connection(connection: sqlite3.Connection, path: Path, *, allow_empty: bool) -> sqlite3.Connection:

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from labbench.errors import StoreError
-from labbench.store.connection import has_side_files, is_live, open_for_reading, resolve_path, translate_sqlite_errors
+from labbench.store.connection import (
+    file_state,
+    has_side_files,
+    is_live,
+    open_for_reading,
+    resolve_path,
+    translate_sqlite_errors,
+)
 
 Result = TypeVar("Result")
 
@@ -75,7 +82,7 @@ class FreshConnection:
 
     def _open(self) -> None:
         self._live = is_live(self.path)
-        self._stamp = self._read_stamp()
+        self._stamp = file_state(self.path)
         self._connection = open_for_reading(self.path, live=self._live)
         self._openings += 1
 
@@ -86,18 +93,10 @@ class FreshConnection:
 
     def _is_outdated(self) -> bool:
         """Return True if the connection cannot see the current content of the file."""
-        stamp = self._read_stamp()
+        stamp = file_state(self.path)
         if self._live:
             return stamp[0] != self._stamp[0]  # the file was replaced
         return stamp != self._stamp or has_side_files(self.path)
-
-    def _read_stamp(self) -> tuple[int, int, int]:
-        """Return inode, modification time in ns and size of the file."""
-        try:
-            stat = self.path.stat()
-        except FileNotFoundError:
-            return 0, 0, 0  # opening the file raises the error
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def _read_snapshot(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
         self._connection.execute("BEGIN")

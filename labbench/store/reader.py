@@ -128,7 +128,9 @@ class Reader(RunReader):
         return [name for (name,) in self._select("DISTINCT experiments.name", filter, "ORDER BY experiments.id")]
 
     def find(self, word: str) -> RunRecord:
-        """Return the run with this key, key prefix or name, archived runs included.
+        """Return the run with this key, name or key prefix, archived runs included.
+
+        A key takes precedence over a name, a name over a prefix of a key, which has at least 4 characters.
 
         Raises:
             RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
@@ -143,7 +145,7 @@ class Reader(RunReader):
         return self._connection.read(lambda connection: read_records_by_key(connection, keys))
 
     def find_many(self, words: Sequence[str]) -> list[RunRecord]:
-        """Return the run of each key, key prefix or name, in order, without duplicates.
+        """Return the run of each key, name or key prefix, in order, without duplicates.
 
         Raises:
             RunNotFound: If no run or several runs match a word.

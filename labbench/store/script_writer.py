@@ -95,7 +95,7 @@ class ScriptWriter(Writer):
                 insert_script_run(connection, run)
 
     def resume(self, word: str) -> tuple[ScriptRun, int | None]:
-        """Start the next attempt of a script's run that has ended, given its key, key prefix or name.
+        """Start the next attempt of a script's run that has ended, given its key, name or key prefix.
 
         Returns:
             The run and the last step that it logged, None if it logged nothing.
@@ -200,6 +200,9 @@ def _run_from_record(record: RunRecord) -> ScriptRun:
         record.started or time.time(),
         record.host or HOST,
         record.pid or os.getpid(),
+        last_sample_step=max(
+            (summary.last_step for name, summary in record.summary.items() if name.startswith("system/")), default=0
+        ),
         config=record.config,
         tags=record.tags,
         note=record.note,

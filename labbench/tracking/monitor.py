@@ -61,7 +61,7 @@ class RunMonitor:
 
     def _sample(self) -> None:
         """Record samples at the script's current step, or at the next free step if that has a sample already."""
-        step = self._writer_thread.step
+        step = max(self._writer_thread.step, self._writer_thread.run.last_sample_step)
         if self._stop.wait(LOAD_SECONDS):
             return
         from labbench.tracking.system_metrics import SystemSampler

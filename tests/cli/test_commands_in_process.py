@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
+from labbench.cli import main
 from labbench.records import Finished, NewRun, Points, Started, Submission
 from labbench.store.writer import Writer
 
@@ -55,6 +56,17 @@ def test_the_database_is_given_before_or_after_the_command_or_in_the_environment
 def test_labbench_without_a_command_prints_the_table_of_runs_on_a_pipe(labbench: Labbench, db: Path) -> None:
     assert labbench().stdout == labbench("ls").stdout
     assert "adam lr=0.1" in labbench().stdout
+
+
+def test_copy_without_its_write_ahead_log_is_explained(labbench: Labbench, tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        writer.queue(Submission("demo", "digits"), [NewRun("a run", {}, "id")])
+        (tmp_path / "copy.db").write_bytes((tmp_path / "runs.db").read_bytes())
+        assert (
+            "copy its file copy.db-wal too, or copy with `labbench backup`" in labbench("--db", "copy.db", "ls").stderr
+        )
+        (tmp_path / "copy.db-wal").write_bytes((tmp_path / "runs.db-wal").read_bytes())
+        assert "a run" in labbench("--db", "copy.db", "ls").stdout
 
 
 def test_ls_shows_differing_keys_and_best_values(labbench: Labbench, db: Path) -> None:
@@ -143,6 +155,47 @@ def test_export_writes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None
     assert text.splitlines()[1].endswith(",val/loss,10,0.1,0.5")
     assert labbench("export", "optimizer=sgd", "-o", "out.csv").stdout == ""
     assert Path("out.csv").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("words", "target", "message"),
+    [
+        (["--metric", "val/los"], "out.csv", "did you mean `val/loss`"),
+        (["--wide", "--metric", "val/los"], "out.csv", "did you mean `val/loss`"),
+        (["--format", "jsonl", "--metric", "val/los"], "out.csv", "did you mean `val/loss`"),
+        (["--format", "parquet", "--summary", "--metric", "val/los"], "out.csv", "did you mean `val/loss`"),
+        (["lr<"], "out.csv", "value"),
+        ([], "nowhere/out.csv", "the folder nowhere does not exist"),
+        ([], "runs.db", "is a database and would be overwritten"),
+        ([], "link.db", "is a database and would be overwritten"),
+        ([], "runs.db-wal", "belongs to a database and would be overwritten"),
+        ([], "runs.db-shm", "belongs to a database and would be overwritten"),
+    ],
+)
+def test_export_that_fails_changes_no_file(
+    labbench: Labbench, db: Path, tmp_path: Path, words: list[str], target: str, message: str
+) -> None:
+    (tmp_path / "out.csv").write_text("before")
+    (tmp_path / "link.db").symlink_to(db)
+    with Writer(db):  # keeps the side files
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith("-shm")}
+        result = labbench("export", *words, "-o", target)
+        after = {file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith("-shm")}
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert after == before
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])
+def test_export_is_utf8_in_every_locale(labbench: Labbench, tmp_path: Path, charset: str) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        writer.queue(Submission("größe", ""), [NewRun("Lauf — ü", {"größe": "β"}, "id")])
+    runner = CliRunner(charset=charset)
+    for options in (["--summary"], ["--format", "jsonl", "--summary"]):
+        on_stdout = runner.invoke(main, ["export", *options]).stdout_bytes
+        assert runner.invoke(main, ["export", *options, "-o", "out.txt"]).exit_code == 0
+        assert Path("out.txt").read_bytes() == on_stdout
+    assert "Lauf — ü,größe,queued" in runner.invoke(main, ["export", "--summary"]).stdout_bytes.decode("utf-8")
 
 
 def test_filters_see_edits_of_tags_notes_and_archived_runs(labbench: Labbench, db: Path) -> None:
@@ -250,13 +303,31 @@ def test_wrong_input_is_explained_and_changes_nothing(
     assert db.read_bytes() == before
 
 
-def test_an_ambiguous_run_is_refused_with_the_candidates(labbench: Labbench, tmp_path: Path) -> None:
-    with Writer(tmp_path / "runs.db") as writer:
-        runs = [NewRun("twin", {"seed": i}, f"id{i}") for i in range(2)]
+@pytest.mark.parametrize(
+    "command",
+    [["show"], ["compare"], ["tag", "--add", "x"], ["archive"], ["rm", "--yes"], ["stop"], ["retry"], ["note"]],
+    ids=lambda command: command[0],
+)
+def test_an_ambiguous_run_is_refused_with_the_candidates(
+    labbench: Labbench, tmp_path: Path, command: list[str]
+) -> None:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        runs = [NewRun("twin", {"seed": i}, f"id{i}") for i in range(3)]
         keys = [run.key for run in writer.queue(Submission("twins", "digits"), runs)]
-    result = labbench("show", "twin")
-    assert result.exit_code == 2
-    assert all(key in result.stderr for key in keys)
+        writer.rename(keys[2], keys[0][:1])
+        for key, new_key in zip(keys, ("twin0001", "twin0002", "v1k3f9aa"), strict=True):
+            writer._connection.execute("UPDATE runs SET key = ? WHERE key = ?", (new_key, key))
+    before = path.read_bytes()
+    text = ["text"] if command == ["note"] else []
+    for word in ("twin", "twin0"):  # a name of two runs, the start of two keys
+        result = labbench(*command, word, *text)
+        assert result.exit_code == 2
+        assert "twin0001  twin\n    twin0002  twin" in result.stderr
+    assert (
+        labbench(*command, "v1", *text).exit_code == 2
+    )  # two letters of a key may be meant as the name of another run
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("command", [["ls"], ["run", "grid.toml"], ["tag", "a", "--add", "b"]])

@@ -28,6 +28,27 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def test_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"the folder {tmp_path / 'nowhere'} does not exist"):
+        write(tmp_path / "nowhere" / "out.csv", b"")
+
+
+def write_to_full_disk(path: Path) -> None:
+    with write_atomically(path) as file, Path("/dev/full").open("wb") as full:
+        file.write(b"half")
+        full.write(b"the rest")
+
+
+def test_full_disk_keeps_the_file_and_names_it(tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    target.write_text("before")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_to_full_disk(target)
+    assert caught.value.filename == str(target)
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
     target = tmp_path / "page.html"
     target.write_bytes(b"before")

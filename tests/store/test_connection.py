@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -9,14 +10,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlite_utils import Database, Migrations
 
 from helpers.store_samples import files_beside, new_run, points, queue, start
-from labbench.errors import InputError
+from labbench.errors import InputError, StoreError
 from labbench.store import connection as connection_module
 from labbench.store import schema
+from labbench.store.maintenance.health import diagnose
+from labbench.store.maintenance.merge import back_up
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
@@ -164,6 +168,62 @@ def test_reader_does_not_create_a_database_and_explains_how_to(tmp_path: Path) -
         Reader(tmp_path / "empty.db")
     Writer(tmp_path / "empty.db").close()
     assert Reader(tmp_path / "empty.db").runs() == []
+
+
+@pytest.fixture
+def as_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process take itself for another user, who owns none of its files."""
+    user = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+
+
+def read_everything(path: Path) -> None:
+    with Reader(path) as reader:
+        assert len(reader.runs()) == len(list(reader.each_run())) == 1
+        assert len(list(reader.points())) == len(list(reader.steps())) == 2
+    assert diagnose(path).is_sound
+    path.with_name("backup.db").unlink(missing_ok=True)
+    back_up(path, path.with_name("backup.db"))
+
+
+@pytest.mark.usefixtures("as_another_user")
+def test_reading_creates_no_file_beside_the_database_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's side files would belong to the reader, and the owner could not write any more."""
+    path = tmp_path / "runs.db"
+    opened = []
+
+    def connect(database: str, **options: Any) -> sqlite3.Connection:
+        opened.append(database)
+        return sqlite3_connect(database, **options)
+
+    sqlite3_connect = sqlite3.connect
+    with Writer(path) as writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [1.0, 2.0])])
+        monkeypatch.setattr(sqlite3, "connect", connect)
+        read_everything(path)  # beside an owner who is writing
+        assert {uri.partition("?")[2] for uri in opened if "runs.db?" in uri} == {"mode=ro&readonly_shm=1"}
+    opened.clear()
+    read_everything(path)
+    assert {uri.partition("?")[2] for uri in opened if "runs.db?" in uri} == {"mode=ro&immutable=1"}
+    assert files_beside(path) == ["runs.db"]
+
+
+@pytest.mark.usefixtures("as_another_user")
+def test_stream_from_the_database_of_another_user_fails_if_the_file_changes_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [1.0, 2.0])])
+    with Reader(path) as reader:
+        stream = reader.points()
+        next(stream)
+        with Writer(path) as writer:
+            writer.note(run.key, "changed")
+        with pytest.raises(StoreError, match="changed the database during the read; try again"):
+            list(stream)
 
 
 def test_database_locked_for_too_long_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

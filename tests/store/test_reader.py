@@ -75,23 +75,30 @@ def test_summaries_can_be_loaded_for_all_some_or_no_metrics(writer: Writer, read
     assert reader.runs(summaries=False)[0].summary == {}
 
 
-def test_find_prefers_key_over_key_prefix_over_name(writer: Writer, reader: Reader) -> None:
+def test_find_prefers_key_over_name_over_key_prefix(writer: Writer, reader: Reader) -> None:
     a, b, c, d = queue(writer, [new_run(0, name="one"), new_run(1, name="two"), new_run(2, name="two"), new_run(3)])
     set_key = "UPDATE runs SET key = ? WHERE id = ?"
     for run, key in ((a, "kaaaaaaa"), (b, "kabbbbbb"), (c, "mccccccc"), (d, "kaaaaaab")):
         writer._connection.execute(set_key, (key, run.id))
     writer._connection.execute("UPDATE runs SET name = 'kabb' WHERE id = ?", (d.id,))
     assert reader.find("kaaaaaaa").id == a.id
-    assert reader.find("kab").id == b.id
-    assert reader.find("kabb").id == b.id  # a key prefix wins over a name
+    assert reader.find("kabbb").id == b.id
+    assert reader.find("kabb").id == d.id  # a name wins over a key prefix
     assert reader.find("one").id == a.id
     with pytest.raises(RunNotFound, match="`two` matches 2 runs; use a key") as caught:
         reader.find("two")
     assert caught.value.candidates == ("kabbbbbb  two", "mccccccc  two")
-    with pytest.raises(RunNotFound, match="matches 3 runs") as caught:
-        reader.find("ka")
-    assert len(caught.value.candidates) == 3
-    assert [run.id for run in reader.find_many(["one", "m", "kaaaaaaa"])] == [a.id, c.id]
+    with pytest.raises(RunNotFound, match="matches 2 runs") as caught:
+        reader.find("kaaa")
+    assert len(caught.value.candidates) == 2
+    assert [run.id for run in reader.find_many(["one", "mccc", "kaaaaaaa"])] == [a.id, c.id]
+
+
+def test_three_characters_of_a_key_name_no_run_but_suggest_one(writer: Writer, reader: Reader) -> None:
+    [run] = queue(writer)
+    with pytest.raises(RunNotFound, match=r"a part of a key needs 4 characters\); did you mean") as caught:
+        reader.find(run.key[:3])
+    assert caught.value.candidates == (f"{run.key}  run 0",)
 
 
 @pytest.mark.parametrize("word", ["", "%", "_", "*", "kaaaaaaaa", "no such run", "\x1b[2J", "\U0010ffff"])

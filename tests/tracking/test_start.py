@@ -22,10 +22,11 @@ import pytest
 import labbench
 from helpers import scripts
 from helpers.store_samples import queue
+from helpers.waiting import wait_for
 from labbench.errors import InputError, RunNotFound
 from labbench.records import RunRecord
 from labbench.store.writer import Writer
-from labbench.tracking import system_metrics
+from labbench.tracking import monitor, system_metrics
 from labbench.tracking.config import plain_config
 from labbench.tracking.system_metrics import SystemSampler, cgroup_memory
 
@@ -219,6 +220,29 @@ def test_run_resumed_from_a_checkpoint_drops_later_points() -> None:
         assert steps.tolist() == [*range(8)]
         assert values.tolist() == [0, 1, 2, 3, 4, 5, -1, -2]
         assert db.series(run.key, "other")[0].tolist() == [*range(6)]
+
+
+def test_system_metrics_of_before_stay_when_a_run_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed script repeats its steps, but what the machine did cannot be measured again."""
+    monkeypatch.setattr(monitor, "LOAD_SECONDS", 0.0)
+    monkeypatch.setattr(monitor, "SYSTEM_SECONDS", 0.02)
+    name = "system/process_memory_mb"
+
+    def sample(run: labbench.Run, count: int) -> int:
+        """Wait for `count` samples, end the run, and return the number of its samples."""
+        wait_for(lambda: name in record(run).summary and record(run).summary[name].n >= count)
+        run.finish()
+        return record(run).summary[name].n
+
+    run = labbench.start("a run", system_metrics=True)
+    for step in range(10):
+        run.log({"loss": float(step)})
+    before = sample(run, 3)
+    resumed = labbench.start(resume="a run", system_metrics=True)
+    resumed.log({"loss": -1.0}, step=2)
+    assert sample(resumed, before + 3) >= before + 3
+    with labbench.open() as db:
+        assert db.series(run.key, "loss")[0].tolist() == [0, 1, 2]
 
 
 def test_running_unknown_and_grid_runs_cannot_be_resumed() -> None:

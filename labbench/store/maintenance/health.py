@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from labbench.files import files_folder
 from labbench.records import is_key
 from labbench.store import schema
-from labbench.store.connection import open_for_reading, translate_sqlite_errors
+from labbench.store.connection import open_snapshot
 from labbench.store.queries.run_rows import STATUS
 from labbench.store.series.points import rebuild_series
 
@@ -63,10 +62,9 @@ def diagnose(path: Path) -> Diagnosis:
 
     Raises:
         InputError: If the file is not a labbench database or cannot be read.
-        StoreError: If reading fails later on.
+        StoreError: If reading fails later on, or another user's database was changed during the read.
     """
-    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
-        connection.execute("BEGIN")
+    with open_snapshot(path) as connection:
         if damage := _integrity_errors(connection):
             return Diagnosis(damage)
         runs = dict(connection.execute(f"SELECT key, {STATUS} FROM runs"))

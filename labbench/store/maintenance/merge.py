@@ -13,7 +13,13 @@ from urllib.parse import quote
 from labbench.errors import InputError
 from labbench.files import write_atomically
 from labbench.records import require_key
-from labbench.store.connection import is_live, open_for_reading, translate_sqlite_errors
+from labbench.store.connection import (
+    EXISTING_SIDE_FILES,
+    belongs_to_other_user,
+    is_live,
+    open_for_reading,
+    translate_sqlite_errors,
+)
 from labbench.store.queries.run_rows import STATUS
 from labbench.store.recording.queue import insert_run
 
@@ -73,7 +79,9 @@ def attach_read_only(connection: sqlite3.Connection, path: Path) -> Iterator[Non
         InputError: If the file is not a labbench database or cannot be read.
     """
     open_for_reading(path, live=is_live(path)).close()  # raises a clear error for an invalid file
-    options = "mode=ro" if is_live(path) else "mode=ro&immutable=1"
+    options = "mode=ro&immutable=1"
+    if is_live(path):
+        options = EXISTING_SIDE_FILES if belongs_to_other_user(path) else "mode=ro"
     with translate_sqlite_errors(path, opening=True):
         connection.execute("ATTACH ? AS other", (f"file:{quote(str(path.absolute()))}?{options}",))
     try:

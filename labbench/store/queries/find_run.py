@@ -1,4 +1,4 @@
-"""Lookup of a run by key, key prefix or name."""
+"""Lookup of a run by key, name or key prefix."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from labbench.errors import RunNotFound
 from labbench.records import RunRecord
 from labbench.store.queries.run_rows import read_records, storable_text
 
+MIN_PREFIX = 4
+"""Minimum number of characters of a key prefix; shorter ones are too easily the beginning of another run's key."""
 _MAX_CANDIDATES = 10
 _MAX_COMPARED = 2000
 """Maximum number of runs, newest first, whose names are compared for suggestions; more are noticeably slow."""
 
 
 def find_run(connection: sqlite3.Connection, word: str) -> RunRecord:
-    """Return the run with this key, key prefix or name.
+    """Return the run with this key, name or key prefix.
 
-    A key takes precedence over a prefix, and a prefix over a name.
+    A key takes precedence over a name, a name over a prefix of a key, which has at least `MIN_PREFIX` characters.
 
     Raises:
         RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
     """
-    word = storable_text(word)  # a command line may contain bytes that are not text
-    by_key = _rows(connection, "key = ?", word)
-    # a range instead of LIKE, because % and _ are wildcards of LIKE
-    by_prefix = by_key or (_rows(connection, "key >= ? AND key < ?", word, word + "\U0010ffff") if word else [])
-    by_name = [] if len(by_prefix) == 1 else _rows(connection, "name = ?", word)
-    for rows in (by_prefix, by_name):
-        if len(rows) == 1:
-            [record] = read_records(connection, [rows[0][0]], summaries=True)
-            return record
-    candidates = [f"{key}  {name}" for _, key, name in by_prefix + by_name]
-    if candidates:
-        raise RunNotFound(
-            _list_candidates(f"`{word}` matches {len(candidates)} runs; use a key", candidates),
-            candidates=tuple(candidates),
-        )
+    word = storable_text(word)  # a command line may have bytes that are not text
+    rows = _rows(connection, "key = ?", word) or _rows(connection, "name = ?", word)
+    begun_keys = _rows(connection, "key >= ? AND key < ?", word, word + "\U0010ffff") if word else []
+    if not rows and len(word) >= MIN_PREFIX:
+        rows = begun_keys
+    if len(rows) == 1:
+        [record] = read_records(connection, [rows[0][0]], summaries=True)
+        return record
+    if rows:
+        candidates = tuple(f"{key}  {name}" for _, key, name in rows)
+        problem = f"`{word}` matches {len(rows)} runs; use a key"
+        raise RunNotFound(_list_candidates(problem, candidates), candidates=candidates)
     problem, similar = f"no run has the key or the name `{word}`", tuple(_similar_names(connection, word))
+    if begun_keys:
+        problem += f" (a part of a key needs {MIN_PREFIX} characters)"
+        similar = tuple(dict.fromkeys([*(f"{key}  {name}" for _, key, name in begun_keys), *similar]))
     if similar:
         raise RunNotFound(_list_candidates(f"{problem}; did you mean", similar), candidates=similar)
     raise RunNotFound(f"{problem}; `labbench ls` lists the runs", candidates=())

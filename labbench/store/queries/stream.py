@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from labbench.filters.parser import Filter
 from labbench.records import RunRecord, require_key
-from labbench.store.connection import open_for_reading, translate_sqlite_errors
+from labbench.store.connection import open_snapshot
 from labbench.store.queries.filter_sql import filter_condition, read_metrics
 from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, as_json_list, read_records
 
@@ -52,10 +51,10 @@ def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | No
 
     Raises:
         InputError: If the database cannot be opened.
-        StoreError: If reading fails later on.
+        StoreError: If reading fails later on, or another user's database was changed during the read.
     """
-    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
-        names, runs = _begin_snapshot(connection, tree, metrics)
+    with open_snapshot(path) as connection:
+        names, runs = _select_streamed(connection, tree, metrics)
         query = f"""
             SELECT metric_id, step, time_ms / 1000.0, value FROM points
             WHERE run_id = ? AND metric_id {IN_JSON_LIST} ORDER BY metric_id, step
@@ -72,10 +71,10 @@ def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | Non
 
     Raises:
         InputError: If the database cannot be opened.
-        StoreError: If reading fails later on.
+        StoreError: If reading fails later on, or another user's database was changed during the read.
     """
-    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
-        names, runs = _begin_snapshot(connection, tree, metrics)
+    with open_snapshot(path) as connection:
+        names, runs = _select_streamed(connection, tree, metrics)
         query = f"""
             SELECT step, metric_id, time_ms / 1000.0, value FROM points
             WHERE run_id = ? AND metric_id {IN_JSON_LIST} ORDER BY step, metric_id
@@ -98,23 +97,19 @@ def stream_runs(path: Path, tree: Filter | None, metrics: Collection[str] | None
 
     Raises:
         InputError: If the database cannot be opened.
-        StoreError: If reading fails later on.
+        StoreError: If reading fails later on, or another user's database was changed during the read.
     """
-    with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
-        names, runs = _begin_snapshot(connection, tree, metrics)
+    with open_snapshot(path) as connection:
+        names, runs = _select_streamed(connection, tree, metrics)
         ids = [run_id for run_id, *_ in runs]
         for start in range(0, len(ids), _RUNS_PER_BATCH):
             yield from read_records(connection, ids[start : start + _RUNS_PER_BATCH], summaries=names.values())
 
 
-def _begin_snapshot(
+def _select_streamed(
     connection: sqlite3.Connection, tree: Filter | None, metrics: Collection[str] | None
 ) -> tuple[dict[int, str], list[tuple[int, str, str, str]]]:
-    """Start a snapshot.
-
-    Returns the names of the metrics by id, and (id, key, name, experiment) of the matching runs.
-    """
-    connection.execute("BEGIN")
+    """Return the names of the metrics by id, and (id, key, name, experiment) of the runs."""
     all_metrics = read_metrics(connection)
     names = {metric_id: name for name, (metric_id, _) in all_metrics.items() if metrics is None or name in metrics}
     condition = filter_condition(tree, all_metrics)

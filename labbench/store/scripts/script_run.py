@@ -67,6 +67,8 @@ class ScriptRun:
     pid: int
     drives: bool = True
     """True if this process sends the heartbeats and records the end; False in a process that only logs to the run."""
+    last_sample_step: int = 0
+    """Last step of the system metrics of earlier attempts."""
     config: Config = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     note: str | None = None

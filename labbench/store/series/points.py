@@ -74,13 +74,17 @@ def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | N
     """Delete the points of a run after a step, or all points if it is None.
 
     The caller holds a transaction. Points at the step itself are kept: the last ones of the epoch that ended there, and
-    the first ones of the next epoch, which the next attempt replaces.
+    the first ones of the next epoch, which the next attempt replaces. System metrics after the step are kept too: no
+    later attempt can measure them again.
     """
     if after is None:
         for table in ("points", "summary", "rollup"):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         return
-    query = "SELECT metric_id FROM summary WHERE run_id = ? AND last_step > ?"
+    query = """
+        SELECT metric_id FROM summary JOIN metrics ON metrics.id = metric_id
+        WHERE run_id = ? AND last_step > ? AND metrics.name NOT GLOB 'system/*'
+    """
     for (metric_id,) in connection.execute(query, (run_id, after)).fetchall():
         query = f"DELETE FROM points WHERE {_SERIES} AND step > ?"
         connection.execute(query, (run_id, metric_id, after))
