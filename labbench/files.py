@@ -18,6 +18,7 @@ PORTRAIT = "portrait.npz"
 CHECKPOINT_PATTERN = "snapshot-*.safetensors"
 UNFINISHED = ".labbench-"
 """Prefix of the temporary files of `write_atomically`."""
+_FILES_SUFFIX = ".files"
 
 
 def default_database() -> Path:
@@ -26,8 +27,12 @@ def default_database() -> Path:
 
 
 def database_command(database: Path) -> str:
-    """Return the start of a shell command on `database`: `labbench`, with `--db` unless it is the default."""
-    return "labbench" if database == default_database() else f"labbench --db {shlex.quote(str(database))}"
+    """Return the start of a shell command on `database`: `labbench`, with `--db` unless it is the default.
+
+    Every command that a message suggests starts with it.
+    """
+    is_default = database.absolute() == default_database().absolute()
+    return "labbench" if is_default else f"labbench --db {shlex.quote(str(database))}"
 
 
 def files_folder(database: Path) -> Path:
@@ -35,7 +40,12 @@ def files_folder(database: Path) -> Path:
 
     It is created with the first file in it.
     """
-    return database.with_name(database.name + ".files")
+    return database.with_name(database.name + _FILES_SUFFIX)
+
+
+def database_of_files(files: Path) -> Path:
+    """Return the database whose folder of files is `files`."""
+    return files.with_name(files.name.removesuffix(_FILES_SUFFIX))
 
 
 def run_folder(files: Path, run: str) -> Path:

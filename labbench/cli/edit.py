@@ -85,12 +85,14 @@ def rm(db: Path, runs: Sequence[str], yes: bool) -> None:
     Raises:
         InputError: A run is running.
     """
+    from labbench.files import database_command
     from labbench.store.writer import Writer
     from labbench.text import clean, format_count
 
     records = find_runs(db, runs)
     if running := [record.key for record in records if record.status == "running"]:
-        raise InputError(f"running runs cannot be deleted: stop them first with labbench stop {' '.join(running)}")
+        command = f"{database_command(db)} stop {' '.join(running)}"
+        raise InputError(f"running runs cannot be deleted: stop them first with {command}")
     if not yes:
         names = ", ".join(clean(record.name) for record in records[:5]) + (", ..." if len(records) > 5 else "")
         click.confirm(f"delete {format_count(len(records), 'run')} for good ({names})?", abort=True, err=True)

@@ -15,6 +15,7 @@ import click
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import all_code, as_json, database, filters, runs
 from labbench.errors import LabbenchError
+from labbench.files import database_command
 from labbench.text import clean, format_duration, format_setting, no_color_requested, split_lines
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def ls(
     else:
         from labbench.store.connection import incomplete_copy_hint
 
-        hint = incomplete_copy_hint(db)
-        click.echo(f"no runs yet: labbench run experiments/quickstart.toml{hint}", err=True)
+        command = f"{database_command(db)} run experiments/quickstart.toml"
+        click.echo(f"no runs yet: {command}{incomplete_copy_hint(db)}", err=True)
 
 
 def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None, bool]:
@@ -132,7 +133,7 @@ def print_run(
         traceback = []
     hidden = 0 if all_output else max(0, len(output) - FIRST_OUTPUT_LINES - LAST_OUTPUT_LINES)
     if hidden:
-        note = f"({hidden:,} more lines: labbench show {record.key} --all)"
+        note = f"({hidden:,} more lines: {database_command(db)} show {record.key} --all)"
         output = [*output[:FIRST_OUTPUT_LINES], note, *output[-LAST_OUTPUT_LINES:]]
     for lines in (traceback, output):
         if lines:

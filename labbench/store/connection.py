@@ -277,7 +277,9 @@ def _check_connection(connection: sqlite3.Connection, path: Path, *, allow_empty
                 f"{path}: written by a newer version of labbench; upgrade with `pip install -U labbench-ml`"
             )
         if state == "empty" and not allow_empty:
-            raise InputError(f"{path}: the database is empty; `labbench run GRID.toml` records runs in it")
+            raise InputError(
+                f"{path}: the database is empty; `{database_command(path)} run GRID.toml` records runs in it"
+            )
         if state == "older":
             [query_only] = connection.execute("PRAGMA query_only").fetchone()
             connection.execute("PRAGMA query_only = 0")  # for the temporary views

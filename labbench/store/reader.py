@@ -135,7 +135,7 @@ class Reader(RunReader):
         Raises:
             RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
         """
-        return self._connection.read(lambda connection: find_run(connection, word))
+        return self._connection.read(lambda connection: find_run(connection, word, self.path))
 
     def by_keys(self, keys: Sequence[str]) -> list[RunRecord]:
         """Return the runs with these keys, in this order, archived runs included.

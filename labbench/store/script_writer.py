@@ -105,7 +105,7 @@ class ScriptWriter(Writer):
             StoreError: If the database cannot be written.
         """
         with self._transaction() as connection:
-            record = find_run(connection, word)
+            record = find_run(connection, word, self.path)
             origin, last_step = connection.execute(
                 """
                 SELECT origin,
@@ -139,7 +139,7 @@ class ScriptWriter(Writer):
             InputError: If there is no such run (`RunNotFound`), or it is not running.
         """
         with self._transaction() as connection:
-            record = find_run(connection, key)
+            record = find_run(connection, key, self.path)
             if record.key != key:
                 raise RunNotFound(f"no run has the key `{key}`")
             if record.status not in ("running", "lost"):

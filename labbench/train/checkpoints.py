@@ -17,7 +17,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from labbench.errors import LabbenchError
-from labbench.files import CHECKPOINT_PATTERN, MODEL, checkpoint_file, discard_checkpoints, run_folder, write_atomically
+from labbench.files import (
+    CHECKPOINT_PATTERN,
+    MODEL,
+    checkpoint_file,
+    database_command,
+    database_of_files,
+    discard_checkpoints,
+    run_folder,
+    write_atomically,
+)
 from labbench.records import RunRecord
 
 WIDE = "complex128"
@@ -48,9 +57,10 @@ def load_checkpoint(files: Path, run: RunRecord, device: torch.device) -> tuple[
     try:
         return read_safetensors(path, device)
     except (OSError, SafetensorError, ValueError) as error:
+        command = f"{database_command(database_of_files(files))} retry {run.key} --from-start"
         raise LabbenchError(
             f"{run.name} ({run.key}) cannot resume from step {run.boundary}: cannot read its checkpoint {path} "
-            f"({error}); to train it from the start: labbench retry {run.key} --from-start"
+            f"({error}); to train it from the start: {command}"
         ) from error
 
 

@@ -104,5 +104,5 @@ def request(runs: Sequence[RunRecord], action: Action) -> Edit | None:
         for run in matching:
             writer.request(run.key, action)
 
-    done = "stop requested" if action == "stop" else "queued again (labbench run of its grid retries it)"
+    done = "stop requested" if action == "stop" else "queued again (running its grid retries it)"
     return Edit(f"{done}: {name_runs(matching)}", change)

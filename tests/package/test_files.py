@@ -173,4 +173,5 @@ def test_cli_and_python_use_the_same_default_database(tmp_path: Path, monkeypatc
     assert files.database_command(database) == "labbench"
     monkeypatch.delenv("LABBENCH_DB")
     assert files.database_command(Path("runs.db")) == "labbench"
+    assert files.database_command(tmp_path / "runs.db") == "labbench"  # the same file
     assert files.database_command(database) == f"labbench --db '{database}'"

@@ -47,11 +47,12 @@ def test_the_two_newest_checkpoints_stay_since_the_database_may_name_the_older(t
 
 
 def test_a_damaged_checkpoint_is_an_error_that_names_the_retry_command(tmp_path: Path) -> None:
-    checkpoints.save_checkpoint(tmp_path, run_at(0), 40, {"w": torch.zeros(100)}, {})
-    file = tmp_path / "k3f9wxyz" / "snapshot-40.safetensors"
+    files = tmp_path / "mine.db.files"
+    checkpoints.save_checkpoint(files, run_at(0), 40, {"w": torch.zeros(100)}, {})
+    file = files / "k3f9wxyz" / "snapshot-40.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(LabbenchError, match="labbench retry k3f9wxyz --from-start"):
-        checkpoints.load_checkpoint(tmp_path, run_at(40), CPU)
+    with pytest.raises(LabbenchError, match=f"labbench --db {tmp_path}/mine.db retry k3f9wxyz --from-start"):
+        checkpoints.load_checkpoint(files, run_at(40), CPU)
 
 
 def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:

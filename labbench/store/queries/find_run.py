@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 from labbench.errors import RunNotFound
+from labbench.files import database_command
 from labbench.records import RunRecord
 from labbench.store.queries.run_rows import read_records, storable_text
 
@@ -16,10 +18,11 @@ _MAX_COMPARED = 2000
 """Maximum number of runs, newest first, whose names are compared for suggestions; more are noticeably slow."""
 
 
-def find_run(connection: sqlite3.Connection, word: str) -> RunRecord:
+def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRecord:
     """Return the run with this key, name or key prefix.
 
     A key takes precedence over a name, a name over a prefix of a key, which has at least `MIN_PREFIX` characters.
+    `database` is the path that the error message names.
 
     Raises:
         RunNotFound: If no run or several runs match; `candidates` lists similar or matching runs.
@@ -42,7 +45,7 @@ def find_run(connection: sqlite3.Connection, word: str) -> RunRecord:
         similar = tuple(dict.fromkeys([*(f"{key}  {name}" for _, key, name in begun_keys), *similar]))
     if similar:
         raise RunNotFound(_list_candidates(f"{problem}; did you mean", similar), candidates=similar)
-    raise RunNotFound(f"{problem}; `labbench ls` lists the runs", candidates=())
+    raise RunNotFound(f"{problem}; `{database_command(database)} ls` lists the runs", candidates=())
 
 
 def _rows(connection: sqlite3.Connection, condition: str, *values: str) -> list[tuple[int, str, str]]:

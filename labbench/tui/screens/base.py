@@ -21,6 +21,7 @@ from textual.worker import Worker, get_current_worker
 
 from labbench import text
 from labbench.errors import LabbenchError, StoreError
+from labbench.files import database_command
 from labbench.tui import edits, queries
 from labbench.tui.clipboard import TableRows
 from labbench.tui.edits import Edit
@@ -241,7 +242,8 @@ class DataScreen(Screen[None], Generic[Result]):
         ViewExport(self, f"{self.session.path.stem}-{self.screen_name}", self.read_view, self.show_error).begin()
 
     def action_save_view(self) -> None:
-        hint = "open it with labbench tui --view NAME or in the palette"
+        command = f"{text.clean(database_command(self.session.path))} tui --view NAME"
+        hint = f"open it with {command} or in the palette"
 
         def save(name: str | None) -> None:
             if name:

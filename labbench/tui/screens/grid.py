@@ -15,6 +15,7 @@ from textual.widgets import Static
 
 from labbench import text
 from labbench.charts.glyphs import STATUS_GLYPHS
+from labbench.files import database_command
 from labbench.metrics import quality_metrics
 from labbench.records import STATUSES
 from labbench.store.reader import Reader
@@ -33,13 +34,6 @@ from labbench.tui.session import Session
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.text_grid import GridCell, GridRow, TextGrid
 from labbench.tui.widgets.top_bar import describe_sort
-
-_EMPTY = """
-no runs yet
-
-labbench run experiments/quickstart.toml
-trains a first grid, which appears here
-"""
 
 
 class GridScreen(EditScreen[GridState]):
@@ -76,10 +70,15 @@ class GridScreen(EditScreen[GridState]):
     def compose_body(self) -> ComposeResult:
         yield Static(id="grid-progress", markup=False)
         with Container(id="grid"):
-            yield TextGrid(id="heat", empty=_EMPTY.strip())
+            yield TextGrid(id="heat", empty=self._empty_message)
             yield Static(id="grid-effects", markup=False)
             yield TextGrid(id="failures", empty="no failures, no running runs")
             yield Static(id="traceback", markup=False)
+
+    @property
+    def _empty_message(self) -> str:
+        command = f"{text.clean(database_command(self.session.path))} run experiments/quickstart.toml"
+        return f"no runs yet\n\n{command}\ntrains a first grid, which appears here"
 
     def on_mount(self) -> None:
         self._map, self._list = self.query_one("#heat", TextGrid), self.query_one("#failures", TextGrid)
@@ -113,9 +112,8 @@ class GridScreen(EditScreen[GridState]):
             self._map.styles.height = len(rows) + 3 if self._state.failed or self._state.live else None
             self._map.show(titles, rows)
         else:
-            self._map.empty = (
-                "no config key differs between these runs, or no metric was logged" if answer.runs else _EMPTY.strip()
-            )
+            no_keys = "no config key differs between these runs, or no metric was logged"
+            self._map.empty = no_keys if answer.runs else self._empty_message
             self._map.show([], [])
         self._show_failures()
         key = (self.session.query.expression, heat.metric if heat else None, tuple(self.progress.counts.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on, work
@@ -13,6 +14,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.message import Message
 
+from labbench import text
+from labbench.files import database_command
 from labbench.records import RunRecord
 from labbench.tui import clipboard, queries
 from labbench.tui.charts.keys import CHART_BINDINGS
@@ -115,7 +118,7 @@ class RunsScreen(QueryScreen):
         else:
             self._spinner_timer.pause()
         table.sorted_by, table.stars, table.baseline = (query.sort, query.descending), answer.stars, session.baseline
-        table.empty = _empty_message(query, total)
+        table.empty = _empty_message(query, total, session.path)
         self.show_table()
 
     def show_table(self) -> None:
@@ -310,7 +313,7 @@ class RunsScreen(QueryScreen):
         ]
 
 
-def _empty_message(query: Query, total: int) -> str:
+def _empty_message(query: Query, total: int, database: Path) -> str:
     """Return the message of a table without rows."""
     if total or query.expression.strip():
         return "no run matches the filter\n\npress f to change it"
@@ -318,7 +321,7 @@ def _empty_message(query: Query, total: int) -> str:
         [
             "no runs yet",
             "",
-            "labbench run experiments/quickstart.toml",
+            f"{text.clean(database_command(database))} run experiments/quickstart.toml",
             "trains a first grid, whose runs appear here",
             "",
             "labbench demo",

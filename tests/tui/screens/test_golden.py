@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from textual.pilot import Pilot
 
 from helpers.golden import SIZES, compare, golden_name, press, screen, type_in, use
@@ -52,7 +53,11 @@ def test_help_explains_the_keys(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 @SIZES
-def test_an_empty_database_says_what_to_do_next(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_an_empty_database_says_what_to_do_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # of the default database
+
     async def look(pilot: Pilot[None]) -> None:
         compare(golden_name("empty", size), screen(pilot))
 
