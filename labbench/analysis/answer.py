@@ -169,6 +169,8 @@ class VarianceShares:
     """Excluded (parameter, value) pairs, which were not run with every value of the other parameters."""
     wants_forest: bool = False
     """True if a random forest would estimate the interactions, but scikit-learn is not installed."""
+    paired: int | None = None
+    """Number of parameters whose interactions were estimated; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,8 @@ class Answer:
     shares: VarianceShares | None = None
     lost: str = "diverged"
     """Verb phrase for runs that count as diverged, used in sentences."""
+    not_analysed: tuple[str, ...] = ()
+    """Varying parameters that were left out because too many vary (`table.MAX_PARAMETERS`)."""
 
     def as_document(self) -> dict[str, Any]:
         """Return the answer as one JSON document; non-finite numbers become strings."""
@@ -228,6 +232,7 @@ class Answer:
             "widenings": [_widening_document(widening) for widening in self.widenings],
             "divergences": [_divergence_document(divergence) for divergence in self.divergences],
             "shares": None if self.shares is None else _shares_document(self.shares),
+            "not_analysed": list(self.not_analysed),
         }
         return {key: to_json_value(value) for key, value in document.items()}
 
@@ -343,5 +348,6 @@ def _shares_document(shares: VarianceShares) -> dict[str, Any]:
         "interactions": shares.interactions,
         "rest": shares.rest,
         "setups": shares.setups,
+        "paired": shares.paired,
         "left_out": [{"name": name, "value": value} for name, value in shares.left_out],
     }

@@ -23,7 +23,7 @@ from labbench.analysis import forest
 from labbench.analysis.effects import can_fit_additive, indicator_columns, level_means
 from labbench.analysis.intervals import Interval
 from labbench.analysis.noise import Noise
-from labbench.analysis.table import Floats, Ints, Parameter, Table
+from labbench.analysis.table import Check, Floats, Ints, Parameter, Table, never_cancelled
 
 SIMULATION_COUNT = 400
 """Number of simulated draws behind the intervals (parametric bootstrap with a fixed seed)."""
@@ -55,13 +55,18 @@ class Importance:
     """Excluded (parameter, value) pairs, which were not run with every value of the other parameters."""
     wants_forest: bool = False
     """True if a random forest would estimate the interactions, but scikit-learn is not installed."""
+    paired: int | None = None
+    """Number of parameters whose interactions were estimated; None for all."""
 
 
-def importance(table: Table, noise: Noise | None, *, may_ask_forest: bool | None = None) -> Importance | None:
+def importance(
+    table: Table, noise: Noise | None, *, may_ask_forest: bool | None = None, check: Check = never_cancelled
+) -> Importance | None:
     """Decompose the variance of a table in which every configuration has values.
 
     Returns None if nothing varies. `may_ask_forest` allows a random forest; by default it is True if scikit-learn is
-    installed. Raises ImportError if it is True and a forest is needed, but scikit-learn is not installed.
+    installed. `check` is called between steps and may raise to cancel. Raises ImportError if it is True and a forest is
+    needed, but scikit-learn is not installed.
     """
     free = [p for p in table.independent if p.parent is None and len(np.unique(p.codes)) > 1]
     if not free or not float(np.ptp(table.means)) > 0:
@@ -72,7 +77,7 @@ def importance(table: Table, noise: Noise | None, *, may_ask_forest: bool | None
         return _factorial_importance(table, noise, free, rows, left_out)
     enough = len(table.setups) >= forest.MIN_SETUPS and len(table.independent) > 1
     if enough and (forest.is_available() if may_ask_forest is None else may_ask_forest):
-        return _forest_importance(table, noise)
+        return _forest_importance(table, noise, check)
     return replace(_additive_importance(table, noise), wants_forest=enough)
 
 
@@ -272,9 +277,9 @@ def _seed_and_total_variance(table: Table, noise: Noise | None) -> tuple[float, 
     return runs, max(float(table.means.var(ddof=1)) - float(_variance_of_means(table, noise).mean()), 0.0) + runs
 
 
-def _forest_importance(table: Table, noise: Noise | None) -> Importance:
+def _forest_importance(table: Table, noise: Noise | None, check: Check) -> Importance:
     """Return the shares that a random forest attributes to parameters and pairs, without intervals."""
-    parts = forest.decompose_variance(table)
+    parts = forest.decompose_variance(table, check)
     runs, total = _seed_and_total_variance(table, noise)
     explained = sum(parts.main_effects.values()) + sum(parts.pairs.values())
     total = max(total, explained + runs)
@@ -285,4 +290,5 @@ def _forest_importance(table: Table, noise: Noise | None) -> Importance:
         rest=float(max(0.0, 1.0 - (explained + runs) / total)),
         seeds=None if noise is None else runs / total,
         setups=len(table.setups),
+        paired=forest.MAX_PAIRED if len(parts.main_effects) > forest.MAX_PAIRED else None,
     )

@@ -13,7 +13,7 @@ from labbench.analysis.intervals import Interval
 from labbench.analysis.lr_ranges import RANGE_TOLERANCE
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.rescale import rescale_observations, restore_unit
-from labbench.analysis.table import freeze, tabulate
+from labbench.analysis.table import Table, freeze, group_by_setup
 from labbench.json_documents import to_json_value
 from labbench.records import Goal
 
@@ -93,7 +93,7 @@ def compare_costs(answer: Answer, curves: Sequence[CostCurve], target: float | N
     for axis in AXES:
         if any(curve.axis(axis) is None for curve in curves):
             continue
-        for setup in tabulate(observe_costs(curves, level, goal, axis=axis)).setups:
+        for setup in group_by_setup(observe_costs(curves, level, goal, axis=axis)):
             configs[freeze(setup.config)] = setup.config
             reached.setdefault(freeze(setup.config), {})[axis] = summarize_costs(setup)
     areas = _area_intervals(curves)
@@ -111,7 +111,7 @@ def _area_intervals(curves: Sequence[CostCurve]) -> dict[object, Interval]:
     """Return the mean area and its interval by frozen configuration."""
     last = max(float(curve.steps[-1]) for curve in curves if len(curve.steps))
     observations, unit = rescale_observations(observe_areas(curves, until=last))
-    table = tabulate(observations).with_values()
+    table = Table(group_by_setup(observations), ()).with_values()
     if not table.setups:
         return {}
     intervals = restore_unit(tuple(mean_intervals(table, learn_noise(table))), unit)

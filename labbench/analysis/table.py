@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -23,6 +23,13 @@ from labbench.records import Goal, RunRecord, default_goal
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
+Check: TypeAlias = Callable[[], None]
+"""Function called between the steps of a long analysis; it raises an exception to cancel the analysis."""
+
+
+def never_cancelled() -> None:
+    """Let the analysis continue; the default `Check`."""
+
 
 MAX_UNBINNED_LEVELS = 6
 """Largest number of levels of a numeric parameter that is never binned.
@@ -30,6 +37,8 @@ MAX_UNBINNED_LEVELS = 6
 Outside a full grid, a parameter with more levels is binned if levels rarely repeat or there are more than 20.
 """
 BIN_COUNT = 5
+MAX_PARAMETERS = 32
+"""Largest number of parameters that are analysed; of more, those that explain most of the results are kept."""
 ROUNDING_TOLERANCE = 1e-13
 """Rounding error of a sum, relative to the sum of absolute terms."""
 
@@ -142,6 +151,8 @@ class Table:
 
     setups: tuple[Setup, ...]
     parameters: tuple[Parameter, ...]
+    not_analysed: tuple[str, ...] = ()
+    """Names of varying parameters beyond `MAX_PARAMETERS`, which are left out of `parameters`."""
 
     @cached_property
     def counts(self) -> Ints:
@@ -186,7 +197,7 @@ class Table:
         """Return the configurations with at least one value; parameters keep all levels."""
         rows = np.flatnonzero(self.counts > 0)
         parameters = tuple(replace(parameter, codes=parameter.codes[rows]) for parameter in self.parameters)
-        return Table(tuple(self.setups[i] for i in rows), parameters)
+        return Table(tuple(self.setups[i] for i in rows), parameters, self.not_analysed)
 
 
 def tabulate(observations: Iterable[Observation]) -> Table:
@@ -194,18 +205,56 @@ def tabulate(observations: Iterable[Observation]) -> Table:
 
     Parameters are in the order of the config keys.
     """
-    groups: dict[object, list[Observation]] = {}
-    for observation in observations:
-        groups.setdefault(freeze(_without_seed(observation.config)), []).append(observation)
-    setups = tuple(_make_setup(group) for group in groups.values())
+    setups = group_by_setup(observations)
     names = dict.fromkeys(name for setup in setups for name in setup.config)
     parameters = [_make_parameter(name, [setup.config.get(name) for setup in setups]) for name in names]
-    varying = _mark_followers([parameter for parameter in parameters if len(parameter.levels) > 1])
+    varying, not_analysed = _screen([parameter for parameter in parameters if len(parameter.levels) > 1], setups)
+    varying = _mark_followers(varying)
     varying = _mark_parents([_drop_default_level(parameter, varying) for parameter in varying])
     cells = math.prod(len(p.levels) for p in varying if p.follows is None and p.parent is None)
     if cells > 1.5 * len(setups):  # not a full grid: numeric values rarely repeat
         varying = [_bin_levels(parameter) if _has_many_levels(parameter) else parameter for parameter in varying]
-    return Table(setups, tuple(varying))
+    return Table(setups, tuple(varying), not_analysed)
+
+
+def group_by_setup(observations: Iterable[Observation]) -> tuple[Setup, ...]:
+    """Group observations into configurations, in the order of their first runs."""
+    groups: dict[object, list[Observation]] = {}
+    for observation in observations:
+        groups.setdefault(freeze(_without_seed(observation.config)), []).append(observation)
+    return tuple(_make_setup(group) for group in groups.values())
+
+
+def _screen(parameters: Sequence[Parameter], setups: Sequence[Setup]) -> tuple[list[Parameter], tuple[str, ...]]:
+    """Return up to `MAX_PARAMETERS` parameters, in their order, and the names of the others.
+
+    Those are kept whose levels alone explain the largest shares of the variance of the ranks of the results.
+    """
+    if len(parameters) <= MAX_PARAMETERS:
+        return list(parameters), ()
+    ranks = _rank_results(setups)
+    order = sorted(range(len(parameters)), key=lambda i: -_adjusted_share(parameters[i], ranks))
+    chosen = set(order[:MAX_PARAMETERS])
+    names = tuple(parameter.name for i, parameter in enumerate(parameters) if i not in chosen)
+    return [parameter for i, parameter in enumerate(parameters) if i in chosen], names
+
+
+def _rank_results(setups: Sequence[Setup]) -> Floats:
+    """Return the rank of each configuration's mean, shape (C,); ties share a rank, missing means the last."""
+    means = np.array([average(setup.values) if setup.values else math.nan for setup in setups])
+    return np.unique(means, return_inverse=True)[1].astype(np.float64)
+
+
+def _adjusted_share(parameter: Parameter, ranks: Floats) -> float:
+    """Return the share of the variance of ranks (C,) between levels, adjusted for their number (Theil 1961)."""
+    codes = _bin_levels(parameter).codes if _has_many_levels(parameter) else parameter.codes
+    n, levels = len(codes), int(codes.max()) + 1
+    centred = ranks - ranks.mean()
+    total = float(centred @ centred)
+    if n <= levels or total == 0.0:
+        return -math.inf
+    between = float((np.bincount(codes, centred) ** 2 / np.bincount(codes)).sum())
+    return 1.0 - (1.0 - between / total) * (n - 1.0) / (n - levels)
 
 
 def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -340,8 +389,8 @@ def _find_leader(parameter: Parameter, others: Sequence[Parameter]) -> str | Non
 
 
 def _is_function_of(codes: Ints, leader_codes: Ints) -> bool:
-    pairs = np.unique(np.stack([leader_codes, codes]), axis=1)
-    return bool(pairs.shape[1] == len(np.unique(leader_codes)))
+    pairs = np.unique(leader_codes * (int(codes.max()) + 1) + codes)
+    return len(pairs) == len(np.unique(leader_codes))
 
 
 def _has_same_ranks(first: Parameter, second: Parameter) -> bool:

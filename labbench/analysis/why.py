@@ -38,7 +38,17 @@ from labbench.analysis.intervals import Interval, interquartile_mean
 from labbench.analysis.lr_ranges import find_rate_ranges, find_widenings
 from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.rescale import rescale_observations, restore_unit
-from labbench.analysis.table import Ints, Observation, Parameter, Setup, Table, freeze, tabulate
+from labbench.analysis.table import (
+    Check,
+    Ints,
+    Observation,
+    Parameter,
+    Setup,
+    Table,
+    freeze,
+    never_cancelled,
+    tabulate,
+)
 from labbench.records import Goal
 
 MIN_IQM_VALUES = 8
@@ -113,17 +123,24 @@ class _AnswerContext:
         return math.sqrt(float(self.noise.total.variance[index]))
 
 
-def why(observations: Iterable[Observation], metric: str, goal: Goal, *, lost: str = "diverged") -> Answer:
+def why(
+    observations: Iterable[Observation],
+    metric: str,
+    goal: Goal,
+    *,
+    lost: str = "diverged",
+    check: Check = never_cancelled,
+) -> Answer:
     """Find the best configuration, the certainty of this choice, and the effect of each parameter.
 
     Runs without results are counted in the answer and never raise. `lost` is the verb phrase for runs that count as
-    diverged in sentences, such as "never got there" for costs.
+    diverged in sentences, such as "never got there" for costs. `check` is called between steps and may raise to cancel.
     """
     runs, unit = rescale_observations(list(observations))
-    return restore_unit(_make_answer(tabulate(runs), metric, goal, lost), unit)
+    return restore_unit(_make_answer(tabulate(runs), metric, goal, lost, check), unit)
 
 
-def _make_answer(everything: Table, metric: str, goal: Goal, lost: str) -> Answer:
+def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: Check) -> Answer:
     table = everything.with_values()
     if not table.setups:
         return Answer(
@@ -133,10 +150,13 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str) -> Answe
     context = _AnswerContext(everything, table, noise, goal, order, _metric_bounds(metric, table))
     rivals = np.flatnonzero(contenders(table, noise, context.best, goal) & ~_unsafe_mask(context))
     difference = compare(table, noise, context.best, int(order[1]), goal) if len(order) > 1 else None
-    shares = importance(table, noise)
+    check()
+    shares = importance(table, noise, check=check)
     best = context.estimate(context.best, winner_interval(table, noise, context.best, goal))
     ranking = (best, *(context.estimate(int(index)) for index in order[1:MAX_RANKED_SETUPS]))
-    parameters, interactions = _parameter_answers(context, shares, difference), _find_interactions(context, shares)
+    parameters = _parameter_answers(context, shares, difference, check)
+    interactions = _find_interactions(context, shares)
+    check()
     return Answer(
         metric=metric,
         goal=goal,
@@ -158,6 +178,7 @@ def _make_answer(everything: Table, metric: str, goal: Goal, lost: str) -> Answe
         divergences=_find_divergences(everything),
         shares=_variance_shares(shares),
         lost=lost,
+        not_analysed=everything.not_analysed,
     )
 
 
@@ -243,14 +264,14 @@ def _find_divergences(everything: Table) -> tuple[Divergence, ...]:
 
 
 def _parameter_answers(
-    context: _AnswerContext, shares: Importance | None, difference: Difference | None
+    context: _AnswerContext, shares: Importance | None, difference: Difference | None, check: Check
 ) -> tuple[ParameterAnswer, ...]:
     everything = context.everything
-    marginals = [
-        _clip_effects(context, marginal_effects(everything, p, context.noise, context.goal))
-        for p in everything.independent
-    ]
-    evidence = _evidence_levels([m.p_value for m in marginals])
+    marginals = []
+    for p in everything.independent:
+        check()
+        marginals.append(_clip_effects(context, marginal_effects(everything, p, context.noise, context.goal)))
+    evidence = _evidence_levels([m.p_value for m in marginals], untested=len(everything.not_analysed))
     if len(marginals) == 1 and difference is not None and difference.clear:
         evidence = ["clear"]  # the values are the configurations, and the verdict is that two of them differ
     answers = [
@@ -280,6 +301,7 @@ def _variance_shares(shares: Importance | None) -> VarianceShares | None:
         setups=shares.setups,
         left_out=shares.left_out,
         wants_forest=shares.wants_forest,
+        paired=shares.paired,
     )
 
 
@@ -288,15 +310,16 @@ def _clip_effects(context: _AnswerContext, marginal: MarginalEffects) -> Margina
     return replace(marginal, effects=effects)
 
 
-def _evidence_levels(p_values: Sequence[float | None]) -> list[Literal["clear", "weak", "none"]]:
+def _evidence_levels(p_values: Sequence[float | None], *, untested: int = 0) -> list[Literal["clear", "weak", "none"]]:
     """Return the evidence per parameter at the 5 % level.
 
-    `clear` is significant by Holm's step-down test (1979) over all parameters, `weak` by its own test only.
+    `clear` is significant by Holm's step-down test (1979) over all parameters, `weak` by its own test only. `untested`
+    is the number of further parameters that were left out because they explain less.
     """
     result: list[Literal["clear", "weak", "none"]] = ["none" if p is None or p > 0.05 else "weak" for p in p_values]
     ranked = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     for rank, (p, i) in enumerate(ranked):
-        if p > 0.05 / (len(ranked) - rank):
+        if p > 0.05 / (len(ranked) + untested - rank):
             break
         result[i] = "clear"
     return result

@@ -56,6 +56,7 @@ def sentences(answer: Answer) -> list[str]:
         *(_widening_sentence(widening, parameter_levels(answer)) for widening in answer.widenings),
         _variance_sentence(answer),
         _basis_sentence(answer),
+        _limits_sentence(answer),
         *_missing_runs_sentences(answer),
     ]
     return [line for line in lines if line]
@@ -319,6 +320,17 @@ def _basis_sentence(answer: Answer) -> str:
     if not by_settings:
         return ""
     return "the intervals of the parameters are based on the variation of effects between settings, not between seeds"
+
+
+def _limits_sentence(answer: Answer) -> str:
+    """Report what was left out because too many parameters vary."""
+    limits = []
+    if answer.not_analysed:
+        shown, n = len(answer.parameters), len(answer.not_analysed)
+        limits.append(f"{n} of {shown + n} varying keys are not analysed, those that explain least of the results")
+    if answer.shares is not None and answer.shares.paired is not None:
+        limits.append(f"interactions were estimated for the {answer.shares.paired} parameters with the largest effects")
+    return "; ".join(limits)
 
 
 def _no_results_sentence(answer: Answer) -> str:

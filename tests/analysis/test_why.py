@@ -400,3 +400,46 @@ def test_a_thousand_configurations_have_an_answer():
     answer = why(runs, "m", "max")
     assert answer.counts.setups == 1000
     assert parameter(answer, "a").evidence == "clear"
+
+
+def many_keys(keys, runs=120):
+    """Return runs of a random search in which `key3` and `key7` matter and all other keys do not."""
+    generator = np.random.default_rng(1)
+    configs = generator.integers(3, size=(runs, keys))
+    return [
+        Observation({f"key{k}": int(v) for k, v in enumerate(row)}, i % 3, 2.0 * row[3] + row[7] + generator.normal())
+        for i, row in enumerate(configs)
+    ]
+
+
+def test_with_hundreds_of_varying_keys_those_that_matter_are_found_and_the_rest_is_counted():
+    steps = []
+    answer = why(many_keys(300), "val/loss", "min", check=lambda: steps.append(1))
+    assert [p.name for p in answer.parameters[:2]] == ["key3", "key7"]
+    assert parameter(answer, "key3").evidence == "clear"
+    assert len(answer.parameters) + len(answer.not_analysed) == 300
+    assert f"{len(answer.not_analysed)} of 300 varying keys are not analysed" in text(answer)
+    assert len(steps) < 500  # the work does not grow with the number of pairs of keys
+
+
+def test_a_key_without_effect_is_not_significant_because_it_was_chosen_among_hundreds():
+    generator = np.random.default_rng(2)
+    clear = 0
+    for _ in range(20):
+        configs = generator.integers(2, size=(80, 100))
+        runs = [
+            Observation({f"key{k}": int(v) for k, v in enumerate(row)}, None, generator.normal()) for row in configs
+        ]
+        clear += any(p.evidence == "clear" for p in why(runs, "val/loss", "min").parameters)
+    assert clear <= 3
+
+
+def test_an_analysis_can_be_cancelled_between_its_steps():
+    class Cancelled(Exception):
+        pass
+
+    def check():
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        why(many_keys(8), "val/loss", "min", check=check)

@@ -40,6 +40,20 @@ _MAX_REST_SECONDS = 5.0
 """Maximum pause between two reads."""
 
 
+class ReadCancelled(LabbenchError):
+    """Raised in a thread worker whose result is no longer needed."""
+
+
+def stop_if_cancelled(worker: Worker[Any]) -> Callable[[], None]:
+    """Return a function that raises `ReadCancelled` once the worker was replaced or the app is closing."""
+
+    def check() -> None:
+        if worker.is_cancelled:
+            raise ReadCancelled("a newer read replaced this one")
+
+    return check
+
+
 class DataScreen(Screen[None], Generic[Result]):
     """Screen that shows the database and stays up to date."""
 

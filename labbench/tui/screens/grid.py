@@ -12,6 +12,7 @@ from textual.containers import Container
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
+from textual.worker import get_current_worker
 
 from labbench import text
 from labbench.charts.glyphs import STATUS_GLYPHS
@@ -20,6 +21,7 @@ from labbench.metrics import quality_metrics
 from labbench.records import STATUSES
 from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
+from labbench.tui.screens.base import stop_if_cancelled
 from labbench.tui.screens.editing import EditScreen
 from labbench.tui.screens.grid_queries import (
     GridState,
@@ -177,7 +179,8 @@ class GridScreen(EditScreen[GridState]):
     @work(thread=True, exclusive=True, group="importance")
     def _read_importance(self, metric: str, cache_key: object) -> None:
         path, expression = self.session.path, self.session.query.expression
-        self.post_result(lambda: self.ImportanceRead(read_importance(path, expression, metric), cache_key))
+        check = stop_if_cancelled(get_current_worker())
+        self.post_result(lambda: self.ImportanceRead(read_importance(path, expression, metric, check), cache_key))
 
     @on(ImportanceRead)
     def _show_importance(self, event: ImportanceRead) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,8 +133,12 @@ def failure_summary(run: RunRecord) -> str:
     return text.clean((message or (lines[-1] if lines else run.error or run.reason or "")).strip())
 
 
-def read_importance(path: Path, expression: str, metric: str) -> list[tuple[str, float]]:
+def read_importance(
+    path: Path, expression: str, metric: str, check: Callable[[], None] = lambda: None
+) -> list[tuple[str, float]]:
     """Return the fraction of the variance that each parameter explains by itself, largest first.
+
+    `check` is called between steps and may raise to cancel.
 
     Raises FilterError for an invalid filter.
     """
@@ -143,7 +147,7 @@ def read_importance(path: Path, expression: str, metric: str) -> list[tuple[str,
     with Reader(path) as reader:
         goal = reader.goal(metric)
         runs = reader.runs(parser.present_code(parser.parse(expression)), summaries=[metric])
-        answer = why(observe(runs, metric, goal), metric, goal)
+        answer = why(observe(runs, metric, goal), metric, goal, check=check)
     return [
         (parameter.name, parameter.importance.mean)
         for parameter in answer.parameters

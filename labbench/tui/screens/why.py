@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
+from textual.worker import get_current_worker
 
 from labbench import text
 from labbench.filters import parser
@@ -19,7 +20,7 @@ from labbench.metrics import quality_metrics
 from labbench.records import Goal
 from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
-from labbench.tui.screens.base import DataScreen
+from labbench.tui.screens.base import DataScreen, stop_if_cancelled
 from labbench.tui.session import Session
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
@@ -77,7 +78,9 @@ class WhyScreen(DataScreen[WhyState]):
             if not path.exists():
                 return WhyState()
             with Reader(path) as reader:
-                return _read_answer(reader, query.expression, metric or query.metric, cached)
+                return _read_answer(
+                    reader, query.expression, metric or query.metric, cached, stop_if_cancelled(get_current_worker())
+                )
 
         return read
 
@@ -130,7 +133,9 @@ class WhyScreen(DataScreen[WhyState]):
         self.app.switch_mode("runs")
 
 
-def _read_answer(reader: Reader, expression: str, metric: str | None, cached: WhyState) -> WhyState:
+def _read_answer(
+    reader: Reader, expression: str, metric: str | None, cached: WhyState, check: Callable[[], None]
+) -> WhyState:
     """Return the answer for the matching runs: the cached one unless a run was added or has ended."""
     condition = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(condition)
@@ -145,7 +150,8 @@ def _read_answer(reader: Reader, expression: str, metric: str | None, cached: Wh
     from labbench.analysis import observe, why  # imports numpy and the analysis, half a second
 
     observations = observe(reader.runs(condition, summaries=[chosen, "time/compute_s"]), chosen, metrics[chosen])
-    return WhyState(metrics, why(observations, chosen, metrics[chosen]) if observations else None, cache_key)
+    answer = why(observations, chosen, metrics[chosen], check=check) if observations else None
+    return WhyState(metrics, answer, cache_key)
 
 
 def _figure_lines(answer: Answer, columns: int) -> list[Content]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from textual.pilot import Pilot
 
 from helpers.golden import SIZES, compare, golden_name, press, type_in, use, wait_for_words
 from helpers.tui_samples import grid_of_runs
+from labbench.tui.screens.base import ReadCancelled
 
 
 @SIZES
@@ -41,3 +45,29 @@ def test_why_shows_an_answer_once_runs_have_ended(tmp_path: Path) -> None:
         assert "best: adam" in await wait_for_words(pilot, "best: adam")
 
     use(tmp_path / "runs.db", look)
+
+
+@pytest.mark.parametrize("key", ["3", "4"])
+def test_quitting_does_not_wait_for_an_analysis(database: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def analyse(observations: object, metric: str, goal: str, *, check: Callable[[], None]) -> None:
+        deadline = time.monotonic() + 60
+        try:
+            while time.monotonic() < deadline:
+                check()
+                time.sleep(0.01)
+        except ReadCancelled:
+            ended.append("cancelled")
+            raise
+        ended.append("too late")
+
+    monkeypatch.setattr("labbench.analysis.why", analyse)
+
+    async def look(pilot: Pilot[None]) -> None:
+        await pilot.press(key)
+        await pilot.pause(0.5)
+        await pilot.press("q")
+
+    use(database, look)
+    assert ended == ["cancelled"]
