@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from labbench.errors import InputError, did_you_mean
@@ -74,11 +76,11 @@ def examples(*commands: str) -> str:
 
 @click.command(
     "help",
-    epilog=examples("labbench help filters", "labbench help run"),
+    epilog=examples("labbench help filters", "labbench help run", "labbench help import csv"),
 )
-@click.argument("topic", required=False)
+@click.argument("topic", nargs=-1, metavar="[TOPIC]...")
 @click.pass_context
-def help_(context: click.Context, topic: str | None) -> None:
+def help_(context: click.Context, topic: Sequence[str]) -> None:
     """Show the help of a command, or of a topic: filters.
 
     Without TOPIC, the help of labbench itself.
@@ -87,16 +89,19 @@ def help_(context: click.Context, topic: str | None) -> None:
         InputError: There is no such topic.
     """
     assert context.parent is not None, "help is a command of the group"
-    group = context.parent.command
-    assert isinstance(group, click.Group)
-    if topic is None:
-        click.echo(context.parent.get_help())
-    elif topic in TOPICS:
-        click.echo(TOPICS[topic])
-    elif command := group.commands.get(topic):
-        click.echo(command.get_help(click.Context(command, info_name=topic, parent=context.parent)))
-    else:
-        hint = (
-            did_you_mean(topic, (*TOPICS, *group.commands)) or f": choose from {', '.join((*TOPICS, *group.commands))}"
-        )
-        raise InputError(f"no help on `{topic}`{hint}")
+    if len(topic) == 1 and topic[0] in TOPICS:
+        click.echo(TOPICS[topic[0]])
+        return
+    parent, topics = context.parent, tuple(TOPICS) if len(topic) == 1 else ()
+    for index, word in enumerate(topic):
+        commands = parent.command.commands if isinstance(parent.command, click.Group) else {}
+        if word not in commands:
+            words, choices = " ".join(topic[: index + 1]), (*topics, *commands)
+            hint = (
+                f": choose from {', '.join(choices)}"
+                if choices
+                else f"; `{' '.join(topic[:index])}` has no subcommands"
+            )
+            raise InputError(f"no help on `{words}`{did_you_mean(word, choices) or hint}")
+        parent, topics = click.Context(commands[word], info_name=word, parent=parent), ()
+    click.echo(parent.get_help())

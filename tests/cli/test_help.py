@@ -109,9 +109,13 @@ def test_every_filter_in_help_filters_parses() -> None:
 def test_help_shows_the_help_of_a_command_or_of_labbench(labbench: Labbench) -> None:
     assert labbench("help").stdout == labbench("--help").stdout
     assert labbench("help", "run").stdout == labbench("run", "--help").stdout
+    assert labbench("help", "import").stdout == labbench("import", "--help").stdout
+    assert labbench("help", "import", "csv").stdout == labbench("import", "csv", "--help").stdout
 
 
 def test_help_on_an_unknown_topic_names_the_closest_one(labbench: Labbench) -> None:
     result = labbench("help", "filter")
     assert result.exit_code == 2
     assert "did you mean `filters`?" in result.stderr
+    assert "no help on `import cvs`; did you mean `csv`?" in labbench("help", "import", "cvs").stderr
+    assert "no help on `run grid`; `run` has no subcommands" in labbench("help", "run", "grid").stderr
