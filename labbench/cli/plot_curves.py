@@ -12,7 +12,7 @@ from labbench.charts.bands import make_band
 from labbench.charts.plotext_chart import NamedSeries, PlotCanvas, draw_curves
 from labbench.charts.series import Floats, join_by_step
 from labbench.charts.smoothing import ema
-from labbench.errors import InputError, did_you_mean
+from labbench.errors import InputError, did_you_mean, unknown_metric
 from labbench.filters.parser import Filter
 from labbench.records import RunRecord, default_goal
 from labbench.store.reader import Reader
@@ -48,8 +48,7 @@ def draw_metric(
     axis, smooth = options.axis, options.smooth
     goals = reader.metrics()
     if metric not in goals:
-        hint = did_you_mean(metric, goals) or f"; the metrics are {', '.join(goals)}"
-        raise InputError(f"no metric {metric}{hint}" if goals else "no run has logged a metric")
+        raise unknown_metric(metric, goals)
     if axis not in ("step", "time", *goals):
         hint = did_you_mean(axis, goals) or "; use step, time, or a metric such as epoch"
         raise InputError(f"--x {axis}: no such axis{hint}")

@@ -15,7 +15,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import all_code, as_json, database, filters
-from labbench.errors import InputError, LabbenchError, did_you_mean
+from labbench.errors import LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def why(
     with Reader(db) as reader:
         goals = reader.metrics()
         if metric not in goals:
-            raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, goals)}")
+            raise unknown_metric(metric, goals)
         if left_out := reader.count(parse(filters)) - reader.count(run_filter):
             click.echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
         runs = reader.runs(run_filter, summaries=[metric, "time/compute_s"])

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labbench.configs import ConfigKeys
-from labbench.errors import InputError, did_you_mean
+from labbench.errors import unknown_metric
 from labbench.filters.parser import RunFilter
 from labbench.records import STATUSES, Goal, RunRecord, Status, require_key
 from labbench.store.queries.filter_sql import Sql, read_metrics
@@ -244,7 +244,7 @@ class Reader(RunReader):
         logged = self._connection.read(read_metrics)
         for metric in metrics or ():
             if metric not in logged:
-                raise InputError(f"no run has logged the metric `{metric}`{did_you_mean(metric, logged)}")
+                raise unknown_metric(metric, logged)
         return metrics
 
     def _select(self, columns: str, filter: RunFilter, rest: str = "") -> list[Any]:
