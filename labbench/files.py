@@ -23,7 +23,12 @@ _FILES_SUFFIX = ".files"
 
 def default_database() -> Path:
     """Return the default path of the database: LABBENCH_DB, else `runs.db` in the current folder."""
-    return Path(os.environ.get("LABBENCH_DB") or "runs.db")
+    return expand_home(os.environ.get("LABBENCH_DB") or "runs.db")
+
+
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Return the path with a leading `~` or `~USER` expanded as a shell does; an unknown user's stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises for an unknown user)
 
 
 def database_command(database: Path) -> str:

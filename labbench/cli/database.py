@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.help import examples
-from labbench.cli.options import database
+from labbench.cli.options import FILE_PATH, database
 from labbench.errors import InputError, StoreError
 from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
     from labbench.store.maintenance.health import Diagnosis
-
-FILE_PATH = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group("import", epilog=examples("labbench import labbench /mnt/other/runs.db", "labbench import csv points.csv"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import database, filters
+from labbench.cli.options import FILE_PATH, database, filters
 from labbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "-o",
     "output",
     metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE_PATH,
     help="Write to FILE instead of stdout.",
 )
 @database

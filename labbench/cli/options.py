@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from labbench.files import default_database
+from labbench.files import default_database, expand_home
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,24 @@ class TrainingOptions:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class FilePath(click.Path):
+    """Path of a file that may not exist yet; `~` is expanded also where the shell does not, as in `--db=~/runs.db`."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(expand_home(value), param, ctx)
+
+
+FILE_PATH = FilePath()
+
+
 def database(command: Command) -> Command:
     """Add `--db PATH`, accepted before or after the command's name; default: LABBENCH_DB, else runs.db."""
     return click.option(
         "--db",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE_PATH,
         callback=_nearest_database,
         help="Database file.  [LABBENCH_DB, else runs.db]",
     )(command)

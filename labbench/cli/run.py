@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.help import examples
-from labbench.cli.options import TrainingOptions, as_json, database
+from labbench.cli.options import FILE_PATH, TrainingOptions, as_json, database
 from labbench.files import files_folder, open_without_links
 from labbench.text import clean
 
@@ -34,7 +34,7 @@ and > are special to the shell. The whole language: labbench help filters
     )
     + ONLY_HELP
 )
-@click.argument("grids", nargs=-1, required=True, metavar="GRID...", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("grids", nargs=-1, required=True, metavar="GRID...", type=FILE_PATH)
 @click.option(
     "--set",
     "overrides",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import as_json
+from labbench.files import expand_home
 from labbench.text import clean
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def load_task_params(name: str) -> Params:
     from labbench.train.tasks.task import load_task  # runs the user's file, and loads torch
 
     file, _, class_name = name.rpartition(":")
-    return load_task(f"{Path(file).resolve()}:{class_name}").params
+    return load_task(f"{expand_home(file).resolve()}:{class_name}").params
 
 
 def print_params(params: Params) -> None:

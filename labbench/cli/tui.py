@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from labbench.cli.help import examples
-from labbench.cli.options import database
+from labbench.cli.options import FILE_PATH, database
 from labbench.cli.runs import ls
 from labbench.errors import LabbenchError
 from labbench.files import database_command
@@ -20,7 +20,7 @@ EXAMPLE_FILTER = "experiment=optimizers"
 
 
 @click.command(epilog=examples("labbench tui", "labbench tui results/runs.db --view best"))
-@click.argument("path", required=False, metavar="[DB]", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("path", required=False, metavar="[DB]", type=FILE_PATH)
 @click.option("--view", metavar="NAME", help="Open the view saved as NAME.")
 @database
 def tui(db: Path, path: Path | None = None, view: str | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
-from labbench.cli.options import all_code, as_json, database, filters
+from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters
 from labbench.errors import LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
 
@@ -49,7 +49,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     "--html",
     "html_file",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE_PATH,
     help="Write one self-contained HTML page with interactive curves.",
 )
 @click.option(

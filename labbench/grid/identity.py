@@ -14,6 +14,7 @@ from typing import Any
 
 from labbench.configs import canonical_json
 from labbench.grid.code import Code, command_code, read_bytes, task_code
+from labbench.grid.command_template import expand_home_in_word
 from labbench.grid.read import Grid
 from labbench.params.builtin import TASK_VERSIONS, takes_weights
 from labbench.params.param import Param, Params
@@ -60,14 +61,11 @@ def find_script(command: Sequence[str], folder: Path) -> Path | None:
     For example train.py in `python train.py`, train.sh in `./train.sh data.csv`; the path of an interpreter is not a
     script. Returns None if no word is a file.
     """
-    program = folder / command[0]
-    if (
-        "/" in command[0]
-        and program.is_file()
-        and (not Path(command[0]).is_absolute() or read_bytes(program)[:2] == b"#!")
-    ):
+    first, *others = map(expand_home_in_word, command)
+    program = folder / first
+    if "/" in first and program.is_file() and (not Path(first).is_absolute() or read_bytes(program)[:2] == b"#!"):
         return program
-    return next((folder / word for word in command[1:] if (folder / word).is_file()), None)
+    return next((folder / word for word in others if (folder / word).is_file()), None)
 
 
 def identity(task: str, config: Config, params: Params, stop: Stop | None) -> str:

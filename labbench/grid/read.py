@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labbench.errors import did_you_mean
+from labbench.files import expand_home
 from labbench.grid.checks import quote_value
 from labbench.grid.random_draws import RandomAxis, read_draws
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
@@ -192,7 +193,7 @@ def _resolve_task(source: GridSource, task: object, folder: Path) -> str:
         raise source.error(f"unknown task `{task}`{hint}", ("task",))
     if not file or not name.isidentifier():
         raise source.error(f'the class of the task is missing: write "{task.rstrip(":")}:MyTask"', ("task",))
-    absolute = (folder / Path(file).expanduser()).resolve()
+    absolute = (folder / expand_home(file)).resolve()
     if not absolute.is_file():
         raise source.error(f"no such file: {absolute} (paths are relative to the grid file)", ("task",))
     return f"{absolute}:{name}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labbench.errors import InputError
-from labbench.files import MODEL, run_folder
+from labbench.files import MODEL, expand_home, run_folder
 
 RUN_PREFIX = "run:"
 """Prefix of a run's key in `init_from`, which names either a file or the model of a run."""
@@ -22,7 +22,7 @@ def resolve_data_path(path: str) -> Path:
     """
     if not path:
         raise InputError('`path` is missing: set path = "table.csv", "arrays.npz" or a folder of images')
-    absolute = Path(path).expanduser().resolve()
+    absolute = expand_home(path).resolve()
     if not absolute.exists():
         raise InputError(f"no such file or folder: {absolute} (paths are relative to the current folder)")
     return absolute
@@ -43,7 +43,7 @@ def resolve_checkpoint(word: str, files: Path | None) -> Path:
             remedy = 'train it with [runtime] keep = "last" or "best" (and --rerun, if it is done)'
             raise InputError(f'init_from = "{word}": that run kept no model: {remedy}')
         return model
-    file = Path(word).expanduser().resolve()
+    file = expand_home(word).resolve()
     if file.suffix not in WEIGHT_SUFFIXES:
         raise InputError(
             f'init_from = "{word}": give a file of weights ({", ".join(WEIGHT_SUFFIXES)}), or {RUN_PREFIX}KEY'

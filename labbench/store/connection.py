@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from labbench.errors import InputError, LabbenchError, StoreError
-from labbench.files import database_command
+from labbench.files import database_command, expand_home
 from labbench.store import schema
 from labbench.store.liveness import is_lost
 
@@ -28,13 +28,13 @@ BUSY_SECONDS = 10.0
 
 
 def resolve_path(path: Path | str) -> Path:
-    """Return the absolute path, with symbolic links resolved.
+    """Return the absolute path, with `~` expanded and symbolic links resolved.
 
     Raises:
         InputError: If the name is invalid or a folder may not be read.
     """
     try:
-        resolved = Path(path).resolve()
+        resolved = expand_home(path).resolve()
         resolved.exists()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error

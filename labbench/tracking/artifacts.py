@@ -4,15 +4,57 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from labbench.errors import InputError
-from labbench.files import write_atomically
+from labbench.files import files_folder, run_folder, write_atomically
+from labbench.store.connection import path_with_suffix
 from labbench.store.scripts.script_run import Artifact
 from labbench.tracking.messages import warn
 
 
-def record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
+def record_files(path: Path, database: Path, key: str, *, copy: bool) -> list[Artifact]:
+    """Record the current content of a file, or of each file in a folder, as artifacts of the run `key`.
+
+    With `copy`, the files are also copied into the run's folder. A file of a folder that cannot be read and a folder
+    without files cause a warning.
+
+    Raises:
+        InputError: If `path` is not a folder and cannot be read.
+    """
+    folder = run_folder(files_folder(database), key)
+    if not path.is_dir():
+        return [_record_file(path, folder, copy=copy)]
+    artifacts = []
+    for file in list(_files_in(path, database)):  # complete before the first copy is written
+        try:
+            artifacts.append(_record_file(file, folder, copy=copy))
+        except InputError as error:
+            warn(str(error))
+    if not artifacts:
+        warn(f"run.artifact: no files in the folder {path}; nothing is recorded")
+    return artifacts
+
+
+def _files_in(folder: Path, database: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, except those of the database.
+
+    A link to a file counts as a file; links to folders, which may be circular, are not followed.
+    """
+    side_files = {path_with_suffix(database, suffix) for suffix in ("", "-wal", "-shm", "-journal", ".files")}
+
+    def report(error: OSError) -> None:
+        warn(f"run.artifact: {error.filename} cannot be read: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=report):
+        folders[:] = sorted(name for name in folders if Path(parent, name).resolve() not in side_files)
+        for file in (Path(parent, name) for name in sorted(files)):
+            if file.is_file() and file.resolve() not in side_files:
+                yield file
+
+
+def _record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
     """Record the current content of a file.
 
     With `copy`, the file is also copied into `folder`, the run's folder, and the recorded path is relative to it. If

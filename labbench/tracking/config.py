@@ -7,10 +7,10 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.files import expand_home
 from labbench.tracking.messages import as_text
 
 _MAX_INTEGER_BITS = 4_096
@@ -93,7 +93,7 @@ def read_config(path: str) -> dict[str, Any]:
         InputError: If the file cannot be read or does not hold a JSON object.
     """
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with expand_home(path).open(encoding="utf-8") as file:
             config = json.load(file)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: the config file named by LABBENCH_CONFIG cannot be read: {error}") from error

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, get_args
 
 from labbench.errors import InputError
-from labbench.files import files_folder, run_folder
+from labbench.files import expand_home
 from labbench.records import Goal
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun, Stream
@@ -99,18 +99,18 @@ class Run:
         self._writer_thread.change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
 
     def artifact(self, path: str | os.PathLike[str], *, copy: bool = False) -> None:
-        """Record the path, size and SHA-256 of a file.
+        """Record the path, size and SHA-256 of a file, or of each file in a folder and its subfolders.
 
-        With `copy`, also store a copy beside the database. Reads the whole file. Recording a path again replaces its
+        With `copy`, also store copies beside the database. Reads the whole files. Recording a path again replaces its
         earlier record.
 
         Raises:
             InputError: If the file cannot be read, or the run has ended.
         """
-        from labbench.tracking.artifacts import record_file  # imported on first use
+        from labbench.tracking.artifacts import record_files  # imported on first use
 
-        artifact = record_file(Path(path), run_folder(files_folder(self.path), self.key), copy=copy)
-        self._writer_thread.change(lambda run: replace(run, artifacts=(*run.artifacts, artifact)))
+        artifacts = record_files(expand_home(path), self.path, self.key, copy=copy)
+        self._writer_thread.change(lambda run: replace(run, artifacts=(*run.artifacts, *artifacts)))
 
     def watch_output(self) -> None:
         """Record output that is printed from now on; `start(capture_output=True)` does so from the start.

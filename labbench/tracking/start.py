@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
-from labbench.files import default_database
+from labbench.files import default_database, expand_home
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
 from labbench.tracking.config import plain_config, read_config
@@ -38,7 +38,8 @@ def start(
 
     Args:
         name: Name of the run; default: `EXPERIMENT-N` with the first free number.
-        experiment: Name of the experiment; default: the name of the script, or `interactive`.
+        experiment: Name of the experiment; default: the name of the script or, with `python -m`, of the module;
+            `interactive` in a notebook.
         config: A dict (nested or flat), an argparse namespace or a dataclass.
         tags: Tags of the run, or one tag as a string.
         note: Note of the run.
@@ -55,7 +56,7 @@ def start(
     tags = _tag_texts(tags)
     script = _main_script()
     attach_key = os.environ.get("LABBENCH_RUN")
-    writer = ScriptWriter(Path((None if attach_key else db) or default_database()))
+    writer = ScriptWriter(expand_home((None if attach_key else db) or default_database()))
     first_step = 0
     try:
         if attach_key:
@@ -67,7 +68,7 @@ def start(
             first_step = 0 if last_step is None else last_step + 1
             settings = {**script_run.config, **settings}
         else:
-            experiment = str(experiment or (script.stem if script else "interactive"))
+            experiment = str(experiment or _program_name(script))
             script_run = writer.begin(new_script_run(str(name or ""), experiment, settings))
     except BaseException:
         writer.close()
@@ -98,6 +99,15 @@ def _tag_texts(tags: Any) -> tuple[str, ...]:
         return (tags,) if isinstance(tags, str) else tuple(map(str, tags))
     except TypeError:
         raise InputError(f"start: tags must be a list of strings, not {type(tags).__name__}") from None
+
+
+def _program_name(script: Path | None) -> str:
+    """Return the module of `python -m MODULE`, else the name of the script, of its folder or archive."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    module = spec.name.removesuffix("__main__").rstrip(".") if spec else ""
+    if module or script is None:
+        return module or "interactive"
+    return script.parent.stem if script.stem == "__main__" else script.stem
 
 
 def _main_script() -> Path | None:

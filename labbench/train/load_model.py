@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from labbench.errors import InputError
-from labbench.files import MODEL, default_database, files_folder, run_folder
+from labbench.files import MODEL, default_database, expand_home, files_folder, run_folder
 from labbench.params.param import all_params, with_defaults
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
@@ -35,7 +35,7 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
         InputError: If no run matches, the run kept no model, `task` is needed, or the task's model does not fit the
             kept weights.
     """
-    path = Path(db or default_database())
+    path = expand_home(db or default_database())
     with Reader(path) as reader:
         record = reader.find(run)
     file = run_folder(files_folder(path), record.key) / MODEL
@@ -75,4 +75,4 @@ def _require_trusted_task(record: RunRecord) -> str:
 def _with_absolute_path(task: str) -> str:
     """Return the task with the absolute path of its file."""
     file, colon, name = task.rpartition(":")
-    return f"{Path(file).expanduser().resolve()}:{name}" if colon else task
+    return f"{expand_home(file).resolve()}:{name}" if colon else task

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from labbench.export import escape_formula
-from labbench.files import database_command
+from labbench.files import database_command, expand_home
 from labbench.records import RunRecord
 from labbench.text import clean
 
@@ -41,7 +41,7 @@ def _quote_value(value: object) -> str:
 def new_file_path(name: str) -> Path:
     """Return the path of a new file. Raises ValueError, with a message for the user, if it cannot be created."""
     try:
-        file = Path(name).expanduser()
+        file = expand_home(name)
         os.lstat(file)
     except FileNotFoundError:
         if file.parent.is_dir():

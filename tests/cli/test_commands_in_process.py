@@ -7,10 +7,12 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from labbench.cli import main
+from labbench.cli.options import FilePath
 from labbench.records import Finished, NewRun, Points, Started, Submission
 from labbench.store.writer import Writer
 
@@ -51,6 +53,20 @@ def test_the_database_is_given_before_or_after_the_command_or_in_the_environment
     monkeypatch.setenv("LABBENCH_DB", str(elsewhere))
     assert "sgd lr=0.1" in labbench("ls").stdout
     assert labbench("--db", "nowhere.db", "ls").exit_code == 2
+
+
+def test_tilde_is_expanded_in_every_path_of_the_command_line(
+    labbench: Labbench, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(db.parent))
+    assert "sgd lr=0.1" in labbench("--db=~/runs.db", "ls").stdout
+    assert labbench("export", "-o", "~/points.csv").exit_code == 0
+    assert labbench("--db=~/copy.db", "import", "csv", "~/points.csv").exit_code == 0
+    assert labbench("backup", "~/second.db").exit_code == 0
+    assert {file.name for file in db.parent.glob("*.*")} >= {"points.csv", "copy.db", "second.db"}
+    commands = [main, *main.commands.values(), *main.commands["import"].commands.values()]
+    types = [param.type for command in commands for param in command.params]
+    assert all(isinstance(kind, FilePath) for kind in types if isinstance(kind, click.Path))
 
 
 def test_labbench_without_a_command_prints_the_table_of_runs_on_a_pipe(labbench: Labbench, db: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 
 from labbench.grid.command_template import fill_placeholders
+from labbench.grid.identity import find_script
 from labbench.store.reader import Reader
 
 Labbench = Callable[..., Result]
@@ -54,6 +55,15 @@ def test_placeholders_are_filled_and_shell_braces_are_unchanged() -> None:
     words = ["--lr={lr}", "{name}", "{hidden}", "{bn}", "${HOME}", "{{lr}}"]
     config = {"lr": 0.1, "name": "a b", "hidden": [1, 2], "bn": True}
     assert fill_placeholders(words, config) == ["--lr=0.1", "a b", "[1, 2]", "true", "${HOME}", "{{lr}}"]
+
+
+def test_tilde_is_expanded_in_the_words_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "train.py").touch()
+    assert fill_placeholders(["~/bin/python", "~/train.py", "--out={out}", ""], {"out": "~x"}) == [
+        f"{tmp_path}/bin/python", f"{tmp_path}/train.py", "--out=~x", ""
+    ]  # fmt: skip
+    assert find_script(["python", "~/train.py"], Path("/")) == tmp_path / "train.py"
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

@@ -118,6 +118,44 @@ def test_labbench_db_sets_the_default_database(tmp_path: Path, monkeypatch: pyte
         assert run.path == tmp_path / "here.db"
 
 
+def test_tilde_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "data.csv").write_text("1")
+    monkeypatch.setenv("HOME", str(home))
+    with labbench.start(db="~/runs.db") as run:
+        run.artifact("~/data.csv")
+    monkeypatch.setenv("LABBENCH_DB", "~/runs.db")
+    with labbench.start() as second:
+        pass
+    with labbench.open("~/runs.db") as db:
+        assert {run.key for run in db.runs()} == {run.key, second.key}
+        assert db.artifacts(run.key)[0].path == str(home / "data.csv")
+    with pytest.raises(InputError, match="does not exist"):
+        labbench.start(db="~nobody-of-this-name/runs.db")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["-m", "net"], "net"),
+        (["-m", "net.train"], "net.train"),
+        (["-m", "script"], "script"),
+        (["script.py"], "script"),
+        (["net"], "net"),
+        (["net/train.py"], "train"),
+        (["-c", "import labbench; labbench.start().finish()"], "interactive"),
+    ],
+)
+def test_experiment_is_named_after_the_script_or_module(tmp_path: Path, words: list[str], name: str) -> None:
+    (tmp_path / "net").mkdir()
+    for file in ("script.py", "net/__init__.py", "net/__main__.py", "net/train.py"):
+        (tmp_path / file).write_text("" if file == "net/__init__.py" else "import labbench; labbench.start().finish()")
+    subprocess.run([sys.executable, *words], cwd=tmp_path, check=True)
+    stored = scripts.only_run(tmp_path)
+    assert (stored.experiment, stored.name) == (name, f"{name}-1")
+
+
 class Color(enum.Enum):
     RED = 1
 
@@ -304,8 +342,6 @@ def test_artifact_is_recorded_by_size_and_hash_and_copied_on_request(tmp_path: P
         run.artifact("data.csv")
         with pytest.raises(InputError, match=r"run.artifact: nothing.pt cannot be read: No such file"):
             run.artifact("nothing.pt")
-        with pytest.raises(InputError, match="Is a directory"):
-            run.artifact("out")
     artifacts = query_database("SELECT name, path, size, sha256 FROM artifacts ORDER BY id")
     weights, table = hashlib.sha256(b"weights").hexdigest(), hashlib.sha256(b"1,2").hexdigest()
     assert artifacts == [
@@ -313,6 +349,39 @@ def test_artifact_is_recorded_by_size_and_hash_and_copied_on_request(tmp_path: P
         ("data.csv", str(tmp_path / "data.csv"), 3, table),
     ]
     assert (tmp_path / "runs.db.files" / run.key / "out/model.pt").read_bytes() == b"weights"
+
+
+def test_each_file_of_a_folder_is_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    (checkpoint / "shards").mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    (checkpoint / "shards/1.safetensors").write_text("one")
+    (tmp_path / "blob").write_text("two")
+    (checkpoint / "shards/2.safetensors").symlink_to(tmp_path / "blob")
+    (checkpoint / "shards/circle").symlink_to(checkpoint)
+    (checkpoint / "dangling").symlink_to("nothing")
+    os.mkfifo(checkpoint / "pipe")
+    (tmp_path / "empty").mkdir()
+    with labbench.start() as run:
+        run.artifact("checkpoint", copy=True)
+        run.artifact("empty")
+    with labbench.open() as db:
+        stored = {artifact.name: artifact.path for artifact in db.artifacts(run.key)}
+    names = ["checkpoint/config.json", "checkpoint/shards/1.safetensors", "checkpoint/shards/2.safetensors"]
+    assert stored == {name: name for name in names}
+    copies = tmp_path / "runs.db.files" / run.key
+    assert [(copies / name).read_text() for name in names] == ["{}", "one", "two"]
+    assert not (copies / names[2]).is_symlink()
+    assert capsys.readouterr().err == "labbench: run.artifact: no files in the folder empty; nothing is recorded\n"
+
+
+def test_current_folder_as_artifact_holds_neither_the_database_nor_the_copies(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("x = 1")
+    with labbench.start() as run:
+        run.artifact(".", copy=True)
+        run.artifact(".", copy=True)
+    with labbench.open() as db:
+        assert [artifact.name for artifact in db.artifacts(run.key)] == ["train.py"]
 
 
 def test_captured_output_is_stored_and_still_printed(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, w
     for metric, goal in run.goals.items():
         if written.goals.get(metric) != goal:
             connection.execute("UPDATE metrics SET goal = ? WHERE id = ?", (goal, ensure_metric(connection, metric)))
+    recorded = set(written.artifacts)
     connection.executemany(
         "INSERT OR REPLACE INTO artifacts (run_id, name, path, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?)",
         [
@@ -148,7 +149,7 @@ def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, w
                 artifact.created,
             )
             for artifact in run.artifacts
-            if artifact not in written.artifacts
+            if artifact not in recorded
         ],
     )
     for kind, text in run.sources.items():

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from textual.screen import Screen
 
 from labbench import text
-from labbench.files import write_atomically
+from labbench.files import expand_home, write_atomically
 from labbench.tui.clipboard import TableRows, format_csv, new_file_path
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.prompt import Prompt
@@ -60,7 +60,7 @@ class ViewExport:
 
     def _write(self, file: Path, content: str) -> None:
         try:
-            with write_atomically(file.expanduser()) as output:
+            with write_atomically(expand_home(file)) as output:
                 output.write(content.encode("utf-8", "backslashreplace"))
         except OSError as error:
             self._show_error(text.clean(f"{file} cannot be written: {error.strerror}"))
