@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,15 +13,20 @@ from numpy.typing import NDArray
 from labbench.errors import InputError
 from labbench.train.data.dataset import Split
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 ImageArray = NDArray[np.uint8]
 """uint8, shape (H, W, C); C = 1 for grey, 3 for colours (RGB)."""
 
 IMAGE_SUFFIXES = (".png", ".pgm", ".ppm", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "PPM", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 """Formats that Pillow may open, by Pillow's names; others, such as EPS, would start external programs."""
-DEEP_MODES = ("I", "I;16", "F")
-"""Pillow's modes of grey images with more than 8 bits; `convert("L")` clips their values to [0, 255]."""
-GREY_MODES = ("1", "L", "LA", *DEEP_MODES)
+GREY_16_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of grey images of 16 bits."""
+UNBOUNDED_MODES = ("I", "F")
+"""Pillow's modes of grey images of 32 bits; `convert("L")` clips their values to [0, 255]."""
+GREY_MODES = ("1", "L", "LA", *UNBOUNDED_MODES)
 """Pillow's modes without colours."""
 
 
@@ -63,24 +69,50 @@ def format_size(image: ImageArray) -> str:
 def read_image(path: Path) -> ImageArray:
     """Return one image as uint8 (H, W, C), without transparency.
 
-    C is 1 for grey and 3 for colours. Colours of 16 bits are reduced to their high byte.
+    C is 1 for grey and 3 for colours. Values of 16 bits are reduced to their high byte.
 
     Raises:
-        InputError: If the file cannot be read, its grey values do not fit into 8 bits, or Pillow is not installed.
+        InputError: If the file cannot be read, its values do not fit into 8 bits, or Pillow is not installed.
     """
     try:
-        from PIL import Image, UnidentifiedImageError  # imported here: only images need it
+        import PIL.Image  # imported here: only images need it
     except ImportError:
         raise InputError(f"{path}: reading images needs Pillow: pip install pillow") from None
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with PIL.Image.open(path, formats=FORMATS) as image:
             image.info.pop("transparency", None)  # else Pillow warns that the transparency of a palette is lost
-            values = np.array(image.convert("L" if image.mode in GREY_MODES else "RGB"))
-            if image.mode in DEEP_MODES and not np.array_equal(values, np.asarray(image)):
-                raise ValueError("its grey values are not integers from 0 to 255; convert it to 8 bits")
-    except UnidentifiedImageError:
+            values = _high_bytes(image) if _is_grey_of_16_bits(image) else _values_of_8_bits(image)
+    except PIL.UnidentifiedImageError:
         formats = ", ".join(FORMATS)
         raise InputError(f"{path} cannot be read: it is damaged, or not an image in one of {formats}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: a damaged PNG
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # SyntaxError: a damaged PNG
         raise InputError(f"{path} cannot be read: {error}") from None
     return values.reshape(*values.shape[:2], -1)
+
+
+def _is_grey_of_16_bits(image: Image) -> bool:
+    # Pillow opens a PGM of 16 bits in a mode of 32 bits, an older Pillow also a PNG
+    return image.mode in GREY_16_BIT_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _high_bytes(image: Image) -> ImageArray:
+    """Return the high bytes of grey values of 16 bits, uint8 (H, W).
+
+    Raises ValueError if they would be black although the values are not.
+    """
+    values = np.asarray(image)
+    high = (values >> 8).astype(np.uint8)
+    if values.any() and not high.any():
+        raise ValueError("its grey values have 16 bits, but none exceeds 255 of 65535; convert it to 8 bits")
+    return high
+
+
+def _values_of_8_bits(image: Image) -> ImageArray:
+    """Return grey values, uint8 (H, W), or colours, uint8 (H, W, 3).
+
+    Raises ValueError if they do not fit into 8 bits.
+    """
+    values = np.array(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+    if image.mode in UNBOUNDED_MODES and not np.array_equal(values, np.asarray(image)):
+        raise ValueError("its grey values are not integers from 0 to 255; convert it to 8 bits")
+    return values
