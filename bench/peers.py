@@ -7,6 +7,7 @@ A job writes its result to FOLDER/result.json. This file imports the standard li
 
 from __future__ import annotations
 
+import argparse
 import json
 import mmap
 import os
@@ -16,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -400,9 +400,14 @@ def _folder_size(folder: Path) -> tuple[int, int]:
 
 
 def main() -> None:
-    name, job, place, number = [*islice([*sys.argv[1:], "0"], 4)]
-    folder = Path(place).resolve()
-    result = JOBS[job](TOOLS[name](), folder, int(number))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tool", metavar="TOOL", choices=TOOLS, help=", ".join(TOOLS))
+    parser.add_argument("job", metavar="JOB", choices=JOBS, help=", ".join(JOBS))
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    parser.add_argument("number", metavar="NUMBER", type=int, nargs="?", default=0)
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    result = JOBS[options.job](TOOLS[options.tool](), folder, options.number)
     (folder / "result.json").write_text(json.dumps(result))
 
 

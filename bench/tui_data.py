@@ -8,10 +8,10 @@ write, so runs after the 20th are renamed copies of earlier ones, with the same 
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,7 +72,16 @@ def make_wandb(folder: Path, runs: int, metrics: int, points: int) -> None:
         (copy / f"run-{old}.wandb").rename(copy / f"run-{new}.wandb")
 
 
+def main() -> None:
+    makers = {"labbench": make_labbench, "wandb": make_wandb}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tool", choices=makers)
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    for size in ("runs", "metrics", "points"):
+        parser.add_argument(size, metavar=size.upper(), type=int)
+    options = parser.parse_args()
+    makers[options.tool](options.folder, options.runs, options.metrics, options.points)
+
+
 if __name__ == "__main__":
-    tool, folder, *sizes = sys.argv[1:]
-    make = {"labbench": make_labbench, "wandb": make_wandb}[tool]
-    make(Path(folder), *map(int, sizes))
+    main()
