@@ -7,11 +7,11 @@ No tensor leaves `train/` and no SQL row leaves `store/`: a run is a `RunRecord`
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeGuard
 
+from labbench.clock import now
 from labbench.errors import InputError
 
 Config: TypeAlias = Mapping[str, Any]
@@ -266,7 +266,7 @@ class Started:
     pid: int
     device: str
     way: str = "loop"
-    time: float = field(default_factory=time.time, compare=False)
+    time: float = field(default_factory=now, compare=False)
     """Unix time in seconds."""
 
 
@@ -315,7 +315,7 @@ class Finished:
     attempt: int
     status: Literal["finished", "diverged", "stopped", "queued"]
     reason: str
-    time: float = field(default_factory=time.time, compare=False)
+    time: float = field(default_factory=now, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +327,7 @@ class Failed:
     kind: FailureKind
     message: str
     traceback: str = ""
-    time: float = field(default_factory=time.time, compare=False)
+    time: float = field(default_factory=now, compare=False)
 
 
 Event: TypeAlias = Started | Points | Boundary | Log | Finished | Failed

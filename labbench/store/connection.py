@@ -203,7 +203,7 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     # isolation_level None: transactions begin and end explicitly. check_same_thread False: several threads share the
     # connection of a reader, under a lock.
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.create_function("is_lost", 3, is_lost)
+    connection.create_function("is_lost", 6, is_lost)
     connection.create_function("has_part", 2, _contains_ignoring_case)
     return connection
 

@@ -22,6 +22,7 @@ from labbench.store.connection import (
     resolve_path,
     translate_sqlite_errors,
 )
+from labbench.store.queries.run_rows import IS_LOST
 
 Result = TypeVar("Result")
 
@@ -75,8 +76,7 @@ class FreshConnection:
         with self._lock, translate_sqlite_errors(self.path):
             self._refresh()
             [commits] = self._connection.execute("PRAGMA data_version").fetchone()
-            query = "SELECT count(*) FROM runs WHERE status = 'running' AND is_lost(heartbeat, host, pid)"
-            [lost] = self._connection.execute(query).fetchone()
+            [lost] = self._connection.execute(f"SELECT count(*) FROM runs WHERE {IS_LOST}").fetchone()
         # the pragma's 32-bit counter restarts with each connection
         return int(((self._openings << 32) + commits << 32) + lost)
 

@@ -181,10 +181,25 @@ _SCRIPTS = {
         -- 1: the code had changed when its grid was last trained
         ALTER TABLE runs ADD COLUMN older_code INTEGER NOT NULL DEFAULT 0;
     """,
+    "process identity": """
+        -- start of the machine in which pid is valid; NULL: unknown, like the next three
+        ALTER TABLE runs ADD COLUMN boot_id TEXT;
+        -- inode of the namespace of pid: /proc/self/ns/pid
+        ALTER TABLE runs ADD COLUMN pid_namespace INTEGER;
+        -- start of the process in clock ticks since the start of the machine
+        ALTER TABLE runs ADD COLUMN pid_start INTEGER;
+        -- heartbeat in seconds since the start of the machine, which does not depend on the time of day
+        ALTER TABLE runs ADD COLUMN heartbeat_uptime REAL;
+    """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
 
-_ADDED_COLUMNS = {"code version": {"runs": {"code_version": "NULL", "older_code": "0"}}}
+_ADDED_COLUMNS = {
+    "code version": {"runs": {"code_version": "NULL", "older_code": "0"}},
+    "process identity": {
+        "runs": {"boot_id": "NULL", "pid_namespace": "NULL", "pid_start": "NULL", "heartbeat_uptime": "NULL"}
+    },
+}
 """Columns that each migration adds to each table, with their values for files without the column."""
 
 

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import math
-import os
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
+from labbench.clock import now
 from labbench.errors import InputError, LabbenchError, RunNotFound
 from labbench.records import Points, RunRecord
 from labbench.store.connection import path_with_suffix, translate_sqlite_errors
-from labbench.store.liveness import HOST
+from labbench.store.liveness import HOST, ProcessIdentity, this_process, uptime
 from labbench.store.queries.find_run import find_run
+from labbench.store.queries.run_rows import IS_OF_PROCESS, SET_PROCESS
 from labbench.store.recording.events import record_events
-from labbench.store.scripts.script_run import PrintedText, ScriptRun, insert_script_run, write_changes, write_printed
+from labbench.store.scripts.script_run import (
+    SCRIPT_ENDED,
+    PrintedText,
+    ScriptRun,
+    insert_script_run,
+    write_changes,
+    write_printed,
+)
 from labbench.store.series.points import delete_points
 from labbench.store.writer import Writer
 
 _OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"
 _OF_ATTEMPT = f"{_OF_RUN} AND attempt = ?"
+
+Outcome: TypeAlias = Literal["recorded", "removed", "ended", "superseded"]
+"""Result of recording a batch; "superseded": another process has begun the run's next attempt."""
 
 _CHUNK = 10_000
 """Maximum number of points in memory while a series is copied."""
@@ -104,6 +115,7 @@ class ScriptWriter(Writer):
             InputError: If there is no such run, it is still running, or it is not a script's run.
             StoreError: If the database cannot be written.
         """
+        process = this_process()
         with self._transaction() as connection:
             record = find_run(connection, word, self.path)
             origin, last_step = connection.execute(
@@ -122,15 +134,15 @@ class ScriptWriter(Writer):
             if record.status == "running":
                 raise InputError(f"run {record.key} is still running, in process {record.pid} on {record.host}")
             connection.execute(
-                """
-                UPDATE runs SET status = 'running', attempt = attempt + 1, host = ?, pid = ?, heartbeat = ?,
+                f"""
+                UPDATE runs SET status = 'running', attempt = attempt + 1,
+                    {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?,
                     finished = NULL, reason = NULL, error_kind = NULL, error = NULL, traceback = NULL
                 WHERE id = ?
                 """,
-                (HOST, os.getpid(), time.time(), record.id),
+                (*astuple(process), now(), uptime(), record.id),
             )
-            run = replace(_run_from_record(record), attempt=record.attempt + 1, host=HOST, pid=os.getpid())
-            return run, last_step
+            return replace(_run_from_record(record), attempt=record.attempt + 1, process=process), last_step
 
     def attach(self, key: str) -> ScriptRun:
         """Return a running run of another process, so that this process can log to it.
@@ -154,24 +166,27 @@ class ScriptWriter(Writer):
         points: Iterable[Points] = (),
         printed: Iterable[PrintedText] = (),
         truncate_from: int | None = None,
-    ) -> bool:
+    ) -> Outcome:
         """Write new data of a run, the changes since its state `written`, and a heartbeat.
 
         Args:
             truncate_from: Step from which the points of earlier attempts are deleted before writing.
 
         Returns:
-            False, with nothing written, if the run was removed, has ended or is in a later attempt.
+            "recorded"; else nothing was written, because the run is not running in this attempt.
 
         Raises:
             StoreError: If the database cannot be written.
         """
         with self._transaction() as connection:
-            query = "SELECT id FROM runs WHERE key = ? AND attempt = ? AND status = 'running'"
-            row = connection.execute(query, (run.key, run.attempt)).fetchone()
+            row = connection.execute("SELECT id, attempt, status FROM runs WHERE key = ?", (run.key,)).fetchone()
             if row is None:
-                return False
-            [run_id] = row
+                return "removed"
+            run_id, attempt, status = row
+            if attempt != run.attempt:
+                return "superseded"
+            if status != "running":
+                return "ended"
             if truncate_from is not None:
                 delete_points(connection, run_id, after=truncate_from - 1)
             record_events(connection, points)
@@ -179,8 +194,29 @@ class ScriptWriter(Writer):
             if run is not written:
                 write_changes(connection, run_id, run, written)
             if run.drives:
-                connection.execute("UPDATE runs SET heartbeat = ? WHERE id = ?", (time.time(), run_id))
-            return True
+                query = "UPDATE runs SET heartbeat = ?, heartbeat_uptime = ? WHERE id = ?"
+                connection.execute(query, (now(), uptime(), run_id))
+            return "recorded"
+
+    def adopt(self, run: ScriptRun) -> bool:
+        """Drive a run in this process instead of `run.process`, which has ended without other processes noticing.
+
+        Returns:
+            False if the run is not in this attempt, or another process drives it or has ended it.
+
+        Raises:
+            StoreError: If the database cannot be written.
+        """
+        with self._transaction() as connection:
+            # a script that forks a daemon may end the run at its exit
+            query = f"""
+                UPDATE runs SET {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?,
+                    status = 'running', finished = NULL, reason = NULL
+                WHERE key = ? AND attempt = ? AND {IS_OF_PROCESS}
+                    AND (status = 'running' OR status = 'finished' AND reason = '{SCRIPT_ENDED}')
+            """
+            parameters = (*astuple(this_process()), now(), uptime(), run.key, run.attempt, *astuple(run.process))
+            return connection.execute(query, parameters).rowcount == 1
 
 
 def _inode(path: Path) -> int | None:
@@ -197,9 +233,8 @@ def _run_from_record(record: RunRecord) -> ScriptRun:
         record.name,
         record.experiment,
         record.attempt,
-        record.started or time.time(),
-        record.host or HOST,
-        record.pid or os.getpid(),
+        record.started or now(),
+        ProcessIdentity(record.host or HOST, record.pid or 0),
         last_sample_step=max(
             (summary.last_step for name, summary in record.summary.items() if name.startswith("system/")), default=0
         ),

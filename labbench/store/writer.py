@@ -7,21 +7,30 @@ run is recorded: events of an earlier attempt are dropped, so that the series of
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
+from labbench.clock import now
 from labbench.files import files_folder, run_folder
 from labbench.provenance import Provenance
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
 from labbench.store.connection import open_for_writing, resolve_path, translate_sqlite_errors
-from labbench.store.liveness import HOST
-from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list, read_records, set_config, storable_text
+from labbench.store.liveness import this_process, uptime
+from labbench.store.queries.run_rows import (
+    IN_JSON_LIST,
+    IS_OF_PROCESS,
+    SET_PROCESS,
+    STATUS,
+    as_json_list,
+    read_records,
+    set_config,
+    storable_text,
+)
 from labbench.store.recording.events import end_run, record_events
 from labbench.store.recording.queue import add_tags, insert_missing, link_sources
 from labbench.store.scripts.spill import merge_spill_files
@@ -130,13 +139,13 @@ class Writer:
                 f"""
                 UPDATE runs SET
                     status = 'running', attempt = attempt + (heartbeat IS NOT NULL),
-                    host = ?, pid = ?, heartbeat = ?, finished = NULL, reason = NULL,
+                    {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?, finished = NULL, reason = NULL,
                     started = CASE WHEN boundary > 0 THEN started END, way = CASE WHEN boundary > 0 THEN way END,
                     device = NULL, error_kind = NULL, error = NULL, traceback = NULL,
                     git_commit = ?, git_dirty = ?, versions = ?
                 WHERE id {IN_JSON_LIST}
                 """,
-                (HOST, os.getpid(), time.time(), source and source.git_commit, source and source.git_dirty,
+                (*astuple(this_process()), now(), uptime(), source and source.git_commit, source and source.git_dirty,
                  json.dumps(source.versions if source else {}), as_json_list(ids)),
             )  # fmt: skip
             connection.execute(f"DELETE FROM requests WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
@@ -155,9 +164,10 @@ class Writer:
     def send_heartbeat(self, keys: Sequence[str]) -> list[str]:
         """Record a heartbeat for the runs that this process drives, and return their keys."""
         with self._transaction() as connection:
-            condition = f"key {IN_JSON_LIST} AND status = 'running' AND host = ? AND pid = ?"
-            parameters = (as_json_list(keys), HOST, os.getpid())
-            connection.execute(f"UPDATE runs SET heartbeat = ? WHERE {condition}", (time.time(), *parameters))
+            condition = f"key {IN_JSON_LIST} AND status = 'running' AND {IS_OF_PROCESS}"
+            parameters = (as_json_list(keys), *astuple(this_process()))
+            query = f"UPDATE runs SET heartbeat = ?, heartbeat_uptime = ? WHERE {condition}"
+            connection.execute(query, (now(), uptime(), *parameters))
             return [key for (key,) in connection.execute(f"SELECT key FROM runs WHERE {condition}", parameters)]
 
     def requeue(self, keys: Sequence[str]) -> None:
@@ -166,9 +176,9 @@ class Writer:
             connection.execute(
                 f"""
                 UPDATE runs SET status = 'queued', reason = 'interrupted'
-                WHERE key {IN_JSON_LIST} AND status = 'running' AND host = ? AND pid = ?
+                WHERE key {IN_JSON_LIST} AND status = 'running' AND {IS_OF_PROCESS}
                 """,
-                (as_json_list(keys), HOST, os.getpid()),
+                (as_json_list(keys), *astuple(this_process())),
             )
 
     def retry(self, keys: Sequence[str], *, from_start: bool = False) -> list[str]:
@@ -206,7 +216,7 @@ class Writer:
             run_id, status = row
             if status == "running":
                 query = "INSERT OR IGNORE INTO requests (run_id, action, created) VALUES (?, ?, ?)"
-                connection.execute(query, (run_id, action, time.time()))
+                connection.execute(query, (run_id, action, now()))
             elif status in ("queued", "lost"):
                 end_run(connection, run_id, "stopped", "stopped by a person")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from labbench.clock import now
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder, write_atomically
 from labbench.store.connection import path_with_suffix
@@ -74,7 +74,7 @@ def _record_file(path: Path, folder: Path, *, copy: bool) -> Artifact:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"run.artifact: {path} cannot be read: {reason}") from error
     is_copied = copy and _copy_file(path, folder / name)
-    return Artifact(name, name if is_copied else str(path.absolute()), size, digest, time.time())
+    return Artifact(name, name if is_copied else str(path.absolute()), size, digest, now())
 
 
 def _artifact_name(path: Path) -> str:

@@ -16,6 +16,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from labbench.clock import now
 from labbench.store.scripts.script_run import PrintedText, Stream
 from labbench.terminal_output import CapturedOutput, OutputText
 
@@ -123,7 +124,7 @@ class PrintedOutput:
             if last is not None and last.stream == stream and _is_complete(last.text) and _is_complete(text.text):
                 self._texts[-1] = replace(last, text=last.text + text.text)
             else:
-                self._texts.append(PrintedText(time.time(), stream, text.text, replaces))
+                self._texts.append(PrintedText(now(), stream, text.text, replaces))
 
     def _remove_unfinished(self, stream: Stream) -> bool:
         """Remove the stream's unfinished text from `_texts`; return True if there is still one in the database."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, Protocol
 
 from labbench.errors import is_out_of_memory
 from labbench.records import FailureKind
+from labbench.store.scripts.script_run import SCRIPT_ENDED
 
 
 class OpenRun(Protocol):
@@ -191,7 +192,7 @@ def exit_info_of_error(
     if last_signal is not None and (killed or isinstance(error, SystemExit | KeyboardInterrupt)):
         return ExitInfo("stopped", signal.Signals(last_signal).name)
     if error is None:
-        return ExitInfo("finished", "script ended")
+        return ExitInfo("finished", SCRIPT_ENDED)
     if isinstance(error, KeyboardInterrupt):
         return ExitInfo("stopped", "interrupted")
     if isinstance(error, SystemExit):
@@ -206,6 +207,6 @@ def exit_info_of_error(
 def exit_info_of_status(status: object) -> ExitInfo:
     """Return the final status for an exit status: 0 and None mean success, a text is an error message."""
     if status is None or status == 0:
-        return ExitInfo("finished", "script ended")
+        return ExitInfo("finished", SCRIPT_ENDED)
     message = status if isinstance(status, str) else f"exit status {status}"
     return ExitInfo("failed", None, "user", message)

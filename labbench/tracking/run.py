@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Protocol, get_args
 
+from labbench.clock import now
 from labbench.errors import InputError
 from labbench.files import expand_home
 from labbench.records import Goal
@@ -140,6 +140,7 @@ class Run:
 
         An exit code other than 0 records a failure. A no-op if the run has ended.
         """
+        self._writer_thread.adopt_if_daemon()
         self._end(exit_info_of_status(exit_code))
 
     def __enter__(self) -> Run:
@@ -160,7 +161,7 @@ class Run:
                 if writer_thread.stop_requested and exit_info.status == "finished":
                     exit_info = ExitInfo("stopped", "stopped by a person")
                 if writer_thread.run.drives:
-                    writer_thread.change(lambda run: replace(run, finished=time.time(), **asdict(exit_info)))
+                    writer_thread.change(lambda run: replace(run, finished=now(), **asdict(exit_info)))
             writer_thread.close()
             process_hooks.unregister(self)
 
@@ -211,4 +212,4 @@ def _attach_from_pickle(path: str, key: str) -> Run:
 
 def start_on_monotonic_clock(run: ScriptRun) -> int:
     """Return the start of the run on the clock of `time.monotonic_ns()`, which never jumps."""
-    return monotonic_ns() - round((time.time() - run.started) * 1e9)
+    return monotonic_ns() - round(max(0.0, now() - run.started) * 1e9)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from labbench.errors import LabbenchError
 from labbench.records import Points
-from labbench.store.script_writer import ScriptWriter
+from labbench.store.script_writer import Outcome, ScriptWriter
 from labbench.store.scripts.script_run import PrintedText, ScriptRun
 from labbench.store.scripts.spill import Spill
 from labbench.tracking.messages import warn, warn_once
@@ -27,6 +27,9 @@ _BUSY_SECONDS = 2.0
 
 Short, because a scheduler kills a process about ten seconds after it has asked the process to end.
 """
+
+_ADOPTION_SECONDS = 10.0
+"""Seconds that a forked process waits for the exit of the process that has ended the run."""
 
 _inherited: list[object] = []
 """Open files that a forked child inherited from its parent; closing them would damage the parent's files."""
@@ -46,6 +49,10 @@ class Batch:
     calls: int
     """Number of log calls in the batch."""
 
+    def changes(self, written: ScriptRun) -> bool:
+        """Return True unless the batch is a mere heartbeat of a run in the state `written`."""
+        return bool(self.points or self.printed or self.run is not written)
+
 
 class Storage:
     """Destination of batches.
@@ -64,7 +71,13 @@ class Storage:
         self.stuck = False
         """True if neither the database nor a spill file can be written."""
         self._is_detached = False
-        """True once the run was removed, ended or resumed elsewhere; batches are then dropped."""
+        """True once the run was removed, ended or resumed elsewhere; the database is then left alone."""
+        self._keeps_leftover = False
+        """True if the batches of a detached run are kept in a file."""
+        self._leftover: Spill | None = None
+        self.awaits_adoption = False
+        """True if batches wait for the exit of the process that has ended the run, see `_may_be_adopted`."""
+        self._adoption_deadline = 0.0
 
     @property
     def failing(self) -> bool:
@@ -76,23 +89,36 @@ class Storage:
 
         Returns False if that fails. During the pause after a failure, also returns False, unless `immediately` is set.
         """
-        if self._is_detached or (self.failing and not immediately and time.monotonic() < self._retry_at):
-            return self._is_detached
+        if self._is_detached:
+            self._keep_leftover(batch)
+            return True
+        if self.failing and not immediately and time.monotonic() < self._retry_at:
+            return False
         try:
-            is_recorded = self._ensure_open().record(
+            outcome = self._ensure_open().record(
                 batch.run, self._written, points=batch.points, printed=batch.printed, truncate_from=batch.truncate_from
             )
         except _STORAGE_ERRORS as error:
             self._handle_failure(error)
             return False
-        self._written = batch.run
         if self.failing:
             self._pause, self.stuck = 0.0, False
             warn(f"{self.path} can be written again")
-        if not is_recorded:
-            self._is_detached = True
-            warn(f"{self.path}: run {batch.run.key} was removed, ended or resumed elsewhere; nothing more is recorded")
+        self.awaits_adoption = outcome == "ended" and not immediately and self._may_be_adopted(batch.run)
+        if self.awaits_adoption:
+            return False
+        if outcome != "recorded":
+            self._detach(outcome, batch)
+        self._written = batch.run
         return True
+
+    def adopt(self, run: ScriptRun) -> bool:
+        """Drive the run in this process; return False if another process drives it or has ended it."""
+        try:
+            return not self._is_detached and self._ensure_open().adopt(run)
+        except _STORAGE_ERRORS as error:
+            self._handle_failure(error)
+            return False
 
     def spill(self, batch: Batch) -> bool:
         """Write a batch to the spill file; return False if that fails too."""
@@ -128,8 +154,8 @@ class Storage:
 
         `run` is the state that the parent has written.
         """
-        _inherited.append((self._writer, self._spill))
-        self._writer = self._spill = None
+        _inherited.append((self._writer, self._spill, self._leftover))
+        self._writer = self._spill = self._leftover = None
         self._written = run
         self._pause, self.stuck = 0.0, False
 
@@ -143,7 +169,36 @@ class Storage:
     def close(self) -> None:
         """Close all files; a spill file stays until the next process merges it."""
         self._close_spill()
+        if self._leftover is not None:
+            self._leftover.close()
         self.release()
+
+    def _may_be_adopted(self, run: ScriptRun) -> bool:
+        """Return True for a moment if the process that drives and has ended the run is about to exit.
+
+        A script that forks a daemon ends its run at its exit, and the daemon then drives the run.
+        """
+        self._adoption_deadline = self._adoption_deadline or time.monotonic() + _ADOPTION_SECONDS
+        return not run.drives and run.process.has_ended() is False and time.monotonic() < self._adoption_deadline
+
+    def _detach(self, outcome: Outcome, batch: Batch) -> None:
+        """Leave the run in the database to others; further data is kept in a file, unless the run was removed."""
+        self._is_detached, self._keeps_leftover = True, outcome != "removed"
+        causes = {"removed": "removed", "ended": "ended elsewhere", "superseded": "resumed by another process"}
+        warn(f"{self.path}: run {batch.run.key} was {causes[outcome]}; nothing more of this process is recorded in it")
+        self._keep_leftover(batch)
+
+    def _keep_leftover(self, batch: Batch) -> None:
+        """Append a batch to the file of data that is no longer recorded in the database."""
+        if self._keeps_leftover and batch.changes(self._written):
+            try:
+                if self._leftover is None:
+                    self._leftover = Spill(self.path, batch.run, superseded=True)
+                    warn(f"what run {batch.run.key} logs in this process is kept in {self._leftover.path}")
+                self._leftover.append(batch.run, batch.points, batch.printed, batch.truncate_from)
+            except OSError as error:
+                warn_once(f"log calls of run {batch.run.key} were lost: {error}")
+        self._written = batch.run
 
     def _ensure_open(self) -> ScriptWriter:
         """Return a writer of the file at `path`, after merging the spill file."""

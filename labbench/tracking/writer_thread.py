@@ -8,6 +8,7 @@ If more than `MAX_BACKLOG` calls wait, the script waits in `make_room`, unless n
 from __future__ import annotations
 
 import _thread
+import os
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from itertools import chain
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.store.liveness import this_process
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.tracking.batching import Call, MetricBatcher
@@ -103,6 +105,8 @@ class RunWriterThread:
         self._last_heartbeat = self._last_request_check = time.monotonic()
         self._lost_calls = 0
         self._is_closing = False
+        self._driver_session: int | None = None
+        """Session of the process that drives the run, in a process forked from it; else None."""
         self._thread: threading.Thread | None = None
         self._flush_events: deque[threading.Event] = deque()
         self._create_locks()
@@ -178,12 +182,30 @@ class RunWriterThread:
         if self._thread is not None:
             self._thread.join(seconds)
 
+    def adopt_if_daemon(self) -> None:
+        """Drive the run in a daemon: in a forked process with its own session, after the end of the driving process."""
+        run = self.run
+        is_daemon = self._driver_session not in (None, os.getsid(0))
+        if is_daemon and not run.drives and run.process.has_ended():
+            with self._write_lock:
+                is_adopted = self._storage.adopt(run)
+            if is_adopted:
+                with self._change_lock:
+                    self.run = replace(self.run, process=this_process(), drives=True)
+
     # Around a fork.
 
     def before_fork(self) -> None:
-        """Close the database between two transactions: an SQLite connection must not be carried across a fork."""
+        """Write the backlog and close the database: an SQLite connection must not be carried across a fork.
+
+        The backlog is written because the process that forks a daemon exits without a cleanup.
+        """
         self._is_paused = self._write_lock.acquire(timeout=1.0)
         if self._is_paused:
+            try:
+                self._write_unwritten()
+            except Exception as error:
+                _warn_of_internal_error(error)
             self._storage.release()
 
     def after_fork_in_parent(self) -> None:
@@ -199,6 +221,7 @@ class RunWriterThread:
             queue.clear()
         self.run = self._written = replace(self.run, drives=False)
         self._storage.after_fork_in_child(self.run)
+        self._driver_session = self._driver_session or os.getsid(0)
         self._batch, self._truncates, self.calls.asleep = None, False, True
         self._thread = None
         self._flush_events.clear()
@@ -221,13 +244,14 @@ class RunWriterThread:
                 deadline = time.monotonic() + CLOSING_SECONDS
             flush_events = [self._flush_events.popleft() for _ in range(len(self._flush_events))]
             try:
+                self.adopt_if_daemon()
                 with self._write_lock:
                     self.printed.drain()
                     if flush_events:
                         self.printed.expedite()
                     self._write_unwritten()
             except Exception as error:  # an error in labbench must not stop the training
-                warn_once(f"internal error in labbench, please report it: some data was not recorded: {error!r}")
+                _warn_of_internal_error(error)
             for event in flush_events:
                 event.set()
         with self._write_lock:
@@ -244,13 +268,15 @@ class RunWriterThread:
 
     def _idle_seconds(self) -> float:
         """Return the seconds to wait for the wake event."""
-        if self._storage.failing:
+        if self._storage.failing or self._storage.awaits_adoption:
             return _FAILING_SECONDS
         if self._is_closing or len(self.calls) >= MAX_BATCH:
             return 0
         if not self.calls.asleep:
             return FLUSH_SECONDS
-        return max(0, self._last_heartbeat + HEARTBEAT_SECONDS - time.monotonic()) if self.run.drives else -1
+        if self.run.drives:
+            return max(0, self._last_heartbeat + HEARTBEAT_SECONDS - time.monotonic())
+        return -1 if self._driver_session is None else HEARTBEAT_SECONDS
 
     def _write_unwritten(self) -> None:
         """Write the data that waits when the call begins; later data is left for the next call."""
@@ -319,6 +345,10 @@ class RunWriterThread:
             warn(f"run {self.run.key}: {self.printed.omitted_lines:,} lines of its output were not kept")
         if self._lost_calls:
             warn(f"run {self.run.key}: {self._lost_calls} log calls were lost because no file could be written")
+
+
+def _warn_of_internal_error(error: Exception) -> None:
+    warn_once(f"internal error in labbench, please report it: some data was not recorded: {error!r}")
 
 
 def _pop_up_to(queue: deque[Any], limit: int) -> list[Any]:

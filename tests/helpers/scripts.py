@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from labbench.records import RunRecord
@@ -15,15 +16,18 @@ from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 
 
-def begin(folder: Path, code: str, **environment: str) -> subprocess.Popen[str]:
-    """Start `train.py` in `folder` with the given code, after `import labbench`."""
+def begin(folder: Path, code: str, *, prefix: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
+    """Start `train.py` in `folder` with the given code, after `import labbench`.
+
+    `prefix` are the words of a command that starts it, such as `unshare`.
+    """
     script = folder / "train.py"
     text = "import labbench, os, signal, sys, time\n" + textwrap.dedent(code)
     if not script.exists() or script.read_text() != text:  # another process may be about to read it
         script.write_text(text)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LABBENCH")}
     return subprocess.Popen(
-        [sys.executable, script.name],
+        [*prefix, sys.executable, script.name],
         cwd=folder,
         env=inherited | environment,
         stdin=subprocess.DEVNULL,

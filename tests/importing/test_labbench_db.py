@@ -91,7 +91,7 @@ def test_import_updates_a_newer_run_and_keeps_local_edits(path: Path, tmp_path: 
         with Writer(path) as ours:
             ours.tag([run.key], add=["mine"])
             ours.note(run.key, "seen")
-            execute(path, "UPDATE runs SET host = 'another machine', heartbeat = heartbeat - 60")
+            execute(path, "UPDATE runs SET boot_id = 'another machine', heartbeat = heartbeat - 60")
         writer.write([points(run, "loss", {2: 1.0}), Finished(run.key, 1, "finished", "all epochs")])
         merged = import_labbench(path, there)
         assert (dict(merged.new), dict(merged.newer)) == ({}, {run.key: run.key})

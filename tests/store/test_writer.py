@@ -187,7 +187,7 @@ def test_run_whose_process_has_ended_is_lost_and_can_be_claimed(writer: Writer, 
 
 def test_run_on_another_host_is_lost_after_15_s_without_a_heartbeat(writer: Writer, reader: Reader) -> None:
     [run] = start(writer)
-    writer._connection.execute("UPDATE runs SET host = 'elsewhere', heartbeat = heartbeat - 14")
+    writer._connection.execute("UPDATE runs SET boot_id = 'elsewhere', heartbeat = heartbeat - 14")
     assert reader.find(run.key).status == "running"
     writer._connection.execute("UPDATE runs SET heartbeat = heartbeat - 2")
     assert reader.find(run.key).status == "lost"

@@ -203,9 +203,50 @@ def test_removed_run_is_reported_and_not_recreated(tmp_path: Path) -> None:
     (tmp_path / "removed").touch()
     result = scripts.end(process)
     assert result.returncode == 0
-    assert "was removed, ended or resumed elsewhere; nothing more is recorded" in result.stderr
+    assert "was removed; nothing more of this process is recorded in it" in result.stderr
     with labbench.open(tmp_path / "runs.db") as db:
         assert db.runs() == []
+
+
+@pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)"])
+def test_daemon_drives_the_run_that_its_first_process_started(tmp_path: Path, ending: str) -> None:
+    code = f"""
+    run = labbench.start(db=os.path.abspath("runs.db"), system_metrics=False)
+    run.log({{"loss": 1.0}})
+    if os.fork():
+        {ending}
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for step in range(20):
+        run.log({{"loss": 1.0}})
+        time.sleep(0.01)
+    while labbench.open("runs.db").runs()[0].pid != os.getpid():
+        time.sleep(0.01)
+    run.log({{"loss": 0.5}})
+    run.finish()
+    """
+    result = scripts.run(tmp_path, code)
+    assert (result.returncode, result.stderr) == (0, "")
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.summary["loss"].n, record.summary["loss"].last) == ("finished", 22, 0.5)
+
+
+def test_helper_process_does_not_end_the_run_of_a_killed_script(tmp_path: Path) -> None:
+    code = """
+    run = labbench.start(system_metrics=False)
+    run.log({"loss": 1.0})
+    parent = os.getpid()
+    if os.fork():
+        os.kill(parent, signal.SIGKILL)
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    run.log({"helper": 1.0})
+    sys.exit(0)
+    """
+    scripts.run(tmp_path, code)
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.summary["loss"].n, record.summary["helper"].n) == ("lost", 1, 1)
 
 
 def test_stop_request_interrupts_the_script(tmp_path: Path) -> None:

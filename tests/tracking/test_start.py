@@ -302,13 +302,13 @@ def resume_with_expired_heartbeat(name: str) -> labbench.Run:
     """
     for _ in range(5):
         with Writer("runs.db") as writer:
-            writer._connection.execute("UPDATE runs SET heartbeat = 0")
+            writer._connection.execute("UPDATE runs SET boot_id = 'another machine', heartbeat = 0")
         with contextlib.suppress(InputError):
             return labbench.start(resume=name)
     raise AssertionError("each attempt met a heartbeat")
 
 
-def test_first_process_of_a_run_resumed_elsewhere_records_nothing_more(tmp_path: Path) -> None:
+def test_first_process_of_a_run_resumed_elsewhere_keeps_its_data_in_a_file(tmp_path: Path) -> None:
     code = """
     run = labbench.start("a run")
     run.log({"loss": 1.0})
@@ -323,7 +323,13 @@ def test_first_process_of_a_run_resumed_elsewhere_records_nothing_more(tmp_path:
     with resume_with_expired_heartbeat("a run") as resumed:
         resumed.log({"loss": 10.0})
         (tmp_path / "resumed").touch()
-        assert "resumed elsewhere" in scripts.end(process).stderr
+        message = scripts.end(process).stderr
+    assert "was resumed by another process; nothing more of this process is recorded in it" in message
+    [kept] = tmp_path.glob("runs.db.superseded-*.jsonl")
+    assert str(kept) in message
+    assert '"values": [2.0]' in kept.read_text()
+    Writer("runs.db").close()
+    assert kept.exists()  # never merged
     stored = record(resumed)
     assert (stored.status, stored.attempt, stored.summary["loss"].max) == ("finished", 2, 10.0)
 

@@ -20,7 +20,7 @@ _RUN_HEADINGS = {
 _TIMES = {
     "created": "runs.created",
     "finished": "runs.finished",
-    "seconds": "coalesce(runs.finished, runs.heartbeat) - runs.started",
+    "seconds": "max(0, coalesce(runs.finished, runs.heartbeat) - runs.started)",
 }
 """Not reserved words: a config key or a metric of the same name takes precedence."""
 

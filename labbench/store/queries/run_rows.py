@@ -13,11 +13,22 @@ from typing import Any
 from labbench.configs import ConfigKeys, compare_configs
 from labbench.errors import InputError
 from labbench.records import MetricSummary, RunRecord, require_key
+from labbench.store.liveness import ProcessIdentity
 
-_IS_LOST = "runs.status = 'running' AND is_lost(runs.heartbeat, runs.host, runs.pid)"
+IS_LOST = """runs.status = 'running' AND is_lost(
+    runs.heartbeat, runs.heartbeat_uptime, runs.boot_id, runs.pid_namespace, runs.pid, runs.pid_start)"""
+"""True for a run whose process has ended without recording it; `connection` registers the function `is_lost`."""
 
-STATUS = f"CASE WHEN {_IS_LOST} THEN 'lost' ELSE runs.status END"
-"""Status of a run for readers; `connection` registers the function `is_lost`."""
+STATUS = f"CASE WHEN {IS_LOST} THEN 'lost' ELSE runs.status END"
+"""Status of a run for readers."""
+
+_PROCESS = [field.name for field in fields(ProcessIdentity)]
+
+IS_OF_PROCESS = " AND ".join(f"{column} IS ?" for column in _PROCESS)
+"""True for a run that a process drives; the parameters are the fields of its `ProcessIdentity`."""
+
+SET_PROCESS = ", ".join(f"{column} = ?" for column in _PROCESS)
+"""Assignment of the process that drives a run; the parameters are the fields of its `ProcessIdentity`."""
 
 IN_JSON_LIST = "IN (SELECT value FROM json_each(?))"
 """Membership in a list passed as one parameter, see `as_json_list`: SQLite limits the number of parameters."""

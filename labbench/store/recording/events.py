@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterable
 
+from labbench.clock import now
 from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
 from labbench.store.queries.run_rows import storable_text
 from labbench.store.series.points import add_points
+
+END_TIME = "max(?, coalesce(started, 0))"
+"""Value of `finished` for an end at the time of the parameter; NULL stays NULL.
+
+No run finishes before it starts, even if the clocks of two attempts differ.
+"""
 
 
 def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
@@ -46,8 +52,8 @@ def end_run(
 
     For status `queued`, which is not an end, no time is recorded.
     """
-    finished = None if status == "queued" else at or time.time()
-    query = "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ?"
+    finished = None if status == "queued" else at or now()
+    query = f"UPDATE runs SET status = ?, reason = ?, finished = {END_TIME} WHERE id = ?"
     connection.execute(query, (status, reason and storable_text(reason), finished, run_id))
 
 
@@ -64,7 +70,7 @@ def _record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> 
                 delete_unfinished_output(connection, run_id, event.attempt, None)
             if event.text:
                 query = "INSERT INTO logs (run_id, attempt, time, text) VALUES (?, ?, ?, ?)"
-                connection.execute(query, (run_id, event.attempt, time.time(), storable_text(event.text)))
+                connection.execute(query, (run_id, event.attempt, now(), storable_text(event.text)))
         case Finished():
             end_run(connection, run_id, event.status, event.reason, event.time)
         case Failed():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TypeAlias
 
+from labbench.clock import now
 from labbench.records import NewRun, Submission
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
 
@@ -35,7 +35,7 @@ def insert_missing(
         "task": submission.task,
         "stop": None if stop is None else config_json(asdict(stop)),
         "status": "queued",
-        "created": time.time(),
+        "created": now(),
         "code_version": submission.code_version,
     }
     ids = []
@@ -82,7 +82,7 @@ def ensure_experiment(connection: sqlite3.Connection, name: str) -> int:
     """Return the id of an experiment, which is inserted if it does not exist."""
     name = storable_text(name)
     query = "INSERT OR IGNORE INTO experiments (name, created) VALUES (?, ?)"
-    connection.execute(query, (name, time.time()))
+    connection.execute(query, (name, now()))
     row: tuple[int] = connection.execute("SELECT id FROM experiments WHERE name = ?", (name,)).fetchone()
     return row[0]
 

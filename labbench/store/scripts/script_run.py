@@ -7,20 +7,22 @@ an edit by a user (a note, a tag) is not overwritten, and the run can be recreat
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from labbench.clock import now
 from labbench.records import Config, FailureKind, Goal
-from labbench.store.liveness import HOST
+from labbench.store.liveness import ProcessIdentity, this_process, uptime
 from labbench.store.queries.run_rows import config_json, storable_text
 from labbench.store.recording.events import delete_unfinished_output, ensure_metric
 from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, ensure_source, insert_run
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
+
+SCRIPT_ENDED = "script ended"
+"""Reason of the end of a run whose script ended without an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ class ScriptRun:
     attempt: int
     started: float
     """Unix time in seconds."""
-    host: str
-    pid: int
+    process: ProcessIdentity
+    """Process that drives the run."""
     drives: bool = True
     """True if this process sends the heartbeats and records the end; False in a process that only logs to the run."""
     last_sample_step: int = 0
@@ -89,7 +91,7 @@ class ScriptRun:
 
 def new_script_run(name: str, experiment: str, config: Config) -> ScriptRun:
     """Return a run that this process starts now."""
-    return ScriptRun("", name, experiment, 1, time.time(), HOST, os.getpid(), config=config)
+    return ScriptRun("", name, experiment, 1, now(), this_process(), config=config)
 
 
 def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptRun:
@@ -109,9 +111,9 @@ def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptR
         "attempt": run.attempt,
         "created": run.started,
         "started": run.started,
-        "heartbeat": time.time(),
-        "host": run.host,
-        "pid": run.pid,
+        "heartbeat": now(),
+        "heartbeat_uptime": uptime(),
+        **asdict(run.process),
     }
     run_id, key = insert_run(connection, columns)
     write_changes(connection, run_id, run, new_script_run(run.name, run.experiment, run.config))
@@ -121,7 +123,7 @@ def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptR
 def write_changes(connection: sqlite3.Connection, run_id: int, run: ScriptRun, written: ScriptRun) -> None:
     """Write the differences between `run` and its state `written`; the caller holds a transaction."""
     before = _mutable_columns(written)
-    columns = {name: value for name, value in _mutable_columns(run).items() if value != before[name]}
+    columns = {name: value for name, value in _mutable_columns(run).items() if value != before.get(name)}
     if columns:
         names = ", ".join(f"{name} = ?" for name in columns)
         connection.execute(f"UPDATE runs SET {names} WHERE id = ?", (*columns.values(), run_id))
@@ -180,7 +182,7 @@ def _mutable_columns(run: ScriptRun) -> dict[str, Any]:
         columns |= {
             "status": run.status,
             "reason": run.reason and storable_text(run.reason),
-            "finished": run.finished,
+            "finished": run.finished and max(run.finished, run.started),
             "error_kind": run.error_kind,
             "error": run.error and storable_text(run.error),
             "traceback": run.traceback and storable_text(run.traceback),

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from labbench.errors import InputError
 from labbench.files import open_without_links
 from labbench.records import Points, require_key
+from labbench.store.liveness import ProcessIdentity
 from labbench.store.recording.events import ensure_metric
 from labbench.store.scripts.script_run import (
     Artifact,
@@ -34,13 +35,17 @@ from labbench.store.series.points import add_points, delete_points
 
 _INFIX = ".spilled-"
 
+_SUPERSEDED_INFIX = ".superseded-"
+"""Part of the names of spill files that are never merged: another process has resumed or ended their run."""
+
 
 class Spill:
     """Spill file of one run and process."""
 
-    def __init__(self, database: Path, run: ScriptRun) -> None:
-        """Open or create the file. Raises OSError if that fails."""
-        self.path = database.with_name(f"{database.name}{_INFIX}{run.key}-{os.getpid()}.jsonl")
+    def __init__(self, database: Path, run: ScriptRun, *, superseded: bool = False) -> None:
+        """Open or create the file; one of a superseded attempt is never merged. Raises OSError if that fails."""
+        infix = _SUPERSEDED_INFIX if superseded else _INFIX
+        self.path = database.with_name(f"{database.name}{infix}{run.key}-{run.attempt}-{os.getpid()}.jsonl")
         self._file = open_without_links(self.path, "ab", buffering=0)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,7 +111,7 @@ def _is_spill(entry: os.DirEntry[str], database: Path) -> bool:
 def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _write_rows(connection, _whole_lines(file))
+        is_merged = _write_rows(connection, _whole_lines(file))
         connection.execute("COMMIT")
     except (InputError, KeyError, TypeError, ValueError) as error:
         connection.execute("ROLLBACK")
@@ -116,7 +121,15 @@ def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> N
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    path.unlink(missing_ok=True)
+    if is_merged:
+        path.unlink(missing_ok=True)
+    else:
+        superseded = path.with_name(path.name.replace(_INFIX, _SUPERSEDED_INFIX))
+        path.rename(superseded)
+        warnings.warn(
+            f"{superseded}: the run was resumed before this data of an earlier attempt was merged; it is kept here",
+            stacklevel=2,
+        )
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
@@ -129,10 +142,10 @@ def _whole_lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any]]) -> None:
+def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any]]) -> bool:
     """Write the lines as rows.
 
-    Nothing is written to a run that is in a later attempt.
+    Return False, with nothing written, if the run is in a later attempt.
     """
     run: ScriptRun | None = None
     run_id = 0
@@ -145,7 +158,7 @@ def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any
                 row = connection.execute("SELECT id, attempt FROM runs WHERE key = ?", (run.key,)).fetchone()
             run_id, attempt = row
             if attempt > run.attempt:
-                return
+                return False
             write_changes(connection, run_id, run, new_script_run(run.name, run.experiment, {}))
         elif run is None:
             raise ValueError("the first line is not a run")
@@ -158,6 +171,7 @@ def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any
             add_points(connection, run_id, metric_id, points["steps"], points["times"], values)
         else:
             write_printed(connection, run_id, run.attempt, [PrintedText(**line["printed"])])
+    return True
 
 
 def _encode_points(points: Points) -> dict[str, Any]:
@@ -168,7 +182,11 @@ def _encode_points(points: Points) -> dict[str, Any]:
 
 def _decode_run(fields: Mapping[str, Any]) -> ScriptRun:
     artifacts = tuple(Artifact(**artifact) for artifact in fields["artifacts"])
-    run = ScriptRun(**{**fields, "tags": tuple(fields["tags"]), "artifacts": artifacts})
+    process = fields.get("process") or {"host": fields["host"], "pid": fields["pid"]}  # the latter by labbench 0.1
+    values = {name: value for name, value in fields.items() if name not in ("host", "pid")}
+    run = ScriptRun(
+        **{**values, "process": ProcessIdentity(**process), "tags": tuple(fields["tags"]), "artifacts": artifacts}
+    )
     if run.key:  # an empty key is replaced when the run is inserted
         require_key(run.key)
     return run

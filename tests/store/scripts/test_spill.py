@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -41,14 +42,28 @@ def test_merging_a_spill_file_twice_changes_nothing(tmp_path: Path) -> None:
     assert scripts.only_run(tmp_path).summary["loss"].n == 3
 
 
-def test_spill_file_of_an_earlier_attempt_changes_nothing(tmp_path: Path) -> None:
+def test_spill_file_of_an_earlier_attempt_is_kept_and_changes_nothing(tmp_path: Path) -> None:
     with ScriptWriter(tmp_path / "runs.db") as writer:
         write_spill_file(tmp_path)
         writer.merge_spilled()
         assert writer.resume("abcdefgh")[0].attempt == 2
         write_spill_file(tmp_path, steps=100)
+        with pytest.warns(UserWarning, match=r"superseded-abcdefgh-.*resumed before this data of an earlier attempt"):
+            writer.merge_spilled()
         writer.merge_spilled()
     assert scripts.only_run(tmp_path).summary["loss"].n == 3
+    [kept] = tmp_path.glob("runs.db.superseded-*.jsonl")
+    assert len(kept.read_text().splitlines()) == 2
+
+
+def test_spill_file_of_the_first_release_is_merged(tmp_path: Path) -> None:
+    path = write_spill_file(tmp_path)
+    first, *others = path.read_text().splitlines(keepends=True)
+    run = json.loads(first)["run"]
+    del run["process"]
+    path.write_text(json.dumps({"run": {**run, "host": "there", "pid": 7}}) + "\n" + "".join(others))
+    scripts.merge_spill_files(tmp_path)
+    assert scripts.only_run(tmp_path).host == "there"
     assert scripts.database_files(tmp_path) == ["runs.db"]
 
 
