@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from labbench.executors.worker_pool import WORKER_ENVIRONMENT, start_forkserver
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, RunRecord
-from labbench.runner.run_grid import ExpandedGrid, load_grid, run_grid
+from labbench.runner.run_grid import ExpandedGrid, TrainingOptions, load_grid, run_grid
 from labbench.store.reader import Reader
 from labbench.train.tasks.task import load_task, make_data, make_model
 
@@ -174,7 +174,8 @@ def set_up_worker() -> None:
 def train_with_labbench(grid: ExpandedGrid, device: str = "cpu") -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder, "runs.db")
-        run_grid(grid, db, SilentProgress(), device=device, workers=PROCESS_COUNT if device == "cpu" else None)
+        options = TrainingOptions(device, workers=PROCESS_COUNT if device == "cpu" else None)
+        run_grid(grid, db, SilentProgress(), options)
         with Reader(db) as reader:
             runs = {run.name: run for run in reader.runs()}
         return [final_accuracy(runs[run.name]) for run in grid.runs]

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from labbench.files import default_database, expand_home
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOptions:
-    """Options of `labbench run`: devices and workers, and which recorded runs to train again."""
-
-    device: str
-    """auto, cpu, cuda, cuda:N or mps."""
-    workers: int | None
-    """Worker processes; 0: this process, None: one per core or GPU."""
-    rerun: bool
-    """Train all runs of the grid as new runs."""
-    retry_failed: bool
-    """Also train failed runs again."""
-    keep_code: bool
-    """Do not train runs of older code again."""
-
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from labbench.cli.help import examples
-from labbench.cli.options import FILE_PATH, TrainingOptions, as_json, database
+from labbench.cli.options import FILE_PATH, as_json, database
 from labbench.files import files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
-    from labbench.runner.run_grid import ExpandedGrid
+    from labbench.runner.run_grid import ExpandedGrid, TrainingOptions
 
 ONLY_HELP = """
 FILTER selects runs by configuration keys, such as 'lr<=0.01'; several terms must all hold. Quote the terms, since <
@@ -78,7 +78,7 @@ def run(
     Records all metrics in the database. Several grids are trained one after another. The same command again trains
     only the runs that are missing.
     """
-    from labbench.runner.run_grid import choose_devices, load_grid, require_gpus
+    from labbench.runner.run_grid import TrainingOptions, choose_devices, load_grid, require_gpus
 
     expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
     for warning in (warning for grid in expanded for warning in grid.warnings):
@@ -116,16 +116,7 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
         change = code_change(expanded, db, keep=options.keep_code)
         if not options.rerun:
             print_code_change(clean(expanded.grid.name), change)
-        outcome = run_grid(
-            expanded,
-            db,
-            TerminalProgress(),
-            device=options.device,
-            workers=options.workers,
-            rerun=options.rerun,
-            retry_failed=options.retry_failed,
-            change=change,
-        )
+        outcome = run_grid(expanded, db, TerminalProgress(), options, change)
         outcomes.append(outcome)
         print_report(expanded, outcome, db, with_table=not as_json)
         if outcome.interrupted:

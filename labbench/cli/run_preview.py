@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 
-from labbench.cli.options import TrainingOptions
 from labbench.cli.run_report import print_code_change
 from labbench.executors.cpu_count import usable_cpu_count
 from labbench.records import NewRun, Status
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.estimate import estimate_seconds
 from labbench.runner.planner import describe_plan
-from labbench.runner.run_grid import ExpandedGrid, code_change, preview_stacks
+from labbench.runner.run_grid import ExpandedGrid, TrainingOptions, code_change, preview_stacks
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 

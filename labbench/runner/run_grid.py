@@ -56,6 +56,22 @@ class ExpandedGrid:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """Options of `labbench run`: devices and workers, and which recorded runs to train again."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    workers: int | None = None
+    """Number of worker processes; 0: train in this process, None: one per usable core (on CUDA: per GPU)."""
+    rerun: bool = False
+    """Train every run of the grid again, as a new run."""
+    retry_failed: bool = False
+    """Train failed runs again."""
+    keep_code: bool = False
+    """Do not train runs of older code again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Result of `run_grid`."""
 
@@ -188,11 +204,7 @@ def run_grid(
     expanded: ExpandedGrid,
     db: Path,
     listener: ProgressListener,
-    *,
-    device: str = "auto",
-    workers: int | None = None,
-    rerun: bool = False,
-    retry_failed: bool = False,
+    options: TrainingOptions,
     change: CodeChange | None = None,
 ) -> Outcome:
     """Train the due runs of a grid and record every event in `db`.
@@ -203,20 +215,17 @@ def run_grid(
         expanded: Grid from `load_grid`.
         db: Path of the database; created if missing.
         listener: Receiver of the progress.
-        device: Value of `--device`.
-        workers: Worker processes; None for one per usable core (on CUDA: per GPU), 0 to train in this process.
-        rerun: Train every run again, as a new run.
-        retry_failed: Train failed runs again.
-        change: Result of `code_change`; by default no run of older code is kept.
+        options: Options of `labbench run`.
+        change: Result of `code_change` with `options.keep_code`; computed if it is not given.
 
     Raises:
         InputError: If the grid cannot be trained on this machine.
     """
     start = time.monotonic()
     grid = expanded.grid
-    devices = choose_devices(expanded, device, workers)
+    devices = choose_devices(expanded, options.device, options.workers)
     source = read_provenance(grid.path.parent)
-    change = change or code_change(expanded, db)
+    change = change or code_change(expanded, db, keep=options.keep_code)
     trust_task(grid.task)
     with Writer(db) as writer:
         writer.sort_by_code(grid.name, replace(change.sorting, code_version=expanded.code.version))
@@ -228,16 +237,16 @@ def run_grid(
             sources=source_texts(grid, source, expanded.code),
             code_version=expanded.code.version,
         )
-        queued = writer.queue(submission, expanded.runs, rerun=rerun)
+        queued = writer.queue(submission, expanded.runs, rerun=options.rerun)
         # train the configs of the grid, whatever the database holds for existing runs
         runs = [replace(run, config=new.config) for run, new in zip(queued, expanded.runs, strict=True)]
-        trainable: tuple[Status, ...] = ("queued", "lost", "failed") if retry_failed else ("queued", "lost")
+        trainable: tuple[Status, ...] = ("queued", "lost", "failed") if options.retry_failed else ("queued", "lost")
         due = [run for run in runs if run.status in trainable]
         elsewhere = sum(run.status == "running" for run in runs)
         if not due:
             return Outcome(runs, 0, {}, elsewhere, False, time.monotonic() - start)
         with (
-            closing(open_executor(devices, workers, len(due), timeout=grid.resources.timeout)) as executor,
+            closing(open_executor(devices, options.workers, len(due), timeout=grid.resources.timeout)) as executor,
             Interruption() as interruption,
             redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
