@@ -222,12 +222,16 @@ class Resources:
 class Command:
     """User's command that is started for each run, instead of training a task."""
 
-    words: tuple[str, ...]
-    """Program and arguments, with `{key}` for a run's value."""
+    words: tuple[str | tuple[str, ...], ...]
+    """Program and arguments, with placeholders (`labbench.grid.command_template`)."""
     folder: str
-    """Working directory: the grid's folder."""
+    """Folder of the grid file, absolute."""
     database: str
     """Absolute path, for `labbench.start()` in the script to attach to the run."""
+    cwd: str = ""
+    """Working directory, relative to `folder`, with placeholders."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables, with placeholders."""
 
 
 @dataclass(frozen=True, slots=True)

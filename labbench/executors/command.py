@@ -1,109 +1,172 @@
-"""Runs of a `command`: a script in any framework, one process per run.
+"""Runs of a `command`: a script in any framework, one process per run; its exit status decides the run's status.
 
-The exit status of the script determines the status of the run. Environment variables name the database, the run and the
-config, so that `labbench.start()` in the script attaches to the run.
+The environment of the script names its database, run and config, so that `labbench.start()` attaches to the run.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import socket
-import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labbench.executors.captured_file import CapturedFile
-from labbench.grid.command_template import fill_placeholders
+from labbench.executors.script_process import RUN_VARIABLE, BackgroundProcess, ScriptProcess
+from labbench.files import files_folder, run_folder
+from labbench.grid.command_template import expand_home_in_word, fill_command, fill_text, plain_words
 from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, Started
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import StopRequests
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 10.0
-"""Seconds between SIGTERM and SIGKILL."""
+
+LAST_OUTPUT_SECONDS = 0.2
+"""Seconds for which output is read after the end of a script, while a background process holds its pipe open."""
+
+BACKGROUND_ENDED = "exit status 0; a background process was ended"
+"""Reason of a finished run whose script left a process running."""
+
+STATUS_HINTS = {126: "the program cannot be executed", 127: "a program was not found"}
+"""Meanings of exit statuses of a shell."""
 
 
 def run_command(run: RunRecord, command: Command, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:
     """Start the script for one run; yield its output and its end.
 
-    Yields None while the script prints nothing. If the run is in `stop_requests`, the script receives SIGTERM; without
-    a boundary, the run restarts from the beginning next time.
+    Yields None while the script prints nothing. If the run is in `stop_requests`, all processes of the script receive
+    SIGTERM; it has no boundary, so the run restarts from the beginning next time.
     """
-    words = fill_placeholders(command.words, run.config)
+    values = template_values(run, command)
+    words = fill_command(command.words, values)
+    words[0] = sys.executable if words[0] == "python" else words[0]
+    folder = str(Path(command.folder, expand_home_in_word(fill_text(command.cwd, values))))
     yield Started(run.key, run.attempt, socket.gethostname(), os.getpid(), device, "command")
-    with tempfile.TemporaryDirectory(prefix="labbench-") as scratch:
-        output = CapturedFile(Path(scratch, "output.txt"))
-        try:
-            with running_script(run, words, command, device, Path(scratch)) as process:
-                while process.poll() is None:
-                    yield from _logs(run, output.take())
-                    if stop_requests.is_requested(run.key):
-                        terminate(process)
-                        break
-                    yield None
-                    time.sleep(POLL_SECONDS)
-                status = process.wait()
-        except OSError as error:
-            yield Failed(run.key, run.attempt, "user", f"{words[0]} cannot be started: {error.strerror}")
-            return
-        yield from _logs(run, output.close())
+    try:
+        with running_script(run, words, command, device, folder, values) as script:
+            while script.is_active():
+                script.read(POLL_SECONDS)
+                yield from _logs(run, script.output.take())
+                if stop_requests.is_requested(run.key):
+                    script.terminate()
+                yield None
+            status = script.exit_status
+            left_over = script.wait_for_background()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a word
+        yield Failed(run.key, run.attempt, "user", start_error(error, words[0], folder))
+        return
+    yield from _logs(run, script.output.close())
     if stop_requests.is_requested(run.key):
         yield Finished(run.key, run.attempt, "queued", "interrupted")
-    elif status == 0:
-        yield Finished(run.key, run.attempt, "finished", "exit status 0")
+        return
+    for process in left_over:
+        yield Log(run.key, run.attempt, background_note(process))
+    if status == 0:
+        reason = BACKGROUND_ENDED if any(process.in_group for process in left_over) else "exit status 0"
+        yield Finished(run.key, run.attempt, "finished", reason)
     else:
-        outcome = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
-        yield Failed(run.key, run.attempt, "user", f"{words[0]}: {outcome}", "\n".join(output.last_lines()))
+        message = f"{command.words[0]}: {describe_status(status or 0)}"
+        yield Failed(run.key, run.attempt, "user", message, "\n".join(script.output.last_lines()))
+
+
+def template_values(run: RunRecord, command: Command) -> dict[str, object]:
+    """Return the values of a command's placeholders."""
+    folder = run_folder(files_folder(Path(command.database)), run.key)
+    built_in = {
+        "python": sys.executable,
+        "experiment": run.experiment,
+        "run.key": run.key,
+        "run.dir": str(folder),
+    }
+    return {**built_in, **run.config}
 
 
 @contextmanager
 def running_script(
-    run: RunRecord, words: list[str], command: Command, device: str, scratch: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the script's process; it is killed at the end of the block.
+    run: RunRecord, words: Sequence[str], command: Command, device: str, folder: str, values: Mapping[str, object]
+) -> Iterator[ScriptProcess]:
+    """Start the script's processes for the block.
+
+    The process group of the script is killed at the end of the block, after an exception also daemons of the script.
 
     Raises:
         OSError: If the program cannot be started.
+        ValueError: If a word contains a zero byte.
     """
-    config = scratch / "config.json"
-    config.write_text(json.dumps(dict(run.config)))
-    environment = {
-        **os.environ,
-        "LABBENCH_DB": command.database,
-        "LABBENCH_RUN": run.key,
-        "LABBENCH_CONFIG": str(config),
-    }
-    if device.startswith("cuda:"):
-        environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
-    program = shutil.which(words[0], path=environment.get("PATH")) or words[0]
-    with (scratch / "output.txt").open("wb") as file:
-        process = subprocess.Popen(
-            [program, *words[1:]],
-            cwd=command.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
+    with tempfile.TemporaryDirectory(prefix="labbench-") as scratch:
+        config = Path(scratch, "config.json")
+        config.write_text(json.dumps(dict(run.config)))
+        environment = dict(os.environ)
+        if device.startswith("cuda:"):
+            environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+        environment |= {name: fill_text(value, values) for name, value in command.env.items()}
+        environment |= {"LABBENCH_DB": command.database, RUN_VARIABLE: run.key, "LABBENCH_CONFIG": str(config)}
+        if any("{run.dir" in text for text in (*plain_words(command.words), *command.env.values(), command.cwd)):
+            Path(str(values["run.dir"])).mkdir(parents=True, exist_ok=True)
+        program = shutil.which(words[0], path=environment.get("PATH")) or words[0]
+        script = ScriptProcess([program, *words[1:]], folder=folder, environment=environment)
+        try:
+            yield script
+        except BaseException:
+            script.kill(daemons=True)
+            raise
+        script.kill(daemons=False)
+        script.read(LAST_OUTPUT_SECONDS)
+
+
+def start_error(error: OSError | ValueError, program: str, folder: str) -> str:
+    """Return the message of a script that cannot be started."""
+    if isinstance(error, ValueError):
+        return f"{program} cannot be started: {error}"
+    if not Path(folder).is_dir():
+        return f"{program} cannot be started: no such folder: {folder}"
+    file = Path(folder, program) if "/" in program else Path(shutil.which(program) or program)
+    hint = ""
+    if isinstance(error, PermissionError) and file.is_file():
+        hint = f'; make it executable (chmod +x {shlex.quote(program)}) or start its interpreter: ["bash", …]'
+    elif isinstance(error, FileNotFoundError) and file.is_file():
+        hint = "; its first line names an interpreter that does not exist"
+    elif isinstance(error, FileNotFoundError):
+        hint = f" in {folder}" if "/" in program else " in PATH; a file of the folder is written ./NAME"
+    elif error.strerror == "Exec format error":
+        hint = "; its first line must name an interpreter, such as #!/bin/sh"
+    return f"{program} cannot be started: {error.strerror}{hint}"
+
+
+def describe_status(status: int) -> str:
+    """Describe the exit status of a failed script; -N means that signal N ended it."""
+    if status < 0:
+        hint = "; the system may have run out of memory" if -status == signal.SIGKILL else ""
+        return f"killed by {_signal_name(-status)}{hint}"
+    if status > 128 and (name := _signal_name(status - 128)) != f"signal {status - 128}":
+        return f"exit status {status} (killed by {name})"
+    return f"exit status {status}" + (f" ({STATUS_HINTS[status]})" if status in STATUS_HINTS else "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def background_note(process: BackgroundProcess) -> str:
+    """Return the line in a run's log about a process that its script left running."""
+    name = shlex.join(process.words) or "a process"
+    if process.in_group:
+        return (
+            f"labbench: the command left a background process, which was ended: {name} (pid {process.pid}); "
+            "end a shell script with `wait` to include such processes in the run\n"
         )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def terminate(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM to a process, and SIGKILL if it is alive after `GRACE_SECONDS`."""
-    process.terminate()
-    try:
-        process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    return (
+        f"labbench: the command left a background process, which continues: {name} (pid {process.pid}); "
+        "what it does is not part of the run\n"
+    )
 
 
 def _logs(run: RunRecord, texts: Iterable[OutputText]) -> Iterator[Log]:

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from labbench.errors import LabbenchError
 from labbench.executors.attempt import Deadline, sub_stack
-from labbench.executors.captured_file import CapturedFile
+from labbench.executors.captured_output import CapturedFile
+from labbench.executors.script_process import kill_processes
 from labbench.executors.worker_main import DRIVER_SIGNALS, serve
 from labbench.records import Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
 from labbench.terminal_output import OutputText
@@ -202,6 +203,8 @@ class Worker:
         self._process.kill()
         self._process.join()
         status = self._process.exitcode
+        for run in self.active.keys if self.busy and self._stack.command else ():
+            kill_processes(run)
         self.connection.close()
         self._process = None
         return status

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.errors import InputError
+from labbench.grid.command_template import Word, is_filled_as_before
 
 COMMAND = "the command"
 """Name under which the words of a command are listed among its files."""
@@ -72,14 +73,22 @@ def task_code(file: Path) -> Code:
     return Code.from_files(digests)
 
 
-def command_code(words: Sequence[str], script: Path | None) -> Code:
-    """Return the code of a command: its words and its script's bytes.
+def command_code(
+    words: Sequence[Word], script: Path | None, *, env: Mapping[str, str] | None = None, cwd: str = ""
+) -> Code:
+    """Return the code of a command: its words, environment variables, working directory and its script's bytes.
+
+    A command without the two, whose placeholders have been filled in the same way since the first release, keeps its
+    digest of that release.
 
     Raises:
         InputError: The script cannot be read.
     """
     files = {} if script is None else {script.name: hashlib.sha256(read_bytes(script)).hexdigest()}
-    return Code.from_files({**files, COMMAND: hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()})
+    content: Any = list(words)
+    if env or cwd or not is_filled_as_before(words):
+        content = {"words": content, "env": dict(sorted((env or {}).items())), "cwd": cwd, "template": 2}
+    return Code.from_files({**files, COMMAND: hashlib.sha256(json.dumps(content).encode()).hexdigest()})
 
 
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from labbench.configs import canonical_json
 from labbench.errors import GridError, InputError, did_you_mean
 from labbench.grid.checks import BadValueError, convert_value
-from labbench.grid.command_template import PLACEHOLDER
+from labbench.grid.command_template import BUILT_IN, Placeholder, TemplateError, fill_word, placeholders
 from labbench.grid.read import Axis, Grid, Rule
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
@@ -71,7 +71,7 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes
     distinct: dict[str, Values] = {}
     for config in configs:
         distinct.setdefault(canonical_json(config), config)
-    return Expansion(list(distinct.values()), rules.warnings())
+    return Expansion(list(distinct.values()), [*rules.warnings(), *_unused_axes(grid)])
 
 
 def count_runs(grid: Grid) -> int:
@@ -230,14 +230,78 @@ def _default_config(params: Params) -> Values:
 
 
 def _require_placeholders(grid: Grid, configs: list[Values]) -> None:
-    """Raise GridError if a run has no value for a `{key}` of the command."""
-    common = set(configs[0]).intersection(*configs)
+    """Raise GridError if a run has no value for a `{key}` of the command, or one that does not fit."""
+    common = {*BUILT_IN}.union(set(configs[0]).intersection(*configs))
+    used = {key for config in configs for key in config}.union(BUILT_IN)
+    for path, text in _templates(grid):
+        fields = [part for _, part in placeholders([text])]
+        if path == ("command", 0) and any(field.optional or field.repeats or field.form for field in fields):
+            raise grid.source.error("the first word is the program, which cannot be left out or repeated", path)
+        for field in fields:
+            if field.key not in (used if field.optional else common):
+                raise _missing_value(grid, field, path, has_some=field.key in used)
+        if any(field.form is not None or field.repeats for field in fields):
+            _require_values_that_fit(grid, text, path, fields, configs)
+
+
+def _templates(grid: Grid) -> Iterator[tuple[Path, str]]:
+    """Yield the texts of a command that may have placeholders, with their paths in the grid file."""
     for index, word in enumerate(grid.command):
-        for name in PLACEHOLDER.findall(word):
-            if name not in common:
-                runs = "not every run has" if any(name in config for config in configs) else "no run has"
-                message = f"the command uses `{{{name}}}`, but {runs} `{name}`{did_you_mean(name, sorted(common))}"
-                raise grid.source.error(message, ("command", index))
+        if isinstance(word, str):
+            yield ("command", index), word
+        else:
+            yield from ((("command", index, inner), item) for inner, item in enumerate(word))
+    yield from ((("env", name), value) for name, value in grid.env.items())
+    if grid.cwd:
+        yield ("cwd",), grid.cwd
+
+
+def _missing_value(grid: Grid, field: Placeholder, path: Path, *, has_some: bool) -> GridError:
+    keys = {setting.key for setting in _all_settings(grid)}.union(grid.draws.keys if grid.draws else (), BUILT_IN)
+    if has_some:
+        message = (
+            f"the command uses `{field.source}`, but not every run has `{field.key}`; {{{field.key}?}} leaves the word "
+            "out of the others"
+        )
+    else:
+        hint = did_you_mean(field.key, sorted(keys))
+        message = (
+            f"the command uses `{field.source}`, but no run has `{field.key}`{hint}; for the text {field.source} write "
+            f"{{{field.source}}}"
+        )
+    return grid.source.error(message, path, part=field.source)
+
+
+def _require_values_that_fit(
+    grid: Grid, text: str, path: Path, fields: Sequence[Placeholder], configs: Sequence[Values]
+) -> None:
+    """Raise GridError if a value cannot be formatted, or is no list to repeat a word for."""
+    keys = {field.key for field in fields}
+    built_in = dict.fromkeys(BUILT_IN, "")
+    for values in {repr(row): row for config in configs for row in [{key: config.get(key) for key in keys}]}.values():
+        try:
+            words = fill_word(text, {**built_in, **values})
+        except TemplateError as problem:
+            raise grid.source.error(str(problem), path, part=fields[0].source) from None
+        if path[0] != "command" and words is not None and len(words) != 1:
+            raise grid.source.error(f"`{fields[0].source}` repeats a word of `command` alone", path)
+
+
+def _unused_axes(grid: Grid) -> list[str]:
+    """Return a warning for each axis that no word of a command uses."""
+    if not grid.command:
+        return []
+    used = {field.key for _, text in _templates(grid) for _, field in placeholders([text])}
+    used |= {key for rule in grid.sets if used & rule.then.keys() for key in rule.when}
+    axes = [(setting.key, setting.path[:-1]) for axis in grid.axes for setting in axis.points[0]]
+    axes += [(draw.key, draw.path[:-1]) for draw in grid.draws.distributions] if grid.draws else []
+    axes += [("seed", ("repeat", "seeds"))] if grid.seeds else []
+    errors = [
+        grid.source.error(f"no word of the command uses `{key}`; only the script's config has it", path, at="key")
+        for key, path in axes
+        if key not in used and key not in grid.pinned
+    ]
+    return [str(error).partition("\n")[0] for error in errors]
 
 
 def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from labbench.configs import canonical_json
 from labbench.grid.code import Code, command_code, read_bytes, task_code
-from labbench.grid.command_template import expand_home_in_word
+from labbench.grid.command_template import expand_home_in_word, is_filled_as_before, placeholders, plain_words
 from labbench.grid.read import Grid
 from labbench.params.builtin import TASK_VERSIONS, takes_weights
 from labbench.params.param import Param, Params
@@ -27,7 +27,7 @@ def grid_code(grid: Grid) -> Code:
     if grid.task in TASK_VERSIONS:
         return Code(f"{grid.task}@{TASK_VERSIONS[grid.task]}")
     if grid.command:
-        return command_code(grid.command, find_script(grid.command, grid.path.parent))
+        return command_code(grid.command, find_command_script(grid), env=grid.env, cwd=grid.cwd)
     return task_code(Path(grid.task.rpartition(":")[0]))
 
 
@@ -42,15 +42,25 @@ def task_identity(grid: Grid, code: Code) -> str:
 def former_task_identity(grid: Grid) -> str:
     """Return the `task_identity` of the first release, which hashed the bytes of one file.
 
+    Returns "" for a command that the first release would have started otherwise.
+
     Raises:
         InputError: The file cannot be read.
     """
     if grid.command:
-        script = find_script(grid.command, grid.path.parent)
+        if grid.env or grid.cwd or not is_filled_as_before(grid.command):
+            return ""
+        script = find_command_script(grid)
         content = read_bytes(script) if script else b""
         return f"command:{_sha256(canonical_json(list(grid.command)).encode() + content)}"
     file, _, name = grid.task.rpartition(":")
     return f"file:{_sha256(read_bytes(Path(file)))}:{name}"
+
+
+def find_command_script(grid: Grid) -> Path | None:
+    """Return the script of a grid's command, None if no word is a file."""
+    cwd = "" if any(placeholders([grid.cwd])) else expand_home_in_word(grid.cwd)
+    return find_script(plain_words(grid.command), grid.path.parent / cwd)
 
 
 def find_script(command: Sequence[str], folder: Path) -> Path | None:
@@ -63,9 +73,16 @@ def find_script(command: Sequence[str], folder: Path) -> Path | None:
     """
     first, *others = map(expand_home_in_word, command)
     program = folder / first
-    if "/" in first and program.is_file() and (not Path(first).is_absolute() or read_bytes(program)[:2] == b"#!"):
+    if "/" in first and _is_file(program) and (not Path(first).is_absolute() or read_bytes(program)[:2] == b"#!"):
         return program
-    return next((folder / word for word in others if (folder / word).is_file()), None)
+    return next((folder / word for word in others if _is_file(folder / word)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a word that is too long for a path
+        return False
 
 
 def identity(task: str, config: Config, params: Params, stop: Stop | None) -> str:

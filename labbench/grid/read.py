@@ -7,6 +7,8 @@ docs/reference/grid.md describes the tables, `expansion` the order in which they
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 from labbench.errors import did_you_mean
 from labbench.files import expand_home
 from labbench.grid.checks import quote_value
+from labbench.grid.command_template import Word, expand_home_in_word, placeholders
 from labbench.grid.random_draws import RandomAxis, read_draws
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
 from labbench.grid.source import GridSource, Setting, Table, override_settings, read_source
@@ -35,8 +38,15 @@ TABLES = (
     "stop",
     "runtime",
     "resources",
+    "env",
 )
-KEYS = ("name", "task", "command")
+KEYS = ("name", "task", "command", "cwd")
+
+NO_EFFECT_ON_COMMANDS = {
+    "stop": "labbench does not stop it early; it can end by itself, or be stopped with `labbench stop`",
+    "runtime": "it loads, trains and keeps the model itself; pass settings as words of the command",
+}
+"""Tables that only affect tasks, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,11 @@ class Grid:
     """Name of the experiment; default: the file's name without suffix."""
     task: str
     """Built-in task, `/absolute/file.py:Class`, or "" for a command."""
-    command: tuple[str, ...]
+    command: tuple[Word, ...]
+    env: Mapping[str, str]
+    """Environment variables of the command, with placeholders."""
+    cwd: str
+    """Working directory of the command, relative to the grid file's folder, with placeholders."""
     metrics: Mapping[str, Goal]
     stop: Stop | None
     runtime: Runtime
@@ -118,11 +132,15 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
     metrics = read_metrics(source)
     pinned = override_settings(source)
     task, command = _read_task(source, path.parent)
+    if command:
+        _require_no_training_tables(source)
     grid = Grid(
         path=path,
         name=_read_name(source, path),
         task=task,
         command=command,
+        env=_read_environment(source, command),
+        cwd=_read_working_folder(source, command, path.parent),
         metrics=metrics,
         stop=read_stop(source, metrics),
         runtime=read_runtime(source),
@@ -161,7 +179,7 @@ def _read_name(source: GridSource, path: Path) -> str:
     return name
 
 
-def _read_task(source: GridSource, folder: Path) -> tuple[str, tuple[str, ...]]:
+def _read_task(source: GridSource, folder: Path) -> tuple[str, tuple[Word, ...]]:
     """Return (task, command), one of them empty."""
     keys = [key for key in ("task", "command") if key in source.document]
     if not keys:
@@ -172,13 +190,76 @@ def _read_task(source: GridSource, folder: Path) -> tuple[str, tuple[str, ...]]:
     return ("", _read_command(source, value)) if keys == ["command"] else (_resolve_task(source, value, folder), ())
 
 
-def _read_command(source: GridSource, words: object) -> tuple[str, ...]:
+def _read_command(source: GridSource, words: object) -> tuple[Word, ...]:
     if not isinstance(words, list) or not words:
-        raise source.error('command must be a list of words, ["python", "train.py"]', ("command",))
+        raise source.error(f"command must be a list of words, {_list_of_words(words)}", ("command",))
+    command: list[Word] = []
     for index, word in enumerate(words):
-        if not isinstance(word, str):
-            raise source.error(f"a word of command must be a string, not {quote_value(word)}", ("command", index))
-    return tuple(words)
+        if isinstance(word, list) and word and index:
+            command.append(tuple(_read_word(source, item, ("command", index, i)) for i, item in enumerate(word)))
+        else:
+            command.append(_read_word(source, word, ("command", index)))
+    return tuple(command)
+
+
+def _read_word(source: GridSource, word: object, path: TomlPath) -> str:
+    if not isinstance(word, str):
+        raise source.error(f"a word of command must be a string, not {quote_value(word)}", path)
+    if "\0" in word:
+        raise source.error("a word of command cannot contain a zero byte", path)
+    return word
+
+
+def _list_of_words(words: object) -> str:
+    """Return the list of words that a command line stands for, or an example."""
+    try:
+        split = shlex.split(words) if isinstance(words, str) else []
+    except ValueError:  # a quotation mark is missing
+        split = []
+    return json.dumps(split or ["python", "train.py"], ensure_ascii=False)
+
+
+def _require_no_training_tables(source: GridSource) -> None:
+    for name, reason in NO_EFFECT_ON_COMMANDS.items():
+        if name in source.document:
+            key = next(iter(source.table(name)), "")
+            path, shown = ((name, key), f"[{name}] {key}") if key else ((name,), f"[{name}]")
+            raise source.error(f"{shown} has no effect on a command: {reason}", path, at="key")
+
+
+def _read_environment(source: GridSource, command: Sequence[Word]) -> dict[str, str]:
+    if "env" not in source.document:
+        return {}
+    _require_command(source, command, "env")
+    environment: dict[str, str] = {}
+    for name, value in source.table("env").items():
+        path = ("env", name)
+        if not isinstance(value, str | int | float):
+            raise source.error(f"an environment variable must be text or a number, not {quote_value(value)}", path)
+        if not name or "=" in name or "\0" in f"{name}{value}":
+            raise source.error(f"{quote_value(name)} cannot be an environment variable", path, at="key")
+        if name.startswith("LABBENCH_"):
+            raise source.error(f"{name} is set by labbench: choose another name", path, at="key")
+        environment[name] = value if isinstance(value, str) else json.dumps(value)
+    return environment
+
+
+def _read_working_folder(source: GridSource, command: Sequence[Word], folder: Path) -> str:
+    if "cwd" not in source.document:
+        return ""
+    _require_command(source, command, "cwd")
+    cwd = source.document["cwd"]
+    if not isinstance(cwd, str) or not cwd:
+        raise source.error(f"cwd must be the path of a folder, not {quote_value(cwd)}", ("cwd",))
+    absolute = folder.resolve() / expand_home_in_word(cwd)
+    if not any(placeholders([cwd])) and not absolute.is_dir():
+        raise source.error(f"no such folder: {absolute} (paths are relative to the grid file)", ("cwd",))
+    return cwd
+
+
+def _require_command(source: GridSource, command: Sequence[Word], key: str) -> None:
+    if not command:
+        raise source.error(f"`{key}` needs a command: a task trains in labbench's own processes", (key,), at="key")
 
 
 def _resolve_task(source: GridSource, task: object, folder: Path) -> str:

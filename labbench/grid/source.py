@@ -43,10 +43,13 @@ class GridSource:
     positions: Positions
     overrides: tuple[str, ...] = ()
 
-    def error(self, message: str, path: TomlPath, *, at: Literal["key", "value"] = "value") -> GridError:
+    def error(
+        self, message: str, path: TomlPath, *, at: Literal["key", "value"] = "value", part: str = ""
+    ) -> GridError:
         """Return an error at a path of the document.
 
-        The position belongs to the path, or to its nearest parent that is in the file.
+        The position belongs to the path, or to its nearest parent that is in the file; with `part`, to the first
+        occurrence of this text there.
         """
         if path and isinstance(path[0], int):
             return GridError(f"--set {self.overrides[path[0]]}: {message}")
@@ -54,7 +57,7 @@ class GridSource:
         first, second = (values, keys) if at == "value" else (keys, values)
         while path:
             if span := first.get(path) or second.get(path):
-                line, column = self.positions.line_and_column(span[0])
+                line, column = self.positions.line_and_column(max(span[0], self.text.find(part, *span)))
                 text = self.text.split("\n")[line - 1]
                 return GridError(message, file=self.file, line=line, column=column, text=text)
             path = path[:-1]

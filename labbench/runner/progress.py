@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import IO
 
+from labbench.executors.command import BACKGROUND_ENDED
 from labbench.grid import Grid
 from labbench.metrics import is_quality, metric_rank
 from labbench.records import Event, Failed, Finished, Goal, Points, RunRecord, Started, default_goal
@@ -127,6 +128,7 @@ class TerminalProgress:
     def __init__(self, stream: IO[str] | None = None) -> None:
         self.stream = stream or sys.stderr
         self._is_closed = False
+        self._noted_background = False
         self._drawn = 0.0
         self._began = time.monotonic()
         self._rates: deque[tuple[float, int]] = deque()
@@ -145,6 +147,13 @@ class TerminalProgress:
         if isinstance(event, Failed):
             name = self.progress.names[event.run]
             self._write(f"{self._erase()}failed: {clean(name)} ({event.run}): {clean(event.message)}\n")
+        if isinstance(event, Finished) and event.reason == BACKGROUND_ENDED and not self._noted_background:
+            self._noted_background = True
+            name = self.progress.names[event.run]
+            self._write(
+                f"{self._erase()}note: the command of {clean(name)} ({event.run}) ended before a process that it had "
+                f"started in the background, which was then ended, too: labbench show {event.run}\n"
+            )
 
     def tick(self) -> None:
         """Redraw the line if the interval has passed."""

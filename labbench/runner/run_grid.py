@@ -296,7 +296,9 @@ def make_planner(
         grid.stop,
         set_loader_count(grid.runtime, devices, workers),
         None if files is None else str(files),
-        Command(grid.command, str(grid.path.parent.resolve()), str(db.resolve())) if grid.command else None,
+        Command(grid.command, str(grid.path.parent.resolve()), str(db.resolve()), grid.cwd, grid.env)
+        if grid.command
+        else None,
     )
     return lambda runs: plan_stacks(runs, settings, params=expanded.params, workers=workers, device=devices[0])
 

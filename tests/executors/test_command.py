@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import Result
 
-from labbench.grid.command_template import fill_placeholders
-from labbench.grid.identity import find_script
+from labbench.executors.script_process import kill_processes, run_processes
 from labbench.store.reader import Reader
 
 Labbench = Callable[..., Result]
@@ -49,21 +49,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def test_placeholders_are_filled_and_shell_braces_are_unchanged() -> None:
-    words = ["--lr={lr}", "{name}", "{hidden}", "{bn}", "${HOME}", "{{lr}}"]
-    config = {"lr": 0.1, "name": "a b", "hidden": [1, 2], "bn": True}
-    assert fill_placeholders(words, config) == ["--lr=0.1", "a b", "[1, 2]", "true", "${HOME}", "{{lr}}"]
-
-
-def test_tilde_is_expanded_in_the_words_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "train.py").touch()
-    assert fill_placeholders(["~/bin/python", "~/train.py", "--out={out}", ""], {"out": "~x"}) == [
-        f"{tmp_path}/bin/python", f"{tmp_path}/train.py", "--out=~x", ""
-    ]  # fmt: skip
-    assert find_script(["python", "~/train.py"], Path("/")) == tmp_path / "train.py"
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -130,7 +115,61 @@ def test_a_missing_program_fails_the_run_with_the_reason(labbench: Labbench, tmp
     grid.write_text('command = ["no-such-program"]\n[grid]\nx = [1]\n')
     result = labbench("run", grid, "--workers", "0")
     assert result.exit_code == 1
-    assert "no-such-program cannot be started: No such file or directory" in result.stderr
+    assert "no-such-program cannot be started: No such file or directory in PATH" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        ("#!/no/such/interpreter\n", 0o755, "its first line names an interpreter that does not exist"),
+        ("#!/bin/sh\r\ntrue\r\n", 0o755, "its first line names an interpreter that does not exist"),
+        ("#!/bin/sh\n", 0o644, "Permission denied; make it executable (chmod +x ./go.sh)"),
+        ("true\n", 0o755, "its first line must name an interpreter, such as #!/bin/sh"),
+        ("#!/bin/sh\nkill -9 $$\n", 0o755, "./go.sh: killed by SIGKILL; the system may have run out of memory"),
+        ("#!/bin/sh\nsh -c 'kill -9 $$'\n", 0o755, "exit status 137 (killed by SIGKILL)"),
+        ("#!/bin/sh\nno-such-program\n", 0o755, "exit status 127 (a program was not found)"),
+    ],
+)
+def test_the_reason_of_a_failure_is_reported(
+    labbench: Labbench, tmp_path: Path, content: str, mode: int, message: str
+) -> None:
+    (tmp_path / "go.sh").write_bytes(content.encode())
+    (tmp_path / "go.sh").chmod(mode)
+    (tmp_path / "grid.toml").write_text('command = ["./go.sh"]\n[grid]\nx = [1]\n')
+    result = labbench("run", "grid.toml", "--workers", "0")
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_python_is_the_interpreter_of_labbench(
+    labbench: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "script.py").write_text(
+        "import os, sys\nprint(sys.executable, *sys.argv[1:], os.path.isdir(sys.argv[-1]))\n"
+    )
+    (tmp_path / "grid.toml").write_text(
+        'command = ["python", "script.py", "{python}", "~/x", "{experiment}", "{run.key}", "{run.dir}"]\n'
+        'cwd = "."\n[env]\nX = "{x}"\n[grid]\nx = [1]\n'
+    )
+    assert labbench("run", "grid.toml", "--workers", "0").exit_code == 0
+    with Reader(Path("runs.db")) as reader:
+        [run] = reader.runs()
+        words = "".join(reader.logs(run.key)).split()
+    folder = tmp_path.resolve() / "runs.db.files" / run.key
+    assert words == [sys.executable, sys.executable, str(Path.home() / "x"), "grid", run.key, str(folder), "True"]
+
+
+def test_the_environment_and_the_folder_of_a_command(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "grid.toml").write_text(
+        'command = ["sh", "-c", "echo $RATE $FLAG; pwd"]\ncwd = "{place}"\n'
+        '[env]\nRATE = "1/{lr}"\nFLAG = true\n[params]\nplace = "work"\n[grid]\nlr = [0.5]\n'
+    )
+    assert labbench("run", "grid.toml", "--workers", "0").exit_code == 0
+    with Reader(Path("runs.db")) as reader:
+        [run] = reader.runs()
+        assert "".join(reader.logs(run.key)).splitlines() == ["1/0.5 true", str((tmp_path / "work").resolve())]
 
 
 def test_a_timeout_kills_the_script(labbench: Labbench, grid_of: Callable[..., Path], tmp_path: Path) -> None:
@@ -153,6 +192,87 @@ def test_ctrl_c_terminates_the_script_and_requeues_the_run(grid_of: Callable[...
     assert process.returncode == 130, stderr
     with Reader(tmp_path / "runs.db") as reader:
         assert [run.status for run in reader.runs()] == ["queued"]
+
+
+TREE = """
+import os, pathlib, signal, subprocess, sys, time
+if "2" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if len(sys.argv) == 3:
+    for name in ("child", "daemon"):
+        subprocess.Popen([sys.executable, __file__, *sys.argv[1:], name], start_new_session=name == "daemon")
+pathlib.Path(f"pid-{sys.argv[-1]}").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+"""Script with a child and a daemon; with 2 all of them ignore SIGTERM."""
+
+
+def pids(folder: Path, *names: str) -> list[int]:
+    """Wait for the processes of `TREE` and return their ids."""
+    files = [folder / f"pid-{name}" for name in names]
+    wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+    return [int(file.read_text()) for file in files]
+
+
+@pytest.mark.parametrize("end", ["stop", "interrupt", "interrupt twice", "kill the driver", "kill the worker"])
+def test_all_processes_of_a_script_end_with_its_run(grid_of: Callable[..., Path], tmp_path: Path, end: str) -> None:
+    x = "2" if end.startswith("interrupt") else "1"
+    grid = grid_of(TREE, f"[grid]\nx = [{x}]\n")
+    words = [sys.executable, "-m", "labbench"]
+    run = subprocess.Popen([*words, "run", str(grid), "--workers", "1"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    tree = pids(tmp_path, x, "child", "daemon")
+    match end:
+        case "stop":
+            with Reader(tmp_path / "runs.db") as reader:
+                [key] = [run.key for run in reader.runs()]
+            subprocess.run([*words, "stop", key], cwd=tmp_path, check=True)
+        case "kill the driver":
+            run.kill()
+        case "kill the worker":
+            os.kill(psutil.Process(tree[0]).ppid(), signal.SIGKILL)
+        case _:
+            run.send_signal(signal.SIGINT)
+            if end == "interrupt twice":
+                time.sleep(0.5)  # the first signal has been handled
+                run.send_signal(signal.SIGINT)
+    run.wait(30)
+    wait_until(lambda: not any(is_alive(pid) for pid in tree))
+
+
+def test_a_timeout_ends_the_children_of_a_script(
+    labbench: Labbench, grid_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = labbench("run", grid_of(TREE, '[grid]\nx = [1]\n[resources]\ntimeout = "1s"\n'), "--workers", "1")
+    assert "timed out after 1 s" in result.stderr
+    assert not any(is_alive(pid) for pid in pids(tmp_path, "1", "child", "daemon"))
+
+
+def test_a_process_left_in_the_background_is_reported(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "submit.sh").write_text("sleep 61 & \nsetsid sleep 62 >/dev/null 2>&1 &\nsleep 0.2; echo done\n")
+    (tmp_path / "grid.toml").write_text('command = ["sh", "submit.sh"]\n[grid]\nx = [1]\n')
+    result = labbench("run", "grid.toml", "--workers", "0")
+    with Reader(Path("runs.db")) as reader:
+        [run] = reader.runs()
+        output = "".join(reader.logs(run.key)).splitlines()
+    left = {process.words[-1]: process for process in run_processes(run.key)}
+    kill_processes(run.key)
+    assert (run.status, run.reason) == ("finished", "exit status 0; a background process was ended")
+    assert f"note: the command of grid ({run.key}) ended before a process" in result.stderr
+    assert output[0] == "done"
+    assert "which was ended: sleep 61 (pid" in "\n".join(output)
+    assert "which continues: sleep 62 (pid" in "\n".join(output)
+    assert left.keys() == {"62"}
+
+
+def test_an_endless_output_is_bounded(labbench: Labbench, grid_of: Callable[..., Path]) -> None:
+    grid = grid_of("import sys\nfor i in range(30_000): print(i, 'x' * 990)\n", "[grid]\nx = [1]\n")
+    assert labbench("run", grid, "--workers", "0").exit_code == 0
+    assert Path("runs.db").stat().st_size < 2**22
+    with Reader(Path("runs.db")) as reader:
+        [run] = reader.runs()
+        lines = "".join(reader.logs(run.key)).splitlines()
+    assert (lines[0][:2], lines[-1][:6]) == ("0 ", "29999 ")
+    assert any("lines not kept" in line for line in lines)
 
 
 def test_output_of_a_script_is_recorded_once_as_a_terminal_shows_it(

@@ -229,8 +229,8 @@ BAD: list[tuple[str, str]] = [
     ("command = ▸'python train.py'", "list of words"),
     ("command = ▸[]", "list of words"),
     ("command = ['a', ▸1]", "a word of command"),
-    ("command = ['a',\n ▸'{lr}']\n[params]\nlrr = 1", "no run has `lr`; did you mean `lrr`?"),
-    ("command = [▸'{b}']\n[grid]\na = [1]\n[[include]]\nb = 1", "not every run has `b`"),
+    ("command = ['a',\n '▸{lr}']\n[params]\nlrr = 1", "no run has `lr`; did you mean `lrr`?"),
+    ("command = ['▸{b}']\n[grid]\na = [1]\n[[include]]\nb = 1", "not every run has `b`"),
     ("command = ['a']\n[params]\nx = [1, { y = ▸07:32:00 }]", "x cannot be a date or a time"),
 ]
 

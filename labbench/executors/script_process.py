@@ -1,0 +1,142 @@
+"""Process of a command: a group of its own, which is ended as a whole, and its output, read from a pipe."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+from labbench.executors.captured_output import CapturedPipe
+
+RUN_VARIABLE = "LABBENCH_RUN"
+"""Environment variable with the key of a process's run, which all processes of a script inherit."""
+
+GRACE_SECONDS = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+END_SECONDS = 1.0
+"""Seconds for which helper processes may outlive their script."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundProcess:
+    """Process that a script left running."""
+
+    pid: int
+    words: tuple[str, ...]
+    in_group: bool
+    """False if it has left the process group of the script, as daemons do."""
+
+
+class ScriptProcess:
+    """Running process of a script, with all processes that it starts."""
+
+    def __init__(self, words: Sequence[str], *, folder: str, environment: Mapping[str, str]) -> None:
+        """Start the script in `folder`.
+
+        Raises:
+            OSError: The program cannot be started.
+            ValueError: A word contains a zero byte.
+        """
+        reader, writer = os.pipe()
+        self.output = CapturedPipe(reader)
+        self._run = environment[RUN_VARIABLE]
+        self._kill_at: float | None = None
+        try:
+            self._process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+        except BaseException:
+            self.output.discard()
+            raise
+        finally:
+            os.close(writer)
+
+    @property
+    def exit_status(self) -> int | None:
+        """Exit status, -N if signal N ended it, None while it runs."""
+        return self._process.poll()
+
+    def read(self, seconds: float) -> None:
+        """Read output for this time, or until the process ends."""
+        end = time.monotonic() + seconds
+        self.output.read(seconds)
+        if self.output.is_closed:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, end - time.monotonic()))
+
+    def is_active(self) -> bool:
+        """Return True until the script has ended, and after `terminate` all its processes.
+
+        Processes that are alive `GRACE_SECONDS` after `terminate` are killed.
+        """
+        if self._kill_at is None:
+            return self.exit_status is None
+        is_active = self.exit_status is None or bool(self.background())
+        if is_active and time.monotonic() > self._kill_at:
+            self.kill(daemons=True)
+            return False
+        return is_active
+
+    def terminate(self) -> None:
+        """Send SIGTERM to all processes of the script, once."""
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + GRACE_SECONDS
+            self._signal(signal.SIGTERM, daemons=True)
+
+    def kill(self, *, daemons: bool) -> None:
+        """Kill the script and the processes of its group; with `daemons` also those that have left the group."""
+        self._signal(signal.SIGKILL, daemons=daemons)
+        self._process.wait()
+
+    def background(self) -> list[BackgroundProcess]:
+        """Return the processes of the script that are alive, without the script's own."""
+        return [process for process in run_processes(self._run, self._process.pid) if process.pid != self._process.pid]
+
+    def wait_for_background(self) -> list[BackgroundProcess]:
+        """Wait up to `END_SECONDS` for processes that are ending; return those that are alive then."""
+        end = time.monotonic() + END_SECONDS
+        while (processes := self.background()) and time.monotonic() < end:
+            self.read(0.05)
+            time.sleep(0.05)
+        return processes
+
+    def _signal(self, number: signal.Signals, *, daemons: bool) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # all of the group have ended
+            os.killpg(self._process.pid, number)
+        for process in self.background() if daemons else ():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, number)
+
+
+def run_processes(run: str, group: int = 0) -> list[BackgroundProcess]:
+    """Return the living processes of a run's script, found by their environment.
+
+    `group` is the id of the script's process group.
+    """
+    processes = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(RUN_VARIABLE) == run and process.status() != psutil.STATUS_ZOMBIE:
+                words = tuple(process.cmdline())
+                processes.append(BackgroundProcess(process.pid, words, os.getpgid(process.pid) == group))
+    return processes
+
+
+def kill_processes(run: str) -> None:
+    """Kill all processes of a run's script, after the worker process that started it has died."""
+    for process in run_processes(run):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGKILL)
