@@ -151,6 +151,20 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """File that a run produced or used."""
+
+    name: str
+    path: str
+    """Absolute, or relative to `<database>.files/<key>/`."""
+    size: int
+    """Bytes."""
+    sha256: str
+    created: float
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """`[stop]`: early stopping, checked at the end of each epoch, by `patience` or by `target`."""
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from labbench.records import Goal, default_goal
+from labbench.records import Artifact, Goal, default_goal
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
 from labbench.store.queries.run_details import read_artifacts, read_logs, read_sources, require_run_id
-from labbench.store.scripts.script_run import Artifact
 from labbench.store.series.curves import BucketedSeries, CurveRequest, read_curves, read_series
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from labbench.clock import now
 from labbench.files import files_folder, run_folder
-from labbench.provenance import Provenance
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
 from labbench.store.connection import open_for_writing, resolve_path, translate_sqlite_errors
 from labbench.store.liveness import this_process, uptime
@@ -37,6 +36,7 @@ from labbench.store.scripts.spill import merge_spill_files
 from labbench.store.series.points import delete_points
 
 if TYPE_CHECKING:
+    from labbench.provenance import Provenance  # imports subprocess and platform, which start() does not need
     from labbench.store.queries.code_versions import CodeSorting
 
 Action: TypeAlias = Literal["stop", "retry"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from labbench.clock import now
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder, write_atomically
+from labbench.records import Artifact
 from labbench.store.connection import path_with_suffix
-from labbench.store.scripts.script_run import Artifact
 from labbench.tracking.messages import warn
 
 

@@ -68,6 +68,10 @@ def test_modules_that_every_command_needs_load_only_the_standard_library(module:
     assert not loaded_by(f"import labbench.{module}") & HEAVY
 
 
+def test_a_script_starts_a_run_without_subprocess() -> None:
+    assert "subprocess" not in loaded_by("import labbench.tracking.start")
+
+
 @pytest.mark.parametrize("words", [["--help"], ["help", "filters"], ["run", "-h"]])
 def test_the_help_loads_only_click(words: list[str]) -> None:
     code = f"from labbench.cli import main\ntry: main({words})\nexcept SystemExit: pass"

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from labbench.errors import InputError, RunNotFound
-from labbench.store.scripts.script_run import Artifact
+from labbench.records import Artifact
 
 
 def require_run_id(connection: sqlite3.Connection, key: str) -> int:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from labbench.clock import now
-from labbench.records import Config, FailureKind, Goal
+from labbench.records import Artifact, Config, FailureKind, Goal
 from labbench.store.liveness import ProcessIdentity, this_process, uptime
 from labbench.store.queries.run_rows import config_json, storable_text
 from labbench.store.recording.events import delete_unfinished_output, ensure_metric
@@ -23,20 +23,6 @@ Stream: TypeAlias = Literal["stdout", "stderr"]
 
 SCRIPT_ENDED = "script ended"
 """Reason of the end of a run whose script ended without an error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """File that a run produced or used."""
-
-    name: str
-    path: str
-    """Absolute, or relative to `<database>.files/<key>/`."""
-    size: int
-    """Bytes."""
-    sha256: str
-    created: float
-    """Unix time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,10 @@ from typing import Any, BinaryIO
 
 from labbench.errors import InputError
 from labbench.files import open_without_links
-from labbench.records import Points, require_key
+from labbench.records import Artifact, Points, require_key
 from labbench.store.liveness import ProcessIdentity
 from labbench.store.recording.events import ensure_metric
 from labbench.store.scripts.script_run import (
-    Artifact,
     PrintedText,
     ScriptRun,
     insert_script_run,
