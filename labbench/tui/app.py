@@ -23,10 +23,7 @@ from labbench.tui import queries
 from labbench.tui.line_filters import AsciiFilter, ColourlessFilter, needs_ascii
 from labbench.tui.saved_state import SavedState
 from labbench.tui.screens.base import DataScreen
-from labbench.tui.screens.compare import CompareScreen
-from labbench.tui.screens.grid import GridScreen
 from labbench.tui.screens.runs import RunsScreen
-from labbench.tui.screens.why import WhyScreen
 from labbench.tui.session import Session
 from labbench.tui.theme import DARK, THEMES
 from labbench.tui.widgets.top_bar import SCREEN_KEYS
@@ -61,9 +58,9 @@ class LabbenchApp(App[None]):
         self._view = view
         self._stop_watching = threading.Event()
         self.add_mode("runs", lambda: RunsScreen(self.session, chart_only=view == "chart"))
-        self.add_mode("compare", lambda: CompareScreen(self.session))
-        self.add_mode("grid", lambda: GridScreen(self.session))
-        self.add_mode("why", lambda: WhyScreen(self.session))
+        self.add_mode("compare", lambda: _compare_screen(self.session))
+        self.add_mode("grid", lambda: _grid_screen(self.session))
+        self.add_mode("why", lambda: _why_screen(self.session))
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
@@ -142,6 +139,27 @@ class LabbenchApp(App[None]):
             yield SystemCommand(f"Open the view {text.clean(name)}", "", partial(self.open_view, name))
         yield SystemCommand("Theme: dark, light and others", "", self.action_change_theme)
         yield SystemCommand("Save the screen as an SVG picture", "", self.action_screenshot)
+
+
+# The first paint shows one screen; the modules of the others are imported when they are first shown.
+
+
+def _compare_screen(session: Session) -> Screen[None]:
+    from labbench.tui.screens.compare import CompareScreen
+
+    return CompareScreen(session)
+
+
+def _grid_screen(session: Session) -> Screen[None]:
+    from labbench.tui.screens.grid import GridScreen
+
+    return GridScreen(session)
+
+
+def _why_screen(session: Session) -> Screen[None]:
+    from labbench.tui.screens.why import WhyScreen
+
+    return WhyScreen(session)
 
 
 def _make_action(app: App[None], action: str, node: DOMNode) -> Callable[[], Awaitable[bool]]:

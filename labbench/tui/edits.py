@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from labbench import text
 from labbench.records import RunRecord
-from labbench.store.writer import Action, Writer
 
-DatabaseChange: TypeAlias = Callable[[Writer], None]
+if TYPE_CHECKING:
+    from labbench.store.writer import Action, Writer
+
+DatabaseChange: TypeAlias = "Callable[[Writer], None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Edit:
 
 def apply_change(path: Path, change: DatabaseChange) -> None:
     """Apply a change to the database. Raises InputError and StoreError as `Writer` does."""
+    from labbench.store.writer import Writer  # most sessions write nothing
+
     with Writer(path) as writer:
         change(writer)
 

@@ -21,12 +21,9 @@ from labbench.filters import parser
 from labbench.filters.completion import Vocabulary
 from labbench.filters.parser import And, Comparison, Filter
 from labbench.metrics import charted_metrics, quality_metrics
-from labbench.portraits.file import NO_PORTRAIT_MESSAGE, Portrait, portrait_path, read_portrait
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
-from labbench.store.scripts.script_run import Artifact
 from labbench.store.series.curves import CurveRequest
-from labbench.text import split_lines
 from labbench.tui.groups import RunGroup, group_rows, sort_groups
 
 _POLL_SECONDS = 1.0
@@ -295,20 +292,6 @@ def _value_sort_key(word: str) -> tuple[bool, float, str]:
         return True, 0.0, word
 
 
-def read_run(path: Path, key: str) -> RunDetail:
-    """Return a run with its output, artifacts, sources and portrait. Raises RunNotFound if it was deleted."""
-    with Reader(path) as reader:
-        record = reader.find(key)
-        goals = reader.metrics()
-        output = split_lines(reader.logs(record.key))
-        artifacts, sources = reader.artifacts(record.key), reader.sources(record.key)
-    try:
-        portrait: Portrait | str = read_portrait(portrait_path(path, record.key)) or NO_PORTRAIT_MESSAGE
-    except LabbenchError as error:
-        portrait = str(error)
-    return RunDetail(record, goals, output, artifacts, sources, portrait)
-
-
 def watch_changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
     """Yield None at the start and whenever the database has changed, or an error when it becomes unreadable.
 
@@ -333,17 +316,3 @@ def watch_changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
             last_version = "missing"
             yield None
         stopped.wait(_POLL_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class RunDetail:
-    """A run with its output, artifacts, sources and portrait."""
-
-    record: RunRecord
-    goals: Mapping[str, Goal] = field(default_factory=dict)
-    output: Sequence[str] = ()
-    """Lines of output."""
-    artifacts: Sequence[Artifact] = ()
-    sources: Mapping[str, str] = field(default_factory=dict)
-    portrait: Portrait | str = ""
-    """The portrait, or a message if there is none or it cannot be read."""

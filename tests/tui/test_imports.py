@@ -1,4 +1,4 @@
-"""The TUI imports nothing heavy before the first paint, and never torch or the analysis for browsing."""
+"""The TUI imports nothing heavy before the first paint, other screens when shown, and never torch for browsing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pathlib import Path
 from labbench.tui.app import LabbenchApp
 
 def loaded():
-    return sorted({"numpy", "torch", "ray", "sqlite_utils", "plotext", "labbench.analysis"} & set(sys.modules))
+    screens = {f"labbench.tui.screens.{name}" for name in ("compare", "grid", "why", "run")}
+    heavy = {"numpy", "torch", "ray", "sqlite_utils", "plotext", "labbench.analysis", "labbench.store.writer"}
+    return sorted((heavy | screens) & set(sys.modules))
 
 at_first_paint = []
 

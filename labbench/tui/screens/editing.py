@@ -6,7 +6,7 @@ An edit applies to the highlighted run or, if that run is marked, to all marked 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 from textual import on, work
 from textual.binding import Binding, BindingType
@@ -14,12 +14,14 @@ from textual.message import Message
 
 from labbench import text
 from labbench.records import RunRecord
-from labbench.store.writer import Action
 from labbench.tui import clipboard, edits, queries
 from labbench.tui.edits import name_runs
 from labbench.tui.screens.base import DataScreen
 from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.prompt import Prompt
+
+if TYPE_CHECKING:
+    from labbench.store.writer import Action
 
 Result = TypeVar("Result")
 RunsCallback: TypeAlias = Callable[[Sequence[RunRecord]], None]

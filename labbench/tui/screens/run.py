@@ -15,14 +15,13 @@ from textual.widgets import Static
 from labbench import text
 from labbench.errors import RunNotFound
 from labbench.metrics import metric_rank
-from labbench.tui import queries
 from labbench.tui.charts.keys import CHART_BINDINGS
 from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.clipboard import TableRows
-from labbench.tui.queries import RunDetail
 from labbench.tui.screens.editing import EditScreen
 from labbench.tui.screens.run_facts import facts
+from labbench.tui.screens.run_queries import RunDetail, read_run
 from labbench.tui.session import Session
 from labbench.tui.widgets.log_view import LogView
 from labbench.tui.widgets.portrait_view import PortraitView
@@ -78,7 +77,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
 
         def read() -> RunDetail | None:
             try:
-                return queries.read_run(path, key)
+                return read_run(path, key)
             except RunNotFound:
                 return None
 

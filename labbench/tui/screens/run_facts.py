@@ -14,7 +14,7 @@ from labbench.metrics import is_axis, metric_rank
 from labbench.portraits.file import Portrait
 from labbench.records import RunRecord, default_goal
 from labbench.text import format_setting_cell
-from labbench.tui.queries import RunDetail
+from labbench.tui.screens.run_queries import RunDetail
 
 _NEWLINE = "\n"
 

@@ -24,7 +24,6 @@ from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.charts.series_cache import SparklineCache
 from labbench.tui.clipboard import TableRows
 from labbench.tui.queries import Query, Snapshot
-from labbench.tui.screens.run import RunScreen
 from labbench.tui.screens.runs_query import QueryScreen
 from labbench.tui.session import Session
 from labbench.tui.widgets.columns import SPARK_CELLS, ColumnContext, run_columns
@@ -245,6 +244,8 @@ class RunsScreen(QueryScreen):
         if cursor in self.table.groups:
             self.set_query(replace(query, opened=query.opened ^ {cursor}))
         else:
+            from labbench.tui.screens.run import RunScreen  # imported when the first run is opened
+
             self.app.push_screen(RunScreen(self.session, cursor))
 
     @on(RunsTable.RunOpened)

@@ -1,0 +1,41 @@
+"""Queries of the run screen: a run with its output, files, sources and portrait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labbench.errors import LabbenchError
+from labbench.portraits.file import NO_PORTRAIT_MESSAGE, Portrait, portrait_path, read_portrait
+from labbench.records import Artifact, Goal, RunRecord
+from labbench.store.reader import Reader
+from labbench.text import split_lines
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """A run with its output, artifacts, sources and portrait."""
+
+    record: RunRecord
+    goals: Mapping[str, Goal] = field(default_factory=dict)
+    output: Sequence[str] = ()
+    """Lines of output."""
+    artifacts: Sequence[Artifact] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    portrait: Portrait | str = ""
+    """The portrait, or a message if there is none or it cannot be read."""
+
+
+def read_run(path: Path, key: str) -> RunDetail:
+    """Return a run with its output, artifacts, sources and portrait. Raises RunNotFound if it was deleted."""
+    with Reader(path) as reader:
+        record = reader.find(key)
+        goals = reader.metrics()
+        output = split_lines(reader.logs(record.key))
+        artifacts, sources = reader.artifacts(record.key), reader.sources(record.key)
+    try:
+        portrait: Portrait | str = read_portrait(portrait_path(path, record.key)) or NO_PORTRAIT_MESSAGE
+    except LabbenchError as error:
+        portrait = str(error)
+    return RunDetail(record, goals, output, artifacts, sources, portrait)
