@@ -137,7 +137,7 @@ class Driver:
         Returns the event to record, with the status `stopped` if a user requested the stop.
         """
         if isinstance(event, Finished) and event.status == "queued" and event.run in self._stopping:
-            event = replace(event, status="stopped", reason="stopped by a person")
+            event = replace(event, status="stopped", reason="stopped by the user")
         if isinstance(event, Failed):
             self._failures[event.run] = self._failures.get(event.run, 0) + 1
             if self._failures[event.run] <= self.retries:

@@ -218,7 +218,7 @@ class Writer:
                 query = "INSERT OR IGNORE INTO requests (run_id, action, created) VALUES (?, ?, ?)"
                 connection.execute(query, (run_id, action, now()))
             elif status in ("queued", "lost"):
-                end_run(connection, run_id, "stopped", "stopped by a person")
+                end_run(connection, run_id, "stopped", "stopped by the user")
 
     def pop_requests(self, keys: Sequence[str]) -> list[tuple[str, Action]]:
         """Return and delete the requests for these runs as (key, action), oldest first."""

@@ -159,7 +159,7 @@ class Run:
             if not writer_thread.is_closing:
                 self._resources.close()
                 if writer_thread.stop_requested and exit_info.status == "finished":
-                    exit_info = ExitInfo("stopped", "stopped by a person")
+                    exit_info = ExitInfo("stopped", "stopped by the user")
                 if writer_thread.run.drives:
                     writer_thread.change(lambda run: replace(run, finished=now(), **asdict(exit_info)))
             writer_thread.close()

@@ -61,7 +61,7 @@ def _run_events(run: RunRecord) -> list[Event]:
     elif run.name == "sgd lr=0.001 s1":
         events.append(Failed(run.key, run.attempt, "user", "ValueError: no such file"))
     elif run.name == "sgd lr=0.01 s0":
-        events.append(Finished(run.key, run.attempt, "stopped", "stopped by a person"))
+        events.append(Finished(run.key, run.attempt, "stopped", "stopped by the user"))
     else:
         events.append(Finished(run.key, run.attempt, "finished", "all epochs"))
     return events

@@ -378,7 +378,7 @@ def test_labbench_stop_stops_running_runs(tmp_path: Path) -> None:
     assert process.returncode == 0, stderr
     assert statuses(db) == {"stopped": 2}
     with Reader(db) as reader:
-        assert {run.reason for run in reader.runs()} == {"stopped by a person"}
+        assert {run.reason for run in reader.runs()} == {"stopped by the user"}
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "no CUDA devices are visible"), (1, "1 CUDA device is visible")])

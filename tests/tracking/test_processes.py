@@ -264,7 +264,7 @@ def test_stop_request_interrupts_the_script(tmp_path: Path) -> None:
         writer.request(scripts.only_run(tmp_path).key, "stop")
     assert scripts.end(process).returncode == 0
     record = scripts.only_run(tmp_path)
-    assert (record.status, record.reason) == ("stopped", "stopped by a person")
+    assert (record.status, record.reason) == ("stopped", "stopped by the user")
     assert record.summary["saved"].n == 1
 
 
