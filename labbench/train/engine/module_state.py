@@ -14,14 +14,14 @@ import sys
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from labbench.train.tasks.attributes import is_plain_object
 
 Tree: TypeAlias = Any
 """A number, string, bool or None; any other value is a dict with its kind under the key `is`."""
@@ -99,7 +99,7 @@ class _Encoder:
             return {"is": kind, "items": [inner(item) for item in items], "most": maxlen}
         if isinstance(value, dict):
             return {"is": "dict", "items": [[inner(key), inner(item)] for key, item in value.items()]}
-        if is_plain_object(value):
+        if _is_saved_by_attributes(value):
             cls = type(value)
             fields = {name: inner(item) for name, item in vars(value).items()}
             return {"is": "object", "type": f"{cls.__module__}.{cls.__qualname__}", "fields": fields}
@@ -123,17 +123,16 @@ class _Encoder:
         return sha256.digest()
 
 
-def is_plain_object(value: Any) -> bool:
-    """Return True if an object's state is its `__dict__`.
+def _is_saved_by_attributes(value: Any) -> bool:
+    """Return True if the attributes of an object are its whole state.
 
-    False for classes, functions, Python modules, and objects of torch, numpy or the standard library.
+    Objects of torch, numpy or the standard library, except modules and namespaces, may also have hidden state.
     """
-    if isinstance(value, nn.Module):
-        return True
-    if isinstance(value, type | ModuleType | Enum) or callable(value) or not hasattr(value, "__dict__"):
+    if not is_plain_object(value):
         return False
     package = type(value).__module__.partition(".")[0]
-    return package in CONTAINER_PACKAGES or package not in (*sys.stdlib_module_names, "torch", "numpy")
+    has_hidden_state = package not in CONTAINER_PACKAGES and package in (*sys.stdlib_module_names, "torch", "numpy")
+    return isinstance(value, nn.Module) or not has_hidden_state
 
 
 def is_settable(module: nn.Module, name: str) -> bool:

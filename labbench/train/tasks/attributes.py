@@ -12,9 +12,10 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import CellType, FunctionType, MethodType, SimpleNamespace
+from types import CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -198,12 +199,22 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
     return dict(vars(value)) if _has_state(value) else None
 
 
+def is_plain_object(value: Any) -> bool:
+    """Return True if an object may keep state in its `__dict__`.
+
+    False for classes, functions, Python modules, members of enumerations and tensors.
+    """
+    is_other = isinstance(value, type | FunctionType | MethodType | partial | ModuleType | Enum | Tensor)
+    return hasattr(value, "__dict__") and not is_other
+
+
 def _has_state(value: Any) -> bool:
     """Return True for an object that is compared by its attributes.
 
-    These are objects of a user's class, an nn.Module, a namespace, a dataclass.
+    These are objects of a user's class, an nn.Module, a namespace, a dataclass. The attributes of a library's objects
+    may change without a change of their meaning, such as a cache.
     """
-    if isinstance(value, type | FunctionType | MethodType | partial | Tensor) or not hasattr(value, "__dict__"):
+    if not is_plain_object(value):
         return False
     if isinstance(value, nn.Module | SimpleNamespace | Namespace) or is_dataclass(value):
         return True

@@ -157,6 +157,26 @@ class Nested(Net):
         return x / (scale + self.meter.add(float(x.detach().std())))
 
 
+class Scale:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x / (1 + 0.1 * self.calls)
+
+
+class CallableObject(Net):
+    """State in an object that is called like a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scale()
+
+    def between(self, x: Tensor) -> Tensor:
+        return self.scale(x)
+
+
 class LazyBuffer(Net):
     """State in a buffer that the first forward creates."""
 
@@ -187,7 +207,7 @@ def train_with_interruption(task: FileTask, files: Path) -> tuple[list[Event], l
     return before, list(train(dataclasses.replace(stack, runs=(resumed,)), task, "cpu"))
 
 
-@pytest.mark.parametrize("model", [Counter, Average, Nested, LazyBuffer, PythonDraws])
+@pytest.mark.parametrize("model", [Counter, Average, Nested, CallableObject, LazyBuffer, PythonDraws])
 def test_state_outside_tensors_is_resumed_bit_for_bit(model: type[Net], tmp_path: Path) -> None:
     whole = curves(train_events(make_task(model), 1))["0"]
     before, after = train_with_interruption(make_task(model), tmp_path)
