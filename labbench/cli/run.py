@@ -116,7 +116,7 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
         change = code_change(expanded, db, keep=options.keep_code)
         if not options.rerun:
             print_code_change(clean(expanded.grid.name), change)
-        outcome = run_grid(expanded, db, TerminalProgress(), options, change)
+        outcome = run_grid(expanded, db, TerminalProgress(db), options, change)
         outcomes.append(outcome)
         print_report(expanded, outcome, db, with_table=not as_json)
         if outcome.interrupted:

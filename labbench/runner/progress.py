@@ -8,9 +8,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import IO
 
 from labbench.executors.command import BACKGROUND_ENDED
+from labbench.files import database_command
 from labbench.grid import Grid
 from labbench.metrics import is_quality, metric_rank
 from labbench.records import Event, Failed, Finished, Goal, Points, RunRecord, Started, default_goal
@@ -125,7 +127,8 @@ def progress_line(progress: GridProgress, *, rate: float, left: float | None) ->
 class TerminalProgress:
     """Writes the progress of a grid to stderr."""
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    def __init__(self, database: Path, stream: IO[str] | None = None) -> None:
+        self._command = database_command(database)
         self.stream = stream or sys.stderr
         self._is_closed = False
         self._noted_background = False
@@ -152,7 +155,7 @@ class TerminalProgress:
             name = self.progress.names[event.run]
             self._write(
                 f"{self._erase()}note: the command of {clean(name)} ({event.run}) ended before a process that it had "
-                f"started in the background, which was then ended, too: labbench show {event.run}\n"
+                f"started in the background, which was then ended, too: {self._command} show {event.run}\n"
             )
 
     def tick(self) -> None:

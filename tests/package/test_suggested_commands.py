@@ -20,7 +20,10 @@ PACKAGE = Path(labbench.__file__).parent
 WITHOUT_DATABASE = ("demo", "help", "tasks", "backup")
 """Commands without a database; `backup` is suggested for the original of a copy, whose path is unknown."""
 _COMMAND = re.compile(rf"\blabbench ({'|'.join(sorted(main.commands.keys() - set(WITHOUT_DATABASE)))})\b")
-NO_SUGGESTIONS = {"train/load_model.py": "explains which files `labbench run` makes trusted"}
+NO_SUGGESTIONS = {
+    "train/load_model.py": "explains which files `labbench run` makes trusted",
+    "grid/read.py": "explains that `labbench stop` also ends commands, before any database is known",
+}
 """Modules whose messages name a command without suggesting it."""
 
 

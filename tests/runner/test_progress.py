@@ -60,7 +60,7 @@ def test_the_best_value_is_of_the_metric_that_ranks_first(grid: Grid, runs: list
 
 def test_a_log_file_receives_plain_lines_without_escape_sequences(grid: Grid, runs: list[RunRecord]) -> None:
     stream = io.StringIO()
-    progress = TerminalProgress(stream)
+    progress = TerminalProgress(Path("runs.db"), stream)
     progress.begin(grid, runs, runs)
     progress.take(Failed("k1", 1, "user", "ValueError: \x1b]52;c;aGk=\x07"))
     progress.end()
@@ -76,7 +76,7 @@ def test_a_closed_terminal_does_not_end_the_training(grid: Grid, runs: list[RunR
         def write(self, text: str) -> int:
             raise OSError("Input/output error")
 
-    progress = TerminalProgress(Gone())
+    progress = TerminalProgress(Path("runs.db"), Gone())
     progress.begin(grid, runs, runs)
     progress.tick()
     progress.end()
