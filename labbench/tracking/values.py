@@ -92,6 +92,8 @@ def _to_number(key: Any, value: Any) -> Value:
     device = getattr(value, "device", None)
     if hasattr(value, "detach") and getattr(device, "type", "cpu") != "cpu" and value.numel() == 1:
         return DeviceNumber(value)
+    if _is_masked(value):
+        raise InputError(f"run.log: `{key}` is masked, so it has no value")
     item = getattr(value, "item", None)
     number = value
     if callable(item):
@@ -107,6 +109,12 @@ def _to_number(key: Any, value: Any) -> Value:
     except OverflowError:
         raise InputError(f"run.log: `{key}` is an integer too large for a float: {quote_value(number)}") from None
     raise InputError(f"run.log: `{key}` must be a number, not {quote_value(value)}")
+
+
+def _is_masked(value: Any) -> bool:
+    """Return True for a masked number of numpy, which `item()` and `float()` would convert to some number."""
+    mask = getattr(value, "mask", None)  # a method in pandas, where it has no `all`
+    return hasattr(mask, "all") and getattr(value, "size", 0) == 1 and bool(mask.all())
 
 
 MAX_NAME_CHARACTERS = 250
