@@ -1,9 +1,15 @@
-"""Classification and ranking of metrics by their names."""
+"""Classification, goals and ranking of metrics by their names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
+
+Goal: TypeAlias = Literal["min", "max", "none"]
+"""Better values of a metric: lower, higher, or neither."""
+
+GOALS: tuple[Goal, ...] = ("min", "max", "none")
 
 _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), 0),
@@ -24,11 +30,58 @@ _CONDITIONS = {
     "time",
     "timestamp",
     "runtime",
+    "duration",
     "sec",
     "second",
     "throughput",
 }
 """Words of metrics of the training itself or of its cost."""
+
+_SETTINGS = {"scale", "weight", "coef", "coefficient", "temperature", "momentum", "decay", "entropy", "norm", "size"}
+"""Last words of metrics that are settings or states of the training: `loss_scale`, `kl_weight`, `policy/entropy`."""
+
+_LOWER_IS_BETTER = (
+    # losses and likelihoods
+    *("loss", "nll", "nllloss", "ce", "bce", "xent", "crossentropy", "logloss", "hinge", "huber", "pinball"),
+    *("perplexity", "ppl", "surprisal", "deviance", "bpb", "bpc", "bpd", "bpp", "bpt", "kl", "kld", "kldiv", "jsd"),
+    "divergence",
+    # errors of numbers, ranks and forecasts
+    *("error", "err", "mse", "rmse", "nrmse", "mae", "nmae", "medae", "mape", "smape", "wmape", "mdape", "mase"),
+    *("msle", "rmsle", "rmspe", "mspe", "rae", "rse", "rrse", "crps", "absrel", "sqrel", "residual", "deviation"),
+    # errors of classes, words and probabilities
+    *("wer", "cer", "ter", "mer", "der", "eer", "ber", "fer", "hter", "ece", "mce", "ace", "brier", "hamming"),
+    *("fpr", "fnr", "fdr", "far", "frr", "acer", "dcf", "mindcf", "false", "miss", "inaccuracy", "mistake"),
+    "misclassification",
+    # distances and qualities of generated data
+    *("fid", "kid", "fvd", "fad", "lpips", "frechet", "mmd", "wasserstein", "emd", "chamfer", "hausdorff", "hd"),
+    *("assd", "mcd", "epe", "ade", "fde", "mpjpe", "distance", "dist", "distortion", "inertia", "niqe", "brisque"),
+    # costs, and what goes wrong
+    *("regret", "cost", "risk", "gap", "latency", "delay", "ttft", "tpot", "dead", "failure", "fail", "violation"),
+    *("collision", "forgetting", "toxicity", "aic", "bic"),
+)  # fmt: skip
+"""Words of metrics whose lower values are better, as papers and libraries abbreviate them."""
+
+_LOWER_PHRASES = (
+    {"cross", "entropy"},
+    {"bit", "per"},
+    {"nat", "per"},
+    {"negative", "likelihood"},
+    {"neg", "likelihood"},
+    {"edit", "levenshtein"},
+    {"davies", "bouldin"},
+    {"mean", "rank"},
+    {"median", "rank"},
+)
+"""Words that together mean the same."""
+
+_LOWER_ENDINGS = ("loss", "error", "rmse", "perplexity")
+"""Ends of words that are written together: `valloss`, `logloss`."""
+
+_REVERSING = {"free", "reduction", "improvement", "gain", "reciprocal"}
+"""Words that reverse the meaning: `error_free_rate`, `loss_reduction`, `mean_reciprocal_rank`."""
+
+_TRAINER_GOALS: dict[str, Goal] = {"dead/": "min", "grad_norm/": "none", "gap/": "min"}
+"""Goals of the metrics that the training loop measures besides the task's, by the start of their names."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
@@ -44,10 +97,34 @@ def is_quality(metric: str) -> bool:
     Learning rates, gradient norms, times, memory and counters do not, in any spelling: `lr-Adam`, `train/grad_norm`,
     `eval/samples_per_second`, `learningRate`.
     """
-    words = set(_split_words(metric))
+    all_words = _split_words(metric)
+    words = set(all_words)
     is_counter = words <= _COUNTERS | _SPLITS.keys() and not words.isdisjoint(_COUNTERS)
-    is_condition = not words.isdisjoint(_CONDITIONS) or words >= {"learning", "rate"}
+    is_condition = not words.isdisjoint(_CONDITIONS) or words >= {"learning", "rate"} or _is_setting(all_words)
     return not (is_axis(metric) or is_counter or is_condition)
+
+
+def default_goal(metric: str) -> Goal:
+    """Return the goal of a metric by the words of its name: `min` for losses and errors, `none` for conditions.
+
+    Other names, such as scores, have the goal `max`. A declared goal takes precedence.
+    """
+    words = _split_words(metric)
+    measured = [word for word in words if word not in _SPLITS]
+    is_lower = any(word in _LOWER_WORDS or word.endswith(_LOWER_ENDINGS) for word in words)
+    is_lower = is_lower or any(phrase <= set(words) for phrase in _LOWER_PHRASES)
+    is_lower = is_lower or measured == ["per"] or measured[-2:] in (["l", "1"], ["l", "2"])  # phoneme error rate, norms
+    is_reversed = not _REVERSING.isdisjoint(words) or (measured[:1] == ["neg"] and "likelihood" not in words)
+    if is_axis(metric) or _is_setting(words) or (words and words[-1] in _CONDITIONS - {"dead"}):
+        return "max" if {"throughput"} & set(words) or {"per", "second"} <= set(words) else "none"
+    if is_lower:
+        return "max" if is_reversed else "min"
+    return "max" if is_quality(metric) else "none"
+
+
+def trainer_goal(metric: str) -> Goal | None:
+    """Return the goal that the training loop declares for a metric of its own, None for any other metric."""
+    return next((goal for start, goal in _TRAINER_GOALS.items() if metric.startswith(start)), None)
 
 
 def metric_rank(metric: str) -> tuple[bool, int, bool, str]:
@@ -67,9 +144,19 @@ def quality_metrics(metrics: Iterable[str]) -> list[str]:
     return sorted(filter(is_quality, metrics), key=metric_rank)
 
 
+def ranking_metrics(goals: Mapping[str, Goal]) -> list[str]:
+    """Return the metrics of quality by which runs can be ranked: those whose goal is `min` or `max`."""
+    return [name for name in quality_metrics(goals) if goals[name] != "none"]
+
+
 def charted_metrics(metrics: Iterable[str]) -> list[str]:
     """Return the metrics that are drawn over an axis, in the order of `metric_rank`."""
     return sorted((name for name in metrics if not is_axis(name)), key=metric_rank)
+
+
+def _is_setting(words: list[str]) -> bool:
+    """Return True if the last word names a setting, except in `cross_entropy`."""
+    return bool(words) and words[-1] in _SETTINGS and words[-2:] != ["cross", "entropy"]
 
 
 def _split_words(metric: str) -> list[str]:
@@ -77,4 +164,11 @@ def _split_words(metric: str) -> list[str]:
 
     Words are separated by punctuation or capitals.
     """
-    return [word if word.endswith("ss") else word.removesuffix("s") for word in map(str.lower, _WORD.findall(metric))]
+    return [_singular(word.lower()) for word in _WORD.findall(metric)]
+
+
+def _singular(word: str) -> str:
+    return word if word.endswith("ss") else word.removesuffix("s")
+
+
+_LOWER_WORDS = frozenset(map(_singular, _LOWER_IS_BETTER))

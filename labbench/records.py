@@ -13,14 +13,14 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 
 from labbench.clock import now
 from labbench.errors import InputError
+from labbench.metrics import Goal as Goal
+from labbench.metrics import default_goal as default_goal
 
 Config: TypeAlias = Mapping[str, Any]
 """Hyperparameters of one run: flat keys joined with `.`, JSON values (numbers, strings, booleans, lists)."""
 
 Status: TypeAlias = Literal["queued", "running", "finished", "diverged", "failed", "stopped", "lost"]
 STATUSES: tuple[Status, ...] = ("queued", "running", "finished", "diverged", "failed", "stopped", "lost")
-
-Goal: TypeAlias = Literal["min", "max"]
 
 FailureKind: TypeAlias = Literal["user", "crash", "node", "timeout", "oom"]
 
@@ -49,15 +49,6 @@ def require_key(key: object) -> str:
     return key
 
 
-def default_goal(metric: str) -> Goal:
-    """Return the goal of a metric by the words of its name.
-
-    The goal is `min` for losses and errors, else `max`; a declared goal takes precedence.
-    """
-    words = metric.lower().replace("/", "_").replace("-", "_").split("_")
-    return "min" if {"loss", "error", "perplexity", "mse", "mae", "gap"} & set(words) else "max"
-
-
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
     """Statistics of one metric of one run; `n` includes NaN.
@@ -76,7 +67,9 @@ class MetricSummary:
     max_step: int | None
 
     def best(self, goal: Goal) -> tuple[float | None, int | None]:
-        """Return the best finite value and its step, (None, None) if there is none."""
+        """Return the best finite value and its step, (None, None) if there is none or the goal is `none`."""
+        if goal == "none":
+            return None, None
         return (self.min, self.min_step) if goal == "min" else (self.max, self.max_step)
 
 

@@ -213,7 +213,9 @@ def last_finite_index(values: Floats) -> int | None:
 
 
 def best_point(series: Series, goal: str) -> tuple[float, float] | None:
-    """Return the (x, y) of the best finite value for the goal `min` or `max`; None without a finite value."""
+    """Return the (x, y) of the best finite value for the goal; None without a finite value or for the goal `none`."""
+    if goal == "none":
+        return None
     values = series.y if series.buckets is None else series.buckets.low if goal == "min" else series.buckets.high
     finite = np.flatnonzero(np.isfinite(values))
     if not len(finite):

@@ -110,6 +110,7 @@ for command in (
     import_,
     edit.tag,
     edit.note,
+    edit.define,
     edit.archive,
     edit.rm,
     edit.stop,

@@ -1,4 +1,4 @@
-"""Commands that change runs: `tag note archive rm stop retry`."""
+"""Commands that change runs: `tag note define archive rm stop retry`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import database, runs
-from labbench.errors import InputError
+from labbench.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from labbench.records import RunRecord
+    from labbench.records import Goal, RunRecord
 
 
 def find_runs(db: Path, words: Sequence[str]) -> list[RunRecord]:
@@ -60,6 +60,29 @@ def note(db: Path, run: str, text: str) -> None:
     [record] = find_runs(db, [run])
     with Writer(db) as writer:
         writer.note(record.key, text)
+
+
+@click.command(epilog=examples("labbench define val/rmse min", "labbench define grad_scale none"))
+@click.argument("metric")
+@click.argument("goal", type=click.Choice(["min", "max", "none"]))
+@database
+def define(db: Path, metric: str, goal: Goal) -> None:
+    """Declare which values of a metric are better.
+
+    `min`: lower ones, `max`: higher ones, `none`: neither, so that no run is its best.
+    \f
+    Raises:
+        InputError: There is no such database.
+    """
+    from labbench.store.reader import Reader
+    from labbench.store.writer import Writer
+
+    with Reader(db) as reader:
+        logged = reader.metrics("archived=true,false")
+    if metric not in logged:
+        click.echo(f"no run has logged `{metric}` yet{did_you_mean(metric, logged)}", err=True)
+    with Writer(db) as writer:
+        writer.define_metric(metric, goal)
 
 
 @click.command(epilog=examples("labbench archive 3f9a1c20", "labbench archive 3f9a1c20 --undo"))

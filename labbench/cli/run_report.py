@@ -33,7 +33,8 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
         runs = _present_runs(reader, outcome.runs)
         goals = reader.metrics()
     logged = {name for run in runs for name in run.summary}
-    metric = next((name for name in (*expanded.grid.metrics, *quality_metrics(logged)) if name in logged), None)
+    ranking = [name for name in (*expanded.grid.metrics, *quality_metrics(logged)) if name in logged]
+    metric = next((name for name in ranking if goals[name] != "none"), None)
     if metric is not None:
         print_table(run_columns(sort_by_best(runs, metric, goals[metric])[:MAX_BEST_RUNS], goals, metrics=[metric]))
         click.echo(f"next: {program}  (terminal interface), or {program} plot {metric} --group KEY", err=True)

@@ -47,7 +47,7 @@ def ls(
     as_json: bool = False,
 ) -> None:
     """List runs: the configuration keys that differ, and metrics."""
-    from labbench.cli.tables import print_table, run_columns
+    from labbench.cli.tables import assumed_goals_note, leading_metrics, print_table, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
@@ -56,11 +56,16 @@ def ls(
         total, goals = reader.count(run_filter), reader.metrics()
         column, descending = sort_order(sort, goals)
         records = reader.runs(run_filter, sort=column, descending=descending, limit=limit)
+        declared = reader.declared_goals()
     if as_json:
         click.echo(json.dumps(run_documents(records)))
     elif records:
         names = [name.strip() for name in columns.split(",")] if columns else None
         print_table(run_columns(records, goals, names=names))
+        if note := assumed_goals_note(
+            names or leading_metrics(goals), goals, declared, f"`{database_command(db)} define METRIC min|max|none`"
+        ):
+            click.echo(note, err=True)
         if total > len(records):
             click.echo(f"{len(records)} of {total} runs", err=True)
     elif run_filter:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import click
 
 from labbench.configs import compare_configs, differing_keys
-from labbench.metrics import quality_metrics
+from labbench.metrics import quality_metrics, ranking_metrics
 from labbench.records import Goal, MetricSummary, RunRecord, default_goal
 from labbench.text import (
     align_decimal_points,
@@ -94,6 +94,11 @@ def colour_status(line: str) -> str:
     return line if colour is None else click.style(status, fg=colour) + line[len(status) :]
 
 
+def leading_metrics(goals: Mapping[str, Goal]) -> list[str]:
+    """Return the metrics that a table of runs shows by default."""
+    return quality_metrics(goals)[:MAX_LEADING_METRICS]
+
+
 def run_columns(
     records: Sequence[RunRecord],
     goals: Mapping[str, Goal],
@@ -111,7 +116,7 @@ def run_columns(
         keys, metrics = [name for name in names if name not in goals], [name for name in names if name in goals]
     else:
         keys = differing_keys(record.config for record in records)
-        metrics = quality_metrics(goals)[:MAX_LEADING_METRICS] if metrics is None else metrics
+        metrics = leading_metrics(goals) if metrics is None else metrics
     columns = [
         TextColumn("status", [record.status for record in records]),
         TextColumn("key", [record.key for record in records]),
@@ -127,16 +132,34 @@ def run_columns(
     return columns
 
 
+def assumed_goals_note(
+    metrics: Iterable[str], goals: Mapping[str, Goal], declared: Collection[str], remedy: str
+) -> str | None:
+    """Return a note on the goals of metrics that are only assumed from their names; None if all are declared.
+
+    `remedy` is what changes a goal, such as a command.
+    """
+    assumed = [name for name in metrics if name not in declared and goals.get(name, "none") != "none"]
+    if not assumed:
+        return None
+    directions = ", ".join(f"{'lower' if goals[name] == 'min' else 'higher'} {name}" for name in assumed)
+    verb = "is" if len(assumed) == 1 else "are"
+    return f"{directions} {verb} taken as better, by the name; {remedy} changes it"
+
+
 def metric_columns(records: Sequence[RunRecord], metric: str, goal: Goal) -> list[TextColumn]:
-    """Return columns with the last value, the best value and its step."""
+    """Return columns with the last value and, unless the goal is `none`, the best value and its step."""
     summaries = [record.summary.get(metric) for record in records]
     bests = [(None, None) if summary is None else summary.best(goal) for summary in summaries]
+    last = TextColumn(
+        metric,
+        align_decimal_points(["" if summary is None else format_number(summary.last) for summary in summaries]),
+        True,
+    )
+    if goal == "none":
+        return [last]
     return [
-        TextColumn(
-            metric,
-            align_decimal_points(["" if summary is None else format_number(summary.last) for summary in summaries]),
-            True,
-        ),
+        last,
         TextColumn("best", align_decimal_points([format_number(value) for value, _ in bests]), True),
         TextColumn("at step", ["" if step is None else str(step) for _, step in bests], True),
     ]
@@ -164,7 +187,7 @@ def comparison_columns(records: Sequence[RunRecord], goals: Mapping[str, Goal]) 
     marked better (▲) or worse (▼).
     """
     keys = compare_configs(record.config for record in records).varying
-    metrics = [name for name in quality_metrics(goals) if any(name in record.summary for record in records)]
+    metrics = [name for name in ranking_metrics(goals) if any(name in record.summary for record in records)]
     rows = [*keys, *(f"best {name}" for name in metrics), COMPUTE_SECONDS_METRIC]
     columns = [TextColumn("", rows)]
     first = records[0]

@@ -15,13 +15,14 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters
-from labbench.errors import LabbenchError, unknown_metric
+from labbench.errors import InputError, LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
 
 if TYPE_CHECKING:
     from labbench.analysis import Answer
     from labbench.analysis.setup_costs import Efficiency
     from labbench.filters.parser import Filter
+    from labbench.metrics import Goal
     from labbench.store.reader import Reader
 
 _MAX_SETUPS = 6
@@ -59,6 +60,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     metavar="VALUE",
     help="Report the cost of reaching VALUE.  [default: 5 % short of the best mean]",
 )
+@click.option("--goal", type=click.Choice(["min", "max"]), help="Better values of METRIC: lower or higher.")
 @all_code
 @database
 def why(
@@ -69,6 +71,7 @@ def why(
     as_json: bool,
     html_file: Path | None,
     target: float | None,
+    goal: Goal | None,
     all_code: bool,
 ) -> None:
     """Report which configuration has the best METRIC, and why.
@@ -76,12 +79,13 @@ def why(
     With 95 % confidence intervals over seeds, how much each parameter matters, and the cost of reaching a target.
     \f
     Raises:
-        InputError: No run has logged the metric.
+        InputError: No run has logged the metric, or neither high nor low values of it are better.
     """
     from labbench.analysis import observe
     from labbench.analysis import why as answer_why
     from labbench.analysis.setup_costs import compare_costs
-    from labbench.files import require_not_database
+    from labbench.cli.tables import assumed_goals_note
+    from labbench.files import database_command, require_not_database
     from labbench.filters.parser import parse, present_code
     from labbench.reports.cost_curves import read_cost_curves
     from labbench.store.reader import Reader
@@ -95,15 +99,21 @@ def why(
             raise unknown_metric(metric, goals)
         if left_out := reader.count(parse(filters)) - reader.count(run_filter):
             click.echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
+        if goal is None:
+            goal = goals[metric]
+            remedy = f"--goal min|max or `{database_command(db)} define METRIC min|max|none`"
+            note = assumed_goals_note([metric], goals, reader.declared_goals(), remedy)
+            if note is not None:
+                click.echo(note, err=True)
+        if goal == "none":
+            raise InputError(f"neither high nor low values of `{metric}` are better: add --goal min or --goal max")
         runs = reader.runs(run_filter, summaries=[metric, "time/compute_s"])
-        answer = answer_why(observe(runs, metric, goals[metric]), metric, goals[metric])
-        costs = compare_costs(answer, read_cost_curves(reader, runs, metric, goals[metric]), target)
+        answer = answer_why(observe(runs, metric, goal), metric, goal)
+        costs = compare_costs(answer, read_cost_curves(reader, runs, metric, goal), target)
         if html_file is not None:
             from labbench.reports.html_page import read_setup_curves, render_page
 
-            _write_atomically(
-                html_file, render_page(answer, costs, read_setup_curves(reader, runs, metric, goals[metric]))
-            )
+            _write_atomically(html_file, render_page(answer, costs, read_setup_curves(reader, runs, metric, goal)))
             click.echo(f"written: {html_file}", err=True)
         if as_json:
             efficiency = None if costs is None else costs.as_document()

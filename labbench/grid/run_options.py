@@ -8,6 +8,7 @@ from typing import Any
 
 from labbench.grid.checks import BadValueError, convert_value, quote_value
 from labbench.grid.source import GridSource, ValueParser
+from labbench.metrics import GOALS
 from labbench.params.param import Param
 from labbench.records import Goal, Resources, Runtime, Stop, default_goal
 
@@ -31,6 +32,8 @@ def _parse_duration(value: Any) -> Any:
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 _GOAL = Param("str", None, choices=("min", "max"))
+
+_DECLARED_GOAL = Param("str", None, choices=GOALS)
 
 _STOP: dict[str, ValueParser] = {
     "metric": Param("str", None),
@@ -68,7 +71,7 @@ def read_metrics(source: GridSource) -> dict[str, Goal]:
             raise source.error(
                 f'put a metric name that contains a point in quotes: "{name}.…" = "max"', ("metrics", name), at="key"
             )
-        goals[name] = source.read(_GOAL, goal, f"the goal of {name}", ("metrics", name))
+        goals[name] = source.read(_DECLARED_GOAL, goal, f"the goal of {name}", ("metrics", name))
     return goals
 
 
@@ -86,6 +89,8 @@ def read_stop(source: GridSource, metrics: Mapping[str, Goal]) -> Stop | None:
     goal = metrics.get(metric) or options.get("goal") or default_goal(metric)
     if options.get("goal", goal) != goal:
         raise source.error(f'[metrics] declares the goal of {metric} as "{goal}"', ("stop", "goal"))
+    if goal == "none":
+        raise source.error(f'{metric} has no better direction: add goal = "min" or "max"', ("stop", "metric"))
     return Stop(**{**options, "goal": goal})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from labbench.metrics import GOALS
 from labbench.records import Artifact, Goal, default_goal
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
@@ -49,6 +50,11 @@ class RunReader:
         """Return the goal of a metric: the declared one, else the default for its name."""
         metrics = self._connection.read(read_metrics)
         return metrics[metric][1] if metric in metrics else default_goal(metric)
+
+    def declared_goals(self) -> dict[str, Goal]:
+        """Return the goals that a grid, a script, a task or `labbench define` has declared, by metric."""
+        query = f"SELECT name, goal FROM metrics WHERE goal IN {GOALS}"
+        return dict(self._connection.read(lambda connection: connection.execute(query).fetchall()))
 
     def logs(self, key: str) -> list[str]:
         """Return the texts that a run printed in all its attempts, oldest first.

@@ -277,7 +277,7 @@ class Writer:
             folder.rmdir()
 
     def define_metric(self, name: str, goal: Goal) -> None:
-        """Declare the goal of a metric, "min" or "max"."""
+        """Declare the goal of a metric: "min", "max" or "none"."""
         with self._transaction() as connection:
             _declare_goal(connection, name, goal)
 

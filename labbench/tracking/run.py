@@ -89,13 +89,13 @@ class Run:
         self._writer_thread.change(lambda run: replace(run, note=str(text)))
 
     def define_metric(self, name: str, goal: Goal) -> None:
-        """Declare the goal of a metric, "min" or "max".
+        """Declare the goal of a metric: "min", "max" or "none"; without a goal, no run is its best.
 
         Raises:
-            InputError: If `goal` is neither, or the run has ended.
+            InputError: If `goal` is another text, or the run has ended.
         """
-        if goal not in ("min", "max"):
-            raise InputError(f"the goal of `{name}` must be min or max, not {goal!r}")
+        if goal not in ("min", "max", "none"):
+            raise InputError(f"the goal of `{name}` must be min, max or none, not {goal!r}")
         self._writer_thread.change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
 
     def artifact(self, path: str | os.PathLike[str], *, copy: bool = False) -> None:

@@ -113,8 +113,8 @@ def _to_number(key: Any, value: Any) -> Value:
 
 def _is_masked(value: Any) -> bool:
     """Return True for a masked number of numpy, which `item()` and `float()` would convert to some number."""
-    mask = getattr(value, "mask", None)  # a method in pandas, where it has no `all`
-    return hasattr(mask, "all") and getattr(value, "size", 0) == 1 and bool(mask.all())
+    all_masked = getattr(getattr(value, "mask", None), "all", None)  # pandas has a method `mask`, without `all`
+    return all_masked is not None and getattr(value, "size", 0) == 1 and bool(all_masked())
 
 
 MAX_NAME_CHARACTERS = 250

@@ -20,7 +20,7 @@ from labbench.errors import FilterError, InputError, LabbenchError
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary
 from labbench.filters.parser import And, Comparison, Filter
-from labbench.metrics import charted_metrics, quality_metrics
+from labbench.metrics import charted_metrics, ranking_metrics
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
@@ -121,7 +121,7 @@ def _query_snapshot(
     record_keys: Collection[str],
     first_rows: int,
 ) -> Snapshot:
-    starred = quality_metrics(metrics)[:_MAX_STARRED_METRICS]
+    starred = ranking_metrics(metrics)[:_MAX_STARRED_METRICS]
     headings = [f"best({metric})" for metric in starred]
     if query.group:
         metric_headings = [f"last({query.metric})", f"best({query.metric})"] if query.metric else []
@@ -181,7 +181,8 @@ def _fill_defaults(query: Query, metrics: Mapping[str, Goal]) -> Query:
     if metric is None:
         return replace(query, metric=None, sort=query.sort or "created")
     if query.sort is None:
-        return replace(query, metric=metric, sort=f"best({metric})", descending=metrics[metric] == "max")
+        sort = f"last({metric})" if metrics[metric] == "none" else f"best({metric})"
+        return replace(query, metric=metric, sort=sort, descending=metrics[metric] == "max")
     return replace(query, metric=metric)
 
 

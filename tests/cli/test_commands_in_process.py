@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers.store_samples import points, start
 from labbench.cli import main
 from labbench.cli.options import FilePath
 from labbench.records import Finished, NewRun, Points, Started, Submission
@@ -171,6 +172,53 @@ def test_export_writes_to_a_file_or_stdout(labbench: Labbench, db: Path) -> None
     assert text.splitlines()[1].endswith(",val/loss,10,0.1,0.5")
     assert labbench("export", "optimizer=sgd", "-o", "out.csv").stdout == ""
     assert Path("out.csv").read_text() == text
+
+
+@pytest.fixture
+def undeclared(tmp_path: Path) -> Path:
+    """Return a database of two set-ups with two seeds each, whose metrics have no declared goals."""
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        for index, (lr, seed) in enumerate(((0.1, 0), (0.1, 1), (0.3, 0), (0.3, 1))):
+            [run] = start(writer, [NewRun(f"lr={lr}", {"lr": lr, "seed": seed}, f"id{index}")])
+            writer.write([points(run, "val/rmse", [2 * lr + 0.01 * seed]), points(run, "lr", [1.0, 10 * lr])])
+            writer.write([Finished(run.key, 1, "finished", "all epochs")])
+    return path
+
+
+@pytest.mark.usefixtures("undeclared")
+def test_assumed_goals_are_told_and_can_be_declared(labbench: Labbench) -> None:
+    def best() -> object:
+        return json.loads(labbench("why", "val/rmse", "--json").stdout)["best"]["config"]["lr"]
+
+    listed = labbench("ls", "--columns", "val/rmse")
+    assert "lower val/rmse is taken as better, by the name; `labbench define METRIC min|max|none`" in listed.stderr
+    asked = labbench("why", "val/rmse")
+    assert "lower val/rmse is taken as better, by the name; --goal min|max or `labbench define" in asked.stderr
+    assert best() == 0.1
+    assert json.loads(labbench("why", "val/rmse", "--goal", "max", "--json").stdout)["best"]["config"]["lr"] == 0.3
+    assert labbench("define", "val/rmse", "max").exit_code == 0
+    assert best() == 0.3
+    assert labbench("ls").stderr == ""
+    assert "did you mean `val/rmse`" in labbench("define", "val/rmes", "min").stderr
+    assert labbench("define", "val/rmse", "up").exit_code == 2
+
+
+@pytest.mark.usefixtures("undeclared")
+def test_metric_without_a_better_direction_has_no_best_value(labbench: Labbench) -> None:
+    headings = labbench("ls", "--columns", "lr").stdout.splitlines()[0].split()
+    assert headings == ["status", "key", "name", "lr"]
+    asked = labbench("why", "lr")
+    assert (asked.exit_code, asked.stdout) == (2, "")
+    assert "add --goal min or --goal max" in asked.stderr
+    for words in (["best(lr)<1"], ["--sort", "best(lr)"]):
+        listed = labbench("ls", *words)
+        assert listed.exit_code == 2
+        assert "use min(lr), max(lr) or last(lr), or declare its goal with the command `define`" in listed.stderr
+    assert labbench("define", "lr", "min").exit_code == 0
+    assert labbench("ls", "best(lr)<1.5", "--json").exit_code == 0
+    assert labbench("define", "val/rmse", "none").exit_code == 0
+    assert "▲" not in labbench("compare", "lr=0.1", "lr=0.3").stdout
 
 
 @pytest.mark.parametrize(

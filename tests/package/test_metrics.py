@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from helpers.store_samples import points, start
 from labbench.cli.tables import run_columns
 from labbench.metrics import charted_metrics, is_quality, quality_metrics
 from labbench.records import MetricSummary, RunRecord, default_goal
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
 from labbench.tui.queries import Query, _fill_defaults
 
 
@@ -52,6 +57,47 @@ def test_a_validation_loss_comes_first_in_any_spelling(held_out: str) -> None:
 
 def test_learning_rates_and_gradient_norms_are_charted_after_metrics_of_quality() -> None:
     assert charted_metrics(["epoch", "grad_norm", "lr", "reward"]) == ["reward", "grad_norm", "lr"]
+
+
+LOWER = """
+    val/rmse val/nll ppl eval/wer cer fid val_err MSELoss val/bpb latency_ms eer brier val_kl rmsle mape smape logloss
+    log_loss train/ce bce hinge valLoss elbo_loss regret top1_err dead/1.linear gap/accuracy val.rmse testWER valRMSE
+    crossentropy cross_entropy bits_per_byte bits_per_char neg_log_likelihood negative_log_likelihood mean_rank val/per
+    val/l1 smooth_l1 edit_distance false_positive_rate word_error_rate eval/perplexity mean_squared_error
+    meanAbsoluteError valloss kl_divergence KLDivergence ECE lpips eval_bpc crps miss_rate Loss/train d_loss
+    calibration_error minADE rmse_val loss_per_token td_error reconstruction_loss test.MAPE val/cost
+"""
+HIGHER = """
+    val/acc f1 auc r2 bleu map iou reward elbo lossless_ratio error_free_rate mrr mean_reciprocal_rank ndcg psnr ssim
+    neg_mean_squared_error loss_reduction log_likelihood top5_acc dice val/accuracy rouge1 success_rate return win_rate
+    episode_reward_mean tokens_per_second throughput pearson recall@10 precision score exact_match
+"""
+NEUTRAL = """
+    lr epoch grad_norm train/grad_norm gpu_memory memory time time/compute_s learning_rate learningRate lr-Adam/pg1
+    system/cpu global_step trainer/global_step samples grad_norm/0.linear loss_scale kl_weight policy/entropy momentum
+    weight_decay _timestamp train_runtime weight_norm batch_size epoch_time
+"""
+
+
+@pytest.mark.parametrize(
+    ("metric", "goal"),
+    [
+        (metric, goal)
+        for goal, names in (("min", LOWER), ("max", HIGHER), ("none", NEUTRAL))
+        for metric in names.split()
+    ],
+)
+def test_goal_of_a_metric_follows_from_the_usual_names(metric: str, goal: str) -> None:
+    assert default_goal(metric) == goal
+
+
+def test_metrics_of_the_trainer_are_recorded_with_their_goals(tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        [run] = start(writer)
+        names = ("dead/0.linear", "grad_norm/0.linear", "gap/accuracy", "val/loss")
+        writer.write([points(run, name, [1.0]) for name in names])
+    with Reader(tmp_path / "runs.db") as reader:
+        assert reader.declared_goals() == dict(zip(names, ("min", "none", "min"), strict=False))
 
 
 def test_the_cli_and_the_terminal_interface_choose_the_same_metric() -> None:

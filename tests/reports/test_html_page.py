@@ -107,7 +107,7 @@ def test_a_page_in_a_missing_folder_is_an_error_without_traceback(labbench: Labb
     db, target = page.with_name("runs.db"), page.parent / "nowhere" / "answer.html"
     result = labbench("--db", str(db), "why", "val/loss", "--html", str(target))
     assert result.exit_code == 1
-    assert f"cannot write {target}: No such file or directory" in result.stderr
+    assert f"cannot write {target}: the folder {target.parent} does not exist" in result.stderr
     assert "Traceback" not in result.stderr
 
 

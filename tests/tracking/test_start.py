@@ -220,8 +220,8 @@ def test_unusual_names_are_stored() -> None:
     assert (stored.experiment, stored.tags, stored.note) == ("e\n", ("one tag",), "?")
 
 
-def test_goal_must_be_min_or_max() -> None:
-    with labbench.start() as run, pytest.raises(InputError, match="the goal of `loss` must be min or max, not 'less'"):
+def test_goal_must_be_min_max_or_none() -> None:
+    with labbench.start() as run, pytest.raises(InputError, match="must be min, max or none"):
         run.define_metric("loss", goal="less")  # type: ignore[arg-type]
 
 

@@ -17,8 +17,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeAlias
 
+from labbench.errors import InputError
 from labbench.filters.parser import RESERVED, And, Comparison, Filter, Function, Not, Or, parse_timestamp, uses_key
-from labbench.records import Goal, default_goal
+from labbench.metrics import GOALS, Goal, default_goal
 from labbench.store.queries.run_rows import STATUS, storable_text
 
 Metrics: TypeAlias = Mapping[str, tuple[int, Goal]]
@@ -44,7 +45,7 @@ _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
 def read_metrics(connection: sqlite3.Connection) -> Metrics:
     """Return the metrics of a database, in the order in which they were first logged."""
     rows = connection.execute("SELECT name, id, goal FROM metrics ORDER BY id")
-    return {name: (metric_id, goal or default_goal(name)) for name, metric_id, goal in rows}
+    return {name: (metric_id, goal if goal in GOALS else default_goal(name)) for name, metric_id, goal in rows}
 
 
 def filter_condition(tree: Filter | None, metrics: Metrics) -> Sql:
@@ -273,6 +274,7 @@ def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics
     """
     if compare.key not in metrics or compare.operator == "~":
         return NEVER
+    require_goal(compare.key, function, metrics)
     column = _metric_column(function, metrics[compare.key][1])
     numbers = _numbers(compare)
     if compare.operator in ("=", "!="):
@@ -288,6 +290,19 @@ def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics
     return Sql(f"coalesce({value.text}, 0)", value.parameters)
 
 
+def require_goal(metric: str, function: Function | None, metrics: Metrics) -> None:
+    """Reject the best value of a metric of which neither high nor low values are better.
+
+    Raises:
+        InputError: If the function is `best` and the goal of the metric is `none`.
+    """
+    if function == "best" and metric in metrics and metrics[metric][1] == "none":
+        raise InputError(
+            f"best({metric}): neither high nor low values of this metric are better; use min({metric}), max({metric}) "
+            f"or last({metric}), or declare its goal with the command `define`"
+        )
+
+
 def metric_value(metric: str, function: Function, metrics: Metrics) -> Sql:
     """Return SQL of a statistic of a run's metric.
 
@@ -296,6 +311,8 @@ def metric_value(metric: str, function: Function, metrics: Metrics) -> Sql:
     if metric not in metrics:
         return Sql("NULL")
     metric_id, goal = metrics[metric]
+    if function == "best" and goal == "none":
+        return Sql("NULL")
     return _select_from_summary(Sql(_metric_column(function, goal)), metric_id)
 
 

@@ -7,7 +7,7 @@ import sqlite3
 
 from labbench.errors import InputError, did_you_mean
 from labbench.filters.parser import FUNCTIONS, Function
-from labbench.store.queries.filter_sql import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value
+from labbench.store.queries.filter_sql import TEXT_COLUMNS, ConfigValue, Metrics, Sql, metric_value, require_goal
 from labbench.store.queries.run_rows import compare_config_texts
 
 _RUN_HEADINGS = {
@@ -55,6 +55,7 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
         InputError: If the database has runs but no such config key or metric.
     """
     metric, function = _split_heading(heading)
+    require_goal(metric, function, metrics)
     if metric in metrics or (function is None and heading in _RUN_HEADINGS | _TIMES):
         return
     config = ConfigValue.of(metric)

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from labbench.clock import now
+from labbench.metrics import trainer_goal
 from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
 from labbench.store.queries.run_rows import storable_text
 from labbench.store.series.points import add_points
@@ -104,8 +105,8 @@ def _merge_points(first: Points, second: Points) -> Points:
 
 
 def ensure_metric(connection: sqlite3.Connection, name: str) -> int:
-    """Return the id of a metric, which is inserted if it does not exist."""
+    """Return the id of a metric, which is inserted if it does not exist, with the goal that the trainer declares."""
     name = storable_text(name)
-    connection.execute("INSERT OR IGNORE INTO metrics (name) VALUES (?)", (name,))
+    connection.execute("INSERT OR IGNORE INTO metrics (name, goal) VALUES (?, ?)", (name, trainer_goal(name)))
     row: tuple[int] = connection.execute("SELECT id FROM metrics WHERE name = ?", (name,)).fetchone()
     return row[0]

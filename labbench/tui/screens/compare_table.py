@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from labbench import text
 from labbench.charts.glyphs import SERIES_GLYPHS, STATUS_GLYPHS
-from labbench.metrics import quality_metrics
+from labbench.metrics import ranking_metrics
 from labbench.records import Goal, RunRecord
 from labbench.text import format_setting_cell
 from labbench.tui.charts.labels import run_labels
@@ -37,7 +37,7 @@ def comparison_rows(runs: Sequence[RunRecord], goals: Mapping[str, Goal], *, eve
     rows.append(GridRow(GridCell("best", "primary", bold=True)))
     rows += [
         _metric_row(runs, name, goals[name])
-        for name in quality_metrics(goals)
+        for name in ranking_metrics(goals)
         if any(name in run.summary for run in runs)
     ]
     rows.append(GridRow(GridCell("time", "primary", bold=True)))

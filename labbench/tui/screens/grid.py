@@ -17,7 +17,7 @@ from textual.worker import get_current_worker
 from labbench import text
 from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.files import database_command
-from labbench.metrics import quality_metrics
+from labbench.metrics import ranking_metrics
 from labbench.records import STATUSES
 from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
@@ -238,7 +238,7 @@ class GridScreen(EditScreen[GridState]):
         self.read()
 
     def action_metric(self, direction: int) -> None:
-        metrics = quality_metrics(self._state.metrics)
+        metrics = ranking_metrics(self._state.metrics)
         present = self._state.heat.metric if self._state.heat else None
         if present in metrics:
             self._metric = metrics[(metrics.index(present) + direction) % len(metrics)]

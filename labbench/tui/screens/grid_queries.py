@@ -12,7 +12,7 @@ from labbench import text
 from labbench.configs import canonical_json
 from labbench.filters import parser
 from labbench.filters.parser import And, Comparison, Filter
-from labbench.metrics import quality_metrics
+from labbench.metrics import ranking_metrics
 from labbench.records import Goal, RunRecord
 from labbench.store.reader import Reader
 from labbench.tui.screens.heatmap import MetricHeatMap
@@ -50,7 +50,7 @@ def read_grid_state(reader: Reader, expression: str, metric: str | None, preferr
     condition = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(condition)
     differing = reader.differing(condition)
-    names = quality_metrics(metrics)
+    names = ranking_metrics(metrics)
     chosen = metric if metric in names else names[0] if names else None
     keys = _choose_heat_keys(reader, condition, differing, preferred) if chosen else ()
     heat = None

@@ -16,7 +16,7 @@ from textual.worker import get_current_worker
 
 from labbench import text
 from labbench.filters import parser
-from labbench.metrics import quality_metrics
+from labbench.metrics import ranking_metrics
 from labbench.records import Goal
 from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
@@ -109,7 +109,7 @@ class WhyScreen(DataScreen[WhyState]):
         return Content("\n").join([*lines, *_figure_lines(answer, self._box.scrollable_content_region.width)])
 
     def action_metric(self, direction: int) -> None:
-        metrics = quality_metrics(self._why_state.metrics)
+        metrics = ranking_metrics(self._why_state.metrics)
         if metrics:
             present = self._why_state.answer.metric if self._why_state.answer else metrics[0]
             self._metric = (
@@ -139,7 +139,7 @@ def _read_answer(
     """Return the answer for the matching runs: the cached one unless a run was added or has ended."""
     condition = parser.present_code(parser.parse(expression))
     metrics = reader.metrics(condition)
-    names = quality_metrics(metrics)
+    names = ranking_metrics(metrics)
     if not names:
         return WhyState(metrics)
     chosen = metric if metric in names else names[0]

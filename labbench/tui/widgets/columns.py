@@ -170,7 +170,7 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
     columns += [_setting_column(key) for key in context.differing]
     columns += [_setting_column(key, optional=True) for key in context.other_keys]
     other_metrics = [name for name in charted_metrics(metrics) if name != metric]
-    for rank, name in enumerate(other_metrics):
+    for rank, name in enumerate(name for name in other_metrics if metrics[name] != "none"):
         columns.append(_best_column(name, metrics[name], title=text.clean(name), optional=rank >= _MAX_BEST_COLUMNS))
     columns += [_last_column(name, metrics[name]) for name in metrics if name != metric]
     columns.append(RunColumn("took", "took", "seconds", lambda run: text.format_duration(run.seconds)))
@@ -187,8 +187,11 @@ def run_columns(context: ColumnContext) -> list[RunColumn]:
 
 def _metric_columns(metric: str, goal: Goal, context: ColumnContext) -> list[RunColumn]:
     """Return the columns of the metric on the chart: last, best, spread or difference, step of the best, curve."""
-    last, best = _last_column(metric, goal), _best_column(metric, goal, title="best")
+    last = _last_column(metric, goal)
     last.id, last.title, last.optional = "metric:last", text.clean(metric), False
+    if goal == "none":
+        return [last, _spark_column(context.sparklines)]
+    best = _best_column(metric, goal, title="best")
     best.id = "metric:best"
     columns = [last, best]
     if context.group_keys:

@@ -25,7 +25,7 @@ NUMBERS = [0, 1, -1, 0.1, 1e-3, 0.30000000000000004, 1e300, math.inf, 64, 2**53 
 TEXTS = ["adam", "Adam W", "none", "true", "1", "0.1", "", "é\"\\'", "É", "-inf", "100%", "x_y"]
 LISTS = [[128, 64], [0.1, 1e-05], ["relu", "tänh"], []]
 CONFIG_KEYS = ["lr", "optimizer", "batchnorm", "a.b", 'q"uote', "back\\slash", "tab\tbed", "ünï", "val/loss", "n"]
-METRICS = ["val/loss", "val/accuracy", "epoch", "never"]
+METRICS = ["val/loss", "val/accuracy", "reward", "never"]
 WORDS = ["status", "name", "key", "experiment", "tag", "started", "archived"]
 FUNCTIONS = ["last", "best", "min", "max", "first", "n"]
 ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
