@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from labbench.errors import InputError
 from labbench.files import expand_home
-from labbench.tracking.messages import as_text
+from labbench.tracking.config_values import JsonConverter
 
-_MAX_INTEGER_BITS = 4_096
-"""Maximum bits of an integer that is stored as a number; Python's JSON is limited to integers of 4,300 digits."""
-
-_MAX_DEPTH = 20
-"""Maximum levels of nesting; the bound also ends the recursion for a config that contains itself."""
+_MAX_NOTES = 10
+"""Problems of a config that one warning lists."""
 
 
 class RunConfig(Mapping[str, Any]):
     """Configuration of a run: `run.config["lr"]`, `run.config.lr`, `run.config.update({"model": {"width": 128}})`.
 
-    Nested keys are joined with `.`. Values that JSON cannot represent are stored as text, with a warning.
+    Nested keys are joined with `.`. Other values than those of JSON are converted, see `config_values`.
     """
 
     def __init__(self, values: Mapping[str, Any], on_change: Callable[[dict[str, Any]], None]) -> None:
@@ -31,10 +26,10 @@ class RunConfig(Mapping[str, Any]):
         self.__dict__["_on_change"] = on_change
 
     def update(self, config: Any = None, /, **settings: Any) -> None:
-        """Add or replace keys, from a dict, an argparse namespace, a dataclass or keywords.
+        """Add or replace keys, from keywords, or from a config as `labbench.start` accepts it.
 
         Raises:
-            InputError: If `config` is none of these, or the run has ended.
+            InputError: If `config` has no named values, or the run has ended.
         """
         self._set({**plain_config(config, stacklevel=4), **plain_config(settings, stacklevel=4)})
 
@@ -71,17 +66,29 @@ class RunConfig(Mapping[str, Any]):
 def plain_config(config: Any, *, stacklevel: int = 3) -> dict[str, Any]:
     """Return a config as a flat dict of JSON values.
 
-    Warns of values that JSON cannot represent, which become text.
+    Warns of values that JSON cannot represent, of those that cannot be read, and of keys that are set twice.
 
     Raises:
-        InputError: If `config` is not a dict, a namespace or a dataclass.
+        InputError: If `config` is neither a mapping nor an object with declared fields.
     """
-    texts: list[str] = []
-    flat = dict(_flatten(_as_mapping(config), "", texts, 0))
-    if texts:
+    if config is None:
+        return {}
+    converter = JsonConverter()
+    nested = converter.convert(config)
+    if not isinstance(nested, dict):
+        raise InputError(
+            "the config must be a dict, a namespace, a dataclass or another object with named fields, "
+            f"not {type(config).__name__}"
+        )
+    flat: dict[str, Any] = {}
+    for name, value in _flatten(nested, ""):
+        if name in flat and flat[name] != value:
+            converter.note_collision(name)
+        flat[name] = value
+    if converter.notes:
+        more = f"; and {len(converter.notes) - _MAX_NOTES} more" if len(converter.notes) > _MAX_NOTES else ""
         warnings.warn(
-            f"the config is stored as JSON, which cannot represent {', '.join(texts)}: stored as text",
-            stacklevel=stacklevel,
+            f"the config is stored as JSON: {'; '.join(converter.notes[:_MAX_NOTES])}{more}", stacklevel=stacklevel
         )
     return flat
 
@@ -102,67 +109,9 @@ def read_config(path: str) -> dict[str, Any]:
     return config
 
 
-def _as_mapping(config: Any) -> Mapping[Any, Any]:
-    if config is None:
-        return {}
-    if isinstance(config, Mapping):
-        return config
-    if _is_namespace(config):
-        return dict(vars(config))
-    if _is_dataclass(config):
-        return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    raise InputError(f"the config must be a dict, a namespace or a dataclass, not {type(config).__name__}")
-
-
-def _is_namespace(value: Any) -> bool:
-    return type(value).__name__ in ("Namespace", "SimpleNamespace")  # by name: importing argparse costs 6 ms
-
-
-def _is_dataclass(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def _flatten(config: Mapping[Any, Any], prefix: str, texts: list[str], depth: int) -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if _is_namespace(value) or _is_dataclass(value):
-            value = _as_mapping(value)
-        if isinstance(value, Mapping) and value and depth < _MAX_DEPTH:
-            yield from _flatten(value, f"{name}.", texts, depth + 1)
+def _flatten(nested: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield name, _to_json_value(value, name, texts, 0)
-
-
-def _to_json_value(value: Any, name: str, texts: list[str], depth: int) -> Any:
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, float) or (
-        isinstance(value, int) and value.bit_length() <= _MAX_INTEGER_BITS
-    ):  # numpy.float64 and IntEnum too
-        return float(value) if isinstance(value, float) else int(value)
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(os.fspath(value))
-    if isinstance(value, list | tuple) and depth < _MAX_DEPTH:
-        return [_to_json_value(item, name, texts, depth + 1) for item in value]
-    if isinstance(value, Mapping) and not value:
-        return {}
-    number = _scalar(value)
-    if number is not None:
-        return number
-    texts.append(f"`{name}` ({type(value).__name__})")
-    return as_text(value)
-
-
-def _scalar(value: Any) -> Any:
-    """Return the number in a numpy scalar or one-element tensor.
-
-    Returns None for any other value.
-    """
-    item = getattr(value, "item", None)
-    if not callable(item):
-        return None
-    try:
-        number = item()
-    except (RuntimeError, TypeError, ValueError):
-        return None
-    return number if isinstance(number, int | float | bool | str) else None
+            yield f"{prefix}{key}", value
