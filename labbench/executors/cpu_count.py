@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from labbench import cgroups
+
 
 def usable_cpu_count() -> int:
     """Return the number of cores allowed by affinity and cgroup quota, at least 1."""
@@ -13,15 +15,17 @@ def usable_cpu_count() -> int:
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
-def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the number of cores granted by the control group (version 2, else 1).
+def cgroup_quota(root: Path = cgroups.ROOT) -> float | None:
+    """Return the number of cores granted by the control groups; None if there is no limit."""
+    quotas = [quota for folder in cgroups.control_groups("cpu", root) if (quota := _quota_of(folder)) is not None]
+    return min(quotas, default=None)
 
-    Returns None if there is no limit.
-    """
-    for name in ("cpu.max", "cpu/cpu.cfs_quota_us"):
+
+def _quota_of(folder: Path) -> float | None:
+    for name in ("cpu.max", "cpu.cfs_quota_us"):
         try:
-            words = (root / name).read_text().split()
-            period = words[1] if len(words) == 2 else (root / "cpu/cpu.cfs_period_us").read_text()
+            words = (folder / name).read_text().split()
+            period = words[1] if len(words) == 2 else (folder / "cpu.cfs_period_us").read_text()
             quota = float(words[0]) / float(period)
         except (OSError, ValueError, IndexError):  # no such file, or `max`
             continue

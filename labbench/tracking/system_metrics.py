@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from labbench import cgroups
+
 _MIB = 2**20
 
 
@@ -62,20 +64,25 @@ def _memory_percent() -> float:
     return 100 * used / limit
 
 
-def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
-    """Return the memory in use and its limit, in bytes, of the control group (version 2, else 1).
+def cgroup_memory(root: Path = cgroups.ROOT) -> tuple[int, int] | None:
+    """Return the memory in use and its limit, in bytes, of the control group that is closest to its limit.
 
-    Returns None if there is no limit. As in `docker stats`, inactive file cache does not count as used, because it can
-    be reclaimed at any time.
+    Returns None if no group has a limit. As in `docker stats`, inactive cached files do not count as used, because they
+    can be reclaimed at any time.
     """
-    for limit_file, used_file, stat_file, inactive in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    groups = [memory for folder in cgroups.control_groups("memory", root) if (memory := _memory_of(folder)) is not None]
+    return max(groups, key=lambda memory: memory[0] / memory[1], default=None)
+
+
+def _memory_of(folder: Path) -> tuple[int, int] | None:
+    for limit_file, used_file, inactive in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            limit, used = (int((root / name).read_text()) for name in (limit_file, used_file))
-            counters = dict(line.split() for line in (root / stat_file).read_text().splitlines())
-            return used - int(counters[inactive]), limit
+            limit, used = (int((folder / name).read_text()) for name in (limit_file, used_file))
+            counters = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            return used - int(counters[inactive]), max(1, limit)
         except (OSError, ValueError, KeyError):  # no such file, or `max`
             continue
     return None

@@ -22,6 +22,8 @@ import labbench
 from helpers import scripts
 from helpers.store_samples import queue
 from helpers.waiting import wait_for
+from labbench import cgroups
+from labbench.cgroups import control_groups
 from labbench.errors import InputError, RunNotFound
 from labbench.records import RunRecord
 from labbench.store.writer import Writer
@@ -495,6 +497,31 @@ def test_memory_percent_in_a_container_refers_to_its_limit(tmp_path: Path, monke
     assert SystemSampler().sample()["system/memory_percent"] == 25
     monkeypatch.setattr(system_metrics, "cgroup_memory", lambda: (2**18, 2**62))  # version 1 without a limit
     assert SystemSampler().sample()["system/memory_percent"] > 0.001
+
+
+@pytest.mark.parametrize(
+    ("hierarchy", "line"), [("", "0::/jobs/job-7/step-0"), ("memory", "4:cpuset,memory:/jobs/job-7/step-0")]
+)
+def test_memory_limit_of_the_job_applies_also_outside_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hierarchy: str, line: str
+) -> None:
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if hierarchy else ("memory.max", "memory.current")
+    for group, limit, used in (
+        ("jobs", 2**40, 2**30),
+        ("jobs/job-7", 2**21, 2**20),
+        ("jobs/job-7/step-0", 2**30, 2**19),
+    ):
+        folder = tmp_path / hierarchy / group
+        folder.mkdir(parents=True)
+        for name, value in zip(names, (limit, used), strict=True):
+            (folder / name).write_text(f"{value}\n")
+        (folder / "memory.stat").write_text("inactive_file 0\ntotal_inactive_file 0\n")
+    (tmp_path / "membership").write_text(f"1:name=systemd:/elsewhere\n{line}\n")
+    groups = list(control_groups("memory", tmp_path, tmp_path / "membership"))
+    monkeypatch.setattr(cgroups, "control_groups", lambda controller, root: groups)
+    assert cgroup_memory(tmp_path) == (2**20, 2**21)
+    (tmp_path / "membership").write_text("0::/../outside\n")
+    assert list(control_groups("memory", tmp_path, tmp_path / "membership")) == [tmp_path, tmp_path / "memory"]
 
 
 def test_system_metrics_hidden_by_a_container_are_omitted(monkeypatch: pytest.MonkeyPatch) -> None:
