@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _FORMULA_STARTS = tuple("=+-@\t\r\n'")
 """Characters that start a formula in a spreadsheet, and the escape `'` itself, so that escaping is reversible."""
 
+_NAN = "NaN"
+"""Text of NaN in CSV: polars reads a column with Python's `nan` as text."""
+
 _PARQUET_ROWS = 65_536
 
 
@@ -39,7 +42,7 @@ def write_csv(
 ) -> None:
     """Write the runs that match a filter as CSV.
 
-    Non-finite numbers are `nan`, `inf` and `-inf`; an empty cell is a missing value. Texts that a spreadsheet would
+    Non-finite numbers are `NaN`, `inf` and `-inf`; an empty cell is a missing value. Texts that a spreadsheet would
     run as a formula are escaped.
 
     Args:
@@ -62,7 +65,7 @@ def write_csv(
                 escape_formula(metric),
                 step,
                 time,
-                value,
+                value if value == value else _NAN,
             )
             for run, name, experiment, metric, step, time, value in points
         )
@@ -158,6 +161,8 @@ def unescape_formula(text: str) -> str:
 
 def _cell(value: Any) -> Any:
     """Return a value for the csv module, which writes floats with all digits."""
+    if value != value:
+        return _NAN
     if isinstance(value, str):
         return escape_formula(value)
     if isinstance(value, bool | list | dict):

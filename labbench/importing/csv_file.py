@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from labbench.errors import InputError
 from labbench.export import unescape_formula
@@ -16,6 +18,8 @@ from labbench.store.maintenance.external_runs import Import, ImportedRun
 from labbench.store.maintenance.keeper import MaintenanceWriter
 
 _REQUIRED_COLUMNS = ("run", "metric", "step", "value")
+_MISSING = ("", "na", "n/a", "nan", "null", "none")
+"""Texts of a missing value in lower case: pandas writes an empty cell for NaN, R `NA`."""
 _ROWS_PER_BATCH = 100_000
 """Points held in memory at most."""
 
@@ -68,44 +72,93 @@ def import_csv(database: Path, file: Path) -> tuple[int, int]:
 def read_points(path: Path) -> Iterator[CsvPoint]:
     """Yield the rows of a long CSV.
 
+    Columns are separated by commas, semicolons, tabs or bars. Empty lines are skipped, and an empty value is NaN.
+
     Raises:
         InputError: If the file cannot be read or is not a long CSV; the message names the line.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            headings = next(rows, [])
+        with path.open(newline="", encoding=_encoding(path)) as file:
+            skipped, first_line = next(((n, line) for n, line in enumerate(file) if line.strip()), (0, ""))
+            dialect = _find_dialect(first_line)
+            headings = _parse_headings(first_line, **dialect)
             for name in _REQUIRED_COLUMNS:
                 if name not in headings:
                     columns = "run,name,experiment,metric,step,time,value"
-                    raise InputError(f"{path}:1: no column `{name}`; a long CSV has {columns}")
+                    raise InputError(f"{path}:{skipped + 1}: no column `{name}`; a long CSV has {columns}")
             # index -1 is the empty cell appended to each row: an optional column that is missing
             indices = {name: headings.index(name) if name in headings else -1 for name in CsvPoint._fields}
+            rows = csv.reader(file, **dialect)
             for row in rows:
+                if not any(map(str.strip, row)):
+                    continue
+                line = skipped + 1 + rows.line_num
                 if len(row) != len(headings):
-                    raise InputError(f"{path}:{rows.line_num}: {len(row)} cells under {len(headings)} headings")
+                    raise InputError(f"{path}:{line}: {len(row)} cells under {len(headings)} headings")
                 try:
-                    yield _parse_row([*row, ""], indices, path.stem)
+                    yield _parse_row([*row, ""], indices, path.stem, decimal_comma=dialect["delimiter"] != ",")
                 except ValueError as error:
-                    raise InputError(f"{path}:{rows.line_num}: {error}") from None
+                    raise InputError(f"{path}:{line}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8: {error}") from error
 
 
-def _parse_row(row: Sequence[str], indices: Mapping[str, int], file: str) -> CsvPoint:
+def _encoding(path: Path) -> str:
+    """Return UTF-16 for a file that begins with its byte order mark, as Excel writes it, else UTF-8."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+class _Dialect(TypedDict):
+    """Arguments of `csv.reader`."""
+
+    delimiter: str
+    skipinitialspace: bool
+
+
+def _find_dialect(headings: str) -> _Dialect:
+    """Return the separator that gives most of the columns of a long CSV, and whether spaces follow it."""
+    readings: list[_Dialect] = [
+        {"delimiter": delimiter, "skipinitialspace": f"{delimiter} " in headings} for delimiter in ",;\t|"
+    ]
+    return max(readings, key=lambda dialect: len({*_REQUIRED_COLUMNS} & {*_parse_headings(headings, **dialect)}))
+
+
+def _parse_headings(line: str, delimiter: str, skipinitialspace: bool) -> list[str]:
+    """Return headings without surrounding spaces and in lower case."""
+    [row] = csv.reader([line], delimiter=delimiter, skipinitialspace=skipinitialspace) if line else [[]]
+    return [heading.strip().lower() for heading in row]
+
+
+def _parse_row(row: Sequence[str], indices: Mapping[str, int], file: str, *, decimal_comma: bool) -> CsvPoint:
     """Parse the cells of a row. Raises ValueError if one is invalid."""
     texts = _run_labels(
         row[indices["run"]], row[indices["name"]], row[indices["experiment"]], row[indices["metric"]], file
     )
+    numbers = [row[indices[name]].strip() for name in ("step", "time", "value")]
+    if decimal_comma:
+        numbers = [number.replace(",", ".") for number in numbers]
     try:
-        step, seconds, value = int(row[indices["step"]]), float(row[indices["time"]] or 0), float(row[indices["value"]])
+        step, seconds = _parse_step(numbers[0]), float(numbers[1] or 0)
+        value = math.nan if numbers[2].lower() in _MISSING else float(numbers[2])
     except ValueError as error:
         raise ValueError(f"time and value must be numbers, step an integer ({error})") from None
     if not -(2**53) < step < 2**53 or not abs(seconds) < 2**40:
         raise ValueError(f"step {step} or time {seconds} is out of range")
     return CsvPoint(*texts, step, seconds, value)
+
+
+def _parse_step(text: str) -> int:
+    """Return a step; `1.0` is 1. Raises ValueError if it is not an integer."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"step {text}")
+    return int(number)
 
 
 @lru_cache(maxsize=1024)  # consecutive rows mostly have the same labels

@@ -95,6 +95,34 @@ def test_later_row_for_the_same_step_wins_in_every_import(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        '\ufeff"value","run","step","metric","comment"\r\n"1.5","a","0","loss","x, y"\r\n"","a","1","loss",""\r\n',
+        "run, metric, step, value\na, loss, 0, 1.5\na, loss, 1, NA\n",
+        "\n\nRun,Metric,Step,Value\n\na,loss,0,1.5\n,,,\na,loss,1,nan\n\n",
+        "run\tmetric\tstep\tvalue\na\tloss\t0\t1.5\na\tloss\t1\t\n",
+        "run;metric;step;value;time\na;loss;0,0;1,5;0,5\na;loss;1;;\n",
+        "run|metric|step|value\na|loss|0|1.5\na|loss|1|NaN\n",
+        ",run,name,experiment,metric,step,time,value\n0,a,a,e,loss,0.0,0.1,1.5\n1,a,a,e,loss,1.0,0.2,\n",
+    ],
+    ids=["excel", "spaces", "blank lines", "tabs", "decimal commas", "bars", "pandas with an index"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_csv_in_the_forms_of_other_programs_is_read(tmp_path: Path, content: str, encoding: str) -> None:
+    (tmp_path / "mine.csv").write_bytes(content.removeprefix("\ufeff" if encoding == "utf-16" else "").encode(encoding))
+    assert import_csv(tmp_path / "runs.db", tmp_path / "mine.csv") == (1, 0)
+    with Reader(tmp_path / "runs.db") as reader:
+        steps, values = reader.series(reader.find("a").key, "loss")
+        assert (steps.tolist(), list(map(repr, values.tolist()))) == ([0, 1], ["1.5", "nan"])
+
+
+def test_line_of_an_error_counts_empty_lines(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("\nrun,metric,step,value\n\na,loss,1.5,1\n")
+    with pytest.raises(InputError, match=r"bad\.csv:4: time and value must be numbers, step an integer"):
+        import_csv(tmp_path / "runs.db", tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "bad.csv:1: no column `run`"),

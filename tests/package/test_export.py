@@ -76,7 +76,7 @@ def test_long_has_one_row_per_point(writer: Writer, reader: Reader) -> None:
     assert file.getvalue() == (
         "run,name,experiment,metric,step,time,value\n"
         f"{run.key},adam lr=0.1,grid,val/loss,0,0.0,0.5\n"
-        f"{run.key},adam lr=0.1,grid,val/loss,1,0.01,nan\n"
+        f"{run.key},adam lr=0.1,grid,val/loss,1,0.01,NaN\n"
         f"{run.key},adam lr=0.1,grid,val/loss,2,0.02,inf\n"
         f"{run.key},adam lr=0.1,grid,val/loss,3,0.03,-inf\n"
         f"{run.key},adam lr=0.1,grid,epoch,3,0.03,1.0\n"
@@ -93,7 +93,7 @@ def test_wide_has_one_row_per_step_and_an_empty_cell_for_no_value(writer: Writer
     assert file.getvalue() == (
         "run,name,experiment,step,time,loss,metric.step\n"
         f"{a.key},a,grid,0,0.0,1.0,\n"
-        f"{a.key},a,grid,1,0.01,nan,7.0\n"
+        f"{a.key},a,grid,1,0.01,NaN,7.0\n"
         f"{b.key},b,grid,4,0.04,2.0,\n"
     )
     assert json_lines(reader, "name=a", shape="wide")[1] == {
@@ -126,7 +126,7 @@ def test_summary_has_one_row_per_run(writer: Writer, reader: Reader) -> None:
         "",
     ]
     assert [first[f"loss:{field}"] for field in ("last", "last_step", "min", "min_step", "max", "n")] == [
-        "nan",
+        "NaN",
         "2",
         "1.0",
         "1",
@@ -239,6 +239,22 @@ def test_memory_does_not_grow_with_the_number_of_rows(writer: Writer, reader: Re
     peak("seed<2")  # loads what is loaded only once
     few, many = peak("seed<2"), peak("seed>=2")  # 4,000 and 40,000 points
     assert many < few + 20_000
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_csv_columns_of_numbers_are_read_as_numbers(
+    writer: Writer, reader: Reader, tmp_path: Path, package: str
+) -> None:
+    library = pytest.importorskip(package)
+    [run, other] = start(writer, [new_run(0, tag="=1"), new_run(1, tag="None")])
+    writer.write([points(run, "loss", [1.0, NAN, INF, -INF, 1e-300]), points(other, "loss", [NAN])])
+    for shape in ("long", "wide", "summary"):
+        with (tmp_path / "out.csv").open("w", newline="", encoding="utf-8") as file:
+            write_csv(reader, None, file, shape=shape)  # type: ignore[arg-type]
+        table = library.read_csv(tmp_path / "out.csv")
+        numbers = {"time", "value", "loss", "lr", "seed", *(name for name in table.columns if ":" in name)}
+        for name in numbers & set(table.columns):
+            assert "float" in str(table[name].dtype).lower() or "int" in str(table[name].dtype).lower(), name
 
 
 def test_parquet_has_the_columns_of_the_csv(writer: Writer, reader: Reader, tmp_path: Path) -> None:
