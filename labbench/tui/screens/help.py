@@ -26,11 +26,12 @@ _FILTER_EXAMPLES = (
 
 
 _SECTION_TITLES = {
-    "QueryScreen": "filter, sort, group, columns",
     "EditScreen": "edit runs",
     "DataScreen": "all screens",
 }
 """Section titles of keys by the class that binds them; other keys are listed first, without a title."""
+_ACTION_TITLES = {"query(": "filter, sort, group, columns", "chart(": "charts"}
+"""Section titles of keys by the start of their actions, for actions that a screen passes on to an object."""
 _MIN_TWO_COLUMN_WIDTH = 150
 """Minimum width of the terminal, in cells, for two columns of help."""
 
@@ -82,7 +83,7 @@ class HelpScreen(ModalScreen[None]):
                 keys.setdefault(binding.action, []).append(self.app.get_key_display(binding))
                 words[binding.action] = binding.tooltip
                 titles[binding.action] = self._title(active.node, binding.action)
-        order = ["", *_SECTION_TITLES.values(), "charts", "navigation"]
+        order = ["", _ACTION_TITLES["query("], *_SECTION_TITLES.values(), _ACTION_TITLES["chart("], "navigation"]
         order.append(order.pop(order.index("all screens")))
         sections = []
         for title in order:
@@ -97,8 +98,9 @@ class HelpScreen(ModalScreen[None]):
 
     def _title(self, node: DOMNode, action: str) -> str:
         """Return the section title of an action, by the class that binds it."""
-        if action.startswith("chart("):
-            return "charts"
+        for start, title in _ACTION_TITLES.items():
+            if action.startswith(start):
+                return title
         if node is not self._described_screen:
             return "navigation"
         for owner in type(self._described_screen).__mro__:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -16,6 +16,7 @@ from textual.message import Message
 
 from labbench import text
 from labbench.files import database_command
+from labbench.filters.completion import Vocabulary
 from labbench.records import RunRecord
 from labbench.tui import clipboard, queries
 from labbench.tui.charts.keys import CHART_BINDINGS
@@ -24,7 +25,8 @@ from labbench.tui.charts.panel import ChartPanel
 from labbench.tui.charts.series_cache import SparklineCache
 from labbench.tui.clipboard import TableRows
 from labbench.tui.queries import Query, Snapshot
-from labbench.tui.screens.runs_query import QueryScreen
+from labbench.tui.screens.editing import EditScreen
+from labbench.tui.screens.query_actions import QUERY_BINDINGS, QueryActions
 from labbench.tui.session import Session
 from labbench.tui.widgets.columns import SPARK_CELLS, ColumnContext, run_columns
 from labbench.tui.widgets.filter_bar import FilterBar
@@ -38,12 +40,16 @@ _MAX_DRAWN_RUNS = 1000
 """Maximum number of marked runs drawn on the chart; more can be marked for edits."""
 
 
-class RunsScreen(QueryScreen):
+class RunsScreen(EditScreen[Snapshot]):
     """Table of runs and chart of the marked ones."""
 
     screen_name = "runs"
-    primary_actions = ("mark", "pin", "filter", "sort", "group", "open", "app.go('compare')", "metric(1)")
+    primary_actions = (
+        "mark", "pin", "query('filter')", "query('sort')", "query('group')", "open", "app.go('compare')",
+        "query('metric', 1)",
+    )  # fmt: skip
     BINDINGS: ClassVar[list[BindingType]] = [
+        *QUERY_BINDINGS,
         Binding("space", "mark", "mark", key_display="␣", tooltip="Mark or unmark: marked runs are drawn together"),
         Binding("asterisk", "mark_all", "mark all", show=False, key_display="*", tooltip="Mark all matching runs"),
         Binding("I", "invert", "invert", show=False, tooltip="Invert the marks of the matching runs"),
@@ -54,6 +60,13 @@ class RunsScreen(QueryScreen):
         *CHART_BINDINGS,
         Binding("v", "chart_alone", "chart", tooltip="Chart in full screen, or beside the table again"),
     ]
+
+    class VocabularyRead(Message):
+        """The vocabulary of filters was read."""
+
+        def __init__(self, words: Vocabulary) -> None:
+            self.words = words
+            super().__init__()
 
     class RecordsRead(Message):
         """Records of rows that scrolled into view were read."""
@@ -71,6 +84,7 @@ class RunsScreen(QueryScreen):
 
     def __init__(self, session: Session, *, chart_only: bool = False) -> None:
         super().__init__(session)
+        self.snapshot: Snapshot | None = None
         self._sparkline_cache = SparklineCache()
         self._requested_marks: Sequence[str] = ()
         self.set_class(chart_only, "-chart-only")
@@ -86,6 +100,9 @@ class RunsScreen(QueryScreen):
         self.table = self.query_one(RunsTable)
         self.table.marks = self.session.marks
         self.table.cursor = self.session.highlighted
+        self._query_actions = QueryActions(
+            self.session, self.table, set_query=self.set_query, show_table=self.show_table
+        )
         self._panel = self.query_one(ChartPanel)
         self._panel.restore(self.session.chart)
         self.table.focus()
@@ -105,7 +122,7 @@ class RunsScreen(QueryScreen):
         return lambda: queries.read_snapshot(session.path, query, record_keys=record_keys, rows=_INITIAL_ROWS)
 
     def show(self, answer: Snapshot) -> None:
-        self.snapshot = answer
+        self.snapshot = self._query_actions.snapshot = answer
         query, session, table = answer.query, self.session, self.table
         present = {record.key for record in answer.records}
         session.marks.unmark([key for key in self._requested_marks if key not in present])  # deleted runs
@@ -120,7 +137,13 @@ class RunsScreen(QueryScreen):
         table.empty = _empty_message(query, total, session.path)
         self.show_table()
 
+    def set_query(self, query: Query) -> None:
+        """Set another query and read."""
+        self.session.query = query
+        self.read()
+
     def show_table(self) -> None:
+        """Show the snapshot in the table, in the chosen columns."""
         snapshot = self.snapshot
         if snapshot is None:
             return
@@ -137,10 +160,35 @@ class RunsScreen(QueryScreen):
             baseline=records.get(self.session.baseline or ""),
             sparklines=self._sparkline_cache.sparklines,
         )
-        self.columns = self.session.layout.arrange(run_columns(context))
-        visible_columns = [column for column in self.columns if self.session.layout.is_shown(column)]
+        self._query_actions.columns = columns = self.session.layout.arrange(run_columns(context))
+        visible_columns = [column for column in columns if self.session.layout.is_shown(column)]
         self.table.show_runs(snapshot.rows, snapshot.records, visible_columns, snapshot.groups)
         self._show_chart()
+
+    @on(FilterBar.Changed)
+    def _filter(self, event: FilterBar.Changed) -> None:
+        if event.expression != self.session.query.expression:
+            self.set_query(replace(self.session.query, expression=event.expression))
+
+    @on(FilterBar.EditingStarted)
+    @work(thread=True, exclusive=True, group="words")
+    def _read_vocabulary(self) -> None:
+        self.post_result(lambda: self.VocabularyRead(queries.read_vocabulary(self.session.path)))
+
+    @on(VocabularyRead)
+    def _show_vocabulary(self, event: VocabularyRead) -> None:
+        self.query_one(FilterBar).show_completions(event.words)
+
+    @on(FilterBar.EditingFinished)
+    def _leave_filter(self) -> None:
+        self.table.focus()
+
+    def action_query(self, name: str, *arguments: Any) -> None:
+        self._query_actions.perform(name, *arguments)
+
+    @on(RunsTable.HeadingClicked)
+    def _sort_by_heading(self, event: RunsTable.HeadingClicked) -> None:
+        self._query_actions.sort_by(event.column.sort)
 
     @on(RunsTable.RowsNeeded)
     def _load_rows(self, event: RunsTable.RowsNeeded) -> None:
