@@ -58,7 +58,7 @@ def test_the_view_is_copied_to_the_clipboard_as_csv(database: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("~nosuchuser/x.csv", "the file cannot be created"),
+        ("~nosuchuser/x.csv", "the folder ~nosuchuser does not exist"),
         ("x" * 300, "File name too long"),
         ("x\0.csv", "x␀.csv is not a valid file name"),
         ("x\ud800.csv", "is not a valid file name"),
