@@ -10,6 +10,7 @@ from labbench.analysis.comparison import Difference
 from labbench.analysis.costs import Basin
 from labbench.analysis.effects import Contrast, Effect, MarginalEffects, TwoWayTable
 from labbench.analysis.intervals import Interval
+from labbench.analysis.selection import Scope
 from labbench.json_documents import to_json_value
 from labbench.records import Goal
 
@@ -205,6 +206,8 @@ class Answer:
     shares: VarianceShares | None = None
     lost: str = "diverged"
     """Verb phrase for runs that count as diverged, used in sentences."""
+    scope: Scope | None = None
+    """Runs and keys that the answer is about; None if the runs were not selected by `select_runs`."""
     not_analysed: tuple[str, ...] = ()
     """Varying parameters that were left out because too many vary (`table.MAX_PARAMETERS`)."""
 
@@ -233,6 +236,7 @@ class Answer:
             "divergences": [_divergence_document(divergence) for divergence in self.divergences],
             "shares": None if self.shares is None else _shares_document(self.shares),
             "not_analysed": list(self.not_analysed),
+            "scope": None if self.scope is None else _scope_document(self.scope),
         }
         return {key: to_json_value(value) for key, value in document.items()}
 
@@ -338,6 +342,25 @@ def _divergence_document(divergence: Divergence) -> dict[str, Any]:
         "value": divergence.value,
         "diverged": divergence.diverged,
         "runs": divergence.runs,
+    }
+
+
+def _scope_document(scope: Scope) -> dict[str, Any]:
+    return {
+        "values": scope.at,
+        "experiments": list(scope.experiments),
+        "other_experiments": list(scope.other_experiments),
+        "left_out": {
+            "older_code": scope.older_code,
+            "other_code": scope.other_code,
+            "other_tasks": scope.other_tasks,
+            "other_ranks": scope.other_ranks,
+        },
+        "commits": scope.commits,
+        "seed_keys": list(scope.seed_keys),
+        "run_keys": list(scope.run_keys),
+        "ignored": list(scope.ignored),
+        "not_set": dict(scope.not_set),
     }
 
 

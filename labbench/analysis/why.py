@@ -38,6 +38,7 @@ from labbench.analysis.intervals import Interval, interquartile_mean
 from labbench.analysis.lr_ranges import find_rate_ranges, find_widenings
 from labbench.analysis.noise import Noise, learn_noise
 from labbench.analysis.rescale import rescale_observations, restore_unit
+from labbench.analysis.selection import Selection
 from labbench.analysis.table import (
     Check,
     Ints,
@@ -47,6 +48,7 @@ from labbench.analysis.table import (
     Table,
     freeze,
     never_cancelled,
+    observe,
     tabulate,
 )
 from labbench.records import Goal
@@ -138,6 +140,15 @@ def why(
     """
     runs, unit = rescale_observations(list(observations))
     return restore_unit(_make_answer(tabulate(runs), metric, goal, lost, check), unit)
+
+
+def explain(selection: Selection, metric: str, goal: Goal, *, check: Check = never_cancelled) -> Answer:
+    """Answer `why` for selected runs.
+
+    `check` is called between steps and may raise to cancel.
+    """
+    answer = why(observe(selection.runs, metric, goal, at=selection.scope.at), metric, goal, check=check)
+    return replace(answer, scope=selection.scope)
 
 
 def _make_answer(everything: Table, metric: str, goal: Goal, lost: str, check: Check) -> Answer:

@@ -61,6 +61,11 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     help="Report the cost of reaching VALUE.  [default: 5 % short of the best mean]",
 )
 @click.option("--goal", type=click.Choice(["min", "max"]), help="Better values of METRIC: lower or higher.")
+@click.option("--all", "pooled", is_flag=True, help="Pool all experiments that have the task of the newest run.")
+@click.option("--last", is_flag=True, help="Compare the last values of the runs instead of their best ones.")
+@click.option("--seed-key", "seeds", metavar="KEY", multiple=True, help="Config key of the seed, if not recognised.")
+@click.option("--ignore", "ignored", metavar="KEY", multiple=True, help="Leave a config key out; may be repeated.")
+@click.option("--keep", "kept", metavar="KEY", multiple=True, help="Keep a key that seems to identify the run.")
 @all_code
 @database
 def why(
@@ -73,6 +78,9 @@ def why(
     target: float | None,
     goal: Goal | None,
     all_code: bool,
+    pooled: bool,
+    last: bool,
+    **keys: tuple[str, ...],
 ) -> None:
     """Report which configuration has the best METRIC, and why.
 
@@ -81,23 +89,25 @@ def why(
     Raises:
         InputError: No run has logged the metric, or neither high nor low values of it are better.
     """
-    from labbench.analysis import observe
-    from labbench.analysis import why as answer_why
+    from labbench.analysis import KeyOptions, explain
     from labbench.analysis.setup_costs import compare_costs
     from labbench.cli.tables import assumed_goals_note
     from labbench.files import database_command, require_not_database
     from labbench.filters.parser import parse, present_code
     from labbench.reports.cost_curves import read_cost_curves
+    from labbench.reports.selected_runs import SelectionOptions, of_experiments, read_selection
     from labbench.store.reader import Reader
 
-    run_filter = parse(filters) if all_code else present_code(parse(filters))
+    run_filter = parse(filters)
+    options = SelectionOptions(pooled, all_code, KeyOptions(**keys), "last" if last else "best")
     if html_file is not None:
         require_not_database(html_file)
     with Reader(db) as reader:
         goals = reader.metrics()
         if metric not in goals:
             raise unknown_metric(metric, goals)
-        if left_out := reader.count(parse(filters)) - reader.count(run_filter):
+        selection = read_selection(reader, run_filter, metric, options)
+        if left_out := selection.scope.older_code:
             click.echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
         if goal is None:
             goal = goals[metric]
@@ -107,8 +117,8 @@ def why(
                 click.echo(note, err=True)
         if goal == "none":
             raise InputError(f"neither high nor low values of `{metric}` are better: add --goal min or --goal max")
-        runs = reader.runs(run_filter, summaries=[metric, "time/compute_s"])
-        answer = answer_why(observe(runs, metric, goal), metric, goal)
+        runs = selection.runs
+        answer = explain(selection, metric, goal)
         costs = compare_costs(answer, read_cost_curves(reader, runs, metric, goal), target)
         if html_file is not None:
             from labbench.reports.html_page import read_setup_curves, render_page
@@ -122,7 +132,8 @@ def why(
             return
         click.echo("\n".join(_answer_lines(answer, costs)))
         if sys.stdout.isatty() and answer.parameters:
-            click.echo("\n" + _draw_curves(reader, answer, run_filter))
+            drawn = of_experiments(selection, run_filter if all_code else present_code(run_filter))
+            click.echo("\n" + _draw_curves(reader, answer, drawn))
 
 
 def _write_atomically(path: Path, text: str) -> None:

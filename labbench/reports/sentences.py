@@ -27,6 +27,7 @@ from labbench.reports.formatting import (
     parameter_levels,
     use_minus_sign,
 )
+from labbench.reports.scope_sentences import experiment_sentence, scope_sentences
 from labbench.text import clean, format_duration, format_number, format_setting
 
 MIN_SHARE = 0.01
@@ -43,9 +44,11 @@ FOREST_HINT = 'install scikit-learn to estimate interactions: pip install -e ".[
 def sentences(answer: Answer) -> list[str]:
     """Return the verdict as sentences, most important first."""
     if answer.best is None:
-        return [_no_results_sentence(answer), *_missing_runs_sentences(answer)]
+        lines = [_no_results_sentence(answer), experiment_sentence(answer), *_missing_runs_sentences(answer)]
+        return [line for line in lines if line] + scope_sentences(answer)
     lines = [
         _best_sentence(answer),
+        experiment_sentence(answer),
         _selection_sentence(answer),
         _runner_up_sentence(answer),
         _rivals_sentence(answer),
@@ -58,6 +61,7 @@ def sentences(answer: Answer) -> list[str]:
         _basis_sentence(answer),
         _limits_sentence(answer),
         *_missing_runs_sentences(answer),
+        *scope_sentences(answer),
     ]
     return [line for line in lines if line]
 

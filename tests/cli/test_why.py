@@ -106,3 +106,49 @@ def test_scripts_whose_last_value_is_nan_count_as_diverged(tmp_path: Path) -> No
     status, text, _ = run("--db", str(db), "why", "loss")
     assert status == 0
     assert text.splitlines()[0] == "no run has a value of loss: 4 of 4 runs diverged"
+
+
+@pytest.fixture
+def two_experiments(tmp_path: Path) -> str:
+    """Return a database of scripts in two experiments; the older one has a better loss at another learning rate."""
+    for experiment, best_lr in (("old", 0.3), ("new", 0.1)):
+        for lr in (0.1, 0.3):
+            for state in (0, 1, 2):
+                config = {"lr": lr, "random_state": state, "output_dir": f"out/{experiment}-{lr}-{state}"}
+                start = labbench.start(
+                    experiment=experiment, config=config, db=tmp_path / "runs.db", system_metrics=False
+                )
+                with start as run:
+                    loss = (0.1 if experiment == "old" else 0.5) + (lr != best_lr)
+                    run.log({"val/loss": loss + 0.01 * state}, step=0)
+                    run.log({"val/loss": 2 * loss + 0.01 * state}, step=1)
+    return str(tmp_path / "runs.db")
+
+
+def test_the_newest_experiment_is_reported_and_named(two_experiments: str) -> None:
+    _, text, _ = run("--db", two_experiments, "why", "val/loss")
+    lines = text.splitlines()
+    assert lines[0].startswith("best: lr 0.1: val/loss 0.51 [")
+    assert lines[1].startswith("experiment new, the newest of 2 with val/loss")
+    assert "seeds: random_state" in lines
+    assert "keys left out: output_dir, which identify a run (--keep KEY keeps one)" in lines
+
+
+def test_all_experiments_are_pooled_on_request(two_experiments: str) -> None:
+    _, text, _ = run("--db", two_experiments, "why", "val/loss", "--all", "--json")
+    assert json.loads(text)["scope"]["experiments"] == ["new", "old"]
+    _, text, _ = run("--db", two_experiments, "why", "val/loss", "experiment=old", "--json")
+    answer = json.loads(text)
+    assert (answer["best"]["config"]["lr"], answer["best"]["n"]) == (0.3, 3)
+    assert answer["scope"]["run_keys"] == ["output_dir"]
+
+
+def test_the_options_of_keys_and_values_reach_the_answer(two_experiments: str) -> None:
+    words = ("--db", two_experiments, "why", "val/loss", "--json")
+    assert json.loads(run(*words, "--last")[1])["best"]["mean"] == pytest.approx(1.01)
+    assert json.loads(run(*words, "--ignore", "lr")[1])["runs"]["setups"] == 1
+    assert json.loads(run(*words, "--keep", "output_dir")[1])["runs"]["setups"] == 6
+    assert json.loads(run(*words, "--seed-key", "random_state")[1])["best"]["n"] == 3
+    status, _, error = run(*words, "--ignore", "output_dri")
+    assert status == 2
+    assert "did you mean `output_dir`" in error

@@ -34,7 +34,7 @@ def page(labbench: Labbench, tmp_path: Path) -> Path:
                 for seed, run in enumerate(runs):
                     values = [start_at / (step + 1) + 0.01 * seed for step in range(50)]
                     writer.write([points(run, "val/loss", values), Finished(run.key, 1, "finished", "all epochs")])
-    result = labbench("--db", str(db), "why", "val/loss", "--html", str(page))
+    result = labbench("--db", str(db), "why", "val/loss", "--all", "--html", str(page))
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
     return page
@@ -49,7 +49,7 @@ def curves_of(page: Path) -> list[dict[str, Any]]:
 
 def test_the_page_has_the_verdict_of_the_terminal(labbench: Labbench, page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    verdict = labbench("--db", str(page.with_name("runs.db")), "why", "val/loss").stdout.splitlines()[0]
+    verdict = labbench("--db", str(page.with_name("runs.db")), "why", "val/loss", "--all").stdout.splitlines()[0]
     assert "val/loss 0.03 " in verdict  # 1 / 50 plus 0.01 per seed
     assert verdict.split(":")[0] in text
     assert "Effect of each parameter" in text
@@ -57,7 +57,7 @@ def test_the_page_has_the_verdict_of_the_terminal(labbench: Labbench, page: Path
 
 def test_the_page_has_the_tables_of_the_terminal(labbench: Labbench, page: Path) -> None:
     text = html.unescape(page.read_text(encoding="utf-8"))
-    terminal = labbench("--db", str(page.with_name("runs.db")), "why", "val/loss").stdout
+    terminal = labbench("--db", str(page.with_name("runs.db")), "why", "val/loss", "--all").stdout
     titles = [
         line
         for line in terminal.splitlines()
@@ -96,7 +96,11 @@ def test_a_page_never_overwrites_a_database(labbench: Labbench, page: Path) -> N
     before = db.read_bytes()
     page.with_name("link").symlink_to(db)
     for target in (db, page.parent / ".." / page.parent.name / "runs.db", page.with_name("link")):
-        for command in (("why", "val/loss", "--html"), ("export", "-o"), ("export", "--format", "jsonl", "-o")):
+        for command in (
+            ("why", "val/loss", "--all", "--html"),
+            ("export", "-o"),
+            ("export", "--format", "jsonl", "-o"),
+        ):
             result = labbench("--db", str(db), *command, str(target))
             assert result.exit_code == 2
             assert "is a database and would be overwritten; pass the name of another file" in result.stderr
@@ -105,7 +109,7 @@ def test_a_page_never_overwrites_a_database(labbench: Labbench, page: Path) -> N
 
 def test_a_page_in_a_missing_folder_is_an_error_without_traceback(labbench: Labbench, page: Path) -> None:
     db, target = page.with_name("runs.db"), page.parent / "nowhere" / "answer.html"
-    result = labbench("--db", str(db), "why", "val/loss", "--html", str(target))
+    result = labbench("--db", str(db), "why", "val/loss", "--all", "--html", str(target))
     assert result.exit_code == 1
     assert f"cannot write {target}: the folder {target.parent} does not exist" in result.stderr
     assert "Traceback" not in result.stderr
@@ -153,7 +157,7 @@ def test_a_long_curve_keeps_both_ends_and_its_number_of_seeds(labbench: Labbench
         for run, steps in zip(runs, (1001, 777), strict=True):
             writer.write([points(run, "val/loss", [1.0 / (step + 1) for step in range(steps)])])
             writer.write([Finished(run.key, 1, "finished", "all epochs")])
-    assert labbench("--db", db, "why", "val/loss", "--html", page).exit_code == 0
+    assert labbench("--db", db, "why", "val/loss", "--all", "--html", page).exit_code == 0
     [curve] = curves_of(page)
     assert (curve["x"][0], len(curve["x"])) == (0, 300)
     assert curve["x"][-1] > 990  # the first step of the last bucket

@@ -142,12 +142,13 @@ def read_importance(
 
     Raises FilterError for an invalid filter.
     """
-    from labbench.analysis import observe, why  # imports numpy and the analysis, half a second
+    from labbench.analysis import explain  # imports numpy and the analysis, half a second
+    from labbench.reports.selected_runs import read_selection
 
     with Reader(path) as reader:
         goal = reader.goal(metric)
-        runs = reader.runs(parser.present_code(parser.parse(expression)), summaries=[metric])
-        answer = why(observe(runs, metric, goal), metric, goal, check=check)
+        selection = read_selection(reader, parser.parse(expression), metric)
+        answer = explain(selection, metric, goal, check=check)
     return [
         (parameter.name, parameter.importance.mean)
         for parameter in answer.parameters

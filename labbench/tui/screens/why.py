@@ -147,10 +147,12 @@ def _read_answer(
     cache_key = (expression, chosen, metrics[chosen], counts)
     if cache_key == cached.cache_key:
         return cached
-    from labbench.analysis import observe, why  # imports numpy and the analysis, half a second
+    from labbench.analysis import explain  # imports numpy and the analysis, half a second
+    from labbench.reports.selected_runs import read_selection
 
-    observations = observe(reader.runs(condition, summaries=[chosen, "time/compute_s"]), chosen, metrics[chosen])
-    answer = why(observations, chosen, metrics[chosen], check=check) if observations else None
+    selection = read_selection(reader, parser.parse(expression), chosen)
+    has_ended = any(run.status not in ("queued", "running") for run in selection.runs)
+    answer = explain(selection, chosen, metrics[chosen], check=check) if has_ended else None
     return WhyState(metrics, answer, cache_key)
 
 

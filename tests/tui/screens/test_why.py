@@ -51,7 +51,7 @@ def test_why_shows_an_answer_once_runs_have_ended(tmp_path: Path) -> None:
 def test_quitting_does_not_wait_for_an_analysis(database: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
 
-    def analyse(observations: object, metric: str, goal: str, *, check: Callable[[], None]) -> None:
+    def analyse(selection: object, metric: str, goal: str, *, check: Callable[[], None]) -> None:
         deadline = time.monotonic() + 60
         try:
             while time.monotonic() < deadline:
@@ -62,7 +62,7 @@ def test_quitting_does_not_wait_for_an_analysis(database: Path, key: str, monkey
             raise
         ended.append("too late")
 
-    monkeypatch.setattr("labbench.analysis.why", analyse)
+    monkeypatch.setattr("labbench.analysis.explain", analyse)
 
     async def look(pilot: Pilot[None]) -> None:
         await pilot.press(key)

@@ -1,0 +1,228 @@
+"""Selection of the runs and keys that an answer is about.
+
+An answer covers one experiment, one task and one version of its code, unless several are requested. Config keys that
+say nothing about the configuration are set apart: seeds, and keys that identify a run (its folder, time, host).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from labbench.analysis.run_keys import find_rank_key, find_run_keys, split_words
+from labbench.analysis.table import freeze, is_number
+from labbench.errors import InputError, did_you_mean
+from labbench.records import RunRecord
+
+SEED = "seed"
+"""Key of the seed in the configs of a selection."""
+
+At: TypeAlias = Literal["best", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOptions:
+    """Config keys with a role that the user chose."""
+
+    seeds: tuple[str, ...] = ()
+    """Keys of the seed; empty: recognised by their names."""
+    ignored: tuple[str, ...] = ()
+    """Keys left out of the configurations."""
+    kept: tuple[str, ...] = ()
+    """Keys that stay in the configurations, even if they seem to identify a run or to be a seed other than `seed`."""
+
+    def named(self) -> tuple[str, ...]:
+        """Return all keys."""
+        return self.seeds + self.ignored + self.kept
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Runs, keys and values that an answer is about."""
+
+    at: At = "best"
+    """Value of a run: its best, or its last one."""
+    experiments: tuple[str, ...] = ()
+    """Experiments of the selected runs, newest first."""
+    other_experiments: tuple[str, ...] = ()
+    """Experiments left out because a newer one measured the metric, newest first."""
+    other_tasks: int = 0
+    """Number of runs left out because they are of another task than the newest run."""
+    older_code: int = 0
+    """Number of runs left out because they are of older code than their grid has now."""
+    other_code: int = 0
+    """Number of runs left out because another version of the code computed them."""
+    other_ranks: int = 0
+    """Number of runs left out because they are of other processes of a distributed job than the first."""
+    commits: int = 1
+    """Number of git commits of the runs whose code version is not recorded, such as those of scripts."""
+    seed_keys: tuple[str, ...] = ()
+    """Keys that were used as the seed."""
+    run_keys: tuple[str, ...] = ()
+    """Keys left out because they identify a run."""
+    ignored: tuple[str, ...] = ()
+    """Keys left out on request."""
+    not_set: tuple[tuple[str, int], ...] = ()
+    """Keys that only some runs have, with the number of runs without a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Selected runs and their scope."""
+
+    runs: tuple[RunRecord, ...]
+    """Runs whose configs hold the seed as `seed` and no key that was left out."""
+    scope: Scope
+
+
+def select_runs(
+    runs: Sequence[RunRecord],
+    metric: str,
+    *,
+    pooled: bool = False,
+    all_code: bool = False,
+    keys: KeyOptions = KeyOptions(),  # frozen
+    at: At = "best",
+) -> Selection:
+    """Select the runs of the newest experiment that measured `metric`, and set seeds and run identifiers apart.
+
+    Args:
+        runs: Runs that match a filter.
+        metric: Metric of the answer.
+        pooled: Select runs of all experiments, as far as their task is the one of the newest run.
+        all_code: Select runs of all versions of the code.
+        keys: Roles of keys that the user chose.
+        at: Value of a run that is analysed; recorded in the scope.
+
+    Raises:
+        InputError: A key of `keys` is in no config.
+    """
+    chosen, others = (list(runs), []) if pooled else _newest_experiment(runs, metric)
+    measured = [run for run in chosen if metric in run.summary] or chosen
+    newest = max(measured, key=lambda run: (run.created, run.id), default=None)
+    same_task = [run for run in chosen if newest is not None and _has_same_task(run, newest)]
+    same_code = [run for run in same_task if all_code or newest is None or _has_same_code(run, newest)]
+    _require_keys(keys, same_code)
+    selected = _first_ranks(same_code, keys)
+    configs = [run.config for run in selected]
+    recognised = (SEED,) if keys.seeds else find_seed_keys(configs)
+    seed_keys = (*keys.seeds, *(key for key in recognised if key not in keys.named() and _has_key(configs, key)))
+    without = set(seed_keys) | set(keys.ignored)
+    seeds = _read_seeds(configs, seed_keys)
+    settings = [{key: value for key, value in config.items() if key not in without} for config in configs]
+    run_keys = find_run_keys(settings, seeds, keys.kept)
+    settings = [{key: value for key, value in config.items() if key not in run_keys} for config in settings]
+    scope = Scope(
+        at=at,
+        experiments=_experiments(selected),
+        other_experiments=_experiments(others),
+        other_tasks=len(chosen) - len(same_task),
+        other_code=len(same_task) - len(same_code),
+        other_ranks=len(same_code) - len(selected),
+        commits=len({run.git_commit for run in selected if run.code_version is None and run.git_commit}),
+        seed_keys=seed_keys,
+        run_keys=run_keys,
+        ignored=tuple(dict.fromkeys(keys.ignored)),
+        not_set=_count_not_set(settings),
+    )
+    return Selection(
+        tuple(
+            replace(run, config=config if seed is None else {**config, SEED: seed})
+            for run, config, seed in zip(selected, settings, seeds, strict=True)
+        ),
+        scope,
+    )
+
+
+def _newest_experiment(runs: Sequence[RunRecord], metric: str) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Return the runs of the newest experiment that measured the metric, and the runs of the others that did."""
+    measured = [run for run in runs if metric in run.summary]
+    ended = [run for run in measured if run.status not in ("queued", "running")]
+    names = tuple(dict.fromkeys((*_experiments(ended), *_experiments(measured)))) or _experiments(runs)
+    return [run for run in runs if run.experiment in names[:1]], [
+        run for run in measured if run.experiment in names[1:]
+    ]
+
+
+def _experiments(runs: Iterable[RunRecord]) -> tuple[str, ...]:
+    """Return the names of the experiments, that of the newest run first."""
+    ordered = sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
+    return tuple(dict.fromkeys(run.experiment for run in ordered))
+
+
+def _has_same_task(run: RunRecord, newest: RunRecord) -> bool:
+    """Return True for equal names, or for equal code under another name, such as a task file that was moved."""
+    return run.task == newest.task or (run.code_version is not None and run.code_version == newest.code_version)
+
+
+def _has_same_code(run: RunRecord, newest: RunRecord) -> bool:
+    """Return False if both code versions are recorded and differ."""
+    return run.code_version is None or newest.code_version is None or run.code_version == newest.code_version
+
+
+def _first_ranks(runs: Sequence[RunRecord], keys: KeyOptions) -> list[RunRecord]:
+    """Return the runs of the first process of each distributed job; all processes train one model."""
+    rank = find_rank_key([run.config for run in runs])
+    if rank is None or rank in keys.named():
+        return list(runs)
+    return [run for run in runs if run.config.get(rank) in (None, 0)]
+
+
+def _has_key(configs: Iterable[Mapping[str, Any]], key: str) -> bool:
+    return any(key in config for config in configs)
+
+
+def _require_keys(keys: KeyOptions, runs: Sequence[RunRecord]) -> None:
+    known = dict.fromkeys(key for run in runs for key in run.config)
+    for key in keys.named() if runs else ():
+        if key not in known:
+            raise InputError(f"no configuration has the key `{key}`{did_you_mean(key, known)}")
+
+
+def _count_not_set(configs: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
+    names = dict.fromkeys(key for config in configs for key in config)
+    counts = {name: sum(config.get(name) is None for config in configs) for name in names}
+    lacking = {name for name in names if any(name not in config for config in configs)}
+    return tuple((name, n) for name, n in counts.items() if name in lacking and n < len(configs))
+
+
+# Seeds
+
+_SEED_NAMES = {"seed", "randomstate", "seedeverything"}
+
+
+def find_seed_keys(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the keys of seeds: `seed`, `trainer.seed`, `random_state`, `data_seed`, with whole numbers as values."""
+    names = dict.fromkeys(key for config in configs for key in config if _is_seed_name(key))
+    return tuple(
+        name
+        for name in names
+        if name == SEED
+        or all(config.get(name) is None or _as_whole_number(config[name]) is not None for config in configs)
+    )
+
+
+def _is_seed_name(key: str) -> bool:
+    words = split_words(key)
+    return bool(words) and (words[-1] == SEED or "".join(words) in _SEED_NAMES)
+
+
+def _as_whole_number(value: object) -> int | None:
+    """Return 3 for 3, 3.0 and "3"; None for any other value."""
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,40}(\.0*)?\s*", value):
+        return int(value.strip().partition(".")[0])
+    return int(value) if is_number(value) and value == int(value) else None  # type: ignore[call-overload]
+
+
+def _read_seeds(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[int | None]:
+    """Return the seed of each config; several keys, or values that are no whole numbers, are numbered from 0."""
+    values = [tuple(config.get(key) for key in keys) for config in configs]
+    if len(keys) == 1:
+        numbers = [_as_whole_number(value) for (value,) in values]
+        if all(number is not None or value is None for number, (value,) in zip(numbers, values, strict=True)):
+            return numbers
+    known = {freeze(value): value for value in values if any(part is not None for part in value)}
+    index = {key: i for i, key in enumerate(known)}
+    return [index.get(freeze(value)) for value in values]

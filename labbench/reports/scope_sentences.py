@@ -1,0 +1,95 @@
+"""Format the scope of an `Answer` as sentences: its experiment, the runs and keys left out, values and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from labbench.analysis.answer import Answer
+from labbench.analysis.selection import SEED, Scope
+from labbench.text import clean
+
+
+def experiment_sentence(answer: Answer) -> str:
+    """Name the experiment if others measured the metric too, or the experiments that were pooled."""
+    scope = answer.scope
+    if scope is None or not scope.experiments:
+        return ""
+    if len(scope.experiments) > 1:
+        return f"pooled experiments: {_names(scope.experiments)}"
+    if not scope.other_experiments:
+        return ""
+    newest = f"the newest of {1 + len(scope.other_experiments)} with {clean(answer.metric)}"
+    return f"experiment {clean(scope.experiments[0])}, {newest}; the filter experiment=NAME selects others"
+
+
+def scope_sentences(answer: Answer) -> list[str]:
+    """Report runs and keys that were left out, the keys of the seeds, and the meaning of values and intervals."""
+    scope = answer.scope
+    if scope is None:
+        return []
+    lines = [
+        _left_out_sentence(scope),
+        _commits_sentence(scope),
+        f"seeds: {_names(scope.seed_keys)}" if scope.seed_keys not in ((), (SEED,)) else "",
+        _keys_sentence(scope),
+        _not_set_sentence(answer, scope),
+        _values_sentence(answer, scope),
+        _intervals_sentence(answer),
+    ]
+    return [line for line in lines if line]
+
+
+def _left_out_sentence(scope: Scope) -> str:
+    counts = {
+        "of older code (--all-code includes them)": scope.older_code,
+        "of another version of the code (--all-code includes them)": scope.other_code,
+        "of another task": scope.other_tasks,
+        "of further processes of a distributed job": scope.other_ranks,
+    }
+    parts = [f"{n} run{'s' if n > 1 else ''} {reason}" for reason, n in counts.items() if n]
+    return f"left out: {', '.join(parts)}" if parts else ""
+
+
+def _commits_sentence(scope: Scope) -> str:
+    if scope.commits < 2:
+        return ""
+    return f"the runs were made at {scope.commits} git commits; differences between them may come from the code"
+
+
+def _keys_sentence(scope: Scope) -> str:
+    parts = []
+    if scope.run_keys:
+        parts.append(f"{_names(scope.run_keys)}, which identify a run (--keep KEY keeps one)")
+    if scope.ignored:
+        parts.append(f"{_names(scope.ignored)}, as requested")
+    return f"keys left out: {'; '.join(parts)}" if parts else ""
+
+
+def _not_set_sentence(answer: Answer, scope: Scope) -> str:
+    independent = {parameter.name for parameter in answer.parameters if parameter.parent is None}
+    parts = [f"{clean(name)} in {n} run{'s' if n > 1 else ''}" for name, n in scope.not_set if name in independent]
+    if not parts:
+        return ""
+    return f'"not set" is analysed like a value, because it is not known what such runs used: {", ".join(parts)}'
+
+
+def _values_sentence(answer: Answer, scope: Scope) -> str:
+    if answer.best is None:
+        return ""
+    metric = clean(answer.metric)
+    if scope.at == "last":
+        return f"each run counts with its last {metric}"
+    best = "lowest" if answer.goal == "min" else "highest"
+    return f"each run counts with its best {metric}, the {best} of the whole run (--last uses its last value)"
+
+
+def _intervals_sentence(answer: Answer) -> str:
+    if answer.best is None or answer.best.interval.low is None:
+        return ""
+    n = answer.counts.setups
+    selection = f", the one of the best also for its selection among {n}" if n > 1 else ""
+    return f"95 % intervals allow for the noise of seeds{selection}; they do not allow for other data"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(map(clean, names))

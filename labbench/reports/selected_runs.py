@@ -1,0 +1,56 @@
+"""Read the runs that an answer is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from labbench.analysis.selection import At, KeyOptions, Selection, select_runs
+from labbench.filters.parser import And, Comparison, Filter, present_code, uses_key
+from labbench.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionOptions:
+    """Options of a selection; the defaults are those of the terminal interface."""
+
+    pooled: bool = False
+    """Select all experiments with the task of the newest run; implied by a filter that uses `experiment`."""
+    all_code: bool = False
+    """Select runs of all versions of the code; implied by a filter that uses `older_code`."""
+    keys: KeyOptions = field(default_factory=KeyOptions)
+    at: At = "best"
+
+
+def read_selection(
+    reader: Reader, run_filter: Filter | None, metric: str, options: SelectionOptions | None = None
+) -> Selection:
+    """Return the selected ones of the matching runs, with their summaries of `metric` and of compute time.
+
+    Raises:
+        InputError: A key of the options is in no config.
+    """
+    options = options or SelectionOptions()
+    all_code = options.all_code or uses_key(run_filter, "older_code")
+    selection = select_runs(
+        reader.runs(run_filter if all_code else present_code(run_filter), summaries=[metric, "time/compute_s"]),
+        metric,
+        pooled=options.pooled or uses_key(run_filter, "experiment"),
+        all_code=all_code,
+        keys=options.keys,
+        at=options.at,
+    )
+    older = 0 if all_code else reader.count(of_experiments(selection, _with(run_filter, _OLDER)))
+    return replace(selection, scope=replace(selection.scope, older_code=older))
+
+
+_OLDER = Comparison("older_code", None, "=", (True,), ("true",))
+
+
+def of_experiments(selection: Selection, run_filter: Filter | None) -> Filter | None:
+    """Return the filter restricted to the experiments of a selection."""
+    names = selection.scope.experiments
+    return _with(run_filter, Comparison("experiment", None, "=", names, names)) if names else run_filter
+
+
+def _with(run_filter: Filter | None, term: Filter) -> Filter:
+    return term if run_filter is None else And((run_filter, term))
