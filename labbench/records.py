@@ -319,6 +319,11 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineNote(Log):
+    """Message about the engine of a run, such as `trained alone, because ...`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """End of a run, or its return to the queue after an interruption."""
 

@@ -12,8 +12,9 @@ from labbench.cli.run_report import print_code_change
 from labbench.executors.cpu_count import usable_cpu_count
 from labbench.records import NewRun, Status
 from labbench.runner.code_changes import CodeChange
-from labbench.runner.estimate import estimate_seconds
+from labbench.runner.estimate import estimate_training
 from labbench.runner.planner import describe_plan
+from labbench.runner.progress import engine_lines
 from labbench.runner.run_grid import ExpandedGrid, TrainingOptions, code_change, preview_stacks
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
@@ -63,15 +64,15 @@ def print_estimate(
     stacks = preview_stacks(expanded, due, db, devices, workers=width)
     click.echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
     if due:
-        seconds = estimate_seconds(stacks, devices[0], workers=width)
-        if seconds is None:
+        estimate = estimate_training(stacks, devices[0], workers=width)
+        for line in engine_lines(estimate.engine_notes):
+            click.echo(f"of the sampled stacks, {line}", err=True)
+        if estimate.seconds is None:
             click.echo("no estimate of the time", err=True)
         else:
             workers_text = format_count(width, f"{devices[0]} worker")
-            click.echo(
-                f"about {format_duration(seconds)} on {workers_text} (estimated from one epoch of up to 3 stacks)",
-                err=True,
-            )
+            duration = format_duration(estimate.seconds)
+            click.echo(f"about {duration} on {workers_text} (estimated from one epoch of up to 3 stacks)", err=True)
 
 
 def missing_runs(expanded: ExpandedGrid, db: Path, change: CodeChange, *, retry_failed: bool) -> list[NewRun]:

@@ -1,24 +1,22 @@
-"""Training of one stack: errors become events, and a stack that fails is retried in halves."""
+"""Attempt at a stack: train it, and turn errors into events."""
 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from labbench.errors import LabbenchError, is_out_of_memory
 from labbench.executors.command import run_command
-from labbench.records import Event, Failed, FailureKind, Log, RunRecord, Stack
+from labbench.records import Event, RunRecord, Stack
 from labbench.train.active_runs import ActiveRuns, StopRequests
+from labbench.train.failures import Failure
 
 
-def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event]:
+def train_attempt(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event]:
     """Train the stack on `device` and yield its events.
 
-    If a stack of several runs fails, each half of its unfinished runs is retried from its last boundary, until the run
-    that fails is alone; only that run is `Failed`. Of a step that is measured twice, the later value counts. Runs in
-    `stop_requests` stop at their next boundary.
+    An error that concerns all runs, such as a task that cannot be imported, is the end of each run that has not ended.
+    Runs in `stop_requests` stop at their next boundary.
     """
     active = ActiveRuns(stack.runs)
     try:
@@ -31,20 +29,8 @@ def train_with_retries(stack: Stack, device: str, stop_requests: StopRequests) -
             for event in train(stack, load_task(stack.task), device, stop_requests):
                 active.update(event)
                 yield event
-    except (Exception, SystemExit) as error:  # a user's code may raise anything; the other runs continue
-        if len(active) == 1:
-            (run,) = active
-            yield Failed(run.key, run.attempt, failure_kind(error), error_summary(error), error_details(error))
-            return
-        if failure_kind(error) == "oom":
-            run = next(iter(active))
-            yield Log(run.key, run.attempt, f"out of memory with {len(active)} runs in the stack; retrying in halves\n")
-    else:
-        return
-    runs = list(active)
-    for half in (runs[: len(runs) // 2], runs[len(runs) // 2 :]):
-        if half:
-            yield from train_with_retries(sub_stack(stack, half), device, stop_requests)
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        yield from Failure.from_error(list(active), error).events()
 
 
 def sub_stack(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
@@ -52,23 +38,6 @@ def sub_stack(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
     rows = {run.key: row for row, run in enumerate(stack.runs)}
     columns = {key: [values[rows[run.key]] for run in runs] for key, values in stack.columns.items()}
     return replace(stack, runs=tuple(runs), columns=columns)
-
-
-def error_summary(error: BaseException) -> str:
-    """Return the first line of the error's message."""
-    message = str(error) if isinstance(error, LabbenchError) else traceback.format_exception_only(error)[-1]
-    line = message.strip().partition("\n")[0].rstrip(":")
-    return f"the task called sys.exit ({line}): raise an error instead" if isinstance(error, SystemExit) else line
-
-
-def error_details(error: BaseException) -> str:
-    """Return the message of a labbench error, else the traceback."""
-    return str(error) if isinstance(error, LabbenchError) else "".join(traceback.format_exception(error))
-
-
-def failure_kind(error: BaseException) -> FailureKind:
-    """Return "oom" if the error is an out-of-memory error, else "user"."""
-    return "oom" if is_out_of_memory(error) else "user"
 
 
 class Deadline:
@@ -95,7 +64,7 @@ def run_stack(stack: Stack, device: str, stop_requests: StopRequests) -> Iterato
     `stop_requests` stop at their next boundary.
     """
     if stack.command is None:
-        yield from train_with_retries(stack, device, stop_requests)
+        yield from train_attempt(stack, device, stop_requests)
     else:
         for run in stack.runs:
             yield from run_command(run, stack.command, device, stop_requests)

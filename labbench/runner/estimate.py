@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from labbench.executors.attempt import train_with_retries
+from labbench.executors.attempt import train_attempt
 from labbench.params.param import TRAINING
-from labbench.records import Failed, Points, RunRecord, Stack
+from labbench.records import EngineNote, Failed, Points, RunRecord, Stack
 from labbench.runner.planner import relative_cost
 from labbench.train.active_runs import StopRequests
 
 
-def estimate_seconds(stacks: Sequence[Stack], device: str, *, workers: int) -> float | None:
-    """Return the estimated wall time in seconds of the stacks on `workers`.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Estimate of a grid's training."""
 
-    Returns None if the sampled stacks fail.
-    """
+    seconds: float | None
+    """Wall time in seconds; None if a sampled stack fails."""
+    engine_notes: Mapping[str, int]
+    """Number of runs by message about their engine, in the sampled stacks."""
+
+
+def estimate_training(stacks: Sequence[Stack], device: str, *, workers: int) -> Estimate:
+    """Estimate the training of the stacks on `workers`."""
     sampled = [stacks[index] for index in sorted({0, len(stacks) // 2, len(stacks) - 1})]
     seconds = sampled_cost = 0.0
+    notes: Counter[str] = Counter()
     for stack in sampled:
-        epoch = epoch_seconds(stack, device)
+        epoch = epoch_seconds(stack, device, notes)
         seconds += sum(epoch[run.key] * epochs_left(run) for run in stack.runs if run.key in epoch)
         sampled_cost += relative_cost(stack, TRAINING) if epoch else 0.0
     if not sampled_cost:
-        return None
-    return seconds / sampled_cost * sum(relative_cost(stack, TRAINING) for stack in stacks) / min(workers, len(stacks))
+        return Estimate(None, notes)
+    total_cost = sum(relative_cost(stack, TRAINING) for stack in stacks)
+    return Estimate(seconds / sampled_cost * total_cost / min(workers, len(stacks)), notes)
 
 
-def epoch_seconds(stack: Stack, device: str) -> dict[str, float]:
-    """Train one epoch of a stack; return each run's share of the time in seconds, by key.
+def epoch_seconds(stack: Stack, device: str, notes: Counter[str]) -> dict[str, float]:
+    """Train one epoch of a stack, and count messages about engines in `notes`.
 
     Returns an empty dict if a run fails.
     """
     if stack.command is not None:
         return {}
     seconds: dict[str, float] = {}
-    for event in train_with_retries(stack, device, StopRequests()):
+    for event in train_attempt(stack, device, StopRequests()):
         if isinstance(event, Failed):
             return {}
+        if isinstance(event, EngineNote):
+            notes.update(event.text.splitlines())
         if isinstance(event, Points) and event.metric == "time/compute_s":
             seconds.setdefault(event.run, event.values[0])
         if len(seconds) == len(stack.runs):

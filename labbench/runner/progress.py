@@ -6,8 +6,8 @@ import math
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -15,8 +15,8 @@ from labbench.executors.command import BACKGROUND_ENDED
 from labbench.files import database_command
 from labbench.grid import Grid
 from labbench.metrics import is_quality, metric_rank
-from labbench.records import Event, Failed, Finished, Goal, Points, RunRecord, Started, default_goal
-from labbench.text import clean, fit_to_width, format_duration, format_number, progress_bar
+from labbench.records import EngineNote, Event, Failed, Finished, Goal, Points, RunRecord, Started, default_goal
+from labbench.text import clean, fit_to_width, format_count, format_duration, format_number, progress_bar
 
 DRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
@@ -32,6 +32,8 @@ class GridProgress:
         self.before = len(runs) - len(due)
         """Number of runs that need no training in this call."""
         self.running: set[str] = set()
+        self.engine_notes: Counter[str] = Counter()
+        """Number of runs by message about their engine."""
         self.ends: dict[str, str] = {}
         """Final status of each ended run, by key."""
         self.steps = 0
@@ -54,6 +56,8 @@ class GridProgress:
                 self._step[run] = 0
             case Points(run=run):
                 self._measure(event)
+            case EngineNote(text=text):
+                self.engine_notes.update(text.splitlines())
             case Finished(run=run, status="queued"):
                 self.running.discard(run)
             case Finished(run=run, status=status):
@@ -124,6 +128,11 @@ def progress_line(progress: GridProgress, *, rate: float, left: float | None) ->
     return " · ".join(parts)
 
 
+def engine_lines(notes: Mapping[str, int]) -> list[str]:
+    """Return the lines that report engines, such as `24 runs trained alone, because ...`."""
+    return [f"{format_count(count, 'run')} {clean(note)}" for note, count in notes.items()]
+
+
 class TerminalProgress:
     """Writes the progress of a grid to stderr."""
 
@@ -166,10 +175,13 @@ class TerminalProgress:
             self._draw(now)
 
     def end(self) -> None:
-        """Draw the final line; in a terminal also ring the bell."""
+        """Draw the final line, and report the engine of runs; in a terminal also ring the bell."""
+        assert self.progress is not None
         self._draw(time.monotonic())
         if self.stream.isatty():
             self._write("\n\a")
+        for line in engine_lines(self.progress.engine_notes):
+            self._write(f"{line}\n")
 
     def _draw(self, now: float) -> None:
         assert self.progress is not None

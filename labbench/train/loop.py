@@ -6,8 +6,8 @@ optimizer updates before a measurement, so that the loss at step 0 belongs to th
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from labbench.errors import LabbenchError, SampleError
 from labbench.files import discard_portrait
 from labbench.params.param import all_params, with_defaults
-from labbench.records import Event, Failed, Finished, Log, Points, Stack
+from labbench.records import EngineNote, Event, Failed, Finished, Log, Points, RunRecord, Stack
 from labbench.train import checkpoints
 from labbench.train.active_runs import ActiveRuns, StopRequests
 from labbench.train.data.dataset import HeldOutSplit
@@ -24,9 +24,10 @@ from labbench.train.diagnostics.portrait import PortraitWriter
 from labbench.train.diagnostics.probe import NetworkProbe
 from labbench.train.engine.initial_weights import head_metadata
 from labbench.train.engine.stepper import Workload
+from labbench.train.failures import Failure
 from labbench.train.grouping import memory
-from labbench.train.grouping.arrange import ReadyStack, make_stacks
-from labbench.train.grouping.by_data import group_by_data
+from labbench.train.grouping.arrange import ReadyStack, make_singles, make_stacks
+from labbench.train.grouping.by_data import DataGroup, group_by_data
 from labbench.train.metric_buffer import LossBuffer, Stopwatch
 from labbench.train.precision import prepare_device, resolve_precision
 from labbench.train.rng import Purpose, generator_seed, generator_seeds, seeded_generators
@@ -38,12 +39,12 @@ from labbench.train.tasks.task import Task
 def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | None = None) -> Iterator[Event]:
     """Train every run of the stack on `device` ("cpu", "cuda:0") and yield their events.
 
-    Each run yields `Started`, `Points` about every quarter of a second, and `Finished` or `Failed`. A run in
-    `stop_requests` stops at the end of its epoch and returns to the queue.
+    Each run yields `Started`, `Points` about every quarter of a second, and `Finished` or `Failed`. An error of the
+    task's code fails the runs that cannot train because of it. A run in `stop_requests` stops at the end of its epoch
+    and returns to the queue.
 
     Raises:
-        InputError: If the device is not available, or the task returns data, models or losses that cannot be trained.
-        Exception: Any other error of the task's code, unchanged.
+        InputError: If the device is not available.
     """
     stop_requests = stop_requests or StopRequests()
     device = prepare_device(device, tf32=stack.runtime.tf32)
@@ -55,31 +56,97 @@ def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | N
     torch_device = torch.device(device)
     resolve_precision(stack.runtime, device)  # raise before any run starts
     runs = yield from resume_runs(runs, stack.files, torch_device)
-    # before the task's own code, which may take a long time
+    # before the task's own code, which may take long
     if runs and not stop_requests.is_requested(runs[0].record.key):
         yield runs[0].started_event(device, runs[0].engine or "loop")
-    for workload, sharing in group_by_data(runs, task, stack, torch_device):
-        active = ActiveRuns(run.record for run in sharing)
+    for group in group_by_data(runs, task, stack, torch_device):
+        if isinstance(group, Failure):
+            yield from group.events()
+            continue
+        active = ActiveRuns(run.record for run in group.runs)
         try:
-            for event in train_workload(sharing, workload, stack, device, stop_requests):
+            for event in train_group(group, stack, device, stop_requests):
                 active.update(event)
                 yield event
-        except SampleError as error:  # fatal to every run with this data
-            details = traceback.format_exc()
-            yield from (Failed(record.key, record.attempt, "user", str(error), details) for record in active)
+        except SampleError as error:  # every run with this data would read the sample
+            yield from Failure.from_error(list(active), error).events()
 
 
-def train_workload(
-    runs: list[TrainingRun], workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
-) -> Iterator[Event]:
-    """Train runs that share this workload, stack by stack."""
-    for ready in make_stacks(runs, workload):
-        training = StackTrainer(ready, workload, stack, device, stop_requests)
-        try:
-            yield from training.events()
-        except Exception as error:
-            memory.halve_width_on_oom(error, ready.structure, len(training.runs))
-            raise
+def train_group(group: DataGroup, stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event]:
+    """Train the runs of the group, stack by stack.
+
+    If a stack runs out of memory, its halves are trained instead; if it fails otherwise, its runs one by one, from
+    their last boundaries. The later value counts for a step that is measured twice.
+    """
+    workload = group.workload
+    failures = yield from train_stacks(make_stacks(group), workload, stack, device, stop_requests)
+    for failure in failures:
+        runs = [restart(record, stack, workload) for record in failure.runs]
+        if failure.kind == "oom":
+            record, middle = failure.runs[0], len(runs) // 2
+            message = f"out of memory with {len(runs)} runs in the stack; retrying in halves\n"
+            yield Log(record.key, record.attempt, message)
+            for half in (runs[:middle], runs[middle:]):
+                yield from train_group(replace(group, runs=half), stack, device, stop_requests)
+        else:
+            singles = make_singles(runs, workload, f"its stack failed: {failure.message}")
+            yield from train_stacks(singles, workload, stack, device, stop_requests)
+
+
+def train_stacks(
+    stacks: Iterable[ReadyStack | Failure], workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
+) -> Generator[Event, None, list[Failure]]:
+    """Train these stacks, and return the failures of stacks of several runs.
+
+    A run that fails alone is `Failed`.
+    """
+    failures = []
+    for ready in stacks:
+        failure = ready if isinstance(ready, Failure) else None
+        if isinstance(ready, ReadyStack):
+            failure = yield from train_stack(ready, workload, stack, device, stop_requests)
+        if failure is not None and len(failure.runs) == 1:
+            yield from failure.events()
+        elif failure is not None:
+            failures.append(failure)
+    return failures
+
+
+def train_stack(
+    ready: ReadyStack, workload: Workload, stack: Stack, device: str, stop_requests: StopRequests
+) -> Generator[Event, None, Failure | None]:
+    """Train the runs of a stack; return the failure of the runs that have not ended, if any.
+
+    Raises:
+        SampleError: A sample of the data cannot be read.
+    """
+    active = ActiveRuns(run.record for run in ready.runs)
+    training = StackTrainer(ready, workload, stack, device, stop_requests)
+    try:
+        for event in training.events():
+            active.update(event)
+            yield event
+    except SampleError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        memory.halve_width_on_oom(error, ready.structure, len(training.runs))
+        return Failure.from_error(list(active), error)
+    return None
+
+
+def restart(record: RunRecord, stack: Stack, workload: Workload) -> TrainingRun:
+    """Return the training state of a run at its last boundary.
+
+    Raises:
+        LabbenchError: Its checkpoint is missing or damaged.
+    """
+    index = next(index for index, other in enumerate(stack.runs) if other.key == record.key)
+    config = with_defaults(stack.config(index), all_params(workload.task.params))
+    run = TrainingRun(record, config, stack.stop, stack.runtime)
+    if record.boundary and stack.files is not None:
+        run.resume(Path(stack.files), workload.data.device)
+    run.metric_buffer.set_total_steps(run.epochs * workload.steps_per_epoch)
+    return run
 
 
 def resume_runs(
@@ -143,8 +210,7 @@ class StackTrainer:
             if run.reported_engine != self.stepper.engine:
                 yield run.started_event(self.device, self.stepper.engine)
             if self.note is not None:
-                yield Log(record.key, record.attempt, f"{self.note}\n")
-                self.note = None  # one run logs it for all
+                yield EngineNote(record.key, record.attempt, f"{self.note}\n")
             if run.note is not None:
                 yield Log(record.key, record.attempt, f"{run.note}\n")
             if run.epoch == 0:

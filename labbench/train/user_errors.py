@@ -24,10 +24,16 @@ def error_location(error: BaseException, file: Path | None = None) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}: {summary}\n    {(frames[-1].line or '').strip()}"
 
 
+def user_line(error: BaseException) -> str | None:
+    """Return the deepest line of user code in the traceback, as `task.py:12`; None if there is none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_user_code(frame.filename, None)]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else None
+
+
 def _is_user_code(filename: str, file: Path | None) -> bool:
     """Return True for `file`, or if it is None, for any file outside libraries."""
     return (
         Path(filename) == file
         if file is not None
-        else not filename.startswith((*LIBRARY_FOLDERS, LABBENCH_FOLDER, "<"))
+        else not filename.startswith((*LIBRARY_FOLDERS, LABBENCH_FOLDER, "<")) and "site-packages" not in filename
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from labbench.records import Event, Finished, Points, RunRecord, Runtime, Started, Stop
+from labbench.errors import InputError
+from labbench.records import Event, Failed, Finished, Points, RunRecord, Runtime, Started, Stop
 from labbench.runner.planner import make_stack
 from labbench.train.loop import train
 from labbench.train.tasks.task import Task, load_task
@@ -49,6 +50,15 @@ def histories(events: Iterable[Event]) -> dict[str, History]:
             curve = history.curves.setdefault(event.metric, {})
             assert not curve.keys() & set(event.steps)
             curve.update(zip(event.steps, event.values, strict=True))
+    return result
+
+
+def raise_failure(events: Iterable[Event]) -> list[Event]:
+    """Return the events; raise InputError with the message of the first run that failed."""
+    result = list(events)
+    for event in result:
+        if isinstance(event, Failed):
+            raise InputError(event.message)
     return result
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from helpers.training import CPU, History, histories, run_of, train_run
+from helpers.training import CPU, History, histories, raise_failure, run_of, train_run
 from labbench.errors import InputError
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, Param, with_defaults
@@ -369,7 +369,7 @@ def test_all_runs_see_the_same_randomly_drawn_data() -> None:
 )
 def test_a_task_with_unusable_outputs_is_refused_with_the_reason(task: FileTask, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        train_run({"epochs": 1}, task=task)
+        raise_failure(train(make_stack([run_of({"epochs": 1})], task="", stop=None, runtime=Runtime()), task, "cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

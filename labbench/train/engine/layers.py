@@ -174,8 +174,11 @@ LAYER_FORWARDS: dict[type[nn.Module], LayerForward] = {
 def is_supported(module: nn.Module) -> bool:
     """Return True if a module consists of supported layers.
 
-    Supported are the layers of `LAYER_FORWARDS` with most settings, and any Sequential of supported modules.
+    Supported are the layers of `LAYER_FORWARDS` with most settings, and any Sequential of supported modules. Tied
+    parameters are not: each layer writes the gradients of its own parameters.
     """
+    if len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.parameters())):
+        return False
     if type(module) is nn.Sequential:
         return not has_hooks(module) and all(is_supported(child) for child in module)
     if type(module) not in LAYER_FORWARDS.keys() | SPATIAL_DIMENSIONS.keys() or has_hooks(module):

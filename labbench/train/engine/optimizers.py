@@ -6,7 +6,7 @@ The algorithms are torch's: SGD with momentum (Nesterov: Sutskever et al., 2013)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -109,6 +109,7 @@ class StackOptimizer:
             self._parts.append((rows, buffer, optimizer))
         self._coupled_decays = _weight_decays(configs, parameters, decoupled=False)
         self._decoupled_decays = _weight_decays(configs, parameters, decoupled=True)
+        self._without_decay: set[str] = set()
 
     @torch.no_grad()
     def step(self, rates: Tensor) -> None:
@@ -121,6 +122,20 @@ class StackOptimizer:
         for rows, decay in self._decoupled_decays:
             self.parameters[rows].mul_(1 - rates[rows] * decay)
         self.parameters.addcmul_(rates, self._direction)
+
+    def skip_weight_decay(self, names: Collection[str]) -> None:
+        """Exclude parameters that the forward does not use from weight decay.
+
+        Their gradients are zero, so that nothing else moves them. torch's optimizers skip parameters without gradient.
+        """
+        if self._without_decay == set(names):
+            return
+        self._without_decay = set(names)
+        used = torch.ones_like(self.parameters[:1])  # (1, P)
+        for name, columns in self.flat_parameters.views(used).items():
+            columns.fill_(name not in names)
+        for decays in (self._coupled_decays, self._decoupled_decays):
+            decays[:] = [(rows, decay[:, :1] * used) for rows, decay in decays]
 
     def tensors(self) -> list[Tensor]:
         """Return the state tensors of all optimizers, shape (rows, P) or (), not copied."""

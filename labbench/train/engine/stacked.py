@@ -239,8 +239,13 @@ class StackedStepper:
         else:
             outputs = self._compute_outputs(tile, inputs)
             losses = compute_stacked_losses(self.task, outputs, targets, tile.loss_configs, smoothing)
-            gradients = torch.autograd.grad(losses, list(tile.leaves.values()), torch.full_like(losses, 1 / N))
-            torch._foreach_copy_(list(tile.gradients.values()), gradients)
+            leaves, ones = list(tile.leaves.values()), torch.full_like(losses, 1 / N)
+            gradients = torch.autograd.grad(losses, leaves, ones, allow_unused=True)
+            used = [(buffer, g) for buffer, g in zip(tile.gradients.values(), gradients, strict=True) if g is not None]
+            torch._foreach_copy_([buffer for buffer, _ in used], [gradient for _, gradient in used])
+            if len(used) < len(gradients):
+                unused = [name for name, g in zip(tile.leaves, gradients, strict=True) if g is None]
+                self.optimizer.skip_weight_decay(unused)
         return losses.detach(), outputs, targets
 
     @torch.no_grad()
@@ -301,7 +306,7 @@ class StackedStepper:
         Tensors have the shapes of a single model.
         """
         tensors = self._tensors(index)
-        return {name: tensors[canonical] for name, canonical in self.names.items()}
+        return {name: tensors[canonical].clone() for name, canonical in self.names.items()}
 
     def _as_column(self, values: Any) -> Tensor:
         """Return S numbers as a tensor of shape (S, 1)."""

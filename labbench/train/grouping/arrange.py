@@ -1,18 +1,14 @@
 """Arrange runs in stacks, and choose the engine of each stack.
 
-Runs are stacked if their models have the same structure. Two models have the same structure if they differ only in the
-values of their tensors and in dropout probabilities. A stack is used only if a check finds the same results as the
-plain loop.
+Runs are stacked if their models have the same structure and a check finds the same results as the plain loop.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,13 +16,14 @@ from torch import nn
 from labbench.errors import is_out_of_memory
 from labbench.train.data.placement import free_bytes
 from labbench.train.engine.cuda_graph import CudaGraphStepper
-from labbench.train.engine.dropout import SPATIAL_DIMENSIONS
 from labbench.train.engine.initial_weights import load_initial_weights, make_untrained_model
 from labbench.train.engine.layers import is_supported
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stacked import StackedStepper, StackMember
 from labbench.train.engine.stepper import Stepper, Workload
+from labbench.train.failures import Failure
+from labbench.train.grouping.by_data import DataGroup
 from labbench.train.grouping.equivalence import find_mismatch
 from labbench.train.grouping.loop_or_stack import first_batch, reason_to_loop
 from labbench.train.grouping.memory import (
@@ -40,6 +37,7 @@ from labbench.train.grouping.memory import (
     width_upper_bound,
 )
 from labbench.train.grouping.separation import read_traits, restore_task_attributes, split_by_traits
+from labbench.train.grouping.structure import group_by_structure
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import attributes_of
 
@@ -55,41 +53,83 @@ class ReadyStack:
     stepper: Stepper
     step_counter: StepCounter
     note: str | None = None
-    """Reason for a slower engine, for the log of the runs."""
+    """Reason for the engine, for the log of the runs."""
     structure: Hashable = None
     """Key under which `memory.py` stores the maximum width."""
 
 
-def make_stacks(runs: Sequence[TrainingRun], workload: Workload) -> Iterator[ReadyStack]:
+def make_stacks(group: DataGroup) -> Iterator[ReadyStack | Failure]:
     """Arrange runs at the same step in stacks, and yield the stacks.
 
-    Each stack is made when the iterator reaches it.
-
-    Raises:
-        InputError: The initial weights of a run cannot be loaded.
+    Each stack is made when the iterator reaches it. A stack that cannot be made is yielded as the failure of its runs.
     """
-    width = max_models(runs, workload, free_bytes(workload.data.device))
+    runs, workload = group.runs, group.workload
+    if uses_loop(runs, workload):
+        yield from make_singles(runs, workload, group.reason)
+        return
+    try:
+        width = max_models(runs, workload, free_bytes(workload.data.device))
+    except (Exception, SystemExit):  # a user's model may raise anything, and does so again below
+        width = MAX_STACK_WIDTH
     for start in range(0, len(runs), width):
-        chunk = runs[start : start + width]
-        if uses_loop(chunk, workload):
-            yield from (make_single(run, workload) for run in chunk)
+        yield from stack_chunk(runs[start : start + width], workload)
+
+
+def stack_chunk(runs: Sequence[TrainingRun], workload: Workload) -> Iterator[ReadyStack | Failure]:
+    """Arrange runs in stacks whose models are all made first."""
+    chunk, models, traits = [], [], []
+    for run in runs:
+        try:
+            model = make_initial_model(run, workload)
+            traits.append(read_traits(workload.task, run.config, model))
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
+            yield Failure.from_error([run.record], error)
+        else:
+            chunk.append(run)
+            models.append(model)
+    for group in group_by_structure(models):
+        for trait_group in split_by_traits(group.indices, traits):
+            indices = trait_group.indices
+            alone = len(indices) == 1 < len(chunk)
+            difference = trait_group.difference or (group.difference if alone else None)
+            restore_traits = partial(restore_task_attributes, workload.task, traits[indices[0]])
+            alike, their_models = [chunk[i] for i in indices], [models[i] for i in indices]
+            yield from stack_alike(alike, their_models, workload, restore_traits, difference)
+
+
+def stack_alike(
+    runs: list[TrainingRun],
+    models: list[nn.Module],
+    workload: Workload,
+    restore_traits: Callable[[], None],
+    difference: str | None,
+) -> Iterator[ReadyStack | Failure]:
+    """Stack runs whose models have one structure, in as many stacks as memory needs.
+
+    `restore_traits` sets the task's attributes for these runs. `difference` separates them from other runs.
+    """
+    structure = structure_key(models[0], workload)
+    width = choose_width(structure, runs, models, workload)
+    for start in range(0, len(runs), width):
+        part = runs[start : start + width]
+        try:
+            restore_traits()
+            if uses_loop(part, workload):
+                alone = None if difference is None else f"no other run has the same structure: {difference}"
+                yield from make_singles(part, workload, alone)
+                continue
+            ready = make_stack(part, models[start : start + width], workload, structure)
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
+            halve_width_on_oom(error, structure, len(part))
+            yield Failure.from_error([run.record for run in part], error)
             continue
-        models, traits = [], []
-        for run in chunk:
-            models.append(make_initial_model(run, workload))
-            traits.append(read_traits(workload.task, run.config, models[-1]))
-        for group in (
-            group for same_structure in group_by_structure(models) for group in split_by_traits(same_structure, traits)
-        ):
-            indices = group.indices
-            structure = structure_key(models[indices[0]], workload)
-            max_runs = choose_width(structure, [chunk[i] for i in indices], [models[i] for i in indices], workload)
-            for part in (indices[first : first + max_runs] for first in range(0, len(indices), max_runs)):
-                restore_task_attributes(workload.task, traits[part[0]])
-                for ready in stack_or_singles([chunk[i] for i in part], [models[i] for i in part], workload, structure):
-                    ready.note = "\n".join(filter(None, (group.note, ready.note))) or None
-                    group.note = None  # one log line is enough
-                    yield ready
+        if isinstance(ready, str):
+            yield from make_singles(part, workload, ready)
+            continue
+        if difference is not None:
+            apart = f"trained apart from other runs, because {difference}"
+            ready.note = "\n".join(filter(None, (apart, ready.note)))
+        yield ready
 
 
 def uses_loop(runs: Sequence[TrainingRun], workload: Workload) -> bool:
@@ -99,6 +139,11 @@ def uses_loop(runs: Sequence[TrainingRun], workload: Workload) -> bool:
     """
     engine = runs[0].engine or workload.engine
     return engine == "loop" or (engine == "auto" and len(runs) == 1)
+
+
+def is_engine_set(run: TrainingRun, workload: Workload) -> bool:
+    """Return True if the engine of a run is not to be chosen."""
+    return (run.engine or workload.engine) != "auto"
 
 
 def max_models(runs: Sequence[TrainingRun], workload: Workload, free: int | None) -> int:
@@ -124,6 +169,21 @@ def make_initial_model(run: TrainingRun, workload: Workload) -> nn.Module:
     if run.resume_state is None:
         run.note = load_initial_weights(model, workload, run.config)
     return model
+
+
+def make_singles(
+    runs: Sequence[TrainingRun], workload: Workload, reason: str | None = None
+) -> Iterator[ReadyStack | Failure]:
+    """Yield each run as a stack of one run with the engine `loop`.
+
+    Each has the reason in its note, if there is one.
+    """
+    note = None if reason is None else f"trained alone, because {reason}"
+    for run in runs:
+        try:
+            yield make_single(run, workload, note)
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
+            yield Failure.from_error([run.record], error)
 
 
 def make_single(run: TrainingRun, workload: Workload, note: str | None = None) -> ReadyStack:
@@ -199,44 +259,27 @@ def choose_engine(run: TrainingRun, model: nn.Module, workload: Workload) -> str
     return ("stacked" if is_supported(model) else "vmap") if engine == "auto" else engine
 
 
-def stack_or_singles(
+def make_stack(
     runs: list[TrainingRun], models: list[nn.Module], workload: Workload, structure: Hashable = None
-) -> Iterator[ReadyStack]:
-    """Yield runs of one structure as one stack or one by one.
+) -> ReadyStack | str:
+    """Return a stack of runs of one structure.
 
-    Runs train one by one if they cannot be stacked or if the loop is faster; the first of them logs the reason.
+    Returns the reason instead if they cannot be stacked, or if the loop is faster.
     """
-    if uses_loop(runs, workload):
-        yield make_single(runs[0], workload)
-        return
     engine = choose_engine(runs[0], models[0], workload)
-    note: str | None = None
     if engine == "stacked" and not is_supported(models[0]):
-        note = 'engine = "stacked" supports a Sequential of known layers only'
-    else:
+        return 'engine = "stacked" supports a Sequential of known layers only'
+    with attributes_of(workload.task).restore_after():
+        reason = find_mismatch(engine, models, [run.config for run in runs], workload)
+    if reason is None and not is_engine_set(runs[0], workload):
         with attributes_of(workload.task).restore_after():
-            note = find_mismatch(engine, models, [run.config for run in runs], workload)
-    if note is not None:
-        yield from make_singles(runs, workload, note)
-        return
-    if (runs[0].engine or workload.engine) == "auto":
-        with attributes_of(workload.task).restore_after():
-            note = reason_to_loop(engine, runs, workload)
-        if note is not None:
-            yield from make_singles(runs, workload, note)
-            return
+            reason = reason_to_loop(engine, runs, workload)
+    if reason is not None:
+        return reason
     step_counter = StepCounter(runs[0].metric_buffer.step)
-    try:
-        stack = make_stacked_stepper(runs, models, workload, step_counter)
-    except Exception as error:
-        halve_width_on_oom(error, structure, len(runs))
-        raise
-    try:
-        stepper, note = try_cuda_graph(stack, workload)
-    except Exception as error:
-        halve_width_on_oom(error, structure, len(runs))
-        raise
-    yield ReadyStack(runs, stepper, step_counter, note, structure)
+    stack = make_stacked_stepper(runs, models, workload, step_counter)
+    stepper, note = try_cuda_graph(stack, workload)
+    return ReadyStack(runs, stepper, step_counter, note, structure)
 
 
 def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, str | None]:
@@ -264,78 +307,3 @@ def can_capture(workload: Workload) -> bool:
     """
     on_cuda = workload.data.device.type == "cuda" and workload.data.resident
     return on_cuda and not workload.precision.compiles and workload.batch_size <= workload.samples_per_epoch
-
-
-def make_singles(runs: Sequence[TrainingRun], workload: Workload, note: str) -> Iterator[ReadyStack]:
-    """Yield each run as a stack of one run.
-
-    The first has the reason as its note.
-    """
-    for number, run in enumerate(runs):
-        yield make_single(run, workload, None if number else f"trained alone, because {note}")
-
-
-def group_by_structure(models: Sequence[nn.Module]) -> list[list[int]]:
-    """Return the indices of the models in groups of one structure.
-
-    Groups are ordered by their first model.
-    """
-    groups: list[list[int]] = []
-    for index, model in enumerate(models):
-        for group in groups:
-            if is_same_structure(models[group[0]], model):
-                group.append(index)
-                break
-        else:
-            groups.append([index])
-    return groups
-
-
-def is_same_structure(first: nn.Module, second: nn.Module) -> bool:
-    """Return True if two models have the same structure.
-
-    Modules and settings are equal, and tensors have equal shapes and dtypes.
-    """
-    modules, others = dict(first.named_modules()), dict(second.named_modules())
-    return (
-        modules.keys() == others.keys()
-        and all(_has_same_settings(modules[name], others[name]) for name in modules)
-        and _tensor_specs(first) == _tensor_specs(second)
-    )
-
-
-def _tensor_specs(model: nn.Module) -> list[tuple[str, torch.Size, torch.dtype, bool]]:
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    return [(name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors]
-
-
-TENSORS_AND_CHILDREN = ("_parameters", "_buffers", "_modules")
-
-
-def _has_same_settings(first: nn.Module, second: nn.Module) -> bool:
-    if type(first) is not type(second):
-        return False
-    ignored = (*TENSORS_AND_CHILDREN, "p") if type(first) in SPATIAL_DIMENSIONS else TENSORS_AND_CHILDREN
-    settings, others = ({k: v for k, v in vars(module).items() if k not in ignored} for module in (first, second))
-    return settings.keys() == others.keys() and all(_is_equal(settings[name], others[name]) for name in settings)
-
-
-def _is_equal(first: Any, second: Any) -> bool:
-    """Return True if two plain values are equal.
-
-    Other objects, such as unregistered tensors, are never equal.
-    """
-    if isinstance(first, FunctionType | type | torch.dtype | torch.device):
-        return first is second or first == second
-    if type(first) is not type(second):
-        return False
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(_is_equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple | set | frozenset):
-        pairs = zip(_sort_set(first), _sort_set(second), strict=False)
-        return len(first) == len(second) and all(_is_equal(item, other) for item, other in pairs)
-    return isinstance(first, int | float | str | bytes | None | complex) and bool(first == second)
-
-
-def _sort_set(values: Iterable[Any]) -> list[Any]:
-    return sorted(values, key=repr) if isinstance(values, set | frozenset) else list(values)

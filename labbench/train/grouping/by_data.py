@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,29 @@ import torch
 from labbench.records import Config, Stack
 from labbench.train.data.placement import place_data
 from labbench.train.engine.stepper import Workload
+from labbench.train.failures import Failure
 from labbench.train.precision import resolve_precision
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import Task, make_data
 
 
+@dataclass(frozen=True)
+class DataGroup:
+    """Runs that share a data set."""
+
+    workload: Workload
+    runs: list[TrainingRun]
+    reason: str | None = None
+    """Reason why a run shares its data with no other run."""
+
+
 def group_by_data(
     runs: Sequence[TrainingRun], task: Task, stack: Stack, device: torch.device
-) -> Iterator[tuple[Workload, list[TrainingRun]]]:
-    """Yield workloads with their runs, ordered by first run.
+) -> Iterator[DataGroup | Failure]:
+    """Yield groups of runs with their data, ordered by first run.
 
-    A data set is made when the iterator reaches it. The runs of a workload are at the same step, and resumed ones had
-    the same engine.
+    A data set is made when the iterator reaches it. The runs of a group are at the same step, and resumed runs among
+    them had the same engine. If the data cannot be made, the failure of all runs that share them is yielded instead.
     """
     dtype, precision = resolve_precision(stack.runtime, device.type)
     waiting = list(runs)
@@ -34,15 +46,33 @@ def group_by_data(
     while waiting:
         first = waiting[0]
         config = ReadTrackingConfig(first.config)
-        dataset, runtime = make_data(task, config), stack.runtime
-        with closing(place_data(dataset, device, dtype, runtime.data, loaders=runtime.loaders or 0)) as data:
-            workload = Workload(task, data, first.config["batch_size"], precision, stack.task, files, runtime.engine)
+        try:
+            dataset, runtime = make_data(task, config), stack.runtime
+            placed = place_data(dataset, device, dtype, runtime.data, loaders=runtime.loaders or 0)
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
+            sharing = [run for run in waiting if _shares_workload(run, first, config.read)]
+            yield Failure.from_error([run.record for run in sharing], error)
+        else:
             keys = config.read | {"batch_size"}
             sharing = [run for run in waiting if _shares_workload(run, first, keys)]
-            for run in sharing:
-                run.metric_buffer.set_total_steps(run.epochs * workload.steps_per_epoch)
-            yield workload, sharing
+            with closing(placed) as data:
+                workload = Workload(
+                    task, data, first.config["batch_size"], precision, stack.task, files, runtime.engine
+                )
+                for run in sharing:
+                    run.metric_buffer.set_total_steps(run.epochs * workload.steps_per_epoch)
+                yield DataGroup(workload, sharing, _reason_alone(sharing, runs, config.read))
         waiting = [run for run in waiting if run not in sharing]
+
+
+def _reason_alone(sharing: Sequence[TrainingRun], runs: Sequence[TrainingRun], keys: set[str]) -> str | None:
+    """Return the reason if one of several runs has data of its own."""
+    (first, *others) = sharing
+    differing = [key for key in sorted(keys) if any(run.config.get(key) != first.config.get(key) for run in runs)]
+    if others or not differing:
+        return None
+    read = " and ".join(f"`{key}`" for key in differing)
+    return f"the task's data(config) reads {read}, so that no other run has the same data"
 
 
 def _shares_workload(run: TrainingRun, other: TrainingRun, keys: set[str]) -> bool:

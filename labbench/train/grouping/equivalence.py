@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from labbench.errors import is_out_of_memory
 from labbench.records import Config
 from labbench.train.data.dataset import Data
 from labbench.train.engine.module_state import Attributes
@@ -23,6 +24,8 @@ from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stacked import StackedStepper, StackMember
 from labbench.train.engine.stepper import Stepper, Workload
+from labbench.train.failures import error_summary
+from labbench.train.grouping.float64_mode import Float64Mode
 from labbench.train.grouping.work_counter import WorkCounter
 from labbench.train.precision import Precision
 from labbench.train.rng import Purpose, generator_seed, generator_states, seeded_generators
@@ -57,12 +60,25 @@ def find_mismatch(
         if parameter.is_complex():
             return f"its {name} is complex"
     chosen = sorted({0, len(models) // 2, len(models) - 1})[:CHECKED_RUNS]
-    chosen_configs = [configs[index] for index in chosen]
-    data, batch = sample_batch(workload, [config["seed"] for config in chosen_configs])
+    try:
+        with Float64Mode():
+            reason = compare_with_loop(engine, [models[i] for i in chosen], [configs[i] for i in chosen], workload)
+        return reason or check_bf16(engine, models[0], configs[0], workload)
+    except Exception as error:  # a user's forward or loss may raise anything, and torch.func may reject it
+        if is_out_of_memory(error):
+            raise
+        return error_summary(error)
+
+
+def compare_with_loop(
+    engine: str, models: Sequence[nn.Module], configs: Sequence[Config], workload: Workload
+) -> str | None:
+    """Return the first difference between a step of a stack and single steps, or None."""
+    data, batch = sample_batch(workload, [config["seed"] for config in configs])
     sample = Workload(workload.task, data, batch.shape[1], fixed=PLAIN_SGD)
     expected: list[dict[str, Tensor]] = []
-    for row, (index, config) in enumerate(zip(chosen, chosen_configs, strict=True)):
-        loop = SingleStepper(copy.deepcopy(models[index]), config, sample, StepCounter())
+    for row, (model, config) in enumerate(zip(models, configs, strict=True)):
+        loop = SingleStepper(copy.deepcopy(model), config, sample, StepCounter())
         with seeded_generators(generator_seed(config["seed"], Purpose.GENERATOR, 1)):
             states_before = generator_states()
             expected += collect_results(loop, batch[row : row + 1])
@@ -70,27 +86,31 @@ def find_mismatch(
                 return f"the gradient of its {loop.sparse[0]} is sparse"
             if states_before != generator_states():
                 return "its forward draws random numbers"
-        if names := find_stateful_attributes(loop, partial(copy.deepcopy, models[index]), batch[row : row + 1]):
+        if names := find_stateful_attributes(loop, partial(copy.deepcopy, model), batch[row : row + 1]):
             return f"{', '.join(f'self.{name}' for name in names)} carries state from one step to the next"
-
-    def make_stepper(workload: Workload) -> StackedStepper:
-        members = [StackMember.from_model(models[index], configs[index]) for index in chosen]
-        return StackedStepper(engine, copy.deepcopy(models[chosen[0]]), members, workload, StepCounter())
-
-    try:
-        results = collect_results(make_stepper(sample), batch)
-        if workload.precision.bf16:  # results are not compared, but an operation may fail or stay in float32
-            bf16 = replace(sample, data=data.to(batch.device, torch.float32), precision=Precision(bf16=True))
-            loop = SingleStepper(copy.deepcopy(models[chosen[0]]), chosen_configs[0], bf16, StepCounter())
-            if reason := find_bf16_shortfall(make_stepper(bf16), loop, batch):
-                return reason
-    except Exception as error:  # torch.func may reject a user's forward or loss with any exception
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+    members = list(map(StackMember.from_model, models, configs))
+    results = collect_results(StackedStepper(engine, copy.deepcopy(models[0]), members, sample, StepCounter()), batch)
     for loop_values, stack_values in zip(expected, results, strict=True):
         for name, value in loop_values.items():
             if name not in stack_values or not is_equal_to_rounding(value, stack_values[name]):
                 return f"its {name} is different in a stack"
     return None
+
+
+def check_bf16(engine: str, model: nn.Module, config: Config, workload: Workload) -> str | None:
+    """Return the reason if a stack in bfloat16 does less work in bfloat16 than the loop.
+
+    Results are not compared, but an operation may fail or stay in float32.
+    """
+    if not workload.precision.bf16:
+        return None
+    data, batch = sample_batch(workload, [config["seed"]] * 2)
+    sample = Workload(
+        workload.task, data.to(batch.device, torch.float32), batch.shape[1], Precision(bf16=True), fixed=PLAIN_SGD
+    )
+    members = [StackMember.from_model(model, config)] * 2
+    stack = StackedStepper(engine, copy.deepcopy(model), members, sample, StepCounter())
+    return find_bf16_shortfall(stack, SingleStepper(copy.deepcopy(model), config, sample, StepCounter()), batch)
 
 
 def sample_batch(workload: Workload, seeds: Sequence[int]) -> tuple[Data, Tensor]:

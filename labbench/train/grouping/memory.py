@@ -50,7 +50,7 @@ def limit_width(structure: Hashable, width: int) -> None:
     _widths[structure] = min(width, _widths.get(structure, width))
 
 
-def halve_width_on_oom(error: Exception, structure: Hashable, width: int) -> None:
+def halve_width_on_oom(error: BaseException, structure: Hashable, width: int) -> None:
     """Halve the limit of the structure after an out-of-memory error.
 
     `width` is the width of the stack that failed; other errors are ignored.

@@ -78,7 +78,7 @@ class TraitGroup:
     """Runs that may share a stack."""
 
     indices: list[int]
-    note: str | None = None
+    difference: str | None = None
     """Reason why other runs of the structure are in other groups."""
 
 
@@ -94,8 +94,7 @@ def split_by_traits(indices: Sequence[int], traits: Sequence[Traits]) -> list[Tr
             if difference is None:
                 group.indices.append(index)
                 break
-            group.note = group.note or f"trained apart from other runs, because {difference}"
+            group.difference = group.difference or difference
         else:
-            last = groups[-1] if groups else None
-            groups.append(TraitGroup([index], last.note if last else None))
+            groups.append(TraitGroup([index], groups[-1].difference if groups else None))
     return groups

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file
 from torch import Tensor
 
-from helpers.training import histories, run_of
+from helpers.training import histories, raise_failure, run_of
 from labbench import load_model
 from labbench.errors import InputError
 from labbench.files import MODEL
@@ -47,7 +47,7 @@ def train_events(files: Path, *configs: dict[str, Any], task: str = "digits") ->
     """Train runs with these configs as one stack that saves its last models; return the events."""
     runs = [run_of({"lr": 0.1, **config}, f"run{number}") for number, config in enumerate(configs)]
     stack = make_stack(runs, task=task, stop=None, runtime=KEEP_LAST, files=str(files))
-    return list(train(stack, load_task(task), "cpu"))
+    return raise_failure(list(train(stack, load_task(task), "cpu")))
 
 
 def saved_weights(files: Path, number: int = 0) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ def test_random_numbers_in_a_forward_are_seeded_for_every_generator(model: type[
     second = train_events(make_task(model))
     assert curves(first) == curves(second)
     assert "test/loss" in curves(first)["0"]
-    assert logs(first) == ["trained alone, because its forward draws random numbers\n"]
+    assert set(logs(first)) == {"trained alone, because its forward draws random numbers\n"}
     assert curves(first)["1"] == {**curves(train_seed(make_task(model), 1))["0"]}
 
 
@@ -255,8 +255,8 @@ def test_a_checkpoint_sets_user_attributes_of_modules_only(tmp_path: Path) -> No
 def test_runs_whose_modules_carry_state_are_not_stacked(model: type[Net], reason: str) -> None:
     events = train_events(make_task(model), 3)
     assert engines(events) == {"loop"}
-    assert len(logs(events)) == 1
-    assert reason in logs(events)[0]
+    assert len(logs(events)) == 3
+    assert all(reason in text for text in logs(events))
 
 
 class StoresActivations(Net):

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from labbench.executors.attempt import train_with_retries
+from labbench.executors.attempt import train_attempt
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Event, Finished, Log, RunRecord, Runtime
 from labbench.runner.planner import make_stack
@@ -106,7 +106,7 @@ def test_a_stack_that_runs_out_of_memory_is_halved_and_later_stacks_too(tmp_path
             RunRecord(s, f"run{s}", "", "large", "running", {"seed": s, "epochs": 2, "batch_size": 32}) for s in seeds
         ]
         stack = make_stack(runs, task=f"{file}:Task", stop=None, runtime=Runtime())
-        return list(train_with_retries(stack, "cpu", StopRequests()))
+        return list(train_attempt(stack, "cpu", StopRequests()))
 
     train_events(range(100, 102))  # load everything that the first use loads
     with limit_memory(750 * MEGABYTE):

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.training import History, histories, run_of
+from helpers.training import History, histories, raise_failure, run_of
 from labbench.errors import InputError
 from labbench.params.param import Param
 from labbench.records import Event, Log, Runtime
@@ -228,7 +228,7 @@ def test_runs_with_equal_attributes_share_a_stack(kind: type[Any]) -> None:
     for config, run in zip(CONFIGS, runs, strict=True):
         assert set(run.curves["val/gamma"].values()) == {config["focus"]}
     logs = notes(events)
-    assert len(logs) == 3
+    assert len(logs) == 6
     assert all(note.startswith("trained apart from other runs, because the task's `self.") for note in logs)
 
 
@@ -313,7 +313,7 @@ def test_a_loss_set_in_model_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"sets `self.loss` in model\(\), where it has no effect: define loss as a method"
     ):
-        events_of(CONFIGS, task_of(Replacing))
+        raise_failure(events_of(CONFIGS, task_of(Replacing)))
 
 
 def test_a_large_tensor_changed_in_place_in_model_is_refused() -> None:
@@ -325,4 +325,4 @@ def test_a_large_tensor_changed_in_place_in_model_is_refused() -> None:
             self.table[0] = config["focus"]
 
     with pytest.raises(InputError, match=r"changes the tensor `self.table` in place"):
-        events_of(CONFIGS, task_of(Large))
+        raise_failure(events_of(CONFIGS, task_of(Large)))

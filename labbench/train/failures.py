@@ -1,0 +1,52 @@
+"""Failures of runs: what an error means for the runs that it ends."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from labbench.errors import LabbenchError, is_out_of_memory
+from labbench.records import Failed, FailureKind, RunRecord
+from labbench.train.user_errors import user_line
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Error that ended the training of some runs, as text.
+
+    The error itself would keep the memory of the failed training alive.
+    """
+
+    runs: Sequence[RunRecord]
+    kind: FailureKind
+    message: str
+    """One line."""
+    details: str
+    """Message of a labbench error, else the traceback."""
+
+    @classmethod
+    def from_error(cls, runs: Sequence[RunRecord], error: BaseException) -> Failure:
+        """Describe the error that ended these runs."""
+        kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
+        if isinstance(error, LabbenchError):
+            return cls(runs, kind, _first_line(str(error)), str(error))
+        return cls(runs, kind, error_summary(error), "".join(traceback.format_exception(error)))
+
+    def events(self) -> Iterator[Failed]:
+        """Yield the `Failed` event of each run."""
+        for run in self.runs:
+            yield Failed(run.key, run.attempt, self.kind, self.message, self.details)
+
+
+def error_summary(error: BaseException) -> str:
+    """Return type and message of an error in one line, followed by the line of the user's code that raised it."""
+    summary = _first_line(traceback.format_exception_only(error)[-1])
+    if isinstance(error, SystemExit):
+        return f"the task called sys.exit ({summary}): raise an error instead"
+    line = user_line(error)
+    return summary if line is None else f"{summary} ({line})"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0].rstrip(":")
