@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from labbench.errors import LabbenchError, is_out_of_memory
+from labbench.errors import LabbenchError, SampleError, is_out_of_memory
 from labbench.records import Failed, FailureKind, RunRecord
 from labbench.train.user_errors import user_line
 
@@ -23,15 +23,20 @@ class Failure:
     message: str
     """One line."""
     details: str
-    """Message of a labbench error, else the traceback."""
+    """Traceback, or the complete message of a labbench error that needs none."""
 
     @classmethod
     def from_error(cls, runs: Sequence[RunRecord], error: BaseException) -> Failure:
         """Describe the error that ended these runs."""
         kind: FailureKind = "oom" if is_out_of_memory(error) else "user"
-        if isinstance(error, LabbenchError):
-            return cls(runs, kind, _first_line(str(error)), str(error))
-        return cls(runs, kind, error_summary(error), "".join(traceback.format_exception(error)))
+        is_explained = isinstance(error, LabbenchError)
+        needs_traceback = not is_explained or isinstance(error, SampleError)
+        return cls(
+            runs,
+            kind,
+            _first_line(str(error)) if is_explained else error_summary(error),
+            "".join(traceback.format_exception(error)) if needs_traceback else str(error),
+        )
 
     def events(self) -> Iterator[Failed]:
         """Yield the `Failed` event of each run."""
