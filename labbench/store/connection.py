@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
 from labbench.errors import InputError, LabbenchError, StoreError
 from labbench.files import database_command, expand_home
 from labbench.store import schema
+from labbench.store.file_systems import file_system_type, has_shared_memory, network_file_system
 from labbench.store.liveness import is_lost
 
 _IMMUTABLE = "mode=ro&immutable=1"
@@ -56,14 +55,16 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         raise InputError(f"{path}: this is a folder, not a database; pass another --db")
     if path.exists():
         open_for_reading(path, live=True, allow_empty=True).close()
+    problem = _problem_of_file_system(path)
     with translate_sqlite_errors(path, opening=True):
+        if problem and path.is_file() and _has_write_ahead_log(path):
+            _remove_write_ahead_log(path)
         connection = _connect(path, "mode=rwc")
         try:
-            network = network_file_system(path)
-            if network is None and not path.stat().st_size:
+            if problem is None and not path.stat().st_size:
                 connection.execute("PRAGMA synchronous = OFF")  # no data to lose yet: do not wait for the disk
             _create_or_upgrade(connection)  # before the switch to WAL, which would write a file without tables
-            _set_journal(connection, path, network)
+            _set_journal(connection, path, problem)
         except BaseException:
             connection.close()
             raise
@@ -138,9 +139,12 @@ def file_state(path: Path) -> tuple[int, int, int]:
 def is_live(path: Path) -> bool:
     """Return True if the file must be read with locks.
 
-    True while a process writes to it, after such a process has crashed, and on a network file system.
+    True while a process writes to it, after such a process has crashed, on a network file system, and if the file has a
+    rollback journal, because its readers do not see when a process writes.
     """
-    return has_side_files(path) or network_file_system(path) is not None
+    if has_side_files(path) or network_file_system(path) is not None:
+        return True
+    return path.is_file() and not _has_write_ahead_log(path)
 
 
 def has_side_files(path: Path) -> bool:
@@ -195,6 +199,11 @@ def _explain_error(error: sqlite3.DatabaseError, path: Path) -> str:
         return f"the database cannot be opened; check the permissions of the file and of the folder {path.parent}"
     if "full" in text:
         return "the disk is full; free some space and start again (the recorded data is intact)"
+    if "disk I/O" in text or "locking protocol" in text:
+        return (
+            f"the file system of {path.parent} ({file_system_type(path) or 'unknown type'}) fails to read, write or "
+            "lock the database; move it to a local disk"
+        )
     return f"SQLite reports: {text}"
 
 
@@ -291,14 +300,35 @@ def _check_connection(connection: sqlite3.Connection, path: Path, *, allow_empty
     return connection
 
 
-def _set_journal(connection: sqlite3.Connection, path: Path, network: str | None) -> None:
+def _problem_of_file_system(path: Path) -> str | None:
+    """Return the reason why a database at this path cannot have a write-ahead log; None if it can."""
+    network = network_file_system(path)
     if network:
+        return f"a network file system ({network})"
+    if not has_shared_memory(path.parent):
+        return f"a file system without shared memory or locks ({file_system_type(path) or 'of unknown type'})"
+    return None
+
+
+def _remove_write_ahead_log(path: Path) -> None:
+    """Give a database that was moved to this file system a rollback journal.
+
+    An exclusive connection needs no shared memory. Raises sqlite3.OperationalError while another process has the
+    database open.
+    """
+    with closing(_connect(path, "mode=rw")) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = DELETE")
+
+
+def _set_journal(connection: sqlite3.Connection, path: Path, problem: str | None) -> None:
+    if problem:
         warnings.warn(
-            f"{path} is on a network file system ({network}): writing is slow and only safe from one machine at a "
-            "time; prefer a database on a local disk",
+            f"{path} is on {problem}: writing is slow and only safe from one machine at a time; prefer a database on a "
+            "local disk",
             stacklevel=4,
         )
-    mode = "delete" if network else "wal"
+    mode = "delete" if problem else "wal"
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -329,44 +359,3 @@ def _create_or_upgrade(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:  # a full disk has rolled it back already
             connection.execute("ROLLBACK")
         raise
-
-
-_NETWORK = {
-    "9p", "acfs", "afs", "beegfs", "ceph", "cephfs", "cifs", "davfs", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.sshfs",
-    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "panfs", "smb3", "smbfs",
-}  # fmt: skip
-
-_MOUNTS = Path("/proc/self/mountinfo")
-
-
-def network_file_system(path: Path) -> str | None:
-    """Return the type of the network file system that holds the path.
-
-    Returns None on a local or unknown file system, and on every system but Linux, where finding out would mean running
-    a slow program.
-    """
-    file_system = _file_system_of_folder(str(path.resolve().parent))
-    return file_system if file_system in _NETWORK else None
-
-
-@lru_cache(maxsize=64)  # a screen opens its database several times a second
-def _file_system_of_folder(folder: str) -> str | None:
-    try:
-        return find_file_system(folder, _MOUNTS.read_text(errors="surrogateescape"))
-    except OSError:
-        return None
-
-
-def find_file_system(path: str, mounts: str) -> str | None:
-    """Return the file system type of the innermost mount above an absolute path.
-
-    `mounts` is the text of /proc/self/mountinfo, see proc_pid_mountinfo(5).
-    """
-    file_system, longest = None, 0
-    for line in mounts.splitlines():
-        fields, _, source = line.partition(" - ")
-        # the kernel escapes spaces, tabs, line feeds and backslashes in paths in octal, a space as \040
-        mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]).rstrip("/") + "/"
-        if len(mount) >= longest and f"{path}/".startswith(mount):  # a later mount on a folder hides the earlier one
-            file_system, longest = source.split()[0], len(mount)
-    return file_system

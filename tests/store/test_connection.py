@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -18,7 +19,7 @@ from sqlite_utils import Database, Migrations
 from helpers.store_samples import files_beside, new_run, points, queue, start
 from labbench.errors import InputError, StoreError
 from labbench.store import connection as connection_module
-from labbench.store import schema
+from labbench.store import file_systems, schema
 from labbench.store.maintenance.health import diagnose
 from labbench.store.maintenance.merge import back_up
 from labbench.store.reader import Reader
@@ -362,13 +363,13 @@ MOUNTS = """\
     [("/data/runs.db", "ext4"), ("/home/ann/runs.db", "nfs4"), ("/home/a b/runs.db", "tmpfs"), ("/homes/x", "ext4")],
 )
 def test_innermost_mount_determines_the_file_system(path: str, expected: str) -> None:
-    assert connection_module.find_file_system(path, MOUNTS) == expected
+    assert file_systems.find_file_system(path, MOUNTS) == expected
 
 
 def test_network_file_system_uses_a_rollback_journal_and_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "mountinfo"
     table.write_text(f"22 1 0:21 / {tmp_path} rw - nfs4 server:/ rw\n")
-    monkeypatch.setattr(connection_module, "_MOUNTS", table)
+    monkeypatch.setattr(file_systems, "_MOUNTS", table)
     path = tmp_path / "runs.db"
     with pytest.warns(UserWarning, match=r"network file system \(nfs4\)"):
         writer = Writer(path)
@@ -382,6 +383,77 @@ def test_network_file_system_uses_a_rollback_journal_and_warns(tmp_path: Path, m
             assert reader.data_version() != version
             assert reader.runs()[0].summary["loss"].n == 2
     assert journal_mode(path) == "delete"
+
+
+@pytest.mark.parametrize(
+    "file_system",
+    [
+        "fuse",
+        "virtiofs",
+        "fuse.s3fs",
+        "fuse.gcsfuse",
+        "fuse.rclone",
+        "vboxsf",
+        "fuse.juicefs",
+        "wekafs",
+        "fuse.grpcfuse",
+    ],
+)
+def test_shared_folders_and_mounted_buckets_are_network_file_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_system: str
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(f"22 1 0:21 / {tmp_path} rw - {file_system} remote: rw\n")
+    monkeypatch.setattr(file_systems, "_MOUNTS", table)
+    assert file_systems.network_file_system(tmp_path / "runs.db") == file_system
+
+
+def _fail(*_: object) -> None:
+    raise OSError(errno.ENODEV, "No such device")
+
+
+@pytest.fixture(params=["mmap.mmap", "fcntl.lockf"])
+def no_shared_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request.param, _fail)
+
+
+@pytest.mark.usefixtures("no_shared_memory")
+def test_file_system_without_shared_memory_uses_a_rollback_journal_and_warns(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with pytest.warns(UserWarning, match="file system without shared memory or locks"):
+        writer = Writer(path)
+    with writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [1.0])])
+        with Reader(path) as reader:
+            assert files_beside(path) == ["runs.db"]
+            writer.write([points(run, "loss", {1: 2.0})])
+            assert reader.runs()[0].summary["loss"].n == 2
+    assert journal_mode(path) == "delete"
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.db"]
+
+
+def test_database_moved_to_a_file_system_without_shared_memory_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        queue(writer, [new_run(1)])
+    assert journal_mode(path) == "wal"
+    monkeypatch.setattr("mmap.mmap", _fail)
+    with pytest.warns(UserWarning, match="without shared memory"), Writer(path) as writer:
+        queue(writer, [new_run(2)])
+    assert journal_mode(path) == "delete"
+    monkeypatch.undo()
+    with Writer(path), Reader(path) as reader:
+        assert len(reader.runs()) == 2
+    assert journal_mode(path) == "wal"
+
+
+def test_local_folder_has_shared_memory_and_keeps_no_file(tmp_path: Path) -> None:
+    assert file_systems.has_shared_memory(tmp_path)
+    assert file_systems.has_shared_memory(tmp_path / "missing")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_views_can_be_queried_without_labbench(tmp_path: Path) -> None:
