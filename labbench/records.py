@@ -130,6 +130,8 @@ class RunRecord:
     """Version of the code that computed it; None if recorded by a release without code versions."""
     older_code: bool = False
     """True if its grid has been trained with changed code since."""
+    external_id: str | None = None
+    """Id that the script gave the run (`start(id=...)`), unique in the experiment."""
     tags: tuple[str, ...] = ()
     summary: Mapping[str, MetricSummary] = field(default_factory=dict)
 

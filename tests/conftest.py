@@ -36,6 +36,7 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Use a temporary folder instead of the user's state folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("LABBENCH_STRICT", "1")
         yield
 
 

@@ -191,6 +191,10 @@ _SCRIPTS = {
         -- heartbeat in seconds since the start of the machine, which does not depend on the time of day
         ALTER TABLE runs ADD COLUMN heartbeat_uptime REAL;
     """,
+    "external id": """
+        -- id that the script gave the run, unique in the experiment; NULL: none
+        ALTER TABLE runs ADD COLUMN external_id TEXT;
+    """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
 
@@ -199,6 +203,7 @@ _ADDED_COLUMNS = {
     "process identity": {
         "runs": {"boot_id": "NULL", "pid_namespace": "NULL", "pid_start": "NULL", "heartbeat_uptime": "NULL"}
     },
+    "external id": {"runs": {"external_id": "NULL"}},
 }
 """Columns that each migration adds to each table, with their values for files without the column."""
 

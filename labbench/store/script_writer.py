@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import astuple, replace
@@ -15,7 +16,7 @@ from labbench.records import Points, RunRecord
 from labbench.store.connection import path_with_suffix, translate_sqlite_errors
 from labbench.store.liveness import HOST, ProcessIdentity, this_process, uptime
 from labbench.store.queries.find_run import find_run
-from labbench.store.queries.run_rows import IS_OF_PROCESS, SET_PROCESS
+from labbench.store.queries.run_rows import IS_OF_PROCESS, SET_PROCESS, storable_text
 from labbench.store.recording.events import record_events
 from labbench.store.scripts.script_run import (
     SCRIPT_ENDED,
@@ -30,6 +31,9 @@ from labbench.store.writer import Writer
 
 _OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"
 _OF_ATTEMPT = f"{_OF_RUN} AND attempt = ?"
+
+ResumeRule: TypeAlias = Literal["allow", "must", "never"]
+"""Whether a run that exists may be continued: if it exists; it has to exist; never."""
 
 Outcome: TypeAlias = Literal["recorded", "removed", "ended", "superseded"]
 """Result of recording a batch; "superseded": another process has begun the run's next attempt."""
@@ -105,8 +109,37 @@ class ScriptWriter(Writer):
             if connection.execute("SELECT 1 FROM runs WHERE key = ?", (run.key,)).fetchone() is None:
                 insert_script_run(connection, run)
 
-    def resume(self, word: str) -> tuple[ScriptRun, int | None]:
+    def begin_or_resume(self, run: ScriptRun, resume: ResumeRule) -> tuple[ScriptRun, int | None]:
+        """Insert a new running run, or start the next attempt of the run with its `external_id` in its experiment.
+
+        Returns:
+            The run and the last step that it logged, None if it logged nothing.
+
+        Raises:
+            InputError: If the rule does not allow what would be done, or the run is still running.
+            StoreError: If the database cannot be written.
+        """
+        with self._transaction() as connection:
+            query = """
+                SELECT runs.key FROM runs JOIN experiments ON experiments.id = runs.experiment_id
+                WHERE experiments.name = ? AND runs.external_id = ? AND runs.origin = 'script'
+                ORDER BY runs.id DESC LIMIT 1 -- a merged database may have brought another one
+            """
+            identity = (storable_text(run.experiment), storable_text(run.external_id or ""))
+            row = connection.execute(query, identity).fetchone()
+            name = f"`{run.external_id}` in the experiment `{run.experiment}`"
+            if row is None and resume == "must":
+                raise RunNotFound(f"{self.path}: no run has the id {name}; resume='allow' begins it")
+            if row is not None and resume == "never":
+                raise InputError(f"{self.path}: run {row[0]} has the id {name}; resume='allow' continues it")
+            if row is None:
+                return insert_script_run(connection, run), None
+            return _start_next_attempt(connection, find_run(connection, row[0], self.path))
+
+    def resume(self, word: str, *, otherwise: ScriptRun | None = None) -> tuple[ScriptRun, int | None]:
         """Start the next attempt of a script's run that has ended, given its key, name or key prefix.
+
+        If no run has the name `word`, insert the run `otherwise`, unless that is None.
 
         Returns:
             The run and the last step that it logged, None if it logged nothing.
@@ -115,34 +148,15 @@ class ScriptWriter(Writer):
             InputError: If there is no such run, it is still running, or it is not a script's run.
             StoreError: If the database cannot be written.
         """
-        process = this_process()
         with self._transaction() as connection:
-            record = find_run(connection, word, self.path)
-            origin, last_step = connection.execute(
-                """
-                SELECT origin,
-                    (SELECT max(last_step) FROM summary JOIN metrics ON metrics.id = metric_id
-                     WHERE run_id = runs.id AND metrics.name NOT GLOB 'system/*') -- sampled at separate steps
-                FROM runs WHERE id = ?
-                """,
-                (record.id,),
-            ).fetchone()
-            if origin != "script":
-                raise InputError(
-                    f"run {record.key} comes from a grid or an import; only runs of scripts can be resumed"
-                )
-            if record.status == "running":
-                raise InputError(f"run {record.key} is still running, in process {record.pid} on {record.host}")
-            connection.execute(
-                f"""
-                UPDATE runs SET status = 'running', attempt = attempt + 1,
-                    {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?,
-                    finished = NULL, reason = NULL, error_kind = NULL, error = NULL, traceback = NULL
-                WHERE id = ?
-                """,
-                (*astuple(process), now(), uptime(), record.id),
-            )
-            return replace(_run_from_record(record), attempt=record.attempt + 1, process=process), last_step
+            try:
+                record = find_run(connection, word, self.path)
+            except RunNotFound:
+                has_name = connection.execute("SELECT 1 FROM runs WHERE name = ?", (storable_text(word),)).fetchone()
+                if otherwise is None or has_name:
+                    raise
+                return insert_script_run(connection, otherwise), None
+            return _start_next_attempt(connection, record)
 
     def attach(self, key: str) -> ScriptRun:
         """Return a running run of another process, so that this process can log to it.
@@ -224,6 +238,34 @@ def _inode(path: Path) -> int | None:
         return path.stat().st_ino
     except FileNotFoundError:
         return None
+
+
+def _start_next_attempt(connection: sqlite3.Connection, record: RunRecord) -> tuple[ScriptRun, int | None]:
+    """Resume a run; see `ScriptWriter.resume`. The caller holds a transaction."""
+    origin, last_step = connection.execute(
+        """
+        SELECT origin,
+            (SELECT max(last_step) FROM summary JOIN metrics ON metrics.id = metric_id
+             WHERE run_id = runs.id AND metrics.name NOT GLOB 'system/*') -- sampled at separate steps
+        FROM runs WHERE id = ?
+        """,
+        (record.id,),
+    ).fetchone()
+    if origin != "script":
+        raise InputError(f"run {record.key} comes from a grid or an import; only runs of scripts can be resumed")
+    if record.status == "running":
+        raise InputError(f"run {record.key} is still running, in process {record.pid} on {record.host}")
+    process = this_process()
+    connection.execute(
+        f"""
+        UPDATE runs SET status = 'running', attempt = attempt + 1,
+            {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?,
+            finished = NULL, reason = NULL, error_kind = NULL, error = NULL, traceback = NULL
+        WHERE id = ?
+        """,
+        (*astuple(process), now(), uptime(), record.id),
+    )
+    return replace(_run_from_record(record), attempt=record.attempt + 1, process=process), last_step
 
 
 def _run_from_record(record: RunRecord) -> ScriptRun:

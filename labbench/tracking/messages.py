@@ -6,9 +6,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from labbench.errors import InputError
+
 _printed: set[str] = set()
 
 _MAX_CHARACTERS = 60
+
+_MAX_SUBJECTS = 100
+"""Maximum number of reported problems per run: a script may log text under a new key in every step."""
 
 
 def warn_once(text: str) -> None:
@@ -27,6 +32,27 @@ def warn(text: str) -> None:
         print(f"labbench: {text}", file=sys.stderr, flush=True)
     except (OSError, ValueError):  # a closed pipe or stream
         return
+
+
+class ProblemReporter:
+    """Receiver of the problems of a script's calls: logging never stops a training unless the run is strict."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self.strict = strict
+        self._subjects: set[str] = set()
+
+    def report(self, subject: str, problem: str, consequence: str = "it is not recorded") -> None:
+        """Print a message, once per subject, for instance the key of a metric.
+
+        Raises:
+            InputError: In a strict run.
+        """
+        if self.strict:
+            raise InputError(problem)
+        if subject not in self._subjects and len(self._subjects) < _MAX_SUBJECTS:
+            self._subjects.add(subject)
+            last = len(self._subjects) == _MAX_SUBJECTS
+            warn(f"{problem}; {consequence}{'; further problems of this run are not reported' if last else ''}")
 
 
 def quote_value(value: Any) -> str:

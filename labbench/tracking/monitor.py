@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from labbench._version import __version__
-from labbench.errors import InputError
 from labbench.tracking.writer_thread import RunWriterThread
 
 SYSTEM_SECONDS = 5.0
@@ -43,13 +42,10 @@ class RunMonitor:
             self._writer_thread.change(lambda run: replace(run, versions=versions))
 
     def _work(self) -> None:
-        try:
-            if self._writer_thread.run.drives:
-                self._record_provenance()
-            if self._system_metrics:
-                self._sample()
-        except InputError:
-            return  # the run has ended
+        if self._writer_thread.run.drives:
+            self._record_provenance()
+        if self._system_metrics:
+            self._sample()
 
     def _record_provenance(self) -> None:
         commit, dirty, diff = _git_state(self._script.parent if self._script else Path.cwd())
@@ -70,7 +66,8 @@ class RunMonitor:
         while not self._stop.wait(SYSTEM_SECONDS):
             step = max(step + 1, self._writer_thread.step)
             self._writer_thread.samples.append((step, time.monotonic_ns(), dict(sampler.sample())))
-            self._writer_thread.wake()
+            if not self._writer_thread.wake():
+                return  # the run has ended
 
 
 def _git_state(folder: Path) -> tuple[str | None, bool | None, str]:

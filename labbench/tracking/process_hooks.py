@@ -33,6 +33,8 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if
 _open_runs: list[OpenRun] = []
 """Runs that have not ended, oldest first."""
 
+_last_ended: OpenRun | None = None
+
 _previous_handlers: dict[int, Any] = {}
 """Handlers that `_on_signal` replaced, by signal."""
 
@@ -58,7 +60,9 @@ def register(run: OpenRun) -> None:
 
 def unregister(run: OpenRun) -> None:
     """Remove a run that has ended; after the last one, restore the previous hooks."""
+    global _last_ended
     if run in _open_runs:
+        _last_ended = run
         _open_runs.remove(run)
         if not _open_runs:
             _unset_hooks()
@@ -71,6 +75,11 @@ def end_runs_with_worker() -> None:
         from multiprocessing.util import Finalize
 
         Finalize(None, _end_all, exitpriority=0)
+
+
+def last_ended_run() -> OpenRun | None:
+    """Return the run that ended last; None if none has ended."""
+    return _last_ended
 
 
 def newest_run() -> OpenRun | None:
@@ -124,14 +133,21 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     handler = _previous_handlers[number]
     _last_signal = number
     if callable(handler):  # it may save a checkpoint and log more: `atexit` ends the run
-        for run in list(_open_runs):
-            run.flush()
+        _flush_all()
         handler(number, frame)
+    elif os.getpid() == 1:  # the kernel does not end the first process of a container: the training continues
+        _last_signal = None
+        _flush_all()
     else:
         for run in list(_open_runs):
             run._end(exit_info_of_error(None, last_signal=number, killed=True))
         signal.signal(number, handler)
         os.kill(os.getpid(), number)
+
+
+def _flush_all() -> None:
+    for run in list(_open_runs):
+        run.flush()
 
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

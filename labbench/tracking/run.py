@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Protocol, get_args
 
 from labbench.clock import now
 from labbench.errors import InputError
 from labbench.files import expand_home
-from labbench.records import Goal
+from labbench.records import Config, Goal
 from labbench.store.script_writer import ScriptWriter
-from labbench.store.scripts.script_run import ScriptRun, Stream
+from labbench.store.scripts.script_run import ScriptRun, Stream, new_script_run
 from labbench.tracking import process_hooks
 from labbench.tracking.config import RunConfig
 from labbench.tracking.console import Tee
 from labbench.tracking.log import make_log
+from labbench.tracking.messages import ProblemReporter, warn_once
 from labbench.tracking.process_hooks import ExitInfo, exit_info_of_error, exit_info_of_status
+from labbench.tracking.storage import DiscardingStorage, Storage
 from labbench.tracking.summary import RunSummary
 from labbench.tracking.values import storable_name
 from labbench.tracking.writer_thread import RunWriterThread
@@ -76,27 +78,27 @@ class Run:
         """Add tags to the run.
 
         Raises:
-            InputError: If the run has ended.
+            InputError: In a strict run, if it has ended.
         """
-        self._writer_thread.change(lambda run: replace(run, tags=(*run.tags, *map(str, tags))))
+        self._change(lambda run: replace(run, tags=(*run.tags, *map(str, tags))))
 
     def note(self, text: str) -> None:
         """Set the run's note.
 
         Raises:
-            InputError: If the run has ended.
+            InputError: In a strict run, if it has ended.
         """
-        self._writer_thread.change(lambda run: replace(run, note=str(text)))
+        self._change(lambda run: replace(run, note=str(text)))
 
     def define_metric(self, name: str, goal: Goal) -> None:
         """Declare the goal of a metric: "min", "max" or "none"; without a goal, no run is its best.
 
         Raises:
-            InputError: If `goal` is another text, or the run has ended.
+            InputError: If `goal` is another text, or in a strict run that has ended.
         """
         if goal not in ("min", "max", "none"):
             raise InputError(f"the goal of `{name}` must be min, max or none, not {goal!r}")
-        self._writer_thread.change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
+        self._change(lambda run: replace(run, goals={**run.goals, storable_name(name): goal}))
 
     def artifact(self, path: str | os.PathLike[str], *, copy: bool = False) -> None:
         """Record the path, size and SHA-256 of a file, or of each file in a folder and its subfolders.
@@ -105,19 +107,21 @@ class Run:
         earlier record.
 
         Raises:
-            InputError: If the file cannot be read, or the run has ended.
+            InputError: If the file cannot be read, or in a strict run that has ended.
         """
+        if self._writer_thread.discards:
+            return
         from labbench.tracking.artifacts import record_files  # imported on first use
 
         artifacts = record_files(expand_home(path), self.path, self.key, copy=copy)
-        self._writer_thread.change(lambda run: replace(run, artifacts=(*run.artifacts, *artifacts)))
+        self._change(lambda run: replace(run, artifacts=(*run.artifacts, *artifacts)))
 
     def watch_output(self) -> None:
         """Record output that is printed from now on; `start(capture_output=True)` does so from the start.
 
         A no-op in a process that `labbench run` started, because `labbench run` records its output.
         """
-        if self._watches_output or os.environ.get("LABBENCH_RUN") == self.key:
+        if self._watches_output or self._writer_thread.discards or os.environ.get("LABBENCH_RUN") == self.key:
             return
         self._watches_output = True
         self._resources.callback(self._writer_thread.printed.close)
@@ -138,8 +142,11 @@ class Run:
     def finish(self, exit_code: int = 0) -> None:
         """End the run after writing everything that was logged.
 
-        An exit code other than 0 records a failure. A no-op if the run has ended.
+        An exit code other than 0 records a failure. A no-op with a warning if the run has ended.
         """
+        if self._writer_thread.is_closing:
+            warn_once(f"run {self.key} has ended before: finish() changes nothing")
+            return
         self._writer_thread.adopt_if_daemon()
         self._end(exit_info_of_status(exit_code))
 
@@ -179,7 +186,16 @@ class Run:
         self._resources.pop_all()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attach_from_pickle, (str(self.path), self.key)
+        if self._writer_thread.discards:
+            config = dict(self.config)
+            return unrecorded_run, (
+                self.name,
+                self.experiment,
+                config,
+                str(self.path),
+                self._writer_thread.problems.strict,
+            )
+        return _attach_from_pickle, (str(self.path), self.key, self._writer_thread.problems.strict)
 
     def __copy__(self) -> Run:
         return self
@@ -187,8 +203,12 @@ class Run:
     def __deepcopy__(self, _: dict[int, Any]) -> Run:
         return self
 
+    def _change(self, update: Callable[[ScriptRun], ScriptRun]) -> None:
+        if not self._writer_thread.change(update):
+            self._writer_thread.report_end()
+
     def _configure(self, config: dict[str, Any]) -> None:
-        self._writer_thread.change(lambda run: replace(run, config=config))
+        self._change(lambda run: replace(run, config=config))
 
     def _print(self, stream: Stream, text: str) -> None:
         self._writer_thread.printed.append(stream, text)
@@ -196,20 +216,25 @@ class Run:
             self._writer_thread.wake()
 
 
-def _attach_from_pickle(path: str, key: str) -> Run:
+def _attach_from_pickle(path: str, key: str, strict: bool) -> Run:
     """Unpickle a run in a process that did not start it.
 
-    Raises InputError if the run has ended or the database cannot be opened.
+    Raises InputError if the database cannot be opened, or if a strict run has ended.
     """
+    problems = ProblemReporter(strict=strict)
     writer = ScriptWriter(Path(path))
     try:
         run = writer.attach(key)
-    except BaseException:
+    except BaseException as error:
         writer.close()
-        raise
-    return Run(RunWriterThread(writer, run, start_ns=start_on_monotonic_clock(run)), writer.path)
+        if not isinstance(error, InputError):
+            raise
+        problems.report("unpickled run", str(error), "this process records nothing")
+        return unrecorded_run(key, "", {}, path, strict)
+    return Run(RunWriterThread(Storage(writer, run), run, problems), writer.path)
 
 
-def start_on_monotonic_clock(run: ScriptRun) -> int:
-    """Return the start of the run on the clock of `time.monotonic_ns()`, which never jumps."""
-    return monotonic_ns() - round(max(0.0, now() - run.started) * 1e9)
+def unrecorded_run(name: str, experiment: str, config: Config, path: str, strict: bool) -> Run:
+    """Return a run of which nothing is recorded; no database is opened."""
+    run = replace(new_script_run(name or experiment, experiment, config), key="disabled", drives=False)
+    return Run(RunWriterThread(DiscardingStorage(), run, ProblemReporter(strict=strict)), Path(path))

@@ -7,15 +7,18 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from labbench.errors import InputError
 from labbench.files import default_database, expand_home
-from labbench.store.script_writer import ScriptWriter
+from labbench.store.script_writer import ResumeRule, ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
 from labbench.tracking.config import plain_config, read_config
+from labbench.tracking.messages import ProblemReporter, warn
 from labbench.tracking.monitor import RunMonitor
-from labbench.tracking.run import Run, start_on_monotonic_clock
+from labbench.tracking.ranks import read_rank
+from labbench.tracking.run import Run, unrecorded_run
+from labbench.tracking.storage import Storage
 from labbench.tracking.writer_thread import RunWriterThread
 
 
@@ -27,14 +30,18 @@ def start(
     tags: Iterable[str] = (),
     note: str | None = None,
     db: str | os.PathLike[str] | None = None,
+    id: object = None,
     resume: str | None = None,
+    mode: Literal["enabled", "disabled"] | None = None,
+    strict: bool | None = None,
+    all_ranks: bool = False,
     capture_output: bool = False,
     system_metrics: bool = True,
 ) -> Run:
     """Start recording a training run: `with labbench.start("baseline", config={"lr": 0.1}) as run: run.log(...)`.
 
     In a process that `labbench run` started, attach to the run of that process and use its config; `name`,
-    `experiment`, `db` and `resume` are ignored.
+    `experiment`, `db`, `id` and `resume` are ignored. In a distributed job, only rank 0 records.
 
     Args:
         name: Name of the run; default: `EXPERIMENT-N` with the first free number.
@@ -44,8 +51,15 @@ def start(
         tags: Tags of the run, or one tag as a string.
         note: Note of the run.
         db: Path of the database, created if it does not exist; default: `LABBENCH_DB`, else `runs.db`.
-        resume: Key or name of a script's run that has ended. Its next attempt continues after the last step, or at
-            the first step that it logs; earlier points from that step on are deleted. Name and experiment are kept.
+        id: Id of the run, any text, unique in the experiment: one command begins a run and continues it.
+        resume: With `id`: "allow" to continue the run with this id if there is one, "must" to require it, "never"
+            (default) to refuse it. Without `id`: key or name of a script's run that has ended; if it equals `name`
+            and no run has this name, the run begins. The next attempt continues after the last step, or at the first
+            step that it logs; earlier points from that step on are deleted. Name and experiment are kept.
+        mode: "disabled" to record nothing and open no database; default: `LABBENCH_MODE`, else "enabled".
+        strict: Raise InputError for values that cannot be recorded, and for calls after the end, instead of a warning
+            once per metric; default: True if `LABBENCH_STRICT` is 1.
+        all_ranks: Record every rank of a distributed job, as a run of its own.
         capture_output: Record the script's output.
         system_metrics: Record the use of CPU, memory and GPUs every 5 s.
 
@@ -56,28 +70,39 @@ def start(
     tags = _tag_texts(tags)
     script = _main_script()
     attach_key = os.environ.get("LABBENCH_RUN")
-    writer = ScriptWriter(expand_home((None if attach_key else db) or default_database()))
-    first_step = 0
+    experiment = str(experiment or _program_name(script))
+    problems = ProblemReporter(strict=os.environ.get("LABBENCH_STRICT") == "1" if strict is None else strict)
+    id = _id_text(id, resume)
+    path = expand_home((None if attach_key else db) or default_database())
+    if not _is_recorded(mode, all_ranks=all_ranks):
+        file = os.environ.get("LABBENCH_CONFIG") if attach_key else None
+        settings |= read_config(file) if file else {}
+        return unrecorded_run(str(name or ""), experiment, settings, str(path), problems.strict)
+    writer = ScriptWriter(path)
+    last_step = None
     try:
+        new_run = replace(new_script_run(str(name or ""), experiment, settings), external_id=id)
         if attach_key:
             script_run = writer.attach(attach_key)
             file = os.environ.get("LABBENCH_CONFIG")
             settings |= read_config(file) if file else script_run.config
+        elif id is not None:
+            script_run, last_step = writer.begin_or_resume(new_run, cast(ResumeRule, resume or "never"))
         elif resume is not None:
-            script_run, last_step = writer.resume(resume)
-            first_step = 0 if last_step is None else last_step + 1
-            settings = {**script_run.config, **settings}
+            script_run, last_step = writer.resume(resume, otherwise=new_run if resume == new_run.name else None)
         else:
-            experiment = str(experiment or _program_name(script))
-            script_run = writer.begin(new_script_run(str(name or ""), experiment, settings))
+            script_run = writer.begin(new_run)
+        if script_run.attempt > 1 and not attach_key:
+            settings = {**script_run.config, **settings}
     except BaseException:
         writer.close()
         raise
+    first_step = 0 if last_step is None else last_step + 1
     writer_thread = RunWriterThread(
-        writer,
+        Storage(writer, script_run),
         script_run,
-        start_ns=start_on_monotonic_clock(script_run),
-        truncates=resume is not None and not attach_key,
+        problems,
+        truncates=script_run.attempt > 1 and not attach_key,
         first_step=first_step,
     )
     run = Run(writer_thread, writer.path, first_step=first_step)
@@ -92,6 +117,37 @@ def start(
         run.watch_output()
     run._close_with_run(RunMonitor(writer_thread, script, system_metrics=system_metrics))
     return run
+
+
+def _id_text(id: object, resume: object) -> str | None:
+    """Return the id of a run as text; None without one.
+
+    Raises:
+        InputError: If `resume` does not fit.
+    """
+    rules = get_args(ResumeRule)
+    text = "" if id is None else str(id)
+    if text and resume is not None and resume not in rules:
+        raise InputError(f"start: with id=, resume must be 'allow', 'must' or 'never', not {resume!r}")
+    if not text and resume in rules:
+        raise InputError(f"start: resume={resume!r} takes id=, the id of the run; without it, resume names a run")
+    return text or None
+
+
+def _is_recorded(mode: str | None, *, all_ranks: bool) -> bool:
+    """Return False if the run is disabled, or for a rank of a distributed job that leaves recording to rank 0.
+
+    Raises:
+        InputError: If the mode is unknown.
+    """
+    source = "LABBENCH_MODE" if mode is None else "start: mode"
+    mode = mode or os.environ.get("LABBENCH_MODE") or "enabled"
+    if mode not in ("enabled", "disabled"):
+        raise InputError(f"{source} must be enabled or disabled, not {mode!r}")
+    rank = 0 if all_ranks or mode == "disabled" else read_rank()
+    if rank == 1:  # said once per job
+        warn("rank 0 of this distributed job records; the other ranks do not, unless start(all_ranks=True) asks for it")
+    return mode == "enabled" and rank == 0
 
 
 def _tag_texts(tags: Any) -> tuple[str, ...]:

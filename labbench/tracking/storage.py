@@ -244,3 +244,27 @@ class Storage:
         self._pause = min(longest, max(shortest, 2 * self._pause))
         self._retry_at = time.monotonic() + self._pause
         warn_once(f"{error}; the run continues, and its data is buffered and written once the database can be written")
+
+
+class DiscardingStorage:
+    """Storage of a run that is not recorded: batches are discarded."""
+
+    failing = stuck = awaits_adoption = False
+
+    def put(self, batch: Batch, *, immediately: bool = False) -> bool:
+        return True
+
+    def spill(self, batch: Batch) -> bool:
+        return True
+
+    def adopt(self, run: ScriptRun) -> bool:
+        return False
+
+    def pop_stop_request(self) -> bool:
+        return False
+
+    def after_fork_in_child(self, run: ScriptRun) -> None: ...
+
+    def release(self) -> None: ...
+
+    def close(self) -> None: ...

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from time import monotonic_ns
 from typing import Any
 
-from labbench.tracking.values import flatten_metrics, storable_name
+from labbench.tracking.values import storable_name, to_numbers
 from labbench.tracking.writer_thread import RunWriterThread
 
 
@@ -26,12 +26,13 @@ class RunSummary(Mapping[str, float]):
         """Set several values; nested dicts are joined with `/`.
 
         Raises:
-            InputError: If a value is not a number, or the run has ended.
+            InputError: In a strict run, if a value is not a number or the run has ended.
         """
-        numbers = flatten_metrics(values)
+        numbers = to_numbers(values, self._writer_thread.problems)
         self._writer_thread.flush()  # so that the last step is known
         self._writer_thread.calls.append((max(0, self._writer_thread.step), monotonic_ns(), numbers))
-        self._writer_thread.wake()
+        if not self._writer_thread.wake():
+            self._writer_thread.report_end()
 
     def __getitem__(self, metric: str) -> float:
         return self._writer_thread.last_values()[storable_name(metric)]

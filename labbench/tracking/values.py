@@ -8,8 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, SupportsFloat, TypeAlias
 
-from labbench.errors import InputError
-from labbench.tracking.messages import quote_value
+from labbench.tracking.messages import ProblemReporter, quote_value
 
 MAX_STEP = 2**62
 """Largest valid step: half of SQLite's largest integer, so that counting on from it never overflows."""
@@ -43,72 +42,102 @@ class DeviceNumber:
 Value: TypeAlias = float | DeviceNumber
 
 
-def flatten_metrics(metrics: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Value]:
-    """Return a flat copy, with the keys of nested dicts joined by `/`.
+def flatten_metrics(
+    metrics: Mapping[Any, Any], problems: ProblemReporter, prefix: str = "", depth: int = 0
+) -> dict[str, Value]:
+    """Return the numbers as a flat copy, with the keys of nested dicts joined by `/`.
 
-    Raises:
-        InputError: If a value is not a number; the message names it.
+    Other values are left out and reported with their key.
     """
     if depth > _MAX_DEPTH:
-        raise InputError(f"run.log: dicts are nested more than {_MAX_DEPTH} deep: `{prefix[:_MAX_DEPTH]}…`")
+        problem = f"run.log: dicts are nested more than {_MAX_DEPTH} deep: `{prefix[:_MAX_DEPTH]}…`"
+        problems.report(prefix, problem)
+        return {}
     flat: dict[str, Value] = {}
     for key, value in metrics.items():
         name = f"{prefix}{key}" if prefix else key
         if value.__class__ is float or value.__class__ is DeviceNumber:
             flat[name] = value
         elif isinstance(value, Mapping):
-            flat |= flatten_metrics(value, f"{name}/", depth + 1)
+            flat |= flatten_metrics(value, problems, f"{name}/", depth + 1)
         else:
-            flat[name] = _to_number(name, value)
+            try:
+                flat[name] = _to_number(value)
+            except Exception as error:  # the value's class may raise anything
+                reason = (
+                    error.args[0] if isinstance(error, _NotANumber) else f"must be a number, not {quote_value(value)}"
+                )
+                problems.report(str(name), f"run.log: `{name}` {reason}")
     return flat
 
 
-def to_step(step: Any) -> int:
-    """Convert a step to an integer; 3.0 and numpy integers are valid.
+def to_numbers(metrics: Any, problems: ProblemReporter) -> dict[str, Value]:
+    """Return the numbers of a script's dict, see `flatten_metrics`; anything but a dict is reported."""
+    try:
+        values = {**metrics}
+    except Exception:  # a mapping of another library may raise anything
+        problem = f"run.log takes a dict of numbers by name, not {type(metrics).__name__}"
+        problems.report("call of log", problem)
+        return {}
+    return flatten_metrics(values, problems)
 
-    Raises:
-        InputError: If the step is not an integer or is too large.
+
+def to_step(step: Any, problems: ProblemReporter) -> int | None:
+    """Convert a step to an integer; 3.0 and numpy integers are valid, "3" is converted and reported.
+
+    Returns None for any other value, which is reported.
     """
+    number: int | None
     try:
         number = operator.index(step)
-    except TypeError:
+    except Exception:  # the step's class may raise anything
         number = _whole_number(step)
-    if not -MAX_STEP <= number <= MAX_STEP:
-        raise InputError(f"run.log: the step {quote_value(number)} is out of range: at most {MAX_STEP} in magnitude")
+    if number is None:
+        problem = f"run.log: the step must be a whole number, not {quote_value(step)}"
+    elif not -MAX_STEP <= number <= MAX_STEP:
+        problem = f"run.log: the step {quote_value(number)} is out of range: at most {MAX_STEP} in magnitude"
+        number = None
+    elif isinstance(step, str):
+        problem = f"run.log: the step must be a whole number, not {quote_value(step)}"
+    else:
+        return number
+    problems.report("step of log", problem, "the next step is used" if number is None else f"{number} is used")
     return number
 
 
-def _whole_number(step: Any) -> int:
+def _whole_number(step: Any) -> int | None:
     try:
         number = int(step)
-    except (TypeError, ValueError, OverflowError):  # not a number, NaN, infinity
-        number = None
-    if number is None or isinstance(step, str) or number != step:
-        raise InputError(f"run.log: the step must be a whole number, not {quote_value(step)}")
-    return number
+        return number if isinstance(step, str) or number == step else None
+    except Exception:  # not a number, NaN, infinity
+        return None
 
 
-def _to_number(key: Any, value: Any) -> Value:
+class _NotANumber(Exception):
+    """A value cannot be recorded; the message follows its key."""
+
+
+def _to_number(value: Any) -> Value:
+    """Convert a value. Raises _NotANumber, or any exception of the value's class."""
     device = getattr(value, "device", None)
     if hasattr(value, "detach") and getattr(device, "type", "cpu") != "cpu" and value.numel() == 1:
         return DeviceNumber(value)
     if _is_masked(value):
-        raise InputError(f"run.log: `{key}` is masked, so it has no value")
-    item = getattr(value, "item", None)
+        raise _NotANumber("is masked, so it has no value")
     number = value
-    if callable(item):
+    if callable(getattr(value, "item", None)):
         try:
-            number = item()
-        except (RuntimeError, TypeError, ValueError) as error:
+            number = value.item()
+        except Exception as error:
             shape = getattr(value, "shape", None)
             description = f"an array of shape {tuple(shape)}" if shape else quote_value(value)
-            raise InputError(f"run.log: `{key}` must be one number, not {description}") from error
+            raise _NotANumber(f"must be one number, not {description}") from error
+    if not isinstance(number, SupportsFloat):  # excludes str, which float() would parse
+        raise _NotANumber(f"must be a number, not {quote_value(value)}")
     try:
-        if isinstance(number, SupportsFloat):  # excludes str, which float() would parse
-            return float(number)
+        return float(number)
     except OverflowError:
-        raise InputError(f"run.log: `{key}` is an integer too large for a float: {quote_value(number)}") from None
-    raise InputError(f"run.log: `{key}` must be a number, not {quote_value(value)}")
+        raise _NotANumber(f"is an integer too large for a float: {quote_value(number)}") from None
 
 
 def _is_masked(value: Any) -> bool:

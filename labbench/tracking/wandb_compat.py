@@ -10,12 +10,12 @@ from labbench.errors import InputError
 from labbench.tracking import process_hooks
 from labbench.tracking.run import Run
 from labbench.tracking.start import start
-from labbench.tracking.values import Value, flatten_metrics
+from labbench.tracking.values import Value, to_numbers
 
 _IGNORED = frozenset(
     [
         "allow_val_change", "anonymous", "config_exclude_keys", "config_include_keys", "dir", "entity", "force",
-        "fork_from", "group", "id", "job_type", "magic", "mode", "monitor_gym", "reinit", "resume", "resume_from",
+        "fork_from", "group", "job_type", "magic", "monitor_gym", "reinit", "resume_from",
         "save_code", "settings", "sync_tensorboard", "tensorboard",
     ]
 )  # fmt: skip
@@ -31,7 +31,7 @@ class _UncommittedLog:
         self._step: int | None = None
 
     def add(self, data: Mapping[str, Any], step: int | None) -> None:
-        self._numbers |= flatten_metrics(data)
+        self._numbers |= to_numbers(data, self._run._writer_thread.problems)
         self._step = self._step if step is None else step
 
     def close(self) -> None:
@@ -52,12 +52,15 @@ def init(
     config: Any = None,
     tags: Iterable[str] | None = None,
     notes: str | None = None,
+    id: object = None,
+    resume: str | bool | None = None,
+    mode: str | None = None,
     **others: Any,
 ) -> Run:
     """Start a run with the signature of `wandb.init`; `labbench.start` has more options.
 
-    `project` becomes the experiment. A run that is still open is finished first. Other keywords of `wandb.init` are
-    ignored with a warning.
+    `project` becomes the experiment, `resume="auto"` or True is "allow", and every `mode` except "disabled" records. A
+    run that is still open is finished first. Other keywords of `wandb.init` are ignored with a warning.
 
     Raises:
         InputError: If a keyword is unknown, and as in `labbench.start`.
@@ -67,9 +70,21 @@ def init(
         raise InputError(f"labbench.init has no argument {', '.join(sorted(unknown))}; see labbench.start")
     if others:
         warnings.warn(f"labbench.init ignores {', '.join(sorted(others))}", stacklevel=2)
+    if resume and id is None:
+        warnings.warn("labbench.init ignores resume without id", stacklevel=2)
+    rule = "allow" if resume is True or resume == "auto" else resume or None
     if process_hooks.newest_run() is not None:
         finish()
-    return start(name, experiment=project, config=config, tags=tags or (), note=notes)
+    return start(
+        name,
+        experiment=project,
+        config=config,
+        tags=tags or (),
+        note=notes,
+        id=id,
+        resume=None if id is None else rule,
+        mode=None if mode is None else "disabled" if mode == "disabled" else "enabled",
+    )
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
@@ -78,11 +93,11 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -
     With `commit=False`, the values are recorded with the next call.
 
     Raises:
-        InputError: If no run is open, and as in `Run.log`.
+        InputError: If no run has been started, and as in `Run.log`.
     """
     run = _current_run()
     uncommitted = _uncommitted.get(run.key)
-    if commit and uncommitted is None:
+    if run._writer_thread.is_closing or (commit and uncommitted is None):
         run.log(data, step)
         return
     if uncommitted is None:
@@ -105,7 +120,7 @@ def finish(exit_code: int | None = None) -> None:
 
 
 def _current_run() -> Run:
-    run = process_hooks.newest_run()
+    run = process_hooks.newest_run() or process_hooks.last_ended_run()
     if not isinstance(run, Run):
         raise InputError("no run is open: call labbench.init() or labbench.start() first")
     return run

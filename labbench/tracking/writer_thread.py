@@ -19,15 +19,14 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from labbench.errors import InputError
+from labbench.clock import now
 from labbench.store.liveness import this_process
-from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.tracking.batching import Call, MetricBatcher
 from labbench.tracking.console import PrintedOutput
-from labbench.tracking.messages import warn, warn_once
+from labbench.tracking.messages import ProblemReporter, warn, warn_once
 from labbench.tracking.process_hooks import end_runs_with_worker
-from labbench.tracking.storage import Batch, Storage
+from labbench.tracking.storage import Batch, DiscardingStorage, Storage
 
 MAX_BACKLOG = 20_000
 """Maximum number of log calls that wait in memory."""
@@ -79,12 +78,18 @@ class RunWriterThread:
     """Backlog of one run and the thread that writes it."""
 
     def __init__(
-        self, writer: ScriptWriter, run: ScriptRun, *, start_ns: int, truncates: bool = False, first_step: int = 0
+        self,
+        storage: Storage | DiscardingStorage,
+        run: ScriptRun,
+        problems: ProblemReporter,
+        *,
+        truncates: bool = False,
+        first_step: int = 0,
     ) -> None:
         """Initialize without starting the thread.
 
         Args:
-            start_ns: Start of the run on the clock of `time.monotonic_ns()`.
+            problems: Receiver of the problems of the script's calls.
             truncates: Delete the points of earlier attempts at the first logged step and later.
             first_step: Step of the first log call without a step.
         """
@@ -94,11 +99,12 @@ class RunWriterThread:
         """System metrics, in the form of log calls."""
         self.printed = PrintedOutput()
         self.run = run
+        self.problems = problems
         self.stop_requested = False
         self.step = first_step - 1
         """Last step taken from the backlog."""
-        self._batcher = MetricBatcher(run.key, run.attempt, start_ns)
-        self._storage = Storage(writer, run)
+        self._batcher = MetricBatcher(run.key, run.attempt, _start_on_monotonic_clock(run))
+        self._storage = storage
         self._truncates = truncates
         self._batch: Batch | None = None
         self._written = run
@@ -118,26 +124,45 @@ class RunWriterThread:
         """True once `close` was called: nothing more can be logged."""
         return self._is_closing
 
-    def change(self, update: Callable[[ScriptRun], ScriptRun]) -> None:
-        """Replace the run by `update(run)` and schedule its write. Raises InputError if the run has ended."""
-        with self._change_lock:
-            self.run = update(self.run)
-        self.wake()
+    @property
+    def discards(self) -> bool:
+        """True if nothing of the run is recorded."""
+        return isinstance(self._storage, DiscardingStorage)
 
-    def wake(self) -> None:
-        """Schedule the write of newly appended data. Raises InputError if the run has ended."""
+    def change(self, update: Callable[[ScriptRun], ScriptRun]) -> bool:
+        """Replace the run by `update(run)` and schedule its write; return False if the run has ended."""
+        if not self._is_closing:
+            with self._change_lock:
+                self.run = update(self.run)
+        return self.wake()
+
+    def wake(self) -> bool:
+        """Schedule the write of newly appended data; return False if the run has ended."""
         if self._is_closing:
-            raise InputError(f"run {self.run.key} has ended: nothing more can be logged to it")
+            if self._thread is None or not self._thread.is_alive():
+                self.calls.clear()
+            return False
         self.calls.asleep = False
         self.start()
         self._wake_event.set()
+        return True
+
+    def report_end(self) -> None:
+        """Report a call after the end of the run. Raises InputError in a strict run."""
+        problem = f"run {self.run.key} has ended: nothing more can be logged to it"
+        self.problems.report("call after the end", problem, "what is logged from now on is lost")
 
     def start(self) -> None:
         """Start the thread unless it is running."""
         with self._change_lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name=f"labbench {self.run.key}", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name=f"labbench {self.run.key}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # too many threads, or the interpreter is shutting down
+                    warn_once(f"run {self.run.key}: nothing can be recorded at present: {error}")
+                    return
+                self._thread = thread
                 if not self.run.drives:
                     end_runs_with_worker()
 
@@ -147,8 +172,9 @@ class RunWriterThread:
         If nothing can be written, drop the newest call.
         """
         with self._room:
-            while len(self.calls) > MAX_BACKLOG and not self._storage.stuck and not self._is_closing:
-                self.wake()
+            while (
+                len(self.calls) > MAX_BACKLOG and not self._storage.stuck and self.wake() and self._thread is not None
+            ):
                 self._room.wait(0.1)
         if len(self.calls) > MAX_BACKLOG:
             self.calls.pop()
@@ -345,6 +371,11 @@ class RunWriterThread:
             warn(f"run {self.run.key}: {self.printed.omitted_lines:,} lines of its output were not kept")
         if self._lost_calls:
             warn(f"run {self.run.key}: {self._lost_calls} log calls were lost because no file could be written")
+
+
+def _start_on_monotonic_clock(run: ScriptRun) -> int:
+    """Return the start of the run on the clock of `time.monotonic_ns()`, which never jumps."""
+    return time.monotonic_ns() - round(max(0.0, now() - run.started) * 1e9)
 
 
 def _warn_of_internal_error(error: Exception) -> None:

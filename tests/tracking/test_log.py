@@ -1,4 +1,7 @@
-"""Every kind of number, name and step is read back as it was logged; anything else is rejected by name."""
+"""Every kind of number, name and step is read back as it was logged; anything else is left out and reported by name.
+
+The tests are strict (LABBENCH_STRICT in conftest.py), except where they start a run with `strict=False`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -88,6 +92,7 @@ def test_nested_dicts_are_joined_with_slashes(run: labbench.Run) -> None:
         (np.array(0.25), 0.25),
         (np.array([[0.25]]), 0.25),
         (Decimal("0.5"), 0.5),
+        (Fraction(1, 4), 0.25),
         (math.inf, math.inf),
         (-math.inf, -math.inf),
         (5e-324, 5e-324),
@@ -183,6 +188,14 @@ class BrokenText:
     __repr__ = __str__
 
 
+class BrokenNumber:
+    """Object whose conversion to a number fails in an unforeseen way."""
+
+    @property
+    def device(self) -> str:
+        raise ZeroDivisionError
+
+
 CIRCLE: dict[str, Any] = {}
 CIRCLE["again"] = CIRCLE
 
@@ -199,11 +212,13 @@ CIRCLE["again"] = CIRCLE
         ({"x": np.ma.masked_invalid([math.nan]).mean()}, "`x` is masked, so it has no value"),
         ({"x": np.ma.masked_array([3.0], mask=[True])}, "`x` is masked, so it has no value"),
         ({"x": np.str_("a")}, "`x` must be a number, not"),
-        ({"x": 10**400}, "`x` is an integer too large for a float"),
+        ({"x": 10**400}, "`x` is an integer too large for a float: 1000"),
         ({"x": 10**5000}, "`x` is an integer too large for a float: 0x"),
         ({"x": BrokenText()}, "`x` must be a number, not <BrokenText, whose text conversion raised RuntimeError>"),
         (CIRCLE, "dicts are nested more than 100 deep: `again/again/"),
         ({"x": "y" * 1000}, "…"),
+        ({"x": BrokenNumber()}, "`x` must be a number, not"),
+        (None, "run.log takes a dict of numbers by name, not NoneType"),
         ([("loss", 1.0)], "run.log takes a dict of numbers by name, not list"),
     ],
 )
@@ -331,6 +346,80 @@ def test_log_after_the_end_of_the_run_raises(tmp_path: Path) -> None:
     run.finish()
     with pytest.raises(InputError, match=f"run {run.key} has ended"):
         run.log({"loss": 1.0})
+
+
+@pytest.fixture
+def lenient_run(tmp_path: Path) -> Iterator[labbench.Run]:
+    """Start a run as users do, not strict as the other tests."""
+    with labbench.start("a run", db=tmp_path / "runs.db", system_metrics=False, strict=False) as run:
+        yield run
+
+
+@pytest.mark.parametrize(
+    "value", ["text", None, [1, 2], np.zeros((2, 3)), 1j, 10**400, object(), BrokenText(), BrokenNumber(), np.ma.masked]
+)
+def test_value_that_is_no_number_is_reported_once_and_the_rest_recorded(
+    lenient_run: labbench.Run, capsys: pytest.CaptureFixture[str], value: Any
+) -> None:
+    for _ in range(3):
+        lenient_run.log({"bad": value, "deep": {"bad": value}, "loss": 1.0}, epoch=value)
+    assert series(lenient_run, "loss") == {0: 1.0, 1: 1.0, 2: 1.0}
+    assert set(find_record(lenient_run).summary) == {"loss"}
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("`")[1] for line in lines] == ["bad", "deep/bad"] + ["epoch"] * (value is not None)
+    assert all(line.endswith("; it is not recorded") for line in lines)
+
+
+@pytest.mark.parametrize("metrics", [None, "x", 3, [("loss", 1.0)], CIRCLE])
+def test_call_without_a_dict_of_numbers_is_reported_once(
+    lenient_run: labbench.Run, capsys: pytest.CaptureFixture[str], metrics: Any
+) -> None:
+    for _ in range(3):
+        lenient_run.log(metrics)
+        lenient_run.summary.update(metrics)
+    lenient_run.log({"loss": 1.0}, step=7)
+    assert series(lenient_run, "loss") == {7: 1.0}
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "used"), [("3", 3), ("3.5", 1), (2.5, 1), (math.nan, 1), (-1, -1), (2**70, 1), ([1], 1), (BrokenText(), 1)]
+)
+def test_numbers_at_a_step_that_is_no_whole_number_are_recorded(
+    lenient_run: labbench.Run, capsys: pytest.CaptureFixture[str], step: Any, used: int
+) -> None:
+    lenient_run.log({"loss": 1.0})
+    lenient_run.log({"loss": 2.0}, step=step)
+    lenient_run.log({"loss": 3.0})
+    assert series(lenient_run, "loss") == {0: 1.0, used: 2.0, used + 1: 3.0}
+    assert ("run.log: the step" in capsys.readouterr().err) == (step != -1)
+
+
+def test_number_of_reported_problems_is_bounded(lenient_run: labbench.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in range(1_000):
+        lenient_run.log({f"text {step}": "x"})
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 100
+    assert lines[-1].endswith("further problems of this run are not reported")
+
+
+def test_calls_after_the_end_are_reported_once(lenient_run: labbench.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    lenient_run.log({"loss": 1.0})
+    lenient_run.finish()
+    for _ in range(3):
+        lenient_run.finish()
+        lenient_run.log({"loss": 2.0})
+        lenient_run.tag("late")
+        lenient_run.note("late")
+        lenient_run.config.late = True
+        lenient_run.summary["loss"] = 3.0
+        lenient_run.define_metric("loss", goal="max")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "has ended before: finish() changes nothing" in lines[0]
+    assert "has ended: nothing more can be logged to it; what is logged from now on is lost" in lines[1]
+    stored = find_record_after_end(lenient_run)
+    assert (stored.tags, stored.note, stored.summary["loss"].n) == ((), None, 1)
 
 
 def test_steps_count_on_from_the_largest_valid_step(run: labbench.Run) -> None:

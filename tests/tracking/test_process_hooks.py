@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sqlite3
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -135,6 +138,30 @@ def test_data_is_flushed_before_an_existing_handler_is_called(tmp_path: Path) ->
     assert (result.returncode, count_losses(tmp_path)) == (5, 100)
 
 
+def test_signal_does_not_end_the_run_of_the_first_process_of_a_container(tmp_path: Path) -> None:
+    prefix = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if shutil.which("unshare") is None or subprocess.run([*prefix, "true"]).returncode:
+        pytest.skip("a namespace of process ids takes root")
+    code = """
+    assert os.getpid() == 1
+    run = labbench.start(system_metrics=False)
+    run.log({"loss": 1.0})
+    print("ready", flush=True)
+    while not os.path.exists("over"):
+        time.sleep(0.01)
+    run.log({"loss": 0.5})
+    """
+    process = scripts.begin(tmp_path, code, prefix=prefix)
+    scripts.wait_for(process, "ready")
+    [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGTERM)
+    (tmp_path / "over").touch()
+    result = scripts.end(process)
+    assert (result.returncode, result.stderr) == (0, "")
+    record = scripts.only_run(tmp_path)
+    assert (record.status, record.reason, count_losses(tmp_path)) == ("finished", "script ended", 2)
+
+
 def test_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     code = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + HUNDRED
     ends = "print('ready', flush=True)\ntime.sleep(0.2)\nassert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"
@@ -263,7 +290,7 @@ def test_signal_during_the_wait_for_a_full_backlog_is_handled(tmp_path: Path) ->
     def wake_after_signal():
         if sys._getframe(1).f_code.co_name == "make_room" and not sent:
             sent.append(os.kill(os.getpid(), signal.SIGTERM))  # while make_room holds its lock
-        wake()
+        return wake()
     run._writer_thread.wake = wake_after_signal
     for step in range(10_000_000):
         run.log({"loss": 1.0})

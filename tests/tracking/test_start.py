@@ -286,6 +286,107 @@ def test_system_metrics_of_before_stay_when_a_run_is_resumed(monkeypatch: pytest
         assert db.series(run.key, "loss")[0].tolist() == [0, 1, 2]
 
 
+def test_one_command_begins_and_continues_the_run_that_it_resumes_by_its_name(tmp_path: Path) -> None:
+    code = """
+    with labbench.start("job-4711", resume="job-4711", system_metrics=False) as run:
+        run.log({"loss": 1.0})
+    """
+    for attempt in (1, 2):
+        assert scripts.run(tmp_path, code).stderr == ""
+        stored = scripts.only_run(tmp_path)
+        assert (stored.name, stored.attempt, stored.summary["loss"].n) == ("job-4711", attempt, attempt)
+
+
+def test_id_allows_to_begin_and_continue_a_run() -> None:
+    for attempt in (1, 2):
+        with labbench.start(f"attempt {attempt}", experiment="e", id=4711, resume="allow", config={"lr": 0.1}) as run:
+            run.log({"loss": 1.0})
+            assert record(run).external_id == "4711"
+            assert (record(run).name, record(run).attempt) == ("attempt 1", attempt)
+    with labbench.start(experiment="another", id=4711) as other:
+        assert other.key != run.key
+    with labbench.start(experiment="e", id="4711", resume="must") as again:
+        assert again.key == run.key
+        with pytest.raises(InputError, match=f"run {run.key} is still running"):
+            labbench.start(experiment="e", id="4711", resume="allow")
+    for rule in (None, "never"):
+        with pytest.raises(InputError, match=f"run {run.key} has the id `4711` .* resume='allow' continues it"):
+            labbench.start(experiment="e", id="4711", resume=rule)
+    with pytest.raises(RunNotFound, match="no run has the id `4712` in the experiment `e`; resume='allow' begins it"):
+        labbench.start(experiment="e", id="4712", resume="must")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"id": "x", "resume": "another run"}, "with id=, resume must be 'allow', 'must' or 'never'"),
+        ({"resume": "allow"}, "resume='allow' takes id="),
+        ({"mode": "online"}, "start: mode must be enabled or disabled, not 'online'"),
+    ],
+)
+def test_arguments_that_contradict_are_rejected(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        labbench.start(**arguments)
+
+
+@pytest.mark.parametrize("start", ['labbench.start("a", mode="disabled")', 'labbench.init("p", mode="disabled")', None])
+def test_disabled_run_leaves_nothing_and_behaves_like_another(tmp_path: Path, start: str | None) -> None:
+    code = f"""
+    import copy, pickle
+    run = {start or 'labbench.start(config={"lr": 0.1}, capture_output=True)'}
+    run.log({{"loss": 1.0}})
+    run.log({{"loss": 0.5, "deep": {{"x": 1}}}}, step=5)
+    run.summary["best"] = 1
+    assert dict(run.summary) == {{"loss": 0.5, "deep/x": 1.0, "best": 1.0}}
+    run.config.width = 8
+    assert run.config["width"] == 8
+    run.tag("t"); run.note("n"); run.define_metric("loss", goal="min"); run.artifact("nothing.pt", copy=True)
+    assert run.flush()
+    pickle.loads(pickle.dumps(run)).log({{"loss": 1.0}})
+    if os.fork() == 0:
+        run.log({{"loss": 2.0}})
+        sys.exit()
+    os.wait()
+    labbench.log({{"loss": 3.0}})
+    labbench.finish()
+    """
+    result = scripts.run(tmp_path, code, **({} if start else {"LABBENCH_MODE": "disabled"}))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+
+
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK"])
+def test_rank_0_of_a_distributed_job_records_for_all(tmp_path: Path, variable: str) -> None:
+    code = """
+    with labbench.start("ddp", system_metrics=False) as run:
+        run.log({"loss": 1.0})
+    """
+    errors = [scripts.run(tmp_path, code, **{variable: str(rank)}).stderr for rank in range(3)]
+    assert [bool(text) for text in errors] == [False, True, False]
+    assert "rank 0 of this distributed job records; the other ranks do not" in errors[1]
+    assert scripts.only_run(tmp_path).summary["loss"].n == 1
+
+
+def test_every_rank_records_a_run_of_its_own_on_request(tmp_path: Path) -> None:
+    for rank in range(2):
+        assert scripts.run(tmp_path, "labbench.start(all_ranks=True).finish()", RANK=str(rank)).stderr == ""
+    with labbench.open(tmp_path / "runs.db") as db:
+        assert len(db.runs()) == 2
+
+
+def test_ranks_of_a_process_group_without_variables_are_recognised(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    code = """
+    import torch.distributed as dist
+    rank = int(os.environ["OWN_RANK"])
+    dist.init_process_group("gloo", init_method="file://" + os.path.abspath("store"), rank=rank, world_size=2)
+    labbench.start(f"rank {rank}").finish()
+    """
+    processes = [scripts.begin(tmp_path, code, OWN_RANK=str(rank)) for rank in range(2)]
+    assert [scripts.end(process).returncode for process in processes] == [0, 0]
+    assert scripts.only_run(tmp_path).name == "rank 0"
+
+
 def test_running_unknown_and_grid_runs_cannot_be_resumed() -> None:
     with labbench.start("live") as run:
         with pytest.raises(InputError, match=f"run {run.key} is still running, in process"):
@@ -612,18 +713,30 @@ def test_init_log_and_finish_work_as_in_wandb() -> None:
 
 def test_init_warns_of_ignored_arguments_and_finishes_the_previous_run() -> None:
     first = labbench.init("mnist")
-    with pytest.warns(UserWarning, match="labbench.init ignores entity, mode"):
-        second = labbench.init("mnist", entity="me", mode="offline")
+    with pytest.warns(UserWarning, match="labbench.init ignores entity, group"):
+        second = labbench.init("mnist", entity="me", mode="offline", group="g")
     labbench.finish(exit_code=1)
     assert (record(first).status, record(second).status) == ("finished", "failed")
     with pytest.raises(InputError, match=r"labbench.init has no argument lr"):
         labbench.init("mnist", lr=0.1)
 
 
-def test_without_an_open_run_finish_is_a_no_op_and_log_raises() -> None:
+def test_before_the_first_run_finish_is_a_no_op_and_log_raises(tmp_path: Path) -> None:
+    result = scripts.run(tmp_path, 'labbench.finish()\nlabbench.log({"loss": 1.0})', LABBENCH_STRICT="0")
+    assert "InputError: no run is open: call labbench.init() or labbench.start() first" in result.stderr
+
+
+def test_log_after_the_last_run_has_ended_is_reported_once(tmp_path: Path) -> None:
+    code = """
+    run = labbench.init("mnist")
     labbench.finish()
-    with pytest.raises(InputError, match=r"no run is open: call labbench.init\(\) or labbench.start\(\) first"):
-        labbench.log({"loss": 1.0})
+    for commit in (True, False, True):
+        labbench.log({"loss": 1.0}, commit=commit)
+    """
+    result = scripts.run(tmp_path, code, LABBENCH_STRICT="0")
+    assert result.returncode == 0
+    assert len(result.stderr.splitlines()) == 1
+    assert "has ended: nothing more can be logged to it" in result.stderr
 
 
 def test_uncommitted_values_are_recorded_in_their_own_run() -> None:

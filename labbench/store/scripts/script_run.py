@@ -57,6 +57,8 @@ class ScriptRun:
     """True if this process sends the heartbeats and records the end; False in a process that only logs to the run."""
     last_sample_step: int = 0
     """Last step of the system metrics of earlier attempts."""
+    external_id: str | None = None
+    """Id that the script gave the run, unique in the experiment."""
     config: Config = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     note: str | None = None
@@ -93,6 +95,7 @@ def insert_script_run(connection: sqlite3.Connection, run: ScriptRun) -> ScriptR
         "name": name,
         "origin": "script",
         "config": config_json(run.config),
+        "external_id": run.external_id,
         "status": "running",
         "attempt": run.attempt,
         "created": run.started,
