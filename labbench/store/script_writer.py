@@ -49,6 +49,7 @@ class ScriptWriter(Writer):
         super().__init__(path)
         # identity of the open files, in case the path later refers to another file
         self._inode = self.path.stat().st_ino
+        self._connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone()  # the first access creates the log
         self._wal_inode = _inode(path_with_suffix(self.path, "-wal"))
 
     def set_busy_timeout(self, seconds: float) -> None:
