@@ -7,8 +7,9 @@ An action changes the settings of all charts and redraws them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -32,6 +33,9 @@ from labbench.tui.charts.page import ChartPage
 from labbench.tui.charts.settings import PAGE_LAYOUTS, SMOOTHING_PRESETS, SPREADS, ChartState
 from labbench.tui.charts.widget import Chart
 from labbench.tui.widgets.prompt import Prompt
+
+if TYPE_CHECKING:  # numpy is not imported before the first paint
+    from labbench.charts.axes import Frame
 
 _WHEEL_ZOOM_FACTOR = 0.8
 _WHEEL_PAN_SHARE = 0.1
@@ -201,8 +205,21 @@ class ChartPanel(Container, can_focus=True):
     def _show_heights(self, chart: Chart | None, low: float, high: float) -> None:
         """Set the y range of a chart to the values at two fractions of its current height."""
         if chart is not None and chart.frame is not None:
-            self.settings.heights[chart.metric] = (chart.frame.y_at(low), chart.frame.y_at(high))
+            frame = self._with_set_heights(chart.metric, chart.frame)
+            self.settings.heights[chart.metric] = (frame.y_at(low), frame.y_at(high))
             self.page.draw()
+
+    def _with_set_heights(self, metric: str, frame: Frame) -> Frame:
+        """Return the frame of a chart with the y range set last, which may not be drawn yet."""
+        from labbench.charts.axes import axis_range, scale_value  # imports numpy, which the lines have loaded by now
+
+        if metric not in self.settings.heights:
+            return frame
+        low, high = (scale_value(y, frame.log_y) for y in self.settings.heights[metric])
+        if low is None or high is None:
+            return frame
+        low, high = axis_range(low, high, frame.log_y, padding=0.0)
+        return replace(frame, low=low, high=high)
 
     def action_fit(self) -> None:
         self.settings.window, self.settings.heights, self.settings.follow = None, {}, False

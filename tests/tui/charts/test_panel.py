@@ -154,6 +154,25 @@ def test_arrows_pan_and_stretch_while_the_charts_have_the_focus(database: Path) 
     use(database, look)
 
 
+def test_every_key_of_a_burst_counts_before_the_chart_is_drawn_again(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "h", "H", "tab")
+        charts, before = panel(pilot), chart(pilot).frame
+        for _ in range(3):  # without a pause in which the chart could be drawn
+            charts.perform("zoom", 0.5)
+            charts.perform("stretch", 0.5)
+        charts.perform("lift", 0.5)
+        charts.perform("lift", 0.5)
+        await settle(pilot)
+        after, (left, right) = chart(pilot).frame, charts.settings.window
+        assert right - left == pytest.approx((before.right - before.left) / 8)
+        assert after.high - after.low == pytest.approx((before.high - before.low) / 8)
+        middle = (after.high + after.low - before.high - before.low) / 2
+        assert middle == pytest.approx((before.high - before.low) / 8)
+
+    use(database, look)
+
+
 def test_the_wheel_zooms_and_a_drag_draws_a_box(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         from textual.events import MouseScrollUp
