@@ -134,9 +134,10 @@ class PreparedLines:
         return [row for row, is_far in zip(rows, far, strict=True) if not is_far] if median > 0 else rows
 
     def count_outliers(self) -> int:
-        """Return the number of lines that the automatic y range leaves out, without diverged runs."""
+        """Return the number of lines with values that the automatic y range leaves out, without diverged runs."""
         inliers = set(self.inlier_rows())
-        return sum(row not in inliers and not line.has_diverged for row, line in enumerate(self.lines))
+        outliers = [row for row, line in enumerate(self.prepared) if line.y_range is not None and row not in inliers]
+        return sum(not self.lines[row].has_diverged for row in outliers)
 
     def spans(self, left: float, right: float, columns: int, *, bands: bool = False) -> ColumnSpans:
         """Return the vertical extent of each line, or of its raw band, in each dot column."""

@@ -103,6 +103,12 @@ def test_outliers_do_not_flatten_the_others_and_are_counted() -> None:
     assert re.search(r"\dk *┤", "\n".join(few))
 
 
+def test_lines_without_values_are_not_counted_as_outliers() -> None:
+    calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
+    empty = [line("nothing logged", []), line("nan alone", [np.nan, np.nan])]
+    assert "further" not in rows([*calm, *empty], ChartView())[0]
+
+
 def test_values_that_are_not_positive_are_gaps_on_a_logarithmic_axis() -> None:
     drawn = rows([line("a", [100.0, 10.0, 1.0, 0.0, -5.0])], ChartView(log=True))
     labels = [row.split("┤")[0].strip() for row in drawn if "┤" in row]
