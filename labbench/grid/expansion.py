@@ -62,7 +62,7 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes
     runs = [(values, config) for values, config in runs if not rules.exclude(config)]
     runs += [(values, {**base, **values}) for values in includes]
     if not runs:
-        raise grid.source.error(f"[[exclude]] leaves none of the {len(product)} runs", ("exclude", 0), at="key")
+        raise grid.source.error("[[exclude]] excludes every run of the grid", ("exclude", 0), at="key")
     configs = [rules.complete(config, values.keys()) for values, config in runs]
     if grid.seeds and "seed" not in pinned:
         configs = [{**config, "seed": seed.value} for config in configs for seed in grid.seeds]

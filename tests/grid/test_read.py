@@ -191,7 +191,7 @@ BAD: list[tuple[str, str]] = [
     ("▸[[exclude]]", "would exclude every run"),
     ("[[exclude]]\n▸lrr = 1", "unknown parameter `lrr`"),
     ("[[exclude]]\nlr = [0.1, ▸'x']", "lr must be a number"),
-    ("▸[[exclude]]\nlr = 0.01", "leaves none of the 1 runs"),
+    ("▸[[exclude]]\nlr = 0.01", "excludes every run of the grid"),
     ("▸[[include]]", "this [[include]] is empty"),
     ("[[include]]\nlr = ▸-1", "lr must be at least 0"),
     ("▸[[set]]\nlr = 0.1", "[[set]] needs a condition"),

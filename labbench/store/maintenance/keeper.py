@@ -60,5 +60,6 @@ class MaintenanceWriter(Writer):
         with translate_sqlite_errors(self.path):
             [running] = self._connection.execute(query).fetchone()
             if running:
-                raise InputError(f"{self.path}: {running} runs are running; vacuum after they have ended")
+                count = "1 run is" if running == 1 else f"{running} runs are"
+                raise InputError(f"{self.path}: {count} running; vacuum once no run is running")
             self._connection.execute("VACUUM")

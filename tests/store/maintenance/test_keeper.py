@@ -30,7 +30,7 @@ def test_vacuum_shrinks_the_file_and_is_refused_while_runs_are_running(
     size = other.stat().st_size
     with Writer(other) as writer:
         [running] = start(writer, [new_run(9)])
-        assert "1 runs are running" in labbench("vacuum", "--db", other).stderr
+        assert "1 run is running" in labbench("vacuum", "--db", other).stderr
         writer.write([Finished(running.key, 1, "finished", "all epochs")])
         writer.remove([run.key for run in queue(writer, [new_run(0)])])
     assert "MB now" in labbench("vacuum", "--db", other).stdout
