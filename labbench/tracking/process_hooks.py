@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Literal, NoReturn, Protocol
@@ -22,6 +23,8 @@ class OpenRun(Protocol):
 
     def flush(self) -> bool: ...
     def _end(self, exit_info: ExitInfo) -> None: ...
+    def _end_with_process(self, exit_info: ExitInfo) -> None: ...
+    def _after_cell(self, error: BaseException | None) -> None: ...
     def _before_fork(self) -> None: ...
     def _after_fork_in_parent(self) -> None: ...
     def _after_fork_in_child(self) -> None: ...
@@ -91,7 +94,7 @@ def _end_all() -> None:
     """End all runs, the newest first, when the process ends."""
     error = _exception or sys.exc_info()[1]
     for run in reversed(_open_runs):
-        run._end(exit_info_of_error(error, last_signal=_last_signal))
+        run._end_with_process(exit_info_of_error(error, last_signal=_last_signal))
 
 
 def _set_hooks() -> None:
@@ -101,6 +104,21 @@ def _set_hooks() -> None:
     _exit, sys.exit = sys.exit, _on_exit
     atexit.register(_end_all)
     end_runs_with_worker()
+    shell = _notebook_shell()
+    if shell is not None:
+        shell.events.register("post_run_cell", _after_cell)
+
+
+def _notebook_shell() -> Any:
+    """Return the IPython shell, which also runs the cells of notebooks; None in a script."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
+def _after_cell(result: Any) -> None:
+    """Report the end of a cell to the runs: IPython handles exceptions itself, so `sys.excepthook` sees none."""
+    for run in list(_open_runs):
+        run._after_cell(result.error_in_exec)
 
 
 def _set_signals() -> None:
@@ -116,6 +134,10 @@ def _set_signals() -> None:
 
 def _unset_hooks() -> None:
     atexit.unregister(_end_all)
+    shell = _notebook_shell()
+    if shell is not None:
+        with suppress(ValueError):  # registered in another shell
+            shell.events.unregister("post_run_cell", _after_cell)
     if sys.excepthook is _on_exception:
         sys.excepthook = _excepthook  # type: ignore[assignment]
     if sys.exit is _on_exit:

@@ -49,11 +49,15 @@ class Run:
         self.config = RunConfig(run.config, self._configure)
         self.summary = RunSummary(writer_thread)
         self._writer_thread = writer_thread
+        self._first_step = first_step
         self.log = make_log(writer_thread, first_step)
         """`run.log({"train/loss": 0.3}, step=10, epoch=1)` records numbers by name."""
         self._watches_output = False
         self._resources = ExitStack()
         self._end_lock = threading.RLock()
+        self._step_of_last_cell = writer_thread.last_step
+        self._failed_cell: ExitInfo | None = None
+        """End of the run if the notebook ends without using it again."""
         process_hooks.register(self)
 
     @property
@@ -171,6 +175,22 @@ class Run:
                     writer_thread.change(lambda run: replace(run, finished=now(), **asdict(exit_info)))
             writer_thread.close()
             process_hooks.unregister(self)
+
+    def _end_with_process(self, exit_info: ExitInfo) -> None:
+        """End the run with its process, or as the last notebook cell that used it ended."""
+        self._end(self._failed_cell or exit_info if exit_info.status == "finished" else exit_info)
+
+    def _after_cell(self, error: BaseException | None) -> None:
+        """Note the end of a notebook cell, if it logged to the run or failed before anything was logged.
+
+        The run stays open, because the next cell may continue it.
+        """
+        self._writer_thread.flush(1.0)  # takes milliseconds; `last_step` is behind while a call is being written
+        step = self._writer_thread.last_step
+        is_used = step != self._step_of_last_cell
+        if is_used or (error is not None and step == self._first_step - 1):
+            self._failed_cell = None if error is None else exit_info_of_error(error)
+        self._step_of_last_cell = step
 
     # Forks and pickles.
 

@@ -129,6 +129,14 @@ class RunWriterThread:
         """True if nothing of the run is recorded."""
         return isinstance(self._storage, DiscardingStorage)
 
+    @property
+    def last_step(self) -> int:
+        """Step of the last log call; one less than the first step if there was none."""
+        try:
+            return int(self.calls[-1][0])
+        except IndexError:  # all are taken from the backlog
+            return self.step
+
     def change(self, update: Callable[[ScriptRun], ScriptRun]) -> bool:
         """Replace the run by `update(run)` and schedule its write; return False if the run has ended."""
         if not self._is_closing:

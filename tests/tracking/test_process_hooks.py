@@ -300,3 +300,37 @@ def test_signal_during_the_wait_for_a_full_backlog_is_handled(tmp_path: Path) ->
     record = scripts.only_run(tmp_path)
     assert (record.status, record.reason) == ("stopped", "SIGTERM")
     assert record.summary["loss"].n > 100
+
+
+NOTEBOOK = """
+import labbench
+from IPython.core.interactiveshell import InteractiveShell
+
+shell = InteractiveShell.instance()
+for cell in {cells!r}:
+    shell.run_cell(cell)
+"""
+
+START = "run = labbench.start('run', system_metrics=False)"
+
+
+@pytest.mark.parametrize(
+    ("cells", "status", "error"),
+    [
+        ([START, "run.log({'loss': 1.0})"], "finished", None),
+        ([START + "; run.log({'loss': 1.0}); 1/0"], "failed", "ZeroDivisionError: division by zero"),
+        ([START, "1/0"], "failed", "ZeroDivisionError: division by zero"),
+        ([START, "run.log({'loss': 1.0}); 1/0", "2 + 2"], "failed", "ZeroDivisionError: division by zero"),
+        ([START, "1/0", "run.log({'loss': 1.0})"], "finished", None),
+        ([START + "; run.log({'loss': 1.0})", "1/0"], "finished", None),
+        ([START + "; raise KeyboardInterrupt"], "stopped", None),
+        ([START + "; 1/0", "run.finish()"], "finished", None),
+    ],
+)
+def test_cell_of_a_notebook_that_fails_fails_the_run_unless_another_cell_continues_it(
+    tmp_path: Path, cells: list[str], status: str, error: str | None
+) -> None:
+    result = scripts.run(tmp_path, NOTEBOOK.format(cells=["import labbench", *cells]), HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    run = scripts.only_run(tmp_path)
+    assert (run.status, run.error) == (status, error)
