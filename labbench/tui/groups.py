@@ -40,7 +40,7 @@ class RunGroup:
     means: Mapping[str, SampleStats] = field(default_factory=dict)
     """Statistics by sort expression: `best(val/loss)`."""
     is_open: bool = False
-    """Its runs are shown as rows below it."""
+    """True if its runs are shown as rows below it."""
 
     def label(self) -> str:
         """Return its settings as text, with a marker for open or closed."""

@@ -86,7 +86,7 @@ class Snapshot:
     stars: frozenset[tuple[str, str]] = frozenset()
     """(metric, run key or group id) of the best value of each metric."""
     has_tags: bool = False
-    """A matching run has a tag."""
+    """True if a matching run has a tag."""
 
 
 def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], rows: int) -> Snapshot:

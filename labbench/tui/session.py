@@ -65,7 +65,7 @@ class Session:
     edits: list[Edit] = field(default_factory=list)
     """Undo stack, newest edit last; not every edit can be undone."""
     has_read: bool = False
-    """The watcher has seen the database; before that, screens do not read."""
+    """True once the watcher has seen the database; screens do not read before that."""
 
     def query_key(self) -> object:
         """Return a value that changes whenever a resumed screen must reread."""

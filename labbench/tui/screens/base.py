@@ -63,7 +63,7 @@ class DataScreen(Screen[None], Generic[Result]):
         Binding("1", "app.go('runs')", "runs", show=False, tooltip="Runs: table and charts"),
         Binding("2", "app.go('compare')", "compare", show=False, tooltip="Compare: differences between marked runs"),
         Binding("3", "app.go('grid')", "grid", show=False, tooltip="Grid: progress, failures, heat map"),
-        Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the best set-up and its explanation"),
+        Binding("4", "app.go('why')", "why", show=False, tooltip="Why: the best configuration and its explanation"),
         Binding("escape", "back", "back", show=False, tooltip="Go back one step"),
         Binding("u", "undo", "undo", show=False, tooltip="Undo the last edit"),
         Binding("e", "export", "export", tooltip="Export (save) the view as CSV, text or SVG picture"),

@@ -36,7 +36,7 @@ QUERY_BINDINGS = [
 ]
 """Bindings of a screen whose `action_query(name, *arguments)` calls `QueryActions.perform`."""
 
-_BY_SETUP = "set-ups"
+_BY_CONFIGURATION = "configurations"
 _NO_GROUPS = "none"
 
 
@@ -116,7 +116,7 @@ class QueryActions:
         grouped, differing = self._session.query.group, self.snapshot.config_keys.differing
         choices = [(_NO_GROUPS, "no groups: one row per run")] if grouped else []
         if "seed" in differing and len(differing) > 1:
-            choices.append((_BY_SETUP, "set-ups: runs that differ only in their seed"))
+            choices.append((_BY_CONFIGURATION, "configurations: runs that differ only in their seed"))
         keys = [*grouped, *(key for key in differing if key not in grouped)]
         choices += [(f"by {key}", f"{'without ' if key in grouped else ''}{describe_sort(key)}") for key in keys]
         self._table.app.push_screen(Picker("group by", choices), self._group_by)
@@ -128,7 +128,7 @@ class QueryActions:
         grouped = self._session.query.group
         if choice == _NO_GROUPS:
             grouped = ()
-        elif choice == _BY_SETUP:
+        elif choice == _BY_CONFIGURATION:
             grouped = tuple(key for key in (*grouped, *self.snapshot.config_keys.varying) if key != "seed")
         elif (key := choice.removeprefix("by ")) in grouped:
             grouped = tuple(other for other in grouped if other != key)

@@ -142,7 +142,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
         self.post_message(self.Failed(event.error))
 
     def action_pictures(self) -> None:
-        """Show the pictures in place of chart and output (in a narrow terminal also of the facts), or hide them."""
+        """Show the pictures in place of chart and output (and of the facts in a narrow terminal), or hide them."""
         show = not self.has_class("-pictures")
         self.set_class(show, "-pictures")
         self.query_one(PortraitView if show else "#facts").focus()

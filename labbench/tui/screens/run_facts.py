@@ -120,7 +120,7 @@ def _side_by_side(left: Sequence[Content], right: Sequence[Content]) -> Iterable
 
 
 def _pictures(detail: RunDetail) -> list[Content]:
-    """Return the key that shows the pictures or why there are none; [] for runs that labbench did not train."""
+    """Return the key that shows the pictures, or the reason for their absence; [] if labbench did not train the run."""
     if isinstance(detail.portrait, Portrait):
         return [
             Content.assemble(

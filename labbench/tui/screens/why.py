@@ -1,4 +1,4 @@
-"""Screen 4: the best set-up and its explanation, as sentences, then as tables and figures."""
+"""Screen 4: the best configuration and its explanation, as sentences, then as tables and figures."""
 
 from __future__ import annotations
 
@@ -27,12 +27,10 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     from labbench.analysis import Answer
 
 _FIGURE_MARKS = re.compile("★|[●─]+|[█▏▎▍▌▋▊▉]+")
-_EMPTY = (
-    "no run has ended yet\n\nonce runs have ended, this screen says which set-up is best, how sure that is, and why"
-)
+_EMPTY = "no run has ended yet\n\nonce runs have ended, this screen explains which configuration is best, and why"
 
 _LOADING_MESSAGE = "analysing the runs …"
-"""Message until the first answer is there."""
+"""Message until the first answer is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class WhyState:
 
 
 class WhyScreen(DataScreen[WhyState]):
-    """Explanation of the best set-up."""
+    """Explanation of the best configuration."""
 
     screen_name = "why"
     primary_actions = ("metric(1)", "copy", "scroll(1)")

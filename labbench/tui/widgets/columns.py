@@ -41,17 +41,17 @@ class RunColumn:
     cell: Callable[[RunRecord], str]
     group_cell: Callable[[RunGroup], str] = lambda group: ""
     numeric: bool = True
-    """Cells are aligned at the decimal point and the title to the right; otherwise both to the left."""
+    """True if cells are aligned at the decimal point and the title to the right; otherwise both are left-aligned."""
     words: bool = False
     """The first cell that is not a number turns the column into a column of text."""
     descending_first: bool = False
-    """The first sort by this column is descending."""
+    """True if the first sort by this column is descending."""
     best_of: str | None = None
     """Metric whose best values the column holds."""
     is_quiet: bool = False
-    """Drawn in a faint colour."""
+    """True if drawn in a faint colour."""
     optional: bool = False
-    """Hidden unless chosen in the columns dialog."""
+    """True if hidden unless chosen in the columns dialog."""
     max_width: int = _MAX_WIDTH
     before_point: int = 0
     after_point: int = 0

@@ -46,10 +46,10 @@ class FilterBar(Horizontal):
             super().__init__()
 
     class EditingFinished(Message):
-        """The filter gave up the keyboard focus."""
+        """Editing of the filter was finished."""
 
     class EditingStarted(Message):
-        """The filter got the keyboard focus and needs a vocabulary."""
+        """Editing of the filter was started; a vocabulary is needed."""
 
     def __init__(self, expression: str = "") -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class FilterBar(Horizontal):
             self._leave()
 
     def action_cancel(self) -> None:
-        """Restore the expression from before the editing."""
+        """Restore the expression as it was before editing."""
         self.input.value = self._before
         self._leave()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PortraitView(ScrollView, can_focus=True):
-    """Scrollable portrait, or a message why there is none."""
+    """Scrollable portrait, or a message that explains its absence."""
 
     DEFAULT_CSS = """
     PortraitView { display: none; width: 100%; height: 100%; border: round $border; border-title-color: $foreground;

@@ -35,7 +35,7 @@ class RowState:
     """Metrics with their best value in this row."""
     is_baseline: bool = False
     is_member: bool = False
-    """The run is shown below its group."""
+    """True if the run is shown below its group."""
     turn: int = 0
     """Animation frame of the glyph of a running run."""
     column: int | None = None

@@ -165,7 +165,7 @@ class RunsTable(ScrollView, can_focus=True):
         return [key for key in around if key not in self.groups] if self.groups else around
 
     def records_on_screen(self) -> list[RunRecord]:
-        """Return the records of the visible runs, as far as they have been read."""
+        """Return the records of the visible runs that have been read."""
         records = (self._records.get(key) for key in self._visible_keys())
         return [record for record in records if record is not None]
 

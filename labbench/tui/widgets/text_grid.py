@@ -65,7 +65,7 @@ class TextGrid(ScrollView, can_focus=True):
     ]
 
     class Moved(Message):
-        """The cursor went to another cell."""
+        """The cursor moved to another cell."""
 
     class Opened(Message):
         """A cell was double-clicked."""

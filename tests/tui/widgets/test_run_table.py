@@ -22,7 +22,7 @@ def heading_of(screen: str) -> list[str]:
 
 def test_groups_of_runs_are_rows_with_count_mean_and_spread(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        now = await choose(pilot, "b", "set-ups")
+        now = await choose(pilot, "b", "configurations")
         assert len(rows_of(now)) == 6
         assert heading_of(now)[:5] == ["name", "n", "val/loss", "best", "±"]
         assert re.search(r"▸ optimizer adam · lr 0.01 +2 +0.0937 +0.0621 +1.4\d*e-3", row_of(now, "adam · lr 0.01 "))
