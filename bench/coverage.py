@@ -61,6 +61,15 @@ def skewed_noise(generator: np.random.Generator, setups: int, seeds: int) -> Flo
     return values
 
 
+def exploding_noise(generator: np.random.Generator, setups: int, seeds: int) -> Floats:
+    """Return noise with a standard deviation of 1000 in one configuration and 1 in the others."""
+    values: Floats = (
+        equal_noise(generator, setups, seeds) * np.where(np.arange(setups) == setups - 1, 1e3, 1.0)[:, None]
+    )
+    return values
+
+
+EXPLODING: dict[str, Draw] = {"one explodes": exploding_noise}
 NOISES: dict[str, Draw] = {
     "equal spread": equal_noise,
     "two spreads, 1 and 3": two_spread_noise,
@@ -205,6 +214,25 @@ def measure_false_effects(draw: Draw, *, seeds: int, grids: int) -> tuple[float,
     return float(np.mean(claims)), max(sums)
 
 
+def measure_claims(draw: Draw, shifts: Floats, *, seeds: int, grids: int) -> tuple[float, float]:
+    """Measure claims that the values of one parameter differ, at 5 %, by the test of `marginal_effects`.
+
+    `shifts`, shape (values,), are the true means. Returns the share of grids with a claim, and the share of grids
+    without one in which the intervals of two values do not overlap.
+    """
+    generator = np.random.default_rng(300 + seeds)
+    claims, contradictions = [], []
+    for _ in range(grids):
+        table = make_table(draw(generator, len(shifts), seeds) + shifts[:, None])
+        parameter = table.parameter("setup")
+        assert parameter is not None, "it takes several values"
+        effects = marginal_effects(table, parameter, learn_noise(table), "max")
+        lows, highs = np.array([(e.interval.low or 0.0, e.interval.high or 0.0) for e in effects.effects]).T
+        claims.append((effects.p_value or 0.0) <= 0.05)
+        contradictions.append(not claims[-1] and bool(lows.max() > highs.min()))
+    return float(np.mean(claims)), float(np.mean(contradictions))
+
+
 def print_coverage(setups: int, grids: int) -> None:
     print(f"95 % intervals of means: coverage (mean width in standard deviations), {setups} configurations per grid")
     print(f"{'noise':22}{'seeds':>6}{'labbench':>15}{'pooled t':>15}{'separate t':>15}{'bootstrap':>15}")
@@ -239,6 +267,16 @@ def print_false_effects(grids: int) -> None:
             print(f"{name:22}{seeds:6}{claims:13.3f}{largest:13.3f}")
 
 
+def print_claims(grids: int) -> None:
+    print("\nClaims that 9 values of a parameter differ, at 5 % (and intervals that do not overlap without a claim)")
+    print(f"{'noise':40}" + "".join(f"{seeds} seeds".rjust(16) for seeds in SEEDS))
+    means = {f"equal means, {name}": (draw, np.zeros(9)) for name, draw in {**NOISES, **EXPLODING}.items()}
+    means["means 0 to 8, one explodes"] = (exploding_noise, np.array([*range(8), 1e3]))
+    for name, (draw, shifts) in means.items():
+        rates = [measure_claims(draw, shifts, seeds=seeds, grids=grids) for seeds in SEEDS]
+        print(f"{name:40}" + "".join(f"{claims:.3f} ({apart:.3f})".rjust(16) for claims, apart in rates))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setups", type=int, default=24, help="configurations per grid (default 24)")
@@ -248,6 +286,7 @@ def main() -> None:
     print_coverage(options.setups, options.grids)
     print_judgements(options.setups, options.grids)
     print_false_effects(GRIDS_WITH_HOLES_FACTOR * options.grids)
+    print_claims(GRIDS_WITH_HOLES_FACTOR * options.grids)
     print(f"\n{options.grids} grids per row, {time.perf_counter() - started:.0f} s")
 
 

@@ -10,16 +10,18 @@ Shapes: C configurations, L levels of a parameter, R rows of a model (configurat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.analysis.distributions import f_tail
+from labbench.analysis.distributions import f_tail, t_tail
 from labbench.analysis.intervals import Interval, VarianceEstimate
 from labbench.analysis.noise import Noise
 from labbench.analysis.table import ROUNDING_TOLERANCE, Floats, Ints, Parameter, Table, weighted_sum
+from labbench.analysis.variance import EXPLODING_DECADES
 from labbench.records import Goal
 
 Basis: TypeAlias = Literal["seeds", "settings", "none"]
@@ -28,6 +30,12 @@ Basis: TypeAlias = Literal["seeds", "settings", "none"]
 `seeds`: runs that differ in their seed only. `settings`: variation of the effect between settings of the other
 parameters, which is wider because interactions count as noise. `none`: no interval.
 """
+
+
+F_TEST_WEIGHT = 0.8
+"""Share of the error rate that the F test gets; the tests of pairs of levels get the rest."""
+MAX_PAIR_TESTS = 300
+"""Largest number of pairs of levels that are tested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class MarginalEffects:
     contrast: Contrast | None
     """None if fewer than two values have a result."""
     p_value: float | None
-    """p-value of the F test of equal means at all values; None if the noise is unknown."""
+    """p-value of equal means at all values (`_p_value`); None if the noise is unknown."""
     basis: Basis
 
 
@@ -282,17 +290,47 @@ def _contrast(
 
 
 def _p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate | None) -> float | None:
+    """Return the p-value of the hypothesis that all levels have the same mean; None if the noise is unknown.
+
+    It combines the F test with t tests of all pairs of levels, each with the variance of its own two means. The smaller
+    of both p-values is adjusted by Bonferroni's method with the weights `F_TEST_WEIGHT` and the rest. Levels with an
+    exploding variance are left out of the F test, where they would hide every difference between the others.
+    """
+    if spread is None or len(centre) < 2:
+        return None
+    if len(centre) == 2:
+        return _f_test(means, centre, spread)  # there is one pair, and its test is the F test
+    estimates = [_combination_variance(weights, spread) for weights in means.weights]
+    variances = np.array([0.0 if estimate is None else estimate.variance for estimate in estimates])
+    calm = variances <= 10.0 ** (2.0 * EXPLODING_DECADES) * np.median(variances)
+    calm_means = replace(means, levels=means.levels[calm], weights=means.weights[calm])
+    omnibus = _f_test(calm_means, centre[calm], spread)
+    pairs = _smallest_pair_p_value(means, centre, spread)
+    return min(1.0, omnibus / F_TEST_WEIGHT, pairs / (1.0 - F_TEST_WEIGHT))
+
+
+def _smallest_pair_p_value(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate) -> float:
+    """Return the smallest p-value of the t tests of all pairs of levels, times the number of pairs (Bonferroni)."""
+    pairs = list(combinations(range(len(centre)), 2))[:MAX_PAIR_TESTS]
+    smallest = 1.0
+    for first, second in pairs:
+        variance = _combination_variance(means.weights[first] - means.weights[second], spread)
+        difference = float(centre[first] - centre[second])
+        if variance is not None and variance.variance > 0:
+            distance = abs(difference) / math.sqrt(variance.variance)
+            smallest = min(smallest, 2.0 * t_tail(distance, variance.smallest_df))
+    return min(1.0, smallest * len(pairs))
+
+
+def _f_test(means: LevelMeans, centre: Floats, spread: Noise | VarianceEstimate) -> float:
     """Return the p-value of the F test that all levels have the same mean.
 
-    Returns None if the noise is unknown. The statistic is the linear model's sum of squares divided by its expected
+    The statistic is the linear model's sum of squares divided by its expected
     value if all means are equal. With unequal variances the sum of squares stays unweighted, because weights would
     favour levels whose variance is small by chance; the expected value and both degrees of freedom account for the
     variances (Box 1954; Brunner, Dette & Munk 1997).
     """
-    k = len(centre)
-    if spread is None or k < 2:
-        return None
-    steps = np.diff(np.eye(k), axis=0) @ means.weights
+    steps = np.diff(np.eye(len(centre)), axis=0) @ means.weights
     per_setup = steps / spread.counts if isinstance(spread, Noise) else steps
     sizes, axes = np.linalg.eigh(per_setup @ steps.T)
     nonzero = sizes > 1e-10 * sizes[-1]

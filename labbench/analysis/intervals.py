@@ -47,6 +47,11 @@ class VarianceEstimate:
         """Degrees of freedom of the sum (Satterthwaite 1946)."""
         return 1.0 / ((1.0 - self.shared) ** 2 / self.df + self.shared**2 / self.shared_df)
 
+    @property
+    def smallest_df(self) -> float:
+        """Degrees of freedom of the part with fewer of them, which is conservative far out in the tails."""
+        return min(self.df, self.shared_df) if self.shared > 0 else self.df
+
     def quantile(self, p: float) -> float:
         """Return the quantile at probability `p`, in standard deviations.
 

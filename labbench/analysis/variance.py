@@ -29,6 +29,14 @@ MAX_SPREAD_DECADES = 6
 """Gap between the spreads of configurations, in powers of ten, above which their variances are not pooled."""
 
 
+MIN_MAJORITY = 0.6
+"""Share of the configurations with repeated seeds that is a majority."""
+
+
+EXPLODING_DECADES = 1.5
+"""Gap in powers of ten above which a minority of larger spreads is not pooled with the majority."""
+
+
 MAX_STRATA = 6
 
 
@@ -143,14 +151,18 @@ def pooling_groups(means: Floats, squares: Floats, df: Floats) -> list[Ints]:
 def _group_by_spread(squares: Floats, df: Floats) -> list[Ints]:
     """Separate configurations whose spread is orders of magnitude larger.
 
-    Single runs join the group with the smallest spread.
+    A gap of `EXPLODING_DECADES` separates them if most repeated configurations are below it; a few small spreads among
+    larger ones are chance with 2 seeds. A gap of `MAX_SPREAD_DECADES` always separates them. Single runs join the group
+    with the smallest spread.
     """
     positive = (squares > 0) & (df > 0)
     sizes = np.log10(squares, out=np.zeros(len(squares)), where=positive)
     sizes[~positive] = sizes[positive].min(initial=math.inf)
     order = np.argsort(sizes, kind="stable")
     sizes = np.nan_to_num(sizes[order], posinf=0.0)
-    return np.split(order, np.flatnonzero(np.diff(sizes) > 2.0 * MAX_SPREAD_DECADES) + 1)
+    gaps, repeated = np.diff(sizes) / 2.0, np.cumsum(df[order] > 0)[:-1]
+    explodes = (gaps > EXPLODING_DECADES) & (repeated >= MIN_MAJORITY * (df > 0).sum())
+    return np.split(order, np.flatnonzero((gaps > MAX_SPREAD_DECADES) | explodes) + 1)
 
 
 def _group_by_quality(means: Floats, squares: Floats, df: Floats) -> list[Ints]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from labbench.analysis.answer import Answer, Estimate, Interaction, ParameterAnswer, Widening
 from labbench.analysis.comparison import MAX_SEEDS, Difference
 from labbench.analysis.costs import Basin, Reach
-from labbench.analysis.effects import Contrast
+from labbench.analysis.effects import Contrast, Effect
 from labbench.analysis.intervals import Interval
 from labbench.analysis.setup_costs import Efficiency, SetupCosts
 from labbench.analysis.table import freeze
@@ -196,7 +197,8 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
     lowest = f"{format_mean(worst.interval)} at {_value_phrase(parameter, worst.value)}"
     spread = f"{format_mean(top.interval)} at {ahead} to {lowest}"
     if parameter.evidence == "none" and contrast.interval.low is not None:
-        return f"no significant difference among its {len(measured)} values (from {spread} on average)"
+        chance = _chance_of_gaps_clause(measured)
+        return f"no significant difference among its {len(measured)} values (from {spread} on average){chance}"
     margin = f"ahead of {behind} by {_format_gain(contrast, answer)}"
     if contrast.interval.low is not None and not contrast.interval.excludes(0.0):
         margin = f"not clearly ahead of {behind} ({_format_gain(contrast, answer)})"
@@ -207,6 +209,17 @@ def _many_values_clause(parameter: ParameterAnswer, contrast: Contrast, answer: 
         + _alternative_clause(parameter, answer)
         + _best_differs_clause(parameter, contrast, answer)
     )
+
+
+def _chance_of_gaps_clause(effects: Sequence[Effect]) -> str:
+    """Return a remark if intervals do not overlap although the values do not differ significantly."""
+    intervals = [effect.interval for effect in effects]
+    lows = [interval.low for interval in intervals if interval.low is not None]
+    highs = [interval.high for interval in intervals if interval.high is not None]
+    if not lows or not highs or max(lows) <= min(highs):
+        return ""
+    pairs = len(effects) * (len(effects) - 1) // 2
+    return f"; among {pairs} pairs, intervals that do not overlap are no evidence by themselves"
 
 
 def _average_phrase(answer: Answer) -> str:

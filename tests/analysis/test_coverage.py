@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PATH = Path(__file__).parents[2] / "bench" / "coverage.py"
@@ -48,3 +49,18 @@ def test_the_winners_interval_accounts_for_its_selection(bench):
     assert rates.false_claim <= 0.05
     assert rates.pair >= 0.9
     assert rates.contrast >= 0.9
+
+
+def test_equal_values_are_rarely_called_different(bench):
+    noises = (bench.equal_noise, bench.exploding_noise)
+    rates = [bench.measure_claims(noise, np.zeros(9), seeds=3, grids=GRIDS)[0] for noise in noises]
+    assert max(rates) <= 0.1
+
+
+def test_one_exploding_value_neither_hides_differences_nor_narrows_intervals(bench):
+    means = np.array([*range(8), 1e3])
+    claims, contradictions = bench.measure_claims(bench.exploding_noise, means, seeds=3, grids=GRIDS)
+    assert claims >= 0.95
+    assert contradictions <= 0.05
+    size = {"setups": 12, "seeds": 3, "grids": GRIDS}
+    assert bench.measure_coverage(bench.labbench_half_widths, bench.exploding_noise, **size).share >= 0.93
