@@ -23,6 +23,7 @@ WORD = re.compile(r"""[^\s(),'"\\]+""")
 
 _OPERATOR = re.compile(r"\s*([=<>~!]+)")
 _QUOTED = {"'": re.compile(r"'([^']*)'"), '"': re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)}
+_LONG_INTEGER = re.compile(r"[+-]?[0-9]{16,300}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NAMED: dict[str, Value] = {"true": True, "false": False, "none": None}
 _NAMED |= {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "-inf": -math.inf}
@@ -147,7 +148,13 @@ class Lexer:
 
 
 def parse_word(word: str) -> Value:
-    """Return an unquoted word as a number, boolean, None, or the word itself."""
+    """Return an unquoted word as a number, boolean, None, or the word itself.
+
+    Integers that a float cannot represent exactly, such as 64-bit seeds, stay integers.
+    """
+    if _LONG_INTEGER.fullmatch(word):
+        number = int(word)
+        return float(number) if abs(number) <= 2**53 else number
     return float(word) if _NUMBER.fullmatch(word) else _NAMED.get(word.lower(), word)
 
 

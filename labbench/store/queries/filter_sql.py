@@ -182,13 +182,20 @@ class ConfigValue:
     type: str
     value: str
     parameters: tuple[str]
+    json_pair: str | None = None
+    """SQL of the JSON array that has the value twice, with all digits of integers; it takes the parameters twice."""
 
     @classmethod
     def of(cls, key: str) -> ConfigValue:
         """Return the SQL of the value of a config key."""
         key = storable_text(key)
         if _PLAIN_KEY.fullmatch(key):
-            return cls("json_type(runs.config, ?)", "json_extract(runs.config, ?)", (f'$."{key}"',))
+            return cls(
+                "json_type(runs.config, ?)",
+                "json_extract(runs.config, ?)",
+                (f'$."{key}"',),
+                "json_extract(runs.config, ?, ?)",
+            )
         # a JSON path cannot express every key; json_each is slower
         lookup = "(SELECT {} FROM json_each(runs.config) WHERE key = ?)"
         return cls(lookup.format("type"), lookup.format("value"), (key,))
@@ -243,11 +250,26 @@ def _config_number_comparison(compare: Comparison, config: ConfigValue) -> Sql:
     """
     numbers = _numbers(compare)
     if compare.operator in ("=", "!="):
+        long = [number for number in numbers if isinstance(number, int) and abs(number) >= 2**63]
+        if long and config.json_pair is not None:
+            return _long_integer_comparison(compare, config, long)
         return Sql(_is_among(compare, config.value), (*config.parameters, _json_numbers(numbers)))
     if compare.operator == "~" or not numbers:
         return NEVER
     text = f"{config.value} {compare.operator} json_extract(?, '$[0]')"
     return Sql(text, (*config.parameters, _json_numbers(numbers)))
+
+
+def _long_integer_comparison(compare: Comparison, config: ConfigValue, long: Sequence[int]) -> Sql:
+    """Compile an equality with integers that SQLite would round: these are compared by their digits."""
+    others = [number for number in _numbers(compare) if number not in long]
+    texts = [str(number) for number in long] + [repr(float(number)) for number in long if float(number) == number]
+    pairs = json.dumps([f"[{text},{text}]" for text in texts])
+    is_among = f"{config.value} IN (SELECT value FROM json_each(?))"
+    is_long = f"{config.json_pair} IN (SELECT value FROM json_each(?))"
+    negation = "NOT " if compare.operator == "!=" else ""
+    parameters = (*config.parameters, _json_numbers(others), *config.parameters, *config.parameters, pairs)
+    return Sql(f"{negation}({is_among} OR {is_long})", parameters)
 
 
 def _config_constant_comparison(compare: Comparison, constant: bool | None) -> Sql:
@@ -276,7 +298,7 @@ def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics
         return NEVER
     require_goal(compare.key, function, metrics)
     column = _metric_column(function, metrics[compare.key][1])
-    numbers = _numbers(compare)
+    numbers = [float(number) for number in _numbers(compare)]  # a metric has no longer integers
     if compare.operator in ("=", "!="):
         unequal = compare.operator == "!="
         among = f"{column} {'NOT ' if unequal else ''}IN ({_placeholders(numbers)})"
@@ -338,7 +360,11 @@ def _placeholders(values: Sequence[object]) -> str:
 
 def _numbers(compare: Comparison) -> list[float]:
     """Return the values that are numbers, without NaN, which equals nothing."""
-    return [value for value in compare.values if isinstance(value, float) and not math.isnan(value)]
+    return [
+        value
+        for value in compare.values
+        if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    ]
 
 
 def _is_nan(value: object) -> bool:
