@@ -61,6 +61,7 @@ def export(
     Raises:
         InputError: Parquet without -o.
     """
+    from labbench.cli.name_notes import print_name_notes
     from labbench.export import write_csv, write_jsonl, write_parquet
     from labbench.files import require_not_database, write_atomically
     from labbench.filters.parser import parse
@@ -70,6 +71,7 @@ def export(
     if output is not None:
         require_not_database(output)
     with Reader(db) as reader:
+        print_name_notes(reader.check_names(run_filter))
         if file_format == "parquet":
             if output is None:
                 raise InputError("Parquet cannot be written to stdout: add -o FILE")

@@ -14,7 +14,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import all_code, as_json, database, filters, runs
-from labbench.errors import LabbenchError
+from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command
 from labbench.text import clean, format_duration, format_setting, no_color_requested, split_lines
 
@@ -47,20 +47,27 @@ def ls(
     as_json: bool = False,
 ) -> None:
     """List runs: the configuration keys that differ, and metrics."""
+    from labbench.cli.name_notes import print_name_notes
     from labbench.cli.tables import assumed_goals_note, leading_metrics, print_table, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:
         run_filter = parse(filters)
-        total, goals = reader.count(run_filter), reader.metrics()
+        names = [name.strip() for name in columns.split(",")] if columns else None
+        total, goals = reader.count(run_filter), reader.metrics(run_filter)
         column, descending = sort_order(sort, goals)
-        records = reader.runs(run_filter, sort=column, descending=descending, limit=limit)
+        is_missing = print_name_notes(reader.check_names(run_filter, columns=names or (), sort=column))
+        try:
+            records = reader.runs(run_filter, sort=column, descending=descending, limit=limit)
+        except InputError:
+            if not is_missing:
+                raise
+            records = reader.runs(run_filter, limit=limit)  # no run has the column to sort by yet
         declared = reader.declared_goals()
     if as_json:
         click.echo(json.dumps(run_documents(records)))
     elif records:
-        names = [name.strip() for name in columns.split(",")] if columns else None
         print_table(run_columns(records, goals, names=names))
         if note := assumed_goals_note(
             names or leading_metrics(goals), goals, declared, f"`{database_command(db)} define METRIC min|max|none`"
@@ -246,6 +253,7 @@ def plot(
     At most 30 curves. The means of --group leave out runs of older code.
     """
     from labbench.charts.plotext_chart import PlotCanvas
+    from labbench.cli.name_notes import print_name_notes
     from labbench.cli.plot_curves import PlotOptions, draw_metric
     from labbench.filters.parser import parse, present_code
     from labbench.store.reader import Reader
@@ -254,5 +262,9 @@ def plot(
     canvas = PlotCanvas(columns, max(10, rows - 2), colour=sys.stdout.isatty() and not no_color_requested(os.environ))
     run_filter = parse(filters) if group is None or all_code else present_code(parse(filters))
     with Reader(db) as reader:
+        axes = [axis] if axis not in ("step", "time") else []
+        keys = [group] if group is not None else []
+        if print_name_notes(reader.check_names(run_filter, metrics=[metric, *axes], columns=keys)):
+            return
         text = draw_metric(reader, metric, run_filter, PlotOptions(axis, smooth, log, group), canvas)
     click.echo(text)

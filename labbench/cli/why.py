@@ -91,6 +91,7 @@ def why(
     """
     from labbench.analysis import KeyOptions, explain
     from labbench.analysis.setup_costs import compare_costs
+    from labbench.cli.name_notes import print_name_notes
     from labbench.cli.tables import assumed_goals_note
     from labbench.files import database_command, require_not_database
     from labbench.filters.parser import parse, present_code
@@ -103,6 +104,10 @@ def why(
     if html_file is not None:
         require_not_database(html_file)
     with Reader(db) as reader:
+        if print_name_notes(reader.check_names(run_filter, metrics=[metric])):
+            if as_json:
+                click.echo("null")
+            return
         goals = reader.metrics()
         if metric not in goals:
             raise unknown_metric(metric, goals)

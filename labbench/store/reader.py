@@ -39,6 +39,7 @@ from labbench.store.run_reader import RunReader
 if TYPE_CHECKING:
     from labbench.store.queries.code_versions import CodedRun
     from labbench.store.queries.export_tables import TableShape
+    from labbench.store.queries.known_names import NameNotes
 
 
 class Reader(RunReader):
@@ -166,6 +167,31 @@ class Reader(RunReader):
         from labbench.store.queries.code_versions import read_other_code  # 4 ms that only `labbench run` needs
 
         return self._connection.read(lambda connection: read_other_code(connection, experiment, code_version))
+
+    def check_names(
+        self,
+        filter: RunFilter = None,
+        *,
+        columns: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+        sort: str | None = None,
+    ) -> NameNotes:
+        """Return notes on names that have two meanings, or that only runs in progress may still record.
+
+        Args:
+            filter: Filter whose config keys and metrics are checked.
+            columns: Further config keys or metrics.
+            metrics: Further metrics.
+            sort: Sort expression.
+
+        Raises:
+            InputError: If a name exists nowhere, although the database has runs and none of the selected ones is queued
+                or running.
+        """
+        from labbench.store.queries.known_names import Names, check_names  # 1 ms that scripts do not need
+
+        names = Names(columns, metrics, sort)
+        return self._connection.read(lambda connection: check_names(connection, filter_tree(filter), names))
 
     def metrics(self, filter: RunFilter = None) -> dict[str, Goal]:
         """Return the goals of the metrics that the matching runs have logged, in the order they were first logged."""

@@ -100,6 +100,7 @@ def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], row
         return Snapshot(query)
     with Reader(path) as reader:
         condition = parser.parse(query.expression)
+        reader.check_names(condition)
         if query.group:
             condition = parser.present_code(condition)
         metrics = reader.metrics(condition)

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -14,8 +15,12 @@ from click.testing import CliRunner, Result
 from helpers.store_samples import points, start
 from labbench.cli import main
 from labbench.cli.options import FilePath
+from labbench.cli.run_report import print_report
+from labbench.cli.tables import TextColumn, fit_columns
 from labbench.records import Finished, NewRun, Points, Started, Submission
+from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.tui.queries import Query, read_snapshot
 
 Labbench = Callable[..., Result]
 
@@ -219,6 +224,120 @@ def test_metric_without_a_better_direction_has_no_best_value(labbench: Labbench)
     assert labbench("ls", "best(lr)<1.5", "--json").exit_code == 0
     assert labbench("define", "val/rmse", "none").exit_code == 0
     assert "▲" not in labbench("compare", "lr=0.1", "lr=0.3").stdout
+
+
+UNKNOWN_NAMES = [
+    (["ls", "optimiser=adam"], "no run has a config key or a metric `optimiser`; did you mean `optimizer`?"),
+    (["ls", "val/los<1"], "did you mean `val/loss`?"),
+    (["ls", "best(val/los)<1"], "did you mean `val/loss`?"),
+    (["ls", "lr=0.1 or optimiser=sgd"], "did you mean `optimizer`?"),
+    (["ls", "--columns", "lrr"], "did you mean `lr`?"),
+    (["ls", "--sort", "optimiser"], "did you mean `optimizer`?"),
+    (["why", "val/los"], "did you mean `val/loss`?"),
+    (["why", "val/loss", "optimiser=adam"], "did you mean `optimizer`?"),
+    (["plot", "val/los"], "did you mean `val/loss`?"),
+    (["plot", "val/loss", "optimiser=adam"], "did you mean `optimizer`?"),
+    (["plot", "val/loss", "--group", "optimiser"], "did you mean `optimizer`?"),
+    (["export", "optimiser=adam"], "did you mean `optimizer`?"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), UNKNOWN_NAMES)
+def test_name_that_exists_nowhere_is_an_error_with_the_nearest_name(
+    labbench: Labbench, db: Path, words: list[str], message: str
+) -> None:
+    result = labbench(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(("words", "message"), UNKNOWN_NAMES)
+def test_name_that_a_run_in_progress_may_record_is_a_warning(
+    labbench: Labbench, db: Path, words: list[str], message: str
+) -> None:
+    with Writer(db) as writer:
+        writer.queue(Submission("demo", "digits"), [NewRun("next", {"lr": 0.1}, "next")])
+        result = labbench(*words)
+    assert result.exit_code == 0
+    assert message in result.stderr
+    assert "(queued and running runs may still record it)" in result.stderr
+    narrower = labbench(*words, "status=finished") if words[:2] != ["ls", "lr=0.1 or optimiser=sgd"] else None
+    assert narrower is None or narrower.exit_code == 2  # no run in progress is selected
+
+
+def test_parameters_and_declared_metrics_are_known_before_they_are_recorded(labbench: Labbench, db: Path) -> None:
+    assert labbench("ls", "weight_decay=0.1").exit_code == 0
+    assert labbench("define", "val/f1", "max").exit_code == 0
+    assert labbench("ls", "val/f1>0.5").exit_code == 0
+
+
+@pytest.mark.usefixtures("undeclared")
+def test_name_of_a_config_key_and_a_metric_is_explained(labbench: Labbench) -> None:
+    listed = labbench("ls", "lr<0.2")
+    assert "for the metric write last(lr)<0.2" in listed.stderr
+    assert labbench("ls", "seed=0").stderr.count("metric write") == 0
+
+
+def test_long_integers_of_a_filter_are_compared_exactly(labbench: Labbench, tmp_path: Path) -> None:
+    seeds = [2**53, 2**53 + 1, 2**63 - 2, 2**63 - 1, 2**64 - 2, 2**64 - 1, -(2**62) - 1]
+    with Writer(tmp_path / "runs.db") as writer:
+        writer.queue(Submission("seeds", ""), [NewRun(f"{seed}", {"seed": seed}, f"id{seed}") for seed in seeds])
+
+    def names(*words: str) -> list[str]:
+        return [run["name"] for run in json.loads(labbench("ls", *words, "--json").stdout)]
+
+    for seed in seeds:
+        assert names(f"seed={seed}") == [str(seed)]
+        assert names(f"seed!={seed}") == [str(other) for other in seeds if other != seed]
+    assert names(f"seed={2**64 - 1},{2**53}") == [str(2**53), str(2**64 - 1)]
+    assert names(f"seed<{2**53 + 1}", f"seed>{-(2**62) - 2}") == [str(2**53), str(-(2**62) - 1)]
+
+
+def test_experiments_of_other_tasks_do_not_change_the_answers(
+    labbench: Labbench, db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tables, reports and the terminal interface show what concerns the matching runs alone."""
+    commands = [
+        ["ls", "experiment=demo"],
+        ["ls", "experiment=demo", "--sort", "best(val/loss)"],
+        ["why", "val/loss", "experiment=demo", "--json"],
+        ["plot", "val/loss", "experiment=demo"],
+        ["export", "experiment=demo", "--summary"],
+        ["export", "experiment=demo", "--wide"],
+    ]
+
+    def answers() -> list[tuple[int, str]]:
+        return [(result.exit_code, result.stdout) for result in (labbench(*words) for words in commands)]
+
+    def snapshot() -> tuple[object, ...]:
+        state = read_snapshot(db, Query("experiment=demo"), record_keys=(), rows=50)
+        return state.query, state.rows, dict(state.metrics), state.config_keys, state.stars
+
+    def report() -> str:
+        with Reader(db) as reader:
+            runs = tuple(reader.runs("experiment=demo"))
+        grid = SimpleNamespace(grid=SimpleNamespace(name="demo", metrics={}))
+        outcome = SimpleNamespace(runs=runs, trained=0, elsewhere=0, interrupted=False)
+        print_report(grid, outcome, db, with_table=True)  # type: ignore[arg-type]
+        return capsys.readouterr().out
+
+    before = answers(), snapshot(), report()
+    assert all(exit_code == 0 for exit_code, _ in before[0])
+    with Writer(db) as writer:
+        for number, metrics in enumerate((["val/accuracy", "train/loss"], ["reward", "episode_length", "val/wer"])):
+            config = {f"key {number}.{index}": index for index in range(20)} | {"lr": 7.0}
+            [run] = start(writer, [NewRun("other", config, f"other {number}")], experiment=f"other {number}")
+            writer.write([points(run, name, [0.5, 0.1]) for name in metrics])
+            writer.write([Finished(run.key, 1, "finished", "all epochs")])
+    assert (answers(), snapshot(), report()) == before
+
+
+def test_narrow_terminal_shows_metrics_and_leaves_out_settings() -> None:
+    settings = [TextColumn(f"setting {index}", ["0.1"], is_setting=True) for index in range(5)]
+    columns = [TextColumn("name", ["a"]), *settings, TextColumn("val/loss", ["0.5"])]
+    assert [column.name for column in fit_columns(columns, 200)] == [column.name for column in columns]
+    assert [column.name for column in fit_columns(columns, 30)] == ["name", "setting 0", "val/loss"]
+    assert [column.name for column in fit_columns(columns, 5)] == ["name", "val/loss"]
 
 
 @pytest.mark.parametrize(

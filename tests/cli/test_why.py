@@ -48,7 +48,7 @@ def test_the_json_is_one_document(database: str) -> None:
 
 
 def test_an_unknown_metric_is_refused_with_the_closest_name(database: str) -> None:
-    status, _, error = run("--db", database, "why", "val/los")
+    status, _, error = run("--db", database, "why", "val/los", "status=finished")
     assert status == 2
     assert "did you mean `val/loss`?" in error
 

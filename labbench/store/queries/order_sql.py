@@ -25,6 +25,10 @@ _TIMES = {
 """Not reserved words: a config key or a metric of the same name takes precedence."""
 
 
+WORD_HEADINGS = _RUN_HEADINGS.keys() | _TIMES.keys()
+"""Headings that are words and exist in every database."""
+
+
 def order_by(sort: str | None, *, descending: bool, metrics: Metrics) -> Sql:
     """Return the ORDER BY clause: NULL and NaN last in both directions, ties in queue order."""
     if sort is None:
@@ -40,7 +44,7 @@ def heading_value(heading: str, metrics: Metrics) -> Sql:
     """
     if heading in _RUN_HEADINGS:
         return Sql(_RUN_HEADINGS[heading])
-    metric, function = _split_heading(heading)
+    metric, function = split_heading(heading)
     if function is not None:
         return metric_value(metric, function, metrics)
     config, last = ConfigValue.of(heading), metric_value(heading, "last", metrics)
@@ -54,7 +58,7 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
     Raises:
         InputError: If the database has runs but no such config key or metric.
     """
-    metric, function = _split_heading(heading)
+    metric, function = split_heading(heading)
     require_goal(metric, function, metrics)
     if metric in metrics or (function is None and heading in _RUN_HEADINGS | _TIMES):
         return
@@ -71,7 +75,8 @@ def require_heading(connection: sqlite3.Connection, heading: str, metrics: Metri
         )
 
 
-def _split_heading(heading: str) -> tuple[str, Function | None]:
+def split_heading(heading: str) -> tuple[str, Function | None]:
+    """Return the metric or config key of a heading, and the function of the metric."""
     for function in FUNCTIONS:
         if match := re.fullmatch(rf"{function}\((.+)\)", heading):
             return match[1], function

@@ -1,0 +1,134 @@
+"""Check that the names in a filter, in columns or in a sort order exist in a database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from labbench.errors import InputError, did_you_mean, unknown_metric
+from labbench.filters.parser import RESERVED, And, Comparison, Filter, Not, Or, comparisons
+from labbench.store.queries.filter_sql import ConfigValue, Metrics, filter_condition, read_metrics
+from labbench.store.queries.order_sql import WORD_HEADINGS, split_heading
+from labbench.store.queries.run_rows import FROM_RUNS, STATUS, compare_config_texts
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names that a command uses, besides those in its filter."""
+
+    columns: Sequence[str] = ()
+    """Config keys or metrics."""
+    metrics: Sequence[str] = ()
+    sort: str | None = None
+    """Sort expression."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameNotes:
+    """Notes on names, as sentences."""
+
+    missing: Sequence[str] = ()
+    """Names that exist nowhere, but that runs in progress may still record."""
+    ambiguous: Sequence[str] = ()
+    """Names of a config key and of a metric."""
+
+
+def check_names(connection: sqlite3.Connection, tree: Filter | None, names: Names) -> NameNotes:
+    """Return notes on names that have two meanings, or that only runs in progress may still record.
+
+    A name exists if it is a config key, a parameter of a built-in task or of the training loop, or a metric that was
+    logged or declared.
+
+    Raises:
+        InputError: If a name exists nowhere, the database has runs, and no selected run is queued or running.
+    """
+    metrics = read_metrics(connection)
+    unknown = list(_unknown_names(connection, tree, names, metrics))
+    if not unknown:
+        return NameNotes(ambiguous=_ambiguous_names(connection, tree, metrics))
+    condition = filter_condition(_without(tree, connection, metrics), metrics)
+    query = f"SELECT DISTINCT {STATUS} {FROM_RUNS} WHERE {condition.text}"
+    statuses = {status for (status,) in connection.execute(query, condition.parameters)}
+    if statuses.isdisjoint(("queued", "running")):
+        if connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is None:
+            return NameNotes()
+        raise unknown[0]
+    return NameNotes(missing=[f"{error} (queued and running runs may still record it)" for error in unknown])
+
+
+def _unknown_names(
+    connection: sqlite3.Connection, tree: Filter | None, names: Names, metrics: Metrics
+) -> Iterator[InputError]:
+    """Yield an error for each name that exists nowhere."""
+    terms = [] if tree is None else comparisons(tree)
+    for term in terms:
+        if not _is_known(connection, term, metrics):
+            yield _unknown_name(connection, term.key, metrics, is_metric=term.function is not None)
+    for name in names.columns:
+        if name not in metrics and not _is_config_key(connection, name):
+            yield _unknown_name(connection, name, metrics)
+    for name in names.metrics:
+        if name not in metrics:
+            yield _unknown_name(connection, name, metrics, is_metric=True)
+    if names.sort is not None and names.sort not in WORD_HEADINGS:
+        metric, function = split_heading(names.sort)
+        if metric not in metrics and (function is not None or not _is_config_key(connection, metric)):
+            yield _unknown_name(connection, metric, metrics, is_metric=function is not None)
+
+
+def _is_known(connection: sqlite3.Connection, term: Comparison, metrics: Metrics) -> bool:
+    if term.key in metrics or (term.function is None and term.key in RESERVED):
+        return True
+    return term.function is None and _is_config_key(connection, term.key)
+
+
+def _is_config_key(connection: sqlite3.Connection, name: str) -> bool:
+    from labbench.params.builtin import BUILTIN
+    from labbench.params.param import TRAINING
+
+    return _is_recorded_key(connection, name) or name in TRAINING or any(name in params for params in BUILTIN.values())
+
+
+def _unknown_name(
+    connection: sqlite3.Connection, name: str, metrics: Metrics, *, is_metric: bool = False
+) -> InputError:
+    if is_metric:
+        return unknown_metric(name, metrics)
+    configs = tuple(text for (text,) in connection.execute("SELECT config FROM runs"))
+    candidates = [*compare_config_texts(configs).names, *metrics, *sorted(RESERVED)]
+    return InputError(f"no run has a config key or a metric `{name}`{did_you_mean(name, candidates)}")
+
+
+def _without(tree: Filter | None, connection: sqlite3.Connection, metrics: Metrics) -> Filter | None:
+    """Return the filter without the terms whose names are unknown, which may become true."""
+    if tree is None or isinstance(tree, Comparison):
+        return tree if tree is None or _is_known(connection, tree, metrics) else None
+    if isinstance(tree, Not):
+        term = _without(tree.term, connection, metrics)
+        return None if term is None else tree
+    terms = [_without(term, connection, metrics) for term in tree.terms]
+    known = tuple(term for term in terms if term is not None)
+    if isinstance(tree, Or) and len(known) < len(terms):
+        return None
+    return None if not known else And(known) if isinstance(tree, And) else Or(known)
+
+
+def _ambiguous_names(connection: sqlite3.Connection, tree: Filter | None, metrics: Metrics) -> list[str]:
+    """Return a note for each comparison of a config key that is also the name of a metric."""
+    return [
+        f"`{term.key}` is a config key and a metric, and the filter compares the config key; for the metric write "
+        f"last({term.key}){term.operator}{','.join(term.texts)}"
+        for term in ([] if tree is None else comparisons(tree))
+        if term.function is None
+        and term.key in metrics
+        and term.key not in RESERVED
+        and any(isinstance(value, int | float) and not isinstance(value, bool) for value in term.values)
+        and _is_recorded_key(connection, term.key)
+    ]
+
+
+def _is_recorded_key(connection: sqlite3.Connection, name: str) -> bool:
+    config = ConfigValue.of(name)
+    query = f"SELECT 1 FROM runs WHERE {config.type} IS NOT NULL LIMIT 1"
+    return connection.execute(query, config.parameters).fetchone() is not None
