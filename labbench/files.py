@@ -41,11 +41,12 @@ def database_command(database: Path) -> str:
 
 
 def files_folder(database: Path) -> Path:
-    """Return the folder of a database's files.
+    """Return the folder of a database's files, an absolute path beside the file that `database` may link to.
 
     It is created with the first file in it.
     """
-    return database.with_name(database.name + _FILES_SUFFIX)
+    target = Path(os.path.realpath(database))  # Path.resolve raises for a circular link
+    return target.with_name(target.name + _FILES_SUFFIX)
 
 
 def database_of_files(files: Path) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from labbench.executors.command import run_command
@@ -25,12 +27,23 @@ def train_attempt(stack: Stack, device: str, stop_requests: StopRequests) -> Ite
         from labbench.train.tasks.import_context import imports_of
         from labbench.train.tasks.task import load_task
 
-        with imports_of(stack.task):
+        with kept_folder(), imports_of(stack.task):
             for event in train(stack, load_task(stack.task), device, stop_requests):
                 active.update(event)
                 yield event
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         yield from Failure.from_error(list(active), error).events()
+
+
+@contextmanager
+def kept_folder() -> Iterator[None]:
+    """Restore the current folder after the block: a task may change to the folder of its data."""
+    folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
+    try:
+        yield
+    finally:
+        os.fchdir(folder)
+        os.close(folder)
 
 
 def sub_stack(stack: Stack, runs: Sequence[RunRecord]) -> Stack:

@@ -28,7 +28,7 @@ def import_labbench(database: Path, other: Path) -> MergeResult:
         if other.resolve() == writer.path:
             raise InputError(f"{other}: a database cannot be imported into itself; pass another file")
         merged = writer.merge(other)
-        theirs, ours = files_folder(other.resolve()), files_folder(writer.path)
+        theirs, ours = files_folder(other), files_folder(writer.path)
         if theirs.is_symlink():
             return replace(merged, skipped=[theirs])
         skipped: list[Path] = []

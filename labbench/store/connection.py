@@ -153,8 +153,8 @@ def has_side_files(path: Path) -> bool:
 
 
 def path_with_suffix(path: Path, suffix: str) -> Path:
-    """Return the path with `suffix` appended to the file name, as SQLite names its side files."""
-    return path.with_name(path.name + suffix)
+    """Return the path of a file beside the database, as SQLite names it: beside what a symbolic link points to."""
+    return Path(os.path.realpath(path) + suffix)
 
 
 @contextmanager

@@ -394,3 +394,32 @@ def test_more_gpus_than_are_visible_are_refused_before_anything_is_recorded(
     assert labbench("run", "grid.toml", "--device", "cpu", "--dry-run").exit_code == 0
     monkeypatch.setattr(run_grid, "cuda_device_count", lambda: 2)
     assert labbench("run", "grid.toml", "--device", "cpu", "--workers", "1").exit_code == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_of_runs_lie_beside_the_database_whatever_the_task_and_links_do(
+    labbench: Labbench, tmp_path: Path, workers: int
+) -> None:
+    for folder in ("disk", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "runs.db").symlink_to("disk/real.db")
+    (tmp_path / "task.py").write_text(
+        "import os, torch\n"
+        "from labbench import Data\n"
+        "class Task:\n"
+        "    params = {}\n"
+        "    def data(self, config):\n"
+        "        os.chdir('elsewhere')\n"
+        "        x = torch.randn(64, 4)\n"
+        "        return Data(train=(x, (x[:, 0] > 0).long()), val=(x, (x[:, 0] > 0).long()))\n"
+        "    def model(self, config):\n"
+        "        return torch.nn.Linear(4, 2)\n"
+    )
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        'name = "g"\ntask = "task.py:Task"\n[params]\nepochs = 1\n[grid]\nlr = [0.1, 0.2]\n[runtime]\nkeep = "last"\n'
+    )
+    result = labbench("run", grid, "--workers", workers)
+    assert result.exit_code == 0, result.output
+    assert "2 finished" in result.stderr
+    assert len(list((tmp_path / "disk" / "real.db.files").glob("*/model.safetensors"))) == 2

@@ -68,7 +68,7 @@ def diagnose(path: Path) -> Diagnosis:
         if damage := _integrity_errors(connection):
             return Diagnosis(damage)
         runs = dict(connection.execute(f"SELECT key, {STATUS} FROM runs"))
-        folder = files_folder(path.resolve())
+        folder = files_folder(path)
         folders = sorted(folder.iterdir()) if folder.is_dir() else []
         series = _all_series(connection)
         return Diagnosis(

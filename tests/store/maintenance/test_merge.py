@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 
 from helpers.store_samples import files_beside, read_tables, start, write_three_runs
+from labbench.importing.labbench_db import import_labbench
 from labbench.records import Points
 from labbench.store.maintenance.health import diagnose
 from labbench.store.maintenance.merge import back_up
@@ -60,3 +61,17 @@ def test_backup_does_not_overwrite_a_file(labbench: Callable[..., Result], other
     assert "does not exist" in labbench("backup", tmp_path / "no" / "copy.db", "--db", other).stderr
     assert labbench("backup", tmp_path / "x.db", "--db", "nothing.db").exit_code == 2
     assert not (tmp_path / "x.db").exists()
+
+
+def test_backup_through_a_link_contains_what_is_still_in_the_write_ahead_log(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "link.db"
+    link.symlink_to("disk/runs.db")
+    with Writer(tmp_path / "disk" / "runs.db") as writer:
+        [run] = start(writer)
+        writer.write([Points(run.key, 1, "loss", range(1000), range(1000), [0.5] * 1000)])
+        back_up(link, tmp_path / "copy.db")
+        import_labbench(path, link)
+    for copy in (tmp_path / "copy.db", path):
+        with Reader(copy) as reader:
+            assert len(reader.series(run.key, "loss")[0]) == 1000
