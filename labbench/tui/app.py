@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from textual import on, work
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
+from textual.driver import Driver
 from textual.filter import Monochrome, NoColor
 from textual.message import Message
 from textual.screen import Screen
@@ -72,6 +73,27 @@ class LabbenchApp(App[None]):
             self._filters.append(ColourlessFilter())
         if needs_ascii(os.environ):
             self._filters.append(AsciiFilter())
+
+    def get_driver_class(self) -> type[Driver]:
+        """Return the driver for this platform; on Linux and macOS, the one that writes only the cells that change."""
+        driver = super().get_driver_class()
+        if driver.__name__ == "LinuxDriver":
+            from labbench.tui.driver import ChangedCellsDriver  # needs termios, which Windows lacks
+
+            return ChangedCellsDriver
+        return driver
+
+    def on_resize(self) -> None:
+        self._forget_terminal()  # which rearranges what it shows
+
+    def action_repaint(self) -> None:
+        """Write the whole screen again, after another program has written to the terminal."""
+        self._forget_terminal()
+        self.refresh(repaint=True)
+
+    def _forget_terminal(self) -> None:
+        if self._driver is not None and hasattr(self._driver, "forget_screen"):
+            self._driver.forget_screen()
 
     def on_mount(self) -> None:
         self._watch()

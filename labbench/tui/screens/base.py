@@ -68,6 +68,7 @@ class DataScreen(Screen[None], Generic[Result]):
         Binding("u", "undo", "undo", show=False, tooltip="Undo the last edit"),
         Binding("e", "export", "export", tooltip="Export (save) the view as CSV, text or SVG picture"),
         Binding("W", "save_view", "save view", show=False, tooltip="Save this view (filter, columns …) under a name"),
+        Binding("ctrl+l", "app.repaint", "repaint", show=False, tooltip="Write the whole screen again"),
         Binding("q", "app.quit", "quit", tooltip="Quit (training continues)"),
         Binding("question_mark", "help", "help", key_display="?", tooltip="Help"),
     ]

@@ -1,0 +1,249 @@
+"""Reduction of what Textual writes to the terminal: only the cells that change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import repeat
+
+from rich.cells import cell_len
+
+_CURSOR_TO = re.compile(r"\x1b\[(\d+);(\d+)H")
+_TOKEN = re.compile(r"\x1b\[([\d;]*)m|([^\x1b]+)")
+"""A style or text."""
+_PLAIN = re.compile(r"(?:\x1b\[[\d;]*m|[^\x1b\x00-\x1f\x7f]++)*+\Z")
+"""A line without anything but styles and text."""
+_BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
+"""Bounds of a synchronized update."""
+_GAP = 4
+"""Unchanged cells that are cheaper to write again than to step over."""
+
+_OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "7": "27", "8": "28", "9": "29"}
+"""Parameters that end an attribute."""
+_INVISIBLE_ON_BLANKS = frozenset({"1", "2", "3"})
+"""Bold, dim and italic."""
+
+_Cell = tuple[str, str]
+"""A character and its style, the parameters of the SGR sequence."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """What the terminal shows on one row, as far as it is known."""
+
+    cells: list[_Cell | None] = field(default_factory=list)
+    pieces: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """End and content of what was last written, by column; pieces never overlap."""
+
+
+class ChangedCells:
+    """Filter of the output of Textual: remembers the screen and passes on what changes it.
+
+    Textual writes every line of a widget that was refreshed. Over a slow connection most of the time of a key press
+    is spent on cells that stay as they are.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, _Row] = {}
+        self._held = ""
+        """Start of a synchronized update that has not changed anything yet."""
+        self._cursor: tuple[int, int] | None = None
+        """Row and column, 1-based; None if unknown."""
+
+    def forget(self) -> None:
+        """Write everything again: the terminal may show something else."""
+        self._rows.clear()
+        self._cursor = None
+
+    def reduce(self, data: str) -> str:
+        """Return the sequences that have the same effect on the terminal as `data`."""
+        if data == _BEGIN:
+            self._held = _BEGIN
+            return ""
+        if data == _END:
+            ends, self._held = not self._held, ""
+            return _END if ends else ""
+        changes = self._changes(data)
+        if changes:
+            changes, self._held = self._held + changes, ""
+        return changes
+
+    def _changes(self, data: str) -> str:
+        head, *parts = _CURSOR_TO.split(data)
+        contents = [content.rstrip("\n") for content in parts[2::3]]
+        if head or not parts or not all(map(_PLAIN.match, contents)):  # not an update of the screen by Textual
+            self.forget()
+            return data
+        writer = _SpanWriter(self._cursor)
+        row = column = 1
+        for line, start, content in zip(parts[0::3], parts[1::3], contents, strict=True):
+            row, column = int(line), int(start)
+            if content:
+                self._write(writer, row, column, content)
+        if contents[-1] == "":  # the place of the cursor of a text field
+            writer.move(row, column)
+        self._cursor = writer.cursor
+        return writer.finish()
+
+    def _write(self, writer: _SpanWriter, number: int, column: int, content: str) -> None:
+        row = self._rows.setdefault(number, _Row())
+        if (known := row.pieces.get(column)) is not None and known[1] == content:
+            return
+        cells = list(_cells(content))
+        end = column + len(cells)
+        row.pieces = {start: piece for start, piece in row.pieces.items() if start >= end or piece[0] <= column} | {
+            column: (end, content)
+        }
+        if len(row.cells) < end:
+            row.cells.extend(repeat(None, end - len(row.cells)))
+        before = row.cells[column:end]
+        row.cells[column:end] = cells
+        _forget_cut_texts(row.cells, before[0], column, end)
+        for first, last in _changed_spans(before, cells):
+            writer.write(number, column + first, cells[first:last])
+
+
+class _SpanWriter:
+    """Sequences that write spans of cells, with the fewest changes of cursor and style."""
+
+    def __init__(self, cursor: tuple[int, int] | None) -> None:
+        self.cursor = cursor
+        self._style = ""
+        self._output: list[str] = []
+
+    def move(self, row: int, column: int) -> None:
+        if self.cursor == (row, column):
+            return
+        if self.cursor is not None and self.cursor[0] == row and column > self.cursor[1]:
+            self._output.append(f"\x1b[{column - self.cursor[1]}C")
+        else:
+            self._output.append(f"\x1b[{row};{column}H")
+        self.cursor = (row, column)
+
+    def write(self, row: int, column: int, cells: list[_Cell]) -> None:
+        for offset, (character, style) in enumerate(cells):
+            if not character:  # covered by the text before, about whose width terminals disagree
+                self.cursor = None
+                continue
+            if self.cursor is None or offset == 0:
+                self.move(row, column + offset)
+            if style != self._style and not (character == " " and _shows_blank(self._style, style)):
+                self._output.append(_style_change(self._style, style))
+                self._style = style
+            self._output.append(character)
+            if len(character) > 1:
+                self.cursor = None
+        if self.cursor is not None:
+            self.cursor = (row, column + len(cells))
+
+    def finish(self) -> str:
+        if self._style:
+            self._output.append("\x1b[0m")
+        return "".join(self._output)
+
+
+def _cells(content: str) -> Iterator[_Cell]:
+    """Yield the cells of a line.
+
+    A text with characters that are not one cell wide is one cell, and the cells that it covers follow as empty ones.
+    """
+    style = ""
+    for match in _TOKEN.finditer(content):
+        parameters, text = match.groups()
+        if text is None:
+            style = "" if parameters == "0" else parameters
+        elif len(text) == (width := cell_len(text)):
+            blank = (" ", _blank_style(style))
+            yield from (blank if character == " " else (character, style) for character in text)
+        elif width:
+            yield (text, style)
+            yield from repeat(("", style), width - 1)
+
+
+def _forget_cut_texts(cells: list[_Cell | None], first_before: _Cell | None, start: int, end: int) -> None:
+    """Forget the texts of which the cells from `start` to `end` have overwritten a part."""
+    if first_before is not None and not first_before[0]:
+        left = start - 1
+        while (cell := cells[left]) is not None and not cell[0]:
+            cells[left] = None
+            left -= 1
+        cells[left] = None
+    while end < len(cells) and (cell := cells[end]) is not None and not cell[0]:
+        cells[end] = None
+        end += 1
+
+
+def _changed_spans(before: list[_Cell | None], after: list[_Cell]) -> list[tuple[int, int]]:
+    """Return the spans of `after` to write, as pairs of first and last + 1."""
+    spans: list[tuple[int, int]] = []
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old != new:
+            if spans and index - spans[-1][1] <= _GAP:
+                spans[-1] = (spans[-1][0], index + 1)
+            else:
+                spans.append((index, index + 1))
+    return spans
+
+
+@lru_cache(maxsize=4096)
+def _style_change(before: str, after: str) -> str:
+    """Return the shortest SGR sequence from one style to another."""
+    if not after:
+        return "\x1b[0m"
+    full = f"\x1b[0;{after}m" if before else f"\x1b[{after}m"
+    old, new = _Style.parse(before), _Style.parse(after)
+    removed, added = old.attributes - new.attributes, new.attributes - old.attributes
+    if not removed <= _OFF.keys():
+        return full
+    changes = sorted({_OFF[code] for code in removed})
+    if "22" in changes:  # ends bold and dim
+        added |= new.attributes & {"1", "2"}
+    changes += sorted(added)
+    if old.foreground != new.foreground:
+        changes.append(new.foreground or "39")
+    if old.background != new.background:
+        changes.append(new.background or "49")
+    return min(f"\x1b[{';'.join(changes)}m", full, key=len)
+
+
+@lru_cache(maxsize=4096)
+def _blank_style(style: str) -> str:
+    """Return what of a style is visible on a space: the background, and all of it if lines or reversed colours are."""
+    parsed = _Style.parse(style)
+    return style if parsed.attributes - _INVISIBLE_ON_BLANKS else parsed.background
+
+
+@lru_cache(maxsize=4096)
+def _shows_blank(pen: str, blank: str) -> bool:
+    """Return whether a space written in the style `pen` looks as in the style `blank`."""
+    return _blank_style(pen) == blank
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """Parameters of an SGR sequence."""
+
+    attributes: frozenset[str]
+    foreground: str
+    background: str
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def parse(style: str) -> _Style:
+        words = style.split(";") if style else []
+        attributes, foreground, background = set(), "", ""
+        while words:
+            word, words = words[0], words[1:]
+            if word in ("38", "48"):
+                count = 4 if words[0] == "2" else 2
+                word, words = ";".join([word, *words[:count]]), words[count:]
+            code = int(word.partition(";")[0])
+            if 30 <= code <= 39 or 90 <= code <= 97:
+                foreground = word
+            elif 40 <= code <= 49 or 100 <= code <= 107:
+                background = word
+            else:
+                attributes.add(word)
+        return _Style(frozenset(attributes), foreground, background)

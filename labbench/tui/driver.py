@@ -1,0 +1,23 @@
+"""Terminal driver that writes only the cells that change."""
+
+from __future__ import annotations
+
+from textual.drivers.linux_driver import LinuxDriver
+
+from labbench.tui.changed_cells import ChangedCells
+
+
+class ChangedCellsDriver(LinuxDriver):
+    """Driver of Linux and macOS that passes the output of Textual through `ChangedCells`."""
+
+    _changed_cells: ChangedCells | None = None
+
+    def write(self, data: str) -> None:
+        if self._changed_cells is None:
+            self._changed_cells = ChangedCells()
+        if changes := self._changed_cells.reduce(data):
+            super().write(changes)
+
+    def forget_screen(self) -> None:
+        """Write the whole screen at the next update."""
+        self._changed_cells = None
