@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsFloat, TypeAlias
 
 from labbench.tracking.messages import ProblemReporter, quote_value
@@ -54,12 +54,15 @@ def flatten_metrics(
         problems.report(prefix, problem)
         return {}
     flat: dict[str, Value] = {}
+    n_values = len(metrics)
     for key, value in metrics.items():
         name = f"{prefix}{key}" if prefix else key
         if value.__class__ is float or value.__class__ is DeviceNumber:
             flat[name] = value
         elif isinstance(value, Mapping):
-            flat |= flatten_metrics(value, problems, f"{name}/", depth + 1)
+            nested = flatten_metrics(value, problems, f"{name}/", depth + 1)
+            n_values += len(nested) - 1
+            flat |= nested
         else:
             try:
                 flat[name] = _to_number(value)
@@ -68,7 +71,25 @@ def flatten_metrics(
                     error.args[0] if isinstance(error, _NotANumber) else f"must be a number, not {quote_value(value)}"
                 )
                 problems.report(str(name), f"run.log: `{name}` {reason}")
+                n_values -= 1
+    if len(flat) < n_values:
+        name = _first_repeated(_names(metrics, prefix, depth))
+        problems.report(name, f"run.log: two values are called `{name}`", "the later one is recorded")
     return flat
+
+
+def _names(metrics: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[str]:
+    for key, value in metrics.items():
+        if isinstance(value, Mapping):
+            if depth < _MAX_DEPTH:
+                yield from _names(value, f"{prefix}{key}/", depth + 1)
+        else:
+            yield f"{prefix}{key}"
+
+
+def _first_repeated(names: Iterable[str]) -> str:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), "")  # type: ignore[func-returns-value]
 
 
 def to_numbers(metrics: Any, problems: ProblemReporter) -> dict[str, Value]:

@@ -79,6 +79,18 @@ def test_nested_dicts_are_joined_with_slashes(run: labbench.Run) -> None:
     assert set(find_record(run).summary) == {"train/loss", "train/by class/cat", "train/by class/2", "lr"}
 
 
+@pytest.mark.parametrize("metrics", [{"val": {"acc": 0.5}, "val/acc": 0.9}, {"val/acc": 0.5, "val": {"acc": 0.9}}])
+def test_names_that_collide_are_reported_and_the_later_value_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metrics: dict[str, Any]
+) -> None:
+    with labbench.start(db=tmp_path / "other.db", system_metrics=False, strict=False) as run:
+        run.log({**metrics, "circle": CIRCLE, "loss": 1.0})
+        run.log(metrics)
+        assert series(run, "val/acc") == {0: 0.9, 1: 0.9}
+    message = "labbench: run.log: two values are called `val/acc`; the later one is recorded"
+    assert capsys.readouterr().err.splitlines().count(message) == 1
+
+
 @pytest.mark.parametrize(
     ("value", "number"),
     [
