@@ -21,6 +21,10 @@ _WORDS = {
 _ITEM_TYPES = {"ints": "int", "floats": "float", "strs": "str"}
 
 
+NONE = "none"
+"""Spelling of a missing value in a grid file, since TOML has no null."""
+
+
 class BadValueError(ValueError):
     """Invalid value; the message continues the parameter's name: `must be at least 0, not -1`."""
 
@@ -60,6 +64,23 @@ def convert_value(param: Param, value: Any) -> Any:
     return items
 
 
+def convert_setting(param: Param, value: Any) -> Any:
+    """Convert a value of a config as `convert_value`; "none" becomes None if the parameter's default is None.
+
+    Raises:
+        BadValueError: As `convert_value`.
+    """
+    if param.default is not None or NONE in param.choices:
+        return convert_value(param, value)
+    if value == NONE:
+        return None
+    try:
+        return convert_value(param, value)
+    except BadValueError as problem:
+        hint = f' ("{NONE}": no value)' if problem.index is None else ""
+        raise BadValueError(f"{problem}{hint}", index=problem.index, item=problem.item) from None
+
+
 def quote_value(value: Any) -> str:
     """Return a value as JSON for a message, shortened to 40 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
@@ -79,7 +100,7 @@ def _convert_scalar(kind: str, value: Any) -> Any:
             return _require_finite(value)
         if isinstance(value, int) or value.is_integer():
             return int(value)
-    raise BadValueError(f"must be {_WORDS[kind]}, not {quote_value(value)}{_quotes_hint(kind, value)}")
+    raise BadValueError(f"must be {_WORDS[kind]}, not {quote_value(value)}{_spelling_hint(kind, value)}")
 
 
 def _require_finite(value: float) -> float:
@@ -92,7 +113,9 @@ def _require_finite(value: float) -> float:
     return number
 
 
-def _quotes_hint(kind: str, value: Any) -> str:
+def _spelling_hint(kind: str, value: Any) -> str:
+    if kind == "bool" and value in ("True", "False"):
+        return f" (write {value.lower()})"
     if kind in ("int", "float", "bool") and isinstance(value, str):
         try:
             unquoted = json.loads(value.lower())

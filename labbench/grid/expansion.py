@@ -6,11 +6,12 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from labbench.configs import canonical_json
 from labbench.errors import GridError, InputError, did_you_mean
-from labbench.grid.checks import BadValueError, convert_value
+from labbench.grid.checks import BadValueError, convert_setting, convert_value
 from labbench.grid.command_template import BUILT_IN, Placeholder, TemplateError, fill_word, placeholders
 from labbench.grid.read import Axis, Grid, Rule
 from labbench.grid.source import Setting
@@ -53,18 +54,19 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes
     checker = _Checker(grid, params)
     rules = _Rules(grid, checker)
     base = {**_default_config(params), **checker.values(grid.params)}
-    pinned = checker.values(grid.pinned)
+    pins = [_merge_points(points) for points in itertools.product(*map(checker.pins, grid.pinned.values()))]
     axes = [checker.axis(axis) for axis in grid.axes] + checker.draws()
-    includes = [{**checker.values(include), **pinned} for include in grid.includes]
+    includes = [{**checker.values(include), **pinned} for include in grid.includes for pinned in pins]
 
-    product = [_merge_points(points) | pinned for points in itertools.product(*axes)] if axes or not includes else []
+    points = [_merge_points(point) for point in itertools.product(*axes)] if axes or not includes else []
+    product = [point | pinned for point in points for pinned in pins]
     runs = [(values, {**base, **values}) for values in product]
     runs = [(values, config) for values, config in runs if not rules.exclude(config)]
     runs += [(values, {**base, **values}) for values in includes]
     if not runs:
         raise grid.source.error("[[exclude]] excludes every run of the grid", ("exclude", 0), at="key")
     configs = [rules.complete(config, values.keys()) for values, config in runs]
-    if grid.seeds and "seed" not in pinned:
+    if grid.seeds and "seed" not in grid.pinned:
         configs = [{**config, "seed": seed.value} for config in configs for seed in grid.seeds]
     _require_placeholders(grid, configs)
     require_networks(grid, configs)
@@ -80,7 +82,7 @@ def count_runs(grid: Grid) -> int:
     axes += [1 if grid.pins(grid.draws.keys) else grid.draws.samples] if grid.draws else []
     product = math.prod(axes) if axes or not grid.includes else 0
     seeds = 1 if "seed" in grid.pinned else max(1, len(grid.seeds))
-    return (product + len(grid.includes)) * seeds
+    return (product + len(grid.includes)) * seeds * math.prod(map(len, grid.pinned.values()))
 
 
 def _require_at_most(limit: int, grid: Grid) -> None:
@@ -117,7 +119,17 @@ class _Checker:
         param = self.param(setting)
         if param is None:
             return setting.value
-        return self.grid.source.read(param, setting.value, setting.key, setting.path)
+        return self.grid.source.read(partial(convert_setting, param), setting.value, setting.key, setting.path)
+
+    def pins(self, settings: Sequence[Setting]) -> list[Values]:
+        """Return the values of one key of `--set`; for a parameter that is no list, each item of a list is a value."""
+        first = settings[0]
+        param = self.param(first)
+        if len(settings) == 1 and param is not None and isinstance(first.value, list) and first.value:
+            is_list = param.type in ("ints", "floats", "strs")
+            if not is_list or all(isinstance(item, list) for item in first.value):
+                settings = [Setting(first.key, item, first.path) for item in first.value]
+        return [{setting.key: self.value(setting)} for setting in settings]
 
     def values(self, settings: Mapping[str, Setting]) -> Values:
         return {key: self.value(setting) for key, setting in settings.items()}
@@ -339,7 +351,7 @@ def _position_of_layers(grid: Grid, layers: Sequence[str]) -> Path:
 
 def _all_settings(grid: Grid) -> Iterator[Setting]:
     """Yield all settings of the grid, those with the highest precedence first."""
-    yield from grid.pinned.values()
+    yield from (setting for settings in grid.pinned.values() for setting in settings)
     yield from (setting for axis in grid.axes for point in axis.points for setting in point)
     yield from (setting for include in grid.includes for setting in include.values())
     yield from (setting for rule in grid.sets for setting in rule.then.values())

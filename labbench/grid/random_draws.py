@@ -11,6 +11,8 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from statistics import NormalDist
 from typing import Any
 
 from labbench.errors import did_you_mean
@@ -19,24 +21,29 @@ from labbench.grid.source import GridSource, Setting, Table
 from labbench.grid.toml_positions import Path
 from labbench.params.param import Param
 
-KINDS = ("uniform", "loguniform", "int", "choice")
-_FORMS = "{ uniform = [low, high] }, loguniform, int or choice"
+KINDS = ("uniform", "loguniform", "normal", "int", "logint", "choice")
+_FORMS = "{ uniform = [low, high] }, loguniform, normal, int, logint or choice"
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """Distribution of one key.
 
-    `arguments` are `[low, high]` (both included for `int`), or the values of a `choice`.
+    `arguments` are `[low, high]` (both included for `int` and `logint`), `[mean, deviation]` of a `normal`, or the
+    values of a `choice`.
     """
 
     key: str
     kind: str
     arguments: Sequence[Any]
     path: Path
+    step: float | None = None
+    """Distance of the values, which begin at `low`; those of a `normal` are multiples of it."""
 
     def ends(self) -> list[Setting]:
         """Return the values that bound all draws, so that only these need to be checked."""
+        if self.kind == "normal":
+            return []
         return [Setting(self.key, value, (*self.path, index)) for index, value in enumerate(self.arguments)]
 
     def draw(self, samples: int, seed: int) -> list[Any]:
@@ -48,13 +55,36 @@ class Distribution:
         if self.kind == "choice":
             return self.arguments[int(position * len(self.arguments))]
         low, high = self.arguments
+        if self.kind == "normal":
+            return _quantize(NormalDist(low, high).inv_cdf(max(position, 2.0**-54)), self.step, 0.0)
+        if self.step is not None and self.kind in ("int", "uniform"):
+            steps = (Decimal(str(high)) - Decimal(str(low))) // Decimal(str(self.step))
+            return _plus_steps(low, int(position * (int(steps) + 1)), self.step)
         if self.kind == "int":
             return int(low) + int(position * (int(high) - int(low) + 1))
+        if self.kind == "logint":
+            number = int(math.exp(math.log(low) + position * (math.log(high + 1) - math.log(low))) + 1e-9)
+            return min(max(number, int(low)), int(high))
         if self.kind == "loguniform":
             value = math.exp(math.log(low) + position * (math.log(high) - math.log(low)))
         else:
             value = low + position * (high - low)
+        if self.step is not None:
+            return min(_quantize(value, self.step, low), high)
         return min(max(float(f"{value:.6g}"), low), high)
+
+
+def _quantize(value: float, step: float | None, origin: float) -> float:
+    """Return the value nearest to `origin + k * step`; without a step, the value in six significant digits."""
+    if step is None:
+        return float(f"{value:.6g}")
+    return float(_plus_steps(origin, round((value - origin) / step), step))
+
+
+def _plus_steps(origin: float, steps: int, step: float) -> int | float:
+    """Return `origin + steps * step`, exact in decimals; an integer if both are."""
+    value = Decimal(str(origin)) + steps * Decimal(str(step))
+    return int(value) if isinstance(origin, int) and isinstance(step, int) else float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +126,16 @@ def _distributions(source: GridSource, table: Table, path: Path, prefix: str) ->
         kinds = [kind for kind in KINDS if kind in value]
         if not kinds:
             distributions += _distributions(source, value, where, f"{key}.")
-        elif len(value) > 1:
+        elif len(value.keys() - {"step"}) > 1:
             raise source.error(f"`{key}` has several distributions: keep one", where)
         else:
-            arguments = value[kinds[0]]
+            arguments, step = value[kinds[0]], value.get("step")
             if problem := _check_arguments(kinds[0], arguments):
                 raise source.error(f"`{key}`: {problem}", (*where, kinds[0]))
+            if problem := None if step is None else _check_step(kinds[0], step):
+                raise source.error(f"`{key}`: {problem}", (*where, "step"))
             source.settings(value, where)  # raises GridError for values that are not JSON
-            distributions.append(Distribution(key, kinds[0], arguments, (*where, kinds[0])))
+            distributions.append(Distribution(key, kinds[0], arguments, (*where, kinds[0]), step))
     return distributions
 
 
@@ -122,10 +154,23 @@ def _check_arguments(kind: str, arguments: Any) -> str | None:
         return None
     numbers = [value for value in arguments if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(arguments) != 2 or len(numbers) != 2:
-        return f"`{kind}` takes two numbers, [low, high], not {quote_value(arguments)}"
+        ends = "[mean, standard deviation]" if kind == "normal" else "[low, high]"
+        return f"`{kind}` takes two numbers, {ends}, not {quote_value(arguments)}"
     low, high = numbers
-    if kind == "int" and not (float(low).is_integer() and float(high).is_integer()):
-        return f"`int` takes two whole numbers, not {quote_value(arguments)}"
-    if kind == "loguniform" and low <= 0:
-        return f"`loguniform` takes numbers above 0, not {quote_value(low)}"
+    if kind in ("int", "logint") and not (float(low).is_integer() and float(high).is_integer()):
+        return f"`{kind}` takes two whole numbers, not {quote_value(arguments)}"
+    if kind in ("loguniform", "logint") and low <= 0:
+        return f"`{kind}` takes numbers above 0, not {quote_value(low)}"
+    if kind == "normal":
+        return None if high > 0 else f"the standard deviation must be above 0, not {quote_value(high)}"
     return None if low < high else f"the first number must be below the second, not {quote_value(arguments)}"
+
+
+def _check_step(kind: str, step: Any) -> str | None:
+    if kind in ("choice", "logint"):
+        return f"`step` cannot be combined with `{kind}`"
+    if not isinstance(step, int | float) or isinstance(step, bool) or not 0 < step < math.inf:
+        return f"`step` must be a number above 0, not {quote_value(step)}"
+    if kind == "int" and not float(step).is_integer():
+        return f"`step` of an `int` must be a whole number, not {quote_value(step)}"
+    return None

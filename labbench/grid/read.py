@@ -18,6 +18,7 @@ from labbench.files import expand_home
 from labbench.grid.checks import quote_value
 from labbench.grid.command_template import Word, expand_home_in_word, placeholders
 from labbench.grid.random_draws import RandomAxis, read_draws
+from labbench.grid.ranges import replace_ranges
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
 from labbench.grid.source import GridSource, Setting, Table, override_settings, read_source
 from labbench.grid.toml_positions import Path as TomlPath
@@ -40,6 +41,7 @@ TABLES = (
     "resources",
     "env",
 )
+MAX_SEEDS = 100_000
 KEYS = ("name", "task", "command", "cwd")
 
 NO_EFFECT_ON_COMMANDS = {
@@ -94,8 +96,8 @@ class Grid:
     sets: tuple[Rule, ...]
     seeds: tuple[Setting, ...]
     """Seeds of `[repeat]`; empty if there is none."""
-    pinned: Mapping[str, Setting]
-    """Settings of `--set`, for every run."""
+    pinned: Mapping[str, tuple[Setting, ...]]
+    """Settings of `--set`: one for every run, or several that each multiply the runs."""
 
     @property
     def text(self) -> str:
@@ -106,7 +108,7 @@ class Grid:
     def axis_keys(self) -> list[str]:
         """Keys of all axes, in the file's order, with `[random]` last."""
         keys = [key for axis in self.axes for key in axis.keys]
-        return keys + (self.draws.keys if self.draws else [])
+        return keys + (self.draws.keys if self.draws else []) + [key for key in self.pinned if key not in keys]
 
     def pins(self, keys: Iterable[str]) -> bool:
         """Return True if `--set` pins all of these keys."""
@@ -284,9 +286,10 @@ def _read_axes(source: GridSource) -> tuple[Axis, ...]:
     """Read the axes of `[grid]` and of each `[[zip]]`, in the file's order."""
     if "grid" in source.document and not source.table("grid"):
         raise source.error("[grid] is empty: add an axis, such as lr = [0.1, 0.01]", ("grid",), at="key")
-    axes = [_read_axis(source, [setting]) for setting in source.settings(source.table("grid"), ("grid",)).values()]
+    single = replace_ranges(source, source.table("grid"), ("grid",))
+    axes = [_read_axis(source, [setting]) for setting in source.settings(single, ("grid",)).values()]
     for path, table in source.tables("zip"):
-        settings = list(source.settings(table, path).values())
+        settings = list(source.settings(replace_ranges(source, table, path), path).values())
         if not settings:
             raise source.error("this [[zip]] is empty: add the keys that vary together", path, at="key")
         axes.append(_read_axis(source, settings))
@@ -322,8 +325,11 @@ def _read_seeds(source: GridSource) -> tuple[Setting, ...]:
     table = source.table("repeat")
     source.require_known(table, ("repeat",), ("seeds",))
     seeds = table.get("seeds")
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds <= MAX_SEEDS:
+        seeds = list(range(seeds))
     if not isinstance(seeds, list) or not seeds:
-        raise source.error("[repeat] needs a list of seeds: seeds = [0, 1, 2]", ("repeat", "seeds"))
+        message = "[repeat] needs a list of seeds or their number: seeds = [0, 1, 2], or seeds = 3"
+        raise source.error(message, ("repeat", "seeds"))
     return tuple(
         Setting(
             "seed",

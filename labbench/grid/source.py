@@ -154,26 +154,45 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> GridSource:
     return GridSource(file, text, document, positions, tuple(overrides))
 
 
-def override_settings(source: GridSource) -> dict[str, Setting]:
-    """Return the settings of `--set key=value`; the last value of a key wins.
+def override_settings(source: GridSource) -> dict[str, tuple[Setting, ...]]:
+    """Return the settings of `--set key=value`, one for each value of `key=value,value`; the last option of a key wins.
 
     A value is TOML; a bare word is a string.
 
     Raises:
         GridError: An override is not `key=value`, or its value cannot be written as JSON.
     """
-    settings: dict[str, Setting] = {}
+    settings: dict[str, tuple[Setting, ...]] = {}
     for index, override in enumerate(source.overrides):
         key, equals, text = (part.strip() for part in override.partition("="))
         if not key or not equals or not text:
             raise GridError(f"--set {override}: write it as key=value")
-        try:
-            document = tomllib.loads(f"value = {text}")
-        except (ValueError, RecursionError):
-            document = {"value": text}
-        value = document["value"] if document.keys() == {"value"} else text
-        settings |= source.settings({key: value}, (index,))
+        alternatives = [source.settings({key: value}, (index,)) for value in _parse_values(text)]
+        for flat_key in dict.fromkeys(flat_key for setting in alternatives for flat_key in setting):
+            settings[flat_key] = tuple(setting[flat_key] for setting in alternatives if flat_key in setting)
     return settings
+
+
+def _parse_values(text: str) -> list[Any]:
+    """Return the values of `0.1`, `0.1,0.2`, `[16,8],[8]` or `sgd,adam`."""
+    if (value := _parse_toml(text)) is not None:
+        return [value]
+    values = _parse_toml(f"[{text}]")
+    if isinstance(values, list) and len(values) > 1:
+        return values
+    words = [word.strip() for word in text.split(",")]
+    if len(words) > 1 and all(re.fullmatch(r"[\w.+-]+", word) for word in words):
+        return [word if (value := _parse_toml(word)) is None else value for word in words]
+    return [text]
+
+
+def _parse_toml(text: str) -> Any:
+    """Return the TOML value of a text, None if it is not one value."""
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return None
+    return document["value"] if document.keys() == {"value"} else None
 
 
 def _syntax_error(message: str, file: str, text: str) -> GridError:
@@ -187,6 +206,20 @@ def _syntax_error(message: str, file: str, text: str) -> GridError:
         line, column = int(match[1]), int(match[2])
     else:
         problem, line, column = (problem or message), len(lines), len(lines[-1]) + 1
+    hint = _value_hint(lines[line - 1][column - 1 :]) if problem == "Invalid value" else ""
     return GridError(
-        f"TOML: {problem[:1].lower()}{problem[1:]}", file=file, line=line, column=column, text=lines[line - 1]
+        f"TOML: {problem[:1].lower()}{problem[1:]}{hint}", file=file, line=line, column=column, text=lines[line - 1]
     )
+
+
+def _value_hint(text: str) -> str:
+    """Return how to write a value that is valid in Python or JSON, but not in TOML."""
+    if word := re.match(r"(True|False)\b", text):
+        return f": write {word[1].lower()}"
+    if re.match(r"(None|null|nil)\b", text):
+        return ': write "none", since TOML has no null'
+    if number := re.match(r"(-?)(\.\d[\d.eE+-]*)", text):
+        return f": write {number[1]}0{number[2]}"
+    if re.match(r"(np\.|numpy\.)?(range|linspace|logspace|arange)\(", text):
+        return ": write { from = 0, to = 1, step = 0.1 }, or { from = 1e-4, to = 1, count = 5, log = true }"
+    return ": put quotes around text" if re.match(r"[A-Za-z_]", text) else ""

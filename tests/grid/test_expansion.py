@@ -399,3 +399,106 @@ def test_names_have_the_keys_that_differ_and_are_on(
     names: Callable[..., list[str]], text: str, expected: list[str]
 ) -> None:
     assert names(text) == expected
+
+
+def test_seeds_may_be_given_by_their_number(configs: Expand) -> None:
+    assert configs("[repeat]\nseeds = 3") == configs("[repeat]\nseeds = [0, 1, 2]")
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("dropout = { from = 0, to = 0.5, step = 0.1 }", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        ("dropout = { from = 0.1, to = 0.5, step = 0.15 }", [0.1, 0.25, 0.4]),
+        ("epochs = { from = 10, to = 30, step = 10 }", [10, 20, 30]),
+        ("lr = { from = 1e-4, to = 1, count = 5, log = true }", [1e-4, 1e-3, 1e-2, 0.1, 1.0]),
+        ("lr = { from = 0, to = 1, count = 4 }", [0.0, 0.333333, 0.666667, 1.0]),
+        ("batch_size = { from = 16, to = 256, count = 5, log = true }", [16, 32, 64, 128, 256]),
+        ('clip = ["none", 1.0]', [None, 1.0]),
+    ],
+)
+def test_an_axis_may_be_a_range_and_have_no_value(configs: Expand, axis: str, values: list[object]) -> None:
+    key = axis.partition(" ")[0]
+    assert [(DEFAULTS | config)[key] for config in configs(f"[grid]\n{axis}")] == values
+    assert [
+        (DEFAULTS | config)[key] for config in configs(f"[[zip]]\n{axis}\nmomentum = {[0.5] * len(values)}")
+    ] == values
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("lr = { from = 0, to = 1 }", "either `step` or `count`"),
+        ("lr = { from = 0, to = 1, step = 1, count = 2 }", "either `step` or `count`"),
+        ("lr = { from = 1, to = 0, step = 1 }", "`from` must be below `to`"),
+        ("lr = { from = 0, to = 1, step = 0 }", "`step` must be above 0"),
+        ("lr = { from = 0, to = 1, count = 3, log = true }", "`from` above 0"),
+        ("lr = { from = 0, to = 1, steps = 3 }", "did you mean `step`?"),
+        ("lr = { from = 0, to = 1, step = 1e-9 }", "a range has at most 100,000 values"),
+        ("lr = { uniform = [0, 1] }", "a distribution belongs under [random]"),
+        ("lr = [True]", "invalid value: write true"),
+        ("lr = [null]", 'write "none", since TOML has no null'),
+        ("lr = [.1]", "write 0.1"),
+        ("lr = range(3)", "write { from = 0"),
+        ('lr = ["none"]', 'lr must be a number, not "none"'),
+        ('clip = ["x"]', 'clip must be a number, not "x" ("none": no value)'),
+    ],
+)
+def test_a_mistake_in_an_axis_names_the_remedy(configs: Expand, axis: str, message: str) -> None:
+    with pytest.raises(GridError) as caught:
+        configs(f"[grid]\n{axis}")
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "values"),
+    [
+        ("lr=0.1,0.2", "lr", [0.1, 0.2]),
+        ("lr=[0.1, 0.2]", "lr", [0.1, 0.2]),
+        ("optimizer=sgd,adam", "optimizer", ["sgd", "adam"]),
+        ("hidden=[8],[16,8]", "hidden", [[8], [16, 8]]),
+        ("hidden=[[8],[16,8]]", "hidden", [[8], [16, 8]]),
+        ("hidden=[16,8]", "hidden", [[16, 8]]),
+        ("clip=none,1", "clip", [None, 1.0]),
+        ("seed=3,4", "seed", [3, 4]),
+    ],
+)
+def test_an_override_with_several_values_replaces_an_axis(
+    configs: Expand, option: str, key: str, values: list[object]
+) -> None:
+    assert [(DEFAULTS | config)[key] for config in configs("[repeat]\nseeds = [7]", option)] == values
+    both = configs("[grid]\nlr = [1, 2]\nmomentum = [0.1, 0.2]", option)
+    assert len(both) == (2 if key == "lr" else 4) * len(values)
+
+
+def test_draws_with_steps_normal_draws_and_draws_of_whole_numbers_on_a_log_scale(configs: Expand) -> None:
+    draws = configs(
+        "[random]\nsamples = 300\nlr = { normal = [0.1, 0.001] }\ndropout = { uniform = [0.1, 0.5], step = 0.1 }\n"
+        "epochs = { logint = [1, 1000] }\nwarmup = { int = [0, 10], step = 5 }\n"
+        "label_smoothing = { loguniform = [0.01, 0.5], step = 0.01 }"
+    )
+    lrs = sorted((DEFAULTS | config)["lr"] for config in draws)
+    assert lrs[150] == pytest.approx(0.1, abs=2e-4)
+    assert lrs[252] - lrs[48] == pytest.approx(0.002, rel=0.2)  # 16 % to 84 %: two standard deviations
+    assert {config.get("dropout", 0) for config in draws} == {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert {config.get("warmup", 0) for config in draws} == {0, 5, 10}
+    assert all(round(config.get("label_smoothing", 0) * 100, 9).is_integer() for config in draws)
+    epochs = sorted((DEFAULTS | config)["epochs"] for config in draws)
+    assert (epochs[0] >= 1, epochs[-1] <= 1000, 15 < epochs[150] < 70) == (True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        ("{ normal = [0, 0] }", "standard deviation must be above 0"),
+        ("{ normal = [0.1] }", "[mean, standard deviation]"),
+        ("{ logint = [0, 3] }", "numbers above 0"),
+        ("{ uniform = [0, 1], step = 0 }", "`step` must be a number above 0"),
+        ("{ choice = [0, 1], step = 1 }", "`step` cannot be combined with `choice`"),
+        ("{ normal = [0, 1] }", "lr must be at least 0"),
+    ],
+)
+def test_an_invalid_distribution_is_refused(configs: Expand, draw: str, message: str) -> None:
+    with pytest.raises(GridError) as caught:
+        configs(f"[random]\nsamples = 9\nlr = {draw}")
+    assert message in caught.value.message
