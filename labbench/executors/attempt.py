@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,23 +50,6 @@ def sub_stack(stack: Stack, runs: Sequence[RunRecord]) -> Stack:
     rows = {run.key: row for row, run in enumerate(stack.runs)}
     columns = {key: [values[rows[run.key]] for run in runs] for key, values in stack.columns.items()}
     return replace(stack, runs=tuple(runs), columns=columns)
-
-
-class Deadline:
-    """Time limit of an attempt in seconds; None means no limit."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self._end = None if seconds is None else time.monotonic() + seconds
-
-    def is_over(self) -> bool:
-        """Return True if the time limit has passed."""
-        return self._end is not None and time.monotonic() > self._end
-
-    @property
-    def message(self) -> str:
-        """Error message of a run that exceeded the limit."""
-        return f"timed out after {self.seconds:g} s ([resources] timeout)"
 
 
 def run_stack(stack: Stack, device: str, stop_requests: StopRequests) -> Iterator[Event | None]:

@@ -13,18 +13,19 @@ import os
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from labbench.errors import LabbenchError
-from labbench.executors.attempt import Deadline, sub_stack
+from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.script_process import kill_processes
+from labbench.executors.time_limit import TimeLimit
 from labbench.executors.worker_main import DRIVER_SIGNALS, serve
-from labbench.records import Event, Failed, FailureKind, Finished, Log, RunRecord, Stack, Started
+from labbench.records import Event, Failed, FailureKind, Finished, Log, Points, RunRecord, Stack
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import ActiveRuns
 
@@ -86,8 +87,8 @@ class WorkerExecutor:
                     yield from worker.receive()
                 if worker.died:
                     retries.extend((yield from worker.handle_death()))
-                elif worker.deadline.is_over():
-                    retries.extend((yield from worker.handle_timeout()))
+                elif overdue := worker.overdue_runs():
+                    retries.extend((yield from worker.handle_timeout(overdue)))
 
     def stop(self, run: str) -> None:
         for worker in self._workers:
@@ -116,18 +117,22 @@ class Worker:
         self.active = ActiveRuns()
         """Runs of the current stack that have not ended."""
         self._stack: Stack
-        self.deadline = Deadline(None)
+        self._time_limit = TimeLimit(timeout)
+        self._measured: set[str] = set()
+        """Runs of the current stack with points."""
         self.connection: Connection
         self._context = context
         self._process: ForkServerProcess | None = None
         self._output = output  # a file, since its output must not mix with the driver's results
         self._printed = CapturedFile(output)
+        self._output_size = 0
 
     def submit(self, stack: Stack) -> None:
         """Send a stack to the process, starting it if needed."""
         if self._process is None:
             self._start()
         self.busy, self._stack, self.active = True, stack, ActiveRuns(stack.runs)
+        self._time_limit, self._measured = TimeLimit(self.timeout), set()
         self._printed = CapturedFile(self._output, start=self._printed.end)
         with contextlib.suppress(BrokenPipeError):  # the process has just died, which `receive` detects
             self.connection.send(stack)
@@ -142,12 +147,14 @@ class Worker:
         except (EOFError, ConnectionResetError):
             self.died = True
             return
+        self._time_limit.report()
         yield from self._logs(self._printed.take(everything=isinstance(event, Failed | Finished)))
         if event is None:
             self._become_idle()
             return
-        if isinstance(event, Started):
-            self.deadline = Deadline(self.timeout)  # restarted for each run, since they may train one after another
+        self._time_limit.charge(self._measured_runs() or self.active.keys)
+        if isinstance(event, Points):
+            self._measured.add(event.run)
         self.active.update(event)
         yield event
 
@@ -166,20 +173,37 @@ class Worker:
         self._become_idle()
         return [sub_stack(self._stack, half) for half in halves if half]
 
-    def handle_timeout(self) -> Generator[Event, None, list[Stack]]:
-        """Kill a process that exceeded its time limit, and fail the runs that have started.
+    def overdue_runs(self) -> dict[str, str]:
+        """Return the runs that have exceeded the time limit, each with its error message."""
+        measured = self._measured_runs()
+        self._time_limit.charge(measured or self.active.keys)
+        if (size := self._output.stat().st_size) != self._output_size:  # printing is a sign of life
+            self._output_size = size
+            self._time_limit.report()
+        if self._time_limit.is_silent:
+            started = [run.key for run in self.active if self.active.has_started(run)]
+            message = f"timed out: nothing was reported for {self.timeout:g} s ([resources] timeout)"
+            return dict.fromkeys(started if self._measured else self.active.keys, message)
+        message = f"timed out after {self.timeout or 0:g} s ([resources] timeout)"
+        return dict.fromkeys(self._time_limit.over(self.active.keys), message)
+
+    def _measured_runs(self) -> list[str]:
+        """Return the active runs that have measured something; none while the stack loads."""
+        return [run for run in self.active.keys if run in self._measured]
+
+    def handle_timeout(self, overdue: Mapping[str, str]) -> Generator[Event, None, list[Stack]]:
+        """Kill the process, and fail the runs that exceeded its time limit, each with its message.
 
         Returns a stack of the other runs, to retry.
         """
-        message = self.deadline.message
         self.kill()
         yield from self._logs(self._printed.close())
-        waiting = [run for run in self.active if not self.active.has_started(run)]
         for run in self.active:
-            if self.active.has_started(run):
-                yield self._failure(run, "timeout", message)
+            if run.key in overdue:
+                yield self._failure(run, "timeout", overdue[run.key])
+        others = [run for run in self.active if run.key not in overdue]
         self._become_idle()
-        return [sub_stack(self._stack, waiting)] if waiting else []
+        return [sub_stack(self._stack, others)] if others else []
 
     def _failure(self, run: RunRecord, kind: FailureKind, message: str) -> Failed:
         return Failed(run.key, run.attempt, kind, message, "\n".join(self._printed.last_lines()))
@@ -225,7 +249,7 @@ class Worker:
         theirs.close()
 
     def _become_idle(self) -> None:
-        self.busy, self.died, self.active, self.deadline = False, False, ActiveRuns(), Deadline(None)
+        self.busy, self.died, self.active = False, False, ActiveRuns()
 
     def _logs(self, texts: Iterable[OutputText]) -> Iterator[Event]:
         """Yield printed texts as events of each run of the stack that has not ended."""

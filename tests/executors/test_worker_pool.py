@@ -48,6 +48,9 @@ class Task:
                 ctypes.string_at(0)
             case "hang":
                 time.sleep(60)
+            case "slow":
+                time.sleep(0.5)
+                print("still loading", flush=True)
             case "print":
                 print("hello from the model")
         return torch.nn.Linear(4, 2)
@@ -160,6 +163,25 @@ def test_a_run_that_hangs_is_ended_at_its_timeout(tmp_path: Path) -> None:
     assert failure.kind == "timeout"
     assert "3 s" in failure.message
     assert isinstance(last["run1"], Finished)
+
+
+def test_every_run_of_a_stack_that_hangs_is_ended(tmp_path: Path) -> None:
+    stacks = stacks_of(tmp_path, "hang", "hang")
+    runs = [run for stack in stacks for run in stack.runs]
+    stack = make_stack(runs, task=stacks[0].task, stop=None, runtime=Runtime())
+    with closing(WorkerExecutor(["cpu"], timeout=2.0)) as executor:
+        last = ends(list(executor.execute([stack])))
+    assert len(last) == 2
+    assert all(isinstance(event, Failed) and event.kind == "timeout" for event in last.values())
+
+
+def test_a_stack_has_the_timeout_of_each_of_its_runs(tmp_path: Path) -> None:
+    stacks = stacks_of(tmp_path, *["slow"] * 8)
+    runs = [run for stack in stacks for run in stack.runs]
+    stack = make_stack(runs, task=stacks[0].task, stop=None, runtime=Runtime())
+    with closing(WorkerExecutor(["cpu"], timeout=3.5)) as executor:  # it takes at least 4 s
+        last = ends(list(executor.execute([stack])))
+    assert {type(event) for event in last.values()} == {Finished}
 
 
 def test_output_of_a_worker_becomes_events_and_not_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
