@@ -32,6 +32,10 @@ _POLL_SECONDS = 1.0
 ENDED_STATUSES: frozenset[Status] = frozenset({"finished", "diverged", "failed", "stopped"})
 
 
+class UnknownNameError(InputError):
+    """Name in the filter of the runs table that exists nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """Filter, metric, sorting and grouping of the runs table."""
@@ -94,13 +98,17 @@ def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], row
 
     record_keys: keys of records to read, in addition to the first `rows` rows of the table.
 
-    Raises FilterError for an invalid filter, and InputError and StoreError as `Reader` does.
+    Raises FilterError for an invalid filter, UnknownNameError for a name in it that exists nowhere,
+    and InputError and StoreError as `Reader` does.
     """
     if not path.exists():  # the database may be created later, by a grid in another terminal
         return Snapshot(query)
     with Reader(path) as reader:
         condition = parser.parse(query.expression)
-        reader.check_names(condition)
+        try:
+            reader.check_names(condition)
+        except InputError as error:
+            raise UnknownNameError(str(error)) from error
         if query.group:
             condition = parser.present_code(condition)
         metrics = reader.metrics(condition)

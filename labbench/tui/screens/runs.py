@@ -170,6 +170,13 @@ class RunsScreen(EditScreen[Snapshot]):
         if event.expression != self.session.query.expression:
             self.set_query(replace(self.session.query, expression=event.expression))
 
+    @on(EditScreen.Failed)
+    def _show_unknown_name(self, event: EditScreen.Failed) -> None:
+        """Show the error beside the filter; the table keeps the runs of the last valid filter."""
+        if isinstance(event.error, queries.UnknownNameError):
+            event.prevent_default()
+            self.query_one(FilterBar).show_unknown_name(str(event.error))
+
     @on(FilterBar.EditingStarted)
     @work(thread=True, exclusive=True, group="words")
     def _read_vocabulary(self) -> None:

@@ -166,9 +166,16 @@ class FilterBar(Horizontal):
     def _show_parse_error(self, error: FilterError) -> None:
         """Show the error on the next line, below its position if the message fits there."""
         self._marker.position = error.position
-        message = text.clean(error.message)
+        self._show_error(error.message, error.position)
+
+    def show_unknown_name(self, problem: str) -> None:
+        """Show on the next line that a name in the filter exists nowhere, until the filter changes."""
+        self._show_error(problem, 0)
+
+    def _show_error(self, problem: str, position: int) -> None:
+        message = text.clean(problem)
         message = text.fit_to_width(message, min(text.cell_width(message), self.size.width - 2))
-        column = self.query_one("#filter-label").outer_size.width + error.position - round(self.input.scroll_x)
+        column = self.query_one("#filter-label").outer_size.width + position - round(self.input.scroll_x)
         box = self.query_one("#filter-error", Static)
         box.update(Content(message))
         box.styles.offset = (max(0, min(column, self.size.width - text.cell_width(message) - 2)), 1)

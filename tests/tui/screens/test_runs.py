@@ -177,6 +177,20 @@ def test_an_invalid_filter_keeps_the_table_and_explains_the_error(database: Path
     use(database, look)
 
 
+def test_name_that_exists_nowhere_keeps_the_table_and_suggests_the_nearest(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "f")
+        before = await type_in(pilot, "status=finished")
+        now = await type_in(pilot, " optimiser=sgd")
+        assert "no run has a config key or a metric `optimiser`; did you mean `optimizer`?" in now
+        assert [line for line in before.splitlines() if "finished" in line or "of 12" in line]
+        count = next(word for word in before.split() if word.isdigit() and f"{word} of 12" in before)
+        assert f"{count} of 12" in now
+        assert "no run has" not in await press(pilot, "escape")
+
+    use(database, look)
+
+
 def test_escape_restores_the_previous_filter(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "f")
