@@ -20,6 +20,7 @@ from pathlib import Path
 from labbench.executors.script_process import RUN_VARIABLE, BackgroundProcess, ScriptProcess
 from labbench.files import files_folder, run_folder
 from labbench.grid.command_template import expand_home_in_word, fill_command, fill_text, plain_words
+from labbench.ranks import DRIVER_RANKS, driver_ranks
 from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, Started
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import StopRequests
@@ -106,6 +107,7 @@ def running_script(
             environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
         environment |= {name: fill_text(value, values) for name, value in command.env.items()}
         environment |= {"LABBENCH_DB": command.database, RUN_VARIABLE: run.key, "LABBENCH_CONFIG": str(config)}
+        environment[DRIVER_RANKS] = driver_ranks()
         if any("{run.dir" in text for text in (*plain_words(command.words), *command.env.values(), command.cwd)):
             Path(str(values["run.dir"])).mkdir(parents=True, exist_ok=True)
         program = shutil.which(words[0], path=environment.get("PATH")) or words[0]

@@ -11,12 +11,12 @@ from typing import Any, Literal, cast, get_args
 
 from labbench.errors import InputError
 from labbench.files import default_database, expand_home
+from labbench.ranks import read_rank
 from labbench.store.script_writer import ResumeRule, ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
 from labbench.tracking.config import plain_config, read_config
 from labbench.tracking.messages import ProblemReporter, warn
 from labbench.tracking.monitor import RunMonitor
-from labbench.tracking.ranks import read_rank
 from labbench.tracking.run import Run, unrecorded_run
 from labbench.tracking.storage import Storage
 from labbench.tracking.writer_thread import RunWriterThread

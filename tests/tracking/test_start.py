@@ -367,6 +367,14 @@ def test_rank_0_of_a_distributed_job_records_for_all(tmp_path: Path, variable: s
     assert scripts.only_run(tmp_path).summary["loss"].n == 1
 
 
+def test_script_of_a_grid_is_no_rank_of_the_job_that_trains_the_grid(tmp_path: Path) -> None:
+    code = 'labbench.start("a run").finish()'
+    environment = {"SLURM_PROCID": "3", "LABBENCH_DRIVER_RANKS": "SLURM_PROCID=3"}
+    assert scripts.run(tmp_path, code, **environment).stderr == ""
+    scripts.run(tmp_path, code, **environment, RANK="1")  # of a distributed job within the script
+    assert scripts.only_run(tmp_path).name == "a run"
+
+
 def test_every_rank_records_a_run_of_its_own_on_request(tmp_path: Path) -> None:
     for rank in range(2):
         assert scripts.run(tmp_path, "labbench.start(all_ranks=True).finish()", RANK=str(rank)).stderr == ""
