@@ -33,6 +33,7 @@ from labbench.train.engine.flat_params import FlatParameters
 from labbench.train.engine.freezing import set_mode
 from labbench.train.engine.layers import StackedSequential
 from labbench.train.engine.optimizers import StackOptimizer
+from labbench.train.engine.recurrent import stack_recurrent_layers
 from labbench.train.engine.schedules import Schedule, StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
 from labbench.train.engine.tile_width import TileWidthTuner
@@ -328,6 +329,8 @@ def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Tensor], Any]:
 
     The result maps tensors (S, ...) and inputs (S, N, ...) to outputs (S, N, ...).
     """
+
+    stack_recurrent_layers(model)
 
     def forward(tensors: TensorsByName, inputs: Tensor) -> Any:
         return functional_call(model, dict(tensors), (inputs,))
