@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from labbench.train.engine.attention import find_attentions, seed_attention
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.rng import Purpose, keys, words, words_at
 
@@ -256,32 +257,37 @@ def swap_dropout(model: nn.Module, seed: int, step_counter: StepCounter) -> None
 
 
 def find_torch_dropouts(model: nn.Module) -> list[nn.Module]:
-    """Return torch's dropout layers without duplicates.
+    """Return torch's dropout layers without duplicates, followed by the attention layers.
 
     The index of a layer in the list is its number in `DropoutMasks`.
     """
     children = [child for parent in model.modules() for child in parent.children() if type(child) in SPATIAL_DIMENSIONS]
-    return list(dict.fromkeys(children))
+    return [*dict.fromkeys(children), *find_attentions(model)]
 
 
 def dropout_probabilities(model: nn.Module) -> list[float]:
     """Return p of each dropout layer, in the order of `find_torch_dropouts`."""
-    return [module.p for module in find_torch_dropouts(model)]  # type: ignore[misc]
+    return [
+        module.dropout if isinstance(module, nn.MultiheadAttention) else module.p  # type: ignore[misc]
+        for module in find_torch_dropouts(model)
+    ]
 
 
 def replace_dropout(
     model: nn.Module, kind: type[SeededDropout], masks: Callable[[int], DropoutMasks]
 ) -> list[SeededDropout]:
-    """Replace torch's dropout layers by layers of class `kind` and return these.
+    """Replace torch's dropout layers by layers of class `kind`, also inside attention, and return these.
 
     `masks` makes the masks of a layer from its number.
     """
-    replacements = {
-        module: kind(masks(number), SPATIAL_DIMENSIONS[type(module)])
-        for number, module in enumerate(find_torch_dropouts(model))
-    }
+    replacements: dict[nn.Module, SeededDropout] = {}
+    for number, module in enumerate(find_torch_dropouts(model)):
+        if isinstance(module, nn.MultiheadAttention):
+            replacements[module] = seed_attention(module, SeededDropout(masks(number)))
+        else:
+            replacements[module] = kind(masks(number), SPATIAL_DIMENSIONS[type(module)])
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
-            if child in replacements:
+            if child in replacements and not isinstance(child, nn.MultiheadAttention):
                 setattr(parent, name, replacements[child])
     return list(replacements.values())

@@ -39,6 +39,8 @@ def freeze(model: nn.Module) -> None:
             setattr(module, EVAL_MODE_ATTRIBUTE, True)
         elif type(module) in SPATIAL_DIMENSIONS:
             module.p = 0.0  # type: ignore[assignment]
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
 
 
 def set_mode(model: nn.Module, training: bool) -> None:

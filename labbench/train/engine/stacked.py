@@ -50,6 +50,9 @@ ForwardResult: TypeAlias = tuple[Tensor, Any, Tensor]
 MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], DropoutMasks]
 """Make the masks of a dropout layer from the seeds and probabilities of S runs and the index of the layer."""
 
+MIN_EVALUATED_SAMPLES = 64
+"""Minimum number of samples per run at a time in evaluations with `vmap` on a CPU."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -123,6 +126,12 @@ class StackedStepper:
         self._forward = self._precision.maybe_compile(
             StackedSequential(model) if engine == "stacked" else vmap_model(model)
         )
+        self._max_evaluated = (
+            max(MIN_EVALUATED_SAMPLES, workload.batch_size)
+            if engine == "vmap" and workload.data.device.type == "cpu"
+            else None
+        )
+        """Maximum number of samples per run in a forward pass of an evaluation."""
         self._uses_kernels = engine == "stacked" and workload.data.device.type == "cpu" and self._precision.plain
         self._tuner: TileWidthTuner | None = None
         self._set_up(members)
@@ -251,8 +260,17 @@ class StackedStepper:
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> StepResult:
-        """Return losses and metrics (S, N) of the split's N samples."""
-        return self._step_result([self._evaluate(tile, split) for tile in self._tiles])
+        """Return losses and metrics (S, N) of the split's N samples.
+
+        On a CPU, `vmap` gets about as many samples at a time as in training, so that the memory is bounded.
+        """
+        limit = self._max_evaluated
+        parts = [split] if limit is None else zip(*(part.split(limit) for part in split), strict=True)
+        results = [self._step_result([self._evaluate(tile, part) for tile in self._tiles]) for part in parts]
+        if len(results) == 1:
+            return results[0]
+        losses, metrics = zip(*results, strict=True)
+        return torch.cat(losses, 1), {name: torch.cat([each[name] for each in metrics], 1) for name in metrics[0]}
 
     def _evaluate(self, tile: Tile, split: Split) -> ForwardResult:
         runs = tile.rows.stop - tile.rows.start
@@ -335,4 +353,12 @@ def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Tensor], Any]:
     def forward(tensors: TensorsByName, inputs: Tensor) -> Any:
         return functional_call(model, dict(tensors), (inputs,))
 
-    return vmap(forward)
+    def forward_of_runs(tensors: TensorsByName, inputs: Tensor) -> Any:
+        fastpath = torch.backends.mha.get_fastpath_enabled()  # its fused kernel cannot be mapped
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            return vmap(forward)(tensors, inputs)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+
+    return forward_of_runs

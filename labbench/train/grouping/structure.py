@@ -104,6 +104,8 @@ def _registered(model: nn.Module) -> dict[int, ObjectState]:
 def _settings(module: nn.Module) -> dict[str, object]:
     """Return the attributes that a forward may read; hooks without their keys, which torch counts up."""
     ignored = IGNORED_ATTRIBUTES | ({"p"} if type(module) in SPATIAL_DIMENSIONS else set())
+    if type(module) is nn.MultiheadAttention:
+        ignored |= {"dropout"}
     return {
         name: list(value.values()) if name in HOOKS else value
         for name, value in vars(module).items()
