@@ -29,7 +29,7 @@ def find_attentions(model: nn.Module) -> list[nn.MultiheadAttention]:
 def seed_attention(module: nn.MultiheadAttention, dropout: Dropout) -> Dropout:
     """Make an attention layer drop its weights with this layer, which gets all runs at once, and return it."""
     module.seeded_dropout = dropout  # a child, so that it follows the mode of the model
-    module.forward = partial(attend, module)  # type: ignore[method-assign, assignment]
+    module.forward = partial(attend, module)  # type: ignore[method-assign]
     return dropout
 
 
@@ -129,4 +129,5 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a linear layer of S runs to x (S, N, L, I)."""
     rows, columns = x.flatten(1, 2), weight.transpose(1, 2)
     y = torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, columns)
-    return y.unflatten(1, x.shape[1:3])
+    outputs: Tensor = y.unflatten(1, x.shape[1:3])
+    return outputs

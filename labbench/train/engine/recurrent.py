@@ -20,7 +20,7 @@ def stack_recurrent_layers(model: nn.Module) -> None:
     """Make the recurrent layers of a model callable inside `vmap`."""
     for module in model.modules():
         if type(module) in (nn.GRU, nn.LSTM, nn.RNN) and is_stackable(module):
-            module.forward = _Forward(module)  # type: ignore[method-assign, assignment, arg-type]
+            module.forward = _Forward(module)
 
 
 def is_stackable(module: Any) -> bool:
@@ -94,7 +94,7 @@ def run_layer(
     bias = inputs.new_zeros(S, weight_hh.shape[1]) if bias_hh is None else bias_hh
     function = {"GRU": _GRU, "LSTM": _LSTM}.get(mode, _RNN)
     extra = mode == "RNN_RELU" if function is _RNN else cell
-    states: Tensor = function.apply(gates, hidden, extra, weight_hh, bias)  # type: ignore[no-untyped-call]
+    states: Tensor = function.apply(gates, hidden, extra, weight_hh, bias)
     return states
 
 
