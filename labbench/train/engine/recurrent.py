@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ def stack_recurrent_layers(model: nn.Module) -> None:
     """Make the recurrent layers of a model callable inside `vmap`."""
     for module in model.modules():
         if type(module) in (nn.GRU, nn.LSTM, nn.RNN) and is_stackable(module):
-            module.forward = _Forward(module)
+            module.forward = _Forward(cast(nn.RNNBase, module))
 
 
 def is_stackable(module: Any) -> bool:
