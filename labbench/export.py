@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -21,10 +22,20 @@ from labbench.store.queries.stream import StepRow
 from labbench.store.reader import Reader
 
 if TYPE_CHECKING:
+    import _csv
+
     import pyarrow
 
-_FORMULA_STARTS = tuple("=+-@\t\r\n'")
-"""Characters that start a formula in a spreadsheet, and the escape `'` itself, so that escaping is reversible."""
+_FORMULA = re.compile("[\t\r\n]|[\\s\u200b-\u200f\u2060\ufeff]*[=+\\-@＝＋－＠']")
+"""Start of a formula in a spreadsheet, or of the escape `'` itself, so that escaping is reversible.
+
+Spreadsheets skip spaces and invisible characters, and some read full-width signs like the plain ones.
+"""
+
+_LINE_END = "\r\n;\t"
+"""Line terminator for the csv module, which quotes cells with one of its characters: some spreadsheets split rows at
+`;` or tabs, and an unquoted carriage return ends a row.
+"""
 
 _NAN = "NaN"
 """Text of NaN in CSV: polars reads a column with Python's `nan` as text."""
@@ -53,7 +64,7 @@ def write_csv(
     Raises:
         InputError: If the filter or a metric is unknown.
     """
-    writer = csv.writer(_LineFeedWriter(file))
+    writer = csv_writer(file)
     if shape == "long":
         points = reader.points(filter, metrics)
         writer.writerow(LONG_COLUMNS)
@@ -133,16 +144,18 @@ def write_parquet(
 
 
 class _LineFeedWriter:
-    """File that ends CSV rows with a line feed only.
-
-    With `lineterminator="\\n"` the csv module itself would not quote a carriage return inside a cell.
-    """
+    """File that ends CSV rows with a line feed instead of `_LINE_END`."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
 
     def write(self, row: str) -> None:
-        self.file.write(row[:-2] + "\n")
+        self.file.write(row.removesuffix(_LINE_END) + "\n")
+
+
+def csv_writer(file: TextIO) -> _csv.Writer:
+    """Return a writer of rows that end with a line feed, in which every cell stays one cell in a spreadsheet."""
+    return csv.writer(_LineFeedWriter(file), lineterminator=_LINE_END)
 
 
 @lru_cache(maxsize=4096)  # each row of a run repeats the run's name
@@ -151,12 +164,12 @@ def escape_formula(text: str) -> str:
 
     `unescape_formula` removes it.
     """
-    return "'" + text if text.startswith(_FORMULA_STARTS) else text
+    return "'" + text if _FORMULA.match(text) else text
 
 
 def unescape_formula(text: str) -> str:
     """Return the text that `escape_formula` was given."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA_STARTS) else text
+    return text[1:] if text.startswith("'") and _FORMULA.match(text, 1) else text
 
 
 def _cell(value: Any) -> Any:

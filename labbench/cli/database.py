@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import FILE_PATH, database
+from labbench.cli.output import echo
 from labbench.errors import InputError, StoreError
 from labbench.text import clean, format_count
 
@@ -38,7 +40,7 @@ def import_labbench(db: Path, path: Path) -> None:
     from labbench.importing.labbench_db import import_labbench
 
     merged = import_labbench(db, path)
-    click.echo(
+    echo(
         f"imported {format_count(len(merged.new), 'new run')}, updated {len(merged.newer)}, "
         f"{merged.n_same} already present"
     )
@@ -46,7 +48,7 @@ def import_labbench(db: Path, path: Path) -> None:
         names = ", ".join(clean(str(file)) for file in merged.skipped[:5]) + (
             ", ..." if len(merged.skipped) > 5 else ""
         )
-        click.echo(f"not copied, because only regular files are (no links): {names}", err=True)
+        echo(f"not copied, because only regular files are (no links): {names}", err=True)
 
 
 @import_.command("csv", epilog=examples("labbench import csv points.csv"))
@@ -61,7 +63,7 @@ def import_csv(db: Path, path: Path) -> None:
     from labbench.importing.csv_file import import_csv
 
     n_new, n_present = import_csv(db, path)
-    click.echo(f"imported {format_count(n_new, 'new run')}, {n_present} already present")
+    echo(f"imported {format_count(n_new, 'new run')}, {n_present} already present")
 
 
 @click.command(epilog=examples("labbench doctor", "labbench doctor --fix"))
@@ -84,9 +86,9 @@ def doctor(db: Path, fix: bool) -> None:
         with MaintenanceWriter(db) as writer:
             writer.repair(diagnosis)
     for line in _diagnosis_lines(db, diagnosis, fixed=fix):
-        click.echo(line)
+        echo(line)
     if diagnosis.is_sound:
-        click.echo(f"{db}: sound; {diagnosis.n_series} series agree with their points")
+        echo(f"{db}: sound; {diagnosis.n_series} series agree with their points")
     elif diagnosis.damage or diagnosis.bad_keys or not fix:
         raise StoreError(f"{db}: problems found, listed above")
 
@@ -95,7 +97,7 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
     for line in diagnosis.damage:
         yield f"the file is damaged: {line}"
     if diagnosis.damage:
-        yield f"to save what can be read: sqlite3 {db} .recover"
+        yield f"to save what can be read: sqlite3 {shlex.quote(str(db))} .recover"
     remedy = "fixed" if fixed else "--fix repairs it"
     if diagnosis.is_older:
         yield f"the tables are those of an older version: {remedy}"
@@ -122,7 +124,7 @@ def vacuum(db: Path) -> None:
     size_before = _file_size(db)
     with MaintenanceWriter(db) as writer:
         writer.vacuum()
-    click.echo(f"{db}: {size_before / 1e6:.1f} MB before, {_file_size(db) / 1e6:.1f} MB now")
+    echo(f"{db}: {size_before / 1e6:.1f} MB before, {_file_size(db) / 1e6:.1f} MB now")
 
 
 @click.command(epilog=examples("labbench backup runs-2026-11-30.db"))
@@ -134,9 +136,9 @@ def backup(db: Path, copy: Path) -> None:
     from labbench.store.maintenance.merge import back_up
 
     back_up(db, copy)
-    click.echo(f"{copy}: {_file_size(copy) / 1e6:.1f} MB")
+    echo(f"{copy}: {_file_size(copy) / 1e6:.1f} MB")
     if files_folder(db).is_dir():
-        click.echo(f"models and other files are not included: copy the folder {files_folder(db)} too", err=True)
+        echo(f"models and other files are not included: copy the folder {files_folder(db)} too", err=True)
 
 
 def _file_size(path: Path) -> int:

@@ -10,6 +10,7 @@ import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import database, runs
+from labbench.cli.output import echo
 from labbench.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def define(db: Path, metric: str, goal: Goal) -> None:
     with Reader(db) as reader:
         logged = reader.metrics("archived=true,false")
     if metric not in logged:
-        click.echo(f"no run has logged `{metric}` yet{did_you_mean(metric, logged)}", err=True)
+        echo(f"no run has logged `{metric}` yet{did_you_mean(metric, logged)}", err=True)
     with Writer(db) as writer:
         writer.define_metric(metric, goal)
 

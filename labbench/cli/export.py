@@ -6,16 +6,27 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, database, filters
+from labbench.cli.output import printable
 from labbench.errors import InputError
 
 if TYPE_CHECKING:
     from labbench.store.queries.export_tables import TableShape
+
+
+class _PrintableText(io.TextIOBase):
+    """Terminal to which no control sequence of a run's texts is written; a file or a pipe receives them unchanged."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+
+    def write(self, text: str) -> int:
+        return self._terminal.write(printable(text))
 
 
 @click.command(
@@ -82,7 +93,8 @@ def export(
         if output is None:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(encoding="utf-8")  # data do not depend on the locale
-            write(reader, run_filter, sys.stdout, shape=shape, metrics=metric_names)
+            stdout = cast("TextIO", _PrintableText(sys.stdout)) if sys.stdout.isatty() else sys.stdout
+            write(reader, run_filter, stdout, shape=shape, metrics=metric_names)
         else:
             with write_atomically(output) as file:
                 text = io.TextIOWrapper(file, encoding="utf-8", newline="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
+from labbench.cli.output import echo
 
 if TYPE_CHECKING:
     from labbench.store.queries.known_names import NameNotes
@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 def print_name_notes(notes: NameNotes) -> bool:
     """Print notes on stderr; return True if names are missing, so that there is no result yet."""
     for note in (*notes.missing, *notes.ambiguous):
-        click.echo(note, err=True)
+        echo(note, err=True)
     return bool(notes.missing)

@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
+from labbench.cli.output import echo
 from labbench.cli.run_report import print_code_change
 from labbench.executors.cpu_count import usable_cpu_count
 from labbench.records import NewRun, Status
@@ -43,14 +42,14 @@ def print_preview(
     ]
     if as_json:
         documents = [{"name": run.name, "config": run.config, "identity": run.identity} for runs in due for run in runs]
-        click.echo(json.dumps(documents))
+        echo(json.dumps(documents))
         return
     for (expanded, devices), runs, change in zip(grids, due, changes, strict=True):
         name = clean(expanded.grid.name)
         if not options.rerun:
             print_code_change(name, change)
         for run in runs:
-            click.echo(clean(run.name))
+            echo(clean(run.name))
         print_estimate(
             expanded, runs, db, devices, workers=options.workers, prefix=f"{name}: " if len(grids) > 1 else ""
         )
@@ -62,17 +61,17 @@ def print_estimate(
     """Print the number of runs to train, their stacks and the estimated time."""
     width = max(1, workers if workers is not None else usable_cpu_count() if devices == ["cpu"] else len(devices))
     stacks = preview_stacks(expanded, due, db, devices, workers=width)
-    click.echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
+    echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
     if due:
         estimate = estimate_training(stacks, devices[0], workers=width)
         for line in engine_lines(estimate.engine_notes):
-            click.echo(f"of the sampled stacks, {line}", err=True)
+            echo(f"of the sampled stacks, {line}", err=True)
         if estimate.seconds is None:
-            click.echo("no estimate of the time", err=True)
+            echo("no estimate of the time", err=True)
         else:
             workers_text = format_count(width, f"{devices[0]} worker")
             duration = format_duration(estimate.seconds)
-            click.echo(f"about {duration} on {workers_text} (estimated from one epoch of up to 3 stacks)", err=True)
+            echo(f"about {duration} on {workers_text} (estimated from one epoch of up to 3 stacks)", err=True)
 
 
 def missing_runs(expanded: ExpandedGrid, db: Path, change: CodeChange, *, retry_failed: bool) -> list[NewRun]:

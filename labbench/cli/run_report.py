@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
+from labbench.cli.output import echo
 from labbench.cli.tables import print_table, run_columns
 from labbench.files import database_command
 from labbench.json_documents import run_document
@@ -37,13 +37,13 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
     metric = next((name for name in ranking if goals[name] != "none"), None)
     if metric is not None:
         print_table(run_columns(sort_by_best(runs, metric, goals[metric])[:MAX_BEST_RUNS], goals, metrics=[metric]))
-        click.echo(f"next: {program}  (terminal interface), or {program} plot {metric} --group KEY", err=True)
+        echo(f"next: {program}  (terminal interface), or {program} plot {shlex.quote(metric)} --group KEY", err=True)
 
 
 def print_json(runs: Sequence[RunRecord], db: Path) -> None:
     """Print the current records of these runs as one JSON document."""
     with Reader(db) as reader:
-        click.echo(json.dumps([run_document(run) for run in _present_runs(reader, runs)]))
+        echo(json.dumps([run_document(run) for run in _present_runs(reader, runs)]))
 
 
 def _present_runs(reader: Reader, runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -58,20 +58,20 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
     """
     if outcome.trained:
         counts = ", ".join(f"{number} {status}" for status, number in outcome.ended.items())
-        click.echo(f"{name}: {counts} in {format_duration(outcome.seconds)}", err=True)
+        echo(f"{name}: {counts} in {format_duration(outcome.seconds)}", err=True)
         if outcome.ended.get("failed"):
-            click.echo(f"to see why a run failed: {program} show RUN", err=True)
+            echo(f"to see why a run failed: {program} show RUN", err=True)
     elif not outcome.elsewhere and not outcome.interrupted:
         by_status = Counter(run.status for run in outcome.runs)
         counts = ", ".join(f"{number} {status}" for status, number in by_status.items())
-        click.echo(f"{name}: nothing to do: {counts}", err=True)
+        echo(f"{name}: nothing to do: {counts}", err=True)
         if by_status["failed"]:
-            click.echo("to train the failed runs again: --retry-failed", err=True)
+            echo("to train the failed runs again: --retry-failed", err=True)
     if outcome.elsewhere:
         verb = "is" if outcome.elsewhere == 1 else "are"
-        click.echo(f"{name}: {format_count(outcome.elsewhere, 'run')} {verb} training in another process", err=True)
+        echo(f"{name}: {format_count(outcome.elsewhere, 'run')} {verb} training in another process", err=True)
     if outcome.interrupted:
-        click.echo("interrupted: the same command resumes the unfinished runs", err=True)
+        echo("interrupted: the same command resumes the unfinished runs", err=True)
 
 
 def print_code_change(name: str, change: CodeChange) -> None:
@@ -83,7 +83,7 @@ def print_code_change(name: str, change: CodeChange) -> None:
     count = len(change.outdated)
     retrained = f"{format_count(count, 'run')} train{'s' if count == 1 else ''} again"
     about = "" if change.seconds is None else f" (about {format_duration(change.seconds)} of computing)"
-    click.echo(
+    echo(
         f"{name}: {changed} changed: {retrained}{about}, and the recorded ones count as older code; --keep-code takes "
         "them as they are",
         err=True,

@@ -14,6 +14,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import all_code, as_json, database, filters, runs
+from labbench.cli.output import echo
 from labbench.errors import InputError, LabbenchError
 from labbench.files import database_command
 from labbench.text import clean, format_duration, format_setting, no_color_requested, split_lines
@@ -72,16 +73,16 @@ def ls(
         if note := assumed_goals_note(
             names or leading_metrics(goals), goals, declared, f"`{database_command(db)} define METRIC min|max|none`"
         ):
-            click.echo(note, err=True)
+            echo(note, err=True)
         if total > len(records):
-            click.echo(f"{len(records)} of {total} runs", err=True)
+            echo(f"{len(records)} of {total} runs", err=True)
     elif run_filter:
-        click.echo("no run matches the filter", err=True)
+        echo("no run matches the filter", err=True)
     else:
         from labbench.store.connection import incomplete_copy_hint
 
         command = f"{database_command(db)} run experiments/quickstart.toml"
-        click.echo(f"no runs yet: {command}{incomplete_copy_hint(db)}", err=True)
+        echo(f"no runs yet: {command}{incomplete_copy_hint(db)}", err=True)
 
 
 def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None, bool]:
@@ -149,7 +150,7 @@ def print_run(
         output = [*output[:FIRST_OUTPUT_LINES], note, *output[-LAST_OUTPUT_LINES:]]
     for lines in (traceback, output):
         if lines:
-            click.echo("\n" + "\n".join(lines))
+            echo("\n" + "\n".join(lines))
     for line in portrait_lines(db, record):
         click.echo(line, color=True)
 

@@ -10,6 +10,7 @@ import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import as_json
+from labbench.cli.output import echo
 from labbench.files import expand_home
 from labbench.text import clean
 
@@ -30,19 +31,19 @@ def tasks(name: str | None, as_json: bool) -> None:
 
     if name is None:
         if as_json:
-            click.echo(json.dumps(list(BUILTIN)))
+            echo(json.dumps(list(BUILTIN)))
             return
         for task in BUILTIN:
-            click.echo(task)
-        click.echo("parameters: labbench tasks NAME; of your own task: labbench tasks my_task.py:Task", err=True)
+            echo(task)
+        echo("parameters: labbench tasks NAME; of your own task: labbench tasks my_task.py:Task", err=True)
         return
     declared = load_task_params(name)
     merged = all_params(declared)
     params = {key: merged[key] for key in (*declared, *merged)}  # the task's parameters first
     for note in own_key_notes(merged):
-        click.echo(f"note: {clean(note)}", err=True)
+        echo(f"note: {clean(note)}", err=True)
     if as_json:
-        click.echo(json.dumps({key: param_document(param) for key, param in params.items()}))
+        echo(json.dumps({key: param_document(param) for key, param in params.items()}))
     else:
         print_params(params)
 

@@ -11,6 +11,7 @@ import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import FILE_PATH, database
+from labbench.cli.output import echo
 from labbench.cli.runs import ls
 from labbench.errors import LabbenchError
 from labbench.files import database_command
@@ -58,7 +59,7 @@ def print_other_experiments(path: Path) -> None:
 
     with Reader(path) as reader:
         others = ", ".join(reader.experiments(f"not ({EXAMPLE_FILTER})"))
-    click.echo(f"other experiments: {others}; to list one: {database_command(path)} ls experiment=NAME", err=True)
+    echo(f"other experiments: {others}; to list one: {database_command(path)} ls experiment=NAME", err=True)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import click
 
 from labbench.cli.help import FILTER_HELP, examples
 from labbench.cli.options import FILE_PATH, all_code, as_json, database, filters
+from labbench.cli.output import echo
 from labbench.errors import InputError, LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
 
@@ -113,13 +114,13 @@ def why(
             raise unknown_metric(metric, goals)
         selection = read_selection(reader, run_filter, metric, options)
         if left_out := selection.scope.older_code:
-            click.echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
+            echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
         if goal is None:
             goal = goals[metric]
             remedy = f"--goal min|max or `{database_command(db)} define METRIC min|max|none`"
             note = assumed_goals_note([metric], goals, reader.declared_goals(), remedy)
             if note is not None:
-                click.echo(note, err=True)
+                echo(note, err=True)
         if goal == "none":
             raise InputError(f"neither high nor low values of `{metric}` are better: add --goal min or --goal max")
         runs = selection.runs
@@ -129,7 +130,7 @@ def why(
             from labbench.reports.html_page import read_setup_curves, render_page
 
             _write_atomically(html_file, render_page(answer, costs, read_setup_curves(reader, runs, metric, goal)))
-            click.echo(f"written: {html_file}", err=True)
+            echo(f"written: {html_file}", err=True)
         if as_json:
             efficiency = None if costs is None else costs.as_document()
             click.echo(json.dumps(answer.as_document() | {"efficiency": efficiency}))

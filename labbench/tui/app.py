@@ -15,6 +15,7 @@ from textual.app import App, SystemCommand
 from textual.dom import DOMNode
 from textual.driver import Driver
 from textual.filter import Monochrome, NoColor
+from textual.markup import escape
 from textual.message import Message
 from textual.screen import Screen
 
@@ -158,7 +159,7 @@ class LabbenchApp(App[None]):
                 title = f"{active.binding.tooltip} ({self.get_key_display(active.binding)})"
                 yield SystemCommand(title, "", _make_action(self, active.binding.action, screen))
         for name in self._saved_state.views if self._saved_state is not None else ():
-            yield SystemCommand(f"Open the view {text.clean(name)}", "", partial(self.open_view, name))
+            yield SystemCommand(escape(f"Open the view {text.clean(name)}"), "", partial(self.open_view, name))
         yield SystemCommand("Theme: dark, light and others", "", self.action_change_theme)
         yield SystemCommand("Save the screen as an SVG picture", "", self.action_screenshot)
 

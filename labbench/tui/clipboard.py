@@ -5,7 +5,6 @@ Textual copies to the terminal's clipboard with the OSC 52 sequence, as base64, 
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import shlex
@@ -13,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from labbench.export import escape_formula
+from labbench.export import csv_writer, escape_formula
 from labbench.files import database_command, expand_home
 from labbench.records import RunRecord
 from labbench.text import clean
@@ -58,5 +57,5 @@ def new_file_path(name: str) -> Path:
 def format_csv(rows: TableRows) -> str:
     """Return rows of text as CSV; text that a spreadsheet would run as a formula is escaped."""
     file = io.StringIO(newline="")
-    csv.writer(file, lineterminator="\n").writerows([escape_formula(cell) for cell in row] for row in rows)
+    csv_writer(file).writerows([escape_formula(cell) for cell in row] for row in rows)
     return file.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -548,3 +549,33 @@ def test_without_torch_run_names_the_extra_to_install(
     assert result.exit_code == 2
     assert '".[train]"' in result.stderr
     assert not Path("runs.db").exists()
+
+
+def test_no_command_prints_an_escape_sequence_of_a_database(labbench: Labbench, db: Path) -> None:
+    """`doctor` names keys, folders and tables as they are in the database."""
+    evil = "\x1b]0;owned\x07"
+    connection = sqlite3.connect(db)
+    connection.execute("UPDATE runs SET status = 'running', heartbeat = 1, key = ? WHERE id = 1", (evil,))
+    connection.execute(f'CREATE TABLE "{evil}" (a INTEGER CHECK (a > 5))')
+    connection.execute("PRAGMA ignore_check_constraints = 1")
+    connection.execute(f'INSERT INTO "{evil}" VALUES (1)')
+    connection.commit()
+    connection.close()
+    db.with_name(f"{db.name}.files").joinpath(evil).mkdir(parents=True)
+    result = labbench("doctor")
+    assert result.exit_code == 1
+    assert "␛]0;owned␇" in result.stdout
+    assert "\x1b" not in result.output
+
+
+def test_export_writes_no_escape_sequence_to_a_terminal(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or a pipe receives the texts unchanged."""
+    assert "x [/nope]\x1b]52" in CliRunner().invoke(main, ["--db", str(db), "export", "--summary"]).stdout
+    controller, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stdout)
+        main(["--db", str(db), "export", "--summary"], standalone_mode=False)
+    received = os.read(controller, 65536).decode()
+    os.close(controller)
+    assert "x [/nope]␛]52;c;aGk=␇" in received
+    assert "\x1b" not in received

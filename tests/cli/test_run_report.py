@@ -30,3 +30,17 @@ def test_the_best_runs_are_ranked_by_a_metric_of_their_own(
     assert "reward" in table
     assert "other" not in table
     assert "archived" not in table
+
+
+def test_the_suggested_command_quotes_the_name_of_the_metric_for_the_shell(
+    tiny_grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "runs.db"
+    metric = "loss; rm -r ~ \x1b]0;owned\x07"
+    with Writer(db) as writer:
+        [run] = start(writer, [new_run(1)])
+        writer.define_metric(metric, "min")
+        writer.write([points(run, metric, [5.0])])
+    print_report(load_grid(tiny_grid), Outcome([run], 1, {"finished": 1}, 0, False, 1.0), db, with_table=True)
+    hint = capsys.readouterr().err
+    assert "plot 'loss; rm -r ~ ␛]0;owned␇' --group KEY" in hint

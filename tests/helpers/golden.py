@@ -21,6 +21,7 @@ from textual import events
 from textual.pilot import Pilot
 
 from labbench.tui.app import LabbenchApp
+from labbench.tui.saved_state import SavedState
 
 FOLDER = Path(__file__).parents[1] / "golden"
 MAX_DIFFERENT_DOTS = 6
@@ -33,12 +34,18 @@ SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 
 
 def use(
-    path: Path, script: Callable[[Pilot[None]], Awaitable[None]], *, size: tuple[int, int] = LARGE, view: str = "runs"
+    path: Path,
+    script: Callable[[Pilot[None]], Awaitable[None]],
+    *,
+    size: tuple[int, int] = LARGE,
+    view: str = "runs",
+    saved_state: SavedState | None = None,
 ) -> None:
     """Open the database in a terminal of the given size and run the script against it."""
 
     async def run() -> None:
-        async with LabbenchApp(path, view=view).run_test(size=size, notifications=True) as pilot:
+        app = LabbenchApp(path, view=view, saved_state=saved_state)
+        async with app.run_test(size=size, notifications=True) as pilot:
             await settle(pilot)
             await script(pilot)
 

@@ -202,7 +202,8 @@ def test_every_number_and_text_can_be_read_back_exactly(
 
 @given(text=TEXTS)
 def test_an_escaped_text_is_not_a_formula_and_can_be_restored(text: str) -> None:
-    assert not escape_formula(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    escaped = escape_formula(text)
+    assert not escaped.lstrip(" \u200b").startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n"))
     assert unescape_formula(escape_formula(text)) == text
 
 
@@ -217,6 +218,20 @@ def test_no_cell_or_heading_is_a_formula(writer: Writer, reader: Reader) -> None
         for row in csv.reader(file):
             assert not [cell for cell in row if cell.startswith(("=", "+", "@"))]
             assert [cell for cell in row if cell.startswith("-")] in ([], ["-1.0"], ["-0.5"] + ["-1.0"] * 3)
+
+
+def test_a_spreadsheet_that_splits_rows_at_semicolons_or_tabs_keeps_each_text_in_one_cell(
+    writer: Writer, reader: Reader
+) -> None:
+    name = "x;=1+1\t=2+2"
+    [run] = start(writer, [NewRun(name, {}, "1")])
+    writer.write([points(run, "loss", [1.0])])
+    file = io.StringIO(newline="")
+    write_csv(reader, None, file)
+    for delimiter in ";\t":
+        file.seek(0)
+        rows = csv.reader((line.replace(",", delimiter) for line in file), delimiter=delimiter)
+        assert [row[1] for row in rows] == ["name", name]
 
 
 @pytest.mark.parametrize("write", [write_csv, write_jsonl])

@@ -16,12 +16,14 @@ import time
 from pathlib import Path
 
 import pytest
+from textual.content import Content
 from textual.pilot import Pilot
 
-from helpers.golden import SMALL, press, screen, use
+from helpers.golden import SMALL, press, screen, type_in, use
 from helpers.store_samples import points
-from labbench.records import Failed, Finished, NewRun, Started, Submission
+from labbench.records import Failed, Finished, Log, NewRun, Started, Submission
 from labbench.store.writer import Writer
+from labbench.tui.saved_state import SavedState
 
 HOSTILE = (
     "x [/nope] [@click=app.quit]y[/] [bold]",
@@ -138,3 +140,62 @@ def test_a_database_with_an_invalid_run_key_is_refused_with_a_message(database: 
         assert "a key is letters and digits" in shown
 
     use(database, look)
+
+
+MARKUP = "loss[/2] [@click=app.quit]MARK[/] [v2]"
+
+
+@pytest.fixture
+def marked_up(tmp_path: Path) -> Path:
+    """A database in which every text of a user is markup."""
+    path = tmp_path / f"{MARKUP.replace('/', '')}.db"
+    with Writer(path) as writer:
+        new_runs = [NewRun(f"{n} {MARKUP}", {f"a{MARKUP}": f"{n}{MARKUP}", "lr": n}, str(n)) for n in range(4)]
+        runs = writer.queue(Submission(MARKUP, "digits", {MARKUP: "min"}), new_runs)
+        for run in writer.claim([run.key for run in runs]):
+            events = [Started(run.key, 1, MARKUP, 1, MARKUP), Log(run.key, 1, f"{MARKUP}\n" * 100)]
+            events += [points(run, MARKUP, [2.0, run.id]), points(run, f"system/{MARKUP}", [1.0, 2.0])]
+            failed = Failed(run.key, 1, "user", MARKUP, f"{MARKUP}\n" * 100)
+            writer.write([*events, failed if run.id == 1 else Finished(run.key, 1, "finished", MARKUP)])
+        writer.tag([run.key for run in runs], add=[MARKUP])
+        writer.note(runs[0].key, MARKUP)
+    return path
+
+
+def test_no_text_of_a_user_is_parsed_as_markup(marked_up: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`[@click=app.quit]` would make an action of a run's name, and `[/2]` would end the program."""
+    parsed: list[str] = []
+    from_markup = Content.from_markup
+
+    def record(markup: str | Content, **variables: object) -> Content:
+        if isinstance(markup, str):
+            parsed.append(markup)
+        return from_markup(markup, **variables)
+
+    monkeypatch.setattr(Content, "from_markup", record)
+    saved = SavedState(marked_up)
+    saved.save_view(MARKUP, {})
+
+    async def look(pilot: Pilot[None]) -> None:
+        shown = await press(pilot, "G", "space", "k", "space", "k", "space", "enter")
+        assert f"1 {MARKUP}" in shown.replace("\n", "")
+        await press(pilot, "slash")
+        await type_in(pilot, MARKUP)
+        assert f"100 lines with “{MARKUP.lower()}”" in await press(pilot, "enter")
+        for key in ("t", "N", "R", "Y", "D"):  # dialogs that name the run
+            await press(pilot, key, "escape")
+        await press(pilot, "t")
+        await type_in(pilot, f"more{MARKUP.replace(' ', '')}")
+        await press(pilot, "enter")
+        for screen_key in "2341":
+            await press(pilot, screen_key, "question_mark", "escape", "e", "escape", "m", "j", "tab", "j")
+        for key in ("o", "b", "C", "f"):
+            await press(pilot, key, "escape")
+        await press(pilot, "ctrl+p")
+        assert MARKUP in await type_in(pilot, "Open the view")
+        await press(pilot, "escape")
+        assert pilot.app.is_running
+
+    use(marked_up, look, saved_state=saved)
+    unescaped = [text for text in parsed if re.search(r"(?<!\\)\[(/2|@click|v2)", text)]
+    assert unescaped == []

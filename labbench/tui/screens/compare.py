@@ -11,8 +11,8 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.content import Content
 
-from labbench import text
 from labbench.metrics import charted_metrics
 from labbench.records import Goal, RunRecord
 from labbench.tui import queries
@@ -98,8 +98,8 @@ class CompareScreen(EditScreen[ComparedRuns]):
         count = f"compare {len(runs)} run{'s' * (len(runs) != 1)}"
         if marked > len(runs):
             count = f"compare {len(runs)} of {marked} marked runs"
-        self._sheet.border_title = text.clean(f"{count}: all settings" if self._shows_all_settings else count)
-        self._sheet.border_subtitle = "= same as the first run   ▲ better   ▼ worse" if len(runs) > 1 else ""
+        self._sheet.border_title = Content(f"{count}: all settings" if self._shows_all_settings else count)
+        self._sheet.border_subtitle = Content("= same as the first run   ▲ better   ▼ worse" if len(runs) > 1 else "")
         if runs:
             rows = comparison_rows(runs, self._compared.metrics, everything=self._shows_all_settings or len(runs) == 1)
             self._sheet.show(column_titles(runs, self.session.marks), rows)

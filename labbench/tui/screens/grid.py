@@ -167,7 +167,7 @@ class GridScreen(EditScreen[GridState]):
         lines = (run.traceback or "").strip().splitlines() if run is not None else []
         height = max(3, self.size.height // 4)
         box = self.query_one("#traceback", Static)
-        box.border_title = (
+        box.border_title = Content(
             f"traceback, last {height} of {len(lines)} lines (⏎ all)" if len(lines) > height else "traceback"
         )
         box.update(Content("\n".join(text.clean(line) for line in lines[-height:])))

@@ -88,7 +88,7 @@ class RunScreen(EditScreen["RunDetail | None"]):
         if answer is None:
             self.query_one("#facts-text", Static).update(Content("this run was deleted\n\npress Esc to go back"))
             return
-        self.query_one("#facts").border_title = text.clean(answer.record.name) or answer.record.key
+        self.query_one("#facts").border_title = Content(text.clean(answer.record.name) or answer.record.key)
         self._show_facts()
         self.query_one(PortraitView).show(answer.portrait)
         self.query_one(LogView).show(answer.output)

@@ -9,6 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.color import Color
+from textual.content import Content
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -41,7 +42,7 @@ class LogView(ScrollView, can_focus=True):
         """Indices of the matching lines."""
 
     def on_mount(self) -> None:
-        self.border_title = "output"
+        self.border_title = Content("output")
 
     def show(self, lines: Sequence[str]) -> None:
         """Show lines, scrolled to the new end if scrolled to the end before."""
@@ -75,7 +76,7 @@ class LogView(ScrollView, can_focus=True):
         self.matches = [n for n, line in enumerate(self.lines) if self.words in line.lower()] if self.words else []
         lines = self.matches if self.words else self.lines
         count = f"{len(lines)} line{'s' * (len(lines) != 1)}"
-        self.border_subtitle = text.clean(f"{count} with “{self.words}”" if self.words else count)
+        self.border_subtitle = Content(text.clean(f"{count} with “{self.words}”" if self.words else count))
 
     def on_resize(self) -> None:
         self._resize()

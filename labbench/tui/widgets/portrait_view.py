@@ -11,6 +11,7 @@ from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -46,7 +47,7 @@ class PortraitView(ScrollView, can_focus=True):
         self._strips: list[Strip] = []
 
     def on_mount(self) -> None:
-        self.border_title = "pictures"
+        self.border_title = Content("pictures")
 
     def show(self, portrait: Portrait | str) -> None:
         """Draw a portrait or show a message."""
@@ -65,12 +66,12 @@ class PortraitView(ScrollView, can_focus=True):
             return
         if isinstance(self._portrait, str):
             self._strips = [Strip([Segment(part, self.rich_style)]) for part in wrap(clean(self._portrait), width)]
-            self.border_subtitle = ""
+            self.border_subtitle = Content("")
         else:
             from labbench.portraits.draw import draw_portrait  # imports numpy: not before the first paint
 
             self._strips = [_make_strip(line) for line in draw_portrait(self._portrait, width, self._paint_mode())]
-            self.border_subtitle = f"after epoch {self._portrait.epoch}"
+            self.border_subtitle = Content(f"after epoch {self._portrait.epoch}")
         self.virtual_size = Size(width, len(self._strips))
         self.refresh()
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
@@ -290,8 +291,8 @@ class RunsTable(ScrollView, can_focus=True):
     def _show_position(self) -> None:
         top, rows = self.scroll_offset.y, len(self._visible_keys())
         position = f"{top + 1}–{top + rows} of {len(self.keys)}" if self.keys else ""
-        if position != (self.border_subtitle or ""):
-            self.border_subtitle = position
+        if Content(position).markup != (self.border_subtitle or ""):
+            self.border_subtitle = Content(position)
 
     # Drawing
 
