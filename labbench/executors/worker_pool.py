@@ -180,12 +180,13 @@ class Worker:
         if (size := self._output.stat().st_size) != self._output_size:  # printing is a sign of life
             self._output_size = size
             self._time_limit.report()
+        if over := self._time_limit.over(self.active.keys):
+            return dict.fromkeys(over, f"timed out after {self.timeout or 0:g} s ([resources] timeout)")
         if self._time_limit.is_silent:
             started = [run.key for run in self.active if self.active.has_started(run)]
             message = f"timed out: nothing was reported for {self.timeout:g} s ([resources] timeout)"
             return dict.fromkeys(started if self._measured else self.active.keys, message)
-        message = f"timed out after {self.timeout or 0:g} s ([resources] timeout)"
-        return dict.fromkeys(self._time_limit.over(self.active.keys), message)
+        return {}
 
     def _measured_runs(self) -> list[str]:
         """Return the active runs that have measured something; none while the stack loads."""
