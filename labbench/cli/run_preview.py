@@ -63,6 +63,8 @@ def print_estimate(
     stacks = preview_stacks(expanded, due, db, devices, workers=width)
     echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
     if due:
+        if not expanded.grid.command:
+            echo("measuring one epoch of up to 3 stacks", err=True)
         estimate = estimate_training(stacks, devices[0], workers=width)
         for line in engine_lines(estimate.engine_notes):
             echo(f"of the sampled stacks, {line}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,18 +25,25 @@ class Estimate:
 
 
 def estimate_training(stacks: Sequence[Stack], device: str, *, workers: int) -> Estimate:
-    """Estimate the training of the stacks on `workers`."""
+    """Estimate the training of the stacks on `workers`, with the start of the workers and the loading of each stack."""
+    began = time.monotonic()
+    import labbench.train.loop  # noqa: F401 (a worker's start takes as long)
+
+    start_seconds = time.monotonic() - began
     sampled = [stacks[index] for index in sorted({0, len(stacks) // 2, len(stacks) - 1})]
-    seconds = sampled_cost = 0.0
+    seconds = sampled_cost = loading = 0.0
     notes: Counter[str] = Counter()
     for stack in sampled:
+        began = time.monotonic()
         epoch = epoch_seconds(stack, device, notes)
+        loading += max(0.0, time.monotonic() - began - sum(epoch.values())) / len(sampled)
         seconds += sum(epoch[run.key] * epochs_left(run) for run in stack.runs if run.key in epoch)
         sampled_cost += relative_cost(stack, TRAINING) if epoch else 0.0
     if not sampled_cost:
         return Estimate(None, notes)
     total_cost = sum(relative_cost(stack, TRAINING) for stack in stacks)
-    return Estimate(seconds / sampled_cost * total_cost / min(workers, len(stacks)), notes)
+    all_stacks = seconds / sampled_cost * total_cost + loading * len(stacks)
+    return Estimate(start_seconds + all_stacks / min(workers, len(stacks)), notes)
 
 
 def epoch_seconds(stack: Stack, device: str, notes: Counter[str]) -> dict[str, float]:

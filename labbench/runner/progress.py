@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import time
 from collections import Counter, deque
@@ -20,6 +21,9 @@ from labbench.text import clean, fit_to_width, format_count, format_duration, fo
 
 DRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
+MAX_CAUSE = 200
+"""Most characters of a line of output in a report."""
+_NUMBER = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
 RATE_SECONDS = 5.0
 """Seconds of the window over which run-steps per second are measured."""
 
@@ -133,6 +137,12 @@ def engine_lines(notes: Mapping[str, int]) -> list[str]:
     return [f"{format_count(count, 'run')} {clean(note)}" for note, count in notes.items()]
 
 
+def failure_cause(failure: Failed) -> str:
+    """Return the message of a failure, with the last line of its traceback or output if that says more."""
+    last = next((line.strip() for line in reversed(failure.traceback.splitlines()) if line.strip()), "")
+    return failure.message if not last or last in failure.message else f"{failure.message}: {last[:MAX_CAUSE]}"
+
+
 class TerminalProgress:
     """Writes the progress of a grid to stderr."""
 
@@ -141,6 +151,10 @@ class TerminalProgress:
         self.stream = stream or sys.stderr
         self._is_closed = False
         self._noted_background = False
+        self._failures: Counter[str] = Counter()
+        """Number of failures by the report of the first with the same cause."""
+        self._first_reports: dict[str, str] = {}
+        """Report of the first failure by cause, without the numbers in it."""
         self._drawn = 0.0
         self._began = time.monotonic()
         self._rates: deque[tuple[float, int]] = deque()
@@ -153,12 +167,16 @@ class TerminalProgress:
         self._write(f"{clean(grid.name)}: {len(due)} runs to train{before}\n")
 
     def take(self, event: Event) -> None:
-        """Count an event, and report a failure immediately."""
+        """Count an event; report a failure immediately, unless one with the same cause was reported before."""
         assert self.progress is not None
         self.progress.take(event)
         if isinstance(event, Failed):
-            name = self.progress.names[event.run]
-            self._write(f"{self._erase()}failed: {clean(name)} ({event.run}): {clean(event.message)}\n")
+            cause = failure_cause(event)
+            report = f"{clean(self.progress.names[event.run])} ({event.run}): {clean(cause)}"
+            first_report = self._first_reports.setdefault(_NUMBER.sub("#", cause), report)
+            self._failures[first_report] += 1
+            if first_report == report:
+                self._write(f"{self._erase()}failed: {report}\n")
         if isinstance(event, Finished) and event.reason == BACKGROUND_ENDED and not self._noted_background:
             self._noted_background = True
             name = self.progress.names[event.run]
@@ -180,6 +198,9 @@ class TerminalProgress:
         self._draw(time.monotonic())
         if self.stream.isatty():
             self._write("\n\a")
+        for report, count in self._failures.items():
+            if count > 1:
+                self._write(f"{count} runs failed alike, the first: {report}\n")
         for line in engine_lines(self.progress.engine_notes):
             self._write(f"{line}\n")
 

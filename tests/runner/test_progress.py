@@ -71,6 +71,23 @@ def test_a_log_file_receives_plain_lines_without_escape_sequences(grid: Grid, ru
     assert text.splitlines()[2].startswith("1/4 runs")
 
 
+def test_runs_that_fail_alike_are_reported_once_with_their_number(grid: Grid, runs: list[RunRecord]) -> None:
+    stream = io.StringIO()
+    progress = TerminalProgress(Path("runs.db"), stream)
+    progress.begin(grid, runs, runs)
+    for index in range(3):
+        traceback = f'File "train.py", line 3\nValueError: no lr {index}e-3\n'
+        progress.take(Failed(f"k{index}", 1, "user", "python: exit status 1", traceback))
+    progress.take(Failed("k3", 1, "user", "KeyError: 'x'", "KeyError: 'x'"))
+    progress.end()
+    failures = [line for line in stream.getvalue().splitlines() if "fail" in line and not line.startswith("4/4")]
+    assert failures == [
+        "failed: run 0 (k0): python: exit status 1: ValueError: no lr 0e-3",
+        "failed: run 3 (k3): KeyError: 'x'",
+        "3 runs failed alike, the first: run 0 (k0): python: exit status 1: ValueError: no lr 0e-3",
+    ]
+
+
 def test_a_closed_terminal_does_not_end_the_training(grid: Grid, runs: list[RunRecord]) -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
