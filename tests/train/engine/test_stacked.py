@@ -337,6 +337,26 @@ def test_tied_and_unused_parameters_are_stacked_and_saved(optimizer: str, tmp_pa
             torch.testing.assert_close(tensor, theirs[name], rtol=1e-10, atol=1e-12)
 
 
+def test_held_out_samples_pass_a_vmap_stack_in_parts_of_bounded_size() -> None:
+    sizes: set[int] = set()
+
+    class Watched(Residual):
+        def forward(self, inputs: Tensor) -> Tensor:
+            if not self.training:
+                sizes.add(len(inputs))
+            return super().forward(inputs)
+
+    digits = load_digits()
+    data = Data((digits.train[0][:96], digits.train[1][:96]), (digits.val[0][:200], digits.val[1][:200]))
+    task = digits_task(lambda config: Watched(0.2), data=lambda config: data)
+    configs = [{"epochs": 1, "batch_size": 24, "seed": seed} for seed in range(3)]
+    together = trained_together(configs, task, runtime=EXACT)
+    assert engines(together) == {"vmap"}
+    assert max(sizes) == 64
+    for ours, theirs in zip(together, trained_alone(configs, task, runtime=EXACT), strict=True):
+        assert_close(ours, theirs)
+
+
 # Runs that cannot be stacked
 
 
