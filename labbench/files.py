@@ -91,10 +91,22 @@ def discard_checkpoints(files: Path, run: str, *, keep: frozenset[int] = frozens
     for pattern in (CHECKPOINT_PATTERN, f"{UNFINISHED}*"):
         for file in run_folder(files, run).glob(pattern):
             if file not in retained:
-                file.unlink()
+                file.unlink(missing_ok=True)
     for folder in (run_folder(files, run), files):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def discard_older_checkpoints(files: Path, run: str, step: int) -> None:
+    """Delete a run's checkpoints before `step`, once the database says that it resumes from there.
+
+    Raises:
+        InputError: As `run_folder`.
+    """
+    for file in run_folder(files, run).glob(CHECKPOINT_PATTERN):
+        number = file.stem.rpartition("-")[2]
+        if number.isdecimal() and int(number) < step:
+            file.unlink(missing_ok=True)
 
 
 def discard_portrait(files: Path, run: str) -> None:

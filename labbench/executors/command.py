@@ -12,12 +12,12 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labbench.executors.script_process import RUN_VARIABLE, BackgroundProcess, ScriptProcess
+from labbench.executors.scratch import ScratchFolder
+from labbench.executors.script_process import RUN_VARIABLE, BackgroundProcess, ScriptProcess, signal_name
 from labbench.files import files_folder, run_folder
 from labbench.grid.command_template import expand_home_in_word, fill_command, fill_text, plain_words
 from labbench.ranks import DRIVER_RANKS, driver_ranks
@@ -99,8 +99,8 @@ def running_script(
         OSError: If the program cannot be started.
         ValueError: If a word contains a zero byte.
     """
-    with tempfile.TemporaryDirectory(prefix="labbench-") as scratch:
-        config = Path(scratch, "config.json")
+    with ScratchFolder() as scratch:
+        config = scratch / "config.json"
         config.write_text(json.dumps(dict(run.config)))
         environment = dict(os.environ)
         if device.startswith("cuda:"):
@@ -144,17 +144,10 @@ def describe_status(status: int) -> str:
     """Describe the exit status of a failed script; -N means that signal N ended it."""
     if status < 0:
         hint = "; the system may have run out of memory" if -status == signal.SIGKILL else ""
-        return f"killed by {_signal_name(-status)}{hint}"
-    if status > 128 and (name := _signal_name(status - 128)) != f"signal {status - 128}":
+        return f"killed by {signal_name(-status)}{hint}"
+    if status > 128 and (name := signal_name(status - 128)) != f"signal {status - 128}":
         return f"exit status {status} (killed by {name})"
     return f"exit status {status}" + (f" ({STATUS_HINTS[status]})" if status in STATUS_HINTS else "")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def background_note(process: BackgroundProcess) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from labbench.executors.captured_output import CapturedPipe
+from labbench.executors.leftovers import Guard
 
 RUN_VARIABLE = "LABBENCH_RUN"
 """Environment variable with the key of a process's run, which all processes of a script inherit."""
@@ -63,6 +64,12 @@ class ScriptProcess:
             raise
         finally:
             os.close(writer)
+        try:
+            self._guard = Guard(self._process.pid)
+        except BaseException:
+            self._process.kill()
+            self.output.discard()
+            raise
 
     @property
     def exit_status(self) -> int | None:
@@ -99,6 +106,7 @@ class ScriptProcess:
     def kill(self, *, daemons: bool) -> None:
         """Kill the script and the processes of its group; with `daemons` also those that have left the group."""
         self._signal(signal.SIGKILL, daemons=daemons)
+        self._guard.close()  # before the id of the group is free for others
         self._process.wait()
 
     def background(self) -> list[BackgroundProcess]:
@@ -119,6 +127,14 @@ class ScriptProcess:
         for process in self.background() if daemons else ():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, number)
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal; real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def run_processes(run: str, group: int = 0) -> list[BackgroundProcess]:

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from labbench.executors.attempt import run_stack
+from labbench.executors.leftovers import end_with_driver
 from labbench.records import Event, Stack
 from labbench.train.active_runs import StopRequests
 
@@ -29,6 +30,7 @@ def serve(connection: Connection, device: str, output: Path) -> None:
     multiprocessing.current_process().daemon = False  # a daemonic process must not start loader processes
     os.setpgid(0, 0)  # own group: Ctrl-C goes to the terminal's group, where only the driver handles it
     redirect_output(output)
+    end_with_driver(connection)
     try:
         while isinstance(stack := connection.recv(), Stack):
             for event in train_and_listen(stack, device, connection):

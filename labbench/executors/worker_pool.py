@@ -11,7 +11,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import tempfile
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
@@ -22,7 +21,10 @@ from pathlib import Path
 from labbench.errors import LabbenchError
 from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
-from labbench.executors.script_process import kill_processes
+from labbench.executors.leftovers import DRIVER_VARIABLE, driver_mark
+from labbench.executors.message_reader import MessageReader
+from labbench.executors.scratch import ScratchFolder
+from labbench.executors.script_process import kill_processes, signal_name
 from labbench.executors.time_limit import TimeLimit
 from labbench.executors.worker_main import DRIVER_SIGNALS, serve
 from labbench.records import Event, Failed, FailureKind, Finished, Log, Points, RunRecord, Stack
@@ -56,8 +58,8 @@ class WorkerExecutor:
     def __init__(self, devices: Sequence[str], *, timeout: float | None = None) -> None:
         """`timeout` is the time limit of one attempt of a run in seconds."""
         context = start_forkserver()
-        self._folder = tempfile.TemporaryDirectory(prefix="labbench-")
-        outputs = [Path(self._folder.name, f"worker-{number}.txt") for number in range(len(devices))]
+        self._folder = ScratchFolder()
+        outputs = [Path(self._folder.path, f"worker-{number}.txt") for number in range(len(devices))]
         self._workers = [
             Worker(context, device, output, timeout) for device, output in zip(devices, outputs, strict=True)
         ]
@@ -76,14 +78,14 @@ class WorkerExecutor:
                     continue
                 if (stack := retries.popleft() if retries else next(pending, None)) is not None:
                     worker.submit(stack)
-            busy = {worker.connection: worker for worker in self._workers if worker.busy}
+            busy = [worker for worker in self._workers if worker.busy]
             if not busy:
                 return
-            ready = wait(list(busy), timeout=POLL_SECONDS)
+            ready = set(wait([waitable for worker in busy for waitable in worker.waitables()], timeout=POLL_SECONDS))
             if not ready:
                 yield None
-            for connection, worker in busy.items():
-                if connection in ready:
+            for worker in busy:
+                if not ready.isdisjoint(worker.waitables()):
                     yield from worker.receive()
                 if worker.died:
                     retries.extend((yield from worker.handle_death()))
@@ -103,7 +105,7 @@ class WorkerExecutor:
     def close(self) -> None:
         for worker in self._workers:
             worker.kill()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 class Worker:
@@ -121,6 +123,7 @@ class Worker:
         self._measured: set[str] = set()
         """Runs of the current stack with points."""
         self.connection: Connection
+        self._reader: MessageReader
         self._context = context
         self._process: ForkServerProcess | None = None
         self._output = output  # a file, since its output must not mix with the driver's results
@@ -134,29 +137,34 @@ class Worker:
         self.busy, self._stack, self.active = True, stack, ActiveRuns(stack.runs)
         self._time_limit, self._measured = TimeLimit(self.timeout), set()
         self._printed = CapturedFile(self._output, start=self._printed.end)
-        with contextlib.suppress(BrokenPipeError):  # the process has just died, which `receive` detects
+        with contextlib.suppress(OSError):  # the process has just died, which `receive` detects
             self.connection.send(stack)
 
+    def waitables(self) -> tuple[Connection, int]:
+        """Return the connection and the sentinel of the process, which are ready at a message and at its end."""
+        assert self._process is not None  # it was started by `submit`
+        return self.connection, self._process.sentinel
+
     def receive(self) -> Iterator[Event]:
-        """Yield new output and the next event of the worker.
+        """Yield new output and the events that the worker has sent.
 
         Sets `died` if the process has died.
         """
-        try:
-            event: Event | None = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            self.died = True
-            return
-        self._time_limit.report()
-        yield from self._logs(self._printed.take(everything=isinstance(event, Failed | Finished)))
-        if event is None:
-            self._become_idle()
-            return
-        self._time_limit.charge(self._measured_runs() or self.active.keys)
-        if isinstance(event, Points):
-            self._measured.add(event.run)
-        self.active.update(event)
-        yield event
+        assert self._process is not None
+        messages: list[Event | None] = self._reader.take()
+        if messages:
+            self._time_limit.report()
+        for event in messages:
+            yield from self._logs(self._printed.take(everything=isinstance(event, Failed | Finished)))
+            if event is None:
+                self._become_idle()
+                return
+            self._time_limit.charge(self._measured_runs() or self.active.keys)
+            if isinstance(event, Points):
+                self._measured.add(event.run)
+            self.active.update(event)
+            yield event
+        self.died = not messages and (self._reader.is_closed or self._process.exitcode is not None)
 
     def handle_death(self) -> Generator[Event, None, list[Stack]]:
         """Fail the run of a dead process if it was the only one.
@@ -212,7 +220,7 @@ class Worker:
     def request_stop(self, runs: list[str]) -> None:
         """Ask the process to stop these runs at their next boundary."""
         if runs and self._process is not None:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 self.connection.send(runs)
 
     def kill(self, grace: float = 0.0) -> int | None:
@@ -230,6 +238,7 @@ class Worker:
         status = self._process.exitcode
         for run in self.active.keys if self.busy and self._stack.command else ():
             kill_processes(run)
+        self._reader.close()
         self.connection.close()
         self._process = None
         return status
@@ -238,6 +247,7 @@ class Worker:
         self._output.write_bytes(b"")
         self._printed = CapturedFile(self._output)
         self.connection, theirs = self._context.Pipe()
+        self._reader = MessageReader(self.connection)
         process = self._context.Process(target=serve, args=(theirs, self.device, self._output), daemon=True)
         try:
             process.start()
@@ -263,11 +273,12 @@ def start_forkserver() -> ForkServerContext:
     """Start the fork server, which loads torch once, with `WORKER_ENVIRONMENT`; return its context."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
-    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+    before = {name: os.environ.get(name) for name in (*WORKER_ENVIRONMENT, DRIVER_VARIABLE)}
     resource_tracker.ensure_running()  # first, because starting it unblocks signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)  # inherited, so no Ctrl-C while torch loads
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ[DRIVER_VARIABLE] = driver_mark()
     try:
         forkserver.ensure_running()  # malloc reads the environment only at the start of a process
     finally:
@@ -281,7 +292,7 @@ def start_forkserver() -> ForkServerContext:
 def cause_of_death(exit_status: int | None) -> str:
     """Describe why a worker process ended, given its exit status (-N: signal N)."""
     if exit_status is not None and exit_status < 0:
-        name = signal.Signals(-exit_status).name
+        name = signal_name(-exit_status)
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
         return f"the worker process was killed by {name}{hint}"
     return f"the worker process ended with exit status {exit_status}"

@@ -16,10 +16,10 @@ from types import FrameType
 from typing import Protocol
 
 from labbench.executors import Executor
-from labbench.files import discard_checkpoints
+from labbench.files import discard_checkpoints, discard_older_checkpoints
 from labbench.grid import Grid
 from labbench.provenance import Provenance
-from labbench.records import Event, Failed, Finished, RunRecord, Stack, Status
+from labbench.records import Boundary, Event, Failed, Finished, RunRecord, Stack, Status
 from labbench.runner.planner import make_stack
 from labbench.store.writer import Writer
 from labbench.train.active_runs import ActiveRuns
@@ -99,6 +99,9 @@ class Driver:
                 source=self.source,
             )
             runs = [replace(run, config=configs[run.key]) for run in claimed]  # not the config in the database
+            for run in runs:
+                if run.attempt > 1:  # a killed process may have left newer checkpoints, or parts of them
+                    discard_checkpoints(self.files, run.key, keep=frozenset([run.boundary]))
             if runs:
                 self._active.add(runs)
                 yield make_stack(
@@ -167,6 +170,8 @@ class Driver:
         for event in events:  # after the transaction, when the checkpoints are no longer needed
             if isinstance(event, Finished) and event.status in ("finished", "diverged"):
                 discard_checkpoints(self.files, event.run)
+            elif isinstance(event, Boundary):
+                discard_older_checkpoints(self.files, event.run, event.step)
         self._last_flush = time.monotonic()
 
 

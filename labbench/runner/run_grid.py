@@ -15,6 +15,8 @@ from labbench.errors import InputError, did_you_mean
 from labbench.executors import Executor
 from labbench.executors.cpu_count import usable_cpu_count
 from labbench.executors.in_process import InProcessExecutor
+from labbench.executors.leftovers import end_leftover_processes
+from labbench.executors.scratch import remove_abandoned_folders
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.filters.parser import matches_config, parse, require_config_keys
@@ -251,6 +253,7 @@ def run_grid(
             redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
             listener.begin(grid, runs, due)
+            remove_leftovers(db, [run.key for run in due if run.status == "lost"])
             files = files_folder(db)
             plan = make_planner(expanded, db, devices, executor.capacity(), files)
             driver = Driver(writer, executor, plan, listener, interruption, source, files, grid.resources.retries)
@@ -260,6 +263,12 @@ def run_grid(
                 listener.end()
         ended, seconds = driver.ended, time.monotonic() - start
         return Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, seconds)
+
+
+def remove_leftovers(db: Path, lost_runs: Sequence[str]) -> None:
+    """End the processes and delete the temporary folders that killed drivers have left behind."""
+    end_leftover_processes(str(db.resolve()), lost_runs)
+    remove_abandoned_folders()
 
 
 def choose_devices(expanded: ExpandedGrid, device: str, workers: int | None) -> list[str]:

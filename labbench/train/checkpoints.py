@@ -18,12 +18,10 @@ from torch import Tensor
 
 from labbench.errors import LabbenchError
 from labbench.files import (
-    CHECKPOINT_PATTERN,
     MODEL,
     checkpoint_file,
     database_command,
     database_of_files,
-    discard_checkpoints,
     run_folder,
     write_atomically,
 )
@@ -40,11 +38,10 @@ Metadata = Mapping[str, Any]
 def save_checkpoint(files: Path, run: RunRecord, step: int, tensors: Tensors, state: Metadata) -> None:
     """Write the run's checkpoint at `step`: tensors of any shape and JSON state.
 
-    The previous checkpoint is kept, because the boundary in the database may still be its step.
+    Earlier checkpoints are kept: the boundary in the database may be the step of any of them until the driver has
+    recorded this one.
     """
     write_safetensors(checkpoint_file(files, run.key, step), tensors, state)
-    steps = sorted(int(file.stem.rpartition("-")[2]) for file in run_folder(files, run.key).glob(CHECKPOINT_PATTERN))
-    discard_checkpoints(files, run.key, keep=frozenset(steps[-2:]))
 
 
 def load_checkpoint(files: Path, run: RunRecord, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:

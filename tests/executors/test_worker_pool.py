@@ -20,15 +20,21 @@ from labbench.train.active_runs import StopRequests
 pytest.importorskip("torch")
 
 UNRULY = """
-import ctypes, os, sys, time
+import ctypes, gc, os, struct, sys, time
+from multiprocessing.connection import Connection
 import torch
 from labbench.params import Param
 from labbench.train.data import Data
+
+def writable_connections():
+    return [each for each in gc.get_objects() if type(each) is Connection and not each.closed and each.writable]
 
 class Task:
     params = {"behaviour": Param("str", "good")}
 
     def data(self, config):
+        if config["behaviour"] == "hang in data":
+            time.sleep(60)
         inputs = torch.randn(64, 4)
         targets = (inputs.sum(dim=1) > 0).long()
         return Data(train=(inputs, targets), val=(inputs, targets))
@@ -51,6 +57,21 @@ class Task:
             case "slow":
                 time.sleep(0.5)
                 print("still loading", flush=True)
+            case "real-time signal":
+                os.kill(os.getpid(), 40)
+            case "half a message":
+                for connection in writable_connections():
+                    os.write(connection.fileno(), struct.pack("!i", 100_000) + b"half a message")
+                    os.kill(os.getpid(), 9)
+            case "no messages":
+                for connection in writable_connections():
+                    os.write(connection.fileno(), struct.pack("!i", 9) + b"no pickle")
+                    time.sleep(60)
+            case "fork":
+                if os.fork() == 0:  # it keeps the connection open
+                    os.setsid()
+                    time.sleep(20)
+                os._exit(3)
             case "print":
                 print("hello from the model")
         return torch.nn.Linear(4, 2)
@@ -125,7 +146,14 @@ def test_both_executors_record_the_same_losses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "message"),
-    [("exit", "exit status 3"), ("crash", "killed by SIGSEGV")],
+    [
+        ("exit", "exit status 3"),
+        ("crash", "killed by SIGSEGV"),
+        ("real-time signal", "killed by signal 40"),
+        ("half a message", "killed by SIGKILL"),
+        ("no messages", "killed by SIGKILL"),
+        ("fork", "exit status 3"),
+    ],
 )
 def test_a_worker_that_dies_fails_its_run_with_the_reason_and_its_last_lines(
     tmp_path: Path, behaviour: str, message: str
@@ -155,9 +183,10 @@ def test_a_run_that_kills_its_worker_in_a_stack_fails_alone(tmp_path: Path) -> N
     }
 
 
-def test_a_run_that_hangs_is_ended_at_its_timeout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("behaviour", ["hang", "hang in data"])
+def test_a_run_that_hangs_is_ended_at_its_timeout(tmp_path: Path, behaviour: str) -> None:
     with closing(WorkerExecutor(["cpu"], timeout=3.0)) as executor:
-        last = ends(list(executor.execute(stacks_of(tmp_path, "hang", "good"))))
+        last = ends(list(executor.execute(stacks_of(tmp_path, behaviour, "good"))))
     failure = last["run0"]
     assert isinstance(failure, Failed)
     assert failure.kind == "timeout"
@@ -250,6 +279,8 @@ class Task:
     params = {"patience": Param("int", 1000, per_run=True)}
 
     def data(self, config):
+        if config["behaviour"] == "hang in data":
+            time.sleep(60)
         inputs = torch.randn(64, 4)
         return Data(train=(inputs, (inputs[:, 0] > 0).long()), val=(inputs, (inputs[:, 0] > 0).long()))
 

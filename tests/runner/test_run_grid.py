@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import Result
 
@@ -423,3 +424,69 @@ def test_files_of_runs_lie_beside_the_database_whatever_the_task_and_links_do(
     assert result.exit_code == 0, result.output
     assert "2 finished" in result.stderr
     assert len(list((tmp_path / "disk" / "real.db.files").glob("*/model.safetensors"))) == 2
+
+
+def processes_with(word: str) -> list[int]:
+    """Return the living processes whose command or environment contains the word, without this one."""
+    pids = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            texts = [*process.cmdline(), *process.environ().values()]
+            if process.pid != os.getpid() and any(word in text for text in texts):
+                pids.append(process.pid)
+    return pids
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_killed_driver_leaves_no_script(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "endless.py").write_text("import time, pathlib\npathlib.Path('begun').touch()\ntime.sleep(600)\n")
+    grid = tmp_path / "grid.toml"
+    grid.write_text('name = "g"\ncommand = ["python", "endless.py"]\n')
+    process = start(grid, tmp_path / "runs.db", "--workers", workers)
+    wait_for((tmp_path / "begun").exists)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not processes_with(str(tmp_path / "runs.db")), seconds=20)
+
+
+def test_a_killed_driver_leaves_no_worker_that_waits_in_a_task(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(
+        "import os, pathlib, time\n"
+        "class Task:\n"
+        "    params = {}\n"
+        "    def data(self, config):\n"
+        "        pathlib.Path('draft').write_text(str(os.getpid()))\n"
+        "        os.replace('draft', 'worker')\n"
+        "        time.sleep(600)\n"
+        "    def model(self, config):\n"
+        "        pass\n"
+    )
+    grid = tmp_path / "grid.toml"
+    grid.write_text('name = "g"\ntask = "task.py:Task"\n[params]\nepochs = 1\n')
+    process = start(grid, tmp_path / "runs.db", "--workers", "1")
+    wait_for((tmp_path / "worker").exists)
+    process.kill()
+    process.communicate()
+    worker = int((tmp_path / "worker").read_text())
+    wait_for(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == "zombie", seconds=20)
+
+
+def test_a_run_resumes_after_its_driver_was_stopped_and_killed_while_its_worker_went_on(tmp_path: Path) -> None:
+    grid, db = tmp_path / "stack.toml", tmp_path / "runs.db"
+    grid.write_text(
+        'name = "s"\ntask = "digits"\n[params]\nepochs = 2000\nhidden = [8]\n[runtime]\nsnapshot_every = 0.1\n'
+    )
+    process = start(grid, db, "--workers", "1")
+    wait_for(lambda: len(statuses(db)) > 0 and min(boundaries(db)) > 0)
+    process.send_signal(signal.SIGSTOP)
+    snapshots = lambda: len(list(tmp_path.rglob("snapshot-*")))  # noqa: E731
+    wait_for(lambda: snapshots() > 3)
+    process.kill()
+    process.communicate()
+    again = start(grid, db, "--workers", "1")
+    [reached] = boundaries(db)
+    wait_for(lambda: boundaries(db)[0] > reached or statuses(db) != {"running": 1})
+    again.send_signal(signal.SIGINT)
+    again.communicate()
+    assert statuses(db) in ({"queued": 1}, {"finished": 1})
+    assert snapshots() <= 2

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from labbench.errors import LabbenchError
-from labbench.files import discard_checkpoints
+from labbench.files import discard_checkpoints, discard_older_checkpoints
 from labbench.records import RunRecord
 from labbench.train import checkpoints
 
@@ -35,9 +35,11 @@ def test_a_checkpoint_is_restored_exactly_with_nan_and_dtypes(tmp_path: Path) ->
     assert state == {"since": 2, "epoch": 3}
 
 
-def test_the_two_newest_checkpoints_stay_since_the_database_may_name_the_older(tmp_path: Path) -> None:
+def test_checkpoints_stay_until_the_database_names_a_newer_one(tmp_path: Path) -> None:
     for step in (20, 40, 100):
         checkpoints.save_checkpoint(tmp_path, run_at(0), step, {"w": torch.tensor(float(step))}, {})
+    assert checkpoints.load_checkpoint(tmp_path, run_at(20), CPU)[0]["w"] == 20
+    discard_older_checkpoints(tmp_path, "k3f9wxyz", 40)
     assert checkpoints.load_checkpoint(tmp_path, run_at(40), CPU)[0]["w"] == 40
     assert checkpoints.load_checkpoint(tmp_path, run_at(100), CPU)[0]["w"] == 100
     with pytest.raises(LabbenchError, match="cannot resume from step 20"):

@@ -1,0 +1,32 @@
+"""Temporary folders of killed processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from labbench.executors.scratch import PREFIX, ScratchFolder, remove_abandoned_folders
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_folders_of_ended_processes_are_deleted_and_others_stay(temporary: Path) -> None:
+    with ScratchFolder() as used:
+        abandoned, young, foreign = (temporary / name for name in (f"{PREFIX}a", f"{PREFIX}b", "another-tool"))
+        for folder in (abandoned, young, foreign):
+            folder.mkdir()
+            (folder / "output.txt").write_text("...")
+        link = temporary / f"{PREFIX}link"
+        link.symlink_to(foreign)
+        for folder in (used, abandoned, foreign):
+            os.utime(folder, (0, 0))
+        remove_abandoned_folders()
+        assert sorted(temporary.iterdir()) == sorted([used, young, foreign, link])
+        assert (foreign / "output.txt").exists()
+    assert not used.exists()
