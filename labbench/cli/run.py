@@ -118,12 +118,14 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
             print_code_change(clean(expanded.grid.name), change)
         outcome = run_grid(expanded, db, TerminalProgress(db), options, change)
         outcomes.append(outcome)
-        print_report(expanded, outcome, db, with_table=not as_json)
-        if outcome.interrupted:
+        print_report(expanded, outcome, db, with_table=not as_json and outcome.problem is None)
+        if outcome.problem is not None:
+            click.echo(f"labbench: {clean(outcome.problem)}", err=True)
+        if outcome.interrupted or outcome.problem is not None:
             break
     if as_json:
         print_json([run for outcome in outcomes for run in outcome.runs], db)
-    failed = any(outcome.ended.get("failed") for outcome in outcomes)
+    failed = any(outcome.ended.get("failed") or outcome.problem is not None for outcome in outcomes)
     click.get_current_context().exit(130 if outcomes[-1].interrupted else 1 if failed else 0)
 
 

@@ -21,7 +21,7 @@ from labbench.grid import Grid
 from labbench.provenance import Provenance
 from labbench.records import Boundary, Event, Failed, Finished, RunRecord, Stack, Status
 from labbench.runner.planner import make_stack
-from labbench.store.writer import Writer
+from labbench.store.event_recorder import EventRecorder
 from labbench.train.active_runs import ActiveRuns
 
 FLUSH_SECONDS = 0.05
@@ -49,7 +49,7 @@ class ProgressListener(Protocol):
 class Driver:
     """Feeds claimed stacks to the executor and records its events."""
 
-    writer: Writer
+    recorder: EventRecorder
     executor: Executor
     plan: Callable[[Sequence[RunRecord]], Sequence[Stack]]
     listener: ProgressListener
@@ -64,7 +64,6 @@ class Driver:
     _stopping: set[str] = field(default_factory=set)
     _failures: dict[str, int] = field(default_factory=dict)
     _to_retry: list[RunRecord] = field(default_factory=list)
-    _unwritten: list[Event] = field(default_factory=list)
     _last_flush: float = 0.0
     _last_beat: float = 0.0
     _last_request_check: float = 0.0
@@ -82,8 +81,7 @@ class Driver:
             self.interruption.is_requested = True
             self.executor.close()
         finally:
-            self._flush()
-            self.writer.requeue(self._active.keys)
+            self._discard_checkpoints(self.recorder.close(self._active.keys))
 
     def _claim_stacks(self, stacks: Sequence[Stack], statuses: Collection[Status]) -> Iterator[Stack]:
         """Claim and yield each stack when the executor takes it, without runs that other processes have claimed."""
@@ -91,7 +89,7 @@ class Driver:
             if self.interruption.is_requested:
                 return
             configs = {run.key: run.config for run in stack.runs}
-            claimed = self.writer.claim(
+            claimed = self.recorder.claim(
                 list(configs),
                 task=stack.task,
                 configs=configs,
@@ -119,7 +117,7 @@ class Driver:
             event = self._end_run(event)
         if event is not None:
             self._active.update(event)
-            self._unwritten.append(event)
+            self.recorder.add(event)
             self.listener.take(event)
         now = time.monotonic()
         if event is None or now - self._last_flush > FLUSH_SECONDS:
@@ -152,27 +150,28 @@ class Driver:
 
     def _beat(self) -> None:
         """Update the heartbeat, and stop runs that another process has taken over or deleted."""
-        for key in set(self._active.keys) - set(self.writer.send_heartbeat(self._active.keys)):
+        for key in set(self._active.keys) - set(self.recorder.send_heartbeat(self._active.keys)):
             self.executor.stop(key)
 
     def _answer_requests(self) -> None:
         """Stop the runs for which the database has a request."""
-        for key, action in self.writer.pop_requests(self._active.keys):
+        for key, action in self.recorder.pop_requests(self._active.keys):
             if action == "stop":
                 self._stopping.add(key)
                 self.executor.stop(key)
 
     def _flush(self) -> None:
         """Write the events since the last flush in one transaction."""
-        events, self._unwritten = self._unwritten, []
-        if events:
-            self.writer.write(events)
-        for event in events:  # after the transaction, when the checkpoints are no longer needed
+        self._discard_checkpoints(self.recorder.flush() or [])
+        self._last_flush = time.monotonic()
+
+    def _discard_checkpoints(self, events: Sequence[Event]) -> None:
+        """Delete the checkpoints that are no longer needed after these events are in the database."""
+        for event in events:
             if isinstance(event, Finished) and event.status in ("finished", "diverged"):
                 discard_checkpoints(self.files, event.run)
             elif isinstance(event, Boundary):
                 discard_older_checkpoints(self.files, event.run, event.step)
-        self._last_flush = time.monotonic()
 
 
 class Interruption:

@@ -30,6 +30,7 @@ from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.driver import Driver, Interruption, ProgressListener
 from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.store.connection import is_new
+from labbench.store.event_recorder import EventRecorder
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.train.devices import cuda_device_count, resolve_devices
@@ -87,6 +88,8 @@ class Outcome:
     """Number of runs that another process is training."""
     interrupted: bool
     seconds: float
+    problem: str | None = None
+    """Reason why the database does not hold everything, for the user."""
 
 
 def load_grid(
@@ -256,13 +259,16 @@ def run_grid(
             remove_leftovers(db, [run.key for run in due if run.status == "lost"])
             files = files_folder(db)
             plan = make_planner(expanded, db, devices, executor.capacity(), files)
-            driver = Driver(writer, executor, plan, listener, interruption, source, files, grid.resources.retries)
+            recorder = EventRecorder(writer, due, is_interrupted=lambda: interruption.is_requested)
+            driver = Driver(recorder, executor, plan, listener, interruption, source, files, grid.resources.retries)
             try:
                 driver.train(due, trainable)
             finally:
                 listener.end()
         ended, seconds = driver.ended, time.monotonic() - start
-        return Outcome(runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, seconds)
+        return Outcome(
+            runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, seconds, recorder.problem
+        )
 
 
 def remove_leftovers(db: Path, lost_runs: Sequence[str]) -> None:

@@ -136,6 +136,15 @@ def file_state(path: Path) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a file, which no other file has; None if there is none."""
+    try:
+        stat = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_dev, stat.st_ino
+
+
 def is_live(path: Path) -> bool:
     """Return True if the file must be read with locks.
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import astuple, replace
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from labbench.clock import now
-from labbench.errors import InputError, LabbenchError, RunNotFound
+from labbench.errors import InputError, RunNotFound
 from labbench.records import Points, RunRecord
-from labbench.store.connection import path_with_suffix, translate_sqlite_errors
+from labbench.store.connection import translate_sqlite_errors
 from labbench.store.liveness import HOST, ProcessIdentity, this_process, uptime
 from labbench.store.queries.find_run import find_run
 from labbench.store.queries.run_rows import IS_OF_PROCESS, SET_PROCESS, storable_text
@@ -44,33 +42,6 @@ _CHUNK = 10_000
 
 class ScriptWriter(Writer):
     """Writer of the runs of scripts; every method is one transaction."""
-
-    def __init__(self, path: Path | str) -> None:
-        super().__init__(path)
-        # identity of the open files, in case the path later refers to another file
-        self._inode = self.path.stat().st_ino
-        self._connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone()  # the first access creates the log
-        self._wal_inode = _inode(path_with_suffix(self.path, "-wal"))
-
-    def set_busy_timeout(self, seconds: float) -> None:
-        """Set how many seconds to wait for a lock; the default is `connection.BUSY_SECONDS`."""
-        self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
-
-    def is_in_place(self) -> bool:
-        """Return True if the path still refers to the open file: SQLite keeps writing to a deleted one."""
-        return _inode(self.path) == self._inode
-
-    def abandon(self) -> None:
-        """Close a file that was deleted or replaced.
-
-        Also deletes its write-ahead log, if that is still in place: SQLite would apply it to the new file at the path.
-        """
-        with suppress(LabbenchError):
-            self.close()
-        wal = path_with_suffix(self.path, "-wal")
-        if self._wal_inode is not None and _inode(wal) == self._wal_inode:
-            for side_file in (wal, path_with_suffix(self.path, "-shm")):
-                side_file.unlink(missing_ok=True)
 
     def salvage(self, run: ScriptRun) -> Iterator[Points | PrintedText]:
         """Yield all points and printed texts of a run in the open file.
@@ -232,13 +203,6 @@ class ScriptWriter(Writer):
             """
             parameters = (*astuple(this_process()), now(), uptime(), run.key, run.attempt, *astuple(run.process))
             return connection.execute(query, parameters).rowcount == 1
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
 
 
 def _start_next_attempt(connection: sqlite3.Connection, record: RunRecord) -> tuple[ScriptRun, int | None]:

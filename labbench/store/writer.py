@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from labbench.clock import now
+from labbench.errors import LabbenchError, StoreError
 from labbench.files import files_folder, run_folder
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
-from labbench.store.connection import open_for_writing, resolve_path, translate_sqlite_errors
+from labbench.store.connection import file_id, open_for_writing, path_with_suffix, resolve_path, translate_sqlite_errors
 from labbench.store.liveness import this_process, uptime
 from labbench.store.queries.run_rows import (
     IN_JSON_LIST,
@@ -55,18 +56,59 @@ class Writer:
         """
         self.path = resolve_path(path)
         self._connection = open_for_writing(self.path)
-        self._closed = False
+        self._closed = self._is_abandoned = False
         try:
             self.merge_spilled()
         except BaseException:
             self._connection.close()
             raise
+        # identity of the open files, in case the path later refers to another file
+        self._file_id = file_id(self.path)
+        self._connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone()  # the first access creates the log
+        self._log_id = file_id(path_with_suffix(self.path, "-wal"))
+
+    def set_busy_timeout(self, seconds: float) -> None:
+        """Set how many seconds to wait for a lock; the default is `connection.BUSY_SECONDS`."""
+        self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
+
+    def is_in_place(self) -> bool:
+        """Return True if the path still refers to the open file: SQLite keeps writing to a deleted one."""
+        return file_id(self.path) == self._file_id
+
+    def abandon(self) -> None:
+        """Close a file that was deleted or replaced.
+
+        Also deletes its write-ahead log, if that is still in place: SQLite would apply it to the new file at the path.
+        """
+        self._is_abandoned = True
+        with suppress(LabbenchError):
+            self.close()
+        log = path_with_suffix(self.path, "-wal")
+        if self._log_id is not None and file_id(log) == self._log_id:
+            for side_file in (log, path_with_suffix(self.path, "-shm")):
+                side_file.unlink(missing_ok=True)
+
+    def copy_runs(self, copy: Path, keys: Sequence[str]) -> None:
+        """Copy runs of the open file, which may have been deleted, to a new database at `copy`.
+
+        Raises:
+            InputError: If `copy` cannot be created.
+            StoreError: If the open file cannot be read.
+        """
+        from labbench.store.maintenance.merge import copy_runs  # needed only after a file was deleted
+
+        open_for_writing(copy).close()
+        with translate_sqlite_errors(copy):
+            copy_runs(self._connection, copy, keys)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        is_in_place = self.is_in_place()
         self.close()
+        if kind is None and not is_in_place and not self._is_abandoned:
+            raise StoreError(f"{self.path} was deleted or replaced while it was written to; do the same again")
 
     def close(self) -> None:
         """Close the database after a WAL checkpoint; the last connection also deletes SQLite's side files."""
@@ -284,6 +326,8 @@ class Writer:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         connection = self._connection
+        if not self.is_in_place():
+            raise StoreError(f"{self.path} was deleted or replaced while it was open; nothing more is written to it")
         with translate_sqlite_errors(self.path):
             connection.execute("BEGIN IMMEDIATE")
             try:

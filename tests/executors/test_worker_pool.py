@@ -279,8 +279,6 @@ class Task:
     params = {"patience": Param("int", 1000, per_run=True)}
 
     def data(self, config):
-        if config["behaviour"] == "hang in data":
-            time.sleep(60)
         inputs = torch.randn(64, 4)
         return Data(train=(inputs, (inputs[:, 0] > 0).long()), val=(inputs, (inputs[:, 0] > 0).long()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -20,7 +21,7 @@ from labbench.store.connection import (
     open_for_reading,
     translate_sqlite_errors,
 )
-from labbench.store.queries.run_rows import STATUS
+from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.recording.queue import insert_run
 
 _COPIED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources", "tags")
@@ -69,6 +70,29 @@ def back_up(path: Path, copy: Path) -> None:
     ):
         source.backup(target)  # in one step: a commit between two steps would restart the backup
         target.execute("PRAGMA journal_mode = DELETE")  # a single file, without a write-ahead log
+
+
+def copy_runs(connection: sqlite3.Connection, copy: Path, keys: Sequence[str]) -> None:
+    """Copy runs, with their ids and rows of other tables, to another database without runs."""
+    ids = as_json_list(
+        run_id
+        for (run_id,) in connection.execute(f"SELECT id FROM runs WHERE key {IN_JSON_LIST}", (as_json_list(keys),))
+    )
+    connection.execute("ATTACH ? AS other", (f"file:{quote(os.fsencode(copy.absolute()))}?mode=rw",))
+    try:
+        connection.execute("BEGIN")
+        for table in ("experiments", "metrics", "sources"):
+            names = ", ".join(_common_columns(connection, table))
+            connection.execute(f"INSERT OR IGNORE INTO other.{table} ({names}) SELECT {names} FROM main.{table}")
+        for table, column in (("runs", "id"), *((table, "run_id") for table in _COPIED_WITH_RUN)):
+            names = ", ".join(_common_columns(connection, table))
+            query = f"INSERT OR IGNORE INTO other.{table} ({names}) SELECT {names} FROM main.{table}"
+            connection.execute(f"{query} WHERE {column} {IN_JSON_LIST}", (ids,))
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        connection.execute("DETACH other")
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def record_events(connection: sqlite3.Connection, events: Iterable[Event]) -> No
     for (run_id, metric), points in series.items():
         add_points(connection, run_id, metric_ids[metric], points.steps, points.times, points.values)
     for run_id, event in others:
-        _record_event(connection, run_id, event)
+        record_event(connection, run_id, event)
 
 
 def end_run(
@@ -58,7 +58,8 @@ def end_run(
     connection.execute(query, (status, reason and storable_text(reason), finished, run_id))
 
 
-def _record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
+def record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> None:
+    """Record an event other than points; the caller holds a transaction."""
     match event:
         case Started():
             # a run that resumes keeps `started`; host and pid are those of the driver

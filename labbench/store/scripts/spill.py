@@ -19,9 +19,20 @@ from typing import Any, BinaryIO
 
 from labbench.errors import InputError
 from labbench.files import open_without_links
-from labbench.records import Artifact, Points, require_key
+from labbench.records import (
+    Artifact,
+    Boundary,
+    EngineNote,
+    Event,
+    Failed,
+    Finished,
+    Log,
+    Points,
+    Started,
+    require_key,
+)
 from labbench.store.liveness import ProcessIdentity
-from labbench.store.recording.events import ensure_metric
+from labbench.store.recording.events import ensure_metric, record_event
 from labbench.store.scripts.script_run import (
     PrintedText,
     ScriptRun,
@@ -36,6 +47,12 @@ _INFIX = ".spilled-"
 
 _SUPERSEDED_INFIX = ".superseded-"
 """Part of the names of spill files that are never merged: another process has resumed or ended their run."""
+
+
+_EVENTS: dict[str, type[Event]] = {
+    kind.__name__: kind for kind in (Started, Boundary, Log, EngineNote, Finished, Failed)
+}
+"""Events in spill files, by name; points have lines of their own."""
 
 
 class Spill:
@@ -67,6 +84,24 @@ class Spill:
             lines.append({"forget_from": truncate_from})
         lines += [{"points": _encode_points(event)} for event in points]
         lines += [{"printed": asdict(text)} for text in printed]
+        self._append_lines(lines)
+        self._run = run
+
+    def append_event(self, run: ScriptRun, event: Event) -> None:
+        """Append an event of a run that `labbench run` trains.
+
+        Raises:
+            OSError: If the file cannot be written; it is then unchanged.
+        """
+        lines: list[dict[str, Any]] = [] if self._run is not None else [{"run": asdict(run)}]
+        if isinstance(event, Points):
+            lines.append({"points": _encode_points(event)})
+        else:
+            lines.append({"event": {"type": type(event).__name__, **asdict(event)}})
+        self._append_lines(lines)
+        self._run = run
+
+    def _append_lines(self, lines: Iterable[Mapping[str, Any]]) -> None:
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         end = self._file.seek(0, os.SEEK_END)
         try:
@@ -75,7 +110,6 @@ class Spill:
         except OSError:
             self._file.truncate(end)
             raise
-        self._run = run
 
     def close(self) -> None:
         """Unlock the file, so that the next process that opens the database for writing merges it."""
@@ -168,6 +202,8 @@ def _write_rows(connection: sqlite3.Connection, lines: Iterable[Mapping[str, Any
             values = [float(value) for value in points["values"]]
             metric_id = ensure_metric(connection, points["metric"])
             add_points(connection, run_id, metric_id, points["steps"], points["times"], values)
+        elif "event" in line:
+            record_event(connection, run_id, _decode_event(line["event"]))
         else:
             write_printed(connection, run_id, run.attempt, [PrintedText(**line["printed"])])
     return True
@@ -177,6 +213,10 @@ def _encode_points(points: Points) -> dict[str, Any]:
     """Return points as a JSON object, with NaN and infinities as text; other numbers stay exact."""
     values = [value if -float("inf") < value < float("inf") else repr(value) for value in points.values]
     return {"metric": points.metric, "steps": list(points.steps), "times": list(points.times), "values": values}
+
+
+def _decode_event(fields: Mapping[str, Any]) -> Event:
+    return _EVENTS[fields["type"]](**{name: value for name, value in fields.items() if name != "type"})
 
 
 def _decode_run(fields: Mapping[str, Any]) -> ScriptRun:
