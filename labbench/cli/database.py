@@ -67,7 +67,7 @@ def import_csv(db: Path, path: Path) -> None:
 
 
 @click.command(epilog=examples("labbench doctor", "labbench doctor --fix"))
-@click.option("--fix", is_flag=True, help="Repair what can be repaired; no logged value is changed.")
+@click.option("--fix", is_flag=True, help="Repair what can be repaired; no logged value is changed or deleted.")
 @database
 def doctor(db: Path, fix: bool) -> None:
     """Check a database, and repair it with --fix.
@@ -80,7 +80,7 @@ def doctor(db: Path, fix: bool) -> None:
     from labbench.store.maintenance.health import diagnose
 
     diagnosis = diagnose(db)
-    if fix and not diagnosis.is_sound and not diagnosis.damage:
+    if fix and not diagnosis.damage and (diagnosis.is_repairable or diagnosis.spill_files):
         from labbench.store.maintenance.keeper import MaintenanceWriter
 
         with MaintenanceWriter(db) as writer:
@@ -89,7 +89,7 @@ def doctor(db: Path, fix: bool) -> None:
         echo(line)
     if diagnosis.is_sound:
         echo(f"{db}: sound; {diagnosis.n_series} series agree with their points")
-    elif diagnosis.damage or diagnosis.bad_keys or not fix:
+    elif diagnosis.damage or diagnosis.bad_keys or diagnosis.bad_values or not fix:
         raise StoreError(f"{db}: problems found, listed above")
 
 
@@ -105,6 +105,16 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
         yield f"the summaries of {len(diagnosis.wrong)} of {diagnosis.n_series} series are wrong: {remedy}"
     for table, count in diagnosis.orphans.items():
         yield f"{format_count(count, 'row')} of table {table} without a run: {remedy}"
+    if diagnosis.runs_without_experiment:
+        yield f"{format_count(diagnosis.runs_without_experiment, 'run')} without an experiment: {remedy}"
+    if diagnosis.bad_configs:
+        yield f"{format_count(diagnosis.bad_configs, 'run')} whose config is not a JSON object: {remedy}"
+    if diagnosis.bad_statuses:
+        yield f"unknown statuses of runs ({clean(', '.join(diagnosis.bad_statuses[:5]))}): {remedy}"
+    if diagnosis.bad_values:
+        yield f"{format_count(diagnosis.bad_values, 'point')} with text in place of a number: cannot be repaired"
+    for file in diagnosis.spill_files:
+        yield f"spill file {file}: the next command that writes to the database merges it"
     for key in diagnosis.bad_keys[:5]:
         yield f"a run has the key {repr(key)[:80]}, which labbench did not write: this database cannot be trusted"
     for folder in diagnosis.stray_folders:

@@ -7,15 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labbench.clock import now
 from labbench.files import files_folder
-from labbench.records import is_key
+from labbench.records import STATUSES, is_key
 from labbench.store import schema
 from labbench.store.connection import open_snapshot
-from labbench.store.queries.run_rows import STATUS
+from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
+from labbench.store.recording.queue import ensure_experiment, new_key
+from labbench.store.scripts.spill import spill_files
 from labbench.store.series.points import rebuild_series
 
 _OF_RUN = ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources")
 _OF_METRIC = ("points", "summary", "rollup")
+_LOGGED = ("points", "logs", "artifacts")
+"""Tables with data that cannot be computed from other tables."""
+RECOVERED = "recovered"
+"""Name of the experiment of recovered runs."""
+_NO_EXPERIMENT = "experiment_id NOT IN (SELECT id FROM experiments)"
+_BAD_CONFIG = "NOT json_valid(config) OR json_type(config) <> 'object'"
+_BAD_VALUE = (
+    "typeof(value) NOT IN ('real', 'integer', 'null') OR typeof(step) <> 'integer' OR typeof(time_ms) <> 'integer'"
+)
 _DERIVED = {
     "summary": "n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step",
     "rollup": "level, first_step, last_step, buckets",
@@ -48,13 +60,35 @@ class Diagnosis:
     """Folders of runs that are not in the database."""
     bad_keys: Sequence[object] = ()
     """Invalid keys of runs, written by another program."""
+    runs_without_experiment: int = 0
+    """Number of runs whose row of the table `experiments` is missing."""
+    bad_configs: int = 0
+    """Number of runs whose config is not a JSON object."""
+    bad_statuses: Sequence[str] = ()
+    """Statuses of runs that labbench does not know."""
+    bad_values: int = 0
+    """Number of points whose value, step or time is not a number."""
+    spill_files: Sequence[Path] = ()
+    """Files beside the database with data that could not be written to it."""
     lost: Sequence[str] = ()
     """Keys of runs whose process has ended without recording it."""
 
     @property
     def is_sound(self) -> bool:
-        """True if nothing needs a repair; stray folders and lost runs are harmless."""
-        return not (self.damage or self.is_older or self.wrong or self.orphans or self.bad_keys)
+        """True if nothing needs a repair; stray folders, spill files and lost runs are harmless."""
+        return not self.is_repairable and not (self.damage or self.bad_keys or self.bad_values)
+
+    @property
+    def is_repairable(self) -> bool:
+        """True if `repair` can do something."""
+        return bool(
+            self.is_older
+            or self.wrong
+            or self.orphans
+            or self.runs_without_experiment
+            or self.bad_configs
+            or self.bad_statuses
+        )
 
 
 def diagnose(path: Path) -> Diagnosis:
@@ -78,16 +112,55 @@ def diagnose(path: Path) -> Diagnosis:
             orphans={table: count for table in _OF_RUN if (count := _count_orphans(connection, table))},
             stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in runs],
             bad_keys=[key for key in runs if not is_key(key)],
+            runs_without_experiment=_count(connection, f"runs WHERE {_NO_EXPERIMENT}"),
+            bad_configs=_count(connection, f"runs WHERE {_BAD_CONFIG}"),
+            bad_statuses=sorted({str(status) for status in runs.values()} - set(STATUSES)),
+            bad_values=_count(connection, f"points WHERE {_BAD_VALUE}"),
+            spill_files=spill_files(path),
             lost=[key for key, status in runs.items() if status == "lost"],
         )
 
 
 def repair(connection: sqlite3.Connection, diagnosis: Diagnosis) -> None:
-    """Delete orphans and recompute wrong summaries and rollups; the caller holds a transaction."""
+    """Rescue runs and metrics whose rows are missing, and recompute wrong summaries and rollups.
+
+    The caller holds a transaction. No logged value is deleted: points, output and artifacts without a run get a new run
+    in the experiment `recovered`. Other rows without a run are deleted.
+    """
+    if diagnosis.runs_without_experiment or diagnosis.orphans:
+        _rescue_runs(connection)
+    connection.execute(f"""
+        UPDATE runs SET config = json_object('config', CASE WHEN json_valid(config) THEN json(config) ELSE config END)
+        WHERE {_BAD_CONFIG}
+    """)
+    query = f"UPDATE runs SET reason = 'unknown status ' || status, status = 'stopped' WHERE NOT status {IN_JSON_LIST}"
+    connection.execute(query, (as_json_list(STATUSES),))
     for table in diagnosis.orphans:
         connection.execute(f"DELETE FROM {table} WHERE {_orphan_condition(table)}")
     for series in diagnosis.wrong:
         rebuild_series(connection, series.run_id, series.metric_id)
+
+
+def _rescue_runs(connection: sqlite3.Connection) -> None:
+    """Insert the missing runs and metrics of points, output and artifacts, and the missing experiments of runs."""
+    lost_ids = " UNION ".join(
+        f"SELECT run_id FROM {table} WHERE run_id NOT IN (SELECT id FROM runs)" for table in _LOGGED
+    )
+    missing = [run_id for (run_id,) in connection.execute(lost_ids)]
+    if missing or _count(connection, f"runs WHERE {_NO_EXPERIMENT}"):
+        experiment_id = ensure_experiment(connection, RECOVERED)
+        connection.execute(f"UPDATE runs SET experiment_id = ? WHERE {_NO_EXPERIMENT}", (experiment_id,))
+        for run_id in missing:
+            connection.execute(
+                """
+                INSERT INTO runs (id, key, experiment_id, name, origin, status, reason, created)
+                VALUES (?, ?, ?, ?, 'script', 'stopped', 'recovered by labbench doctor: its row was missing', ?)
+                """,
+                (run_id, new_key(connection), experiment_id, f"{RECOVERED} {run_id}", now()),
+            )
+    query = "SELECT DISTINCT metric_id FROM points WHERE metric_id NOT IN (SELECT id FROM metrics)"
+    for (metric_id,) in connection.execute(query).fetchall():
+        connection.execute("INSERT INTO metrics (id, name) VALUES (?, ?)", (metric_id, f"{RECOVERED}/{metric_id}"))
 
 
 def _integrity_errors(connection: sqlite3.Connection) -> list[str]:
@@ -101,8 +174,9 @@ def _integrity_errors(connection: sqlite3.Connection) -> list[str]:
 
 
 def _all_series(connection: sqlite3.Connection) -> list[SeriesId]:
-    """Return all series with points, a summary or a rollup."""
+    """Return all series with points, a summary or a rollup, except those that cannot be summarized."""
     query = " UNION ".join(f"SELECT run_id, metric_id FROM {table}" for table in _OF_METRIC)
+    query = f"SELECT * FROM ({query}) EXCEPT SELECT run_id, metric_id FROM points WHERE {_BAD_VALUE}"
     return [SeriesId(*ids) for ids in connection.execute(query)]
 
 
@@ -135,7 +209,11 @@ def _rows(connection: sqlite3.Connection, table: str, series: SeriesId) -> list[
 
 
 def _count_orphans(connection: sqlite3.Connection, table: str) -> int:
-    [count] = connection.execute(f"SELECT count(*) FROM {table} WHERE {_orphan_condition(table)}").fetchone()
+    return _count(connection, f"{table} WHERE {_orphan_condition(table)}")
+
+
+def _count(connection: sqlite3.Connection, rows: str) -> int:
+    [count] = connection.execute(f"SELECT count(*) FROM {rows}").fetchone()
     return int(count)
 
 

@@ -49,7 +49,9 @@ def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRe
 
 
 def _rows(connection: sqlite3.Connection, condition: str, *values: str) -> list[tuple[int, str, str]]:
-    return connection.execute(f"SELECT id, key, name FROM runs WHERE {condition} ORDER BY id", values).fetchall()
+    # a run without experiment, as damage leaves it, is found by no command before `doctor --fix` has rescued it
+    query = f"SELECT id, key, name FROM runs WHERE {condition} AND experiment_id IN (SELECT id FROM experiments)"
+    return connection.execute(f"{query} ORDER BY id", values).fetchall()
 
 
 def _similar_names(connection: sqlite3.Connection, word: str) -> list[str]:

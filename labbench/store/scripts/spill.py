@@ -123,9 +123,7 @@ def merge_spill_files(connection: sqlite3.Connection, database: Path) -> None:
 
     Skips files that a process still has open. Warns of damaged files and leaves them in place.
     """
-    with os.scandir(database.parent) as entries:
-        paths = [Path(entry.path) for entry in entries if _is_spill(entry, database)]
-    for path in paths:
+    for path in spill_files(database):
         with suppress(FileNotFoundError), path.open("rb") as file:  # another process may have merged it
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,6 +132,12 @@ def merge_spill_files(connection: sqlite3.Connection, database: Path) -> None:
             except OSError:
                 pass  # a file system without locks
             _merge_file(connection, path, file)
+
+
+def spill_files(database: Path) -> list[Path]:
+    """Return the spill files beside a database, also those that a process still writes."""
+    with os.scandir(database.parent) as entries:
+        return sorted(Path(entry.path) for entry in entries if _is_spill(entry, database))
 
 
 def _is_spill(entry: os.DirEntry[str], database: Path) -> bool:

@@ -12,6 +12,7 @@ from helpers.store_samples import execute, files_beside, read_tables, write_thre
 from labbench.files import files_folder
 from labbench.store.maintenance.health import SeriesId, diagnose
 from labbench.store.maintenance.keeper import MaintenanceWriter
+from labbench.store.reader import Reader
 
 
 @pytest.fixture
@@ -64,15 +65,14 @@ def test_summaries_and_rollups_that_do_not_match_the_points_are_found_and_repair
         assert read_tables(other) == {**sound, "rollup": read_tables(other)["rollup"]}
 
 
-def test_orphan_rows_are_deleted_and_stray_folders_only_reported(other: Path) -> None:
+def test_rows_without_a_run_are_deleted_unless_they_were_logged_and_stray_folders_only_reported(other: Path) -> None:
     sound = read_tables(other)
-    execute(other, "INSERT INTO points VALUES (77, 1, 0, 0, 0.5)")
-    execute(other, "INSERT INTO points VALUES (1, 77, 0, 0, 0.5)")
+    execute(other, "INSERT INTO summary SELECT 77, metric_id, 1, 0, NULL, 1, 1, 1, 1, 1, 1 FROM summary LIMIT 1")
     execute(other, "INSERT INTO tags VALUES (77, 'gone')")
     stray = files_folder(other) / "nobody"
     stray.mkdir()
     diagnosis = diagnose(other)
-    assert dict(diagnosis.orphans) == {"points": 2, "tags": 1}
+    assert dict(diagnosis.orphans) == {"summary": 1, "tags": 1}
     assert list(diagnosis.stray_folders) == [stray]
     with MaintenanceWriter(other) as writer:
         writer.repair(diagnosis)
@@ -98,3 +98,53 @@ def test_doctor_command_reports_and_repairs(labbench: Callable[..., Result], oth
     assert labbench("doctor", "--fix", "--db", other).exit_code == 0
     assert labbench("doctor", "--db", other).exit_code == 0
     assert labbench("doctor", "--db", "nothing.db").exit_code == 2
+
+
+def test_points_whose_run_or_metric_is_missing_are_rescued(labbench: Callable[..., Result], other: Path) -> None:
+    points = read_tables(other)["points"]
+    execute(other, "DELETE FROM runs WHERE id = 1")
+    execute(other, "DELETE FROM metrics WHERE id = 2")
+    assert labbench("doctor", "--fix", "--db", other).exit_code == 0
+    assert diagnose(other).is_sound
+    assert read_tables(other)["points"] == points
+    with Reader(other) as reader:
+        [run] = reader.runs("experiment=recovered")
+        assert "recovered/2" in run.summary
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE runs SET experiment_id = 99 WHERE id = 1", "1 run without an experiment"),
+        ("UPDATE runs SET config = '[1]' WHERE id = 1", "1 run whose config is not a JSON object"),
+        ("UPDATE runs SET status = 'paused' WHERE id = 1", "unknown statuses of runs (paused)"),
+    ],
+)
+def test_runs_that_another_program_damaged_are_found_and_rescued(
+    labbench: Callable[..., Result], other: Path, statement: str, message: str
+) -> None:
+    execute(other, statement)
+    result = labbench("doctor", "--db", other)
+    assert (result.exit_code, message in result.stdout) == (1, True), result.stdout
+    assert labbench("doctor", "--fix", "--db", other).exit_code == 0
+    assert diagnose(other).is_sound
+    with Reader(other) as reader:
+        assert len(reader.runs()) == 3
+
+
+def test_a_run_without_experiment_is_not_found_instead_of_ending_in_a_traceback(
+    labbench: Callable[..., Result], other: Path
+) -> None:
+    execute(other, "DELETE FROM experiments")
+    for words in (["show", "a"], ["tag", "a", "-a", "t"], ["retry", "a"], ["rm", "a", "--yes"]):
+        result = labbench("--db", other, *words)
+        assert (result.exit_code, "no run has" in result.stderr) == (2, True), result.output
+
+
+def test_text_in_place_of_values_and_spill_files_are_reported(labbench: Callable[..., Result], other: Path) -> None:
+    (other.parent / "other.db.spilled-abcdefgh-1-9.jsonl").write_text("")
+    result = labbench("doctor", "--db", other)
+    assert (result.exit_code, "spill file" in result.stdout) == (0, True)
+    execute(other, "UPDATE points SET value = 'x' WHERE run_id = 2")
+    assert "in place of a number" in labbench("doctor", "--db", other).stdout
+    assert labbench("doctor", "--fix", "--db", other).exit_code == 1
