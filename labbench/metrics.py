@@ -154,6 +154,23 @@ def charted_metrics(metrics: Iterable[str]) -> list[str]:
     return sorted((name for name in metrics if not is_axis(name)), key=metric_rank)
 
 
+def page_order(metrics: Iterable[str]) -> list[str]:
+    """Return the charted metrics in the order of a page of charts: the first follows its counterpart in training."""
+    names = charted_metrics(metrics)
+    if not names:
+        return []
+    measured = _without_split(names[0])
+    training = (name for name in names[1:] if _without_split(name) == measured and metric_rank(name)[1] == 2)
+    if (counterpart := next(training, None)) is not None:
+        names.remove(counterpart)
+        names.insert(0, counterpart)
+    return names
+
+
+def _without_split(metric: str) -> list[str]:
+    return [word for word in _split_words(metric) if word not in _SPLITS]
+
+
 def _is_setting(words: list[str]) -> bool:
     """Return True if the last word names a setting, except in `cross_entropy`."""
     return bool(words) and words[-1] in _SETTINGS and words[-2:] != ["cross", "entropy"]

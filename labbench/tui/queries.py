@@ -24,6 +24,7 @@ from labbench.metrics import charted_metrics, ranking_metrics
 from labbench.records import Goal, RunRecord, Status
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
+from labbench.tui.charts.labels import configuration_of
 from labbench.tui.groups import RunGroup, group_rows, sort_groups
 
 _POLL_SECONDS = 1.0
@@ -91,6 +92,8 @@ class Snapshot:
     """(metric, run key or group id) of the best value of each metric."""
     has_tags: bool = False
     """True if a matching run has a tag."""
+    leaders: Sequence[str] = ()
+    """Keys of the best run of each of the best configurations, best first."""
 
 
 def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], rows: int) -> Snapshot:
@@ -142,6 +145,7 @@ def _query_snapshot(
     )
     groups = group_rows(values, query.group, headings, opened=query.opened) if query.group else []
     groups = sort_groups(groups, query.sort, descending=query.descending)
+    leaders = _find_leaders(reader, condition, query.metric, metrics)
     keys = rows = [row[0] for row in values]
     if query.group:
         rows = [key for group in groups for key in (group.id, *(group.keys if group.is_open else ()))]
@@ -150,15 +154,38 @@ def _query_snapshot(
         rows=rows,
         keys=keys,
         groups={group.id: group for group in groups},
-        records=reader.by_keys([*record_keys, *rows[:first_rows]]),
+        records=reader.by_keys([*record_keys, *rows[:first_rows], *leaders]),
         metrics=metrics,
         config_keys=reader.compare_configs(condition),
         stars=_find_stars(values, groups, starred, metrics),
         has_tags=bool(
             reader.runs(_HAS_TAG if condition is None else And((condition, _HAS_TAG)), limit=1, summaries=False)
         ),
+        leaders=leaders,
     )
 
+
+def _find_leaders(reader: Reader, condition: Filter | None, metric: str | None, goals: Mapping[str, Goal]) -> list[str]:
+    """Return the keys of the best run of each of the best configurations by a metric, best first."""
+    if metric is None or goals[metric] == "none":
+        return []
+    best = reader.runs(
+        condition,
+        sort=f"best({metric})",
+        descending=goals[metric] == "max",
+        limit=_LEADER_CANDIDATES,
+        summaries=[metric],
+    )
+    leaders: dict[str, str] = {}
+    for run in best:
+        if metric in run.summary:
+            leaders.setdefault(configuration_of(run), run.key)
+    return list(leaders.values())[:MAX_LEADERS]
+
+
+MAX_LEADERS = 5
+_LEADER_CANDIDATES = 50
+"""Number of runs among which the best configurations are found: ten seeds each."""
 
 _MAX_STARRED_METRICS = 12
 """Maximum number of metrics with a star at their best run."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,10 @@ SMALL, LARGE = (80, 24), (200, 50)
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 
 
+ONE_LINEAR_CHART: dict[str, object] = {"layout": 0, "linear": ["val/loss", "val/accuracy", "train/loss"]}
+"""Chart settings under which one chart is drawn over linear axes, whatever the size of the screen and the values."""
+
+
 def use(
     path: Path,
     script: Callable[[Pilot[None]], Awaitable[None]],
@@ -40,11 +44,14 @@ def use(
     size: tuple[int, int] = LARGE,
     view: str = "runs",
     saved_state: SavedState | None = None,
+    chart: Mapping[str, object] = ONE_LINEAR_CHART,
 ) -> None:
-    """Open the database in a terminal of the given size and run the script against it."""
+    """Open the database in a terminal of the given size, with these chart settings, and run the script against it."""
 
     async def run() -> None:
         app = LabbenchApp(path, view=view, saved_state=saved_state)
+        if saved_state is None:
+            app.session.chart = dict(chart)
         async with app.run_test(size=size, notifications=True) as pilot:
             await settle(pilot)
             await script(pilot)

@@ -59,7 +59,7 @@ def group_labels(runs: Sequence[RunRecord], names: Mapping[str, str]) -> dict[st
     """
     members: dict[str, list[str]] = {}
     for run in runs:
-        members.setdefault(f"{run.experiment} {_config_without_seed(run.config)}", []).append(run.key)
+        members.setdefault(configuration_of(run), []).append(run.key)
     group_of_run = {}
     used: set[str] = set()
     for keys in members.values():
@@ -73,6 +73,7 @@ def group_labels(runs: Sequence[RunRecord], names: Mapping[str, str]) -> dict[st
     return group_of_run
 
 
-def _config_without_seed(config: Mapping[str, Any]) -> str:
-    config = {key: value for key, value in config.items() if key.rpartition(".")[2] != "seed"}
-    return canonical_json(config)
+def configuration_of(run: RunRecord) -> str:
+    """Return a text that runs of one experiment share if their configs differ only in the seed."""
+    config = {key: value for key, value in run.config.items() if key.rpartition(".")[2] != "seed"}
+    return f"{run.experiment} {canonical_json(config)}"

@@ -20,11 +20,11 @@ from textual.worker import get_current_worker
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import Box, Range, XAxis, resolve_display
 from labbench.errors import LabbenchError
-from labbench.metrics import charted_metrics
+from labbench.metrics import page_order
 from labbench.records import Goal, RunRecord
 from labbench.tui.charts import series_reader
 from labbench.tui.charts.series_cache import SeriesCache
-from labbench.tui.charts.settings import PAGE_LAYOUTS, ChartState, begins_at_zero
+from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, ChartState, begins_at_zero
 from labbench.tui.charts.widget import Chart
 
 if TYPE_CHECKING:  # numpy is not imported before the first paint
@@ -34,6 +34,12 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
 
 MissingSeries: TypeAlias = list[tuple[str, list[RunRecord]]]
 """(metric, runs whose series of the metric are missing)."""
+
+_LARGE_SCREEN = (160, 40)
+"""Columns and rows from which the page opens with four charts."""
+_MIN_TWO_COLUMNS = 64
+"""Width of the page in cells below which its charts share fewer columns."""
+_STEEP_RATIO = 20.0
 
 
 class ChartPage(Container):
@@ -145,12 +151,14 @@ class ChartPage(Container):
         for chart, metric in zip(self.charts(), self.shown_metrics(), strict=False):
             if metric not in self._lines:
                 continue
-            view = self.settings.view(metric, self.goals[metric], highlighted=self._highlighted, whole=whole)
+            view = self.settings.view(
+                metric, self.goals[metric], is_steep=self.is_steep(metric), highlighted=self._highlighted, whole=whole
+            )
             view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self._box_on(chart))
             lines = self._lines[metric]
             groups = len({line.group or line.label for line in lines})
             description = self.settings.describe(
-                metric, resolve_display(view.display, len(lines), groups), len(lines), groups
+                metric, view, resolve_display(view.display, len(lines), groups), len(lines), groups
             )
             chart.show(lines, view, metric=metric, description=description)
             chart.set_class(metric == self.chosen_metric and len(self.shown_metrics()) > 1, "-chosen")
@@ -158,7 +166,7 @@ class ChartPage(Container):
 
     def shown_metrics(self) -> list[str]:
         """Return the metrics on the page, in order."""
-        rows, columns = PAGE_LAYOUTS[self.settings.layout]
+        rows, columns = PAGE_LAYOUTS[self.layout_index()]
         names = self.metrics()
         if rows * columns == 1 or self.chosen_metric not in names:
             return [self.chosen_metric] if self.chosen_metric is not None else []
@@ -166,8 +174,24 @@ class ChartPage(Container):
         return names[first : first + rows * columns]
 
     def metrics(self) -> list[str]:
-        """Return all metrics with charts, in the order of `charted_metrics`."""
-        return charted_metrics(self.goals)
+        """Return all metrics with charts, in the order of the page."""
+        return page_order(self.goals)
+
+    def layout_index(self) -> int:
+        """Return the index in `PAGE_LAYOUTS` that was chosen, or that suits the screen."""
+        if self.settings.layout is not None:
+            return self.settings.layout
+        width, height = self.app.size
+        return FOUR_CHARTS if width >= _LARGE_SCREEN[0] and height >= _LARGE_SCREEN[1] else ONE_CHART
+
+    def is_steep(self, metric: str) -> bool:
+        """Return True if a metric to be minimized is positive and spans more than a factor of 20."""
+        if self.goals[metric] == "max":
+            return False
+        summaries = [run.summary[metric] for run in self._runs if metric in run.summary]
+        low = min((summary.min for summary in summaries if summary.min is not None), default=0.0)
+        high = max((summary.max for summary in summaries if summary.max is not None), default=0.0)
+        return low > 0 and high > _STEEP_RATIO * low
 
     def lines_of(self, metric: str | None) -> Sequence[Line]:
         """Return the lines of a metric's chart."""
@@ -197,8 +221,8 @@ class ChartPage(Container):
 
     def _layout_charts(self) -> None:
         """Lay out as many charts as the page has metrics, in rows and columns."""
-        rows, columns = PAGE_LAYOUTS[self.settings.layout]
-        if self.size.width < 80 and columns > 1:
+        rows, columns = PAGE_LAYOUTS[self.layout_index()]
+        if self.size.width < _MIN_TWO_COLUMNS and columns > 1:
             rows, columns = (rows * columns + columns // 2 - 1) // max(1, columns // 2), max(1, columns // 2)
         needed = max(1, len(self.shown_metrics()))
         columns = min(columns, needed)

@@ -30,7 +30,7 @@ from labbench.charts.view import (
 )
 from labbench.tui.charts.keys import PANEL_BINDINGS
 from labbench.tui.charts.page import ChartPage
-from labbench.tui.charts.settings import PAGE_LAYOUTS, SMOOTHING_PRESETS, SPREADS, ChartState
+from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, SMOOTHING_PRESETS, SPREADS, ChartState
 from labbench.tui.charts.widget import Chart
 from labbench.tui.widgets.prompt import Prompt
 
@@ -73,7 +73,7 @@ class ChartPanel(Container, can_focus=True):
         """x at which a zoom box was started by key."""
         self._box: tuple[Chart, Box] | None = None
         """Chart and zoom box being drawn with the mouse."""
-        self._multi_chart_layout = 2
+        self._multi_chart_layout = FOUR_CHARTS
         """Layout to restore after a single chart."""
 
     def compose(self) -> ComposeResult:
@@ -114,9 +114,9 @@ class ChartPanel(Container, can_focus=True):
 
     def action_log(self) -> None:
         if self.page.chosen_metric is not None:
-            logarithmic = set(self.settings.log) ^ {self.page.chosen_metric}
-            self.settings.log = sorted(logarithmic)
-            self.settings.heights.pop(self.page.chosen_metric, None)
+            metric = self.page.chosen_metric
+            self.settings.log[metric] = not self.settings.log.get(metric, self.page.is_steep(metric))
+            self.settings.heights.pop(metric, None)
             self.page.draw()
 
     def action_log_x(self) -> None:
@@ -299,12 +299,12 @@ class ChartPanel(Container, can_focus=True):
         needed = len(self.page.metrics())
         sufficient = [index for index, (rows, columns) in enumerate(PAGE_LAYOUTS) if rows * columns >= needed]
         largest = min(sufficient, default=len(PAGE_LAYOUTS) - 1)
-        self.settings.layout = min(max(self.settings.layout + direction, 0), largest)
+        self.settings.layout = min(max(self.page.layout_index() + direction, ONE_CHART), largest)
         self.page.load_and_draw()
 
     def action_single(self) -> None:
-        if self.settings.layout:
-            self._multi_chart_layout, self.settings.layout = self.settings.layout, 0
+        if (layout := self.page.layout_index()) != ONE_CHART:
+            self._multi_chart_layout, self.settings.layout = layout, ONE_CHART
             if self.page.chosen_metric is not None:
                 self.post_message(self.MetricChosen(self.page.chosen_metric))
         else:
@@ -318,7 +318,7 @@ class ChartPanel(Container, can_focus=True):
             self.page.load_and_draw()
 
     def action_page(self, direction: int) -> None:
-        names, (rows, columns) = self.page.metrics(), PAGE_LAYOUTS[self.settings.layout]
+        names, (rows, columns) = self.page.metrics(), PAGE_LAYOUTS[self.page.layout_index()]
         if self.page.chosen_metric in names:
             self.page.chosen_metric = names[
                 min(max(names.index(self.page.chosen_metric) + direction * rows * columns, 0), len(names) - 1)

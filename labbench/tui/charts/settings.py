@@ -16,6 +16,7 @@ SMOOTHING_PRESETS = ("", "ema 0.6", "ema 0.9", "ema 0.97")
 SPREADS = ("95 %", "std", "range")
 PAGE_LAYOUTS = ((1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4))
 """(rows, columns) of charts on a page, from fewest to most."""
+ONE_CHART, FOUR_CHARTS = PAGE_LAYOUTS.index((1, 1)), PAGE_LAYOUTS.index((2, 2))
 _FOLLOWED_SHARE = 0.25
 """Fraction of the x range that follow mode shows without a zoom."""
 
@@ -26,8 +27,8 @@ class ChartState:
 
     x_axis: XAxis | None = None
     """None until there are metrics; then epoch if logged, else step."""
-    log: list[str] = field(default_factory=list)
-    """Metrics with a logarithmic y axis."""
+    log: dict[str, bool] = field(default_factory=dict)
+    """Metrics whose y axis was set to logarithmic (True) or linear (False); the others follow their values."""
     log_x: bool = False
     smoothing: str = ""
     display: Display = "auto"
@@ -37,12 +38,15 @@ class ChartState:
     heights: dict[str, Range] = field(default_factory=dict)
     """Visible y range by metric; absent to fit the lines."""
     follow: bool = False
-    layout: int = 0
+    layout: int | None = None
+    """Index in `PAGE_LAYOUTS`; None until one is chosen: four charts on a large screen, else one."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON."""
         state = asdict(self)
         state["gather"] = state.pop("display")  # its key in saved views
+        state["log"] = [metric for metric, is_log in self.log.items() if is_log]
+        state["linear"] = [metric for metric, is_log in self.log.items() if not is_log]
         return state
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -51,7 +55,7 @@ class ChartState:
         def valid(name: str, choices: object) -> bool:
             return not isinstance(saved.get(name), float) and saved.get(name) in choices  # type: ignore[operator]
 
-        log, heights, smoothing = saved.get("log"), saved.get("heights"), saved.get("smoothing")
+        heights, smoothing = saved.get("heights"), saved.get("smoothing")
         if valid("x_axis", X_AXES):
             self.x_axis = saved["x_axis"]
         if valid("gather", DISPLAYS):
@@ -60,7 +64,8 @@ class ChartState:
             self.spread = saved["spread"]
         if valid("layout", range(len(PAGE_LAYOUTS))):
             self.layout = saved["layout"]
-        self.log = [metric for metric in log if isinstance(metric, str)] if isinstance(log, list) else []
+        logarithmic, linear = _strings(saved.get("log")), _strings(saved.get("linear"))
+        self.log = dict.fromkeys(linear, False) | dict.fromkeys(logarithmic, True)
         self.log_x, self.follow = saved.get("log_x") is True, saved.get("follow") is True
         if isinstance(smoothing, str) and is_smoothing(smoothing):
             self.smoothing = smoothing
@@ -68,11 +73,21 @@ class ChartState:
         pairs = heights.items() if isinstance(heights, Mapping) else ()
         self.heights = {metric: parsed for metric, pair in pairs if (parsed := _parse_range(pair)) is not None}
 
-    def view(self, metric: str, goal: Goal, *, highlighted: str | None, whole: Range | None) -> ChartView:
-        """Return the view settings of one metric's chart; `whole` is the range of all x values."""
+    def view(
+        self, metric: str, goal: Goal, *, is_steep: bool, highlighted: str | None, whole: Range | None
+    ) -> ChartView:
+        """Return the view settings of one metric's chart.
+
+        Args:
+            metric: Name of the metric.
+            goal: Goal of the metric.
+            is_steep: Its values ask for a logarithmic axis, which it has unless another was chosen.
+            highlighted: Key of the highlighted run.
+            whole: Range of all x values.
+        """
         return ChartView(
             x_axis=self.x_axis or "step",
-            log=metric in self.log,
+            log=self.log.get(metric, is_steep),
             log_x=self.log_x,
             smoothing=self.smoothing,
             highlighted=highlighted,
@@ -91,11 +106,11 @@ class ChartState:
         width = min(right - left, whole[1] - whole[0])
         return (whole[1] - width, whole[1]) if width > 0 else None
 
-    def describe(self, metric: str, display: ResolvedDisplay, lines: int, groups: int) -> str:
+    def describe(self, metric: str, view: ChartView, display: ResolvedDisplay, lines: int, groups: int) -> str:
         """Return the settings as text for the title of a chart."""
         displayed = {"runs": "", "groups": f"{groups} groups, {self.spread}", "density": f"density of {lines} runs"}
         words = [
-            "log y" if metric in self.log else "",
+            "log y" if view.log else "",
             "log x" if self.log_x else "",
             self.smoothing,
             f"by {self.x_axis or 'step'}",
@@ -108,6 +123,10 @@ class ChartState:
 def begins_at_zero(left: float, right: float, state: ChartState) -> bool:
     """Return True if the x axis starts at 0: a linear axis whose first value is close to 0."""
     return not state.log_x and state.x_axis != "clock" and 0 < left <= 0.1 * right
+
+
+def _strings(saved: Any) -> list[str]:
+    return [word for word in saved if isinstance(word, str)] if isinstance(saved, list) else []
 
 
 def _parse_range(pair: Any, *, positive: bool = False) -> Range | None:

@@ -134,6 +134,7 @@ class RunsScreen(EditScreen[Snapshot]):
         else:
             self._spinner_timer.pause()
         table.sorted_by, table.stars, table.baseline = (query.sort, query.descending), answer.stars, session.baseline
+        table.drawn = {} if session.marks else self._drawn_slots()
         table.empty = _empty_message(query, total, session.path)
         self.show_table()
 
@@ -212,17 +213,21 @@ class RunsScreen(EditScreen[Snapshot]):
 
     @on(RunsTable.RunHighlighted)
     def _show_chart(self) -> None:
-        """Draw the curves of the marked and the highlighted runs, and read missing sparklines."""
+        """Draw the curves of the marked and the highlighted runs, and read missing sparklines.
+
+        Without marks, the best run of each of the best configurations is drawn.
+        """
         self.session.highlighted = self.table.cursor
         if self.snapshot is None:
             return
-        keys = dict.fromkeys([*islice(self.session.marks, _MAX_DRAWN_RUNS), *self.table.runs_of_cursor()])
+        slots = self._drawn_slots()
+        keys = dict.fromkeys([*islice(slots, _MAX_DRAWN_RUNS), *self.table.runs_of_cursor()])
         records = (self.table.record(key) for key in keys)
         runs = [run for run in records if run is not None]
         metric = self.snapshot.query.metric
         self._panel.page.show(
             runs,
-            marks=self.session.marks,
+            marks=slots,
             highlighted=self.table.cursor,
             metric=metric,
             metrics=self.snapshot.metrics,
@@ -231,6 +236,12 @@ class RunsScreen(EditScreen[Snapshot]):
             missing = self._sparkline_cache.missing(self.table.records_on_screen(), metric)
             if missing:
                 self._read_sparklines(missing, metric)
+
+    def _drawn_slots(self) -> Mapping[str, int]:
+        """Return the colour slots of the runs to draw by key: the marked ones, else the leaders."""
+        if self.session.marks or self.snapshot is None:
+            return self.session.marks
+        return {key: slot for slot, key in enumerate(self.snapshot.leaders, start=1)}
 
     @work(thread=True, exclusive=True, group="sparks", description="read sparklines")
     def _read_sparklines(self, runs: Sequence[RunRecord], metric: str) -> None:
@@ -277,7 +288,9 @@ class RunsScreen(EditScreen[Snapshot]):
 
     def _show_marks(self, keys: Sequence[str]) -> None:
         """Redraw runs whose marks have changed; read the records of marked runs that are missing."""
-        self.table.redraw(keys)
+        self.table.drawn = {} if self.session.marks else self._drawn_slots()
+        leaders = self.snapshot.leaders if self.snapshot is not None else ()
+        self.table.redraw([*keys, *leaders])
         if all(self.table.record(key) for key in islice(self.session.marks, _MAX_DRAWN_RUNS)):
             self._show_chart()
         else:

@@ -30,7 +30,8 @@ class RowState:
 
     highlighted: bool = False
     slot: int | None = None
-    """Colour slot of its mark; None if not marked."""
+    """Colour slot of its curve; None if it is not drawn."""
+    is_marked: bool = False
     stars: Collection[str] = ()
     """Metrics with their best value in this row."""
     is_baseline: bool = False
@@ -133,6 +134,8 @@ class RowPainter:
         if state.slot is None:
             return Segment(" ", plain)
         colour = Color.parse(series_colours(self._widget.app)[state.slot])
+        if not state.is_marked:
+            colour = colour.blend(self._widget.background_colors[1], 0.5)
         return Segment(SERIES_GLYPHS[state.slot], plain + Style(color=colour.rich_color))
 
     def _row_style(self, colour: str, state: RowState, *, bold: bool = False, column: int | None = None) -> Style:

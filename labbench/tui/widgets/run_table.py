@@ -85,6 +85,8 @@ class RunsTable(ScrollView, can_focus=True):
         self.sorted_by: tuple[str | None, bool] = (None, False)
         self.marks: Mapping[str, int] = {}
         """Colour slots of the marked runs."""
+        self.drawn: Mapping[str, int] = {}
+        """Colour slots of the runs that are drawn without being marked."""
         self.stars: Collection[tuple[str, str]] = ()
         """(metric, run key or group id) of the best value of each metric."""
         self.baseline: str | None = None
@@ -321,7 +323,8 @@ class RunsTable(ScrollView, can_focus=True):
             return strip
         state = RowState(
             highlighted,
-            self.marks.get(key),
+            self.marks.get(key, self.drawn.get(key)),
+            key in self.marks,
             [metric for metric, row in self.stars if row == key],
             key == self.baseline,
             bool(self.groups),

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from helpers.golden import SMALL, press, row_of, screen, settle, type_in, use, wait_for_words
+from helpers.golden import LARGE, SMALL, press, row_of, screen, settle, type_in, use, wait_for_words
 from helpers.store_samples import points, start
 from helpers.tui_samples import many_runs
 from labbench.errors import InputError
 from labbench.records import Finished, Started
 from labbench.store.writer import Writer
 from labbench.tui import run_app
+from labbench.tui.widgets.run_table import RunsTable
 
 
 def table_of(screen: str) -> list[str]:
@@ -59,7 +60,7 @@ def test_constant_settings_are_one_line_instead_of_columns(database: Path) -> No
 
 def test_every_status_has_its_glyph(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        now = screen(pilot)
+        now = await press(pilot, "space")  # a mark, without which the leaders have their glyphs
         assert row_of(now, "adam lr=1 s0").startswith("│   ✗")
         assert row_of(now, "sgd lr=0.001 s1").startswith("│   !")
         assert row_of(now, "sgd lr=0.01 s0").startswith("│   □")
@@ -108,8 +109,8 @@ def test_a_metric_to_maximize_is_sorted_descending(database: Path) -> None:
 
 def test_another_metric_updates_all_of_its_columns(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert row_of(screen(pilot), "adam lr=1 s1").split()[5:8] == ["0.0929", "★0.0545", "150"]
-        assert row_of(await press(pilot, "m", "m"), "adam lr=1 s1").split()[5:8] == ["0.0866", "★0.0500", "149"]
+        assert row_of(screen(pilot), "adam lr=1 s1").split()[6:9] == ["0.0929", "★0.0545", "150"]
+        assert row_of(await press(pilot, "m", "m"), "adam lr=1 s1").split()[6:9] == ["0.0866", "★0.0500", "149"]
 
     use(database, look)
 
@@ -122,7 +123,8 @@ def test_a_click_on_a_title_sorts_and_a_click_on_a_row_highlights_it(database: P
         assert "sorted by optimizer ▲" in screen(pilot)
         await pilot.click("RunsTable", offset=(10, 4))
         await settle(pilot)
-        assert legend_of(screen(pilot)) == [f"▸ {names_of(screen(pilot))[2]}"]
+        table = pilot.app.screen.query_one(RunsTable)
+        assert table.record(table.cursor).name == names_of(screen(pilot))[2]
 
     use(database, look)
 
@@ -207,12 +209,39 @@ def test_escape_restores_the_previous_filter(database: Path) -> None:
 # The chart
 
 
-def test_the_chart_shows_the_highlighted_run_without_marks(database: Path) -> None:
+def test_without_marks_the_best_run_of_each_leading_configuration_is_drawn(database: Path) -> None:
+    """A leader has the same glyph in the table and on the chart; the highlighted run is drawn, too."""
+
     async def look(pilot: Pilot[None]) -> None:
-        assert legend_of(screen(pilot)) == ["▸ adam lr=1 s1"]
-        assert legend_of(await press(pilot, "j")) == ["▸ adam lr=0.01 s0"]
+        leaders = ["● adam lr=1 s1", "◆ adam lr=0.01 s0", "■ adam lr=0.001 s0", "▲ sgd lr=0.01 s0", "▼ sgd lr=0.001 s0"]
+        assert sorted(legend_of(screen(pilot))) == sorted(leaders)
+        for leader in leaders:
+            assert row_of(screen(pilot), leader[2:]).startswith(f"│ {leader[0]}")
+        assert sorted(legend_of(await press(pilot, "j", "j"))) == sorted([*leaders, "▸ adam lr=0.01 s1"])
 
     use(database, look)
+
+
+@pytest.mark.parametrize(("size", "charts"), [(LARGE, 3), ((159, 50), 1), ((160, 39), 1), (SMALL, 1)])
+def test_a_large_screen_opens_on_the_charts_of_the_leading_metrics(
+    database: Path, size: tuple[int, int], charts: int
+) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        titles = re.findall(r"─ (train/loss|val/loss|val/accuracy) ", screen(pilot))
+        assert titles == ["train/loss", "val/loss", "val/accuracy"] if charts == 3 else titles == ["val/loss"]
+
+    use(database, look, size=size, chart={})
+
+
+def test_a_loss_that_falls_steeply_opens_on_a_logarithmic_axis_until_another_is_chosen(database: Path) -> None:
+    async def look(pilot: Pilot[None]) -> None:
+        assert "val/loss  log y · by epoch" in screen(pilot)
+        assert "val/loss  by epoch" in await press(pilot, "y")
+        pilot.app.screen._panel.restore(pilot.app.screen._panel.state())
+        assert "val/loss  by epoch" in await press(pilot, "j")
+        assert "val/accuracy  by epoch" in await press(pilot, "m")
+
+    use(database, look, size=SMALL, chart={})
 
 
 def test_marked_runs_are_drawn_together_with_labels_of_what_differs(database: Path) -> None:
@@ -223,7 +252,7 @@ def test_marked_runs_are_drawn_together_with_labels_of_what_differs(database: Pa
         assert row_of(now, "adam lr=0.01 s0").startswith("│ ◆ ✓")
         now = await press(pilot, "j")
         assert set(legend_of(now)) == {"▸ lr=0.01 s1", "● lr=1 s1", "◆ lr=0.01 s0"}
-        assert legend_of(await press(pilot, "U")) == ["▸ adam lr=0.01 s1"]
+        assert "▲ sgd lr=0.01 s0" in legend_of(await press(pilot, "U"))
 
     use(database, look)
 
@@ -259,7 +288,7 @@ def test_a_diverged_run_is_drawn_up_to_its_last_finite_value(database: Path) -> 
         await type_in(pilot, "best train")
         await press(pilot, "enter", "g")
         now = screen(pilot)
-        while "adam lr=1 s0" not in "".join(legend_of(now)):
+        while "▸ adam lr=1 s0" not in "".join(legend_of(now)):
             now = await press(pilot, "j")
         assert "nan" in row_of(now, "adam lr=1 s0")
         chart = "\n".join(line.split("││")[1] for line in now.splitlines() if "││" in line)
@@ -272,8 +301,8 @@ def test_v_shows_the_chart_in_full_screen_and_the_cursor_still_moves(database: P
     async def look(pilot: Pilot[None]) -> None:
         now = await press(pilot, "v")
         assert "││" not in now
-        assert legend_of(now) == ["▸ adam lr=1 s1"]
-        assert legend_of(await press(pilot, "j")) == ["▸ adam lr=0.01 s0"]
+        assert "● adam lr=1 s1" in legend_of(now)
+        assert "▸ adam lr=0.01 s1" in legend_of(await press(pilot, "j", "j"))
         assert "││" in await press(pilot, "escape")
         assert "││" in await press(pilot, "escape")
 
@@ -282,7 +311,7 @@ def test_v_shows_the_chart_in_full_screen_and_the_cursor_still_moves(database: P
 
 def test_a_queued_run_has_nothing_to_draw(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        assert "no values yet" in await press(pilot, "G")
+        assert "no values yet" in await press(pilot, "G", "space")
 
     use(database, look)
 
