@@ -35,7 +35,7 @@ def import_labbench(db: Path, path: Path) -> None:
     """Import the runs of another labbench database.
 
     The files of the runs are copied too. Runs that are already present are left unchanged, or updated if they have
-    progressed in the other database.
+    progressed in the other database. A run that went on in both is kept twice, the other's as `NAME (2)`.
     """
     from labbench.importing.labbench_db import import_labbench
 

@@ -34,14 +34,16 @@ def import_labbench(database: Path, other: Path) -> MergeResult:
         skipped: list[Path] = []
         for key, our_key in {**merged.new, **merged.newer}.items():
             skipped += copy_regular_files(theirs / key, run_folder(ours, our_key))
+        for key, our_key in merged.same.items():  # an earlier import may have ended before it copied the files
+            copy_regular_files(theirs / key, run_folder(ours, our_key), only_missing=True)
     return replace(merged, skipped=skipped)
 
 
-def copy_regular_files(source: Path, target: Path) -> list[Path]:
+def copy_regular_files(source: Path, target: Path, *, only_missing: bool = False) -> list[Path]:
     """Copy the regular files of a folder and its subfolders; return the paths of everything else.
 
     The folder comes from someone else, so nothing else is opened: a link may point anywhere, and reading a device or a
-    pipe may block forever.
+    pipe may block forever. With `only_missing`, files that `target` has are left unchanged.
 
     Raises:
         OSError: If a file cannot be written.
@@ -60,9 +62,12 @@ def copy_regular_files(source: Path, target: Path) -> list[Path]:
             skipped.append(path)
             continue
         copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with file, write_atomically(copy) as output:
-            shutil.copyfileobj(file, output)
+        with file:
+            if only_missing and os.path.lexists(copy):
+                continue
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with write_atomically(copy) as output:
+                shutil.copyfileobj(file, output)
     return skipped
 
 

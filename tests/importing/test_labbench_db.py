@@ -17,6 +17,7 @@ from helpers.store_samples import execute, new_run, points, queue, read_tables, 
 from labbench.files import files_folder
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import Finished
+from labbench.store.maintenance import merge
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -128,3 +129,76 @@ def test_import_rejects_invalid_databases_without_changes(
     assert not Path("new.db").exists()
     result = labbench("import", "labbench", other, "--db", path).stdout
     assert result == "imported 0 new runs, updated 0, 3 already present\n"
+
+
+def fork(tmp_path: Path) -> tuple[Path, Path, str]:
+    """Return two databases in which one run went on after its database was copied, and its key."""
+    a, b = tmp_path / "a.db", tmp_path / "b.db"
+    with Writer(a) as writer:
+        [run] = start(writer)
+        writer.write([points(run, "loss", [3.0])])
+    shutil.copy(a, b)
+    for number, path in enumerate((a, b)):
+        with Writer(path) as writer:
+            writer.write([points(run, "loss", {1: 2.0 - number}), Finished(run.key, 1, "finished", "all epochs")])
+        execute(path, f"UPDATE runs SET pid = {number}, attempt = 2, heartbeat = heartbeat + 1 + {number}")
+    return a, b, run.key
+
+
+def all_points(path: Path) -> list[tuple[object, ...]]:
+    with Reader(path) as reader:
+        return sorted((run.key[:0], *map(float, reader.series(run.key, "loss")[1])) for run in reader.runs())
+
+
+def test_a_run_that_went_on_in_both_databases_is_kept_twice(tmp_path: Path) -> None:
+    a, b, key = fork(tmp_path)
+    ab, ba = shutil.copy(a, tmp_path / "ab.db"), shutil.copy(b, tmp_path / "ba.db")
+    assert len(import_labbench(ab, b).new) == len(import_labbench(ba, a).new) == 1
+    for path, other in ((ab, b), (ba, a), (ab, ba), (ba, ab)):
+        before = read_tables(path)
+        assert dict(import_labbench(path, other).new) == {}
+        assert read_tables(path) == before
+    assert all_points(ab) == all_points(ba) == [("", 3.0, 1.0), ("", 3.0, 2.0)]
+    with Reader(ab) as reader:
+        first, second = reader.runs()
+        assert (first.key, second.name) == (key, f"{first.name} (2)")
+    assert diagnose(ab).is_sound
+
+
+def test_the_next_import_brings_the_files_that_an_interrupted_one_did_not_copy(path: Path, other: Path) -> None:
+    Writer(path).close()
+    files_folder(path).write_text("in the way")
+    with pytest.raises(OSError, match="Not a directory"):
+        import_labbench(path, other)
+    files_folder(path).unlink()
+    assert import_labbench(path, other).n_same == 3
+    assert len(list(files_folder(path).glob("*/model.safetensors"))) == 1
+
+
+def test_runs_without_an_experiment_keep_their_points(path: Path, other: Path) -> None:
+    execute(other, "UPDATE runs SET experiment_id = 77 WHERE id = 1")
+    with Reader(other) as theirs:
+        lost = set(theirs.keys())
+    assert len(import_labbench(path, other).new) == 3
+    with Reader(path) as reader:
+        [run] = reader.runs("experiment=recovered")
+        assert run.key not in lost
+        assert run.summary["loss"].n > 0
+    assert diagnose(path).is_sound
+
+
+def test_an_import_lets_others_write_between_its_slices(
+    path: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "MAX_SLICE_POINTS", 1)
+    monkeypatch.setattr(merge, "SLICE_PAUSE_SECONDS", 0.0)
+    with Writer(path) as writer:
+        seen = []
+
+        def write_and_count(seconds: float) -> None:
+            seen.append(len(queue(writer, [new_run(len(seen) + 10)])))
+
+        monkeypatch.setattr("time.sleep", write_and_count)
+        assert len(import_labbench(path, other).new) == 3
+    assert len(seen) == 2
+    assert diagnose(path).is_sound

@@ -13,7 +13,7 @@ from labbench.records import STATUSES, is_key
 from labbench.store import schema
 from labbench.store.connection import open_snapshot
 from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
-from labbench.store.recording.queue import ensure_experiment, new_key
+from labbench.store.recording.queue import RECOVERED, ensure_experiment, new_key
 from labbench.store.scripts.spill import spill_files
 from labbench.store.series.points import rebuild_series
 
@@ -21,8 +21,6 @@ _OF_RUN = ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests
 _OF_METRIC = ("points", "summary", "rollup")
 _LOGGED = ("points", "logs", "artifacts")
 """Tables with data that cannot be computed from other tables."""
-RECOVERED = "recovered"
-"""Name of the experiment of recovered runs."""
 _NO_EXPERIMENT = "experiment_id NOT IN (SELECT id FROM experiments)"
 _BAD_CONFIG = "NOT json_valid(config) OR json_type(config) <> 'object'"
 _BAD_VALUE = (

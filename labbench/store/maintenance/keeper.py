@@ -25,8 +25,8 @@ class MaintenanceWriter(Writer):
             InputError: If `other` is not a labbench database, or has an invalid run key.
             StoreError: If the database cannot be written.
         """
-        with attach_read_only(self._connection, other), self._transaction() as connection:
-            return merge(connection)
+        with attach_read_only(self._connection, other):
+            return merge(self._connection, self._transaction)
 
     @contextmanager
     def importing(self) -> Iterator[Import]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -21,8 +25,9 @@ from labbench.store.connection import (
     open_for_reading,
     translate_sqlite_errors,
 )
+from labbench.store.liveness import this_process
 from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
-from labbench.store.recording.queue import insert_run
+from labbench.store.recording.queue import RECOVERED, ensure_experiment, insert_run, key_from_number
 
 _COPIED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources", "tags")
 _REPLACED_WITH_RUN = ("points", "summary", "rollup", "logs", "artifacts", "run_sources")
@@ -33,6 +38,13 @@ _EDITS = ("id", "key", "experiment_id", "name", "origin", "note", "archived")
 """Columns of `runs` that stay when a run is updated: ids of this database and edits by its user."""
 
 
+MAX_SLICE_POINTS = 200_000
+"""Number of points after which a merge commits."""
+
+SLICE_PAUSE_SECONDS = 0.1
+"""Pause after a long transaction."""
+
+
 @dataclass(frozen=True, slots=True)
 class MergeResult:
     """Result of a merge."""
@@ -41,10 +53,17 @@ class MergeResult:
     """Keys of inserted runs in this database, by their keys in the other."""
     newer: Mapping[str, str]
     """Keys of updated runs in this database, by their keys in the other."""
-    n_same: int
-    """Number of runs without changes."""
+    same: Mapping[str, str]
+    """Keys of runs with the same state in both databases: in this one, by their keys in the other."""
+    n_ahead: int = 0
+    """Number of runs that have progressed further in this database."""
     skipped: Sequence[Path] = ()
     """Files that were not copied because they are links or not regular files."""
+
+    @property
+    def n_same(self) -> int:
+        """Number of runs that the merge left as they are."""
+        return len(self.same) + self.n_ahead
 
 
 def back_up(path: Path, copy: Path) -> None:
@@ -114,32 +133,66 @@ def attach_read_only(connection: sqlite3.Connection, path: Path) -> Iterator[Non
         connection.execute("DETACH other")
 
 
-def merge(connection: sqlite3.Connection) -> MergeResult:
+def merge(
+    connection: sqlite3.Connection, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]]
+) -> MergeResult:
     """Insert the runs of the attached database that are missing here, and update those that are older here.
 
-    The caller holds a transaction. A run keeps its key unless another run has it here. Merging again is a no-op.
+    Commits after every `MAX_SLICE_POINTS` points, so that other processes can write; an interrupted merge is completed
+    by the next one. A run keeps its key unless another run has it here. A run that went on in both databases is kept
+    twice, see `_derive_key`. Merging again is a no-op.
 
     Raises:
         InputError: If a run of the attached database has an invalid key.
     """
-    _pair_names(connection)
-    new, newer, n_same = {}, {}, 0
-    columns = _common_columns(connection, "runs")
-    for their_id, key, ours in _match_runs(connection):
-        if ours is None:
-            run_id, new[key] = _copy_run(connection, their_id, columns)
-        elif ours.is_behind:
-            run_id, newer[key] = ours.id, ours.key
-            _update_run(connection, run_id, their_id, columns)
-        else:
-            n_same += 1
-            continue
-        connection.execute("INSERT INTO temp.merged_runs VALUES (?, ?)", (their_id, run_id))
-    for table in _COPIED_WITH_RUN:
-        _copy_rows(connection, table)
-    for table in ("merged_runs", "merged_metrics", "merged_sources", "merged_experiments"):
-        connection.execute(f"DROP TABLE temp.{table}")
-    return MergeResult(new, newer, n_same)
+    new: dict[str, str] = {}
+    newer: dict[str, str] = {}
+    same: dict[str, str] = {}
+    try:
+        with transaction():
+            _pair_names(connection)
+            matches = deque(_match_runs(connection))
+            n_runs = len(matches)
+            sizes = dict(connection.execute("SELECT run_id, sum(n) FROM other.summary GROUP BY run_id"))
+        columns = _common_columns(connection, "runs")
+        while matches:
+            start = time.monotonic()
+            with transaction():
+                n_points = 0
+                while matches and n_points < MAX_SLICE_POINTS:
+                    match = matches.popleft()
+                    n_points += sizes.get(match.id, 0)
+                    _merge_run(connection, match, columns, new, newer, same)
+                for table in _COPIED_WITH_RUN:
+                    _copy_rows(connection, table)
+                connection.execute("DELETE FROM temp.merged_runs")
+            if matches and time.monotonic() - start > SLICE_PAUSE_SECONDS:
+                time.sleep(SLICE_PAUSE_SECONDS)  # SQLite's lock is not fair: a waiting process tries every 0.1 s
+    finally:
+        for table in ("merged_runs", "merged_metrics", "merged_sources", "merged_experiments"):
+            connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+    return MergeResult(new, newer, same, n_runs - len(new) - len(newer) - len(same))
+
+
+def _merge_run(
+    connection: sqlite3.Connection,
+    match: _Match,
+    columns: list[str],
+    new: dict[str, str],
+    newer: dict[str, str],
+    same: dict[str, str],
+) -> None:
+    """Insert or update the row of a run, and add its keys, theirs and ours, to one of the mappings."""
+    if match.ours is None:
+        run_id, new[match.key] = _copy_run(connection, match, columns)
+    elif match.ours.is_behind:
+        run_id, newer[match.key] = match.ours.id, match.ours.key
+        _update_run(connection, run_id, match.id, columns)
+    else:
+        if not match.ours.is_ahead:
+            same[match.key] = match.ours.key
+        return
+    connection.execute("INSERT INTO temp.merged_runs VALUES (?, ?)", (match.id, run_id))
 
 
 def _pair_names(connection: sqlite3.Connection) -> None:
@@ -161,6 +214,11 @@ def _pair_names(connection: sqlite3.Connection) -> None:
             SELECT theirs.id, ours.id FROM other.{table} AS theirs JOIN main.{table} AS ours USING ({name})
             """
         )
+    # runs whose experiment is missing there, after damage
+    lost = "SELECT experiment_id FROM other.runs WHERE experiment_id NOT IN (SELECT id FROM other.experiments)"
+    for (their_id,) in connection.execute(f"SELECT DISTINCT experiment_id FROM ({lost})").fetchall():
+        ours = ensure_experiment(connection, RECOVERED)
+        connection.execute("INSERT INTO temp.merged_experiments VALUES (?, ?)", (their_id, ours))
     connection.execute(
         """
         UPDATE main.metrics SET goal = (SELECT goal FROM other.metrics AS theirs WHERE theirs.name = metrics.name)
@@ -175,39 +233,111 @@ class _LocalRun(NamedTuple):
     id: int
     key: str
     is_behind: bool
-    """True if the other database has a newer state and no process drives the run here."""
+    """True if the other database has a newer state and no other process drives the run here."""
+    is_ahead: bool
+    """True if this database has a newer state, or another process drives the run here."""
 
 
-def _match_runs(connection: sqlite3.Connection) -> list[tuple[int, str, _LocalRun | None]]:
-    """Return (id, key, local run or None) of each run of the other database.
+class _Match(NamedTuple):
+    """Run of the other database, and what becomes of it here."""
 
-    The local run has a different key if its key was taken when it was first merged.
+    id: int
+    key: str
+    ours: _LocalRun | None
+    """Run of this database to update or to leave; None: the run is inserted."""
+    fork_key: str | None = None
+    """Key of the inserted run if it went on in both databases."""
+
+
+class _State(NamedTuple):
+    """State of a run in one of the databases."""
+
+    id: int
+    key: str
+    attempt: int
+    heartbeat: float
+    is_running: bool
+    host: str | None
+    pid: int | None
+    pid_start: int | None
+    is_driven: bool = False
+    """True if another living process drives it."""
+
+    @property
+    def process(self) -> tuple[str | None, int | None, int | None]:
+        """Process of the last attempt."""
+        return self.host, self.pid, self.pid_start
+
+    def is_fork_of(self, other: _State) -> bool:
+        """Return True if the run went on in both databases after one was copied from the other.
+
+        Attempts and heartbeats only increase, and each attempt has one process.
+        """
+        if not self.heartbeat or not other.heartbeat or self.heartbeat == other.heartbeat:
+            return False
+        if self.attempt == other.attempt:
+            return self.process != other.process
+        return (self.attempt < other.attempt) != (self.heartbeat < other.heartbeat)
+
+    def is_behind(self, other: _State) -> bool:
+        """Return True if `other` is a later state of this run."""
+        if self.heartbeat == other.heartbeat:
+            return self.is_running and not other.is_running
+        return self.heartbeat < other.heartbeat
+
+
+def _match_runs(connection: sqlite3.Connection) -> list[_Match]:
+    """Return the match of each run of the other database.
+
+    A local run that corresponds to it has a different key if its key was taken when it was first merged.
     """
-    columns = "id, key, created, identity, coalesce(heartbeat, 0), runs.status = 'running'"
-    theirs = connection.execute(f"SELECT {columns} FROM other.runs ORDER BY id").fetchall()
-    for _, key, *_ in theirs:
+    columns = "id, key, attempt, coalesce(heartbeat, 0), runs.status = 'running', host, pid"
+    starts = ["pid_start" if "pid_start" in _common_columns(connection, "runs") else "NULL", "pid_start"]
+    theirs = connection.execute(
+        f"SELECT created, identity, {columns}, {starts[0]} FROM other.runs ORDER BY id"
+    ).fetchall()
+    for _, _, _, key, *_ in theirs:
         require_key(key)
-    by_key, renamed = {}, {}
-    their_keys = {key for _, key, *_ in theirs}
-    is_driven = f"{STATUS} = 'running'"
-    for row in connection.execute(f"SELECT {columns}, {is_driven} FROM main.runs"):
-        _, key, created, identity, *_ = row
-        if key in their_keys:
-            by_key[key, created, identity] = row
-        else:
-            renamed[created, identity] = row
-    pairs = []
-    for their_id, key, created, identity, heartbeat, runs in theirs:
-        ours = None
-        if row := by_key.get((key, created, identity)) or renamed.get((created, identity)):
-            our_id, our_key, _, _, our_heartbeat, our_runs, driven = row
-            is_newer = heartbeat > our_heartbeat or (heartbeat == our_heartbeat and our_runs and not runs)
-            ours = _LocalRun(our_id, our_key, is_newer and not driven)
-        pairs.append((their_id, key, ours))
-    return pairs
+    this = this_process()
+    is_driven = f"{STATUS} = 'running' AND NOT (host IS ? AND pid IS ?)"
+    query = f"SELECT created, identity, {columns}, {starts[1]}, {is_driven} FROM main.runs ORDER BY id"
+    ours: dict[tuple[float, str], list[_State]] = {}
+    for created, identity, *values in connection.execute(query, (this.host, this.pid)):
+        ours.setdefault((created, identity), []).append(_State(*values))
+    matches = []
+    for created, identity, *values in theirs:
+        state = _State(*values)
+        matches.append(_match(state, ours.setdefault((created, identity), [])))
+    return matches
 
 
-def _copy_run(connection: sqlite3.Connection, their_id: int, columns: list[str]) -> tuple[int, str]:
+def _match(theirs: _State, candidates: list[_State]) -> _Match:
+    """Return the match of a run, given the local states of the run, which are updated."""
+    fork_key = _derive_key(theirs)
+    names = {theirs.key: 0, fork_key: 1}
+    for local in sorted(candidates, key=lambda state: names.get(state.key, 2)):
+        if theirs.is_fork_of(local):
+            continue
+        is_behind = local.is_behind(theirs) and not local.is_driven
+        if is_behind:
+            candidates[candidates.index(local)] = theirs._replace(id=local.id, key=local.key)
+        return _Match(
+            theirs.id, theirs.key, _LocalRun(local.id, local.key, is_behind, local.is_driven or theirs.is_behind(local))
+        )
+    is_fork = any(local.key == theirs.key for local in candidates)
+    return _Match(theirs.id, theirs.key, None, fork_key if is_fork else None)
+
+
+def _derive_key(run: _State) -> str:
+    """Return the key of the copy of a run that went on here and in another database.
+
+    It depends on the run and its last attempt in the other database alone, so that importing again finds the copy.
+    """
+    digest = hashlib.sha256(repr((run.key, run.process, run.attempt)).encode()).digest()
+    return key_from_number(int.from_bytes(digest[:8], "little"))
+
+
+def _copy_run(connection: sqlite3.Connection, match: _Match, columns: list[str]) -> tuple[int, str]:
     """Copy a run of the other database; return its local id and key."""
     copied = [column for column in columns if column not in ("id", "experiment_id", "origin")]
     # a run whose identity exists here already is recorded as a rerun
@@ -219,8 +349,18 @@ def _copy_run(connection: sqlite3.Connection, their_id: int, columns: list[str])
         FROM other.runs AS theirs JOIN temp.merged_experiments AS e ON e.theirs = theirs.experiment_id
         WHERE theirs.id = ?
     """
-    row = connection.execute(query, (their_id,)).fetchone()
-    return insert_run(connection, dict(zip(["experiment_id", "origin", *copied], row, strict=True)))
+    row = connection.execute(query, (match.id,)).fetchone()
+    values = dict(zip(["experiment_id", "origin", *copied], row, strict=True))
+    if match.fork_key is not None:
+        values |= {"key": match.fork_key, "name": _fork_name(connection, values["experiment_id"], values["name"])}
+    return insert_run(connection, values)
+
+
+def _fork_name(connection: sqlite3.Connection, experiment_id: int, name: str) -> str:
+    """Return the name followed by the first free number from 2 on, such as `baseline (2)`."""
+    query = "SELECT name FROM main.runs WHERE experiment_id = ?"
+    names = {taken for (taken,) in connection.execute(query, (experiment_id,))}
+    return next(fork for number in count(2) if (fork := f"{name} ({number})") not in names)
 
 
 def _update_run(connection: sqlite3.Connection, run_id: int, their_id: int, columns: list[str]) -> None:

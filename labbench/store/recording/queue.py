@@ -14,6 +14,9 @@ from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_j
 
 SqlValue: TypeAlias = str | int | float | bytes | None
 
+RECOVERED = "recovered"
+"""Name of the experiment of runs whose own is missing after damage."""
+
 # without 0, 1, i, l and o, which are easy to misread; the first character is a letter, so that no key is a number
 _LETTERS = "abcdefghjkmnpqrstuvwxyz"
 _ALPHABET = _LETTERS + "23456789"
@@ -121,14 +124,19 @@ def _runs_by_identity(connection: sqlite3.Connection, experiment_id: int) -> dic
 def new_key(connection: sqlite3.Connection) -> str:
     """Return a random key that no run has."""
     while True:
-        number = int.from_bytes(os.urandom(8), "little")
-        number, digit = divmod(number, len(_LETTERS))
-        key = _LETTERS[digit]
-        for _ in range(7):
-            number, digit = divmod(number, len(_ALPHABET))
-            key += _ALPHABET[digit]
+        key = key_from_number(int.from_bytes(os.urandom(8), "little"))
         if not _has_run(connection, key):
             return key
+
+
+def key_from_number(number: int) -> str:
+    """Return the key that the last bits of a number of 64 bits give."""
+    number, digit = divmod(number, len(_LETTERS))
+    key = _LETTERS[digit]
+    for _ in range(7):
+        number, digit = divmod(number, len(_ALPHABET))
+        key += _ALPHABET[digit]
+    return key
 
 
 def _has_run(connection: sqlite3.Connection, key: str) -> bool:
