@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from labbench.records import Config
-from labbench.store.queries.run_rows import config_json, storable_text
+from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
-from labbench.store.series.points import add_points
+from labbench.store.series.points import add_points, insert_points, is_append, rebuild_series
 
 _KEY = re.compile("[a-z][a-z0-9]{7}")
 
@@ -41,11 +41,13 @@ class ImportedRun:
 
 
 class Import:
-    """Import of runs into a database; the caller holds a transaction."""
+    """Import of runs into a database; the caller holds a transaction and calls `finish` before it commits."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._metric_ids: dict[str, int] = {}
+        self._outdated: dict[tuple[int, int], int] = {}
+        """First step whose summary and rollup are outdated, by run and metric."""
         self.n_new = 0
         self.n_known = 0
         """Number of runs that the database had already."""
@@ -97,13 +99,29 @@ class Import:
             self._metric_ids[metric] = ensure_metric(self._connection, metric)
         metric_id = self._metric_ids[metric]
         # skip points that exist unchanged: writing them again would rebuild the series
-        query = "SELECT step, time_ms, value FROM points WHERE run_id = ? AND metric_id = ? AND step BETWEEN ? AND ?"
-        existing = set(self._connection.execute(query, (run_id, metric_id, min(steps), max(steps))))
+        query = f"SELECT step, time_ms, value FROM points WHERE run_id = ? AND metric_id = ? AND step {IN_JSON_LIST}"
+        existing = set(self._connection.execute(query, (run_id, metric_id, as_json_list(steps))))
         points = dict(zip(steps, zip(times, values, strict=True), strict=True))  # the last point of a step wins
         new = [
             (step, time_ms, value)
             for step, (time_ms, value) in points.items()
             if (step, time_ms, None if math.isnan(value) else value) not in existing
         ]
-        if new:
-            add_points(self._connection, run_id, metric_id, *zip(*new, strict=True))
+        if not new:
+            return
+        columns = tuple(zip(*new, strict=True))
+        series = run_id, metric_id
+        if series not in self._outdated and is_append(self._connection, *series, columns[0]):
+            add_points(self._connection, *series, *columns)
+        else:
+            insert_points(self._connection, *series, *columns)
+            self._outdated[series] = min(*columns[0], self._outdated.get(series, columns[0][0]))
+
+    def finish(self) -> None:
+        """Rebuild the summaries and rollups of series whose points were not in order.
+
+        Once per series: a file in no order would otherwise rebuild them with every batch.
+        """
+        for (run_id, metric_id), step in self._outdated.items():
+            rebuild_series(self._connection, run_id, metric_id, from_step=step)
+        self._outdated.clear()

@@ -36,7 +36,9 @@ class MaintenanceWriter(Writer):
             StoreError: If the database cannot be written.
         """
         with self._transaction() as connection:
-            yield Import(connection)
+            importer = Import(connection)
+            yield importer
+            importer.finish()
 
     def repair(self, diagnosis: Diagnosis) -> None:
         """Repair the problems that `diagnose` found, as far as the points allow.

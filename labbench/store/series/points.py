@@ -58,9 +58,8 @@ def add_points(
     if not steps:
         return
     n, last_step = connection.execute(_SELECT_SUMMARY, (run_id, metric_id)).fetchone() or (0, None)
-    is_append = (last_step is None or last_step < steps[0]) and all(map(lt, steps, steps[1:]))
     insert_points(connection, run_id, metric_id, steps, times, values)
-    if not is_append:
+    if not _follow(last_step, steps):
         rebuild_series(connection, run_id, metric_id, from_step=min(steps))
         return
     connection.execute(_MERGE, (run_id, metric_id, *_summarize(steps, values)))
@@ -68,6 +67,16 @@ def add_points(
     if (n + len(steps)) // rollup.CHUNK > chunks:
         new = rollup.PointColumns(steps, times, values)
         rollup.append_chunks(connection, run_id, metric_id, new, chunks=chunks)
+
+
+def is_append(connection: sqlite3.Connection, run_id: int, metric_id: int, steps: Sequence[int]) -> bool:
+    """Return True if the steps, shape (N,), increase and come after all steps of the series."""
+    row = connection.execute(_SELECT_SUMMARY, (run_id, metric_id)).fetchone()
+    return _follow(None if row is None else row[1], steps)
+
+
+def _follow(last_step: int | None, steps: Sequence[int]) -> bool:
+    return (last_step is None or last_step < steps[0]) and all(map(lt, steps, steps[1:]))
 
 
 def delete_points(connection: sqlite3.Connection, run_id: int, *, after: int | None) -> None:
