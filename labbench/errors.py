@@ -66,6 +66,13 @@ class StoreError(LabbenchError):
     """Database that cannot be opened, read or written."""
 
 
+def as_labbench_error(error: Exception) -> LabbenchError:
+    """Return an error with a message for the user: `error` itself, or one that reports a fault of labbench."""
+    if isinstance(error, LabbenchError):
+        return error
+    return LabbenchError(f"internal error in labbench, please report it: {type(error).__name__}: {error!s:.200}")
+
+
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Return `; did you mean ...?` with the most similar of `words`, or ""."""
     from difflib import get_close_matches  # takes 2 ms, needed only for an error

@@ -9,6 +9,7 @@ or invalid input, 130 interrupted. Only click is imported at module level, which
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class CommandGroup(click.Group):
 
     def invoke(self, context: click.Context) -> object:
         """Run the command. Raises CommandError, which click prints, for an error of labbench or of a file."""
+        _open_closed_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # without UTF-8, print escapes instead of failing
@@ -53,6 +55,20 @@ class CommandGroup(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names of the commands in the order in which a newcomer needs them."""
         return list(self.commands)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null in place of standard streams that are closed, as under cron or after `>&-`.
+
+    Else the next file to be opened, such as the database, would take the number of stdout, and whatever is printed
+    would be written into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115  # open until the process ends
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 class CommandError(click.ClickException):

@@ -89,7 +89,7 @@ def doctor(db: Path, fix: bool) -> None:
         echo(line)
     if diagnosis.is_sound:
         echo(f"{db}: sound; {diagnosis.n_series} series agree with their points")
-    elif diagnosis.damage or diagnosis.bad_keys or diagnosis.bad_values or not fix:
+    elif diagnosis.damage or diagnosis.invalid or diagnosis.bad_keys or diagnosis.bad_values or not fix:
         raise StoreError(f"{db}: problems found, listed above")
 
 
@@ -115,6 +115,11 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
         yield f"{format_count(diagnosis.bad_values, 'point')} with text in place of a number: cannot be repaired"
     for file in diagnosis.spill_files:
         yield f"spill file {file}: the next command that writes to the database merges it"
+    for (table, column), count in diagnosis.invalid.items():
+        yield (
+            f"{format_count(count, 'value')} of the column {column} of the table {table} that labbench does not write: "
+            "another program wrote them, or the file is damaged"
+        )
     for key in diagnosis.bad_keys[:5]:
         yield f"a run has the key {repr(key)[:80]}, which labbench did not write: this database cannot be trusted"
     for folder in diagnosis.stray_folders:

@@ -6,8 +6,6 @@ The file is `<database>.files/KEY/portrait.npz`. `labbench.train.diagnostics.por
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,8 @@ NO_PORTRAIT_MESSAGE = (
     "no pictures of the network: set `[runtime] watch = true` in the grid file to draw them at the end of each run"
 )
 """Message for a run without a portrait."""
+_MAX_BYTES = 100_000_000
+"""Maximum size of all arrays of a portrait."""
 HISTOGRAM_BINS = 16
 """Number of bins of a histogram."""
 HistogramKind = Literal["activations", "gradients"]
@@ -106,18 +106,9 @@ def read_portrait(path: Path) -> Portrait | None:
 
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            _check_size(sum(member.file_size for member in file.zip.infolist()))
             return _from_arrays({name: file[name] for name in file.files})
-    except (
-        AttributeError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # numpy and zipfile raise anything for a damaged file
         raise InputError(f"{path} is not a valid portrait ({error}): delete it, or train the run again") from error
 
 
@@ -171,6 +162,12 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> Portrait:
     if weights is not None:
         _check_shape(weights, 4, channels=True)
     return Portrait(int(arrays["epoch"]), confusion, mistakes, plane, weights, histograms)
+
+
+def _check_size(size: int) -> None:
+    """Raise ValueError if a file expands to more than any portrait has."""
+    if size > _MAX_BYTES:
+        raise ValueError(f"it expands to {size / 1e6:.0f} MB, and no portrait has more than {_MAX_BYTES / 1e6:.0f} MB")
 
 
 def _check_shape(array: NDArray[Any], dimensions: int, *, channels: bool = False) -> NDArray[Any]:

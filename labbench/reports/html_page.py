@@ -70,6 +70,8 @@ def read_setup_curves(reader: Reader, runs: Sequence[RunRecord], metric: str, go
     curves = []
     for members in order:
         parts = [(read[run.id].first_step.astype(np.float64), read[run.id].mean) for run in members if run.id in read]
+        if not parts:  # summaries without points
+            continue
         steps = np.unique(np.concatenate([x for x, _ in parts]))
         index = np.linspace(0, len(steps) - 1, min(MAX_CURVE_POINTS, len(steps))).round().astype(int)  # with both ends
         band = make_band(parts, steps[index])

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from operator import methodcaller
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,18 @@ _IMMUTABLE = "mode=ro&immutable=1"
 
 EXISTING_SIDE_FILES = "mode=ro&readonly_shm=1"
 """Options of a connection for reading that creates no `-shm` file."""
+
+DAMAGE_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""Errors of SQLite; it quotes broken bytes of the file in a message, which Python then cannot decode."""
+
+READ_SECONDS = 60.0
+"""Time limit of one query: a damaged file may lead SQLite in circles."""
+
+_INSTRUCTIONS_PER_CHECK = 100_000
+"""Instructions of SQLite's virtual machine between two checks of the time limit, about a millisecond."""
+
+_MAX_VALUE_BYTES = 200_000_000
+"""Maximum size of a text or blob that is read."""
 
 BUSY_SECONDS = 10.0
 """Seconds to wait for the lock of another process; a transaction of labbench takes milliseconds."""
@@ -92,7 +105,7 @@ def open_for_reading(path: Path, *, live: bool, allow_empty: bool = False) -> sq
         if not live:
             try:
                 return _check_connection(_connect(path, _IMMUTABLE), path, allow_empty=allow_empty)
-            except sqlite3.DatabaseError:
+            except DAMAGE_ERRORS:
                 pass  # perhaps another process is writing: read with locks
         return _check_connection(_connect_seeing_commits(path), path, allow_empty=allow_empty)
 
@@ -120,6 +133,7 @@ def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
     path = resolve_path(path)  # SQLite puts its side files beside what a link points to
     state = file_state(path)
     with closing(open_for_reading(path, live=True)) as connection, translate_sqlite_errors(path):
+        accept_damaged_texts(connection)
         is_locked = has_side_files(path) or not belongs_to_other_user(path)
         connection.execute("BEGIN")
         yield connection
@@ -178,13 +192,38 @@ def translate_sqlite_errors(path: Path, *, opening: bool = False) -> Iterator[No
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise  # an error in labbench, not in the file
-    except sqlite3.DatabaseError as error:
+    except DAMAGE_ERRORS as error:
         kind: type[LabbenchError] = InputError if opening else StoreError
         raise kind(f"{path}: {_explain_error(error, path)}") from error
 
 
-def _explain_error(error: sqlite3.DatabaseError, path: Path) -> str:
+def accept_damaged_texts(connection: sqlite3.Connection) -> None:
+    """Decode damaged bytes of texts to the replacement character, which takes Python twice as long."""
+    connection.text_factory = _decode
+
+
+_decode = methodcaller("decode", "utf-8", "replace")
+
+
+def limit_time(connection: sqlite3.Connection) -> None:
+    """End every query of a connection with an error `READ_SECONDS` from now."""
+    deadline = time.monotonic() + READ_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, _INSTRUCTIONS_PER_CHECK)
+
+
+def _explain_error(error: Exception, path: Path) -> str:
     text = str(error)
+    if text == "interrupted":
+        return (
+            f"a query took more than {READ_SECONDS:g} s: the database is damaged, or the disk is too slow; "
+            "`labbench doctor` checks it"
+        )
+    if "too big" in text:
+        return f"a value is larger than {_MAX_VALUE_BYTES / 1e6:.0f} MB, which labbench does not write"
+    if text.startswith("no such"):
+        return f"another program has changed the tables of this database ({text})"
+    if isinstance(error, UnicodeDecodeError):
+        text = "malformed"
     if "not a database" in text:
         return "this is not an SQLite database"
     if "malformed" in text:
@@ -221,13 +260,14 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     # isolation_level None: transactions begin and end explicitly. check_same_thread False: several threads share the
     # connection of a reader, under a lock.
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA cell_size_check = ON")  # detect damaged pages before they are read
     connection.create_function("is_lost", 6, is_lost)
     connection.create_function("has_part", 2, _contains_ignoring_case)
     return connection
 
 
-def _contains_ignoring_case(text: str, part: str) -> bool:
-    return part.lower() in text.lower()  # SQLite's lower() handles only ASCII
+def _contains_ignoring_case(text: object, part: str) -> bool:
+    return isinstance(text, str) and part.lower() in text.lower()  # SQLite's lower() handles only ASCII
 
 
 def _connect_seeing_commits(path: Path) -> sqlite3.Connection:
@@ -241,7 +281,7 @@ def _connect_seeing_commits(path: Path) -> sqlite3.Connection:
         try:
             connection.execute("PRAGMA query_only = 1")
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.DatabaseError as error:
+        except DAMAGE_ERRORS as error:
             connection.close()
             if not modes or not isinstance(error, sqlite3.OperationalError):
                 raise
@@ -287,7 +327,14 @@ def _check_connection(connection: sqlite3.Connection, path: Path, *, allow_empty
     Otherwise close it and raise InputError.
     """
     try:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        limit_time(connection)
         state = schema.read_state(connection)
+        if state == "altered":
+            raise InputError(
+                f"{path}: another program has replaced tables of labbench by views; export them with that program, or "
+                "pass another --db"
+            )
         if state == "foreign":
             raise InputError(f"{path}: this SQLite database belongs to another program; pass another --db")
         if state == "newer":

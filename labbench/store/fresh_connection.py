@@ -15,9 +15,12 @@ from typing import TypeVar
 
 from labbench.errors import StoreError
 from labbench.store.connection import (
+    DAMAGE_ERRORS,
+    accept_damaged_texts,
     file_state,
     has_side_files,
     is_live,
+    limit_time,
     open_for_reading,
     resolve_path,
     translate_sqlite_errors,
@@ -54,10 +57,13 @@ class FreshConnection:
         with self._lock, translate_sqlite_errors(self.path):
             for _ in range(_MAX_TRIES):
                 self._refresh()
+                limit_time(self._connection)
                 try:
                     result = self._read_snapshot(function)
-                except sqlite3.DatabaseError:
-                    if not self._is_outdated():
+                except DAMAGE_ERRORS as error:
+                    if "decode" in str(error):
+                        accept_damaged_texts(self._connection)
+                    elif not self._is_outdated():
                         raise
                 else:
                     if not self._is_outdated():
@@ -75,6 +81,7 @@ class FreshConnection:
         """
         with self._lock, translate_sqlite_errors(self.path):
             self._refresh()
+            limit_time(self._connection)
             [commits] = self._connection.execute("PRAGMA data_version").fetchone()
             [lost] = self._connection.execute(f"SELECT count(*) FROM runs WHERE {IS_LOST}").fetchone()
         # the pragma's 32-bit counter restarts with each connection
@@ -103,4 +110,5 @@ class FreshConnection:
         try:
             return function(self._connection)
         finally:
-            self._connection.execute("COMMIT")
+            if self._connection.in_transaction:  # a damaged page may have ended it
+                self._connection.execute("COMMIT")

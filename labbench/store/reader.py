@@ -34,12 +34,17 @@ from labbench.store.queries.select_runs import (
     select_values,
 )
 from labbench.store.queries.stream import PointRow, StepRow, stream_points, stream_runs, stream_steps
+from labbench.store.row_checks import RowCheck
 from labbench.store.run_reader import RunReader
 
 if TYPE_CHECKING:
     from labbench.store.queries.code_versions import CodedRun
     from labbench.store.queries.export_tables import TableShape
     from labbench.store.queries.known_names import NameNotes
+
+
+_check_experiments = RowCheck("experiments", ("name",))
+_check_configs = RowCheck("runs", ("config",))
 
 
 class Reader(RunReader):
@@ -126,7 +131,8 @@ class Reader(RunReader):
 
     def experiments(self, filter: RunFilter = None) -> list[str]:
         """Return the names of the experiments of the matching runs, oldest first."""
-        return [name for (name,) in self._select("DISTINCT experiments.name", filter, "ORDER BY experiments.id")]
+        rows = self._select("DISTINCT experiments.name", filter, "ORDER BY experiments.id")
+        return [name for (name,) in _check_experiments(rows)]
 
     def find(self, word: str) -> RunRecord:
         """Return the run with this key, name or key prefix, archived runs included.
@@ -199,7 +205,9 @@ class Reader(RunReader):
 
     def compare_configs(self, filter: RunFilter = None) -> ConfigKeys:
         """Compare the configs of the matching runs."""
-        return compare_config_texts(tuple(text for (text,) in self._select("runs.config", filter, "ORDER BY runs.id")))
+        return compare_config_texts(
+            tuple(text for (text,) in _check_configs(self._select("runs.config", filter, "ORDER BY runs.id")))
+        )
 
     def config_keys(self, filter: RunFilter = None) -> list[str]:
         """Return the config keys of the matching runs, in order of first occurrence."""

@@ -7,6 +7,7 @@ The SQL is limited to SQLite 3.34, which long-lived clusters still have: no STRI
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -168,6 +169,8 @@ JOIN experiments ON experiments.id = runs.experiment_id
 JOIN metrics ON metrics.id = points.metric_id;
 """
 
+_TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", DDL)) | {"_sqlite_migrations"}
+
 MIGRATION_SET = "labbench"
 
 Migration: TypeAlias = "Callable[[Database], None]"
@@ -231,17 +234,20 @@ CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
     ON "_sqlite_migrations" ("migration_set", "name");
 """
 
-State: TypeAlias = Literal["empty", "foreign", "newer", "older", "current"]
+State: TypeAlias = Literal["empty", "foreign", "altered", "newer", "older", "current"]
 
 
 def read_state(connection: sqlite3.Connection) -> State:
     """Compare a file's schema with this version of labbench.
 
-    "foreign" is a database of another program.
+    "foreign" is a database of another program, "altered" one with views in place of tables, which may have no end.
     """
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    objects = connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
+    tables = {name for name, kind in objects if kind == "table"}
     if not tables:
         return "empty"
+    if any(kind == "view" and name.lower() in _TABLES for name, kind in objects):
+        return "altered"
     if not {"runs", "points", "_sqlite_migrations"} <= tables:
         return "foreign"
     applied = _applied_migrations(connection)

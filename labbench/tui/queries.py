@@ -16,7 +16,7 @@ from typing import Any
 
 from labbench import text
 from labbench.configs import ConfigKeys
-from labbench.errors import FilterError, InputError, LabbenchError
+from labbench.errors import FilterError, InputError, LabbenchError, as_labbench_error
 from labbench.filters import parser
 from labbench.filters.completion import Vocabulary
 from labbench.filters.parser import And, Comparison, Filter
@@ -345,7 +345,8 @@ def watch_changes(path: Path, stopped: Event) -> Iterator[LabbenchError | None]:
                             last_version = version
                             yield None
                         stopped.wait(_POLL_SECONDS)
-            except LabbenchError as error:
+            except Exception as exception:  # an error must not end the program
+                error = as_labbench_error(exception)
                 if last_version != str(error):  # report an error once, not every second
                     last_version = str(error)
                     yield error

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -575,7 +579,21 @@ def test_export_writes_no_escape_sequence_to_a_terminal(db: Path, monkeypatch: p
     with os.fdopen(terminal, "w") as stdout, monkeypatch.context() as patch:
         patch.setattr("sys.stdout", stdout)
         main(["--db", str(db), "export", "--summary"], standalone_mode=False)
-    received = os.read(controller, 65536).decode()
+    received = ""
+    with suppress(OSError):  # the end of what was written
+        while text := os.read(controller, 65536).decode():
+            received += text
     os.close(controller)
     assert "x [/nope]␛]52;c;aGk=␇" in received
     assert "\x1b" not in received
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize("words", ["ls", "show 'sgd lr=0.1'", "tag 'sgd lr=0.1' -a seen", "doctor"])
+def test_closed_standard_streams_are_no_error_and_nothing_is_printed_into_the_database(
+    db: Path, words: str, closed: str
+) -> None:
+    line = f"exec {shlex.quote(sys.executable)} -m labbench --db {shlex.quote(str(db))} {words} {closed}"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert CliRunner().invoke(main, ["--db", str(db), "doctor"]).exit_code == 0

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from helpers.store_samples import points, start
-from labbench.errors import InputError
+from labbench.errors import InputError, StoreError
 from labbench.files import checkpoint_file, files_folder, run_folder
 from labbench.importing.labbench_db import import_labbench
 from labbench.portraits.file import portrait_path
@@ -149,7 +149,7 @@ def test_doctor_reports_an_invalid_key(home: Path, labbench: Callable[..., Resul
 
 def test_an_invalid_step_is_refused_before_it_becomes_a_file_name(home: Path) -> None:
     change(home / "runs.db", "UPDATE runs SET boundary = '/../../../precious'")
-    with Reader(home / "runs.db") as reader, pytest.raises(InputError, match="is not a step"):
+    with Reader(home / "runs.db") as reader, pytest.raises(StoreError, match="is not a step"):
         reader.runs()
 
 

@@ -14,9 +14,10 @@ from click.testing import Result
 
 from helpers.golden import compare
 from helpers.tui_samples import grid_of_runs, portrait, write_portraits
+from labbench.errors import InputError
 from labbench.files import files_folder
 from labbench.portraits.draw import draw_portrait
-from labbench.portraits.file import HISTOGRAM_BINS, NO_PORTRAIT_MESSAGE, Histogram, Mistakes, Portrait
+from labbench.portraits.file import HISTOGRAM_BINS, NO_PORTRAIT_MESSAGE, Histogram, Mistakes, Portrait, read_portrait
 from labbench.portraits.pixels import PaintMode, choose_paint_mode, line_width, rasterize_image, to_ansi, to_plain_text
 from labbench.text import cell_width
 
@@ -176,3 +177,11 @@ def test_a_corrupt_portrait_is_one_line_and_not_a_failure(labbench: Callable[...
     result = labbench("show", run.key)
     assert result.exit_code == 0
     assert "is not a valid portrait" in result.stdout
+
+
+def test_a_portrait_file_that_expands_to_more_than_any_portrait_is_refused(tmp_path: Path) -> None:
+    bomb = tmp_path / "portrait.npz"
+    np.savez_compressed(bomb, epoch=1, confusion=np.zeros((4000, 4000)))
+    assert bomb.stat().st_size < 1_000_000
+    with pytest.raises(InputError, match="expands to 128 MB"):
+        read_portrait(bomb)

@@ -12,9 +12,11 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from helpers.golden import SIZES, hit, settle, use
+from helpers.golden import SIZES, hit, press, settle, use
 from helpers.store_samples import new_run, points, start
 from labbench.records import Finished, Started
+from labbench.store.reader import Reader
+from labbench.store.run_reader import RunReader
 from labbench.store.writer import Writer
 
 EXAMPLE = Path(__file__).parents[2] / "runs.db.example"
@@ -117,3 +119,27 @@ def test_no_mouse_action_ends_the_program(tmp_path: Path, name: str) -> None:
         await settle(pilot)
 
     use(database(tmp_path, name), look)
+
+
+@pytest.mark.parametrize("screen_key", ["1", "2", "3", "4"])
+def test_an_unexpected_error_while_reading_is_shown_and_the_program_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, screen_key: str
+) -> None:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        start(writer, 2)
+
+    def fail(*_: object, **__: object) -> None:
+        raise TypeError("unexpected")
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, screen_key)
+        monkeypatch.setattr(RunReader, "goal", fail)
+        monkeypatch.setattr(Reader, "metrics", fail)
+        shown = await press(pilot, "1", "f", "x", "escape", screen_key, "m")
+        pilot.app.screen.read()  # type: ignore[attr-defined]
+        shown += await press(pilot, "j")
+        assert "internal error in labbench, please report it: TypeError: unexpected" in shown
+        assert pilot.app.is_running
+
+    use(path, look)

@@ -14,6 +14,7 @@ from labbench.store import schema
 from labbench.store.connection import open_snapshot
 from labbench.store.queries.run_rows import IN_JSON_LIST, STATUS, as_json_list
 from labbench.store.recording.queue import RECOVERED, ensure_experiment, new_key
+from labbench.store.row_checks import COLUMNS, invalid_condition
 from labbench.store.scripts.spill import spill_files
 from labbench.store.series.points import rebuild_series
 
@@ -26,6 +27,11 @@ _BAD_CONFIG = "NOT json_valid(config) OR json_type(config) <> 'object'"
 _BAD_VALUE = (
     "typeof(value) NOT IN ('real', 'integer', 'null') OR typeof(step) <> 'integer' OR typeof(time_ms) <> 'integer'"
 )
+_BAD_VERSIONS = "CASE WHEN json_valid(versions) THEN json_type(versions) ELSE '' END <> 'object'"
+_CHECKED_OTHERWISE = {
+    ("runs", "experiment"), ("sources", "kind"),  # columns of joined tables
+    ("runs", "key"), ("runs", "config"), ("runs", "status"),
+}  # fmt: skip
 _DERIVED = {
     "summary": "n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step",
     "rollup": "level, first_step, last_step, buckets",
@@ -56,6 +62,8 @@ class Diagnosis:
     """Number of rows that belong to no run or no metric, by table."""
     stray_folders: Sequence[Path] = ()
     """Folders of runs that are not in the database."""
+    invalid: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Number of values that labbench does not write and cannot repair, by table and column."""
     bad_keys: Sequence[object] = ()
     """Invalid keys of runs, written by another program."""
     runs_without_experiment: int = 0
@@ -74,7 +82,7 @@ class Diagnosis:
     @property
     def is_sound(self) -> bool:
         """True if nothing needs a repair; stray folders, spill files and lost runs are harmless."""
-        return not self.is_repairable and not (self.damage or self.bad_keys or self.bad_values)
+        return not self.is_repairable and not (self.damage or self.invalid or self.bad_keys or self.bad_values)
 
     @property
     def is_repairable(self) -> bool:
@@ -109,13 +117,14 @@ def diagnose(path: Path) -> Diagnosis:
             wrong=_outdated_series(connection, series),
             orphans={table: count for table in _OF_RUN if (count := _count_orphans(connection, table))},
             stray_folders=[entry for entry in folders if entry.is_dir() and entry.name not in runs],
+            invalid=_count_invalid_values(connection),
             bad_keys=[key for key in runs if not is_key(key)],
             runs_without_experiment=_count(connection, f"runs WHERE {_NO_EXPERIMENT}"),
             bad_configs=_count(connection, f"runs WHERE {_BAD_CONFIG}"),
             bad_statuses=sorted({str(status) for status in runs.values()} - set(STATUSES)),
             bad_values=_count(connection, f"points WHERE {_BAD_VALUE}"),
             spill_files=spill_files(path),
-            lost=[key for key, status in runs.items() if status == "lost"],
+            lost=[key for key, status in runs.items() if status == "lost" and is_key(key)],
         )
 
 
@@ -165,10 +174,28 @@ def _integrity_errors(connection: sqlite3.Connection) -> list[str]:
     """Return the errors of SQLite's integrity check."""
     try:
         return [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+    except UnicodeDecodeError:  # SQLite quotes broken bytes of the schema
+        return ["the schema is not text"]
     except sqlite3.DatabaseError as error:
         if "malformed" not in str(error):
             raise
         return [str(error)]  # too damaged for the check to run
+
+
+def _count_invalid_values(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """Return the number of values that labbench does not write, by table and column, without zeros.
+
+    Leaves out the tables of series, and the columns that `repair` corrects.
+    """
+    counts: dict[tuple[str, str], int] = {}
+    for table in COLUMNS.keys() - _OF_METRIC:
+        columns = [column for column in COLUMNS[table] if (table, column) not in _CHECKED_OTHERWISE]
+        sums = ", ".join(f"total({invalid_condition(table, column)})" for column in columns)
+        row = connection.execute(f"SELECT {sums} FROM {table}").fetchone()
+        counts |= {(table, column): int(count) for column, count in zip(columns, row, strict=True) if count}
+    if count := _count(connection, f"runs WHERE {_BAD_VERSIONS}"):
+        counts["runs", "versions"] = count
+    return counts
 
 
 def _all_series(connection: sqlite3.Connection) -> list[SeriesId]:

@@ -21,6 +21,7 @@ from labbench.errors import InputError
 from labbench.filters.parser import RESERVED, And, Comparison, Filter, Function, Not, Or, parse_timestamp, uses_key
 from labbench.metrics import GOALS, Goal, default_goal
 from labbench.store.queries.run_rows import STATUS, storable_text
+from labbench.store.row_checks import RowCheck
 
 Metrics: TypeAlias = Mapping[str, tuple[int, Goal]]
 """Id and goal of each metric in the database, by name."""
@@ -42,9 +43,12 @@ TEXT_COLUMNS = {"name": "runs.name", "key": "runs.key", "experiment": "experimen
 _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
 
 
+_check_metrics = RowCheck("metrics", ("name", "id", "goal"))
+
+
 def read_metrics(connection: sqlite3.Connection) -> Metrics:
     """Return the metrics of a database, in the order in which they were first logged."""
-    rows = connection.execute("SELECT name, id, goal FROM metrics ORDER BY id")
+    rows = _check_metrics(connection.execute("SELECT name, id, goal FROM metrics ORDER BY id"))
     return {name: (metric_id, goal if goal in GOALS else default_goal(name)) for name, metric_id, goal in rows}
 
 
@@ -122,11 +126,18 @@ def _flag_comparison(compare: Comparison, column: str) -> Sql:
     return Sql(f"({column} {negation}IN ({_placeholders(flags)}))", tuple(flags))
 
 
+_LOCAL_TIME = "strftime('%Y-%m-%dT%H:%M:%S', runs.started, 'unixepoch', 'localtime')"
+
+
 def _started_comparison(compare: Comparison) -> Sql:
     """Compile a comparison of the start time.
 
     A time in a filter denotes the whole day, hour, minute or second: `started>2026-11-30` starts on 1 December.
+    `started~2026-11` matches a part of the local time in the form `2026-11-30T14:00:00`.
     """
+    if compare.operator == "~":
+        parts = [Sql(f"has_part({_LOCAL_TIME}, ?)", (storable_text(text).replace(" ", "T"),)) for text in compare.texts]
+        return _join_terms(parts, "OR")
     spans = [_time_span(text) for value, text in zip(compare.values, compare.texts, strict=True) if value is not None]
     is_null = "runs.started IS NULL"
     if compare.operator in ("=", "!="):
@@ -136,7 +147,7 @@ def _started_comparison(compare: Comparison) -> Sql:
         if compare.operator == "=":
             return Sql(f"(CASE WHEN {is_null} THEN {includes_null:d} ELSE {in_any.text} END)", in_any.parameters)
         return Sql(f"(CASE WHEN {is_null} THEN 0 ELSE NOT {in_any.text} END)", in_any.parameters)
-    if compare.operator == "~" or not spans:
+    if not spans:
         return NEVER
     begin, end = spans[0]
     operator, bound = {"<": ("<", begin), ">=": (">=", begin), "<=": ("<", end), ">": (">=", end)}[compare.operator]

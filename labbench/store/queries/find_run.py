@@ -10,12 +10,17 @@ from labbench.errors import RunNotFound
 from labbench.files import database_command
 from labbench.records import RunRecord
 from labbench.store.queries.run_rows import read_records, storable_text
+from labbench.store.row_checks import RowCheck
 
 MIN_PREFIX = 4
 """Minimum number of characters of a key prefix; shorter ones are too easily the beginning of another run's key."""
 _MAX_CANDIDATES = 10
 _MAX_COMPARED = 2000
 """Maximum number of runs, newest first, whose names are compared for suggestions; more are noticeably slow."""
+
+
+_check_runs = RowCheck("runs", ("id", "key", "name"))
+_check_pairs = RowCheck("runs", ("key", "name"))
 
 
 def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRecord:
@@ -51,16 +56,17 @@ def find_run(connection: sqlite3.Connection, word: str, database: Path) -> RunRe
 def _rows(connection: sqlite3.Connection, condition: str, *values: str) -> list[tuple[int, str, str]]:
     # a run without experiment, as damage leaves it, is found by no command before `doctor --fix` has rescued it
     query = f"SELECT id, key, name FROM runs WHERE {condition} AND experiment_id IN (SELECT id FROM experiments)"
-    return connection.execute(f"{query} ORDER BY id", values).fetchall()
+    return _check_runs(connection.execute(f"{query} ORDER BY id", values))
 
 
 def _similar_names(connection: sqlite3.Connection, word: str) -> list[str]:
     query = "SELECT key, name FROM runs WHERE has_part(name, ?) ORDER BY id LIMIT ?"
-    rows = connection.execute(query, (word, _MAX_CANDIDATES)).fetchall()
+    rows = _check_pairs(connection.execute(query, (word, _MAX_CANDIDATES)))
     if not rows:
         from difflib import get_close_matches  # takes 2 ms, only needed for a misspelt word
 
-        newest = connection.execute("SELECT key, name FROM runs ORDER BY id DESC LIMIT ?", (_MAX_COMPARED,)).fetchall()
+        query = "SELECT key, name FROM runs ORDER BY id DESC LIMIT ?"
+        newest = _check_pairs(connection.execute(query, (_MAX_COMPARED,)))
         similar = get_close_matches(word, {text for pair in newest for text in pair}, n=3)
         rows = [pair for text in similar for pair in newest if text in pair][:_MAX_CANDIDATES]
     return [f"{key}  {name}" for key, name in rows]

@@ -8,6 +8,11 @@ from typing import Any
 
 from labbench.errors import InputError, RunNotFound
 from labbench.records import Artifact
+from labbench.store.row_checks import RowCheck
+
+_check_logs = RowCheck("logs", ("stream", "text"))
+_check_artifacts = RowCheck("artifacts", ("name", "path", "size", "sha256", "created"))
+_check_sources = RowCheck("sources", ("kind", "text"))
 
 
 def require_run_id(connection: sqlite3.Connection, key: str) -> int:
@@ -31,7 +36,7 @@ def read_logs(connection: sqlite3.Connection, key: str) -> list[str]:
         RunNotFound: If no run has the key.
     """
     query = "SELECT stream, text FROM logs WHERE run_id = ? ORDER BY id"
-    rows = connection.execute(query, (require_run_id(connection, key),)).fetchall()
+    rows = _check_logs(connection.execute(query, (require_run_id(connection, key),)))
     texts = [text if stream is None or text.endswith("\n") else f"{text}\n" for stream, text in rows]
     return [*texts[:-1], rows[-1][1]] if rows else []
 
@@ -43,7 +48,7 @@ def read_artifacts(connection: sqlite3.Connection, key: str) -> list[Artifact]:
         InputError: If no run has the key (`RunNotFound`), or a path points outside the run's folder.
     """
     query = "SELECT name, path, size, sha256, created FROM artifacts WHERE run_id = ? ORDER BY name"
-    return [_artifact(*row) for row in connection.execute(query, (require_run_id(connection, key),))]
+    return [_artifact(*row) for row in _check_artifacts(connection.execute(query, (require_run_id(connection, key),)))]
 
 
 def read_sources(connection: sqlite3.Connection, key: str) -> dict[str, str]:
@@ -53,7 +58,7 @@ def read_sources(connection: sqlite3.Connection, key: str) -> dict[str, str]:
         RunNotFound: If no run has the key.
     """
     query = "SELECT kind, text FROM run_sources JOIN sources ON sources.id = source_id WHERE run_id = ?"
-    return dict(connection.execute(query, (require_run_id(connection, key),)).fetchall())
+    return dict(_check_sources(connection.execute(query, (require_run_id(connection, key),))))
 
 
 def _artifact(name: str, path: str, *rest: Any) -> Artifact:

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from labbench.configs import ConfigKeys, compare_configs
-from labbench.errors import InputError
 from labbench.records import MetricSummary, RunRecord, require_key
 from labbench.store.liveness import ProcessIdentity
+from labbench.store.row_checks import COLUMNS, RowCheck, read_json_object
 
 IS_LOST = """runs.status = 'running' AND is_lost(
     runs.heartbeat, runs.heartbeat_uptime, runs.boot_id, runs.pid_namespace, runs.pid, runs.pid_start)"""
@@ -41,6 +41,13 @@ _EXPRESSIONS = {"experiment": "experiments.name", "status": STATUS}
 
 _COLUMNS = ", ".join(_EXPRESSIONS.get(name, f"runs.{name}") for name in _FIELDS)
 
+_SUMMARY_COLUMNS = tuple(COLUMNS["summary"])
+
+_check_runs = RowCheck("runs", _FIELDS)
+_check_tags = RowCheck("tags", ("run_id", "tag"))
+_check_metric_names = RowCheck("metrics", ("id", "name"))
+_check_summaries = RowCheck("summary", _SUMMARY_COLUMNS)
+
 
 def read_records(
     connection: sqlite3.Connection, ids: Sequence[int], *, summaries: bool | Iterable[str] = False
@@ -53,11 +60,12 @@ def read_records(
         summaries: Load the summaries of all metrics (True), of none (False) or of the named ones.
 
     Raises:
-        InputError: If another program wrote an invalid key or boundary.
+        InputError: If another program wrote an invalid key.
+        StoreError: If another program or damage left a value that labbench does not write.
     """
     id_list = as_json_list(ids)
     query = f"SELECT {_COLUMNS} {FROM_RUNS} WHERE runs.id {IN_JSON_LIST}"
-    rows = {row[0]: row for row in connection.execute(query, (id_list,))}
+    rows = {row[0]: row for row in _check_runs(connection.execute(query, (id_list,)))}
     tags = _read_tags(connection, id_list)
     summary = {} if summaries is False else _read_summaries(connection, id_list, summaries)
     return [
@@ -90,13 +98,11 @@ def storable_text(text: str) -> str:
 def _record_from_row(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mapping[str, MetricSummary]) -> RunRecord:
     columns = dict(zip(_FIELDS, row, strict=True))
     require_key(columns["key"])
-    if not isinstance(columns["boundary"], int):  # it becomes part of a file name
-        raise InputError(f"run {columns['key']} has the boundary {columns['boundary']!r}, which is not a step")
     dirty = columns["git_dirty"]
     columns |= {
-        "config": json.loads(columns["config"]),
+        "config": _read_config(columns["config"]),
         "git_dirty": None if dirty is None else bool(dirty),
-        "versions": json.loads(columns["versions"]),
+        "versions": read_json_object(columns["versions"], "runs", "versions"),
         "archived": bool(columns["archived"]),
         "older_code": bool(columns["older_code"]),
     }
@@ -106,7 +112,7 @@ def _record_from_row(row: tuple[Any, ...], tags: tuple[str, ...], summary: Mappi
 def _read_tags(connection: sqlite3.Connection, ids: str) -> dict[int, tuple[str, ...]]:
     query = f"SELECT run_id, tag FROM tags WHERE run_id {IN_JSON_LIST} ORDER BY run_id, tag"
     tags: dict[int, tuple[str, ...]] = {}
-    for run_id, tag in connection.execute(query, (ids,)):
+    for run_id, tag in _check_tags(connection.execute(query, (ids,))):
         tags[run_id] = (*tags.get(run_id, ()), tag)
     return tags
 
@@ -114,16 +120,17 @@ def _read_tags(connection: sqlite3.Connection, ids: str) -> dict[int, tuple[str,
 def _read_summaries(
     connection: sqlite3.Connection, ids: str, metrics: bool | Iterable[str]
 ) -> dict[int, dict[str, MetricSummary]]:
-    names = dict(connection.execute("SELECT id, name FROM metrics ORDER BY id"))
+    names = dict(_check_metric_names(connection.execute("SELECT id, name FROM metrics ORDER BY id")))
     if not isinstance(metrics, bool):
         chosen = set(metrics)
         names = {metric_id: name for metric_id, name in names.items() if name in chosen}
     query = f"""
-        SELECT run_id, metric_id, n, n_nonfinite, first_nonfinite_step, last, last_step, min, min_step, max, max_step
+        SELECT {", ".join(_SUMMARY_COLUMNS)}
         FROM summary WHERE run_id {IN_JSON_LIST} AND metric_id {IN_JSON_LIST}
     """
     summaries: dict[int, dict[str, MetricSummary]] = {}
-    for run_id, metric_id, n, n_nonfinite, first, last, *rest in connection.execute(query, (ids, as_json_list(names))):
+    rows = connection.execute(query, (ids, as_json_list(names)))
+    for run_id, metric_id, n, n_nonfinite, first, last, *rest in _check_summaries(rows):
         value = math.nan if last is None else last
         summaries.setdefault(run_id, {})[names[metric_id]] = MetricSummary(n, n_nonfinite, first, value, *rest)
     return summaries
@@ -152,8 +159,7 @@ def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str,
     Other keys, for instance those that its script added, are kept.
     """
     [text] = connection.execute("SELECT config FROM runs WHERE id = ?", (run_id,)).fetchone()
-    recorded = json.loads(text)
-    new = config_json({**recorded, **config} if isinstance(recorded, dict) else config)
+    new = config_json({**_read_config(text), **config})
     if new != text:
         connection.execute("UPDATE runs SET config = ? WHERE id = ?", (new, run_id))
 
@@ -161,7 +167,11 @@ def set_config(connection: sqlite3.Connection, run_id: int, config: Mapping[str,
 @lru_cache(maxsize=2)  # the TUI calls it after each commit, mostly with unchanged configs
 def compare_config_texts(configs: tuple[str, ...]) -> ConfigKeys:
     """Compare configs given as JSON."""
-    return compare_configs(map(json.loads, configs))
+    return compare_configs(map(_read_config, configs))
+
+
+def _read_config(text: str) -> dict[str, Any]:
+    return read_json_object(text, "runs", "config")
 
 
 def _mark_non_finite(value: Any) -> Any:

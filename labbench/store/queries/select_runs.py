@@ -11,8 +11,16 @@ from typing import Any
 from labbench.filters.parser import Filter, RunFilter, parse
 from labbench.records import Goal, require_key
 from labbench.store.queries.filter_sql import Sql, config_values, filter_condition, read_metrics
-from labbench.store.queries.order_sql import heading_value, order_by, require_heading
+from labbench.store.queries.order_sql import WORD_HEADINGS, heading_value, order_by, require_heading, split_heading
 from labbench.store.queries.run_rows import FROM_RUNS
+from labbench.store.row_checks import (
+    COLUMNS,
+    OPTIONAL_NUMBER,
+    SORTABLE,
+    RowCheck,
+    ValueKind,
+    require_shallow_json,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +80,18 @@ def select_values(
     parts = [Sql("runs.key"), config_values(by), *(heading_value(heading, metrics) for heading in headings)]
     columns = Sql(", ".join(part.text for part in parts), tuple(chain(*(part.parameters for part in parts))))
     rows = select_page(connection, columns, runs, page)
-    for key, *_ in rows:
+    kinds = {f"{heading} ": _heading_kind(heading) for heading in headings}
+    for key, settings, *_ in RowCheck("runs", ["key", "config", *kinds], kinds)(rows):
         require_key(key)
+        require_shallow_json(settings, "runs", "config")
     return rows
+
+
+def _heading_kind(heading: str) -> ValueKind:
+    """Return the values that may be under a heading."""
+    if split_heading(heading)[1] is not None:
+        return OPTIONAL_NUMBER
+    return COLUMNS["runs"].get(heading, SORTABLE) if heading in WORD_HEADINGS else SORTABLE
 
 
 def select_logged_metrics(connection: sqlite3.Connection, runs: RunFilter) -> dict[str, Goal]:

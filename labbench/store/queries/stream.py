@@ -16,8 +16,13 @@ from labbench.records import RunRecord, require_key
 from labbench.store.connection import open_snapshot
 from labbench.store.queries.filter_sql import filter_condition, read_metrics
 from labbench.store.queries.run_rows import FROM_RUNS, IN_JSON_LIST, as_json_list, read_records
+from labbench.store.row_checks import RowCheck
 
 _RUNS_PER_BATCH = 200
+
+
+_check_runs = RowCheck("runs", ("id", "key", "name", "experiment"))
+_check_points = RowCheck("points", ("step", "value"))
 
 
 class PointRow(NamedTuple):
@@ -62,7 +67,7 @@ def stream_points(path: Path, tree: Filter | None, metrics: Collection[str] | No
         metric_ids = as_json_list(names)
         for run_id, key, name, experiment in runs:
             for metric_id, step, time, value in connection.execute(query, (run_id, metric_ids)):
-                number = math.nan if value is None else value
+                number = value if type(value) is float and type(step) is int else _check_point(step, value)
                 yield PointRow(key, name, experiment, names[metric_id], step, time, number)
 
 
@@ -87,7 +92,8 @@ def stream_steps(path: Path, tree: Filter | None, metrics: Collection[str] | Non
                     if row is not None:
                         yield row
                     row = StepRow(key, name, experiment, step, time, {})
-                row.values[names[metric_id]] = math.nan if value is None else value
+                number = value if type(value) is float and type(step) is int else _check_point(step, value)
+                row.values[names[metric_id]] = number
             if row is not None:
                 yield row
 
@@ -116,7 +122,13 @@ def _select_streamed(
     query = f"""
         SELECT runs.id, runs.key, runs.name, experiments.name {FROM_RUNS} WHERE {condition.text} ORDER BY runs.id
     """
-    runs = connection.execute(query, condition.parameters).fetchall()
+    runs = _check_runs(connection.execute(query, condition.parameters))
     for _, key, *_ in runs:
         require_key(key)
     return names, runs
+
+
+def _check_point(step: object, value: float | None) -> float:
+    """Return the value of a point, NaN for NULL; raise StoreError if step or value are not numbers."""
+    _check_points([(step, value)])
+    return math.nan if value is None else value

@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from labbench.errors import InputError
 from labbench.files import open_without_links
 from labbench.records import (
     Artifact,
@@ -150,14 +149,14 @@ def _merge_file(connection: sqlite3.Connection, path: Path, file: BinaryIO) -> N
     try:
         is_merged = _write_rows(connection, _whole_lines(file))
         connection.execute("COMMIT")
-    except (InputError, KeyError, TypeError, ValueError) as error:
-        connection.execute("ROLLBACK")
-        warnings.warn(f"{path}: damaged spill file, not merged into the database: {error!r}", stacklevel=2)
-        return
-    except BaseException:
+    except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        raise
+        if not isinstance(error, Exception) or isinstance(error, sqlite3.OperationalError):
+            raise  # interrupted, or the database cannot be written
+        # anything else is a fault of the file's content, which must not keep the database from being written
+        warnings.warn(f"{path}: damaged spill file, not merged into the database: {error!r:.200}", stacklevel=2)
+        return
     if is_merged:
         path.unlink(missing_ok=True)
     else:

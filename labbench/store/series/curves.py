@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from labbench.errors import InputError
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list
+from labbench.store.row_checks import RowCheck, number_errors
 from labbench.store.series import rollup
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class CurveRequest:
             raise InputError(f"a curve needs at least one column, not {self.columns}")
 
 
+_check_spans = RowCheck("summary", ("run_id", "n", "last_step"))
+
+
 def read_series(
     connection: sqlite3.Connection,
     run_id: int,
@@ -98,7 +102,8 @@ def read_series(
     left = rollup.LEAST_STEP if first_step is None else first_step
     right = rollup.GREATEST_STEP if last_step is None else last_step
     columns = np.dtype([("step", np.int64), ("time", np.int64), ("value", np.float64)])
-    rows = np.fromiter(connection.execute(query, (run_id, metric_id, left, right)), columns)  # numpy reads None as NaN
+    with number_errors("points"):
+        rows = np.fromiter(connection.execute(query, (run_id, metric_id, left, right)), columns)  # None becomes NaN
     return rows["step"].copy(), rows["time"].copy(), rows["value"].copy()
 
 
@@ -115,18 +120,21 @@ def read_curves(
             (SELECT min(step) FROM points WHERE run_id = s.run_id AND metric_id = s.metric_id)
         FROM summary AS s WHERE metric_id = ? AND run_id {IN_JSON_LIST}
     """
+    rows = connection.execute(query, (metric_id, as_json_list(run_ids)))
     spans = {
         run_id: _StepRange(run_id, n, first, last, request.first_step, request.last_step)
-        for run_id, n, last, first in connection.execute(query, (metric_id, as_json_list(run_ids)))
+        for run_id, n, last, first in _check_spans(rows)
+        if isinstance(first, int)  # else the summary is that of a series without points
     }
     columns, times = request.columns, request.times
     read = _packed_rows if request.rounded else _rows
-    short = dict(_read_together(connection, list(spans.values()), metric_id, columns, times, read))
-    for run_id in run_ids:
-        if run_id in short:
-            yield short[run_id]
-        elif run_id in spans:
-            yield from _read_one(connection, spans[run_id], metric_id, columns, times)
+    with number_errors("points"):
+        short = dict(_read_together(connection, list(spans.values()), metric_id, columns, times, read))
+        for run_id in run_ids:
+            if run_id in short:
+                yield short[run_id]
+            elif run_id in spans:
+                yield from _read_one(connection, spans[run_id], metric_id, columns, times)
 
 
 @dataclass(frozen=True, slots=True)

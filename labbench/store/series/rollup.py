@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple, TypeAlias
 
+from labbench.store.row_checks import number_errors
+
 FACTOR = 20
 """Points per bucket of level 1, and buckets of one level per bucket of the next level."""
 
@@ -160,7 +162,8 @@ def read_cover(connection: sqlite3.Connection, run_id: int, metric_id: int) -> I
     for level in range(top_level(connection, run_id, metric_id), 0, -1):
         query = f"SELECT buckets FROM rollup WHERE {_SERIES} AND level = ? AND first_step >= ? ORDER BY first_step"
         for (chunk,) in connection.execute(query, (run_id, metric_id, level, start)).fetchall():
-            buckets = [Bucket._make(fields) for fields in BUCKET.iter_unpack(chunk)]
+            with number_errors("rollup"):
+                buckets = [Bucket._make(fields) for fields in BUCKET.iter_unpack(chunk)]
             yield from ((FACTOR**level, bucket) for bucket in buckets)
             start = buckets[-1].last_step + 1
 

@@ -19,7 +19,7 @@ from textual.worker import get_current_worker
 
 from labbench.charts.ticks import MAX_AXIS_VALUE, clamp
 from labbench.charts.view import Box, Range, XAxis, resolve_display
-from labbench.errors import LabbenchError
+from labbench.errors import LabbenchError, as_labbench_error
 from labbench.metrics import page_order
 from labbench.records import Goal, RunRecord
 from labbench.tui.charts import series_reader
@@ -278,8 +278,8 @@ class ChartPage(Container):
             return
         try:
             message = read()
-        except LabbenchError as error:
-            message = self.ReadingFailed(error)
+        except Exception as error:  # an error in one thread must not end the program
+            message = self.ReadingFailed(as_labbench_error(error))
         if not get_current_worker().is_cancelled:
             self.post_message(message)
 

@@ -20,7 +20,7 @@ from textual.widgets import Static
 from textual.worker import Worker, get_current_worker
 
 from labbench import text
-from labbench.errors import LabbenchError, StoreError
+from labbench.errors import LabbenchError, StoreError, as_labbench_error
 from labbench.files import database_command
 from labbench.tui import edits, queries
 from labbench.tui.clipboard import TableRows
@@ -182,8 +182,8 @@ class DataScreen(Screen[None], Generic[Result]):
         """Post the result of `read`, or its error, unless the current thread worker was replaced by a newer one."""
         try:
             message = read()
-        except LabbenchError as error:
-            message = self.Failed(error)
+        except Exception as error:  # an error in one thread must not end the program
+            message = self.Failed(as_labbench_error(error))
         if not get_current_worker().is_cancelled:
             self.post_message(message)
 
@@ -246,8 +246,7 @@ class DataScreen(Screen[None], Generic[Result]):
     @work(thread=True, exclusive=True, group="view")
     def read_view(self, then: Callable[[TableRows], None]) -> None:
         """Read the whole view, including rows that are not on the screen, and pass it to `then`."""
-        rows = self.view()
-        self.post_result(lambda: self.ViewRead(rows(), then))
+        self.post_result(lambda: self.ViewRead(self.view()(), then))
 
     @on(ViewRead)
     def _use_view(self, event: ViewRead) -> None:
