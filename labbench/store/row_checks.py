@@ -51,6 +51,7 @@ _NONE = type(None)
 TEXT = ValueKind("a text", (str,))
 OPTIONAL_TEXT = ValueKind("a text", (str, _NONE))
 INTEGER = ValueKind("an integer", (int,))
+STEP = ValueKind("a step", (int,))
 OPTIONAL_INTEGER = ValueKind("an integer", (int, _NONE))
 NUMBER = ValueKind("a number", (float, int))
 OPTIONAL_NUMBER = ValueKind("a number", (float, int, _NONE))
@@ -64,7 +65,7 @@ COLUMNS: Mapping[str, Mapping[str, ValueKind]] = {
     "experiments": {"name": TEXT},
     "runs": {
         "id": INTEGER, "key": TEXT, "name": TEXT, "experiment": TEXT, "status": STATUS_NAME, "config": TEXT,
-        "identity": TEXT, "attempt": INTEGER, "boundary": INTEGER, "task": TEXT, "reason": OPTIONAL_TEXT,
+        "identity": TEXT, "attempt": INTEGER, "boundary": STEP, "task": TEXT, "reason": OPTIONAL_TEXT,
         "created": TIME, "started": OPTIONAL_TIME, "finished": OPTIONAL_TIME, "heartbeat": OPTIONAL_TIME,
         "host": OPTIONAL_TEXT, "pid": OPTIONAL_INTEGER, "device": OPTIONAL_TEXT, "way": OPTIONAL_TEXT,
         "error_kind": OPTIONAL_TEXT, "error": OPTIONAL_TEXT, "traceback": OPTIONAL_TEXT, "git_commit": OPTIONAL_TEXT,
@@ -77,7 +78,7 @@ COLUMNS: Mapping[str, Mapping[str, ValueKind]] = {
         "first_nonfinite_step": OPTIONAL_INTEGER, "last": OPTIONAL_NUMBER, "last_step": INTEGER,
         "min": OPTIONAL_NUMBER, "min_step": OPTIONAL_INTEGER, "max": OPTIONAL_NUMBER, "max_step": OPTIONAL_INTEGER,
     },
-    "points": {"step": INTEGER, "time_ms": INTEGER, "value": OPTIONAL_NUMBER},
+    "points": {"step": STEP, "time_ms": INTEGER, "value": OPTIONAL_NUMBER},
     "rollup": {"level": INTEGER, "first_step": INTEGER, "last_step": INTEGER, "buckets": BLOB},
     "tags": {"run_id": INTEGER, "tag": TEXT},
     "logs": {"stream": OPTIONAL_TEXT, "text": TEXT},
