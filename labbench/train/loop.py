@@ -240,7 +240,8 @@ class StackTrainer:
             self.collect()
             if self.all_diverged():
                 return [{} for _ in self.runs]
-            train_means, val_means = running.read("train/"), self.evaluate("val")
+            train_means = running.read("train/")
+            val_means = self.evaluate("val") if data.has_validation else [{} for _ in self.runs]
         share = (self.stopwatch.compute_seconds() - began) / len(self.runs)
         return [
             {}

@@ -52,6 +52,8 @@ class Purpose(IntEnum):
     """Initial weights of a network that is pre-trained before the run."""
     AUGMENTATION = 13
     """The generators while a sample of a `Dataset` is read: layer is the epoch, step the index of the sample."""
+    SAMPLER = 14
+    """The generators while a task's `sampler` draws the order of an epoch."""
 
 
 CPU = torch.device("cpu")

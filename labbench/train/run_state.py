@@ -19,7 +19,7 @@ from labbench.train.engine.stepper import TrainingState
 from labbench.train.metric_buffer import MetricBuffer
 
 DEFAULT_CRITERION = Stop("val/loss", "min")
-"""Criterion of the best weights if the grid has no `[stop]`."""
+"""Criterion of the best weights if the grid has no `[stop]`; without validation data it is `train/loss`."""
 
 
 class BestWeights:
@@ -33,6 +33,8 @@ class BestWeights:
 
     def is_new_best(self, measured: Mapping[str, float]) -> bool:
         """Return True if `measured` is a new best (NaN never is)."""
+        if self.criterion is DEFAULT_CRITERION and measured and "val/loss" not in measured:
+            self.criterion = Stop("train/loss", "min")
         value, sign = measured.get(self.criterion.metric, math.nan), 1 if self.criterion.goal == "max" else -1
         return sign * value > sign * self.value or (math.isnan(self.value) and not math.isnan(value))
 

@@ -5,8 +5,8 @@ Data too large for tensors is read sample by sample (`loading`), through the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from labbench.errors import InputError
+from labbench.train.data.samples import Samples, count_samples, list_tensors, map_tensors, split_samples
+from labbench.train.data.sampling import IndexSampler, check_sampler, epoch_order
 from labbench.train.dtypes import place
-from labbench.train.rng import Purpose, keys, permutations, words
+from labbench.train.rng import Purpose, keys, words
 
-Split: TypeAlias = tuple[Tensor, Tensor]
-"""(inputs (N, ...), targets (N, ...))"""
+Split: TypeAlias = tuple[Samples, Samples]
+"""(inputs, targets) of N samples."""
 
 HeldOutSplit: TypeAlias = Literal["val", "test"]
 """Name of a held-out split."""
@@ -51,11 +53,15 @@ class DataSource(Protocol):
 
     @property
     def samples(self) -> int:
-        """Number of training samples."""
+        """Number of training samples in an epoch."""
 
     @property
-    def shape(self) -> torch.Size:
-        """Shape of one input."""
+    def shape(self) -> tuple[torch.Size, ...]:
+        """Shapes of the tensors of one input."""
+
+    @property
+    def has_validation(self) -> bool:
+        """True if there is a split `val`."""
 
     @property
     def has_test(self) -> bool:
@@ -77,7 +83,7 @@ class DataSource(Protocol):
         """Yield a held-out split in batches of `size` samples on `device`."""
 
     def sample_validation(self, count: int | None = None) -> Split:
-        """Return up to `count` validation samples on `device`.
+        """Return up to `count` validation samples on `device`, training samples if there is no validation data.
 
         The default is as many as diagnostics need.
         """
@@ -88,16 +94,17 @@ class DataSource(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """Data in CPU tensors: `train`, `val` and optionally `test`.
+    """Data in CPU tensors: `train`, and optionally `val` and `test`.
 
-    Each split is a pair (inputs (N, ...), targets (N, ...)). Class targets are integers.
+    Each split is a pair (inputs (N, ...), targets (N, ...)). Class targets are integers. Inputs and targets may also be
+    tuples or dicts of tensors (N, ...): a model gets them as positional and as keyword arguments, a loss as they are.
 
     Raises:
-        InputError: If a split is not a pair of tensors of the same length, at least 1.
+        InputError: If a split is not a pair of tensors of the same length, at least 1, or the sampler is not usable.
     """
 
     train: Split
-    val: Split
+    val: Split | None = None
     test: Split | None = None
     dtype: torch.dtype = torch.float32
     """Floating-point dtype in which models are trained; set by `to`, like `device` and `resident`."""
@@ -105,24 +112,32 @@ class Data:
     """Device of the models."""
     resident: bool = True
     """True if the tensors are stored on `device`; else they are on the host, and each batch is copied on demand."""
+    sampler: IndexSampler | None = None
+    """torch Sampler of the training samples of an epoch; default: each once, in random order."""
 
     def __post_init__(self) -> None:
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
             if split is not None:
                 _check_split(name, split)
+        check_sampler(self.sampler)
 
     @property
     def home(self) -> torch.device:
         """Device of the tensors and of sample numbers."""
-        return self.train[0].device
+        device: torch.device = next(list_tensors(self.train[0])).device
+        return device
 
     @property
     def samples(self) -> int:
-        return len(self.train[0])
+        return count_samples(self.train[0]) if self.sampler is None else len(self.sampler)
 
     @property
-    def shape(self) -> torch.Size:
-        return self.train[0].shape[1:]
+    def shape(self) -> tuple[torch.Size, ...]:
+        return tuple(tensor.shape[1:] for tensor in list_tensors(self.train[0]))
+
+    @property
+    def has_validation(self) -> bool:
+        return self.val is not None
 
     @property
     def has_test(self) -> bool:
@@ -136,7 +151,7 @@ class Data:
 
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
         """Yield the sample indices of an epoch's batches, shape (S, N)."""
-        order = permutations(seeds, epoch, self.samples, self.home)  # (S, samples)
+        order = epoch_order(self.sampler, count_samples(self.train[0]), seeds, epoch, self.home)  # (S, samples)
         return iter(order[:, : usable_samples(self.samples, size)].split(size, dim=1))
 
     def first_batch(self, seeds: Sequence[int], size: int) -> Tensor:
@@ -145,18 +160,17 @@ class Data:
 
     def gather(self, numbers: Tensor) -> Split:
         """Return the training samples with these indices, shape (N,), on `device`."""
-        inputs, targets = (part.index_select(0, numbers) for part in self.train)
+        inputs, targets = (map_tensors(lambda x: x.index_select(0, numbers), part) for part in self.train)
         return self.to_device((inputs, targets))
 
     def held_out_batches(self, name: HeldOutSplit, size: int) -> Iterator[Split]:
         split = self.val if name == "val" else self.test
         assert split is not None
-        return (
-            self.to_device((inputs, targets)) for inputs, targets in zip(*(x.split(size) for x in split), strict=True)
-        )
+        return map(self.to_device, zip(*(split_samples(part, size) for part in split), strict=True))
 
     def sample_validation(self, count: int | None = None) -> Split:
-        return self.to_device((self.val[0][:count], self.val[1][:count]))
+        inputs, targets = (map_tensors(lambda x: x[:count], part) for part in self.val or self.train)
+        return self.to_device((inputs, targets))
 
     def close(self) -> None:
         """No-op: tensors hold no processes or files."""
@@ -168,10 +182,12 @@ class Data:
         """
         if self.resident:
             return split
-        if self.device.type == "cuda":
-            split = split[0].pin_memory(), split[1].pin_memory()
-        inputs, targets = (part.to(self.device, non_blocking=True) for part in split)
-        return inputs, targets
+
+        def copy(tensor: Tensor) -> Tensor:
+            pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
+            return pinned.to(self.device, non_blocking=True)
+
+        return map_tensors(copy, split[0]), map_tensors(copy, split[1])
 
     def to(self, device: torch.device, dtype: torch.dtype, *, resident: bool = True) -> Data:
         """Return this data for models on `device`, floating-point tensors as `dtype`.
@@ -181,22 +197,30 @@ class Data:
         home = device if resident else HOST
 
         def place_split(split: Split) -> Split:
-            inputs, targets = (place(x, home, dtype).contiguous() for x in split)
+            inputs, targets = (map_tensors(lambda x: place(x, home, dtype).contiguous(), part) for part in split)
             return inputs, targets
 
-        test = None if self.test is None else place_split(self.test)
-        return Data(place_split(self.train), place_split(self.val), test, dtype, device, resident)
+        return replace(self.map_splits(place_split), dtype=dtype, device=device, resident=resident)
+
+    def map_splits(self, function: Callable[[Split], Split]) -> Data:
+        """Return this data with each split replaced by `function` of it."""
+        train, val, test = (None if split is None else function(split) for split in (self.train, self.val, self.test))
+        assert train is not None
+        return replace(self, train=train, val=val, test=test)
 
 
 def _check_split(name: str, split: Split) -> None:
-    if not (isinstance(split, tuple | list) and len(split) == 2 and all(isinstance(x, Tensor) for x in split)):
+    is_pair = isinstance(split, tuple | list) and len(split) == 2
+    tensors = list(list_tensors(split)) if is_pair else []
+    if not tensors or not all(isinstance(x, Tensor) for x in tensors):
         raise InputError(
-            f"data: `{name}` must be a pair of tensors (inputs, targets); pass a torch Dataset, or any other object "
-            "with samples one at a time, to labbench.Datasets(train, val)"
+            f"data: `{name}` must be a pair of tensors (inputs, targets), or of tuples or dicts of tensors; pass a "
+            "torch Dataset, or any other object with samples one at a time, to labbench.Datasets(train, val)"
         )
-    inputs, targets = split
-    if inputs.dim() == 0 or targets.dim() == 0 or not len(inputs) == len(targets) > 0:
-        shapes = f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+    if any(not list(list_tensors(part)) for part in split):
+        raise InputError(f"data: inputs and targets of `{name}` must each have at least one tensor")
+    if any(x.dim() == 0 for x in tensors) or len({len(x) for x in tensors}) > 1 or len(tensors[0]) == 0:
+        shapes = " and ".join(str(tuple(x.shape)) for x in tensors)
         raise InputError(
             f"data: inputs and targets of `{name}` must have the same length, at least 1; their shapes are {shapes}"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,8 +18,10 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler, default_colla
 
 from labbench.errors import InputError, SampleError
 from labbench.train.data.dataset import HOST, HeldOutSplit, Split, usable_samples
+from labbench.train.data.samples import concatenate, count_samples, list_tensors, map_tensors
+from labbench.train.data.sampling import IndexSampler, check_sampler, epoch_order
 from labbench.train.dtypes import trained_dtype
-from labbench.train.rng import Purpose, generator_seeds, permutations, seed_all, seeded_generators
+from labbench.train.rng import Purpose, generator_seeds, seed_all, seeded_generators
 from labbench.train.user_errors import error_location
 
 VALIDATION_SAMPLES = 256
@@ -38,20 +40,24 @@ class MapDataset(Protocol):
 
 @dataclass(frozen=True)
 class Datasets:
-    """Data read on demand: `train`, `val` and optionally `test`.
+    """Data read on demand: `train`, and optionally `val` and `test`.
 
-    A task returns it instead of `Data`. A sample is a pair (inputs, target) of tensors, arrays or numbers; class
-    targets are integers. Random numbers that `__getitem__` draws from torch, numpy or Python depend on the run's seed
-    and the epoch in `train`, and are always the same in `val` and `test`. A generator owned by the dataset is not
-    seeded.
+    A task returns it instead of `Data`. A sample is a pair (inputs, target) of tensors, arrays or numbers, or of tuples
+    or dicts of them; class targets are integers. Random numbers that `__getitem__` draws from torch, numpy or Python
+    depend on the run's seed and the epoch in `train`, and are always the same in `val` and `test`. A generator owned by
+    the dataset is not seeded.
 
     Raises:
         InputError: If a split is an IterableDataset, lacks `__len__` or `__getitem__`, or is empty.
     """
 
     train: MapDataset
-    val: MapDataset
+    val: MapDataset | None = None
     test: MapDataset | None = None
+    collate_fn: Callable[[list[Any]], Any] | None = None
+    """Function from a list of N samples to the batch (inputs, targets); default: torch's `default_collate`."""
+    sampler: IndexSampler | None = None
+    """torch Sampler of the training samples of an epoch; default: each once, in random order."""
 
     def __post_init__(self) -> None:
         for name, split in self.splits().items():
@@ -65,8 +71,10 @@ class Datasets:
             if len(split) == 0:
                 raise InputError(f"data: `{name}` has no samples")
 
+        check_sampler(self.sampler)
+
     def splits(self) -> dict[str, MapDataset]:
-        """Return the splits by name, without a missing `test`."""
+        """Return the splits by name, without missing ones."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
@@ -91,8 +99,8 @@ class ReadFailure:
 class SampleReader:
     """Reader of the samples of requests, in a worker process or in this one."""
 
-    def __init__(self, splits: Mapping[str, MapDataset]) -> None:
-        self.splits = splits
+    def __init__(self, splits: Mapping[str, MapDataset], collate_fn: Callable[[list[Any]], Any] | None = None) -> None:
+        self.splits, self._collate_fn = splits, collate_fn
 
     def __getitem__(self, request: ReadRequest) -> Split | ReadFailure:
         samples = []
@@ -105,14 +113,38 @@ class SampleReader:
                 except (Exception, SystemExit) as error:  # a user's code may raise anything
                     message = f"sample {index} of `{request.split}` cannot be read: {error_location(error)}"
                     return ReadFailure(message, traceback.format_exc())
+        if self._collate_fn is not None:
+            return self._collate(self._collate_fn, samples, request)
         try:
             inputs, targets = default_collate(samples)
-            if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
-                raise TypeError(f"inputs are {type(inputs).__name__}, targets {type(targets).__name__}")
+            kinds = {type(leaf).__name__ for leaf in list_tensors((inputs, targets)) if not isinstance(leaf, Tensor)}
+            if kinds:
+                raise TypeError(f"they contain {' and '.join(sorted(kinds))}")
         except (TypeError, ValueError, RuntimeError) as error:
-            message = f"samples of `{request.split}` must be pairs (inputs, target) of tensors, arrays or numbers, "
-            return ReadFailure(f"{message}all of the same shape: {error}", traceback.format_exc())
+            message = (
+                f"samples of `{request.split}` must be pairs (inputs, target) of tensors, arrays or numbers, or of "
+                f"tuples or dicts of them, all of the same shape: {error}; for others pass collate_fn to Datasets"
+            )
+            return ReadFailure(message, traceback.format_exc())
         return inputs, targets
+
+    def _collate(
+        self, collate_fn: Callable[[list[Any]], Any], samples: list[Any], request: ReadRequest
+    ) -> Split | ReadFailure:
+        """Return the batch of the user's `collate_fn`; its random numbers are those of the batch's first sample."""
+        seed_all(request.generator_seeds[0])
+        try:
+            batch = collate_fn(samples)
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
+            return ReadFailure(f"collate_fn fails: {error_location(error)}", traceback.format_exc())
+        leaves = list(list_tensors(batch)) if isinstance(batch, tuple | list) and len(batch) == 2 else [None]
+        if not all(isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == len(samples) for leaf in leaves):
+            return ReadFailure(
+                f"collate_fn must return a pair (inputs, targets) of tensors of shape ({len(samples)}, ...), or of "
+                f"tuples or dicts of them: one row for each of the {len(samples)} samples",
+                "",
+            )
+        return batch[0], batch[1]
 
 
 class _RequestSampler(Sampler[ReadRequest]):
@@ -132,21 +164,29 @@ class DatasetSource:
     """
 
     resident = False
+    is_ragged: bool
+    """True if batches may differ in shape."""
 
     def __init__(self, datasets: Datasets, device: torch.device, dtype: torch.dtype, loaders: int) -> None:
         self.device, self.dtype = device, dtype
-        self._reader, self._loaders = SampleReader(datasets.splits()), loaders
+        self._reader, self._loaders = SampleReader(datasets.splits(), datasets.collate_fn), loaders
+        self._sampler = datasets.sampler
+        self.is_ragged = datasets.collate_fn is not None
         self._pass, self._loader = _RequestSampler(), None  # type: tuple[_RequestSampler, DataLoader[Any] | None]
         self._batch: Split
         self._validation_samples: dict[int, Split] = {}
 
     @property
     def samples(self) -> int:
-        return len(self._reader.splits["train"])
+        return len(self._reader.splits["train"] if self._sampler is None else self._sampler)
 
     @property
-    def shape(self) -> torch.Size:
-        return self.sample_validation(1)[0].shape[1:]
+    def shape(self) -> tuple[torch.Size, ...]:
+        return tuple(tensor.shape[1:] for tensor in list_tensors(self.sample_validation(1)[0]))
+
+    @property
+    def has_validation(self) -> bool:
+        return "val" in self._reader.splits
 
     @property
     def has_test(self) -> bool:
@@ -155,7 +195,7 @@ class DatasetSource:
     def batches(self, seeds: Sequence[int], epoch: int, size: int) -> Iterator[Tensor]:
         """Read an epoch's batches; yield the numbers of each for `gather`, shape (S, N)."""
         distinct, rows = _unique_seeds(seeds)
-        order = permutations(distinct, epoch, self.samples, HOST)[:, : usable_samples(self.samples, size)]
+        order = self._order(distinct, epoch)[:, : usable_samples(self.samples, size)]
         steps = order.split(size, dim=1)
         requests = (
             _training_request(seed, indices, epoch)
@@ -172,13 +212,13 @@ class DatasetSource:
         Return its rows for `gather`, shape (S, N).
         """
         distinct, rows = _unique_seeds(seeds)
-        order = permutations(distinct, 1, self.samples, HOST)[:, :size].tolist()
+        order = self._order(distinct, 1)[:, :size].tolist()
         requests = [_training_request(seed, indices, 1) for seed, indices in zip(distinct, order, strict=True)]
         return self._set_batch([self._read_here(request) for request in requests], rows)
 
     def gather(self, numbers: Tensor) -> Split:
         """Return the samples of the current batch with these numbers, shape (N,), on `device`."""
-        inputs, targets = (part.index_select(0, numbers) for part in self._batch)
+        inputs, targets = (map_tensors(lambda x: x.index_select(0, numbers), part) for part in self._batch)
         return inputs, targets
 
     def held_out_batches(self, name: HeldOutSplit, size: int) -> Iterator[Split]:
@@ -190,10 +230,12 @@ class DatasetSource:
 
         The data may be sorted by class.
         """
-        count = min(count or VALIDATION_SAMPLES, len(self._reader.splits["val"]))
+        name = "val" if self.has_validation else "train"
+        length = len(self._reader.splits[name])
+        count = min(count or VALIDATION_SAMPLES, length)
         if count not in self._validation_samples:
-            indices = torch.linspace(0, len(self._reader.splits["val"]) - 1, count).long().tolist()
-            self._validation_samples[count] = self._read_here(self._held_out_request("val", indices))
+            indices = torch.linspace(0, length - 1, count).long().tolist()
+            self._validation_samples[count] = self._read_here(self._held_out_request(name, indices))
         return self._validation_samples[count]
 
     def close(self) -> None:
@@ -205,11 +247,15 @@ class DatasetSource:
 
         Return the numbers of each run's samples, (S, N).
         """
-        self._batch = torch.cat([inputs for inputs, _ in parts]), torch.cat([targets for _, targets in parts])
-        count = len(parts[0][1])
+        self._batch = concatenate(parts)
+        count = count_samples(parts[0][1])
         return torch.tensor(rows, device=self.device)[:, None] * count + torch.arange(count, device=self.device)
 
-    def _held_out_request(self, name: HeldOutSplit, indices: Sequence[int]) -> ReadRequest:
+    def _order(self, seeds: Sequence[int], epoch: int) -> Tensor:
+        """Return the indices of an epoch's samples, shape (S, samples)."""
+        return epoch_order(self._sampler, len(self._reader.splits["train"]), seeds, epoch, HOST)
+
+    def _held_out_request(self, name: str, indices: Sequence[int]) -> ReadRequest:
         return ReadRequest(name, list(indices), generator_seeds(0, Purpose.AUGMENTATION, indices))
 
     def _read_here(self, request: ReadRequest) -> Split:
@@ -255,11 +301,12 @@ class DatasetSource:
         """
         if isinstance(answer, ReadFailure):
             raise SampleError(answer.message) from RuntimeError(answer.traceback)
-        inputs, targets = (part.to(self.device, non_blocking=True) for part in answer)
-        return self._cast(inputs), self._cast(targets)
+        inputs, targets = (map_tensors(self._place, part) for part in answer)
+        return inputs, targets
 
-    def _cast(self, part: Tensor) -> Tensor:
-        return part.to(trained_dtype(part.dtype, self.dtype))
+    def _place(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.to(self.device, non_blocking=True)
+        return tensor.to(trained_dtype(tensor.dtype, self.dtype))
 
 
 def _unique_seeds(seeds: Sequence[int]) -> tuple[list[int], list[int]]:

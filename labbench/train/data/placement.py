@@ -9,6 +9,7 @@ import torch
 
 from labbench.train.data.dataset import Data, Split
 from labbench.train.data.loading import Datasets, DatasetSource
+from labbench.train.data.samples import list_tensors
 from labbench.train.dtypes import trained_dtype
 
 MAX_DATA_SHARE = 0.5
@@ -53,5 +54,5 @@ def free_bytes(device: torch.device) -> int | None:
 def total_bytes(data: Data, dtype: torch.dtype) -> int:
     """Return the bytes of all splits with floating-point tensors as `dtype`."""
     splits: list[Split | None] = [data.train, data.val, data.test]
-    parts = [part for split in splits if split is not None for part in split]
-    return sum(x.numel() * trained_dtype(x.dtype, dtype).itemsize for x in parts)
+    tensors = [tensor for split in splits if split is not None for tensor in list_tensors(split)]
+    return sum(x.numel() * trained_dtype(x.dtype, dtype).itemsize for x in tensors)

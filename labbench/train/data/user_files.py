@@ -81,7 +81,7 @@ def standardize(data: Data) -> Data:
     def scale(split: Split) -> Split:
         return (split[0] - mean) / divisor, split[1]
 
-    return Data(scale(data.train), scale(data.val), None if data.test is None else scale(data.test))
+    return data.map_splits(scale)
 
 
 def read_npz(path: Path) -> Data:

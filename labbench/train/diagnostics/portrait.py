@@ -77,6 +77,8 @@ class PortraitWriter:
 
     def _make_portrait(self, epoch: int, histograms: list[Histogram]) -> Portrait:
         inputs, targets = self._data.sample_validation()
+        if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
+            return Portrait(epoch, histograms=histograms)
         weights = first_layer_weights(self._probe.model, inputs)
         outputs = [self._probe.model(part) for part in inputs.split(BATCH_SIZE)]
         if not are_classes(targets) or not all(isinstance(part, Tensor) and part.dim() == 2 for part in outputs):

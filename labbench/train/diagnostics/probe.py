@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from labbench.records import Config
+from labbench.train.data.samples import call_model
 from labbench.train.dtypes import place_model
 from labbench.train.engine.initial_weights import make_untrained_model
 from labbench.train.engine.stepper import Workload
@@ -77,7 +78,7 @@ class NetworkProbe:
         inputs, targets = self._sample
         parameters = [parameter for layer in self._layers.values() for parameter in layer]
         loss_config = loss_configs(self._task, [config], *self._dtype_and_device).first()
-        loss = compute_losses(self._task, self.model(inputs), targets, loss_config).mean()
+        loss = compute_losses(self._task, call_model(self.model, inputs), targets, loss_config).mean()
         gradients = iter(torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ())
         return {
             name: [g.to_dense() for _, g in zip(layer, gradients, strict=False) if g is not None]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from labbench.records import Config
 from labbench.train.data.dataset import Split
+from labbench.train.data.samples import Samples, call_model
 from labbench.train.dtypes import place_model
 from labbench.train.engine.dropout import swap_dropout
 from labbench.train.engine.freezing import set_mode
@@ -90,8 +91,8 @@ class SingleStepper:
         losses = compute_losses(self.task, outputs, targets, self.loss_config)  # (N,)
         return _add_run_dimension(losses, compute_metrics(self.task, outputs, targets, self.loss_config))
 
-    def _compute_outputs(self, inputs: Tensor) -> Any:
-        return self._precision.run_forward(self.data.device, lambda: self._forward(inputs))
+    def _compute_outputs(self, inputs: Samples) -> Any:
+        return self._precision.run_forward(self.data.device, lambda: call_model(self._forward, inputs))
 
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)

@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from labbench.records import Config
 from labbench.train.data.dataset import Split
+from labbench.train.data.samples import Samples, arguments_of, concatenate, map_tensors, split_samples
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
 from labbench.train.engine.cpu.kernels import LayerArrays
@@ -45,7 +46,7 @@ from labbench.train.tasks.sample_metrics import (
 )
 
 TensorsByName: TypeAlias = Mapping[str, Tensor]
-ForwardResult: TypeAlias = tuple[Tensor, Any, Tensor]
+ForwardResult: TypeAlias = tuple[Tensor, Any, Samples]
 """Losses (S, N), outputs (S, N, ...) and targets (S, N, ...) of a tile."""
 MakeMasks: TypeAlias = Callable[[Sequence[int], Sequence[float], int], DropoutMasks]
 """Make the masks of a dropout layer from the seeds and probabilities of S runs and the index of the layer."""
@@ -239,7 +240,9 @@ class StackedStepper:
     def _forward_backward(self, tile: Tile, batch: Tensor) -> ForwardResult:
         """Write the gradients of a tile; `batch` has shape (R, N)."""
         S, N = batch.shape
-        inputs, targets = (part.unflatten(0, (S, N)) for part in self.data.gather(batch.flatten()))
+        inputs, targets = (
+            map_tensors(lambda x: x.unflatten(0, (S, N)), part) for part in self.data.gather(batch.flatten())
+        )
         smoothing = None if self._smoothing is None else self._smoothing[tile.rows]
         self._use_masks(tile)
         if self._backprop is not None:
@@ -265,7 +268,7 @@ class StackedStepper:
         On a CPU, `vmap` gets about as many samples at a time as in training, so that the memory is bounded.
         """
         limit = self._max_evaluated
-        parts = [split] if limit is None else zip(*(part.split(limit) for part in split), strict=True)
+        parts = [split] if limit is None else zip(*(split_samples(part, limit) for part in split), strict=True)
         results = [self._step_result([self._evaluate(tile, part) for tile in self._tiles]) for part in parts]
         if len(results) == 1:
             return results[0]
@@ -274,7 +277,7 @@ class StackedStepper:
 
     def _evaluate(self, tile: Tile, split: Split) -> ForwardResult:
         runs = tile.rows.stop - tile.rows.start
-        inputs, targets = (part.expand(runs, *part.shape) for part in split)
+        inputs, targets = (map_tensors(lambda x: x.expand(runs, *x.shape), part) for part in split)
         self._use_masks(tile)
         if self._backprop is not None:
             outputs = self._backprop.infer(tile.layer_arrays, inputs)
@@ -287,14 +290,14 @@ class StackedStepper:
         for dropout, masks in zip(self._dropouts, tile.masks, strict=True):
             dropout.masks = masks
 
-    def _compute_outputs(self, tile: Tile, inputs: Tensor) -> Any:
+    def _compute_outputs(self, tile: Tile, inputs: Samples) -> Any:
         tensors = {**tile.leaves, **tile.fixed}
         return self._precision.run_forward(self.data.device, lambda: self._forward(tensors, inputs))
 
     @torch.no_grad()
     def _step_result(self, results: Sequence[ForwardResult]) -> StepResult:
         """Return losses and metrics of all runs, shape (S, N), given the results of all tiles."""
-        losses, outputs, targets = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))
+        losses, outputs, targets = concatenate(results)
         return losses, compute_stacked_metrics(self.task, outputs, targets, self._loss_configs)
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
@@ -342,7 +345,7 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
     return {name: by_tensor[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
-def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Tensor], Any]:
+def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Samples], Any]:
     """Return the module's forward, mapped over runs.
 
     The result maps tensors (S, ...) and inputs (S, N, ...) to outputs (S, N, ...).
@@ -350,10 +353,10 @@ def vmap_model(model: nn.Module) -> Callable[[TensorsByName, Tensor], Any]:
 
     stack_recurrent_layers(model)
 
-    def forward(tensors: TensorsByName, inputs: Tensor) -> Any:
-        return functional_call(model, dict(tensors), (inputs,))
+    def forward(tensors: TensorsByName, inputs: Samples) -> Any:
+        return functional_call(model, dict(tensors), *arguments_of(inputs))
 
-    def forward_of_runs(tensors: TensorsByName, inputs: Tensor) -> Any:
+    def forward_of_runs(tensors: TensorsByName, inputs: Samples) -> Any:
         fastpath = torch.backends.mha.get_fastpath_enabled()  # its fused kernel cannot be mapped
         torch.backends.mha.set_fastpath_enabled(False)
         try:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from labbench.records import Config, Stack
+from labbench.train.data.loading import DatasetSource
 from labbench.train.data.placement import place_data
 from labbench.train.engine.stepper import Workload
 from labbench.train.failures import Failure
@@ -54,6 +55,9 @@ def group_by_data(
             yield Failure.from_error([run.record for run in sharing], error)
         else:
             keys = config.read | {"batch_size"}
+            is_ragged = isinstance(placed, DatasetSource) and placed.is_ragged
+            if is_ragged:  # the batches of different seeds may differ in shape
+                keys.add("seed")
             sharing = [run for run in waiting if _shares_workload(run, first, keys)]
             with closing(placed) as data:
                 workload = Workload(
@@ -61,13 +65,17 @@ def group_by_data(
                 )
                 for run in sharing:
                     run.metric_buffer.set_total_steps(run.epochs * workload.steps_per_epoch)
-                yield DataGroup(workload, sharing, _reason_alone(sharing, runs, config.read))
+                yield DataGroup(workload, sharing, _reason_alone(sharing, runs, config.read, is_ragged=is_ragged))
         waiting = [run for run in waiting if run not in sharing]
 
 
-def _reason_alone(sharing: Sequence[TrainingRun], runs: Sequence[TrainingRun], keys: set[str]) -> str | None:
+def _reason_alone(
+    sharing: Sequence[TrainingRun], runs: Sequence[TrainingRun], keys: set[str], *, is_ragged: bool
+) -> str | None:
     """Return the reason if one of several runs has data of its own."""
     (first, *others) = sharing
+    if is_ragged and not others and len(runs) > 1 and not keys & {"seed"}:
+        return "with a collate_fn, batches of different seeds may differ in shape, and no other run has its seed"
     differing = [key for key in sorted(keys) if any(run.config.get(key) != first.config.get(key) for run in runs)]
     if others or not differing:
         return None

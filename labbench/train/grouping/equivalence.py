@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from labbench.errors import is_out_of_memory
 from labbench.records import Config
 from labbench.train.data.dataset import Data
+from labbench.train.data.samples import count_samples
 from labbench.train.engine.module_state import Attributes
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
@@ -122,7 +123,7 @@ def sample_batch(workload: Workload, seeds: Sequence[int]) -> tuple[Data, Tensor
     first = workload.data.first_batch(seeds, count)
     (inputs, targets), validation = workload.data.gather(first.flatten()), workload.data.sample_validation(count)
     data = Data((inputs, targets), validation).to(torch.device("cpu"), torch.float64)
-    return data, torch.arange(len(inputs)).view(first.shape)
+    return data, torch.arange(count_samples(inputs)).view(first.shape)
 
 
 def collect_results(stepper: Stepper, batch: Tensor) -> list[dict[str, Tensor]]:

@@ -33,7 +33,7 @@ def structure_key(model: nn.Module, workload: Workload) -> Hashable:
     """
     modules = tuple(type(module).__qualname__ for module in model.modules())
     tensors = tuple((tuple(tensor.shape), tensor.requires_grad) for tensor in [*model.parameters(), *model.buffers()])
-    samples = workload.batch_size, tuple(workload.data.shape)
+    samples = workload.batch_size, workload.data.shape
     return modules, tensors, samples, workload.data.dtype, workload.precision, str(workload.data.device)
 
 

@@ -16,8 +16,14 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     Outputs are scores (N, C), targets classes (N,) or probabilities (N, C).
 
     Raises:
-        InputError: If the targets are numbers, not classes.
+        InputError: If outputs or targets are not single tensors, or targets are numbers, not classes.
     """
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+        kind = "outputs" if not isinstance(outputs, Tensor) else "targets"
+        raise InputError(
+            f"the default loss, cross-entropy, needs one tensor of outputs and one of targets, and these {kind} are "
+            "several: define loss(outputs, targets) in the task"
+        )
     if targets.is_floating_point() and targets.dim() == 1:
         raise InputError(
             "the default loss, cross-entropy, needs classes (integers) as targets, and these are floating-point "
@@ -26,12 +32,14 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets, reduction="none")
 
 
-def accuracy(outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+def accuracy(outputs: Any, targets: Any) -> dict[str, Tensor]:
     """Return the accuracy per sample, shape (N,), for class targets.
 
     Outputs are scores (N, C), targets classes (N,); for other shapes the result is empty.
     """
-    if targets.is_floating_point() or targets.dim() != 1 or not isinstance(outputs, Tensor) or outputs.dim() != 2:
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+        return {}
+    if targets.is_floating_point() or targets.dim() != 1 or outputs.dim() != 2:
         return {}
     return {"accuracy": outputs.argmax(dim=1) == targets}
 

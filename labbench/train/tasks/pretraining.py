@@ -109,4 +109,4 @@ def extract_features(data: Data, settings: Pretraining, layer: int) -> Data:
         features: Tensor = body(split[0])
         return features, split[1]
 
-    return Data(features_of(data.train), features_of(data.val), None if data.test is None else features_of(data.test))
+    return data.map_splits(features_of)

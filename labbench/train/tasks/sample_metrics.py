@@ -11,12 +11,13 @@ from torch import Tensor, vmap
 
 from labbench.errors import InputError
 from labbench.records import Config
+from labbench.train.data.samples import Samples, count_samples
 from labbench.train.tasks.loss_config import LossConfigs
 from labbench.train.tasks.losses import accuracy, cross_entropy
 from labbench.train.tasks.task import Task, takes_config
 
 
-def compute_losses(task: Task, outputs: Any, targets: Tensor, config: Config, smoothing: float = 0.0) -> Tensor:
+def compute_losses(task: Task, outputs: Any, targets: Samples, config: Config, smoothing: float = 0.0) -> Tensor:
     """Return the task's loss per sample, shape (N,), with optional label smoothing.
 
     Raises:
@@ -25,10 +26,10 @@ def compute_losses(task: Task, outputs: Any, targets: Tensor, config: Config, sm
     losses = _call(task.loss, outputs, targets, config)
     if smoothing:
         losses = apply_label_smoothing(task, outputs, losses, smoothing)
-    return _check_values("loss", losses, len(targets))
+    return _check_values("loss", losses, count_samples(targets))
 
 
-def compute_metrics(task: Task, outputs: Any, targets: Tensor, config: Config) -> dict[str, Tensor]:
+def compute_metrics(task: Task, outputs: Any, targets: Samples, config: Config) -> dict[str, Tensor]:
     """Return the task's metrics per sample by name, shape (N,) each.
 
     Raises:
@@ -45,24 +46,24 @@ def compute_metrics(task: Task, outputs: Any, targets: Tensor, config: Config) -
         raise InputError(
             "the task's metrics(...) returns a metric named 'loss', which is reserved for loss(): rename it"
         )
-    return {name: _check_values(f"metric {name!r}", values, len(targets)) for name, values in metrics.items()}
+    return {name: _check_values(f"metric {name!r}", values, count_samples(targets)) for name, values in metrics.items()}
 
 
-def _call(function: Callable[..., Any], outputs: Any, targets: Tensor, config: Config) -> Any:
+def _call(function: Callable[..., Any], outputs: Any, targets: Samples, config: Config) -> Any:
     """Call a task's `loss` or `metrics`, with the config if it takes one."""
     return function(outputs, targets, config=config) if takes_config(function) else function(outputs, targets)
 
 
 def compute_stacked_losses(
-    task: Task, outputs: Any, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
+    task: Task, outputs: Any, targets: Samples, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> Tensor:
     """Return the losses of S runs, shape (S, N).
 
     Targets have shape (S, N), label smoothing (S, 1).
     """
-    if task.loss is not cross_entropy:
+    if task.loss is not cross_entropy or not isinstance(targets, Tensor):
 
-        def losses_of_run(outputs: Any, targets: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
+        def losses_of_run(outputs: Any, targets: Samples, numbers: Mapping[str, Tensor]) -> Tensor:
             return compute_losses(task, outputs, targets, configs.config(numbers))
 
         return vmap(losses_of_run)(outputs, targets, configs.columns)
@@ -74,13 +75,18 @@ def compute_stacked_losses(
 
 
 def compute_stacked_gradients(
-    task: Task, outputs: Tensor, targets: Tensor, configs: LossConfigs, smoothing: Tensor | None = None
+    task: Task, outputs: Tensor, targets: Samples, configs: LossConfigs, smoothing: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return losses (S, N) and d mean(loss of a run) / d outputs (S, N, ...).
 
     For plain cross-entropy the gradient is (softmax(scores) - one_hot(target)) / N.
     """
-    plain = task.loss is cross_entropy and outputs.dim() == 3 and not targets.is_floating_point()
+    plain = (
+        task.loss is cross_entropy
+        and outputs.dim() == 3
+        and isinstance(targets, Tensor)
+        and not targets.is_floating_point()
+    )
     if not plain or smoothing is not None or bool((targets < 0).any()):  # torch ignores targets of -100
         leaf = outputs.detach().requires_grad_()
         losses = compute_stacked_losses(task, leaf, targets, configs, smoothing)
@@ -95,12 +101,13 @@ def compute_stacked_gradients(
     return losses, gradient.transpose(1, 2)
 
 
-def compute_stacked_metrics(task: Task, outputs: Any, targets: Tensor, configs: LossConfigs) -> dict[str, Tensor]:
+def compute_stacked_metrics(task: Task, outputs: Any, targets: Samples, configs: LossConfigs) -> dict[str, Tensor]:
     """Return the metrics of S runs by name, shape (S, N) each."""
-    if task.metrics is accuracy and targets.dim() == 2 and not targets.is_floating_point() and outputs.dim() == 3:
+    has_classes = isinstance(targets, Tensor) and targets.dim() == 2 and not targets.is_floating_point()
+    if task.metrics is accuracy and has_classes and isinstance(outputs, Tensor) and outputs.dim() == 3:
         return {"accuracy": is_argmax(outputs.transpose(1, 2), targets)}
 
-    def metrics_of_run(outputs: Any, targets: Tensor, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def metrics_of_run(outputs: Any, targets: Samples, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return compute_metrics(task, outputs, targets, configs.config(numbers))
 
     return vmap(metrics_of_run)(outputs, targets, configs.columns)

@@ -1,0 +1,73 @@
+"""Samples in tensors, or in tuples, lists and dicts of tensors, such as tokens with their mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Samples: TypeAlias = Any
+"""A tensor of shape (N, ...), or a tuple, list or dict of `Samples` with the same N."""
+
+
+def map_tensors(function: Callable[[Tensor], Any], samples: Samples) -> Any:
+    """Return the samples with each tensor replaced by `function` of it; lists become tuples."""
+    if isinstance(samples, Tensor):
+        return function(samples)
+    if isinstance(samples, Mapping):
+        return {key: map_tensors(function, part) for key, part in samples.items()}
+    return tuple(map_tensors(function, part) for part in samples)
+
+
+def list_tensors(samples: Samples) -> Iterator[Any]:
+    """Yield the tensors of the samples, and any other leaf that is no tuple, list or dict."""
+    if isinstance(samples, Mapping | tuple | list):
+        for part in samples.values() if isinstance(samples, Mapping) else samples:
+            yield from list_tensors(part)
+    else:
+        yield samples
+
+
+def count_samples(samples: Samples) -> int:
+    """Return the number of samples, N."""
+    return len(next(list_tensors(samples)))
+
+
+def concatenate(parts: Sequence[Samples], dim: int = 0) -> Any:
+    """Concatenate samples of equal nesting along a dimension."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts), dim)
+    if isinstance(first, Mapping):
+        return {key: concatenate([part[key] for part in parts], dim) for key in first}
+    return tuple(concatenate(part, dim) for part in zip(*parts, strict=True))
+
+
+def split_samples(samples: Samples, size: int) -> Iterator[Any]:
+    """Yield the samples in parts of up to `size` samples."""
+    for start in range(0, count_samples(samples), size):
+        yield map_tensors(lambda tensor, start=start: tensor[start : start + size], samples)  # type: ignore[misc]
+
+
+def arguments_of(inputs: Samples) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and the keyword arguments with which a model is called.
+
+    A tensor is one argument; a tuple or list are several; the entries of a dict are keyword arguments.
+    """
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return tuple(inputs), {}
+
+
+def call_model(model: Callable[..., Any], inputs: Samples) -> Any:
+    """Return the outputs of a model; see `arguments_of`."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    arguments, keywords = arguments_of(inputs)
+    return model(*arguments, **keywords)
