@@ -105,6 +105,31 @@ def format_number(value: float | None) -> str:
     return f"{value:.{decimals}f}"
 
 
+def format_numbers(values: Sequence[float | None]) -> list[str]:
+    """Return measured values of one column in one format, so that they can be compared by eye; "" for None.
+
+    All have the decimals that the smallest one needs for three significant digits. If one is below 0.001 or has a
+    million or more, all are in scientific notation. Whole numbers alone have no decimals.
+    """
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    sizes = [abs(value) for value in finite if value]
+    if not sizes or all(value == int(value) for value in finite) or len(finite) == 1:
+        return [format_number(value) for value in values]
+    if min(sizes) < 0.001 or max(sizes) >= 1e6:
+        return [_format_scientific(value) if value in finite and value else format_number(value) for value in values]
+    power = math.floor(math.log10(min(sizes)))
+    decimals = max(0, 3 - power) if power >= 0 else max(4, 2 - power)
+    return [
+        "" if value is None else f"{value:.{decimals}f}" if math.isfinite(value) else format_number(value)
+        for value in values
+    ]
+
+
+def _format_scientific(value: float) -> str:
+    mantissa, _, exponent = f"{value:.3e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
 def format_engineering(value: float, digits: int = 4) -> str:
     """Return a finite value in engineering notation, such as `12.35e-6`.
 

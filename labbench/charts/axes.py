@@ -18,6 +18,7 @@ from labbench.charts.ticks import (
     clock_ticks,
     linear_ticks,
     log_ticks,
+    minor_log_ticks,
     time_ticks,
 )
 from labbench.charts.view import ChartView
@@ -27,6 +28,11 @@ MIN_WIDTH, MIN_HEIGHT = 12, 5
 _MIN_EXPONENT, _MAX_EXPONENT = math.log10(MIN_AXIS_EXTENT), math.log10(MAX_AXIS_VALUE)
 _MIN_RELATIVE_EXTENT = 1e-13
 """Smallest extent of an axis relative to its largest absolute value; near the limit of float64 precision."""
+
+_ROUNDING_NOISE = 1e-6
+"""Offset in dot rows, so that values halfway between two rows that differ by rounding alone stay in one row."""
+_MIN_Y_TICKS = 3
+_MINOR_Y_TICK, _MINOR_X_TICK = "┝", "┯"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +59,14 @@ class Frame:
     def dot_rows(self, scaled: Floats) -> Floats:
         """Return the dot rows of scaled values, counted from the top, shape (N,); infinite on float overflow."""
         with np.errstate(over="ignore"):
-            return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1)
+            return (self.high - scaled) / (self.high - self.low) * (4 * self.height - 1) - _ROUNDING_NOISE
 
     def cell(self, x: float, scaled: float) -> tuple[int, int]:
         """Return the cell (column, row) of a point given in scaled values, clamped to the plot."""
         across = clamp((x - self.left) / (self.right - self.left), 0.0, 1.0)
         down = clamp((self.high - scaled) / (self.high - self.low), 0.0, 1.0)
         column = min(int(across * self.width), self.width - 1)
-        return self.column + column, round(down * (4 * self.height - 1)) // 4
+        return self.column + column, round(down * (4 * self.height - 1) - _ROUNDING_NOISE) // 4
 
     def contains_x(self, x: float) -> bool:
         """Return True if a scaled x is between the borders."""
@@ -118,12 +124,12 @@ def make_frame(
     """Return the frame for scaled ranges and the ticks of its y axis, whose labels determine the plot's width."""
     low, high = axis_range(*y_range, view.log, padding=0.0 if view.height is not None else 0.03)
     rows = height - 2
-    max_ticks = max(2, rows // 4)
+    max_ticks = max(_MIN_Y_TICKS, rows // 4)
     if view.log:
-        ticks = log_ticks(10**low, 10**high, max_ticks)
+        ticks = log_ticks(10**low, 10**high, max_ticks, min_ticks=_MIN_Y_TICKS)
         ticks = Ticks(tuple(math.log10(value) for value in ticks.values), ticks.labels)
     else:
-        ticks = linear_ticks(low, high, max_ticks)
+        ticks = linear_ticks(low, high, max_ticks, min_ticks=_MIN_Y_TICKS)
     column = min(width // 2, max([4, *(len(label) for label in ticks.labels)]) + 2)
     left, right = axis_range(*x_range, view.log_x, padding=0.0)
     return Frame(column, width - column, rows, left, right, low, high, view.log_x, view.log), ticks
@@ -149,11 +155,15 @@ def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: ChartView) -> 
     line = frame.column - 1
     for row in range(frame.height):
         canvas.put(line, row, "│", AXIS)
+    for value in _minor_ticks(frame.low, frame.high, frame.height) if frame.log_y else ():
+        canvas.put(line, frame.cell(frame.left, value)[1], _MINOR_Y_TICK, AXIS)
     for value, label in zip(y_ticks.values, y_ticks.labels, strict=True):
         row = frame.cell(frame.left, value)[1]
         canvas.put(line, row, "┤", AXIS)
         canvas.put(line - 1 - len(label), row, label, LABEL)
     canvas.put(line, frame.height, "└" + "─" * frame.width, AXIS)
+    for value in _minor_ticks(frame.left, frame.right, frame.width // 2) if frame.log_x else ():
+        canvas.put(frame.cell(value, frame.low)[0], frame.height, _MINOR_X_TICK, AXIS)
     ticks = _x_ticks(frame, view)
     end = 0
     for value, label in zip(ticks.values, ticks.labels, strict=True):
@@ -163,6 +173,11 @@ def draw_axes(canvas: Canvas, frame: Frame, y_ticks: Ticks, view: ChartView) -> 
         if start >= end:
             canvas.put(start, frame.height + 1, label, LABEL)
             end = start + len(label) + 1
+
+
+def _minor_ticks(low: float, high: float, max_ticks: int) -> list[float]:
+    """Return the logarithms of the minor ticks between two logarithms."""
+    return [math.log10(value) for value in minor_log_ticks(10**low, 10**high, max_ticks)]
 
 
 def _x_ticks(frame: Frame, view: ChartView) -> Ticks:

@@ -20,7 +20,8 @@ def step_crosshair(lines: Sequence[Line], x: float | None, steps: int, frame: Fr
     A step goes to the next point of any line, or by one dot column where points are denser. Without an x, the
     crosshair starts at the first or last point in view.
     """
-    arrays = [line.series.x for line in lines[:_MAX_STEPPED_LINES] if len(line.series)]
+    stepped = [line.series for line in lines[:_MAX_STEPPED_LINES] if len(line.series)]
+    arrays = [series.x for series in stepped] + [series.exact.x for series in stepped if series.exact is not None]
     if x is None:
         edge = frame.x_at(1.0 if steps < 0 else 0.0)
         return _next_point(arrays, edge, forward=steps > 0)
@@ -30,8 +31,9 @@ def step_crosshair(lines: Sequence[Line], x: float | None, steps: int, frame: Fr
             return None
         dot = (frame.right - frame.left) / (2 * frame.width) * (1 - 1e-9)
         following = _next_point(arrays, frame.unscale_x(scaled + (dot if steps > 0 else -dot)), forward=steps > 0)
-        if following is None:
-            break
+        if following is None:  # the last points may be closer than one dot column
+            ends = [float(values[-1] if steps > 0 else values[0]) for values in arrays]
+            return max([x, *ends]) if steps > 0 else min([x, *ends])
         x = following
     return x
 

@@ -7,13 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from labbench import text
 from labbench.charts.axes import Frame
-from labbench.charts.bands import Bands
+from labbench.charts.bands import SPREADS, group_bands
 from labbench.charts.braille import Canvas
 from labbench.charts.lines import Line, LineGroup, PreparedLines, last_finite_index, nearest_index
 from labbench.charts.palette import BRIGHT, LABEL, LINE, TEXT, line_ink
-from labbench.charts.series import Curve
+from labbench.charts.series import Curve, Series
+from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.ticks import MAX_CLOCK_SECONDS, MIN_CLOCK_SECONDS, clamp
 from labbench.charts.view import ChartView, XAxis
 
@@ -38,59 +41,101 @@ class LegendEntry:
     """True for the highlighted line, or the only one."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Readout:
+    """Value of a line at the crosshair, or its last value."""
+
+    value: float | None
+    """NaN included; None where the line has no value."""
+    x: float | None = None
+    steps: tuple[int, int] | None = None
+    """First and last step of the points whose mean the value is; None for a point."""
+
+
 def line_entries(lines: PreparedLines, view: ChartView, max_entries: int) -> list[LegendEntry]:
     """Return entries for the `max_entries` best lines, best value first; lines without a value rank last."""
-    indices = [
-        _readout_index(line, prepared.curve, view) for line, prepared in zip(lines.lines, lines.prepared, strict=True)
-    ]
-    values = [
-        None if index is None else float(prepared.curve[1][index])
-        for index, prepared in zip(indices, lines.prepared, strict=True)
-    ]
-    ranks = [math.inf if value is None else _rank_of_value(value, view) for value in values]
+    readouts = _readouts(lines, view)
+    ranks = [_rank_of_value(readout.value, view) for readout in readouts]
     best = sorted(range(len(ranks)), key=ranks.__getitem__)[:max_entries]
+    values = text.format_numbers([readouts[row].value for row in best])
     alone = len(ranks) == 1
-    return [_line_entry(lines.lines[row], lines.prepared[row].curve, indices[row], view, alone=alone) for row in best]
-
-
-def _readout_index(line: Line, curve: Curve, view: ChartView) -> int | None:
-    """Return the index of the point whose value the legend shows, or None.
-
-    With a crosshair: the nearest finite point, None outside the curve. Without: the last finite point, None for a
-    diverged run.
-    """
-    if view.crosshair is not None:
-        return nearest_index(curve, view.crosshair)
-    return None if line.has_diverged else last_finite_index(curve[1])
-
-
-def _line_entry(line: Line, curve: Curve, index: int | None, view: ChartView, *, alone: bool) -> LegendEntry:
-    bright = alone or line.key == view.highlighted
-    if index is None:
-        missing = "nan" if line.has_diverged and view.crosshair is None else "–"
-        return LegendEntry(math.inf, line.glyph, line.slot, line.label, missing, bright=bright)
-    value, x = float(curve[1][index]), float(curve[0][index])
-    x_text = "" if view.crosshair is None else format_x(x, view.x_axis)
-    return LegendEntry(
-        _rank_of_value(value, view), line.glyph, line.slot, line.label, text.format_number(value), x_text, bright
-    )
-
-
-def group_entries(groups: Sequence[LineGroup], bands: Bands, index: int | None, view: ChartView) -> list[LegendEntry]:
-    """Return an entry for each group, best mean first; `index` is the point of the bands at the crosshair."""
-    entries = []
-    for row, group in enumerate(groups):
-        at = last_finite_index(bands.mean[row]) if index is None else index
-        value = float(bands.mean[row, at]) if at is not None else math.nan
-        label = f"{group.label} ×{len(group.rows)}"
-        if at is None or not math.isfinite(value):
-            entries.append(LegendEntry(math.inf, group.glyph, group.slot, label, "–"))
-            continue
-        half = float(bands.high[row, at]) / 2 - float(bands.low[row, at]) / 2
-        spread = f" ±{_format_half_width(half)}" if half > 0 else ""
-        entries.append(
-            LegendEntry(_rank_of_value(value, view), group.glyph, group.slot, label, text.format_number(value) + spread)
+    return [
+        LegendEntry(
+            ranks[row],
+            lines.lines[row].glyph,
+            lines.lines[row].slot,
+            lines.lines[row].label,
+            value or "–",
+            _format_position(readouts[row], view),
+            bright=alone or lines.lines[row].key == view.highlighted,
         )
+        for row, value in zip(best, values, strict=True)
+    ]
+
+
+def _readouts(lines: PreparedLines, view: ChartView) -> list[_Readout]:
+    """Return the value of each line at the crosshair, or else its last value, as in the table unless smoothed."""
+    is_smoothed = bool(parse_smoothing(view.smoothing))
+    return [
+        _read_last(line, prepared.curve, is_smoothed=is_smoothed)
+        if view.crosshair is None
+        else _read_at(line.series, prepared.curve, view.crosshair, is_smoothed=is_smoothed)
+        for line, prepared in zip(lines.lines, lines.prepared, strict=True)
+    ]
+
+
+def _read_last(line: Line, curve: Curve, *, is_smoothed: bool) -> _Readout:
+    last = last_finite_index(curve[1]) if is_smoothed and not line.has_diverged else None
+    return _Readout(line.last_value if last is None else float(curve[1][last]))
+
+
+def _read_at(series: Series, curve: Curve, x: float, *, is_smoothed: bool) -> _Readout:
+    """Return the value of the finite point nearest to x; in buckets of a point exactly at x, or else their mean."""
+    buckets, exact = series.buckets, series.exact
+    if buckets is None:
+        index = nearest_index(curve, x)
+        return _Readout(None) if index is None else _Readout(float(curve[1][index]), float(curve[0][index]))
+    if not len(series) or not series.x[0] <= x <= buckets.end[-1]:
+        return _Readout(None)
+    if exact is not None and not is_smoothed:
+        at = np.flatnonzero((exact.x == x) & np.isfinite(exact.y))
+        if len(at):
+            return _Readout(float(exact.y[at[0]]), x)
+    index = max(0, int(np.searchsorted(series.x, x, side="right")) - 1)
+    if index + 1 < len(series) and series.x[index + 1] - x < x - buckets.end[index]:
+        index += 1  # in the gap between two buckets, closer to the next one
+    value = float(curve[1][index])
+    if not math.isfinite(value):
+        return _Readout(None)
+    is_mean = buckets.n[index] > 1 and not is_smoothed
+    steps = (int(buckets.first_step[index]), int(buckets.last_step[index])) if is_mean else None
+    return _Readout(value, float(series.x[index]), steps)
+
+
+def _format_position(readout: _Readout, view: ChartView) -> str:
+    if view.crosshair is None or readout.x is None:
+        return ""
+    if readout.steps is not None:
+        return f"mean of steps {readout.steps[0]:,}-{readout.steps[1]:,}"
+    return format_x(readout.x, view.x_axis)
+
+
+def group_entries(groups: Sequence[LineGroup], lines: PreparedLines, view: ChartView) -> list[LegendEntry]:
+    """Return an entry for each group, best mean first: the mean and spread of what its lines would show."""
+    readouts = _readouts(lines, view)
+    values = np.array([math.nan if readout.value is None else readout.value for readout in readouts])
+    owner = np.empty(len(values), dtype=np.int64)
+    for row, group in enumerate(groups):
+        owner[group.rows] = row
+    spread = next(spread for spread in SPREADS if spread == view.spread)
+    bands = group_bands(values[:, None], owner, len(groups), spread)
+    means = [float(mean) if n else None for mean, n in zip(bands.mean[:, 0], bands.n[:, 0], strict=True)]
+    entries = []
+    for row, (group, value) in enumerate(zip(groups, text.format_numbers(means), strict=True)):
+        half = float(bands.high[row, 0]) / 2 - float(bands.low[row, 0]) / 2
+        shown = f"{value} ±{_format_half_width(half)}" if value and half > 0 else value or "–"
+        label = f"{group.label} ×{len(group.rows)}"
+        entries.append(LegendEntry(_rank_of_value(means[row], view), group.glyph, group.slot, label, shown))
     return sorted(entries, key=lambda entry: entry.rank)
 
 
@@ -100,7 +145,9 @@ def _format_half_width(half: float) -> str:
     return f"{half:.2g}" if 1e-4 <= half < 100 else text.format_engineering(half, 2)
 
 
-def _rank_of_value(value: float, view: ChartView) -> float:
+def _rank_of_value(value: float | None, view: ChartView) -> float:
+    if value is None or math.isnan(value):
+        return math.inf
     return value if view.goal == "min" else -value
 
 
@@ -110,12 +157,17 @@ def format_x(x: float, axis: XAxis) -> str:
         return text.format_duration(x)
     if axis == "clock":
         return time.strftime("%H:%M:%S", time.localtime(clamp(x, MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS)))
+    if axis == "step" and 1000 <= abs(x) < 1e15:
+        return f"{x:.0f}"
     return text.format_number(round(x, 3))
 
 
 def legend_title(view: ChartView) -> str:
-    """Return the title with the crosshair's position, such as `step 1200`; "" without a crosshair."""
-    return "" if view.crosshair is None else f"{view.x_axis} {format_x(view.crosshair, view.x_axis)}"
+    """Return the crosshair's position, such as `step 1200`, and the smoothing of the values; "" without both."""
+    parts = [] if view.crosshair is None else [f"{view.x_axis} {format_x(view.crosshair, view.x_axis)}"]
+    if smoothing := parse_smoothing(view.smoothing):
+        parts.append(f"smoothed: {smoothing}")
+    return " · ".join(parts)
 
 
 def side_legend_width(lines: Sequence[Line], width: int, view: ChartView) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labbench.charts.axes import scale_values
+from labbench.charts.axes import Frame, scale_values
 from labbench.charts.glyphs import SERIES_GLYPHS, SLOT_COUNT
 from labbench.charts.rasterize import ColumnSpans, Extent, measure_all_spans
 from labbench.charts.series import Curve, Floats, Series, envelope, smooth_series, value_range
@@ -41,11 +41,21 @@ class Line:
     status: Status = "finished"
     group: str = ""
     """Label of its group: the runs that differ only in their seed."""
+    last: float | None = None
+    """Last value as in the table, NaN included; None to take it from the series."""
+
+    @property
+    def last_value(self) -> float | None:
+        """The last value of the metric, NaN included; None without points."""
+        if self.last is not None:
+            return self.last
+        return float(self.series.y[-1]) if len(self.series) else None
 
     @property
     def has_diverged(self) -> bool:
-        """The run ended with a non-finite value."""
-        return self.status == "diverged"
+        """The run diverged, and this metric's own values ended with a non-finite one."""
+        last = self.last_value
+        return self.status == "diverged" and last is not None and not math.isfinite(last)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,11 +143,11 @@ class PreparedLines:
         far = quarters / _OUTLIER_RATIO > median
         return [row for row, is_far in zip(rows, far, strict=True) if not is_far] if median > 0 else rows
 
-    def count_outliers(self) -> int:
-        """Return the number of lines with values that the automatic y range leaves out, without diverged runs."""
-        inliers = set(self.inlier_rows())
-        outliers = [row for row, line in enumerate(self.prepared) if line.y_range is not None and row not in inliers]
-        return sum(not self.lines[row].has_diverged for row in outliers)
+    def count_off_scale(self, frame: Frame) -> tuple[int, int]:
+        """Return the number of lines that leave the frame at its top and at its bottom, within its x range."""
+        spans = self.spans(frame.left, frame.right, 2 * frame.width)
+        with np.errstate(invalid="ignore"):
+            return int((spans.high > frame.high).any(axis=1).sum()), int((spans.low < frame.low).any(axis=1).sum())
 
     def spans(self, left: float, right: float, columns: int, *, bands: bool = False) -> ColumnSpans:
         """Return the vertical extent of each line, or of its raw band, in each dot column."""
@@ -217,9 +227,15 @@ def best_point(series: Series, goal: str) -> tuple[float, float] | None:
     """Return the (x, y) of the best finite value for the goal; None without a finite value or for the goal `none`."""
     if goal == "none":
         return None
+    if series.exact is not None:
+        return _best_of(series.exact.x, series.exact.y, goal)
     values = series.y if series.buckets is None else series.buckets.low if goal == "min" else series.buckets.high
+    return _best_of(series.x, values, goal)
+
+
+def _best_of(x: Floats, values: Floats, goal: str) -> tuple[float, float] | None:
     finite = np.flatnonzero(np.isfinite(values))
     if not len(finite):
         return None
     best = finite[(np.argmin if goal == "min" else np.argmax)(values[finite])]
-    return float(series.x[best]), float(values[best])
+    return float(x[best]), float(values[best])

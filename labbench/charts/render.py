@@ -28,7 +28,6 @@ from labbench.charts.palette import BAND, BEST, BOX_GROUND, BRIGHT, CROSSHAIR_GR
 from labbench.charts.rasterize import ColumnSpans
 from labbench.charts.series import Floats
 from labbench.charts.smoothing_spec import parse_smoothing
-from labbench.charts.ticks import clamp
 from labbench.charts.view import ChartView, Range
 
 _STATUSES_WITH_END_GLYPH = frozenset({"diverged", "failed", "stopped", "lost"})
@@ -44,7 +43,7 @@ class _Drawing:
     canvas: Canvas
     frame: Frame
     lines: PreparedLines
-    groups: tuple[Sequence[LineGroup], Bands] | None
+    groups: Sequence[LineGroup] | None
     side: int
     """Width of the legend beside the plot, in cells; 0 if it is inside."""
 
@@ -100,8 +99,11 @@ class ChartRenderer:
         else:
             _draw_lines(canvas, frame, lines, view)
         draw_axes(canvas, frame, y_ticks, view)
-        if view.height is None and (outliers := lines.count_outliers()):
-            canvas.put(frame.column + 1, 0, f"↑ {outliers} reach{'es' * (outliers == 1)} further", LABEL)
+        if view.height is None:
+            above, below = lines.count_off_scale(frame)
+            for row, arrow, count in ((0, "↑", above), (frame.height - 1, "↓", below)):
+                if count:
+                    canvas.put(frame.column + 1, row, f"{arrow} {count} off scale", LABEL)
         _draw_marks(canvas, frame, lines, view, ends=display == "runs")
         return _Drawing(canvas, frame, lines, groups, side)
 
@@ -178,9 +180,7 @@ def _line_style(line: Line, lines: PreparedLines, view: ChartView) -> int:
     return BRIGHT if line.key == view.highlighted or len(lines.lines) == 1 else LINE
 
 
-def _draw_groups(
-    canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView
-) -> tuple[Sequence[LineGroup], Bands]:
+def _draw_groups(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartView) -> Sequence[LineGroup]:
     """Draw each group's band, then the means over the bands, then the highlighted run."""
     groups = lines.groups()
     owner = np.empty(len(lines.lines), dtype=np.int64)
@@ -202,7 +202,7 @@ def _draw_groups(
         if last is not None:
             x = frame.left + last / (2 * frame.width) * (frame.right - frame.left)
             canvas.put(*frame.cell(x, float(mean[index, last])), group.glyph, line_ink(group.slot, LINE))
-    return groups, bands
+    return groups
 
 
 def _scale_bands(bands: Bands, frame: Frame) -> tuple[Floats, Floats, Floats]:
@@ -249,9 +249,9 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
         ink = line_ink(line.slot, _line_style(line, lines, view))
         best = best_point(line.series, view.goal) if highlighted else None
         if best is not None:
-            index = min(int(np.searchsorted(x, scale_value(best[0], view.log_x) or 0.0)), len(x) - 1)
-            if np.isfinite(scaled[index]) and frame.contains_x(float(x[index])):
-                canvas.put(*frame.cell(float(x[index]), float(scaled[index])), "★", BEST)
+            best_x, best_y = scale_value(best[0], view.log_x), scale_value(best[1], view.log)
+            if best_x is not None and best_y is not None and frame.contains_x(best_x):
+                canvas.put(*frame.cell(best_x, best_y), "★", BEST)
         last = last_finite_index(scaled)
         if last is not None and frame.contains_x(float(x[last])):
             glyph = STATUS_GLYPHS[line.status].glyph if line.status in _STATUSES_WITH_END_GLYPH else line.glyph
@@ -261,13 +261,7 @@ def _draw_marks(canvas: Canvas, frame: Frame, lines: PreparedLines, view: ChartV
 def _legend_entries(drawing: _Drawing, view: ChartView) -> list[LegendEntry]:
     if drawing.groups is None:
         return line_entries(drawing.lines, view, drawing.canvas.height)
-    frame, index = drawing.frame, None
-    if view.crosshair is not None:
-        scaled = scale_value(view.crosshair, view.log_x)
-        if scaled is not None:
-            fraction = clamp((scaled - frame.left) / (frame.right - frame.left), 0.0, 1.0)
-            index = round(fraction * 2 * frame.width)
-    return group_entries(*drawing.groups, index, view)
+    return group_entries(drawing.groups, drawing.lines, view)
 
 
 def _draw_crosshair(canvas: Canvas, frame: Frame, view: ChartView) -> None:

@@ -40,6 +40,10 @@ class Series:
     """Value of each point, or mean of the finite values of each bucket."""
     buckets: Buckets | None = None
     """None if the series holds every point."""
+    exact: ExactPoints | None = None
+    """Some points of a series of buckets: its first, last, lowest and highest ones."""
+    is_by_step: bool = False
+    """True if x is the step because the run has not logged the chart's x axis."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -61,6 +65,15 @@ class Buckets:
     """Step of the first point in each bucket."""
     last_step: NDArray[np.int64]
     """Step of the last point in each bucket."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExactPoints:
+    """Some points of a series, arrays of shape (P,), by ascending step."""
+
+    steps: NDArray[np.int64]
+    x: Floats
+    y: Floats
 
 
 def smooth_series(series: Series, smoothing: Smoothing) -> Curve:
@@ -131,9 +144,9 @@ def join_by_step(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_v
 
     steps: (N,), int64. axis_steps, axis_values: (M,), the logged points of the metric. Returns (N,), float64.
 
-    Values outside the logged points are extrapolated from the first or last interval (from a single point: in
-    proportion to the step), so that a run in the middle of an epoch is drawn up to its newest step. All NaN if the
-    axis has no finite point.
+    Before the first logged point, a positive value rises from 0 at step 0 and any other value is constant. After the
+    last one, values are extrapolated from the last interval (from a single point: from 0 at step 0), so that a run in
+    the middle of an epoch is drawn up to its newest step. All NaN if the axis has no finite point.
     """
     finite = np.isfinite(axis_values)
     logged, values = axis_steps[finite].astype(np.float64), axis_values[finite]
@@ -144,7 +157,8 @@ def join_by_step(steps: NDArray[np.int64], axis_steps: NDArray[np.int64], axis_v
     joined = np.interp(steps, logged, values)
     before, after = steps < logged[0], steps > logged[-1]
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged axis is extrapolated to infinity
-        joined[before] = values[0] + (steps[before] - logged[0]) * (values[1] - values[0]) / (logged[1] - logged[0])
+        if values[0] > 0 and logged[0] > 0:
+            joined[before] = values[0] * (np.maximum(steps[before], 0) / logged[0])
         joined[after] = values[-1] + (steps[after] - logged[-1]) * (values[-1] - values[-2]) / (logged[-1] - logged[-2])
     return joined
 

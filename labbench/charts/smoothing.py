@@ -28,9 +28,10 @@ def smooth(values: Floats, smoothing: Smoothing, counts: NDArray[np.int64] | Non
 
     counts: (N,), the number of points that each value stands for; 1 each if None.
     """
-    if not smoothing:
+    finite = np.isfinite(values)
+    if not smoothing or (values[finite] == values[finite][:1]).all():  # rounding would bend a constant
         return values
-    largest = float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))
+    largest = float(np.abs(values).max(initial=0.0, where=finite))
     if largest > _MAX_SUMMABLE:  # keep every sum finite
         return smooth(values * _RESCALE_FACTOR, smoothing, counts) / _RESCALE_FACTOR
     if smoothing.window == "ema":

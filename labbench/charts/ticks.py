@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -22,23 +23,50 @@ MIN_AXIS_EXTENT = 1e-300
 MIN_CLOCK_SECONDS, MAX_CLOCK_SECONDS = -62_000_000_000, 253_000_000_000
 """Unix seconds in the years 5 and 9987, near the limits of the calendar functions."""
 _SUFFIXES = {3: "k", 6: "M", 9: "G", 12: "T"}
+_FINER_STEPS = 4
+"""Number of finer steps that are tried for `min_ticks`; fewer suffice unless the range is too narrow for them."""
 _TIME_STEP_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
-def linear_ticks(low: float, high: float, max_ticks: int, *, whole: bool = False) -> Ticks:
-    """Return at most `max_ticks` multiples of 1, 2 or 5 times a power of ten; integers only if `whole`."""
+def linear_ticks(low: float, high: float, max_ticks: int, *, whole: bool = False, min_ticks: int = 0) -> Ticks:
+    """Return at most `max_ticks` multiples of 1, 2 or 5 times a power of ten; integers only if `whole`.
+
+    With fewer than `min_ticks` of them, the multiples are finer and evenly thinned, up to `min_ticks` + 1.
+    """
     low, high = clamp(low, -MAX_AXIS_VALUE, MAX_AXIS_VALUE), clamp(high, -MAX_AXIS_VALUE, MAX_AXIS_VALUE)
     if not high - low > MIN_AXIS_EXTENT:
         return Ticks((low,), (f"{low:g}",))
     step = _round_step((high - low) / (max_ticks + 1), whole=whole)
     while _count_multiples(low, high, step) > max_ticks:
         step = _round_step(step * 1.01, whole=whole)
-    values = _multiples(low, high, step)
+    finer = step
+    for _ in range(_FINER_STEPS):
+        if _count_multiples(low, high, finer) >= min_ticks:
+            step = finer
+            break
+        finer = _round_step(0.4 * finer, whole=False)
+    values = _thin_ticks(_multiples(low, high, step), max_ticks, min_ticks)
     largest = max((abs(value) for value in values), default=0.0)
-    power = 3 * math.floor(math.log10(largest) / 3 + 1e-9) if largest >= 1e4 or 0 < largest < 1e-2 else 0
+    power = _label_power(largest)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9) + power)
     labels = [_format_tick(value, power, decimals) for value in values]
     return Ticks(tuple(values), tuple(labels))
+
+
+def _thin_ticks(values: list[float], max_ticks: int, min_ticks: int) -> list[float]:
+    """Return every k-th value, for the smallest k that leaves at most `max_ticks` and at least `min_ticks`."""
+    stride = max(1, -(-len(values) // max(1, max_ticks)))
+    while stride > 1 and -(-len(values) // stride) < min_ticks:
+        stride -= 1
+    return values[::stride]
+
+
+def _label_power(largest: float) -> int:
+    """Return the power of ten of labels: of the suffixes k, M, G and T, or of scientific notation."""
+    if largest == 0 or 1e-2 <= largest < 1e4:
+        return 0
+    power = math.floor(math.log10(largest) + 1e-9)
+    return 3 * (power // 3) if 3 <= power < 15 else power
 
 
 def clamp(value: float, low: float, high: float) -> float:
@@ -77,31 +105,48 @@ def _format_tick(value: float, power: int, decimals: int) -> str:
     return f"{value / 10.0**power:.{decimals}f}{suffix}"
 
 
-def log_ticks(low: float, high: float, max_ticks: int) -> Ticks:
-    """Return at most `max_ticks` ticks, 0 < low <= high: powers of ten, with 2 and 5 between if they fit."""
+def log_ticks(low: float, high: float, max_ticks: int, *, min_ticks: int = 2) -> Ticks:
+    """Return at most `max_ticks` ticks, 0 < low <= high: powers of ten, with 2 and 5 between if they fit.
+
+    With fewer than `min_ticks` of them, values between them are added, up to `min_ticks` + 1.
+    """
     low, high = clamp(low, MIN_AXIS_EXTENT, MAX_AXIS_VALUE), clamp(high, MIN_AXIS_EXTENT, MAX_AXIS_VALUE)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    for factors in ((1, 2, 5), (1, 3), (1,)):
-        values = [
-            factor * 10.0**power
-            for power in range(first, last + 1)
-            for factor in factors
-            if low * (1 - 1e-9) <= factor * 10.0**power <= high * (1 + 1e-9)
-        ]
-        if len(values) <= max_ticks:
-            break
-    values = values[:: -(-len(values) // max(1, max_ticks)) or 1]
-    if len(values) < 2:
-        return linear_ticks(low, high, max_ticks)
+    candidates = [_log_multiples(low, high, factors) for factors in ((1, 2, 5), (1, 3), (1,))]
+    fitting = [values for values in candidates if min_ticks <= len(values) <= max_ticks]
+    sufficient = [values for values in reversed(candidates) if len(values) >= min_ticks]
+    values = _thin_ticks(next(iter([*fitting, *sufficient]), []), max_ticks, min_ticks)
+    if len(values) < min_ticks:
+        return linear_ticks(low, high, max_ticks, min_ticks=min_ticks)
     return Ticks(tuple(values), tuple(_format_log_tick(value) for value in values))
+
+
+def minor_log_ticks(low: float, high: float, max_ticks: int) -> list[float]:
+    """Return the unlabelled values of a logarithmic axis: 1 to 9 times powers of ten, or 1, 2 and 5 times.
+
+    Returns only powers of ten if more would exceed `max_ticks`, nothing if these do.
+    """
+    low, high = clamp(low, MIN_AXIS_EXTENT, MAX_AXIS_VALUE), clamp(high, MIN_AXIS_EXTENT, MAX_AXIS_VALUE)
+    candidates = [_log_multiples(low, high, factors) for factors in (range(1, 10), (1, 2, 5), (1,))]
+    return next((values for values in candidates if len(values) <= max_ticks), [])
+
+
+def _log_multiples(low: float, high: float, factors: Sequence[int]) -> list[float]:
+    """Return the values in the range that are one of `factors` times a power of ten."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    return [
+        factor * 10.0**power
+        for power in range(first, last + 1)
+        for factor in factors
+        if low * (1 - 1e-9) <= factor * 10.0**power <= high * (1 + 1e-9)
+    ]
 
 
 def _format_log_tick(value: float) -> str:
     power = math.floor(math.log10(value) + 1e-9)
     if -4 <= power <= 3:
         return f"{value:.{max(0, -power)}f}"
-    thousands = 3 * (power // 3)
-    return f"{value / 10.0**thousands:.0f}{_SUFFIXES.get(thousands, f'e{thousands}')}"
+    power = _label_power(value)
+    return f"{value / 10.0**power:.0f}{_SUFFIXES.get(power, f'e{power}')}"
 
 
 def time_ticks(low: float, high: float, max_ticks: int) -> Ticks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,7 +13,7 @@ from labbench.records import Artifact, Goal, default_goal
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
 from labbench.store.queries.run_details import read_artifacts, read_logs, read_sources, require_run_id
-from labbench.store.series.curves import BucketedSeries, CurveRequest, read_curves, read_series
+from labbench.store.series.curves import BucketedSeries, CurveRequest, read_curves, read_points_at, read_series
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +116,19 @@ class RunReader:
                 return {}
             metric_id, _ = metrics[metric]
             return {curve.run_id: curve for curve in read_curves(connection, run_ids, metric_id, request)}
+
+        return self._connection.read(read)
+
+    def points_at(
+        self, metric: str, steps: Mapping[int, Iterable[int]]
+    ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+        """Return (steps, milliseconds since the start, values) of the points at these steps by run id, (P,) each."""
+
+        def read(
+            connection: sqlite3.Connection,
+        ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+            metric_id, _ = read_metrics(connection).get(metric, (-1, None))
+            return read_points_at(connection, metric_id, steps)
 
         return self._connection.read(read)
 

@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from labbench.charts.crosshair import next_best_x, step_crosshair
 from labbench.charts.lines import Line
 from labbench.charts.palette import BAND, BEST, BRIGHT, LINE, slot_and_style
 from labbench.charts.render import ChartRenderer
-from labbench.charts.series import Series
+from labbench.charts.series import Buckets, ExactPoints, Series
 from labbench.charts.view import ChartView, Display
 
 WIDTH, HEIGHT = 60, 16
@@ -96,17 +97,17 @@ def test_outliers_do_not_flatten_the_others_and_are_counted() -> None:
     calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
     wild = line("wild", [2.0, 30_000.0])
     drawn = rows([*calm, wild], ChartView())
-    assert "↑ 1 reaches further" in drawn[0]
+    assert "↑ 1 off scale" in drawn[0]
     assert not re.search(r"\dk *┤", "\n".join(drawn))
     few = rows([*calm[:3], wild], ChartView())
-    assert "further" not in few[0]
+    assert "off scale" not in few[0]
     assert re.search(r"\dk *┤", "\n".join(few))
 
 
 def test_lines_without_values_are_not_counted_as_outliers() -> None:
     calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
     empty = [line("nothing logged", []), line("nan alone", [np.nan, np.nan])]
-    assert "further" not in rows([*calm, *empty], ChartView())[0]
+    assert "off scale" not in rows([*calm, *empty], ChartView())[0]
 
 
 def test_values_that_are_not_positive_are_gaps_on_a_logarithmic_axis() -> None:
@@ -186,3 +187,74 @@ def test_a_value_too_large_for_the_axis_is_drawn_at_its_end_and_shown_exactly() 
     drawn = rows([line("a", [0.0, 1.7e308]), line("b", [0.0, 4e307])])
     assert "170.0e306" in "".join(drawn)
     assert "●" in drawn[0]
+
+
+def test_constants_are_straight_lines() -> None:
+    for value in (0.1, 1e6 / 3, 5e-11):
+        noise = np.random.default_rng(0).uniform(-1e-14, 1e-14, 500)
+        for smoothing in ("", "ema 0.999", "gauss 9"):
+            drawn = rows([line("a", list(value * (1 + noise)))], ChartView(smoothing=smoothing))
+            dots = {c for row in drawn for c in row if "⠀" < c <= "⣿"}
+            assert len(dots) == 1, "every cell has the same dots"
+
+
+def test_the_legend_shows_the_last_value_of_the_table_and_nan_only_for_a_metric_that_ended_so() -> None:
+    fine = Line("a", "a", line("a", [3.0, 0.5]).series, 1, "●", "diverged", last=0.5)
+    broken = Line("b", "b", line("b", [3.0, 1.0]).series, 2, "◆", "diverged", last=float("nan"))
+    text = "\n".join(rows([fine, broken]))
+    assert re.search(r"● a +0\.5", text)
+    assert re.search(r"◆ b +nan", text)
+
+
+def bucketed_spike() -> Line:
+    """1,000 values of 0.1 with one of 5 at step 333, in 10 buckets."""
+    first, last = np.arange(0, 1000, 100), np.arange(99, 1000, 100)
+    mean, high = np.full(10, 0.1), np.full(10, 0.1)
+    mean[3], high[3] = 0.149, 5.0
+    buckets = Buckets(last.astype(float), np.full(10, 0.1), high, np.full(10, 100), first, last)
+    exact = ExactPoints(np.array([0, 333, 999]), np.array([0.0, 333.0, 999.0]), np.array([0.1, 5.0, 0.1]))
+    return Line("a", "a", Series(first.astype(float), mean, buckets, exact), 1, "●", last=0.1)
+
+
+def test_the_crosshair_reads_points_where_it_can_and_else_says_that_it_reads_a_mean() -> None:
+    lines = [bucketed_spike(), line("b", [0.2] * 1000, slot=2)]
+
+    def legend(x: float) -> str:
+        return "\n".join(rows(lines, ChartView(crosshair=x, goal="max"), size=(160, 30)))
+
+    assert re.search(r"● a +5\.", legend(333.0))
+    assert "mean of" not in legend(333.0)
+    assert re.search(r"● a +0\.149.*mean of steps 300-399", legend(340.0))
+    assert re.search(r"● a +0\.1", legend(999.0))
+    assert next_best_x(lines[:1], None, 1, "max") == 333.0
+
+
+def test_the_crosshair_reaches_the_first_and_the_last_step() -> None:
+    lines, renderer = [bucketed_spike()], ChartRenderer()
+    renderer.draw(lines, ChartView(), WIDTH, HEIGHT)
+    assert renderer.frame is not None
+    assert step_crosshair(lines, None, 1, renderer.frame) == 0.0
+    assert step_crosshair(lines, None, -1, renderer.frame) == 999.0
+    assert step_crosshair(lines, 990.0, 1, renderer.frame) == 999.0
+    assert step_crosshair(lines, 5.0, -1, renderer.frame) == 0.0
+
+
+def test_a_group_shows_the_mean_of_the_values_of_the_table_and_smoothed_values_are_labelled() -> None:
+    lines = [
+        Line(key, key, line(key, [1.0, value]).series, 1, "●", group="lr=1", last=value)
+        for key, value in (("a", 0.25), ("b", 0.5))
+    ]
+    assert re.search(r"lr=1 ×2 +0\.3750", "\n".join(rows(lines, ChartView(display="groups"))))
+    assert "smoothed: ema 0.9" in "\n".join(rows(lines, ChartView(smoothing="ema 0.9")))
+
+
+def test_runs_off_scale_are_counted_on_their_side() -> None:
+    calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
+    drawn = rows([*calm, line("low", [2.0, -30_000.0])])
+    assert "↓ 1 off scale" in drawn[HEIGHT - 3]
+    assert "off scale" not in drawn[0]
+
+
+def test_a_logarithmic_axis_has_minor_ticks() -> None:
+    drawn = rows([line("a", [100.0, 1.0])], ChartView(log=True), size=(60, 40))
+    assert sum("┝" in row for row in drawn) >= 6

@@ -137,3 +137,9 @@ def test_ranges_use_finite_values_and_only_positive_ones_on_a_logarithmic_axis()
     assert series.value_range(arrays, log=True) == (0.01, 5)
     assert series.value_range([array([math.nan])]) is None
     assert series.value_range([array([-2.0, 0.0])], log=True) is None
+
+
+def test_epochs_before_the_first_logged_one_are_not_extrapolated() -> None:
+    steps, logged = np.array([0, 5, 10, 20]), np.array([10, 20])
+    np.testing.assert_array_equal(series.join_by_step(steps, logged, array([0.0, 1.0])), [0, 0, 0, 1])
+    np.testing.assert_array_equal(series.join_by_step(steps, logged, array([2.0, 3.0])), [0, 1, 2, 3])

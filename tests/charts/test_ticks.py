@@ -112,3 +112,23 @@ def test_any_two_numbers_have_few_ticks_between_them(first: float, second: float
         axis_ticks = ticks.log_ticks(low, high, max_ticks)
         assert len(axis_ticks.values) == len(axis_ticks.labels) <= max_ticks
         assert all(0 < value < math.inf for value in axis_ticks.values)
+
+
+@pytest.mark.parametrize("max_ticks", [3, 4, 12])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.1), (-0.29, 4.31), (0.93, 0.94), (4.75e-11, 5.25e-11)])
+def test_any_number_of_rows_has_at_least_three_ticks(low: float, high: float, max_ticks: int) -> None:
+    assert 3 <= len(ticks.linear_ticks(low, high, max_ticks, min_ticks=3).values) <= max(4, max_ticks)
+    if low > 0:
+        assert 3 <= len(ticks.log_ticks(low, high, max_ticks, min_ticks=3).values) <= max(4, max_ticks)
+    assert 3 <= len(ticks.log_ticks(2.0, 300.0, max_ticks, min_ticks=3).values) <= max(4, max_ticks)
+
+
+def test_small_numbers_are_in_scientific_notation() -> None:
+    assert ticks.log_ticks(1e-7, 1e-4, 4).labels == ("1e-7", "1e-6", "1e-5", "0.0001")
+    assert ticks.linear_ticks(4.75e-11, 5.25e-11, 3, min_ticks=3).labels == ("4.8e-11", "5.0e-11", "5.2e-11")
+
+
+def test_minor_ticks_are_between_powers_of_ten_while_there_is_room() -> None:
+    assert ticks.minor_log_ticks(1, 10, 10) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert ticks.minor_log_ticks(1, 10, 5) == [1, 2, 5, 10]
+    assert ticks.minor_log_ticks(1, 1e6, 3) == []

@@ -176,3 +176,18 @@ def test_a_sparkline_ranges_from_the_lowest_bar_to_the_highest() -> None:
     assert text.sparkline([]) == ""
     assert text.sparkline([1e308, -1e308, 5e-324]) == "█▁▅"
     assert text.sparkline([0.0, 1e-320, 2e-320]) == "▁▅█"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([2.3125, 0.0812, None], ["2.3125", "0.0812", ""]),
+        ([0.5, 0.00934], ["0.50000", "0.00934"]),
+        ([0.5, 3.2e-6, 0.0], ["5.000e-1", "3.200e-6", "0"]),
+        ([12345.6, 0.25, math.nan], ["12345.6000", "0.2500", "nan"]),
+        ([20, 3], ["20", "3"]),
+        ([0.123456], ["0.1235"]),
+    ],
+)
+def test_numbers_in_one_column_share_a_format(values: list[float | None], expected: list[str]) -> None:
+    assert text.format_numbers(values) == expected

@@ -5,6 +5,7 @@ numpy is imported inside the functions, because importing it takes 0.1 s.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -105,6 +106,29 @@ def read_series(
     with number_errors("points"):
         rows = np.fromiter(connection.execute(query, (run_id, metric_id, left, right)), columns)  # None becomes NaN
     return rows["step"].copy(), rows["time"].copy(), rows["value"].copy()
+
+
+def read_points_at(
+    connection: sqlite3.Connection, metric_id: int, steps: Mapping[int, Iterable[int]]
+) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+    """Return (steps, milliseconds since the start of the run, values) of single points, shape (P,) each, by run id.
+
+    Args:
+        steps: Steps of the points to read, by run id; steps without a point are skipped.
+    """
+    import numpy as np
+
+    pairs = json.dumps([(run_id, step) for run_id, of_run in steps.items() for step in sorted(set(of_run))])
+    query = """
+        SELECT run_id, step, time_ms, points.value FROM json_each(?) AS pair CROSS JOIN points
+        ON run_id = json_extract(pair.value, '$[0]') AND metric_id = ? AND step = json_extract(pair.value, '$[1]')
+    """
+    rows_of_run: dict[int, list[tuple[int, int, float]]] = {}
+    for run_id, *point in connection.execute(query, (pairs, metric_id)):
+        rows_of_run.setdefault(run_id, []).append(tuple(point))
+    columns = np.dtype([("step", np.int64), ("time", np.int64), ("value", np.float64)])
+    points = {run_id: np.fromiter(rows, columns) for run_id, rows in rows_of_run.items()}  # numpy reads None as NaN
+    return {run_id: (part["step"].copy(), part["time"].copy(), part["value"].copy()) for run_id, part in points.items()}
 
 
 def read_curves(

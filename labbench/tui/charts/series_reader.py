@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
@@ -21,9 +21,11 @@ if TYPE_CHECKING:  # numpy is not imported before the first paint
     import numpy as np
     from numpy.typing import NDArray
 
-    from labbench.charts.series import Floats, Series
+    from labbench.charts.series import ExactPoints, Floats, Series
     from labbench.charts.view import Range, XAxis
     from labbench.store.series.curves import BucketedSeries
+
+_StepsTimesValues: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]"
 
 MAX_BUCKETS = 1600
 """Buckets of a whole series: more than the dot columns of a wide screen; a shorter series is exact."""
@@ -35,7 +37,9 @@ _READER_THREADS = 2
 
 
 def read_series(path: Path, runs: Sequence[RunRecord], metric: str, x_axis: XAxis) -> dict[str, Series | None]:
-    """Return the whole series of each run, by key; None if a run has not logged the axis.
+    """Return the whole series of each run, by key; None if a run has no points.
+
+    A run that has not logged the axis is drawn by step.
 
     Raises InputError and StoreError as `Reader` does.
     """
@@ -54,11 +58,14 @@ def _read_part(
     with Reader(path) as reader:
         curves = reader.curves(ids, metric, CurveRequest(MAX_BUCKETS, times=times, rounded=rounded))
         epochs = _read_epochs(reader, ids) if x_axis == "epoch" else {}
+        exact = _read_exact(reader, runs, curves, metric)
     series: dict[str, Series | None] = dict.fromkeys(run.key for run in runs)
     before = None
     for run in runs:
         if run.id in curves:
             made = _make_series(run, curves.pop(run.id), x_axis, epochs.get(run.id))
+            if run.id in exact:
+                made = replace(made, exact=_exact_points(run, exact[run.id], x_axis, epochs.get(run.id)))
             series[run.key] = before = _share_x(made, before)
     return series
 
@@ -68,13 +75,33 @@ def _read_epochs(reader: Reader, run_ids: Sequence[int]) -> dict[int, BucketedSe
     return reader.curves(run_ids, "epoch", CurveRequest(MAX_BUCKETS, times=False))
 
 
-def _share_x(series: Series | None, other: Series | None) -> Series | None:
-    """Return the series with the other's x array if equal: most runs of a grid log at the same steps."""
-    if series is None or other is None or series.buckets is not None or len(series) != len(other):
-        return series
-    from labbench.charts.series import Series
+def _read_exact(
+    reader: Reader, runs: Sequence[RunRecord], curves: Mapping[int, BucketedSeries], metric: str
+) -> dict[int, _StepsTimesValues]:
+    """Return the first, last, lowest and highest point of each series of buckets, by the run's id."""
+    steps = {}
+    for run in runs:
+        curve, summary = curves.get(run.id), run.summary.get(metric)
+        if curve is not None and summary is not None and (curve.n > 1).any():
+            ends = int(curve.first_step[0]), int(curve.last_step[-1])
+            steps[run.id] = [step for step in (*ends, summary.min_step, summary.max_step) if step is not None]
+    return reader.points_at(metric, steps) if steps else {}
 
-    return Series(other.x, series.y) if (series.x == other.x).all() else series
+
+def _exact_points(
+    run: RunRecord, points: _StepsTimesValues, x_axis: XAxis, epochs: BucketedSeries | None
+) -> ExactPoints:
+    from labbench.charts.series import ExactPoints
+
+    steps, times, values = points
+    return ExactPoints(steps, _axis_values(run, steps, times, x_axis, epochs)[0], values)
+
+
+def _share_x(series: Series, other: Series | None) -> Series:
+    """Return the series with the other's x array if equal: most runs of a grid log at the same steps."""
+    if other is None or series.buckets is not None or len(series) != len(other):
+        return series
+    return replace(series, x=other.x) if (series.x == other.x).all() else series
 
 
 def read_finer(
@@ -95,9 +122,8 @@ def read_finer(
             request = CurveRequest(MAX_BUCKETS, first_step=left, last_step=right, times=times)
             inner_curve = reader.curves([run.id], metric, request).get(run.id)
             epochs = _read_epochs(reader, [run.id]).get(run.id) if x_axis == "epoch" else None
-            inner = _make_series(run, inner_curve, x_axis, epochs) if inner_curve is not None else None
-            if inner is not None:
-                finer[key] = _splice(series, first, last, inner)
+            if inner_curve is not None:
+                finer[key] = _splice(series, first, last, _make_series(run, inner_curve, x_axis, epochs))
     return finer
 
 
@@ -123,46 +149,44 @@ def _bucket_range(series: Series, window: Range) -> tuple[int, int]:
     return first, max(first, int(series.x.searchsorted(window[1], side="right")))
 
 
-def _make_series(run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: BucketedSeries | None) -> Series | None:
+def _make_series(run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: BucketedSeries | None) -> Series:
     import numpy as np  # here, to keep it out of the first paint
 
     from labbench.charts.series import Buckets, Series
 
-    x, end = _axis_values(run, curve, x_axis, epochs)
-    if x is None or end is None:
-        return None
+    x, is_by_step = _axis_values(run, curve.first_step, curve.first_time, x_axis, epochs)
     y = curve.mean
     if (curve.n == 1).all():
         if x_axis == "epoch" and (x[1:] < x[:-1]).any():
             order = np.argsort(x, kind="stable")  # a logged epoch need not grow with the step
             x, y = x[order], y[order]
-        return Series(x, y)
+        return Series(x, y, is_by_step=is_by_step)
+    end, _ = _axis_values(run, curve.last_step, curve.last_time, x_axis, epochs)
     x = np.maximum.accumulate(x)
     buckets = Buckets(
         np.maximum.accumulate(np.maximum(x, end)), curve.low, curve.high, curve.n, curve.first_step, curve.last_step
     )
-    return Series(x, y, buckets)
+    return Series(x, y, buckets, is_by_step=is_by_step)
 
 
 def _axis_values(
-    run: RunRecord, curve: BucketedSeries, x_axis: XAxis, epochs: BucketedSeries | None
-) -> tuple[Floats | None, Floats | None]:
-    """Return the start and end of each bucket on the axis, shape (N,) each; None if the axis is missing."""
+    run: RunRecord,
+    steps: NDArray[np.int64],
+    times: NDArray[np.int64] | None,
+    x_axis: XAxis,
+    epochs: BucketedSeries | None,
+) -> tuple[Floats, bool]:
+    """Return steps and times in milliseconds, shape (N,) each, on the axis; True if by step for lack of the axis."""
     if x_axis == "step":
-        return _to_floats(curve.first_step), _to_floats(curve.last_step)
+        return _to_floats(steps), False
     if x_axis == "epoch":
         from labbench.charts.series import join_by_step
 
-        if epochs is None:
-            return None, None
-        first, last = (
-            join_by_step(steps, epochs.last_step, epochs.mean) for steps in (curve.first_step, curve.last_step)
-        )
-        return (None, None) if (first != first).any() or (last != last).any() else (first, last)
-    assert curve.first_time is not None
-    assert curve.last_time is not None
+        x = None if epochs is None else join_by_step(steps, epochs.last_step, epochs.mean)
+        return (_to_floats(steps), True) if x is None or (x != x).any() else (x, False)
+    assert times is not None
     start = (run.started or 0.0) if x_axis == "clock" else 0.0
-    return start + curve.first_time / 1000, start + curve.last_time / 1000
+    return start + times / 1000, False
 
 
 def _to_floats(steps: NDArray[np.int64]) -> Floats:
@@ -173,7 +197,7 @@ def _splice(series: Series, first: int, last: int, inner: Series) -> Series:
     """Return the series with its buckets [first, last) replaced by the points or buckets of `inner`."""
     import numpy as np
 
-    from labbench.charts.series import Buckets, Series
+    from labbench.charts.series import Buckets
 
     def replace_part(outer: NDArray[Any], part: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([outer[:first], part, outer[last:]])
@@ -182,9 +206,10 @@ def _splice(series: Series, first: int, last: int, inner: Series) -> Series:
     inner_buckets = inner.buckets
     if inner_buckets is None:
         ones = np.ones(len(inner), dtype=np.int64)
-        inner_buckets = Buckets(inner.x, inner.y, inner.y, ones, ones, ones)
+        inner_buckets = Buckets(inner.x, inner.y, inner.y, ones, ones, ones)  # the steps of single points are not shown
     parts = {
         field.name: replace_part(getattr(series.buckets, field.name), getattr(inner_buckets, field.name))
         for field in fields(inner_buckets)
     }
-    return Series(replace_part(series.x, inner.x), replace_part(series.y, inner.y), Buckets(**parts))
+    x, y = replace_part(series.x, inner.x), replace_part(series.y, inner.y)
+    return replace(series, x=x, y=y, buckets=Buckets(**parts))
