@@ -92,6 +92,9 @@ def matches_tags(tree: Comparison, tags: tuple[str, ...]) -> bool:
 def matches_day(tree: Comparison, started: float | None) -> bool:
     if started is None:
         return tree.operator == "=" and None in tree.values
+    if tree.operator == "~":
+        local_time = datetime.fromtimestamp(started).isoformat(timespec="seconds").lower()
+        return any(text.replace(" ", "T").lower() in local_time for text in tree.texts)
     day = f"{datetime.fromtimestamp(started):%Y-%m-%d}"
     if tree.operator in ("=", "!="):
         return (day in tree.texts) == (tree.operator == "=")
