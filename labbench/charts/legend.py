@@ -23,6 +23,7 @@ from labbench.charts.view import ChartView, XAxis
 MIN_SIDE_LEGEND_WIDTH = 110
 """Minimum width of a chart, in cells, to place the legend beside the plot."""
 _MAX_SIDE_WIDTH = 64
+_MEAN = "mean of steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _format_position(readout: _Readout, view: ChartView) -> str:
     if view.crosshair is None or readout.x is None:
         return ""
     if readout.steps is not None:
-        return f"mean of steps {readout.steps[0]:,}-{readout.steps[1]:,}"
+        return f"{_MEAN} {readout.steps[0]:,}-{readout.steps[1]:,}"
     return format_x(readout.x, view.x_axis)
 
 
@@ -162,9 +163,12 @@ def format_x(x: float, axis: XAxis) -> str:
     return text.format_number(round(x, 3))
 
 
-def legend_title(view: ChartView) -> str:
-    """Return the crosshair's position, such as `step 1200`, and the smoothing of the values; "" without both."""
+def legend_title(view: ChartView, entries: Sequence[LegendEntry] = ()) -> str:
+    """Return the crosshair's position, such as `step 1200`, and the kind of the values: means or smoothed values."""
     parts = [] if view.crosshair is None else [f"{view.x_axis} {format_x(view.crosshair, view.x_axis)}"]
+    means = [entry.x for entry in entries if entry.x.startswith(_MEAN)]
+    if means:
+        parts.append(means[0] if len(means) == len(entries) and len(set(means)) == 1 else "means of points")
     if smoothing := parse_smoothing(view.smoothing):
         parts.append(f"smoothed: {smoothing}")
     return " · ".join(parts)

@@ -73,7 +73,8 @@ class ChartRenderer:
             return canvas.lines()
         canvas = drawing.canvas.copy()
         total = None if drawing.groups else len(lines)
-        draw_legend(canvas, drawing.frame, _legend_entries(drawing, view), legend_title(view), side, total=total)
+        entries = _legend_entries(drawing, view)
+        draw_legend(canvas, drawing.frame, entries, legend_title(view, entries), side, total=total)
         _draw_crosshair(canvas, drawing.frame, view)
         return canvas.lines()
 

@@ -225,6 +225,9 @@ def test_the_crosshair_reads_points_where_it_can_and_else_says_that_it_reads_a_m
     assert re.search(r"● a +5\.", legend(333.0))
     assert "mean of" not in legend(333.0)
     assert re.search(r"● a +0\.149.*mean of steps 300-399", legend(340.0))
+    assert "means of points" in legend(340.0)
+    narrow = "\n".join(rows(lines[:1], ChartView(crosshair=340.0)))
+    assert "step 340 · mean of steps 300-399" in narrow
     assert re.search(r"● a +0\.1", legend(999.0))
     assert next_best_x(lines[:1], None, 1, "max") == 333.0
 

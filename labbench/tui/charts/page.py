@@ -113,7 +113,8 @@ class ChartPage(Container):
         """Show runs; `marks` are the colour slots of the marked ones, `metric` is the chosen metric."""
         self._runs, self._marks, self._highlighted, self.goals = runs, marks, highlighted, metrics
         if self.settings.x_axis is None and metrics:
-            self.settings.x_axis = "epoch" if "epoch" in metrics else "step"
+            without_epochs = [run for run in runs if run.summary and "epoch" not in run.summary and run.finished]
+            self.settings.x_axis = "epoch" if "epoch" in metrics and not without_epochs else "step"
         if metric != self._default_metric or self.chosen_metric not in metrics:
             self._default_metric = self.chosen_metric = metric
         self.load_and_draw()

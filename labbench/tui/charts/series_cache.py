@@ -107,8 +107,8 @@ class SeriesCache:
             series = None if entry is None else entry.finer or entry.whole
             if series is not None and len(series):
                 slot = marks.get(run.key, 0)
-                note = f" (by step, no {x_axis})" if series.is_by_step else ""
-                label, group = names[run.key] + note, groups[run.key] + note
+                note = "by step: " if series.is_by_step else ""
+                label, group = note + names[run.key], note + groups[run.key]
                 last = run.summary[metric].last if metric in run.summary else None
                 lines.append(Line(run.key, label, series, slot, SERIES_GLYPHS[slot], run.status, group, last))
         return lines

@@ -26,7 +26,7 @@ class ChartState:
     """Settings changed by the keys of the charts."""
 
     x_axis: XAxis | None = None
-    """None until there are metrics; then epoch if logged, else step."""
+    """None until there are metrics; then epoch if all finished runs have logged it, else step."""
     log: dict[str, bool] = field(default_factory=dict)
     """Metrics whose y axis was set to logarithmic (True) or linear (False); the others follow their values."""
     log_x: bool = False

@@ -11,6 +11,7 @@ from labbench.charts.view import XAxis
 from labbench.records import Finished, NewRun, Points, RunRecord, Started, Submission
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.tui.charts.series_cache import SeriesCache
 from labbench.tui.charts.series_reader import read_series
 
 N = 20_000
@@ -61,3 +62,7 @@ def test_a_run_without_epochs_is_drawn_by_step(runs: tuple[Path, list[RunRecord]
     assert (by_epoch.is_by_step, by_step.is_by_step) == (False, True)
     assert by_step.x[0] == 0
     assert by_step.x[-1] > N / 2
+    cache = SeriesCache()
+    cache.store([with_epochs, without], series, "loss", "epoch", visible=2)
+    labels = [line.label for line in cache.lines([with_epochs, without], {}, "loss", "epoch")]
+    assert [label.startswith("by step: ") for label in labels] == [False, True]
