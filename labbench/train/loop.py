@@ -6,6 +6,7 @@ optimizer updates before a measurement, so that the loss at step 0 belongs to th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from labbench.records import EngineNote, Event, Failed, Finished, Log, Points, R
 from labbench.train import checkpoints
 from labbench.train.active_runs import ActiveRuns, StopRequests
 from labbench.train.data.dataset import HeldOutSplit
+from labbench.train.data.samples import concatenate, map_tensors
 from labbench.train.diagnostics.portrait import PortraitWriter
 from labbench.train.diagnostics.probe import NetworkProbe
 from labbench.train.engine.initial_weights import head_metadata
@@ -32,8 +34,9 @@ from labbench.train.metric_buffer import LossBuffer, Stopwatch
 from labbench.train.precision import prepare_device, resolve_precision
 from labbench.train.rng import Purpose, generator_seed, generator_seeds, seeded_generators
 from labbench.train.run_state import TrainingRun
+from labbench.train.tasks.optional_parts import compute_epoch_metrics
 from labbench.train.tasks.sample_metrics import MetricMeans, add_generalization_gap
-from labbench.train.tasks.task import Task
+from labbench.train.tasks.task import Task, optional_parts, takes_config
 
 
 def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | None = None) -> Iterator[Event]:
@@ -321,11 +324,27 @@ class StackTrainer:
     def evaluate(self, name: HeldOutSplit) -> list[dict[str, float]]:
         """Return each run's mean loss and metrics over a held-out split."""
         self.stepper.train(False)
-        means = MetricMeans(len(self.runs))
+        means, function = MetricMeans(len(self.runs)), optional_parts(self.workload.task).epoch_metrics
+        outputs, targets = [], []
         for batch in self.workload.data.held_out_batches(name, self.workload.evaluation_batch_size):
             losses, metrics = self.stepper.evaluate(batch)
             means.add({"loss": losses, **metrics})
-        return means.read(f"{name}/")
+            if function is not None:
+                outputs.append(self.stepper.predict(batch))
+                targets.append(batch[1])
+        measured = means.read(f"{name}/")
+        if function is None:
+            return measured
+        all_outputs, all_targets = (
+            concatenate(outputs, dim=1),
+            concatenate(targets),
+        )  # (S, samples, ...), (samples, ...)
+        for index, (run, values) in enumerate(zip(self.runs, measured, strict=True)):
+            own_outputs = map_tensors(operator.itemgetter(index), all_outputs)
+            keywords = {"config": run.config} if takes_config(function) else {}
+            metrics_of_split = compute_epoch_metrics(function, own_outputs, all_targets, **keywords)
+            values |= {f"{name}/{metric}": value for metric, value in metrics_of_split.items()}
+        return measured
 
     def end_run(
         self, run: TrainingRun, status: Literal["finished", "diverged", "queued"], reason: str

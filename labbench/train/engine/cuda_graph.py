@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from labbench.train.data.dataset import Split
+from labbench.train.data.samples import Samples
 from labbench.train.engine.dropout import DropoutMasks
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stacked import StackedStepper
@@ -151,6 +152,9 @@ class CudaGraphStepper:
 
     def evaluate(self, split: Split) -> StepResult:
         return self.stack.evaluate(split)
+
+    def predict(self, split: Split) -> Samples:
+        return self.stack.predict(split)
 
     def train(self, mode: bool) -> None:
         self.stack.train(mode)

@@ -19,8 +19,8 @@ from labbench.records import Config
 from labbench.train.engine.flat_params import FlatParameters
 
 
-def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: torch.device) -> optim.Optimizer:
-    """Return the torch optimizer that a run's config describes.
+def make_optimizer(config: Config, parameters: Iterable[Any], device: torch.device) -> optim.Optimizer:
+    """Return the torch optimizer that a run's config describes, for parameters or torch's groups of parameters.
 
     `nesterov` without momentum is plain gradient descent; torch rejects this combination, so it is not passed on.
 
@@ -31,7 +31,8 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter], device: t
     momentum, eps, betas = config["momentum"], config["eps"], (config["beta1"], config["beta2"])
     parameters = list(parameters)
     # fused kernels need real parameters; RMSprop has no fused kernel, Adagrad has one for CPUs only
-    real = not any(parameter.is_complex() for parameter in parameters)
+    tensors = [p for part in parameters for p in (part["params"] if isinstance(part, dict) else [part])]
+    real = not any(tensor.is_complex() for tensor in tensors)
     fused = (real and device.type in ("cpu", "cuda")) or None
     if name == "sgd":
         nesterov = config["nesterov"] and momentum > 0

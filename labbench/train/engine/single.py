@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.data.dataset import Split
-from labbench.train.data.samples import Samples, call_model
+from labbench.train.data.samples import Samples, call_model, map_tensors
 from labbench.train.dtypes import place_model
 from labbench.train.engine.dropout import swap_dropout
 from labbench.train.engine.freezing import set_mode
@@ -22,7 +23,9 @@ from labbench.train.engine.optimizers import enable_sparse_gradients, make_optim
 from labbench.train.engine.schedules import Schedule, StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
 from labbench.train.tasks.loss_config import loss_configs
+from labbench.train.tasks.optional_parts import make_parameter_groups
 from labbench.train.tasks.sample_metrics import compute_losses, compute_metrics
+from labbench.train.tasks.task import optional_parts
 
 
 class SingleStepper:
@@ -49,7 +52,15 @@ class SingleStepper:
         workload.precision.adapt_batch_norm(model)
         self._precision, self._forward = workload.precision, workload.precision.maybe_compile(model)
         self.parameters = dict(model.named_parameters())
-        self.optimizer = make_optimizer(settings, self.parameters.values(), self.data.device)
+        parts = optional_parts(self.task)
+        groups = make_parameter_groups(parts, model, config)
+        self._has_groups, self._has_optimizer = parts.reason_to_loop is not None, parts.optimizer is not None
+        self.optimizer = (
+            make_optimizer(settings, groups, self.data.device)
+            if parts.optimizer is None
+            else check_optimizer(parts.optimizer(groups, config))
+        )
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.settings = settings
         self.config, self.workload = config, workload
         self._attributes = AttributeTracker(model)
@@ -70,16 +81,16 @@ class SingleStepper:
         losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of the mean loss
         if self.sparse is None:
             self.sparse = [n for n, p in self.parameters.items() if p.grad is not None and p.grad.is_sparse]
-            if self.sparse:
+            if self.sparse and not self._has_optimizer:
                 enable_sparse_gradients(self.optimizer, self.settings, self.sparse[0])
         # momentum moves every row, and torch's sparse momentum buffer would grow with each step
-        if self.sparse and self.settings["momentum"] > 0:
+        if self.sparse and self.settings["momentum"] > 0 and not self._has_optimizer:
             for name in self.sparse:
                 self.parameters[name].grad = self.parameters[name].grad.to_dense()  # type: ignore[union-attr]
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         if not self.schedule.constant:
-            self.optimizer.param_groups[0]["lr"] = float(self.schedule.rates_at(self.step_counter.step)[0])
+            self._set_rates(float(self.schedule.rates_at(self.step_counter.step)[0]))
         self.optimizer.step()
         self.step_counter.step += 1
         return _add_run_dimension(losses.detach(), compute_metrics(self.task, outputs, targets, self.loss_config))
@@ -90,6 +101,16 @@ class SingleStepper:
         outputs = self._compute_outputs(inputs)
         losses = compute_losses(self.task, outputs, targets, self.loss_config)  # (N,)
         return _add_run_dimension(losses, compute_metrics(self.task, outputs, targets, self.loss_config))
+
+    def _set_rates(self, rate: float) -> None:
+        """Set the learning rates of all groups, given the rate of the run's schedule."""
+        lr: float = self.settings["lr"]
+        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate if base == lr else base * rate / (lr or 1.0)
+
+    @torch.no_grad()
+    def predict(self, split: Split) -> Samples:
+        return map_tensors(lambda x: x.unsqueeze(0), self._compute_outputs(split[0]))
 
     def _compute_outputs(self, inputs: Samples) -> Any:
         return self._precision.run_forward(self.data.device, lambda: call_model(self._forward, inputs))
@@ -102,7 +123,8 @@ class SingleStepper:
         for name, parameter in self.parameters.items():
             for kind, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
-                    optimizer_state[kind if value.dim() == 0 else f"{kind}.{name}"] = value.clone()
+                    is_shared = not self._has_groups and value.dim() == 0
+                    optimizer_state[kind if is_shared else f"{kind}.{name}"] = torch.as_tensor(value).clone()
         tensors = self.parameters | dict(self.model.named_buffers())
         copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         return TrainingState(copies, optimizer_state, self._attributes.changes())
@@ -127,6 +149,20 @@ class SingleStepper:
     def weights(self, index: int) -> dict[str, Tensor]:
         """Return a copy of the model's state_dict; see `Stepper.weights` for the shapes."""
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+
+def check_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """Return the optimizer that the task made.
+
+    Raises:
+        InputError: It is no torch optimizer, or needs a closure.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError(
+            "the task's optimizer(params, config) must return a torch.optim.Optimizer whose step() needs no closure, "
+            f"not {type(optimizer).__name__}"
+        )
+    return optimizer
 
 
 def _add_run_dimension(losses: Tensor, metrics: Mapping[str, Tensor]) -> StepResult:

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from labbench.records import Config
 from labbench.train.data.dataset import Split
-from labbench.train.data.samples import Samples, arguments_of, concatenate, map_tensors, split_samples
+from labbench.train.data.samples import Samples, arguments_of, concatenate, count_samples, map_tensors, split_samples
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
 from labbench.train.engine.cpu.kernels import LayerArrays
@@ -275,14 +275,28 @@ class StackedStepper:
         losses, metrics = zip(*results, strict=True)
         return torch.cat(losses, 1), {name: torch.cat([each[name] for each in metrics], 1) for name in metrics[0]}
 
-    def _evaluate(self, tile: Tile, split: Split) -> ForwardResult:
+    @torch.no_grad()
+    def predict(self, split: Split) -> Samples:
+        limit = self._max_evaluated or count_samples(split[0])
+        parts = [
+            concatenate([self._predict(tile, inputs) for tile in self._tiles])
+            for inputs in split_samples(split[0], limit)
+        ]
+        return concatenate(parts, dim=1)
+
+    def _predict(self, tile: Tile, inputs: Samples) -> Samples:
+        """Return the outputs of a tile (R, N, ...) for inputs (N, ...)."""
         runs = tile.rows.stop - tile.rows.start
-        inputs, targets = (map_tensors(lambda x: x.expand(runs, *x.shape), part) for part in split)
+        expanded = map_tensors(lambda x: x.expand(runs, *x.shape), inputs)
         self._use_masks(tile)
         if self._backprop is not None:
-            outputs = self._backprop.infer(tile.layer_arrays, inputs)
-        else:
-            outputs = self._compute_outputs(tile, inputs)
+            return self._backprop.infer(tile.layer_arrays, expanded)
+        return self._compute_outputs(tile, expanded)
+
+    def _evaluate(self, tile: Tile, split: Split) -> ForwardResult:
+        runs = tile.rows.stop - tile.rows.start
+        targets = map_tensors(lambda x: x.expand(runs, *x.shape), split[1])
+        outputs = self._predict(tile, split[0])
         return compute_stacked_losses(self.task, outputs, targets, tile.loss_configs), outputs, targets
 
     def _use_masks(self, tile: Tile) -> None:

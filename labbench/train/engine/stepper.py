@@ -17,9 +17,10 @@ from labbench.params.param import loop_config
 from labbench.records import Config, Engine
 from labbench.train.data.dataset import DataSource, Split, usable_samples
 from labbench.train.data.loading import DatasetSource
+from labbench.train.data.samples import Samples
 from labbench.train.engine.module_state import Attributes
 from labbench.train.precision import Precision
-from labbench.train.tasks.task import Task
+from labbench.train.tasks.task import Task, optional_parts
 
 StepResult: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
 """Losses, shape (S, N), and metrics of each sample by name, shape (S, N)."""
@@ -62,6 +63,8 @@ class Workload:
     @property
     def evaluation_batch_size(self) -> int:
         """Samples per forward pass without gradients."""
+        if (size := optional_parts(self.task).evaluation_batch_size) is not None:
+            return size
         if isinstance(self.data, DatasetSource):  # its samples may be large: only a training batch is known to fit
             return self.batch_size
         return max(EVALUATION_BATCH_SIZE, self.batch_size)
@@ -102,6 +105,9 @@ class Stepper(Protocol):
 
     def evaluate(self, split: Split) -> StepResult:
         """Return losses and metrics (S, N) of N samples, without an update."""
+
+    def predict(self, split: Split) -> Samples:
+        """Return the outputs (S, N, ...) for N samples, without an update."""
 
     def train(self, mode: bool) -> None:
         """Set training mode, or eval mode if `mode` is False."""

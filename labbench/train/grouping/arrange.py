@@ -39,7 +39,7 @@ from labbench.train.grouping.memory import (
 from labbench.train.grouping.separation import read_traits, restore_task_attributes, split_by_traits
 from labbench.train.grouping.structure import group_by_structure
 from labbench.train.run_state import TrainingRun
-from labbench.train.tasks.task import attributes_of
+from labbench.train.tasks.task import attributes_of, optional_parts
 
 MAX_STACK_WIDTH = 64
 """Maximum number of runs in a stack on a CPU; on a GPU the free memory is the only limit."""
@@ -64,8 +64,9 @@ def make_stacks(group: DataGroup) -> Iterator[ReadyStack | Failure]:
     Each stack is made when the iterator reaches it. A stack that cannot be made is yielded as the failure of its runs.
     """
     runs, workload = group.runs, group.workload
-    if uses_loop(runs, workload):
-        yield from make_singles(runs, workload, group.reason)
+    reason = optional_parts(workload.task).reason_to_loop if len(runs) > 1 else None
+    if reason is not None or uses_loop(runs, workload):
+        yield from make_singles(runs, workload, reason or group.reason)
         return
     try:
         width = max_models(runs, workload, free_bytes(workload.data.device))

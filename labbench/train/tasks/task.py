@@ -28,6 +28,7 @@ from labbench.train.tasks.attributes import TaskAttributes
 from labbench.train.tasks.builtin import TASKS
 from labbench.train.tasks.import_context import imports_of
 from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.optional_parts import OptionalParts, read_optional_parts
 from labbench.train.user_errors import error_location
 
 
@@ -108,6 +109,7 @@ class FileTask:
     metrics: Callable[..., Mapping[str, Tensor]]
     attributes: TaskAttributes = field(default_factory=lambda: TaskAttributes(SimpleNamespace()))
     """Attributes of the user's object."""
+    optional: OptionalParts = field(default_factory=OptionalParts)
 
 
 def attributes_of(task: Task) -> TaskAttributes:
@@ -116,6 +118,11 @@ def attributes_of(task: Task) -> TaskAttributes:
     A built-in task has none that change.
     """
     return task.attributes if isinstance(task, FileTask) else TaskAttributes(SimpleNamespace())
+
+
+def optional_parts(task: Task) -> OptionalParts:
+    """Return the optional parts of a task; a built-in task has none."""
+    return task.optional if isinstance(task, FileTask) else OptionalParts()
 
 
 def reads_attributes(task: Task) -> bool:
@@ -178,10 +185,11 @@ def _make_task(module: ModuleType, name: str, file: Path) -> Task:
     for key, value in instance.params.items():
         if not isinstance(value, Param):
             raise InputError(f"{name}.params[{key!r}] in {file} must be a labbench.Param, not {value!r}")
+    optional = read_optional_parts(instance, f"{name} in {file}")
     loss, metrics = getattr(instance, "loss", cross_entropy), getattr(instance, "metrics", accuracy)
-    for part, function in (("loss", loss), ("metrics", metrics)):
+    for part, function in (("loss", loss), ("metrics", metrics), ("epoch_metrics", optional.epoch_metrics or metrics)):
         _require_known_parameters(f"{name}.{part} in {file}", function)
-    return FileTask(instance.params, instance.data, instance.model, loss, metrics, TaskAttributes(instance))
+    return FileTask(instance.params, instance.data, instance.model, loss, metrics, TaskAttributes(instance), optional)
 
 
 @lru_cache(maxsize=64)
