@@ -309,14 +309,16 @@ def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics
         return NEVER
     require_goal(compare.key, function, metrics)
     column = _metric_column(function, metrics[compare.key][1])
-    numbers = [float(number) for number in _numbers(compare)]  # a metric has no longer integers
+    numbers = _numbers(compare)
     if compare.operator in ("=", "!="):
         unequal = compare.operator == "!="
+        numbers = [float(number) for number in numbers if float(number) == number]  # no value equals another integer
         among = f"{column} {'NOT ' if unequal else ''}IN ({_placeholders(numbers)})"
         on_nan = function in ("last", "first") and any(map(_is_nan, compare.values)) != unequal
         matches = Sql(f"CASE WHEN {column} IS NULL THEN {on_nan:d} ELSE {among} END", tuple(numbers))
     elif numbers:
-        matches = Sql(f"{column} {compare.operator} ?", (numbers[0],))
+        number = numbers[0]  # compared exactly by SQLite if it has 64 bits
+        matches = Sql(f"{column} {compare.operator} ?", (number if abs(number) < 2**63 else float(number),))
     else:
         return NEVER
     value = _select_from_summary(matches, metrics[compare.key][0])
