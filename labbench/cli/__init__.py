@@ -127,6 +127,7 @@ for command in (
     edit.tag,
     edit.note,
     edit.define,
+    edit.rename,
     edit.archive,
     edit.rm,
     edit.stop,

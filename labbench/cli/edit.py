@@ -1,4 +1,4 @@
-"""Commands that change runs: `tag note define archive rm stop retry`."""
+"""Commands that change runs: `tag note define rename archive rm stop retry`."""
 
 from __future__ import annotations
 
@@ -84,6 +84,36 @@ def define(db: Path, metric: str, goal: Goal) -> None:
         echo(f"no run has logged `{metric}` yet{did_you_mean(metric, logged)}", err=True)
     with Writer(db) as writer:
         writer.define_metric(metric, goal)
+
+
+@click.command(epilog=examples("labbench rename quickstart optimizers"))
+@click.argument("experiment")
+@click.argument("new")
+@database
+def rename(db: Path, experiment: str, new: str) -> None:
+    """Rename an experiment; its runs do not change.
+
+    A grid with `name = "NEW"` then finds the runs.
+    \f
+    Raises:
+        InputError: There is no such experiment, or NEW exists already or is empty.
+    """
+    from labbench.store.reader import Reader
+    from labbench.store.writer import Writer
+
+    with Reader(db) as reader:
+        names = reader.experiments("archived=true,false")
+    if experiment not in names:
+        hint = did_you_mean(experiment, names) or f"; the experiments are {', '.join(names)}" * bool(names)
+        raise InputError(f"no experiment `{experiment}`{hint}")
+    if new == experiment:
+        return
+    if not new.strip():
+        raise InputError("the new name of an experiment cannot be empty")
+    if new in names:
+        raise InputError(f"the experiment `{new}` exists already: choose another name")
+    with Writer(db) as writer:
+        writer.rename_experiment(experiment, new)
 
 
 @click.command(epilog=examples("labbench archive 3f9a1c20", "labbench archive 3f9a1c20 --undo"))

@@ -13,7 +13,7 @@ import click
 
 from labbench.cli.help import examples
 from labbench.cli.options import FILE_PATH, as_json, database
-from labbench.files import files_folder, open_without_links
+from labbench.files import database_command, files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
@@ -107,14 +107,15 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
 
     Exits with status 0, 1 (a run failed) or 130 (interrupted).
     """
-    from labbench.cli.run_report import print_code_change, print_json, print_report
+    from labbench.cli.run_report import print_code_change, print_former_name, print_json, print_report
     from labbench.runner.progress import TerminalProgress
-    from labbench.runner.run_grid import code_change, run_grid
+    from labbench.runner.run_grid import code_change, find_former_name, run_grid
 
     outcomes = []
     for expanded in grids:
         change = code_change(expanded, db, keep=options.keep_code)
         if not options.rerun:
+            print_former_name(expanded.grid.name, find_former_name(expanded, db), database_command(db))
             print_code_change(clean(expanded.grid.name), change)
         outcome = run_grid(expanded, db, TerminalProgress(db), options, change)
         outcomes.append(outcome)

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labbench.cli.output import echo
-from labbench.cli.run_report import print_code_change
+from labbench.cli.run_report import print_code_change, print_former_name
 from labbench.executors.cpu_count import usable_cpu_count
+from labbench.files import database_command
 from labbench.records import NewRun, Status
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.estimate import estimate_training
 from labbench.runner.planner import describe_plan
 from labbench.runner.progress import engine_lines
-from labbench.runner.run_grid import ExpandedGrid, TrainingOptions, code_change, preview_stacks
+from labbench.runner.run_grid import ExpandedGrid, TrainingOptions, code_change, find_former_name, preview_stacks
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 
@@ -47,6 +48,7 @@ def print_preview(
     for (expanded, devices), runs, change in zip(grids, due, changes, strict=True):
         name = clean(expanded.grid.name)
         if not options.rerun:
+            print_former_name(expanded.grid.name, find_former_name(expanded, db), database_command(db))
             print_code_change(name, change)
         for run in runs:
             echo(clean(run.name))

@@ -74,6 +74,14 @@ def print_outcome(name: str, outcome: Outcome, program: str) -> None:
         echo("interrupted: the same command resumes the unfinished runs", err=True)
 
 
+def print_former_name(name: str, former: str | None, program: str) -> None:
+    """Print on stderr the experiment that has the runs of a grid under another name."""
+    if former is not None:
+        command = f"{program} rename {shlex.quote(former)} {shlex.quote(name)}"
+        echo(f"{name}: the experiment {former} has the same runs; to keep them instead of training again: {command}",
+             err=True)  # fmt: skip
+
+
 def print_code_change(name: str, change: CodeChange) -> None:
     """Print on stderr the changed file, and the runs to train again."""
     if not change.outdated:

@@ -205,6 +205,16 @@ def code_change(expanded: ExpandedGrid, db: Path, *, keep: bool = False) -> Code
     return sort_by_code(expanded.grid, expanded.runs, recorded, code=expanded.code, params=expanded.params, keep=keep)
 
 
+def find_former_name(expanded: ExpandedGrid, db: Path) -> str | None:
+    """Return the experiment that has all runs of a grid whose own experiment has none, None if there is none."""
+    if is_new(db) or not expanded.runs:
+        return None
+    with Reader(db) as reader:
+        if reader.identities(expanded.grid.name):
+            return None
+        return reader.experiment_with([run.identity for run in expanded.runs])
+
+
 def run_grid(
     expanded: ExpandedGrid,
     db: Path,

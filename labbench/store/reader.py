@@ -168,6 +168,16 @@ class Reader(RunReader):
         )
         return {identity for (identity,) in rows}
 
+    def experiment_with(self, identities: Collection[str]) -> str | None:
+        """Return the newest experiment that has runs of all these identities, None if there is none."""
+        query = f"""
+            SELECT experiments.name {FROM_RUNS} WHERE runs.identity {IN_JSON_LIST}
+            GROUP BY experiments.id HAVING count(DISTINCT runs.identity) = ? ORDER BY experiments.id DESC LIMIT 1
+        """
+        parameters = (as_json_list(identities), len(set(identities)))
+        row = self._connection.read(lambda connection: connection.execute(query, parameters).fetchone())
+        return None if row is None else row[0]
+
     def other_code(self, experiment: str, code_version: str) -> list[CodedRun]:
         """Return an experiment's runs recorded with another code version or none, archived runs included."""
         from labbench.store.queries.code_versions import read_other_code  # 4 ms that only `labbench run` needs

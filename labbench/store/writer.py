@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from labbench.clock import now
-from labbench.errors import LabbenchError, StoreError
+from labbench.errors import InputError, LabbenchError, StoreError
 from labbench.files import files_folder, run_folder
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
 from labbench.store.connection import file_id, open_for_writing, path_with_suffix, resolve_path, translate_sqlite_errors
@@ -290,6 +290,17 @@ class Writer:
         """Rename a run. Its grid still finds it by its identity."""
         with self._transaction() as connection:
             connection.execute("UPDATE runs SET name = ? WHERE key = ?", (storable_text(name), key))
+
+    def rename_experiment(self, name: str, new: str) -> None:
+        """Rename an experiment.
+
+        Raises:
+            InputError: An experiment has the new name.
+        """
+        with self._transaction() as connection:
+            if connection.execute("SELECT 1 FROM experiments WHERE name = ?", (storable_text(new),)).fetchone():
+                raise InputError(f"the experiment `{new}` exists already: choose another name")
+            connection.execute("UPDATE experiments SET name = ? WHERE name = ?", (storable_text(new), name))
 
     def archive(self, keys: Sequence[str], archived: bool = True) -> None:
         """Archive runs, which hides them unless a filter asks for archived runs, or unarchive them."""

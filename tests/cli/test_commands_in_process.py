@@ -403,6 +403,32 @@ def test_filters_see_edits_of_tags_notes_and_archived_runs(labbench: Labbench, d
     assert "sgd lr=0.1" in names()
 
 
+def test_renamed_experiment_keeps_its_runs(labbench: Labbench, db: Path) -> None:
+    with Reader(db) as reader:
+        [name] = reader.experiments()
+        keys = reader.keys()
+    assert labbench("rename", name, "new name").exit_code == 0
+    with Reader(db) as reader:
+        assert reader.experiments() == ["new name"]
+        assert reader.keys("experiment='new name'") == keys
+    unknown = labbench("rename", "new nam", "other")
+    assert unknown.exit_code == 2
+    assert "did you mean `new name`" in unknown.stderr
+    assert labbench("rename", "new name", " ").exit_code == 2
+
+
+def test_experiment_is_not_renamed_to_an_existing_one(labbench: Labbench, tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with Writer(path) as writer:
+        for name in ("first", "second"):
+            writer.queue(Submission(name, "digits"), [NewRun("a", {}, f"identity of {name}")])
+    result = labbench("rename", "first", "second")
+    assert result.exit_code == 2
+    assert "the experiment `second` exists already" in result.stderr
+    with Reader(path) as reader:
+        assert reader.experiments() == ["first", "second"]
+
+
 def test_rm_asks_for_confirmation_and_deletes_all_points(labbench: Labbench, db: Path) -> None:
     assert labbench("rm", "sgd lr=0.1", input="n\n").exit_code == 1
     assert len(json.loads(labbench("ls", "--json").stdout)) == 3

@@ -490,3 +490,17 @@ def test_a_run_resumes_after_its_driver_was_stopped_and_killed_while_its_worker_
     again.communicate()
     assert statuses(db) in ({"queued": 1}, {"finished": 1})
     assert snapshots() <= 2
+
+
+def test_run_names_the_experiment_that_has_the_runs_of_a_renamed_grid(labbench: Labbench, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    text = 'name = "{}"\ncommand = ["true", "{{lr}}"]\n[grid]\nlr = [0.1, 0.01]\n'
+    grid.write_text(text.format("before"))
+    assert labbench("run", grid, "--workers", "1").exit_code == 0
+    grid.write_text(text.format("after"))
+    preview = labbench("run", grid, "--dry-run")
+    assert "labbench rename before after" in preview.stderr
+    assert labbench("rename", "before", "after").exit_code == 0
+    again = labbench("run", grid, "--workers", "1")
+    assert "nothing to do: 2 finished" in again.stderr
+    assert "rename" not in again.stderr
