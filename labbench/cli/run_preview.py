@@ -64,6 +64,8 @@ def print_estimate(
     width = max(1, workers if workers is not None else usable_cpu_count() if devices == ["cpu"] else len(devices))
     stacks = preview_stacks(expanded, due, db, devices, workers=width)
     echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
+    if expanded.removed:
+        echo(f"{prefix}[[require]] removes {format_count(expanded.removed, 'configuration')}", err=True)
     if due:
         if not expanded.grid.command:
             echo("measuring one epoch of up to 3 stacks", err=True)

@@ -81,6 +81,11 @@ def convert_setting(param: Param, value: Any) -> Any:
         raise BadValueError(f"{problem}{hint}", index=problem.index, item=problem.item) from None
 
 
+def is_equal(left: Any, right: Any) -> bool:
+    """Return True if two values are equal; true does not equal 1."""
+    return bool(left == right) and isinstance(left, bool) is isinstance(right, bool)
+
+
 def quote_value(value: Any) -> str:
     """Return a value as JSON for a message, shortened to 40 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)

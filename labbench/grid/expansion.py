@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 from labbench.configs import canonical_json
 from labbench.errors import GridError, InputError, did_you_mean
-from labbench.grid.checks import BadValueError, convert_setting, convert_value
+from labbench.grid.checks import BadValueError, convert_setting, convert_value, is_equal
 from labbench.grid.command_template import BUILT_IN, Placeholder, TemplateError, fill_word, placeholders
+from labbench.grid.constraints import ConstraintError
 from labbench.grid.read import Axis, Grid, Rule
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
@@ -37,6 +38,8 @@ class Expansion:
     """Complete configs, with defaults for parameters that the grid does not mention."""
     warnings: list[str]
     """One line each, `file:line:col: message`."""
+    removed: int = 0
+    """Number of configs that `[[require]]` has removed."""
 
 
 def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes: bool = False) -> Expansion:
@@ -68,12 +71,13 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes
     configs = [rules.complete(config, values.keys()) for values, config in runs]
     if grid.seeds and "seed" not in grid.pinned:
         configs = [{**config, "seed": seed.value} for config in configs for seed in grid.seeds]
-    _require_placeholders(grid, configs)
-    require_networks(grid, configs)
     distinct: dict[str, Values] = {}
     for config in configs:
         distinct.setdefault(canonical_json(config), config)
-    return Expansion(list(distinct.values()), [*rules.warnings(), *_unused_axes(grid)])
+    configs = _meet_requirements(grid, list(distinct.values()))
+    _require_placeholders(grid, configs)
+    require_networks(grid, configs)
+    return Expansion(configs, [*rules.warnings(), *_unused_axes(grid)], len(distinct) - len(configs))
 
 
 def count_runs(grid: Grid) -> int:
@@ -217,13 +221,8 @@ class _Rules:
 
 def _matches(condition: Condition, config: Values) -> bool:
     return all(
-        key in config and any(_is_equal(config[key], value) for value in values) for key, values in condition.items()
+        key in config and any(is_equal(config[key], value) for value in values) for key, values in condition.items()
     )
-
-
-def _is_equal(left: Any, right: Any) -> bool:
-    """Return True if two values are equal; true does not equal 1."""
-    return bool(left == right) and isinstance(left, bool) is isinstance(right, bool)
 
 
 def _merge_points(points: Iterable[Values]) -> Values:
@@ -239,6 +238,28 @@ def _default_config(params: Params) -> Values:
         except BadValueError as problem:
             raise InputError(f"the task declares `{key}` with a default that {problem}") from None
     return defaults
+
+
+def _meet_requirements(grid: Grid, configs: list[Values]) -> list[Values]:
+    """Return the configs that meet every constraint of `[[require]]`.
+
+    Raises:
+        GridError: A constraint has an unknown key or cannot be evaluated, or no config is left.
+    """
+    keys = {key for config in configs for key in config} if grid.requirements else set()
+    for requirement in grid.requirements:
+        path = requirement.path
+        for key, part in requirement.constraint.used_keys():
+            if key not in keys:
+                hint = did_you_mean(key, sorted(keys)) or f"; the keys are {', '.join(sorted(keys))}"
+                raise grid.source.error(f"no run has `{key}`{hint}", path, part=part)
+        try:
+            configs = [config for config in configs if requirement.constraint.holds(config)]
+        except ConstraintError as problem:
+            raise grid.source.error(str(problem), path, part=problem.part) from None
+        if not configs:
+            raise grid.source.error("no run of the grid meets this condition", path)
+    return configs
 
 
 def _require_placeholders(grid: Grid, configs: list[Values]) -> None:

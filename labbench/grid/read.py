@@ -17,6 +17,7 @@ from labbench.errors import did_you_mean
 from labbench.files import expand_home
 from labbench.grid.checks import quote_value
 from labbench.grid.command_template import Word, expand_home_in_word, placeholders
+from labbench.grid.constraints import Constraint, ConstraintError, parse_constraint
 from labbench.grid.random_draws import RandomAxis, read_draws
 from labbench.grid.ranges import replace_ranges
 from labbench.grid.run_options import read_metrics, read_resources, read_runtime, read_stop
@@ -35,6 +36,7 @@ TABLES = (
     "exclude",
     "include",
     "set",
+    "require",
     "metrics",
     "stop",
     "runtime",
@@ -70,6 +72,14 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Requirement:
+    """Constraint of `[[require]]` with its position."""
+
+    constraint: Constraint
+    path: TomlPath
+
+
+@dataclass(frozen=True, slots=True)
 class Grid:
     """Grid file whose tables have the right structure."""
 
@@ -94,6 +104,7 @@ class Grid:
     includes: tuple[Mapping[str, Setting], ...]
     excludes: tuple[Rule, ...]
     sets: tuple[Rule, ...]
+    requirements: tuple[Requirement, ...]
     seeds: tuple[Setting, ...]
     """Seeds of `[repeat]`; empty if there is none."""
     pinned: Mapping[str, tuple[Setting, ...]]
@@ -154,6 +165,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
         includes=tuple(_read_include(source, table, path) for path, table in source.tables("include")),
         excludes=tuple(_read_exclude(source, table, path) for path, table in source.tables("exclude")),
         sets=tuple(_read_set(source, table, path) for path, table in source.tables("set")),
+        requirements=tuple(_read_requirement(source, table, path) for path, table in source.tables("require")),
         seeds=_read_seeds(source),
         pinned=pinned,
     )
@@ -362,6 +374,17 @@ def _read_set(source: GridSource, table: Table, path: TomlPath) -> Rule:
     if not then:
         raise source.error("this [[set]] sets nothing: add a key beside `when`", path, at="key")
     return Rule(source.settings(condition, (*path, "when")), then, path)
+
+
+def _read_requirement(source: GridSource, table: Table, path: TomlPath) -> Requirement:
+    source.require_known(table, path, ("condition",))
+    path, text = (*path, "condition"), table.get("condition")
+    if not isinstance(text, str):
+        raise source.error('[[require]] needs a condition in quotes: condition = "step_epochs < epochs"', path)
+    try:
+        return Requirement(parse_constraint(text), path)
+    except ConstraintError as problem:
+        raise source.error(str(problem), path, part=problem.part) from None
 
 
 def _require_one_axis_per_key(grid: Grid) -> None:

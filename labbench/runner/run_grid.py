@@ -51,6 +51,8 @@ class ExpandedGrid:
     """Parameters of the task and the training loop."""
     code: Code
     """Code that computes the runs."""
+    removed: int = 0
+    """Number of configurations that `[[require]]` has removed."""
 
     @property
     def notes(self) -> list[str]:
@@ -130,7 +132,7 @@ def load_grid(
                 f"--only matches none of the {len(expansion.configs)} runs of {path}; "
                 "to list them, use --dry-run without --only"
             )
-    return ExpandedGrid(grid, runs[:limit], expansion.warnings, params, code)
+    return ExpandedGrid(grid, runs[:limit], expansion.warnings, params, code, expansion.removed)
 
 
 def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:

@@ -502,3 +502,77 @@ def test_an_invalid_distribution_is_refused(configs: Expand, draw: str, message:
     with pytest.raises(GridError) as caught:
         configs(f"[random]\nsamples = 9\nlr = {draw}")
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        ("lr * batch_size <= 10", [(0.1, 32), (0.1, 64), (0.01, 32), (0.01, 64), (0.01, 512)]),
+        ("lr < 0.1 or batch_size == 32", [(0.1, 32), (0.01, 32), (0.01, 64), (0.01, 512)]),
+        ("not batch_size in [32, 64]", [(0.1, 512), (0.01, 512)]),
+        ("32 < batch_size <= 512 // 2", [(0.1, 64), (0.01, 64)]),
+        ("clip == none and -lr ** 2 > -1e-3", [(0.01, 32), (0.01, 64), (0.01, 512)]),
+        ('optimizer == "sgd" and batch_size % 512 == 0 and batchnorm == false', [(0.1, 512), (0.01, 512)]),
+    ],
+)
+def test_require_keeps_the_configs_that_meet_the_condition(
+    configs: Expand, condition: str, kept: list[tuple[float, int]]
+) -> None:
+    text = f"[grid]\nlr = [0.1, 0.01]\nbatch_size = [32, 64, 512]\n[[require]]\ncondition = '{condition}'"
+    both = [(config.get("lr", 0.01), config.get("batch_size", 64)) for config in configs(text)]
+    assert both == kept
+
+
+def test_require_sees_set_include_and_seeds(configs: Expand) -> None:
+    text = """
+        [grid]
+        optimizer = ["sgd", "adam"]
+        [repeat]
+        seeds = 2
+        [[set]]
+        when = { optimizer = "sgd" }
+        momentum = 0.9
+        [[include]]
+        optimizer = "rmsprop"
+        [[require]]
+        condition = 'momentum > 0.5 or optimizer == "rmsprop" and seed < 1'
+    """
+    assert configs(text) == [
+        {"momentum": 0.9},
+        {"momentum": 0.9, "seed": 1},
+        {"optimizer": "rmsprop"},
+    ]
+
+
+def test_require_reads_dotted_keys_and_missing_values_of_a_command(configs: Expand) -> None:
+    text = """
+        command = ["echo", "{model.width}"]
+        [grid]
+        model.width = [16, 64]
+        clip = ["none", 1.0]
+        [[require]]
+        condition = "clip == none or clip * 16 < model.width"
+    """
+    values = [(config["model.width"], config["clip"]) for config in configs(text)]
+    assert values == [(16, "none"), (64, "none"), (64, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("lr < 1 and bach_size > 2", r"5:25: no run has `bach_size`; did you mean `batch_size`\?"),
+        ("lr = 1", "not an expression; write `==` for `=`"),
+        ("lr < 1 && lr > 0", "write `and` for `&&`"),
+        ("__import__('os').system('true')", "cannot be used in a condition"),
+        ("[x for x in hidden]", "cannot be used in a condition"),
+        ("lr", "`lr` is 0.1, not true or false"),
+        ("lr < optimizer", "0.1 and 'sgd' in `lr < optimizer` have no order"),
+        ("clip < 1", "none and 1 in `clip < 1` have no order; write `key == none or ...`"),
+        ("1 / (lr - lr) > 0", "has no value with"),
+        ("9 ** 9 ** 9 ** 9 > 0", "has no value with"),
+        ("lr > 1", "5:13: no run of the grid meets this condition"),
+    ],
+)
+def test_invalid_condition_is_reported_at_its_place(configs: Expand, condition: str, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        configs(f'[grid]\nlr = [0.1, 0.01]\n[[require]]\ncondition = "{condition}"')
