@@ -13,6 +13,7 @@ from pathlib import Path
 
 from labbench.grid.code import Code
 from labbench.grid.expansion import MAX_RUNS, Expansion, count_runs, expand
+from labbench.grid.file_paths import path_warnings, with_absolute_paths
 from labbench.grid.identity import grid_code, identity, task_identity, with_file_digests
 from labbench.grid.names import make_names
 from labbench.grid.read import Grid, read_grid
@@ -30,6 +31,7 @@ __all__ = [
     "grid_code",
     "identity",
     "new_runs",
+    "path_warnings",
     "read_grid",
     "task_identity",
 ]
@@ -52,7 +54,8 @@ def new_runs(
     task = task_identity(grid, code)
     digest = cache(content_digest)  # a file that several runs share is read only once
     runs = []
-    for name, config in zip(names, configs, strict=True):
+    for name, written in zip(names, configs, strict=True):
+        config = with_absolute_paths(grid, written, params)
         content = with_file_digests(grid.task, config, params, digest, files)
         identity_with = partial(identity, config=content, params=params, stop=grid.stop)
         runs.append(NewRun(name, config, identity_with(task), setup=identity_with("")))

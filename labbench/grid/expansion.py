@@ -355,19 +355,19 @@ def require_networks(grid: Grid, configs: Iterable[Mapping[str, Any]]) -> None:
         try:
             require_scores(read_layers(layers, shape), shape, classes)
         except BadItem as problem:
-            raise grid.source.error(f"layers{problem}", (*_position_of_layers(grid, layers), problem.index)) from None
+            raise grid.source.error(f"layers{problem}", (*position_of(grid, "layers", layers), problem.index)) from None
         except LayerError as problem:
-            raise grid.source.error(str(problem), (*_position_of_layers(grid, layers), len(layers) - 1)) from None
+            raise grid.source.error(str(problem), (*position_of(grid, "layers", layers), len(layers) - 1)) from None
         valid.add((tuple(layers), data))
 
 
-def _position_of_layers(grid: Grid, layers: Sequence[str]) -> Path:
-    """Return the path of these layers in the grid file.
+def position_of(grid: Grid, key: str, value: Any) -> Path:
+    """Return the path of a key's value in the grid file.
 
-    Layers that are not found in the file were drawn by `[random]`.
+    A value that is not in the file was drawn by `[random]`.
     """
-    paths = (setting.path for setting in _all_settings(grid) if setting.key == "layers" and setting.value == layers)
-    return next(paths, ("random", "layers"))
+    paths = (setting.path for setting in _all_settings(grid) if setting.key == key and setting.value == value)
+    return next(paths, ("random", key))
 
 
 def _all_settings(grid: Grid) -> Iterator[Setting]:

@@ -24,7 +24,7 @@ def resolve_data_path(path: str) -> Path:
         raise InputError('`path` is missing: set path = "table.csv", "arrays.npz" or a folder of images')
     absolute = expand_home(path).resolve()
     if not absolute.exists():
-        raise InputError(f"no such file or folder: {absolute} (paths are relative to the current folder)")
+        raise InputError(f"no such file or folder: {absolute} (paths are relative to the grid file)")
     return absolute
 
 
@@ -49,7 +49,7 @@ def resolve_checkpoint(word: str, files: Path | None) -> Path:
             f'init_from = "{word}": give a file of weights ({", ".join(WEIGHT_SUFFIXES)}), or {RUN_PREFIX}KEY'
         )
     if not file.is_file():
-        raise InputError(f'init_from = "{word}": no such file: {file} (paths are relative to the current folder)')
+        raise InputError(f'init_from = "{word}": no such file: {file} (paths are relative to the grid file)')
     return file
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from labbench.errors import InputError
 from labbench.grid import Code, Grid, identity
 from labbench.grid.code import changed_files
+from labbench.grid.file_paths import with_absolute_paths
 from labbench.grid.identity import former_task_identity, task_identity, with_file_digests
 from labbench.params.param import Params, own_keys, with_defaults
 from labbench.params.paths import content_digest
@@ -128,7 +129,8 @@ def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, 
     @cache
     def content(run_id: int) -> dict[str, object] | None:
         try:
-            return dict(with_file_digests(grid.task, with_defaults(runs[run_id].config, params), params, digest, files))
+            config = with_absolute_paths(grid, with_defaults(runs[run_id].config, params), params)
+            return dict(with_file_digests(grid.task, config, params, digest, files))
         except InputError:  # a file that the config names is gone
             return None
 

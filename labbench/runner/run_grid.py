@@ -20,7 +20,7 @@ from labbench.executors.scratch import remove_abandoned_folders
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
 from labbench.filters.parser import matches_config, parse, require_config_keys
-from labbench.grid import Code, Grid, expand, grid_code, new_runs, read_grid
+from labbench.grid import Code, Grid, expand, grid_code, new_runs, path_warnings, read_grid
 from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.params.paths import RUN_PREFIX
@@ -132,7 +132,8 @@ def load_grid(
                 f"--only matches none of the {len(expansion.configs)} runs of {path}; "
                 "to list them, use --dry-run without --only"
             )
-    return ExpandedGrid(grid, runs[:limit], expansion.warnings, params, code, expansion.removed)
+    warnings = [*expansion.warnings, *path_warnings(grid, configs, params)]
+    return ExpandedGrid(grid, runs[:limit], warnings, params, code, expansion.removed)
 
 
 def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:

@@ -202,7 +202,7 @@ def test_a_run_starts_from_the_model_of_another_run_which_is_part_of_its_identit
         ("run:nobody", "no run has the key or the name `nobody`"),
         ("run:first", "that run kept no model: train it with [runtime] keep"),
         ("weights.bin", "give a file of weights (.safetensors, .pt, .pth), or run:KEY"),
-        ("none.pt", "none.pt (paths are relative to the current folder)"),
+        ("none.pt", "none.pt (paths are relative to the grid file)"),
     ],
 )
 def test_nothing_is_queued_if_the_weights_do_not_exist(labbench: Labbench, init_from: str, message: str) -> None:
