@@ -14,7 +14,7 @@ from labbench.errors import GridError, InputError, did_you_mean
 from labbench.grid.checks import BadValueError, convert_setting, convert_value, is_equal
 from labbench.grid.command_template import BUILT_IN, Placeholder, TemplateError, fill_word, placeholders
 from labbench.grid.constraints import ConstraintError
-from labbench.grid.read import Axis, Grid, Rule
+from labbench.grid.read import Axis, Branch, Grid, Rule
 from labbench.grid.source import Setting
 from labbench.grid.toml_positions import Path
 from labbench.params.builtin import sample_and_classes
@@ -53,7 +53,7 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes
         InputError: A default that the task declares does not fit its own parameter.
     """
     if not yes:
-        _require_at_most(limit_without_yes, grid)
+        _require_at_most(limit_without_yes, grid, count_runs(grid))
     checker = _Checker(grid, params)
     rules = _Rules(grid, checker)
     base = {**_default_config(params), **checker.values(grid.params)}
@@ -64,6 +64,10 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes
     points = [_merge_points(point) for point in itertools.product(*axes)] if axes or not includes else []
     product = [point | pinned for point in points for pinned in pins]
     runs = [(values, {**base, **values}) for values in product]
+    for branch in grid.branches:
+        runs = rules.branch(branch, runs)
+        if not yes:
+            _require_at_most(limit_without_yes, grid, len(runs) * _seed_count(grid))
     runs = [(values, config) for values, config in runs if not rules.exclude(config)]
     runs += [(values, {**base, **values}) for values in includes]
     if not runs:
@@ -81,16 +85,18 @@ def expand(grid: Grid, params: Params, *, limit_without_yes: int = MAX_RUNS, yes
 
 
 def count_runs(grid: Grid) -> int:
-    """Return the number of runs before `[[exclude]]`, without expanding the grid."""
+    """Return the number of runs before `[[branch]]` and `[[exclude]]`, without expanding the grid."""
     axes = [1 if grid.pins(axis.keys) else len(axis.points) for axis in grid.axes]
     axes += [1 if grid.pins(grid.draws.keys) else grid.draws.samples] if grid.draws else []
     product = math.prod(axes) if axes or not grid.includes else 0
-    seeds = 1 if "seed" in grid.pinned else max(1, len(grid.seeds))
-    return (product + len(grid.includes)) * seeds * math.prod(map(len, grid.pinned.values()))
+    return (product + len(grid.includes)) * _seed_count(grid) * math.prod(map(len, grid.pinned.values()))
 
 
-def _require_at_most(limit: int, grid: Grid) -> None:
-    count = count_runs(grid)
+def _seed_count(grid: Grid) -> int:
+    return 1 if "seed" in grid.pinned else max(1, len(grid.seeds))
+
+
+def _require_at_most(limit: int, grid: Grid, count: int) -> None:
     if count > limit:
         when = " (before [[exclude]])" if grid.excludes else ""
         message = (
@@ -181,13 +187,37 @@ class _Checker:
 
 
 class _Rules:
-    """Rules of `[[exclude]]` and `[[set]]`, with a record of those that matched a run."""
+    """Rules of `[[branch]]`, `[[exclude]]` and `[[set]]`, with a record of those that matched a run."""
 
     def __init__(self, grid: Grid, checker: _Checker) -> None:
         self.grid = grid
+        self.branches = {
+            branch.path: (checker.condition(branch.when), [(axis, checker.axis(axis)) for axis in branch.axes])
+            for branch in grid.branches
+        }
         self.excludes = [(rule, checker.condition(rule.when)) for rule in grid.excludes]
         self.sets = [(rule, checker.condition(rule.when), checker.values(rule.then)) for rule in grid.sets]
         self.matched: set[Path] = set()
+
+    def branch(self, branch: Branch, runs: list[tuple[Values, Values]]) -> list[tuple[Values, Values]]:
+        """Return the runs, as (values of axes, config), with those that match the branch multiplied by its axes.
+
+        An axis whose key `--set` pins is left out. Raises GridError if another branch has given a run the same key.
+        """
+        condition, axes = self.branches[branch.path]
+        points = [points for axis, points in axes if not self.grid.pins(axis.keys)]
+        branched = []
+        for values, config in runs:
+            if not _matches(condition, config):
+                branched.append((values, config))
+                continue
+            self.matched.add(branch.path)
+            for point in map(_merge_points, itertools.product(*points)):
+                for key in point.keys() & values.keys():
+                    message = f"`{key}` already has an axis in another [[branch]] that applies to the same run"
+                    raise self.grid.source.error(message, (*branch.path, *key.split(".")), at="key")
+                branched.append(({**values, **point}, {**config, **point}))
+        return branched
 
     def exclude(self, config: Values) -> bool:
         """Return True if a run is excluded. All rules are tested, to find those that match no run."""
@@ -211,11 +241,13 @@ class _Rules:
 
         Rules on keys that `--set` pins are left out.
         """
-        idle = [rule for rule in (*self.grid.excludes, *self.grid.sets) if rule.path not in self.matched]
+        rules: list[Rule | Branch] = [*self.grid.branches, *self.grid.excludes, *self.grid.sets]
+        idle = [rule for rule in rules if rule.path not in self.matched]
         return [self._warning(rule) for rule in idle if not rule.when.keys() & self.grid.pinned.keys()]
 
-    def _warning(self, rule: Rule) -> str:
-        name, path = ("`when`", (*rule.path, "when")) if rule.then else ("[[exclude]]", rule.path)
+    def _warning(self, rule: Rule | Branch) -> str:
+        is_exclude = isinstance(rule, Rule) and not rule.then
+        name, path = ("[[exclude]]", rule.path) if is_exclude else ("`when`", (*rule.path, "when"))
         return str(self.grid.source.error(f"this {name} matches no run", path, at="key")).partition("\n")[0]
 
 
@@ -326,7 +358,14 @@ def _unused_axes(grid: Grid) -> list[str]:
         return []
     used = {field.key for _, text in _templates(grid) for _, field in placeholders([text])}
     used |= {key for rule in grid.sets if used & rule.then.keys() for key in rule.when}
-    axes = [(setting.key, setting.path[:-1]) for axis in grid.axes for setting in axis.points[0]]
+    used |= {
+        key
+        for branch in grid.branches
+        if any(used.intersection(axis.keys) for axis in branch.axes)
+        for key in branch.when
+    }
+    all_axes = [*grid.axes, *(axis for branch in grid.branches for axis in branch.axes)]
+    axes = [(setting.key, setting.path[:-1]) for axis in all_axes for setting in axis.points[0]]
     axes += [(draw.key, draw.path[:-1]) for draw in grid.draws.distributions] if grid.draws else []
     axes += [("seed", ("repeat", "seeds"))] if grid.seeds else []
     errors = [
@@ -373,7 +412,8 @@ def position_of(grid: Grid, key: str, value: Any) -> Path:
 def _all_settings(grid: Grid) -> Iterator[Setting]:
     """Yield all settings of the grid, those with the highest precedence first."""
     yield from (setting for settings in grid.pinned.values() for setting in settings)
-    yield from (setting for axis in grid.axes for point in axis.points for setting in point)
+    axes = (*grid.axes, *(axis for branch in grid.branches for axis in branch.axes))
+    yield from (setting for axis in axes for point in axis.points for setting in point)
     yield from (setting for include in grid.includes for setting in include.values())
     yield from (setting for rule in grid.sets for setting in rule.then.values())
     yield from grid.params.values()

@@ -32,6 +32,7 @@ TABLES = (
     "grid",
     "zip",
     "random",
+    "branch",
     "repeat",
     "exclude",
     "include",
@@ -72,6 +73,15 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """Axes of `[[branch]]`, for the configs that match a condition."""
+
+    when: Mapping[str, Setting]
+    axes: tuple[Axis, ...]
+    path: TomlPath
+
+
+@dataclass(frozen=True, slots=True)
 class Requirement:
     """Constraint of `[[require]]` with its position."""
 
@@ -101,6 +111,7 @@ class Grid:
     params: Mapping[str, Setting]
     axes: tuple[Axis, ...]
     draws: RandomAxis | None
+    branches: tuple[Branch, ...]
     includes: tuple[Mapping[str, Setting], ...]
     excludes: tuple[Rule, ...]
     sets: tuple[Rule, ...]
@@ -117,9 +128,10 @@ class Grid:
 
     @property
     def axis_keys(self) -> list[str]:
-        """Keys of all axes, in the file's order, with `[random]` last."""
-        keys = [key for axis in self.axes for key in axis.keys]
-        return keys + (self.draws.keys if self.draws else []) + [key for key in self.pinned if key not in keys]
+        """Keys of all axes: those of `[grid]`, `[[zip]]`, `[random]`, `[[branch]]` and `--set`."""
+        keys = [key for axis in self.axes for key in axis.keys] + (self.draws.keys if self.draws else [])
+        keys += [key for branch in self.branches for axis in branch.axes for key in axis.keys]
+        return list(dict.fromkeys([*keys, *self.pinned]))
 
     def pins(self, keys: Iterable[str]) -> bool:
         """Return True if `--set` pins all of these keys."""
@@ -162,6 +174,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
         params=source.settings(source.table("params"), ("params",)),
         axes=_read_axes(source),
         draws=read_draws(source),
+        branches=tuple(_read_branch(source, table, path) for path, table in source.tables("branch")),
         includes=tuple(_read_include(source, table, path) for path, table in source.tables("include")),
         excludes=tuple(_read_exclude(source, table, path) for path, table in source.tables("exclude")),
         sets=tuple(_read_set(source, table, path) for path, table in source.tables("set")),
@@ -367,13 +380,28 @@ def _read_exclude(source: GridSource, table: Table, path: TomlPath) -> Rule:
 
 
 def _read_set(source: GridSource, table: Table, path: TomlPath) -> Rule:
-    condition = table.get("when")
-    if not isinstance(condition, dict) or not condition:
-        raise source.error('[[set]] needs a condition: when = { optimizer = "sgd" }', (*path, "when"))
-    then = source.settings({key: value for key, value in table.items() if key != "when"}, path)
+    when, rest = _read_condition(source, table, path)
+    then = source.settings(rest, path)
     if not then:
         raise source.error("this [[set]] sets nothing: add a key beside `when`", path, at="key")
-    return Rule(source.settings(condition, (*path, "when")), then, path)
+    return Rule(when, then, path)
+
+
+def _read_branch(source: GridSource, table: Table, path: TomlPath) -> Branch:
+    when, rest = _read_condition(source, table, path)
+    settings = source.settings(replace_ranges(source, rest, path), path)
+    if not settings:
+        raise source.error("this [[branch]] is empty: add an axis beside `when`", path, at="key")
+    return Branch(when, tuple(_read_axis(source, [setting]) for setting in settings.values()), path)
+
+
+def _read_condition(source: GridSource, table: Table, path: TomlPath) -> tuple[Mapping[str, Setting], Table]:
+    """Return the settings of `when`, and the rest of the table."""
+    condition = table.get("when")
+    if not isinstance(condition, dict) or not condition:
+        raise source.error(f'[[{path[0]}]] needs a condition: when = {{ optimizer = "sgd" }}', (*path, "when"))
+    rest = {key: value for key, value in table.items() if key != "when"}
+    return source.settings(condition, (*path, "when")), rest
 
 
 def _read_requirement(source: GridSource, table: Table, path: TomlPath) -> Requirement:
@@ -395,13 +423,20 @@ def _require_one_axis_per_key(grid: Grid) -> None:
         if key in first:
             raise grid.source.error(f"`{key}` already has an axis in [{first[key][0]}]: remove one", path, at="key")
         first[key] = path
+    for branch in grid.branches:
+        for setting in (axis.points[0][0] for axis in branch.axes):
+            if setting.key in first:
+                message = f"`{setting.key}` already has an axis in [{first[setting.key][0]}], for every run: remove one"
+                raise grid.source.error(message, setting.path[:-1], at="key")
 
 
 def _require_no_other_seed(grid: Grid) -> None:
     tables = [grid.params, *grid.includes, *(rule.when for rule in grid.excludes)]
     tables += [settings for rule in grid.sets for settings in (rule.when, rule.then)]
+    tables += [branch.when for branch in grid.branches]
     paths = [table["seed"].path for table in tables if "seed" in table]
-    paths += [setting.path[:-1] for axis in grid.axes for setting in axis.points[0] if setting.key == "seed"]
+    axes = [*grid.axes, *(axis for branch in grid.branches for axis in branch.axes)]
+    paths += [setting.path[:-1] for axis in axes for setting in axis.points[0] if setting.key == "seed"]
     paths += [draw.path[:-1] for draw in grid.draws.distributions if draw.key == "seed"] if grid.draws else []
     for path in paths:
         raise grid.source.error("[repeat] sets the seeds, after everything else: remove `seed` here", path, at="key")

@@ -576,3 +576,88 @@ def test_require_reads_dotted_keys_and_missing_values_of_a_command(configs: Expa
 def test_invalid_condition_is_reported_at_its_place(configs: Expand, condition: str, message: str) -> None:
     with pytest.raises(GridError, match=message):
         configs(f'[grid]\nlr = [0.1, 0.01]\n[[require]]\ncondition = "{condition}"')
+
+
+def test_branches_add_axes_to_the_runs_that_match_and_nest_by_conditions(configs: Expand) -> None:
+    text = """
+        [grid]
+        optimizer = ["sgd", "adam"]
+        [[branch]]
+        when = { optimizer = "sgd" }
+        momentum = [0.0, 0.9]
+        [[branch]]
+        when = { optimizer = "adam" }
+        beta1 = { from = 0.8, to = 0.9, step = 0.1 }
+        [[branch]]
+        when = { momentum = 0.9 }
+        nesterov = [false, true]
+        [[exclude]]
+        beta1 = 0.8
+    """
+    assert configs(text) == [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True},
+        {"optimizer": "adam"},
+    ]
+    assert configs(text, "momentum=0.5", "optimizer=sgd") == [{"momentum": 0.5}]
+
+
+def test_set_does_not_replace_the_values_of_a_branch(configs: Expand) -> None:
+    text = """
+        [[branch]]
+        when = { optimizer = "sgd" }
+        momentum = [0.1, 0.2]
+        [[set]]
+        when = { optimizer = "sgd" }
+        momentum = 0.9
+    """
+    assert configs(text) == [{"momentum": 0.1}, {"momentum": 0.2}]
+
+
+def test_runs_of_a_command_have_the_keys_of_their_branch_alone(
+    configs: Expand, names: Callable[..., list[str]]
+) -> None:
+    text = """
+        command = ["train", "{model}", "{depth?}"]
+        [grid]
+        model = ["linear", "tree"]
+        [[branch]]
+        when = { model = "tree" }
+        depth = [2, 4]
+    """
+    assert configs(text) == [{"model": "linear"}, {"model": "tree", "depth": 2}, {"model": "tree", "depth": 4}]
+    assert names(text) == ["linear", "tree depth=2", "tree depth=4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[branch]]\nmomentum = [0.1]", r"\[\[branch\]\] needs a condition"),
+        ('[[branch]]\nwhen = { optimizer = "sgd" }', "2:1: this .* is empty"),
+        ('[[branch]]\nwhen = { optimizer = "sgd" }\nmomentum = 0.9', "4:12: an axis must be a list"),
+        ('[[branch]]\nwhen = { optimizer = "sgd" }\nmomentun = [0.9]', "4:1: unknown parameter .* `momentum`"),
+        (
+            '[grid]\nmomentum = [0.1]\n[[branch]]\nwhen = { optimizer = "sgd" }\nmomentum = [0.9]',
+            r"6:1: `momentum` already has an axis in \[grid\]",
+        ),
+        (
+            '[[branch]]\nwhen = { optimizer = "sgd" }\nlr = [0.1]\n[[branch]]\nwhen = { seed = 0 }\nlr = [0.1]',
+            r"7:1: `lr` already has an axis in another \[\[branch\]\]",
+        ),
+    ],
+)
+def test_invalid_branch_is_reported_at_its_place(configs: Expand, text: str, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        configs(text)
+
+
+def test_branches_respect_the_maximum_number_of_runs(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        'task = "digits"\n[[branch]]\nwhen = { optimizer = "sgd" }\nlr = { from = 0.01, to = 0.99, step = 0.01 }'
+    )
+    grid = read_grid(path)
+    assert len(expand(grid, DIGITS).configs) == 99
+    with pytest.raises(GridError, match="99 runs, more than 50"):
+        expand(grid, DIGITS, limit_without_yes=50)
