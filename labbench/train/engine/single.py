@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.data.dataset import Split
-from labbench.train.data.samples import Samples, call_model, map_tensors
+from labbench.train.data.samples import Samples, call_model, concatenate, map_tensors, split_samples
 from labbench.train.dtypes import place_model
 from labbench.train.engine.dropout import swap_dropout
 from labbench.train.engine.freezing import set_mode
@@ -54,12 +54,16 @@ class SingleStepper:
         self.parameters = dict(model.named_parameters())
         parts = optional_parts(self.task)
         groups = make_parameter_groups(parts, model, config)
-        self._has_groups, self._has_optimizer = parts.reason_to_loop is not None, parts.optimizer is not None
+        self._has_groups, self._has_optimizer = (
+            bool(parts.parameter_groups or parts.optimizer),
+            parts.optimizer is not None,
+        )
         self.optimizer = (
             make_optimizer(settings, groups, self.data.device)
             if parts.optimizer is None
             else check_optimizer(parts.optimizer(groups, config))
         )
+        self._microbatch_size = parts.microbatch_size
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.settings = settings
         self.config, self.workload = config, workload
@@ -73,12 +77,14 @@ class SingleStepper:
         Raises:
             InputError: A gradient is sparse, and the optimizer or its settings do not support that.
         """
-        inputs, targets = self.data.gather(batch[0])  # (N, ...)
-        outputs = self._compute_outputs(inputs)
-        losses = compute_losses(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)
         for parameter in self.parameters.values():
             parameter.grad = None
-        losses.backward(torch.full_like(losses, 1 / len(losses)))  # the gradient of the mean loss
+        split, count = self.data.gather(batch[0]), batch.shape[1]  # (N, ...)
+        if self._microbatch_size is None or self._microbatch_size >= count:
+            result = self._add_gradients(split, count)
+        else:
+            microbatches = zip(*(split_samples(part, self._microbatch_size) for part in split), strict=True)
+            result = concatenate([self._add_gradients(microbatch, count) for microbatch in microbatches], dim=1)
         if self.sparse is None:
             self.sparse = [n for n, p in self.parameters.items() if p.grad is not None and p.grad.is_sparse]
             if self.sparse and not self._has_optimizer:
@@ -93,6 +99,14 @@ class SingleStepper:
             self._set_rates(float(self.schedule.rates_at(self.step_counter.step)[0]))
         self.optimizer.step()
         self.step_counter.step += 1
+        return result
+
+    def _add_gradients(self, split: Split, count: int) -> StepResult:
+        """Add the gradients of some samples of a batch of `count`; return their losses and metrics."""
+        inputs, targets = split  # (N, ...)
+        outputs = self._compute_outputs(inputs)
+        losses = compute_losses(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)
+        losses.backward(torch.full_like(losses, 1 / count))  # the gradient of the mean loss
         return _add_run_dimension(losses.detach(), compute_metrics(self.task, outputs, targets, self.loss_config))
 
     @torch.no_grad()

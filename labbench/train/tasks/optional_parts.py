@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from labbench.errors import InputError
 from labbench.records import Config
 
+SIZES = ("evaluation_batch_size", "microbatch_size")
+"""Parts that are numbers of samples; all others are methods."""
+
 
 @dataclass(frozen=True)
 class OptionalParts:
@@ -28,12 +31,14 @@ class OptionalParts:
     """`optimizer(params, config)`: a torch optimizer of these parameters or parameter groups."""
     evaluation_batch_size: int | None = None
     """Number of samples per forward pass in evaluations."""
+    microbatch_size: int | None = None
+    """Number of samples per forward and backward pass; the gradients of a batch add up."""
 
     @property
     def reason_to_loop(self) -> str | None:
         """Reason why runs of the task cannot be stacked, or None."""
-        for name, part in (("parameter_groups", self.parameter_groups), ("optimizer", self.optimizer)):
-            if part is not None:
+        for name in ("parameter_groups", "optimizer", "microbatch_size"):
+            if getattr(self, name) is not None:
                 return f"the task has its own {name}"
         return None
 
@@ -46,9 +51,9 @@ def read_optional_parts(instance: object, name: str) -> OptionalParts:
     """
     parts = {part: getattr(instance, part, None) for part in OptionalParts.__dataclass_fields__}
     for part, value in parts.items():
-        if value is None or (callable(value) and part != "evaluation_batch_size"):
+        if value is None or (callable(value) and part not in SIZES):
             continue
-        if part != "evaluation_batch_size":
+        if part not in SIZES:
             raise InputError(f"{name}.{part} must be a method, not {value!r}")
         if type(value) is not int or value < 1:
             raise InputError(f"{name}.{part} must be an integer of at least 1, not {value!r}")

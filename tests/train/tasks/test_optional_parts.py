@@ -113,6 +113,34 @@ def test_parameter_groups_and_an_own_optimizer_train_as_a_plain_torch_loop(own: 
     assert list(trained.curves["train/loss"].values()) == pytest.approx(losses, rel=1e-9)
 
 
+def test_microbatches_train_as_whole_batches() -> None:
+    whole, parts = train_all(make_task(), "loop"), train_all(make_task(microbatch_size=3))
+    for one, other in zip(whole, parts, strict=True):
+        for metric in one.curves.keys() - {"time/compute_s"}:
+            assert one.curves[metric] == pytest.approx(other.curves[metric], rel=1e-9), metric
+
+
+class Tempered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.temperature = nn.Linear(4, 2), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer(x), self.temperature.expand(len(x))
+
+
+def tempered_loss(outputs: Any, targets: Tensor) -> Tensor:
+    return cross_entropy(outputs[0] * outputs[1].exp().unsqueeze(1), targets)
+
+
+def test_a_parameter_of_the_loss_that_the_model_returns_is_trained_alike_in_a_stack_and_alone() -> None:
+    task = replace(make_task(), model=lambda _: Tempered(), loss=tempered_loss)
+    stacked, alone = train_all(task), train_all(task, "loop")
+    assert {history.started.way for history in stacked if history.started} == {"vmap"}
+    for one, other in zip(stacked, alone, strict=True):
+        assert one.curves["train/loss"] == pytest.approx(other.curves["train/loss"], rel=1e-9)
+
+
 def test_runs_with_parameter_groups_train_one_by_one_and_say_why() -> None:
     events = train_events(make_task(parameter_groups=decay_weights))
     assert {history.started.way for history in histories(events).values() if history.started} == {"loop"}
