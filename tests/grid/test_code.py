@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labbench.errors import InputError
@@ -127,6 +127,7 @@ expressions = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a machine that is busy
 @given(expressions, expressions)
 def test_two_expressions_have_the_same_digest_exactly_if_they_parse_alike(left: str, right: str) -> None:
     alike = ast.dump(ast.parse(f"x = {left}")) == ast.dump(ast.parse(f"x = {right}"))
