@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from labbench import text
-from labbench.charts.axes import Frame
 from labbench.charts.bands import SPREADS, group_bands
 from labbench.charts.braille import Canvas
 from labbench.charts.lines import Line, LineGroup, PreparedLines, last_finite_index, nearest_index
@@ -18,12 +17,17 @@ from labbench.charts.palette import BRIGHT, LABEL, LINE, TEXT, line_ink
 from labbench.charts.series import Curve, Series
 from labbench.charts.smoothing_spec import parse_smoothing
 from labbench.charts.ticks import MAX_CLOCK_SECONDS, MIN_CLOCK_SECONDS, clamp
-from labbench.charts.view import ChartView, XAxis
+from labbench.charts.view import MAX_SEPARATE_LINES, ChartView, XAxis
 
 MIN_SIDE_LEGEND_WIDTH = 110
 """Minimum width of a chart, in cells, to place the legend beside the plot."""
 _MAX_SIDE_WIDTH = 64
 _MEAN = "mean of steps"
+_MIN_HEIGHT_WITH_LEGEND = 7
+"""Minimum height of a chart, in cells, with a legend above the plot."""
+_GLYPH_CELLS, _VALUE_CELLS = 3, 11
+"""Widths of the glyph and of the value of an entry above the plot, with a space around them."""
+_MAX_TOP_LABEL = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,55 +179,117 @@ def legend_title(view: ChartView, entries: Sequence[LegendEntry] = ()) -> str:
 
 
 def side_legend_width(lines: Sequence[Line], width: int, view: ChartView) -> int:
-    """Return the width of the legend beside the plot, in cells; 0 if the legend is inside the plot."""
-    if width < MIN_SIDE_LEGEND_WIDTH or (len(lines) < 2 and view.crosshair is None):
+    """Return the width of the legend beside the plot, in cells; 0 if the legend is above the plot."""
+    if not view.names or width < MIN_SIDE_LEGEND_WIDTH or (len(lines) < 2 and view.crosshair is None):
         return 0
-    longest = max(text.cell_width(line.group or line.label) for line in lines) if len(lines) > 1 else 16
+    longest = _longest_label(lines) if len(lines) > 1 else 16
     return min(longest + 24, _MAX_SIDE_WIDTH, width // 3)
 
 
-def draw_legend(
-    canvas: Canvas, frame: Frame, entries: Sequence[LegendEntry], title: str, side: int, *, total: int | None = None
+def top_legend_rows(lines: Sequence[Line], view: ChartView, width: int, height: int) -> int:
+    """Return the number of rows of the legend above the plot; it does not change with the crosshair."""
+    if not lines or height < _MIN_HEIGHT_WITH_LEGEND:
+        return 0
+    labels = {line.group or line.label for line in lines} if len(lines) > MAX_SEPARATE_LINES else lines
+    columns = max(1, width // _entry_width(_longest_label(lines), width, names=view.names))
+    return min(-(-len(labels) // columns), max(1, height // 4) if view.names else 1)
+
+
+def _longest_label(lines: Sequence[Line]) -> int:
+    return max(text.cell_width(line.group or line.label) for line in lines)
+
+
+def _entry_width(label_width: int, width: int, *, names: bool) -> int:
+    """Return the width of an entry above the plot, with the gap to the next one."""
+    return _GLYPH_CELLS + min(label_width * names, _MAX_TOP_LABEL, max(3, width - 16)) + _VALUE_CELLS
+
+
+def draw_top_legend(
+    canvas: Canvas, entries: Sequence[LegendEntry], title: str, *, total: int | None = None, names: bool = True
 ) -> None:
-    """Draw the legend beside the plot, `side` cells wide; if `side` is 0, in the plot's emptiest corner.
+    """Draw the legend on a canvas of its own, above the plot: entries side by side, best first.
+
+    `total` is the number of lines if `entries` holds only the best of them; without `names` an entry is its glyph and
+    its value.
+    """
+    if not canvas.height or not entries:
+        return
+    if title:
+        canvas.put(1, 0, text.fit_to_width(title, min(text.cell_width(title), canvas.width)), TEXT)
+    title_width = text.cell_width(title) + 3 if title else 0
+    if names:
+        _draw_named_entries(canvas, entries, title_width, total or len(entries))
+    else:
+        _draw_values(canvas, entries, title_width, total or len(entries))
+
+
+def _draw_named_entries(canvas: Canvas, entries: Sequence[LegendEntry], title_width: int, total: int) -> None:
+    """Draw glyphs, names and values in columns of equal width."""
+    entry_width = _entry_width(max(text.cell_width(entry.label) for entry in entries), canvas.width, names=True)
+    columns = max(1, canvas.width // entry_width)
+    cells = [(column * entry_width, row) for row in range(canvas.height) for column in range(columns)]
+    cells = cells[-(-title_width // entry_width) :]
+    if total > len(cells) and cells:
+        *cells, (column, row) = cells
+        canvas.put(column + 1, row, f"and {total - len(cells)} more", LABEL)
+    for entry, (column, row) in zip(entries, cells, strict=False):
+        _draw_glyph(canvas, column, row, entry)
+        label = text.fit_to_width(entry.label, entry_width - _GLYPH_CELLS - _VALUE_CELLS)
+        ink = TEXT if entry.bright else LABEL
+        canvas.put(column + _GLYPH_CELLS, row, label, ink, widths=text.cell_widths(label))
+        value = entry.value[: _VALUE_CELLS - 2]
+        canvas.put(column + entry_width - _VALUE_CELLS + 1, row, value, TEXT if title_width else ink)
+
+
+def _draw_values(canvas: Canvas, entries: Sequence[LegendEntry], column: int, total: int) -> None:
+    """Draw glyphs and values in one row, as many as fit."""
+    for index, entry in enumerate(entries):
+        rest = f" +{total - index}"
+        width = _GLYPH_CELLS + len(entry.value)
+        if column + width + (len(rest) if index < total - 1 else 0) > canvas.width:
+            canvas.put(column, 0, rest, LABEL)
+            return
+        _draw_glyph(canvas, column, 0, entry)
+        canvas.put(column + _GLYPH_CELLS, 0, entry.value, TEXT if entry.bright else LABEL)
+        column += width + 1
+
+
+def _draw_glyph(canvas: Canvas, column: int, row: int, entry: LegendEntry) -> None:
+    canvas.put(column, row, f" {entry.glyph} ", line_ink(entry.slot, BRIGHT if entry.bright else LINE))
+
+
+def draw_side_legend(
+    canvas: Canvas, entries: Sequence[LegendEntry], title: str, side: int, *, total: int | None = None
+) -> None:
+    """Draw the legend beside the plot, `side` cells wide.
 
     `total` is the number of lines if `entries` holds only the best of them.
     """
-    rows = frame.height + 1 if side else max(min(frame.height - 2, 5), frame.height // 2 - 1)
-    max_entries = max(1, rows - bool(title))
+    max_entries = max(1, canvas.height - bool(title))
     total = total or len(entries)
     hidden = total - max_entries + 1 if total > max_entries else 0
     entries = entries[: max_entries - 1] if hidden else entries
     values = text.align_decimal_points([entry.value for entry in entries])
     x_texts = [entry.x for entry in entries]
-    if len(set(x_texts)) == 1 or not side:
+    if len(set(x_texts)) == 1:
         x_texts = [""] * len(x_texts)
     x_width = max(map(len, x_texts), default=0)
     value_width = len(values[0]) if values else 0
     fixed_width = 5 + value_width + (x_width + 1 if x_width else 0)
-    available = (side if side else max(14, frame.width * 2 // 3)) - fixed_width
-    more = f"and {hidden} more" if hidden else ""
-    widest = max([len(more), len(title) - fixed_width + 4, *(text.cell_width(entry.label) for entry in entries)])
-    label_width = max(3, available if side else min(available, widest))
-    width, height = label_width + fixed_width, len(entries) + bool(hidden) + bool(title)
-    column, row = (canvas.width - width, 0) if side else _emptiest_corner(canvas, frame, width, height)
+    label_width = max(3, side - fixed_width)
+    side = max(side, label_width + fixed_width)
+    column, row = canvas.width - side, 0
     if title:
-        canvas.put(column, row, text.fit_to_width(f" {title}", width), TEXT)
+        canvas.put(column, row, text.fit_to_width(f" {title}", side), TEXT)
         row += 1
     for entry, value, x_text in zip(entries, values, x_texts, strict=True):
         ink = TEXT if entry.bright else LABEL
         label = text.fit_to_width(entry.label, label_width)
-        canvas.put(column, row, f" {entry.glyph} ", line_ink(entry.slot, BRIGHT if entry.bright else LINE))
+        _draw_glyph(canvas, column, row, entry)
         canvas.put(column + 3, row, label, ink, widths=text.cell_widths(label))
         canvas.put(column + 3 + label_width, row, f" {value} ", TEXT if title else ink)
         if x_width:
-            canvas.put(column + width - x_width - 1, row, x_text.rjust(x_width), LABEL)
+            canvas.put(column + side - x_width - 1, row, x_text.rjust(x_width), LABEL)
         row += 1
     if hidden:
-        canvas.put(column, row, text.fit_to_width(f"   {more}", width), LABEL)
-
-
-def _emptiest_corner(canvas: Canvas, frame: Frame, width: int, height: int) -> tuple[int, int]:
-    right, bottom = max(frame.column, frame.column + frame.width - width), max(0, frame.height - height)
-    corners = [(right, 0), (right, bottom), (frame.column, 0), (frame.column, bottom)]
-    return min(corners, key=lambda corner: canvas.count_drawn(corner[0], corner[1], width, height))
+        canvas.put(column, row, text.fit_to_width(f"   and {hidden} more", side), LABEL)

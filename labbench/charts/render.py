@@ -13,15 +13,18 @@ import numpy as np
 
 from labbench.charts.axes import MIN_HEIGHT, MIN_WIDTH, Frame, axis_range, draw_axes, make_frame, scale_value
 from labbench.charts.bands import SPREADS, Bands, group_bands
+from labbench.charts.bars import draw_bars, is_logged_once
 from labbench.charts.braille import Canvas, InkRun
 from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.charts.legend import (
     LegendEntry,
-    draw_legend,
+    draw_side_legend,
+    draw_top_legend,
     group_entries,
     legend_title,
     line_entries,
     side_legend_width,
+    top_legend_rows,
 )
 from labbench.charts.lines import Line, LineCache, LineGroup, PreparedLines, best_point, last_finite_index
 from labbench.charts.palette import BAND, BEST, BOX_GROUND, BRIGHT, CROSSHAIR_GROUND, DENSITY, LABEL, LINE, line_ink
@@ -45,7 +48,7 @@ class _Drawing:
     lines: PreparedLines
     groups: Sequence[LineGroup] | None
     side: int
-    """Width of the legend beside the plot, in cells; 0 if it is inside."""
+    """Width of the legend beside the plot, in cells; 0 if it is above."""
 
 
 class ChartRenderer:
@@ -54,6 +57,8 @@ class ChartRenderer:
     def __init__(self) -> None:
         self._line_cache = LineCache()
         self._drawing: tuple[object, _Drawing | str] | None = None
+        self.top = 0
+        """Rows of the legend above the plot in the last drawing."""
 
     @property
     def frame(self) -> Frame | None:
@@ -62,21 +67,30 @@ class ChartRenderer:
 
     def draw(self, lines: Sequence[Line], view: ChartView, width: int, height: int) -> list[list[InkRun]]:
         """Return the chart as `height` rows of `width` cells; lines are drawn in order, the highlighted one last."""
+        if is_logged_once(lines):
+            self._drawing, self.top = None, 0
+            return draw_bars(lines, view, width, height).lines()
         side = side_legend_width(lines, width, view)
+        top = 0 if side else top_legend_rows(lines, view, width, height)
         key = (tuple(lines), view.without_cursor, width, height, side)
         if self._drawing is None or self._drawing[0] != key:
-            self._drawing = (key, self._draw(lines, view, width, height, side))
+            self._drawing = (key, self._draw(lines, view, width, height - top, side))
         drawing = self._drawing[1]
+        self.top = 0
         if isinstance(drawing, str):
             canvas = Canvas(width, height)
             canvas.put(max(0, (width - len(drawing)) // 2), height // 2, drawing, LABEL)
             return canvas.lines()
         canvas = drawing.canvas.copy()
         total = None if drawing.groups else len(lines)
-        entries = _legend_entries(drawing, view)
-        draw_legend(canvas, drawing.frame, entries, legend_title(view, entries), side, total=total)
         _draw_crosshair(canvas, drawing.frame, view)
-        return canvas.lines()
+        entries = _legend_entries(drawing, view)
+        if side:
+            draw_side_legend(canvas, entries, legend_title(view, entries), side, total=total)
+        self.top = top
+        above = Canvas(width, top)
+        draw_top_legend(above, entries, legend_title(view, entries), total=total, names=view.names)
+        return [*above.lines(), *canvas.lines()]
 
     def _draw(
         self, lines_in_order: Sequence[Line], view: ChartView, width: int, height: int, side: int

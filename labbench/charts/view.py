@@ -49,6 +49,8 @@ class ChartView:
     """Zoom box being drawn."""
     glyphs: bool = False
     """Draw glyphs along the lines, for terminals without colour."""
+    names: bool = True
+    """The legend has the names of the lines; False if a legend of several charts has them."""
 
     @property
     def without_cursor(self) -> ChartView:

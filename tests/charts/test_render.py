@@ -34,7 +34,7 @@ def inks(lines: list[Line], view: ChartView) -> set[int]:
 
 def test_a_falling_line_goes_from_the_upper_left_to_the_lower_right() -> None:
     drawn = rows([line("a", [10.0, 0.0])])
-    columns = [max(i for i, c in enumerate(row) if "⠀" < c <= "⣿") for row in drawn[: HEIGHT - 2]]
+    columns = [max(i for i, c in enumerate(row) if "⠀" < c <= "⣿") for row in drawn[1 : HEIGHT - 2]]
     assert columns == sorted(columns)
     assert drawn[HEIGHT - 3].endswith("●")
     assert [row.split("┤")[0].strip() for row in drawn if "┤" in row] == ["10", "5", "0"]
@@ -62,7 +62,20 @@ def test_the_legend_lists_the_best_last_value_first_and_diverged_runs_last() -> 
 def test_a_legend_that_is_too_long_counts_the_hidden_lines() -> None:
     drawn = "\n".join(rows([line(f"run{number}", [1.0, number]) for number in range(40)]))
     assert "run0" in drawn
-    assert "and 35 more" in drawn
+    hidden = re.search(r"and (\d+) more", drawn)
+    assert hidden is not None
+    assert int(hidden[1]) + len(re.findall(r"run\d+", drawn)) == 40
+
+
+def test_the_legend_is_above_the_plot_and_never_over_its_points() -> None:
+    lines = [line(f"run{number}", [1.0, number, 1.0, number], slot=1 + number % 3) for number in range(6)]
+    drawn = rows(lines)
+    legend = [row for row in drawn if "run" in row]
+    assert legend == drawn[: len(legend)]
+    assert not any("⠀" < character <= "⣿" for row in legend for character in row)
+    values = rows(lines, ChartView(names=False))
+    assert "run" not in "".join(values)
+    assert values[0].split()[1] == "0"
 
 
 def test_the_highlighted_line_is_bright_on_top_and_has_a_star_at_its_best_value() -> None:
@@ -97,10 +110,10 @@ def test_outliers_do_not_flatten_the_others_and_are_counted() -> None:
     calm = [line(f"run {number}", [2.0, 1.0 + number / 10]) for number in range(5)]
     wild = line("wild", [2.0, 30_000.0])
     drawn = rows([*calm, wild], ChartView())
-    assert "↑ 1 off scale" in drawn[0]
+    assert "↑ 1 off scale" in "\n".join(drawn)
     assert not re.search(r"\dk *┤", "\n".join(drawn))
     few = rows([*calm[:3], wild], ChartView())
-    assert "off scale" not in few[0]
+    assert "off scale" not in "\n".join(few)
     assert re.search(r"\dk *┤", "\n".join(few))
 
 
@@ -261,3 +274,26 @@ def test_runs_off_scale_are_counted_on_their_side() -> None:
 def test_a_logarithmic_axis_has_minor_ticks() -> None:
     drawn = rows([line("a", [100.0, 1.0])], ChartView(log=True), size=(60, 40))
     assert sum("┝" in row for row in drawn) >= 6
+
+
+def test_a_metric_logged_once_is_drawn_as_bars_sorted_by_value_with_a_dot_for_each_seed() -> None:
+    values = {"worse": [0.8, 0.6], "better": [0.2, 0.3]}
+    lines = [
+        Line(
+            f"{group}{seed}",
+            f"{group} s{seed}",
+            Series(np.array([9.0]), np.array([y])),
+            1 + slot,
+            "●◆"[slot],
+            group=group,
+        )
+        for slot, (group, ys) in enumerate(values.items())
+        for seed, y in enumerate(ys)
+    ]
+    drawn = rows(lines, ChartView(goal="min"))
+    assert drawn[0].split()[:2] == ["◆", "better"]
+    assert "0.2500" in drawn[0]
+    assert drawn[1].split()[:2] == ["●", "worse"]
+    assert drawn[0].count("•") == drawn[1].count("•") == 2
+    assert drawn[1].count("█") > drawn[0].count("█")
+    assert rows(lines, ChartView(goal="max"))[0].split()[1] == "worse"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from labbench.configs import canonical_json, distinguishing_keys
 from labbench.records import RunRecord
 
 _MAX_DETAILS = 4
+_LONG_LIST = re.compile(r"(\[[^\]]{0,10})[^\]]{5,}\]")
+"""A list of more than 15 characters; the group has its first ones."""
 _OMITTED_VALUES = (False, 0, None, "")
 """Values that the run names of a grid omit."""
 
@@ -29,10 +32,36 @@ def run_labels(runs: Sequence[RunRecord]) -> dict[str, str]:
     keys = distinguishing_keys([run.config for run in runs])
     unmentioned = [key for key in keys if not _is_in_names(runs, key)][:_MAX_DETAILS]
     for run in runs:
-        details = " ".join(f"{text.clean(key)}={text.format_setting(run.config.get(key))}" for key in unmentioned)
+        details = " ".join(
+            f"{text.clean(key)}={text.format_setting(run.config.get(key))}"
+            for key in unmentioned
+            if not _mentions(run.name, key, run.config.get(key))
+        )
         short[run.key] = f"{short[run.key]} {details}".strip()
+    short = _abbreviate(_without_seeds(runs, short))
     counts = Counter(short.values())
     return {key: label if label and counts[label] == 1 else f"{label} {key}".strip() for key, label in short.items()}
+
+
+def _without_seeds(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels without the words of seeds, unless runs differ only in their seed."""
+    shortened = {
+        run.key: " ".join(word for word in labels[run.key].split() if word not in _seed_words(run)) for run in runs
+    }
+    is_unique = all(shortened.values()) and len(set(shortened.values())) == len(shortened)
+    return shortened if is_unique and len(runs) > 1 else dict(labels)
+
+
+def _seed_words(run: RunRecord) -> tuple[str, ...]:
+    seed = run.config.get("seed")
+    return () if seed is None else (f"s{seed}", f"seed={seed}")
+
+
+def _abbreviate(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels with `…` for all but the first items of long lists, where they stay different."""
+    shortened = {key: _LONG_LIST.sub(r"\1…]", label) for key, label in labels.items()}
+    counts = Counter(shortened.values())
+    return {key: label if counts[label] == 1 else labels[key] for key, label in shortened.items()}
 
 
 def _is_in_names(runs: Sequence[RunRecord], key: str) -> bool:

@@ -23,6 +23,7 @@ from labbench.errors import LabbenchError, as_labbench_error
 from labbench.metrics import page_order
 from labbench.records import Goal, RunRecord
 from labbench.tui.charts import series_reader
+from labbench.tui.charts.page_legend import PageLegend
 from labbench.tui.charts.series_cache import SeriesCache
 from labbench.tui.charts.settings import FOUR_CHARTS, ONE_CHART, PAGE_LAYOUTS, ChartState, begins_at_zero
 from labbench.tui.charts.widget import Chart
@@ -46,7 +47,8 @@ class ChartPage(Container):
     """A page of linked charts."""
 
     DEFAULT_CSS = """
-    ChartPage { layout: grid; grid-size: 1 1; width: 100%; height: 100%; }
+    ChartPage { width: 100%; height: 100%; }
+    ChartPage #charts { layout: grid; grid-size: 1 1; width: 100%; height: 1fr; }
     ChartPage Chart { height: 100%; width: 100%; }
     """
 
@@ -94,7 +96,9 @@ class ChartPage(Container):
         self._requested: MissingSeries = []
 
     def compose(self) -> Any:
-        yield Chart()
+        yield PageLegend()
+        with Container(id="charts"):
+            yield Chart()
 
     def on_mount(self) -> None:
         self._layout_charts()
@@ -149,20 +153,23 @@ class ChartPage(Container):
     def draw(self) -> None:
         """Redraw the charts after a change of the settings."""
         whole, glyphs = self.full_x_range(), self.app.no_color
+        is_alone = len(self.shown_metrics()) == 1
+        all_lines = {line.key: line for metric in self.shown_metrics() for line in self._lines.get(metric, ())}
+        self.query_one(PageLegend).show([] if is_alone else list(all_lines.values()), self._highlighted)
         for chart, metric in zip(self.charts(), self.shown_metrics(), strict=False):
             if metric not in self._lines:
                 continue
             view = self.settings.view(
                 metric, self.goals[metric], is_steep=self.is_steep(metric), highlighted=self._highlighted, whole=whole
             )
-            view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self._box_on(chart))
+            view = replace(view, crosshair=self.crosshair, glyphs=glyphs, box=self._box_on(chart), names=is_alone)
             lines = self._lines[metric]
             groups = len({line.group or line.label for line in lines})
             description = self.settings.describe(
                 metric, view, resolve_display(view.display, len(lines), groups), len(lines), groups
             )
             chart.show(lines, view, metric=metric, description=description)
-            chart.set_class(metric == self.chosen_metric and len(self.shown_metrics()) > 1, "-chosen")
+            chart.set_class(metric == self.chosen_metric and not is_alone, "-chosen")
         self._request_finer()
 
     def shown_metrics(self) -> list[str]:
@@ -228,13 +235,13 @@ class ChartPage(Container):
         needed = max(1, len(self.shown_metrics()))
         columns = min(columns, needed)
         rows = min(rows, -(-needed // columns))
-        charts = list(self.query(Chart))
+        grid, charts = self.query_one("#charts"), list(self.query(Chart))
         if len(charts) < needed:
-            self.mount(*(Chart() for _ in range(needed - len(charts))))
+            grid.mount(*(Chart() for _ in range(needed - len(charts))))
             self.call_after_refresh(self.draw)
         for index, chart in enumerate(charts):
             chart.display = index < needed
-        self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
+        grid.styles.grid_size_columns, grid.styles.grid_size_rows = columns, rows
 
     # Reading, in thread workers
 

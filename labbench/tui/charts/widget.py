@@ -121,6 +121,11 @@ class Chart(Widget):
         """The frame of the plot; None before the first drawing."""
         return self._renderer.frame if self._renderer is not None else None
 
+    @property
+    def _top(self) -> int:
+        """Rows above the plot."""
+        return self._renderer.top if self._renderer is not None else 0
+
     def render_line(self, y: int) -> Strip:
         if self._strips is None:
             self._strips = self._draw()
@@ -176,7 +181,7 @@ class Chart(Widget):
         offset, frame = event.get_content_offset(self), self.frame
         if frame is None or offset is None:
             return None
-        return (offset.x - frame.column + 0.5) / frame.width, 1 - (offset.y + 0.5) / frame.height
+        return (offset.x - frame.column + 0.5) / frame.width, 1 - (offset.y - self._top + 0.5) / frame.height
 
     def _x_under(self, event: events.MouseEvent) -> float | None:
         shares = self._plot_shares(event)
@@ -245,11 +250,11 @@ class Chart(Widget):
         frame = self.frame
         if frame is None or self._pressed is None or abs(event.x - self._pressed[0]) < 2:
             return None
-        border = 1
+        border, first = 1, 1 + self._top
         left, right = sorted((event.x, self._pressed[0]))
         top, bottom = sorted((event.y, self._pressed[1]))
         if bottom - top < 2:
-            top, bottom = border, border + frame.height - 1
+            top, bottom = first, first + frame.height - 1
         across = [min(max((x - border - frame.column) / frame.width, 0.0), 1.0) for x in (left, right + 1)]
-        up = [min(max(1 - (y - border) / frame.height, 0.0), 1.0) for y in (bottom + 1, top)]
+        up = [min(max(1 - (y - first) / frame.height, 0.0), 1.0) for y in (bottom + 1, top)]
         return frame.x_at(across[0]), frame.x_at(across[1]), frame.y_at(up[0]), frame.y_at(up[1])

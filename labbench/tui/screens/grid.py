@@ -18,7 +18,6 @@ from labbench import text
 from labbench.charts.glyphs import STATUS_GLYPHS
 from labbench.files import database_command
 from labbench.metrics import ranking_metrics
-from labbench.records import STATUSES
 from labbench.store.reader import Reader
 from labbench.tui.clipboard import TableRows
 from labbench.tui.screens.base import stop_if_cancelled
@@ -31,6 +30,7 @@ from labbench.tui.screens.grid_queries import (
     read_importance,
     steps_per_second,
 )
+from labbench.tui.screens.heatmap import MetricHeatMap
 from labbench.tui.screens.run import RunScreen
 from labbench.tui.session import Session
 from labbench.tui.widgets.picker import Picker
@@ -42,11 +42,12 @@ class GridScreen(EditScreen[GridState]):
     """Progress, heat map, failures."""
 
     screen_name = "grid"
-    primary_actions = ("keys", "metric(1)", "open", "request('retry')", "request('stop')")
+    primary_actions = ("keys", "experiment", "metric(1)", "open", "request('retry')", "request('stop')")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "keys(1)", "columns by", tooltip="Heat map: the config key of the columns"),
         Binding("y", "keys(0)", "rows by", tooltip="Heat map: the config key of the rows"),
         Binding("z", "keys(2)", "multiples by", tooltip="Heat map: small multiples over a third config key"),
+        Binding("E", "experiment", "experiment", tooltip="Heat map of another experiment"),
         Binding("m", "metric(1)", "metric", tooltip="Heat map of the next metric"),
         Binding("M", "metric(-1)", "previous metric", show=False, tooltip="Heat map of the previous metric"),
         Binding("enter", "open", "open", key_display="⏎", tooltip="Open the run, or show the runs of a cell"),
@@ -66,6 +67,7 @@ class GridScreen(EditScreen[GridState]):
         super().__init__(session)
         self._state = GridState()
         self._metric: str | None = None
+        self._experiment: str | None = None
         self._importance_key: object = None
         self._rate: float | None = None
 
@@ -87,14 +89,14 @@ class GridScreen(EditScreen[GridState]):
         self._map.focus()
 
     def prepare_read(self) -> Callable[[], GridState]:
-        session, metric = self.session, self._metric
+        session, metric, experiment = self.session, self._metric, self._experiment
 
         def read() -> GridState:
             if not session.path.exists():
                 return GridState()
             with Reader(session.path) as reader:
                 return read_grid_state(
-                    reader, session.query.expression, metric or session.query.metric, session.heat_keys
+                    reader, session.query.expression, metric or session.query.metric, session.heat_keys, experiment
                 )
 
         return read
@@ -106,10 +108,7 @@ class GridScreen(EditScreen[GridState]):
         self._show_progress()
         heat = answer.heat
         if heat is not None:
-            keys = " by ".join(map(text.clean, heat.keys[:2]))
-            self._map.border_title = Content.assemble(
-                (f"best {text.clean(heat.metric)}", "bold"), (f"  {keys}, mean over the other keys", "$secondary")
-            )
+            self._map.border_title = self._map_title(heat)
             titles, rows = heat.titles_and_rows()
             self._map.styles.height = len(rows) + 3 if self._state.failed or self._state.live else None
             self._map.show(titles, rows)
@@ -118,27 +117,34 @@ class GridScreen(EditScreen[GridState]):
             self._map.empty = no_keys if answer.runs else self._empty_message
             self._map.show([], [])
         self._show_failures()
-        key = (self.session.query.expression, heat.metric if heat else None, tuple(self.progress.counts.items()))
+        key = (
+            self.session.query.expression,
+            answer.experiment,
+            heat.metric if heat else None,
+            tuple(self.progress.counts.items()),
+        )
         if heat is not None and key != self._importance_key:
             self._importance_key = key
             self._read_importance(heat.metric, key)
 
+    def _map_title(self, heat: MetricHeatMap) -> Content:
+        """Return metric, keys, experiment (of several) and filter of the heat map."""
+        keys, state = " by ".join(map(text.clean, heat.keys[:2])), self._state
+        parts = [(f"best {text.clean(heat.metric)}", "bold"), (f"  {keys}, mean over the other keys", "$secondary")]
+        if len(state.experiments) > 1:
+            number = state.experiments.index(state.experiment or "") + 1
+            parts.append((f"  {text.clean(state.experiment or '')}", "$primary"))
+            parts.append((f" ({number} of {len(state.experiments)} experiments, E changes)", "$secondary"))
+        if expression := self.session.query.expression.strip():
+            parts.append((f"  filter {text.clean(expression)}", "$secondary"))
+        return Content.assemble(*parts)
+
     def _show_progress(self) -> None:
-        """Show runs by status as a coloured bar, then speed and utilization of the machine."""
-        progress = self.progress
-        counts = "  ".join(f"{progress.counts[status]} {status}" for status in STATUSES if progress.counts.get(status))
-        width = max(8, min(60, self.size.width - len(counts) - 6))
-        parts: list[tuple[str, str]] = []
-        for status in ("finished", "diverged", "failed", "stopped", "lost", "running", "queued"):
-            count = progress.counts.get(status, 0)
-            cells = max(1, round(width * count / progress.total)) if count else 0
-            parts.append(("█" * cells if status != "queued" else "░" * cells, f"${STATUS_GLYPHS[status].colour}"))
-        line = Content.assemble(*parts, ("   " + counts, "$foreground"))
+        """Show speed and utilization of the machine while runs are training."""
         facts = machine_facts(self._state, self._rate)
-        if progress.seconds_left is not None:
-            facts.insert(0, f"{text.format_duration(progress.seconds_left)} left")
-        second_line = Content.styled("   ".join(facts), "$secondary")
-        self.query_one("#grid-progress", Static).update(Content("\n").join([line, second_line] if facts else [line]))
+        line = self.query_one("#grid-progress", Static)
+        line.display = bool(facts)
+        line.update(Content.styled("   ".join(facts), "$secondary"))
 
     def _show_failures(self) -> None:
         runs = [*self._state.failed, *self._state.live]
@@ -178,9 +184,11 @@ class GridScreen(EditScreen[GridState]):
 
     @work(thread=True, exclusive=True, group="importance")
     def _read_importance(self, metric: str, cache_key: object) -> None:
-        path, expression = self.session.path, self.session.query.expression
+        path, expression, experiment = self.session.path, self.session.query.expression, self._state.experiment
         check = stop_if_cancelled(get_current_worker())
-        self.post_result(lambda: self.ImportanceRead(read_importance(path, expression, metric, check), cache_key))
+        self.post_result(
+            lambda: self.ImportanceRead(read_importance(path, expression, experiment, metric, check), cache_key)
+        )
 
     @on(ImportanceRead)
     def _show_importance(self, event: ImportanceRead) -> None:
@@ -236,6 +244,16 @@ class GridScreen(EditScreen[GridState]):
         keys[axis] = key
         self.session.heat_keys = tuple(filter(None, keys))
         self.read()
+
+    def action_experiment(self) -> None:
+        choices = [(name, text.clean(name)) for name in reversed(self._state.experiments)]
+        picker = Picker("heat map of the experiment", choices, chosen=self._state.experiment)
+        self.app.push_screen(picker, self._set_experiment)
+
+    def _set_experiment(self, experiment: str | None) -> None:
+        if experiment is not None:
+            self._experiment = experiment
+            self.read()
 
     def action_metric(self, direction: int) -> None:
         metrics = ranking_metrics(self._state.metrics)

@@ -31,6 +31,10 @@ class GridState:
     metrics: Mapping[str, Goal] = field(default_factory=dict)
     differing: Sequence[str] = ()
     runs: int = 0
+    experiments: Sequence[str] = ()
+    """Experiments of the matching runs, oldest first."""
+    experiment: str | None = None
+    """Experiment of the heat map, which never mixes several."""
     heat: MetricHeatMap | None = None
     failed: Sequence[RunRecord] = ()
     """Failed, lost, diverged and stopped runs."""
@@ -42,12 +46,21 @@ class GridState:
     """Time of reading, in seconds of the monotonic clock."""
 
 
-def read_grid_state(reader: Reader, expression: str, metric: str | None, preferred: Sequence[str]) -> GridState:
-    """Return the current state; `preferred` are the config keys chosen by the user for the heat map.
+def read_grid_state(
+    reader: Reader, expression: str, metric: str | None, preferred: Sequence[str], experiment: str | None
+) -> GridState:
+    """Return the current state.
+
+    `preferred` are the config keys chosen by the user for the heat map, `experiment` is the chosen experiment, by
+    default the newest.
 
     Raises FilterError for an invalid filter.
     """
-    condition = parser.present_code(parser.parse(expression))
+    matching = parser.present_code(parser.parse(expression))
+    experiments = reader.experiments(matching)
+    if experiment not in experiments:
+        experiment = experiments[-1] if experiments else None
+    condition = of_experiment(matching, experiment)
     metrics = reader.metrics(condition)
     differing = reader.differing(condition)
     names = ranking_metrics(metrics)
@@ -58,14 +71,33 @@ def read_grid_state(reader: Reader, expression: str, metric: str | None, preferr
         heat = MetricHeatMap(
             keys, chosen, metrics[chosen], reader.values(["status", f"best({chosen})"], condition, by=keys)
         )
-    live = reader.runs(_with_status(condition, "running"), limit=_MAX_FAILURES)
+    live = reader.runs(_with_status(matching, "running"), limit=_MAX_FAILURES)
     steps = {run.key: max((summary.last_step for summary in run.summary.values()), default=0) for run in live}
     failed = []
     for status in ("failed", "lost", "diverged", "stopped"):
         failed += reader.runs(
-            _with_status(condition, status), sort="finished", descending=True, limit=_MAX_FAILURES, summaries=False
+            _with_status(matching, status), sort="finished", descending=True, limit=_MAX_FAILURES, summaries=False
         )
-    return GridState(metrics, differing, reader.count(condition), heat, failed, live, steps, time.monotonic())
+    return GridState(
+        metrics=metrics,
+        differing=differing,
+        runs=reader.count(condition),
+        experiments=experiments,
+        experiment=experiment,
+        heat=heat,
+        failed=failed,
+        live=live,
+        steps=steps,
+        read_at=time.monotonic(),
+    )
+
+
+def of_experiment(condition: Filter | None, experiment: str | None) -> Filter | None:
+    """Return the filter restricted to one experiment."""
+    if experiment is None:
+        return condition
+    restriction = Comparison("experiment", None, "=", (experiment,), (experiment,))
+    return restriction if condition is None else And((condition, restriction))
 
 
 def _with_status(condition: Filter | None, status: str) -> Filter:
@@ -134,7 +166,7 @@ def failure_summary(run: RunRecord) -> str:
 
 
 def read_importance(
-    path: Path, expression: str, metric: str, check: Callable[[], None] = lambda: None
+    path: Path, expression: str, experiment: str | None, metric: str, check: Callable[[], None] = lambda: None
 ) -> list[tuple[str, float]]:
     """Return the fraction of the variance that each parameter explains by itself, largest first.
 
@@ -147,7 +179,7 @@ def read_importance(
 
     with Reader(path) as reader:
         goal = reader.goal(metric)
-        selection = read_selection(reader, parser.parse(expression), metric)
+        selection = read_selection(reader, of_experiment(parser.parse(expression), experiment), metric)
         answer = explain(selection, metric, goal, check=check)
     return [
         (parameter.name, parameter.importance.mean)

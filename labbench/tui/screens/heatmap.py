@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -14,8 +15,6 @@ from labbench.text import format_setting_cell
 from labbench.tui.groups import sample_stats
 from labbench.tui.widgets.text_grid import GridCell, GridRow
 
-_SHADES = "░▒▓█"
-_LOG_SCALE_RATIO = 5.0
 CellKey: TypeAlias = tuple[str, str, str]
 """(row, column, multiple) values as canonical JSON: true differs from 1, 1.0 does not; "" for a missing key."""
 
@@ -36,7 +35,7 @@ class MetricHeatMap:
         }
         self._means = {cell: mean.mean for cell, mean in means.items() if mean is not None}
         self._best = (min if goal == "min" else max)(self._means.values(), default=math.nan)
-        self._scale = _make_scale(list(self._means.values()))
+        self._scale = _rank_scale(list(self._means.values()))
         self._rows, self._columns, self._multiples = (
             _sort_values({cell[axis] for cell in self._cells}) for axis in range(3)
         )
@@ -54,12 +53,14 @@ class MetricHeatMap:
             if multiple:
                 rows.append(GridRow(GridCell(f"{names[2]} {_format_setting(multiple)}", "primary", bold=True)))
             for row in self._rows:
+                if not any((row, column, multiple) in self._cells for column in self._columns):
+                    continue
                 cells = [self._cell((row, column, multiple)) for column in self._columns]
                 rows.append(GridRow(GridCell(_format_setting(row)), cells, key=json.dumps([row, multiple])))
         return titles, rows
 
     def _cell(self, cell: CellKey) -> GridCell:
-        """Return the cell's mean with its shade, a star if best, and the number of diverged runs."""
+        """Return the cell's mean, a star if best, and the number of diverged runs."""
         runs = self._cells.get(cell, [])
         diverged = sum(run[2] == "diverged" for run in runs)
         mean = self._means.get(cell)
@@ -69,9 +70,8 @@ class MetricHeatMap:
         if self._goal == "min":
             share = 1.0 - share
         is_best = mean == self._best and len(self._means) > 1
-        shade = _SHADES[min(len(_SHADES) - 1, int(share * len(_SHADES)))]
         suffix = ("★" if is_best else "") + (f" ✗{diverged}" if diverged else "")
-        return GridCell(f"{shade} {text.format_number(mean)}{suffix}", bold=is_best, heat=share)
+        return GridCell(f"{text.format_number(mean)}{suffix}", bold=is_best, heat=_contrast(share))
 
     def runs_at(self, row: GridRow, column: int) -> list[str]:
         """Return the keys of the runs in one cell."""
@@ -79,14 +79,17 @@ class MetricHeatMap:
         return [run[0] for run in self._cells.get((value, self._columns[column], multiple), [])]
 
 
-def _make_scale(values: Sequence[float]) -> Callable[[float], float]:
-    """Return a function from values to 0 (lowest) to 1 (highest), logarithmic if the values span a large ratio."""
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    if not high / 2 > low / 2:
+def _contrast(share: float) -> float:
+    """Return the strength of the background: most of it distinguishes the best quarter of the cells."""
+    return 0.35 * share / 0.75 if share < 0.75 else 0.35 + 0.65 * (share - 0.75) / 0.25
+
+
+def _rank_scale(values: Sequence[float]) -> Callable[[float], float]:
+    """Return a function from values to the fraction of lower values, 0 (lowest) to 1 (highest)."""
+    ascending = sorted(values)
+    if not ascending or ascending[0] == ascending[-1]:
         return lambda value: 0.5
-    if low > 0 and high > _LOG_SCALE_RATIO * low:
-        return lambda value: (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
-    return lambda value: (value / 2 - low / 2) / (high / 2 - low / 2)  # halves, so that the difference is finite
+    return lambda value: bisect_left(ascending, value) / bisect_left(ascending, ascending[-1])
 
 
 def _format_setting(value: str) -> str:

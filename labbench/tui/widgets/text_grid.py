@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -19,6 +19,7 @@ from textual.strip import Strip
 from labbench import text
 
 _GAP_CELLS = 2
+_SHADES = "░▒▓█"
 _MAX_CELL_WIDTH = 44
 
 
@@ -42,6 +43,10 @@ class GridRow:
     cells: Sequence[GridCell] = ()
     key: str = ""
     """Identifier of the row, for its creator."""
+
+
+def _shade(heat: float) -> str:
+    return _SHADES[min(len(_SHADES) - 1, int(heat * len(_SHADES)))]
 
 
 class TextGrid(ScrollView, can_focus=True):
@@ -82,6 +87,7 @@ class TextGrid(ScrollView, can_focus=True):
 
     def show(self, titles: Sequence[GridCell], rows: Sequence[GridRow]) -> None:
         """Show titles, the first for the labels, and rows; the cursor keeps its position if that cell exists."""
+        rows = [self._without_colour(row) for row in rows] if self.app.no_color else rows
         self.titles, self.rows = titles, rows
         columns = range(len(titles) - 1)
         widths = (
@@ -98,6 +104,13 @@ class TextGrid(ScrollView, can_focus=True):
         first = next((index for index in range(max(0, row), len(rows)) if rows[index].cells), row)
         self._move_cursor_to(first, self.column)
         self.refresh()
+
+    def _without_colour(self, row: GridRow) -> GridRow:
+        """Return the row with a shade before each value in place of its background."""
+        cells = [
+            cell if cell.heat is None else replace(cell, text=f"{_shade(cell.heat)} {cell.text}") for cell in row.cells
+        ]
+        return replace(row, cells=cells)
 
     @property
     def current(self) -> GridRow | None:
@@ -190,7 +203,7 @@ class TextGrid(ScrollView, can_focus=True):
     def _style(self, colour: str, *, bold: bool = False, lit: float = 0.0, heat: float | None = None) -> Style:
         variables = self.app.theme_variables
         background = self.background_colors[1]
-        if heat is not None and not self.app.no_color:  # without colours, shade characters show the value
+        if heat is not None and not self.app.no_color:
             background = background.blend(Color.parse(variables["success"]), 0.08 + 0.5 * heat)
         if lit:
             background = background.blend(Color.parse(variables["primary"]), lit if self.has_focus else lit / 2)

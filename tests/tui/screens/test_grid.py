@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from helpers.golden import LARGE, SIZES, SMALL, compare, golden_name, line_of, press, type_in, use, wait_for_words
-from helpers.store_samples import points, start
+from helpers.store_samples import new_run, points, start
 from labbench.records import Failed, Started
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
@@ -39,6 +39,28 @@ def test_the_heat_map_uses_the_chosen_keys_and_counts_diverged_runs(database: Pa
         now = await press(pilot, "enter")
         assert "lr 0.001" in now
         assert "best val/accuracy" in await press(pilot, "m")
+
+    use(database, look)
+
+
+def test_a_heat_map_shows_one_experiment_and_the_filter(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    with Writer(database) as writer:
+        for offset, (experiment, rates) in enumerate({"first": (0.1, 0.2), "second": (0.3, 0.4)}.items()):
+            runs = [new_run(2 * offset + number, lr=lr, seed=0) for number, lr in enumerate(rates)]
+            writer.write([points(run, "val/loss", [1.0, 0.5]) for run in start(writer, runs, experiment=experiment)])
+
+    async def look(pilot: Pilot[None]) -> None:
+        now = await press(pilot, "3")
+        assert "second (2 of 2 experiments" in now
+        assert re.search(r"│0\.3 ", now)
+        assert not re.search(r"│0\.1 ", now)
+        await press(pilot, "E")
+        await type_in(pilot, "first")
+        now = await press(pilot, "enter")
+        assert "first (1 of 2 experiments" in now
+        assert re.search(r"│0\.1 ", now)
+        assert not re.search(r"│0\.3 ", now)
 
     use(database, look)
 

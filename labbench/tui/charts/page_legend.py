@@ -1,0 +1,73 @@
+"""Legend above several charts: glyph and name of each line, so that the charts show values only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import Static
+
+from labbench import text
+from labbench.charts.glyphs import SERIES_GLYPHS, SLOT_COUNT
+from labbench.charts.view import MAX_SEPARATE_LINES
+from labbench.tui.theme import series_colours
+
+if TYPE_CHECKING:  # numpy is not imported before the first paint
+    from labbench.charts.lines import Line
+
+_MAX_ROWS = 3
+_MAX_NAME_WIDTH = 30
+_GAP = "   "
+
+
+class PageLegend(Static):
+    """Names of the lines on a page of charts, in rows of the same columns."""
+
+    DEFAULT_CSS = """
+    PageLegend { height: auto; padding: 0 1; display: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+        self._lines: Sequence[Line] = ()
+        self._highlighted: str | None = None
+
+    def show(self, lines: Sequence[Line], highlighted: str | None) -> None:
+        """Show these lines, or hide the legend without any."""
+        if (list(lines), highlighted) != (list(self._lines), self._highlighted):
+            self._lines, self._highlighted = lines, highlighted
+            self.display = bool(lines)
+            self._update()
+
+    def on_resize(self) -> None:
+        self._update()
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._update()
+
+    def _update(self) -> None:
+        if not self._lines or not self.size.width:
+            return
+        entries = self._entries()
+        half = (self.size.width - len(_GAP)) // 2 - 2
+        width = min(max(_MAX_NAME_WIDTH, half), max(text.cell_width(name) for _, _, name, _ in entries))
+        columns = max(1, (self.size.width + len(_GAP)) // (2 + width + len(_GAP)))
+        hidden = max(0, len(entries) - columns * _MAX_ROWS + 1) if len(entries) > columns * _MAX_ROWS else 0
+        parts: list[tuple[str, str]] = []
+        for index, (glyph, colour, name, is_bright) in enumerate(entries[: len(entries) - hidden]):
+            parts.append(("" if index == 0 else "\n" if index % columns == 0 else _GAP, ""))
+            parts += [(f"{glyph} ", colour), (text.fit_to_width(name, width), "bold" if is_bright else "$secondary")]
+        if hidden:
+            parts.append((f"{_GAP}and {hidden} more", "$secondary"))
+        self.update(Content.assemble(*parts))
+
+    def _entries(self) -> list[tuple[str, str, str, bool]]:
+        """Return glyph, colour, name and brightness of each line, or of each group of many lines."""
+        colours = series_colours(self.app)
+        if len(self._lines) <= MAX_SEPARATE_LINES:
+            return [(line.glyph, colours[line.slot], line.label, line.key == self._highlighted) for line in self._lines]
+        groups = dict.fromkeys(line.group or line.label for line in self._lines)
+        slots = (1 + index % SLOT_COUNT for index in range(len(groups)))
+        return [(SERIES_GLYPHS[slot], colours[slot], name, False) for slot, name in zip(slots, groups, strict=False)]
