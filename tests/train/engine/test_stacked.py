@@ -507,7 +507,7 @@ def test_an_unreadable_checkpoint_fails_only_its_own_run(tmp_path: Path) -> None
     stack = make_stack(runs, task="digits", stop=None, runtime=Runtime(), files=str(tmp_path))
     ends = [event for event in train(stack, load_task("digits"), "cpu") if isinstance(event, Finished | Failed)]
     assert [(event.run, type(event)) for event in ends] == [("torn", Failed), ("new", Finished)]
-    assert "labbench retry torn" in ends[0].message  # type: ignore[union-attr]
+    assert " retry torn --from-start" in ends[0].message  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
