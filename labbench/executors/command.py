@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from labbench.executors.leftovers import RUN_VARIABLE, BackgroundProcess
 from labbench.executors.scratch import ScratchFolder
-from labbench.executors.script_process import RUN_VARIABLE, BackgroundProcess, ScriptProcess, signal_name
+from labbench.executors.script_process import ScriptProcess, signal_name
 from labbench.files import files_folder, run_folder
 from labbench.grid.command_template import expand_home_in_word, fill_command, fill_text, plain_words
 from labbench.ranks import DRIVER_RANKS, driver_ranks

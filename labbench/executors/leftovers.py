@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import psutil
@@ -19,6 +20,13 @@ DRIVER_VARIABLE = "LABBENCH_DRIVER"
 """Environment variable of the worker processes with the identity of their driver."""
 
 
+RUN_VARIABLE = "LABBENCH_RUN"
+"""Environment variable with the key of a process's run, which all processes of a script inherit."""
+
+active_scripts: set[str] = set()
+"""Keys of the runs whose scripts this process has started and not ended."""
+
+
 def driver_mark() -> str:
     """Return the value of `DRIVER_VARIABLE` for the workers of this process."""
     identity = this_process()
@@ -26,15 +34,29 @@ def driver_mark() -> str:
 
 
 def end_with_driver(connection: Connection) -> None:
-    """Kill the process group of this worker as soon as its driver has ended, whatever the task does then."""
+    """Kill this worker and all processes of its script as soon as its driver has ended, whatever the task does then."""
 
     def wait_and_kill() -> None:
         poll = select.poll()
         poll.register(connection.fileno(), 0)  # 0: wait for the hang-up alone, not for messages
         poll.poll()
-        os.killpg(0, signal.SIGKILL)
+        try:
+            for run in [*active_scripts]:
+                kill_processes(run)
+        finally:
+            os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=wait_and_kill, name="labbench driver", daemon=True).start()
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundProcess:
+    """Process that a script left running."""
+
+    pid: int
+    words: tuple[str, ...]
+    in_group: bool
+    """False if it has left the process group of the script, as daemons do."""
 
 
 class Guard:
@@ -75,7 +97,7 @@ def end_leftover_processes(database: str, lost_runs: Collection[str]) -> None:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             environment = process.environ()
-            is_script = environment.get("LABBENCH_RUN") in lost_runs and environment.get("LABBENCH_DB") == database
+            is_script = environment.get(RUN_VARIABLE) in lost_runs and environment.get("LABBENCH_DB") == database
             if is_script or _is_orphaned_worker(process, environment.get(DRIVER_VARIABLE, "")):
                 process.kill()
 
@@ -90,3 +112,24 @@ def _is_orphaned_worker(process: psutil.Process, mark: str) -> bool:
         namespace, pid, start = map(int, numbers)
         return ProcessIdentity("", pid, boot_id, namespace, start).has_ended() is True
     return False
+
+
+def run_processes(run: str, group: int = 0) -> list[BackgroundProcess]:
+    """Return the living processes of a run's script, found by their environment.
+
+    `group` is the id of the script's process group.
+    """
+    processes = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(RUN_VARIABLE) == run and process.status() != psutil.STATUS_ZOMBIE:
+                words = tuple(process.cmdline())
+                processes.append(BackgroundProcess(process.pid, words, os.getpgid(process.pid) == group))
+    return processes
+
+
+def kill_processes(run: str) -> None:
+    """Kill all processes of a run's script, after the worker process that started it has died."""
+    for process in run_processes(run):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGKILL)

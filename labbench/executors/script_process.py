@@ -8,31 +8,15 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-
-import psutil
 
 from labbench.executors.captured_output import CapturedPipe
-from labbench.executors.leftovers import Guard
-
-RUN_VARIABLE = "LABBENCH_RUN"
-"""Environment variable with the key of a process's run, which all processes of a script inherit."""
+from labbench.executors.leftovers import RUN_VARIABLE, BackgroundProcess, Guard, active_scripts, run_processes
 
 GRACE_SECONDS = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 
 END_SECONDS = 1.0
 """Seconds for which helper processes may outlive their script."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackgroundProcess:
-    """Process that a script left running."""
-
-    pid: int
-    words: tuple[str, ...]
-    in_group: bool
-    """False if it has left the process group of the script, as daemons do."""
 
 
 class ScriptProcess:
@@ -70,6 +54,7 @@ class ScriptProcess:
             self._process.kill()
             self.output.discard()
             raise
+        active_scripts.add(self._run)
 
     @property
     def exit_status(self) -> int | None:
@@ -108,6 +93,7 @@ class ScriptProcess:
         self._signal(signal.SIGKILL, daemons=daemons)
         self._guard.close()  # before the id of the group is free for others
         self._process.wait()
+        active_scripts.discard(self._run)
 
     def background(self) -> list[BackgroundProcess]:
         """Return the processes of the script that are alive, without the script's own."""
@@ -135,24 +121,3 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def run_processes(run: str, group: int = 0) -> list[BackgroundProcess]:
-    """Return the living processes of a run's script, found by their environment.
-
-    `group` is the id of the script's process group.
-    """
-    processes = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.environ().get(RUN_VARIABLE) == run and process.status() != psutil.STATUS_ZOMBIE:
-                words = tuple(process.cmdline())
-                processes.append(BackgroundProcess(process.pid, words, os.getpgid(process.pid) == group))
-    return processes
-
-
-def kill_processes(run: str) -> None:
-    """Kill all processes of a run's script, after the worker process that started it has died."""
-    for process in run_processes(run):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(process.pid, signal.SIGKILL)

@@ -21,10 +21,10 @@ from pathlib import Path
 from labbench.errors import LabbenchError
 from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
-from labbench.executors.leftovers import DRIVER_VARIABLE, driver_mark
+from labbench.executors.leftovers import DRIVER_VARIABLE, driver_mark, kill_processes
 from labbench.executors.message_reader import MessageReader
 from labbench.executors.scratch import ScratchFolder
-from labbench.executors.script_process import kill_processes, signal_name
+from labbench.executors.script_process import signal_name
 from labbench.executors.time_limit import TimeLimit
 from labbench.executors.worker_main import DRIVER_SIGNALS, serve
 from labbench.records import Event, Failed, FailureKind, Finished, Log, Points, RunRecord, Stack

@@ -216,7 +216,7 @@ def _explain_error(error: Exception, path: Path) -> str:
     if text == "interrupted":
         return (
             f"a query took more than {READ_SECONDS:g} s: the database is damaged, or the disk is too slow; "
-            "`labbench doctor` checks it"
+            "the command `doctor` checks it"
         )
     if "too big" in text:
         return f"a value is larger than {_MAX_VALUE_BYTES / 1e6:.0f} MB, which labbench does not write"

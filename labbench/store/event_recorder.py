@@ -196,7 +196,7 @@ class EventRecorder:
             return
         self._kept, self._n_kept_values = [], 0
         names = ", ".join(spill.path.name for spill in list(self._spills.values())[:3])
-        rescued = "" if self._rescued is None else f", and earlier ones in {self._rescued} (labbench import labbench)"
+        rescued = "" if self._rescued is None else f", and earlier ones in the database {self._rescued} (import it)"
         if self._spills or rescued:
             self.problem = (
                 f"{self.path} could not be written: the last events are in {names or 'no file'}{rescued} beside it; "

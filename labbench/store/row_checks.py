@@ -120,7 +120,7 @@ def invalid_value(table: str, column: str, value: object, description: str) -> S
     """Return the error for a value that labbench does not write; `description` names the expected values."""
     return StoreError(
         f"the column {column} of the table {table} has the value {repr(value)[:60]}, which is not {description}: the "
-        "database is damaged, or another program wrote it; `labbench doctor` counts such values"
+        "database is damaged, or another program wrote it; the command `doctor` counts such values"
     )
 
 
@@ -191,5 +191,5 @@ def number_errors(table: str) -> Iterator[None]:
     except (TypeError, ValueError, OverflowError, IndexError, struct.error) as error:
         raise StoreError(
             f"the table {table} has values that are not numbers in their range ({error}): the database is damaged, or "
-            "another program wrote it; `labbench doctor` counts such values"
+            "another program wrote it; the command `doctor` counts such values"
         ) from error

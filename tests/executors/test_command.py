@@ -16,7 +16,7 @@ import psutil
 import pytest
 from click.testing import Result
 
-from labbench.executors.script_process import kill_processes, run_processes
+from labbench.executors.leftovers import kill_processes, run_processes
 from labbench.store.reader import Reader
 
 Labbench = Callable[..., Result]

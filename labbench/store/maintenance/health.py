@@ -161,7 +161,7 @@ def _rescue_runs(connection: sqlite3.Connection) -> None:
             connection.execute(
                 """
                 INSERT INTO runs (id, key, experiment_id, name, origin, status, reason, created)
-                VALUES (?, ?, ?, ?, 'script', 'stopped', 'recovered by labbench doctor: its row was missing', ?)
+                VALUES (?, ?, ?, ?, 'script', 'stopped', 'recovered by doctor: its row was missing', ?)
                 """,
                 (run_id, new_key(connection), experiment_id, f"{RECOVERED} {run_id}", now()),
             )
