@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import Parameter, isclass, signature
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from torch import Tensor, nn
 
@@ -153,11 +154,23 @@ def load_task(name: str) -> Task:
         return _make_task(_import_file(Path(path)), class_name, Path(path))
 
 
+class _UncachedLoader(SourceFileLoader):
+    """Loader that always compiles the source.
+
+    Python takes cached bytecode for current if size and second of modification agree: a number edited within a second
+    would train with its old value.
+    """
+
+    def path_stats(self, path: str) -> NoReturn:
+        raise OSError(f"{path!r} is compiled each time")
+
+
 def _import_file(file: Path) -> ModuleType:
     """Import the file as a module, in its import context."""
     if not file.is_file():
         raise InputError(f"no such task file: {file}")
-    spec = spec_from_file_location(f"labbench_task_{file.stem}", file)
+    name = f"labbench_task_{file.stem}"
+    spec = spec_from_file_location(name, file, loader=_UncachedLoader(name, str(file)))
     assert spec is not None  # never None for a .py file
     assert spec.loader is not None
     module = module_from_spec(spec)
