@@ -155,7 +155,7 @@ class SingleStepper:
         for key, value in state.optimizer_state.items():
             kind, _, name = key.partition(".")
             for parameter in [self.parameters[name]] if name else self.parameters.values():
-                self.optimizer.state[parameter][kind] = value.clone()
+                self.optimizer.state[parameter][kind] = _like_parameter(value, parameter)
 
     def keep(self, indices: Sequence[int]) -> None:
         """No-op: there is only one run."""
@@ -177,6 +177,17 @@ def check_optimizer(optimizer: Any) -> torch.optim.Optimizer:
             f"not {type(optimizer).__name__}"
         )
     return optimizer
+
+
+def _like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return a copy of an optimizer's value in the memory format of its parameter, if it has a value per element.
+
+    Torch's fused optimizers take the elements in the order of the memory, so a contiguous value of a parameter in
+    `channels_last` would be paired with other elements.
+    """
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _add_run_dimension(losses: Tensor, metrics: Mapping[str, Tensor]) -> StepResult:
