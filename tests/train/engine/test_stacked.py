@@ -501,6 +501,22 @@ def test_a_resumed_run_equals_an_uninterrupted_run(model: str, count: int, tmp_p
                 assert joined[metric] == (pytest.approx(curve, rel=1e-10) if rounded else curve)
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"optimizer": "sgd", "momentum": 0.9}, *({"optimizer": name} for name in ("adam", "adamw", "rmsprop", "adagrad"))],
+    ids=lambda config: config["optimizer"],
+)
+def test_a_convolutional_run_resumes_in_the_loop_bit_for_bit(optimizer: dict[str, Any], tmp_path: Path) -> None:
+    """Its weights are in `channels_last`, the optimizer state in a checkpoint is not."""
+    task, runs = digits_task(MODELS["cnn"][1]), [run_of({**optimizer, "lr": 0.01, "epochs": 3})]
+    runtime = Runtime(snapshot_every=0.0, engine="loop")
+    [whole] = histories(train(make_stack(runs, task="digits", stop=None, runtime=runtime), task, "cpu")).values()
+    _, resumed = train_with_interruption(runs, task, tmp_path, 8, runtime)
+    stack = make_stack(resumed, task="digits", stop=None, runtime=runtime, files=str(tmp_path))
+    [rest] = histories(train(stack, task, "cpu")).values()
+    assert rest.last("val/loss") == whole.last("val/loss")
+
+
 def test_an_unreadable_checkpoint_fails_only_its_own_run(tmp_path: Path) -> None:
     runs = [run_of({"epochs": 1, "hidden": [4]}, "new"), run_of({"epochs": 1, "hidden": [4]}, "torn")]
     runs[1] = dataclasses.replace(runs[1], boundary=20, way="stacked")
