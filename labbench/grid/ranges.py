@@ -69,7 +69,10 @@ def _read_range(source: GridSource, key: str, table: Mapping[str, Any], path: Pa
 def range_values(source: GridSource, table: Mapping[str, Any], path: Path) -> list[int | float]:
     """Return the values of a valid range, both ends included if the steps meet them.
 
-    Values with a step are exact in decimals; those of a `count` have six significant digits.
+    Values with a step are exact in decimals; with a `count` they have six significant digits.
+
+    Raises:
+        GridError: The range has too many values.
     """
     low, high = table["from"], table["to"]
     if "step" in table:

@@ -31,7 +31,7 @@ _OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"
 _OF_ATTEMPT = f"{_OF_RUN} AND attempt = ?"
 
 ResumeRule: TypeAlias = Literal["allow", "must", "never"]
-"""Whether a run that exists may be continued: if it exists; it has to exist; never."""
+"""Rule for `id=`: continue the run if it exists; require that it exists; refuse a run that exists."""
 
 Outcome: TypeAlias = Literal["recorded", "removed", "ended", "superseded"]
 """Result of recording a batch; "superseded": another process has begun the run's next attempt."""

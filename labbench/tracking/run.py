@@ -255,6 +255,6 @@ def _attach_from_pickle(path: str, key: str, strict: bool) -> Run:
 
 
 def unrecorded_run(name: str, experiment: str, config: Config, path: str, strict: bool) -> Run:
-    """Return a run of which nothing is recorded; no database is opened."""
+    """Return a run that records nothing and opens no database."""
     run = replace(new_script_run(name or experiment, experiment, config), key="disabled", drives=False)
     return Run(RunWriterThread(DiscardingStorage(), run, ProblemReporter(strict=strict)), Path(path))

@@ -31,11 +31,11 @@ _Cell = tuple[str, str]
 
 @dataclass(slots=True)
 class _Row:
-    """What the terminal shows on one row, as far as it is known."""
+    """Known content of one row of the terminal."""
 
     cells: list[_Cell | None] = field(default_factory=list)
     pieces: dict[int, tuple[int, str]] = field(default_factory=dict)
-    """End and content of what was last written, by column; pieces never overlap."""
+    """End and content of the pieces written last, by their first column; pieces never overlap."""
 
 
 class ChangedCells:
@@ -163,7 +163,7 @@ def _cells(content: str) -> Iterator[_Cell]:
 
 
 def _forget_cut_texts(cells: list[_Cell | None], first_before: _Cell | None, start: int, end: int) -> None:
-    """Forget the texts of which the cells from `start` to `end` have overwritten a part."""
+    """Forget the texts that the cells from `start` to `end` have overwritten in part."""
     if first_before is not None and not first_before[0]:
         left = start - 1
         while (cell := cells[left]) is not None and not cell[0]:

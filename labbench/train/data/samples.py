@@ -13,7 +13,7 @@ Samples: TypeAlias = Any
 
 
 def map_tensors(function: Callable[[Tensor], Any], samples: Samples) -> Any:
-    """Return the samples with each tensor replaced by `function` of it; lists become tuples."""
+    """Return the samples with each tensor (N, ...) replaced by `function` of it; lists become tuples."""
     if isinstance(samples, Tensor):
         return function(samples)
     if isinstance(samples, Mapping):

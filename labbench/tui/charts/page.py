@@ -37,7 +37,7 @@ MissingSeries: TypeAlias = list[tuple[str, list[RunRecord]]]
 """(metric, runs whose series of the metric are missing)."""
 
 _LARGE_SCREEN = (160, 40)
-"""Columns and rows from which the page opens with four charts."""
+"""Minimum columns and rows of a screen for a page of four charts."""
 _MIN_TWO_COLUMNS = 64
 """Width of the page in cells below which its charts share fewer columns."""
 _STEEP_RATIO = 20.0
