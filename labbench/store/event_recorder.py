@@ -192,7 +192,10 @@ class EventRecorder:
                     self._spills[event.run] = Spill(self.path, _as_script_run(run, event.attempt))
                 self._spills[event.run].append_event(_as_script_run(run, event.attempt), event)
         except OSError as error:
-            self.problem = f"{self.path} could not be written, nor a file beside it ({error}): the last events are lost"
+            self.problem = (
+                f"{self.path} could not be written, nor a file beside it ({error}): the last events are lost; "
+                "free some space and run the grid again"
+            )
             return
         self._kept, self._n_kept_values = [], 0
         names = ", ".join(spill.path.name for spill in list(self._spills.values())[:3])

@@ -111,11 +111,15 @@ class Writer:
             raise StoreError(f"{self.path} was deleted or replaced while it was written to; do the same again")
 
     def close(self) -> None:
-        """Close the database after a WAL checkpoint; the last connection also deletes SQLite's side files."""
+        """Close the database after a WAL checkpoint; the last connection also deletes SQLite's side files.
+
+        Without room for the checkpoint everything stays in the write-ahead log, from which it is read.
+        """
         with translate_sqlite_errors(self.path):
             if not self._closed:
                 self._closed = True
-                self._connection.execute("PRAGMA wal_checkpoint")
+                with suppress(sqlite3.OperationalError):
+                    self._connection.execute("PRAGMA wal_checkpoint")
                 self._connection.close()
 
     def merge_spilled(self) -> None:

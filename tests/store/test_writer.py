@@ -405,3 +405,21 @@ def test_inserted_run_keeps_a_free_key_and_gets_a_new_one_otherwise(writer: Writ
         keys = [insert_run(connection, {**columns, "key": key})[1] for key in ("freekey2", run.key, "")]
     assert keys[0] == "freekey2"
     assert len({*keys, run.key}) == 4
+
+
+def test_a_database_is_closed_without_room_for_its_checkpoint(path: Path) -> None:
+    """Its values stay in the write-ahead log. Files may not grow any more, as on a full disk."""
+    program = f"""
+import resource
+writer = Writer({str(path)!r})
+[run] = start(writer, 1)
+writer.write([points(run, "loss", [1 / (step + 1) for step in range(5000)])])
+size = max(4096, Path({str(path)!r}).stat().st_size)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+writer.close()
+print(Path({str(path)!r} + "-wal").stat().st_size > size)
+"""
+    assert run_in_another_process("from pathlib import Path\n" + program).strip() == "True"
+    with Reader(path) as reader:
+        [run] = reader.runs()
+        assert run.summary["loss"].n == 5000
