@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +93,6 @@ def why(
     from labbench.analysis import KeyOptions, explain
     from labbench.analysis.setup_costs import compare_costs
     from labbench.cli.name_notes import print_name_notes
-    from labbench.cli.tables import assumed_goals_note
     from labbench.files import database_command, require_not_database
     from labbench.filters.parser import parse, present_code
     from labbench.reports.cost_curves import read_cost_curves
@@ -109,20 +108,12 @@ def why(
             if as_json:
                 click.echo("null")
             return
-        goals = reader.metrics()
-        if metric not in goals:
+        if metric not in (goals := reader.metrics()):
             raise unknown_metric(metric, goals)
         selection = read_selection(reader, run_filter, metric, options)
         if left_out := selection.scope.older_code:
             echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
-        if goal is None:
-            goal = goals[metric]
-            remedy = f"--goal min|max or `{database_command(db)} define METRIC min|max|none`"
-            note = assumed_goals_note([metric], goals, reader.declared_goals(), remedy)
-            if note is not None:
-                echo(note, err=True)
-        if goal == "none":
-            raise InputError(f"neither high nor low values of `{metric}` are better: add --goal min or --goal max")
+        goal = goal or _assumed_goal(reader, metric, goals, database_command(db))
         runs = selection.runs
         answer = explain(selection, metric, goal)
         costs = compare_costs(answer, read_cost_curves(reader, runs, metric, goal), target)
@@ -140,6 +131,22 @@ def why(
         if sys.stdout.isatty() and answer.parameters:
             drawn = of_experiments(selection, run_filter if all_code else present_code(run_filter))
             click.echo("\n" + _draw_curves(reader, answer, drawn))
+
+
+def _assumed_goal(reader: Reader, metric: str, goals: Mapping[str, Goal], command: str) -> Goal:
+    """Return the goal of a metric, and say so if it is assumed by the name.
+
+    Raises:
+        InputError: Neither high nor low values of the metric are better.
+    """
+    from labbench.cli.tables import assumed_goals_note
+
+    remedy = f"--goal min|max or `{command} define METRIC min|max|none`"
+    if (note := assumed_goals_note([metric], goals, reader.declared_goals(), remedy)) is not None:
+        echo(note, err=True)
+    if goals[metric] == "none":
+        raise InputError(f"neither high nor low values of `{metric}` are better: add --goal min or --goal max")
+    return goals[metric]
 
 
 def _write_atomically(path: Path, text: str) -> None:

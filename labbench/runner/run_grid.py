@@ -246,18 +246,7 @@ def run_grid(
     change = change or code_change(expanded, db, keep=options.keep_code)
     trust_task(grid.task)
     with Writer(db) as writer:
-        writer.sort_by_code(grid.name, replace(change.sorting, code_version=expanded.code.version))
-        submission = Submission(
-            grid.name,
-            grid.task,
-            metrics=grid.metrics,
-            stop=grid.stop,
-            sources=source_texts(grid, source, expanded.code),
-            code_version=expanded.code.version,
-        )
-        queued = writer.queue(submission, expanded.runs, rerun=options.rerun)
-        # train the configs of the grid, whatever the database holds for existing runs
-        runs = [replace(run, config=new.config) for run, new in zip(queued, expanded.runs, strict=True)]
+        runs = queue_runs(writer, expanded, options, change, source)
         trainable: tuple[Status, ...] = ("queued", "lost", "failed") if options.retry_failed else ("queued", "lost")
         due = [run for run in runs if run.status in trainable]
         elsewhere = sum(run.status == "running" for run in runs)
@@ -282,6 +271,25 @@ def run_grid(
         return Outcome(
             runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, seconds, recorder.problem
         )
+
+
+def queue_runs(
+    writer: Writer, expanded: ExpandedGrid, options: TrainingOptions, change: CodeChange, source: Provenance
+) -> list[RunRecord]:
+    """Queue the missing runs of a grid; return the records of all its runs, with the configs of the grid."""
+    grid = expanded.grid
+    writer.sort_by_code(grid.name, replace(change.sorting, code_version=expanded.code.version))
+    submission = Submission(
+        grid.name,
+        grid.task,
+        metrics=grid.metrics,
+        stop=grid.stop,
+        sources=source_texts(grid, source, expanded.code),
+        code_version=expanded.code.version,
+    )
+    queued = writer.queue(submission, expanded.runs, rerun=options.rerun)
+    # train the configs of the grid, whatever the database holds for existing runs
+    return [replace(run, config=new.config) for run, new in zip(queued, expanded.runs, strict=True)]
 
 
 def remove_leftovers(db: Path, lost_runs: Sequence[str]) -> None:
