@@ -157,7 +157,7 @@ def resume_runs(
 ) -> Generator[Event, None, list[TrainingRun]]:
     """Return the runs, restored to their boundaries.
 
-    For a run with an unreadable checkpoint, yields `Failed` instead of raising an error.
+    A run with an unreadable checkpoint yields `Failed`, so no error reaches the caller.
     """
     ready = []
     for run in runs:

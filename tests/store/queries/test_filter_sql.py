@@ -112,7 +112,7 @@ def matches_metric(tree: Comparison, run: RunRecord, reader: Reader) -> bool:
         actual = getattr(summary, default_goal(tree.key) if function == "best" else function)
     if actual is None:
         return False
-    numbers = [value for value in tree.values if isinstance(value, float)]
+    numbers = [value for value in tree.values if type(value) in (int, float)]  # Python compares them exactly
     if tree.operator in ("=", "!="):
         is_listed = any(actual == value or (actual != actual and value != value) for value in numbers)
         return is_listed == (tree.operator == "=")
