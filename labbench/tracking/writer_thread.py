@@ -255,7 +255,8 @@ class RunWriterThread:
             queue.clear()
         self.run = self._written = replace(self.run, drives=False)
         self._storage.after_fork_in_child(self.run)
-        self._driver_session = self._driver_session or os.getsid(0)
+        if self._driver_session is None:  # 0 is the id of a session that began outside the container
+            self._driver_session = os.getsid(0)
         self._batch, self._truncates, self.calls.asleep = None, False, True
         self._thread = None
         self._flush_events.clear()

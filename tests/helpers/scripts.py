@@ -39,10 +39,11 @@ def begin(folder: Path, code: str, *, prefix: Sequence[str] = (), **environment:
 
 def end(process: subprocess.Popen[str], *, seconds: float = 60) -> subprocess.CompletedProcess[str]:
     """Wait for a script to end; kill it after `seconds`, which fails the test."""
-    try:
-        out, err = process.communicate(timeout=seconds)
-    finally:
-        process.kill()
+    with process:  # closes its pipes, also after a timeout
+        try:
+            out, err = process.communicate(timeout=seconds)
+        finally:
+            process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

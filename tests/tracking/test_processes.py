@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -209,7 +211,13 @@ def test_removed_run_is_reported_and_not_recreated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)"])
-def test_daemon_drives_the_run_that_its_first_process_started(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("in_container", [False, True])
+def test_daemon_drives_the_run_that_its_first_process_started(tmp_path: Path, ending: str, in_container: bool) -> None:
+    """In the container the first process belongs to a session that began outside, whose id there is 0."""
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if in_container and (shutil.which("unshare") is None or subprocess.run([*namespace, "true"]).returncode):
+        pytest.skip("a namespace of process ids takes root")
+    prefix = [*namespace, "sh", "-c", '"$@"; while [ ! -e over ]; do sleep 0.05; done', "sh"] if in_container else []
     code = f"""
     run = labbench.start(db=os.path.abspath("runs.db"), system_metrics=False)
     run.log({{"loss": 1.0}})
@@ -221,12 +229,14 @@ def test_daemon_drives_the_run_that_its_first_process_started(tmp_path: Path, en
     for step in range(20):
         run.log({{"loss": 1.0}})
         time.sleep(0.01)
-    while labbench.open("runs.db").runs()[0].pid != os.getpid():
+    deadline = time.monotonic() + 30
+    while labbench.open("runs.db").runs()[0].pid != os.getpid() and time.monotonic() < deadline:
         time.sleep(0.01)
     run.log({{"loss": 0.5}})
     run.finish()
+    open("over", "w").close()
     """
-    result = scripts.run(tmp_path, code)
+    result = scripts.end(scripts.begin(tmp_path, code, prefix=prefix))
     assert (result.returncode, result.stderr) == (0, "")
     record = scripts.only_run(tmp_path)
     assert (record.status, record.summary["loss"].n, record.summary["loss"].last) == ("finished", 22, 0.5)
