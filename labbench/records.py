@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeGuard
 
-from labbench.clock import now
 from labbench.errors import InputError
 from labbench.metrics import Goal as Goal
 from labbench.metrics import default_goal as default_goal
+from labbench.system.clock import now
 
 Config: TypeAlias = Mapping[str, Any]
 """Hyperparameters of one run: flat keys joined with `.`, JSON values (numbers, strings, booleans, lists)."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from labbench.files import open_without_links, write_atomically
-from labbench.user_folders import state_path
+from labbench.system.user_folders import state_path
 
 LEDGER = "tasks.json"
 MOST_VERSIONS = 100

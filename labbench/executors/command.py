@@ -21,8 +21,8 @@ from labbench.executors.scratch import ScratchFolder
 from labbench.executors.script_process import ScriptProcess, signal_name
 from labbench.files import files_folder, run_folder
 from labbench.grid.command_template import expand_home_in_word, fill_command, fill_text, plain_words
-from labbench.ranks import DRIVER_RANKS, driver_ranks
 from labbench.records import Command, Event, Failed, Finished, Log, RunRecord, Started
+from labbench.system.ranks import DRIVER_RANKS, driver_ranks
 from labbench.terminal_output import OutputText
 from labbench.train.active_runs import StopRequests
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labbench import cgroups
+from labbench.system import cgroups
 
 
 def usable_cpu_count() -> int:

@@ -18,10 +18,10 @@ from typing import Protocol
 from labbench.executors import Executor
 from labbench.files import discard_checkpoints, discard_older_checkpoints
 from labbench.grid import Grid
-from labbench.provenance import Provenance
 from labbench.records import Boundary, Event, Failed, Finished, RunRecord, Stack, Status
 from labbench.runner.planner import make_stack
 from labbench.store.event_recorder import EventRecorder
+from labbench.system.provenance import Provenance
 from labbench.train.active_runs import ActiveRuns
 
 FLUSH_SECONDS = 0.05

@@ -24,7 +24,6 @@ from labbench.grid import Code, Grid, expand, grid_code, new_runs, path_warnings
 from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
 from labbench.params.param import TRAINING, Params, all_params, own_key_notes
 from labbench.params.paths import RUN_PREFIX
-from labbench.provenance import Provenance, read_provenance
 from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.driver import Driver, Interruption, ProgressListener
@@ -33,6 +32,7 @@ from labbench.store.connection import is_new
 from labbench.store.event_recorder import EventRecorder
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+from labbench.system.provenance import Provenance, read_provenance
 from labbench.train.devices import cuda_device_count, resolve_devices
 from labbench.trusted_tasks import trust_task
 

@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from labbench.clock import now
 from labbench.errors import LabbenchError
-from labbench.provenance import Provenance
 from labbench.records import Config, Event, Points, RunRecord, Status
 from labbench.store.liveness import this_process
 from labbench.store.maintenance.keeper import MaintenanceWriter
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.store.scripts.spill import Spill
 from labbench.store.writer import Action, Writer
+from labbench.system.clock import now
+from labbench.system.provenance import Provenance
 
 RETRY_PAUSES = (0.1, 5.0)
 """Seconds between retries after a failed write: the first and the longest pause; the pause doubles in between."""

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, replace
 from typing import Literal, TypeAlias
 
-from labbench.clock import now
 from labbench.errors import InputError, RunNotFound
 from labbench.records import Points, RunRecord
 from labbench.store.connection import translate_sqlite_errors
@@ -26,6 +25,7 @@ from labbench.store.scripts.script_run import (
 )
 from labbench.store.series.points import delete_points
 from labbench.store.writer import Writer
+from labbench.system.clock import now
 
 _OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"
 _OF_ATTEMPT = f"{_OF_RUN} AND attempt = ?"

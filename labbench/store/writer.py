@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
-from labbench.clock import now
 from labbench.errors import InputError, LabbenchError, StoreError
 from labbench.files import files_folder, run_folder
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
@@ -35,10 +34,11 @@ from labbench.store.recording.events import end_run, record_events
 from labbench.store.recording.queue import add_tags, insert_missing, link_sources
 from labbench.store.scripts.spill import merge_spill_files
 from labbench.store.series.points import delete_points
+from labbench.system.clock import now
 
 if TYPE_CHECKING:
-    from labbench.provenance import Provenance  # imports subprocess and platform, which start() does not need
     from labbench.store.queries.code_versions import CodeSorting
+    from labbench.system.provenance import Provenance  # imports subprocess and platform, which start() does not need
 
 Action: TypeAlias = Literal["stop", "retry"]
 

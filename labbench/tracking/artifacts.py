@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from labbench.clock import now
 from labbench.errors import InputError
 from labbench.files import files_folder, run_folder, write_atomically
 from labbench.records import Artifact
 from labbench.store.connection import path_with_suffix
+from labbench.system.clock import now
 from labbench.tracking.messages import warn
 
 

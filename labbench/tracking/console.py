@@ -16,8 +16,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from labbench.clock import now
 from labbench.store.scripts.script_run import PrintedText, Stream
+from labbench.system.clock import now
 from labbench.terminal_output import CapturedOutput, OutputText
 
 _MAX_WAITING_TEXTS = 50_000

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, get_args
 
-from labbench.clock import now
 from labbench.errors import InputError
 from labbench.files import expand_home
 from labbench.records import Config, Goal
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import ScriptRun, Stream, new_script_run
+from labbench.system.clock import now
 from labbench.tracking import process_hooks
 from labbench.tracking.config import RunConfig
 from labbench.tracking.console import Tee

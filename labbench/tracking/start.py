@@ -11,9 +11,9 @@ from typing import Any, Literal, cast, get_args
 
 from labbench.errors import InputError
 from labbench.files import default_database, expand_home
-from labbench.ranks import read_rank
 from labbench.store.script_writer import ResumeRule, ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
+from labbench.system.ranks import read_rank
 from labbench.tracking.config import plain_config, read_config
 from labbench.tracking.messages import ProblemReporter, warn
 from labbench.tracking.monitor import RunMonitor

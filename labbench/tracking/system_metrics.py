@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from labbench import cgroups
+from labbench.system import cgroups
 
 _MIB = 2**20
 

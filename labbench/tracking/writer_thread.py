@@ -19,9 +19,9 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from labbench.clock import now
 from labbench.store.liveness import this_process
 from labbench.store.scripts.script_run import ScriptRun
+from labbench.system.clock import now
 from labbench.tracking.batching import Call, MetricBatcher
 from labbench.tracking.console import PrintedOutput
 from labbench.tracking.messages import ProblemReporter, warn, warn_once

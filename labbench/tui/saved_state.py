@@ -14,7 +14,7 @@ from typing import Any
 
 from labbench.errors import StoreError
 from labbench.files import write_atomically
-from labbench.user_folders import state_path
+from labbench.system.user_folders import state_path
 
 
 def state_file(database: Path) -> Path:

@@ -20,8 +20,8 @@ from click.testing import Result
 import labbench as labbench_package
 from labbench.errors import InputError
 from labbench.store.reader import Reader
+from labbench.system.user_folders import state_path
 from labbench.trusted_tasks import MOST_VERSIONS, is_trusted, trust_task
-from labbench.user_folders import state_path
 
 Labbench = Callable[..., Result]
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from helpers import scripts
-from labbench import clock
 from labbench.store.liveness import ProcessIdentity, is_lost, this_process, uptime
 from labbench.store.reader import Reader
 from labbench.store.script_writer import ScriptWriter
 from labbench.store.scripts.script_run import new_script_run
 from labbench.store.writer import Writer
+from labbench.system import clock
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the start of a process and namespaces")
 

@@ -14,12 +14,12 @@ import pytest
 
 from helpers.store_samples import new_run, points, queue, start
 from labbench.errors import InputError, RunNotFound, StoreError
-from labbench.provenance import Provenance
 from labbench.records import Boundary, Failed, Finished, Log, NewRun, Started, Stop
 from labbench.store import liveness
 from labbench.store.reader import Reader
 from labbench.store.recording.queue import insert_run
 from labbench.store.writer import Writer
+from labbench.system.provenance import Provenance
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ import labbench
 from helpers import scripts
 from helpers.store_samples import queue
 from helpers.waiting import wait_for
-from labbench import cgroups
-from labbench.cgroups import control_groups
 from labbench.errors import InputError, RunNotFound
 from labbench.records import RunRecord
 from labbench.store.writer import Writer
+from labbench.system import cgroups
+from labbench.system.cgroups import control_groups
 from labbench.tracking import monitor, system_metrics
 from labbench.tracking.config import plain_config
 from labbench.tracking.system_metrics import SystemSampler, cgroup_memory

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labbench.clock import now
 from labbench.files import files_folder
 from labbench.records import STATUSES, is_key
 from labbench.store import schema
@@ -17,6 +16,7 @@ from labbench.store.recording.queue import RECOVERED, ensure_experiment, new_key
 from labbench.store.row_checks import COLUMNS, invalid_condition
 from labbench.store.scripts.spill import spill_files
 from labbench.store.series.points import rebuild_series
+from labbench.system.clock import now
 
 _OF_RUN = ("points", "summary", "rollup", "tags", "logs", "artifacts", "requests", "run_sources")
 _OF_METRIC = ("points", "summary", "rollup")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from labbench.clock import now
 from labbench.metrics import trainer_goal
 from labbench.records import Boundary, Event, Failed, Finished, Log, Points, Started
 from labbench.store.queries.run_rows import storable_text
 from labbench.store.series.points import add_points
+from labbench.system.clock import now
 
 END_TIME = "max(?, coalesce(started, 0))"
 """Value of `finished` for an end at the time of the parameter; NULL stays NULL.

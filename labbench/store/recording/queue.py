@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TypeAlias
 
-from labbench.clock import now
 from labbench.records import NewRun, Submission
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
+from labbench.system.clock import now
 
 SqlValue: TypeAlias = str | int | float | bytes | None
 

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from labbench.clock import now
 from labbench.records import Artifact, Config, FailureKind, Goal
 from labbench.store.liveness import ProcessIdentity, this_process, uptime
 from labbench.store.queries.run_rows import config_json, storable_text
 from labbench.store.recording.events import delete_unfinished_output, ensure_metric
 from labbench.store.recording.queue import SqlValue, add_tags, ensure_experiment, ensure_source, insert_run
+from labbench.system.clock import now
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
 

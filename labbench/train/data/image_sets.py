@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from labbench.errors import LabbenchError
 from labbench.params.builtin import IMAGE_SHAPES
+from labbench.system.user_folders import cache_path
 from labbench.train.data.dataset import Data, Split, stratified_order
 from labbench.train.data.downloads import PublishedFile, fetch_files
-from labbench.user_folders import cache_path
 
 Bytes = NDArray[np.uint8]
 

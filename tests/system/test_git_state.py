@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labbench import git_state
-from labbench.git_state import read_git_state
+from labbench.system import git_state
+from labbench.system.git_state import read_git_state
 
 HOSTILE_CONFIGS = {
     "plain": "",

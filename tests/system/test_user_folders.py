@@ -9,7 +9,7 @@ import pytest
 from platformdirs.macos import MacOS
 from platformdirs.unix import Unix
 
-from labbench.user_folders import cache_path, state_path
+from labbench.system.user_folders import cache_path, state_path
 
 
 @pytest.fixture(autouse=True)

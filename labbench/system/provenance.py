@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labbench._version import __version__
-from labbench.git_state import read_git_state
+from labbench.system.git_state import read_git_state
 
 
 @dataclass(frozen=True, slots=True)
