@@ -22,7 +22,7 @@ from stacks import CASES, Case
 from labbench.executors.worker_pool import WORKER_ENVIRONMENT
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import RunRecord, Runtime
-from labbench.runner.run_grid import load_grid
+from labbench.runner.expanded_grid import load_grid
 from labbench.train.data.placement import free_bytes, place_data
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stepper import Workload

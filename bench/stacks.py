@@ -38,7 +38,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from labbench.executors.worker_pool import WORKER_ENVIRONMENT, start_forkserver
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, RunRecord
-from labbench.runner.run_grid import ExpandedGrid, TrainingOptions, load_grid, run_grid
+from labbench.runner.expanded_grid import ExpandedGrid, load_grid
+from labbench.runner.run_grid import TrainingOptions, run_grid
 from labbench.store.reader import Reader
 from labbench.train.tasks.task import load_task, make_data, make_model
 

@@ -17,7 +17,8 @@ from labbench.files import database_command, files_folder, open_without_links
 from labbench.text import clean
 
 if TYPE_CHECKING:
-    from labbench.runner.run_grid import ExpandedGrid, TrainingOptions
+    from labbench.runner.expanded_grid import ExpandedGrid
+    from labbench.runner.run_grid import TrainingOptions
 
 ONLY_HELP = """
 FILTER selects runs by configuration keys, such as 'lr<=0.01'; several terms must all hold. Quote the terms, since <
@@ -78,7 +79,8 @@ def run(
     Records all metrics in the database. Several grids are trained one after another. The same command again trains
     only the runs that are missing.
     """
-    from labbench.runner.run_grid import TrainingOptions, choose_devices, load_grid, require_gpus
+    from labbench.runner.expanded_grid import load_grid
+    from labbench.runner.run_grid import TrainingOptions, choose_devices, require_gpus
 
     expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
     for warning in (warning for grid in expanded for warning in grid.warnings):

@@ -13,9 +13,10 @@ from labbench.files import database_command
 from labbench.records import NewRun, Status
 from labbench.runner.code_changes import CodeChange
 from labbench.runner.estimate import estimate_training
+from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.planner import describe_plan
 from labbench.runner.progress import engine_lines
-from labbench.runner.run_grid import ExpandedGrid, TrainingOptions, code_change, find_former_name, preview_stacks
+from labbench.runner.run_grid import TrainingOptions, code_change, find_former_name, preview_stacks
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 

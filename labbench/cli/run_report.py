@@ -15,7 +15,8 @@ from labbench.json_documents import run_document
 from labbench.metrics import quality_metrics
 from labbench.records import Goal, RunRecord
 from labbench.runner.code_changes import CodeChange
-from labbench.runner.run_grid import ExpandedGrid, Outcome
+from labbench.runner.expanded_grid import ExpandedGrid
+from labbench.runner.run_grid import Outcome
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 

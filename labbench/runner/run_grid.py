@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from labbench.errors import InputError, did_you_mean
+from labbench.errors import InputError
 from labbench.executors import Executor
 from labbench.executors.cpu_count import usable_cpu_count
 from labbench.executors.in_process import InProcessExecutor
@@ -19,14 +17,11 @@ from labbench.executors.leftovers import end_leftover_processes
 from labbench.executors.scratch import remove_abandoned_folders
 from labbench.executors.worker_pool import WorkerExecutor
 from labbench.files import files_folder
-from labbench.filters.parser import matches_config, parse, require_config_keys
-from labbench.grid import Code, Grid, expand, grid_code, new_runs, path_warnings, read_grid
-from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
-from labbench.params.param import TRAINING, Params, all_params, own_key_notes
-from labbench.params.paths import RUN_PREFIX
+from labbench.grid import Code, Grid
 from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
 from labbench.runner.driver import Driver, Interruption, ProgressListener
+from labbench.runner.expanded_grid import ExpandedGrid, require_torch
 from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.store.connection import is_new
 from labbench.store.event_recorder import EventRecorder
@@ -38,26 +33,6 @@ from labbench.trusted_tasks import trust_task
 
 MAX_LOADERS = 8
 """Largest default number of loader processes per training; more are seldom needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExpandedGrid:
-    """Grid file, validated and expanded to runs, independent of the database."""
-
-    grid: Grid
-    runs: list[NewRun]
-    warnings: list[str]
-    params: Params
-    """Parameters of the task and the training loop."""
-    code: Code
-    """Code that computes the runs."""
-    removed: int = 0
-    """Number of configurations that `[[require]]` has removed."""
-
-    @property
-    def notes(self) -> list[str]:
-        """Notes on task parameters that have the same names as parameters of the training loop."""
-        return [] if self.grid.command or self.grid.task in BUILTIN else own_key_notes(self.params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,106 +67,6 @@ class Outcome:
     seconds: float
     problem: str | None = None
     """Reason why the database does not hold everything, for the user."""
-
-
-def load_grid(
-    path: Path,
-    *,
-    overrides: Sequence[str] = (),
-    only: str = "",
-    limit: int | None = None,
-    yes: bool = False,
-    db: Path | None = None,
-) -> ExpandedGrid:
-    """Read, validate and expand a grid file.
-
-    Args:
-        path: Path of the grid file.
-        overrides: `key=value` settings that replace the file's.
-        only: Filter on the configs of the runs; empty keeps all.
-        limit: Keep only the first runs.
-        yes: Expand grids of any size without confirmation.
-        db: Database with the runs that `init_from` names.
-
-    Raises:
-        InputError: If the grid, its task, the filter or `init_from` is invalid, or no run matches the filter.
-    """
-    condition = parse(only)
-    grid = read_grid(path, overrides=overrides)
-    params = task_params(grid)
-    require_stop_metric(grid)
-    expansion = expand(grid, params, yes=yes)
-    configs = resolve_init_from(expansion.configs, params, db)
-    code = grid_code(grid)
-    runs = new_runs(grid, configs, params, files=None if db is None else files_folder(db), code=code)
-    if condition is not None:
-        require_config_keys(condition, only, expansion.configs[0].keys())
-        runs = [run for run in runs if matches_config(condition, run.config)]
-        if not runs:
-            raise InputError(
-                f"--only matches none of the {len(expansion.configs)} runs of {path}; "
-                "to list them, use --dry-run without --only"
-            )
-    warnings = [*expansion.warnings, *path_warnings(grid, configs, params)]
-    return ExpandedGrid(grid, runs[:limit], warnings, params, code, expansion.removed)
-
-
-def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
-    """Replace the word in `init_from = "run:WORD"` with the run's key.
-
-    Raises:
-        InputError: If the database does not exist.
-        RunNotFound: If no run matches a word.
-    """
-    named = {config["init_from"] for config in configs if takes_weights(params) and config["init_from"] is not None}
-    words = {word for word in named if word.startswith(RUN_PREFIX)}
-    if not words:
-        return configs
-    if db is None or not db.exists():
-        missing = "no database is given" if db is None else f"the database {db} does not exist"
-        raise InputError(f"init_from = {min(words)!r} names a run, but {missing}")
-    with Reader(db) as reader:
-        keys = {word: RUN_PREFIX + reader.find(word.removeprefix(RUN_PREFIX)).key for word in words}
-    return [{**config, "init_from": keys.get(config["init_from"], config["init_from"])} for config in configs]
-
-
-def task_params(grid: Grid) -> Params:
-    """Return the parameters of the grid's task and the training loop.
-
-    Returns an empty mapping for a command, which accepts any parameter.
-
-    Raises:
-        InputError: If the task cannot be loaded, or PyTorch is not installed.
-    """
-    if grid.command:
-        return {}
-    if grid.task in BUILTIN:
-        return {**TRAINING, **BUILTIN[grid.task]}
-    require_torch()
-    from labbench.train.tasks.task import load_task  # a user's file, which imports torch
-
-    return all_params(load_task(grid.task).params)
-
-
-def require_stop_metric(grid: Grid) -> None:
-    """Raise InputError if `[stop]` names a metric that is never measured.
-
-    Only built-in tasks are checked; the metrics of a user's task are known only in training.
-    """
-    if grid.stop is None or grid.task not in BUILTIN or grid.task == "own":
-        return
-    if grid.stop.metric not in EPOCH_METRICS:
-        hint = did_you_mean(grid.stop.metric, EPOCH_METRICS) or f"; use one of {', '.join(EPOCH_METRICS)}"
-        message = f"`{grid.stop.metric}` is not measured at the end of an epoch{hint}"
-        raise grid.source.error(message, ("stop", "metric"))
-
-
-def require_torch() -> None:
-    """Raise InputError if PyTorch is not installed."""
-    if find_spec("torch") is None:
-        raise InputError(
-            'training needs PyTorch, which is not installed: pip install -e ".[train]" in labbench\'s checkout'
-        )
 
 
 def code_change(expanded: ExpandedGrid, db: Path, *, keep: bool = False) -> CodeChange:

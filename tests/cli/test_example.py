@@ -14,7 +14,7 @@ from click.testing import Result
 
 from labbench.files import PORTRAIT, files_folder
 from labbench.portraits.file import read_portrait
-from labbench.runner.run_grid import load_grid
+from labbench.runner.expanded_grid import load_grid
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 

@@ -8,7 +8,8 @@ import pytest
 
 from helpers.store_samples import new_run, points, queue, start
 from labbench.cli.run_report import print_report
-from labbench.runner.run_grid import Outcome, load_grid
+from labbench.runner.expanded_grid import load_grid
+from labbench.runner.run_grid import Outcome
 from labbench.store.writer import Writer
 
 

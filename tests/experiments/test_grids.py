@@ -15,7 +15,7 @@ from click.testing import Result
 
 from labbench.grid import expand, read_grid
 from labbench.params.builtin import BUILTIN, CORRUPTION
-from labbench.runner.run_grid import task_params
+from labbench.runner.expanded_grid import task_params
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 GRIDS = sorted(path for path in FOLDER.glob("*.toml") if read_grid(path).task)

@@ -81,5 +81,7 @@ def test_the_help_loads_only_click(words: list[str]) -> None:
 def test_expanding_the_grid_of_a_built_in_task_does_not_load_torch(tmp_path: Path) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('task = "digits"\n[grid]\nlr = [0.1, 0.01]\n')
-    code = f"from pathlib import Path; from labbench.runner.run_grid import load_grid; load_grid(Path({str(grid)!r}))"
+    code = (
+        f"from pathlib import Path; from labbench.runner.expanded_grid import load_grid; load_grid(Path({str(grid)!r}))"
+    )
     assert "torch" not in loaded_by(code)

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 
 from labbench.grid import identity, read_grid
 from labbench.grid.identity import former_task_identity
-from labbench.runner.run_grid import task_params
+from labbench.runner.expanded_grid import task_params
 from labbench.store.reader import Reader
 from labbench.tui.queries import Query, read_snapshot
 

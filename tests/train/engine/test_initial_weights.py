@@ -22,8 +22,8 @@ from labbench.files import MODEL
 from labbench.params.builtin import BUILTIN
 from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Boundary, Event, Log, Runtime
+from labbench.runner.expanded_grid import load_grid
 from labbench.runner.planner import make_stack
-from labbench.runner.run_grid import load_grid
 from labbench.store.reader import Reader
 from labbench.train import checkpoints
 from labbench.train.loop import train

@@ -1,0 +1,139 @@
+"""Grid files, expanded to runs: reading, validation, and the parameters and code of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from labbench.errors import InputError, did_you_mean
+from labbench.files import files_folder
+from labbench.filters.parser import matches_config, parse, require_config_keys
+from labbench.grid import Code, Grid, expand, grid_code, new_runs, path_warnings, read_grid
+from labbench.params.builtin import BUILTIN, EPOCH_METRICS, takes_weights
+from labbench.params.param import TRAINING, Params, all_params, own_key_notes
+from labbench.params.paths import RUN_PREFIX
+from labbench.records import NewRun
+from labbench.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedGrid:
+    """Grid file, validated and expanded to runs, independent of the database."""
+
+    grid: Grid
+    runs: list[NewRun]
+    warnings: list[str]
+    params: Params
+    """Parameters of the task and the training loop."""
+    code: Code
+    """Code that computes the runs."""
+    removed: int = 0
+    """Number of configurations that `[[require]]` has removed."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes on task parameters that have the same names as parameters of the training loop."""
+        return [] if self.grid.command or self.grid.task in BUILTIN else own_key_notes(self.params)
+
+
+def load_grid(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    only: str = "",
+    limit: int | None = None,
+    yes: bool = False,
+    db: Path | None = None,
+) -> ExpandedGrid:
+    """Read, validate and expand a grid file.
+
+    Args:
+        path: Path of the grid file.
+        overrides: `key=value` settings that replace the file's.
+        only: Filter on the configs of the runs; empty keeps all.
+        limit: Keep only the first runs.
+        yes: Expand grids of any size without confirmation.
+        db: Database with the runs that `init_from` names.
+
+    Raises:
+        InputError: If the grid, its task, the filter or `init_from` is invalid, or no run matches the filter.
+    """
+    condition = parse(only)
+    grid = read_grid(path, overrides=overrides)
+    params = task_params(grid)
+    require_stop_metric(grid)
+    expansion = expand(grid, params, yes=yes)
+    configs = resolve_init_from(expansion.configs, params, db)
+    code = grid_code(grid)
+    runs = new_runs(grid, configs, params, files=None if db is None else files_folder(db), code=code)
+    if condition is not None:
+        require_config_keys(condition, only, expansion.configs[0].keys())
+        runs = [run for run in runs if matches_config(condition, run.config)]
+        if not runs:
+            raise InputError(
+                f"--only matches none of the {len(expansion.configs)} runs of {path}; "
+                "to list them, use --dry-run without --only"
+            )
+    warnings = [*expansion.warnings, *path_warnings(grid, configs, params)]
+    return ExpandedGrid(grid, runs[:limit], warnings, params, code, expansion.removed)
+
+
+def resolve_init_from(configs: list[dict[str, Any]], params: Params, db: Path | None) -> list[dict[str, Any]]:
+    """Replace the word in `init_from = "run:WORD"` with the run's key.
+
+    Raises:
+        InputError: If the database does not exist.
+        RunNotFound: If no run matches a word.
+    """
+    named = {config["init_from"] for config in configs if takes_weights(params) and config["init_from"] is not None}
+    words = {word for word in named if word.startswith(RUN_PREFIX)}
+    if not words:
+        return configs
+    if db is None or not db.exists():
+        missing = "no database is given" if db is None else f"the database {db} does not exist"
+        raise InputError(f"init_from = {min(words)!r} names a run, but {missing}")
+    with Reader(db) as reader:
+        keys = {word: RUN_PREFIX + reader.find(word.removeprefix(RUN_PREFIX)).key for word in words}
+    return [{**config, "init_from": keys.get(config["init_from"], config["init_from"])} for config in configs]
+
+
+def task_params(grid: Grid) -> Params:
+    """Return the parameters of the grid's task and the training loop.
+
+    Returns an empty mapping for a command, which accepts any parameter.
+
+    Raises:
+        InputError: If the task cannot be loaded, or PyTorch is not installed.
+    """
+    if grid.command:
+        return {}
+    if grid.task in BUILTIN:
+        return {**TRAINING, **BUILTIN[grid.task]}
+    require_torch()
+    from labbench.train.tasks.task import load_task  # a user's file, which imports torch
+
+    return all_params(load_task(grid.task).params)
+
+
+def require_stop_metric(grid: Grid) -> None:
+    """Raise InputError if `[stop]` names a metric that is never measured.
+
+    Only built-in tasks are checked; the metrics of a user's task are known only in training.
+    """
+    if grid.stop is None or grid.task not in BUILTIN or grid.task == "own":
+        return
+    if grid.stop.metric not in EPOCH_METRICS:
+        hint = did_you_mean(grid.stop.metric, EPOCH_METRICS) or f"; use one of {', '.join(EPOCH_METRICS)}"
+        message = f"`{grid.stop.metric}` is not measured at the end of an epoch{hint}"
+        raise grid.source.error(message, ("stop", "metric"))
+
+
+def require_torch() -> None:
+    """Raise InputError if PyTorch is not installed."""
+    if find_spec("torch") is None:
+        raise InputError(
+            'training needs PyTorch, which is not installed: pip install -e ".[train]" in labbench\'s checkout'
+        )
