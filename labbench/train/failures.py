@@ -34,7 +34,7 @@ class Failure:
         return cls(
             runs,
             kind,
-            _first_line(str(error)) if is_explained else error_summary(error),
+            error_summary(error),
             "".join(traceback.format_exception(error)) if needs_traceback else str(error),
         )
 
@@ -45,7 +45,12 @@ class Failure:
 
 
 def error_summary(error: BaseException) -> str:
-    """Return type and message of an error in one line, followed by the line of the user's code that raised it."""
+    """Return type and message of an error in one line, followed by the line of the user's code that raised it.
+
+    A labbench error is its message alone.
+    """
+    if isinstance(error, LabbenchError):
+        return _first_line(str(error))
     summary = _first_line(traceback.format_exception_only(error)[-1])
     if isinstance(error, SystemExit):
         return f"the task called sys.exit ({summary}): raise an error instead"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+from labbench.errors import InputError
 
 Samples: TypeAlias = Any
 """A tensor of shape (N, ...), or a tuple, list or dict of `Samples` with the same N."""
@@ -66,8 +69,23 @@ def arguments_of(inputs: Samples) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def call_model(model: Callable[..., Any], inputs: Samples) -> Any:
-    """Return the outputs of a model; see `arguments_of`."""
+    """Return the outputs of a model; see `arguments_of`.
+
+    Raises:
+        InputError: The model's `forward` does not take these arguments.
+    """
     if isinstance(inputs, Tensor):
         return model(inputs)
     arguments, keywords = arguments_of(inputs)
-    return model(*arguments, **keywords)
+    try:
+        return model(*arguments, **keywords)
+    except TypeError as error:
+        try:
+            signature(getattr(model, "forward", model)).bind(*arguments, **keywords)
+        except TypeError as mismatch:
+            names = ", ".join(f"{key}=..." for key in keywords) or f"{len(arguments)} tensors"
+            raise InputError(
+                f"the model's forward does not take the inputs of a sample, {names} ({mismatch}): a tuple of inputs "
+                "is passed as positional arguments, a dict as keyword arguments"
+            ) from error
+        raise

@@ -29,10 +29,22 @@ STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 
 
 def make_untrained_model(task: Task, config: Config) -> nn.Module:
-    """Return the task's model with random weights, frozen if the config says so."""
+    """Return the task's model with random weights, frozen if the config says so.
+
+    Raises:
+        InputError: The model has nothing to train.
+    """
     model = make_model(task, config)
     if is_frozen(task, config):
         freeze(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        first = next((name for name, _ in model.named_parameters()), None)
+        raise InputError(
+            "the model has nothing to train: it has no parameters"
+            if first is None
+            else f"the model has nothing to train: all of its parameters, from {first} on, are frozen "
+            "(requires_grad=False); leave at least one unfrozen in model(config)"
+        )
     return model
 
 

@@ -25,7 +25,7 @@ from labbench.train.engine.stepper import StepResult, TrainingState, Workload
 from labbench.train.tasks.loss_config import loss_configs
 from labbench.train.tasks.optional_parts import make_parameter_groups
 from labbench.train.tasks.sample_metrics import compute_losses, compute_metrics
-from labbench.train.tasks.task import optional_parts
+from labbench.train.tasks.task import attributes_of, optional_parts
 
 
 class SingleStepper:
@@ -68,6 +68,11 @@ class SingleStepper:
         self.settings = settings
         self.config, self.workload = config, workload
         self._attributes = AttributeTracker(model)
+        own = {id(parameter) for parameter in self.parameters.values()}
+        self._foreign = {path: p for path, p in attributes_of(self.task).parameters().items() if id(p) not in own}
+        """Parameters in the task's attributes that are not part of the model, by path."""
+        for parameter in self._foreign.values():  # data(config) may have trained them
+            parameter.grad = None
         self.sparse: list[str] | None = None
         """Names of the parameters with sparse gradients; None before the first step."""
 
@@ -86,6 +91,7 @@ class SingleStepper:
             microbatches = zip(*(split_samples(part, self._microbatch_size) for part in split), strict=True)
             result = concatenate([self._add_gradients(microbatch, count) for microbatch in microbatches], dim=1)
         if self.sparse is None:
+            self._require_own_parameters()
             self.sparse = [n for n, p in self.parameters.items() if p.grad is not None and p.grad.is_sparse]
             if self.sparse and not self._has_optimizer:
                 enable_sparse_gradients(self.optimizer, self.settings, self.sparse[0])
@@ -101,11 +107,25 @@ class SingleStepper:
         self.step_counter.step += 1
         return result
 
+    def _require_own_parameters(self) -> None:
+        """Raise InputError if the loss has a gradient for a parameter of the task that is none of the model's."""
+        for path, parameter in self._foreign.items():
+            if parameter.grad is not None:
+                raise InputError(
+                    f"the loss depends on the parameter `{path}` of the task, which is not part of the model and would "
+                    "never be trained: return it with the model's outputs, or freeze it with requires_grad_(False)"
+                )
+
     def _add_gradients(self, split: Split, count: int) -> StepResult:
         """Add the gradients of some samples of a batch of `count`; return their losses and metrics."""
         inputs, targets = split  # (N, ...)
         outputs = self._compute_outputs(inputs)
         losses = compute_losses(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)
+        if not losses.requires_grad:
+            raise InputError(
+                "the loss does not depend on any parameter of the model: do not call detach(), item() or numpy() on "
+                "the outputs, and leave torch.no_grad() out of forward and loss"
+            )
         losses.backward(torch.full_like(losses, 1 / count))  # the gradient of the mean loss
         return _add_run_dimension(losses.detach(), compute_metrics(self.task, outputs, targets, self.loss_config))
 

@@ -173,12 +173,30 @@ class TaskAttributes:
         """Capture the current state of the attributes."""
         return capture(self._instance, memo)
 
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the tensors in attributes, modules, lists and dicts that require gradients, by path."""
+        parameters: dict[str, Tensor] = {}
+        _collect_parameters(dict(getattr(self._instance, "__dict__", {})), "self", parameters)
+        return parameters
+
     @contextmanager
     def restore_after(self) -> Iterator[None]:
         """Undo the block's changes of the attributes when it ends."""
         before = self.capture()
         yield
         restore(before)
+
+
+def _collect_parameters(value: Any, path: str, parameters: dict[str, Tensor]) -> None:
+    """Add the tensors in a value that require gradients to `parameters`, by path."""
+    if isinstance(value, Tensor):
+        if value.requires_grad and value.is_leaf:
+            parameters[path] = value
+    elif isinstance(value, nn.Module):
+        parameters |= {f"{path}.{name}": parameter for name, parameter in value.named_parameters()}
+    elif isinstance(value, dict | list | tuple) and len(value) <= LARGE:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _collect_parameters(item, f"{path}.{key}" if path == "self" else f"{path}[{key!r}]", parameters)
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:

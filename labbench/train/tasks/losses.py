@@ -13,35 +13,54 @@ from labbench.errors import InputError
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy per sample, shape (N,).
 
-    Outputs are scores (N, C), targets classes (N,) or probabilities (N, C).
+    Outputs are scores (N, C), targets classes (N,) or (N, 1) of any integer type, or probabilities (N, C).
 
     Raises:
-        InputError: If outputs or targets are not single tensors, or targets are numbers, not classes.
+        InputError: If outputs or targets are not single tensors, targets are numbers, not classes, or there is one
+            output per sample.
     """
     if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
         kind = "outputs" if not isinstance(outputs, Tensor) else "targets"
         raise InputError(
-            f"the default loss, cross-entropy, needs one tensor of outputs and one of targets, and these {kind} are "
-            "several: define loss(outputs, targets) in the task"
+            f"the default loss, cross-entropy, needs one tensor of outputs and one of targets, and the {kind} of a "
+            "sample are several: define loss(outputs, targets) in the task"
         )
-    if targets.is_floating_point() and targets.dim() == 1:
+    if targets.is_floating_point() and targets.shape != outputs.shape:
         raise InputError(
             "the default loss, cross-entropy, needs classes (integers) as targets, and these are floating-point "
             "numbers: define loss(outputs, targets) in the task"
         )
-    return F.cross_entropy(outputs, targets, reduction="none")
+    if outputs.dim() < 2 or outputs.shape[1] == 1:
+        raise InputError(
+            f"the default loss, cross-entropy, needs one output per class, shape (N, C), not {tuple(outputs.shape)}: "
+            "give the model more outputs, or define loss(outputs, targets) in the task"
+        )
+    return F.cross_entropy(outputs, as_classes(outputs, targets), reduction="none")
+
+
+def as_classes(outputs: Tensor, targets: Tensor, dim: int = 1) -> Tensor:
+    """Return class targets as torch's losses need them: int64, without the class dimension `dim` of the outputs.
+
+    Outputs have shape (N, C, ...), targets (N, ...) or (N, 1, ...). Floating-point targets are returned unchanged.
+    """
+    if targets.is_floating_point():
+        return targets
+    has_column = targets.dim() == outputs.dim() and targets.shape[dim] == 1
+    return (targets.squeeze(dim) if has_column else targets).long()
 
 
 def accuracy(outputs: Any, targets: Any) -> dict[str, Tensor]:
     """Return the accuracy per sample, shape (N,), for class targets.
 
-    Outputs are scores (N, C), targets classes (N,); for other shapes the result is empty.
+    Outputs are scores (N, C) of at least two classes, targets classes (N,) or (N, 1); for other shapes the result is
+    empty.
     """
     if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
         return {}
-    if targets.is_floating_point() or targets.dim() != 1 or outputs.dim() != 2:
+    if targets.is_floating_point() or outputs.dim() != 2 or outputs.shape[1] == 1:
         return {}
-    return {"accuracy": outputs.argmax(dim=1) == targets}
+    classes = as_classes(outputs, targets)
+    return {"accuracy": outputs.argmax(dim=1) == classes} if classes.dim() == 1 else {}
 
 
 def perceptron_criterion(outputs: Tensor, targets: Tensor) -> Tensor:

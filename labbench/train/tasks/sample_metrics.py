@@ -13,7 +13,7 @@ from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.data.samples import Samples, count_samples
 from labbench.train.tasks.loss_config import LossConfigs
-from labbench.train.tasks.losses import accuracy, cross_entropy
+from labbench.train.tasks.losses import accuracy, as_classes, cross_entropy
 from labbench.train.tasks.task import Task, takes_config
 
 
@@ -68,8 +68,7 @@ def compute_stacked_losses(
 
         return vmap(losses_of_run)(outputs, targets, configs.columns)
     scores = outputs.transpose(1, 2)  # (S, C, N)
-    if targets.is_floating_point():
-        targets = targets.transpose(1, 2)
+    targets = targets.transpose(1, 2) if targets.is_floating_point() else as_classes(outputs, targets, dim=2)
     losses = F.cross_entropy(scores, targets, reduction="none")
     return losses if smoothing is None else apply_label_smoothing(task, scores, losses, smoothing)
 
@@ -81,12 +80,9 @@ def compute_stacked_gradients(
 
     For plain cross-entropy the gradient is (softmax(scores) - one_hot(target)) / N.
     """
-    plain = (
-        task.loss is cross_entropy
-        and outputs.dim() == 3
-        and isinstance(targets, Tensor)
-        and not targets.is_floating_point()
-    )
+    plain = task.loss is cross_entropy and _are_classes(outputs, targets)
+    if plain:
+        targets = as_classes(outputs, targets, dim=2)
     if not plain or smoothing is not None or bool((targets < 0).any()):  # torch ignores targets of -100
         leaf = outputs.detach().requires_grad_()
         losses = compute_stacked_losses(task, leaf, targets, configs, smoothing)
@@ -103,14 +99,21 @@ def compute_stacked_gradients(
 
 def compute_stacked_metrics(task: Task, outputs: Any, targets: Samples, configs: LossConfigs) -> dict[str, Tensor]:
     """Return the metrics of S runs by name, shape (S, N) each."""
-    has_classes = isinstance(targets, Tensor) and targets.dim() == 2 and not targets.is_floating_point()
-    if task.metrics is accuracy and has_classes and isinstance(outputs, Tensor) and outputs.dim() == 3:
-        return {"accuracy": is_argmax(outputs.transpose(1, 2), targets)}
+    if task.metrics is accuracy and _are_classes(outputs, targets):
+        return {"accuracy": is_argmax(outputs.transpose(1, 2), as_classes(outputs, targets, dim=2))}
 
     def metrics_of_run(outputs: Any, targets: Samples, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return compute_metrics(task, outputs, targets, configs.config(numbers))
 
     return vmap(metrics_of_run)(outputs, targets, configs.columns)
+
+
+def _are_classes(outputs: Any, targets: Samples) -> bool:
+    """Return True for scores (S, N, C) of at least two classes and integer targets (S, N) or (S, N, 1)."""
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)) or targets.is_floating_point():
+        return False
+    has_classes = targets.dim() == 2 or (targets.dim() == 3 and targets.shape[2] == 1)
+    return outputs.dim() == 3 and outputs.shape[2] > 1 and has_classes
 
 
 def is_argmax(scores: Tensor, classes: Tensor) -> Tensor:
