@@ -269,10 +269,11 @@ class StackTrainer:
         diagnostics = {} if self.probe is None else self.probe.measure(self.stepper.weights(index), run.config)
         if self.portraits is not None:
             self.portraits.record_histograms(run.record.key, run.epoch, self.stepper.weights(index), run.config)
+        criteria = values | {"train/loss": run.metric_buffer.pop_epoch_loss()}
+        progress |= self.stepper.end_epoch(index, criteria)
         run.metric_buffer.add_metrics(
             values | progress | diagnostics, run.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
         )
-        criteria = values | {"train/loss": run.metric_buffer.pop_epoch_loss()}
         if run.best is not None and run.best.is_new_best(criteria):
             run.best.update(criteria, run.metric_buffer.step, self.stepper.weights(index))
         return criteria

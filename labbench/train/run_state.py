@@ -95,6 +95,7 @@ class TrainingRun:
             **{f"optimizer/{name}": tensor for name, tensor in state.optimizer_state.items()},
             **{f"best/{name}": tensor for name, tensor in best.items()},
             **{f"attributes/{name}": tensor for name, tensor in state.attributes.tensors.items()},
+            **({} if state.state_dicts is None else {"state_dicts": state.state_dicts}),
         }
         metadata = {
             "epoch": self.epoch,
@@ -131,7 +132,10 @@ class TrainingRun:
         tensors, metadata = checkpoints.load_checkpoint(files, self.record, device)
         attributes = Attributes(metadata.get("attributes", {}), _select_prefix("attributes/", tensors))
         self.resume_state = TrainingState(
-            _select_prefix("model/", tensors), _select_prefix("optimizer/", tensors), attributes
+            _select_prefix("model/", tensors),
+            _select_prefix("optimizer/", tensors),
+            attributes,
+            tensors.get("state_dicts"),
         )
         self.epoch, self.compute_seconds, self.previous_milliseconds = (
             metadata["epoch"],

@@ -8,7 +8,7 @@ compare its results with the stack's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -158,6 +158,9 @@ class CudaGraphStepper:
 
     def train(self, mode: bool) -> None:
         self.stack.train(mode)
+
+    def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
+        return self.stack.end_epoch(index, measured)
 
     def state(self, index: int) -> TrainingState:
         return self.stack.state(index)

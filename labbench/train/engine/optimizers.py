@@ -14,7 +14,6 @@ import torch
 import torch._dynamo  # every optimizer imports it on first use, which takes a second: do it before workers fork
 from torch import Tensor, nn, optim
 
-from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.engine.flat_params import FlatParameters
 
@@ -48,30 +47,6 @@ def make_optimizer(config: Config, parameters: Iterable[Any], device: torch.devi
             parameters, lr, weight_decay=weight_decay, eps=eps, fused=(real and device.type == "cpu") or None
         )
     raise ValueError(f"unknown optimizer: {name}")
-
-
-def enable_sparse_gradients(optimizer: optim.Optimizer, config: Config, parameter: str) -> None:
-    """Make the optimizer accept sparse gradients, such as those of `nn.Embedding(sparse=True)`.
-
-    Fused kernels do not support sparse gradients and are turned off.
-
-    Raises:
-        InputError: The optimizer, weight decay or clipping of `config` does not support them; the message names
-            the parameter `parameter`.
-    """
-    conflicts = {
-        f'optimizer = "{config["optimizer"]}"': config["optimizer"] not in ("sgd", "adagrad"),
-        f"weight_decay = {config['weight_decay']:g}": config["weight_decay"] > 0,
-        f"clip = {config['clip']}": config["clip"] is not None,
-    }
-    for setting, is_unsupported in conflicts.items():
-        if is_unsupported:
-            raise InputError(
-                f"{setting} does not support the sparse gradient of {parameter}: use nn.Embedding(sparse=False), or "
-                "sgd or adagrad without weight_decay and clip"
-            )
-    for group in optimizer.param_groups:
-        group["fused"] = None
 
 
 OPTIMIZER_SETTINGS: dict[str, tuple[str, ...]] = {

@@ -1,14 +1,20 @@
-"""Learning-rate schedules as functions of the step."""
+"""Learning-rate schedules as functions of the step, and schedulers of a task."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from labbench.errors import InputError
 from labbench.records import Config
+from labbench.train.tasks.optional_parts import OptionalParts
 
 PCT_START, DIV_FACTOR, FINAL_DIV_FACTOR = 0.3, 25.0, 1e4
 """Defaults of `torch.optim.lr_scheduler.OneCycleLR`."""
@@ -82,3 +88,68 @@ class StepCounter:
 
     def __init__(self, step: int = 0) -> None:
         self.step = step
+
+
+@dataclass(frozen=True)
+class TaskScheduler:
+    """Scheduler of a task, stepped after each epoch or each optimizer step."""
+
+    scheduler: LRScheduler
+    interval: str = "epoch"
+    """"epoch" or "step"."""
+    monitor: str | None = None
+    """Metric of ReduceLROnPlateau; default: `val/loss`, without validation data `train/loss`."""
+
+    def end_step(self) -> None:
+        """Update the learning rates after an optimizer step."""
+        if self.interval == "step":
+            self.scheduler.step()
+
+    def end_epoch(self, measured: Mapping[str, float]) -> None:
+        """Update the learning rates after an epoch, given its metrics by name.
+
+        Raises:
+            InputError: The monitored metric is not measured.
+        """
+        if self.interval != "epoch":
+            return
+        if not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+            return
+        metric = self.monitor or ("val/loss" if "val/loss" in measured else "train/loss")
+        if metric not in measured:
+            raise InputError(
+                f"the task's scheduler monitors {metric!r}, which is not measured; choose from {', '.join(measured)}"
+            )
+        self.scheduler.step(measured[metric])
+
+
+def make_scheduler(
+    parts: OptionalParts, optimizer: Optimizer, settings: Config, config: Config
+) -> TaskScheduler | None:
+    """Return the scheduler of a task for a run's optimizer, or None if it has none.
+
+    `settings` are those of the training loop, `config` the run's.
+
+    Raises:
+        InputError: The task returns no scheduler of this optimizer, or the config has a schedule, too.
+    """
+    if parts.scheduler is None:
+        return None
+    if settings["schedule"] != "constant" or settings["warmup"]:
+        setting = f"warmup = {settings['warmup']}" if settings["warmup"] else f'schedule = "{settings["schedule"]}"'
+        raise InputError(f"{setting} and the task's own scheduler exclude each other: remove one of them")
+    result: Any = parts.scheduler(optimizer, config)
+    options = dict(result) if isinstance(result, Mapping) else {"scheduler": result}
+    scheduler, interval = options.get("scheduler"), options.get("interval", "epoch")
+    unknown = options.keys() - {"scheduler", "interval", "monitor"}
+    if not isinstance(scheduler, LRScheduler) or scheduler.optimizer is not optimizer or unknown:
+        raise InputError(
+            "the task's scheduler(optimizer, config) must return a torch LRScheduler of that optimizer, or a dict like "
+            f'{{"scheduler": ..., "interval": "step", "monitor": "val/loss"}}, not {result!r}'
+        )
+    if interval not in ("epoch", "step") or (interval == "step" and isinstance(scheduler, ReduceLROnPlateau)):
+        raise InputError(
+            f'the task\'s scheduler has the interval {interval!r}: use "epoch" (ReduceLROnPlateau always) or "step"'
+        )
+    return TaskScheduler(scheduler, interval, options.get("monitor"))

@@ -324,6 +324,10 @@ class StackedStepper:
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)
 
+    def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
+        """No-op: tasks with their own scheduler are not stacked."""
+        return {}
+
     def state(self, index: int) -> TrainingState:
         optimizer_state = {name: value.clone() for name, value in self.optimizer.state(index).items()}
         return TrainingState(self._tensors(index), optimizer_state)

@@ -83,6 +83,8 @@ class TrainingState:
     """State of the optimizer: scalars as `NAME`, per-parameter tensors as `NAME.PARAMETER`."""
     attributes: Attributes = field(default_factory=Attributes)
     """State that modules keep outside parameters and buffers."""
+    state_dicts: Tensor | None = None
+    """State dicts of the task's own optimizer and scheduler, as written by torch.save, uint8 (bytes,)."""
 
 
 def initial_state(model: nn.Module) -> TrainingState:
@@ -111,6 +113,9 @@ class Stepper(Protocol):
 
     def train(self, mode: bool) -> None:
         """Set training mode, or eval mode if `mode` is False."""
+
+    def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
+        """Update what a run updates per epoch, given the epoch's metrics by name; return further metrics."""
 
     def state(self, index: int) -> TrainingState:
         """Return a copy of the state of one run."""

@@ -1,4 +1,4 @@
-"""Optional parts of a user's task: metrics of a whole split, parameter groups, its own optimizer."""
+"""Optional parts of a user's task: metrics of a whole split, parameter groups, its own optimizer and scheduler."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class OptionalParts:
     """`parameter_groups(model, config)`: torch's parameter groups, with learning rates and weight decays."""
     optimizer: Callable[[list[Any], Config], torch.optim.Optimizer] | None = None
     """`optimizer(params, config)`: a torch optimizer of these parameters or parameter groups."""
+    scheduler: Callable[[torch.optim.Optimizer, Config], Any] | None = None
+    """`scheduler(optimizer, config)`: a torch scheduler, or a dict of it with "interval" and "monitor"."""
     evaluation_batch_size: int | None = None
     """Number of samples per forward pass in evaluations."""
     microbatch_size: int | None = None
@@ -37,7 +39,7 @@ class OptionalParts:
     @property
     def reason_to_loop(self) -> str | None:
         """Reason why runs of the task cannot be stacked, or None."""
-        for name in ("parameter_groups", "optimizer", "microbatch_size"):
+        for name in ("parameter_groups", "optimizer", "scheduler", "microbatch_size"):
             if getattr(self, name) is not None:
                 return f"the task has its own {name}"
         return None
