@@ -79,6 +79,15 @@ def checkpoint_file(files: Path, run: str, step: int) -> Path:
     return run_folder(files, run) / f"snapshot-{step}.safetensors"
 
 
+def checkpoint_files(files: Path, run: str) -> list[Path]:
+    """Return the paths of a run's checkpoints.
+
+    Raises:
+        InputError: As `run_folder`.
+    """
+    return list(run_folder(files, run).glob(CHECKPOINT_PATTERN))
+
+
 def discard_checkpoints(files: Path, run: str, *, keep: frozenset[int] = frozenset()) -> None:
     """Delete a run's checkpoints except at the steps in `keep`.
 

@@ -19,6 +19,9 @@ from labbench.system.clock import now
 Config: TypeAlias = Mapping[str, Any]
 """Hyperparameters of one run: flat keys joined with `.`, JSON values (numbers, strings, booleans, lists)."""
 
+ALL_EPOCHS = "all epochs"
+"""Reason of the end of a run that was not stopped early."""
+
 Status: TypeAlias = Literal["queued", "running", "finished", "diverged", "failed", "stopped", "lost"]
 STATUSES: tuple[Status, ...] = ("queued", "running", "finished", "diverged", "failed", "stopped", "lost")
 
@@ -132,6 +135,10 @@ class RunRecord:
     """True if its grid has been trained with changed code since."""
     external_id: str | None = None
     """Id that the script gave the run (`start(id=...)`), unique in the experiment."""
+    continued_from: str | None = None
+    """Key of the shorter run whose final state it began from."""
+    continued_step: int | None = None
+    """Optimizer steps of that run; the points up to this step are copies."""
     tags: tuple[str, ...] = ()
     summary: Mapping[str, MetricSummary] = field(default_factory=dict)
 
@@ -197,7 +204,8 @@ class Runtime:
     """`[runtime]`: settings of training and checkpoints; never part of a run's identity."""
 
     log_every: int | Literal["auto"] = "auto"
-    keep: Literal["none", "last", "best"] = "none"
+    keep: Literal["none", "last", "best", "resume"] = "none"
+    """`last`, `best`: the model of that epoch; `resume`: the last model and the state from which longer runs begin."""
     precision: Literal["float32", "float64", "bf16"] = "float32"
     """Floating-point precision; `bf16`: forward passes in bfloat16, weights and optimizer state in float32."""
     tf32: bool = False
@@ -333,6 +341,8 @@ class Finished:
     attempt: int
     status: Literal["finished", "diverged", "stopped", "queued"]
     reason: str
+    kept_step: int | None = None
+    """Step of the checkpoint that is kept, for longer runs to continue from; None: none is kept."""
     time: float = field(default_factory=now, compare=False)
 
 

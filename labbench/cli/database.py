@@ -130,14 +130,18 @@ def _diagnosis_lines(db: Path, diagnosis: Diagnosis, *, fixed: bool) -> Iterator
         yield f"{runs} lost the training process ({keys}): run the grid again, or the script with start(resume=KEY)"
 
 
-@click.command(epilog=examples("labbench vacuum"))
+@click.command(epilog=examples("labbench vacuum", "labbench vacuum --states"))
+@click.option("--states", is_flag=True, help='Delete the states that runs kept (keep = "resume").')
 @database
-def vacuum(db: Path) -> None:
+def vacuum(db: Path, *, states: bool) -> None:
     """Shrink the database file to its contents."""
     from labbench.store.maintenance.keeper import MaintenanceWriter
 
     size_before = _file_size(db)
     with MaintenanceWriter(db) as writer:
+        if states:
+            count, size = writer.discard_kept_states()
+            echo(f"{format_count(count, 'state')} of {size / 1e6:.1f} MB deleted")
         writer.vacuum()
     echo(f"{db}: {size_before / 1e6:.1f} MB before, {_file_size(db) / 1e6:.1f} MB now")
 

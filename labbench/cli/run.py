@@ -109,17 +109,26 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
 
     Exits with status 0, 1 (a run failed) or 130 (interrupted).
     """
-    from labbench.cli.run_report import print_code_change, print_former_name, print_json, print_report
+    from labbench.cli.run_report import (
+        print_code_change,
+        print_continuations,
+        print_former_name,
+        print_json,
+        print_report,
+    )
+    from labbench.runner.continuation import ContinuationPlan, plan_continuations
     from labbench.runner.progress import TerminalProgress
     from labbench.runner.run_grid import code_change, find_former_name, run_grid
 
     outcomes = []
     for expanded in grids:
-        change = code_change(expanded, db, keep=options.keep_code)
+        change, continuations = code_change(expanded, db, keep=options.keep_code), ContinuationPlan()
         if not options.rerun:
+            continuations = plan_continuations(expanded, db, change)
             print_former_name(expanded.grid.name, find_former_name(expanded, db), database_command(db))
             print_code_change(clean(expanded.grid.name), change)
-        outcome = run_grid(expanded, db, TerminalProgress(db), options, change)
+            print_continuations(clean(expanded.grid.name), continuations)
+        outcome = run_grid(expanded, db, TerminalProgress(db), options, change, continuations)
         outcomes.append(outcome)
         print_report(expanded, outcome, db, with_table=not as_json and outcome.problem is None)
         if outcome.problem is not None:

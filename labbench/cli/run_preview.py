@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from labbench.cli.output import echo
-from labbench.cli.run_report import print_code_change, print_former_name
+from labbench.cli.run_report import print_code_change, print_continuations, print_former_name
 from labbench.executors.cpu_count import usable_cpu_count
 from labbench.files import database_command
 from labbench.records import NewRun, Status
 from labbench.runner.code_changes import CodeChange
+from labbench.runner.continuation import ContinuationPlan, plan_continuations
 from labbench.runner.estimate import estimate_training
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.planner import describe_plan
 from labbench.runner.progress import engine_lines
-from labbench.runner.run_grid import TrainingOptions, code_change, find_former_name, preview_stacks
+from labbench.runner.run_grid import TrainingOptions, code_change, find_former_name, preview_records, preview_stacks
 from labbench.store.reader import Reader
 from labbench.text import clean, format_count, format_duration
 
@@ -47,30 +49,54 @@ def print_preview(
         echo(json.dumps(documents))
         return
     for (expanded, devices), runs, change in zip(grids, due, changes, strict=True):
-        name = clean(expanded.grid.name)
+        name, continuations = clean(expanded.grid.name), ContinuationPlan()
         if not options.rerun:
+            continuations = plan_continuations(expanded, db, change)
             print_former_name(expanded.grid.name, find_former_name(expanded, db), database_command(db))
             print_code_change(name, change)
+            print_continuations(name, continuations)
         for run in runs:
             echo(clean(run.name))
-        print_estimate(
-            expanded, runs, db, devices, workers=options.workers, prefix=f"{name}: " if len(grids) > 1 else ""
-        )
+        preview = Preview(runs, continuations, db, devices, options.workers)
+        print_estimate(expanded, preview, prefix=f"{name}: " if len(grids) > 1 else "")
 
 
-def print_estimate(
-    expanded: ExpandedGrid, due: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int | None, prefix: str
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Runs of one grid that would be trained."""
+
+    due: Sequence[NewRun]
+    continuations: ContinuationPlan
+    db: Path
+    devices: Sequence[str]
+    workers: int | None
+    """Value of `--workers`."""
+
+    @property
+    def width(self) -> int:
+        """Number of stacks that train in parallel."""
+        if self.workers is not None:
+            return max(1, self.workers)
+        return usable_cpu_count() if self.devices == ["cpu"] else len(self.devices)
+
+
+def print_estimate(expanded: ExpandedGrid, preview: Preview, *, prefix: str) -> None:
     """Print the number of runs to train, their stacks and the estimated time."""
-    width = max(1, workers if workers is not None else usable_cpu_count() if devices == ["cpu"] else len(devices))
-    stacks = preview_stacks(expanded, due, db, devices, workers=width)
+    due, devices, width, sources = preview.due, preview.devices, preview.width, preview.continuations.sources
+    records = preview_records(expanded, due, sources)
+    stacks = preview_stacks(expanded, records, preview.db, devices, workers=width)
     echo(f"{prefix}to train: {describe_plan(stacks)} (of {len(expanded.runs)} in the grid)", err=True)
     if expanded.removed:
         echo(f"{prefix}[[require]] removes {format_count(expanded.removed, 'configuration')}", err=True)
     if due:
         if not expanded.grid.command:
             echo("measuring one epoch of up to 3 stacks", err=True)
-        estimate = estimate_training(stacks, devices[0], workers=width)
+        done = {
+            record.key: sources[run.identity].epoch
+            for record, run in zip(records, due, strict=True)
+            if run.identity in sources
+        }
+        estimate = estimate_training(stacks, devices[0], workers=width, epochs_done=done)
         for line in engine_lines(estimate.engine_notes):
             echo(f"of the sampled stacks, {line}", err=True)
         if estimate.seconds is None:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from labbench.cli.output import echo
 from labbench.cli.tables import print_table, run_columns
-from labbench.files import database_command
+from labbench.files import checkpoint_files, database_command, files_folder
 from labbench.json_documents import run_document
 from labbench.metrics import quality_metrics
 from labbench.records import Goal, RunRecord
 from labbench.runner.code_changes import CodeChange
+from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.expanded_grid import ExpandedGrid
 from labbench.runner.run_grid import Outcome
 from labbench.store.reader import Reader
@@ -28,6 +29,7 @@ def print_report(expanded: ExpandedGrid, outcome: Outcome, db: Path, *, with_tab
     """Print counts on stderr, the best runs on stdout, and the next command on stderr."""
     program = database_command(db)
     print_outcome(clean(expanded.grid.name), outcome, program)
+    print_kept_states(expanded, outcome.runs, db)
     if not with_table:
         return
     with Reader(db) as reader:
@@ -97,6 +99,26 @@ def print_code_change(name: str, change: CodeChange) -> None:
         "them as they are",
         err=True,
     )
+
+
+def print_continuations(name: str, plan: ContinuationPlan) -> None:
+    """Print on stderr how many runs continue shorter ones, and why others do not."""
+    for line in plan.lines():
+        echo(f"{name}: {clean(line)}", err=True)
+
+
+def print_kept_states(expanded: ExpandedGrid, runs: Sequence[RunRecord], db: Path) -> None:
+    """Print on stderr the number and size of the states that the runs of a grid have kept."""
+    if expanded.grid.runtime.keep != "resume":
+        return
+    states = [path for run in runs for path in checkpoint_files(files_folder(db), run.key)]
+    if states:
+        megabytes = sum(path.stat().st_size for path in states) / 1e6
+        echo(
+            f"{clean(expanded.grid.name)}: {format_count(len(states), 'state')} of {megabytes:.1f} MB are kept for "
+            f"longer runs; to delete all states: {database_command(db)} vacuum --states",
+            err=True,
+        )
 
 
 def sort_by_best(runs: list[RunRecord], metric: str, goal: Goal) -> list[RunRecord]:

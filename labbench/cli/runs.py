@@ -188,6 +188,9 @@ def run_facts(record: RunRecord) -> dict[str, str]:
         "took": format_duration(record.seconds),
         "where": " ".join(filter(None, (record.host, record.device, record.way))),
         "attempt": str(record.attempt),
+        "continued from": ""
+        if record.continued_from is None
+        else f"{record.continued_from} at step {record.continued_step}",
         "code": ""
         if record.git_commit is None
         else record.git_commit[:12] + (" with changes" if record.git_dirty else ""),

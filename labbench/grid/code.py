@@ -67,7 +67,7 @@ def task_code(file: Path) -> Code:
         name = path.relative_to(file.parent).as_posix()
         if name not in digests:
             content = read_bytes(path)
-            tree = _parse(content)
+            tree = parse_python(content)
             digests[name] = hashlib.sha256(content).hexdigest() if tree is None else tree_digest(tree)
             pending += _imported_files(tree, path, file.parent)
     return Code.from_files(digests)
@@ -109,7 +109,7 @@ def read_bytes(file: Path) -> bytes:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _parse(content: bytes) -> ast.Module | None:
+def parse_python(content: bytes) -> ast.Module | None:
     """Return the syntax tree of a file, None if this Python cannot parse it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about invalid escapes

@@ -45,7 +45,7 @@ _STOP: dict[str, ValueParser] = {
 
 _RUNTIME: dict[str, ValueParser] = {
     "log_every": _parse_steps,
-    "keep": Param("str", None, choices=("none", "last", "best")),
+    "keep": Param("str", None, choices=("none", "last", "best", "resume")),
     "precision": Param("str", None, choices=("float32", "float64", "bf16")),
     "tf32": Param("bool", None),
     "compile": Param("bool", None),

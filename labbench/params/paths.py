@@ -40,7 +40,7 @@ def resolve_checkpoint(word: str, files: Path | None) -> Path:
     if key != word:
         model = None if files is None else run_folder(files, key) / MODEL
         if model is None or not model.is_file():
-            remedy = 'train it with [runtime] keep = "last" or "best" (and --rerun, if it is done)'
+            remedy = 'train it with [runtime] keep = "last", "best" or "resume" (and --rerun, if it is done)'
             raise InputError(f'init_from = "{word}": that run kept no model: {remedy}')
         return model
     file = expand_home(word).resolve()

@@ -169,7 +169,8 @@ class Driver:
         """Delete the checkpoints that are no longer needed after these events are in the database."""
         for event in events:
             if isinstance(event, Finished) and event.status in ("finished", "diverged"):
-                discard_checkpoints(self.files, event.run)
+                kept_steps = frozenset() if event.kept_step is None else frozenset([event.kept_step])
+                discard_checkpoints(self.files, event.run, keep=kept_steps)
             elif isinstance(event, Boundary):
                 discard_older_checkpoints(self.files, event.run, event.step)
 

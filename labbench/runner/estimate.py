@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labbench.executors.attempt import train_attempt
 from labbench.params.param import TRAINING
@@ -24,8 +24,14 @@ class Estimate:
     """Number of runs by message about their engine, in the sampled stacks."""
 
 
-def estimate_training(stacks: Sequence[Stack], device: str, *, workers: int) -> Estimate:
-    """Estimate the training of the stacks on `workers`, with the start of the workers and the loading of each stack."""
+def estimate_training(
+    stacks: Sequence[Stack], device: str, *, workers: int, epochs_done: Mapping[str, int] | None = None
+) -> Estimate:
+    """Estimate the training of the stacks on `workers`, with the start of the workers and the loading of each stack.
+
+    `epochs_done` is the number of epochs after which a run begins, by key; 0 for other runs.
+    """
+    done = epochs_done or {}
     began = time.monotonic()
     import labbench.train.loop  # noqa: F401 (a worker's start takes as long)
 
@@ -35,13 +41,14 @@ def estimate_training(stacks: Sequence[Stack], device: str, *, workers: int) -> 
     notes: Counter[str] = Counter()
     for stack in sampled:
         began = time.monotonic()
-        epoch = epoch_seconds(stack, device, notes)
+        from_start = replace(stack, runs=tuple(replace(run, boundary=0) for run in stack.runs))
+        epoch = epoch_seconds(from_start, device, notes)
         loading += max(0.0, time.monotonic() - began - sum(epoch.values())) / len(sampled)
-        seconds += sum(epoch[run.key] * epochs_left(run) for run in stack.runs if run.key in epoch)
-        sampled_cost += relative_cost(stack, TRAINING) if epoch else 0.0
+        seconds += sum(epoch[run.key] * epochs_left(run, done) for run in stack.runs if run.key in epoch)
+        sampled_cost += cost_left(stack, done) if epoch else 0.0
     if not sampled_cost:
         return Estimate(None, notes)
-    total_cost = sum(relative_cost(stack, TRAINING) for stack in stacks)
+    total_cost = sum(cost_left(stack, done) for stack in stacks)
     all_stacks = seconds / sampled_cost * total_cost + loading * len(stacks)
     return Estimate(start_seconds + all_stacks / min(workers, len(stacks)), notes)
 
@@ -66,6 +73,12 @@ def epoch_seconds(stack: Stack, device: str, notes: Counter[str]) -> dict[str, f
     return seconds
 
 
-def epochs_left(run: RunRecord) -> float:
-    """Return the number of epochs that a run trains."""
-    return float(run.config.get("epochs", TRAINING["epochs"].default))
+def epochs_left(run: RunRecord, done: Mapping[str, int]) -> float:
+    """Return the number of epochs that a run trains, given the number of epochs after which runs begin, by key."""
+    return float(run.config.get("epochs", TRAINING["epochs"].default)) - done.get(run.key, 0)
+
+
+def cost_left(stack: Stack, done: Mapping[str, int]) -> float:
+    """Return the relative cost of the epochs that a stack trains."""
+    left = sum(epochs_left(run, done) for run in stack.runs)
+    return relative_cost(stack, TRAINING) * left / sum(epochs_left(run, {}) for run in stack.runs)

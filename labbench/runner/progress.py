@@ -48,7 +48,9 @@ class GridProgress:
         self._goals: dict[str, Goal] = {**({grid.stop.metric: grid.stop.goal} if grid.stop else {}), **grid.metrics}
         self.names = {run.key: run.name for run in due}
         self._epochs = {run.key: run.config.get("epochs") for run in due}
-        self._step = dict.fromkeys(self.names, 0)
+        self._first_epoch: dict[str, float] = {}
+        """Number of epochs after which each run begins in this call."""
+        self._step = {run.key: run.boundary for run in due}
         self._share = dict.fromkeys(self.names, 0.0)
 
     def take(self, event: Event) -> None:
@@ -56,8 +58,8 @@ class GridProgress:
         match event:
             case Started(run=run):
                 self.running.add(run)
-                self.ends.pop(run, None)  # a retry
-                self._step[run] = 0
+                if self.ends.pop(run, None) is not None:  # a retry
+                    self._step[run] = 0
             case Points(run=run):
                 self._measure(event)
             case EngineNote(text=text):
@@ -79,7 +81,8 @@ class GridProgress:
         self.steps += max(0, last - self._step[points.run])
         self._step[points.run] = max(last, self._step[points.run])
         if points.metric == "epoch" and (epochs := self._epochs[points.run]):
-            self._share[points.run] = min(1.0, points.values[-1] / epochs)
+            first = self._first_epoch.setdefault(points.run, max(0.0, points.values[0] - 1))
+            self._share[points.run] = min(1.0, (points.values[-1] - first) / max(1, epochs - first))
         if not self._is_metric_declared:
             self._prefer(points.metric)
         if points.metric == self.metric:

@@ -20,12 +20,14 @@ from labbench.files import files_folder
 from labbench.grid import Code, Grid
 from labbench.records import Command, NewRun, RunRecord, Runtime, Stack, Status, Submission
 from labbench.runner.code_changes import CodeChange, RecordedRuns, sort_by_code
+from labbench.runner.continuation import ContinuationPlan
 from labbench.runner.driver import Driver, Interruption, ProgressListener
 from labbench.runner.expanded_grid import ExpandedGrid, require_torch
 from labbench.runner.planner import StackSettings, plan_stacks
 from labbench.store.connection import is_new
 from labbench.store.event_recorder import EventRecorder
 from labbench.store.reader import Reader
+from labbench.store.recording.continuation import Continuation
 from labbench.store.writer import Writer
 from labbench.system.provenance import Provenance, read_provenance
 from labbench.train.devices import cuda_device_count, resolve_devices
@@ -99,6 +101,7 @@ def run_grid(
     listener: ProgressListener,
     options: TrainingOptions,
     change: CodeChange | None = None,
+    continuations: ContinuationPlan | None = None,
 ) -> Outcome:
     """Train the due runs of a grid and record every event in `db`.
 
@@ -110,6 +113,7 @@ def run_grid(
         listener: Receiver of the progress.
         options: Options of `labbench run`.
         change: Result of `code_change` with `options.keep_code`; computed if it is not given.
+        continuations: Result of `plan_continuations`; by default every new run begins from the start.
 
     Raises:
         InputError: If the grid cannot be trained on this machine.
@@ -121,7 +125,7 @@ def run_grid(
     change = change or code_change(expanded, db, keep=options.keep_code)
     trust_task(grid.task)
     with Writer(db) as writer:
-        runs = queue_runs(writer, expanded, options, change, source)
+        runs = queue_runs(writer, expanded, options, change, source, continuations or ContinuationPlan())
         trainable: tuple[Status, ...] = ("queued", "lost", "failed") if options.retry_failed else ("queued", "lost")
         due = [run for run in runs if run.status in trainable]
         elsewhere = sum(run.status == "running" for run in runs)
@@ -149,7 +153,12 @@ def run_grid(
 
 
 def queue_runs(
-    writer: Writer, expanded: ExpandedGrid, options: TrainingOptions, change: CodeChange, source: Provenance
+    writer: Writer,
+    expanded: ExpandedGrid,
+    options: TrainingOptions,
+    change: CodeChange,
+    source: Provenance,
+    continuations: ContinuationPlan,
 ) -> list[RunRecord]:
     """Queue the missing runs of a grid; return the records of all its runs, with the configs of the grid."""
     grid = expanded.grid
@@ -162,7 +171,7 @@ def queue_runs(
         sources=source_texts(grid, source, expanded.code),
         code_version=expanded.code.version,
     )
-    queued = writer.queue(submission, expanded.runs, rerun=options.rerun)
+    queued = writer.queue(submission, expanded.runs, rerun=options.rerun, continuations=continuations.sources)
     # train the configs of the grid, whatever the database holds for existing runs
     return [replace(run, config=new.config) for run, new in zip(queued, expanded.runs, strict=True)]
 
@@ -227,14 +236,23 @@ def set_loader_count(runtime: Runtime, devices: Sequence[str], workers: int) -> 
 
 
 def preview_stacks(
-    expanded: ExpandedGrid, runs: Sequence[NewRun], db: Path, devices: Sequence[str], *, workers: int
+    expanded: ExpandedGrid, runs: Sequence[RunRecord], db: Path, devices: Sequence[str], *, workers: int
 ) -> list[Stack]:
-    """Plan stacks of these runs without access to the database."""
-    records = [
-        RunRecord(index, f"preview-{index}", run.name, expanded.grid.name, "queued", run.config)
-        for index, run in enumerate(runs)
-    ]
-    return make_planner(expanded, db, devices, workers)(records)
+    """Plan stacks of the records that `preview_records` returned, without access to the database."""
+    return make_planner(expanded, db, devices, workers)(runs)
+
+
+def preview_records(
+    expanded: ExpandedGrid, runs: Sequence[NewRun], sources: Mapping[str, Continuation]
+) -> list[RunRecord]:
+    """Return records of runs that are not in a database; `sources` are those of a `ContinuationPlan`."""
+    records = []
+    for index, run in enumerate(runs):
+        record = RunRecord(index, f"preview-{index}", run.name, expanded.grid.name, "queued", run.config)
+        if (source := sources.get(run.identity)) is not None:
+            record = replace(record, boundary=source.step, way=source.engine)
+        records.append(record)
+    return records
 
 
 def source_texts(grid: Grid, source: Provenance, code: Code) -> dict[str, str]:

@@ -168,6 +168,15 @@ class Reader(RunReader):
         )
         return {identity for (identity,) in rows}
 
+    def finished(self, experiment: str) -> list[RunRecord]:
+        """Return an experiment's finished runs in queue order, without summaries, archived runs included."""
+        query = f"SELECT runs.id {FROM_RUNS} WHERE experiments.name = ? AND status = 'finished' ORDER BY runs.id"
+
+        def read(connection: sqlite3.Connection) -> list[RunRecord]:
+            return read_records(connection, [run_id for (run_id,) in connection.execute(query, (experiment,))])
+
+        return self._connection.read(read)
+
     def experiment_with(self, identities: Collection[str]) -> str | None:
         """Return the newest experiment that has runs of all these identities, None if there is none."""
         query = f"""

@@ -198,6 +198,12 @@ _SCRIPTS = {
         -- id that the script gave the run, unique in the experiment; NULL: none
         ALTER TABLE runs ADD COLUMN external_id TEXT;
     """,
+    "continued runs": """
+        -- key of the shorter run whose final state it began from; NULL: it began from the start
+        ALTER TABLE runs ADD COLUMN continued_from TEXT;
+        -- optimizer steps of that run; points up to this step are copies
+        ALTER TABLE runs ADD COLUMN continued_step INTEGER;
+    """,
 }
 """SQL by migration, oldest first, append-only: a migration adds columns or tables and changes no existing ones."""
 
@@ -207,6 +213,7 @@ _ADDED_COLUMNS = {
         "runs": {"boot_id": "NULL", "pid_namespace": "NULL", "pid_start": "NULL", "heartbeat_uptime": "NULL"}
     },
     "external id": {"runs": {"external_id": "NULL"}},
+    "continued runs": {"runs": {"continued_from": "NULL", "continued_step": "NULL"}},
 }
 """Columns that each migration adds to each table, with their values for files without the column."""
 

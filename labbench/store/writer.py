@@ -30,6 +30,7 @@ from labbench.store.queries.run_rows import (
     set_config,
     storable_text,
 )
+from labbench.store.recording.continuation import Continuation, begin_from_kept_state
 from labbench.store.recording.events import end_run, record_events
 from labbench.store.recording.queue import add_tags, insert_missing, link_sources
 from labbench.store.scripts.spill import merge_spill_files
@@ -127,8 +128,17 @@ class Writer:
         with translate_sqlite_errors(self.path, opening=True):
             merge_spill_files(self._connection, self.path)
 
-    def queue(self, submission: Submission, runs: Sequence[NewRun], *, rerun: bool = False) -> list[RunRecord]:
+    def queue(
+        self,
+        submission: Submission,
+        runs: Sequence[NewRun],
+        *,
+        rerun: bool = False,
+        continuations: Mapping[str, Continuation] | None = None,
+    ) -> list[RunRecord]:
         """Insert the runs whose identity the experiment does not have, or all of them if `rerun`.
+
+        `continuations` names, by identity, the shorter runs from whose final states inserted runs begin.
 
         Returns:
             The records of all the given runs, existing ones included, in order.
@@ -138,8 +148,12 @@ class Writer:
                 _declare_goal(connection, metric, goal)
             if (stop := submission.stop) is not None:
                 _declare_goal(connection, stop.metric, stop.goal, unless_declared=True)
+            (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()
             ids = insert_missing(connection, submission, runs, rerun=rerun)
             link_sources(connection, ids, submission.sources)
+            for run_id, run in zip(ids, runs, strict=True):
+                if run_id > newest and continuations and run.identity in continuations:
+                    begin_from_kept_state(connection, run_id, continuations[run.identity], files_folder(self.path))
             return read_records(connection, ids)
 
     def sort_by_code(self, experiment: str, sorting: CodeSorting) -> None:
@@ -187,6 +201,8 @@ class Writer:
                     status = 'running', attempt = attempt + (heartbeat IS NOT NULL),
                     {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?, finished = NULL, reason = NULL,
                     started = CASE WHEN boundary > 0 THEN started END, way = CASE WHEN boundary > 0 THEN way END,
+                    continued_from = CASE WHEN boundary > 0 THEN continued_from END,
+                    continued_step = CASE WHEN boundary > 0 THEN continued_step END,
                     device = NULL, error_kind = NULL, error = NULL, traceback = NULL,
                     git_commit = ?, git_dirty = ?, versions = ?
                 WHERE id {IN_JSON_LIST}

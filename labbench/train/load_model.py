@@ -41,8 +41,8 @@ def load_model(run: str, *, task: str | None = None, db: Path | str | None = Non
     file = run_folder(files_folder(path), record.key) / MODEL
     if not file.is_file():
         raise InputError(
-            f'{record.name} ({record.key}) kept no model; to keep one, set keep = "last" or "best" under [runtime] '
-            "in its grid file"
+            f"{record.name} ({record.key}) kept no model; to keep one, set "
+            'keep = "last", "best" or "resume" under [runtime] in its grid file'
         )
     name = _require_trusted_task(record) if task is None else _with_absolute_path(task)
     with imports_of(name):

@@ -17,7 +17,7 @@ import torch
 from labbench.errors import LabbenchError, SampleError
 from labbench.files import discard_portrait
 from labbench.params.param import all_params, with_defaults
-from labbench.records import EngineNote, Event, Failed, Finished, Log, Points, RunRecord, Stack
+from labbench.records import ALL_EPOCHS, Boundary, EngineNote, Event, Failed, Finished, Log, Points, RunRecord, Stack
 from labbench.train import checkpoints
 from labbench.train.active_runs import ActiveRuns, StopRequests
 from labbench.train.data.dataset import HeldOutSplit
@@ -25,7 +25,7 @@ from labbench.train.data.samples import concatenate, map_tensors
 from labbench.train.diagnostics.portrait import PortraitWriter
 from labbench.train.diagnostics.probe import NetworkProbe
 from labbench.train.engine.initial_weights import head_metadata
-from labbench.train.engine.stepper import Workload
+from labbench.train.engine.stepper import TrainingState, Workload
 from labbench.train.failures import Failure
 from labbench.train.grouping import memory
 from labbench.train.grouping.arrange import ReadyStack, make_singles, make_stacks
@@ -281,6 +281,7 @@ class StackTrainer:
     def end_epoch(self, measured: list[dict[str, float]]) -> Iterator[Event]:
         """End runs that have finished, have diverged or were asked to stop; write checkpoints if they are due."""
         reasons = [run.reason_to_stop(values) for run, values in zip(self.runs, measured, strict=True)]
+        yield from self.keep_states(reasons)
         if any(reasons) and self.workload.data.has_test:
             (generator,) = generator_seeds(
                 self.runs[0].config["seed"], Purpose.GENERATOR, [self.runs[0].epoch], layer=1
@@ -307,9 +308,8 @@ class StackTrainer:
                 yield from self.end_run(run, "finished" if reason else "diverged", reason or divergence)
                 continue
             if self.files is not None and (is_checkpoint_due or leaves):
-                yield from self.stopwatch.exclude_consumer_time(run.metric_buffer.drain_points())
                 state = self.stepper.state(index)
-                yield run.save(self.files, state, self.stopwatch.elapsed_milliseconds())
+                yield (yield from self.save_state(run, state, self.files))
                 if (warning := run.unsaved_state_warning(state.attributes)) is not None:
                     yield Log(run.record.key, run.record.attempt, f"{warning}\n")
             if leaves:
@@ -321,6 +321,20 @@ class StackTrainer:
         if self.stopwatch.is_flush_due():
             yield from self.flush()
         self.keep_runs(staying)
+
+    def save_state(self, run: TrainingRun, state: TrainingState, files: Path) -> Generator[Points, None, Boundary]:
+        """Yield the run's points and write a checkpoint, whose boundary is returned."""
+        yield from self.stopwatch.exclude_consumer_time(run.metric_buffer.drain_points())
+        return run.save(files, state, self.stopwatch.elapsed_milliseconds())
+
+    def keep_states(self, reasons: list[str | None]) -> Iterator[Event]:
+        """Keep the states of runs that have trained all epochs, before they are tested: longer runs continue there."""
+        if self.files is None or self.runtime.keep != "resume":
+            return
+        for index, (run, reason) in enumerate(zip(self.runs, reasons, strict=True)):
+            if reason == ALL_EPOCHS:
+                boundary = yield from self.save_state(run, self.stepper.state(index), self.files)
+                run.kept_step = boundary.step
 
     def evaluate(self, name: HeldOutSplit) -> list[dict[str, float]]:
         """Return each run's mean loss and metrics over a held-out split."""
@@ -356,7 +370,7 @@ class StackTrainer:
         """
         will_resume = status == "queued" and self.files is not None
         yield from self.stopwatch.exclude_consumer_time(run.metric_buffer.drain_points(ended=not will_resume))
-        yield Finished(run.record.key, run.record.attempt, status, reason)
+        yield Finished(run.record.key, run.record.attempt, status, reason, run.kept_step)
 
     def keep_model(self, index: int) -> None:
         """Save the weights of an ended run as `[runtime] keep` requests."""
@@ -371,7 +385,7 @@ class StackTrainer:
                 "value": run.best.value,
             }
             checkpoints.save_model(self.files, run.record, run.best.weights, info | metadata)
-        elif self.runtime.keep == "last" and run.metric_buffer.diverged_at is None:
+        elif self.runtime.keep in ("last", "resume") and run.metric_buffer.diverged_at is None:
             info = {"step": run.metric_buffer.step}
             checkpoints.save_model(self.files, run.record, self.stepper.weights(index), info | metadata)
 

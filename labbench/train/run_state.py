@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from labbench.records import Boundary, Config, RunRecord, Runtime, Started, Stop
+from labbench.records import ALL_EPOCHS, Boundary, Config, RunRecord, Runtime, Started, Stop
 from labbench.train import checkpoints
 from labbench.train.early_stopping import EarlyStopping
 from labbench.train.engine.module_state import Attributes
@@ -50,6 +50,7 @@ class TrainingRun:
         """`config` has a value for every parameter, defaults included."""
         self.record, self.config = record, config
         self.epochs: int = config["epochs"]
+        self.precision = runtime.precision
         self.epoch = 0
         """Number of finished epochs."""
         self.compute_seconds = 0.0
@@ -60,6 +61,8 @@ class TrainingRun:
         self.best = BestWeights(stop or DEFAULT_CRITERION) if runtime.keep == "best" else None
         self.resume_state: TrainingState | None = None
         """State from a checkpoint, which replaces the initial state of a new model."""
+        self.kept_step: int | None = None
+        """Step of the checkpoint that is kept after the end of the run."""
         self.engine: str | None = record.way if record.boundary else None
         """Engine that trained the run before it was interrupted."""
         self.reported_engine: str | None = None
@@ -85,7 +88,7 @@ class TrainingRun:
         """
         if not measured:
             return None
-        return self.early_stopping.reason_to_stop(measured) or ("all epochs" if self.epoch == self.epochs else None)
+        return self.early_stopping.reason_to_stop(measured) or (ALL_EPOCHS if self.epoch == self.epochs else None)
 
     def save(self, files: Path, state: TrainingState, milliseconds: int) -> Boundary:
         """Write a checkpoint; all points must have been drained."""
@@ -104,6 +107,8 @@ class TrainingRun:
             "judge": self.early_stopping.state(),
             "recorder": self.metric_buffer.state(),
             "attributes": state.attributes.trees,
+            "lost": list(state.attributes.lost),
+            "precision": self.precision,
             "best": None if self.best is None else {"value": self.best.value, "step": self.best.step},
         }
         checkpoints.save_checkpoint(files, self.record, self.metric_buffer.step, tensors, metadata)

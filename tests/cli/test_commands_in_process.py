@@ -22,7 +22,7 @@ from labbench.cli import main
 from labbench.cli.options import FilePath
 from labbench.cli.run_report import print_report
 from labbench.cli.tables import TextColumn, fit_columns
-from labbench.records import Finished, NewRun, Points, Started, Submission
+from labbench.records import Finished, NewRun, Points, Runtime, Started, Submission
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
 from labbench.tui.queries import Query, read_snapshot
@@ -321,7 +321,7 @@ def test_experiments_of_other_tasks_do_not_change_the_answers(
     def report() -> str:
         with Reader(db) as reader:
             runs = tuple(reader.runs("experiment=demo"))
-        grid = SimpleNamespace(grid=SimpleNamespace(name="demo", metrics={}))
+        grid = SimpleNamespace(grid=SimpleNamespace(name="demo", metrics={}, runtime=Runtime()))
         outcome = SimpleNamespace(runs=runs, trained=0, elsewhere=0, interrupted=False)
         print_report(grid, outcome, db, with_table=True)  # type: ignore[arg-type]
         return capsys.readouterr().out
@@ -574,7 +574,7 @@ def test_a_too_large_grid_is_refused_with_its_number_of_runs(labbench: Labbench,
 def test_without_torch_run_names_the_extra_to_install(
     labbench: Labbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labbench.runner.run_grid.find_spec", lambda name: None)
+    monkeypatch.setattr("labbench.runner.expanded_grid.find_spec", lambda name: None)
     result = labbench("run", grid(tmp_path, GOOD))
     assert result.exit_code == 2
     assert '".[train]"' in result.stderr

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labbench.errors import InputError
+from labbench.files import checkpoint_files, discard_checkpoints, files_folder
 from labbench.store.connection import translate_sqlite_errors
 from labbench.store.maintenance.external_runs import Import
 from labbench.store.maintenance.health import Diagnosis, repair
@@ -48,6 +49,23 @@ class MaintenanceWriter(Writer):
         """
         with self._transaction() as connection:
             repair(connection, diagnosis)
+
+    def discard_kept_states(self) -> tuple[int, int]:
+        """Delete the states that finished runs have kept, and return their number and size in bytes.
+
+        Raises:
+            InputError: If a key is invalid, or a run's folder is a link that points outside the folder of files.
+            StoreError: If the database cannot be read.
+        """
+        files = files_folder(self.path)
+        with translate_sqlite_errors(self.path):
+            keys = self._connection.execute(
+                "SELECT key FROM runs WHERE status = 'finished' AND boundary > 0"
+            ).fetchall()
+        sizes = [path.stat().st_size for (key,) in keys for path in checkpoint_files(files, key)]
+        for (key,) in keys:
+            discard_checkpoints(files, key)
+        return len(sizes), sum(sizes)
 
     def vacuum(self) -> None:
         """Return the space of deleted rows to the file system.

@@ -75,6 +75,8 @@ def record_event(connection: sqlite3.Connection, run_id: int, event: Event) -> N
                 connection.execute(query, (run_id, event.attempt, now(), storable_text(event.text)))
         case Finished():
             end_run(connection, run_id, event.status, event.reason, event.time)
+            if event.kept_step is not None:
+                connection.execute("UPDATE runs SET boundary = ? WHERE id = ?", (event.kept_step, run_id))
         case Failed():
             end_run(connection, run_id, "failed", None, event.time)
             query = "UPDATE runs SET error_kind = ?, error = ?, traceback = ? WHERE id = ?"

@@ -142,6 +142,7 @@ def _origin(run: RunRecord) -> list[Content]:
         "ended": _format_time(run.finished),
         "took": text.format_duration(run.seconds),
         "attempt": str(run.attempt) if run.attempt > 1 else "",
+        "continued from": f"{run.continued_from} at step {run.continued_step}" if run.continued_from else "",
         "resumes from": f"step {run.boundary}" if run.boundary and run.status != "finished" else "",
         "host": " ".join(filter(None, [run.host, f"process {run.pid}" if run.pid else ""])),
         "device": " ".join(filter(None, [run.device, f"({run.way} engine)" if run.way else ""])),
