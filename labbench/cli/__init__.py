@@ -17,8 +17,9 @@ import click
 
 from labbench import __version__
 from labbench.cli import edit, export, run, runs, tasks, tui, why
-from labbench.cli.database import backup, doctor, import_, vacuum
+from labbench.cli.database import backup, doctor, vacuum
 from labbench.cli.help import examples, help_
+from labbench.cli.import_runs import import_
 from labbench.cli.options import database
 from labbench.errors import GridError, InputError, LabbenchError
 from labbench.text import clean

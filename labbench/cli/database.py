@@ -1,4 +1,4 @@
-"""Commands on whole databases: `import doctor backup vacuum`."""
+"""Commands on whole databases: `doctor backup vacuum`."""
 
 from __future__ import annotations
 
@@ -17,53 +17,6 @@ from labbench.text import clean, format_count
 
 if TYPE_CHECKING:
     from labbench.store.maintenance.health import Diagnosis
-
-
-@click.group("import", epilog=examples("labbench import labbench /mnt/other/runs.db", "labbench import csv points.csv"))
-@database
-def import_(db: Path) -> None:
-    """Import runs from another database or a CSV file.
-
-    Importing the same source again adds only what is new.
-    """
-
-
-@import_.command("labbench", epilog=examples("labbench import labbench /mnt/other/runs.db"))
-@click.argument("path", type=FILE_PATH)
-@database
-def import_labbench(db: Path, path: Path) -> None:
-    """Import the runs of another labbench database.
-
-    The files of the runs are copied too. Runs that are already present are left unchanged, or updated if they have
-    progressed in the other database. A run that went on in both is kept twice, the other's as `NAME (2)`.
-    """
-    from labbench.importing.labbench_db import import_labbench
-
-    merged = import_labbench(db, path)
-    echo(
-        f"imported {format_count(len(merged.new), 'new run')}, updated {len(merged.newer)}, "
-        f"{merged.n_same} already present"
-    )
-    if merged.skipped:
-        names = ", ".join(clean(str(file)) for file in merged.skipped[:5]) + (
-            ", ..." if len(merged.skipped) > 5 else ""
-        )
-        echo(f"not copied, because only regular files are (no links): {names}", err=True)
-
-
-@import_.command("csv", epilog=examples("labbench import csv points.csv"))
-@click.argument("path", type=FILE_PATH)
-@database
-def import_csv(db: Path, path: Path) -> None:
-    """Import the points of a CSV file, one row per point.
-
-    The columns are the same as in `labbench export`: run,name,experiment,metric,step,time,value. Name, experiment and
-    time are optional. A run that was imported before gets the points that are new.
-    """
-    from labbench.importing.csv_file import import_csv
-
-    n_new, n_present = import_csv(db, path)
-    echo(f"imported {format_count(n_new, 'new run')}, {n_present} already present")
 
 
 @click.command(epilog=examples("labbench doctor", "labbench doctor --fix"))

@@ -13,17 +13,18 @@ from labbench.files import default_database, expand_home
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class FilePath(click.Path):
-    """Path of a file that may not exist yet; `~` is expanded also where the shell does not, as in `--db=~/runs.db`."""
+class ExpandedPath(click.Path):
+    """Path of something that may not exist; `~` is expanded also where the shell does not, as in `--db=~/runs.db`."""
 
-    def __init__(self) -> None:
-        super().__init__(dir_okay=False, path_type=Path)
+    def __init__(self, *, dir_okay: bool) -> None:
+        super().__init__(dir_okay=dir_okay, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(expand_home(value), param, ctx)
 
 
-FILE_PATH = FilePath()
+FILE_PATH = ExpandedPath(dir_okay=False)
+PATH = ExpandedPath(dir_okay=True)
 
 
 def database(command: Command) -> Command:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from helpers.store_samples import points, start
 from labbench.cli import main
-from labbench.cli.options import FilePath
+from labbench.cli.options import ExpandedPath
 from labbench.cli.run_report import print_report
 from labbench.cli.tables import TextColumn, fit_columns
 from labbench.records import Finished, NewRun, Points, Runtime, Started, Submission
@@ -77,7 +77,7 @@ def test_tilde_is_expanded_in_every_path_of_the_command_line(
     assert {file.name for file in db.parent.glob("*.*")} >= {"points.csv", "copy.db", "second.db"}
     commands = [main, *main.commands.values(), *main.commands["import"].commands.values()]
     types = [param.type for command in commands for param in command.params]
-    assert all(isinstance(kind, FilePath) for kind in types if isinstance(kind, click.Path))
+    assert all(isinstance(kind, ExpandedPath) for kind in types if isinstance(kind, click.Path))
 
 
 def test_labbench_without_a_command_prints_the_table_of_runs_on_a_pipe(labbench: Labbench, db: Path) -> None:

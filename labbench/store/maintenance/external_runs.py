@@ -6,16 +6,20 @@ import hashlib
 import math
 import re
 import sqlite3
-import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal
 
-from labbench.records import Config
+from labbench.errors import LabbenchError
+from labbench.records import Config, Goal
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.store.recording.events import ensure_metric
 from labbench.store.recording.queue import add_tags, ensure_experiment, insert_run
-from labbench.store.series.points import add_points, insert_points, is_append, rebuild_series
+from labbench.store.series.points import add_points, delete_points, insert_points, is_append, rebuild_series
+from labbench.system.clock import now
 
 _KEY = re.compile("[a-z][a-z0-9]{7}")
 
@@ -25,19 +29,36 @@ class ImportedRun:
     """Run in an external source."""
 
     source: str
-    """Type of the source: `csv`."""
+    """Format of the source: `csv`, `tensorboard`, ..."""
     hint: str
-    """Unique name of the run in its source."""
+    """Unique name of the run in its format."""
     name: str
     experiment: str
     config: Config = field(default_factory=dict)
     status: Literal["finished", "failed", "stopped"] = "finished"
+    reason: str | None = None
     started: float | None = None
     """Unix time in seconds."""
     finished: float | None = None
     """Unix time in seconds."""
     tags: Sequence[str] = ()
     note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedSeries:
+    """Points of a metric, one per step, in the order of the steps."""
+
+    steps: array[int]
+    """Shape (N,)."""
+    times: array[int]
+    """Milliseconds since the start of the run, shape (N,)."""
+    values: array[float]
+    """Shape (N,)."""
+
+
+class SourceDiffersError(LabbenchError):
+    """A source that became shorter than what was imported from it, or different; the text names the first point."""
 
 
 class Import:
@@ -79,7 +100,8 @@ class Import:
             "identity": identity,
             "config": config_json(run.config),
             "status": run.status,
-            "created": time.time(),
+            "reason": run.reason,
+            "created": now(),
             "started": run.started,
             "finished": run.finished,
             "note": run.note or None,
@@ -95,9 +117,7 @@ class Import:
 
         `steps`, `times` (milliseconds since the start of the run) and `values` have shape (N,).
         """
-        if metric not in self._metric_ids:
-            self._metric_ids[metric] = ensure_metric(self._connection, metric)
-        metric_id = self._metric_ids[metric]
+        metric_id = self._metric_id(metric)
         # skip points that exist unchanged: writing them again would rebuild the series
         query = f"SELECT step, time_ms, value FROM points WHERE run_id = ? AND metric_id = ? AND step {IN_JSON_LIST}"
         existing = set(self._connection.execute(query, (run_id, metric_id, as_json_list(steps))))
@@ -109,13 +129,75 @@ class Import:
         ]
         if not new:
             return
-        columns = tuple(zip(*new, strict=True))
-        series = run_id, metric_id
-        if series not in self._outdated and is_append(self._connection, *series, columns[0]):
-            add_points(self._connection, *series, *columns)
+        steps, times, values = tuple(zip(*new, strict=True))
+        self.add_missing(run_id, metric, steps, times, values)
+
+    def add_missing(
+        self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
+    ) -> None:
+        """Add points at steps that the run does not have; the arguments are those of `add`."""
+        series = run_id, self._metric_id(metric)
+        if series not in self._outdated and is_append(self._connection, *series, steps):
+            add_points(self._connection, *series, steps, times, values)
         else:
-            insert_points(self._connection, *series, *columns)
-            self._outdated[series] = min(*columns[0], self._outdated.get(series, columns[0][0]))
+            insert_points(self._connection, *series, steps, times, values)
+            self._outdated[series] = min(*steps, self._outdated.get(series, steps[0]))
+
+    def _metric_id(self, metric: str) -> int:
+        if metric not in self._metric_ids:
+            self._metric_ids[metric] = ensure_metric(self._connection, metric)
+        return self._metric_ids[metric]
+
+    def compare(self, run_id: int, series: Mapping[str, ImportedSeries]) -> dict[str, ImportedSeries]:
+        """Return the points of a source that the run lacks, by metric.
+
+        Raises:
+            SourceDiffersError: If the source lacks a point that the run has, or has another value at its step.
+        """
+        query = """
+            SELECT metrics.name, step, value FROM points JOIN metrics ON metrics.id = metric_id
+            WHERE run_id = ? ORDER BY metric_id, step
+        """
+        missing = dict(series)
+        for metric, points in groupby(self._connection.execute(query, (run_id,)), key=itemgetter(0)):
+            if metric not in series:
+                raise SourceDiffersError(f"it has no points of {metric} any more")
+            missing[metric] = _subtract(metric, series[metric], points)
+        return {metric: points for metric, points in missing.items() if points.steps}
+
+    def update(self, run_id: int, run: ImportedRun) -> None:
+        """Update config, status and times of a run; its name, note and experiment are the user's to edit."""
+        columns = {
+            "config": config_json(run.config),
+            "status": run.status,
+            "reason": run.reason,
+            "started": run.started,
+            "finished": run.finished,
+        }
+        assignments = ", ".join(f"{column} = ?" for column in columns)
+        self._connection.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run_id))
+        add_tags(self._connection, [run_id], run.tags)
+
+    def delete_points(self, run_id: int) -> None:
+        """Delete all points of a run, in order to import them again."""
+        delete_points(self._connection, run_id, after=None)
+
+    def set_output(self, run_id: int, lines: Sequence[str]) -> None:
+        """Replace the printed output of a run, if it has grown."""
+        query = "SELECT count(*) FROM logs WHERE run_id = ?"
+        if self._connection.execute(query, (run_id,)).fetchone() != (len(lines),):
+            self._connection.execute("DELETE FROM logs WHERE run_id = ?", (run_id,))
+            rows = [(run_id, now(), storable_text(line)) for line in lines]
+            query = "INSERT INTO logs (run_id, attempt, time, stream, text) VALUES (?, 1, ?, 'stdout', ?)"
+            self._connection.executemany(query, rows)
+
+    def set_goals(self, goals: Mapping[str, Goal]) -> None:
+        """Declare the goals of metrics that have none."""
+        query = """
+            INSERT INTO metrics (name, goal) VALUES (?, ?)
+            ON CONFLICT (name) DO UPDATE SET goal = coalesce(goal, excluded.goal)
+        """
+        self._connection.executemany(query, [(storable_text(metric), goal) for metric, goal in goals.items()])
 
     def finish(self) -> None:
         """Rebuild the summaries and rollups of series whose points were not in order.
@@ -125,3 +207,30 @@ class Import:
         for (run_id, metric_id), step in self._outdated.items():
             rebuild_series(self._connection, run_id, metric_id, from_step=step)
         self._outdated.clear()
+
+
+def _subtract(metric: str, series: ImportedSeries, stored: Iterable[tuple[str, int, float | None]]) -> ImportedSeries:
+    """Return the points of a series without the stored ones, both in the order of the steps.
+
+    Raises SourceDiffersError if the series lacks a stored point or has another value there.
+    """
+    missing: list[int] = []
+    index = 0
+    for _, step, value in stored:
+        while index < len(series.steps) and series.steps[index] < step:
+            missing.append(index)
+            index += 1
+        if index == len(series.steps) or series.steps[index] != step:
+            raise SourceDiffersError(f"it has no point of {metric} at step {step} any more")
+        new = series.values[index]
+        if new != value and not (value is None and math.isnan(new)):
+            raise SourceDiffersError(
+                f"{metric} at step {step} was {math.nan if value is None else value:g} and is {new:g}"
+            )
+        index += 1
+    missing += range(index, len(series.steps))
+    return ImportedSeries(
+        array("q", (series.steps[index] for index in missing)),
+        array("q", (series.times[index] for index in missing)),
+        array("d", (series.values[index] for index in missing)),
+    )

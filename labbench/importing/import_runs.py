@@ -1,0 +1,180 @@
+"""Import of the runs that a reader found: new runs, and the points by which known runs have grown."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labbench.errors import InputError
+from labbench.importing.source_run import FoundRun, SourceRun
+from labbench.store.maintenance.external_runs import ImportedRun, ImportedSeries, SourceDiffersError
+from labbench.store.maintenance.keeper import MaintenanceWriter
+
+_POINTS_PER_TRANSACTION = 100_000
+"""Points after which an import commits, so that other processes can write."""
+
+_FOLLOW_SECONDS = 2.0
+"""Time between two searches for new points."""
+
+
+@dataclass
+class ImportReport:
+    """Result of an import."""
+
+    n_new: int = 0
+    """Number of runs that are new in the database."""
+    n_grown: int = 0
+    """Number of known runs that got points."""
+    n_unchanged: int = 0
+    """Number of known runs without new points."""
+    n_points: int = 0
+    """Number of added points."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """Reason by label for runs that are not imported or not updated."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Number of entries that are not imported, by kind."""
+
+
+def import_runs(
+    database: Path, runs: Iterable[FoundRun], source: str, *, experiment: str | None = None, replace: bool = False
+) -> ImportReport:
+    """Import runs; a run that was imported before gets the points that are new.
+
+    Commits at least once per run. An interrupted import is completed by the next one.
+
+    Args:
+        source: Format of the source, such as `tensorboard`.
+        experiment: Experiment of new runs; None: the one that the source names.
+        replace: Import a run whose source became shorter or different from the start, instead of reporting it.
+
+    Raises:
+        StoreError: If the database cannot be written.
+    """
+    report = ImportReport()
+    with MaintenanceWriter(database) as writer:
+        for found in runs:
+            try:
+                run = found.read()
+            except InputError as error:
+                report.problems[found.label] = str(error)
+                continue
+            report.skipped.update(run.skipped)
+            try:
+                _import_run(writer, _describe(run, source, experiment), run, report, replace=replace)
+            except SourceDiffersError as error:
+                report.problems[found.label] = f"the source has changed: {error}; --replace imports the run again"
+    return report
+
+
+def preview(runs: Iterable[FoundRun]) -> ImportReport:
+    """Read runs without importing them; all of them are counted as new."""
+    report = ImportReport()
+    for found in runs:
+        try:
+            run = found.read()
+        except InputError as error:
+            report.problems[found.label] = str(error)
+            continue
+        report.n_new += 1
+        report.n_points += sum(len(points.steps) for points in run.series.values())
+        report.skipped.update(run.skipped)
+    return report
+
+
+def follow_runs(
+    database: Path,
+    find: Callable[[], Iterable[FoundRun]],
+    runs: Sequence[FoundRun],
+    source: str,
+    *,
+    experiment: str | None = None,
+) -> Iterator[ImportReport]:
+    """Import what is written to the sources from now on, and yield a report of each import that added something.
+
+    Ends only with an exception, such as KeyboardInterrupt.
+
+    Args:
+        find: Search for runs; called every few seconds.
+        runs: Runs that were imported already.
+
+    Raises:
+        StoreError: If the database cannot be written.
+    """
+    sizes = {run.label: _size(run) for run in runs}
+    while True:
+        time.sleep(_FOLLOW_SECONDS)
+        changed = [run for run in find() if sizes.get(run.label) != _size(run)]
+        sizes |= {run.label: _size(run) for run in changed}
+        report = import_runs(database, changed, source, experiment=experiment)
+        if report.n_points:
+            yield report
+
+
+def _size(run: FoundRun) -> int:
+    """Return the size of the files of a run in bytes; files that have been deleted count 0."""
+    return sum(file.stat().st_size for file in run.files if file.exists())
+
+
+def _describe(run: SourceRun, source: str, experiment: str | None) -> ImportedRun:
+    return ImportedRun(
+        source=source,
+        hint=run.id,
+        name=run.name,
+        experiment=run.experiment if experiment is None else experiment,
+        config=run.config,
+        status=run.status,
+        reason=run.reason,
+        started=run.started,
+        finished=run.finished,
+        tags=run.tags,
+        note=run.note,
+    )
+
+
+def _import_run(
+    writer: MaintenanceWriter, described: ImportedRun, run: SourceRun, report: ImportReport, *, replace: bool
+) -> None:
+    """Import a run in one or several transactions. Raises SourceDiffersError, with the run left unchanged."""
+    with writer.importing() as importer:
+        run_id = importer.begin(described)
+        if run_id is None:
+            report.n_unchanged += 1
+            return
+        is_new, missing = bool(importer.n_new), dict(run.series)
+        if not is_new:
+            try:
+                missing = importer.compare(run_id, run.series)
+            except SourceDiffersError:
+                if not replace:
+                    raise
+                importer.delete_points(run_id)
+            importer.update(run_id, described)
+        importer.set_output(run_id, run.output)
+        importer.set_goals(run.goals)
+    n_points = _add_points(writer, run_id, missing)
+    report.n_points += n_points
+    report.n_new += is_new
+    report.n_grown += not is_new and n_points > 0
+    report.n_unchanged += not is_new and n_points == 0
+
+
+def _add_points(writer: MaintenanceWriter, run_id: int, series: Mapping[str, ImportedSeries]) -> int:
+    """Add points in transactions of a bounded size, and return their number."""
+    slices = [
+        (metric, start)
+        for metric, points in series.items()
+        for start in range(0, len(points.steps), _POINTS_PER_TRANSACTION)
+    ]
+    while slices:
+        n_points = 0
+        with writer.importing() as importer:
+            while slices and n_points < _POINTS_PER_TRANSACTION:
+                metric, start = slices.pop(0)
+                points, stop = series[metric], start + _POINTS_PER_TRANSACTION
+                columns = points.steps[start:stop], points.times[start:stop], points.values[start:stop]
+                importer.add_missing(run_id, metric, *columns)
+                n_points += len(columns[0])
+    return sum(len(points.steps) for points in series.values())

@@ -1,0 +1,136 @@
+"""Runs as the readers of external formats return them, and the classes that collect their points."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from labbench.store.maintenance.external_runs import ImportedSeries
+
+_LARGEST_STEP = 2**53
+_LONGEST_SECONDS = 2**40
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRun:
+    """Content of a run in an external source."""
+
+    id: str
+    """Unique name of the run in its format: the format's own id, or its path relative to the imported folder."""
+    name: str
+    experiment: str
+    series: Mapping[str, ImportedSeries]
+    """Points by metric."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    status: Literal["finished", "failed", "stopped"] = "finished"
+    reason: str | None = None
+    started: float | None = None
+    """Unix time in seconds."""
+    finished: float | None = None
+    """Unix time in seconds."""
+    tags: Sequence[str] = ()
+    note: str | None = None
+    output: Sequence[str] = ()
+    """Printed lines, with their line ends."""
+    goals: Mapping[str, Literal["min", "max"]] = field(default_factory=dict)
+    """Declared goals by metric."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Number of entries that are not imported, by kind, such as `histograms`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRun:
+    """Run found in an external source, before its content is read."""
+
+    label: str
+    """Name in messages: a path relative to the imported one, or a run id."""
+    read: Callable[[], SourceRun]
+    """Read the content. Raises InputError if it cannot be read."""
+    files: Sequence[Path] = ()
+    """Files that change when the run grows."""
+
+
+class PointCollector:
+    """Points of one metric, collected in the order of the source."""
+
+    def __init__(self) -> None:
+        self.steps = array("q")
+        self.walls = array("d")
+        self.values = array("d")
+
+    def drop_from(self, step: int) -> None:
+        """Drop the points at and after a step, which a restarted program logs again."""
+        kept = [index for index, each in enumerate(self.steps) if each < step]
+        if len(kept) < len(self.steps):
+            self.steps = array("q", (self.steps[index] for index in kept))
+            self.walls = array("d", (self.walls[index] for index in kept))
+            self.values = array("d", (self.values[index] for index in kept))
+
+    def build(self, started: float) -> ImportedSeries:
+        """Return the last point of each step, in the order of the steps, with times relative to `started`."""
+        steps, walls, values = self.steps, self.walls, self.values
+        if any(step <= previous for previous, step in pairwise(steps)):
+            last = dict(zip(steps, range(len(steps)), strict=True))
+            order = [last[step] for step in sorted(last)]
+            steps = array("q", (steps[index] for index in order))
+            walls = array("d", (walls[index] for index in order))
+            values = array("d", (values[index] for index in order))
+        times = array("q", (0 if math.isnan(wall) else max(0, round(1000 * (wall - started))) for wall in walls))
+        return ImportedSeries(steps, times, values)
+
+
+class RunCollector:
+    """Points of a run, collected metric by metric; counts what cannot be stored."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, PointCollector] = {}
+        self.skipped: Counter[str] = Counter()
+        self.first_wall = math.inf
+        self.last_wall = -math.inf
+
+    def add(self, metric: str, step: int, value: float, wall: float = math.nan) -> None:
+        """Add a point; `wall` is the Unix time in seconds, NaN if unknown."""
+        if not -_LARGEST_STEP < step < _LARGEST_STEP:
+            self.skipped["points whose step is out of range"] += 1
+            return
+        if metric not in self.metrics:
+            self.metrics[metric] = PointCollector()
+        points = self.metrics[metric]
+        points.steps.append(step)
+        points.values.append(value)
+        if not 0 <= wall < _LONGEST_SECONDS:
+            wall = math.nan
+        points.walls.append(wall)
+        self.first_wall, self.last_wall = min(self.first_wall, wall), max(self.last_wall, wall)
+
+    def add_values(self, values: Mapping[str, object], step: int, wall: float = math.nan) -> None:
+        """Add a point for each number of a mapping; other values are counted as skipped."""
+        for metric, value in values.items():
+            if isinstance(value, bool | int | float):
+                try:
+                    self.add(metric, step, float(value), wall)
+                except OverflowError:
+                    self.skipped["numbers out of range"] += 1
+            elif value is not None:
+                self.skipped["values that are not numbers"] += 1
+
+    @property
+    def started(self) -> float | None:
+        """Time of the first point in Unix seconds; None if no point has a time."""
+        return self.first_wall if math.isfinite(self.first_wall) else None
+
+    @property
+    def finished(self) -> float | None:
+        """Time of the last point in Unix seconds; None if no point has a time."""
+        return self.last_wall if math.isfinite(self.last_wall) else None
+
+    def series(self, started: float | None = None) -> dict[str, ImportedSeries]:
+        """Return the points by metric, with times relative to `started`; default: the first point."""
+        origin = self.started if started is None else started
+        return {metric: points.build(origin or 0.0) for metric, points in self.metrics.items()}

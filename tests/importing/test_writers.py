@@ -1,0 +1,54 @@
+"""Files that other programs wrote (tests/writers) are imported completely; importing them again changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from labbench.store.maintenance.health import diagnose
+from labbench.store.reader import Reader
+
+WRITERS = Path(__file__).parents[1] / "writers"
+FORMATS = sorted(path.parent.name for path in WRITERS.glob("*/expected.json"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_run_config_and_point_is_imported_and_importing_again_changes_nothing(
+    labbench: Callable[..., Result], tmp_path: Path, name: str
+) -> None:
+    expected = json.loads((WRITERS / name / "expected.json").read_text())["runs"]
+    shutil.copytree(WRITERS / name / "files", tmp_path / "files")
+    result = labbench("import", name, "files")
+    assert (result.exit_code, f"imported {len(expected)} new run" in result.stdout) == (0, True), result.output
+    with Reader(tmp_path / "runs.db") as reader:
+        runs = {run.name: run for run in reader.runs()}
+        assert runs.keys() == expected.keys()
+        for label, run in runs.items():
+            assert run.config == expected[label]["config"], label
+            assert run.status == expected[label].get("status", "finished")
+            series = expected[label]["series"]
+            assert run.summary.keys() == series.keys(), label
+            for metric, points in series.items():
+                steps, values = reader.series(run.key, metric)
+                pairs = [
+                    [int(step), None if math.isnan(value) else value] for step, value in zip(steps, values, strict=True)
+                ]
+                assert pairs == points, (label, metric)
+    assert diagnose(tmp_path / "runs.db").is_sound
+    again = labbench("import", name, "files")
+    assert again.stdout.splitlines()[0] == f"imported 0 new runs, 0 points; 0 grown, {len(expected)} already present"
+
+
+def test_written_files_name_no_host_user_or_folder() -> None:
+    """The files are public."""
+    personal = {Path.home().name, Path.home().as_posix()} - {"root", "/root"} | {"/tmp/wt", "/home/"}
+    for path in WRITERS.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [word for word in personal if word.encode() in content or word in path.name], path
