@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 WINDOW_LINES = 50
 """Lines above the cursor that cursor movements can reach."""
@@ -175,10 +176,43 @@ class TerminalLines:
         self._plain_lines = 0
 
 
-def terminal_lines(text: str) -> list[str]:
-    """Return the lines that a terminal shows after printing `text`."""
+def terminal_lines(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that a terminal shows after printing the texts."""
     screen = TerminalLines()
-    return [*screen.feed(text), *screen.close()]
+    for text in texts:
+        yield from screen.feed(text)
+    yield from screen.close()
+
+
+@dataclass(frozen=True, slots=True)
+class LineEnds:
+    """First and last lines of an output."""
+
+    first: Sequence[str]
+    n_between: int
+    """Number of lines between the first and the last ones."""
+    last: Sequence[str]
+
+
+def keep_ends(lines: Iterable[str], head: int, tail: int, size: Callable[[str], int]) -> LineEnds:
+    """Return the first and last lines, up to a total `size` of `head` and `tail`, without holding the others."""
+    first: list[str] = []
+    rest = iter(lines)
+    for line in rest:
+        head -= size(line)
+        if head < 0:
+            rest = chain([line], rest)
+            break
+        first.append(line)
+    last: deque[str] = deque()
+    n_between = 0
+    for line in rest:
+        last.append(line)
+        tail -= size(line)
+        while tail < 0:
+            tail += size(last.popleft())
+            n_between += 1
+    return LineEnds(first, n_between, last)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; tag letters; lone surrogates
@@ -239,11 +239,12 @@ def progress_bar(fraction: float, width: int) -> str:
     return ("█" * full + (_BLOCKS[rest] if full < width else "")).ljust(width)
 
 
-def split_lines(texts: Sequence[str]) -> list[str]:
-    """Return the lines of captured text as a terminal shows them, cleaned."""
+def split_lines(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of captured text as a terminal shows them, cleaned."""
     from labbench.terminal_output import terminal_lines  # 7 ms that `labbench --help` does not need
 
-    return [clean(line.expandtabs(4)) for line in terminal_lines("".join(texts))]
+    for line in terminal_lines(texts):
+        yield clean(line.expandtabs(4))
 
 
 def format_setting_cell(value: Any) -> str:

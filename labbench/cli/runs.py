@@ -21,6 +21,7 @@ from labbench.text import clean, format_duration, format_setting, no_color_reque
 
 if TYPE_CHECKING:
     from labbench.records import Goal, RunRecord
+    from labbench.store.reader import Reader
 
 
 @click.command(
@@ -119,21 +120,21 @@ def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None
 
     with Reader(db) as reader:
         records, goals = [reader.find(run) for run in runs], reader.metrics()
-        outputs = [split_lines(reader.logs(record.key)) for record in records]
-    if as_json:
-        documents = run_documents(records)
-        click.echo(json.dumps(documents if len(runs) > 1 else documents[0]))
-        return
-    for index, (record, output) in enumerate(zip(records, outputs, strict=True)):
-        if index:
-            click.echo()
-        print_run(db, record, goals, output, all_output=all_output)
+        if as_json:
+            documents = run_documents(records)
+            click.echo(json.dumps(documents if len(runs) > 1 else documents[0]))
+            return
+        for index, record in enumerate(records):
+            if index:
+                click.echo()
+            print_run(record, goals)
+            print_output(reader, record, f"{database_command(db)} show {record.key} --all", all_output=all_output)
+            for line in portrait_lines(db, record):
+                click.echo(line, color=True)
 
 
-def print_run(
-    db: Path, record: RunRecord, goals: Mapping[str, Goal], output: Sequence[str], *, all_output: bool
-) -> None:
-    """Print a run's facts, metrics, traceback, captured output and pictures."""
+def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
+    """Print a run's facts and metrics."""
     from labbench.cli.tables import TextColumn, print_table, summary_columns
 
     facts = run_facts(record)
@@ -141,18 +142,30 @@ def print_run(
     if record.summary:
         click.echo()
         print_table(summary_columns(record.summary, goals))
-    traceback = split_lines([record.traceback or ""])
-    if list(output[-len(traceback) :]) == traceback:  # a worker's last lines are in both
-        traceback = []
-    hidden = 0 if all_output else max(0, len(output) - FIRST_OUTPUT_LINES - LAST_OUTPUT_LINES)
+
+
+def print_output(reader: Reader, record: RunRecord, command: str, *, all_output: bool) -> None:
+    """Print a run's traceback and captured output; `command` prints all of the output."""
+    from labbench.terminal_output import keep_ends
+
+    traceback = list(split_lines([record.traceback or ""]))
+    n_last = max(LAST_OUTPUT_LINES, len(traceback))
+    ends = keep_ends(split_lines(reader.each_log(record.key)), FIRST_OUTPUT_LINES, n_last, lambda _: 1)
+    output = [*ends.first, *ends.last]
+    if traceback and output[-len(traceback) :] != traceback:  # a worker's last lines are in both
+        echo("\n" + "\n".join(traceback))
+    if not output:
+        return
+    click.echo()
+    if all_output:
+        for line in split_lines(reader.each_log(record.key)):
+            echo(line)
+        return
+    hidden = max(0, len(output) + ends.n_between - FIRST_OUTPUT_LINES - LAST_OUTPUT_LINES)
     if hidden:
-        note = f"({hidden:,} more lines: {database_command(db)} show {record.key} --all)"
+        note = f"({hidden:,} more lines: {command})"
         output = [*output[:FIRST_OUTPUT_LINES], note, *output[-LAST_OUTPUT_LINES:]]
-    for lines in (traceback, output):
-        if lines:
-            echo("\n" + "\n".join(lines))
-    for line in portrait_lines(db, record):
-        click.echo(line, color=True)
+    echo("\n".join(output))
 
 
 def portrait_lines(db: Path, record: RunRecord) -> list[str]:

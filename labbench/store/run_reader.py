@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from labbench.metrics import GOALS
 from labbench.records import Artifact, Goal, default_goal
+from labbench.store.connection import open_snapshot
 from labbench.store.fresh_connection import FreshConnection
 from labbench.store.queries.filter_sql import read_metrics
-from labbench.store.queries.run_details import read_artifacts, read_logs, read_sources, require_run_id
+from labbench.store.queries.run_details import iterate_logs, read_artifacts, read_sources, require_run_id
 from labbench.store.series.curves import BucketedSeries, CurveRequest, read_curves, read_points_at, read_series
 
 if TYPE_CHECKING:
@@ -62,7 +63,16 @@ class RunReader:
         Raises:
             RunNotFound: If no run has the key.
         """
-        return self._connection.read(lambda connection: read_logs(connection, key))
+        return self._connection.read(lambda connection: list(iterate_logs(connection, key)))
+
+    def each_log(self, key: str) -> Iterator[str]:
+        """Stream the texts that a run printed in all its attempts, oldest first; memory holds one or two of them.
+
+        Raises:
+            RunNotFound: If no run has the key.
+        """
+        with open_snapshot(self.path) as connection:
+            yield from iterate_logs(connection, key)
 
     def artifacts(self, key: str) -> list[Artifact]:
         """Return the files that a run produced or used, by name.

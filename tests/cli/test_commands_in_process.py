@@ -8,6 +8,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from helpers.store_samples import points, start
+from helpers.store_samples import execute, points, start
 from labbench.cli import main
 from labbench.cli.options import ExpandedPath
 from labbench.cli.run_report import print_report
@@ -143,6 +144,22 @@ def test_show_takes_several_runs(labbench: Labbench, db: Path) -> None:
     assert labbench("show", *names).stdout == f"{first}\n{other}"
     both = json.loads(labbench("show", *names, "--json").stdout)
     assert both == [json.loads(labbench("show", name, "--json").stdout) for name in names]
+
+
+def test_show_reads_a_long_output_in_little_memory(labbench: Labbench, db: Path) -> None:
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT 1, 1, 0"
+    lines = "replace(hex(zeroblob(500)), '00', printf('%099d', 0) || char(10))"  # 500 lines of 99 zeros
+    execute(db, f"INSERT INTO logs (run_id, attempt, time, text) {numbers}, {lines} FROM n")
+    key = json.loads(labbench("ls", "--json").stdout)[0]["key"]
+    tracemalloc.start()
+    try:
+        shown = labbench("show", key).stdout
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert f"more lines: labbench show {key} --all)" in shown
+    assert peak < 5e6  # bytes; the output has 15e6
+    assert labbench("show", key, "--all").stdout.count("0" * 99) == 300 * 500
 
 
 def test_plot_draws_and_labels_every_run(labbench: Labbench, db: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench import terminal_output
-from labbench.terminal_output import WINDOW_LINES, CapturedOutput, OutputText, TerminalLines, terminal_lines
+from labbench.terminal_output import WINDOW_LINES, CapturedOutput, OutputText, TerminalLines, keep_ends, terminal_lines
 
 NESTED_TQDM = (  # two bars of tqdm 4.70, the inner one with leave=False
     "\repochs:   0%|          | 0/2 [00:00<?, ?it/s]\n\rbatches:   0%|          | 0/2 [00:00<?, ?it/s]\x1b[A"
@@ -48,7 +48,7 @@ RICH_PROGRESS = (  # two bars of rich 15 with a line printed above them
     ],
 )
 def test_output_is_shown_as_a_terminal_shows_it(printed: str, shown: list[str]) -> None:
-    assert terminal_lines(printed) == shown
+    assert [*terminal_lines([printed])] == shown
 
 
 TEXTS = ["a", "bc ", "é損", "\n", "\r", "\r\n", "\b", "\t", "[", "A", "2K", "x" * 70_000, "\n" * 60]
@@ -65,7 +65,15 @@ def test_the_borders_of_chunks_change_nothing(printed: str, data: st.DataObject)
     lines = []
     for start, end in zip([0, *borders], [*borders, len(printed)], strict=True):
         lines += screen.feed(printed[start:end])
-    assert lines + screen.close() == terminal_lines(printed)
+    assert lines + screen.close() == [*terminal_lines([printed])]
+
+
+@given(st.lists(st.text(max_size=3)), st.integers(0, 9), st.integers(0, 9))
+def test_the_ends_of_an_output_are_its_first_and_last_lines(lines: list[str], head: int, tail: int) -> None:
+    ends = keep_ends(lines, head, tail, lambda _: 1)
+    assert list(ends.first) == lines[:head]
+    assert list(ends.last) == (lines[head:][-tail:] if tail else [])
+    assert len(ends.first) + ends.n_between + len(ends.last) == len(lines)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"]))))
@@ -102,7 +110,7 @@ def test_unfinished_lines_are_replaced_by_their_last_state(pieces: list[str]) ->
         apply(rows, output.take())
         assert all(row.endswith("\n") for row in rows[:-1])
     apply(rows, output.close())
-    assert terminal_lines("".join(rows)) == terminal_lines("".join(pieces))
+    assert [*terminal_lines(rows)] == [*terminal_lines(pieces)]
 
 
 def test_of_a_long_output_the_head_and_the_tail_are_kept_and_the_rest_is_counted() -> None:

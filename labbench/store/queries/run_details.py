@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,8 +28,8 @@ def require_run_id(connection: sqlite3.Connection, key: str) -> int:
     return int(row[0])
 
 
-def read_logs(connection: sqlite3.Connection, key: str) -> list[str]:
-    """Return the texts that a run printed in all its attempts, oldest first.
+def iterate_logs(connection: sqlite3.Connection, key: str) -> Iterator[str]:
+    """Yield the texts that a run printed in all its attempts, oldest first, with one or two of them in memory.
 
     Each text of a script's streams ends with a newline: a missing one is added, except to the last text.
 
@@ -36,9 +37,14 @@ def read_logs(connection: sqlite3.Connection, key: str) -> list[str]:
         RunNotFound: If no run has the key.
     """
     query = "SELECT stream, text FROM logs WHERE run_id = ? ORDER BY id"
-    rows = _check_logs(connection.execute(query, (require_run_id(connection, key),)))
-    texts = [text if stream is None or text.endswith("\n") else f"{text}\n" for stream, text in rows]
-    return [*texts[:-1], rows[-1][1]] if rows else []
+    previous: tuple[str | None, str] | None = None
+    for row in connection.execute(query, (require_run_id(connection, key),)):
+        [(stream, text)] = _check_logs([row])
+        if previous is not None:
+            yield previous[1] if previous[0] is None or previous[1].endswith("\n") else f"{previous[1]}\n"
+        previous = stream, text
+    if previous is not None:
+        yield previous[1]
 
 
 def read_artifacts(connection: sqlite3.Connection, key: str) -> list[Artifact]:

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labbench.errors import LabbenchError
+from labbench.files import database_command
 from labbench.portraits.file import NO_PORTRAIT_MESSAGE, Portrait, portrait_path, read_portrait
 from labbench.records import Artifact, Goal, RunRecord
 from labbench.store.reader import Reader
+from labbench.terminal_output import keep_ends
 from labbench.text import split_lines
+
+FIRST_CHARACTERS, LAST_CHARACTERS = 1_000_000, 10_000_000
+"""Characters of captured output that the screen shows of the start and of the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,17 @@ def read_run(path: Path, key: str) -> RunDetail:
     with Reader(path) as reader:
         record = reader.find(key)
         goals = reader.metrics()
-        output = split_lines(reader.logs(record.key))
+        output = _shown_lines(path, reader, record.key)
         artifacts, sources = reader.artifacts(record.key), reader.sources(record.key)
     try:
         portrait: Portrait | str = read_portrait(portrait_path(path, record.key)) or NO_PORTRAIT_MESSAGE
     except LabbenchError as error:
         portrait = str(error)
     return RunDetail(record, goals, output, artifacts, sources, portrait)
+
+
+def _shown_lines(path: Path, reader: Reader, key: str) -> list[str]:
+    """Return the lines of a run's output; of a long output the first and the last ones, with a note between them."""
+    ends = keep_ends(split_lines(reader.each_log(key)), FIRST_CHARACTERS, LAST_CHARACTERS, lambda line: len(line) + 1)
+    note = f"… {ends.n_between:,} lines not shown: {database_command(path)} show {key} --all …"
+    return [*ends.first, *([note] if ends.n_between else []), *ends.last]
