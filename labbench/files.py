@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shlex
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +20,10 @@ PORTRAIT = "portrait.npz"
 CHECKPOINT_PATTERN = "snapshot-*.safetensors"
 UNFINISHED = ".labbench-"
 """Prefix of the temporary files of `write_atomically`."""
+_DRAFT_BYTES = 8
+"""Random bytes in the name of a temporary file, in hexadecimal."""
+_DRAFT_SECONDS = 60.0
+"""Age from which a temporary file without a lock is removed; its process locks it right after it has created it."""
 _FILES_SUFFIX = ".files"
 
 
@@ -150,7 +156,7 @@ def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
     The new file is created exclusively, under a random name in the same folder, so that nothing planted there is
     written to. A library that needs a path may write to `file.name`. The new file takes the permissions of the file
     that it replaces, otherwise `mode` minus the umask. A symbolic link at `path` is replaced, never followed. Only a
-    device or a pipe, such as /dev/stdout, is written to directly.
+    device or a pipe, such as /dev/stdout, is written to directly. Drafts of killed processes in the folder are removed.
 
     Raises:
         OSError: If the file cannot be written; `path` is then unchanged.
@@ -161,10 +167,12 @@ def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
         return
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist", str(path))
-    draft = path.with_name(f"{UNFINISHED}{os.urandom(8).hex()}")
+    remove_abandoned_drafts(path.parent)
+    draft = path.with_name(f"{UNFINISHED}{os.urandom(_DRAFT_BYTES).hex()}")
     try:
         with open_without_links(draft, "xb", permissions=mode) as file:
             try:
+                _lock(file)
                 permissions = _permissions(path, default=os.fstat(file.fileno()).st_mode)
                 yield file
                 file.close()
@@ -177,6 +185,36 @@ def write_atomically(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
         if not is_full and error.filename not in (draft, str(draft)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # the draft's name means nothing to a user
+
+
+def remove_abandoned_drafts(folder: Path) -> None:
+    """Remove the unfinished files that killed processes of this user left in a folder."""
+    with suppress(OSError):
+        for path in folder.glob(f"{UNFINISHED}*"):
+            draft = path.with_name(path.name[: len(UNFINISHED) + 2 * _DRAFT_BYTES])  # SQLite adds `-journal`
+            stat_result = path.lstat()
+            is_old = time.time() - stat_result.st_mtime > _DRAFT_SECONDS
+            is_ours = stat.S_ISREG(stat_result.st_mode) and stat_result.st_uid == os.geteuid()
+            if is_old and is_ours and not _is_locked(draft):
+                path.unlink(missing_ok=True)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Mark a draft as in use until its process ends, where the file system has locks."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_locked(draft: Path) -> bool:
+    """Return True if a process is writing the draft."""
+    try:
+        with open_without_links(draft, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def open_without_links(path: Path, mode: str, *, permissions: int = 0o666, buffering: int = -1) -> IO[bytes]:

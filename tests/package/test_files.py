@@ -58,6 +58,20 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_drafts_of_killed_processes_are_removed_and_those_in_use_are_kept(tmp_path: Path) -> None:
+    abandoned = [tmp_path / f"{UNFINISHED}{'a' * 16}", tmp_path / f"{UNFINISHED}{'a' * 16}-journal"]
+    with write_atomically(tmp_path / "copy.db") as file:
+        drafts = [*abandoned, Path(file.name)]
+        for draft in drafts:
+            draft.touch()
+            os.utime(draft, (0, 0))  # old
+        recent = tmp_path / f"{UNFINISHED}{'b' * 16}"
+        recent.touch()
+        write(tmp_path / "other", b"")
+        assert [draft.exists() for draft in drafts] == [False, False, True]
+        assert recent.exists()
+
+
 def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
     private, new = tmp_path / "private", tmp_path / "new"
     private.touch(mode=0o600)
