@@ -5,7 +5,9 @@ A folder is locked while its process lives, also for processes that cannot see e
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import multiprocessing.process
 import os
 import shutil
 import tempfile
@@ -40,6 +42,18 @@ class ScratchFolder:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
+
+
+def keep_sockets_in_scratch_folder() -> None:
+    """Let multiprocessing create its sockets in a scratch folder of this process.
+
+    The folder that multiprocessing creates otherwise stays for good after the process is killed.
+    """
+    config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]  # there is no public way
+    if config.get("tempdir") is None:
+        folder = ScratchFolder()
+        config["tempdir"] = str(folder.path)
+        atexit.register(folder.close)
 
 
 def remove_abandoned_folders() -> None:

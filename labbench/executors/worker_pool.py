@@ -23,7 +23,7 @@ from labbench.executors.attempt import sub_stack
 from labbench.executors.captured_output import CapturedFile
 from labbench.executors.leftovers import DRIVER_VARIABLE, driver_mark, kill_processes
 from labbench.executors.message_reader import MessageReader
-from labbench.executors.scratch import ScratchFolder
+from labbench.executors.scratch import ScratchFolder, keep_sockets_in_scratch_folder
 from labbench.executors.script_process import signal_name
 from labbench.executors.time_limit import TimeLimit
 from labbench.executors.worker_main import DRIVER_SIGNALS, serve
@@ -273,6 +273,7 @@ def start_forkserver() -> ForkServerContext:
     """Start the fork server, which loads torch once, with `WORKER_ENVIRONMENT`; return its context."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labbench.train.loop", "labbench.executors.worker_main"])
+    keep_sockets_in_scratch_folder()
     before = {name: os.environ.get(name) for name in (*WORKER_ENVIRONMENT, DRIVER_VARIABLE)}
     resource_tracker.ensure_running()  # first, because starting it unblocks signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)  # inherited, so no Ctrl-C while torch loads

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,19 @@ def test_folders_of_ended_processes_are_deleted_and_others_stay(temporary: Path)
         assert sorted(temporary.iterdir()) == sorted([used, young, foreign, link])
         assert (foreign / "output.txt").exists()
     assert not used.exists()
+
+
+def test_a_killed_process_with_workers_leaves_only_scratch_folders(temporary: Path) -> None:
+    program = """
+import os, signal
+from multiprocessing import forkserver
+from labbench.executors.scratch import keep_sockets_in_scratch_folder
+keep_sockets_in_scratch_folder()
+forkserver.ensure_running()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "TMPDIR": str(temporary)}, check=False)
+    [folder] = temporary.iterdir()
+    os.utime(folder, (0, 0))
+    remove_abandoned_folders()
+    assert not list(temporary.iterdir())
