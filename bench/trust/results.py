@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-COLUMNS = ("part", "seed", "trials", "what", "tried", "survived", "lost")
+COLUMNS = ("part", "seed", "trials", "what", "tried", "survived", "lost", "worst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class Outcome:
     """Name of the attempt, equal for attempts that are counted together."""
     fault: str | None = None
     """Fault in one line; None: survived."""
+    figure: float | None = None
+    """Figure in the unit that `what` names, such as seconds; the table shows the largest."""
 
 
 class Results:
@@ -29,11 +32,10 @@ class Results:
         """Number of trials, those of earlier runs included: the number of the next trial."""
         self._tried: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    if (row["part"], row["seed"]) == (part, str(seed)):
-                        self.n_trials = max(self.n_trials, int(row["trials"]))
+        self._worst: dict[str, float] = {}
+        for row in read_rows(path):
+            if (row["part"], row["seed"]) == (part, str(seed)):
+                self.n_trials = max(self.n_trials, int(row["trials"]))
 
     @property
     def n_lost(self) -> int:
@@ -44,6 +46,8 @@ class Results:
         """Count an outcome."""
         self._tried[outcome.what] += 1
         self._lost[outcome.what] += outcome.fault is not None
+        if outcome.figure is not None:
+            self._worst[outcome.what] = max(outcome.figure, self._worst.get(outcome.what, outcome.figure))
 
     def append(self) -> None:
         """Append the counts of this run to the file."""
@@ -52,15 +56,32 @@ class Results:
             writer = csv.writer(file)
             if is_new:
                 writer.writerow(COLUMNS)
-            writer.writerows((self.part, self.seed, self.n_trials, *row) for row in self._rows())
+            for what, tried in sorted(self._tried.items()):
+                lost, worst = self._lost[what], self._worst.get(what)
+                figure = "" if worst is None else f"{worst:.4g}"
+                writer.writerow((self.part, self.seed, self.n_trials, what, tried, tried - lost, lost, figure))
 
-    def table(self) -> str:
-        """Return the counts of this run as a table in Markdown."""
-        lines = ["| what | tried | survived | lost |", "| --- | --- | --- | --- |"]
-        lines += [f"| {what} | {tried:,} | {survived:,} | {lost:,} |" for what, tried, survived, lost in self._rows()]
-        return "\n".join(lines)
 
-    def _rows(self) -> list[tuple[str, int, int, int]]:
-        return [
-            (what, tried, tried - self._lost[what], self._lost[what]) for what, tried in sorted(self._tried.items())
-        ]
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file of results; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def format_table(rows: Iterable[dict[str, str]]) -> str:
+    """Return the sums of rows as a table in Markdown."""
+    sums: dict[tuple[str, str], list[float]] = {}
+    worst: dict[tuple[str, str], float] = {}
+    for row in rows:
+        name = row["part"], row["what"]
+        counts = [float(row[column]) for column in ("tried", "survived", "lost")]
+        sums[name] = [total + count for total, count in zip(sums.get(name, [0, 0, 0]), counts, strict=True)]
+        if row["worst"]:
+            worst[name] = max(worst.get(name, float("-inf")), float(row["worst"]))
+    lines = ["| part | what | tried | survived | lost | worst |", "| --- | --- | --- | --- | --- | --- |"]
+    for (part, what), (tried, survived, lost) in sorted(sums.items()):
+        figure = f"{worst[part, what]:.4g}" if (part, what) in worst else ""
+        lines.append(f"| {part} | {what} | {tried:,.0f} | {survived:,.0f} | {lost:,.0f} | {figure} |")
+    return "\n".join(lines)
