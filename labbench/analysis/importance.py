@@ -110,47 +110,52 @@ def _reduce_to_factorial(parameters: list[Parameter], setups: int) -> tuple[Ints
     return rows, tuple(entry for entry in dropped if entry in tried)
 
 
+@dataclass(frozen=True, slots=True)
+class _Factorial:
+    """Cells of a full factorial: one for each combination of values."""
+
+    names: list[str]
+    """Names of the parameters, in the order of the axes."""
+    shape: tuple[int, ...]
+    """Number of values of each parameter."""
+    means: Floats
+    """Mean of each cell, shape (K,)."""
+    variances: Floats
+    """Noise variance of the mean of each cell, shape (K,)."""
+
+    @property
+    def terms(self) -> list[Term]:
+        """Main effects, then pairs."""
+        return [*((name,) for name in self.names), *combinations(self.names, 2)]
+
+    def denoised_parts(self, heights: Floats, noise_level: float) -> Floats:
+        """Return the variance of each term, then the total, shape (D, T + 1), for heights (D, K)."""
+        axes = [tuple(self.names.index(name) for name in term) for term in self.terms]
+        raw = _decompose_variance(heights.reshape(-1, *self.shape), axes)
+        degrees = [math.prod(self.shape[a] - 1 for a in term) for term in axes]
+        expected = np.array([*degrees, len(self.means) - 1.0]) * (noise_level / len(self.means))
+        return raw - expected
+
+
 def _factorial_importance(
     table: Table, noise: Noise | None, free: list[Parameter], rows: Ints, left_out: tuple[tuple[str, Any], ...]
 ) -> Importance:
-    coded = [np.unique(p.codes[rows], return_inverse=True)[1] for p in free]
-    shape = tuple(int(codes.max()) + 1 for codes in coded)
-    cell = np.ravel_multi_index(tuple(coded), shape)
-    members = np.bincount(cell)
-    cells = np.bincount(cell, weights=table.means[rows]) / members
-    names = [p.name for p in free]
-    terms: list[Term] = [(name,) for name in names] + list(combinations(names, 2))
-    axes = [tuple(names.index(name) for name in term) for term in terms]
+    cells = _average_cells(table, noise, free, rows)
     children = {p.name: _child_variance(table, noise, p) for p in table.independent if p.parent is not None}
     runs = 0.0 if noise is None else float(noise.total.raw[rows].mean())
-    cell_variances = np.bincount(cell, weights=_variance_of_means(table, noise)[rows]) / members**2
-
-    def denoised_parts(heights: Floats, noise_level: float) -> Floats:
-        """Return the variance of each term, then the total, shape (D, T + 1), for heights (D, K)."""
-        raw = _decompose_variance(heights.reshape(-1, *shape), axes)
-        degrees = [math.prod(shape[a] - 1 for a in term) for term in axes]
-        expected = np.array([*degrees, len(cells) - 1.0]) * (noise_level / len(cells))
-        return raw - expected
-
-    level = float(cell_variances.mean())
-    parts = denoised_parts(cells[None], level)[0]
+    level = float(cells.variances.mean())
+    parts = cells.denoised_parts(cells.means[None], level)[0]
     total = max(float(parts[-1]), float(parts[:-1].clip(0).sum())) + sum(children.values()) + runs
     simulated = None
     if noise is not None and level > 0:
-        generator = np.random.default_rng(0)
-        scale = np.sqrt(
-            noise.unshared.total_df / generator.chisquare(noise.unshared.total_df, size=(SIMULATION_COUNT, 1))
-        )
-        draws = cells + generator.standard_normal((SIMULATION_COUNT, len(cells))) * np.sqrt(cell_variances) * scale
-        simulated_parts = denoised_parts(draws, 2.0 * level)  # noise of the measured means plus noise of the draw
-        totals = np.maximum(simulated_parts[:, -1:], 0.0) + sum(children.values()) + runs * scale**2
-        simulated = simulated_parts[:, :-1] / totals
-    shares = [
-        _share_interval(float(v) / total, None if simulated is None else simulated[:, i])
-        for i, v in enumerate(parts[:-1])
-    ]
-    mains = dict(zip(names, shares, strict=False)) | {name: Interval(v / total) for name, v in children.items()}
-    pairs = {(term[0], term[1]): share for term, share in zip(terms[len(names) :], shares[len(names) :], strict=True)}
+        simulated = _simulate_shares(cells, noise.unshared.total_df, children=sum(children.values()), runs=runs)
+    shares = {
+        term: _share_interval(float(v) / total, None if simulated is None else simulated[:, i])
+        for i, (term, v) in enumerate(zip(cells.terms, parts[:-1], strict=True))
+    }
+    mains = {name: shares[name,] for name in cells.names}
+    mains |= {name: Interval(v / total) for name, v in children.items()}
+    pairs = {(term[0], term[1]): share for term, share in shares.items() if len(term) == 2}
     explained = sum(share.mean for share in (*mains.values(), *pairs.values())) + runs / total
     whole = len(rows) == len(table.setups)
     return Importance(
@@ -162,6 +167,39 @@ def _factorial_importance(
         setups=len(rows),
         left_out=left_out,
     )
+
+
+def _average_cells(table: Table, noise: Noise | None, free: list[Parameter], rows: Ints) -> _Factorial:
+    """Average the configurations of each cell."""
+    coded = [np.unique(p.codes[rows], return_inverse=True)[1] for p in free]
+    shape = tuple(int(codes.max()) + 1 for codes in coded)
+    cell = np.ravel_multi_index(tuple(coded), shape)
+    members = np.bincount(cell)
+    return _Factorial(
+        names=[p.name for p in free],
+        shape=shape,
+        means=np.bincount(cell, weights=table.means[rows]) / members,
+        variances=np.bincount(cell, weights=_variance_of_means(table, noise)[rows]) / members**2,
+    )
+
+
+def _simulate_shares(cells: _Factorial, df: float, *, children: float, runs: float) -> Floats:
+    """Return the shares of the terms in simulated factorials, shape (D, T).
+
+    Args:
+        cells: Measured cells.
+        df: Degrees of freedom of the noise variance.
+        children: Variance that conditional parameters add to the total.
+        runs: Variance due to seeds.
+    """
+    generator = np.random.default_rng(0)
+    scale = np.sqrt(df / generator.chisquare(df, size=(SIMULATION_COUNT, 1)))
+    deviations = generator.standard_normal((SIMULATION_COUNT, len(cells.means)))
+    draws = cells.means + deviations * np.sqrt(cells.variances) * scale
+    # noise of the measured means plus noise of the draw
+    parts = cells.denoised_parts(draws, 2.0 * float(cells.variances.mean()))
+    totals = np.maximum(parts[:, -1:], 0.0) + children + runs * scale**2
+    return np.asarray(parts[:, :-1] / totals)
 
 
 def _decompose_variance(heights: Floats, terms: list[tuple[int, ...]]) -> Floats:

@@ -7,7 +7,7 @@ say nothing about the configuration are set apart: seeds, and keys that identify
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -100,20 +100,10 @@ def select_runs(
         InputError: A key of `keys` is in no config.
     """
     chosen, others = (list(runs), []) if pooled else _newest_experiment(runs, metric)
-    measured = [run for run in chosen if metric in run.summary] or chosen
-    newest = max(measured, key=lambda run: (run.created, run.id), default=None)
-    same_task = [run for run in chosen if newest is not None and _has_same_task(run, newest)]
-    same_code = [run for run in same_task if all_code or newest is None or _has_same_code(run, newest)]
+    same_task, same_code = _match_newest_run(chosen, metric, all_code=all_code)
     _require_keys(keys, same_code)
     selected = _first_ranks(same_code, keys)
-    configs = [run.config for run in selected]
-    recognised = (SEED,) if keys.seeds else find_seed_keys(configs)
-    seed_keys = (*keys.seeds, *(key for key in recognised if key not in keys.named() and _has_key(configs, key)))
-    without = set(seed_keys) | set(keys.ignored)
-    seeds = _read_seeds(configs, seed_keys)
-    settings = [{key: value for key, value in config.items() if key not in without} for config in configs]
-    run_keys = find_run_keys(settings, seeds, keys.kept)
-    settings = [{key: value for key, value in config.items() if key not in run_keys} for config in settings]
+    split = _split_configs([run.config for run in selected], keys)
     scope = Scope(
         at=at,
         experiments=_experiments(selected),
@@ -122,18 +112,16 @@ def select_runs(
         other_code=len(same_task) - len(same_code),
         other_ranks=len(same_code) - len(selected),
         commits=len({run.git_commit for run in selected if run.code_version is None and run.git_commit}),
-        seed_keys=seed_keys,
-        run_keys=run_keys,
+        seed_keys=split.seed_keys,
+        run_keys=split.run_keys,
         ignored=tuple(dict.fromkeys(keys.ignored)),
-        not_set=_count_not_set(settings),
+        not_set=_count_not_set(split.settings),
     )
-    return Selection(
-        tuple(
-            replace(run, config=config if seed is None else {**config, SEED: seed})
-            for run, config, seed in zip(selected, settings, seeds, strict=True)
-        ),
-        scope,
+    configs = (
+        settings if seed is None else {**settings, SEED: seed}
+        for settings, seed in zip(split.settings, split.seeds, strict=True)
     )
+    return Selection(tuple(replace(run, config=config) for run, config in zip(selected, configs, strict=True)), scope)
 
 
 def _newest_experiment(runs: Sequence[RunRecord], metric: str) -> tuple[list[RunRecord], list[RunRecord]]:
@@ -144,6 +132,21 @@ def _newest_experiment(runs: Sequence[RunRecord], metric: str) -> tuple[list[Run
     return [run for run in runs if run.experiment in names[:1]], [
         run for run in measured if run.experiment in names[1:]
     ]
+
+
+def _match_newest_run(
+    runs: Sequence[RunRecord], metric: str, *, all_code: bool
+) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Return the runs with the newest run's task, and the ones that also have its code.
+
+    The newest run is the newest of the runs that measured the metric.
+    """
+    measured = [run for run in runs if metric in run.summary] or runs
+    newest = max(measured, key=lambda run: (run.created, run.id), default=None)
+    if newest is None:
+        return [], []
+    same_task = [run for run in runs if _has_same_task(run, newest)]
+    return same_task, [run for run in same_task if all_code or _has_same_code(run, newest)]
 
 
 def _experiments(runs: Iterable[RunRecord]) -> tuple[str, ...]:
@@ -168,6 +171,32 @@ def _first_ranks(runs: Sequence[RunRecord], keys: KeyOptions) -> list[RunRecord]
     if rank is None or rank in keys.named():
         return list(runs)
     return [run for run in runs if run.config.get(rank) in (None, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class _SplitConfigs:
+    """Configs of runs, split by the roles of their keys."""
+
+    seed_keys: tuple[str, ...]
+    run_keys: tuple[str, ...]
+    """Keys that identify a run."""
+    seeds: Sequence[int | None]
+    """Seed of each run."""
+    settings: Sequence[Mapping[str, Any]]
+    """Configuration of each run: its config without seeds, keys that identify it and ignored keys."""
+
+
+def _split_configs(configs: Sequence[Mapping[str, Any]], keys: KeyOptions) -> _SplitConfigs:
+    recognised = (SEED,) if keys.seeds else find_seed_keys(configs)
+    seed_keys = (*keys.seeds, *(key for key in recognised if key not in keys.named() and _has_key(configs, key)))
+    seeds = _read_seeds(configs, seed_keys)
+    settings = _without_keys(configs, {*seed_keys, *keys.ignored})
+    run_keys = find_run_keys(settings, seeds, keys.kept)
+    return _SplitConfigs(seed_keys, run_keys, seeds, _without_keys(settings, run_keys))
+
+
+def _without_keys(configs: Sequence[Mapping[str, Any]], keys: Collection[str]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in config.items() if key not in keys} for config in configs]
 
 
 def _has_key(configs: Iterable[Mapping[str, Any]], key: str) -> bool:

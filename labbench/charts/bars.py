@@ -25,46 +25,56 @@ def is_logged_once(lines: Sequence[Line]) -> bool:
 
 def draw_bars(lines: Sequence[Line], view: ChartView, width: int, height: int) -> Canvas:
     """Return a canvas with a bar for the mean of each group of lines, best first, and a dot for each of its seeds."""
-    canvas = Canvas(width, height)
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(line.group or line.label, []).append(line)
     means = {name: _mean(members) for name, members in groups.items()}
     order = sorted(groups, key=lambda name: _rank(means[name], view))
-    longest = max(text.cell_width(name) for name in order) if view.names else 0
-    label_width = min(longest, int(_MAX_LABEL_SHARE * width))
-    left = label_width + 4
-    bar_width = width - left - _VALUE_CELLS
-    if bar_width < 4:
-        canvas.put(0, height // 2, "too small", LABEL)
-        return canvas
-    values = [value for line in lines if math.isfinite(value := float(line.series.y[0]))]
-    low, high = min([0.0, *values]), max([0.0, *values])
+    bars = _BarChart(lines, view, width, height, max(text.cell_width(name) for name in order) if view.names else 0)
+    if bars.bar_width < 4:
+        bars.canvas.put(0, height // 2, "too small", LABEL)
+        return bars.canvas
     hidden = max(0, len(order) - height + 1) if len(order) > height else 0
     for row, name in enumerate(order[: len(order) - hidden]):
-        members = groups[name]
-        is_bright = any(line.key == view.highlighted for line in members)
-        first = next((line for line in members if line.key == view.highlighted), members[0])
-        canvas.put(0, row, f" {first.glyph} ", line_ink(first.slot, BRIGHT if is_bright else LINE))
-        label = text.fit_to_width(name, label_width)
-        canvas.put(3, row, label, TEXT if is_bright else LABEL, widths=text.cell_widths(label))
-        mean = means[name]
-        canvas.put(left + bar_width + 1, row, text.format_number(mean), TEXT if is_bright else LABEL)
-        if not math.isfinite(mean):
-            continue
-        ink = line_ink(first.slot, LINE if len(members) == 1 else BAND)
-        canvas.put(left, row, _bar(_share(mean, low, high), bar_width), ink)
-        if len(members) > 1:
-            for line in members:
-                value = float(line.series.y[0])
-                if math.isfinite(value):
-                    column = left + round(_share(value, low, high) * (bar_width - 1))
-                    canvas.put(column, row, "•", line_ink(first.slot, BRIGHT))
-        if row == 0 and len(order) > 1:
-            canvas.put(left + bar_width, row, "★", BEST)
+        bars.draw_row(row, name, groups[name], means[name])
+        if row == 0 and len(order) > 1 and math.isfinite(means[name]):
+            bars.canvas.put(bars.left + bars.bar_width, row, "★", BEST)
     if hidden:
-        canvas.put(3, height - 1, f"and {hidden} more", LABEL)
-    return canvas
+        bars.canvas.put(3, height - 1, f"and {hidden} more", LABEL)
+    return bars.canvas
+
+
+class _BarChart:
+    """Canvas with one row a group: glyph, name, bar and value."""
+
+    def __init__(self, lines: Sequence[Line], view: ChartView, width: int, height: int, label_width: int) -> None:
+        self.canvas = Canvas(width, height)
+        self.highlighted = view.highlighted
+        self.label_width = min(label_width, int(_MAX_LABEL_SHARE * width))
+        self.left = self.label_width + 4
+        self.bar_width = width - self.left - _VALUE_CELLS
+        values = [value for line in lines if math.isfinite(value := float(line.series.y[0]))]
+        self.low, self.high = min([0.0, *values]), max([0.0, *values])
+
+    def draw_row(self, row: int, name: str, members: Sequence[Line], mean: float) -> None:
+        highlighted = [line for line in members if line.key == self.highlighted]
+        first, is_bright = (highlighted or members)[0], bool(highlighted)
+        text_ink = TEXT if is_bright else LABEL
+        self.canvas.put(0, row, f" {first.glyph} ", line_ink(first.slot, BRIGHT if is_bright else LINE))
+        label = text.fit_to_width(name, self.label_width)
+        self.canvas.put(3, row, label, text_ink, widths=text.cell_widths(label))
+        self.canvas.put(self.left + self.bar_width + 1, row, text.format_number(mean), text_ink)
+        if math.isfinite(mean):
+            ink = line_ink(first.slot, LINE if len(members) == 1 else BAND)
+            self.canvas.put(self.left, row, _bar(_share(mean, self.low, self.high), self.bar_width), ink)
+            self._draw_seeds(row, members if len(members) > 1 else (), line_ink(first.slot, BRIGHT))
+
+    def _draw_seeds(self, row: int, members: Sequence[Line], ink: int) -> None:
+        for line in members:
+            value = float(line.series.y[0])
+            if math.isfinite(value):
+                column = self.left + round(_share(value, self.low, self.high) * (self.bar_width - 1))
+                self.canvas.put(column, row, "•", ink)
 
 
 def _mean(lines: Sequence[Line]) -> float:

@@ -77,13 +77,7 @@ def draw_curves(
     figure.theme("simple")
     figure.title(clean(title))
     figure.label(clean(x_label), "x")
-    named: set[int] = set()
-    for index, x, y in pieces:
-        signal = figure.signal(x.tolist(), y.tolist(), marker=_marker(index, colour=colour)).lines()
-        if index not in named and index < MAX_LEGEND_ENTRIES:
-            signal.label(fit_to_width(clean(curves[index].name), MAX_LEGEND_CELLS).rstrip())
-            named.add(index)
-        figure.draw(signal)
+    _draw_pieces(pieces, curves, colour=colour)
     if len(curves) > 1:
         corner = (y_range[1], "top") if falling else (y_range[0], "bottom")
         figure.legend(x=x_range[1], y=corner[0], ha="right", va=corner[1], relative=True)
@@ -102,6 +96,17 @@ def _drawable_pieces(curve: NamedSeries, *, log: bool) -> list[tuple[Floats, Flo
     pieces = [(along, np.clip(piece, -_MAX_VALUE, _MAX_VALUE)) for along, piece in split_at_gaps(x, y)]
     points_per_piece = max(4, MAX_POINTS // max(1, len(pieces)))
     return [thin(x, y, points_per_piece) for x, y in pieces]
+
+
+def _draw_pieces(pieces: Sequence[tuple[int, Floats, Floats]], curves: Sequence[NamedSeries], *, colour: bool) -> None:
+    """Draw pieces of curves, each with the index of its curve, and enter the first curves in the legend."""
+    named: set[int] = set()
+    for index, x, y in pieces:
+        signal = plotext.figure.signal(x.tolist(), y.tolist(), marker=_marker(index, colour=colour)).lines()
+        if index not in named and index < MAX_LEGEND_ENTRIES:
+            signal.label(fit_to_width(clean(curves[index].name), MAX_LEGEND_CELLS).rstrip())
+            named.add(index)
+        plotext.figure.draw(signal)
 
 
 def _widen_range(extent: tuple[float, float]) -> tuple[float, float]:
