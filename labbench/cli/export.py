@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -27,6 +28,22 @@ class _PrintableText(io.TextIOBase):
 
     def write(self, text: str) -> int:
         return self._terminal.write(printable(text))
+
+
+@contextmanager
+def _open_text(path: Path | None) -> Iterator[TextIO]:
+    """Open a text file that is complete or not there at all; without a path, stdout."""
+    from labbench.files import write_atomically
+
+    if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # data do not depend on the locale
+        yield cast("TextIO", _PrintableText(sys.stdout)) if sys.stdout.isatty() else sys.stdout
+        return
+    with write_atomically(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield text
+        text.detach()  # flush, but leave the file open
 
 
 @click.command(
@@ -90,13 +107,5 @@ def export(
                 write_parquet(reader, run_filter, Path(file.name), shape=shape, metrics=metric_names)
             return
         write = write_csv if file_format == "csv" else write_jsonl
-        if output is None:
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(encoding="utf-8")  # data do not depend on the locale
-            stdout = cast("TextIO", _PrintableText(sys.stdout)) if sys.stdout.isatty() else sys.stdout
-            write(reader, run_filter, stdout, shape=shape, metrics=metric_names)
-        else:
-            with write_atomically(output) as file:
-                text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-                write(reader, run_filter, text, shape=shape, metrics=metric_names)
-                text.detach()  # flush, but leave the file open
+        with _open_text(output) as text:
+            write(reader, run_filter, text, shape=shape, metrics=metric_names)

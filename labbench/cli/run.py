@@ -83,10 +83,7 @@ def run(
     from labbench.runner.run_grid import TrainingOptions, choose_devices, require_gpus
 
     expanded = [load_grid(path, overrides=overrides, only=only or "", limit=limit, yes=yes, db=db) for path in grids]
-    for warning in (warning for grid in expanded for warning in grid.warnings):
-        click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
-    for note in dict.fromkeys(note for grid in expanded for note in grid.notes):
-        click.echo(f"note: {clean(note)}", err=True)
+    print_warnings(expanded)
     devices = [choose_devices(grid, device, workers) for grid in expanded]
     for grid in expanded if not dry_run else ():  # a preview may run on a machine without the GPUs
         require_gpus(grid)
@@ -96,12 +93,17 @@ def run(
 
         print_preview(list(zip(expanded, devices, strict=True)), db, options, as_json=as_json)
     elif detach:
-        from labbench.store.writer import Writer
-
-        Writer(db).close()  # report a bad database here, not in a log that nobody reads
         run_detached(db)
     else:
         train_all(expanded, db, options, as_json=as_json)
+
+
+def print_warnings(grids: Sequence[ExpandedGrid]) -> None:
+    """Print the warnings of the grids, then their notes, on stderr."""
+    for warning in (warning for grid in grids for warning in grid.warnings):
+        click.echo("warning: " + "\n".join(clean(line) for line in warning.splitlines()), err=True)
+    for note in dict.fromkeys(note for grid in grids for note in grid.notes):
+        click.echo(f"note: {clean(note)}", err=True)
 
 
 def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions, *, as_json: bool) -> None:
@@ -143,6 +145,9 @@ def train_all(grids: Sequence[ExpandedGrid], db: Path, options: TrainingOptions,
 
 def run_detached(db: Path) -> None:
     """Start the same command in a new session, which continues when this terminal is closed."""
+    from labbench.store.writer import Writer
+
+    Writer(db).close()  # report a bad database here, not in a log that nobody reads
     folder = files_folder(db)
     folder.mkdir(exist_ok=True)
     log = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"

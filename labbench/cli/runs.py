@@ -77,13 +77,15 @@ def ls(
             echo(note, err=True)
         if total > len(records):
             echo(f"{len(records)} of {total} runs", err=True)
-    elif run_filter:
-        echo("no run matches the filter", err=True)
     else:
-        from labbench.store.connection import incomplete_copy_hint
+        echo("no run matches the filter" if run_filter else no_runs_message(db), err=True)
 
-        command = f"{database_command(db)} run experiments/quickstart.toml"
-        echo(f"no runs yet: {command}{incomplete_copy_hint(db)}", err=True)
+
+def no_runs_message(db: Path) -> str:
+    """Return the message for a database without runs."""
+    from labbench.store.connection import incomplete_copy_hint
+
+    return f"no runs yet: {database_command(db)} run experiments/quickstart.toml{incomplete_copy_hint(db)}"
 
 
 def sort_order(sort: str | None, goals: Mapping[str, Goal]) -> tuple[str | None, bool]:

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,10 +20,11 @@ from labbench.errors import InputError, LabbenchError, unknown_metric
 from labbench.text import clean, no_color_requested
 
 if TYPE_CHECKING:
-    from labbench.analysis import Answer
+    from labbench.analysis import Answer, Selection
     from labbench.analysis.setup_costs import Efficiency
     from labbench.filters.parser import Filter
     from labbench.metrics import Goal
+    from labbench.reports.selected_runs import SelectionOptions
     from labbench.store.reader import Reader
 
 _MAX_SETUPS = 6
@@ -78,10 +79,7 @@ def why(
     html_file: Path | None,
     target: float | None,
     goal: Goal | None,
-    all_code: bool,
-    pooled: bool,
-    last: bool,
-    **keys: tuple[str, ...],
+    **selection_options: Any,
 ) -> None:
     """Report which configuration has the best METRIC, and why.
 
@@ -90,17 +88,13 @@ def why(
     Raises:
         InputError: No run has logged the metric, or neither high nor low values of it are better.
     """
-    from labbench.analysis import KeyOptions, explain
-    from labbench.analysis.setup_costs import compare_costs
     from labbench.cli.name_notes import print_name_notes
     from labbench.files import database_command, require_not_database
-    from labbench.filters.parser import parse, present_code
-    from labbench.reports.cost_curves import read_cost_curves
-    from labbench.reports.selected_runs import SelectionOptions, of_experiments, read_selection
+    from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
     run_filter = parse(filters)
-    options = SelectionOptions(pooled, all_code, KeyOptions(**keys), "last" if last else "best")
+    options = _selection_options(**selection_options)
     if html_file is not None:
         require_not_database(html_file)
     with Reader(db) as reader:
@@ -108,29 +102,58 @@ def why(
             if as_json:
                 click.echo("null")
             return
-        if metric not in (goals := reader.metrics()):
-            raise unknown_metric(metric, goals)
-        selection = read_selection(reader, run_filter, metric, options)
-        if left_out := selection.scope.older_code:
-            echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
-        goal = goal or _assumed_goal(reader, metric, goals, database_command(db))
-        runs = selection.runs
-        answer = explain(selection, metric, goal)
-        costs = compare_costs(answer, read_cost_curves(reader, runs, metric, goal), target)
+        selection, goal = _read_selection(reader, run_filter, metric, options, goal, database_command(db))
+        answer, costs = _explain(reader, selection, metric, goal, target)
         if html_file is not None:
-            from labbench.reports.html_page import read_setup_curves, render_page
-
-            _write_atomically(html_file, render_page(answer, costs, read_setup_curves(reader, runs, metric, goal)))
-            echo(f"written: {html_file}", err=True)
+            _write_page(reader, html_file, answer, costs, selection)
         if as_json:
-            efficiency = None if costs is None else costs.as_document()
-            click.echo(json.dumps(answer.as_document() | {"efficiency": efficiency}))
-        if as_json or html_file is not None:
-            return
-        click.echo("\n".join(_answer_lines(answer, costs)))
-        if sys.stdout.isatty() and answer.parameters:
-            drawn = of_experiments(selection, run_filter if all_code else present_code(run_filter))
-            click.echo("\n" + _draw_curves(reader, answer, drawn))
+            click.echo(json.dumps(answer.as_document() | {"efficiency": costs and costs.as_document()}))
+        elif html_file is None:
+            click.echo("\n".join(_answer_lines(answer, costs)))
+            _print_curves(reader, answer, selection, run_filter, options)
+
+
+def _selection_options(
+    *, pooled: bool, all_code: bool, last: bool, seeds: Sequence[str], ignored: Sequence[str], kept: Sequence[str]
+) -> SelectionOptions:
+    """Return the options of the command line that select runs and keys."""
+    from labbench.analysis import KeyOptions
+    from labbench.reports.selected_runs import SelectionOptions
+
+    keys = KeyOptions(tuple(seeds), tuple(ignored), tuple(kept))
+    return SelectionOptions(pooled, all_code, keys, "last" if last else "best")
+
+
+def _read_selection(
+    reader: Reader, run_filter: Filter | None, metric: str, options: SelectionOptions, goal: Goal | None, command: str
+) -> tuple[Selection, Goal]:
+    """Return the runs of the answer and the goal of the metric, and print what is left out or assumed.
+
+    `command` is the start of the commands that messages suggest.
+
+    Raises:
+        InputError: No run has logged the metric, or neither high nor low values of it are better.
+    """
+    from labbench.reports.selected_runs import read_selection
+
+    if metric not in (goals := reader.metrics()):
+        raise unknown_metric(metric, goals)
+    selection = read_selection(reader, run_filter, metric, options)
+    if left_out := selection.scope.older_code:
+        echo(f"runs of older code left out: {left_out} (--all-code includes them)", err=True)
+    return selection, goal or _assumed_goal(reader, metric, goals, command)
+
+
+def _explain(
+    reader: Reader, selection: Selection, metric: str, goal: Goal, target: float | None
+) -> tuple[Answer, Efficiency | None]:
+    """Return the answer, and what reaching the target costs each configuration."""
+    from labbench.analysis import explain
+    from labbench.analysis.setup_costs import compare_costs
+    from labbench.reports.cost_curves import read_cost_curves
+
+    answer = explain(selection, metric, goal)
+    return answer, compare_costs(answer, read_cost_curves(reader, selection.runs, metric, goal), target)
 
 
 def _assumed_goal(reader: Reader, metric: str, goals: Mapping[str, Goal], command: str) -> Goal:
@@ -149,15 +172,18 @@ def _assumed_goal(reader: Reader, metric: str, goals: Mapping[str, Goal], comman
     return goals[metric]
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically. Raises LabbenchError if that fails."""
+def _write_page(reader: Reader, path: Path, answer: Answer, costs: Efficiency | None, selection: Selection) -> None:
+    """Write the answer as an HTML page. Raises LabbenchError if that fails."""
     from labbench.files import write_atomically
+    from labbench.reports.html_page import read_setup_curves, render_page
 
+    page = render_page(answer, costs, read_setup_curves(reader, selection.runs, answer.metric, answer.goal))
     try:
         with write_atomically(path) as file:
-            file.write(text.encode())
+            file.write(page.encode())
     except OSError as error:
         raise LabbenchError(f"cannot write {path}: {error.strerror or error}") from error
+    echo(f"written: {path}", err=True)
 
 
 def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
@@ -181,13 +207,20 @@ def _answer_lines(answer: Answer, costs: Efficiency | None) -> list[str]:
     return lines
 
 
-def _draw_curves(reader: Reader, answer: Answer, run_filter: Filter | None) -> str:
-    """Return the metric's curves grouped by the most important parameter with few values."""
+def _print_curves(
+    reader: Reader, answer: Answer, selection: Selection, run_filter: Filter | None, options: SelectionOptions
+) -> None:
+    """Draw the metric's curves in a terminal, grouped by the most important parameter with few values."""
+    if not answer.parameters or not sys.stdout.isatty():
+        return
     from labbench.charts.plotext_chart import PlotCanvas
     from labbench.cli.plot_curves import PlotOptions, draw_metric
+    from labbench.filters.parser import present_code
+    from labbench.reports.selected_runs import of_experiments
 
+    run_filter = of_experiments(selection, run_filter if options.all_code else present_code(run_filter))
     names = [parameter.name for parameter in answer.parameters if len(parameter.marginal.effects) <= _MAX_SETUPS]
     columns, rows = shutil.get_terminal_size()
-    options = PlotOptions(group=names[0] if names else answer.parameters[0].name)
+    plot_options = PlotOptions(group=names[0] if names else answer.parameters[0].name)
     canvas = PlotCanvas(columns, max(10, rows // 2), colour=not no_color_requested(os.environ))
-    return draw_metric(reader, answer.metric, run_filter, options, canvas)
+    click.echo("\n" + draw_metric(reader, answer.metric, run_filter, plot_options, canvas))
