@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from labbench.errors import InputError
 from labbench.filters.parser import RunFilter
 from labbench.json_documents import run_document, to_json_value
 from labbench.store.queries.export_tables import LONG_COLUMNS, TableShape, make_table
-from labbench.store.queries.stream import StepRow
+from labbench.store.queries.stream import PointRow, StepRow
 from labbench.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -68,22 +68,25 @@ def write_csv(
     if shape == "long":
         points = reader.points(filter, metrics)
         writer.writerow(LONG_COLUMNS)
-        writer.writerows(
-            (
-                escape_formula(run),
-                escape_formula(name),
-                escape_formula(experiment),
-                escape_formula(metric),
-                step,
-                time,
-                value if value == value else _NAN,
-            )
-            for run, name, experiment, metric, step, time, value in points
-        )
+        writer.writerows(_long_rows(points))
         return
     headings, rows = make_table(reader, filter, shape, metrics)
     writer.writerow([escape_formula(heading) for heading in headings])
     writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def _long_rows(points: Iterable[PointRow]) -> Iterator[tuple[object, ...]]:
+    """Yield the cells of each point."""
+    for run, name, experiment, metric, step, time, value in points:
+        yield (
+            escape_formula(run),
+            escape_formula(name),
+            escape_formula(experiment),
+            escape_formula(metric),
+            step,
+            time,
+            value if value == value else _NAN,
+        )
 
 
 def write_jsonl(

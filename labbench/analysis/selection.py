@@ -117,11 +117,7 @@ def select_runs(
         ignored=tuple(dict.fromkeys(keys.ignored)),
         not_set=_count_not_set(split.settings),
     )
-    configs = (
-        settings if seed is None else {**settings, SEED: seed}
-        for settings, seed in zip(split.settings, split.seeds, strict=True)
-    )
-    return Selection(tuple(replace(run, config=config) for run, config in zip(selected, configs, strict=True)), scope)
+    return Selection(_with_configs(selected, split), scope)
 
 
 def _newest_experiment(runs: Sequence[RunRecord], metric: str) -> tuple[list[RunRecord], list[RunRecord]]:
@@ -193,6 +189,14 @@ def _split_configs(configs: Sequence[Mapping[str, Any]], keys: KeyOptions) -> _S
     settings = _without_keys(configs, {*seed_keys, *keys.ignored})
     run_keys = find_run_keys(settings, seeds, keys.kept)
     return _SplitConfigs(seed_keys, run_keys, seeds, _without_keys(settings, run_keys))
+
+
+def _with_configs(runs: Sequence[RunRecord], split: _SplitConfigs) -> tuple[RunRecord, ...]:
+    """Return the runs with their settings and seeds alone as configs."""
+    return tuple(
+        replace(run, config=settings if seed is None else {**settings, SEED: seed})
+        for run, settings, seed in zip(runs, split.settings, split.seeds, strict=True)
+    )
 
 
 def _without_keys(configs: Sequence[Mapping[str, Any]], keys: Collection[str]) -> list[dict[str, Any]]:

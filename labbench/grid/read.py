@@ -157,8 +157,6 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
     metrics = read_metrics(source)
     pinned = override_settings(source)
     task, command = _read_task(source, path.parent)
-    if command:
-        _require_no_training_tables(source)
     grid = Grid(
         path=path,
         name=_read_name(source, path),
@@ -183,8 +181,7 @@ def read_grid(path: Path, *, overrides: Sequence[str] = ()) -> Grid:
         pinned=pinned,
     )
     _require_one_axis_per_key(grid)
-    if grid.seeds:
-        _require_no_other_seed(grid)
+    _require_no_other_seed(grid)
     return grid
 
 
@@ -213,8 +210,11 @@ def _read_task(source: GridSource, folder: Path) -> tuple[str, tuple[Word, ...]]
         raise source.error('a grid needs a task: task = "digits", or command = ["python", "train.py"]', ())
     if len(keys) == 2:
         raise source.error("task and command are both given: remove one", ("command",), at="key")
-    value = source.document[keys[0]]
-    return ("", _read_command(source, value)) if keys == ["command"] else (_resolve_task(source, value, folder), ())
+    if keys == ["task"]:
+        return _resolve_task(source, source.document["task"], folder), ()
+    command = _read_command(source, source.document["command"])
+    _require_no_training_tables(source)
+    return "", command
 
 
 def _read_command(source: GridSource, words: object) -> tuple[Word, ...]:
@@ -431,6 +431,8 @@ def _require_one_axis_per_key(grid: Grid) -> None:
 
 
 def _require_no_other_seed(grid: Grid) -> None:
+    if not grid.seeds:
+        return
     tables = [grid.params, *grid.includes, *(rule.when for rule in grid.excludes)]
     tables += [settings for rule in grid.sets for settings in (rule.when, rule.then)]
     tables += [branch.when for branch in grid.branches]

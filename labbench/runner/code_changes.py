@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 from labbench.errors import InputError
 from labbench.grid import Code, Grid, identity
@@ -16,6 +17,9 @@ from labbench.params.param import Params, own_keys, with_defaults
 from labbench.params.paths import content_digest
 from labbench.records import NewRun, Status
 from labbench.store.queries.code_versions import CodedRun, CodeSorting
+
+SetupFunction: TypeAlias = Callable[[CodedRun, str], str | None]
+"""Returns a run's identity with a given task; None if a file that its config names is gone."""
 
 _DONE: tuple[Status, ...] = ("finished", "diverged", "stopped", "failed")
 
@@ -82,32 +86,51 @@ def sort_by_code(
     setup_of = _identities(grid, params, recorded.files)
     # in the first release, the training loop used a task's own keys, so such runs would have other results now
     former = "" if own_keys(params) else former_task_identity(grid) if code.files else code.version
-    present: dict[int, str] = {}
-    older: dict[int, CodedRun] = {}
-    for run in other_code:
-        now = setup_of(run, task_identity(grid, code))
-        if former and run.code_version is None and now is not None and run.identity == setup_of(run, former):
-            present[run.id] = now
-        else:
-            older[run.id] = run
-    assigned = set(present.values())
-    # ended runs before others, later runs before earlier ones
-    for run in sorted(older.values(), key=lambda run: (run.status in _DONE, run.id), reverse=True):
-        match = requested.get(setup_of(run, "") or "")
-        if match is not None and match.identity not in assigned and (keep or not run.has_begun):
-            present[run.id] = match.identity
-            assigned.add(match.identity)
-            del older[run.id]
-    to_train = {setup for setup, run in requested.items() if run.identity not in assigned}
-    latest = {setup_of(run, ""): run for run in older.values() if run.status in _DONE}
-    outdated = [run for setup, run in latest.items() if setup in to_train]
+    present = _unchanged_runs(other_code, setup_of, now=task_identity(grid, code), former=former)
+    candidates = [run for run in other_code if run.id not in present and (keep or not run.has_begun)]
+    present |= _assign_to_requested(candidates, setup_of, requested, set(present.values()))
+    older = [run for run in other_code if run.id not in present]
+    outdated = _find_outdated(older, setup_of, requested, set(present.values()))
     return CodeChange(
-        CodeSorting(code.version, present, tuple(older)),
+        CodeSorting(code.version, present, tuple(run.id for run in older)),
         # the first release recorded one file only
         _changed(outdated, code) or ([] if own_keys(params) else list(code.files)[:1]),
         outdated,
         [run for run in other_code if run.id in present],
     )
+
+
+def _unchanged_runs(runs: Sequence[CodedRun], setup_of: SetupFunction, *, now: str, former: str) -> dict[int, str]:
+    """Return the runs of the first release whose task file has the same bytes, by id, with their identities `now`."""
+    unchanged = {}
+    for run in runs:
+        setup = setup_of(run, now)
+        if former and run.code_version is None and setup is not None and run.identity == setup_of(run, former):
+            unchanged[run.id] = setup
+    return unchanged
+
+
+def _assign_to_requested(
+    runs: Sequence[CodedRun], setup_of: SetupFunction, requested: Mapping[str, NewRun], assigned: Collection[str]
+) -> dict[int, str]:
+    """Return the runs that become requested runs, by id, with their identities, except identities `assigned` before."""
+    matches, identities = {}, set(assigned)
+    # ended runs before others, later runs before earlier ones
+    for run in sorted(runs, key=lambda run: (run.status in _DONE, run.id), reverse=True):
+        match = requested.get(setup_of(run, "") or "")
+        if match is not None and match.identity not in identities:
+            matches[run.id] = match.identity
+            identities.add(match.identity)
+    return matches
+
+
+def _find_outdated(
+    older: Sequence[CodedRun], setup_of: SetupFunction, requested: Mapping[str, NewRun], assigned: Collection[str]
+) -> list[CodedRun]:
+    """Return the latest ended run of older code for each requested run whose identity is not assigned."""
+    to_train = {setup for setup, run in requested.items() if run.identity not in assigned}
+    latest = {setup_of(run, ""): run for run in older if run.status in _DONE}
+    return [run for setup, run in latest.items() if setup in to_train]
 
 
 def _is_same_task(recorded: str, present: str) -> bool:
@@ -122,7 +145,7 @@ def _is_same_task(recorded: str, present: str) -> bool:
     return bool(file) and old_class == name and is_moved
 
 
-def _identities(grid: Grid, params: Params, files: Path) -> Callable[[CodedRun, str], str | None]:
+def _identities(grid: Grid, params: Params, files: Path) -> SetupFunction:
     """Return a function that computes a run's identity with a given task."""
     digest = cache(content_digest)
 

@@ -52,6 +52,11 @@ class TrainingOptions:
     keep_code: bool = False
     """Do not train runs of older code again."""
 
+    @property
+    def due_statuses(self) -> tuple[Status, ...]:
+        """Statuses of the recorded runs that are trained."""
+        return ("queued", "lost", "failed") if self.retry_failed else ("queued", "lost")
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -66,7 +71,7 @@ class Outcome:
     elsewhere: int
     """Number of runs that another process is training."""
     interrupted: bool
-    seconds: float
+    seconds: float = 0.0
     problem: str | None = None
     """Reason why the database does not hold everything, for the user."""
 
@@ -119,37 +124,55 @@ def run_grid(
         InputError: If the grid cannot be trained on this machine.
     """
     start = time.monotonic()
-    grid = expanded.grid
     devices = choose_devices(expanded, options.device, options.workers)
-    source = read_provenance(grid.path.parent)
+    source = read_provenance(expanded.grid.path.parent)
     change = change or code_change(expanded, db, keep=options.keep_code)
-    trust_task(grid.task)
+    trust_task(expanded.grid.task)
     with Writer(db) as writer:
         runs = queue_runs(writer, expanded, options, change, source, continuations or ContinuationPlan())
-        trainable: tuple[Status, ...] = ("queued", "lost", "failed") if options.retry_failed else ("queued", "lost")
-        due = [run for run in runs if run.status in trainable]
+        outcome = GridTraining(expanded, db, devices, options, source, listener).train(writer, runs)
+        return replace(outcome, seconds=time.monotonic() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class GridTraining:
+    """Training of the due runs of a grid on devices of this machine."""
+
+    expanded: ExpandedGrid
+    db: Path
+    devices: Sequence[str]
+    options: TrainingOptions
+    source: Provenance
+    listener: ProgressListener
+
+    def train(self, writer: Writer, runs: list[RunRecord]) -> Outcome:
+        """Train those of the grid's runs that are due, and record every event."""
+        due = [run for run in runs if run.status in self.options.due_statuses]
         elsewhere = sum(run.status == "running" for run in runs)
         if not due:
-            return Outcome(runs, 0, {}, elsewhere, False, time.monotonic() - start)
+            return Outcome(runs, 0, {}, elsewhere, interrupted=False)
+        timeout = self.expanded.grid.resources.timeout
         with (
-            closing(open_executor(devices, options.workers, len(due), timeout=grid.resources.timeout)) as executor,
+            closing(open_executor(self.devices, self.options.workers, len(due), timeout=timeout)) as executor,
             Interruption() as interruption,
             redirect_stdout(sys.stderr),  # output of a task in this process must not mix with the results
         ):
-            listener.begin(grid, runs, due)
-            remove_leftovers(db, [run.key for run in due if run.status == "lost"])
-            files = files_folder(db)
-            plan = make_planner(expanded, db, devices, executor.capacity(), files)
+            self.listener.begin(self.expanded.grid, runs, due)
+            remove_leftovers(self.db, [run.key for run in due if run.status == "lost"])
             recorder = EventRecorder(writer, due, is_interrupted=lambda: interruption.is_requested)
-            driver = Driver(recorder, executor, plan, listener, interruption, source, files, grid.resources.retries)
+            driver = self._make_driver(recorder, executor, interruption)
             try:
-                driver.train(due, trainable)
+                driver.train(due, self.options.due_statuses)
             finally:
-                listener.end()
-        ended, seconds = driver.ended, time.monotonic() - start
-        return Outcome(
-            runs, sum(ended.values()), ended, elsewhere, interruption.is_requested, seconds, recorder.problem
-        )
+                self.listener.end()
+        trained = sum(driver.ended.values())
+        return Outcome(runs, trained, driver.ended, elsewhere, interruption.is_requested, problem=recorder.problem)
+
+    def _make_driver(self, recorder: EventRecorder, executor: Executor, interruption: Interruption) -> Driver:
+        files = files_folder(self.db)
+        plan = make_planner(self.expanded, self.db, self.devices, executor.capacity(), files)
+        retries = self.expanded.grid.resources.retries
+        return Driver(recorder, executor, plan, self.listener, interruption, self.source, files, retries)
 
 
 def queue_runs(
