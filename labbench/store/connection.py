@@ -212,47 +212,49 @@ def limit_time(connection: sqlite3.Connection) -> None:
 
 
 def _explain_error(error: Exception, path: Path) -> str:
-    text = str(error)
-    if text == "interrupted":
-        return (
-            f"a query took more than {READ_SECONDS:g} s: the database is damaged, or the disk is too slow; "
-            "the command `doctor` checks it"
-        )
-    if "too big" in text:
-        return f"a value is larger than {_MAX_VALUE_BYTES / 1e6:.0f} MB, which labbench does not write"
+    text = "malformed" if isinstance(error, UnicodeDecodeError) else str(error)
     if text.startswith("no such"):
         return f"another program has changed the tables of this database ({text})"
-    if isinstance(error, UnicodeDecodeError):
-        text = "malformed"
-    if "not a database" in text:
-        return "this is not an SQLite database"
-    if "malformed" in text:
-        return (
-            "the database is damaged; `sqlite3 DB .recover` recovers the readable part. A copy of a database in use "
-            "needs its `-wal` file too: copy with `labbench backup`"
-        )
-    if "readonly" in text:
-        return "the database or its folder is read-only; copy it to a writable folder, or pass another --db"
-    if "locked" in text:
-        return (
-            f"another process has locked the database for more than {BUSY_SECONDS:g} s, "
-            "for instance by a long query or a copy; try again when it has ended"
-        )
-    if "unable to open" in text and has_side_files(path) and belongs_to_other_user(path):
-        return (
-            f"another user's database whose `-wal` file can only be read beside a `-shm` file; copy {path.name} and "
-            f"{path.name}-wal to a folder of your own and open the copy"
-        )
     if "unable to open" in text:
-        return f"the database cannot be opened; check the permissions of the file and of the folder {path.parent}"
-    if "full" in text:
-        return "the disk is full; free some space and start again (the recorded data is intact)"
+        return _explain_failure_to_open(path)
     if "disk I/O" in text or "locking protocol" in text:
         return (
             f"the file system of {path.parent} ({file_system_type(path) or 'unknown type'}) fails to read, write or "
             "lock the database; move it to a local disk"
         )
-    return f"SQLite reports: {text}"
+    matches = (explanation for part, explanation in _explanations().items() if part in text)
+    return next(matches, f"SQLite reports: {text}")
+
+
+def _explanations() -> dict[str, str]:
+    """Return the explanations of errors, each by a part of SQLite's message."""
+    return {
+        "interrupted": (
+            f"a query took more than {READ_SECONDS:g} s: the database is damaged, or the disk is too slow; "
+            "the command `doctor` checks it"
+        ),
+        "too big": f"a value is larger than {_MAX_VALUE_BYTES / 1e6:.0f} MB, which labbench does not write",
+        "not a database": "this is not an SQLite database",
+        "malformed": (
+            "the database is damaged; `sqlite3 DB .recover` recovers the readable part. A copy of a database in use "
+            "needs its `-wal` file too: copy with `labbench backup`"
+        ),
+        "readonly": "the database or its folder is read-only; copy it to a writable folder, or pass another --db",
+        "locked": (
+            f"another process has locked the database for more than {BUSY_SECONDS:g} s, "
+            "for instance by a long query or a copy; try again when it has ended"
+        ),
+        "full": "the disk is full; free some space and start again (the recorded data is intact)",
+    }
+
+
+def _explain_failure_to_open(path: Path) -> str:
+    if has_side_files(path) and belongs_to_other_user(path):
+        return (
+            f"another user's database whose `-wal` file can only be read beside a `-shm` file; copy {path.name} and "
+            f"{path.name}-wal to a folder of your own and open the copy"
+        )
+    return f"the database cannot be opened; check the permissions of the file and of the folder {path.parent}"
 
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:

@@ -194,23 +194,7 @@ class Writer:
             for run_id, boundary in claimed.values():
                 delete_points(connection, run_id, after=boundary or None)
             ids = [claimed[key][0] for key in dict.fromkeys(keys) if key in claimed]
-            # a run that starts from the beginning loses the start time and the engine of its earlier attempt
-            connection.execute(
-                f"""
-                UPDATE runs SET
-                    status = 'running', attempt = attempt + (heartbeat IS NOT NULL),
-                    {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?, finished = NULL, reason = NULL,
-                    started = CASE WHEN boundary > 0 THEN started END, way = CASE WHEN boundary > 0 THEN way END,
-                    continued_from = CASE WHEN boundary > 0 THEN continued_from END,
-                    continued_step = CASE WHEN boundary > 0 THEN continued_step END,
-                    device = NULL, error_kind = NULL, error = NULL, traceback = NULL,
-                    git_commit = ?, git_dirty = ?, versions = ?
-                WHERE id {IN_JSON_LIST}
-                """,
-                (*astuple(this_process()), now(), uptime(), source and source.git_commit, source and source.git_dirty,
-                 json.dumps(source.versions if source else {}), as_json_list(ids)),
-            )  # fmt: skip
-            connection.execute(f"DELETE FROM requests WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
+            _begin_attempts(connection, ids, source)
             if task is not None:
                 _set_task(connection, ids, task)
             if configs is not None:
@@ -379,6 +363,26 @@ def _declare_goal(connection: sqlite3.Connection, metric: str, goal: Goal, *, un
 def _run_ids(connection: sqlite3.Connection, keys: Sequence[str]) -> list[int]:
     query = f"SELECT id FROM runs WHERE key {IN_JSON_LIST}"
     return [run_id for (run_id,) in connection.execute(query, (as_json_list(keys),))]
+
+
+def _begin_attempts(connection: sqlite3.Connection, ids: Sequence[int], source: Provenance | None) -> None:
+    # a run that starts from the beginning loses the start time and the engine of its earlier attempt
+    connection.execute(
+        f"""
+        UPDATE runs SET
+            status = 'running', attempt = attempt + (heartbeat IS NOT NULL),
+            {SET_PROCESS}, heartbeat = ?, heartbeat_uptime = ?, finished = NULL, reason = NULL,
+            started = CASE WHEN boundary > 0 THEN started END, way = CASE WHEN boundary > 0 THEN way END,
+            continued_from = CASE WHEN boundary > 0 THEN continued_from END,
+            continued_step = CASE WHEN boundary > 0 THEN continued_step END,
+            device = NULL, error_kind = NULL, error = NULL, traceback = NULL,
+            git_commit = ?, git_dirty = ?, versions = ?
+        WHERE id {IN_JSON_LIST}
+        """,
+        (*astuple(this_process()), now(), uptime(), source and source.git_commit, source and source.git_dirty,
+         json.dumps(source.versions if source else {}), as_json_list(ids)),
+    )  # fmt: skip
+    connection.execute(f"DELETE FROM requests WHERE run_id {IN_JSON_LIST}", (as_json_list(ids),))
 
 
 def _set_task(connection: sqlite3.Connection, ids: Sequence[int], task: str) -> None:
