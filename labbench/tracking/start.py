@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, get_args
 from labbench.errors import InputError
 from labbench.files import default_database, expand_home
 from labbench.store.script_writer import ResumeRule, ScriptWriter
-from labbench.store.scripts.script_run import new_script_run
+from labbench.store.scripts.script_run import ScriptRun, new_script_run
 from labbench.system.ranks import read_rank
 from labbench.tracking.config import plain_config, read_config
 from labbench.tracking.messages import ProblemReporter, warn
@@ -74,37 +74,25 @@ def start(
     problems = ProblemReporter(strict=os.environ.get("LABBENCH_STRICT") == "1" if strict is None else strict)
     id = _id_text(id, resume)
     path = expand_home((None if attach_key else db) or default_database())
+    config_file = os.environ.get("LABBENCH_CONFIG") if attach_key else None
     if not _is_recorded(mode, all_ranks=all_ranks):
-        file = os.environ.get("LABBENCH_CONFIG") if attach_key else None
-        settings |= read_config(file) if file else {}
+        settings |= read_config(config_file) if config_file else {}
         return unrecorded_run(str(name or ""), experiment, settings, str(path), problems.strict)
     writer = ScriptWriter(path)
-    last_step = None
     try:
         new_run = replace(new_script_run(str(name or ""), experiment, settings), external_id=id)
+        script_run, last_step = _begin_run(writer, new_run, attach_key, resume)
+        resumes = script_run.attempt > 1 and not attach_key
         if attach_key:
-            script_run = writer.attach(attach_key)
-            file = os.environ.get("LABBENCH_CONFIG")
-            settings |= read_config(file) if file else script_run.config
-        elif id is not None:
-            script_run, last_step = writer.begin_or_resume(new_run, cast(ResumeRule, resume or "never"))
-        elif resume is not None:
-            script_run, last_step = writer.resume(resume, otherwise=new_run if resume == new_run.name else None)
-        else:
-            script_run = writer.begin(new_run)
-        if script_run.attempt > 1 and not attach_key:
+            settings |= read_config(config_file) if config_file else script_run.config
+        elif resumes:
             settings = {**script_run.config, **settings}
     except BaseException:
         writer.close()
         raise
     first_step = 0 if last_step is None else last_step + 1
-    writer_thread = RunWriterThread(
-        Storage(writer, script_run),
-        script_run,
-        problems,
-        truncates=script_run.attempt > 1 and not attach_key,
-        first_step=first_step,
-    )
+    storage = Storage(writer, script_run)
+    writer_thread = RunWriterThread(storage, script_run, problems, truncates=resumes, first_step=first_step)
     run = Run(writer_thread, writer.path, first_step=first_step)
     if settings != script_run.config:
         run.config.update(settings)
@@ -117,6 +105,23 @@ def start(
         run.watch_output()
     run._close_with_run(RunMonitor(writer_thread, script, system_metrics=system_metrics))
     return run
+
+
+def _begin_run(
+    writer: ScriptWriter, new_run: ScriptRun, attach_key: str | None, resume: str | None
+) -> tuple[ScriptRun, int | None]:
+    """Attach to the run of `labbench run`, resume a run or begin the new one; see `start`.
+
+    Returns:
+        The run, and the last step that its earlier attempts logged.
+    """
+    if attach_key:
+        return writer.attach(attach_key), None
+    if new_run.external_id is not None:
+        return writer.begin_or_resume(new_run, cast(ResumeRule, resume or "never"))
+    if resume is not None:
+        return writer.resume(resume, otherwise=new_run if resume == new_run.name else None)
+    return writer.begin(new_run), None
 
 
 def _id_text(id: object, resume: object) -> str | None:
