@@ -7,7 +7,7 @@ optimizer updates before a measurement, so that the loss at step 0 belongs to th
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -157,7 +157,8 @@ def resume_runs(
 ) -> Generator[Event, None, list[TrainingRun]]:
     """Return the runs, restored to their boundaries.
 
-    A run with an unreadable checkpoint yields `Failed`, so no error reaches the caller.
+    A run with an unreadable checkpoint, or without the folder of its checkpoint, yields `Failed`: this function raises
+    no error.
     """
     ready = []
     for run in runs:
@@ -283,16 +284,7 @@ class StackTrainer:
         reasons = [run.reason_to_stop(values) for run, values in zip(self.runs, measured, strict=True)]
         yield from self.keep_states(reasons)
         if any(reasons) and self.workload.data.has_test:
-            (generator,) = generator_seeds(
-                self.runs[0].config["seed"], Purpose.GENERATOR, [self.runs[0].epoch], layer=1
-            )
-            with seeded_generators(generator, self.workload.data.device):
-                test_means = self.evaluate("test")
-            for run, reason, values in zip(self.runs, reasons, test_means, strict=True):
-                if reason:
-                    run.metric_buffer.add_metrics(
-                        values, run.previous_milliseconds + self.stopwatch.elapsed_milliseconds()
-                    )
+            self.record_test(reasons)
         staying = []
         is_checkpoint_due = (
             self.files is not None
@@ -321,6 +313,15 @@ class StackTrainer:
         if self.stopwatch.is_flush_due():
             yield from self.flush()
         self.keep_runs(staying)
+
+    def record_test(self, reasons: Sequence[str | None]) -> None:
+        """Evaluate all runs on `test`, and record the values of the runs that have a reason to stop."""
+        (generator,) = generator_seeds(self.runs[0].config["seed"], Purpose.GENERATOR, [self.runs[0].epoch], layer=1)
+        with seeded_generators(generator, self.workload.data.device):
+            test_means = self.evaluate("test")
+        for run, reason, values in zip(self.runs, reasons, test_means, strict=True):
+            if reason:
+                run.metric_buffer.add_metrics(values, run.previous_milliseconds + self.stopwatch.elapsed_milliseconds())
 
     def save_state(self, run: TrainingRun, state: TrainingState, files: Path) -> Generator[Points, None, Boundary]:
         """Yield the run's points and write a checkpoint, whose boundary is returned."""

@@ -54,13 +54,8 @@ def attend(
         key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
     elif not module.batch_first:
         query, key, value = (each.transpose(0, 1) for each in (query, key, value))
-    if module._qkv_same_embed_dim:
-        weights = module.in_proj_weight.chunk(3)
-    else:
-        weights = module.q_proj_weight, module.k_proj_weight, module.v_proj_weight
-    biases = (None, None, None) if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
     bias = _attention_bias(key_padding_mask, attn_mask, query, module.num_heads)
-    tensors = (query, key, value, bias, *weights, *biases, module.out_proj.weight, module.out_proj.bias)
+    tensors = (query, key, value, bias, *_input_projections(module), module.out_proj.weight, module.out_proj.bias)
     function = partial(_attend_stacked, module.num_heads, module.seeded_dropout, need_weights)
     packed = call_stacked(function, *tensors)
     size = query.shape[1] * query.shape[2]
@@ -74,6 +69,16 @@ def attend(
     attention = packed[:, size:].unflatten(1, (module.num_heads, query.shape[1], key.shape[1]))  # (N, h, L, K)
     attention = attention.mean(1) if average_attn_weights else attention
     return outputs, attention.squeeze(0) if unbatched else attention
+
+
+def _input_projections(module: Any) -> tuple[Tensor | None, ...]:
+    """Return the weights, then the biases of query, key and value."""
+    if module._qkv_same_embed_dim:
+        weights = module.in_proj_weight.chunk(3)
+    else:
+        weights = module.q_proj_weight, module.k_proj_weight, module.v_proj_weight
+    biases = (None, None, None) if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
+    return *weights, *biases
 
 
 def _attention_bias(padding: Tensor | None, mask: Tensor | None, query: Tensor, heads: int) -> Tensor | None:

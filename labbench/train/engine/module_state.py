@@ -217,14 +217,7 @@ def _decode(tree: Tree, tensors: Mapping[str, Tensor], current: Any) -> Any:
         case "torch generator" if isinstance(current, torch.Generator):
             current.set_state(tensors[tree["name"]].cpu())
         case "dict":
-            old_values = current if isinstance(current, dict) else {}
-            pairs = ((_decode(key, tensors, None), item) for key, item in tree["items"])
-            items = {key: _decode(item, tensors, old_values.get(key)) for key, item in pairs}
-            if isinstance(current, dict):  # keep the object: it may be a defaultdict
-                current.clear()
-                current.update(items)
-                return current
-            return items
+            return _decode_dict(tree["items"], tensors, current)
         case "object" if current is not None:
             for name, value in tree["fields"].items():
                 vars(current)[name] = _decode(value, tensors, vars(current).get(name))
@@ -236,4 +229,15 @@ def _decode(tree: Tree, tensors: Mapping[str, Tensor], current: Any) -> Any:
                 _decode(item, tensors, old_items[index] if index < len(old_items) else None)
                 for index, item in enumerate(tree["items"])
             )
+    return current
+
+
+def _decode_dict(pairs: list[tuple[Tree, Tree]], tensors: Mapping[str, Tensor], current: Any) -> dict[Any, Any]:
+    old_values = current if isinstance(current, dict) else {}
+    decoded_keys = ((_decode(key, tensors, None), item) for key, item in pairs)
+    items = {key: _decode(item, tensors, old_values.get(key)) for key, item in decoded_keys}
+    if not isinstance(current, dict):
+        return items
+    current.clear()  # keep the object: it may be a defaultdict
+    current.update(items)
     return current
