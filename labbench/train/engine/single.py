@@ -23,6 +23,7 @@ from labbench.train.engine.run_optimizer import RunOptimizer
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
 from labbench.train.tasks.loss_config import loss_configs
+from labbench.train.tasks.penalties import compute_penalty
 from labbench.train.tasks.sample_metrics import compute_losses, compute_metrics
 from labbench.train.tasks.task import attributes_of, optional_parts
 
@@ -50,7 +51,8 @@ class SingleStepper:
         self._precision, self._forward = workload.precision, workload.precision.maybe_compile(model)
         self.parameters = dict(model.named_parameters())
         self._optimizer = RunOptimizer(model, config, workload)
-        self._microbatch_size = optional_parts(self.task).microbatch_size
+        parts = optional_parts(self.task)
+        self._microbatch_size, self._has_penalty = parts.microbatch_size, parts.penalty is not None
         self._attributes = AttributeTracker(model)
         own = {id(parameter) for parameter in self.parameters.values()}
         self._foreign = {path: p for path, p in attributes_of(self.task).parameters().items() if id(p) not in own}
@@ -95,6 +97,10 @@ class SingleStepper:
         inputs, targets = split  # (N, ...)
         outputs = self._compute_outputs(inputs)
         losses = compute_losses(self.task, outputs, targets, self.loss_config, self.smoothing)  # (N,)
+        if self._has_penalty:
+            losses = losses + self._precision.run_forward(
+                self.data.device, lambda: compute_penalty(self.task, self.model, inputs, self.loss_config)
+            )
         if not losses.requires_grad:
             raise InputError(
                 "the loss does not depend on any parameter of the model: do not call detach(), item() or numpy() on "

@@ -39,11 +39,13 @@ from labbench.train.engine.schedules import Schedule, StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
 from labbench.train.engine.tile_width import TileWidthTuner
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
+from labbench.train.tasks.penalties import StackedPenalty, add_gradients
 from labbench.train.tasks.sample_metrics import (
     compute_stacked_gradients,
     compute_stacked_losses,
     compute_stacked_metrics,
 )
+from labbench.train.tasks.task import optional_parts
 
 TensorsByName: TypeAlias = Mapping[str, Tensor]
 ForwardResult: TypeAlias = tuple[Tensor, Any, Samples]
@@ -133,6 +135,7 @@ class StackedStepper:
             else None
         )
         """Maximum number of samples per run in a forward pass of an evaluation."""
+        self._penalty = None if optional_parts(self.task).penalty is None else StackedPenalty(model, self.task)
         self._uses_kernels = engine == "stacked" and workload.data.device.type == "cpu" and self._precision.plain
         self._tuner: TileWidthTuner | None = None
         self._set_up(members)
@@ -249,9 +252,15 @@ class StackedStepper:
             outputs = self._backprop.forward(tile.layer_arrays, inputs)
             losses, gradient = compute_stacked_gradients(self.task, outputs, targets, tile.loss_configs, smoothing)
             self._backprop.backward(tile.layer_arrays, tile.layer_gradients, gradient)
+            if self._penalty is not None:
+                penalties = self._compute_penalties(tile, inputs)
+                add_gradients(penalties, tile.leaves, tile.gradients)
+                losses = losses + penalties
         else:
             outputs = self._compute_outputs(tile, inputs)
             losses = compute_stacked_losses(self.task, outputs, targets, tile.loss_configs, smoothing)
+            if self._penalty is not None:
+                losses = losses + self._compute_penalties(tile, inputs)
             leaves, ones = list(tile.leaves.values()), torch.full_like(losses, 1 / N)
             gradients = torch.autograd.grad(losses, leaves, ones, allow_unused=True)
             used = [(buffer, g) for buffer, g in zip(tile.gradients.values(), gradients, strict=True) if g is not None]
@@ -307,6 +316,15 @@ class StackedStepper:
     def _compute_outputs(self, tile: Tile, inputs: Samples) -> Any:
         tensors = {**tile.leaves, **tile.fixed}
         return self._precision.run_forward(self.data.device, lambda: self._forward(tensors, inputs))
+
+    def _compute_penalties(self, tile: Tile, inputs: Samples) -> Tensor:
+        """Return the penalties of a tile, shape (R, N)."""
+        assert self._penalty is not None
+        tensors, of_runs = {**tile.leaves, **tile.fixed}, self._penalty.of_runs
+        penalties: Tensor = self._precision.run_forward(
+            self.data.device, lambda: of_runs(tensors, inputs, tile.loss_configs)
+        )
+        return penalties
 
     @torch.no_grad()
     def _step_result(self, results: Sequence[ForwardResult]) -> StepResult:

@@ -39,6 +39,7 @@ from labbench.train.grouping.memory import (
 from labbench.train.grouping.separation import read_traits, restore_task_attributes, split_by_traits
 from labbench.train.grouping.structure import group_by_structure
 from labbench.train.run_state import TrainingRun
+from labbench.train.tasks.penalties import calls_model
 from labbench.train.tasks.task import attributes_of, optional_parts
 
 MAX_STACK_WIDTH = 64
@@ -254,10 +255,12 @@ def choose_engine(run: TrainingRun, model: nn.Module, workload: Workload) -> str
     """Return the engine of a stack.
 
     A resumed run keeps its engine; otherwise `[runtime] engine` decides. "auto" is `stacked` for a Sequential of
-    supported layers and `vmap` for any other model.
+    supported layers, unless a penalty may call the model, and `vmap` for any other model.
     """
     engine = run.engine or workload.engine
-    return ("stacked" if is_supported(model) else "vmap") if engine == "auto" else engine
+    if engine != "auto":
+        return engine
+    return "stacked" if is_supported(model) and not calls_model(workload.task) else "vmap"
 
 
 def make_stack(

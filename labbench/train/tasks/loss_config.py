@@ -1,4 +1,4 @@
-"""The configs that a task's `loss` and `metrics` receive, for a single run and for a stack.
+"""The configs that a task's `loss`, `metrics` and `penalty` receive, for a single run and for a stack.
 
 A number declared with `Param(..., per_run=True)` is a tensor, 0-dimensional in the task's code: floats in the dtype of
 the models, ints as int64, booleans as bool. In a stack, vmap maps it over the runs, so that it broadcasts. All other
@@ -17,7 +17,7 @@ from torch import Tensor
 from labbench.errors import LabbenchError
 from labbench.params.param import TRAINING, Param, all_params, own_keys
 from labbench.records import Config
-from labbench.train.tasks.task import Task, takes_config
+from labbench.train.tasks.task import Task, loss_functions, takes_config
 
 DTYPES = {"int": torch.int64, "bool": torch.bool}
 """Dtype of a parameter's tensor, by the parameter's type; floats have the dtype of the models."""
@@ -69,9 +69,9 @@ class LossConfigs:
 def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> LossConfigs:
     """Stack the configs of runs.
 
-    Return an empty `LossConfigs` if neither `loss` nor `metrics` takes a config.
+    Return an empty `LossConfigs` if none of `loss`, `metrics` and `penalty` takes a config.
     """
-    if not (takes_config(task.loss) or takes_config(task.metrics)):
+    if not any(map(takes_config, loss_functions(task))):
         return LossConfigs()
     params = all_params(task.params)
     shared: dict[str, Any] = {}
@@ -91,10 +91,10 @@ def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, devi
 def separating_values(task: Task, config: Config) -> dict[str, Hashable]:
     """Return the values that must be equal in a stack, so that `loss` and `metrics` read those of their run.
 
-    These are the task's parameters that are not numbers or not declared with `per_run=True`. Empty if neither `loss`
-    nor `metrics` takes a config.
+    These are the task's parameters that are not numbers or not declared with `per_run=True`. Empty if none of `loss`,
+    `metrics` and `penalty` takes a config.
     """
-    if not (takes_config(task.loss) or takes_config(task.metrics)):
+    if not any(map(takes_config, loss_functions(task))):
         return {}
     params = all_params(task.params)
     loop_keys = TRAINING.keys() - set(own_keys(params))

@@ -31,6 +31,8 @@ class OptionalParts:
     """`optimizer(params, config)`: a torch optimizer of these parameters or parameter groups."""
     scheduler: Callable[[torch.optim.Optimizer, Config], Any] | None = None
     """`scheduler(optimizer, config)`: a torch scheduler, or a dict of it with "interval" and "monitor"."""
+    penalty: Callable[..., Any] | None = None
+    """`penalty(model)`, with `inputs` and `config` if named: a term of the training loss, a number or (N,)."""
     evaluation_batch_size: int | None = None
     """Number of samples per forward pass in evaluations."""
     microbatch_size: int | None = None

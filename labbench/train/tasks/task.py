@@ -7,7 +7,7 @@ defaults to cross-entropy, `metrics` to accuracy for class targets.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import SourceFileLoader
@@ -127,11 +127,18 @@ def optional_parts(task: Task) -> OptionalParts:
 
 
 def reads_attributes(task: Task) -> bool:
-    """Return True if loss or metrics may read the task's attributes.
+    """Return True if the loss, its penalty or the metrics may read the task's attributes.
 
     Plain functions cannot; methods and other callables may.
     """
-    return isinstance(task, FileTask) and not all(isinstance(each, FunctionType) for each in (task.loss, task.metrics))
+    parts = loss_functions(task)
+    return isinstance(task, FileTask) and not all(isinstance(each, FunctionType) for each in parts)
+
+
+def loss_functions(task: Task) -> list[Callable[..., Any]]:
+    """Return the functions of a task that are called in each step: loss, metrics and penalty."""
+    penalty = optional_parts(task).penalty
+    return [task.loss, task.metrics, *([] if penalty is None else [penalty])]
 
 
 def load_task(name: str) -> Task:
@@ -201,23 +208,34 @@ def _make_task(module: ModuleType, name: str, file: Path) -> Task:
     optional = read_optional_parts(instance, f"{name} in {file}")
     loss, metrics = getattr(instance, "loss", cross_entropy), getattr(instance, "metrics", accuracy)
     for part, function in (("loss", loss), ("metrics", metrics), ("epoch_metrics", optional.epoch_metrics or metrics)):
-        _require_known_parameters(f"{name}.{part} in {file}", function)
+        _require_known_parameters(f"{name}.{part} in {file}", function, ("outputs", "targets"), ("config",))
+    if optional.penalty is not None:
+        _require_known_parameters(f"{name}.penalty in {file}", optional.penalty, ("model",), ("inputs", "config"))
     return FileTask(instance.params, instance.data, instance.model, loss, metrics, TaskAttributes(instance), optional)
 
 
 @lru_cache(maxsize=64)
 def takes_config(function: Callable[..., Any]) -> bool:
-    """Return True if `loss` or `metrics` has a parameter `config`."""
-    return "config" in _parameters(function)
+    """Return True if a function of a task has a parameter `config`."""
+    return takes("config", function)
 
 
-def _require_known_parameters(name: str, function: Callable[..., Any]) -> None:
-    """Raise InputError if a function needs more than outputs, targets and config."""
-    for parameter in list(_parameters(function).values())[2:]:
+@lru_cache(maxsize=64)
+def takes(parameter: str, function: Callable[..., Any]) -> bool:
+    """Return True if a function of a task has a parameter of this name."""
+    return parameter in _parameters(function)
+
+
+def _require_known_parameters(
+    name: str, function: Callable[..., Any], positional: Sequence[str], optional: Sequence[str]
+) -> None:
+    """Raise InputError if a function needs more than its positional and its optional arguments."""
+    for parameter in list(_parameters(function).values())[len(positional) :]:
         is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.name != "config" and parameter.default is parameter.empty and not is_variadic:
+        if parameter.name not in optional and parameter.default is parameter.empty and not is_variadic:
+            *others, last = (*positional, *optional)
             raise InputError(
-                f"{name} needs `{parameter.name}`: it is called with outputs, targets and config alone; "
+                f"{name} needs `{parameter.name}`: it is called with {', '.join(others)} and {last} alone; "
                 "give the parameter a default or remove it"
             )
 
