@@ -6,13 +6,14 @@ The algorithms are torch's: SGD with momentum (Nesterov: Sutskever et al., 2013)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch._dynamo  # every optimizer imports it on first use, which takes a second: do it before workers fork
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
 from labbench.records import Config
 from labbench.train.engine.flat_params import FlatParameters
@@ -59,11 +60,123 @@ OPTIMIZER_SETTINGS: dict[str, tuple[str, ...]] = {
 """Keys of the config that determine the direction of an update, given the gradients."""
 
 
+UpdateRule: TypeAlias = Callable[[Config, Tensor, Tensor, dict[str, Tensor]], None]
+"""Subtract an update with learning rate 1 from `direction` (R, P), given `gradients` (R, P), and change the state."""
+
+
+def step_sgd(config: Config, direction: Tensor, gradients: Tensor, state: dict[str, Tensor]) -> None:
+    """Gradient descent, with momentum if the state has a buffer (R, P)."""
+    torch._fused_sgd_(
+        [direction],
+        [gradients],
+        [state["momentum_buffer"]] if state else [],
+        weight_decay=0.0,
+        momentum=config["momentum"],
+        lr=1.0,
+        dampening=0.0,
+        nesterov=config["nesterov"] and config["momentum"] > 0,
+        maximize=False,
+        is_first_step=False,  # the buffer starts at zero, which gives the same first step
+    )
+
+
+def step_adam(config: Config, direction: Tensor, gradients: Tensor, state: dict[str, Tensor]) -> None:
+    """Adam, and AdamW, whose weight decay is applied elsewhere."""
+    state["step"].add_(1)
+    torch._fused_adam_(
+        [direction],
+        [gradients],
+        [state["exp_avg"]],
+        [state["exp_avg_sq"]],
+        [],
+        [state["step"]],
+        lr=1.0,
+        beta1=config["beta1"],
+        beta2=config["beta2"],
+        weight_decay=0.0,
+        eps=config["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def step_rmsprop(config: Config, direction: Tensor, gradients: Tensor, state: dict[str, Tensor]) -> None:
+    """RMSprop, with momentum if the state has a buffer (R, P)."""
+    state["step"].add_(1)
+    squares = state["square_avg"].mul_(config["alpha"]).addcmul_(gradients, gradients, value=1 - config["alpha"])
+    scale = squares.sqrt().add_(config["eps"])
+    if "momentum_buffer" in state:
+        direction.sub_(state["momentum_buffer"].mul_(config["momentum"]).addcdiv_(gradients, scale))
+    else:
+        direction.addcdiv_(gradients, scale, value=-1)
+
+
+def step_adagrad(config: Config, direction: Tensor, gradients: Tensor, state: dict[str, Tensor]) -> None:
+    """Adagrad."""
+    state["step"].add_(1)
+    if direction.device.type != "cpu":  # torch has a fused kernel for CPUs only
+        scale = state["sum"].addcmul_(gradients, gradients).sqrt().add_(config["eps"])
+        direction.addcdiv_(gradients, scale, value=-1)
+        return
+    torch._fused_adagrad_(
+        [direction],
+        [gradients],
+        [state["sum"]],
+        [state["step"]],
+        lr=1.0,
+        lr_decay=0.0,
+        weight_decay=0.0,
+        eps=config["eps"],
+        maximize=False,
+    )
+
+
+UPDATE_RULES: dict[str, tuple[UpdateRule, tuple[str, ...]]] = {
+    "sgd": (step_sgd, ("momentum_buffer",)),
+    "adam": (step_adam, ("step", "exp_avg", "exp_avg_sq")),
+    "adamw": (step_adam, ("step", "exp_avg", "exp_avg_sq")),
+    "rmsprop": (step_rmsprop, ("step", "square_avg", "momentum_buffer")),
+    "adagrad": (step_adagrad, ("step", "sum")),
+}
+"""Update and names of its state by optimizer; the names are torch's."""
+
+
+@dataclass(frozen=True)
+class OptimizerPart:
+    """Consecutive runs of a stack, R of them, that share the settings of their optimizer."""
+
+    rows: slice
+    config: Config
+    direction: Tensor
+    """View of the update of the runs, shape (R, P)."""
+    gradients: Tensor
+    """View of the gradients of the runs, shape (R, P)."""
+    state: dict[str, Tensor]
+    """Number of updates `step`, shape (), and one tensor (R, P) for each other name."""
+
+    @classmethod
+    def make(cls, rows: slice, config: Config, direction: Tensor, gradients: Tensor) -> OptimizerPart:
+        """Return a part whose state is zero."""
+        names = [
+            name for name in UPDATE_RULES[config["optimizer"]][1] if name != "momentum_buffer" or config["momentum"] > 0
+        ]
+        state = {
+            name: torch.zeros((), device=direction.device) if name == "step" else torch.zeros_like(direction)
+            for name in names
+        }
+        return cls(rows, config, direction, gradients, state)
+
+    def step(self) -> None:
+        """Compute the direction of one update."""
+        update, _ = UPDATE_RULES[self.config["optimizer"]]
+        update(self.config, self.direction, self.gradients, self.state)
+
+
 class StackOptimizer:
     """Optimizer of S runs; parameters and gradients are tensors (S, P), one row per run.
 
-    Consecutive runs with equal settings share a torch optimizer with a learning rate of 1 and without weight decay; it
-    updates a buffer of zeros, which then holds the direction of the update. Learning rate and weight decay, one value
+    Consecutive runs with equal settings share the kernels of one update, with a learning rate of 1 and without weight
+    decay; it starts from zeros, so that it gives the direction of the update. Learning rate and weight decay, one value
     per run, are applied to the rows.
     """
 
@@ -72,17 +185,12 @@ class StackOptimizer:
     ) -> None:
         self.flat_parameters, self.parameters, self.gradients = flat_parameters, parameters, gradients
         self._direction = torch.zeros_like(parameters)  # (S, P)
-        self._parts: list[tuple[slice, nn.Parameter, optim.Optimizer]] = []
+        self._parts: list[OptimizerPart] = []
         start = 0
         for _, equal in groupby(configs, optimizer_key):
             config, *others = equal
             rows = slice(start, start := start + 1 + len(others))
-            buffer = nn.Parameter(self._direction[rows])  # (rows, P)
-            buffer.grad = gradients[rows]
-            optimizer = make_optimizer({**config, "lr": 1.0, "weight_decay": 0.0}, [buffer], parameters.device)
-            if parameters.device.type == "cuda" and "capturable" in optimizer.defaults:
-                optimizer.param_groups[0]["capturable"] = True  # count steps on the device, as a CUDA graph needs
-            self._parts.append((rows, buffer, optimizer))
+            self._parts.append(OptimizerPart.make(rows, config, self._direction[rows], gradients[rows]))
         self._coupled_decays = _weight_decays(configs, parameters, decoupled=False)
         self._decoupled_decays = _weight_decays(configs, parameters, decoupled=True)
         self._without_decay: set[str] = set()
@@ -93,8 +201,8 @@ class StackOptimizer:
         for rows, decay in self._coupled_decays:
             self.gradients[rows].addcmul_(decay, self.parameters[rows])
         self._direction.zero_()
-        for _, _, optimizer in self._parts:
-            optimizer.step()
+        for part in self._parts:
+            part.step()
         for rows, decay in self._decoupled_decays:
             self.parameters[rows].mul_(1 - rates[rows] * decay)
         self.parameters.addcmul_(rates, self._direction)
@@ -114,42 +222,40 @@ class StackOptimizer:
             decays[:] = [(rows, decay[:, :1] * used) for rows, decay in decays]
 
     def tensors(self) -> list[Tensor]:
-        """Return the state tensors of all optimizers, shape (rows, P) or (), not copied."""
-        states = [optimizer.state[buffer] for _, buffer, optimizer in self._parts if buffer in optimizer.state]
-        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+        """Return the state tensors of all parts, shape (R, P) or (), not copied."""
+        return [tensor for part in self._parts for tensor in part.state.values()]
 
     def state(self, index: int) -> dict[str, Tensor]:
         """Return the optimizer state of one run, not copied.
 
         Scalars such as `step` are keyed by name, tensors by `NAME.PARAMETER` and have the parameter's shape.
         """
-        rows, buffer, optimizer = next(part for part in self._parts if index < part[0].stop)
+        part = next(part for part in self._parts if index < part.rows.stop)
+        row = index - part.rows.start
         state: dict[str, Tensor] = {}
-        for name, value in optimizer.state[buffer].items():
-            if value is None:
-                continue
+        for name, value in part.state.items():
             if value.dim() == 0:
                 state[name] = value
             else:
-                views = self.flat_parameters.views(value[index - rows.start : index - rows.start + 1])
+                views = self.flat_parameters.views(value[row : row + 1])
                 state |= {f"{name}.{parameter}": view[0] for parameter, view in views.items()}
         return state
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
         """Restore the states of S runs, all at the same step.
 
-        Keys and shapes are as in the result of `state`.
+        Keys and shapes are as in the result of `state`. Runs without a state keep their own.
         """
-        for rows, buffer, optimizer in self._parts:
-            first, *_ = run_states = states[rows]
-            for name in sorted({key.partition(".")[0] for key in first}):
+        for part in self._parts:
+            first, *_ = run_states = states[part.rows]
+            for name, tensor in part.state.items():
                 if name in first:
-                    optimizer.state[buffer][name] = first[name].clone()
-                else:
+                    tensor.copy_(first[name])
+                elif any(key.startswith(f"{name}.") for key in first):
                     runs: list[Mapping[str, Tensor]] = [
                         {p: state[f"{name}.{p}"] for p in self.flat_parameters.shapes} for state in run_states
                     ]
-                    optimizer.state[buffer][name] = self.flat_parameters.pack(runs, self.parameters)
+                    tensor.copy_(self.flat_parameters.pack(runs, self.parameters))
 
 
 def optimizer_key(config: Config) -> tuple[Any, ...]:
