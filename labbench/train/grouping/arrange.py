@@ -15,7 +15,7 @@ from torch import nn
 
 from labbench.errors import is_out_of_memory
 from labbench.train.data.placement import free_bytes
-from labbench.train.engine.cuda_graph import CudaGraphStepper
+from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper
 from labbench.train.engine.initial_weights import load_initial_weights, make_untrained_model
 from labbench.train.engine.layers import is_supported
 from labbench.train.engine.schedules import StepCounter

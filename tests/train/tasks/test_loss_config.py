@@ -20,7 +20,7 @@ from labbench.params.param import Param, all_params, with_defaults
 from labbench.records import Config, Event, Log, Runtime
 from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import Data, load_digits
-from labbench.train.engine.cuda_graph import CudaGraphStepper
+from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stacked import StackedStepper, StackMember
 from labbench.train.engine.stepper import Workload

@@ -16,8 +16,8 @@ from labbench.params.param import TRAINING, with_defaults
 from labbench.records import Config, Event, Log, Runtime
 from labbench.runner.planner import make_stack
 from labbench.train.data.dataset import load_digits
-from labbench.train.engine import cuda_graph
-from labbench.train.engine.cuda_graph import CudaGraphStepper
+from labbench.train.engine.cuda import cuda_graph
+from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stacked import StackedStepper, StackMember
 from labbench.train.engine.stepper import Stepper, Workload
