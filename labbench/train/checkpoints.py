@@ -26,6 +26,7 @@ from labbench.files import (
     write_atomically,
 )
 from labbench.records import RunRecord
+from labbench.train.host_copies import SyncPoint, sync_point
 
 WIDE = "complex128"
 """Header key that lists complex128 tensors: safetensors lacks the type, so they are stored as pairs of float64."""
@@ -72,9 +73,10 @@ def save_model(files: Path, run: RunRecord, weights: Tensors, info: Metadata) ->
 def write_safetensors(path: Path, tensors: Tensors, state: Metadata) -> None:
     """Write tensors of any shape and JSON state to one file, atomically."""
     wide = [name for name, tensor in tensors.items() if tensor.dtype == torch.complex128]
-    stored = {
-        name: torch.view_as_real(t).contiguous() if name in wide else t.contiguous() for name, t in tensors.items()
-    }
+    with sync_point(SyncPoint.FILE):
+        stored = {
+            name: (torch.view_as_real(t) if name in wide else t).contiguous().cpu() for name, t in tensors.items()
+        }
     header = {"state": json.dumps(state)} | ({WIDE: json.dumps(wide)} if wide else {})
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as file:

@@ -7,10 +7,11 @@ optimizer updates before a measurement, so that the loss at step 0 belongs to th
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -30,13 +31,17 @@ from labbench.train.failures import Failure
 from labbench.train.grouping import memory
 from labbench.train.grouping.arrange import ReadyStack, make_singles, make_stacks
 from labbench.train.grouping.by_data import DataGroup, group_by_data
+from labbench.train.host_copies import SyncPoint, sync_point
 from labbench.train.metric_buffer import LossBuffer, Stopwatch
 from labbench.train.precision import prepare_device, resolve_precision
 from labbench.train.rng import Purpose, generator_seed, generator_seeds, seeded_generators
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.optional_parts import compute_epoch_metrics
-from labbench.train.tasks.sample_metrics import MetricMeans, add_generalization_gap
+from labbench.train.tasks.sample_metrics import MetricMeans, add_generalization_gap, read_means
 from labbench.train.tasks.task import Task, optional_parts, takes_config
+
+Measured: TypeAlias = list[dict[str, float]]
+"""Values of each run by metric."""
 
 
 def train(stack: Stack, task: Task, device: str, stop_requests: StopRequests | None = None) -> Iterator[Event]:
@@ -223,14 +228,14 @@ class StackTrainer:
                     discard_portrait(self.files, record.key)
         self.keep_runs(staying)
 
-    def train_epoch(self) -> Generator[Points, None, list[dict[str, float]]]:
+    def train_epoch(self) -> Generator[Points, None, Measured]:
         """Train for one epoch and evaluate on `val`; return the values of each run by metric.
 
         A diverged run has no values. The epoch ends early if all runs have diverged.
         """
         began, number = self.stopwatch.compute_seconds(), self.runs[0].epoch + 1
         seeds = [run.config["seed"] for run in self.runs]
-        data, running = self.workload.data, MetricMeans(len(seeds))
+        data, running = self.workload.data, MetricMeans()
         with seeded_generators(generator_seed(seeds[0], Purpose.GENERATOR, number), data.device):
             self.stepper.train(True)
             for batch in data.batches(seeds, number, self.workload.batch_size):  # (S, N)
@@ -244,13 +249,13 @@ class StackTrainer:
             self.collect()
             if self.all_diverged():
                 return [{} for _ in self.runs]
-            train_means = running.read("train/")
-            val_means = self.evaluate("val") if data.has_validation else [{} for _ in self.runs]
+            train_means = {"train/": running}
+            means = self.evaluate("val", train_means) if data.has_validation else read_means(train_means, len(seeds))
         share = (self.stopwatch.compute_seconds() - began) / len(self.runs)
         return [
             {}
             if run.metric_buffer.diverged_at is not None
-            else self.record_epoch(index, add_generalization_gap(train_means[index] | val_means[index]), share)
+            else self.record_epoch(index, add_generalization_gap(means[index]), share)
             for index, run in enumerate(self.runs)
         ]
 
@@ -337,10 +342,13 @@ class StackTrainer:
                 boundary = yield from self.save_state(run, self.stepper.state(index), self.files)
                 run.kept_step = boundary.step
 
-    def evaluate(self, name: HeldOutSplit) -> list[dict[str, float]]:
-        """Return each run's mean loss and metrics over a held-out split."""
+    def evaluate(self, name: HeldOutSplit, others: Mapping[str, MetricMeans] = MappingProxyType({})) -> Measured:
+        """Return each run's mean loss and metrics over a held-out split.
+
+        The means of `others`, by prefix, come first; all are copied to the host at once.
+        """
         self.stepper.train(False)
-        means, function = MetricMeans(len(self.runs)), optional_parts(self.workload.task).epoch_metrics
+        means, function = MetricMeans(), optional_parts(self.workload.task).epoch_metrics
         outputs, targets = [], []
         for batch in self.workload.data.held_out_batches(name, self.workload.evaluation_batch_size):
             losses, metrics = self.stepper.evaluate(batch)
@@ -348,7 +356,7 @@ class StackTrainer:
             if function is not None:
                 outputs.append(self.stepper.predict(batch))
                 targets.append(batch[1])
-        measured = means.read(f"{name}/")
+        measured = read_means({**others, f"{name}/": means}, len(self.runs))
         if function is None:
             return measured
         all_outputs, all_targets = (
@@ -358,7 +366,8 @@ class StackTrainer:
         for index, (run, values) in enumerate(zip(self.runs, measured, strict=True)):
             own_outputs = map_tensors(operator.itemgetter(index), all_outputs)
             keywords = {"config": run.config} if takes_config(function) else {}
-            metrics_of_split = compute_epoch_metrics(function, own_outputs, all_targets, **keywords)
+            with sync_point(SyncPoint.TASK_METRICS):
+                metrics_of_split = compute_epoch_metrics(function, own_outputs, all_targets, **keywords)
             values |= {f"{name}/{metric}": value for metric, value in metrics_of_split.items()}
         return measured
 

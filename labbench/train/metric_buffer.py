@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labbench.records import Points, RunRecord
+from labbench.train.host_copies import SyncPoint, to_host
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -75,7 +76,7 @@ class LossBuffer:
         if not batches:
             return np.empty((0, 0)), times
         means = [torch.stack(list(equal)).mean(dim=2) for _, equal in groupby(batches, lambda batch: batch.shape[1])]
-        return torch.cat(means).cpu().double().numpy(), times  # the one copy from device to host
+        return to_host(torch.cat(means), SyncPoint.FLUSH).astype(np.float64), times
 
 
 class MetricBuffer:

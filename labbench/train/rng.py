@@ -71,11 +71,7 @@ def keys(
 
     Keys are int32, shape (S, T, 2); the second word is odd.
     """
-    words = _fold(np.array(INITIAL_KEY, dtype=np.int32), np.array(seeds, dtype=np.int32)[:, None])  # (S, 2)
-    words = _fold(_fold(words, int(purpose)), layer)
-    words = _fold(words[:, None], np.array(steps, dtype=np.int32)[:, None])  # (S, T, 2)
-    words[..., 1] |= 1
-    return torch.from_numpy(words).to(device)
+    return torch.from_numpy(_key_words(seeds, purpose, layer, steps)).to(device)
 
 
 def words(keys: Tensor, count: int) -> Tensor:
@@ -138,14 +134,14 @@ def generator_seed(seed: int, purpose: Purpose, step: int = 0) -> int:
 
 def generator_seeds(seed: int, purpose: Purpose, steps: Sequence[int], *, layer: int = 0) -> list[int]:
     """Return a 64-bit seed for each of the steps."""
-    drawn = keys([seed], purpose, layer=layer, steps=steps, device=torch.device("cpu"))[0].tolist()
+    drawn = _key_words([seed], purpose, layer, steps)[0].tolist()
     return [(high & 0xFFFFFFFF) << 32 | (low & 0xFFFFFFFF) for high, low in drawn]
 
 
 @contextmanager
 def seeded_torch_generator(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's generators of the CPU and of `device` inside the block, and restore them afterwards."""
-    on_cpu = device.type == "cpu"
+    on_cpu = device.type in ("cpu", "meta")  # `meta` has no generator
     with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues a call for CUDA, which never runs
         if not on_cpu:
@@ -183,6 +179,15 @@ def seed_all(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     random.seed(seed)
+
+
+def _key_words(seeds: Sequence[int], purpose: Purpose, layer: int, steps: Sequence[int]) -> Int32s:
+    """Return the keys of S streams at T steps on the host, shape (S, T, 2)."""
+    words = _fold(np.array(INITIAL_KEY, dtype=np.int32), np.array(seeds, dtype=np.int32)[:, None])  # (S, 2)
+    words = _fold(_fold(words, int(purpose)), layer)
+    words = _fold(words[:, None], np.array(steps, dtype=np.int32)[:, None])  # (S, T, 2)
+    words[..., 1] |= 1
+    return words
 
 
 def _fold(words: Int32s, value: Int32s | int) -> Int32s:

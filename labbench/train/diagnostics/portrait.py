@@ -21,6 +21,7 @@ from labbench.portraits.file import HISTOGRAM_BINS, Histogram, HistogramKind, Mi
 from labbench.records import Config
 from labbench.train.data.dataset import DataSource
 from labbench.train.diagnostics.probe import NetworkProbe
+from labbench.train.host_copies import SyncPoint, sync_point
 from labbench.train.tasks.models import ACTIVATIONS
 
 MAX_MISTAKES, MAX_UNITS, MAX_POINTS = 12, 24, 300
@@ -59,7 +60,8 @@ class PortraitWriter:
         Other epochs are a no-op. `weights` is the state_dict of the run's model, tensors of any shape.
         """
         if epoch & (epoch - 1) == 0:
-            self._histograms.setdefault(run, []).extend(self._make_histograms(epoch, weights, config))
+            with sync_point(SyncPoint.PORTRAIT):
+                self._histograms.setdefault(run, []).extend(self._make_histograms(epoch, weights, config))
 
     def write(self, run: str, epoch: int, weights: Mapping[str, Tensor], config: Config) -> None:
         """Write the portrait of a run that has ended.
@@ -67,6 +69,12 @@ class PortraitWriter:
         No-op if a weight is not finite. `weights` is the state_dict of the run's model, tensors of any shape.
         """
         histograms = self._histograms.pop(run, [])
+        with sync_point(SyncPoint.PORTRAIT):
+            self._write(run, epoch, histograms, weights, config)
+
+    def _write(
+        self, run: str, epoch: int, histograms: list[Histogram], weights: Mapping[str, Tensor], config: Config
+    ) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
             return
         if not histograms or histograms[-1].epoch != epoch:

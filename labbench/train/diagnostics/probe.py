@@ -17,6 +17,7 @@ from labbench.train.data.samples import call_model
 from labbench.train.dtypes import place_model
 from labbench.train.engine.initial_weights import make_untrained_model
 from labbench.train.engine.stepper import Workload
+from labbench.train.host_copies import SyncPoint, to_host
 from labbench.train.tasks.loss_config import loss_configs
 from labbench.train.tasks.models import Step
 from labbench.train.tasks.sample_metrics import compute_losses
@@ -62,12 +63,19 @@ class NetworkProbe:
         unit (a channel, for images) is dead if for every sample its output is 0 (ReLU, step) or saturated (sigmoid,
         tanh).
         """
-        metrics = {}
+        values: dict[str, Tensor] = {}  # shape ()
         for name, gradients in self.compute_gradients(weights, config).items():
             squares = [gradient.abs().double().square().sum() for gradient in gradients]
-            metrics[f"grad_norm/{name}"] = torch.stack(squares).sum().sqrt().item() if squares else 0.0
+            values[f"grad_norm/{name}"] = (
+                torch.stack(squares).sum().sqrt()
+                if squares
+                else torch.zeros((), dtype=torch.float64, device=self._dtype_and_device[1])
+            )
         dead, self._dead = self._dead, {}
-        return metrics | {f"dead/{name}": is_dead.double().mean().item() for name, is_dead in dead.items()}
+        values |= {f"dead/{name}": is_dead.double().mean() for name, is_dead in dead.items()}
+        if not values:
+            return {}
+        return dict(zip(values, to_host(torch.stack(list(values.values())), SyncPoint.PROBE).tolist(), strict=True))
 
     def compute_gradients(self, weights: Mapping[str, Tensor], config: Config) -> dict[str, list[Tensor]]:
         """Return the gradients of the mean loss by layer.

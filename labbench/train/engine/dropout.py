@@ -10,7 +10,7 @@ Dropout: Srivastava et al., 2014; dropout of whole channels (Dropout1d to 3d): T
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,7 @@ class DropoutMasks:
             masks=like.new_ones(len(self.seeds), steps, *shape),
             highest_kept=(limit - 32769).clamp(min=-32768).to(torch.int16),
             scale=(65536 / limit).where(limit > 0, 0).to(like.dtype),
+            keys=like.new_empty(0, dtype=torch.int32),
         )
 
     def _fill(self, block: MaskBlock, step: int) -> None:
@@ -158,10 +159,10 @@ class MaskBlock:
     """Largest draw that keeps a value, shape (R, 1, 1), int16."""
     scale: Tensor
     """Value of a kept element, 1 / (1 - p), shape (R, 1, 1)."""
+    keys: Tensor
+    """Keys of the hash, shape (R, KEY_STEPS, 2); empty before the first use."""
     first: int = -1 << 40
     """Step of the first masks."""
-    keys: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Keys of the hash, shape (R, KEY_STEPS, 2)."""
     first_key: int = -1 << 40
     """Step of the first keys."""
 

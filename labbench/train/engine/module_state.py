@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from labbench.train.host_copies import SyncPoint, to_host
 from labbench.train.tasks.attributes import is_plain_object
 
 Tree: TypeAlias = Any
@@ -119,7 +120,7 @@ class _Encoder:
         sha256 = hashlib.sha256(json.dumps(tree).encode())
         for tensor in self.tensors.values():
             sha256.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            sha256.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            sha256.update(to_host(tensor.contiguous().flatten().view(torch.uint8), SyncPoint.ATTRIBUTES).tobytes())
         return sha256.digest()
 
 

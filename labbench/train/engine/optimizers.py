@@ -18,6 +18,9 @@ from torch import Tensor, optim
 from labbench.records import Config
 from labbench.train.engine.flat_params import FlatParameters
 
+FUSED_DEVICES: tuple[str, ...] = ("cpu", "cuda")
+"""Types of devices for which torch has fused kernels of SGD, Adam and AdamW."""
+
 
 def make_optimizer(config: Config, parameters: Iterable[Any], device: torch.device) -> optim.Optimizer:
     """Return the torch optimizer that a run's config describes, for parameters or torch's groups of parameters.
@@ -33,7 +36,7 @@ def make_optimizer(config: Config, parameters: Iterable[Any], device: torch.devi
     # fused kernels need real parameters; RMSprop has no fused kernel, Adagrad has one for CPUs only
     tensors = [p for part in parameters for p in (part["params"] if isinstance(part, dict) else [part])]
     real = not any(tensor.is_complex() for tensor in tensors)
-    fused = (real and device.type in ("cpu", "cuda")) or None
+    fused = (real and device.type in FUSED_DEVICES) or None
     if name == "sgd":
         nesterov = config["nesterov"] and momentum > 0
         return optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)

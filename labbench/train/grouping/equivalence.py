@@ -28,6 +28,7 @@ from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.failures import error_summary
 from labbench.train.grouping.float64_mode import Float64Mode
 from labbench.train.grouping.work_counter import WorkCounter
+from labbench.train.host_copies import SyncPoint, sync_point
 from labbench.train.precision import Precision
 from labbench.train.rng import Purpose, generator_seed, generator_states, seeded_generators
 
@@ -122,7 +123,8 @@ def sample_batch(workload: Workload, seeds: Sequence[int]) -> tuple[Data, Tensor
     count = min(CHECKED_SAMPLES, workload.batch_size, workload.samples_per_epoch)
     first = workload.data.first_batch(seeds, count)
     (inputs, targets), validation = workload.data.gather(first.flatten()), workload.data.sample_validation(count)
-    data = Data((inputs, targets), validation).to(torch.device("cpu"), torch.float64)
+    with sync_point(SyncPoint.SETUP):
+        data = Data((inputs, targets), validation).to(torch.device("cpu"), torch.float64)
     return data, torch.arange(count_samples(inputs)).view(first.shape)
 
 

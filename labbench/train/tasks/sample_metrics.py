@@ -12,6 +12,7 @@ from torch import Tensor, vmap
 from labbench.errors import InputError
 from labbench.records import Config
 from labbench.train.data.samples import Samples, count_samples
+from labbench.train.host_copies import SyncPoint, to_host
 from labbench.train.tasks.loss_config import LossConfigs
 from labbench.train.tasks.losses import accuracy, as_classes, cross_entropy
 from labbench.train.tasks.task import Task, takes_config
@@ -160,8 +161,7 @@ def _check_values(what: str, values: Any, samples: int) -> Tensor:
 class MetricMeans:
     """Per-sample values of S runs, kept on the device until their means are read."""
 
-    def __init__(self, runs: int) -> None:
-        self._runs = runs
+    def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
@@ -169,13 +169,21 @@ class MetricMeans:
         for name, value in values.items():
             self._values.setdefault(name, []).append(value)
 
-    def read(self, prefix: str) -> list[dict[str, float]]:
-        """Return the means of each run, by name with `prefix`."""
-        if not self._values:
-            return [{} for _ in range(self._runs)]
-        means = torch.stack([_mean(torch.cat(values, dim=1)) for values in self._values.values()], dim=1)  # (S, names)
-        names = [prefix + name for name in self._values]
-        return [dict(zip(names, row, strict=True)) for row in means.tolist()]  # one copy to the host
+    def means(self) -> dict[str, Tensor]:
+        """Return the means of each run by name, shape (S,) each."""
+        return {name: _mean(torch.cat(values, dim=1)) for name, values in self._values.items()}
+
+
+def read_means(parts: Mapping[str, MetricMeans], runs: int) -> list[dict[str, float]]:
+    """Return the means of each of the `runs` runs, by name with the prefix that is the part's key.
+
+    All parts are copied to the host at once.
+    """
+    means = {prefix + name: values for prefix, part in parts.items() for name, values in part.means().items()}
+    if not means:
+        return [{} for _ in range(runs)]
+    rows = to_host(torch.stack(list(means.values()), dim=1), SyncPoint.MEANS)  # (S, names)
+    return [dict(zip(means, row, strict=True)) for row in rows.tolist()]
 
 
 def _mean(values: Tensor) -> Tensor:

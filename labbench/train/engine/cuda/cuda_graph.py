@@ -15,6 +15,7 @@ from torch import Tensor
 
 from labbench.train.data.dataset import Split
 from labbench.train.data.samples import Samples
+from labbench.train.engine.cuda.capture_check import CaptureCheck
 from labbench.train.engine.dropout import DropoutMasks
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stacked import StackedStepper
@@ -24,7 +25,7 @@ from labbench.train.rng import Purpose, keys, words
 TABLE_STEPS = 256
 """Steps in a table of learning rates or dropout keys."""
 WARMUP_STEPS = 3
-"""Steps before the capture, in which libraries and optimizers allocate memory; the updates are rolled back."""
+"""Steps on the stream of the capture, in which libraries allocate memory; the updates are rolled back."""
 
 RTOL, ATOL = 1e-4, 1e-6
 """Tolerances between a replayed and an ordinary step; tight, because both use the same kernels."""
@@ -97,7 +98,7 @@ class CudaGraphStepper:
         """Fill the tables for `TABLE_STEPS` steps from `step` on."""
         self._first_step, self._next_step = step, -1
         rates = [self.stack.schedule.rates_at(s).tolist() for s in range(step, step + TABLE_STEPS)]
-        self._rates.copy_(torch.tensor(rates, dtype=self._rates.dtype))
+        self._rates.copy_(torch.tensor(rates, dtype=self._rates.dtype, device=self._rates.device))
         for masks in self._masks:
             masks.fill_tables(step)
 
@@ -107,22 +108,17 @@ class CudaGraphStepper:
         The state of the runs is rolled back, also after an error.
 
         Raises:
+            CaptureError: A graph cannot hold the step.
             RuntimeError: The results of the first replay and of the step differ, or torch cannot capture the step.
         """
         self._fill_tables(self.stack.step_counter.step)
-        self._batch.copy_(torch.arange(self._samples))
-        roll_back = self._make_rollback()
+        self._batch.copy_(torch.arange(self._samples, device=self._batch.device))
+        roll_back = make_restore([*self.stack.tensors(), self._counter])
         try:
-            device = self.data.device
-            stream = torch.cuda.Stream(device)
-            stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(stream):
-                for _ in range(WARMUP_STEPS):
-                    self.update()
-            torch.cuda.current_stream(device).wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._step_result = self.update()
+            self.update()  # libraries and dropout tables are set up in the first step
+            with CaptureCheck(self.data.device):
+                self.update()
+            graph = self._capture_graph()
             results = []
             for step in (self.update, graph.replay):
                 roll_back()
@@ -134,21 +130,19 @@ class CudaGraphStepper:
         finally:
             roll_back()
 
-    def _make_rollback(self) -> Callable[[], None]:
-        """Return a function that undoes all later updates.
-
-        Optimizer state that is allocated later is set to zero.
-        """
-        restore = make_restore([*self.stack.tensors(), self._counter])
-        existing = {id(tensor) for tensor in self.stack.tensors()}
-
-        def roll_back() -> None:
-            restore()
-            for tensor in self.stack.tensors():
-                if id(tensor) not in existing:
-                    tensor.zero_()
-
-        return roll_back
+    def _capture_graph(self) -> torch.cuda.CUDAGraph:
+        """Return the captured step, which sets `_step_result`."""
+        device = self.data.device
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARMUP_STEPS):
+                self.update()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step_result = self.update()
+        return graph
 
     def evaluate(self, split: Split) -> StepResult:
         return self.stack.evaluate(split)

@@ -1,0 +1,122 @@
+"""Check that a computation stays on its device.
+
+torch copies silently between host and device in many places, and a step on a GPU then waits for the host. The check
+sees every operation below autograd. With the device `meta`, whose tensors have shapes but no values, it runs without a
+GPU: there, torch itself reports some mistakes, but not operands on the CPU of `bmm`, `conv2d`, `index_select` or
+`copy_`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import labbench.train.engine.cuda.meta_kernels  # noqa: F401 (registers them)
+from labbench.train.host_copies import SyncPoint, current_sync_point
+
+HOST = torch.device("cpu")
+
+COPY, READ = "aten::_to_copy", "aten::_local_scalar_dense"
+"""Operators that copy a tensor, and that read the value of a tensor on the host."""
+LABEL = "aten::lift_fresh"
+"""Marks a new tensor of host data, and computes nothing."""
+
+HOST_SCALAR_OPERATIONS = {
+    "aten::zeros": "torch's RMSprop and Adagrad start their step counts on the host",
+    "aten::_foreach_add_.Tensor": "torch's RMSprop and Adagrad count steps on the host",
+    READ: "torch's Adagrad reads its step count",
+    "aten::clone": "the step count of an optimizer is copied with its state",
+}
+"""Operations allowed on 0-dimensional tensors on the CPU, each with the reason."""
+
+
+class DeviceError(RuntimeError):
+    """Operation on a tensor that is not on the expected device."""
+
+
+class DeviceCheck(TorchDispatchMode):
+    """Context manager that raises DeviceError for tensors outside a device.
+
+    Allowed are uploads by `Tensor.to`, everything inside a sync point, and the `HOST_SCALAR_OPERATIONS`. Inside a sync
+    point, a copy of a `meta` tensor to the host gives zeros.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.copies: Counter[SyncPoint] = Counter()
+        """Number of copies to the host at each sync point."""
+        self.uploads = 0
+        """Number of copies to the device."""
+
+    def __enter__(self) -> DeviceCheck:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        point, name = current_sync_point(), operation_name(func)
+        operands = list(iter_tensors((args, kwargs)))
+        if name == COPY:
+            source, target = operands[0].device, kwargs.get("device") or operands[0].device
+            if source.type == self.device.type and target.type == HOST.type:
+                return self.copy_to_host(func, args, kwargs)
+            if source.type == HOST.type and target.type == self.device.type:
+                self.uploads += 1
+                return self.upload(func, args, kwargs)
+        if name == READ and point is not None and operands[0].device.type == self.device.type:
+            return self.copy_to_host(func, args, kwargs)
+        if point is None and name != LABEL:
+            self.check_operation(func, args, kwargs)
+            self.check_tensors(name, operands)
+        result = func(*args, **kwargs)
+        if point is None and name != LABEL:
+            self.check_tensors(name, iter_tensors(result))
+        return result
+
+    def copy_to_host(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Copy a tensor to the host; raise DeviceError outside of a sync point."""
+        if (point := current_sync_point()) is None:
+            raise DeviceError(f"the host waits for a copy of a tensor {tuple(args[0].shape)} on {self.device}")
+        self.copies[point] += 1
+        if self.device.type == "meta":
+            zeros = torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+            return zeros.item() if operation_name(func) == READ else zeros
+        return func(*args, **kwargs)
+
+    def upload(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Copy a tensor to the device."""
+        return func(*args, **kwargs)
+
+    def check_operation(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise DeviceError if the operation reads a value of the device."""
+        if operation_name(func) == READ and args[0].device.type == self.device.type:
+            raise DeviceError(f"the host waits for a value of a tensor {tuple(args[0].shape)} on {self.device}")
+
+    def check_tensors(self, name: str, tensors: Sequence[Tensor] | Iterator[Tensor]) -> None:
+        """Raise DeviceError for tensors of any shape that are elsewhere."""
+        for tensor in tensors:
+            is_listed = name in HOST_SCALAR_OPERATIONS and tensor.dim() == 0 and tensor.device.type == HOST.type
+            if tensor.device.type != self.device.type and not is_listed:
+                raise DeviceError(
+                    f"{name} has a tensor of shape {tuple(tensor.shape)} on {tensor.device}, not on {self.device}"
+                )
+
+
+def operation_name(func: Any) -> str:
+    """Return the name of an operator with its overload, such as `aten::add.Tensor`."""
+    name: str = func.name()
+    return name
+
+
+def iter_tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists and dicts."""
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
