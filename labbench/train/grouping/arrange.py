@@ -22,7 +22,7 @@ from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
 from labbench.train.engine.stacked import StackedStepper, StackMember
 from labbench.train.engine.stepper import Stepper, Workload
-from labbench.train.failures import Failure
+from labbench.train.failures import Failure, error_summary
 from labbench.train.grouping.by_data import DataGroup
 from labbench.train.grouping.equivalence import find_mismatch
 from labbench.train.grouping.loop_or_stack import first_batch, reason_to_loop
@@ -301,7 +301,7 @@ def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, 
     except Exception as error:  # a user's forward may synchronize with the device, which a capture forbids
         if is_out_of_memory(error):
             raise
-        return stack, f"stepped without a CUDA graph, because {type(error).__name__}: {error}".splitlines()[0]
+        return stack, f"stepped without a CUDA graph, because {error_summary(error)}"
 
 
 def can_capture(workload: Workload) -> bool:
