@@ -18,27 +18,45 @@ _SPLITS = {
 }
 """Rank of the words that name the data of a metric, held-out data first."""
 
-_COUNTERS = {"epoch", "step", "iter", "iteration", "sample", "token", "batch", "num", "n", "global", "seen", "trainer"}
-"""Words that make up the names of counters: `epoch`, `trainer/global_step`."""
+_COUNTERS = {
+    *("epoch", "step", "timestep", "iter", "iteration", "sample", "token", "example", "frame", "episode", "batch"),
+    *("round", "update", "num", "n", "global", "total", "env", "seen", "sampled", "consumed", "processed", "trainer"),
+}
+"""Words that make up the names of counters: `epoch`, `trainer/global_step`, `num_env_steps_sampled`."""
 
 _CONDITIONS = {
-    "lr",
-    "grad",
-    "gradient",
-    "dead",
-    "memory",
-    "time",
-    "timestamp",
-    "runtime",
-    "duration",
-    "sec",
-    "second",
-    "throughput",
+    *("lr", "grad", "gradient", "gnorm", "dead", "stderr", "throughput"),
+    *("memory", "mem", "gpu", "cpu", "utilization", "watt"),
+    *("time", "timestamp", "runtime", "wall", "walltime", "elapsed", "eta", "duration", "sec", "second"),
 }
 """Words of metrics of the training itself or of its cost."""
 
-_SETTINGS = {"scale", "weight", "coef", "coefficient", "temperature", "momentum", "decay", "entropy", "norm", "size"}
+_CONDITION_PHRASES = ({"learning", "rate"}, {"exploration", "rate"}, {"clip", "fraction"})
+"""Words that together mean the same."""
+
+_SETTINGS = {
+    *("scale", "weight", "coef", "coeff", "coefficient", "temperature", "temp", "momentum", "mom", "decay", "wd"),
+    *(
+        "beta",
+        "epsilon",
+        "ep",
+        "entropy",
+        "norm",
+        "std",
+        "size",
+        "bsz",
+        "range",
+        "param",
+        "parameter",
+        "flop",
+        "gflop",
+        "flo",
+    ),
+}
 """Last words of metrics that are settings or states of the training: `loss_scale`, `kl_weight`, `policy/entropy`."""
+
+_NO_SETTINGS = (["cross", "entropy"], ["acc", "norm"])
+"""Last words of metrics that end like a setting; `acc_norm` is an accuracy of language models."""
 
 _LOWER_IS_BETTER = (
     # losses and likelihoods
@@ -57,7 +75,7 @@ _LOWER_IS_BETTER = (
     *("assd", "mcd", "epe", "ade", "fde", "mpjpe", "distance", "dist", "distortion", "inertia", "niqe", "brisque"),
     # costs, and what goes wrong
     *("regret", "cost", "risk", "gap", "latency", "delay", "ttft", "tpot", "dead", "failure", "fail", "violation"),
-    *("collision", "forgetting", "toxicity", "aic", "bic"),
+    *("collision", "forgetting", "toxicity", "aic", "bic", "invalid", "misclassified", "wrong", "incorrect"),
 )  # fmt: skip
 """Words of metrics whose lower values are better, as papers and libraries abbreviate them."""
 
@@ -71,8 +89,13 @@ _LOWER_PHRASES = (
     {"davies", "bouldin"},
     {"mean", "rank"},
     {"median", "rank"},
+    {"abs", "rel"},
+    {"sq", "rel"},
 )
 """Words that together mean the same."""
+
+_LOWER_ALONE = ("per", "recon", "reconstruction")
+"""Metrics whose lower values are better: phoneme error rate, and what a variational autoencoder calls its losses."""
 
 _LOWER_ENDINGS = ("loss", "error", "rmse", "perplexity")
 """Ends of words that are written together: `valloss`, `logloss`."""
@@ -83,7 +106,7 @@ _REVERSING = {"free", "reduction", "improvement", "gain", "reciprocal"}
 _TRAINER_GOALS: dict[str, Goal] = {"dead/": "min", "grad_norm/": "none", "gap/": "min"}
 """Goals of the metrics that the training loop measures besides the task's, by the start of their names."""
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
+_WORD = re.compile(r"[A-Z]+s?(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
 
 def is_axis(metric: str) -> bool:
@@ -100,8 +123,8 @@ def is_quality(metric: str) -> bool:
     all_words = _split_words(metric)
     words = set(all_words)
     is_counter = words <= _COUNTERS | _SPLITS.keys() and not words.isdisjoint(_COUNTERS)
-    is_condition = not words.isdisjoint(_CONDITIONS) or words >= {"learning", "rate"} or _is_setting(all_words)
-    return not (is_axis(metric) or is_counter or is_condition)
+    is_condition = not words.isdisjoint(_CONDITIONS) or any(phrase <= words for phrase in _CONDITION_PHRASES)
+    return not (is_axis(metric) or is_counter or is_condition or _is_setting(all_words))
 
 
 def default_goal(metric: str) -> Goal:
@@ -112,8 +135,10 @@ def default_goal(metric: str) -> Goal:
     words = _split_words(metric)
     measured = [word for word in words if word not in _SPLITS]
     is_lower = any(word in _LOWER_WORDS or word.endswith(_LOWER_ENDINGS) for word in words)
-    is_lower = is_lower or any(phrase <= set(words) for phrase in _LOWER_PHRASES)
-    is_lower = is_lower or measured == ["per"] or measured[-2:] in (["l", "1"], ["l", "2"])  # phoneme error rate, norms
+    is_lower = is_lower or any(phrase <= set(words) for phrase in _LOWER_WORDS_TOGETHER)
+    is_lower = (
+        is_lower or measured[-2:] in (["l", "1"], ["l", "2"]) or (len(measured) == 1 and measured[0] in _LOWER_ALONE)
+    )
     is_reversed = not _REVERSING.isdisjoint(words) or (measured[:1] == ["neg"] and "likelihood" not in words)
     if is_axis(metric) or _is_setting(words) or (words and words[-1] in _CONDITIONS - {"dead"}):
         return "max" if {"throughput"} & set(words) or {"per", "second"} <= set(words) else "none"
@@ -172,8 +197,9 @@ def _without_split(metric: str) -> list[str]:
 
 
 def _is_setting(words: list[str]) -> bool:
-    """Return True if the last word names a setting, except in `cross_entropy`."""
-    return bool(words) and words[-1] in _SETTINGS and words[-2:] != ["cross", "entropy"]
+    """Return True if the last word before any numbers names a setting, as in `loss_scale` and `beta1`."""
+    names = words[: max((i for i, word in enumerate(words, 1) if not word.isdecimal()), default=0)]
+    return bool(names) and names[-1] in _SETTINGS and names[-2:] not in _NO_SETTINGS
 
 
 def _split_words(metric: str) -> list[str]:
@@ -189,3 +215,4 @@ def _singular(word: str) -> str:
 
 
 _LOWER_WORDS = frozenset(map(_singular, _LOWER_IS_BETTER))
+_LOWER_WORDS_TOGETHER = tuple(frozenset(map(_singular, phrase)) for phrase in _LOWER_PHRASES)

@@ -66,16 +66,23 @@ LOWER = """
     val/l1 smooth_l1 edit_distance false_positive_rate word_error_rate eval/perplexity mean_squared_error
     meanAbsoluteError valloss kl_divergence KLDivergence ECE lpips eval_bpc crps miss_rate Loss/train d_loss
     calibration_error minADE rmse_val loss_per_token td_error reconstruction_loss test.MAPE val/cost
+    abs_rel depth/AbsRel sq-rel davies_bouldin val_MAEs recon val/reconstruction invalid_rate misclassified
+    word_perplexity,none bits_per_byte,none val-loss loss.dev FID-50k fid50k_full HD95 rel_l2
 """
 HIGHER = """
     val/acc f1 auc r2 bleu map iou reward elbo lossless_ratio error_free_rate mrr mean_reciprocal_rank ndcg psnr ssim
     neg_mean_squared_error loss_reduction log_likelihood top5_acc dice val/accuracy rouge1 success_rate return win_rate
     episode_reward_mean tokens_per_second throughput pearson recall@10 precision score exact_match
+    acc,none hellaswag/acc_norm acc_norm,none explained_variance clip_score metrics/mAP50-95(B) IS rouge-L top-1
+    recon_psnr fraction_correct rollout/ep_len_mean
 """
 NEUTRAL = """
     lr epoch grad_norm train/grad_norm gpu_memory memory time time/compute_s learning_rate learningRate lr-Adam/pg1
     system/cpu global_step trainer/global_step samples grad_norm/0.linear loss_scale kl_weight policy/entropy momentum
     weight_decay _timestamp train_runtime weight_norm batch_size epoch_time
+    gpu_mem_gb peak_mem gpu/utilization gpu.0.temp cpu_percent power_watts elapsed walltime eta_seconds params FLOPs
+    train/total_flos consumed_tokens n_updates num_env_steps_sampled total_episodes temp beta1 wd_0 eps epsilon
+    rollout/exploration_rate clip_fraction clip_range reward_std acc_stderr,none cur_kl_coeff gnorm bsz
 """
 
 
