@@ -20,14 +20,16 @@ from labbench.analysis.table import Check, Floats, Parameter, Table, never_cance
 
 MIN_SETUPS = 30
 """Smallest number of configurations for a forest; below it an additive model explains more."""
-TREE_COUNT = 100
+TREE_COUNT = 50
+MAX_TREE_SETUPS = 500
+"""Number of configurations that a tree is fitted to; more take longer and estimate noisy effects no better."""
 MAX_BACKGROUND_SETUPS, MAX_BACKGROUND_SETUPS_OF_PAIRS = 256, 32
 """Number of configurations over which the effect of a parameter, or of a pair, is averaged."""
 MAX_VALUES = 8
 """Number of values per parameter at which effects are evaluated."""
 MAX_PAIRED = 10
 """Largest number of parameters whose interactions are estimated, those with the largest main effects."""
-PERMUTATION_COUNT = 3
+PERMUTATION_COUNT = 2
 """Number of forests fitted to permuted residuals, to estimate the variance that a forest attributes to noise."""
 
 
@@ -59,7 +61,7 @@ def decompose_variance(table: Table, check: Check = never_cancelled) -> Variance
     """
     names = [p.name for p in table.independent]
     inputs, generator = np.column_stack([_rank_column(p, table) for p in table.independent]), np.random.default_rng(0)
-    fitted = _fit_forest(inputs, table.means)
+    fitted = _fit_forest(inputs, table.means, out_of_bag=True)
     residuals = table.means - fitted.oob_prediction_
     mains: list[Term] = [(column,) for column in range(len(names))]
     of_mains = _effect_variances(fitted, inputs, mains, check)
@@ -88,10 +90,14 @@ def _rank_column(parameter: Parameter, table: Table) -> Floats:
     return np.unique(numbers, return_inverse=True)[1].astype(np.float64)
 
 
-def _fit_forest(inputs: Floats, targets: Floats) -> Any:
+def _fit_forest(inputs: Floats, targets: Floats, *, out_of_bag: bool = False) -> Any:
+    """Return a forest fitted to inputs (C, P) and targets (C,), with its out-of-bag predictions on request."""
     from sklearn.ensemble import RandomForestRegressor  # the import takes a second, and full grids do not need it
 
-    forest = RandomForestRegressor(TREE_COUNT, min_samples_leaf=2, oob_score=True, random_state=0)
+    size = MAX_TREE_SETUPS if len(inputs) > MAX_TREE_SETUPS else None
+    forest = RandomForestRegressor(
+        TREE_COUNT, min_samples_leaf=2, max_samples=size, oob_score=out_of_bag, random_state=0
+    )
     return forest.fit(inputs, targets)
 
 

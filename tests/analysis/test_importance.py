@@ -9,6 +9,7 @@ import pytest
 
 from helpers.analysis_grids import grid, grid_with_holes, nothing_matters, optimizer_and_rate
 from labbench.analysis import Observation
+from labbench.analysis.forest import MAX_TREE_SETUPS
 from labbench.analysis.importance import importance
 from labbench.analysis.noise import learn_noise
 from labbench.analysis.table import tabulate
@@ -140,9 +141,10 @@ def true_score(optimizer, rate):
     return 0.9 - np.abs(rate - (0.9 if optimizer == "sgd" else 0.4))
 
 
-def test_a_forest_estimates_an_interaction_in_a_random_search_that_an_additive_model_cannot():
+@pytest.mark.parametrize("setups", [200, 2 * MAX_TREE_SETUPS])
+def test_a_forest_estimates_an_interaction_in_a_random_search_that_an_additive_model_cannot(setups):
     pytest.importorskip("sklearn", reason="the extra `forest` is not installed")
-    runs = rates_of_two_optimizers()
+    runs = rates_of_two_optimizers(setups)
     shares, additive = decompose(runs, forest=True), decompose(runs)
     assert (shares.method, additive.method) == ("random forest", "additive model")
     heights = np.array([true_score(optimizer, np.linspace(0, 1, 1001)) for optimizer in ("sgd", "adam")])
@@ -150,7 +152,7 @@ def test_a_forest_estimates_an_interaction_in_a_random_search_that_an_additive_m
     interaction = heights - rates - optimizers[:, None] + heights.mean()
     total = heights.var() + 0.02**2
     assert shares.main_effects["rate"].mean == pytest.approx(rates.var() / total, abs=0.05)
-    assert shares.main_effects["optimizer"].mean == pytest.approx(optimizers.var() / total, abs=0.05)
+    assert shares.main_effects["optimizer"].mean == pytest.approx(optimizers.var() / total, abs=0.07)
     assert shares.pairs["optimizer", "rate"].mean == pytest.approx(interaction.var() / total, abs=0.12)
     assert shares.main_effects["width"].mean < 0.01
     assert shares.rest < 0.15 < interaction.var() / total < additive.rest
