@@ -11,6 +11,7 @@ LabbenchError            any error with a message for the user; the CLI exits wi
 └── StoreError           a database that cannot be opened, read or written
 """
 
+import re
 from collections.abc import Iterable
 
 
@@ -74,11 +75,19 @@ def as_labbench_error(error: Exception) -> LabbenchError:
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with the most similar of `words`, or ""."""
+    """Return `; did you mean ...?` with the most similar of `words`, or "".
+
+    Capitals do not count, and a name without its path (`lr` for `optimizer.lr`) is the most similar.
+    """
     from difflib import get_close_matches  # takes 2 ms, needed only for an error
 
-    matches = get_close_matches(word, list(words), n=1)
-    return f"; did you mean `{matches[0]}`?" if matches else ""
+    spellings: dict[str, str] = {}
+    for name in words:
+        spellings.setdefault(name.lower(), name)
+    lower = word.lower()
+    same_end = [text for text in spellings if re.split(r"[./]", text)[-1] == lower]
+    matches = [lower] if lower in spellings else same_end or get_close_matches(lower, list(spellings), n=1)
+    return f"; did you mean `{spellings[matches[0]]}`?" if matches else ""
 
 
 def unknown_metric(metric: str, metrics: Iterable[str]) -> InputError:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import labbench
 from helpers.store_samples import files_beside, new_run, points, queue, start
 from labbench.errors import InputError, RunNotFound
-from labbench.records import Finished
+from labbench.records import Finished, NewRun
 from labbench.store import liveness
 from labbench.store.reader import Reader
 from labbench.store.series.curves import CurveRequest
@@ -229,6 +229,19 @@ def test_points_stream_by_run_and_steps_group_them(writer: Writer, reader: Reade
     assert [run.name for run in reader.each_run("name=b")] == ["b"]
     with pytest.raises(InputError, match="no run has logged the metric `los`; did you mean `loss`"):
         next(reader.points(metrics=["los"]))
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [("WIDTHS", "width"), ("Optimizer.LR", "optimizer.lr"), ("acc", "val/acc"), ("rate", "optimizer.rate")],
+)
+def test_suggestion_for_a_name_ignores_capitals_and_the_path_of_the_key(
+    writer: Writer, reader: Reader, word: str, nearest: str
+) -> None:
+    [run] = start(writer, [NewRun("a", {"optimizer.lr": 0.1, "optimizer.rate": 1, "width": 8, "rates": 2}, "0" * 64)])
+    writer.write([points(run, "val/acc", [1.0]), Finished(run.key, run.attempt, "finished", "")])
+    with pytest.raises(InputError, match=f"; did you mean `{nearest}`"):
+        reader.check_names(f"{word}=1")
 
 
 def test_stream_sees_one_snapshot(writer: Writer, reader: Reader, path: Path) -> None:
