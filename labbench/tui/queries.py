@@ -94,6 +94,8 @@ class Snapshot:
     """True if a matching run has a tag."""
     leaders: Sequence[str] = ()
     """Keys of the best run of each of the best configurations, best first."""
+    name_note: str = ""
+    """Note on names in a filter without matching runs, which runs in progress may still record or have two meanings."""
 
 
 def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], rows: int) -> Snapshot:
@@ -109,20 +111,21 @@ def read_snapshot(path: Path, query: Query, *, record_keys: Collection[str], row
     with Reader(path) as reader:
         condition = parser.parse(query.expression)
         try:
-            reader.check_names(condition)
+            notes = reader.check_names(condition)
         except InputError as error:
             raise UnknownNameError(str(error)) from error
         if query.group:
             condition = parser.present_code(condition)
         metrics = reader.metrics(condition)
         try:
-            return _query_snapshot(reader, condition, _fill_defaults(query, metrics), metrics, record_keys, rows)
+            snapshot = _query_snapshot(reader, condition, _fill_defaults(query, metrics), metrics, record_keys, rows)
         except FilterError:
             raise
         except InputError:  # the sort column no longer exists
-            return _query_snapshot(
+            snapshot = _query_snapshot(
                 reader, condition, _fill_defaults(replace(query, sort=None), metrics), metrics, record_keys, rows
             )
+        return snapshot if snapshot.keys else replace(snapshot, name_note="; ".join((*notes.missing, *notes.ambiguous)))
 
 
 def _query_snapshot(

@@ -128,7 +128,9 @@ class RunsScreen(EditScreen[Snapshot]):
         session.marks.unmark([key for key in self._requested_marks if key not in present])  # deleted runs
         self.query_one(ConstantLine).show(answer.config_keys.constant)
         total = self.progress.total
-        self.query_one(FilterBar).show_summary(describe_query(query, len(answer.keys), total))
+        filter_bar = self.query_one(FilterBar)
+        filter_bar.show_summary(describe_query(query, len(answer.keys), total))
+        filter_bar.show_note(answer.name_note)
         if self.progress.is_live:
             self._spinner_timer.resume()
         else:

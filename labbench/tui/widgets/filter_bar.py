@@ -35,6 +35,7 @@ class FilterBar(Horizontal):
     FilterBar #filter-error { display: none; position: absolute; overlay: screen; width: auto; height: 1; padding: 0 1;
                               background: $panel; color: $error; }
     FilterBar.-wrong #filter-error { display: block; }
+    FilterBar.-noted #filter-error { display: block; color: $warning; }
     FilterBar.-offering #filter-error { display: none; }
     """
 
@@ -159,7 +160,7 @@ class FilterBar(Horizontal):
             self._show_parse_error(error)
         else:
             self._marker.position = None
-            self.remove_class("-wrong")
+            self.remove_class("-wrong", "-noted")
             self.post_message(self.Changed(expression))
         self.input.refresh()
 
@@ -172,14 +173,24 @@ class FilterBar(Horizontal):
         """Show on the next line that a name in the filter exists nowhere, until the filter changes."""
         self._show_error(problem, 0)
 
+    def show_note(self, note: str) -> None:
+        """Show a note on the filter on the next line until the filter changes; "" shows none."""
+        self.set_class(bool(note) and not self.has_class("-wrong"), "-noted")
+        if self.has_class("-noted"):
+            self._show_below(note, 0)
+
     def _show_error(self, problem: str, position: int) -> None:
+        self._show_below(problem, position)
+        self.remove_class("-noted")
+        self.add_class("-wrong")
+
+    def _show_below(self, problem: str, position: int) -> None:
         message = text.clean(problem)
         message = text.fit_to_width(message, min(text.cell_width(message), self.size.width - 2))
         column = self.query_one("#filter-label").outer_size.width + position - round(self.input.scroll_x)
         box = self.query_one("#filter-error", Static)
         box.update(Content(message))
         box.styles.offset = (max(0, min(column, self.size.width - text.cell_width(message) - 2)), 1)
-        self.add_class("-wrong")
 
 
 class _ErrorMarker(Highlighter):

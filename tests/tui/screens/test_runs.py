@@ -194,6 +194,21 @@ def test_name_that_exists_nowhere_keeps_the_table_and_suggests_the_nearest(datab
     use(database, look)
 
 
+def test_name_that_runs_in_progress_may_record_leaves_an_empty_table_with_a_note(tmp_path: Path) -> None:
+    with Writer(tmp_path / "runs.db") as writer:
+        start(writer)
+
+    async def look(pilot: Pilot[None]) -> None:
+        await press(pilot, "f")
+        now = await type_in(pilot, "val_los<0.3")
+        assert "no run has a config key or a metric `val_los` (queued and running runs may still record it)" in now
+        assert "0 of 1" in now
+        assert "may still record it" in await press(pilot, "enter")
+        assert "may still record it" not in await press(pilot, "f", *["backspace"] * 11)
+
+    use(tmp_path / "runs.db", look)
+
+
 def test_escape_restores_the_previous_filter(database: Path) -> None:
     async def look(pilot: Pilot[None]) -> None:
         await press(pilot, "f")
