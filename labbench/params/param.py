@@ -82,6 +82,14 @@ TRAINING: dict[str, Param] = {
     "warmup": Param("int", 0, "optimizer steps of linear warmup to lr (not onecycle)", low=0, per_run=True),
     "step_epochs": Param("int", 10, "epochs between decays of the learning rate (schedule step)", low=1, per_run=True),
     "gamma": Param("float", 0.1, "factor of each decay of the learning rate (schedule step)", above=0.0, per_run=True),
+    "ema_decay": Param(
+        "float",
+        None,
+        "decay of a moving average of the weights, which is evaluated and kept",
+        low=0.0,
+        below=1.0,
+        per_run=True,
+    ),
     "label_smoothing": Param(
         "float", 0.0, "fraction of the target spread over all classes (cross-entropy)", low=0.0, below=1.0, per_run=True
     ),

@@ -99,6 +99,7 @@ class TrainingRun:
             **{f"best/{name}": tensor for name, tensor in best.items()},
             **{f"attributes/{name}": tensor for name, tensor in state.attributes.tensors.items()},
             **({} if state.state_dicts is None else {"state_dicts": state.state_dicts}),
+            **{f"averages/{name}": tensor for name, tensor in state.averages.items()},
         }
         metadata = {
             "epoch": self.epoch,
@@ -141,6 +142,7 @@ class TrainingRun:
             _select_prefix("optimizer/", tensors),
             attributes,
             tensors.get("state_dicts"),
+            _select_prefix("averages/", tensors),
         )
         self.epoch, self.compute_seconds, self.previous_milliseconds = (
             metadata["epoch"],

@@ -6,6 +6,7 @@ The loop uses torch's optimizers and is the reference for the other engines.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from labbench.train.engine.module_state import AttributeTracker
 from labbench.train.engine.run_optimizer import RunOptimizer
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload
+from labbench.train.engine.weight_averages import make_averages
 from labbench.train.tasks.loss_config import loss_configs
 from labbench.train.tasks.penalties import compute_penalty
 from labbench.train.tasks.sample_metrics import compute_losses, compute_metrics
@@ -39,7 +41,8 @@ class SingleStepper:
         The model is moved to the device of the workload's data, and its dropout layers are replaced.
         """
         self.model, self.task, self.data, self.step_counter = model, workload.task, workload.data, step_counter
-        self.smoothing: float = workload.loop_config(config)["label_smoothing"]
+        settings = workload.loop_config(config)
+        self.smoothing: float = settings["label_smoothing"]
         self.config, self.workload = config, workload
         self.loss_config = loss_configs(self.task, [config], self.data.dtype, self.data.device).first()
         swap_dropout(model, config["seed"], step_counter)
@@ -51,6 +54,7 @@ class SingleStepper:
         self._precision, self._forward = workload.precision, workload.precision.maybe_compile(model)
         self.parameters = dict(model.named_parameters())
         self._optimizer = RunOptimizer(model, config, workload)
+        self._averages = make_averages(self.parameters, settings["ema_decay"])
         parts = optional_parts(self.task)
         self._microbatch_size, self._has_penalty = parts.microbatch_size, parts.penalty is not None
         self._attributes = AttributeTracker(model)
@@ -59,6 +63,8 @@ class SingleStepper:
         """Parameters in the task's attributes that are not part of the model, by path."""
         for parameter in self._foreign.values():  # data(config) may have trained them
             parameter.grad = None
+        self._has_averages = False
+        """True once the averages have been updated."""
         self.sparse: list[str] | None = None
         """Names of the parameters with sparse gradients; None before the first step."""
 
@@ -80,6 +86,9 @@ class SingleStepper:
             self._require_own_parameters()
             self.sparse = [n for n, p in self.parameters.items() if p.grad is not None and p.grad.is_sparse]
         self._optimizer.step(self.step_counter.step, self.sparse)
+        if self._averages is not None:
+            self._averages.update()
+            self._has_averages = True
         self.step_counter.step += 1
         return result
 
@@ -125,16 +134,26 @@ class SingleStepper:
 
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)
+        if self._averages is not None:
+            self._averages.use(not mode)
 
     def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
         return self._optimizer.end_epoch(measured)
 
     def state(self, index: int) -> TrainingState:
         tensors = self.parameters | dict(self.model.named_buffers())
-        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        return TrainingState(
-            copies, self._optimizer.state(), self._attributes.changes(), self._optimizer.save_state_dicts()
-        )
+        averages = {}
+        with self._using(averaged=False):
+            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        if self._has_averages:
+            with self._using(averaged=True):
+                averages = {n: p.detach().clone() for n, p in self.parameters.items() if p.requires_grad}
+        attributes, state_dicts = self._attributes.changes(), self._optimizer.save_state_dicts()
+        return TrainingState(copies, self._optimizer.state(), attributes, state_dicts, averages)
+
+    def _using(self, *, averaged: bool) -> AbstractContextManager[None]:
+        """Return a context in which the model has the moving averages of its weights, or the weights."""
+        return nullcontext() if self._averages is None else self._averages.using(averaged=averaged)
 
     def load(self, states: Sequence[TrainingState]) -> None:
         (state,) = states
@@ -146,13 +165,18 @@ class SingleStepper:
             self.model.get_submodule(path)._buffers[buffer] = state.tensors[name].clone()
         self._attributes.restore(state.attributes)
         self._optimizer.load(state.optimizer_state, state.state_dicts)
+        if self._averages is not None and state.averages:
+            trained = [name for name, parameter in self.parameters.items() if parameter.requires_grad]
+            self._averages.load([state.averages[name] for name in trained], torch.tensor(True))
+            self._has_averages = True
 
     def keep(self, indices: Sequence[int]) -> None:
         """No-op: there is only one run."""
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of the model's state_dict; see `Stepper.weights` for the shapes."""
-        return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        """Return a copy of the model's state_dict; see `Stepper.weights`."""
+        with self._using(averaged=True):
+            return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
 
 def _add_run_dimension(losses: Tensor, metrics: Mapping[str, Tensor]) -> StepResult:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -38,6 +39,7 @@ from labbench.train.engine.recurrent import stack_recurrent_layers
 from labbench.train.engine.schedules import Schedule, StepCounter
 from labbench.train.engine.stepper import StepResult, TrainingState, Workload, initial_state
 from labbench.train.engine.tile_width import TileWidthTuner
+from labbench.train.engine.weight_averages import WeightAverages
 from labbench.train.tasks.loss_config import LossConfigs, loss_configs
 from labbench.train.tasks.penalties import StackedPenalty, add_gradients
 from labbench.train.tasks.sample_metrics import (
@@ -158,6 +160,8 @@ class StackedStepper:
         }
         self.optimizer = StackOptimizer(settings, self.flat_parameters, self.parameters, self.gradients)
         self.optimizer.load([state.optimizer_state for state in states])
+        self._ema_decays: list[float | None] = [run["ema_decay"] for run in settings]
+        self._averages = self._make_averages(states)
         self.schedule = Schedule(settings, self._steps_per_epoch)
         self._rates = self._as_column(self.schedule.rates_at(self.step_counter.step))  # (S, 1)
         smoothing = [run["label_smoothing"] for run in settings]
@@ -169,6 +173,16 @@ class StackedStepper:
                 self._tuner.for_runs(len(configs)) if self._tuner is not None else TileWidthTuner(len(configs))
             )
         self._split_into_tiles(self._tuner.width if self._tuner is not None else len(configs))
+
+    def _make_averages(self, states: Sequence[TrainingState]) -> WeightAverages | None:
+        """Return the moving averages of the runs; the average of a run without decay equals its weights."""
+        if all(decay is None for decay in self._ema_decays):
+            return None
+        averages = WeightAverages([self.parameters], self._as_column([decay or 0.0 for decay in self._ema_decays]))
+        started = torch.tensor([[bool(state.averages)] for state in states], device=self.data.device)  # (S, 1)
+        rows = [state.averages or state.tensors for state in states]
+        averages.load([self.flat_parameters.pack(rows, self.parameters)], started)
+        return averages
 
     def _split_into_tiles(self, width: int) -> None:
         """Split the stack into tiles of `width` runs."""
@@ -231,14 +245,17 @@ class StackedStepper:
             norms = self.gradients.norm(dim=1, keepdim=True)  # (S, 1)
             self.gradients.mul_((self._clips / (norms + 1e-6)).clamp(max=1))  # as clip_grad_norm_ does
         self.optimizer.step(rates)
+        if self._averages is not None:
+            self._averages.update()
         return self._step_result(results)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that an update changes, not copied.
 
-        The list has the parameters (S, P), the buffers (S, ...) and the optimizer state.
+        The list has the parameters (S, P), the buffers (S, ...), the optimizer state and the moving averages.
         """
-        return [self.parameters, *self.fixed.values(), *self.optimizer.tensors()]
+        averages = [] if self._averages is None else self._averages.tensors()
+        return [self.parameters, *self.fixed.values(), *self.optimizer.tensors(), *averages]
 
     def _forward_backward(self, tile: Tile, batch: Tensor) -> ForwardResult:
         """Write the gradients of a tile; `batch` has shape (R, N)."""
@@ -339,8 +356,21 @@ class StackedStepper:
         tensors |= {name: tensor[index] for name, tensor in self.fixed.items()}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
+    def _average_tensors(self, index: int) -> dict[str, Tensor]:
+        """Return a copy of the moving averages of one run; empty if it has none yet."""
+        if self._averages is None or self._ema_decays[index] is None or not self.step_counter.step:
+            return {}
+        views = self.flat_parameters.views(self._averages.averages[0][index : index + 1])
+        return {name: view[0].clone() for name, view in views.items()}
+
     def train(self, mode: bool) -> None:
         set_mode(self.model, mode)
+        if self._averages is not None:
+            self._averages.use(not mode)
+
+    def _using(self, *, averaged: bool) -> AbstractContextManager[None]:
+        """Return a context in which the runs have the moving averages of their weights, or the weights."""
+        return nullcontext() if self._averages is None else self._averages.using(averaged=averaged)
 
     def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
         """No-op: tasks with their own scheduler are not stacked."""
@@ -348,22 +378,24 @@ class StackedStepper:
 
     def state(self, index: int) -> TrainingState:
         optimizer_state = {name: value.clone() for name, value in self.optimizer.state(index).items()}
-        return TrainingState(self._tensors(index), optimizer_state)
+        with self._using(averaged=False):
+            tensors, averages = self._tensors(index), self._average_tensors(index)
+        return TrainingState(tensors, optimizer_state, averages=averages)
 
     def load(self, states: Sequence[TrainingState]) -> None:
         self._set_up(list(map(StackMember, self._configs, self._probabilities, states)))
 
     def keep(self, indices: Sequence[int]) -> None:
-        self._set_up(
-            [StackMember(self._configs[index], self._probabilities[index], self.state(index)) for index in indices]
-        )
+        with self._using(averaged=False):  # else each state would swap weights and averages
+            states = [self.state(index) for index in indices]
+        kept = zip(indices, states, strict=True)
+        self._set_up([StackMember(self._configs[index], self._probabilities[index], state) for index, state in kept])
+        self.train(self.model.training)
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of one run's state_dict.
-
-        Tensors have the shapes of a single model.
-        """
-        tensors = self._tensors(index)
+        """Return a copy of one run's state_dict; see `Stepper.weights`."""
+        with self._using(averaged=True):
+            tensors = self._tensors(index)
         return {name: tensors[canonical].clone() for name, canonical in self.names.items()}
 
     def _as_column(self, values: Any) -> Tensor:

@@ -85,6 +85,8 @@ class TrainingState:
     """State that modules keep outside parameters and buffers."""
     state_dicts: Tensor | None = None
     """State dicts of the task's own optimizer and scheduler, as written by torch.save, uint8 (bytes,)."""
+    averages: Mapping[str, Tensor] = field(default_factory=dict)
+    """Moving averages of the trained parameters by name; empty before the first update and without `ema_decay`."""
 
 
 def initial_state(model: nn.Module) -> TrainingState:
@@ -112,7 +114,7 @@ class Stepper(Protocol):
         """Return the outputs (S, N, ...) for N samples, without an update."""
 
     def train(self, mode: bool) -> None:
-        """Set training mode, or eval mode if `mode` is False."""
+        """Set training mode, or eval mode if `mode` is False, in which moving averages replace the weights."""
 
     def end_epoch(self, index: int, measured: Mapping[str, float]) -> Mapping[str, float]:
         """Update what a run updates per epoch, given the epoch's metrics by name; return further metrics."""
@@ -127,7 +129,7 @@ class Stepper(Protocol):
         """Drop all runs except those with these indices."""
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Return a copy of one run's state_dict.
+        """Return a copy of one run's state_dict, with the moving averages of its weights if there are any.
 
         Tensors have the shapes of a single model.
         """

@@ -50,6 +50,7 @@ PLAIN_SGD = {
     "clip": None,
     "schedule": "constant",
     "warmup": 0,
+    "ema_decay": None,
 }
 """Settings with which the change of the parameters is the negative gradient."""
 

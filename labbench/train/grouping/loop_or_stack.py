@@ -34,7 +34,7 @@ MAX_CONVOLUTION_FLOPS = {
 }
 """Maximum convolution FLOPs per operation for a stack, by (engine, stack is wide)."""
 
-COUNTING_SETTINGS = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip": None}
+COUNTING_SETTINGS = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip": None, "ema_decay": None}
 """Settings of the counted step, so that all runs of one structure have the same counts."""
 
 

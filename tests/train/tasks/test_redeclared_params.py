@@ -37,6 +37,7 @@ OWN_PARAMS: dict[str, Param] = {
     "warmup": Param("int", 50, per_run=True),
     "step_epochs": Param("int", 1, per_run=True),
     "gamma": Param("float", 2.0, "focus of the loss", per_run=True),
+    "ema_decay": Param("float", 0.5, per_run=True),
     "label_smoothing": Param("float", 0.5, per_run=True),
 }
 """Parameters whose values would each change the training loop."""
