@@ -68,21 +68,6 @@ def import_labbench(db: Path, path: Path) -> None:
         echo(f"not copied, because only regular files are (no links): {names}", err=True)
 
 
-@import_.command("csv", epilog=examples("labbench import csv points.csv"))
-@click.argument("path", type=FILE_PATH)
-@database
-def import_csv(db: Path, path: Path) -> None:
-    """Import the points of a CSV file, one row per point.
-
-    The columns are the same as in `labbench export`: run,name,experiment,metric,step,time,value. Name, experiment and
-    time are optional. A run that was imported before gets the points that are new.
-    """
-    from labbench.importing.csv_file import import_csv
-
-    n_new, n_present = import_csv(db, path)
-    echo(f"imported {format_count(n_new, 'new run')}, {n_present} already present")
-
-
 @import_.command(
     "tensorboard", epilog=examples("labbench import tensorboard runs/", "labbench import tensorboard runs/ --follow")
 )
@@ -98,6 +83,113 @@ def import_tensorboard(db: Path, paths: tuple[Path, ...], follow: bool, **option
     from labbench.importing import tensorboard
 
     _import_sources(db, "tensorboard", tensorboard.find_runs, paths, follow=follow, **options)
+
+
+@import_.command("huggingface", epilog=examples("labbench import huggingface output/"))
+@source_options
+def import_huggingface(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
+    """Import output folders of Hugging Face's Trainer.
+
+    The logs are those in trainer_state.json. The checkpoints of a run are merged. The configuration is that of training_args.bin, of which no code is executed.
+    Metrics are named as the Trainer names them for TensorBoard: train/loss, eval/loss.
+    """
+    from labbench.importing import huggingface
+
+    _import_sources(db, "huggingface", huggingface.find_runs, paths, **options)
+
+
+@import_.command("lightning", epilog=examples("labbench import lightning lightning_logs/"))
+@source_options
+def import_lightning(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
+    """Import folders of Lightning's CSVLogger.
+
+    Takes metrics.csv, and hparams.yaml as the configuration."""
+    from labbench.importing import lightning
+
+    _import_sources(db, "lightning", lightning.find_runs, paths, **options)
+
+
+def table_options(command: Command) -> Command:
+    """Add the options of a command that imports tables."""
+    step = click.option("--step", metavar="COLUMN", help="Column of the step.  [step, epoch or the row's number]")
+    run = click.option("--run", metavar="COLUMN", help="Column that tells the runs apart.  [run, else the file is one]")
+    return run(step(command))
+
+
+@import_.command("keras", epilog=examples("labbench import keras training.log"))
+@source_options
+def import_keras(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
+    """Import files of the CSVLogger of Keras, one run each."""
+    from labbench.importing.table_file import TableOptions, find_runs_in_csv
+
+    _import_sources(db, "keras", lambda path: find_runs_in_csv(path, TableOptions(step="epoch")), paths, **options)
+
+
+@import_.command("auto", epilog=examples("labbench import auto .", "labbench import auto lightning_logs/ --dry-run"))
+@source_options
+def import_auto(db: Path, paths: tuple[Path, ...], **options: Any) -> None:
+    """Import every known format that a folder holds.
+
+    The formats are recognised by the names of their files.
+    \f
+    Raises:
+        InputError: No path holds files of a known format.
+    """
+    from labbench.importing.formats import reader_of, recognise
+
+    sources = [(source, path) for path in paths for source in recognise(path)]
+    if not sources:
+        raise InputError("no files of a known format; --help of the command `import` lists the formats")
+    for source, path in sources:
+        echo(f"{path}: {source}")
+        _import_sources(db, source, reader_of(source), [path], **options)
+
+
+@import_.command("csv", epilog=examples("labbench import csv points.csv", "labbench import csv log.csv --step batch"))
+@source_options
+@table_options
+def import_csv(db: Path, paths: tuple[Path, ...], step: str | None, run: str | None, **options: Any) -> None:
+    """Import CSV files, exported by labbench or of any origin.
+
+    A table with the columns run, metric, step and value has a row for each point. Any other table has a row for each
+    step; columns of text become the configuration. Columns are separated by commas, semicolons or tabs.
+    """
+    from labbench.importing import csv_file
+    from labbench.importing.table_file import TableOptions, find_runs_in_csv
+
+    tables = [path for path in paths if not path.is_file() or not csv_file.is_long(path)]
+    for path in paths:
+        if path not in tables:
+            _import_long_csv(db, path, **options)
+    if tables:
+        _import_sources(db, "csv", lambda path: find_runs_in_csv(path, TableOptions(step, run)), tables, **options)
+
+
+def _import_long_csv(db: Path, path: Path, *, experiment: str | None, replace: bool, dry_run: bool) -> None:
+    """Import a long CSV.
+
+    Raises InputError if it is invalid.
+    """
+    from labbench.importing import csv_file
+
+    if dry_run:
+        runs = {(point.experiment, point.run) for point in csv_file.read_points(path)}
+        echo(f"would import {format_count(len(runs), 'run')}")
+        return
+    n_new, n_present = csv_file.import_csv(db, path, experiment=experiment)
+    echo(f"imported {format_count(n_new, 'new run')}, {n_present} already present")
+
+
+@import_.command("jsonl", epilog=examples("labbench import jsonl log.jsonl"))
+@source_options
+@table_options
+def import_jsonl(db: Path, paths: tuple[Path, ...], step: str | None, run: str | None, **options: Any) -> None:
+    """Import files with one JSON object per line and step.
+
+    Numbers are metrics, {"step": 1, "train": {"loss": 0.5}} is a point of train/loss."""
+    from labbench.importing.table_file import TableOptions, find_runs_in_jsonl
+
+    _import_sources(db, "jsonl", lambda path: find_runs_in_jsonl(path, TableOptions(step, run)), paths, **options)
 
 
 def _import_sources(

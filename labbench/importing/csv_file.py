@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from labbench.errors import InputError
 from labbench.export import unescape_formula
+from labbench.importing.csv_table import MISSING, open_csv
 from labbench.store.maintenance.external_runs import Import, ImportedRun
 from labbench.store.maintenance.keeper import MaintenanceWriter
 
 _REQUIRED_COLUMNS = ("run", "metric", "step", "value")
-_MISSING = ("", "na", "n/a", "nan", "null", "none")
-"""Texts of a missing value in lower case: pandas writes an empty cell for NaN, R `NA`."""
 _ROWS_PER_BATCH = 100_000
 """Points held in memory at most."""
 
@@ -37,7 +34,13 @@ class CsvPoint(NamedTuple):
     value: float
 
 
-def import_csv(database: Path, file: Path) -> tuple[int, int]:
+def is_long(path: Path) -> bool:
+    """Return True if a CSV file has the columns of a long one. Raises InputError if it cannot be read."""
+    with open_csv(path) as table:
+        return {"metric", "value"} <= {heading.lower() for heading in table.headings}
+
+
+def import_csv(database: Path, file: Path, *, experiment: str | None = None) -> tuple[int, int]:
     """Import the runs of a long CSV file in one transaction.
 
     A run that was imported before gets the new points.
@@ -57,9 +60,9 @@ def import_csv(database: Path, file: Path) -> tuple[int, int]:
         ids: dict[tuple[str, str], int | None] = {}
         series: dict[tuple[int, str], list[CsvPoint]] = defaultdict(list)
         for number, point in enumerate(chain([first], points), 1):
-            label = (point.experiment, point.run)
+            label = (point.experiment if experiment is None else experiment, point.run)
             if label not in ids:
-                ids[label] = importer.begin(ImportedRun("csv", point.run, point.name, point.experiment))
+                ids[label] = importer.begin(ImportedRun("csv", point.run, point.name, label[0]))
             if (run_id := ids[label]) is not None:
                 series[run_id, point.metric].append(point)
             if number % _ROWS_PER_BATCH == 0:
@@ -77,59 +80,21 @@ def read_points(path: Path) -> Iterator[CsvPoint]:
     Raises:
         InputError: If the file cannot be read or is not a long CSV; the message names the line.
     """
-    try:
-        with path.open(newline="", encoding=_encoding(path)) as file:
-            skipped, first_line = next(((n, line) for n, line in enumerate(file) if line.strip()), (0, ""))
-            dialect = _find_dialect(first_line)
-            headings = _parse_headings(first_line, **dialect)
-            for name in _REQUIRED_COLUMNS:
-                if name not in headings:
-                    columns = "run,name,experiment,metric,step,time,value"
-                    raise InputError(f"{path}:{skipped + 1}: no column `{name}`; a long CSV has {columns}")
-            # index -1 is the empty cell appended to each row: an optional column that is missing
-            indices = {name: headings.index(name) if name in headings else -1 for name in CsvPoint._fields}
-            rows = csv.reader(file, **dialect)
-            for row in rows:
-                if not any(map(str.strip, row)):
-                    continue
-                line = skipped + 1 + rows.line_num
-                if len(row) != len(headings):
-                    raise InputError(f"{path}:{line}: {len(row)} cells under {len(headings)} headings")
-                try:
-                    yield _parse_row([*row, ""], indices, path.stem, decimal_comma=dialect["delimiter"] != ",")
-                except ValueError as error:
-                    raise InputError(f"{path}:{line}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (UnicodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8: {error}") from error
-
-
-def _encoding(path: Path) -> str:
-    """Return UTF-16 for a file that begins with its byte order mark, as Excel writes it, else UTF-8."""
-    with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-
-
-class _Dialect(TypedDict):
-    """Arguments of `csv.reader`."""
-
-    delimiter: str
-    skipinitialspace: bool
-
-
-def _find_dialect(headings: str) -> _Dialect:
-    """Return the separator that gives most of the columns of a long CSV, and whether spaces follow it."""
-    readings: list[_Dialect] = [
-        {"delimiter": delimiter, "skipinitialspace": f"{delimiter} " in headings} for delimiter in ",;\t|"
-    ]
-    return max(readings, key=lambda dialect: len({*_REQUIRED_COLUMNS} & {*_parse_headings(headings, **dialect)}))
-
-
-def _parse_headings(line: str, delimiter: str, skipinitialspace: bool) -> list[str]:
-    """Return headings without surrounding spaces and in lower case."""
-    [row] = csv.reader([line], delimiter=delimiter, skipinitialspace=skipinitialspace) if line else [[]]
-    return [heading.strip().lower() for heading in row]
+    with open_csv(path) as table:
+        headings = [heading.lower() for heading in table.headings]
+        for name in _REQUIRED_COLUMNS:
+            if name not in headings:
+                columns = "run,name,experiment,metric,step,time,value"
+                raise InputError(f"{path}:{table.heading_line}: no column `{name}`; a long CSV has {columns}")
+        # index -1 is the empty cell appended to each row: an optional column that is missing
+        indices = {name: headings.index(name) if name in headings else -1 for name in CsvPoint._fields}
+        for line, row in table.rows:
+            if len(row) != len(headings):
+                raise InputError(f"{path}:{line}: {len(row)} cells under {len(headings)} headings")
+            try:
+                yield _parse_row([*row, ""], indices, path.stem, decimal_comma=table.decimal_comma)
+            except ValueError as error:
+                raise InputError(f"{path}:{line}: {error}") from None
 
 
 def _parse_row(row: Sequence[str], indices: Mapping[str, int], file: str, *, decimal_comma: bool) -> CsvPoint:
@@ -142,7 +107,7 @@ def _parse_row(row: Sequence[str], indices: Mapping[str, int], file: str, *, dec
         numbers = [number.replace(",", ".") for number in numbers]
     try:
         step, seconds = _parse_step(numbers[0]), float(numbers[1] or 0)
-        value = math.nan if numbers[2].lower() in _MISSING else float(numbers[2])
+        value = math.nan if numbers[2].lower() in MISSING else float(numbers[2])
     except ValueError as error:
         raise ValueError(f"time and value must be numbers, step an integer ({error})") from None
     if not -(2**53) < step < 2**53 or not abs(seconds) < 2**40:

@@ -31,6 +31,7 @@ from labbench.importing.protobuf import (
     to_text,
 )
 from labbench.importing.source_run import FoundRun, RunCollector, SourceRun
+from labbench.importing.yaml_file import read_yaml_mapping
 
 _TIME_FOLDER = re.compile(r"\d{9,11}\.\d+")
 """Name of the folder that torch's `SummaryWriter.add_hparams` creates beneath the folder of the run."""
@@ -115,12 +116,13 @@ def _read_run(root: Path, files: Sequence[Path], children: dict[Path, list[Path]
         for file in child_files:
             _read_file(file, events, name)
     started = events.points.started
+    parameters = read_yaml_mapping(files[0].parent / "hparams.yaml")  # Lightning writes it beside the event file
     return SourceRun(
         id=f"{label} {started}",
         name=label,
         experiment=root.resolve().name or "tensorboard",
         series=events.points.series(started),
-        config=events.config,
+        config=parameters | events.config,
         status=events.status,
         started=started,
         finished=events.points.finished,

@@ -156,7 +156,7 @@ def test_missing_or_binary_file_is_rejected_without_creating_a_database(
     (tmp_path / "bytes.csv").write_bytes(b"run,metric,step,value\n\xff\xfe\n")
     assert "not a CSV file in UTF-8" in labbench("import", "csv", "bytes.csv").stderr
     result = labbench("import", "csv", "missing.csv")
-    assert (result.exit_code, "No such file" in result.stderr) == (2, True)
+    assert (result.exit_code, "no such file" in result.stderr) == (2, True)
     assert not (tmp_path / "runs.db").exists()
     (tmp_path / "good.csv").write_text("run,metric,step,value\na,loss,0,1\n")
     assert labbench("--db", "other.db", "import", "csv", "good.csv").exit_code == 0

@@ -34,7 +34,7 @@ def hide_identity() -> None:
     socket.gethostname = lambda: HOST
     getpass.getuser = lambda: USER
     os.environ.update(USER=USER, LOGNAME=USER, HOME=HOME, HOSTNAME=HOST)
-    os.uname = lambda: os.uname_result(("Linux", HOST, "6", "1", "x86_64"))
+    os.uname = lambda: os.uname_result(("Linux", HOST, "6.1.0", "1", "x86_64"))
     shutil.rmtree(HOME, ignore_errors=True)
     Path(HOME).mkdir(parents=True)
     os.chdir(HOME)
@@ -80,7 +80,106 @@ def tensorboard(folder: Path) -> tuple[str, Runs]:
     }
 
 
-FORMATS: dict[str, Callable[[Path], tuple[str, Runs]]] = {"tensorboard": tensorboard}
+def huggingface(folder: Path) -> tuple[str, Runs]:
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+
+        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            outputs = self.layer(x)
+            return {"loss": (outputs - labels).square().mean(), "logits": outputs}
+
+    data = [{"x": torch.ones(2), "labels": torch.zeros(1)} for _ in range(16)]
+    arguments = TrainingArguments(
+        "out", num_train_epochs=2, logging_steps=1, eval_strategy="epoch", save_strategy="epoch", report_to="none",
+        learning_rate=0.0078125, disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    trainer = Trainer(model=Model(), args=arguments, train_dataset=data, eval_dataset=data)
+    trainer.train()
+    series: dict[str, list[list[float]]] = {}
+    for entry in trainer.state.log_history[:-1]:  # the checkpoints hold all but the last entry
+        for key, value in entry.items():
+            prefix = "" if key == "epoch" else "train/"
+            name = f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else prefix + key
+            if key != "step":
+                points = series.setdefault(name, [])
+                if not points or points[-1][0] < entry["step"]:
+                    points.append([entry["step"], value])
+    for path in sorted(Path("out").rglob("*")):
+        if path.name in ("trainer_state.json", "training_args.bin"):
+            target = folder / "tiny" / path.relative_to("out")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    runs = {"tiny": {"series": series, "config includes": {"learning_rate": 0.0078125, "num_train_epochs": 2}}}
+    return importlib.metadata.version("transformers"), runs
+
+
+def lightning(folder: Path) -> tuple[str, Runs]:
+    import lightning as L
+    import torch
+    from lightning.pytorch.loggers import CSVLogger
+
+    logged: dict[str, list[list[float]]] = {"train/loss": [], "val_loss": []}
+
+    class Model(L.LightningModule):
+        def __init__(self, lr: float = 0.125, hidden: tuple[int, ...] = (8, 4)) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.layer = torch.nn.Linear(2, 1)
+
+        def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+            loss = self.layer(batch).square().mean()
+            self.log("train/loss", loss)
+            logged["train/loss"].append([self.global_step, loss.item()])
+            return loss
+
+        def validation_step(self, batch: torch.Tensor, index: int) -> None:
+            self.log("val_loss", torch.tensor(0.5), batch_size=8)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=self.hparams.lr)
+
+    data = torch.utils.data.DataLoader(torch.ones(32, 2), batch_size=8)
+    L.Trainer(
+        max_epochs=2, logger=CSVLogger(folder, "logs"), log_every_n_steps=1, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0, accelerator="cpu",
+    ).fit(Model(), data, data)  # fmt: skip
+    losses = logged["train/loss"]
+    series = {
+        "epoch": [[step, step // 4] for step, _ in losses],
+        "train/loss": losses,
+        "val_loss": [[3, 0.5], [7, 0.5]],
+    }
+    runs = {"logs/version_0": {"config": {"lr": 0.125, "hidden": [8, 4]}, "series": series}}
+    return importlib.metadata.version("lightning"), runs
+
+
+def keras(folder: Path) -> tuple[str, Runs]:
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+    import numpy
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    history = model.fit(
+        numpy.ones((8, 2)), numpy.zeros((8, 1)), validation_split=0.5, epochs=3, verbose=0,
+        callbacks=[keras.callbacks.CSVLogger(folder / "training.log")],
+    )  # fmt: skip
+    series = {name: [[step, value] for step, value in enumerate(values)] for name, values in history.history.items()}
+    series["epoch"] = [[step, step] for step in range(3)]
+    return keras.__version__, {"training": {"config": {}, "series": series}}
+
+
+FORMATS: dict[str, Callable[[Path], tuple[str, Runs]]] = {
+    "huggingface": huggingface,
+    "keras": keras,
+    "lightning": lightning,
+    "tensorboard": tensorboard,
+}
 
 
 def main(name: str) -> None:

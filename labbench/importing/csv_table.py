@@ -1,0 +1,85 @@
+"""Rows of CSV files of any origin: encodings, separators, blank lines, decimal commas."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from labbench.errors import InputError
+
+MISSING = ("", "na", "n/a", "nan", "null", "none")
+"""Texts of a missing value in lower case: pandas writes an empty cell for NaN, R `NA`."""
+
+_LONG_COLUMNS = frozenset({"run", "metric", "step", "value"})
+
+
+@dataclass(frozen=True, slots=True)
+class CsvTable:
+    """Open CSV file."""
+
+    headings: Sequence[str]
+    """Headings without surrounding spaces."""
+    heading_line: int
+    """Number of the line of the headings, from 1."""
+    rows: Iterator[tuple[int, list[str]]]
+    """Number of the last line and cells of each row that is not blank."""
+    decimal_comma: bool
+    """True if numbers may have a decimal comma, since columns are not separated by commas."""
+
+
+class _Dialect(TypedDict):
+    """Arguments of `csv.reader`."""
+
+    delimiter: str
+    skipinitialspace: bool
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[CsvTable]:
+    """Open a CSV file whose columns are separated by commas, semicolons, tabs or bars.
+
+    Raises:
+        InputError: If the file cannot be read, or while the rows are read, if it is not a CSV file in UTF-8 or UTF-16.
+    """
+    try:
+        with path.open(newline="", encoding=_encoding(path)) as file:
+            skipped, first_line = next(((n, line) for n, line in enumerate(file) if line.strip()), (0, ""))
+            dialect = _find_dialect(first_line)
+            reader = csv.reader(file, **dialect)
+            rows = ((skipped + 1 + reader.line_num, row) for row in reader if any(map(str.strip, row)))
+            headings = _parse_headings(first_line, **dialect)
+            yield CsvTable(headings, skipped + 1, rows, dialect["delimiter"] != ",")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (UnicodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8: {error}") from error
+
+
+def _encoding(path: Path) -> str:
+    """Return UTF-16 for a file that begins with its byte order mark, as Excel writes it, else UTF-8."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _find_dialect(headings: str) -> _Dialect:
+    """Return the separator that gives most columns of a long CSV, then most columns, and whether spaces follow it."""
+    readings: list[_Dialect] = [
+        {"delimiter": delimiter, "skipinitialspace": f"{delimiter} " in headings} for delimiter in ",;\t|"
+    ]
+
+    def score(dialect: _Dialect) -> tuple[int, int]:
+        columns = [heading.lower() for heading in _parse_headings(headings, **dialect)]
+        return len(_LONG_COLUMNS & {*columns}), len(columns)
+
+    return max(readings, key=score)
+
+
+def _parse_headings(line: str, delimiter: str, skipinitialspace: bool) -> list[str]:
+    """Return headings without surrounding spaces."""
+    [row] = csv.reader([line], delimiter=delimiter, skipinitialspace=skipinitialspace) if line else [[]]
+    return [heading.strip() for heading in row]

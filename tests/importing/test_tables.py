@@ -1,0 +1,145 @@
+"""Tables of other programs: wide CSV of any dialect, JSON lines, what labbench exports, and hostile checkpoints."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from helpers.event_files import write_event_file
+from helpers.store_samples import new_run, points, start
+from labbench.importing.huggingface import read_arguments
+from labbench.store.reader import Reader
+from labbench.store.writer import Writer
+
+Labbench = Callable[..., Result]
+
+
+def read_all(folder: Path) -> dict[str, tuple[dict[str, object], dict[str, dict[int, float]]]]:
+    """Return config and values by step of each metric, by name of the run."""
+    with Reader(folder / "runs.db") as reader:
+        runs = {}
+        for run in reader.runs():
+            series = {metric: reader.series(run.key, metric) for metric in run.summary}
+            values = {m: dict(zip(s.tolist(), v.tolist(), strict=True)) for m, (s, v) in series.items()}
+            runs[run.name] = (dict(run.config), values)
+        return runs
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "epoch,loss,val acc\n0,1.5,\n\n1,0.5,0.75\n",
+        "\ufeffepoch;loss;val acc\n0;1,5;\n1;0,5;0,75\n",
+        "epoch\tloss\tval acc\n0\t1,5\t\n1\t0,5\t0,75\n",
+        ",epoch,loss,val acc\n0,0,1.5,\n1,1.0,0.5,0.75\n",
+        "Unnamed: 0,Epoch,loss,val acc\n7,0,1.5,\n8,1,0.5,0.75\n",
+    ],
+)
+def test_wide_csv_of_any_dialect(labbench: Labbench, tmp_path: Path, text: str) -> None:
+    (tmp_path / "log.csv").write_text(text)
+    assert labbench("import", "csv", "log.csv").exit_code == 0
+    [(name, (_, series))] = read_all(tmp_path).items()
+    assert name == "log"
+    assert series.pop("epoch", series.pop("Epoch", None)) == {0: 0, 1: 1}
+    assert series == {"loss": {0: 1.5, 1: 0.5}, "val acc": {1: 0.75}}
+    again = labbench("import", "csv", "log.csv").stdout
+    assert again.startswith("imported 0 new runs, 0 points")
+
+
+def test_columns_of_step_and_run_are_named_and_texts_become_the_configuration(
+    labbench: Labbench, tmp_path: Path
+) -> None:
+    (tmp_path / "log.csv").write_text("who,batch,loss,optimizer\na,5,1.0,adam\na,10,0.5,adam\nb,5,nan,sgd\n")
+    assert (
+        labbench("import", "csv", "log.csv", "--step", "batch", "--run", "who", "--experiment", "mine").exit_code == 0
+    )
+    runs = read_all(tmp_path)
+    assert runs["a"] == ({"optimizer": "adam"}, {"loss": {5: 1.0, 10: 0.5}})
+    assert math.isnan(runs["b"][1]["loss"][5])
+    with Reader(tmp_path / "runs.db") as reader:
+        assert {run.experiment for run in reader.runs()} == {"mine"}
+
+
+def test_a_misspelled_column_is_answered_with_the_nearest(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("batch,loss\n1,2\n")
+    result = labbench("import", "csv", "log.csv", "--step", "bach")
+    assert (result.exit_code, (tmp_path / "runs.db").exists()) == (2, False)
+    assert "no column `bach`; did you mean `batch`?" in result.stderr
+    (tmp_path / "log.csv").write_text("step,loss\n1.5,2\n")
+    assert "the step 1.5 in the column `step` is not an integer" in labbench("import", "csv", "log.csv").stderr
+    (tmp_path / "log.csv").write_text("step,loss\n")
+    assert "no rows" in labbench("import", "csv", "log.csv").stderr
+
+
+def test_json_lines_of_nested_objects(labbench: Labbench, tmp_path: Path) -> None:
+    lines = ['{"step": 1, "train": {"loss": 0.5}, "lr": 1e-3, "note": "x"}', "", '{"step": 2, "train": {"loss": NaN}}']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    assert labbench("import", "jsonl", "log.jsonl").exit_code == 0
+    config, series = read_all(tmp_path)["log"]
+    assert (config, series["lr"], series["train/loss"][1]) == ({"note": "x"}, {1: 1e-3}, 0.5)
+    (tmp_path / "bad.jsonl").write_text("[1]\n")
+    result = labbench("import", "jsonl", "bad.jsonl")
+    assert (result.exit_code, "bad.jsonl:1: a JSON object" in result.stderr) == (2, True)
+
+
+def test_a_wide_table_of_labbench_round_trips(labbench: Labbench, tmp_path: Path) -> None:
+    with Writer(tmp_path / "from.db") as writer:
+        [run] = start(writer, [new_run(0, name="=sum")], experiment="an experiment")
+        writer.write([points(run, "step", {1: 0.5, 4: math.inf}), points(run, "val/loss", {4: 0.25})])
+    assert labbench("--db", "from.db", "export", "--wide", "-o", "wide.csv").exit_code == 0
+    assert labbench("import", "csv", "wide.csv").exit_code == 0
+    assert read_all(tmp_path) == {"=sum": ({}, {"step": {1: 0.5, 4: math.inf}, "val/loss": {4: 0.25}})}
+    assert labbench("--db", "from.db", "export", "-o", "long.csv").exit_code == 0
+    assert labbench("import", "csv", "long.csv").stdout == "imported 0 new runs, 1 already present\n"
+
+
+def test_code_in_saved_arguments_is_not_executed(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (open, (str(tmp_path / "made"), "w"))
+
+    pickled = io.BytesIO()
+    pickle.Pickler(pickled, protocol=2).dump(Hostile())
+    with zipfile.ZipFile(tmp_path / "training_args.bin", "w") as archive:
+        archive.writestr("training_args/data.pkl", pickled.getvalue())
+    assert read_arguments(tmp_path) == {}
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_unfinished_training_is_stopped_and_goes_on(labbench: Labbench, tmp_path: Path) -> None:
+    def save(step: int) -> None:
+        folder = tmp_path / "out" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        log = ", ".join(f'{{"loss": {1 / each}, "step": {each}}}' for each in range(1, step + 1))
+        (folder / "trainer_state.json").write_text(f'{{"global_step": {step}, "max_steps": 4, "log_history": [{log}]}}')
+
+    save(2)
+    assert labbench("import", "huggingface", "out").exit_code == 0
+    with Reader(tmp_path / "runs.db") as reader:
+        assert [(run.status, run.reason) for run in reader.runs()] == [("stopped", "at step 2 of 4")]
+    save(4)
+    assert labbench("import", "huggingface", "out").stdout.startswith("imported 0 new runs, 2 points; 1 grown")
+    with Reader(tmp_path / "runs.db") as reader:
+        assert [(run.status, run.reason) for run in reader.runs()] == [("finished", None)]
+
+
+def test_formats_in_a_folder_are_recognised(labbench: Labbench, tmp_path: Path) -> None:
+    (tmp_path / "logs" / "version_0").mkdir(parents=True)
+    (tmp_path / "logs" / "version_0" / "metrics.csv").write_text("epoch,step,loss\n0,5,1.0\n")
+    (tmp_path / "logs" / "version_0" / "hparams.yaml").write_text("lr: 0.1\nkind: !!python/name:os.system ''\n")
+    write_event_file(tmp_path / "logs" / "tb", [("loss", 0, 0.5)])
+    result = labbench("import", "auto", "logs")
+    assert result.exit_code == 0
+    assert read_all(tmp_path) == {
+        "tb": ({}, {"loss": {0: 0.5}}),
+        "version_0": ({"lr": 0.1, "kind": "name:os.system"}, {"epoch": {5: 0}, "loss": {5: 1.0}}),
+    }
+    (tmp_path / "other").mkdir()
+    assert labbench("import", "auto", "other").exit_code == 2
