@@ -30,6 +30,8 @@ KEY_STEPS = 64
 
 MAX_BLOCK_ELEMENTS = 2**17
 """Maximum number of mask elements made at once: half a megabyte of float32, which fits in the cache of a core."""
+MAX_GPU_BLOCK_ELEMENTS = 2**24
+"""The same on a GPU: 64 MiB of float32, because a hash of any size takes as many kernels."""
 
 
 class DropoutMasks:
@@ -92,7 +94,8 @@ class DropoutMasks:
 
     def _new_block(self, shape: tuple[int, ...], like: Tensor, count: int) -> MaskBlock:
         """Allocate the masks of K steps; the masks of runs that drop nothing are ones."""
-        steps = max(1, min(KEY_STEPS, MAX_BLOCK_ELEMENTS // (len(self.seeds) * count)))  # K
+        elements = MAX_BLOCK_ELEMENTS if like.device.type == "cpu" else MAX_GPU_BLOCK_ELEMENTS
+        steps = max(1, min(KEY_STEPS, elements // (len(self.seeds) * count)))  # K
         limits = [self.keep_limits[row] for row in self._dropping_rows]
         limit = torch.tensor(limits, device=like.device)[:, None, None]  # (R, 1, 1)
         return MaskBlock(

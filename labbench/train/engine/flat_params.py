@@ -6,7 +6,7 @@ An optimizer updates a whole stack in a few kernels. PyTorch's FSDP flattens the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
@@ -34,6 +34,15 @@ class FlatParameters:
             name: rows[:, start : start + prod(self.shapes[name])].view(len(rows), *self.shapes[name])
             for name, start in self._starts.items()
         }
+
+    def write(self, rows: Tensor, values: Sequence[Tensor | None]) -> None:
+        """Write one tensor (S, *shape) per parameter to `rows` (S, P), zeros for None, in a single copy."""
+        parts = [
+            rows.new_zeros(1, 1).expand(len(rows), prod(shape)) if value is None else value.flatten(1)
+            for shape, value in zip(self.shapes.values(), values, strict=True)
+        ]
+        if parts:
+            torch.cat(parts, dim=1, out=rows[:, : sum(part.shape[1] for part in parts)])
 
     def pack(self, runs: list[Mapping[str, Tensor]], like: Tensor) -> Tensor:
         """Return rows (S, P) with the parameters of each run.

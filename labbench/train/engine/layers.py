@@ -233,8 +233,9 @@ def _iter_layers(module: nn.Module) -> Iterator[nn.Module]:
 class StackedSequential:
     """A Sequential of supported layers as a function of stacked tensors."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._steps = [(layer, LAYER_FORWARDS[type(layer)], paths) for layer, paths in list_layers(model)]
+    def __init__(self, model: nn.Module, forwards: Mapping[type[nn.Module], LayerForward]) -> None:
+        """`forwards` has the forward of each layer by its class."""
+        self._steps = [(layer, forwards[type(layer)], paths) for layer, paths in list_layers(model)]
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the outputs (S, N, ...) for inputs x (S, N, ...) and tensors (S, ...) by path."""

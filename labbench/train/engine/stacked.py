@@ -24,6 +24,7 @@ from labbench.train.data.samples import Samples, arguments_of, concatenate, coun
 from labbench.train.dtypes import place
 from labbench.train.engine.cpu.backprop import Backprop
 from labbench.train.engine.cpu.kernels import LayerArrays
+from labbench.train.engine.cuda.gpu_layers import GPU_LAYER_FORWARDS
 from labbench.train.engine.dropout import (
     DropoutMasks,
     SeededDropout,
@@ -33,7 +34,7 @@ from labbench.train.engine.dropout import (
 )
 from labbench.train.engine.flat_params import FlatParameters
 from labbench.train.engine.freezing import set_mode
-from labbench.train.engine.layers import StackedSequential
+from labbench.train.engine.layers import LAYER_FORWARDS, StackedSequential
 from labbench.train.engine.optimizers import StackOptimizer
 from labbench.train.engine.recurrent import stack_recurrent_layers
 from labbench.train.engine.schedules import Schedule, StepCounter
@@ -129,7 +130,9 @@ class StackedStepper:
         self._precision = workload.precision
         self._precision.adapt_batch_norm(model)
         self._forward = self._precision.maybe_compile(
-            StackedSequential(model) if engine == "stacked" else vmap_model(model)
+            StackedSequential(model, GPU_LAYER_FORWARDS if workload.uses_gpu_layers else LAYER_FORWARDS)
+            if engine == "stacked"
+            else vmap_model(model)
         )
         self._max_evaluated = (
             max(MIN_EVALUATED_SAMPLES, workload.batch_size)
@@ -138,7 +141,7 @@ class StackedStepper:
         )
         """Maximum number of samples per run in a forward pass of an evaluation."""
         self._penalty = None if optional_parts(self.task).penalty is None else StackedPenalty(model, self.task)
-        self._uses_kernels = engine == "stacked" and workload.data.device.type == "cpu" and self._precision.plain
+        self._uses_kernels = engine == "stacked" and not workload.uses_gpu_layers and self._precision.plain
         self._tuner: TileWidthTuner | None = None
         self._set_up(members)
 
@@ -280,10 +283,8 @@ class StackedStepper:
                 losses = losses + self._compute_penalties(tile, inputs)
             leaves, ones = list(tile.leaves.values()), torch.full_like(losses, 1 / N)
             gradients = torch.autograd.grad(losses, leaves, ones, allow_unused=True)
-            used = [(buffer, g) for buffer, g in zip(tile.gradients.values(), gradients, strict=True) if g is not None]
-            torch._foreach_copy_([buffer for buffer, _ in used], [gradient for _, gradient in used])
-            if len(used) < len(gradients):
-                unused = [name for name, g in zip(tile.leaves, gradients, strict=True) if g is None]
+            self.flat_parameters.write(self.gradients[tile.rows], gradients)
+            if unused := [name for name, g in zip(tile.leaves, gradients, strict=True) if g is None]:
                 self.optimizer.skip_weight_decay(unused)
         return losses.detach(), outputs, targets
 

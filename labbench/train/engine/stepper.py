@@ -48,6 +48,14 @@ class Workload:
     fixed: Config = field(default_factory=dict)
     """Settings of the training loop that override every run's config."""
 
+    gpu_layers: bool = False
+    """Compute stacks with the layers for GPUs although the data are on a CPU, to check these layers."""
+
+    @property
+    def uses_gpu_layers(self) -> bool:
+        """True if stacks use the layers for GPUs, and autograd; on a CPU they use the hand-written kernels."""
+        return self.gpu_layers or self.data.device.type != "cpu"
+
     def loop_config(self, config: Config) -> Config:
         """Return the settings of the training loop for a run with this config."""
         return {**loop_config(config, self.task.params), **self.fixed}

@@ -78,7 +78,7 @@ def compare_with_loop(
 ) -> str | None:
     """Return the first difference between a step of a stack and single steps, or None."""
     data, batch = sample_batch(workload, [config["seed"] for config in configs])
-    sample = Workload(workload.task, data, batch.shape[1], fixed=PLAIN_SGD)
+    sample = Workload(workload.task, data, batch.shape[1], fixed=PLAIN_SGD, gpu_layers=workload.uses_gpu_layers)
     expected: list[dict[str, Tensor]] = []
     for row, (model, config) in enumerate(zip(models, configs, strict=True)):
         loop = SingleStepper(copy.deepcopy(model), config, sample, StepCounter())
