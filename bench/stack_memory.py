@@ -26,9 +26,9 @@ from labbench.runner.expanded_grid import load_grid
 from labbench.train.data.placement import free_bytes, place_data
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.stepper import Workload
-from labbench.train.grouping.arrange import make_stacked_stepper
 from labbench.train.grouping.loop_or_stack import first_batch
 from labbench.train.grouping.memory import MAX_STACK_SHARE, measure_cuda_peak
+from labbench.train.grouping.steppers import make_stacked_stepper
 from labbench.train.precision import prepare_device
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import load_task, make_data, make_model

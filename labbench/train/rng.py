@@ -81,6 +81,11 @@ def words(keys: Tensor, count: int) -> Tensor:
     """
     if keys.device.type == "cpu":
         return torch.from_numpy(words_at(keys.numpy(), np.arange(count, dtype=np.uint32)))
+    return device_words(keys, count)
+
+
+def device_words(keys: Tensor, count: int) -> Tensor:
+    """Return the words of `words`, computed by torch: on a GPU, where numpy cannot be used."""
     sequence = torch.arange(count, dtype=torch.int32, device=keys.device) * keys[..., 1:]
     sequence += keys[..., :1]
     return _mix_(sequence)

@@ -5,41 +5,30 @@ Runs are stacked if their models have the same structure and a check finds the s
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import nn
 
 from labbench.errors import is_out_of_memory
 from labbench.train.data.placement import free_bytes
-from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper
+from labbench.train.engine.cuda.cuda_graph import CudaGraphStepper, can_capture
 from labbench.train.engine.initial_weights import load_initial_weights, make_untrained_model
 from labbench.train.engine.layers import is_supported
 from labbench.train.engine.schedules import StepCounter
 from labbench.train.engine.single import SingleStepper
-from labbench.train.engine.stacked import StackedStepper, StackMember
+from labbench.train.engine.stacked import StackedStepper
 from labbench.train.engine.stepper import Stepper, Workload
 from labbench.train.failures import Failure, error_summary
 from labbench.train.grouping.by_data import DataGroup
 from labbench.train.grouping.equivalence import find_mismatch
-from labbench.train.grouping.loop_or_stack import first_batch, reason_to_loop
-from labbench.train.grouping.memory import (
-    PROBE_RUNS,
-    estimate_width,
-    halve_width_on_oom,
-    limit_width,
-    measure_cuda_peak,
-    structure_key,
-    width_limit,
-    width_upper_bound,
-)
+from labbench.train.grouping.loop_or_stack import reason_to_loop
+from labbench.train.grouping.memory import choose_width, halve_width_on_oom, structure_key, width_upper_bound
 from labbench.train.grouping.separation import read_traits, restore_task_attributes, split_by_traits
+from labbench.train.grouping.steppers import choose_engine, make_stacked_stepper
 from labbench.train.grouping.structure import group_by_structure
 from labbench.train.run_state import TrainingRun
-from labbench.train.tasks.penalties import calls_model
 from labbench.train.tasks.task import attributes_of, optional_parts
 
 MAX_STACK_WIDTH = 64
@@ -197,72 +186,6 @@ def make_single(run: TrainingRun, workload: Workload, note: str | None = None) -
     return ReadyStack([run], stepper, step_counter, note)
 
 
-def choose_width(structure: Hashable, runs: list[TrainingRun], models: list[nn.Module], workload: Workload) -> int:
-    """Return the maximum width of a stack of these runs.
-
-    The models of the runs must have one structure.
-    """
-    limit, device = width_limit(structure), workload.data.device
-    if limit is None and device.type == "cuda" and len(runs) > max(PROBE_RUNS):
-        free: int = torch.cuda.mem_get_info(device)[0]
-        try:
-            limit = estimate_width(
-                free, lambda width: measure_cuda_peak(device, partial(try_step, runs[:width], models, workload))
-            )
-            limit_width(structure, limit)
-        except Exception:  # a stack may fail for any reason: the check that follows reports it
-            return len(runs)
-    return min(len(runs), limit or len(runs))
-
-
-def try_step(runs: list[TrainingRun], models: list[nn.Module], workload: Workload) -> None:
-    """Do one update and one evaluation with copies of the runs.
-
-    The peak memory of a stack is measured during this call.
-    """
-    stack = make_trial_stepper(runs, models, workload)
-    stack.train(True)
-    stack.step(first_batch([run.config["seed"] for run in runs], workload))
-    stack.train(False)
-    stack.evaluate(workload.data.sample_validation(workload.evaluation_batch_size))
-
-
-def make_trial_stepper(runs: list[TrainingRun], models: list[nn.Module], workload: Workload) -> StackedStepper:
-    """Return a stepper of copies of the runs.
-
-    `models` starts with the models of the runs; further ones are ignored.
-    """
-    return make_stacked_stepper(
-        runs, copy.deepcopy(models[: len(runs)]), workload, StepCounter(runs[0].metric_buffer.step)
-    )
-
-
-def make_stacked_stepper(
-    runs: list[TrainingRun], models: list[nn.Module], workload: Workload, step_counter: StepCounter
-) -> StackedStepper:
-    """Return a stepper of the runs at their current step.
-
-    The stepper takes ownership of the first model.
-    """
-    stack_members = [
-        StackMember.from_model(model, run.config, run.resume_state) for run, model in zip(runs, models, strict=True)
-    ]
-    engine = choose_engine(runs[0], models[0], workload)
-    return StackedStepper(engine, models[0], stack_members, workload, step_counter)
-
-
-def choose_engine(run: TrainingRun, model: nn.Module, workload: Workload) -> str:
-    """Return the engine of a stack.
-
-    A resumed run keeps its engine; otherwise `[runtime] engine` decides. "auto" is `stacked` for a Sequential of
-    supported layers, unless a penalty may call the model, and `vmap` for any other model.
-    """
-    engine = run.engine or workload.engine
-    if engine != "auto":
-        return engine
-    return "stacked" if is_supported(model) and not calls_model(workload.task) else "vmap"
-
-
 def make_stack(
     runs: list[TrainingRun], models: list[nn.Module], workload: Workload, structure: Hashable = None
 ) -> ReadyStack | str:
@@ -302,12 +225,3 @@ def try_cuda_graph(stack: StackedStepper, workload: Workload) -> tuple[Stepper, 
         if is_out_of_memory(error):
             raise
         return stack, f"stepped without a CUDA graph, because {error_summary(error)}"
-
-
-def can_capture(workload: Workload) -> bool:
-    """Return True if a CUDA graph can do the steps of the workload.
-
-    A graph needs CUDA, data on the device, no compilation and at least one full batch per epoch.
-    """
-    on_cuda = workload.data.device.type == "cuda" and workload.data.resident
-    return on_cuda and not workload.precision.compiles and workload.batch_size <= workload.samples_per_epoch

@@ -19,8 +19,17 @@ from labbench.runner.planner import make_stack
 from labbench.train.active_runs import StopRequests
 from labbench.train.data.placement import place_data
 from labbench.train.engine.stepper import Workload
-from labbench.train.grouping.arrange import MAX_STACK_WIDTH, max_models
-from labbench.train.grouping.memory import MAX_STACK_SHARE, estimate_width, halve_width_on_oom, limit_width, width_limit
+from labbench.train.grouping import memory
+from labbench.train.grouping.arrange import MAX_STACK_WIDTH, make_initial_model, max_models
+from labbench.train.grouping.memory import (
+    MAX_STACK_SHARE,
+    choose_width,
+    estimate_width,
+    halve_width_on_oom,
+    limit_width,
+    trace_peak,
+    width_limit,
+)
 from labbench.train.run_state import TrainingRun
 from labbench.train.tasks.task import load_task, make_data
 
@@ -141,3 +150,21 @@ def test_on_a_gpu_only_memory_limits_the_width() -> None:
     assert max_models(runs, workload, 10**9) > 256
     assert max_models(runs, workload, 100) == 1
     assert max_models(runs, workload, None) == MAX_STACK_WIDTH  # a CPU
+
+
+def test_the_width_on_a_gpu_follows_from_a_trace_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an assumed amount of free memory; twice the memory holds twice the runs."""
+    task = load_task("digits")
+    config = with_defaults({"hidden": [16], "optimizer": "adam"}, {**TRAINING, **task.params})
+    records = [RunRecord(s, f"run{s}", "", "traced", "running", {"seed": s}) for s in range(32)]
+    runs = [TrainingRun(record, {**config, **record.config}, None, Runtime()) for record in records]
+    workload = Workload(task, place_data(make_data(task, config), torch.device("cpu"), torch.float32), 64)
+    models = [make_initial_model(run, workload) for run in runs]
+    run_bytes = (trace_peak(runs[:8], models, workload) - trace_peak(runs[:1], models, workload)) / 7
+    assert run_bytes > 6 * 1210 * 4  # parameters, gradients, direction, two moments, activations
+    widths = []
+    for number, free in enumerate((10, 20)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: round(free * run_bytes))
+        widths.append(choose_width(f"traced {number}", runs, models, workload))
+    assert widths[0] in (8, 9)
+    assert widths[1] in (17, 18)

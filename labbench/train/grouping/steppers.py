@@ -1,0 +1,50 @@
+"""Steppers of stacks: their engine, and steppers of copies of the runs for trials."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from labbench.train.engine.layers import is_supported
+from labbench.train.engine.schedules import StepCounter
+from labbench.train.engine.stacked import StackedStepper, StackMember
+from labbench.train.engine.stepper import Workload
+from labbench.train.run_state import TrainingRun
+from labbench.train.tasks.penalties import calls_model
+
+
+def make_stacked_stepper(
+    runs: list[TrainingRun], models: list[nn.Module], workload: Workload, step_counter: StepCounter
+) -> StackedStepper:
+    """Return a stepper of the runs at their current step.
+
+    The stepper takes ownership of the first model.
+    """
+    stack_members = [
+        StackMember.from_model(model, run.config, run.resume_state) for run, model in zip(runs, models, strict=True)
+    ]
+    engine = choose_engine(runs[0], models[0], workload)
+    return StackedStepper(engine, models[0], stack_members, workload, step_counter)
+
+
+def make_trial_stepper(runs: list[TrainingRun], models: list[nn.Module], workload: Workload) -> StackedStepper:
+    """Return a stepper of copies of the runs.
+
+    `models` starts with the models of the runs; further ones are ignored.
+    """
+    return make_stacked_stepper(
+        runs, copy.deepcopy(models[: len(runs)]), workload, StepCounter(runs[0].metric_buffer.step)
+    )
+
+
+def choose_engine(run: TrainingRun, model: nn.Module, workload: Workload) -> str:
+    """Return the engine of a stack.
+
+    A resumed run keeps its engine; otherwise `[runtime] engine` decides. "auto" is `stacked` for a Sequential of
+    supported layers, unless a penalty may call the model, and `vmap` for any other model.
+    """
+    engine = run.engine or workload.engine
+    if engine != "auto":
+        return engine
+    return "stacked" if is_supported(model) and not calls_model(workload.task) else "vmap"
