@@ -1,5 +1,5 @@
 """SQLite database of runs; all SQL of labbench is in this package.
 
-`schema` defines the tables, `connection` opens the file, `Writer` and its subclasses write, `Reader` reads. Import the
-modules by name: the package itself imports nothing.
+`schema` defines the tables, `connection` opens the file, `WritableDatabase` and its subclasses write, `Reader` reads.
+Import the modules by name: the package itself imports nothing.
 """

@@ -18,9 +18,10 @@ from labbench.errors import LabbenchError
 from labbench.records import Config, Event, Points, RunRecord, Status
 from labbench.store.liveness import this_process
 from labbench.store.maintenance.keeper import MaintenanceWriter
+from labbench.store.recording.queue import Action
 from labbench.store.scripts.script_run import ScriptRun
 from labbench.store.scripts.spill import Spill
-from labbench.store.writer import Action, Writer
+from labbench.store.writer import Writer
 from labbench.system.clock import now
 from labbench.system.provenance import Provenance
 

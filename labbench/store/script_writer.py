@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
 from typing import Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from labbench.store.liveness import HOST, ProcessIdentity, this_process, uptime
 from labbench.store.queries.find_run import find_run
 from labbench.store.queries.run_rows import IS_OF_PROCESS, SET_PROCESS, storable_text
 from labbench.store.recording.events import record_events
+from labbench.store.recording.queue import Action, pop_requests
 from labbench.store.scripts.script_run import (
     SCRIPT_ENDED,
     PrintedText,
@@ -24,7 +25,7 @@ from labbench.store.scripts.script_run import (
     write_printed,
 )
 from labbench.store.series.points import delete_points
-from labbench.store.writer import Writer
+from labbench.store.writable_database import WritableDatabase
 from labbench.system.clock import now
 
 _OF_RUN = "run_id = (SELECT id FROM runs WHERE key = ?)"
@@ -40,7 +41,7 @@ _CHUNK = 10_000
 """Maximum number of points in memory while a series is copied."""
 
 
-class ScriptWriter(Writer):
+class ScriptWriter(WritableDatabase):
     """Writer of the runs of scripts; every method is one transaction."""
 
     def salvage(self, run: ScriptRun) -> Iterator[Points | PrintedText]:
@@ -183,6 +184,15 @@ class ScriptWriter(Writer):
                 query = "UPDATE runs SET heartbeat = ?, heartbeat_uptime = ? WHERE id = ?"
                 connection.execute(query, (now(), uptime(), run_id))
             return "recorded"
+
+    def pop_requests(self, keys: Sequence[str]) -> list[tuple[str, Action]]:
+        """Return and delete the requests for these runs as (key, action), oldest first.
+
+        Raises:
+            StoreError: If the database cannot be written.
+        """
+        with self._transaction() as connection:
+            return pop_requests(connection, keys)
 
     def adopt(self, run: ScriptRun) -> bool:
         """Drive a run in this process instead of `run.process`, which has ended without other processes noticing.

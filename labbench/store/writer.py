@@ -1,24 +1,21 @@
 """`Writer`: queue runs, claim them, and record their events.
 
-Only this class and its subclasses write to a database. Every method is one transaction. Only the current attempt of a
-run is recorded: events of an earlier attempt are dropped, so that the series of two attempts never mix.
+Every method is one transaction. Only the current attempt of a run is recorded: events of an earlier attempt are
+dropped, so that the series of two attempts never mix.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING
 
-from labbench.errors import InputError, LabbenchError, StoreError
+from labbench.errors import InputError
 from labbench.files import files_folder, run_folder
 from labbench.records import Config, Event, Goal, NewRun, RunRecord, Status, Submission
-from labbench.store.connection import file_id, open_for_writing, path_with_suffix, resolve_path, translate_sqlite_errors
 from labbench.store.liveness import this_process, uptime
 from labbench.store.queries.run_rows import (
     IN_JSON_LIST,
@@ -32,101 +29,18 @@ from labbench.store.queries.run_rows import (
 )
 from labbench.store.recording.continuation import Continuation, begin_from_kept_state
 from labbench.store.recording.events import end_run, record_events
-from labbench.store.recording.queue import add_tags, insert_missing, link_sources
-from labbench.store.scripts.spill import merge_spill_files
+from labbench.store.recording.queue import Action, add_tags, insert_missing, insert_request, link_sources, pop_requests
 from labbench.store.series.points import delete_points
+from labbench.store.writable_database import WritableDatabase
 from labbench.system.clock import now
 
 if TYPE_CHECKING:
     from labbench.store.queries.code_versions import CodeSorting
-    from labbench.system.provenance import Provenance  # imports subprocess and platform, which start() does not need
-
-Action: TypeAlias = Literal["stop", "retry"]
+    from labbench.system.provenance import Provenance  # imports subprocess and platform, which edits do not need
 
 
-class Writer:
-    """Writer of a database, for one thread.
-
-    Close it, or use it in a `with` block. Every method raises StoreError if the database cannot be written.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        """Open or create a database and merge spill files.
-
-        Raises InputError if the file is not a labbench database or cannot be written.
-        """
-        self.path = resolve_path(path)
-        self._connection = open_for_writing(self.path)
-        self._closed = self._is_abandoned = False
-        try:
-            self.merge_spilled()
-        except BaseException:
-            self._connection.close()
-            raise
-        # identity of the open files, in case the path later refers to another file
-        self._file_id = file_id(self.path)
-        self._connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone()  # the first access creates the log
-        self._log_id = file_id(path_with_suffix(self.path, "-wal"))
-
-    def set_busy_timeout(self, seconds: float) -> None:
-        """Set how many seconds to wait for a lock; the default is `connection.BUSY_SECONDS`."""
-        self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
-
-    def is_in_place(self) -> bool:
-        """Return True if the path still refers to the open file: SQLite keeps writing to a deleted one."""
-        return file_id(self.path) == self._file_id
-
-    def abandon(self) -> None:
-        """Close a file that was deleted or replaced.
-
-        Also deletes its write-ahead log, if that is still in place: SQLite would apply it to the new file at the path.
-        """
-        self._is_abandoned = True
-        with suppress(LabbenchError):
-            self.close()
-        log = path_with_suffix(self.path, "-wal")
-        if self._log_id is not None and file_id(log) == self._log_id:
-            for side_file in (log, path_with_suffix(self.path, "-shm")):
-                side_file.unlink(missing_ok=True)
-
-    def copy_runs(self, copy: Path, keys: Sequence[str]) -> None:
-        """Copy runs of the open file, which may have been deleted, to a new database at `copy`.
-
-        Raises:
-            InputError: If `copy` cannot be created.
-            StoreError: If the open file cannot be read.
-        """
-        from labbench.store.maintenance.merge import copy_runs  # needed only after a file was deleted
-
-        open_for_writing(copy).close()
-        with translate_sqlite_errors(copy):
-            copy_runs(self._connection, copy, keys)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        is_in_place = self.is_in_place()
-        self.close()
-        if kind is None and not is_in_place and not self._is_abandoned:
-            raise StoreError(f"{self.path} was deleted or replaced while it was written to; do the same again")
-
-    def close(self) -> None:
-        """Close the database after a WAL checkpoint; the last connection also deletes SQLite's side files.
-
-        Without room for the checkpoint everything stays in the write-ahead log, from which it is read.
-        """
-        with translate_sqlite_errors(self.path):
-            if not self._closed:
-                self._closed = True
-                with suppress(sqlite3.OperationalError):
-                    self._connection.execute("PRAGMA wal_checkpoint")
-                self._connection.close()
-
-    def merge_spilled(self) -> None:
-        """Merge the spill files that scripts wrote while the database was locked or its disk full."""
-        with translate_sqlite_errors(self.path, opening=True):
-            merge_spill_files(self._connection, self.path)
+class Writer(WritableDatabase):
+    """Writer of runs, for one thread; every method raises StoreError if the database cannot be written."""
 
     def queue(
         self,
@@ -261,21 +175,14 @@ class Writer:
                 return
             run_id, status = row
             if status == "running":
-                query = "INSERT OR IGNORE INTO requests (run_id, action, created) VALUES (?, ?, ?)"
-                connection.execute(query, (run_id, action, now()))
+                insert_request(connection, run_id, action)
             elif status in ("queued", "lost"):
                 end_run(connection, run_id, "stopped", "stopped by the user")
 
     def pop_requests(self, keys: Sequence[str]) -> list[tuple[str, Action]]:
         """Return and delete the requests for these runs as (key, action), oldest first."""
         with self._transaction() as connection:
-            query = f"""
-                SELECT requests.id, key, action FROM requests JOIN runs ON runs.id = run_id
-                WHERE key {IN_JSON_LIST} ORDER BY requests.id
-            """
-            rows = connection.execute(query, (as_json_list(keys),)).fetchall()
-            connection.executemany("DELETE FROM requests WHERE id = ?", [(request_id,) for request_id, _, _ in rows])
-            return [(key, action) for _, key, action in rows]
+            return pop_requests(connection, keys)
 
     def tag(self, keys: Sequence[str], add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """Add tags to runs and remove others."""
@@ -325,8 +232,6 @@ class Writer:
             connection.execute(f"DELETE FROM runs WHERE id {IN_JSON_LIST}", (as_json_list(ids),))
             connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM run_sources)")
             connection.execute("DELETE FROM experiments WHERE id NOT IN (SELECT experiment_id FROM runs)")
-        import shutil  # takes 4 ms, which the start of a script does not need
-
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
         folder = files_folder(self.path)
@@ -337,21 +242,6 @@ class Writer:
         """Declare the goal of a metric: "min", "max" or "none"."""
         with self._transaction() as connection:
             _declare_goal(connection, name, goal)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        if not self.is_in_place():
-            raise StoreError(f"{self.path} was deleted or replaced while it was open; nothing more is written to it")
-        with translate_sqlite_errors(self.path):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # a full disk has rolled it back already
-                    connection.execute("ROLLBACK")
-                raise
 
 
 def _declare_goal(connection: sqlite3.Connection, metric: str, goal: Goal, *, unless_declared: bool = False) -> None:

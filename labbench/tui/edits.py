@@ -11,7 +11,8 @@ from labbench import text
 from labbench.records import RunRecord
 
 if TYPE_CHECKING:
-    from labbench.store.writer import Action, Writer
+    from labbench.store.recording.queue import Action
+    from labbench.store.writer import Writer
 
 DatabaseChange: TypeAlias = "Callable[[Writer], None]"
 

@@ -1,4 +1,4 @@
-"""Insertion of runs: keys, experiments, source texts, tags."""
+"""Insertion of runs (keys, experiments, source texts, tags) and of requests to the processes that drive them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from labbench.records import NewRun, Submission
 from labbench.store.queries.run_rows import IN_JSON_LIST, as_json_list, config_json, storable_text
 from labbench.system.clock import now
 
 SqlValue: TypeAlias = str | int | float | bytes | None
+
+Action: TypeAlias = Literal["stop", "retry"]
+"""Request to the process that drives a run."""
 
 RECOVERED = "recovered"
 """Name of the experiment of runs whose own is missing after damage."""
@@ -141,3 +144,20 @@ def key_from_number(number: int) -> str:
 
 def _has_run(connection: sqlite3.Connection, key: str) -> bool:
     return connection.execute("SELECT 1 FROM main.runs WHERE key = ?", (key,)).fetchone() is not None
+
+
+def insert_request(connection: sqlite3.Connection, run_id: int, action: Action) -> None:
+    """Insert a request for a run, unless it has one."""
+    query = "INSERT OR IGNORE INTO requests (run_id, action, created) VALUES (?, ?, ?)"
+    connection.execute(query, (run_id, action, now()))
+
+
+def pop_requests(connection: sqlite3.Connection, keys: Sequence[str]) -> list[tuple[str, Action]]:
+    """Return and delete the requests for these runs as (key, action), oldest first."""
+    query = f"""
+        SELECT requests.id, key, action FROM requests JOIN runs ON runs.id = run_id
+        WHERE key {IN_JSON_LIST} ORDER BY requests.id
+    """
+    rows = connection.execute(query, (as_json_list(keys),)).fetchall()
+    connection.executemany("DELETE FROM requests WHERE id = ?", [(request_id,) for request_id, _, _ in rows])
+    return [(key, action) for _, key, action in rows]

@@ -21,7 +21,7 @@ from labbench.tui.widgets.picker import Picker
 from labbench.tui.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
-    from labbench.store.writer import Action
+    from labbench.store.recording.queue import Action
 
 Result = TypeVar("Result")
 RunsCallback: TypeAlias = Callable[[Sequence[RunRecord]], None]
