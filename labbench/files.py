@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -42,6 +41,8 @@ def database_command(database: Path) -> str:
 
     Every command that a message suggests starts with it.
     """
+    import shlex  # only needed for messages
+
     is_default = database.absolute() == default_database().absolute()
     return "labbench" if is_default else f"labbench --db {shlex.quote(str(database))}"
 

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labbench.store.scripts.script_run import PrintedText, Stream
 from labbench.system.clock import now
-from labbench.terminal_output import CapturedOutput, OutputText
+
+if TYPE_CHECKING:
+    from labbench.terminal_output import CapturedOutput, OutputText
 
 _MAX_WAITING_TEXTS = 50_000
 """Maximum number of printed texts that wait in memory before `print` slows down."""
@@ -101,6 +103,10 @@ class PrintedOutput:
     def drain(self) -> None:
         """Split the waiting texts into lines, which bounds the memory while the database cannot be written."""
         texts = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if not texts:
+            return
+        from labbench.terminal_output import CapturedOutput  # 1 ms that a run without output does not need
+
         for stream, items in groupby(texts, key=itemgetter(0)):
             output = self._outputs.setdefault(stream, CapturedOutput())
             output.feed("".join(text for _, text in items))
