@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +40,15 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("LABBENCH_STRICT", "1")
         yield
+
+
+@pytest.fixture(scope="session")
+def container() -> list[str]:
+    """Return the words that start a command in a namespace of process ids of its own, with the same host name."""
+    words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if shutil.which("unshare") is None or subprocess.run([*words, "true"]).returncode:
+        pytest.skip("a namespace of process ids takes root")
+    return words
 
 
 @pytest.fixture

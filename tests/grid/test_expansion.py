@@ -56,6 +56,13 @@ def names(new_runs_of: Callable[..., list[NewRun]]) -> Callable[..., list[str]]:
     return lambda text, *overrides: [run.name for run in new_runs_of(text, *overrides)]
 
 
+def error_message(configs: Expand, text: str) -> str:
+    """Return the message of the error in the text of a grid."""
+    with pytest.raises(GridError) as caught:
+        configs(text)
+    return caught.value.message
+
+
 def non_defaults(config: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in DEFAULTS or value != DEFAULTS[key]}
 
@@ -445,9 +452,7 @@ def test_an_axis_may_be_a_range_and_have_no_value(configs: Expand, axis: str, va
     ],
 )
 def test_a_mistake_in_an_axis_names_the_remedy(configs: Expand, axis: str, message: str) -> None:
-    with pytest.raises(GridError) as caught:
-        configs(f"[grid]\n{axis}")
-    assert message in caught.value.message
+    assert message in error_message(configs, f"[grid]\n{axis}")
 
 
 @pytest.mark.parametrize(
@@ -499,9 +504,7 @@ def test_draws_with_steps_normal_draws_and_draws_of_whole_numbers_on_a_log_scale
     ],
 )
 def test_an_invalid_distribution_is_refused(configs: Expand, draw: str, message: str) -> None:
-    with pytest.raises(GridError) as caught:
-        configs(f"[random]\nsamples = 9\nlr = {draw}")
-    assert message in caught.value.message
+    assert message in error_message(configs, f"[random]\nsamples = 9\nlr = {draw}")
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from labbench.records import RunRecord
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
+
+LOG_WHILE_LOCKED = """
+run = labbench.start("a run", system_metrics=False)
+run.flush()
+print("begun", flush=True)
+while not os.path.exists("locked"):
+    time.sleep(0.01)
+for step in range(1_000):
+    run.log({"loss": 1.0})
+print("logged", flush=True)
+"""
 
 
 def begin(folder: Path, code: str, *, prefix: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
@@ -64,6 +77,24 @@ def send_signal(process: subprocess.Popen[str], number: int, line: str = "ready"
     wait_for(process, line)
     process.send_signal(number)
     return end(process)
+
+
+@contextmanager
+def begin_while_locked(folder: Path, code: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Start a script that logs 1,000 losses while another program locks the database, then runs `code`.
+
+    Within the block, the script has logged and the database is still locked.
+    """
+    process = begin(folder, LOG_WHILE_LOCKED + textwrap.dedent(code))
+    wait_for(process, "begun")
+    with closing(sqlite3.connect(folder / "runs.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        (folder / "locked").touch()
+        wait_for(process, "logged")
+        try:
+            yield process
+        finally:
+            connection.execute("ROLLBACK")
 
 
 def only_run(folder: Path, db: str = "runs.db") -> RunRecord:

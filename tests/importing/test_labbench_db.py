@@ -13,7 +13,7 @@ from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.store_samples import execute, new_run, points, queue, read_tables, start, write_three_runs
+from helpers.store_samples import execute, new_run, points, queue, read_tables, start
 from labbench.files import files_folder
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import Finished
@@ -21,16 +21,6 @@ from labbench.store.maintenance import merge
 from labbench.store.maintenance.health import diagnose
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    return write_three_runs(tmp_path / "other.db")
 
 
 def test_import_copies_all_data_of_a_run_and_its_key(path: Path, other: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -130,22 +129,6 @@ def test_run_does_not_finish_before_it_starts(tmp_path: Path) -> None:
     assert record.finished >= record.started
     with Reader(tmp_path / "runs.db") as reader:
         assert min(reader.times(record.key, "loss")) >= 0
-
-
-def has_unshare() -> bool:
-    unshare = shutil.which("unshare")
-    return unshare is not None and not subprocess.run([unshare, "--pid", "--fork", "--mount-proc", "true"]).returncode
-
-
-IN_CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-
-
-@pytest.fixture
-def container() -> list[str]:
-    """Return the words that start a command in a namespace of process ids of its own, with the same host name."""
-    if not has_unshare():
-        pytest.skip("a namespace of process ids takes root")
-    return IN_CONTAINER
 
 
 def test_run_in_a_container_is_running_outside_and_the_other_way_round(tmp_path: Path, container: list[str]) -> None:

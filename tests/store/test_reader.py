@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -28,23 +27,6 @@ from labbench.store.series.curves import CurveRequest
 from labbench.store.writer import Writer
 
 NAN, INF = math.nan, math.inf
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def writer(path: Path) -> Iterator[Writer]:
-    with Writer(path) as writer:
-        yield writer
-
-
-@pytest.fixture
-def reader(path: Path, writer: Writer) -> Iterator[Reader]:
-    with Reader(path) as reader:
-        yield reader
 
 
 def test_open_returns_a_reader_for_scripts(path: Path, writer: Writer) -> None:

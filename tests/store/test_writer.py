@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,23 +19,6 @@ from labbench.store.reader import Reader
 from labbench.store.recording.queue import insert_run
 from labbench.store.writer import Writer
 from labbench.system.provenance import Provenance
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def writer(path: Path) -> Iterator[Writer]:
-    with Writer(path) as writer:
-        yield writer
-
-
-@pytest.fixture
-def reader(path: Path, writer: Writer) -> Iterator[Reader]:
-    with Reader(path) as reader:
-        yield reader
 
 
 def run_in_another_process(program: str) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import sqlite3
-import subprocess
 import textwrap
 from pathlib import Path
 
@@ -14,7 +11,6 @@ import pytest
 
 from helpers import scripts
 from labbench.store.reader import Reader
-from labbench.store.writer import Writer
 from labbench.tracking.writer_thread import MAX_BACKLOG, MAX_BATCH
 
 HUNDRED = """
@@ -138,10 +134,7 @@ def test_data_is_flushed_before_an_existing_handler_is_called(tmp_path: Path) ->
     assert (result.returncode, count_losses(tmp_path)) == (5, 100)
 
 
-def test_signal_does_not_end_the_run_of_the_first_process_of_a_container(tmp_path: Path) -> None:
-    prefix = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    if shutil.which("unshare") is None or subprocess.run([*prefix, "true"]).returncode:
-        pytest.skip("a namespace of process ids takes root")
+def test_signal_does_not_end_the_run_of_the_first_process_of_a_container(tmp_path: Path, container: list[str]) -> None:
     code = """
     assert os.getpid() == 1
     run = labbench.start(system_metrics=False)
@@ -151,7 +144,7 @@ def test_signal_does_not_end_the_run_of_the_first_process_of_a_container(tmp_pat
         time.sleep(0.01)
     run.log({"loss": 0.5})
     """
-    process = scripts.begin(tmp_path, code, prefix=prefix)
+    process = scripts.begin(tmp_path, code, prefix=container)
     scripts.wait_for(process, "ready")
     [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(child), signal.SIGTERM)
@@ -252,32 +245,11 @@ def test_signal_ends_the_runs_of_all_threads(tmp_path: Path) -> None:
 
 
 def test_run_terminated_while_the_database_is_locked_ends_in_time_without_loss(tmp_path: Path) -> None:
-    code = """
-    run = labbench.start("a run", system_metrics=False)
-    run.flush()
-    print("begun", flush=True)
-    while not os.path.exists("locked"):
-        time.sleep(0.01)
-    for step in range(1000):
-        run.log({"loss": 1.0})
-    print("ready", flush=True)
-    time.sleep(60)
-    """
-    process = scripts.begin(tmp_path, code)
-    scripts.wait_for(process, "begun")
-    connection = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    (tmp_path / "locked").touch()
-    scripts.wait_for(process, "ready")
-    process.terminate()
-    try:
+    with scripts.begin_while_locked(tmp_path, "time.sleep(60)") as process:
+        process.terminate()
         process.wait(20)  # an earlier version waited for the lock
-    finally:
-        connection.execute("ROLLBACK")
-        connection.close()
-        scripts.end(process)
-    with Writer(tmp_path / "runs.db"):  # merges the spill file
-        pass
+    scripts.end(process)
+    scripts.merge_spill_files(tmp_path)
     assert (scripts.only_run(tmp_path).status, count_losses(tmp_path)) == ("stopped", 1000)
 
 

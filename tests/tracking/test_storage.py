@@ -182,24 +182,8 @@ def test_deleted_folder_does_not_stop_the_training(tmp_path: Path) -> None:
 
 
 def test_training_continues_while_another_program_locks_the_database(tmp_path: Path) -> None:
-    code = """
-    run = labbench.start(system_metrics=False)
-    run.flush()
-    print("ready", flush=True)
-    while not os.path.exists("locked"):
-        time.sleep(0.01)
-    for step in range(1_000):
-        run.log({"loss": 1.0})
-    print("trained", flush=True)
-    """
-    process = scripts.begin(tmp_path, code)
-    scripts.wait_for(process, "ready")
-    connection = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    (tmp_path / "locked").touch()
-    scripts.wait_for(process, "trained")  # the training does not wait
-    connection.execute("ROLLBACK")
-    connection.close()
+    with scripts.begin_while_locked(tmp_path) as process:
+        pass  # the training has not waited
     result = scripts.end(process)
     assert (result.returncode, result.stderr) == (0, "")
     assert scripts.only_run(tmp_path).summary["loss"].n == 1_000

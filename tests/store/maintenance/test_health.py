@@ -8,21 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from helpers.store_samples import execute, files_beside, read_tables, write_three_runs
+from helpers.store_samples import execute, files_beside, read_tables
 from labbench.files import files_folder
 from labbench.store.maintenance.health import SeriesId, diagnose
 from labbench.store.maintenance.keeper import MaintenanceWriter
 from labbench.store.reader import Reader
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    return write_three_runs(tmp_path / "other.db")
 
 
 def test_database_written_by_labbench_is_sound(other: Path) -> None:

@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from click.testing import Result
 
-from helpers.store_samples import new_run, queue, start, write_three_runs
+from helpers.store_samples import new_run, queue, start
 from labbench.records import Finished
 from labbench.store.maintenance.health import diagnose
 from labbench.store.writer import Writer
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    return write_three_runs(tmp_path / "other.db")
 
 
 def test_vacuum_shrinks_the_file_and_is_refused_while_runs_are_running(

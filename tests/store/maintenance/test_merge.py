@@ -6,26 +6,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from click.testing import Result
 
-from helpers.store_samples import files_beside, read_tables, start, write_three_runs
+from helpers.store_samples import files_beside, read_tables, start
 from labbench.importing.labbench_db import import_labbench
 from labbench.records import Points
 from labbench.store.maintenance.health import diagnose
 from labbench.store.maintenance.merge import back_up
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    return write_three_runs(tmp_path / "other.db")
 
 
 def test_backup_during_writes_is_a_consistent_snapshot(path: Path, tmp_path: Path) -> None:

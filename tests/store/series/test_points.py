@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -29,23 +28,6 @@ BATCHES = st.lists(
     st.tuples(st.sampled_from(["loss", "val/accuracy"]), st.dictionaries(st.integers(-5, 30), VALUES, max_size=12)),
     max_size=8,
 )
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def writer(path: Path) -> Iterator[Writer]:
-    with Writer(path) as writer:
-        yield writer
-
-
-@pytest.fixture
-def reader(path: Path, writer: Writer) -> Iterator[Reader]:
-    with Reader(path) as reader:
-        yield reader
 
 
 @SAME_DATABASE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
@@ -30,23 +30,6 @@ NAN, INF = math.nan, math.inf
 SAME_DATABASE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 VALUES = st.floats() | st.sampled_from([0.0, 1.0, NAN, INF, -INF, 1.7976931348623157e308])
 SERIES = st.dictionaries(st.integers(-5, 60) | st.integers(-(10**9), 10**9), VALUES, max_size=50)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def writer(path: Path) -> Iterator[Writer]:
-    with Writer(path) as writer:
-        yield writer
-
-
-@pytest.fixture
-def reader(path: Path, writer: Writer) -> Iterator[Reader]:
-    with Reader(path) as reader:
-        yield reader
 
 
 @pytest.fixture
