@@ -55,7 +55,7 @@ def constant_values(configs: Iterable[Config]) -> dict[str, Any]:
 
 
 def distinguishing_keys(configs: Sequence[Config]) -> list[str]:
-    """Return the keys by which configs are named: no two that differ have the same values.
+    """Return the keys that name configs: configs that differ also differ in these keys.
 
     They are the differing keys if that suffices and every config has one of them, otherwise all that vary.
     """

@@ -22,7 +22,7 @@ UNFINISHED = ".labbench-"
 _DRAFT_BYTES = 8
 """Random bytes in the name of a temporary file, in hexadecimal."""
 _DRAFT_SECONDS = 60.0
-"""Age from which a temporary file without a lock is removed; its process locks it right after it has created it."""
+"""Minimum age of a temporary file that is removed if it has no lock; its process locks it right after creating it."""
 _FILES_SUFFIX = ".files"
 
 

@@ -170,7 +170,7 @@ def quality_metrics(metrics: Iterable[str]) -> list[str]:
 
 
 def ranking_metrics(goals: Mapping[str, Goal]) -> list[str]:
-    """Return the metrics of quality by which runs can be ranked: those whose goal is `min` or `max`."""
+    """Return the metrics of quality that can rank runs: their goal is `min` or `max`."""
     return [name for name in quality_metrics(goals) if goals[name] != "none"]
 
 

@@ -205,7 +205,7 @@ class Runtime:
 
     log_every: int | Literal["auto"] = "auto"
     keep: Literal["none", "last", "best", "resume"] = "none"
-    """`last`, `best`: the model of that epoch; `resume`: the last model and the state from which longer runs begin."""
+    """`last`, `best`: the model of that epoch; `resume`: the last model and the state that longer runs begin from."""
     precision: Literal["float32", "float64", "bf16"] = "float32"
     """Floating-point precision; `bf16`: forward passes in bfloat16, weights and optimizer state in float32."""
     tf32: bool = False

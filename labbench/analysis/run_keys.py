@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from labbench.analysis.table import freeze
 
 MIN_LABELLED_RUNS = 6
-"""Number of runs from which a text that differs in every run is taken for a label of the run."""
+"""Minimum number of runs for a text that differs in every run to count as a label of the run."""
 FIRST_TIME, LAST_TIME = 1e9, 5e9
 """Range of Unix times in seconds: the years 2001 to 2128."""
 

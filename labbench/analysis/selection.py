@@ -57,7 +57,7 @@ class Scope:
     other_ranks: int = 0
     """Number of runs left out because they are of other processes of a distributed job than the first."""
     commits: int = 1
-    """Number of git commits of the runs whose code version is not recorded, such as those of scripts."""
+    """Number of git commits of the runs without a recorded code version, such as runs of scripts."""
     seed_keys: tuple[str, ...] = ()
     """Keys that were used as the seed."""
     run_keys: tuple[str, ...] = ()
@@ -146,7 +146,7 @@ def _match_newest_run(
 
 
 def _experiments(runs: Iterable[RunRecord]) -> tuple[str, ...]:
-    """Return the names of the experiments, that of the newest run first."""
+    """Return the names of the experiments, starting with the newest run's."""
     ordered = sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
     return tuple(dict.fromkeys(run.experiment for run in ordered))
 

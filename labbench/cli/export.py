@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _PrintableText(io.TextIOBase):
-    """Terminal to which no control sequence of a run's texts is written; a file or a pipe receives them unchanged."""
+    """Terminal that receives a run's texts without control sequences; a file or a pipe receives them unchanged."""
 
     def __init__(self, terminal: TextIO) -> None:
         self._terminal = terminal

@@ -12,7 +12,7 @@ from labbench.terminal_output import CapturedOutput, OutputText
 
 CHUNK_BYTES = 2**20
 MAX_FILE_BYTES = 64 * 2**20
-"""Size from which a file that has been read to its end is emptied."""
+"""Minimum size of a file that is emptied once it has been read to its end."""
 
 
 class Captured:

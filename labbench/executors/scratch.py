@@ -18,7 +18,7 @@ from pathlib import Path
 PREFIX = "labbench-run-"
 
 MIN_AGE_SECONDS = 60.0
-"""Age from which a folder without a lock is deleted; its process locks it right after it has created it."""
+"""Minimum age of a folder that is deleted if it has no lock; its process locks it right after creating it."""
 
 
 class ScratchFolder:

@@ -38,7 +38,7 @@ class Distribution:
     arguments: Sequence[Any]
     path: Path
     step: float | None = None
-    """Distance of the values, which begin at `low`; those of a `normal` are multiples of it."""
+    """Distance of the values, which begin at `low`; the values of a `normal` are multiples of it."""
 
     def ends(self) -> list[Setting]:
         """Return the values that bound all draws, so that only these need to be checked."""

@@ -128,7 +128,7 @@ class Grid:
 
     @property
     def axis_keys(self) -> list[str]:
-        """Keys of all axes: those of `[grid]`, `[[zip]]`, `[random]`, `[[branch]]` and `--set`."""
+        """Keys of all axes: keys in `[grid]`, `[[zip]]`, `[random]`, `[[branch]]` and `--set`."""
         keys = [key for axis in self.axes for key in axis.keys] + (self.draws.keys if self.draws else [])
         keys += [key for branch in self.branches for axis in branch.axes for key in axis.keys]
         return list(dict.fromkeys([*keys, *self.pinned]))

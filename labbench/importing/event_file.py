@@ -76,7 +76,7 @@ def _find_records(data: bytes, path: Path, offset: int) -> tuple[list[tuple[int,
 
 
 def _check(data: bytes, spans: Sequence[tuple[int, int]], path: Path, offset: int) -> None:
-    """Check the checksums of records, those of equal length together. Raises InputError."""
+    """Check the checksums of records, records of equal length together. Raises InputError."""
     buffer = np.frombuffer(data, np.uint8)
     bounds = np.array(spans, dtype=np.int64).reshape(-1, 2)
     for size in np.unique(bounds[:, 1] - bounds[:, 0]).tolist():

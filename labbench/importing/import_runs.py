@@ -1,4 +1,4 @@
-"""Import of the runs that a reader found: new runs, and the points by which known runs have grown."""
+"""Import of the runs that a reader found: new runs, and new points of known runs."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from labbench.store.reader import Reader
 
 @dataclass(frozen=True, slots=True)
 class SelectionOptions:
-    """Options of a selection; the defaults are those of the terminal interface."""
+    """Options of a selection; the terminal interface uses the defaults."""
 
     pooled: bool = False
     """Select all experiments with the task of the newest run; implied by a filter that uses `experiment`."""

@@ -34,7 +34,7 @@ class ContinuationPlan:
     """Beginnings of the missing runs of a grid that have a shorter run."""
 
     sources: Mapping[str, Continuation] = field(default_factory=dict)
-    """States from which runs begin, by identity of the run."""
+    """States that runs begin from, by identity of the run."""
     obstacles: Mapping[str, int] = field(default_factory=dict)
     """Number of runs that begin from the start although a shorter run has ended, by reason."""
 
@@ -53,7 +53,7 @@ class ContinuationPlan:
 
 
 def plan_continuations(expanded: ExpandedGrid, db: Path, change: CodeChange) -> ContinuationPlan:
-    """Return the states from which the missing runs of a grid begin.
+    """Return the states that the missing runs of a grid begin from.
 
     `change` is the effect of changed code on the runs in the database, which is only read.
 

@@ -146,7 +146,7 @@ class GridTraining:
     listener: ProgressListener
 
     def train(self, writer: Writer, runs: list[RunRecord]) -> Outcome:
-        """Train those of the grid's runs that are due, and record every event."""
+        """Train the due runs among the grid's runs, and record every event."""
         due = [run for run in runs if run.status in self.options.due_statuses]
         elsewhere = sum(run.status == "running" for run in runs)
         if not due:
@@ -268,7 +268,7 @@ def preview_stacks(
 def preview_records(
     expanded: ExpandedGrid, runs: Sequence[NewRun], sources: Mapping[str, Continuation]
 ) -> list[RunRecord]:
-    """Return records of runs that are not in a database; `sources` are those of a `ContinuationPlan`."""
+    """Return records of runs that are not in a database; `sources` comes from a `ContinuationPlan`."""
     records = []
     for index, run in enumerate(runs):
         record = RunRecord(index, f"preview-{index}", run.name, expanded.grid.name, "queued", run.config)

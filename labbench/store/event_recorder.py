@@ -35,7 +35,7 @@ CLOSING_SECONDS = 60.0
 """Seconds for which claims and the last events are retried."""
 
 MAX_KEPT_VALUES = 1_000_000
-"""Number of values in memory from which kept events go to spill files."""
+"""Maximum number of values of kept events in memory; more go to spill files."""
 
 Result = TypeVar("Result")
 

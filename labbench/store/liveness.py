@@ -85,7 +85,7 @@ def is_lost(
 
 
 def pid_namespace() -> tuple[str | None, int | None]:
-    """Return boot id and inode of the namespace of this process's id; (None, None) if it cannot be told from others."""
+    """Return boot id and inode of the namespace of this process's id; (None, None) if unknown."""
     return _pid_namespace(os.getpid())
 
 

@@ -95,7 +95,7 @@ class RowCheck:
     """Check of the rows of one query, column by column: a tenth of a microsecond per value."""
 
     def __init__(self, table: str, columns: Sequence[str], kinds: Mapping[str, ValueKind] | None = None) -> None:
-        """Make a check of a table's columns; `kinds` are those of columns that the query computes."""
+        """Make a check of a table's columns; `kinds` holds the kinds of columns that the query computes."""
         self._table, self._columns = table, tuple(columns)
         self._kinds = tuple({**COLUMNS[table], **(kinds or {})}[column] for column in columns)
 

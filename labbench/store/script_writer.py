@@ -157,7 +157,7 @@ class ScriptWriter(WritableDatabase):
         """Write new data of a run, the changes since its state `written`, and a heartbeat.
 
         Args:
-            truncate_from: Step from which the points of earlier attempts are deleted before writing.
+            truncate_from: First step whose points of earlier attempts are deleted before writing.
 
         Returns:
             "recorded"; else nothing was written, because the run is not running in this attempt.

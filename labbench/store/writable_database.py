@@ -84,7 +84,7 @@ class WritableDatabase:
     def close(self) -> None:
         """Close the database after a WAL checkpoint; the last connection also deletes SQLite's side files.
 
-        Without room for the checkpoint everything stays in the write-ahead log, from which it is read.
+        Without room for the checkpoint everything stays in the write-ahead log, where readers find it.
         """
         with translate_sqlite_errors(self.path):
             if not self._closed:

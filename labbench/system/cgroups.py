@@ -13,7 +13,7 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 def control_groups(controller: str, root: Path = ROOT, membership: Path = MEMBERSHIP) -> Iterator[Path]:
     """Yield the folders of the control groups whose limits apply, each group before its parents.
 
-    First those of version 2, then those of version 1 for the controller, such as `memory`. A limit of any of them
+    Groups of version 2 come first, then groups of version 1 for the controller, such as `memory`. A limit of any group
     applies. Only folders that this process can see exist: a container may mount its own group as the root.
     """
     for base, path in _memberships(controller, root, membership):

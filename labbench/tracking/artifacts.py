@@ -38,7 +38,7 @@ def record_files(path: Path, database: Path, key: str, *, copy: bool) -> list[Ar
 
 
 def _files_in(folder: Path, database: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its subfolders, except those of the database.
+    """Yield the files in a folder and its subfolders, except files of the database.
 
     A link to a file counts as a file; links to folders, which may be circular, are not followed.
     """

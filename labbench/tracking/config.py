@@ -18,7 +18,7 @@ _MAX_NOTES = 10
 class RunConfig(Mapping[str, Any]):
     """Configuration of a run: `run.config["lr"]`, `run.config.lr`, `run.config.update({"model": {"width": 128}})`.
 
-    Nested keys are joined with `.`. Other values than those of JSON are converted, see `config_values`.
+    Nested keys are joined with `.`. Values that JSON does not have are converted, see `config_values`.
     """
 
     def __init__(self, values: Mapping[str, Any], on_change: Callable[[dict[str, Any]], None]) -> None:

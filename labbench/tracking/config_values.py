@@ -63,7 +63,7 @@ class JsonConverter:
 
     @property
     def notes(self) -> list[str]:
-        """Return each problem once; those of the items of a list are one."""
+        """Return each problem once; problems of the items of a list count as one."""
         return list(self._notes)
 
     def convert(self, value: Any, name: str = "") -> Any:
@@ -186,7 +186,7 @@ class JsonConverter:
         self._note(name, type(error).__name__, "cannot be read, stored as null")
 
     def note_collision(self, name: str) -> None:
-        """Note that two values have the same name, of which the later one is stored."""
+        """Note that two values have the same name; the later one is stored."""
         self._notes = {f"`{name}` is set twice, the later value is stored": None, **self._notes}
 
     def _note(self, name: str, kind: str, treatment: str) -> None:

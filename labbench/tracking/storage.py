@@ -45,7 +45,7 @@ class Batch:
     points: list[Points]
     printed: list[PrintedText]
     truncate_from: int | None
-    """Step from which points of earlier attempts are deleted; None deletes no points."""
+    """First step whose points of earlier attempts are deleted; None deletes no points."""
     calls: int
     """Number of log calls in the batch."""
 

@@ -262,7 +262,7 @@ class StackTrainer:
     def record_epoch(self, index: int, values: dict[str, float], seconds: float) -> dict[str, float]:
         """Record an epoch of a run with its share of compute seconds.
 
-        Returns the values by which `[stop]` and `keep` judge the run.
+        Returns the values that `[stop]` and `keep` judge the run by.
         """
         run = self.runs[index]
         run.epoch += 1

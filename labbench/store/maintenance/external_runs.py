@@ -135,7 +135,7 @@ class Import:
     def add_missing(
         self, run_id: int, metric: str, steps: Sequence[int], times: Sequence[int], values: Sequence[float]
     ) -> None:
-        """Add points at steps that the run does not have; the arguments are those of `add`."""
+        """Add points at steps that the run does not have; for the arguments see `add`."""
         series = run_id, self._metric_id(metric)
         if series not in self._outdated and is_append(self._connection, *series, steps):
             add_points(self._connection, *series, steps, times, values)

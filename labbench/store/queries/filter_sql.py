@@ -256,7 +256,7 @@ def _config_text_comparison(compare: Comparison, config: ConfigValue) -> Sql:
 def _config_number_comparison(compare: Comparison, config: ConfigValue) -> Sql:
     """Compile a comparison with a number in the config.
 
-    The numbers of the filter go through SQLite's JSON parser like those of the config, because it may round differently
+    SQLite's JSON parser reads the numbers of both the filter and the config, because it may round differently
     than Python.
     """
     numbers = _numbers(compare)
@@ -326,7 +326,7 @@ def _metric_comparison(compare: Comparison, function: Function, metrics: Metrics
 
 
 def require_goal(metric: str, function: Function | None, metrics: Metrics) -> None:
-    """Reject the best value of a metric of which neither high nor low values are better.
+    """Reject the best value of a metric whose high and low values are equally good.
 
     Raises:
         InputError: If the function is `best` and the goal of the metric is `none`.

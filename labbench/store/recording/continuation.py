@@ -17,7 +17,7 @@ LOSS = "train/loss"
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """Final state of a run, from which a longer run begins."""
+    """Final state of a run that a longer run begins from."""
 
     run: str
     """Key of the ended run."""

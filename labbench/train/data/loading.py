@@ -131,7 +131,7 @@ class SampleReader:
     def _collate(
         self, collate_fn: Callable[[list[Any]], Any], samples: list[Any], request: ReadRequest
     ) -> Split | ReadFailure:
-        """Return the batch of the user's `collate_fn`; its random numbers are those of the batch's first sample."""
+        """Return the batch of the user's `collate_fn`, which draws the random numbers of the batch's first sample."""
         seed_all(request.generator_seeds[0])
         try:
             batch = collate_fn(samples)

@@ -19,7 +19,7 @@ from labbench.train.tasks.task import optional_parts
 
 
 class RunOptimizer:
-    """Optimizer and learning rates of one run: torch's as the config says, or those of the task."""
+    """Optimizer and learning rates of one run: torch's as the config says, or the task's own."""
 
     def __init__(self, model: nn.Module, config: Config, workload: Workload) -> None:
         """Make the optimizer of the model's parameters.
@@ -169,7 +169,7 @@ def _like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def enable_sparse_gradients(optimizer: optim.Optimizer, config: Config, parameter: str) -> None:
-    """Make the optimizer accept sparse gradients, such as those of `nn.Embedding(sparse=True)`.
+    """Make the optimizer accept sparse gradients, such as the gradients of `nn.Embedding(sparse=True)`.
 
     Fused kernels do not support sparse gradients and are turned off.
 

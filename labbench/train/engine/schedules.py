@@ -129,7 +129,7 @@ def make_scheduler(
 ) -> TaskScheduler | None:
     """Return the scheduler of a task for a run's optimizer, or None if it has none.
 
-    `settings` are those of the training loop, `config` the run's.
+    `settings` is the config of the training loop, `config` the run's.
 
     Raises:
         InputError: The task returns no scheduler of this optimizer, or the config has a schedule, too.

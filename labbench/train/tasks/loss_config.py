@@ -89,7 +89,7 @@ def loss_configs(task: Task, configs: Sequence[Config], dtype: torch.dtype, devi
 
 
 def separating_values(task: Task, config: Config) -> dict[str, Hashable]:
-    """Return the values that must be equal in a stack, so that `loss` and `metrics` read those of their run.
+    """Return the values that must be equal in a stack, so that `loss` and `metrics` read their run's.
 
     These are the task's parameters that are not numbers or not declared with `per_run=True`. Empty if none of `loss`,
     `metrics` and `penalty` takes a config.
