@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labbench.cli.output import echo
-from labbench.cli.tables import print_table, run_columns
+from labbench.cli.run_tables import print_table, run_columns
 from labbench.files import checkpoint_files, database_command, files_folder
 from labbench.json_documents import run_document
 from labbench.metrics import quality_metrics

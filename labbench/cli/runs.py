@@ -50,7 +50,7 @@ def ls(
 ) -> None:
     """List runs: the configuration keys that differ, and metrics."""
     from labbench.cli.name_notes import print_name_notes
-    from labbench.cli.tables import assumed_goals_note, leading_metrics, print_table, run_columns
+    from labbench.cli.run_tables import assumed_goals_note, leading_metrics, print_table, run_columns
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
@@ -137,7 +137,7 @@ def show(db: Path, runs: Sequence[str], all_output: bool, as_json: bool) -> None
 
 def print_run(record: RunRecord, goals: Mapping[str, Goal]) -> None:
     """Print a run's facts and metrics."""
-    from labbench.cli.tables import TextColumn, print_table, summary_columns
+    from labbench.cli.run_tables import TextColumn, print_table, summary_columns
 
     facts = run_facts(record)
     print_table([TextColumn("", list(facts)), TextColumn("", list(facts.values()))])
@@ -227,7 +227,7 @@ def compare(db: Path, runs: Sequence[str], as_json: bool) -> None:
 
     Each run's metrics are shown with their distance to the first run's: ▲ better, ▼ worse.
     """
-    from labbench.cli.tables import comparison_columns, print_table
+    from labbench.cli.run_tables import comparison_columns, print_table
     from labbench.store.reader import Reader
 
     with Reader(db) as reader:

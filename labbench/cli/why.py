@@ -93,8 +93,7 @@ def why(
     from labbench.filters.parser import parse
     from labbench.store.reader import Reader
 
-    run_filter = parse(filters)
-    options = _selection_options(**selection_options)
+    run_filter, options = parse(filters), _selection_options(**selection_options)
     if html_file is not None:
         require_not_database(html_file)
     with Reader(db) as reader:
@@ -162,7 +161,7 @@ def _assumed_goal(reader: Reader, metric: str, goals: Mapping[str, Goal], comman
     Raises:
         InputError: Neither high nor low values of the metric are better.
     """
-    from labbench.cli.tables import assumed_goals_note
+    from labbench.cli.run_tables import assumed_goals_note
 
     remedy = f"--goal min|max or `{command} define METRIC min|max|none`"
     if (note := assumed_goals_note([metric], goals, reader.declared_goals(), remedy)) is not None:

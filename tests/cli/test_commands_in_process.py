@@ -22,7 +22,7 @@ from helpers.store_samples import execute, points, start
 from labbench.cli import main
 from labbench.cli.options import ExpandedPath
 from labbench.cli.run_report import print_report
-from labbench.cli.tables import TextColumn, fit_columns
+from labbench.cli.run_tables import TextColumn, fit_columns
 from labbench.records import Finished, NewRun, Points, Runtime, Started, Submission
 from labbench.store.reader import Reader
 from labbench.store.writer import Writer

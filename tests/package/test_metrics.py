@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.store_samples import points, start
-from labbench.cli.tables import run_columns
+from labbench.cli.run_tables import run_columns
 from labbench.metrics import charted_metrics, is_quality, quality_metrics
 from labbench.records import MetricSummary, RunRecord, default_goal
 from labbench.store.reader import Reader
